@@ -1,8 +1,7 @@
-//! What the commands show of a day's work, as files in `docs/captures`: text at several widths, and drawings with colours.
-//! `scripts/captures` writes them; as a test this says whether they are still what is shown.
+//! The output of commands for a made-up day, as files in `docs/captures`: text at several widths, and SVGs with colours.
+//! `scripts/captures` writes them; as a test this compares them with the present output.
 //!
-//! The day is made up, the rest is not: records by the rules, in a store whose clock stands, journals by looking at them, and
-//! the pictures by what draws them for everybody.
+//! Only the day is made up: the records follow the rules, in a store with a virtual clock, and the lines come from the commands.
 
 mod day;
 mod svg;
@@ -11,73 +10,62 @@ use std::path::{Path, PathBuf};
 
 use self::day::Day;
 use crate::commands::{pace, watch};
-use crate::term::Screen;
 use crate::view::account_text;
+use crate::view::line::{Line, print};
 
 /// Set by `scripts/captures`: write the files instead of comparing them.
-const TO_WRITE: &str = "QUOTA_WRITE_CAPTURES";
+const WRITE_VARIABLE: &str = "QUOTA_WRITE_CAPTURES";
 
 /// Columns: a corner of a screen, half of one, a terminal as it opens, and a wide one.
 const WIDTHS: [u16; 4] = [42, 60, 80, 120];
-/// Of the drawings, in columns and lines.
-const DRAWN: (u16, u16) = (84, 30);
+/// The size of the SVGs, and the height of each watch screen.
+const SVG_SIZE: (u16, u16) = (84, 30);
 
 #[tokio::test(start_paused = true)]
-async fn the_captures_in_docs_are_what_is_shown() {
-    let day = Day::spent().await;
+async fn the_captures_in_docs_are_the_present_output() {
+    let day = Day::simulate().await;
     let mut files = Vec::new();
     for width in WIDTHS {
-        files.push((format!("status-{width}.txt"), status(&day, plain(width))));
-        files.push((format!("pace-{width}.txt"), pace(&day, plain(width))));
-        files.push((format!("watch-{width}.txt"), watch::drawn(&day.seen(), width, DRAWN.1, false)));
+        for (command, lines) in outputs(&day, width) {
+            files.push((format!("{command}-{width}.txt"), print(&lines, false)));
+        }
     }
-    let colours = Screen { colour: true, ..plain(DRAWN.0) };
-    let pictures = [
-        ("status", status(&day, colours)),
-        ("pace", pace(&day, colours)),
-        ("watch", watch::drawn(&day.seen(), DRAWN.0, DRAWN.1, true)),
-    ];
-    for (name, picture) in pictures {
-        for (palette, colours) in [("light", svg::LIGHT), ("dark", svg::DARK)] {
-            files.push((format!("{name}-{palette}.svg"), svg::draw(&picture, DRAWN.0, &colours)));
+    for (command, lines) in outputs(&day, SVG_SIZE.0) {
+        for (name, palette) in [("light", svg::LIGHT), ("dark", svg::DARK)] {
+            files.push((format!("{command}-{name}.svg"), svg::draw(&lines, SVG_SIZE.0, &palette)));
         }
     }
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/captures");
-    if std::env::var_os(TO_WRITE).is_some() {
+    if std::env::var_os(WRITE_VARIABLE).is_some() {
         write(&folder, &files);
     }
 
-    for (name, shown) in &files {
-        let kept = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-        assert!(
-            kept == *shown,
-            "docs/captures/{name} is not what is shown; run scripts/captures and look at it"
-        );
+    for (name, output) in &files {
+        let stored = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(stored == *output, "docs/captures/{name} is out of date; run scripts/captures and review it");
     }
     let names: Vec<_> = files.iter().map(|(name, _)| folder.join(name)).collect();
     let left: Vec<_> = files_in(&folder).into_iter().filter(|path| !names.contains(path)).collect();
-    assert!(left.is_empty(), "nobody makes {left:?}");
+    assert!(left.is_empty(), "no command writes {left:?}");
+}
+
+/// The lines of each command at this width.
+fn outputs(day: &Day, width: u16) -> [(&'static str, Vec<Line>); 3] {
+    let columns = usize::from(width);
+    [
+        ("status", account_text::lines(&day.views, &day.local, columns)),
+        ("pace", pace::captured(&day.updates, &day.local, columns)),
+        ("watch", watch::captured(&day.views, &day.updates, &day.local, (width, SVG_SIZE.1))),
+    ]
 }
 
 fn write(folder: &Path, files: &[(String, String)]) {
-    for (name, shown) in files {
-        std::fs::write(folder.join(name), shown).unwrap();
+    for (name, output) in files {
+        std::fs::write(folder.join(name), output).unwrap();
     }
 }
 
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect()
-}
-
-fn plain(width: u16) -> Screen {
-    Screen { width: width.into(), ..Screen::DEFAULT }
-}
-
-fn status(day: &Day, screen: Screen) -> String {
-    account_text::render(&day.views, &day.local, screen)
-}
-
-fn pace(day: &Day, screen: Screen) -> String {
-    pace::drawn(&day.looked, &day.local, screen)
 }

@@ -1,29 +1,29 @@
-//! What the terminal can do, and writing to it.
-//! What is written is decided elsewhere.
+//! The terminal: its size and colours, and printing to standard output and standard error.
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anstream::{AutoStream, ColorChoice};
-use anstyle::{AnsiColor, Style as AnsiStyle};
 use terminal_size::{Height, Width, terminal_size_of};
+use textwrap::core::Word;
+use textwrap::{Options, WordSeparator, WordSplitter};
 
 use crate::exit::CliError;
 use crate::token_like::without_tokens;
+use crate::view::line::{self, Line, Span, Style};
 
-/// Where text goes: how wide and how high it may be, and whether it may have colours.
+/// Where text goes: its size, and whether it shows colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Screen {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) colour: bool,
-    /// Whether a person looks at it, so that what was written can be written over.
+    /// Whether it is a terminal that can be written over.
     pub(crate) is_tty: bool,
 }
 
 impl Screen {
-    /// What is assumed of whatever is no terminal, or does not say: 80 columns and 24 lines, without colours.
+    /// What is assumed of pipes, files and terminals without a size: 80 columns and 24 lines, no colours.
     pub(crate) const DEFAULT: Self = Self { width: 80, height: 24, colour: false, is_tty: false };
 
     /// Standard output.
@@ -39,84 +39,45 @@ impl Screen {
     }
 
     fn new(size: Option<(Width, Height)>, choice: ColorChoice, is_tty: bool) -> Self {
-        // A terminal of width zero is one that does not know.
+        // A terminal that does not know its size reports zero.
         let size = size.filter(|(Width(width), Height(height))| *width > 0 && *height > 0);
         let (width, height) = size.map_or((Self::DEFAULT.width, Self::DEFAULT.height), |(width, height)| {
             (usize::from(width.0), usize::from(height.0))
         });
-        // A terminal that cannot do colours cannot move its cursor either.
+        // A dumb terminal cannot move its cursor.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self { width, height, colour: choice != ColorChoice::Never, is_tty: is_tty && !dumb }
     }
 
-    /// Paints a text, if there are colours.
-    pub(crate) fn paint<T: fmt::Display>(self, ink: Style, text: T) -> Painted<T> {
-        Painted { style: if self.colour { ink.style() } else { AnsiStyle::new() }, text }
+    /// Lines as this screen shows them, each with a line break.
+    pub(crate) fn show(self, lines: &[Line]) -> String {
+        line::print(lines, self.colour)
+    }
+
+    /// One piece of text as this screen shows it.
+    pub(crate) fn paint(self, style: Style, text: impl Into<String>) -> String {
+        Span::new(style, text).print(self.colour)
     }
 }
 
-/// What a piece of text is, which decides its colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// A name that leads.
-    Strong,
-    /// Something that is there for completeness.
-    Dim,
-    /// All is well.
-    Good,
-    /// Soon something will not be well.
-    Warn,
-    /// Something is not well.
-    Bad,
-    /// Nothing of these.
-    Plain,
-}
-
-impl Style {
-    fn style(self) -> AnsiStyle {
-        // Only the terminal's own palette: its owner has chosen what can be read on its background.
-        match self {
-            Self::Strong => AnsiStyle::new().bold(),
-            Self::Dim => AnsiStyle::new().dimmed(),
-            Self::Good => AnsiColor::Green.on_default(),
-            Self::Warn => AnsiColor::Yellow.on_default(),
-            Self::Bad => AnsiColor::Red.on_default(),
-            Self::Plain => AnsiStyle::new(),
-        }
-    }
-}
-
-/// A text with its colour.
-#[derive(Debug)]
-pub(crate) struct Painted<T> {
-    style: AnsiStyle,
-    text: T,
-}
-
-impl<T: fmt::Display> fmt::Display for Painted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{}", self.style.render(), self.text, self.style.render_reset())
-    }
-}
-
-/// Writes an answer to standard output, whole.
+/// Prints to standard output, all at once.
 ///
 /// # Errors
 ///
-/// [`CliError`] if it cannot be written; a quiet one if nobody reads any more.
+/// [`CliError`] if it cannot be written; one without a message if the reader closed the pipe.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| CliError::write(&error))
 }
 
-/// Tells the person who waits, or the log that is kept. Where that cannot be written nothing is lost. Tokens are masked.
+/// Prints to standard error, with tokens masked. A failure to write is ignored.
 pub(crate) fn eprint(text: &str) {
     let text = without_tokens(text);
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// The same for a whole line, in the place of a progress line that is on the terminal.
+/// Prints a whole line to standard error, over a progress line on the terminal.
 pub(crate) fn eprint_above(line: &str) {
     let screen = Screen::stderr();
     if !screen.is_tty {
@@ -127,17 +88,17 @@ pub(crate) fn eprint_above(line: &str) {
     eprint(&format!("{CLEAR_LINE}{line}"));
 }
 
-/// How many lines of a terminal were written by [`tell_above`] since this was called last.
+/// The number of terminal lines that [`eprint_above`] printed since the last call of this function.
 pub(crate) fn take_lines_above() -> usize {
     LINES_ABOVE.swap(0, Ordering::Relaxed)
 }
 
 static LINES_ABOVE: AtomicUsize = AtomicUsize::new(0);
 
-/// Goes to the start of a terminal's line, and clears it.
+/// Moves the cursor to the start of its line and clears the line.
 pub(crate) const CLEAR_LINE: &str = "\r\u{1b}[K";
 
-/// The first so many characters of a text; where something is cut off, the last one says so.
+/// The text in at most `width` characters; a cut text ends with an ellipsis.
 pub(crate) fn truncate(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -147,113 +108,87 @@ pub(crate) fn truncate(text: &str, width: usize) -> String {
     short
 }
 
-/// Breaks a text into lines of so many characters, at spaces where there are any.
+/// A narrower column would show no words.
+const NARROWEST: usize = 8;
+
+/// Wraps a text at spaces, and breaks words that are longer than a line.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    flowed(text, width.max(8), width.max(8))
+    textwrap::wrap(text, options(width.max(NARROWEST))).into_iter().map(Into::into).collect()
 }
 
-/// A text behind what its first line begins with, which has so many characters. Its other lines are set in by as many.
+/// Wraps a text that follows `begun` columns of its first line. The other lines are indented by `indent`.
 pub(crate) fn wrap_hanging(text: &str, begun: usize, indent: usize, width: usize) -> String {
-    let lines = flowed(text, width.saturating_sub(begun), width.saturating_sub(indent).max(8));
-    lines.join(&format!("\n{:indent$}", ""))
+    let (begun, indent_text) = (" ".repeat(begun), " ".repeat(indent));
+    let options = options(width.max(indent + NARROWEST));
+    let wrapped = textwrap::fill(text, options.initial_indent(&begun).subsequent_indent(&indent_text));
+    // Where the first word has no room in the first line, that line is empty.
+    wrapped.strip_prefix(&begun).unwrap_or(&wrapped).to_owned()
 }
 
-/// Breaks a text into a first line of so many characters, and others of so many.
-fn flowed(text: &str, first: usize, others: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in words(text) {
-        let mut word: Vec<char> = word.chars().collect();
-        loop {
-            let is_first = lines.len() == 1;
-            let width = if is_first { first } else { others };
-            let line = lines.last_mut().expect("there is always a line");
-            let used = line.chars().count();
-            let space = usize::from(used > 0);
-            if used + space + word.len() <= width {
-                line.extend(std::iter::repeat_n(' ', space).chain(word));
-                break;
-            }
-            // A path can be longer than a line. One that has room in the next is not broken.
-            if used == 0 && !(is_first && word.len() <= others && first < others) {
-                line.extend(word.drain(..width));
-            }
-            lines.push(String::new());
-        }
-    }
-    lines
+fn options<'a>(width: usize) -> Options<'a> {
+    Options::new(width)
+        .word_separator(WordSeparator::Custom(words))
+        .word_splitter(WordSplitter::NoHyphenation)
 }
 
-/// The words of a text; a number and its unit are one.
-fn words(text: &str) -> Vec<String> {
-    let ends_in_digit = |word: &String| word.ends_with(|last: char| last.is_ascii_digit());
+/// Splits a text at its spaces; a number and its unit are one word.
+fn words(text: &str) -> Box<dyn Iterator<Item = Word<'_>> + '_> {
     let is_unit = |word: &str| word.starts_with(|first: char| first.is_alphabetic() || first == '%');
-    let mut words: Vec<String> = Vec::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        match words.last_mut().filter(|number| ends_in_digit(number) && is_unit(word)) {
-            Some(number) => number.extend([" ", word]),
-            None => words.push(word.to_owned()),
+    let mut rest = text;
+    Box::new(std::iter::from_fn(move || {
+        let mut end = word_end(rest, 0)?;
+        while rest[..end].trim_end().ends_with(|last: char| last.is_ascii_digit()) && is_unit(&rest[end..]) {
+            end = word_end(rest, end)?;
         }
-    }
-    words
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        Some(Word::from(word))
+    }))
+}
+
+/// The end of the word at `from`, with the spaces after it; `None` at the end of the text.
+fn word_end(text: &str, from: usize) -> Option<usize> {
+    let rest = text.get(from..).filter(|rest| !rest.is_empty())?;
+    let word = rest.find(' ').unwrap_or(rest.len());
+    let spaces = rest[word..].find(|c| c != ' ').unwrap_or(rest.len() - word);
+    Some(from + word + spaces)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn screen(colour: bool) -> Screen {
-        Screen { colour, ..Screen::DEFAULT }
-    }
-
     #[test]
-    fn without_colours_nothing_but_the_text_is_written() {
-        assert_eq!(screen(false).paint(Style::Bad, "429").to_string(), "429");
-    }
-
-    #[test]
-    fn a_colour_ends_with_its_text() {
-        assert_eq!(screen(true).paint(Style::Bad, "429").to_string(), "\u{1b}[31m429\u{1b}[0m");
-    }
-
-    #[test]
-    fn a_size_of_zero_is_not_believed() {
+    fn a_terminal_size_of_zero_is_ignored() {
         let screen = Screen::new(Some((Width(0), Height(0))), ColorChoice::Never, true);
 
         assert_eq!((screen.width, screen.height), (80, 24));
     }
 
     #[test]
-    fn a_text_that_is_too_long_says_that_it_goes_on() {
+    fn a_truncated_text_ends_with_an_ellipsis() {
         assert_eq!(truncate("fallback", 8), "fallback");
         assert_eq!(truncate("fallback", 6), "fallb…");
         assert_eq!(truncate("fallback", 0), "…");
     }
 
     #[test]
-    fn lines_break_at_spaces_and_long_words_anywhere() {
+    fn lines_break_at_spaces_and_inside_long_words() {
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
-        assert_eq!(wrap("at /home/somebody", 10), ["at", "/home/some", "body"]);
+        assert_eq!(wrap("at /home/username", 10), ["at", "/home/user", "name"]);
         assert_eq!(wrap("", 10), [""]);
-        assert_eq!(
-            wrap("used up in 2 h 10 min", 12),
-            ["used up in", "2 h 10 min"],
-            "units stay with their numbers"
-        );
+    }
+
+    #[test]
+    fn a_number_stays_with_its_unit() {
+        assert_eq!(wrap("used up in 2 h 10 min", 12), ["used up in", "2 h 10 min"]);
         assert_eq!(wrap("used up in 2 h 10 min", 16), ["used up in 2 h", "10 min"]);
     }
 
     #[test]
-    fn what_hangs_goes_on_where_it_is_set_in() {
+    fn a_hanging_text_continues_at_its_indent() {
         assert_eq!(wrap_hanging("one two three", 10, 4, 14), "one\n    two three");
-        assert_eq!(
-            wrap_hanging("seventeen", 10, 4, 14),
-            "\n    seventeen",
-            "what has room below is not broken"
-        );
-        assert_eq!(
-            wrap_hanging("twenty-eight", 10, 4, 14),
-            "twen\n    ty-eight",
-            "what has no room anywhere is"
-        );
+        assert_eq!(wrap_hanging("seventeen", 10, 4, 14), "\n    seventeen", "it fits the next line");
+        assert_eq!(wrap_hanging("twenty-eight", 10, 4, 14), "\n    twenty-eig\n    ht", "it fits no line");
     }
 }

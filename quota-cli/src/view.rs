@@ -1,8 +1,10 @@
-//! What several commands show: accounts, windows and events as plain values, as text and as JSON.
+//! What several commands show: accounts, windows and events as plain values, as lines of text and as JSON.
 
 pub(crate) mod account;
 pub(crate) mod account_json;
 pub(crate) mod account_text;
 pub(crate) mod bar;
 pub(crate) mod event_text;
+pub(crate) mod line;
 pub(crate) mod reason;
+pub(crate) mod window_name;

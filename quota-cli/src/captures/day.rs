@@ -1,5 +1,5 @@
-//! A day with three accounts: one that is worked with, one that was used up and is asked to slow down, and one whose login
-//! was refused. Told by the rules, reading by reading; nothing here draws.
+//! A simulated day with three accounts: one in use, one rate limited after heavy use, and one with a rejected login.
+//! Each reading goes through the rules of the record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,37 +14,41 @@ use quota::{
 
 use quota_journal::{JournalUpdate, Rules};
 
-use crate::commands::watch::Seen;
 use crate::config::LoginSource;
 use crate::format::LocalTime;
 use crate::view::account::{AccountView, FailureView};
 
-/// The Friday on which the week of all accounts began.
+/// The Friday on which the week of all accounts begins.
 const BEGIN: &str = "2026-11-20T09:00:00Z";
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 /// The Tuesday after, at ten to twelve.
 const NOW: u64 = 98 * HOUR + 50 * MINUTE;
-/// When they are asked for the last time.
-const LAST: u64 = NOW - 2 * MINUTE;
+/// The last call.
+const LAST_CALL: u64 = NOW - 2 * MINUTE;
 const FIVE_HOURS: u64 = 5 * HOUR;
 const WEEK: u64 = 168 * HOUR;
 
-/// What is known when it is over.
+/// The state at the end of the day.
 pub(super) struct Day {
     pub(super) local: LocalTime,
     pub(super) views: Vec<AccountView>,
-    pub(super) looked: Vec<(AccountId, JournalUpdate)>,
+    pub(super) updates: Vec<(AccountId, JournalUpdate)>,
 }
 
 impl Day {
-    pub(super) async fn spent() -> Self {
+    pub(super) async fn simulate() -> Self {
         let clock = Clock::anchored(BEGIN.parse().unwrap());
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
         let accounts = [
-            Spent { name: "anthropic/main", plan: "max 20x", per_call: 180, fails: None },
-            Spent { name: "anthropic/work", plan: "max 5x", per_call: 290, fails: Some((LAST, throttled)) },
-            Spent {
+            SimulatedAccount { name: "anthropic/main", plan: "max 20x", per_call: 180, fails: None },
+            SimulatedAccount {
+                name: "anthropic/work",
+                plan: "max 5x",
+                per_call: 290,
+                fails: Some((LAST_CALL, throttled)),
+            },
+            SimulatedAccount {
                 name: "anthropic/spare",
                 plan: "pro",
                 per_call: 60,
@@ -52,32 +56,27 @@ impl Day {
             },
         ];
         let mut records = accounts.each_ref().map(|_| Record::default());
-        let mut looked = Vec::new();
-        let mut passed = 0;
-        while passed < NOW {
-            let step = step_after(passed).min(LAST - passed.min(LAST)).max(2 * MINUTE);
-            passed += step;
+        let mut updates = Vec::new();
+        let mut elapsed = 0;
+        while elapsed < NOW {
+            let step = step_after(elapsed).min(LAST_CALL - elapsed.min(LAST_CALL)).max(2 * MINUTE);
+            elapsed += step;
             tokio::time::advance(Duration::from_secs(step)).await;
-            looked.clear();
+            updates.clear();
             for (account, record) in accounts.iter().zip(&mut records) {
-                if passed < NOW {
-                    account.ask(record, clock.now(), passed);
+                if elapsed < NOW {
+                    account.call(record, clock.now(), elapsed);
                 }
-                looked.push((account.id(), look(store.as_ref(), &account.id(), record).await));
+                updates.push((account.id(), journal(store.as_ref(), &account.id(), record).await));
             }
         }
         let manager = QuotaManager::builder(store).clock(clock.clone()).build().unwrap();
         let mut views = Vec::new();
         for account in &accounts {
-            let answer = manager.account(&account.id()).sync().await;
-            views.push(AccountView::of(&account.id(), &answer, account.failure()));
+            let usage = manager.account(&account.id()).sync().await;
+            views.push(AccountView::of(&account.id(), &usage, account.failure()));
         }
-        Self { local: LocalTime { now: clock.now(), zone: TimeZone::UTC }, views, looked }
-    }
-
-    /// The same for whoever watches.
-    pub(super) fn seen(&self) -> Seen<'_> {
-        Seen { local: &self.local, views: &self.views, looked: &self.looked }
+        Self { local: LocalTime { now: clock.now(), zone: TimeZone::UTC }, views, updates }
     }
 }
 
@@ -85,8 +84,8 @@ fn throttled() -> FetchError {
     FetchError::throttled(Some(Duration::from_secs(6 * MINUTE)))
 }
 
-/// Writes the record, and looks at it as everybody does.
-async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> JournalUpdate {
+/// Writes the record, and updates the journal.
+async fn journal(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> JournalUpdate {
     let key = StoreKey::account(account);
     let version = store.read(&key).await.unwrap().version();
     let swapped =
@@ -95,52 +94,52 @@ async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> J
     quota_journal::update(store, account, &Rules::default()).await.unwrap()
 }
 
-/// On working days from nine to six.
-fn is_worked_at(passed: u64) -> bool {
-    let (day, hour) = (passed / (24 * HOUR), passed / HOUR % 24);
+/// Working days from nine to six.
+fn is_worked_at(elapsed: u64) -> bool {
+    let (day, hour) = (elapsed / (24 * HOUR), elapsed / HOUR % 24);
     hour < 9 && matches!(day, 0 | 3 | 4)
 }
 
-/// When they are asked again: often today, and less so on the days before, at night and at weekends.
-fn step_after(passed: u64) -> u64 {
-    match is_worked_at(passed) {
-        true if passed >= 96 * HOUR => 5 * MINUTE,
+/// The time to the next call: short today, longer on the days before, at night and at weekends.
+fn step_after(elapsed: u64) -> u64 {
+    match is_worked_at(elapsed) {
+        true if elapsed >= 96 * HOUR => 5 * MINUTE,
         true => 20 * MINUTE,
         false => 3 * HOUR,
     }
 }
 
-/// How an account is spent.
-struct Spent {
+/// An account and its use.
+struct SimulatedAccount {
     name: &'static str,
     plan: &'static str,
-    /// So much of five hours goes in five minutes of work, in hundredths of a percent.
+    /// The use of the 5-hour window in five minutes of work, in hundredths of a percent.
     per_call: u32,
-    /// From when on calls fail, and by what.
+    /// When calls begin to fail, and their error.
     fails: Option<(u64, fn() -> FetchError)>,
 }
 
-impl Spent {
+impl SimulatedAccount {
     fn id(&self) -> AccountId {
         self.name.parse().unwrap()
     }
 
-    fn ask(&self, record: &mut Record, now: Timestamp, passed: u64) {
-        let ask = LeaseRequest::new(RequestId::from(u128::from(passed)), MaxStaleness::StartedAfter(now));
-        // Held or refused: then nobody asks.
-        let LeaseDecision::Granted(lease) = record.begin(now, &ask, &Policy::default()) else { return };
-        match self.fails.filter(|(from, _)| passed >= *from) {
+    fn call(&self, record: &mut Record, now: Timestamp, elapsed: u64) {
+        let request =
+            LeaseRequest::new(RequestId::from(u128::from(elapsed)), MaxStaleness::StartedAfter(now));
+        // On hold, or the credential is rejected.
+        let LeaseDecision::Granted(lease) = record.begin(now, &request, &Policy::default()) else { return };
+        match self.fails.filter(|(from, _)| elapsed >= *from) {
             Some((_, error)) => drop(record.fail(now, &lease, &error(), &Policy::default())),
-            None => drop(record.commit(now, &lease, &self.usage(now, passed))),
+            None => drop(record.commit(now, &lease, &self.usage(now, elapsed))),
         }
     }
 
-    fn usage(&self, now: Timestamp, passed: u64) -> UsageReport {
-        let begin = now - Duration::from_secs(passed);
+    fn usage(&self, now: Timestamp, elapsed: u64) -> UsageReport {
+        let begin = now - Duration::from_secs(elapsed);
         let at = |second: u64| begin + Duration::from_secs(second);
-        // Of these five hours, which began on the hour, and of the week.
-        let (five_hours, week) = (passed / FIVE_HOURS * FIVE_HOURS, worked(0, passed));
-        let worked = worked(five_hours, passed);
+        let (five_hours, week) = (elapsed / FIVE_HOURS * FIVE_HOURS, worked(0, elapsed));
+        let worked = worked(five_hours, elapsed);
         let window = |id, used: u32, begin, length| {
             let used = Percent::from_basis_points(used.min(10_000));
             WindowReading::new(id, used).resets_at(at(begin + length)).length(Duration::from_secs(length))
@@ -160,17 +159,17 @@ impl Spent {
         UsageReport::polled(windows).plan(Some(self.plan.to_owned())).credits(credits)
     }
 
-    /// What a status tells of it that does not stand in the record.
+    /// The failure that a status shows, which is not in the record.
     fn failure(&self) -> Option<FailureView> {
-        let is_refused = self.fails.is_some_and(|(_, error)| matches!(error(), FetchError::Unauthorized));
-        is_refused.then(|| FailureView {
+        let is_rejected = self.fails.is_some_and(|(_, error)| matches!(error(), FetchError::Unauthorized));
+        is_rejected.then(|| FailureView {
             why: FetchError::Unauthorized.report(),
             advice: Some(LoginSource::ClaudeConfigDir("~/.claude-spare".into()).advice()),
         })
     }
 }
 
-/// How many times five minutes were worked in between.
+/// The number of worked five-minute steps.
 fn worked(from: u64, to: u64) -> u32 {
     let steps = (from..to).step_by(usize::try_from(5 * MINUTE).unwrap());
     u32::try_from(steps.filter(|at| is_worked_at(*at)).count()).unwrap()

@@ -1,66 +1,59 @@
-//! Text with the colours of a terminal, as a drawing: each piece where its cells are, so that columns stand whatever the font.
-//! Which text is no business of this.
+//! Lines as an SVG. Each word is placed at its columns, so that the columns are straight in every font.
 
 use std::fmt::Write as _;
 
+use crate::view::line::{Line, Style};
+
 /// A terminal's colours.
 pub(super) struct Palette {
-    ground: &'static str,
+    background: &'static str,
     text: &'static str,
-    quiet: &'static str,
+    dim: &'static str,
     red: &'static str,
     green: &'static str,
     yellow: &'static str,
 }
 
 pub(super) const LIGHT: Palette = Palette {
-    ground: "#ffffff",
+    background: "#ffffff",
     text: "#1f2328",
-    quiet: "#6e7781",
+    dim: "#6e7781",
     red: "#cf222e",
     green: "#1a7f37",
     yellow: "#9a6700",
 };
 
 pub(super) const DARK: Palette = Palette {
-    ground: "#0d1117",
+    background: "#0d1117",
     text: "#e6edf3",
-    quiet: "#8b949e",
+    dim: "#8b949e",
     red: "#f85149",
     green: "#3fb950",
     yellow: "#d29922",
 };
 
-/// Of a cell and of the border, in hundredths of a pixel and in pixels.
-const CELL: usize = 843;
+/// The width of a column in hundredths of a pixel.
+const COLUMN: usize = 843;
+/// The height of a line and the width of the border, in pixels.
 const LINE: usize = 19;
 const BORDER: usize = 14;
 
-/// Draws text that is at most so many columns wide.
-pub(super) fn draw(text: &str, columns: u16, palette: &Palette) -> String {
-    let (width, height) =
-        (usize::from(columns) * CELL / 100 + 2 * BORDER, text.lines().count() * LINE + 2 * BORDER);
+/// Draws lines that are at most `columns` wide.
+pub(super) fn draw(lines: &[Line], columns: u16, palette: &Palette) -> String {
+    let (width, height) = (usize::from(columns) * COLUMN / 100 + 2 * BORDER, lines.len() * LINE + 2 * BORDER);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace\" font-size=\"14\">\n\
          <rect width=\"{width}\" height=\"{height}\" rx=\"6\" fill=\"{}\"/>\n",
-        palette.ground
+        palette.background
     );
-    for (row, line) in text.lines().enumerate() {
+    for (row, line) in lines.iter().enumerate() {
         let mut column = 0;
-        let mut style = (palette.text, "");
-        for (at, piece) in line.split('\u{1b}').enumerate() {
-            let written = match piece.strip_prefix('[').and_then(|piece| piece.split_once('m')) {
-                Some((code, written)) if at > 0 => {
-                    style = palette.style(code);
-                    written
-                }
-                _ => piece,
-            };
-            // Spaces take no ink, and a drawing of them would be stretched.
-            for word in words(written) {
+        for span in line.spans() {
+            // Spaces are not drawn: an SVG viewer would stretch them.
+            for word in words(&span.text) {
                 if !word.trim().is_empty() {
-                    svg.push_str(&text_at(word, column, row, style));
+                    svg.push_str(&text_at(word, column, row, palette.attributes(span.style)));
                 }
                 column += word.chars().count();
             }
@@ -70,21 +63,20 @@ pub(super) fn draw(text: &str, columns: u16, palette: &Palette) -> String {
 }
 
 impl Palette {
-    /// The colour and the weight of what stands after this sequence; only those of `term` come here.
-    fn style(&self, code: &str) -> (&'static str, &'static str) {
-        match code {
-            "" | "0" => (self.text, ""),
-            "1" => (self.text, " font-weight=\"bold\""),
-            "2" => (self.quiet, ""),
-            "31" => (self.red, ""),
-            "32" => (self.green, ""),
-            "33" => (self.yellow, ""),
-            other => panic!("no colour is drawn for {other}"),
+    /// The colour and the weight of a style.
+    fn attributes(&self, style: Style) -> (&'static str, &'static str) {
+        match style {
+            Style::Plain => (self.text, ""),
+            Style::Strong => (self.text, " font-weight=\"bold\""),
+            Style::Dim => (self.dim, ""),
+            Style::Bad => (self.red, ""),
+            Style::Good => (self.green, ""),
+            Style::Warn => (self.yellow, ""),
         }
     }
 }
 
-/// Pieces of a line without more than a space between two letters, and what lies between them.
+/// The parts of a line with at most one space between letters, and the gaps between them.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -100,9 +92,9 @@ fn words(line: &str) -> Vec<&str> {
 
 fn text_at(word: &str, column: usize, row: usize, (fill, weight): (&str, &str)) -> String {
     let word = word.trim_end();
-    let x = hundredths(column * CELL + BORDER * 100);
+    let x = hundredths(column * COLUMN + BORDER * 100);
     let y = row * LINE + BORDER + LINE * 3 / 4;
-    let length = hundredths(word.chars().count() * CELL);
+    let length = hundredths(word.chars().count() * COLUMN);
     let mut svg = format!("<text x=\"{x}\" y=\"{y}\" textLength=\"{length}\" fill=\"{fill}\"{weight}>");
     for letter in word.chars() {
         let _ = match letter {
@@ -119,8 +111,8 @@ fn hundredths(number: usize) -> String {
 }
 
 #[test]
-fn a_piece_stands_where_its_cells_are() {
-    let svg = draw("\u{1b}[1ma\u{1b}[0m  <b>", 7, &LIGHT);
+fn a_word_is_placed_at_its_columns() {
+    let svg = draw(&[Line::new(Style::Strong, "a").with(Style::Plain, "  <b>")], 7, &LIGHT);
 
     assert!(
         svg.contains(

@@ -1,5 +1,5 @@
-//! `quota budget`: the calls of the trailing hour, who made them, and when the next is allowed.
-//! Whether one is allowed is the record's own rule, asked on a copy; nobody is called.
+//! `quota budget`: the calls of the trailing hour, their callers, and when the next call is allowed.
+//! It applies the record's own rule to a copy of the record and makes no call.
 
 mod json;
 mod text;
@@ -21,25 +21,25 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// What is shown of an account.
 #[derive(Debug, Clone, PartialEq)]
-struct Spent {
+struct CallBudget {
     account: AccountId,
-    made: usize,
+    calls: usize,
     allowed: u32,
     reserve: u32,
     /// Most calls first.
     callers: Vec<Caller>,
-    /// When somebody who waits may call; `None` for at once.
+    /// The hold for interactive calls; `None` if one may be made now.
     next: Option<Hold>,
-    /// The same for calls that nobody waits for.
+    /// The hold for background calls.
     next_in_background: Option<Hold>,
 }
 
-/// Who made calls.
+/// A process that made calls.
 #[derive(Debug, Clone, PartialEq)]
 struct Caller {
-    /// In its own words; empty if it did not say.
-    by: String,
-    made: usize,
+    /// The name it gave; empty if it gave none.
+    name: String,
+    calls: usize,
     last: Timestamp,
 }
 
@@ -47,73 +47,74 @@ struct Caller {
 ///
 /// # Errors
 ///
-/// [`CliError`] if configuration or store cannot be used, or the answer cannot be written.
+/// [`CliError`] if the configuration or the store cannot be used, or the output cannot be written.
 pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Hooks may run.
+        // Hooks may run, so a signal must end them.
         scope.listen()?;
         let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let policy = &shared.config.policy;
         let mut local = LocalTime::now();
-        let (mut all, mut looks) = (Vec::new(), Vec::new());
+        let (mut all, mut updates) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
-            let looked = shared.load(&account.id).await?;
-            let quiet = provider_cooldown(&*shared.store, account.id.provider(), policy, looked.now);
-            let quiet = quiet.await.map_err(|error| unavailable(&error))?;
-            // The store's clock is the one by which calls are counted.
-            local.now = looked.now;
-            // Without its record nothing is known of its calls.
-            if !looked.damage.record {
-                all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
+            let update = shared.load(&account.id).await?;
+            let cooldown = provider_cooldown(&*shared.store, account.id.provider(), policy, update.now);
+            let cooldown = cooldown.await.map_err(|error| unavailable(&error))?;
+            // Calls are counted by the store's clock.
+            local.now = update.now;
+            // The calls are in the record, so a damaged one shows none.
+            if !update.damage.record {
+                all.push(CallBudget::of(&account.id, &update.record, cooldown.as_ref(), update.now, policy));
             }
-            looks.push(looked);
+            updates.push(update);
         }
         let shown = if global.json {
             json::render(&all, &local)
         } else {
-            text::render(&all, &local, Screen::stdout())
+            let screen = Screen::stdout();
+            screen.show(&text::lines(&all, &local, screen.width))
         };
         term::print(&shown)?;
-        shared.run_all_hooks(&looks).await;
-        let is_whole = looks.iter().all(|looked| !looked.damage.record);
+        shared.run_all_hooks(&updates).await;
+        let is_whole = updates.iter().all(|update| !update.damage.record);
         Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
     })
 }
 
-impl Spent {
+impl CallBudget {
     fn of(
         account: &AccountId,
         record: &Record,
-        quiet: Option<&Hold>,
+        cooldown: Option<&Hold>,
         now: Timestamp,
         policy: &Policy,
     ) -> Self {
         let recent = record.calls().iter().filter(|attempt| between(attempt.at, now) < HOUR);
         let mut callers = BTreeMap::<&str, (usize, Timestamp)>::new();
-        let mut made = 0;
+        let mut calls = 0;
         for attempt in recent {
             let (count, last) = callers.entry(&attempt.by).or_insert((0, attempt.at));
             (*count, *last) = (*count + 1, attempt.at.max(*last));
-            made += 1;
+            calls += 1;
         }
-        let caller = |(by, (made, last)): (&str, _)| Caller { by: by.to_owned(), made, last };
+        let caller = |(name, (calls, last)): (&str, _)| Caller { name: name.to_owned(), calls, last };
         let mut callers: Vec<_> = callers.into_iter().map(caller).collect();
-        callers.sort_by_key(|caller| std::cmp::Reverse(caller.made));
+        callers.sort_by_key(|caller| std::cmp::Reverse(caller.calls));
         Self {
             account: account.clone(),
-            made,
+            calls,
             allowed: policy.budget.per_hour,
             reserve: policy.budget.interactive_reserve,
             callers,
-            next: record.hold_for(Priority::Interactive, quiet, now, policy),
-            next_in_background: record.hold_for(Priority::Background, quiet, now, policy),
+            next: record.hold_for(Priority::Interactive, cooldown, now, policy),
+            next_in_background: record.hold_for(Priority::Background, cooldown, now, policy),
         }
     }
 
     fn left(&self) -> usize {
-        (self.allowed as usize).saturating_sub(self.made)
+        (self.allowed as usize).saturating_sub(self.calls)
     }
 }
 

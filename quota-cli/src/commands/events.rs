@@ -13,7 +13,7 @@ use crate::format::{LocalTime, between};
 use crate::read_context::ReadContext;
 use crate::scope;
 use crate::term::{self, Screen};
-use crate::view::event_text::{line, lines};
+use crate::view::event_text::{line, wrapped_line};
 use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
 
 /// A notice may be lost: what the store has is looked at this often all the same.
@@ -68,8 +68,7 @@ impl Follower<'_> {
         let surplus = all.len().saturating_sub(last);
         let is_whole = looked.iter().all(|looked| looked.damage == Damage::default());
         if all.is_empty() && is_whole && !self.json {
-            let told = "nothing has happened yet since these accounts were first seen";
-            term::eprint(&format!("{}\n", term::wrap_hanging(told, 0, 0, Screen::stderr().width)));
+            term::eprint("no events yet\n");
         }
         self.tell(&all[surplus..])?;
         self.told = looked.iter().map(|looked| looked.journal.next_number()).collect();
@@ -125,7 +124,7 @@ impl Follower<'_> {
         for (account, event) in events {
             let told = match self.json {
                 true => HookPayload::new(account, event).json(),
-                false if screen.is_tty => lines(account, event, &local, screen.width),
+                false if screen.is_tty => wrapped_line(account, event, &local, screen.width),
                 // Whatever searches or counts them goes by lines.
                 false => line(account, event, &local),
             };

@@ -1,5 +1,5 @@
-//! `quota pace`: how fast windows are used, and what that comes to.
-//! How a rate is estimated is in quota-journal, how it looks in `text`, `plot`, `svg` and `json`; nobody is asked.
+//! `quota pace`: how fast windows are used, and when they run out. It makes no call.
+//! quota-journal estimates the rates; `text`, `plot`, `svg` and `json` print them.
 
 mod chart;
 mod json;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Percent};
+use quota::{AccountId, Percent, Used};
 
 use crate::cli::{GlobalOptions, PaceArgs};
 use crate::exit::{CliError, Exit};
@@ -22,6 +22,10 @@ use crate::read_context::ReadContext;
 use crate::sanitize::sanitize;
 use crate::scope;
 use crate::term::{self, Screen};
+use crate::view::account::WindowView;
+#[cfg(test)]
+use crate::view::line::Line;
+use crate::view::window_name::window_name;
 use quota_journal::pace::{Estimate, Period, Rate};
 use quota_journal::{JournalUpdate, Sample};
 
@@ -36,15 +40,16 @@ struct AccountPace {
 #[derive(Debug, Clone, PartialEq)]
 struct WindowPace {
     id: String,
-    /// What the last reading said; `None` if the window began anew since.
+    name: String,
+    /// The use in the last reading; `None` if the window reset since.
     used: Option<Percent>,
-    /// Whether that reading is old, so that more may be used by now.
+    /// Whether that reading is stale, so that more may be used.
     is_old: bool,
     observed_at: Timestamp,
     resets_at: Option<Timestamp>,
     length: Option<Duration>,
     estimate: Estimate,
-    /// The samples of the present period, oldest first.
+    /// The readings of the present period, oldest first.
     samples: Vec<Sample>,
 }
 
@@ -52,31 +57,33 @@ struct WindowPace {
 ///
 /// # Errors
 ///
-/// [`CliError`] if configuration or store cannot be used, or the answer cannot be written.
+/// [`CliError`] if the configuration or the store cannot be used, or the output cannot be written.
 pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Hooks may run.
+        // Hooks may run, so a signal must end them.
         scope.listen()?;
         let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let mut local = LocalTime::now();
-        let (mut all, mut looks) = (Vec::new(), Vec::new());
-        let fresh_for = shared.config.policy.max_age;
+        let (mut all, mut updates) = (Vec::new(), Vec::new());
+        let max_age = shared.config.policy.max_age;
         for account in &shared.config.accounts {
-            let looked = shared.load(&account.id).await?;
-            local.now = looked.now;
-            all.push(AccountPace::of(&account.id, &looked, fresh_for, options.window.as_deref()));
-            looks.push(looked);
+            let update = shared.load(&account.id).await?;
+            local.now = update.now;
+            all.push(AccountPace::of(&account.id, &update, max_age, options.window.as_deref()));
+            updates.push(update);
         }
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
         {
-            let name = sanitize(window);
-            return Err(CliError::new(Exit::Usage, format!("no account has a window called {name}")));
+            return Err(CliError::new(
+                Exit::Usage,
+                format!("no account has the window {}", sanitize(window)),
+            ));
         }
         show(options, global.json, &all, &local)?;
-        shared.run_all_hooks(&looks).await;
+        shared.run_all_hooks(&updates).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
         Ok(if gaps || empty { Exit::Incomplete } else { Exit::Success })
@@ -99,12 +106,13 @@ fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTim
     if is_json {
         return term::print(&json::render(all, local));
     }
-    term::print(&text::render(all, local, Screen::stdout(), options.plot))
+    let screen = Screen::stdout();
+    term::print(&screen.show(&text::lines(all, local, screen.width, options.plot)))
 }
 
 impl AccountPace {
-    fn of(account: &AccountId, looked: &JournalUpdate, fresh_for: Duration, only: Option<&str>) -> Self {
-        let snapshot = looked.record.snapshot();
+    fn of(account: &AccountId, update: &JournalUpdate, max_age: Duration, only: Option<&str>) -> Self {
+        let snapshot = update.record.snapshot();
         let meant = |id: &str| only.is_none_or(|only| only == id);
         let mut windows: Vec<_> = snapshot
             .windows()
@@ -113,8 +121,8 @@ impl AccountPace {
             .map(|window| {
                 let id = window.id().as_str().to_owned();
                 let resets_at = window.expires_at();
-                let is_over = resets_at.is_some_and(|reset| reset <= looked.now);
-                let period = Period::current(looked.journal.history().samples(&id), resets_at);
+                let is_over = resets_at.is_some_and(|reset| reset <= update.now);
+                let period = Period::current(update.journal.history().samples(&id), resets_at);
                 let estimate = if is_over {
                     Estimate::rolled_over()
                 } else {
@@ -123,16 +131,17 @@ impl AccountPace {
                         used_bp: window.used().basis_points(),
                         resets_s: resets_at.map(Timestamp::as_second),
                     };
-                    Estimate::new(&period, reading, resets_at, window.length(), looked.now)
+                    Estimate::new(&period, reading, resets_at, window.length(), update.now)
                 };
                 WindowPace {
                     used: (!is_over).then(|| window.used()),
-                    is_old: between(window.observed_at(), looked.now) >= fresh_for,
+                    is_old: between(window.observed_at(), update.now) >= max_age,
                     observed_at: window.observed_at(),
                     resets_at,
                     length: window.length(),
                     estimate,
                     samples: period.samples,
+                    name: window_name(&WindowView::of(window, Used::Unknown)),
                     id,
                 }
             })
@@ -147,21 +156,21 @@ impl WindowPace {
         self.estimate.rate.as_ref()
     }
 
-    /// How much of the window's time has passed, from 0 to 1.
-    fn passed(&self, now: Timestamp) -> Option<f64> {
+    /// The elapsed share of the window's time, from 0 to 1.
+    fn elapsed(&self, now: Timestamp) -> Option<f64> {
         let (reset, length) = (self.resets_at?, self.length.filter(|length| !length.is_zero())?);
         let left = between(now, reset);
         (reset > now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
     }
 }
 
-/// What is shown of these accounts with `--plot`, for the captures.
+/// The lines of these accounts with `--plot`, for the captures.
 #[cfg(test)]
-pub(crate) fn drawn(looked: &[(AccountId, JournalUpdate)], local: &LocalTime, screen: Screen) -> String {
-    let fresh_for = quota::Policy::default().max_age;
-    let of = |(account, looked): &(_, _)| AccountPace::of(account, looked, fresh_for, None);
-    let all: Vec<_> = looked.iter().map(of).collect();
-    text::render(&all, local, screen, true)
+pub(crate) fn captured(updates: &[(AccountId, JournalUpdate)], local: &LocalTime, width: usize) -> Vec<Line> {
+    let max_age = quota::Policy::default().max_age;
+    let of = |(account, update): &(_, _)| AccountPace::of(account, update, max_age, None);
+    let all: Vec<_> = updates.iter().map(of).collect();
+    text::lines(&all, local, width, true)
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
-//! `quota status`: asks about every account, or those that are named, and shows what is known of it.
-//! What is shown of an answer is in `model`, how it looks in `text` and `json`.
+//! `quota status`: refreshes the accounts where needed, and shows their usage.
 
-mod ask;
 mod live;
+mod refresh;
 
-use self::ask::Wish;
 use self::live::Live;
+use self::refresh::RefreshMode;
 use crate::cli::{GlobalOptions, StatusArgs};
 use crate::config;
 use crate::context;
@@ -18,12 +17,12 @@ use crate::store::{self, OpenedStore};
 use crate::term::{self, Screen};
 use crate::view::{account_json, account_text};
 
-/// Shows every account that is meant.
+/// Shows the accounts.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
-/// it is shown as one.
+/// [`CliError`] if the configuration cannot be used, or the output cannot be written. An account that cannot be refreshed is shown
+/// with its error.
 pub(crate) fn run(options: &StatusArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
     if !store.is_shared && store.no_home {
@@ -53,16 +52,16 @@ async fn shown(
     store.check().await?;
     let screen = Screen::stdout();
     let mut live = (!global.json && screen.is_tty).then(|| Live::on(screen));
-    let accounts = ask::about(scope, &config, store, wish(options), live.as_mut()).await?;
+    let accounts = refresh::query_all(scope, &config, store, mode(options), live.as_mut()).await?;
     let local = LocalTime::now();
     let shown = if global.json {
         account_json::render(&accounts, &local)
     } else {
-        account_text::render(&accounts, &local, screen)
+        screen.show(&account_text::lines(&accounts, &local, screen.width))
     };
     let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
     term::print(&shown)?;
-    // After the answer, so that hooks do not delay it.
+    // After the output, so that hooks do not delay it.
     journal::tell(&config, store.store.as_ref()).await;
     if accounts.iter().all(|account| account.switched_off) {
         return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
@@ -71,11 +70,11 @@ async fn shown(
     Ok(if gaps { Exit::Incomplete } else { Exit::Success })
 }
 
-fn wish(options: &StatusArgs) -> Wish {
+fn mode(options: &StatusArgs) -> RefreshMode {
     match options.max_age {
-        _ if options.offline => Wish::Known,
-        _ if options.refresh => Wish::Now,
-        Some(age) => Wish::Within(age),
-        None => Wish::Fresh,
+        _ if options.offline => RefreshMode::Offline,
+        _ if options.refresh => RefreshMode::Force,
+        Some(age) => RefreshMode::MaxAge(age),
+        None => RefreshMode::IfStale,
     }
 }

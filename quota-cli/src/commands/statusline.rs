@@ -33,7 +33,7 @@ use crate::zone;
 
 /// What the line is made of.
 #[derive(Debug)]
-struct Line<'a> {
+struct LineData<'a> {
     /// `None` where the configuration or the store cannot be used, and the session states no usage of its own.
     account: Option<&'a AccountView>,
     session: &'a Session,
@@ -213,7 +213,7 @@ impl Look {
         answer: &AccountUsage,
     ) -> Result<(), CliError> {
         let local = self.local(answer.now());
-        term::print(&self.shown(&Line { account, session, local: &local, broken: None }))
+        term::print(&self.shown(&LineData { account, session, local: &local, broken: None }))
     }
 
     /// Says in the line that something is broken, with what the session itself states, and the rest on standard error.
@@ -226,7 +226,7 @@ impl Look {
             Some(view) if leaves_session => (Some(AccountView { reason: Some(reason), ..view }), None),
             view => (view, Some(reason)),
         };
-        term::print(&self.shown(&Line { account: account.as_ref(), session, local: &local, broken }))?;
+        term::print(&self.shown(&LineData { account: account.as_ref(), session, local: &local, broken }))?;
         if self.is_json && broken.is_some() {
             return Err(failure);
         }
@@ -234,7 +234,7 @@ impl Look {
         Ok(Exit::Success)
     }
 
-    fn shown(&self, line: &Line<'_>) -> String {
+    fn shown(&self, line: &LineData<'_>) -> String {
         if self.is_json {
             let accounts = line.account.map(std::slice::from_ref).unwrap_or_default();
             return match line.broken {
@@ -243,8 +243,8 @@ impl Look {
             };
         }
         match &self.format {
-            Some(format) => format.fill(line) + "\n",
-            None => preset::fill(self.preset, line) + "\n",
+            Some(format) => format.render(line) + "\n",
+            None => preset::render(self.preset, line) + "\n",
         }
     }
 }

@@ -1,14 +1,14 @@
-//! `quota watch`: a live view of all accounts, until somebody leaves it.
-//! What is on the screen is in `picture`, what keys do in `state`; here is what wakes it, and leaving the terminal clean.
+//! `quota watch`: a live view of all accounts.
+//! This file has the event loop; `ui` draws the screen, `state` applies the keys.
 
 #[cfg(test)]
 mod capture;
 mod files;
-mod picture;
-mod scribe;
+mod journal_task;
 mod signals;
 mod state;
 mod terminal;
+mod ui;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 #[cfg(test)]
-pub(crate) use self::capture::{Seen, drawn};
+pub(crate) use self::capture::captured;
 use self::files::Files;
-use self::scribe::Written;
-use self::signals::{Signals, Told};
-use self::state::{Act, State};
+use self::journal_task::DisplayUpdate;
+use self::signals::{SignalEvent, Signals};
+use self::state::{KeyAction, State};
 use self::terminal::Terminal;
 use crate::call_limit;
 use crate::cli::GlobalOptions;
@@ -40,21 +40,18 @@ use crate::store_probe::{self, StoreProbe, is_any_standalone};
 use crate::term::Screen;
 use crate::view::account::{AccountView, FailureView};
 
-/// The seconds on the screen.
+/// The screen shows seconds.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Shows all accounts until somebody leaves.
+/// Shows all accounts until the user quits.
 ///
 /// # Errors
 ///
-/// [`CliError`] if there is no terminal, or configuration or store cannot be used.
+/// [`CliError`] if there is no terminal, or the configuration or the store cannot be used.
 pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
     if !Screen::stdout().is_tty {
-        return Err(CliError::new(
-            Exit::Usage,
-            "quota watch needs a terminal; for scripts there is quota status",
-        ));
+        return Err(CliError::new(Exit::Usage, "quota watch needs a terminal; use quota status in scripts"));
     }
     scope::run(async |scope| {
         let named = global.config.as_deref();
@@ -65,47 +62,47 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         store.check().await?;
         let shown = Shown::open(scope, config, &store)?;
         let changed = Arc::new(Notify::new());
-        let (writer, written) = mpsc::channel(16);
+        let (sender, updates) = mpsc::channel(16);
         let (configs, config) = watch::channel(Arc::clone(&shown.config));
         let mut tasks = JoinSet::new();
-        let scribe = scribe::write_down(config, Arc::clone(&store.store), Arc::clone(&changed), writer);
+        let journal = journal_task::run(config, Arc::clone(&store.store), Arc::clone(&changed), sender);
         tasks.spawn(async move {
-            scribe.await;
+            journal.await;
             Done::Nothing
         });
         let signals = Signals::listen()?;
-        let terminal = Terminal::take()?;
+        let terminal = Terminal::enter()?;
         let mut watch = Watch {
             scope,
             store: &store,
             named,
             files,
-            looked_at: Clock::system().instant(),
+            checked_at: Clock::system().instant(),
             shown,
             configs,
             state: State::default(),
             terminal,
-            has_paused: false,
+            was_suspended: false,
             changed,
             tasks,
             probe: Arc::new(StoreProbe::new(&store)),
-            is_alone: false,
+            is_standalone: false,
             is_damaged: false,
         };
-        watch.live(written, signals).await
+        watch.run(updates, signals).await
     })
 }
 
-/// The accounts of one reading of the configuration: kept fresh, and followed, while this exists.
+/// The accounts of one configuration. While this exists, they are refreshed and followed.
 struct Shown {
     config: Arc<Config>,
     accounts: Vec<Account>,
     changes: JoinSet<Option<quota::Changes>>,
-    _kept: Vec<KeepFreshGuard>,
+    _keep_fresh: Vec<KeepFreshGuard>,
 }
 
 impl Shown {
-    /// Opens a manager for the accounts; the one before it is closed.
+    /// Opens a manager for the accounts, and closes the previous one.
     fn open(scope: &CommandScope, config: Config, store: &OpenedStore) -> Result<Self, CliError> {
         let manager = context::open_manager_for_screen(scope, &config, store, "quota watch")?;
         let accounts: Vec<_> = config.accounts.iter().map(|one| manager.account(&one.id)).collect();
@@ -114,11 +111,11 @@ impl Shown {
             follow(&mut changes, account.watch());
         }
         let enabled = accounts.iter().zip(&config.accounts).filter(|(_, settings)| !settings.disabled);
-        let kept = enabled.map(|(account, _)| account.keep_fresh()).collect();
-        Ok(Self { config: Arc::new(config), accounts, changes, _kept: kept })
+        let keep_fresh = enabled.map(|(account, _)| account.keep_fresh()).collect();
+        Ok(Self { config: Arc::new(config), accounts, changes, _keep_fresh: keep_fresh })
     }
 
-    /// Reads what the store has of them, so that they are not shown without numbers first.
+    /// Reads the store, so that the first screen already shows numbers.
     async fn load(&self) {
         let loads = self.accounts.iter().map(|account| async { drop(account.sync().await) });
         let _ = Clock::system().bounded(TICK, join_all(loads)).await;
@@ -136,31 +133,31 @@ fn follow(changes: &mut JoinSet<Option<quota::Changes>>, mut watch: quota::Chang
 struct Watch<'a> {
     scope: &'a CommandScope,
     store: &'a OpenedStore,
-    /// The configuration that the command line names.
+    /// The `--config` of the command line.
     named: Option<&'a Path>,
     files: Files,
-    /// When the files were last looked at.
-    looked_at: Instant,
+    /// The time of the last check of the files.
+    checked_at: Instant,
     shown: Shown,
-    /// The configuration, for the scribe.
+    /// The configuration for the journal task.
     configs: watch::Sender<Arc<Config>>,
     state: State,
     terminal: Terminal,
-    /// Whether it has stopped itself, and has not been told yet that it goes on.
-    has_paused: bool,
+    /// Whether the process stopped itself, and SIGCONT has not arrived yet.
+    was_suspended: bool,
     changed: Arc<Notify>,
-    /// The scribe and the refreshes that were asked for; they end with this.
+    /// The journal task and the refreshes by key; they end with this.
     tasks: JoinSet<Done>,
     probe: Arc<StoreProbe>,
-    /// Whether it goes on without the store, and has looked why.
-    is_alone: bool,
+    /// Whether the process goes on without the store; the reason is then known or being determined.
+    is_standalone: bool,
     /// Whether the record of an account is damaged.
     is_damaged: bool,
 }
 
-/// What came of a task.
+/// The result of a task.
 enum Done {
-    /// A refresh that was asked for, and why it brought nothing if it did not.
+    /// A refresh by key, and why it failed if it did.
     Refreshed(AccountId, Option<String>),
     /// Why nothing is shared with other processes.
     StoreProbe(Option<String>),
@@ -168,37 +165,37 @@ enum Done {
 }
 
 impl Watch<'_> {
-    /// Lives until somebody leaves, and says how.
-    async fn live(
+    /// Runs the event loop until the user quits; returns the exit code.
+    async fn run(
         &mut self,
-        mut written: mpsc::Receiver<Written>,
+        mut updates: mpsc::Receiver<DisplayUpdate>,
         mut signals: Signals,
     ) -> Result<Exit, CliError> {
         let clock = Clock::system();
         let mut keys = keys();
         loop {
-            self.reread(&clock).await;
+            self.reload_if_changed(&clock).await;
             self.draw()?;
             tokio::select! {
-                // The first that is ready in this order: what ends it comes before what there is to draw.
+                // In this order, so that the end of the program comes before drawing.
                 biased;
                 () = terminal::panicked() => return Ok(Exit::Software),
-                told = signals.next() => match told {
-                    Told::Stop => self.pause()?,
-                    // The one that ended a pause is told late: the terminal has been taken since.
-                    Told::GoOn if std::mem::take(&mut self.has_paused) => {}
-                    // Whoever stopped it has not asked for the terminal, and others have had it.
-                    Told::GoOn => self.terminal.retake()?,
+                signal = signals.next() => match signal {
+                    SignalEvent::Stop => self.suspend()?,
+                    // The SIGCONT that ended a suspension arrives late: the terminal is in use again.
+                    SignalEvent::Resume if std::mem::take(&mut self.was_suspended) => {}
+                    // After a SIGSTOP another program may have changed the terminal.
+                    SignalEvent::Resume => self.terminal.resume()?,
                 },
                 event = keys.recv() => match event {
                     Some(Event::Key(key)) if key.kind == KeyEventKind::Press => match self.state.press(key) {
-                        Act::Leave => return Ok(Exit::Success),
-                        Act::Interrupt => return Ok(Exit::Interrupted),
-                        Act::Pause => self.pause()?,
-                        Act::Refresh(ids) => self.refresh(&ids),
-                        Act::Nothing => {}
+                        KeyAction::Quit => return Ok(Exit::Success),
+                        KeyAction::Interrupt => return Ok(Exit::Interrupted),
+                        KeyAction::Suspend => self.suspend()?,
+                        KeyAction::Refresh(ids) => self.refresh(&ids),
+                        KeyAction::Nothing => {}
                     },
-                    // A new size, and whatever else there is, is drawn anew.
+                    // A new size, for example, is drawn by the next iteration.
                     Some(_) => {}
                     None => return Ok(Exit::HungUp),
                 },
@@ -208,10 +205,10 @@ impl Watch<'_> {
                         follow(&mut self.shown.changes, watch);
                     }
                 },
-                Some(news) = written.recv() => self.state.write(news),
+                Some(update) = updates.recv() => self.state.apply(update),
                 Some(done) = self.tasks.join_next() => {
                     match done {
-                        Ok(Done::Refreshed(account, why)) => self.state.refreshed(&account, why),
+                        Ok(Done::Refreshed(account, failure)) => self.state.refreshed(&account, failure),
                         Ok(Done::StoreProbe(why)) => self.state.not_shared = why,
                         Ok(Done::Nothing) | Err(_) => {}
                     }
@@ -222,17 +219,16 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes in what other commands have changed in the configuration. What cannot be read changes
-    /// nothing, and one line says why.
-    async fn reread(&mut self, clock: &Clock) {
+    /// Loads a changed configuration. If it cannot be loaded, the old one stays and one line says why.
+    async fn reload_if_changed(&mut self, clock: &Clock) {
         let now = clock.instant();
-        if now.saturating_since(self.looked_at) < TICK {
+        if now.saturating_since(self.checked_at) < TICK {
             return;
         }
-        self.looked_at = now;
+        self.checked_at = now;
         if self.files.have_changed() {
             let reopened = self.reopen().await;
-            self.state.not_read = reopened.err().map(|failure| sanitize(&failure.to_string()));
+            self.state.config_error = reopened.err().map(|failure| sanitize(&failure.to_string()));
         }
     }
 
@@ -247,16 +243,16 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Once it goes on without the store: shows why, for as long as that lasts.
-    fn see_whether_alone(&mut self, answers: &[AccountUsage]) {
-        let was_alone = std::mem::replace(&mut self.is_alone, is_any_standalone(answers));
-        let is_damaged = answers.iter().any(AccountUsage::is_record_damaged);
+    /// Shows why the process goes on without the store, as long as it does.
+    fn update_sharing(&mut self, usages: &[AccountUsage]) {
+        let was_standalone = std::mem::replace(&mut self.is_standalone, is_any_standalone(usages));
+        let is_damaged = usages.iter().any(AccountUsage::is_record_damaged);
         let was_damaged = std::mem::replace(&mut self.is_damaged, is_damaged);
-        if (self.is_alone, self.is_damaged) == (was_alone, was_damaged) {
+        if (self.is_standalone, self.is_damaged) == (was_standalone, was_damaged) {
             return;
         }
         self.state.not_shared = is_damaged.then(store_probe::damage_warning);
-        if self.is_alone {
+        if self.is_standalone {
             let probe = Arc::clone(&self.probe);
             self.tasks.spawn(async move {
                 probe.is_read_only().await;
@@ -267,32 +263,32 @@ impl Watch<'_> {
 
     fn draw(&mut self) -> Result<(), CliError> {
         let local = LocalTime::now();
-        let answers: Vec<_> = self.shown.accounts.iter().map(Account::peek).collect();
-        self.see_whether_alone(&answers);
-        let views: Vec<_> = answers
+        let usages: Vec<_> = self.shown.accounts.iter().map(Account::peek).collect();
+        self.update_sharing(&usages);
+        let views: Vec<_> = usages
             .iter()
             .zip(&self.shown.config.accounts)
-            .map(|(answer, settings)| {
-                let failure = answer.error().filter(|_| answer.snapshot().is_empty());
+            .map(|(usage, settings)| {
+                let failure = usage.error().filter(|_| usage.snapshot().is_empty());
                 let failure = failure.map(|error| FailureView::of(error, || settings.login.advice()));
-                let view = AccountView::of(&settings.id, answer, failure);
+                let view = AccountView::of(&settings.id, usage, failure);
                 AccountView { switched_off: settings.disabled, ..view }
             })
             .collect();
         self.state.views = views;
         let colour = Screen::stdout().colour;
-        self.terminal.draw(|frame| picture::draw(frame, &mut self.state, &local, colour))
+        self.terminal.draw(|frame| ui::draw(frame, &mut self.state, &local, colour))
     }
 
-    /// Lets the shell have the terminal, until somebody has this go on.
-    fn pause(&mut self) -> Result<(), CliError> {
-        self.terminal.lend();
-        self.has_paused = true;
+    /// Stops the process, and gives the shell its terminal until it is resumed.
+    fn suspend(&mut self) -> Result<(), CliError> {
+        self.terminal.suspend();
+        self.was_suspended = true;
         signals::stop();
-        self.terminal.retake()
+        self.terminal.resume()
     }
 
-    /// Refreshes these accounts, in tasks of their own.
+    /// Refreshes these accounts, each in a task.
     fn refresh(&mut self, ids: &[AccountId]) {
         let wanted = self.shown.accounts.iter().zip(&self.shown.config.accounts);
         let (disabled, wanted): (Vec<_>, Vec<_>) = wanted
@@ -302,15 +298,15 @@ impl Watch<'_> {
             ([], []) => {}
             ([], [(account, _), ..]) => {
                 let id = account.id();
-                self.state.told = format!("{id} is disabled; enable it with: {}", config::enable(id));
+                self.state.status_message =
+                    format!("{id} is disabled; enable it with: {}", config::enable(id));
             }
-            ([(account, _)], _) => self.state.told = format!("refreshing {}", account.id()),
-            (several, _) => self.state.told = format!("refreshing {} accounts", several.len()),
+            ([(account, _)], _) => self.state.status_message = format!("refreshing {}", account.id()),
+            (several, _) => self.state.status_message = format!("refreshing {} accounts", several.len()),
         }
         for (account, _) in wanted {
             let account = account.clone();
             self.tasks.spawn(async move {
-                // The rules decide; why they said no is told in the last line.
                 let refreshed = call_limit::refresh(&account).await;
                 let called_at = call_limit::recent_call(&refreshed);
                 let error = match refreshed {
@@ -320,18 +316,18 @@ impl Watch<'_> {
                 let why = error.as_ref().map(|error| FailureView::of(error, String::new).why);
                 let limit = called_at.map(|at| call_limit::text(at, error.is_some(), account.peek().now()));
                 let parts: Vec<_> = limit.into_iter().chain(why).collect();
-                let why_not = (!parts.is_empty()).then(|| sanitize(&parts.join("; ")));
-                Done::Refreshed(account.id().clone(), why_not)
+                let failure = (!parts.is_empty()).then(|| sanitize(&parts.join("; ")));
+                Done::Refreshed(account.id().clone(), failure)
             });
         }
     }
 }
 
-/// Keys and sizes, read by a thread of their own: a terminal can only be waited for by blocking.
+/// Keys and terminal sizes, read by a thread, because crossterm blocks.
 fn keys() -> mpsc::Receiver<Event> {
     let (sender, keys) = mpsc::channel(64);
     std::thread::spawn(move || {
-        // It ends with the program, or when nobody listens any more.
+        // The thread ends with the program, or when the receiver is gone.
         while let Ok(event) = event::read() {
             if sender.blocking_send(event).is_err() {
                 return;

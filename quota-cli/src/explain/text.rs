@@ -8,8 +8,9 @@ use quota::accounts::Eligibility;
 use crate::format::{self, LocalTime, between};
 use crate::router::seen::Outcome;
 use crate::router::{Refusal, Seen, SeenAccount, reason, verdict};
-use crate::term::{Screen, Style, truncate, wrap};
+use crate::term::{Screen, truncate, wrap};
 use crate::view::account_text::{Columns, row};
+use crate::view::line::Style;
 
 /// What marks the account that is taken; the others are set in by as much.
 const MARK: &str = "→ ";
@@ -20,7 +21,7 @@ const WIDE: usize = 100;
 /// The decision, and every account in its order.
 pub(super) fn render(seen: &Seen, local: &LocalTime, screen: Screen) -> String {
     let windows = || seen.accounts.iter().flat_map(|account| &account.windows);
-    let columns = Columns::of(windows, local, screen.width.saturating_sub(INDENT));
+    let columns = Columns::fit(windows, local, screen.width.saturating_sub(INDENT));
     let mut text = String::new();
     let (line, ink) = conclusion(seen, local);
     for line in wrap(&line, screen.width) {
@@ -34,7 +35,7 @@ pub(super) fn render(seen: &Seen, local: &LocalTime, screen: Screen) -> String {
             let _ = writeln!(text, "{:INDENT$}{}", "", screen.paint(ink, line));
         }
         for window in &account.windows {
-            let _ = writeln!(text, "{:INDENT$}{}", "", row(window, &columns, local, screen).trim_end());
+            let _ = write!(text, "{}", screen.show(&[row(window, &columns, local).indented(INDENT)]));
         }
     }
     text

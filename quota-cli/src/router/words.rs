@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::format::{self, LocalTime};
 use crate::hint;
 use crate::sanitize::sanitize;
-use crate::view::account_text::label;
+use crate::view::window_name::window_name;
 
 /// Why an account was taken, passed over or refused, and until when.
 pub(crate) fn reason(account: &SeenAccount, local: &LocalTime) -> String {
@@ -22,7 +22,7 @@ pub(crate) fn reason(account: &SeenAccount, local: &LocalTime) -> String {
         return sanitize(why);
     }
     if let (Some(pending), Some(window)) = (&account.pending, &account.window) {
-        return sanitize(&format!("{}: {}", label(window), pending.text(local)));
+        return sanitize(&format!("{}: {}", window_name(window), pending.text(local)));
     }
     let mut told = match (account.rule, &account.window, account.limit) {
         (Reason::BelowMinimum | Reason::BelowKillswitch, Some(window), Some(limit)) => {
@@ -31,11 +31,11 @@ pub(crate) fn reason(account: &SeenAccount, local: &LocalTime) -> String {
             let place = if left < limit { "below" } else { "at" };
             let (left, limit) = (format::percent(left), format::percent(limit));
             let what = if account.rule == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
-            format!("{left} left of {}, {place} the {what} of {limit}", label(window))
+            format!("{left} left of {}, {place} the {what} of {limit}", window_name(window))
         }
-        (Reason::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
+        (Reason::Exhausted, Some(window), _) => format!("nothing left of {}", window_name(window)),
         (Reason::LoginRejected, ..) => account.advice.clone(),
-        (rule, Some(window), _) if rule.is_unknown() => format!("{rule}: {}", label(window)),
+        (rule, Some(window), _) if rule.is_unknown() => format!("{rule}: {}", window_name(window)),
         (rule, None, _) if rule.is_unknown() && account.unread.is_some() => {
             format!("{rule}: {}", account.unread.as_deref().unwrap_or_default())
         }

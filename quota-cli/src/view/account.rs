@@ -1,5 +1,5 @@
-//! What is shown of an account: the manager's answer as plain values, each as of one moment.
-//! How it looks is in `text` and `json`; nothing here asks anybody.
+//! The usage of an account as plain values of one point in time.
+//! `account_text` and `account_json` print them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::reason::Reason;
 pub(crate) struct AccountView {
     pub(crate) id: AccountId,
     pub(crate) state: ViewFreshness,
-    /// How old the oldest reading is.
+    /// The age of the oldest reading.
     pub(crate) age: Option<Duration>,
     pub(crate) plan: Option<String>,
     pub(crate) windows: Vec<WindowView>,
@@ -24,17 +24,17 @@ pub(crate) struct AccountView {
     pub(crate) hold: Option<Hold>,
     pub(crate) trouble: Option<LastFailure>,
     pub(crate) failure: Option<FailureView>,
-    /// Why the numbers are missing or old, in two words.
+    /// Why the numbers are missing or stale, in two words.
     pub(crate) reason: Option<Reason>,
-    /// Why the numbers are not newer, if a refresh was tried.
+    /// Why a refresh brought no newer numbers.
     pub(crate) not_refreshed: Option<String>,
-    /// When the call was started that made another one needless; see `call_limit`.
+    /// The start of the recent call that made another one unnecessary; see `call_limit`.
     pub(crate) called_at: Option<Timestamp>,
-    /// Whether the user has switched it off, so that nobody asks about it.
+    /// Whether the account is disabled, so that it is never refreshed.
     pub(crate) switched_off: bool,
 }
 
-/// How far an account's numbers are to be trusted.
+/// Whether an account's numbers are fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ViewFreshness {
     Fresh,
@@ -58,12 +58,12 @@ pub(crate) struct WindowView {
 pub(crate) struct FailureView {
     /// What failed, with its causes.
     pub(crate) why: String,
-    /// What to do, if anybody can do anything.
+    /// What to do, if the user can do anything.
     pub(crate) advice: Option<String>,
 }
 
 impl AccountView {
-    /// What `answer` says now.
+    /// The view of a cached usage.
     pub(crate) fn of(id: &AccountId, answer: &AccountUsage, failure: Option<FailureView>) -> Self {
         let snapshot = answer.snapshot();
         let windows = snapshot.windows().iter();
@@ -98,7 +98,7 @@ impl ViewFreshness {
 }
 
 impl WindowView {
-    /// What a window says, where so much of it is used.
+    /// The view of a window with this use.
     pub(crate) fn of(window: &Window, used: Used) -> Self {
         Self {
             id: window.id().as_str().to_owned(),
@@ -111,22 +111,19 @@ impl WindowView {
         }
     }
 
-    /// Short windows first, those of the whole account before those of a part of it.
+    /// The sort key: short windows first, and windows of the whole account before those of a model.
     pub(crate) fn rank(&self) -> (Duration, bool, String) {
         (self.length.unwrap_or(Duration::MAX), self.scope.is_some(), self.id.clone())
     }
 }
 
 impl FailureView {
-    /// Nobody was asked, and nobody has shared anything.
-    pub(crate) fn of_nothing_known() -> Self {
-        Self {
-            why: "nothing is known of it yet".to_owned(),
-            advice: Some("to ask, leave out --offline".to_owned()),
-        }
+    /// Nothing is stored, and no call was made.
+    pub(crate) fn no_data() -> Self {
+        Self { why: "no data".to_owned(), advice: Some("to refresh it, leave out --offline".to_owned()) }
     }
 
-    /// What to tell people of an error: not whose it is, for it stands under the account's name.
+    /// The failure without the account's name, because it is shown below that name.
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let refused = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
@@ -140,20 +137,20 @@ impl FailureView {
     }
 }
 
-/// That a hold allows no call.
+/// The reason of a hold, where it prevented a refresh.
 pub(crate) fn not_asked(hold: &Hold) -> String {
-    format!("not asked: {}", hold.reason)
+    format!("on hold: {}", hold.reason)
 }
 
-/// What went wrong, with its causes.
+/// The error with its causes.
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
         QuotaError::Fetch { error, .. } => error.report(),
         QuotaError::CredentialRejected { failure: trouble, .. }
         | QuotaError::CalledRecently { failure: trouble, .. } => trouble.message.clone(),
-        // No call was made, so the provider is not the one that did not answer.
+        // No call was made, so the provider is not the cause.
         QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
-        QuotaError::InProgress { .. } => "another process is refreshing it, and has not finished".to_owned(),
+        QuotaError::InProgress { .. } => "another process is still refreshing it".to_owned(),
         QuotaError::OnHold { hold, .. } => not_asked(hold),
         _ => error.report(),
     }
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refresh_that_had_no_time_for_a_call_is_not_called_unanswered() {
+    async fn a_refresh_without_time_for_a_call_says_so() {
         let login =
             std::sync::Arc::new(quota::credentials::StaticCredential::new(quota::Secret::new("made-up")));
         let fetcher = quota::anthropic::Anthropic::builder().build().unwrap();
@@ -186,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn short_windows_come_first_and_parts_after_the_whole() {
+    fn short_windows_come_first_and_models_last() {
         let mut windows = [
             window("tangelo", None, None),
             window("seven_day/opus", 168, Some(Scope::model("Opus"))),

@@ -1,5 +1,5 @@
-//! The JSON of `quota status`: a shape with a number, for programs. It is told in docs/status-json.md.
-//! A field that changes its meaning raises the number; a new one does not.
+//! The JSON of `quota status`, described in docs/status-json.md.
+//! A field that changes its meaning raises the version; a new field does not.
 
 use quota::{Credits, LastFailureKind, Money, Scope};
 use serde::Serialize;
@@ -15,7 +15,7 @@ pub(crate) fn render(accounts: &[AccountView], local: &LocalTime) -> String {
     document(accounts, None, local)
 }
 
-/// The same where the configuration or the store cannot be used.
+/// The document where the configuration or the store cannot be used.
 pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, local: &LocalTime) -> String {
     document(accounts, Some(reason), local)
 }
@@ -153,7 +153,6 @@ impl<'a> WindowJson<'a> {
             used_percent: window.used.lower_bound().map(quota::Percent::as_f64),
             certainty: window.used.certainty(),
             resets_at: window.resets_at.map(rfc3339),
-            // A reset that has passed is not in so many seconds.
             resets_in_seconds: window
                 .resets_at
                 .filter(|reset| *reset > local.now)

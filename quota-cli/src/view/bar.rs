@@ -1,11 +1,10 @@
-//! One window's use as a bar.
-//! The number beside it is the truth; the bar is for the eye.
+//! The use of one window as a bar. The exact number is beside it.
 
 use quota::{Percent, Used};
 
-use crate::term::{Screen, Style};
+use super::line::{Line, Style};
 
-/// A bar narrower than this says nothing.
+/// The width below which a bar is not worth its space.
 pub(crate) const NARROWEST: usize = 8;
 
 const FULL: char = '━';
@@ -14,13 +13,13 @@ const UNKNOWN: char = '┄';
 const TICK_FULL: char = '┿';
 const TICK_EMPTY: char = '┼';
 
-/// The bar of a window: so much is used, and so much of its time has passed.
-pub(crate) fn bar(used: Used, passed: Option<f64>, width: usize, screen: Screen) -> String {
+/// The bar of a window. A tick marks the `elapsed` share of its time.
+pub(crate) fn bar(used: Used, elapsed: Option<f64>, width: usize) -> Line {
     let Some(percent) = used.lower_bound() else {
-        return screen.paint(Style::Dim, UNKNOWN.to_string().repeat(width)).to_string();
+        return Line::new(Style::Dim, UNKNOWN.to_string().repeat(width));
     };
     let filled = cells(percent, width);
-    let tick = passed.map(|passed| cell_at(passed, width));
+    let tick = elapsed.map(|elapsed| cell_at(elapsed, width));
     let cell = |at: usize| match (at < filled, tick == Some(at)) {
         (true, true) => TICK_FULL,
         (true, false) => FULL,
@@ -29,11 +28,11 @@ pub(crate) fn bar(used: Used, passed: Option<f64>, width: usize, screen: Screen)
     };
     let (front, back): (String, String) =
         ((0..filled).map(cell).collect(), (filled..width).map(cell).collect());
-    format!("{}{}", screen.paint(ink(used), front), screen.paint(Style::Dim, back))
+    Line::new(style(used), front).with(Style::Dim, back)
 }
 
-/// The colour of a use.
-pub(crate) fn ink(used: Used) -> Style {
+/// The style of a use.
+pub(crate) fn style(used: Used) -> Style {
     match used.lower_bound().map(Percent::basis_points) {
         None => Style::Dim,
         Some(9_000..) => Style::Bad,
@@ -42,7 +41,7 @@ pub(crate) fn ink(used: Used) -> Style {
     }
 }
 
-/// How many cells are filled. All only if all is used, and one as soon as anything is.
+/// The number of filled cells: all only at 100 %, and one as soon as anything is used.
 fn cells(used: Percent, width: usize) -> usize {
     let used = usize::try_from(used.basis_points().min(Percent::FULL.basis_points())).unwrap_or_default();
     let cells = used * width / 10_000;
@@ -50,7 +49,7 @@ fn cells(used: Percent, width: usize) -> usize {
 }
 
 fn cell_at(share: f64, width: usize) -> usize {
-    // A cast of what is below zero or no number ends at zero.
+    // `as` saturates at 0 for negative numbers and NaN.
     ((share * width as f64) as usize).min(width.saturating_sub(1))
 }
 
@@ -58,45 +57,43 @@ fn cell_at(share: f64, width: usize) -> usize {
 mod tests {
     use super::*;
 
-    const PLAIN: Screen = Screen::DEFAULT;
-
     fn exact(percent: f64) -> Used {
         Used::Exact(Percent::from_percent(percent).unwrap())
     }
 
     #[test]
     fn half_used_is_half_filled() {
-        assert_eq!(bar(exact(50.0), None, 10, PLAIN), "━━━━━─────");
+        assert_eq!(bar(exact(50.0), None, 10).text(), "━━━━━─────");
     }
 
     #[test]
-    fn only_all_fills_all_and_only_nothing_is_empty() {
-        assert_eq!(bar(exact(99.99), None, 10, PLAIN), "━━━━━━━━━─");
-        assert_eq!(bar(exact(0.01), None, 10, PLAIN), "━─────────");
-        assert_eq!(bar(exact(0.0), None, 10, PLAIN), "──────────");
+    fn only_full_use_fills_the_bar_and_only_no_use_leaves_it_empty() {
+        assert_eq!(bar(exact(99.99), None, 10).text(), "━━━━━━━━━─");
+        assert_eq!(bar(exact(0.01), None, 10).text(), "━─────────");
+        assert_eq!(bar(exact(0.0), None, 10).text(), "──────────");
     }
 
     #[test]
-    fn more_than_all_is_no_longer_than_all() {
-        assert_eq!(bar(exact(250.0), None, 10, PLAIN), "━━━━━━━━━━");
+    fn use_above_100_percent_fills_the_bar() {
+        assert_eq!(bar(exact(250.0), None, 10).text(), "━━━━━━━━━━");
     }
 
     #[test]
-    fn what_is_unknown_is_neither_empty_nor_full() {
-        assert_eq!(bar(Used::Unknown, Some(0.5), 10, PLAIN), "┄┄┄┄┄┄┄┄┄┄");
+    fn unknown_use_is_neither_empty_nor_full() {
+        assert_eq!(bar(Used::Unknown, Some(0.5), 10).text(), "┄┄┄┄┄┄┄┄┄┄");
     }
 
     #[test]
-    fn a_tick_stands_where_time_stands() {
-        assert_eq!(bar(exact(50.0), Some(0.25), 8, PLAIN), "━━┿━────");
-        assert_eq!(bar(exact(50.0), Some(0.75), 8, PLAIN), "━━━━──┼─");
-        assert_eq!(bar(exact(0.0), Some(1.5), 8, PLAIN), "───────┼");
+    fn the_tick_marks_the_elapsed_time() {
+        assert_eq!(bar(exact(50.0), Some(0.25), 8).text(), "━━┿━────");
+        assert_eq!(bar(exact(50.0), Some(0.75), 8).text(), "━━━━──┼─");
+        assert_eq!(bar(exact(0.0), Some(1.5), 8).text(), "───────┼");
     }
 
     #[test]
-    fn a_window_that_is_nearly_used_up_stands_out() {
-        let inks = [exact(74.9), exact(75.0), exact(90.0), Used::Unknown].map(ink);
+    fn a_window_that_is_nearly_exhausted_stands_out() {
+        let styles = [exact(74.9), exact(75.0), exact(90.0), Used::Unknown].map(style);
 
-        assert_eq!(inks, [Style::Good, Style::Warn, Style::Bad, Style::Dim]);
+        assert_eq!(styles, [Style::Good, Style::Warn, Style::Bad, Style::Dim]);
     }
 }

@@ -1,7 +1,8 @@
-//! An event as a line for people.
+//! A journal event as a line for people.
 
 use quota::{AccountId, LastFailureKind, Percent};
 
+use super::window_name::window_name_of_id;
 use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
 use crate::term::wrap_hanging;
@@ -10,64 +11,77 @@ use quota_journal::{Direction, EventKind, JournalEvent};
 /// Between two columns.
 const GAP: usize = 2;
 
-/// The line, without a line break.
+/// The event in one line, without a line break.
 pub(crate) fn line(account: &AccountId, event: &JournalEvent, local: &LocalTime) -> String {
-    format!("{}  {account}  {}", time(event, local), words_of(&event.kind, local))
+    format!("{}  {account}  {}", time(event, local), describe(&event.kind, local))
 }
 
-/// The same for a terminal, with a line break wherever there is no more room for it.
-pub(crate) fn lines(account: &AccountId, event: &JournalEvent, local: &LocalTime, width: usize) -> String {
-    let (time, words) = (time(event, local), words_of(&event.kind, local));
+/// The event, wrapped to the width of a terminal.
+pub(crate) fn wrapped_line(
+    account: &AccountId,
+    event: &JournalEvent,
+    local: &LocalTime,
+    width: usize,
+) -> String {
+    let (time, description) = (time(event, local), describe(&event.kind, local));
     let account = account.as_str();
     let indent = time.chars().count() + GAP;
     let begun = indent + account.chars().count() + GAP;
     if begun <= width {
-        let told = wrap_hanging(&words, begun, indent, width);
-        let gap = if told.starts_with('\n') { "" } else { "  " };
-        return format!("{time}  {account}{gap}{told}");
+        let wrapped = wrap_hanging(&description, begun, indent, width);
+        let gap = if wrapped.starts_with('\n') { "" } else { "  " };
+        return format!("{time}  {account}{gap}{wrapped}");
     }
-    // Of a name that is so long nothing is lost either.
-    format!("{time}  {}", wrap_hanging(&format!("{account} {words}"), indent, indent, width))
+    // A name that is longer than the terminal is wrapped, not cut.
+    format!("{time}  {}", wrap_hanging(&format!("{account} {description}"), indent, indent, width))
 }
 
 fn time(event: &JournalEvent, local: &LocalTime) -> String {
     event.at.to_zoned_datetime(local.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// What happened, in words.
-pub(crate) fn words_of(what: &EventKind, local: &LocalTime) -> String {
+/// What happened, without the account.
+pub(crate) fn describe(kind: &EventKind, local: &LocalTime) -> String {
     let percent = |basis_points| format::percent(Percent::from_basis_points(basis_points));
-    let told = match what {
-        EventKind::Refreshed => "was read".to_owned(),
+    let description = match kind {
+        EventKind::Refreshed => "refreshed".to_owned(),
         EventKind::Throttled { until } => {
-            format!("was asked to slow down, until {}", local.time_of_day_with_seconds(*until))
+            format!("rate limited (429) until {}", local.time_of_day_with_seconds(*until))
         }
         EventKind::Held { until, reason } => {
-            format!("is not asked until {}: {reason}", local.time_of_day_with_seconds(*until))
+            format!("backing off until {} ({reason})", local.time_of_day_with_seconds(*until))
         }
-        EventKind::HoldEnded => "may be asked again".to_owned(),
-        EventKind::Reset { window } => format!("{window} began anew"),
+        EventKind::HoldEnded => "backoff ended".to_owned(),
+        EventKind::Reset { window } => format!("{} window reset", window_name_of_id(window)),
         EventKind::Threshold { window, threshold_bp, used_bp, direction } => {
-            let passed = match direction {
-                Direction::Up => "passed",
+            let crossed = match direction {
+                Direction::Up => "crossed",
                 Direction::Down => "fell below",
             };
-            format!("{window} {passed} {}: {} used", percent(*threshold_bp), percent(*used_bp))
+            let (name, threshold) = (window_name_of_id(window), percent(*threshold_bp));
+            format!("{name} window {crossed} {threshold}: {} used", percent(*used_bp))
         }
-        EventKind::LoginChanged => "holds another login".to_owned(),
-        EventKind::Failing { reason } => match reason {
-            LastFailureKind::Throttled => "could not be read: too many calls".to_owned(),
-            LastFailureKind::Failing => "could not be read: the provider fails".to_owned(),
-            LastFailureKind::Unreachable => "refresh failed: the provider could not be reached".to_owned(),
-            LastFailureKind::TimedOut => "refresh failed: provider timed out".to_owned(),
-            LastFailureKind::Unauthorized => "could not be read: the login is refused".to_owned(),
-            LastFailureKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
-            LastFailureKind::MissingScope => "could not be read: the token may not read usage".to_owned(),
-            _ => "could not be read".to_owned(),
+        EventKind::LoginChanged => "login changed".to_owned(),
+        EventKind::Failing { reason } => match failure(*reason) {
+            Some(reason) => format!("refresh failed: {reason}"),
+            None => "refresh failed".to_owned(),
         },
-        EventKind::Newer(_) => "something that only a newer quota knows".to_owned(),
+        EventKind::Newer(_) => "an event that only a newer quota understands".to_owned(),
     };
-    sanitize(&told)
+    sanitize(&description)
+}
+
+fn failure(kind: LastFailureKind) -> Option<&'static str> {
+    match kind {
+        LastFailureKind::Throttled => Some("rate limited (429)"),
+        LastFailureKind::Failing => Some("provider error"),
+        LastFailureKind::Unreachable => Some("provider unreachable"),
+        LastFailureKind::TimedOut => Some("provider timed out"),
+        LastFailureKind::Unauthorized => Some("login rejected (401)"),
+        LastFailureKind::Forbidden => Some("forbidden by the provider (403)"),
+        LastFailureKind::MissingScope => Some("the token may not read usage"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -83,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_can_happen_is_told_in_a_line() {
+    fn each_event_is_one_line() {
         let account: AccountId = "anthropic/main".parse().unwrap();
         let local = LocalTime { now: at(0), zone: TimeZone::UTC };
         let window = || "five_hour".to_owned();
-        let passed = |direction| EventKind::Threshold {
+        let crossed = |direction| EventKind::Threshold {
             window: window(),
             threshold_bp: 7500,
             used_bp: 7620,
@@ -99,8 +113,8 @@ mod tests {
             EventKind::Held { until: at(60), reason: HoldReason::Failing },
             EventKind::HoldEnded,
             EventKind::Reset { window: window() },
-            passed(Direction::Up),
-            passed(Direction::Down),
+            crossed(Direction::Up),
+            crossed(Direction::Down),
             EventKind::LoginChanged,
             EventKind::Failing { reason: LastFailureKind::Throttled },
             EventKind::Failing { reason: LastFailureKind::Failing },
@@ -109,18 +123,17 @@ mod tests {
             EventKind::Failing { reason: LastFailureKind::MissingScope },
         ];
 
-        let told = all.map(|what| line(&account, &JournalEvent::new(at(0), what), &local));
+        let lines = all.map(|kind| line(&account, &JournalEvent::new(at(0), kind), &local));
 
-        insta::assert_snapshot!(told.join("\n"));
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
-    /// What is told at a terminal of so many columns.
-    fn told(account: &str, what: EventKind, width: usize) -> String {
+    fn shown(account: &str, kind: EventKind, width: usize) -> String {
         let local = LocalTime { now: at(0), zone: TimeZone::UTC };
-        lines(&account.parse().unwrap(), &JournalEvent::new(at(0), what), &local, width)
+        wrapped_line(&account.parse().unwrap(), &JournalEvent::new(at(0), kind), &local, width)
     }
 
-    fn passed() -> EventKind {
+    fn crossed() -> EventKind {
         let direction = Direction::Up;
         EventKind::Threshold {
             window: "seven_day/opus".to_owned(),
@@ -131,39 +144,40 @@ mod tests {
     }
 
     #[test]
-    fn what_has_room_is_a_line_at_a_terminal_too() {
-        let told = told("anthropic/main", EventKind::Refreshed, 50);
+    fn an_event_that_fits_the_terminal_is_one_line() {
+        let text = shown("anthropic/main", EventKind::Refreshed, 50);
 
-        assert_eq!(told, "2027-01-15 08:00:00  anthropic/main  was read");
+        assert_eq!(text, "2027-01-15 08:00:00  anthropic/main  refreshed");
     }
 
     #[test]
-    fn what_has_no_room_goes_on_below_the_account() {
+    fn a_longer_event_continues_below_the_account() {
         assert_eq!(
-            told("anthropic/main", passed(), 50),
+            shown("anthropic/main", crossed(), 41),
             "2027-01-15 08:00:00  anthropic/main\n\
-             \u{20}                    seven_day/opus passed 75 %:\n\
-             \u{20}                    76.2 % used"
+             \u{20}                    7-day Opus window\n\
+             \u{20}                    crossed 75 %: 76.2 %\n\
+             \u{20}                    used"
         );
     }
 
     #[test]
-    fn no_line_is_wider_than_the_terminal_whatever_the_account_is_called() {
+    fn a_long_account_name_is_wrapped_to_the_terminal() {
         let account = format!("anthropic/{}", "a".repeat(60));
         for width in [40, 50, 80, 120] {
-            for what in [passed(), EventKind::Refreshed, EventKind::LoginChanged] {
-                let told = told(&account, what, width);
+            for kind in [crossed(), EventKind::Refreshed, EventKind::LoginChanged] {
+                let text = shown(&account, kind, width);
 
-                assert!(told.lines().all(|line| line.chars().count() <= width), "{width}:\n{told}");
+                assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             }
         }
     }
 
     #[test]
-    fn a_window_with_a_name_that_would_garble_the_terminal_is_told_without_harm() {
+    fn a_window_name_cannot_control_the_terminal() {
         let local = LocalTime { now: at(0), zone: TimeZone::UTC };
-        let told = words_of(&EventKind::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &local);
+        let text = describe(&EventKind::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &local);
 
-        assert_eq!(told, "a??[2J began anew");
+        assert_eq!(text, "a??[2J window reset");
     }
 }

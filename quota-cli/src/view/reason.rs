@@ -1,5 +1,5 @@
-//! Why an account's numbers are missing or old, in two words, for places with room for no more.
-//! Pure; what a person can do about it is `quota doctor`'s to say.
+//! Why an account's numbers are missing or stale, in two words, for surfaces without room for more.
+//! `quota doctor` says what to do about it.
 
 use quota::{AccountUsage, FetchError, Freshness, HoldReason, LastFailureKind, QuotaError, StaleReason};
 
@@ -32,7 +32,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// The reason of what is stored of an account; `None` where its numbers are fresh, or nothing is known to have gone wrong.
+    /// The reason for the state of an account; `None` if its numbers are fresh, or nothing went wrong.
     pub(crate) fn of(answer: &AccountUsage) -> Option<Self> {
         let Freshness::Stale { reason: why, .. } = answer.freshness() else {
             return answer.snapshot().windows().is_empty().then_some(Self::NoWindows);
@@ -72,7 +72,7 @@ impl Reason {
             _ => Self::ProviderError,
         });
         match (of_trouble, hold) {
-            // What only a person can end comes before what time ends.
+            // What only the user can fix comes before what time fixes.
             (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_trouble,
             (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
             (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetUsedUp),
@@ -178,18 +178,18 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_more_than_the_hold_it_caused() {
+    fn a_failure_comes_before_the_hold_it_caused() {
         assert_eq!(of(LastFailureKind::Unreachable, HoldReason::Failing), "offline");
         assert_eq!(of(LastFailureKind::TimedOut, HoldReason::ProviderRateLimited), "rate limited");
     }
 
     #[test]
-    fn what_only_a_person_can_end_is_named_before_a_hold() {
+    fn what_only_the_user_can_fix_comes_before_a_hold() {
         assert_eq!(of(LastFailureKind::Unauthorized, HoldReason::ProviderRateLimited), "login rejected");
     }
 
     #[test]
-    fn where_nothing_went_wrong_there_is_no_reason() {
+    fn without_a_failure_or_hold_there_is_no_reason() {
         assert_eq!(Reason::of_record(None, None, StaleReason::NeverRead), None);
         assert_eq!(Reason::of_record(None, None, StaleReason::UnsupportedFormat), Some(Reason::UpdateNeeded));
     }

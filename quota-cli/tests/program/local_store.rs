@@ -195,7 +195,7 @@ fn offline_nobody_is_asked_even_if_nothing_is_known() {
     let ended = machine.run(&["status", "--offline", "--config", argument(&config)]);
 
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stdout.contains("nothing is known of it yet"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("no data"), "{}", ended.stdout);
     assert_eq!(provider.simulator.ledger().calls(), 0);
 }
 
@@ -278,7 +278,7 @@ fn a_refresh_after_a_failed_call_says_so_and_makes_none() {
     let text = machine.run(&["status", "--refresh", "--config", &config]).stdout;
     let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
 
-    assert!(text.contains("42 %") && text.contains("last call: the provider refused"), "{text}");
+    assert!(text.contains("42 %") && text.contains("last refresh failed: the provider refused"), "{text}");
     assert!(text.contains("called without success"), "{text}");
     assert!(json["accounts"][0]["called_at"].is_string(), "{json}");
     assert!(json["accounts"][0]["not_refreshed"].is_string(), "{json}");
@@ -339,9 +339,9 @@ fn a_refresh_obeys_a_hold_and_says_why_nobody_was_asked() {
     let held = machine.run(&["status", "--refresh", "--config", &config]);
     let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
 
-    assert!(held.stdout.contains("42 %") && held.stdout.contains("not asked again for"), "{}", held.stdout);
+    assert!(held.stdout.contains("42 %") && held.stdout.contains("retrying in"), "{}", held.stdout);
     assert_eq!(json["accounts"][0]["hold"]["why"], "rate_limited");
-    assert!(json["accounts"][0]["not_refreshed"].as_str().unwrap().contains("not asked"), "{json}");
+    assert!(json["accounts"][0]["not_refreshed"].as_str().unwrap().contains("on hold"), "{json}");
     assert_eq!(
         (provider.simulator.ledger().calls(), provider.simulator.ledger().calls_during_hold()),
         (2, 0)
@@ -359,7 +359,7 @@ fn a_number_that_could_not_be_refreshed_says_why() {
     let account = &json.json()["accounts"][0];
     assert_eq!((json.code, &account["error"]), (Some(0), &serde_json::Value::Null));
     assert!(account["not_refreshed"].is_string(), "{account}");
-    assert!(text.stdout.contains("42 %") && text.stdout.contains("last call: "), "{}", text.stdout);
+    assert!(text.stdout.contains("42 %") && text.stdout.contains("last refresh failed: "), "{}", text.stdout);
 }
 
 #[test]

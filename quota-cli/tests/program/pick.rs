@@ -286,7 +286,7 @@ fn explain_shows_every_account_with_its_windows_and_the_reason() {
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
     for told in [
         "anthropic/work is to be used now.",
-        "nothing left of 5 hours",
+        "nothing left of 5-hour",
         "→ anthropic/work",
         "42 %",
         "not needed",

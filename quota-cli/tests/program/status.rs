@@ -117,7 +117,7 @@ fn if_all_accounts_have_numbers_it_ends_with_0() {
     let ended = machine.run(&["status", "--config", argument(&config)]);
 
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    assert!(ended.stdout.contains("7 days, Fable"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("7-day Fable"), "{}", ended.stdout);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_neighbour_of_a_throttled_account_says_why_it_was_not_asked() {
     let ended = machine.run(&["status", "--config", argument(&config)]);
 
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stdout.contains("not asked: provider cooldown after a 429"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("on hold: provider cooldown after a 429"), "{}", ended.stdout);
     assert_eq!(provider.simulator.ledger().calls(), 1);
 }
 

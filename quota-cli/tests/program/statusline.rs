@@ -443,7 +443,7 @@ fn an_account_with_credits_only_shows_them() {
     let config = argument(&config);
     assert_eq!(machine.run(&["status", "--config", config]).code, Some(0));
 
-    assert_eq!(line(&machine, config, &[]).stdout, "extra: 12.34 USD of 50.00 USD spent\n");
+    assert_eq!(line(&machine, config, &[]).stdout, "extra usage: 12.34 of 50.00 USD\n");
     assert_eq!(line(&machine, config, &["--format", "{reason}"]).stdout, "no windows\n");
     let json = line(&machine, config, &["--json"]).json();
     assert_eq!(json["accounts"][0]["reason"], "no_windows");

@@ -182,7 +182,7 @@ fn of_200_keys_that_are_pressed_while_the_size_changes_none_is_lost() {
         world.signal(Signal::WINCH);
         world.pty.press("?");
         // A word of the help, where nothing was before.
-        world.pty.until("leave");
+        world.pty.until("elapsed");
         // Any key ends the help.
         world.pty.press(" ");
     }
@@ -317,7 +317,7 @@ fn a_key_for_a_refresh_joins_a_call_that_hangs() {
     world.pty.press("rR");
     // A word of the help shows that both keys were read.
     world.pty.press("?");
-    world.pty.until("leave");
+    world.pty.until("elapsed");
     world.pty.press(" ");
     world.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
 
@@ -373,9 +373,9 @@ fn accounts_that_another_command_orders_are_shown_in_that_order() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_else_there_is() {
+fn without_a_terminal_status_is_recommended() {
     let ended = Machine::new().run(&["watch"]);
 
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""));
-    assert_eq!(ended.stderr, "quota: quota watch needs a terminal; for scripts there is quota status\n");
+    assert_eq!(ended.stderr, "quota: quota watch needs a terminal; use quota status in scripts\n");
 }

@@ -9,7 +9,8 @@ use super::listed::Listed;
 use crate::format::{self, LocalTime};
 use crate::router::reason;
 use crate::sanitize::sanitize;
-use crate::term::{Screen, Style, truncate, wrap};
+use crate::term::{Screen, truncate, wrap};
+use crate::view::line::Style;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -37,7 +38,7 @@ pub(super) fn render(accounts: &[Listed<'_>], local: &LocalTime, screen: Screen)
             "{:>number$}{:GAP$}{}{:pad$}",
             at + 1,
             "",
-            screen.paint(Style::Strong, &told),
+            screen.paint(Style::Strong, told.as_str()),
             "",
             pad = name.saturating_sub(told.chars().count()) + GAP
         );
@@ -49,7 +50,7 @@ pub(super) fn render(accounts: &[Listed<'_>], local: &LocalTime, screen: Screen)
                 let pad = column - before_login;
                 let _ = writeln!(text, "{head}{role:10}{login:pad$}{}", screen.paint(ink, first));
                 for line in rest {
-                    let _ = writeln!(text, "{:column$}{}", "", screen.paint(ink, line));
+                    let _ = writeln!(text, "{:column$}{}", "", screen.paint(ink, line.as_str()));
                 }
             }
             None => {
@@ -61,7 +62,7 @@ pub(super) fn render(accounts: &[Listed<'_>], local: &LocalTime, screen: Screen)
                 );
                 let mut note = |ink, words: &str| {
                     for line in wrap(words, screen.width.saturating_sub(indent)) {
-                        let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));
+                        let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line.as_str()));
                     }
                 };
                 if !fits {

@@ -1,15 +1,15 @@
-//! The JSON of `quota budget`: a shape with a number, told in docs/budget-json.md.
+//! The JSON of `quota budget`: a shape with a number, described in docs/budget-json.md.
 
 use quota::{Hold, HoldReason};
 use serde::Serialize;
 
-use super::Spent;
+use super::CallBudget;
 use crate::format::{LocalTime, rfc3339};
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(all: &[Spent], local: &LocalTime) -> String {
+pub(super) fn render(all: &[CallBudget], local: &LocalTime) -> String {
     let accounts = all.iter().map(AccountJson::of).collect();
     let document = Document { version: VERSION, now: rfc3339(local.now), accounts };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
@@ -50,24 +50,24 @@ struct HeldJson {
 }
 
 impl<'a> AccountJson<'a> {
-    fn of(spent: &'a Spent) -> Self {
+    fn of(budget: &'a CallBudget) -> Self {
         let held = |hold: &Option<Hold>| {
             hold.as_ref().map(|hold| HeldJson { until: rfc3339(hold.until), why: hold.reason })
         };
-        let callers = spent.callers.iter().map(|caller| CallerJson {
-            name: Some(&*caller.by).filter(|name| !name.is_empty()),
-            made: caller.made,
+        let callers = budget.callers.iter().map(|caller| CallerJson {
+            name: Some(&*caller.name).filter(|name| !name.is_empty()),
+            made: caller.calls,
             last_at: rfc3339(caller.last),
         });
         Self {
-            account: spent.account.as_str(),
-            made: spent.made,
-            allowed: spent.allowed,
-            reserve: spent.reserve,
-            left: spent.left(),
+            account: budget.account.as_str(),
+            made: budget.calls,
+            allowed: budget.allowed,
+            reserve: budget.reserve,
+            left: budget.left(),
             callers: callers.collect(),
-            held: held(&spent.next),
-            held_in_background: held(&spent.next_in_background),
+            held: held(&budget.next),
+            held_in_background: held(&budget.next_in_background),
         }
     }
 }

@@ -1,56 +1,54 @@
 //! `quota budget` for people.
 
-use std::fmt::Write as _;
-
 use quota::Hold;
 
-use super::Spent;
+use super::CallBudget;
 use crate::format::{self, LocalTime, between, pluralize};
 use crate::sanitize::sanitize;
-use crate::term::{Screen, Style, truncate};
+use crate::term::truncate;
+use crate::view::line::{self, Line, Style};
 
 /// All accounts, one after the other.
-pub(super) fn render(all: &[Spent], local: &LocalTime, screen: Screen) -> String {
-    let shown: Vec<_> = all.iter().map(|spent| one(spent, local, screen)).collect();
-    shown.join("\n")
+pub(super) fn lines(all: &[CallBudget], local: &LocalTime, width: usize) -> Vec<Line> {
+    line::separated(all.iter().map(|budget| block(budget, local, width)))
 }
 
-fn one(spent: &Spent, local: &LocalTime, screen: Screen) -> String {
-    let mut text =
-        format!("{}\n", screen.paint(Style::Strong, truncate(spent.account.as_str(), screen.width)));
-    let made = pluralize(spent.made as u64, "call");
-    let ink = if spent.left() == 0 { Style::Bad } else { Style::Plain };
-    let sum = format!("{made} in the last hour of {} allowed, {} left", spent.allowed, spent.left());
-    let _ = writeln!(text, "  {}", screen.paint(ink, sum));
-    if spent.reserve > 0 {
-        let _ = writeln!(text, "  of which {} for callers that somebody waits for", spent.reserve);
+fn block(budget: &CallBudget, local: &LocalTime, width: usize) -> Vec<Line> {
+    let mut lines = vec![Line::new(Style::Strong, truncate(budget.account.as_str(), width))];
+    let calls = pluralize(budget.calls as u64, "call");
+    let style = if budget.left() == 0 { Style::Bad } else { Style::Plain };
+    let sum = format!("{calls} in the last hour of {} allowed, {} left", budget.allowed, budget.left());
+    lines.push(Line::new(style, sum).indented(2));
+    if budget.reserve > 0 {
+        lines.push(Line::plain(format!("  {} of them reserved for interactive callers", budget.reserve)));
     }
-    let names: Vec<_> = spent
+    let names: Vec<_> = budget
         .callers
         .iter()
-        .map(|caller| if caller.by.is_empty() { "not named".to_owned() } else { sanitize(&caller.by) })
-        .map(|name| truncate(&name, screen.width.saturating_sub(30).max(12)))
+        .map(|caller| if caller.name.is_empty() { "unnamed".to_owned() } else { sanitize(&caller.name) })
+        .map(|name| truncate(&name, width.saturating_sub(30).max(12)))
         .collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
-    for (caller, name) in spent.callers.iter().zip(&names) {
+    for (caller, name) in budget.callers.iter().zip(&names) {
         let last = format::ago(between(caller.last, local.now));
-        let _ = writeln!(text, "    {name:width$}  {:>3}  last {last}", caller.made);
+        lines.push(Line::plain(format!("    {name:width$}  {:>3}  last {last}", caller.calls)));
     }
-    let (now, later) = (&spent.next, &spent.next_in_background);
-    let _ = writeln!(text, "  next call: {}", next(now.as_ref(), local, screen));
+    let (now, later) = (&budget.next, &budget.next_in_background);
+    lines.push(next("  next call: ", now.as_ref(), local));
     if later.as_ref().map(|hold| hold.until) != now.as_ref().map(|hold| hold.until) {
-        let _ = writeln!(text, "  in the background: {}", next(later.as_ref(), local, screen));
+        lines.push(next("  next background call: ", later.as_ref(), local));
     }
-    text
+    lines
 }
 
-fn next(hold: Option<&Hold>, local: &LocalTime, screen: Screen) -> String {
+fn next(label: &str, hold: Option<&Hold>, local: &LocalTime) -> Line {
+    let line = Line::plain(label);
     match hold {
-        None => screen.paint(Style::Good, "at any time").to_string(),
+        None => line.with(Style::Good, "now"),
         Some(hold) => {
-            let left = format::duration(between(local.now, hold.until));
-            let told = format!("in {left} ({}): {}", local.time_of_day_with_seconds(hold.until), hold.reason);
-            screen.paint(Style::Warn, told).to_string()
+            let wait = format::duration(between(local.now, hold.until));
+            let at = local.time_of_day_with_seconds(hold.until);
+            line.with(Style::Warn, format!("in {wait} ({at}): {}", hold.reason))
         }
     }
 }

@@ -12,8 +12,9 @@ use super::plan::Plan;
 use super::tally::Tally;
 use crate::exit::CliError;
 use crate::format::{self, thousands};
-use crate::term::{self, Screen, Style, truncate};
+use crate::term::{self, Screen, truncate};
 use crate::view::bar::{self, bar};
+use crate::view::line::Style;
 
 /// More accounts than this would scroll the picture away.
 const MOST_ACCOUNTS: usize = 12;
@@ -183,7 +184,10 @@ fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
     let room = screen.width.saturating_sub(REST + STATE);
     let name = truncate(account.id().as_str(), NAME.min(room));
     let width = room.saturating_sub(NAME + 1).min(30);
-    let bar =
-        if width < bar::NARROWEST { String::new() } else { format!(" {}", bar(used, None, width, screen)) };
+    let bar = if width < bar::NARROWEST {
+        String::new()
+    } else {
+        format!(" {}", bar(used, None, width).print(screen.colour))
+    };
     format!("{name:NAME$}{bar} {number:>9} {calls:>4} calls  {}", screen.paint(ink, state))
 }

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::{Area, Check, Level};
 use crate::format::pluralize;
 use crate::sanitize::sanitize;
-use crate::term::{Screen, Style, wrap_hanging};
+use crate::term::{Screen, wrap_hanging};
+use crate::view::line::Style;
 
 /// What is found begins here, behind how it is and of what kind.
 const INDENT: usize = 16;

@@ -1,4 +1,4 @@
-//! The JSON of `quota pace`: a shape with a number, told in docs/pace-json.md.
+//! The JSON of `quota pace`: a shape with a number, described in docs/pace-json.md.
 
 use serde::Serialize;
 
@@ -73,7 +73,7 @@ impl<'a> WindowJson<'a> {
                 Some(_) => "exact",
             },
             observed_at: rfc3339(window.observed_at),
-            passed_percent: window.passed(local.now).map(|passed| hundredths(passed * 100.0)),
+            passed_percent: window.elapsed(local.now).map(|elapsed| hundredths(elapsed * 100.0)),
             resets_at: window.resets_at.map(rfc3339),
             enough: rate.is_some_and(|rate| rate.basis == Basis::Trend),
             basis: rate.map(|rate| match rate.basis {

@@ -1,4 +1,4 @@
-//! The periods of all windows as one drawing, readable on light and on dark pages.
+//! The periods of all windows as one SVG, readable on light and on dark pages.
 
 use std::fmt::Write as _;
 
@@ -12,18 +12,18 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 64.0;
 const HEIGHT: f64 = 120.0;
-/// From one picture to the next.
+/// From one chart to the next.
 const PITCH: f64 = 232.0;
 
-/// Only classes in the drawing: what they look like follows the reader's own choice of light or dark.
+/// The elements have only classes, so that their colours follow the viewer's light or dark mode.
 const STYLE: &str = "\
 svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1f2328}.quiet{fill:#59636e}.grid{stroke:#d1d9e0}\
 .now{stroke:#59636e;stroke-dasharray:2 3}.used{fill:none;stroke:#0969da;stroke-width:2}\
-.ahead{fill:none;stroke:#bc4c00;stroke-width:2;stroke-dasharray:5 4}\
+.projection{fill:none;stroke:#bc4c00;stroke-width:2;stroke-dasharray:5 4}\
 @media(prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#f0f6fc}.quiet{fill:#9198a1}.grid{stroke:#3d444d}\
-.now{stroke:#9198a1}.used{stroke:#4493f8}.ahead{stroke:#db6d28}}";
+.now{stroke:#9198a1}.used{stroke:#4493f8}.projection{stroke:#db6d28}}";
 
-/// The whole drawing.
+/// The whole SVG.
 pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
     let windows: Vec<_> =
         all.iter().flat_map(|account| account.windows.iter().map(move |window| (account, window))).collect();
@@ -33,7 +33,7 @@ pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
          window over its period\">\n<style>{STYLE}</style>\n"
     );
     if windows.is_empty() {
-        drawing.push_str("<text class=\"quiet\" x=\"16\" y=\"32\">nothing is known yet</text>\n");
+        drawing.push_str("<text class=\"quiet\" x=\"16\" y=\"32\">no data</text>\n");
     }
     for (at, (account, window)) in windows.iter().enumerate() {
         let _ = writeln!(drawing, "<g transform=\"translate(0 {})\">", PITCH * at as f64);
@@ -45,42 +45,57 @@ pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
 }
 
 fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, local: &LocalTime) {
-    let title = format!("{} · {}", account.account, window.id);
-    words(drawing, "", 16.0, 24.0, "start", &title);
-    words(drawing, "quiet", 16.0, 44.0, "start", &text::verdict(window, local));
+    let title = format!("{} · {}", account.account, window.name);
+    label(drawing, "", 16.0, 24.0, "start", &title);
+    label(drawing, "quiet", 16.0, 44.0, "start", &text::summary(window, local));
     let Some(chart) = Chart::of(window, local.now) else { return };
     for share in [0.0, 0.5, 1.0] {
-        let (from, to) = (place((0.0, share)), place((1.0, share)));
-        let _ = writeln!(drawing, "<path class=\"grid\" d=\"M{} {}H{}\"/>", n(from.0), n(from.1), n(to.0));
-        let label = format!("{:.0} %", chart.top_percent * share);
-        words(drawing, "quiet", LEFT - 8.0, from.1 + 4.0, "end", &label);
+        let (from, to) = (position((0.0, share)), position((1.0, share)));
+        let _ = writeln!(
+            drawing,
+            "<path class=\"grid\" d=\"M{} {}H{}\"/>",
+            rounded(from.0),
+            rounded(from.1),
+            rounded(to.0)
+        );
+        let text = format!("{:.0} %", chart.top_percent * share);
+        label(drawing, "quiet", LEFT - 8.0, from.1 + 4.0, "end", &text);
     }
-    let (foot, head) = (place((chart.now, 0.0)), place((chart.now, 1.0)));
-    let _ = writeln!(drawing, "<path class=\"now\" d=\"M{} {}V{}\"/>", n(foot.0), n(foot.1), n(head.1));
+    let (foot, head) = (position((chart.now, 0.0)), position((chart.now, 1.0)));
+    let _ = writeln!(
+        drawing,
+        "<path class=\"now\" d=\"M{} {}V{}\"/>",
+        rounded(foot.0),
+        rounded(foot.1),
+        rounded(head.1)
+    );
     line(drawing, "used", &chart.points);
-    if let Some(ahead) = &chart.ahead {
-        line(drawing, "ahead", ahead);
+    if let Some(projection) = &chart.projection {
+        line(drawing, "projection", projection);
     }
     let below = TOP + HEIGHT + 20.0;
-    words(drawing, "quiet", LEFT, below, "start", &local.time_of_day(chart.from));
-    words(drawing, "quiet", WIDTH - RIGHT, below, "end", &local.time_of_day(chart.to));
+    label(drawing, "quiet", LEFT, below, "start", &local.time_of_day(chart.from));
+    label(drawing, "quiet", WIDTH - RIGHT, below, "end", &local.time_of_day(chart.to));
     if (0.15..=0.85).contains(&chart.now) {
-        words(drawing, "quiet", foot.0, below, "middle", "now");
+        label(drawing, "quiet", foot.0, below, "middle", "now");
     }
 }
 
-fn place((x, y): Point) -> Point {
+fn position((x, y): Point) -> Point {
     (LEFT + x * (WIDTH - LEFT - RIGHT), TOP + (1.0 - y) * HEIGHT)
 }
 
 fn line(drawing: &mut String, class: &str, points: &[Point]) {
-    let points: Vec<_> =
-        points.iter().map(|point| place(*point)).map(|(x, y)| format!("{},{}", n(x), n(y))).collect();
+    let points: Vec<_> = points
+        .iter()
+        .map(|point| position(*point))
+        .map(|(x, y)| format!("{},{}", rounded(x), rounded(y)))
+        .collect();
     let _ = writeln!(drawing, "<polyline class=\"{class}\" points=\"{}\"/>", points.join(" "));
 }
 
-fn words(drawing: &mut String, class: &str, x: f64, y: f64, anchor: &str, text: &str) {
-    let (x, y) = (n(x), n(y));
+fn label(drawing: &mut String, class: &str, x: f64, y: f64, anchor: &str, text: &str) {
+    let (x, y) = (rounded(x), rounded(y));
     let _ = writeln!(
         drawing,
         "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>",
@@ -88,8 +103,8 @@ fn words(drawing: &mut String, class: &str, x: f64, y: f64, anchor: &str, text: 
     );
 }
 
-/// A tenth of a point is finer than anybody sees.
-fn n(number: f64) -> f64 {
+/// A tenth of a point is finer than a screen shows.
+fn rounded(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 

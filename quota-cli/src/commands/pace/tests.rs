@@ -1,8 +1,9 @@
-//! How a pace looks, at widths that terminals have, and what programs read of it.
+//! The output at several terminal widths, and the JSON.
 
 use jiff::tz::TimeZone;
 
 use super::*;
+use crate::view::window_name::window_name_of_id;
 
 const HOUR: i64 = 3600;
 /// 2027-01-15 08:00 in Greenwich.
@@ -16,7 +17,7 @@ fn local() -> LocalTime {
     LocalTime { now: at(3 * HOUR), zone: TimeZone::UTC }
 }
 
-/// A window of so many hours that began at the start and was read every five minutes until now.
+/// A window of `hours` that began at the start and was read every five minutes until now.
 fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
     let resets_at = Some(at(hours * HOUR));
     let samples: Vec<_> = (0..=3 * HOUR)
@@ -32,6 +33,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
     let last = *samples.last().expect("there are some");
     WindowPace {
         id: id.into(),
+        name: window_name_of_id(id),
         used: samples.last().map(|sample| Percent::from_basis_points(sample.used_bp)),
         is_old: false,
         observed_at: at(3 * HOUR),
@@ -56,37 +58,37 @@ fn all() -> Vec<AccountPace> {
     vec![account("anthropic/main", main), account("anthropic/new", Vec::new())]
 }
 
-fn shown(width: usize, plotted: bool) -> String {
-    text::render(&all(), &local(), Screen { width, ..Screen::DEFAULT }, plotted)
+fn shown(width: usize, with_plot: bool) -> String {
+    Screen::DEFAULT.show(&text::lines(&all(), &local(), width, with_plot))
 }
 
 #[test]
-fn it_is_told_at_eighty_columns() {
+fn text_at_80_columns() {
     insta::assert_snapshot!(shown(80, false));
 }
 
 #[test]
-fn an_average_says_what_it_rests_on() {
+fn an_average_states_its_evidence() {
     let of = |used_bp: u32| {
         let (resets_at, length) = (Some(at(5 * HOUR)), Some(Duration::from_secs(6 * 3600)));
         let resets_s = resets_at.map(Timestamp::as_second);
         let reading = Sample { at_s: local().now.as_second(), used_bp, resets_s };
         let period = Period { samples: vec![reading], is_lowered: false };
         let estimate = Estimate::new(&period, reading, resets_at, length, local().now);
-        text::verdict(
+        text::summary(
             &WindowPace { resets_at, length, estimate, ..window("five_hour", 5, steady(100)) },
             &local(),
         )
     };
 
     insta::assert_snapshot!(format!("{}\n{}", of(8_000), of(2_000)), @"
-    20 % an hour: runs out in 1 h (12:00), 1 h early, 120 % at its reset (average since the window began)
-    5 % an hour: 30 % at its reset (average since the window began)
+    20 % per hour: runs out in 1 h (12:00), 1 h early, on track for 120 % (average since the window began)
+    5 % per hour: on track for 30 % (average since the window began)
     ");
 }
 
 #[test]
-fn it_is_plotted_at_eighty_and_at_a_hundred_and_twenty_columns() {
+fn plots_at_80_and_120_columns() {
     insta::assert_snapshot!(format!("{}\n{}", shown(80, true), shown(120, true)));
 }
 
@@ -100,12 +102,12 @@ fn no_line_is_wider_than_the_terminal() {
 }
 
 #[test]
-fn programs_read_the_same() {
+fn json() {
     insta::assert_snapshot!(json::render(&all(), &local()));
 }
 
 #[test]
-fn a_drawing_has_a_picture_for_each_window_and_a_dark_side() {
+fn an_svg_has_a_chart_for_each_window_and_a_dark_mode() {
     let drawing = svg::render(&all(), &local());
 
     assert_eq!(drawing.matches("<g ").count(), 3);
@@ -114,9 +116,9 @@ fn a_drawing_has_a_picture_for_each_window_and_a_dark_side() {
 }
 
 #[test]
-fn a_name_from_elsewhere_is_no_markup() {
+fn a_name_from_a_provider_is_escaped_in_svg() {
     let mut all = all();
-    all[0].windows[0].id = "<script>&\"".into();
+    all[0].windows[0].name = "<script>&\"".into();
 
     let drawing = svg::render(&all, &local());
 
@@ -124,7 +126,7 @@ fn a_name_from_elsewhere_is_no_markup() {
 }
 
 #[test]
-fn a_single_sample_is_drawn_and_divides_nothing_by_zero() {
+fn a_single_reading_is_drawn() {
     let mut one = window("five_hour", 5, steady(100));
     one.samples.truncate(1);
     one.resets_at = None;

@@ -5,64 +5,58 @@ use std::fmt::Write as _;
 use super::chart::Chart;
 use super::{AccountPace, WindowPace, plot};
 use crate::format::{self, LocalTime, between};
-use crate::sanitize::sanitize;
-use crate::term::{Screen, Style, truncate, wrap};
+use crate::term::{truncate, wrap};
+use crate::view::line::{self, Line, Style};
 use quota_journal::pace::Basis;
 
 /// All accounts, one after the other.
-pub(super) fn render(all: &[AccountPace], local: &LocalTime, screen: Screen, plotted: bool) -> String {
-    let shown: Vec<_> = all.iter().map(|account| one(account, local, screen, plotted)).collect();
-    shown.join("\n")
+pub(super) fn lines(all: &[AccountPace], local: &LocalTime, width: usize, with_plot: bool) -> Vec<Line> {
+    line::separated(all.iter().map(|account| block(account, local, width, with_plot)))
 }
 
-fn one(account: &AccountPace, local: &LocalTime, screen: Screen, plotted: bool) -> String {
-    let name = truncate(account.account.as_str(), screen.width);
-    let mut text = format!("{}\n", screen.paint(Style::Strong, name));
+fn block(account: &AccountPace, local: &LocalTime, width: usize, with_plot: bool) -> Vec<Line> {
+    let mut lines = vec![Line::new(Style::Strong, truncate(account.account.as_str(), width))];
     if account.windows.is_empty() {
-        let _ = writeln!(text, "  {}", screen.paint(Style::Dim, "nothing is known yet"));
+        lines.push(Line::new(Style::Dim, "no data").indented(2));
     }
     for window in &account.windows {
-        let id = sanitize(&window.id);
-        let mut write = |ink, indent: usize, line: &str| {
-            for line in wrap(line, screen.width.saturating_sub(indent)) {
-                let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));
-            }
+        let mut write = |style, indent: usize, text: &str| {
+            let wrapped = wrap(text, width.saturating_sub(indent));
+            lines.extend(wrapped.into_iter().map(|text| Line::new(style, text).indented(indent)));
         };
-        write(Style::Plain, 2, &format!("{id}: {}", standing(window, local)));
-        write(ink(window), 4, &verdict(window, local));
-        if let Some(chart) = plotted.then(|| Chart::of(window, local.now)).flatten() {
-            for line in plot::lines(&chart, local, screen.width) {
-                let _ = writeln!(text, "{line}");
-            }
+        write(Style::Plain, 2, &format!("{}: {}", window.name, status(window, local)));
+        write(style(window), 4, &summary(window, local));
+        if let Some(chart) = with_plot.then(|| Chart::of(window, local.now)).flatten() {
+            lines.extend(plot::lines(&chart, local, width).into_iter().map(Line::plain));
         }
     }
-    text
+    lines
 }
 
-/// How much is used, and how much of the time has gone.
-fn standing(window: &WindowPace, local: &LocalTime) -> String {
+/// How much is used, and how much of the time has elapsed.
+fn status(window: &WindowPace, local: &LocalTime) -> String {
     let Some(used) = window.used else { return "unknown since its reset".to_owned() };
-    let mut standing = match window.is_old {
+    let mut status = match window.is_old {
         false => format!("{} used", format::percent(used)),
         true => {
             let age = format::ago(between(window.observed_at, local.now));
             format!("≥ {} used, read {age}", format::percent(used))
         }
     };
-    if let Some(passed) = window.passed(local.now) {
-        let _ = write!(standing, ", {:.0} % elapsed", passed * 100.0);
+    if let Some(elapsed) = window.elapsed(local.now) {
+        let _ = write!(status, ", {:.0} % elapsed", elapsed * 100.0);
     }
     if let Some(reset) = window.resets_at {
-        let _ = write!(standing, ", resets {}", local.relative(reset));
+        let _ = write!(status, ", resets {}", local.relative(reset));
     }
-    standing
+    status
 }
 
-/// What its pace comes to, with the evidence.
-pub(super) fn verdict(window: &WindowPace, local: &LocalTime) -> String {
+/// The rate, what it leads to, and the evidence.
+pub(super) fn summary(window: &WindowPace, local: &LocalTime) -> String {
     let estimate = &window.estimate;
     if estimate.is_rolled_over {
-        return "it has not been read since its reset".to_owned();
+        return "not refreshed since its reset".to_owned();
     }
     let Some(rate) = &estimate.rate else {
         let readings = format::pluralize(estimate.samples as u64, "reading");
@@ -77,14 +71,14 @@ pub(super) fn verdict(window: &WindowPace, local: &LocalTime) -> String {
     };
     let evidence = match rate.basis {
         Basis::Trend => {
-            let samples = format::pluralize(estimate.samples as u64, "sample");
-            format!("trend of {samples} over {}", format::duration(estimate.covered))
+            let readings = format::pluralize(estimate.samples as u64, "reading");
+            format!("trend of {readings} over {}", format::duration(estimate.covered))
         }
         Basis::Average => "average since the window began".to_owned(),
         Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
     };
-    let speed = format!("{} % an hour", tenths(rate.percent_per_hour));
-    let at_reset = rate.at_reset_percent.map(|percent| format!("{} % at its reset", tenths(percent)));
+    let speed = format!("{} % per hour", tenths(rate.percent_per_hour));
+    let at_reset = rate.at_reset_percent.map(|percent| format!("on track for {} %", tenths(percent)));
     let runs_out = rate.exhausted_at.map(|at| match window.resets_at {
         Some(reset) => {
             format!("runs out {}, {} early", local.relative(at), format::duration(between(at, reset)))
@@ -97,7 +91,7 @@ pub(super) fn verdict(window: &WindowPace, local: &LocalTime) -> String {
     format!("{speed}: {outcome} ({evidence})")
 }
 
-fn ink(window: &WindowPace) -> Style {
+fn style(window: &WindowPace) -> Style {
     match window.rate() {
         None => Style::Dim,
         Some(rate) if rate.exhausted_at.is_some() => Style::Bad,
@@ -106,7 +100,7 @@ fn ink(window: &WindowPace) -> Style {
     }
 }
 
-/// With one decimal where it says something. A zero has no sign.
+/// At most one decimal. A zero has no sign.
 fn tenths(number: f64) -> String {
     let rounded = (number * 10.0).round() / 10.0 + 0.0;
     format!("{rounded}")

@@ -1,5 +1,4 @@
-//! Accounts on a terminal as their results arrive: what was written is written over until all are there.
-//! How an account looks is in `text`.
+//! Accounts on a terminal as their results arrive. Each new result replaces what is on the terminal.
 
 use std::fmt::Write as _;
 
@@ -7,12 +6,13 @@ use crate::format::LocalTime;
 use crate::term::{self, Screen};
 use crate::view::account::AccountView;
 use crate::view::account_text;
+use crate::view::line;
 
-/// The accounts that are on a terminal so far.
+/// The accounts on the terminal so far.
 #[derive(Debug)]
 pub(super) struct Live {
     screen: Screen,
-    /// How many lines are to be written over.
+    /// The number of lines to replace.
     lines: usize,
 }
 
@@ -21,21 +21,22 @@ impl Live {
         Self { screen, lines: 0 }
     }
 
-    /// Shows those that are there, in their order. Where they do not fit, lines would scroll out of reach, so nothing is
-    /// written until all are there.
+    /// Shows the results so far, in the order of the configuration. If they do not fit the terminal, it prints nothing until all have
+    /// arrived: lines that scrolled away could not be replaced.
     pub(super) fn show(&mut self, arrived: &[&AccountView]) {
-        let blocks = account_text::each(arrived, &LocalTime::now(), self.screen).join("\n");
+        let blocks = account_text::blocks(arrived, &LocalTime::now(), self.screen.width);
+        let text = self.screen.show(&line::separated(blocks));
         // One line is for the progress.
-        if !self.screen.is_tty || arrived.is_empty() || blocks.lines().count() + 2 > self.screen.height {
+        if !self.screen.is_tty || arrived.is_empty() || text.lines().count() + 2 > self.screen.height {
             return;
         }
-        let lines = blocks.lines().count();
-        // A closed pipe is reported when all are there.
-        let _ = term::print(&self.over(&blocks));
+        let lines = text.lines().count();
+        // A closed pipe is reported when all have arrived.
+        let _ = term::print(&self.over(&text));
         self.lines = lines;
     }
 
-    /// This text, in the place of what is on the terminal.
+    /// The text, after an escape sequence that clears the lines to replace.
     pub(super) fn over(&self, text: &str) -> String {
         let mut over = String::new();
         let lines = if self.lines == 0 { 0 } else { self.lines + term::take_lines_above() };
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_on_the_terminal_is_written_over() {
+    fn lines_on_the_terminal_are_replaced() {
         let mut live = Live::on(Screen::DEFAULT);
         assert_eq!(live.over("a\nb\n"), "a\nb\n");
 

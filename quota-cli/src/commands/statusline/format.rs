@@ -1,36 +1,34 @@
-//! The line as a user writes it: text with placeholders.
-//! The lines that are there already are in `preset`.
+//! A user's `--format`: text with placeholders.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use quota::{Percent, Used};
 
-use super::Line;
+use super::LineData;
 use crate::config::nearest;
 use crate::exit::{CliError, Exit};
 use crate::format::{self, between};
 use crate::sanitize::sanitize;
-use crate::term::Screen;
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::account_text::money;
 use crate::view::bar;
 use crate::view::reason::Reason;
 
-/// A line with places to be filled.
+/// A parsed format.
 #[derive(Debug, PartialEq)]
 pub(super) struct Format(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq)]
 enum Piece {
     Text(String),
-    Of(What),
-    Window(String, Field),
+    Field(Field),
+    Window(String, WindowField),
 }
 
-/// What stands for itself.
+/// A placeholder of the line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum What {
+enum Field {
     Account,
     Plan,
     State,
@@ -42,9 +40,9 @@ enum What {
     Cost,
 }
 
-/// What is said of a window.
+/// A placeholder of a window: `five_hour.used`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Field {
+enum WindowField {
     Used,
     Left,
     Bar,
@@ -53,35 +51,35 @@ enum Field {
     Certainty,
 }
 
-const WHATS: [(&str, What); 9] = [
-    ("account", What::Account),
-    ("plan", What::Plan),
-    ("state", What::State),
-    ("stale", What::Stale),
-    ("reason", What::Reason),
-    ("age", What::Age),
-    ("model", What::Model),
-    ("dir", What::Dir),
-    ("cost", What::Cost),
+const FIELDS: [(&str, Field); 9] = [
+    ("account", Field::Account),
+    ("plan", Field::Plan),
+    ("state", Field::State),
+    ("stale", Field::Stale),
+    ("reason", Field::Reason),
+    ("age", Field::Age),
+    ("model", Field::Model),
+    ("dir", Field::Dir),
+    ("cost", Field::Cost),
 ];
 
-const FIELDS: [(&str, Field); 6] = [
-    ("used", Field::Used),
-    ("left", Field::Left),
-    ("bar", Field::Bar),
-    ("resets_in", Field::ResetsIn),
-    ("resets_at", Field::ResetsAt),
-    ("certainty", Field::Certainty),
+const WINDOW_FIELDS: [(&str, WindowField); 6] = [
+    ("used", WindowField::Used),
+    ("left", WindowField::Left),
+    ("bar", WindowField::Bar),
+    ("resets_in", WindowField::ResetsIn),
+    ("resets_at", WindowField::ResetsAt),
+    ("certainty", WindowField::Certainty),
 ];
 
 const BAR_WIDTH: usize = 10;
 
 impl Format {
-    /// Reads a format.
+    /// Parses a format.
     ///
     /// # Errors
     ///
-    /// [`CliError`] that says where it is broken, and what there is.
+    /// [`CliError`] with the position of the error, and the placeholders that exist.
     pub(super) fn parse(text: &str) -> Result<Self, CliError> {
         let broken = |at: usize, why: String| {
             let column = text[..at].chars().count() + 1;
@@ -116,62 +114,62 @@ impl Format {
         Ok(Self(pieces))
     }
 
-    /// Whether the time of day is told.
+    /// Whether the line shows a time of day.
     pub(super) fn has_clock(&self) -> bool {
-        self.0.iter().any(|piece| matches!(piece, Piece::Window(_, Field::ResetsAt)))
+        self.0.iter().any(|piece| matches!(piece, Piece::Window(_, WindowField::ResetsAt)))
     }
 
-    /// The line, filled.
-    pub(super) fn fill(&self, line: &Line<'_>) -> String {
+    /// The line with its placeholders filled.
+    pub(super) fn render(&self, line: &LineData<'_>) -> String {
         let mut text = String::new();
         let broken = broken(line);
         if line.account.is_none() && broken.is_some() {
-            // A line of nothing but question marks would not say why.
+            // The user's format would be only question marks.
             return broken.unwrap_or_default();
         }
         for piece in &self.0 {
             match piece {
                 Piece::Text(plain) => text.push_str(plain),
-                Piece::Of(what) => text.push_str(&told(*what, line)),
+                Piece::Field(field) => text.push_str(&value(*field, line)),
                 Piece::Window(id, field) => {
                     let mut windows = line.account.iter().flat_map(|account| &account.windows);
                     let window = windows.find(|window| window.id == *id);
-                    text.push_str(&told_of(window, *field, line));
+                    text.push_str(&window_value(window, *field, line));
                 }
             }
         }
         if let Some(broken) = broken {
             let _ = write!(text, " · {broken}");
         }
-        // One line, and nothing that moves a cursor: neither from a provider nor from a shell's quoting.
+        // Neither a provider nor a shell's quoting may add line breaks or escape sequences.
         sanitize(&text)
     }
 }
 
 fn placeholder(name: &str) -> Result<Piece, String> {
-    if let Some((_, what)) = WHATS.iter().find(|(known, _)| *known == name) {
-        return Ok(Piece::Of(*what));
+    if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) {
+        return Ok(Piece::Field(*field));
     }
-    // A window of any name may come; only what is asked of it is known.
+    // A provider may have windows of any name, so only the field is checked.
     if let Some((window, field)) = name.rsplit_once('.')
         && !window.is_empty()
     {
-        if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == field) {
+        if let Some((_, field)) = WINDOW_FIELDS.iter().find(|(known, _)| *known == field) {
             return Ok(Piece::Window(window.to_owned(), *field));
         }
-        let fields = || FIELDS.iter().map(|(name, _)| *name);
+        let fields = || WINDOW_FIELDS.iter().map(|(name, _)| *name);
         return Err(match nearest(field, fields()) {
             Some(near) => format!("no placeholder {{{name}}}; did you mean {{{window}.{near}}}?"),
-            None => format!("no placeholder {{{name}}}; of a window there is {}", list(fields())),
+            None => format!("no placeholder {{{name}}}; a window has {}", list(fields())),
         });
     }
-    let whats = || WHATS.iter().map(|(name, _)| *name);
-    Err(match nearest(name, whats()) {
+    let names = || FIELDS.iter().map(|(name, _)| *name);
+    Err(match nearest(name, names()) {
         Some(near) => format!("no placeholder {{{name}}}; did you mean {{{near}}}?"),
         None => format!(
-            "no placeholder {{{name}}}; there is {}, and of a window such as five_hour.used: {}",
-            list(whats()),
-            list(FIELDS.iter().map(|(name, _)| *name))
+            "no placeholder {{{name}}}; expected one of: {}, or a window's field such as five_hour.used: {}",
+            list(names()),
+            list(WINDOW_FIELDS.iter().map(|(name, _)| *name))
         ),
     })
 }
@@ -180,52 +178,53 @@ fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-fn told(what: What, line: &Line<'_>) -> String {
+fn value(field: Field, line: &LineData<'_>) -> String {
     let or_empty = |text: Option<&String>| text.cloned().unwrap_or_default();
     let account = line.account;
-    match what {
-        What::Account => account.map(|account| account.id.as_str().to_owned()).unwrap_or_default(),
-        What::Plan => or_empty(account.and_then(|account| account.plan.as_ref())),
-        What::State => if is_fresh(line) { "fresh" } else { "stale" }.to_owned(),
-        What::Stale => account.and_then(stale).unwrap_or_default(),
-        What::Reason => reason(line).map(Reason::text).unwrap_or_default().to_owned(),
-        What::Age => account.and_then(|account| account.age).map(short).unwrap_or_else(|| "?".to_owned()),
-        What::Model => or_empty(line.session.model.as_ref()),
-        What::Dir => or_empty(line.session.dir.as_ref()),
-        What::Cost => line.session.cost.map(|cost| format!("${cost:.2}")).unwrap_or_default(),
+    match field {
+        Field::Account => account.map(|account| account.id.as_str().to_owned()).unwrap_or_default(),
+        Field::Plan => or_empty(account.and_then(|account| account.plan.as_ref())),
+        Field::State => if is_fresh(line) { "fresh" } else { "stale" }.to_owned(),
+        Field::Stale => account.and_then(stale).unwrap_or_default(),
+        Field::Reason => reason(line).map(Reason::text).unwrap_or_default().to_owned(),
+        Field::Age => account.and_then(|account| account.age).map(short).unwrap_or_else(|| "?".to_owned()),
+        Field::Model => or_empty(line.session.model.as_ref()),
+        Field::Dir => or_empty(line.session.dir.as_ref()),
+        Field::Cost => line.session.cost.map(|cost| format!("${cost:.2}")).unwrap_or_default(),
     }
 }
 
-fn is_fresh(line: &Line<'_>) -> bool {
+fn is_fresh(line: &LineData<'_>) -> bool {
     line.account.is_some_and(|account| account.state == ViewFreshness::Fresh)
 }
 
-/// Why the line has no numbers, or old ones, or only those of its session.
-pub(super) fn reason(line: &Line<'_>) -> Option<Reason> {
+/// Why the line has no numbers, or stale ones, or only those of its session.
+pub(super) fn reason(line: &LineData<'_>) -> Option<Reason> {
     line.broken.or_else(|| line.account.and_then(|account| account.reason))
 }
 
-/// How a line says that the configuration or the store cannot be used. It says whose trouble it is, because all else may be
-/// missing.
-pub(super) fn broken(line: &Line<'_>) -> Option<String> {
+/// The text for a configuration or a store that cannot be used. It names the program, because the line may have nothing else.
+pub(super) fn broken(line: &LineData<'_>) -> Option<String> {
     line.broken.map(|reason| format!("quota: {}", reason.text()))
 }
 
-fn told_of(window: Option<&WindowView>, field: Field, line: &Line<'_>) -> String {
+fn window_value(window: Option<&WindowView>, field: WindowField, line: &LineData<'_>) -> String {
     let unknown = || "?".to_owned();
     let Some(window) = window else { return unknown() };
     let reset = window.resets_at.filter(|reset| *reset > line.local.now);
     match field {
-        Field::Used => used(window.used),
-        Field::Left => left(window.used),
-        Field::Bar => bar::bar(window.used, None, BAR_WIDTH, Screen::DEFAULT),
-        Field::ResetsIn => reset.map(|reset| short(between(line.local.now, reset))).unwrap_or_else(unknown),
-        Field::ResetsAt => reset.map(|reset| line.local.time_of_day(reset)).unwrap_or_else(unknown),
-        Field::Certainty => window.used.certainty().to_owned(),
+        WindowField::Used => used(window.used),
+        WindowField::Left => left(window.used),
+        WindowField::Bar => bar::bar(window.used, None, BAR_WIDTH).text(),
+        WindowField::ResetsIn => {
+            reset.map(|reset| short(between(line.local.now, reset))).unwrap_or_else(unknown)
+        }
+        WindowField::ResetsAt => reset.map(|reset| line.local.time_of_day(reset)).unwrap_or_else(unknown),
+        WindowField::Certainty => window.used.certainty().to_owned(),
     }
 }
 
-/// How a line says that numbers are old, or why there are none; `None` if they are fresh.
+/// The text for stale numbers, or the reason why there are none; `None` if they are fresh.
 pub(super) fn stale(account: &AccountView) -> Option<String> {
     match (account.state, account.age) {
         (ViewFreshness::Fresh, _) => None,
@@ -236,15 +235,14 @@ pub(super) fn stale(account: &AccountView) -> Option<String> {
     }
 }
 
-/// What a line shows of an account that the provider reports without windows: its credits, if it has any. `None` where there are
-/// windows, or nothing was ever read.
+/// The text for an account without windows: its credits, if it has any. `None` if it has windows, or was never refreshed.
 pub(super) fn without_windows(account: &AccountView) -> Option<String> {
     let is_read = account.windows.is_empty() && account.age.is_some();
     let credits = || account.credits.as_ref().and_then(money);
     is_read.then(|| credits().unwrap_or_else(|| Reason::NoWindows.text().to_owned()))
 }
 
-/// `62%`, `≥62%` for a lower bound, `?` if nothing is known.
+/// `62%`, `≥62%` for a lower bound, `?` if the use is unknown.
 pub(super) fn used(used: Used) -> String {
     let mut text = String::new();
     match used {
@@ -257,7 +255,7 @@ pub(super) fn used(used: Used) -> String {
     text
 }
 
-/// The same turned around: of a lower bound of what is used, at most the rest is left.
+/// What is left: `38%`, `≤38%` for a lower bound of the use.
 fn left(used: Used) -> String {
     let rest = |percent: Percent| {
         percent_of(Percent::from_basis_points(
@@ -275,9 +273,9 @@ fn percent_of(percent: Percent) -> String {
     format::percent(percent).replace(' ', "")
 }
 
-/// A span without room between: `45s`, `12min`, `2h10min`.
-pub(super) fn short(span: Duration) -> String {
-    format::duration(span).replace(' ', "")
+/// A duration without spaces: `45s`, `12min`, `2h10min`.
+pub(super) fn short(duration: Duration) -> String {
+    format::duration(duration).replace(' ', "")
 }
 
 #[cfg(test)]
@@ -285,7 +283,7 @@ mod tests {
     use super::*;
     use crate::commands::statusline::preset::tests::{line_of, with_line};
 
-    fn flaw(text: &str) -> String {
+    fn error(text: &str) -> String {
         Format::parse(text).unwrap_err().to_string()
     }
 
@@ -297,7 +295,7 @@ mod tests {
         )
         .unwrap();
 
-        let text = with_line(|line| format.fill(line));
+        let text = with_line(|line| format.render(line));
 
         assert_eq!(
             text,
@@ -306,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_bound_and_what_is_not_known_say_so() {
+    fn lower_bounds_and_unknown_use_are_marked() {
         let of = |used_at| with_line(|line| (used(used_at), left(used_at), line.local.now).0);
 
         assert_eq!(of(Used::AtLeast(Percent::from_basis_points(6250))), "≥62.5%");
@@ -316,33 +314,33 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_not_there_is_not_known() {
+    fn a_missing_window_is_unknown() {
         let format = Format::parse("{monthly.used} {seven_day/sonnet.resets_in}").unwrap();
 
-        assert_eq!(with_line(|line| format.fill(line)), "? ?");
+        assert_eq!(with_line(|line| format.render(line)), "? ?");
     }
 
     #[test]
-    fn what_comes_from_elsewhere_cannot_control_the_terminal() {
+    fn text_from_a_session_cannot_control_the_terminal() {
         let format = Format::parse("{model} {dir}\u{1b}[2J").unwrap();
 
-        let text = line_of("\u{1b}]0;x\u{7}", "a\nb", |line| format.fill(line));
+        let text = line_of("\u{1b}]0;x\u{7}", "a\nb", |line| format.render(line));
 
         assert_eq!(text, "?]0;x? a?b?[2J");
     }
 
     #[test]
-    fn a_broken_format_is_told_with_its_place_and_what_there_is() {
+    fn a_format_error_states_its_position_and_the_placeholders() {
         assert_eq!(
-            flaw("ü {five_hour.usd}"),
+            error("ü {five_hour.usd}"),
             "--format, character 3: no placeholder {five_hour.usd}; did you mean {five_hour.used}?"
         );
-        assert_eq!(flaw("{modle}"), "--format, character 1: no placeholder {modle}; did you mean {model}?");
-        assert!(flaw("{}").contains("there is account, plan, state"));
-        assert!(flaw("{five_hour.}").contains("of a window there is used, left, bar"));
-        assert!(flaw("{.used}").contains("no placeholder"));
-        assert!(flaw("5h {five_hour.used").starts_with("--format, character 4: { without a }"));
-        assert!(flaw("{a{b}").starts_with("--format, character 1: { without a }"));
-        assert!(flaw("100}").starts_with("--format, character 4: } without a {"));
+        assert_eq!(error("{modle}"), "--format, character 1: no placeholder {modle}; did you mean {model}?");
+        assert!(error("{}").contains("expected one of: account, plan, state"));
+        assert!(error("{five_hour.}").contains("a window has used, left, bar"));
+        assert!(error("{.used}").contains("no placeholder"));
+        assert!(error("5h {five_hour.used").starts_with("--format, character 4: { without a }"));
+        assert!(error("{a{b}").starts_with("--format, character 1: { without a }"));
+        assert!(error("100}").starts_with("--format, character 4: } without a {"));
     }
 }

@@ -1,26 +1,27 @@
-//! The lines that are there already: for a shell, for a bar with arrows, for Waybar and for tmux.
-//! What stands in them is the same; here is how each of them wants it.
+//! The built-in lines: plain, with powerline arrows, for Waybar and for tmux.
+//! All print the same spans.
 
 use std::fmt::Write as _;
 
 use quota::{Percent, Used};
 use serde::Serialize;
 
-use super::Line;
+use super::LineData;
 use super::format::{broken, reason, short, stale, used, without_windows};
 use crate::cli::Preset;
 use crate::format::between;
 use crate::sanitize::sanitize;
-use crate::term::{Screen, Style};
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::bar;
+use crate::view::line::{Span, Style};
 use crate::view::reason::Reason;
+use crate::view::window_name::window_name;
 
-/// How many windows a line has room for: the first ones, which are those of the whole account.
-const MOST_WINDOWS: usize = 2;
+/// A line shows the first windows, which are those of the whole account.
+const MAX_WINDOWS: usize = 2;
 
-/// The line as the preset has it.
-pub(super) fn fill(preset: Preset, line: &Line<'_>) -> String {
+/// The line of a preset.
+pub(super) fn render(preset: Preset, line: &LineData<'_>) -> String {
     match preset {
         Preset::Plain => plain(line),
         Preset::Powerline => powerline(line),
@@ -29,27 +30,28 @@ pub(super) fn fill(preset: Preset, line: &Line<'_>) -> String {
     }
 }
 
-/// What stands in the line, piece by piece, each with its colour.
-fn pieces(line: &Line<'_>) -> Vec<(Style, String)> {
-    let model = line.session.model.as_deref().map(|model| (Style::Strong, sanitize(model)));
+/// The spans of the line.
+fn spans(line: &LineData<'_>) -> Vec<Span> {
+    let model = line.session.model.as_deref().map(|model| Span::new(Style::Strong, sanitize(model)));
     let windows = line.account.iter().flat_map(|account| &account.windows);
-    let windows = windows.take(MOST_WINDOWS).map(|window| (ink(window.used), told(window, line)));
-    let without_windows = line.account.and_then(without_windows).map(|text| (Style::Plain, text));
-    let stale = line.account.and_then(old).map(|old| (Style::Warn, old));
-    let broken = broken(line).map(|broken| (Style::Bad, broken));
+    let windows =
+        windows.take(MAX_WINDOWS).map(|window| Span::new(style(window.used), describe(window, line)));
+    let without_windows = line.account.and_then(without_windows).map(|text| Span::new(Style::Plain, text));
+    let stale = line.account.and_then(stale_with_reason).map(|text| Span::new(Style::Warn, text));
+    let broken = broken(line).map(|text| Span::new(Style::Bad, text));
     model.into_iter().chain(windows).chain(without_windows).chain(stale).chain(broken).collect()
 }
 
-/// The colour of a use. An old number is not painted as if all was well, but what is nearly used up stays so until the reset.
-fn ink(used: Used) -> Style {
-    match (used, bar::ink(used)) {
-        (Used::Exact(_), ink) | (_, ink @ (Style::Warn | Style::Bad)) => ink,
+/// The style of a use. A stale number is not shown as good, but a window that is nearly exhausted remains so until its reset.
+fn style(used: Used) -> Style {
+    match (used, bar::style(used)) {
+        (Used::Exact(_), style) | (_, style @ (Style::Warn | Style::Bad)) => style,
         _ => Style::Dim,
     }
 }
 
-/// That numbers are old, with the reason; or why there are none.
-fn old(account: &AccountView) -> Option<String> {
+/// The text for stale numbers with the reason, or the reason why there are none.
+fn stale_with_reason(account: &AccountView) -> Option<String> {
     let stale = stale(account)?;
     match account.reason {
         Some(reason) if account.age.is_some() => Some(format!("{stale}, {}", reason.text())),
@@ -57,60 +59,59 @@ fn old(account: &AccountView) -> Option<String> {
     }
 }
 
-fn told(window: &WindowView, line: &Line<'_>) -> String {
-    let mut text = format!("{} {}", name(&window.id), used(window.used));
+fn describe(window: &WindowView, line: &LineData<'_>) -> String {
+    let mut text = format!("{} {}", short_name(window), used(window.used));
     if let Some(reset) = window.resets_at.filter(|reset| *reset > line.local.now) {
         let _ = write!(text, " ({})", short(between(line.local.now, reset)));
     }
     sanitize(&text)
 }
 
-fn name(id: &str) -> &str {
-    match id {
-        "five_hour" => "5h",
-        "seven_day" => "7d",
-        other => other,
+fn short_name(window: &WindowView) -> String {
+    match &*window.id {
+        "five_hour" => "5h".to_owned(),
+        "seven_day" => "7d".to_owned(),
+        _ => window_name(window),
     }
 }
 
-fn joined(pieces: &[(Style, String)]) -> String {
-    pieces.iter().map(|(_, text)| &**text).collect::<Vec<_>>().join(" · ")
+fn joined(spans: &[Span]) -> String {
+    spans.iter().map(|span| &*span.text).collect::<Vec<_>>().join(" · ")
 }
 
-fn plain(line: &Line<'_>) -> String {
-    joined(&pieces(line))
+fn plain(line: &LineData<'_>) -> String {
+    joined(&spans(line))
 }
 
-/// Segments with arrows between them, in the terminal's own colours.
-fn powerline(line: &Line<'_>) -> String {
+/// Segments with arrows between them, in the terminal's palette.
+fn powerline(line: &LineData<'_>) -> String {
     const ARROW: char = '\u{e0b1}';
-    // The one who reads it is no terminal of ours, and still paints it.
-    let screen = Screen { colour: !no_colour(), ..Screen::DEFAULT };
-    let painted: Vec<_> =
-        pieces(line).into_iter().map(|(ink, text)| screen.paint(ink, text).to_string()).collect();
-    painted.join(&format!(" {ARROW} "))
+    // Standard output is a pipe to the shell or bar that shows the colours.
+    let colour = !no_colour();
+    let segments: Vec<_> = spans(line).iter().map(|span| span.print(colour)).collect();
+    segments.join(&format!(" {ARROW} "))
 }
 
 fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// tmux reads # as the beginning of a command of its own.
-fn tmux(line: &Line<'_>) -> String {
-    let colour = |ink| match ink {
+/// tmux reads `#` as the start of a command.
+fn tmux(line: &LineData<'_>) -> String {
+    let colour = |style| match style {
         Style::Good => "green",
         Style::Warn => "yellow",
         Style::Bad => "red",
         Style::Strong | Style::Dim | Style::Plain => "default",
     };
-    let painted: Vec<_> = pieces(line)
+    let segments: Vec<_> = spans(line)
         .into_iter()
-        .map(|(ink, text)| format!("#[fg={}]{}#[default]", colour(ink), text.replace('#', "##")))
+        .map(|span| format!("#[fg={}]{}#[default]", colour(span.style), span.text.replace('#', "##")))
         .collect();
-    painted.join(" ")
+    segments.join(" ")
 }
 
-/// What Waybar's `custom` module reads with `return-type: json`.
+/// The JSON that Waybar's `custom` module reads with `return-type: json`.
 #[derive(Serialize)]
 struct Waybar {
     text: String,
@@ -119,16 +120,16 @@ struct Waybar {
     percentage: Option<u64>,
 }
 
-fn waybar(line: &Line<'_>) -> String {
+fn waybar(line: &LineData<'_>) -> String {
     let account = line.account;
     let windows = || account.iter().flat_map(|account| &account.windows);
     let name = account.map(|account| account.id.as_str().to_owned());
-    let shown = windows().map(|window| told(window, line));
+    let shown = windows().map(|window| describe(window, line));
     let tooltip = name.into_iter().chain(shown).chain(account.and_then(without_windows));
-    let tooltip: Vec<_> = tooltip.chain(account.and_then(old)).chain(broken(line)).collect();
+    let tooltip: Vec<_> = tooltip.chain(account.and_then(stale_with_reason)).chain(broken(line)).collect();
     let fullest = windows().filter_map(|window| window.used.lower_bound()).max();
     let shown = Waybar {
-        text: markup(&joined(&pieces(line))),
+        text: markup(&joined(&spans(line))),
         tooltip: markup(&tooltip.join("\n")),
         class: classes(line, fullest),
         percentage: fullest.map(|used| u64::from(used.basis_points() / 100).min(100)),
@@ -136,9 +137,9 @@ fn waybar(line: &Line<'_>) -> String {
     serde_json::to_string(&shown).expect("it has only text keys")
 }
 
-/// How full the fullest window is, whether that is old, and why: a window that is nearly used up stays so until its reset,
-/// however old the number is. A fresh answer without windows has no number to be old.
-fn classes(line: &Line<'_>, fullest: Option<Percent>) -> Vec<String> {
+/// The level of the fullest window, whether it is stale, and why. A window that is nearly exhausted remains so until its reset,
+/// however stale the number is. A fresh account without windows has no number that could be stale.
+fn classes(line: &LineData<'_>, fullest: Option<Percent>) -> Vec<String> {
     let is_fresh = line.account.is_some_and(|account| account.state == ViewFreshness::Fresh);
     let level = match fullest.map(Percent::basis_points) {
         Some(9_000..) => Some("critical"),
@@ -153,7 +154,7 @@ fn classes(line: &Line<'_>, fullest: Option<Percent>) -> Vec<String> {
     [level, stale, error].into_iter().flatten().map(str::to_owned).chain(reason).collect()
 }
 
-/// Waybar takes text for markup.
+/// Waybar reads text as markup.
 fn markup(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -210,7 +211,7 @@ pub(super) mod tests {
         }
     }
 
-    fn on<T>(account: &AccountView, model: &str, dir: &str, look: impl FnOnce(&Line<'_>) -> T) -> T {
+    fn on<T>(account: &AccountView, model: &str, dir: &str, print: impl FnOnce(&LineData<'_>) -> T) -> T {
         let session = Session {
             bytes: b"{}".to_vec(),
             model: Some(model.into()),
@@ -218,15 +219,15 @@ pub(super) mod tests {
             cost: Some(1.25),
         };
         let local = LocalTime { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        look(&Line { account: Some(account), session: &session, local: &local, broken: None })
+        print(&LineData { account: Some(account), session: &session, local: &local, broken: None })
     }
 
-    pub(in super::super) fn line_of<T>(model: &str, dir: &str, look: impl FnOnce(&Line<'_>) -> T) -> T {
-        on(&account(), model, dir, look)
+    pub(in super::super) fn line_of<T>(model: &str, dir: &str, print: impl FnOnce(&LineData<'_>) -> T) -> T {
+        on(&account(), model, dir, print)
     }
 
-    pub(in super::super) fn with_line<T>(look: impl FnOnce(&Line<'_>) -> T) -> T {
-        line_of("Opus", "/src", look)
+    pub(in super::super) fn with_line<T>(print: impl FnOnce(&LineData<'_>) -> T) -> T {
+        line_of("Opus", "/src", print)
     }
 
     fn stale_account() -> AccountView {
@@ -244,7 +245,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_old_number_is_a_lower_bound_and_marked() {
+    fn a_stale_number_is_a_marked_lower_bound() {
         assert_eq!(on(&stale_account(), "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min");
     }
 
@@ -259,7 +260,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_old_number_is_shown_with_the_reason() {
+    fn a_stale_number_has_its_reason() {
         let old = AccountView { reason: Some(Reason::RateLimited), ..stale_account() };
 
         assert_eq!(on(&old, "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min, rate limited");
@@ -270,7 +271,7 @@ pub(super) mod tests {
         AccountView { windows: Vec::new(), credits, reason, ..account() }
     }
 
-    fn spent() -> Option<Credits> {
+    fn credits() -> Option<Credits> {
         let mut credits = Credits::default();
         credits.used = Some(Money::new(1234, "USD", 2));
         credits.limit = Some(Money::new(5000, "USD", 2));
@@ -278,12 +279,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_fresh_account_without_windows_fills_every_preset() {
-        let texts = [(spent(), "extra: 12.34 USD of 50.00 USD spent"), (None, "no windows")];
+    fn every_preset_shows_an_account_without_windows() {
+        let texts = [(credits(), "extra usage: 12.34 of 50.00 USD"), (None, "no windows")];
         for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
             for (credits, expected) in &texts {
                 let account = account_without_windows(credits.clone());
-                let text = on(&account, "", "", |line| fill(preset, line));
+                let text = on(&account, "", "", |line| render(preset, line));
 
                 assert!(text.contains(expected) && !text.contains("stale"), "{preset:?}: {text}");
             }
@@ -291,19 +292,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn old_credits_are_marked_as_stale() {
+    fn stale_credits_are_marked() {
         let age = Some(Duration::from_secs(720));
         let state = ViewFreshness::Stale { since: None, why: StaleReason::Aged };
-        let old = AccountView { state, age, reason: None, ..account_without_windows(spent()) };
+        let old = AccountView { state, age, reason: None, ..account_without_windows(credits()) };
 
-        assert_eq!(on(&old, "Opus", "", plain), "Opus · extra: 12.34 USD of 50.00 USD spent · stale 12min");
+        assert_eq!(on(&old, "Opus", "", plain), "Opus · extra usage: 12.34 of 50.00 USD · stale 12min");
         assert_eq!(classes_of(&old), serde_json::json!(["stale"]));
     }
 
     #[test]
     fn every_preset_says_why_there_is_no_number() {
         for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
-            let text = on(&cold_account(Reason::Offline), "Opus", "", |line| fill(preset, line));
+            let text = on(&cold_account(Reason::Offline), "Opus", "", |line| render(preset, line));
 
             assert!(text.contains("offline"), "{preset:?}: {text}");
         }
@@ -316,7 +317,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_old_number_that_is_nearly_all_stays_red() {
+    fn a_nearly_exhausted_stale_window_stays_red() {
         let text = on(&nearly_used_up(), "Opus", "", tmux);
 
         assert!(text.contains("#[fg=red]5h ≥99%"), "{text}");
@@ -329,7 +330,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_old_number_that_is_nearly_all_is_stale_and_critical() {
+    fn a_nearly_exhausted_stale_window_is_critical() {
         assert_eq!(classes_of(&nearly_used_up()), serde_json::json!(["critical", "stale"]));
         assert_eq!(classes_of(&stale_account()), serde_json::json!(["stale"]));
     }
@@ -342,9 +343,9 @@ pub(super) mod tests {
         );
     }
 
-    fn broken_line<T>(account: Option<&AccountView>, look: impl FnOnce(&Line<'_>) -> T) -> T {
+    fn broken_line<T>(account: Option<&AccountView>, print: impl FnOnce(&LineData<'_>) -> T) -> T {
         let local = LocalTime { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        look(&Line {
+        print(&LineData {
             account,
             session: &Session::default(),
             local: &local,
@@ -353,9 +354,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_told_in_every_preset() {
+    fn every_preset_names_a_broken_configuration() {
         for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
-            let text = broken_line(None, |line| fill(preset, line));
+            let text = broken_line(None, |line| render(preset, line));
 
             assert!(text.contains("quota: config error"), "{preset:?}: {text}");
         }
@@ -366,7 +367,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_broken_does_not_hide_the_numbers_of_the_session() {
+    fn a_broken_configuration_hides_no_session_numbers() {
         let mut own = account();
         own.windows.truncate(1);
 
@@ -374,7 +375,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_line_for_tmux_starts_no_command_of_tmux() {
+    fn the_tmux_line_escapes_commands() {
         let text = line_of("#(rm -rf ~)#[x]", "", tmux);
 
         assert_eq!(
@@ -385,17 +386,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_line_for_waybar_is_json_without_markup_from_elsewhere() {
+    fn the_waybar_line_escapes_markup() {
         let text = line_of("<b>&", "", waybar);
 
         assert_eq!(
             text,
-            r#"{"text":"&lt;b&gt;&amp; · 5h 62.5% (2h10min) · 7d 93% (3d2h)","tooltip":"anthropic/main\n5h 62.5% (2h10min)\n7d 93% (3d2h)\nseven_day/opus 1% (3d2h)","class":["critical"],"percentage":93}"#
+            r#"{"text":"&lt;b&gt;&amp; · 5h 62.5% (2h10min) · 7d 93% (3d2h)","tooltip":"anthropic/main\n5h 62.5% (2h10min)\n7d 93% (3d2h)\n7-day Opus 1% (3d2h)","class":["critical"],"percentage":93}"#
         );
     }
 
     #[test]
-    fn the_line_with_arrows_is_in_the_terminals_colours() {
+    fn the_powerline_line_uses_the_terminals_colours() {
         let text = with_line(powerline);
 
         assert!(text.contains("\u{1b}[32m5h 62.5% (2h10min)\u{1b}[0m \u{e0b1} \u{1b}[31m7d"), "{text:?}");

@@ -1,55 +1,52 @@
-//! The screen of `quota watch` as text, for the captures.
-//! What is on it is in `picture`.
+//! The screen of `quota watch` as lines, for the captures.
 
 use quota::{AccountId, Policy};
+use quota_journal::JournalUpdate;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Cell;
 use ratatui::style::{Color, Modifier};
 
-use super::picture;
-use super::scribe::Written;
+use super::journal_task::DisplayUpdate;
 use super::state::State;
+use super::ui;
 use crate::format::LocalTime;
 use crate::view::account::AccountView;
-use quota_journal::JournalUpdate;
+use crate::view::line::{Line, Style};
 
-/// What there is to see.
-pub(crate) struct Seen<'a> {
-    pub(crate) local: &'a LocalTime,
-    pub(crate) views: &'a [AccountView],
-    pub(crate) looked: &'a [(AccountId, JournalUpdate)],
-}
-
-/// A screen of this size, with the sequences of `term` if it has colours.
-pub(crate) fn drawn(seen: &Seen<'_>, width: u16, height: u16, colour: bool) -> String {
-    let mut state = State { views: seen.views.to_vec(), ..State::default() };
-    for (account, looked) in seen.looked {
-        state.write(Written::of(account, looked, &Policy::default()));
+/// The lines of a screen of this size.
+pub(crate) fn captured(
+    views: &[AccountView],
+    updates: &[(AccountId, JournalUpdate)],
+    local: &LocalTime,
+    (width, height): (u16, u16),
+) -> Vec<Line> {
+    let mut state = State { views: views.to_vec(), ..State::default() };
+    for (account, update) in updates {
+        state.apply(DisplayUpdate::new(account, update, &Policy::default()));
     }
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    let screen = terminal.draw(|frame| picture::draw(frame, &mut state, seen.local, colour)).unwrap();
-    let rows = screen.buffer.content.chunks(usize::from(width));
-    rows.map(|row| line(row, colour).trim_end().to_owned() + "\n").collect()
+    let screen = terminal.draw(|frame| ui::draw(frame, &mut state, local, true)).unwrap();
+    screen.buffer.content.chunks(usize::from(width)).map(line).collect()
 }
 
-fn line(row: &[Cell], colour: bool) -> String {
-    let mut line = String::new();
-    let mut before = "0";
-    for cell in row {
-        let code = match (cell.fg, cell.modifier) {
-            (Color::Red, _) => "31",
-            (Color::Green, _) => "32",
-            (Color::Yellow, _) => "33",
-            (_, modifier) if modifier.contains(Modifier::BOLD) => "1",
-            (_, modifier) if modifier.contains(Modifier::DIM) => "2",
-            _ => "0",
-        };
-        if colour && code != before {
-            line.push_str(&format!("\u{1b}[{code}m"));
-            before = code;
-        }
-        line.push_str(cell.symbol());
+/// The cells of a row as a line, without the spaces at its end.
+fn line(row: &[Cell]) -> Line {
+    let end = row.iter().rposition(|cell| cell.symbol() != " ").map_or(0, |last| last + 1);
+    let mut line = Line::default();
+    for cells in row[..end].chunk_by(|one, other| style(one) == style(other)) {
+        line.push(style(&cells[0]), cells.iter().map(Cell::symbol).collect::<String>());
     }
     line
+}
+
+fn style(cell: &Cell) -> Style {
+    match (cell.fg, cell.modifier) {
+        (Color::Red, _) => Style::Bad,
+        (Color::Green, _) => Style::Good,
+        (Color::Yellow, _) => Style::Warn,
+        (_, modifier) if modifier.contains(Modifier::BOLD) => Style::Strong,
+        (_, modifier) if modifier.contains(Modifier::DIM) => Style::Dim,
+        _ => Style::Plain,
+    }
 }

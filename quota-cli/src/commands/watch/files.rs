@@ -1,6 +1,4 @@
-//! Whether the configuration (or the `accounts.json` of an earlier version) has changed, or who may write it, by the metadata of the
-//! file system.
-//! What is in them is read by `config`.
+//! Detects by file metadata whether the configuration (or an `accounts.json` of an earlier version) or its permissions changed.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -10,11 +8,11 @@ use quota::file::permissions;
 
 use crate::config;
 
-/// The files as they were last seen.
+/// The files, with their metadata at the last check.
 #[derive(Debug)]
 pub(super) struct Files {
     paths: Vec<PathBuf>,
-    seen: Vec<Option<Identity>>,
+    last: Vec<Option<Identity>>,
 }
 
 /// What changes when a file is written or replaced, or when another user may write it or no longer may.
@@ -23,14 +21,14 @@ struct Identity {
     inode: u64,
     size: u64,
     modified: Option<SystemTime>,
-    /// When anything of it last changed, also its rights, in nanoseconds.
+    /// The time of the last change of content or permissions, in nanoseconds.
     changed: i128,
     rights: Rights,
-    /// Of each folder that the rights check reads. Their times do not count: other files in them change these.
+    /// Of each folder that the permission check reads, without times, which other files in the folder change.
     folders: Vec<Option<Rights>>,
 }
 
-/// What the rights check reads of a file or a folder.
+/// What the permission check reads of a file or a folder.
 #[derive(Debug, PartialEq, Eq)]
 struct Rights {
     owner: u32,
@@ -38,8 +36,8 @@ struct Rights {
 }
 
 impl Files {
-    /// The configuration that is named or the usual one, and an `accounts.json`. To be called before they are read:
-    /// what is written after that is a change.
+    /// The given or the default configuration, and an `accounts.json`. Call it before they are read, so that later writes count as
+    /// changes.
     pub(super) fn of(config: Option<&Path>) -> Self {
         let config = config.map(Path::to_owned).or_else(config::default_path);
         let accounts = config::accounts_file().map(|file| file.path().to_owned());
@@ -47,15 +45,15 @@ impl Files {
     }
 
     fn at(paths: Vec<PathBuf>) -> Self {
-        let seen = paths.iter().map(|path| identity(path)).collect();
-        Self { paths, seen }
+        let last = paths.iter().map(|path| identity(path)).collect();
+        Self { paths, last }
     }
 
-    /// Whether one of them is another than when this was called last.
+    /// Whether a file changed since the last call.
     pub(super) fn have_changed(&mut self) -> bool {
         let now: Vec<_> = self.paths.iter().map(|path| identity(path)).collect();
-        let before = std::mem::replace(&mut self.seen, now);
-        before != self.seen
+        let before = std::mem::replace(&mut self.last, now);
+        before != self.last
     }
 }
 
@@ -107,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_appears_is_written_replaced_or_removed_has_changed_once() {
+    fn each_change_of_a_file_is_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         let mut files = Files::at(vec![path.clone()]);
@@ -131,7 +129,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn other_rights_of_the_file_its_target_or_their_folders_are_a_change() {
+    fn changed_permissions_are_a_change() {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
 
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -140,17 +138,17 @@ mod tests {
         symlink(&target, &path).unwrap();
         let mut files = Files::at(vec![path]);
 
-        for place in [&*target, folder.path(), elsewhere.path()] {
+        for path in [&*target, folder.path(), elsewhere.path()] {
             for mode in [0o777, 0o755] {
-                std::fs::set_permissions(place, std::fs::Permissions::from_mode(mode)).unwrap();
-                assert!(files.have_changed(), "{mode:o} {}", place.display());
-                assert!(!files.have_changed(), "{mode:o} {}", place.display());
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+                assert!(files.have_changed(), "{mode:o} {}", path.display());
+                assert!(!files.have_changed(), "{mode:o} {}", path.display());
             }
         }
     }
 
     #[test]
-    fn another_file_in_the_same_folder_is_no_change() {
+    fn another_file_in_the_folder_is_no_change() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "a").unwrap();

@@ -1,15 +1,15 @@
-//! What the system tells a program that has the terminal: to give it to others for a while, and to go on.
-//! A new size comes with the keys; the signals that end the program are those of every command.
+//! The job-control signals: to stop, and to resume.
+//! A new terminal size arrives with the keys; `scope` handles the signals that end every command.
 
 use crate::exit::CliError;
 
-/// What was told.
+/// A job-control signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Let others have the terminal.
+pub(super) enum SignalEvent {
+    /// Another program may use the terminal.
     Stop,
-    /// It has been stopped, and is not any more.
-    GoOn,
+    /// The process was stopped and runs again.
+    Resume,
 }
 
 #[cfg(unix)]
@@ -20,23 +20,23 @@ mod unix {
     use rustix::process::{Signal as Number, getpid, kill_process};
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    use super::{CliError, Told};
+    use super::{CliError, SignalEvent};
     use crate::exit::Exit;
     use crate::io_cause;
 
-    /// Listens to them for as long as there is this.
+    /// The registered signals.
     #[derive(Debug)]
     pub(in crate::commands::watch) struct Signals {
         stop: Signal,
-        go_on: Signal,
+        resume: Signal,
     }
 
     impl Signals {
-        /// Listens from now on.
+        /// Registers the signals.
         ///
         /// # Errors
         ///
-        /// [`CliError`] if the system does not let it listen.
+        /// [`CliError`] if the system refuses.
         pub(in crate::commands::watch) fn listen() -> Result<Self, CliError> {
             let listen = |number: Number| {
                 let refused = |error| {
@@ -47,21 +47,21 @@ mod unix {
                 };
                 signal(SignalKind::from_raw(number.as_raw())).map_err(refused)
             };
-            Ok(Self { stop: listen(Number::TSTP)?, go_on: listen(Number::CONT)? })
+            Ok(Self { stop: listen(Number::TSTP)?, resume: listen(Number::CONT)? })
         }
 
-        /// What is told next. Dropping the future loses nothing.
-        pub(in crate::commands::watch) async fn next(&mut self) -> Told {
+        /// The next signal. Dropping the future loses no signal.
+        pub(in crate::commands::watch) async fn next(&mut self) -> SignalEvent {
             tokio::select! {
-                _ = self.stop.recv() => Told::Stop,
-                _ = self.go_on.recv() => Told::GoOn,
+                _ = self.stop.recv() => SignalEvent::Stop,
+                _ = self.resume.recv() => SignalEvent::Resume,
             }
         }
     }
 
-    /// Stops this process until somebody has it go on.
+    /// Stops this process until it is resumed.
     pub(in crate::commands::watch) fn stop() {
-        // Not the signal that asks for it: that one is listened to.
+        // SIGSTOP, because the process handles SIGTSTP itself.
         let _ = kill_process(getpid(), Number::STOP);
     }
 }
@@ -76,11 +76,11 @@ impl Signals {
         Ok(Self)
     }
 
-    pub(super) async fn next(&mut self) -> Told {
+    pub(super) async fn next(&mut self) -> SignalEvent {
         std::future::pending().await
     }
 }
 
-/// There is no such thing here.
+/// This system has no job control.
 #[cfg(not(unix))]
 pub(super) fn stop() {}

@@ -1,4 +1,4 @@
-//! What the view shows and how: chosen by keys, without any terminal.
+//! The state of the view, and how keys change it.
 
 use std::collections::BTreeMap;
 
@@ -6,147 +6,147 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
 use quota::{AccountId, Used};
 
-use super::scribe::Written;
+use super::journal_task::DisplayUpdate;
 use crate::view::account::AccountView;
 use quota_journal::JournalEvent;
 
-/// What is on the screen.
+/// The content of the screen.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// All accounts, in the order of the configuration.
     pub(super) views: Vec<AccountView>,
     pub(super) events: BTreeMap<AccountId, Vec<JournalEvent>>,
     pub(super) due: BTreeMap<AccountId, Timestamp>,
-    /// The account that keys are about.
+    /// The account that keys apply to.
     pub(super) selected: Option<AccountId>,
     pub(super) order: Order,
     pub(super) filter: String,
-    pub(super) is_typing: bool,
-    pub(super) is_helping: bool,
-    /// What was last to be said, until a key is pressed.
-    pub(super) told: String,
-    /// Whether that is a refresh that failed.
+    pub(super) filtering: bool,
+    pub(super) show_help: bool,
+    /// The last message, until a key is pressed.
+    pub(super) status_message: String,
+    /// Whether that message is a failed refresh.
     pub(super) has_failed: bool,
-    /// Why nothing is shared with other processes, as long as that is so.
+    /// Why nothing is shared with other processes at present.
     pub(super) not_shared: Option<String>,
-    /// Why the configuration that is there is not the one that is shown, as long as that is so.
-    pub(super) not_read: Option<String>,
+    /// Why a changed configuration could not be loaded.
+    pub(super) config_error: Option<String>,
 }
 
-/// In which order accounts are shown.
+/// The order of the accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Order {
     #[default]
-    Configured,
+    Config,
     Used,
     Name,
 }
 
-/// What a key asks for.
+/// The effect of a key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum KeyAction {
     Nothing,
-    Leave,
-    /// Ctrl-C, which is a key like others while keys come as they are pressed.
+    Quit,
+    /// Ctrl-C, which is an ordinary key in raw mode.
     Interrupt,
-    /// Ctrl-Z, likewise.
-    Pause,
+    /// Ctrl-Z.
+    Suspend,
     Refresh(Vec<AccountId>),
 }
 
 impl State {
-    /// The accounts that are shown, in their order.
+    /// The accounts that match the filter, in their order.
     pub(super) fn shown(&self) -> Vec<&AccountView> {
         let filter = self.filter.to_lowercase();
         let mut shown: Vec<_> =
             self.views.iter().filter(|view| view.id.as_str().to_lowercase().contains(&filter)).collect();
         match self.order {
-            Order::Configured => {}
+            Order::Config => {}
             Order::Used => shown.sort_by_key(|view| std::cmp::Reverse(most_used(view))),
             Order::Name => shown.sort_by_key(|view| view.id.as_str()),
         }
         shown
     }
 
-    /// Takes in what the scribe has written.
-    pub(super) fn write(&mut self, written: Written) {
-        if let Some(trouble) = written.troubles.into_iter().next_back() {
-            self.told = trouble;
+    /// Applies an update from the journal task.
+    pub(super) fn apply(&mut self, update: DisplayUpdate) {
+        if let Some(error) = update.errors.into_iter().next_back() {
+            self.status_message = error;
         }
-        match written.due_at {
-            Some(due) => drop(self.due.insert(written.account.clone(), due)),
-            None => drop(self.due.remove(&written.account)),
+        match update.due_at {
+            Some(due) => drop(self.due.insert(update.account.clone(), due)),
+            None => drop(self.due.remove(&update.account)),
         }
-        self.events.insert(written.account, written.events);
+        self.events.insert(update.account, update.events);
     }
 
-    /// Takes in what came of a refresh that was asked for. A success does not hide a failure.
-    pub(super) fn refreshed(&mut self, account: &AccountId, why_not: Option<String>) {
-        match why_not {
-            Some(why) => (self.told, self.has_failed) = (format!("{account}: {why}"), true),
+    /// Shows the outcome of a refresh by key. A success does not hide a failure.
+    pub(super) fn refreshed(&mut self, account: &AccountId, failure: Option<String>) {
+        match failure {
+            Some(why) => (self.status_message, self.has_failed) = (format!("{account}: {why}"), true),
             None if self.has_failed => {}
-            None => self.told = format!("{account} refreshed"),
+            None => self.status_message = format!("{account} refreshed"),
         }
     }
 
-    /// Forgets accounts that are not shown any more.
+    /// Removes accounts that are no longer configured.
     pub(super) fn retain(&mut self, is_shown: impl Fn(&AccountId) -> bool) {
         self.events.retain(|id, _| is_shown(id));
         self.due.retain(|id, _| is_shown(id));
         self.selected.take_if(|id| !is_shown(id));
     }
 
-    /// What there is to say in the last line, if anything: first what a key has brought about, then what is wrong for now.
+    /// The text of the last line, if any: the result of a key comes before a lasting problem.
     pub(super) fn message(&self) -> Option<&str> {
-        let standing = self.not_read.as_deref().or(self.not_shared.as_deref());
-        Some(&*self.told).filter(|told| !told.is_empty()).or(standing)
+        let lasting = self.config_error.as_deref().or(self.not_shared.as_deref());
+        Some(&*self.status_message).filter(|message| !message.is_empty()).or(lasting)
     }
 
-    /// Takes a key in. Whoever presses one has read what was told last.
-    pub(super) fn press(&mut self, key: KeyEvent) -> Act {
-        self.told.clear();
+    /// Applies a key. It also clears the last message, which the user has read.
+    pub(super) fn press(&mut self, key: KeyEvent) -> KeyAction {
+        self.status_message.clear();
         self.has_failed = false;
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
-                KeyCode::Char('c') => Act::Interrupt,
-                KeyCode::Char('z') => Act::Pause,
-                _ => Act::Nothing,
+                KeyCode::Char('c') => KeyAction::Interrupt,
+                KeyCode::Char('z') => KeyAction::Suspend,
+                _ => KeyAction::Nothing,
             };
         }
-        if self.is_typing {
+        if self.filtering {
             self.typed(key.code);
-            return Act::Nothing;
+            return KeyAction::Nothing;
         }
-        if self.is_helping {
-            self.is_helping = false;
-            return Act::Nothing;
+        if self.show_help {
+            self.show_help = false;
+            return KeyAction::Nothing;
         }
         match key.code {
-            KeyCode::Char('q') => return Act::Leave,
-            KeyCode::Esc if self.filter.is_empty() => return Act::Leave,
+            KeyCode::Char('q') => return KeyAction::Quit,
+            KeyCode::Esc if self.filter.is_empty() => return KeyAction::Quit,
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Char('r') => {
                 let selected =
                     self.selected.clone().or_else(|| self.shown().first().map(|view| view.id.clone()));
-                return Act::Refresh(selected.into_iter().collect());
+                return KeyAction::Refresh(selected.into_iter().collect());
             }
             KeyCode::Char('R') => {
-                return Act::Refresh(self.shown().iter().map(|view| view.id.clone()).collect());
+                return KeyAction::Refresh(self.shown().iter().map(|view| view.id.clone()).collect());
             }
             KeyCode::Char('s') => {
                 self.order = match self.order {
-                    Order::Configured => Order::Used,
+                    Order::Config => Order::Used,
                     Order::Used => Order::Name,
-                    Order::Name => Order::Configured,
+                    Order::Name => Order::Config,
                 }
             }
-            KeyCode::Char('/') => self.is_typing = true,
-            KeyCode::Char('?' | 'h') => self.is_helping = true,
+            KeyCode::Char('/') => self.filtering = true,
+            KeyCode::Char('?' | 'h') => self.show_help = true,
             KeyCode::Down | KeyCode::Char('j') => self.select(1),
             KeyCode::Up | KeyCode::Char('k') => self.select(-1),
             _ => {}
         }
-        Act::Nothing
+        KeyAction::Nothing
     }
 
     fn typed(&mut self, code: KeyCode) {
@@ -155,9 +155,9 @@ impl State {
             KeyCode::Backspace => drop(self.filter.pop()),
             KeyCode::Esc => {
                 self.filter.clear();
-                self.is_typing = false;
+                self.filtering = false;
             }
-            KeyCode::Enter => self.is_typing = false,
+            KeyCode::Enter => self.filtering = false,
             _ => {}
         }
     }
@@ -173,7 +173,7 @@ impl State {
     }
 }
 
-/// The fullest window that is known.
+/// The use of the fullest window.
 fn most_used(view: &AccountView) -> u32 {
     let used = |used: Used| used.lower_bound().map_or(0, quota::Percent::basis_points);
     view.windows.iter().map(|window| used(window.used)).max().unwrap_or(0)

@@ -1,5 +1,4 @@
-//! The terminal while somebody watches: taken, given to others for a while, and given back whatever happens.
-//! What is drawn on it is in `picture`.
+//! The terminal in raw mode on its alternate screen. It is restored however the program ends.
 
 use std::io::{self, stdout};
 use std::mem::ManuallyDrop;
@@ -17,78 +16,78 @@ use tokio::sync::Notify;
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// Told when anything in this program panics: the terminal has been given back then, so nothing may be drawn any more.
+/// Notified after a panic: the terminal is restored then, and nothing may be drawn.
 static PANICKED: Notify = Notify::const_new();
 
-/// The terminal, given back when this is dropped or the program panics.
+/// The terminal. It is restored when this is dropped or the program panics.
 ///
-/// What draws is never dropped: it would show the cursor, and panic where the terminal is closed, for it tells of that on the
-/// closed terminal. [`give_back`] shows the cursor.
+/// ratatui's terminal is never dropped: its drop shows the cursor, and panics on a closed terminal because it prints the error
+/// there. [`restore`] shows the cursor.
 pub(super) struct Terminal(ManuallyDrop<DefaultTerminal>);
 
 impl Terminal {
-    /// Takes it: keys as they are pressed, and a screen of its own.
+    /// Enters raw mode and the alternate screen.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it cannot be taken; then it is as it was.
-    pub(super) fn take() -> Result<Self, CliError> {
-        let tell = panic::take_hook();
+    /// [`CliError`] if the terminal refuses; it is restored then.
+    pub(super) fn enter() -> Result<Self, CliError> {
+        let report = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // First, or what is told would be gone with the screen.
-            give_back();
-            tell(panic);
+            // First, because the alternate screen would hide the message.
+            restore();
+            report(panic);
             PANICKED.notify_one();
         }));
-        let taken = enter().and_then(|()| on_a_blank_screen());
-        taken.map(|drawing| Self(ManuallyDrop::new(drawing))).map_err(|error| {
-            give_back();
+        let entered = enter().and_then(|()| blank_screen());
+        entered.map(|drawing| Self(ManuallyDrop::new(drawing))).map_err(|error| {
+            restore();
             CliError::new(Exit::OsErr, format!("could not use the terminal: {}", io_cause::plain(&error)))
         })
     }
 
-    /// Draws the screen anew.
+    /// Draws the screen.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it cannot be drawn on; a quiet one if the terminal has gone.
-    pub(super) fn draw(&mut self, picture: impl FnOnce(&mut Frame<'_>)) -> Result<(), CliError> {
-        self.0.draw(picture).map(drop).map_err(|error| undrawn(&error))
+    /// [`CliError`] if it cannot be drawn on; one without a message if the terminal is closed.
+    pub(super) fn draw(&mut self, content: impl FnOnce(&mut Frame<'_>)) -> Result<(), CliError> {
+        self.0.draw(content).map(drop).map_err(|error| draw_failure(&error))
     }
 
-    /// Gives it to whoever is there, such as the shell, until [`retake`](Self::retake).
-    pub(super) fn lend(&mut self) {
-        give_back();
+    /// Restores the terminal for the shell, until [`resume`](Self::resume).
+    pub(super) fn suspend(&mut self) {
+        restore();
     }
 
-    /// Takes it again from whoever had it, whatever they have left there.
+    /// Enters raw mode and the alternate screen again, whatever another program left there.
     ///
     /// # Errors
     ///
     /// As [`draw`](Self::draw).
-    pub(super) fn retake(&mut self) -> Result<(), CliError> {
-        // Only what is off is turned on, and others may have turned it off.
-        let taken = disable_raw_mode().and_then(|()| enter()).and_then(|()| on_a_blank_screen());
-        self.0 = ManuallyDrop::new(taken.map_err(|error| undrawn(&error))?);
+    pub(super) fn resume(&mut self) -> Result<(), CliError> {
+        // crossterm enables raw mode only if it is off by its own record, but another program may have disabled it.
+        let entered = disable_raw_mode().and_then(|()| enter()).and_then(|()| blank_screen());
+        self.0 = ManuallyDrop::new(entered.map_err(|error| draw_failure(&error))?);
         Ok(())
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-/// Waits for a panic, anywhere in this program.
+/// Waits for a panic in any thread.
 pub(super) async fn panicked() {
     PANICKED.notified().await;
 }
 
-fn undrawn(error: &io::Error) -> CliError {
+fn draw_failure(error: &io::Error) -> CliError {
     #[cfg(unix)]
     if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
-        // Closed by whoever had it; the signal that says so may come later.
+        // The terminal was closed; SIGHUP may arrive later.
         return CliError::new(Exit::HungUp, "");
     }
     CliError::write(error)
@@ -99,15 +98,15 @@ fn enter() -> io::Result<()> {
     execute!(stdout(), EnterAlternateScreen, Hide)
 }
 
-/// One that knows of nothing that is drawn. Made anew rather than cleared: that asks the terminal where its cursor is, and
-/// waits for the answer among the keys.
-fn on_a_blank_screen() -> io::Result<DefaultTerminal> {
+/// A new ratatui terminal on a cleared screen. `Terminal::clear` would query the cursor's position and wait for the answer among the
+/// keys.
+fn blank_screen() -> io::Result<DefaultTerminal> {
     execute!(stdout(), Clear(ClearType::All))?;
     ratatui::Terminal::new(CrosstermBackend::new(stdout()))
 }
 
-fn give_back() {
-    // Where it cannot be given back, there is nobody to tell; and one of the two may work without the other.
+fn restore() {
+    // A failure cannot be reported, and one step may work without the other.
     let _ = disable_raw_mode();
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
 }

@@ -83,7 +83,7 @@ fn a_window_that_has_just_reset_is_named_with_the_next_refresh() {
     assert_eq!(exit, Exit::Unavailable);
     assert_eq!(
         line,
-        "anthropic/main: seven day: has reset at 11:54:57, asked again in 12 s (11:55:12); \
+        "anthropic/main: 7-day Opus: has reset at 11:54:57, asked again in 12 s (11:55:12); \
          to go on anyway, give --unknown allow"
     );
 }

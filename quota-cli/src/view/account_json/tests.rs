@@ -1,4 +1,4 @@
-//! The shape that programs rely on. A change of a snapshot here is a change of that shape.
+//! The JSON that programs rely on. A changed snapshot is a changed format.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn written(window: WindowView) -> Value {
 }
 
 #[test]
-fn an_account_with_numbers() {
+fn an_account_with_readings() {
     let mut credits = Credits::default();
     credits.enabled = Some(true);
     credits.used = Some(Money::new(2050, "EUR", 2));
@@ -63,7 +63,7 @@ fn an_account_with_numbers() {
 }
 
 #[test]
-fn an_account_without_numbers() {
+fn an_account_without_readings() {
     let state = ViewFreshness::Stale { since: Some(local().now), why: StaleReason::OnHold };
     let hold = Hold::new(local().now, local().now + Duration::from_secs(60), HoldReason::RateLimited);
     let failure = FailureView { why: "the provider asked to slow down".to_owned(), advice: None };
@@ -75,21 +75,21 @@ fn an_account_without_numbers() {
 }
 
 #[test]
-fn what_is_unknown_is_null_and_neither_empty_nor_full() {
+fn unknown_use_is_null() {
     let window = written(window(Used::Unknown));
 
     assert_eq!((&window["used_percent"], &window["certainty"]), (&Value::Null, &"unknown".into()));
 }
 
 #[test]
-fn a_lower_bound_is_told_from_a_number() {
+fn a_lower_bound_is_marked() {
     let window = written(window(Used::AtLeast(Percent::FULL)));
 
     assert_eq!((&window["used_percent"], &window["certainty"]), (&100.0.into(), &"at_least".into()));
 }
 
 #[test]
-fn a_reset_that_has_passed_is_not_in_so_many_seconds() {
+fn a_past_reset_has_no_remaining_seconds() {
     let window = written(WindowView { resets_at: Some(local().now), ..window(Used::Unknown) });
 
     assert_eq!(window["resets_at"], "2026-11-23T11:55:00Z");

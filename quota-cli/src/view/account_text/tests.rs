@@ -1,4 +1,6 @@
-//! How accounts look, at widths that terminals have, without colours.
+//! The text at several terminal widths, without colours.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -6,8 +8,9 @@ use quota::{Hold, HoldReason, Money, Percent, Scope, Source};
 
 use super::super::account::FailureView;
 use super::*;
+use crate::term::Screen;
 
-/// 11:55 on the wall of somebody in Greenwich.
+/// 11:55 in Greenwich.
 const NOW: &str = "2026-11-23T11:55:00Z";
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -16,12 +19,12 @@ fn local() -> LocalTime {
     LocalTime { now: NOW.parse().unwrap(), zone: TimeZone::UTC }
 }
 
-fn in_(span: Duration) -> Timestamp {
-    local().now + span
+fn after(duration: Duration) -> Timestamp {
+    local().now + duration
 }
 
-fn plain(width: usize) -> Screen {
-    Screen { width, ..Screen::DEFAULT }
+fn render(accounts: &[AccountView], width: usize) -> String {
+    Screen::DEFAULT.show(&lines(accounts, &local(), width))
 }
 
 fn percent(percent: f64) -> Percent {
@@ -41,7 +44,7 @@ fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>>) -> Windo
     WindowView {
         id: id.to_owned(),
         used,
-        resets_at: resets_in.into().map(in_),
+        resets_at: resets_in.into().map(after),
         observed_at: local().now - MINUTE * 2,
         source: Source::Poll,
         scope: None,
@@ -78,7 +81,7 @@ fn failed(name: &str, why: &str, advice: Option<&str>) -> AccountView {
     AccountView { state, failure: Some(failure), age: None, ..account(name, Vec::new()) }
 }
 
-/// All that can be seen at once.
+/// Every kind of line.
 fn everything() -> Vec<AccountView> {
     let mut money = Credits::default();
     money.used = Some(Money::new(2050, "EUR", 2));
@@ -101,7 +104,7 @@ fn everything() -> Vec<AccountView> {
     );
     let held = AccountView {
         state: ViewFreshness::Stale { since: Some(local().now - MINUTE), why: StaleReason::OnHold },
-        hold: Some(Hold::new(local().now, in_(MINUTE * 4), HoldReason::ProviderRateLimited)),
+        hold: Some(Hold::new(local().now, after(MINUTE * 4), HoldReason::ProviderRateLimited)),
         ..account(
             "anthropic/old",
             vec![
@@ -124,23 +127,23 @@ fn widest(text: &str) -> usize {
 
 #[test]
 fn everything_at_eighty_columns() {
-    insta::assert_snapshot!(render(&everything(), &local(), plain(80)));
+    insta::assert_snapshot!(render(&everything(), 80));
 }
 
 #[test]
 fn everything_at_sixty_columns() {
-    insta::assert_snapshot!(render(&everything(), &local(), plain(60)));
+    insta::assert_snapshot!(render(&everything(), 60));
 }
 
 #[test]
 fn everything_at_a_hundred_and_twenty_columns() {
-    insta::assert_snapshot!(render(&everything(), &local(), plain(120)));
+    insta::assert_snapshot!(render(&everything(), 120));
 }
 
 #[test]
 fn nothing_is_wider_than_a_terminal_of_42_columns_or_more() {
     for width in 42..=200 {
-        let text = render(&everything(), &local(), plain(width));
+        let text = render(&everything(), width);
         assert!(widest(&text) <= width, "{width}:\n{text}");
     }
 }
@@ -149,99 +152,72 @@ fn nothing_is_wider_than_a_terminal_of_42_columns_or_more() {
 fn a_name_that_is_too_long_for_a_line_is_cut() {
     let name = format!("anthropic/{}", "x".repeat(120));
 
-    let text = render(&[account(&name, Vec::new())], &local(), plain(80));
+    let text = render(&[account(&name, Vec::new())], 80);
 
     assert!(widest(&text) <= 80, "{text}");
     assert!(text.starts_with("anthropic/xxx"));
 }
 
 #[test]
-fn a_models_long_name_gives_way_to_the_numbers() {
+fn a_long_model_name_is_cut_before_the_numbers() {
     let window = of_model(&"long ".repeat(20), exact(50.0), HOUR * 70);
 
-    let text = render(&[account("anthropic/main", vec![window])], &local(), plain(80));
+    let text = render(&[account("anthropic/main", vec![window])], 80);
 
     assert!(widest(&text) <= 80 && text.contains("50 %  resets in 2 d 22 h"), "{text}");
 }
 
 #[test]
-fn a_name_from_elsewhere_cannot_garble_the_terminal() {
+fn a_name_from_a_provider_cannot_control_the_terminal() {
     let window = of_model("a\u{1b}[2Jb", exact(50.0), HOUR);
 
-    let text = render(&[account("anthropic/main", vec![window])], &local(), plain(80));
+    let text = render(&[account("anthropic/main", vec![window])], 80);
 
-    assert!(!text.contains('\u{1b}') && text.contains("7 days, a?[2Jb"), "{text}");
+    assert!(!text.contains('\u{1b}') && text.contains("7-day a?[2Jb"), "{text}");
 }
 
 #[test]
 fn colours_change_nothing_but_the_colours() {
-    let coloured = render(&everything(), &local(), Screen { colour: true, ..plain(80) });
+    let coloured = Screen { colour: true, ..Screen::DEFAULT }.show(&lines(&everything(), &local(), 80));
 
     let stripped = anstream::adapter::strip_str(&coloured).to_string();
     assert_ne!(coloured, stripped);
-    assert_eq!(stripped, render(&everything(), &local(), plain(80)));
+    assert_eq!(stripped, render(&everything(), 80));
 }
 
 #[test]
-fn a_window_that_has_reset_says_when() {
+fn a_past_reset_states_its_time() {
     let window =
         WindowView { resets_at: Some(local().now - MINUTE * 5), ..window("five_hour", Used::Unknown, None) };
 
-    let text = render(&[account("anthropic/main", vec![window])], &local(), plain(80));
+    let text = render(&[account("anthropic/main", vec![window])], 80);
 
     assert!(text.contains("unknown  reset 5 min ago (11:50)"), "{text}");
 }
 
 #[test]
-fn a_reset_further_off_than_the_window_is_long_has_no_tick() {
-    let text = render(
-        &[account("anthropic/main", vec![window("five_hour", exact(0.0), HOUR * 6)])],
-        &local(),
-        plain(80),
-    );
+fn a_reset_beyond_the_windows_length_has_no_tick() {
+    let text = render(&[account("anthropic/main", vec![window("five_hour", exact(0.0), HOUR * 6)])], 80);
 
     assert!(!text.contains('┼'), "{text}");
 }
 
 #[test]
-fn a_stale_account_says_how_old_its_numbers_are() {
+fn a_stale_account_states_the_age_of_its_numbers() {
     let state = ViewFreshness::Stale { since: None, why: StaleReason::Failing };
 
-    let (told, _) = freshness(&AccountView { state, ..account("anthropic/main", vec![]) });
+    let (text, _) = freshness(&AccountView { state, ..account("anthropic/main", vec![]) });
 
-    assert_eq!(told, "stale, read 2 min ago");
+    assert_eq!(text, "stale, read 2 min ago");
 }
 
 #[test]
-fn unknown_windows_keep_their_names() {
-    let labels = [
-        WindowView { scope: Some(Scope::surface("tangelo")), ..window("tangelo", exact(1.0), None) },
-        WindowView {
-            scope: Some(Scope::surface("oauth_apps")),
-            length: Some(HOUR * 168),
-            ..window("seven_day_oauth_apps", exact(1.0), None)
-        },
-        WindowView {
-            scope: Some(Scope::unknown_model()),
-            length: Some(HOUR * 168),
-            ..window("seven_day_overage_included", exact(1.0), None)
-        },
-        window("input_tokens", exact(1.0), None),
-        window("monthly", exact(1.0), None),
-        WindowView { length: Some(HOUR * 36), ..window("odd", exact(1.0), None) },
-    ]
-    .map(|window| label(&window));
-
-    let expected =
-        ["tangelo", "7 days, oauth apps", "7 days, one model", "input tokens", "month", "36 hours"];
-    assert_eq!(labels, expected);
-}
-
-#[test]
-fn money_is_told_as_far_as_it_is_known() {
+fn credits_show_the_known_amounts() {
     let euros = |minor| Some(Money::new(minor, "EUR", 2));
-    let mut spent = Credits::default();
-    spent.used = euros(763);
+    let mut used = Credits::default();
+    used.used = euros(763);
+    let mut limited = used.clone();
+    limited.limit = euros(4000);
     let mut off = Credits::default();
     off.enabled = Some(false);
     let mut out = Credits::default();
@@ -249,13 +225,14 @@ fn money_is_told_as_far_as_it_is_known() {
     out.balance = euros(0);
     out.disabled_reason = Some("out_of_credits".to_owned());
 
-    let told = [&Credits::default(), &spent, &off, &out].map(money);
+    let texts = [&Credits::default(), &used, &limited, &off, &out].map(money);
 
     let expected = [
         None,
-        Some("extra: 7.63 EUR spent"),
-        Some("extra: off"),
-        Some("extra: 0.42 EUR spent, 0.00 EUR left, off (out of credits)"),
+        Some("extra usage: 7.63 EUR"),
+        Some("extra usage: 7.63 of 40.00 EUR"),
+        Some("extra usage: off"),
+        Some("extra usage: 0.42 EUR, 0.00 EUR left, off (out of credits)"),
     ];
-    assert_eq!(told.each_ref().map(Option::as_deref), expected);
+    assert_eq!(texts.each_ref().map(Option::as_deref), expected);
 }

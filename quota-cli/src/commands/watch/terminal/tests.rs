@@ -2,43 +2,43 @@ use std::process::Command;
 
 use super::*;
 
-#[expect(dead_code, reason = "nobody presses keys here")]
+#[expect(dead_code, reason = "no test here presses keys")]
 #[path = "../../../../tests/program/pty.rs"]
 mod pty;
 
-/// Set for the process that is to panic.
-const TO_PANIC: &str = "QUOTA_TEST_PANICS";
+/// Set for the process that must panic.
+const PANIC_VARIABLE: &str = "QUOTA_TEST_PANICS";
 
 /// In a process of its own, on a terminal of its own.
 #[test]
-fn whoever_panics() {
-    let Some(whose) = std::env::var_os(TO_PANIC) else { return };
-    let mut terminal = Terminal::take().expect("there is one");
-    terminal.draw(|frame| frame.render_widget("taken", frame.area())).expect("it can be drawn on");
-    if whose == "mine" {
-        panic!("as was asked for");
+fn panicking_process() {
+    let Some(thread) = std::env::var_os(PANIC_VARIABLE) else { return };
+    let mut terminal = Terminal::enter().expect("there is one");
+    terminal.draw(|frame| frame.render_widget("entered", frame.area())).expect("it can be drawn on");
+    if thread == "main" {
+        panic!("expected panic");
     }
-    let other = std::thread::spawn(|| panic!("as was asked for"));
+    let other = std::thread::spawn(|| panic!("expected panic"));
     other.join().expect_err("it panics");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("there is one");
     runtime.block_on(panicked());
 }
 
 #[test]
-fn a_panic_anywhere_gives_the_terminal_back_before_it_is_told() {
-    for whose in ["mine", "another's"] {
+fn a_panic_restores_the_terminal_before_its_message() {
+    for thread in ["main", "other"] {
         let mut pty = pty::Pty::new(80, 24);
         let mut command = Command::new(std::env::current_exe().unwrap());
-        let test = "commands::watch::terminal::tests::whoever_panics";
-        command.args(["--exact", test, "--nocapture"]).env(TO_PANIC, whose);
+        let test = "commands::watch::terminal::tests::panicking_process";
+        command.args(["--exact", test, "--nocapture"]).env(PANIC_VARIABLE, thread);
 
         let mut child = pty.start(command);
-        pty.until("taken");
-        let before = pty.until("as was asked for");
+        pty.until("entered");
+        let before = pty.until("expected panic");
         child.wait().unwrap();
 
-        assert!(before.contains("\u{1b}[?1049l") && before.contains("\u{1b}[?25h"), "{whose}: {before:?}");
-        assert!(pty.is_as_shells_want_it(), "{whose}");
-        assert!(!pty.rest().contains("\u{1b}[?1049h"), "{whose}");
+        assert!(before.contains("\u{1b}[?1049l") && before.contains("\u{1b}[?25h"), "{thread}: {before:?}");
+        assert!(pty.is_as_shells_want_it(), "{thread}");
+        assert!(!pty.rest().contains("\u{1b}[?1049h"), "{thread}");
     }
 }

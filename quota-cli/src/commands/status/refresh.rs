@@ -1,5 +1,5 @@
-//! Asks about all accounts at once, for no longer than a person waits, and says so if it takes a while.
-//! What is asked and how often is the manager's business.
+//! Queries all accounts at once within a time limit, and shows the progress if that takes a while.
+//! The manager decides which of them call their provider.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -19,43 +19,43 @@ use crate::store_probe::{self, StoreProbe};
 use crate::term::{self, Screen};
 use crate::view::account::{AccountView, FailureView, why};
 
-/// How new the numbers are to be.
+/// Which readings are new enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// As new as the policy says.
-    Fresh,
-    /// No older than this.
-    Within(Duration),
-    /// Asked for now, if the rules allow.
-    Now,
-    /// What is known, without asking anybody.
-    Known,
+pub(super) enum RefreshMode {
+    /// Those within the policy's max age.
+    IfStale,
+    /// Those within this age.
+    MaxAge(Duration),
+    /// None: refresh if the rate limits allow it.
+    Force,
+    /// All: make no call.
+    Offline,
 }
 
-/// How long all of it may take.
+/// The time limit for all accounts.
 const TIMEOUT: Duration = context::COMMAND_TIMEOUT;
-/// How long nobody wonders what is going on.
-const UNNOTICED: Duration = Duration::from_secs(1);
+/// Progress is shown after this time.
+const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 
-/// What is known of every account, in the order of the configuration.
+/// Every account with its usage, in the order of the configuration.
 ///
 /// # Errors
 ///
 /// [`CliError`] if the configuration cannot be used at all.
-pub(super) async fn about(
+pub(super) async fn query_all(
     scope: &CommandScope,
     config: &Config,
     store: &OpenedStore,
-    wish: Wish,
+    mode: RefreshMode,
     live: Option<&mut Live>,
 ) -> Result<Vec<AccountView>, CliError> {
     let clock = Clock::system();
     let manager = context::open_manager(scope, config, store, "quota status", Some(TIMEOUT))?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
-    // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
+    // The manager calls the providers in the order of the first requests, which is that of the configuration.
     let probe = StoreProbe::new(store);
-    let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &probe, &clock));
-    let views = with_progress(asked.collect(), &clock, live).await;
+    let queries = accounts.iter().map(|(settings, account)| view(settings, account, mode, &probe, &clock));
+    let views = with_progress(queries.collect(), &clock, live).await;
     probe.warn(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
     Ok(views)
 }
@@ -63,26 +63,26 @@ pub(super) async fn about(
 async fn view(
     settings: &AccountSettings,
     account: &Account,
-    wish: Wish,
+    mode: RefreshMode,
     probe: &StoreProbe,
     clock: &Clock,
 ) -> AccountView {
     let (mut not_refreshed, mut called_at) = (None, None);
-    let wish = if settings.disabled { Wish::Known } else { wish };
-    let asked = async {
-        if wish != Wish::Known {
+    let mode = if settings.disabled { RefreshMode::Offline } else { mode };
+    let query = async {
+        if mode != RefreshMode::Offline {
             let known = account.sync().await;
-            // A person who asks for a refresh gets one, whatever the record is.
-            let insists = wish == Wish::Now && known.is_record_damaged();
-            if is_due(&known, wish) && !insists && probe.should_skip_refresh(&known).await {
+            // --refresh calls the provider even if the record is damaged.
+            let is_forced = mode == RefreshMode::Force && known.is_record_damaged();
+            if is_due(&known, mode) && !is_forced && probe.should_skip_refresh(&known).await {
                 not_refreshed = Some(store_probe::skip_reason(&known).to_owned());
                 return Ok(known);
             }
         }
-        match wish {
-            Wish::Fresh => account.get().await,
-            Wish::Within(age) => account.get_with_max_age(age).await,
-            Wish::Now => {
+        match mode {
+            RefreshMode::IfStale => account.get().await,
+            RefreshMode::MaxAge(age) => account.get_with_max_age(age).await,
+            RefreshMode::Force => {
                 let refreshed = call_limit::refresh(account).await;
                 called_at = call_limit::recent_call(&refreshed);
                 refreshed.map(|refreshed| {
@@ -90,10 +90,10 @@ async fn view(
                     refreshed.answer
                 })
             }
-            Wish::Known => Ok(account.sync().await),
+            RefreshMode::Offline => Ok(account.sync().await),
         }
     };
-    let (answer, failure) = match clock.bounded(TIMEOUT, asked).await {
+    let (answer, failure) = match clock.bounded(TIMEOUT, query).await {
         Some(Ok(answer)) => {
             let is_unknown = !settings.disabled && answer.snapshot().windows().is_empty();
             let failure = match not_refreshed.take_if(|_| is_unknown && answer.is_record_damaged()) {
@@ -101,7 +101,7 @@ async fn view(
                     let advice = format!("to replace it: {}", config::clear_hold(&settings.id));
                     Some(FailureView { why, advice: Some(advice) })
                 }
-                None => (is_unknown && wish == Wish::Known).then(FailureView::of_nothing_known),
+                None => (is_unknown && mode == RefreshMode::Offline).then(FailureView::no_data),
             };
             (answer, failure)
         }
@@ -116,26 +116,26 @@ async fn view(
     AccountView { not_refreshed, called_at, switched_off: settings.disabled, ..view }
 }
 
-/// Whether what is known is not what is wished for.
-fn is_due(known: &AccountUsage, wish: Wish) -> bool {
-    match wish {
-        Wish::Fresh => known.freshness() != Freshness::Fresh,
-        Wish::Within(age) => known.age().is_none_or(|known| known > age),
-        Wish::Now => true,
-        Wish::Known => false,
+/// Whether the cached readings are too old for `mode`.
+fn is_due(known: &AccountUsage, mode: RefreshMode) -> bool {
+    match mode {
+        RefreshMode::IfStale => known.freshness() != Freshness::Fresh,
+        RefreshMode::MaxAge(max) => known.age().is_none_or(|age| age > max),
+        RefreshMode::Force => true,
+        RefreshMode::Offline => false,
     }
 }
 
-/// Runs all of them at once. If that takes a while, it shows those that are there, and how many.
+/// Runs all queries at once. After [`PROGRESS_DELAY`] it shows the accounts that are ready, and their number.
 async fn with_progress<F: Future<Output = AccountView>>(
     work: Vec<F>,
     clock: &Clock,
     mut live: Option<&mut Live>,
 ) -> Vec<AccountView> {
     let mut work: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
-    let mut noticed = pin!(clock.sleep(UNNOTICED));
+    let mut delay = pin!(clock.sleep(PROGRESS_DELAY));
     let mut progress = Progress { of: work.len(), shown: None };
-    let mut is_noticed = false;
+    let mut is_delayed = false;
     poll_fn(|context| {
         for (one, view) in work.iter_mut().filter(|(_, view)| view.is_none()) {
             if let Poll::Ready(done) = one.as_mut().poll(context) {
@@ -146,9 +146,9 @@ async fn with_progress<F: Future<Output = AccountView>>(
         if done.len() == work.len() {
             return Poll::Ready(());
         }
-        // A future that was ready must not be polled again.
-        is_noticed = is_noticed || noticed.as_mut().poll(context).is_ready();
-        if is_noticed && progress.is_news(done.len()) {
+        // A future that completed must not be polled again.
+        is_delayed = is_delayed || delay.as_mut().poll(context).is_ready();
+        if is_delayed && progress.has_changed(done.len()) {
             progress.clear();
             if let Some(live) = &mut live {
                 live.show(&done);
@@ -162,25 +162,21 @@ async fn with_progress<F: Future<Output = AccountView>>(
     work.into_iter().filter_map(|(_, view)| view).collect()
 }
 
-/// A line on a terminal's standard error that is written over, and gone in the end.
+/// A progress line on standard error, if that is a terminal. It is cleared in the end.
 struct Progress {
     of: usize,
     shown: Option<usize>,
 }
 
 impl Progress {
-    fn is_news(&self, done: usize) -> bool {
+    fn has_changed(&self, done: usize) -> bool {
         self.shown != Some(done)
     }
 
     fn show(&mut self, done: usize) {
         self.shown = Some(done);
         if Screen::stderr().is_tty {
-            term::eprint(&format!(
-                "{}asking: {done} of {} accounts have answered",
-                term::CLEAR_LINE,
-                self.of
-            ));
+            term::eprint(&format!("{}refreshing: {done} of {} accounts done", term::CLEAR_LINE, self.of));
         }
     }
 
@@ -192,7 +188,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// However the command ends, the shell's line is its own.
+    /// Leaves the shell a clean line, however the command ends.
     fn drop(&mut self) {
         self.clear();
     }
@@ -206,7 +202,7 @@ mod tests {
     use crate::config::LoginSource;
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_is_kept_waiting_for_longer_than_half_a_minute() {
+    async fn a_hanging_provider_ends_the_query_after_30_s() {
         let hangs = SimAccount::new("main").answers([Phase::new(Answer::Hang)]);
         let simulator = Simulator::builder(Script::new([hangs])).start().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -220,7 +216,8 @@ mod tests {
         config.accounts[0].base_url = Some(simulator.url());
 
         let store = crate::store::open(Some("memory:")).unwrap();
-        let views = about(&CommandScope::default(), &config, &store, Wish::Fresh, None).await.unwrap();
+        let views =
+            query_all(&CommandScope::default(), &config, &store, RefreshMode::IfStale, None).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

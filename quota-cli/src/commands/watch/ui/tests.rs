@@ -1,4 +1,4 @@
-//! How the screen looks, at sizes that terminals have, and what keys do to it.
+//! The screen at several terminal sizes, and the effect of keys.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::commands::watch::state::Act;
+use crate::commands::watch::state::KeyAction;
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use quota_journal::EventKind;
 
@@ -75,8 +75,8 @@ fn drawn(state: &mut State, width: u16, height: u16) -> String {
     terminal.backend().to_string()
 }
 
-fn press(state: &mut State, keys: &str) -> Act {
-    let mut last = Act::Nothing;
+fn press(state: &mut State, keys: &str) -> KeyAction {
+    let mut last = KeyAction::Nothing;
     for key in keys.chars() {
         let code = if key == '\n' { KeyCode::Enter } else { KeyCode::Char(key) };
         last = state.press(KeyEvent::from(code));
@@ -85,29 +85,29 @@ fn press(state: &mut State, keys: &str) -> Act {
 }
 
 #[test]
-fn it_fits_eighty_columns() {
+fn the_screen_at_80_columns() {
     insta::assert_snapshot!(drawn(&mut state(), 80, 24));
 }
 
 #[test]
-fn it_fits_a_hundred_and_twenty_columns() {
+fn the_screen_at_120_columns() {
     insta::assert_snapshot!(drawn(&mut state(), 120, 24));
 }
 
 #[test]
-fn it_fits_a_narrow_and_low_terminal() {
+fn the_screen_of_a_small_terminal() {
     insta::assert_snapshot!(drawn(&mut state(), 40, 12));
 }
 
 #[test]
-fn it_fits_the_smallest_terminal_there_is() {
+fn the_smallest_terminal_is_drawn_without_panic() {
     for (width, height) in [(1, 1), (2, 3), (8, 2), (20, 5)] {
         let _ = drawn(&mut state(), width, height);
     }
 }
 
 #[test]
-fn help_says_what_the_keys_do() {
+fn help_lists_the_keys() {
     let mut state = state();
     press(&mut state, "?");
 
@@ -115,7 +115,7 @@ fn help_says_what_the_keys_do() {
 }
 
 #[test]
-fn a_filter_leaves_what_has_it_in_its_name() {
+fn a_filter_selects_by_name() {
     let mut state = state();
     press(&mut state, "/work\n");
 
@@ -125,16 +125,16 @@ fn a_filter_leaves_what_has_it_in_its_name() {
 }
 
 #[test]
-fn the_chosen_account_is_refreshed_or_all_that_are_shown() {
+fn r_refreshes_the_selected_account_and_capital_r_all() {
     let mut state = state();
     let [main, work] = [0, 1].map(|at| state.views[at].id.clone());
 
-    assert_eq!(press(&mut state, "jjr"), Act::Refresh(vec![work.clone()]));
-    assert_eq!(press(&mut state, "R"), Act::Refresh(vec![main, work]));
+    assert_eq!(press(&mut state, "jjr"), KeyAction::Refresh(vec![work.clone()]));
+    assert_eq!(press(&mut state, "R"), KeyAction::Refresh(vec![main, work]));
 }
 
 #[test]
-fn the_most_used_come_first_if_that_is_asked_for() {
+fn s_sorts_by_use() {
     let mut state = state();
     press(&mut state, "s");
 
@@ -143,18 +143,21 @@ fn the_most_used_come_first_if_that_is_asked_for() {
 }
 
 #[test]
-fn q_is_a_letter_while_a_filter_is_typed() {
+fn q_is_a_letter_while_filtering() {
     let mut state = state();
 
-    assert_eq!(press(&mut state, "/q"), Act::Nothing);
-    assert_eq!(press(&mut state, "\nq"), Act::Leave);
+    assert_eq!(press(&mut state, "/q"), KeyAction::Nothing);
+    assert_eq!(press(&mut state, "\nq"), KeyAction::Quit);
 }
 
 #[test]
-fn colours_of_a_plain_terminal_become_styles() {
-    let line = painted("", "a \u{1b}[31mred\u{1b}[0m end");
+fn styles_become_colours_of_ratatui() {
+    let line = Line::plain("a ").with(Style::Bad, "red").with(Style::Plain, " end");
 
-    assert_eq!(line.to_string(), "a red end");
-    assert_eq!(line.spans[2].style, Style::default().fg(Color::Red));
-    assert_eq!(line.spans[3].style, Style::default());
+    let coloured = to_ratatui("", &line, true);
+
+    assert_eq!(coloured.to_string(), "a red end");
+    assert_eq!(coloured.spans[2].style, Color::Red.into());
+    assert_eq!(coloured.spans[3].style, ratatui::style::Style::default());
+    assert_eq!(to_ratatui("", &line, false).spans[2].style, ratatui::style::Style::default());
 }

@@ -1,0 +1,155 @@
+//! Text as lines of styled spans, and how a terminal prints them.
+//! The other printers are beside their surface: ratatui's in `commands/watch/ui`, the drawings' in `captures/svg`.
+
+use std::fmt::Write as _;
+
+use anstyle::AnsiColor;
+
+/// What a piece of text means, which decides its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// The name that a block is about.
+    Strong,
+    /// A detail.
+    Dim,
+    Good,
+    Warn,
+    Bad,
+    Plain,
+}
+
+impl Style {
+    fn ansi(self) -> anstyle::Style {
+        // Only the terminal's own palette: the user has chosen colours that are readable on the background.
+        match self {
+            Self::Strong => anstyle::Style::new().bold(),
+            Self::Dim => anstyle::Style::new().dimmed(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Warn => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+            Self::Plain => anstyle::Style::new(),
+        }
+    }
+}
+
+/// A piece of a line in one style.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) style: Style,
+    pub(crate) text: String,
+}
+
+impl Span {
+    pub(crate) fn new(style: Style, text: impl Into<String>) -> Self {
+        Self { style, text: text.into() }
+    }
+
+    /// Appends the span as a terminal shows it, with escape sequences only if `colour` is set.
+    fn print_to(&self, output: &mut String, colour: bool) {
+        let style = if colour { self.style.ansi() } else { anstyle::Style::new() };
+        let _ = write!(output, "{style}{}{style:#}", self.text);
+    }
+
+    pub(crate) fn print(&self, colour: bool) -> String {
+        let mut output = String::new();
+        self.print_to(&mut output, colour);
+        output
+    }
+}
+
+/// One line of text, without a line break.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Line(Vec<Span>);
+
+impl Line {
+    /// A line of one style.
+    pub(crate) fn new(style: Style, text: impl Into<String>) -> Self {
+        Self::default().with(style, text)
+    }
+
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self::new(Style::Plain, text)
+    }
+
+    /// The line with a span appended.
+    pub(crate) fn with(mut self, style: Style, text: impl Into<String>) -> Self {
+        self.push(style, text);
+        self
+    }
+
+    pub(crate) fn push(&mut self, style: Style, text: impl Into<String>) {
+        let span = Span::new(style, text);
+        if !span.text.is_empty() {
+            self.0.push(span);
+        }
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The line with `columns` spaces before it.
+    pub(crate) fn indented(mut self, columns: usize) -> Self {
+        self.0.insert(0, Span::new(Style::Plain, " ".repeat(columns)));
+        self
+    }
+
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.0
+    }
+
+    /// The text without styles.
+    pub(crate) fn text(&self) -> String {
+        self.print(false)
+    }
+
+    /// The line as a terminal shows it, with escape sequences only if `colour` is set.
+    pub(crate) fn print(&self, colour: bool) -> String {
+        let mut output = String::new();
+        for span in &self.0 {
+            span.print_to(&mut output, colour);
+        }
+        output
+    }
+}
+
+/// Lines as a terminal shows them, each with a line break.
+pub(crate) fn print(lines: &[Line], colour: bool) -> String {
+    lines.iter().map(|line| line.print(colour) + "\n").collect()
+}
+
+/// Blocks of lines with an empty line between each two.
+pub(crate) fn separated(blocks: impl IntoIterator<Item = Vec<Line>>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for block in blocks {
+        if !lines.is_empty() {
+            lines.push(Line::default());
+        }
+        lines.extend(block);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_colour_is_its_text() {
+        assert_eq!(Line::new(Style::Bad, "429").with(Style::Plain, " calls").print(false), "429 calls");
+    }
+
+    #[test]
+    fn a_colour_ends_with_its_span() {
+        let line = Line::new(Style::Bad, "429").with(Style::Plain, " calls");
+
+        assert_eq!(line.print(true), "\u{1b}[31m429\u{1b}[0m calls");
+    }
+
+    #[test]
+    fn blocks_are_separated_by_an_empty_line() {
+        let blocks = ["a", "b"].map(|text| vec![Line::plain(text)]);
+
+        assert_eq!(print(&separated(blocks), false), "a\n\nb\n");
+    }
+}
