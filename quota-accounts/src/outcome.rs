@@ -270,7 +270,6 @@ mod tests {
         assert_eq!((block.until, block.model, next), (Some(reset), None, RetryAdvice::OtherAccount));
     }
 
-    // B68
     #[test]
     fn a_spent_window_of_one_model_blocks_the_model_that_was_asked_for() {
         let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
@@ -289,7 +288,6 @@ mod tests {
         assert_eq!(found, Consequence { block: None, next: RetryAdvice::OtherAccount });
     }
 
-    // B87
     #[test]
     fn a_spent_quota_moves_the_request_whatever_the_status() {
         assert_eq!(after(Rejection::new(RejectionKind::QuotaExhausted), 400).next, RetryAdvice::OtherAccount);
@@ -304,7 +302,6 @@ mod tests {
         assert_eq!(block.until, Some(now() + SignedDuration::from_mins(5)));
     }
 
-    // B69
     #[test]
     fn a_429_that_says_nothing_is_a_pause_and_no_spent_quota() {
         let failure = read(&RequestOutcome::from_response(429, [("content-type", "text/html")])).unwrap();
@@ -334,7 +331,6 @@ mod tests {
         assert_eq!(found.next, RetryAdvice::After(Duration::from_secs(7)));
     }
 
-    // B17
     #[test]
     fn a_403_moves_the_request_at_once_and_blocks_the_credential() {
         let failure = read(&RequestOutcome::from_response(403, [("a", "b")])).unwrap();
@@ -353,7 +349,6 @@ mod tests {
         assert_eq!(found.block.unwrap().fingerprint, Some(fingerprint));
     }
 
-    // B18
     #[test]
     fn a_401_blocks_the_credential_until_there_is_another() {
         let (failure, fingerprint) =
@@ -364,7 +359,6 @@ mod tests {
         assert_eq!((found.block.unwrap().until, found.next), (None, RetryAdvice::OtherAccount));
     }
 
-    // B39
     #[test]
     fn a_401_to_a_credential_that_cannot_be_told_from_another_does_not_last_for_ever() {
         let found = after(Rejection::new(RejectionKind::Unauthorized), 401);
@@ -373,7 +367,6 @@ mod tests {
         assert_eq!(found.block.unwrap().until, Some(hour));
     }
 
-    // B87
     #[test]
     fn an_overloaded_provider_is_no_quota_and_no_reason_to_move() {
         let failure = read(&RequestOutcome::from_response(529, [("retry-after", "3")])).unwrap();
@@ -384,7 +377,6 @@ mod tests {
         );
     }
 
-    // B16
     #[test]
     fn that_a_provider_wants_no_pause_is_no_permission_to_try_at_once() {
         let policy = RoutingPolicy::default().fallback_on([]);
@@ -397,7 +389,6 @@ mod tests {
         }
     }
 
-    // B15
     #[test]
     fn a_wait_is_obeyed_for_24_hours_at_most() {
         let huge = "9".repeat(400);

@@ -241,7 +241,6 @@ mod tests {
         assert!(reservations.reserve(&of(2.0), left(3.0), now()));
     }
 
-    // B97
     #[test]
     fn a_newer_programs_document_and_a_damaged_one_are_not_ours_to_change() {
         for body in [r#"{"version":2}"#, "{"] {

@@ -34,7 +34,6 @@ async fn add(file: &AccountsFile, writer: &str, round: usize) {
     file.update(|config| config.put(AccountConfig::new(account))).await.expect("the file can be changed");
 }
 
-// B89
 #[tokio::test]
 async fn of_what_eight_processes_add_nothing_is_lost() {
     if let Some((file, writer)) = as_writer() {
@@ -55,7 +54,6 @@ async fn of_what_eight_processes_add_nothing_is_lost() {
     assert_eq!(file.load().await.unwrap().accounts().len(), WRITERS * ROUNDS);
 }
 
-// B93
 #[tokio::test]
 async fn a_writer_that_is_killed_leaves_a_whole_file_and_no_lock() {
     if let Some((file, writer)) = as_writer() {

@@ -152,7 +152,6 @@ mod tests {
         assert_eq!(ProviderCooldown::decode(&cooldown.encode()).unwrap(), cooldown);
     }
 
-    // B97
     #[test]
     fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
         let body = br#"{"format":2,"hold":{"since_ms":0,"until_ms":60000,"why":"rate_limited"}}"#;

@@ -230,7 +230,6 @@ mod tests {
         Rejection::of_status(status).map(|failure| failure.kind)
     }
 
-    // B69
     #[test]
     fn a_429_alone_is_no_spent_quota() {
         assert_eq!(kind_of(429), Some(RejectionKind::Throttled));
@@ -241,7 +240,6 @@ mod tests {
         assert_eq!((kind_of(200), kind_of(304)), (None, None));
     }
 
-    // B87
     #[test]
     fn a_provider_that_is_overloaded_is_not_the_accounts_fault() {
         for status in [408, 500, 502, 503, 529] {

@@ -239,7 +239,6 @@ mod tests {
         assert!(!UsageReport::polled([]).credits(spent).is_empty());
     }
 
-    // B30
     #[test]
     fn an_answer_without_any_of_them_says_nothing() {
         assert!(UsageReport::polled([]).is_empty());

@@ -249,7 +249,6 @@ fn a_record_of_format_2_is_read_and_rewritten_as_it_was() {
     assert_eq!(value(&record.encode()), value(written));
 }
 
-// B97
 #[test]
 fn no_token_is_ever_written() {
     let text = String::from_utf8(full().encode().to_vec()).expect("it is JSON");

@@ -139,7 +139,7 @@ async fn without_replay_the_login_is_lost_and_a_new_login_works() {
     assert!(results.iter().all(|result| result.ends_with("; log in again")), "{results:?}");
     assert_eq!(next, "sim-token-main-3");
     let ledger = ledger(simulator).await;
-    assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_rejected), (2, 1, 0), "B39");
+    assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_rejected), (2, 1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,7 +35,6 @@ mod tests {
         Some(Duration::from_secs_f64(seconds))
     }
 
-    // B15
     #[test]
     fn a_wait_is_a_number_of_seconds_whole_or_decimal() {
         assert_eq!(wait(&[("retry-after", "2974")]), seconds(2974.0));
@@ -44,7 +43,6 @@ mod tests {
         assert_eq!(wait(&[("retry-after", "9"), ("retry-after-ms", "1500")]), seconds(1.5));
     }
 
-    // B15
     #[test]
     fn a_wait_is_a_date_and_counts_from_the_date_of_the_answer() {
         let at = ("retry-after", "Wed, 01 Jul 2026 12:49:34 GMT");

@@ -22,7 +22,6 @@ fn pin(session: &str, account: &str, second: i64) -> SessionAffinity {
     SessionAffinity::new(Session::of(session), account.parse().unwrap(), at(second))
 }
 
-// B95
 #[test]
 fn the_newer_reading_stands_whoever_writes_last() {
     let mut state = AccountState::default();
@@ -33,7 +32,6 @@ fn the_newer_reading_stands_whoever_writes_last() {
     assert_eq!(used(&state), Some(50.0));
 }
 
-// B34
 #[test]
 fn a_new_login_leaves_nothing_of_the_old_one() {
     let mut state = AccountState::default();
@@ -45,7 +43,6 @@ fn a_new_login_leaves_nothing_of_the_old_one() {
     assert_eq!((used(&state), state.blocks.len()), (Some(10.0), 0));
 }
 
-// B34
 #[test]
 fn an_old_logins_late_writer_does_not_bring_it_back() {
     let mut state = AccountState::default();
@@ -72,7 +69,6 @@ fn a_block_of_a_login_without_readings_is_kept() {
     assert_eq!((used(&state), state.login_id, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
 }
 
-// B34
 #[test]
 fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another() {
     let mut state = AccountState::default();
@@ -121,7 +117,6 @@ fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
     assert_eq!(state.hold, None);
 }
 
-// B37
 #[test]
 fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
     let block = Block::new(RejectionKind::QuotaExhausted, at(10)).until(at(600));
@@ -135,7 +130,6 @@ fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
     assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
 }
 
-// B74
 #[test]
 fn of_two_blocks_about_one_thing_the_later_end_stands() {
     let mut state = AccountState::default();

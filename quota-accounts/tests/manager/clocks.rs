@@ -81,7 +81,6 @@ async fn a_hold_is_brought_back_once_and_not_at_every_start() {
     }
 }
 
-// B95
 #[tokio::test(start_paused = true)]
 async fn numbers_of_a_clock_that_was_ahead_do_not_hide_true_ones_from_the_next_start() {
     for kind in BOTH {

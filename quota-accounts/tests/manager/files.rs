@@ -7,7 +7,6 @@ use quota_core::file::FileError;
 
 use crate::support::*;
 
-// B93
 #[tokio::test(start_paused = true)]
 async fn a_damaged_file_is_told_and_left_as_it_is_and_routing_goes_on() {
     for kind in BOTH {
@@ -26,7 +25,6 @@ async fn a_damaged_file_is_told_and_left_as_it_is_and_routing_goes_on() {
     }
 }
 
-// B89
 #[tokio::test(start_paused = true)]
 async fn two_managers_of_different_accounts_keep_each_others_numbers() {
     for kind in BOTH {
@@ -44,7 +42,6 @@ async fn two_managers_of_different_accounts_keep_each_others_numbers() {
     }
 }
 
-// B89
 #[tokio::test(start_paused = true)]
 async fn what_another_process_writes_while_this_one_waits_for_its_turn_is_not_lost() {
     for kind in BOTH {
@@ -71,7 +68,6 @@ async fn what_another_process_writes_while_this_one_waits_for_its_turn_is_not_lo
     }
 }
 
-// B97
 #[tokio::test(start_paused = true)]
 async fn what_a_newer_program_keeps_of_an_account_survives() {
     for kind in BOTH {
@@ -85,7 +81,6 @@ async fn what_a_newer_program_keeps_of_an_account_survives() {
     }
 }
 
-// B97
 #[tokio::test(start_paused = true)]
 async fn what_a_newer_program_keeps_of_a_session_survives() {
     for kind in BOTH {

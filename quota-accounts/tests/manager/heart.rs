@@ -112,7 +112,7 @@ async fn without_a_quota_manager_each_account_is_as_stale_as_its_own_numbers() {
     minutes(&world.clock, 4).await;
     assert_eq!(accounts.refresh_quota_for_due_accounts().await.len(), 0);
 
-    // B54: at the very moment, it is stale.
+    // Exactly at the max age it is stale.
     minutes(&world.clock, 1).await;
     assert_eq!(accounts.refresh_quota_for_due_accounts().await.len(), 3);
 }
@@ -191,7 +191,6 @@ async fn a_refresh_after_so_many_requests_is_written_back() {
     }
 }
 
-// B52
 #[tokio::test(start_paused = true)]
 async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
     for kind in BOTH {
@@ -230,7 +229,6 @@ async fn a_refresh_is_the_quota_managers_for_everybody_who_uses_it() {
     assert_eq!(answer.used(&WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
 }
 
-// B46
 #[tokio::test(start_paused = true)]
 async fn routing_reads_the_quota_managers_numbers_and_never_an_older_copy() {
     let world = world(Kind::With);
@@ -258,7 +256,6 @@ async fn what_is_kept_reaches_the_quota_manager_at_its_own_age() {
     assert_eq!(answer.age(), Some(Duration::from_secs(180)));
 }
 
-// B20
 #[tokio::test(start_paused = true)]
 async fn an_account_that_was_on_hold_when_it_was_kept_is_not_asked_about() {
     for kind in BOTH {
@@ -277,7 +274,6 @@ async fn an_account_that_was_on_hold_when_it_was_kept_is_not_asked_about() {
     }
 }
 
-// B37
 #[tokio::test(start_paused = true)]
 async fn what_was_kept_without_a_login_is_the_known_logins_and_its_hold_survives_new_tokens() {
     for kind in BOTH {
@@ -311,7 +307,6 @@ async fn what_was_kept_without_a_login_is_the_known_logins_and_its_hold_survives
     }
 }
 
-// B23
 #[tokio::test(start_paused = true)]
 async fn a_kept_hold_that_is_over_is_nothing() {
     for kind in BOTH {

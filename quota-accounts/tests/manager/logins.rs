@@ -92,7 +92,6 @@ async fn when_nobody_is_logged_in_anywhere_that_is_the_answer() {
     }
 }
 
-// B18
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
     for kind in BOTH {
@@ -106,7 +105,6 @@ async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
     }
 }
 
-// B18
 #[tokio::test(start_paused = true)]
 async fn a_login_that_was_refused_is_left_until_somebody_logs_in() {
     for kind in BOTH {
@@ -124,7 +122,6 @@ async fn a_login_that_was_refused_is_left_until_somebody_logs_in() {
     }
 }
 
-// B39
 #[tokio::test(start_paused = true)]
 async fn a_new_login_ends_the_block_of_the_old_one_on_disk_too() {
     for kind in BOTH {
@@ -158,7 +155,6 @@ pub(crate) fn stop_at(left: f64) -> RoutingPolicy {
     RoutingPolicy::default().killswitch(Limits::of(percent(left)))
 }
 
-// B59
 #[tokio::test(start_paused = true)]
 async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_waits_for_it() {
     for kind in BOTH {
@@ -182,7 +178,6 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
     }
 }
 
-// B86
 #[tokio::test(start_paused = true)]
 async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_turns_out_to_be() {
     for kind in BOTH {
@@ -208,7 +203,6 @@ async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_tu
     }
 }
 
-// B42
 #[tokio::test(start_paused = true)]
 async fn a_token_that_rotates_ends_the_block_of_the_old_one_once() {
     for kind in BOTH {
@@ -228,7 +222,6 @@ async fn a_token_that_rotates_ends_the_block_of_the_old_one_once() {
     }
 }
 
-// B34
 #[tokio::test(start_paused = true)]
 async fn late_headers_of_an_old_login_are_dropped() {
     for kind in BOTH {

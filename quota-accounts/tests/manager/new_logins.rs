@@ -31,7 +31,6 @@ async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, F
     (world, logins, accounts)
 }
 
-// B34, B35, B35a
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_asked_about_although_the_old_one_is_on_hold() {
     for kind in BOTH {
@@ -50,7 +49,6 @@ async fn a_new_login_is_asked_about_although_the_old_one_is_on_hold() {
     }
 }
 
-// B34, B35a
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
     for kind in BOTH {
@@ -68,7 +66,6 @@ async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
     }
 }
 
-// B35
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers() {
     for kind in BOTH {
@@ -99,7 +96,6 @@ async fn what_a_request_learned_of_a_new_login_is_written_back() {
     }
 }
 
-// B34
 #[tokio::test(start_paused = true)]
 async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {
     for kind in BOTH {
@@ -156,7 +152,6 @@ async fn a_new_login_ends_the_exhaustion_of_the_old_one() {
     }
 }
 
-// B74
 #[tokio::test(start_paused = true)]
 async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
     for kind in BOTH {
@@ -178,7 +173,6 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
     }
 }
 
-// B39, B18
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_ends_when_the_login_is_seen_to_work() {
     for kind in BOTH {
@@ -200,7 +194,6 @@ async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_ends_when_the_
     }
 }
 
-// B39, B18
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_lasts_no_longer_than_one_by_policy() {
     for kind in BOTH {
@@ -240,7 +233,6 @@ impl CredentialSource for Printer {
     }
 }
 
-// B18
 #[tokio::test(start_paused = true)]
 async fn a_source_that_gives_another_credential_each_time_is_tried_twice_and_then_left() {
     for kind in BOTH {

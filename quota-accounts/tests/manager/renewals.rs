@@ -63,7 +63,6 @@ fn refused() -> RequestOutcome {
     RequestOutcome::from_response(401, [("a", "b")])
 }
 
-// B18
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login() {
     for kind in BOTH {

@@ -70,7 +70,6 @@ async fn a_spent_account_is_left_until_its_reset_and_the_next_try_goes_elsewhere
     }
 }
 
-// B68
 #[tokio::test(start_paused = true)]
 async fn a_spent_model_leaves_the_account_to_the_others() {
     for kind in BOTH {
@@ -86,7 +85,6 @@ async fn a_spent_model_leaves_the_account_to_the_others() {
     }
 }
 
-// B80
 #[tokio::test(start_paused = true)]
 async fn of_several_spent_windows_each_counts_until_its_own_reset() {
     for kind in BOTH {
@@ -114,7 +112,6 @@ async fn of_several_spent_windows_each_counts_until_its_own_reset() {
     }
 }
 
-// B68
 #[tokio::test(start_paused = true)]
 async fn a_spent_model_leaves_the_account_to_models_whose_names_begin_alike() {
     for kind in BOTH {
@@ -129,7 +126,6 @@ async fn a_spent_model_leaves_the_account_to_models_whose_names_begin_alike() {
     }
 }
 
-// B69
 #[tokio::test(start_paused = true)]
 async fn a_429_that_says_nothing_is_a_pause_of_seconds() {
     for kind in BOTH {
@@ -144,7 +140,6 @@ async fn a_429_that_says_nothing_is_a_pause_of_seconds() {
     }
 }
 
-// B87
 #[tokio::test(start_paused = true)]
 async fn an_overloaded_provider_changes_nothing_for_the_account() {
     for kind in BOTH {
@@ -158,7 +153,6 @@ async fn an_overloaded_provider_changes_nothing_for_the_account() {
     }
 }
 
-// B76
 #[tokio::test(start_paused = true)]
 async fn a_second_report_of_one_route_changes_nothing() {
     for kind in BOTH {
@@ -225,7 +219,6 @@ impl Subscriber for Warnings {
     fn exit(&self, _span: &Id) {}
 }
 
-// B75
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_once_for_each_status() {
     for kind in BOTH {
@@ -247,7 +240,6 @@ async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_o
     }
 }
 
-// B60
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_ends_late_does_not_undo_what_was_learned_meanwhile() {
     for kind in BOTH {
@@ -267,7 +259,6 @@ async fn a_refresh_that_ends_late_does_not_undo_what_was_learned_meanwhile() {
     }
 }
 
-// B92
 #[tokio::test(start_paused = true)]
 async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
     for kind in BOTH {
@@ -282,7 +273,6 @@ async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
     }
 }
 
-// B92
 #[tokio::test(start_paused = true)]
 async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_written_when_it_is_free() {
     for kind in BOTH {
@@ -304,7 +294,6 @@ async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_wri
     }
 }
 
-// B92
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_written_for_too_long_is_written_at_the_next_occasion() {
     for kind in BOTH {
@@ -322,7 +311,6 @@ async fn what_could_not_be_written_for_too_long_is_written_at_the_next_occasion(
     }
 }
 
-// B96
 #[tokio::test(start_paused = true)]
 async fn a_route_of_another_manager_is_refused() {
     let (_world, accounts) = reading(Kind::With).await;

@@ -12,7 +12,6 @@ use quota_core::{CredentialError, FetchError, UsageReport};
 use crate::logins::Logins;
 use crate::support::*;
 
-// B58
 #[tokio::test(start_paused = true)]
 async fn the_first_request_waits_for_numbers() {
     for kind in BOTH {
@@ -26,7 +25,6 @@ async fn the_first_request_waits_for_numbers() {
     }
 }
 
-// B58
 #[tokio::test(start_paused = true)]
 async fn numbers_that_are_old_and_pass_hold_nobody_up() {
     for kind in BOTH {
@@ -44,7 +42,6 @@ async fn numbers_that_are_old_and_pass_hold_nobody_up() {
     }
 }
 
-// B58
 #[tokio::test(start_paused = true)]
 async fn numbers_that_are_old_and_exhausted_are_asked_for_before_moving() {
     for kind in BOTH {
@@ -70,7 +67,6 @@ async fn waits(world: &World, accounts: &FallbackAccountManager, request: Reques
     (world.clock.now() != begun, route.account().name().to_owned())
 }
 
-// B58
 #[tokio::test(start_paused = true)]
 async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_own() {
     for kind in BOTH {
@@ -92,7 +88,6 @@ async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_ow
     }
 }
 
-// B58
 #[tokio::test(start_paused = true)]
 async fn where_fallbacks_come_first_nobody_waits_for_the_numbers_of_the_main_account() {
     for kind in BOTH {
@@ -108,7 +103,6 @@ async fn where_fallbacks_come_first_nobody_waits_for_the_numbers_of_the_main_acc
     }
 }
 
-// B57: of none.
 #[tokio::test(start_paused = true)]
 async fn fresh_numbers_cost_no_call() {
     for kind in BOTH {
@@ -224,7 +218,6 @@ async fn before_an_account_that_is_low_is_taken_those_that_are_not_known_are_ask
     }
 }
 
-// B85
 #[tokio::test(start_paused = true)]
 async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {
     for kind in BOTH {
@@ -299,7 +292,6 @@ async fn a_session_stays_with_its_account_across_a_restart() {
     }
 }
 
-// B40
 #[tokio::test(start_paused = true)]
 async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_the_main_account() {
     for kind in BOTH {
@@ -327,7 +319,6 @@ fn every_fifth(kind: Kind) -> World {
     world
 }
 
-// B40, B57
 #[tokio::test(start_paused = true)]
 async fn every_so_many_requests_the_account_that_served_is_asked_about() {
     for kind in BOTH {

@@ -167,7 +167,6 @@ async fn a_session_whose_account_is_out_for_a_moment_is_told_how_long_to_wait() 
     }
 }
 
-// B58
 #[tokio::test(start_paused = true)]
 async fn of_a_session_that_stays_only_a_first_request_and_one_that_old_numbers_refuse_wait() {
     for kind in BOTH {

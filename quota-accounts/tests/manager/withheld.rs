@@ -23,7 +23,6 @@ fn rules(error: &RouteError) -> Vec<Reason> {
     passed.iter().map(|passed| passed.reason).collect()
 }
 
-// B36, B83
 #[tokio::test(start_paused = true)]
 async fn what_is_killed_stays_killed_while_it_cannot_be_told_whose_it_is() {
     for kind in BOTH {
@@ -47,7 +46,6 @@ async fn what_is_killed_stays_killed_while_it_cannot_be_told_whose_it_is() {
     }
 }
 
-// B36
 #[tokio::test(start_paused = true)]
 async fn what_is_exhausted_stays_so_while_it_cannot_be_told_whose_it_is() {
     for kind in BOTH {
@@ -64,7 +62,6 @@ async fn what_is_exhausted_stays_so_while_it_cannot_be_told_whose_it_is() {
     }
 }
 
-// B36
 #[tokio::test(start_paused = true)]
 async fn where_the_policy_is_closed_nobody_serves_while_it_cannot_be_told_whose_the_accounts_are() {
     for kind in BOTH {

@@ -67,7 +67,6 @@ fn of_readings_that_differ_in_whatever_else_one_always_stands() {
     }
 }
 
-// B62
 #[test]
 fn of_one_moment_a_poll_beats_headers_and_these_beat_a_file() {
     let headers = headers(at(0), [five_hour(20)]);
@@ -77,7 +76,6 @@ fn of_one_moment_a_poll_beats_headers_and_these_beat_a_file() {
     assert_eq!(both_ways(&headers, &file).source(), Source::Headers);
 }
 
-// B62
 #[test]
 fn any_reading_beats_none() {
     let file = Snapshot::of(&UsageReport::from_local([five_hour(30)], at(0)), at(0));
@@ -85,7 +83,6 @@ fn any_reading_beats_none() {
     assert_eq!(both_ways(&file, &Snapshot::default()).used(), percent(30));
 }
 
-// B61
 #[test]
 fn headers_beat_a_poll_that_started_before_them() {
     let stands = both_ways(&poll(100, [five_hour(40)]), &headers(at(110), [five_hour(50)]));
@@ -93,7 +90,6 @@ fn headers_beat_a_poll_that_started_before_them() {
     assert_eq!((stands.used(), stands.source()), (percent(50), Source::Headers));
 }
 
-// B52
 #[test]
 fn a_window_that_a_later_complete_answer_does_not_report_is_gone() {
     let all = joined([&poll(0, [five_hour(10), opus(100)]), &poll(1, [five_hour(11)])]);
@@ -101,7 +97,6 @@ fn a_window_that_a_later_complete_answer_does_not_report_is_gone() {
     assert_eq!(all.window(&opus_id()), None);
 }
 
-// B52
 #[test]
 fn a_window_that_is_gone_comes_back_with_a_later_reading_only() {
     let gone = poll(1, [five_hour(11)]);
@@ -122,7 +117,6 @@ fn an_answer_that_covers_only_what_it_reports_removes_nothing() {
     assert_eq!(all.complete_at(), Some(at(0)));
 }
 
-// B73
 #[test]
 fn a_window_that_stood_there_and_could_not_be_read_stays_as_it_was() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
@@ -134,7 +128,6 @@ fn a_window_that_stood_there_and_could_not_be_read_stays_as_it_was() {
     assert_eq!(all.window(&opus_id()), None);
 }
 
-// B73
 #[test]
 fn a_window_that_was_gone_before_it_could_not_be_read_stays_gone() {
     let except = Coverage::complete_except([opus_id()]);
@@ -184,7 +177,6 @@ fn an_unreadable_window_that_a_later_answer_omits_is_absent() {
     assert_eq!(joined.unreadable().count(), 0);
 }
 
-// B97
 #[test]
 fn fields_of_a_newer_program_survive_a_join_in_either_order() {
     let plain = poll(1, [five_hour(10)]);
@@ -197,13 +189,11 @@ fn fields_of_a_newer_program_survive_a_join_in_either_order() {
     assert_eq!(joined([&plain, &newer]), newer);
 }
 
-// B63
 #[test]
 fn headers_never_speak_of_a_models_window() {
     assert_eq!(headers(at(0), [five_hour(10), opus(20)]).windows().len(), 1);
 }
 
-// B63
 #[test]
 fn headers_never_speak_of_money() {
     let usage = UsageReport::from_headers([five_hour(10)]).credits(Credits::default());
@@ -211,7 +201,6 @@ fn headers_never_speak_of_money() {
     assert_eq!(Snapshot::of(&usage, at(0)).credits(), None);
 }
 
-// B63
 #[test]
 fn headers_never_cover_everything_even_if_they_say_so() {
     let mut usage = UsageReport::from_headers([five_hour(11)]).coverage(Coverage::complete());
@@ -267,7 +256,6 @@ fn of_a_window_that_one_answer_names_twice_the_higher_use_stands() {
     assert_eq!(snapshot.windows()[0].used(), percent(20));
 }
 
-// B51
 #[test]
 fn an_answer_without_windows_has_an_age() {
     assert_eq!(poll(7, []).newest(), Some(at(7)));

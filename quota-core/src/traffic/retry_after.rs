@@ -177,7 +177,6 @@ mod tests {
         assert_eq!(read(&[("retry-after", "0")]), Some(Duration::ZERO));
     }
 
-    // B15
     #[test]
     fn milliseconds_go_before_seconds() {
         assert_eq!(read(&[("retry-after", "9"), ("retry-after-ms", "1500")]), seconds(1.5));

@@ -23,7 +23,6 @@ fn throttled() -> FetchError {
 
 #[tokio::test(start_paused = true)]
 async fn fifty_readers_of_a_held_account_make_no_call_and_get_what_is_known() {
-    // B19
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -51,7 +50,6 @@ async fn fifty_readers_of_a_held_account_make_no_call_and_get_what_is_known() {
 
 #[tokio::test(start_paused = true)]
 async fn a_held_account_without_readings_is_an_error_that_says_until_when() {
-    // B19
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(throttled());
@@ -66,7 +64,6 @@ async fn a_held_account_without_readings_is_an_error_that_says_until_when() {
 
 #[tokio::test(start_paused = true)]
 async fn delays_double_and_one_success_begins_anew() {
-    // B14
     let world = world_with(plain().budget(Budget::new(1000, 0)));
     let main = world.quota.account(&id("main"));
     let mut delays = Vec::new();
@@ -90,7 +87,6 @@ async fn delays_double_and_one_success_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_beyond_the_cap_is_kept_and_told() {
-    // B15
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::throttled(Some(SECOND * 2974)));
@@ -109,7 +105,6 @@ async fn retry_after_beyond_the_cap_is_kept_and_told() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_zero_is_no_permission() {
-    // B16
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     for _ in 0..10 {
@@ -126,7 +121,6 @@ async fn retry_after_zero_is_no_permission() {
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_account_does_not_hold_its_neighbour_where_the_scope_is_the_account() {
-    // B13
     let world = world_with(plain());
     let (one, other) = (world.quota.account(&id("one")), world.quota.account(&id("other")));
     world.provider.then_fail(throttled());
@@ -140,7 +134,6 @@ async fn a_throttled_account_does_not_hold_its_neighbour_where_the_scope_is_the_
 
 #[tokio::test(start_paused = true)]
 async fn a_429_keeps_the_whole_provider_quiet_for_a_minute() {
-    // B13
     let world = world();
     let (one, other) = (world.quota.account(&id("one")), world.quota.account(&id("other")));
     world.provider.then_fail(throttled());
@@ -188,7 +181,6 @@ async fn what_is_loaded_is_known_to_be_held_by_a_neighbour_of_another_process() 
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_login_arms_no_hold_and_is_not_tried_again_at_once() {
-    // B18
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     for _ in 0..5 {
@@ -209,7 +201,6 @@ async fn a_refused_login_arms_no_hold_and_is_not_tried_again_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_login_is_renewed_once_and_tried_once_more() {
-    // B18
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::Unauthorized);
@@ -223,7 +214,6 @@ async fn a_refused_login_is_renewed_once_and_tried_once_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_is_refused_again_after_renewal_is_given_up() {
-    // B18
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     for _ in 0..5 {
@@ -257,7 +247,6 @@ async fn a_new_credential_is_tried_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_forbids_arms_no_hold_and_the_next_account_is_asked_at_once() {
-    // B17
     let world = world_with(hurried());
     let (one, other) = (world.quota.account(&id("one")), world.quota.account(&id("other")));
     world.provider.then_fail(FetchError::forbidden("the organization does not allow it"));
@@ -272,7 +261,6 @@ async fn a_policy_that_forbids_arms_no_hold_and_the_next_account_is_asked_at_onc
 
 #[tokio::test(start_paused = true)]
 async fn another_processs_lease_is_no_failure_of_the_provider() {
-    // B22
     let world = world_with(plain());
     let provider = world.provider.clone().taking(SECOND * 5);
     let elsewhere = another_process(&world.store, &world.clock, &provider, plain());
@@ -290,7 +278,6 @@ async fn another_processs_lease_is_no_failure_of_the_provider() {
 
 #[tokio::test(start_paused = true)]
 async fn headers_leave_a_hold_alone() {
-    // B26
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(throttled());
@@ -305,7 +292,6 @@ async fn headers_leave_a_hold_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forced_refresh_that_fails_says_so_beside_what_is_known() {
-    // B28, B53
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -321,7 +307,6 @@ async fn a_forced_refresh_that_fails_says_so_beside_what_is_known() {
 
 #[tokio::test(start_paused = true)]
 async fn a_success_clears_the_trouble_for_everybody() {
-    // B27
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::unavailable("503"));
@@ -336,7 +321,6 @@ async fn a_success_clears_the_trouble_for_everybody() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_says_nothing_replaces_nothing() {
-    // B30
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -352,7 +336,6 @@ async fn an_answer_that_says_nothing_replaces_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fleet_comes_back_from_a_hold_with_one_call() {
-    // B32
     let world = world_with(plain());
     let fleet: Vec<_> =
         (0..50).map(|_| another_process(&world.store, &world.clock, &world.provider, plain())).collect();
@@ -414,7 +397,6 @@ async fn a_budget_is_shared_by_all_processes_and_refills_after_an_hour() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_cannot_be_told_withholds_the_numbers_and_keeps_the_hold() {
-    // B36
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     drop(main.get().await);

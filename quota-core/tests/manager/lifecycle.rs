@@ -14,7 +14,6 @@ use quota_core::{
 
 #[tokio::test(start_paused = true)]
 async fn subscribers_are_told_of_a_background_refresh() {
-    // B60
     let world = world();
     let main = world.quota.account(&id("main"));
     let mut watch = main.watch();
@@ -112,7 +111,6 @@ async fn observations_are_seen_at_once_and_written_together_a_little_later() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_the_call_under_way_and_writes_what_is_pending() {
-    // B98
     let world = world();
     let provider = world.provider.clone().taking(SECOND * 3);
     let main = world.quota.account(&id("main"));
@@ -132,7 +130,6 @@ async fn closing_waits_for_the_call_under_way_and_writes_what_is_pending() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_manager_asks_nothing_any_more() {
-    // B98
     let world = world();
     let main = world.quota.account(&id("main"));
     let _keep = main.keep_fresh();
@@ -150,7 +147,6 @@ async fn a_closed_manager_asks_nothing_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn keeping_fresh_never_overlaps_with_itself() {
-    // B98
     let world = world_with(Policy::default().max_age(SECOND * 2));
     let provider = world.provider.clone().taking(SECOND * 5);
     let _keep = world.quota.account(&id("main")).keep_fresh();

@@ -12,7 +12,6 @@ fn login(name: &str) -> LoginInfo {
 
 #[tokio::test(start_paused = true)]
 async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known() {
-    // B33
     let world = world();
     world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
@@ -26,7 +25,6 @@ async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known
 
 #[tokio::test(start_paused = true)]
 async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
-    // B33
     let world = world();
     world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
@@ -41,7 +39,6 @@ async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_rotates_is_not_told_as_a_new_login() {
-    // B42
     let world = world();
     world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
@@ -61,7 +58,6 @@ async fn a_token_that_rotates_is_not_told_as_a_new_login() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_not_held_by_what_the_old_one_left() {
-    // B34, B35a
     let world = world_with(
         quota_core::Policy::default()
             .cooldown(quota_core::CooldownPolicy::new(MINUTE, quota_core::CooldownScope::Account)),
@@ -79,7 +75,6 @@ async fn a_new_login_is_not_held_by_what_the_old_one_left() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_login_never_sees_the_old_ones_numbers() {
-    // B35
     let world = world();
     let main = world.quota.account(&id("main"));
     main.set_login(LoginId::new("a"));
@@ -93,7 +88,6 @@ async fn a_new_login_never_sees_the_old_ones_numbers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_login_hides_the_old_ones_numbers_even_while_nobody_may_ask() {
-    // B35
     let world = world();
     world.provider.set_login(&id("main"), Ok(login("a")));
     let (main, other) = (world.quota.account(&id("main")), world.quota.account(&id("other")));
@@ -113,7 +107,6 @@ async fn a_new_login_hides_the_old_ones_numbers_even_while_nobody_may_ask() {
 
 #[tokio::test(start_paused = true)]
 async fn headers_of_the_old_login_are_refused() {
-    // B34
     let world = world();
     let main = world.quota.account(&id("main"));
     main.set_login(LoginId::new("b"));
@@ -127,7 +120,6 @@ async fn headers_of_the_old_login_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_login_persisted_is_not_seeded() {
-    // B34, B43
     let world = world();
     let main = world.quota.account(&id("main"));
     main.set_login(LoginId::new("b"));
@@ -141,7 +133,6 @@ async fn what_another_login_persisted_is_not_seeded() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_persisted_without_a_login_is_adopted_with_its_hold() {
-    // B37, B44
     let world = world();
     let main = world.quota.account(&id("main"));
     let hold = Hold::new(noon(), noon() + MINUTE * 10, HoldReason::RateLimited);
@@ -156,7 +147,6 @@ async fn what_was_persisted_without_a_login_is_adopted_with_its_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn a_persisted_hold_that_is_over_is_ignored() {
-    // B23
     let world = world();
     let main = world.quota.account(&id("main"));
     let hold = Hold::new(noon() - MINUTE * 2, noon() - MINUTE, HoldReason::RateLimited);
@@ -181,7 +171,6 @@ async fn a_fresh_seed_makes_a_restart_cost_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
-    // B86
     let world = world();
     let main = world.quota.account(&id("main"));
     world.provider.then_answer(polled(80.0).owner_id(OwnerId::new("org-1")));
@@ -199,7 +188,6 @@ async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_observation_of_an_account_nobody_uses_is_refused() {
-    // B96
     let world = world();
     drop(world.quota.account(&id("main")));
 
@@ -213,7 +201,6 @@ async fn an_observation_of_an_account_nobody_uses_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_rotates_in_mid_call_leaves_the_numbers_with_their_login() {
-    // B38
     let world = world();
     let provider = world.provider.clone().taking(SECOND);
     provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
@@ -235,7 +222,6 @@ async fn a_token_that_rotates_in_mid_call_leaves_the_numbers_with_their_login() 
 
 #[tokio::test(start_paused = true)]
 async fn headers_seen_before_a_new_login_are_not_shown_as_the_new_ones() {
-    // B34
     let world = world();
     let main = world.quota.account(&id("main"));
     main.set_login(LoginId::new("a"));
@@ -250,7 +236,6 @@ async fn headers_seen_before_a_new_login_are_not_shown_as_the_new_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_of_the_old_login_that_is_still_in_line_asks_nothing_and_clears_nothing() {
-    // B34
     let world = world();
     let (busy, main) = (world.quota.account(&id("busy")), world.quota.account(&id("main")));
     let _provider = world.provider.clone().taking(SECOND * 3);
@@ -271,7 +256,6 @@ async fn a_refresh_of_the_old_login_that_is_still_in_line_asks_nothing_and_clear
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_cannot_be_told_in_time_withholds_the_numbers() {
-    // B36
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);

@@ -43,7 +43,6 @@ async fn a_fresh_reading_is_given_at_the_first_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reading_is_stale_at_the_very_moment_it_is_due() {
-    // B54
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -57,7 +56,6 @@ async fn a_reading_is_stale_at_the_very_moment_it_is_due() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reading_another_process_made_four_minutes_ago_is_enough() {
-    // B99
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
     world.clock.sleep(MINUTE * 4).await;
@@ -70,7 +68,6 @@ async fn a_reading_another_process_made_four_minutes_ago_is_enough() {
 
 #[tokio::test(start_paused = true)]
 async fn headers_for_one_window_do_not_make_the_others_young() {
-    // B49
     let world = world();
     world.provider.answer(UsageReport::polled([
         WindowReading::new(WindowId::five_hour(), percent(10.0)),
@@ -199,7 +196,6 @@ async fn polls_and_repeated_lines_of_an_idle_session_do_not_alternate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_is_as_old_as_its_start() {
-    // B61
     let world = world();
     let provider = world.provider.clone().taking(SECOND * 8);
     let main = world.quota.account(&id("main"));
@@ -232,7 +228,6 @@ async fn a_delayed_observation_never_moves_a_window_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_observation_from_the_future_does_not_beat_true_ones() {
-    // B95
     let world = world();
     let main = world.quota.account(&id("main"));
     main.observe(&headers(99.0).observed_at(noon() + MINUTE * 60 * 24)).unwrap();
@@ -245,7 +240,6 @@ async fn an_observation_from_the_future_does_not_beat_true_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn headers_create_no_scoped_window_and_touch_no_money() {
-    // B63
     let world = world();
     let main = world.quota.account(&id("main"));
     let model = WindowId::seven_day().for_model("Fable").unwrap();
@@ -260,7 +254,6 @@ async fn headers_create_no_scoped_window_and_touch_no_money() {
 
 #[tokio::test(start_paused = true)]
 async fn a_window_that_is_no_longer_reported_is_gone_also_for_others() {
-    // B52
     let world = world();
     let main = world.quota.account(&id("main"));
     let model = WindowId::seven_day().for_model("Fable").unwrap();
@@ -278,7 +271,6 @@ async fn a_window_that_is_no_longer_reported_is_gone_also_for_others() {
 
 #[tokio::test(start_paused = true)]
 async fn an_account_without_windows_has_an_age_and_a_due_time() {
-    // B51
     let world = world();
     let main = world.quota.account(&id("main"));
     world.provider.answer(UsageReport::polled([]).plan("enterprise".to_owned()));
@@ -294,7 +286,6 @@ async fn an_account_without_windows_has_an_age_and_a_due_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_window_that_reset_is_unknown_and_asked_about_soon() {
-    // B55
     let world = world();
     let main = world.quota.account(&id("main"));
     let reset = noon() + MINUTE * 2;
@@ -328,7 +319,6 @@ async fn a_window_that_reset_says_when_it_is_due() {
 
 #[tokio::test(start_paused = true)]
 async fn an_exhausted_window_is_asked_about_every_interval() {
-    // B55
     let world = world();
     let main = world.quota.account(&id("main"));
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(noon() + MINUTE * 240);
@@ -342,7 +332,6 @@ async fn an_exhausted_window_is_asked_about_every_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn every_fifth_request_refreshes_whatever_route_the_others_took() {
-    // B57
     let world = world_with(Policy::default().every_n_requests(5));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -356,7 +345,6 @@ async fn every_fifth_request_refreshes_whatever_route_the_others_took() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_reading_is_there_without_waiting_while_a_refresh_goes_on() {
-    // B58
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -386,7 +374,6 @@ async fn a_custom_age_is_asked_for_only_when_it_is_exceeded() {
 
 #[tokio::test(start_paused = true)]
 async fn many_writers_end_with_the_newest_reading_of_each_window() {
-    // B95
     let world = world();
     let fleet: Vec<_> = (0..6)
         .map(|_| another_process(&world.store, &world.clock, &world.provider, Policy::default()))

@@ -14,7 +14,6 @@ const TAKES: Duration = Duration::from_millis(50);
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_readers_make_one_call_and_get_one_answer() {
-    // B01
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
@@ -62,7 +61,6 @@ async fn two_processes_make_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_leaves_strands_nobody() {
-    // B07
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
@@ -81,7 +79,6 @@ async fn a_reader_that_leaves_strands_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fetcher_that_breaks_fails_its_callers_and_the_next_call_is_made() {
-    // B06
     let world = world();
     world.provider.then_panic();
     let main = world.quota.account(&id("main"));
@@ -97,7 +94,6 @@ async fn a_fetcher_that_breaks_fails_its_callers_and_the_next_call_is_made() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fetcher_that_hangs_is_given_up_and_others_go_on() {
-    // B09
     let world = world();
     world.provider.then_hang();
     let (hangs, other) = (world.quota.account(&id("hangs")), world.quota.account(&id("other")));
@@ -115,7 +111,6 @@ async fn a_fetcher_that_hangs_is_given_up_and_others_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn another_login_makes_its_own_call_and_never_sees_the_first_ones_numbers() {
-    // B02
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     provider.then_answer(polled(11.0));
@@ -138,7 +133,6 @@ async fn another_login_makes_its_own_call_and_never_sees_the_first_ones_numbers(
 
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_of_the_old_login_is_not_stored() {
-    // B03, B34
     let world = world_with(hurried());
     let provider = world.provider.clone().taking(TAKES);
     provider.then_answer(polled(11.0));
@@ -167,7 +161,6 @@ async fn a_late_answer_of_the_old_login_is_not_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn logins_that_alternate_still_share_their_calls() {
-    // B05
     let world = world_with(hurried());
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
@@ -188,7 +181,6 @@ async fn logins_that_alternate_still_share_their_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_background_refresh_of_another_login_is_not_skipped() {
-    // B12
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
@@ -223,7 +215,6 @@ async fn a_forced_refresh_is_not_content_with_what_a_reader_found_fresh() {
 
 #[tokio::test(start_paused = true)]
 async fn accounts_of_one_provider_are_asked_one_by_one_and_a_gap_apart() {
-    // B08
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     let started = world.clock.now();
@@ -242,7 +233,6 @@ async fn accounts_of_one_provider_are_asked_one_by_one_and_a_gap_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn somebody_who_waits_is_not_queued_behind_the_background() {
-    // B11
     let world = world();
     let _provider = world.provider.clone().taking(TAKES);
     let accounts: Vec<_> = (0..20).map(|account| world.quota.account(&id(&format!("a{account}")))).collect();

@@ -77,7 +77,6 @@ pub(crate) fn unpluggable(silent: bool, policy: Policy) -> (World, Arc<Unpluggab
 
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_process_goes_on_alone_and_says_so() {
-    // B100
     let (world, store) = unpluggable(false, Policy::default());
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -94,7 +93,6 @@ async fn without_the_store_a_process_goes_on_alone_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_process_may_refuse_to_ask() {
-    // B100
     let (world, store) =
         unpluggable(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
@@ -197,7 +195,6 @@ async fn a_call_that_was_begun_alone_is_shared_if_the_store_comes_back_meanwhile
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_document_is_left_as_it_is_and_the_process_goes_on_alone() {
-    // B93
     let world = world();
     let key = StoreKey::account(&id("main"));
     let damaged = Bytes::from_static(b"{\"format\":1,\"sna");
@@ -214,7 +211,6 @@ async fn a_damaged_document_is_left_as_it_is_and_the_process_goes_on_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_newer_programs_document_is_read_and_not_overwritten_and_nobody_asks_for_it() {
-    // B97
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -235,7 +231,6 @@ async fn a_newer_programs_document_is_read_and_not_overwritten_and_nobody_asks_f
 
 #[tokio::test(start_paused = true)]
 async fn fields_of_a_newer_program_survive_a_refresh() {
-    // B97
     let world = world();
     let key = StoreKey::account(&id("main"));
     let body = Bytes::from_static(br#"{"format":1,"fence":7,"novelty":{"deep":[1]}}"#);

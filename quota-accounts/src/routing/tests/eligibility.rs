@@ -39,7 +39,6 @@ fn an_account_with_nothing_left_of_one_window_is_refused_until_its_reset() {
     assert_eq!((verdict.reason, verdict.until), (Reason::Exhausted, Some(hours(2))));
 }
 
-// B77
 #[test]
 fn the_killswitch_lets_pass_what_is_exactly_at_it() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
@@ -50,7 +49,6 @@ fn the_killswitch_lets_pass_what_is_exactly_at_it() {
     assert_eq!((at.eligibility, below.reason), (Eligibility::Eligible, Reason::BelowKillswitch));
 }
 
-// B77
 #[test]
 fn the_killswitch_stops_a_model_that_is_exactly_at_it() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
@@ -62,7 +60,6 @@ fn the_killswitch_stops_a_model_that_is_exactly_at_it() {
     );
 }
 
-// B77
 #[test]
 fn the_minimum_lets_pass_an_account_that_is_exactly_at_it_and_not_a_model() {
     let policy = RoutingPolicy::default().min_remaining(left(20.0));
@@ -73,7 +70,6 @@ fn the_minimum_lets_pass_an_account_that_is_exactly_at_it_and_not_a_model() {
     assert_eq!([20.01, 20.0].map(model), [Reason::Available, Reason::BelowMinimum]);
 }
 
-// B77
 #[test]
 fn a_model_of_which_nothing_need_be_left_is_open_to_its_last_share() {
     for policy in
@@ -85,7 +81,6 @@ fn a_model_of_which_nothing_need_be_left_is_open_to_its_last_share() {
     }
 }
 
-// B77
 #[test]
 fn a_limit_that_names_a_models_window_stops_that_model_at_it() {
     let policy = RoutingPolicy::default().killswitch(Limits::of(percent(1.0)).window(opus(), percent(10.0)));
@@ -97,7 +92,6 @@ fn a_limit_that_names_a_models_window_stops_that_model_at_it() {
     assert_eq!((opus.reason, other.reason), (Reason::BelowKillswitch, Reason::Available));
 }
 
-// B77
 #[test]
 fn a_model_with_nothing_left_is_blocked_where_nothing_need_be_left() {
     let policy = RoutingPolicy::default().killswitch(left(0.0));
@@ -107,7 +101,6 @@ fn a_model_with_nothing_left_is_blocked_where_nothing_need_be_left() {
     assert_eq!(verdict.reason, Reason::Exhausted);
 }
 
-// B79
 #[test]
 fn an_exhausted_models_window_blocks_that_model_and_no_other() {
     let account = Given::new("a", [five_hour(50.0), opus_week(0.0)]);
@@ -123,7 +116,6 @@ fn an_exhausted_models_window_blocks_that_model_and_no_other() {
     );
 }
 
-// B82
 #[test]
 fn between_the_killswitch_and_the_minimum_an_account_is_low_and_not_killed() {
     let policy = RoutingPolicy::default().min_remaining(left(20.0)).killswitch(left(5.0));
@@ -300,7 +292,6 @@ fn a_use_that_is_no_number_is_unknown() {
     assert_eq!(Percent::from_percent(f64::NAN), None, "no window can have it, so it is unreadable");
 }
 
-// B36
 #[test]
 fn an_account_whose_owner_is_unknown_is_blocked_where_the_policy_is_closed() {
     let mut account = Given::new("a", []);
@@ -309,7 +300,6 @@ fn an_account_whose_owner_is_unknown_is_blocked_where_the_policy_is_closed() {
     assert_eq!(verdict(account, &Request::new(), &closed()).reason, Reason::OwnerUnknown);
 }
 
-// B36
 #[test]
 fn restrictions_stay_while_the_owner_is_unknown() {
     let mut account =
@@ -319,7 +309,6 @@ fn restrictions_stay_while_the_owner_is_unknown() {
     assert_eq!(verdict(account, &Request::new(), &RoutingPolicy::default()).reason, Reason::QuotaExhausted);
 }
 
-// B36
 #[test]
 fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_believed() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
@@ -347,7 +336,6 @@ fn what_is_switched_off_is_refused_whatever_it_has_left() {
     );
 }
 
-// B68
 #[test]
 fn a_block_of_one_model_leaves_the_others_alone() {
     let block = Block::new(RejectionKind::QuotaExhausted, minutes(-1))
@@ -373,7 +361,6 @@ fn a_block_ends_at_its_time() {
     assert_eq!((over.eligibility, live.reason), (Eligibility::Eligible, Reason::Throttled));
 }
 
-// B74
 #[test]
 fn a_later_reading_with_room_ends_a_spent_quota() {
     let block = |since| {
@@ -442,7 +429,6 @@ fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
     assert_eq!(reason(Given::new("a", [five_hour(60.0), opus_week(5.0)])), Reason::Available);
 }
 
-// B74
 #[test]
 fn another_windows_healthy_reading_ends_nothing() {
     let block =

@@ -37,7 +37,6 @@ fn the_fallbacks_go_first_where_that_is_wanted() {
     assert_eq!(taken(&three([90.0, 0.0, 0.0]), &Request::new(), &policy), Some(0));
 }
 
-// B82
 #[test]
 fn an_account_below_the_minimum_is_passed_over_for_one_above_it() {
     let policy = in_mode(RoutingMode::MainFirst).min_remaining(left(20.0)).killswitch(left(5.0));
@@ -45,7 +44,6 @@ fn an_account_below_the_minimum_is_passed_over_for_one_above_it() {
     assert_eq!(taken(&three([10.0, 0.0, 30.0]), &Request::new(), &policy), Some(2));
 }
 
-// B85
 #[test]
 fn an_account_below_the_minimum_is_taken_when_none_is_above_it() {
     let policy = in_mode(RoutingMode::MainFirst).min_remaining(left(20.0)).killswitch(left(5.0));

@@ -17,7 +17,6 @@ fn in_hours(hours: u64) -> Option<Duration> {
     Some(Duration::from_secs(hours * 3600))
 }
 
-// B80
 #[test]
 fn an_account_is_of_use_again_when_its_last_spent_window_is() {
     let soon = with_left(WindowId::five_hour(), 0.0, minutes(10));
@@ -28,7 +27,6 @@ fn an_account_is_of_use_again_when_its_last_spent_window_is() {
     assert_eq!(retry, in_hours(96));
 }
 
-// B80
 #[test]
 fn a_window_that_has_room_does_not_shorten_the_wait() {
     let soon = with_left(WindowId::five_hour(), 50.0, minutes(10));
@@ -39,7 +37,6 @@ fn a_window_that_has_room_does_not_shorten_the_wait() {
     assert_eq!(retry, in_hours(96));
 }
 
-// B81
 #[test]
 fn of_several_accounts_the_first_that_is_of_use_again_counts() {
     let long = Given::new("a", [with_left(WindowId::five_hour(), 0.0, hours(1)), seven_day(0.0)]);
@@ -50,7 +47,6 @@ fn of_several_accounts_the_first_that_is_of_use_again_counts() {
     assert_eq!(retry_after(&[long, short], &Request::new(), &policy), in_hours(5));
 }
 
-// B83
 #[test]
 fn a_killed_main_account_is_not_fallen_back_to() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
@@ -61,7 +57,6 @@ fn a_killed_main_account_is_not_fallen_back_to() {
     assert!(decision.chosen().is_none());
 }
 
-// B83
 #[test]
 fn a_killed_fallback_is_never_taken() {
     let policy = RoutingPolicy::default().min_remaining(left(20.0)).killswitch(left(5.0));
@@ -70,7 +65,6 @@ fn a_killed_fallback_is_never_taken() {
     assert_eq!(taken(&given, &Request::new(), &policy), None);
 }
 
-// B85
 #[test]
 fn when_all_are_spent_the_answer_says_how_long_to_wait() {
     let given = [Given::new("a", [five_hour(0.0)]), Given::new("b", [five_hour(0.0)])];

@@ -4,7 +4,6 @@
 use super::support::*;
 use crate::{Counted, FetchError, HoldReason, LeaseDecision, MaxStaleness, Priority, Record};
 
-// B99
 #[test]
 fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -12,7 +11,6 @@ fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
     assert_eq!(begin(&mut record, at(240), &ask(1)), LeaseDecision::NotNeeded);
 }
 
-// B54
 #[test]
 fn at_the_very_moment_it_is_due_a_reading_is_stale() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -42,7 +40,6 @@ fn a_second_asker_is_told_who_is_asking_since_when_and_until_when() {
     assert_eq!(second, LeaseDecision::InProgress { until: at(12), since: at(0) });
 }
 
-// B22
 #[test]
 fn an_asker_who_finds_another_asking_leaves_no_trace() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -54,7 +51,6 @@ fn an_asker_who_finds_another_asking_leaves_no_trace() {
     assert_eq!(record, before);
 }
 
-// B22
 #[test]
 fn a_lease_that_was_lost_is_not_counted_as_a_failure() {
     let mut record = Record::default();
@@ -97,7 +93,6 @@ fn an_attempt_that_is_asked_for_twice_counts_once() {
     assert_eq!(record.calls().len(), 1);
 }
 
-// B90
 #[test]
 fn a_live_lease_is_not_taken_over() {
     let mut record = Record::default();
@@ -109,7 +104,6 @@ fn a_live_lease_is_not_taken_over() {
     assert!(matches!(other, LeaseDecision::InProgress { .. }));
 }
 
-// B90
 #[test]
 fn a_lease_that_ran_out_is_taken_over_once() {
     let mut record = Record::default();

@@ -26,7 +26,6 @@ fn delays(record: &mut Record, failures: usize, error: &FetchError) -> Vec<u64> 
     delays
 }
 
-// B14
 #[test]
 fn each_429_in_a_row_doubles_the_hold_up_to_a_quarter_of_an_hour() {
     let delays = delays(&mut Record::default(), 6, &THROTTLED);
@@ -34,7 +33,6 @@ fn each_429_in_a_row_doubles_the_hold_up_to_a_quarter_of_an_hour() {
     assert_eq!(delays, [60, 120, 240, 480, 900, 900]);
 }
 
-// B14
 #[test]
 fn after_a_success_the_holds_begin_anew() {
     let mut record = Record::default();
@@ -84,7 +82,6 @@ fn a_hold_says_why() {
     assert_eq!(reason(FetchError::TimedOut), HoldReason::Failing);
 }
 
-// B14, B32
 #[test]
 fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
     let until = |bits: u128| {
@@ -102,7 +99,6 @@ fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
     assert!(at(65) < until(u128::from(u32::MAX)) && until(u128::from(u32::MAX)) <= at(66));
 }
 
-// B15
 #[test]
 fn a_retry_after_is_a_floor_that_the_cap_does_not_shorten() {
     let mut record = Record::default();
@@ -114,7 +110,6 @@ fn a_retry_after_is_a_floor_that_the_cap_does_not_shorten() {
     assert!(matches!(begin(&mut record, at(2974), &ask(9)), LeaseDecision::Granted(_)));
 }
 
-// B15
 #[test]
 fn a_retry_after_is_reported_as_it_was_said() {
     let asked_for = Some(Duration::from_secs(2974));
@@ -124,7 +119,6 @@ fn a_retry_after_is_reported_as_it_was_said() {
     assert_eq!(hold.retry_after, asked_for);
 }
 
-// B16
 #[test]
 fn a_retry_after_of_nothing_is_no_permission() {
     let delays = delays(&mut Record::default(), 4, &FetchError::throttled(Some(Duration::ZERO)));
@@ -251,7 +245,6 @@ fn the_longest_retry_after_there_is_survives_the_store() {
     assert_eq!(stored(&record), record);
 }
 
-// B13
 #[test]
 fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
     let mut record = Record::default();
@@ -263,7 +256,6 @@ fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
     assert_eq!(cooldown, Some(Hold::new(at(5), at(65), HoldReason::ProviderRateLimited)));
 }
 
-// B13
 #[test]
 fn a_neighbours_429_holds_but_strikes_nobody() {
     let mut main = Record::default();
@@ -286,7 +278,6 @@ fn a_failure_that_is_no_429_leaves_the_neighbours_alone() {
     }
 }
 
-// B19
 #[test]
 fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -303,7 +294,6 @@ fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
     assert_eq!(record, before);
 }
 
-// B53
 #[test]
 fn a_failed_call_changes_no_reading_and_no_age() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -316,7 +306,6 @@ fn a_failed_call_changes_no_reading_and_no_age() {
     assert_eq!((record.asked_at(), record.due_at(FRESH, Counted::Account, &policy())), (asked, due));
 }
 
-// B53
 #[test]
 fn a_refresh_that_is_held_leaves_the_last_trouble_as_it_was() {
     let mut record = Record::default();
@@ -349,7 +338,6 @@ fn a_success_clears_hold_strikes_and_trouble() {
     assert_eq!((record.hold(), record.strikes(), record.last_failure()), (None, 0, None));
 }
 
-// B26
 #[test]
 fn headers_that_are_seen_during_a_hold_update_the_windows_and_leave_the_hold() {
     let mut record = Record::default();
@@ -372,7 +360,6 @@ fn headers_leave_the_lease_alone() {
     assert_eq!(record.lease(), Some(&lease));
 }
 
-// B23
 #[test]
 fn a_persisted_hold_that_is_over_is_nothing() {
     let mut record = Record::default();

@@ -9,7 +9,6 @@ use super::random::{World, ops};
 use super::support::*;
 use crate::{Counted, Record, WindowId};
 
-// B93
 #[test]
 fn what_is_no_record_is_refused() {
     let damaged = ["", "{", "null", "[]", "{}", "{\"format\":\"1\"}", "{\"format\":2,\"fence\":-1}"];
@@ -134,7 +133,6 @@ fn collect(value: &Value, path: &str, places: &mut Vec<String>) {
     places.push(path.to_owned());
 }
 
-// B97
 #[test]
 fn a_record_of_a_higher_format_that_is_all_different_is_newer_and_not_damaged() {
     let record = Record::decode(br#"{"format":9,"fence":"text","snapshot":[1]}"#).unwrap();

@@ -36,7 +36,6 @@ fn readings_are_due_when_they_have_the_age_that_was_asked_for() {
     assert_eq!(record.due_at(MINUTE, Counted::Account, &policy()), Some(at(60)));
 }
 
-// B61
 #[test]
 fn a_reading_is_as_old_as_the_start_of_its_call() {
     let mut record = Record::default();
@@ -46,7 +45,6 @@ fn a_reading_is_as_old_as_the_start_of_its_call() {
     assert_eq!(due(&record), Some(at(300)));
 }
 
-// B49
 #[test]
 fn headers_on_one_window_do_not_make_the_others_younger() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
@@ -95,7 +93,6 @@ fn what_was_persisted_is_fresh_at_its_own_age() {
     assert!(matches!(begin(&mut record, at(300), &ask(1)), LeaseDecision::Granted(_)));
 }
 
-// B51
 #[test]
 fn an_answer_with_only_a_models_window_has_an_age_and_a_due_time() {
     let record = polled(at(0), [opus(10)]);
@@ -103,7 +100,6 @@ fn an_answer_with_only_a_models_window_has_an_age_and_a_due_time() {
     assert_eq!((record.snapshot().newest(), due(&record)), (Some(at(0)), Some(at(300))));
 }
 
-// B51
 #[test]
 fn an_answer_without_windows_has_an_age_and_a_due_time() {
     let mut record = Record::default();
@@ -112,7 +108,7 @@ fn an_answer_without_windows_has_an_age_and_a_due_time() {
     assert_eq!((record.snapshot().newest(), due(&record)), (Some(at(0)), Some(at(300))));
 }
 
-// B55: every interval, or a little after the reset, whichever is first.
+// Every interval, or a little after the reset, whichever is first.
 #[test]
 fn an_exhausted_window_that_resets_in_four_hours_is_asked_for_at_every_interval() {
     let record = polled(at(0), [five_hour(100).resets_at(at(4 * 3600))]);
@@ -120,7 +116,6 @@ fn an_exhausted_window_that_resets_in_four_hours_is_asked_for_at_every_interval(
     assert_eq!(due(&record), Some(at(300)));
 }
 
-// B55
 #[test]
 fn a_window_that_resets_before_the_interval_is_over_is_asked_for_a_little_after() {
     let record = polled(at(0), [five_hour(100).resets_at(at(120)), seven_day(20)]);
@@ -205,7 +200,6 @@ fn a_request_of_a_model_with_an_old_window_may_call() {
     assert!(matches!(begin(&mut record, at(300), &of_a_model), LeaseDecision::Granted(_)));
 }
 
-// B73
 #[test]
 fn a_window_that_could_not_be_read_is_not_asked_for_again_at_once() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20).resets_at(at(500))]);

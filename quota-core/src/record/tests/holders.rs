@@ -185,7 +185,6 @@ fn generous() -> Policy {
 }
 
 proptest! {
-    // B90
     #[test]
     fn only_the_newest_of_many_holders_ever_counts(steps in vec(step(), 1..80)) {
         let mut game = Match::new();

@@ -28,7 +28,6 @@ fn held_record_of(name: &str) -> Record {
     record
 }
 
-// B33
 #[test]
 fn when_only_the_token_rotates_the_readings_stay_fresh() {
     let mut record = record_of("a");
@@ -38,7 +37,6 @@ fn when_only_the_token_rotates_the_readings_stay_fresh() {
     assert_eq!(begin(&mut record, at(10), &rotated), LeaseDecision::NotNeeded);
 }
 
-// B33
 #[test]
 fn when_only_the_token_rotates_the_hold_stays() {
     let mut record = held_record_of("a");
@@ -48,7 +46,6 @@ fn when_only_the_token_rotates_the_hold_stays() {
     assert!(matches!(begin(&mut record, at(700), &rotated), LeaseDecision::OnHold(_)));
 }
 
-// B34, B35
 #[test]
 fn a_new_login_is_never_shown_what_the_old_one_left() {
     let mut record = record_of("a");
@@ -79,7 +76,6 @@ fn only_a_login_that_contradicts_is_new() {
     assert!(new(record_of("a"), "b"));
 }
 
-// B35a
 #[test]
 fn a_new_login_is_not_held_by_what_the_old_one_did() {
     let mut record = held_record_of("a");
@@ -90,7 +86,6 @@ fn a_new_login_is_not_held_by_what_the_old_one_did() {
     assert_eq!((record.hold(), record.strikes(), record.last_failure()), (None, 0, None));
 }
 
-// B39
 #[test]
 fn a_new_login_is_not_barred_by_the_refusal_of_the_old_one() {
     let mut record = record_of("a");
@@ -99,7 +94,6 @@ fn a_new_login_is_not_barred_by_the_refusal_of_the_old_one() {
     assert!(matches!(begin(&mut record, at(601), &of(ask(9), "b")), LeaseDecision::Granted(_)));
 }
 
-// B34, B03
 #[test]
 fn a_new_login_does_not_wait_for_the_old_ones_call_and_its_answer_is_too_late() {
     let mut record = record_of("a");
@@ -115,7 +109,6 @@ fn a_new_login_does_not_wait_for_the_old_ones_call_and_its_answer_is_too_late() 
     assert!(record.snapshot().is_empty());
 }
 
-// B34
 #[test]
 fn what_was_persisted_of_the_old_login_is_not_seeded() {
     let mut record = record_of("b");
@@ -128,7 +121,6 @@ fn what_was_persisted_of_the_old_login_is_not_seeded() {
     assert_eq!(record, before);
 }
 
-// B34, B43
 #[test]
 fn a_late_header_of_another_login_is_dropped() {
     let mut record = record_of("b");
@@ -140,7 +132,6 @@ fn a_late_header_of_another_login_is_dropped() {
     assert_eq!(record, before);
 }
 
-// B43
 #[test]
 fn readings_of_another_identity_are_refused() {
     let mut record = Record::default();
@@ -153,7 +144,6 @@ fn readings_of_another_identity_are_refused() {
     assert_eq!(record, before);
 }
 
-// B37
 #[test]
 fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -164,7 +154,6 @@ fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
     assert_eq!(record.login_id(), Some(&login_id("a")));
 }
 
-// B37
 #[test]
 fn state_without_a_login_is_adopted_by_whose_headers_are_seen() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -174,7 +163,6 @@ fn state_without_a_login_is_adopted_by_whose_headers_are_seen() {
     assert_eq!((record.login_id(), record.owner_id()), (Some(&login_id("a")), Some(&owner_id("org-1"))));
 }
 
-// B37
 #[test]
 fn state_is_adopted_once() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -185,7 +173,6 @@ fn state_is_adopted_once() {
     assert!(record.snapshot().is_empty());
 }
 
-// B37
 #[test]
 fn the_hold_of_state_without_a_login_survives_its_adoption_and_a_rotation() {
     let mut record = Record::default();
@@ -198,7 +185,6 @@ fn the_hold_of_state_without_a_login_survives_its_adoption_and_a_rotation() {
     assert!(matches!(begin(&mut record, at(2), &rotated), LeaseDecision::OnHold(_)));
 }
 
-// B44
 #[test]
 fn what_was_seeded_without_a_login_is_not_thrown_away_for_one() {
     let mut record = Record::default();
@@ -209,7 +195,6 @@ fn what_was_seeded_without_a_login_is_not_thrown_away_for_one() {
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
 }
 
-// B38
 #[test]
 fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
     let mut record = record_of("a");
@@ -222,7 +207,6 @@ fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(20)));
 }
 
-// B38
 #[test]
 fn an_answer_to_another_login_replaces_all_that_was_known() {
     let mut record = Record::default();
@@ -239,7 +223,6 @@ fn an_answer_to_another_login_replaces_all_that_was_known() {
     assert_eq!(record.login_id(), Some(&login_id("b")));
 }
 
-// B86
 #[test]
 fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
     let mut record = record_of("a");
@@ -255,7 +238,6 @@ fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
     assert_eq!(record.owner_id(), Some(&owner_id("org-2")));
 }
 
-// B86
 #[test]
 fn another_identity_under_the_same_login_leaves_the_login() {
     let mut record = record_of("a");

@@ -13,7 +13,6 @@ fn observed_at(record: &Record, id: &WindowId) -> Timestamp {
     record.snapshot().window(id).unwrap().observed_at()
 }
 
-// B30
 #[test]
 fn an_answer_that_says_nothing_replaces_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -26,7 +25,6 @@ fn an_answer_that_says_nothing_replaces_nothing() {
     assert_eq!(record, before);
 }
 
-// B30
 #[test]
 fn an_answer_whose_plan_and_money_are_blank_says_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -38,7 +36,6 @@ fn an_answer_whose_plan_and_money_are_blank_says_nothing() {
     assert_eq!(committed, CommitOutcome::Empty);
 }
 
-// B30, B73
 #[test]
 fn an_answer_of_which_nothing_could_be_read_says_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -49,7 +46,6 @@ fn an_answer_of_which_nothing_could_be_read_says_nothing() {
     assert_eq!(record.commit(at(601), &lease, &usage), CommitOutcome::Empty);
 }
 
-// B30
 #[test]
 fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() {
     let mut record = Record::default();
@@ -61,7 +57,6 @@ fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() 
     assert_eq!(record.strikes(), 1);
 }
 
-// B52
 #[test]
 fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
     let mut record = polled(at(0), [five_hour(10), opus(100)]);
@@ -75,7 +70,6 @@ fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
     assert_eq!(used(&reloaded, &opus_id()), None);
 }
 
-// B73
 #[test]
 fn a_window_that_could_not_be_read_keeps_its_value_and_its_age() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
@@ -89,7 +83,6 @@ fn a_window_that_could_not_be_read_keeps_its_value_and_its_age() {
     assert_eq!(observed_at(&record, &WindowId::seven_day()), at(0));
 }
 
-// B61
 #[test]
 fn headers_that_were_seen_during_a_call_beat_its_answer() {
     let mut record = Record::default();
@@ -155,7 +148,6 @@ fn what_was_persisted_is_joined_at_its_own_age() {
     assert_eq!(observed_at(&record, &WindowId::five_hour()), at(0));
 }
 
-// B95
 #[test]
 fn a_reading_from_the_future_is_left_out() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -165,7 +157,6 @@ fn a_reading_from_the_future_is_left_out() {
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
 }
 
-// B95
 #[test]
 fn a_reading_from_a_clock_that_is_slightly_ahead_is_taken() {
     let mut record = polled(at(0), [five_hour(10)]);
@@ -175,7 +166,6 @@ fn a_reading_from_a_clock_that_is_slightly_ahead_is_taken() {
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(11)));
 }
 
-// B63
 #[test]
 fn headers_neither_add_nor_change_a_models_window_or_money() {
     let mut record = Record::default();

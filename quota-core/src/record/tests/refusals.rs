@@ -25,7 +25,6 @@ fn forbidden() -> FetchError {
     FetchError::forbidden("OAuth authentication is not allowed for this organization")
 }
 
-// B17, B18
 #[test]
 fn a_refusal_arms_no_hold_and_strikes_nobody() {
     for error in [FetchError::Unauthorized, forbidden()] {
@@ -39,7 +38,6 @@ fn a_refusal_arms_no_hold_and_strikes_nobody() {
     }
 }
 
-// B17, B18
 #[test]
 fn a_refusal_is_told_apart_by_who_can_mend_it() {
     let kind = |error| refused(1, &error).last_failure().unwrap().kind;
@@ -48,7 +46,6 @@ fn a_refusal_is_told_apart_by_who_can_mend_it() {
     assert_eq!(kind(forbidden()), LastFailureKind::Forbidden);
 }
 
-// B17, B18
 #[test]
 fn a_refused_credential_is_not_tried_again_by_those_who_do_not_insist() {
     for error in [FetchError::Unauthorized, forbidden()] {
@@ -187,7 +184,6 @@ fn a_credential_without_the_scope_arms_no_hold() {
     assert_eq!((record.hold(), record.strikes()), (None, 0));
 }
 
-// B18
 #[test]
 fn a_new_credential_is_tried_at_once() {
     let mut record = refused(1, &FetchError::Unauthorized);
@@ -195,7 +191,6 @@ fn a_new_credential_is_tried_at_once() {
     assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), LeaseDecision::Granted(_)));
 }
 
-// B18
 #[test]
 fn whoever_insists_may_try_a_refused_credential_again() {
     let mut record = refused(1, &FetchError::Unauthorized);

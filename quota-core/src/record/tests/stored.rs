@@ -71,7 +71,6 @@ fn lost(change: impl FnOnce(&mut Record)) -> Vec<String> {
     levels(&newer()).difference(&levels(&stored(&record))).cloned().collect()
 }
 
-// B97
 #[test]
 fn fields_of_a_newer_program_come_back_at_every_level() {
     let levels: Vec<_> = levels(&newer()).into_iter().collect();
@@ -102,19 +101,16 @@ fn fields_of_a_newer_program_come_back_at_every_level() {
     );
 }
 
-// B97
 #[test]
 fn an_asker_who_has_to_wait_loses_no_field_of_a_newer_program() {
     assert_eq!(lost(|record| drop(begin(record, at(NOW), &ask(99)))), [""; 0]);
 }
 
-// B97
 #[test]
 fn a_grant_loses_only_the_old_leases() {
     assert_eq!(lost(|record| drop(begin(record, at(NOW + 600), &ask(99)))), ["lease"]);
 }
 
-// B97
 #[test]
 fn headers_lose_only_those_of_the_windows_they_bring() {
     let replaced = lost(|record| {
@@ -124,7 +120,6 @@ fn headers_lose_only_those_of_the_windows_they_bring() {
     assert_eq!(replaced, ["snapshot.windows.five_hour"]);
 }
 
-// B97
 #[test]
 fn what_was_persisted_earlier_loses_none() {
     let old = Seed::new(headers(at(0), [five_hour(1)])).hold(rate_limited(at(0), at(60)));
@@ -132,7 +127,6 @@ fn what_was_persisted_earlier_loses_none() {
     assert_eq!(lost(|record| assert_eq!(record.seed(at(NOW), &old), MergeOutcome::Merged)), [""; 0]);
 }
 
-// B97
 #[test]
 fn a_process_that_rejoins_loses_none() {
     let alone = full();
@@ -143,13 +137,11 @@ fn a_process_that_rejoins_loses_none() {
     );
 }
 
-// B97
 #[test]
 fn a_cancelled_call_loses_only_its_lease() {
     assert_eq!(lost(|record| record.release(&record.lease().unwrap().clone())), ["lease"]);
 }
 
-// B97
 #[test]
 fn a_failed_call_loses_its_lease_and_the_trouble_and_hold_it_replaces() {
     let replaced = lost(|record| {
@@ -160,7 +152,6 @@ fn a_failed_call_loses_its_lease_and_the_trouble_and_hold_it_replaces() {
     assert_eq!(replaced, ["hold", "hold.calls", "lease", "trouble"]);
 }
 
-// B97
 #[test]
 fn an_answer_loses_only_what_it_replaces() {
     let replaced = lost(|record| {
@@ -206,7 +197,6 @@ fn of_next_format(record: &Record) -> Record {
     decode(&document)
 }
 
-// B97
 #[test]
 fn a_record_of_a_higher_format_can_be_read() {
     let record = of_next_format(&full());
@@ -216,7 +206,6 @@ fn a_record_of_a_higher_format_can_be_read() {
     assert_eq!(record.hold(), full().hold());
 }
 
-// B97
 #[test]
 fn fresh_readings_of_a_higher_format_are_told() {
     let mut record = of_next_format(&polled(at(0), [five_hour(10)]));
@@ -225,7 +214,6 @@ fn fresh_readings_of_a_higher_format_are_told() {
     assert_eq!(begin(&mut record, at(600), &ask(1)), LeaseDecision::UnsupportedFormat);
 }
 
-// B35, B97
 #[test]
 fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
     let mut polled = Record::default();
@@ -244,7 +232,6 @@ fn a_record_of_a_higher_format_by_a_clock_that_was_ahead_is_not_fresh() {
     assert_eq!(begin(&mut record, at(0), &ask(1)), LeaseDecision::UnsupportedFormat);
 }
 
-// B97
 #[test]
 fn nobody_changes_a_record_of_a_higher_format() {
     let mut record = of_next_format(&full());
@@ -264,7 +251,6 @@ fn nobody_changes_a_record_of_a_higher_format() {
 }
 
 proptest! {
-    // B97
     #[test]
     fn no_operation_changes_a_record_of_a_higher_format(before in ops(), after in ops()) {
         let mut world = World::after(&before, at(0));

@@ -103,7 +103,6 @@ proptest! {
         prop_assert_eq!(&joined([&c, &b, &a]), &left);
     }
 
-    // B95
     #[test]
     fn in_whatever_order_answers_arrive_one_reading_of_each_window_is_shown(
         (answers, shuffled) in vec((usage(), 0_i64..6), 0..6)
