@@ -111,9 +111,9 @@ impl ClaudeCode {
     fn from_parts(environment: &Environment, keychain: Option<Keychain>) -> Self {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let mut source = match (environment.path("CLAUDE_CONFIG_DIR"), environment.home()) {
-            (Some(dir), _) => Self::configured_location(&dir, keychain),
+            (Some(dir), _) => Self::at(&dir, false, keychain),
             (None, Some(home)) => {
-                let mut source = Self::default_location(&home, keychain);
+                let mut source = Self::at(&home.join(".claude"), true, keychain);
                 let config = environment.xdg_dir("XDG_CONFIG_HOME", ".config");
                 let files =
                     config.map(|config| CredentialLocation::File(login_file_in(&config.join("claude"))));
@@ -130,25 +130,18 @@ impl ClaudeCode {
     fn in_dir_from_parts(dir: PathBuf, environment: &Environment, keychain: Option<Keychain>) -> Self {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let dir = environment.expand(dir);
-        match environment.home() {
-            Some(home) if dir == home.join(".claude") => Self::default_location(&home, keychain),
-            _ => Self::configured_location(&dir, keychain),
-        }
+        let is_default = environment.home().is_some_and(|home| dir == home.join(".claude"));
+        Self::at(&dir, is_default, keychain)
     }
 
-    fn default_location(home: &Path, keychain: Option<Keychain>) -> Self {
-        Self::at(&home.join(".claude"), home.join(".claude.json"), keychain::item_name(None), keychain)
-    }
-
-    fn configured_location(dir: &Path, keychain: Option<Keychain>) -> Self {
-        Self::at(dir, dir.join(".claude.json"), keychain::item_name(Some(dir)), keychain)
-    }
-
-    fn at(dir: &Path, state_file: PathBuf, item: String, keychain: Option<Keychain>) -> Self {
-        let item = keychain.is_some().then_some(CredentialLocation::Keychain(item));
+    /// The locations of the default directory or of one that the user set.
+    fn at(dir: &Path, is_default: bool, keychain: Option<Keychain>) -> Self {
+        let (state_dir, set_by_user) =
+            if is_default { (dir.parent().unwrap_or(dir), None) } else { (dir, Some(dir)) };
+        let item = keychain.as_ref().map(|_| CredentialLocation::Keychain(keychain::item_name(set_by_user)));
         let file = CredentialLocation::File(login_file_in(dir));
         let locations = item.into_iter().chain([file]).collect();
-        Self { token: None, keychain, locations, state_file: Some(state_file) }
+        Self { token: None, keychain, locations, state_file: Some(state_dir.join(".claude.json")) }
     }
 
     /// Reads all [locations](Self#locations), in that order.

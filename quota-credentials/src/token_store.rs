@@ -16,13 +16,13 @@ use async_trait::async_trait;
 use quota_core::file::{FileError, JsonFile};
 use quota_core::{
     AccountId, Backoff, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource,
-    ProviderId, QuotaStore, RequestId, TokenRefresher,
+    QuotaStore, RequestId, TokenRefresher,
 };
 
 use self::login::LoginsFile;
 pub use self::login::{NewLogin, PutResult};
 use self::policy::{Demand, RenewalTiming};
-use self::renewal::Renewer;
+use self::renewal::{Renewer, Settings};
 use crate::Environment;
 
 /// Stores logins that were created for this program, and renews them.
@@ -64,15 +64,19 @@ pub struct TokenStore {
 impl TokenStore {
     /// Uses the logins in this file, which may not exist yet.
     pub fn builder(path: impl Into<PathBuf>) -> TokenStoreBuilder {
-        TokenStoreBuilder {
-            path: path.into(),
+        let timing = RenewalTiming {
+            margin: Duration::from_secs(10 * 60),
+            jitter: RequestId::random().jitter_unit(),
+            backoff: Backoff::doubling(Duration::from_secs(30), Duration::from_secs(15 * 60)),
+        };
+        let settings = Settings {
             refreshers: HashMap::new(),
             store: None,
             clock: Clock::system(),
-            margin: Duration::from_secs(10 * 60),
-            backoff: Backoff::doubling(Duration::from_secs(30), Duration::from_secs(15 * 60)),
+            timing,
             login_hint: None,
-        }
+        };
+        TokenStoreBuilder { path: path.into(), settings }
     }
 
     /// The default path: `quota/logins.json` in `$XDG_STATE_HOME`, otherwise in `~/.local/state`. `None` without a home directory.
@@ -96,7 +100,7 @@ impl TokenStore {
     ///
     /// [`FileError`] if the file cannot be written; it is then unchanged.
     pub async fn put(&self, account: &AccountId, login: NewLogin) -> Result<PutResult, FileError> {
-        let (account, now) = (account.clone(), self.renewer.clock.now());
+        let (account, now) = (account.clone(), self.renewer.settings.clock.now());
         self.renewer.file.update(move |file: &mut LoginsFile| file.put(account, login, now)).await
     }
 
@@ -167,63 +171,52 @@ impl fmt::Debug for TokenStore {
 #[must_use = "the store is not created before `build`"]
 pub struct TokenStoreBuilder {
     path: PathBuf,
-    refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
-    store: Option<Arc<dyn QuotaStore>>,
-    clock: Clock,
-    margin: Duration,
-    backoff: Backoff,
-    login_hint: Option<String>,
+    settings: Settings,
 }
 
 impl TokenStoreBuilder {
     /// Renews the logins of the refresher's provider. Logins of other providers are only read.
     pub fn refresher(mut self, refresher: Arc<dyn TokenRefresher>) -> Self {
-        self.refreshers.insert(refresher.provider(), refresher);
+        self.settings.refreshers.insert(refresher.provider(), refresher);
         self
     }
 
     /// Shares the lease for renewals through this store with hosts that have sibling logins in files of their own. Without a store, or
     /// while it is unavailable, only processes that use this file exclude each other. The store never holds a token.
     pub fn store(mut self, store: Arc<dyn QuotaStore>) -> Self {
-        self.store = Some(store);
+        self.settings.store = Some(store);
         self
     }
 
     /// How long before an access token expires it is renewed, at most a quarter of its lifetime. Default: ten minutes. Each process
     /// subtracts a random part of up to one half, so that processes do not renew at the same time.
     pub fn margin(mut self, margin: Duration) -> Self {
-        self.margin = margin;
+        self.settings.timing.margin = margin;
         self
     }
 
     /// The backoff after a failed renewal. Default: 30 s, doubling to 15 min.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+        self.settings.timing.backoff = backoff;
         self
     }
 
     /// The command that logs a user in, for error messages, such as `my-program login`.
     pub fn login_hint(mut self, command: impl Into<String>) -> Self {
-        self.login_hint = Some(command.into());
+        self.settings.login_hint = Some(command.into());
         self
     }
 
     /// Uses this clock.
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        self.settings.clock = clock;
         self
     }
 
     /// Creates the store. Nothing is read yet.
     #[must_use]
     pub fn build(self) -> TokenStore {
-        let timing = RenewalTiming {
-            margin: self.margin,
-            jitter: RequestId::random().jitter_unit(),
-            backoff: self.backoff,
-        };
-        let file = JsonFile::at(self.path, self.clock.clone());
-        let renewer = Renewer::new(file, self.refreshers, self.store, self.clock, timing, self.login_hint);
-        TokenStore { renewer: Arc::new(renewer) }
+        let file = JsonFile::at(self.path, self.settings.clock.clone());
+        TokenStore { renewer: Arc::new(Renewer::new(file, self.settings)) }
     }
 }

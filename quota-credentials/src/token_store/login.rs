@@ -39,7 +39,7 @@ impl JsonContent for LoginsFile {
 pub(crate) struct StoredLogin {
     #[serde(with = "secret")]
     pub(crate) access_token: Secret,
-    #[serde(default, with = "secret::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "optional_secret", skip_serializing_if = "Option::is_none")]
     pub(crate) refresh_token: Option<Secret>,
     /// When the access token was issued, by the clock of the process that requested it.
     #[serde(rename = "issued_ms", default, with = "optional_ms", skip_serializing_if = "Option::is_none")]
@@ -254,25 +254,24 @@ mod secret {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
         String::deserialize(deserializer).map(Secret::new)
     }
+}
 
-    pub(super) mod optional {
-        use super::{Deserialize, Deserializer, Secret, Serializer};
+mod optional_secret {
+    use quota_core::Secret;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-        pub(crate) fn serialize<S: Serializer>(
-            secret: &Option<Secret>,
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            match secret {
-                Some(secret) => super::serialize(secret, serializer),
-                None => serializer.serialize_none(),
-            }
-        }
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Option<Secret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(Secret::expose).serialize(serializer)
+    }
 
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<Option<Secret>, D::Error> {
-            Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()).map(Secret::new))
-        }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Secret>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        Ok(text.filter(|text| !text.is_empty()).map(Secret::new))
     }
 }
 

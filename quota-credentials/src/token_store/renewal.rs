@@ -28,14 +28,20 @@ const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When a caller should retry while a renewal is running.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// The settings of a store.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
+    pub(super) store: Option<Arc<dyn QuotaStore>>,
+    pub(super) clock: Clock,
+    pub(super) timing: RenewalTiming,
+    pub(super) login_hint: Option<String>,
+}
+
 /// The state that all clones of a store share.
 pub(super) struct Renewer {
     pub(super) file: JsonFile,
-    refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
-    store: Option<Arc<dyn QuotaStore>>,
-    pub(super) clock: Clock,
-    timing: RenewalTiming,
-    login_hint: Option<String>,
+    pub(super) settings: Settings,
     /// The last renewal of each account. Its token is cancelled when the renewal ends.
     renewals: Mutex<HashMap<AccountId, CancellationToken>>,
     /// New tokens that could not be written, with the fingerprint of the refresh token they replace. Otherwise that used token would
@@ -45,25 +51,9 @@ pub(super) struct Renewer {
 }
 
 impl Renewer {
-    pub(super) fn new(
-        file: JsonFile,
-        refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
-        store: Option<Arc<dyn QuotaStore>>,
-        clock: Clock,
-        timing: RenewalTiming,
-        login_hint: Option<String>,
-    ) -> Self {
-        Self {
-            file,
-            refreshers,
-            store,
-            clock,
-            timing,
-            login_hint,
-            renewals: Mutex::default(),
-            unsaved: Mutex::default(),
-            tasks: TaskTracker::new(),
-        }
+    pub(super) fn new(file: JsonFile, settings: Settings) -> Self {
+        let (renewals, unsaved) = (Mutex::default(), Mutex::default());
+        Self { file, settings, renewals, unsaved, tasks: TaskTracker::new() }
     }
 
     /// Reads the file and applies unsaved tokens. Those that no longer apply are dropped.
@@ -85,11 +75,11 @@ impl Renewer {
         for _ in 0..2 {
             let file = self.load().await;
             let file = file.map_err(|error| CredentialError::unreadable(error.to_string(), error))?;
-            let now = self.clock.now();
-            let action = file.action(account, demand, now, &self.timing);
+            let now = self.settings.clock.now();
+            let action = file.action(account, demand, now, &self.settings.timing);
             let action = action.ok_or_else(|| self.no_login_error(account))?;
             let login = &file.logins[account];
-            let can_renew = self.refreshers.contains_key(account.provider());
+            let can_renew = self.settings.refreshers.contains_key(account.provider());
             match action {
                 TokenAction::Use => return Ok(login.credential()),
                 TokenAction::Renew { is_usable: true } => {
@@ -104,7 +94,7 @@ impl Renewer {
                 }
                 TokenAction::Renew { .. } => {
                     let renewal = self.renew_in_background(account, demand);
-                    if self.clock.bounded(RENEWAL_WAIT, renewal.cancelled()).await.is_none() {
+                    if self.settings.clock.bounded(RENEWAL_WAIT, renewal.cancelled()).await.is_none() {
                         break;
                     }
                 }
@@ -145,8 +135,14 @@ impl Renewer {
     }
 
     async fn renew(&self, account: &AccountId, demand: Demand) -> Result<(), FileError> {
-        let Some(refresher) = self.refreshers.get(account.provider()) else { return Ok(()) };
-        let lease = lease::acquire(&self.file, self.store.as_ref(), &self.clock, account.provider()).await?;
+        let Some(refresher) = self.settings.refreshers.get(account.provider()) else { return Ok(()) };
+        let lease = lease::acquire(
+            &self.file,
+            self.settings.store.as_ref(),
+            &self.settings.clock,
+            account.provider(),
+        )
+        .await?;
         let Some(lease) = lease else {
             tracing::debug!(%account, "renewal lease not acquired in time");
             return Ok(());
@@ -164,7 +160,7 @@ impl Renewer {
     ) -> Result<(), FileError> {
         // The previous holder of the lease may have renewed the login.
         let file = self.load().await?;
-        let (started_at, timing) = (self.clock.now(), self.timing);
+        let (started_at, timing) = (self.settings.clock.now(), self.settings.timing);
         let action = file.action(account, demand, started_at, &timing);
         let Some(TokenAction::Renew { .. }) = action else { return Ok(()) };
         let login = &file.logins[account];
@@ -188,7 +184,7 @@ impl Renewer {
             }
             Err(error) => {
                 tracing::debug!(%account, %error, "login not renewed");
-                let (id, now) = (account.clone(), self.clock.now());
+                let (id, now) = (account.clone(), self.settings.clock.now());
                 let record =
                     move |file: &mut LoginsFile| file.record_failure(&id, fingerprint, &error, now, &timing);
                 self.file.update(record).await
@@ -197,7 +193,7 @@ impl Renewer {
     }
 
     async fn exchange(&self, refresher: &dyn TokenRefresher, token: &Secret) -> Result<Tokens, TokenError> {
-        let bounded = self.clock.bounded(EXCHANGE_TIMEOUT, refresher.refresh(token)).await;
+        let bounded = self.settings.clock.bounded(EXCHANGE_TIMEOUT, refresher.refresh(token)).await;
         bounded.unwrap_or_else(|| Err(TokenError::transient("the provider timed out")))
     }
 
@@ -220,7 +216,7 @@ impl Renewer {
             if self.save(account).await.is_ok() {
                 return Ok(());
             }
-            self.clock.sleep(WRITE_RETRY_DELAY).await;
+            self.settings.clock.sleep(WRITE_RETRY_DELAY).await;
         }
         self.save(account).await
     }
@@ -242,13 +238,15 @@ impl Renewer {
 
     fn no_login_error(&self, account: &AccountId) -> CredentialError {
         let path = self.file.path().display();
-        let hint = self.login_hint.as_ref().map_or_else(|| "log in".into(), |hint| format!("run `{hint}`"));
+        let hint =
+            self.settings.login_hint.as_ref().map_or_else(|| "log in".into(), |hint| format!("run `{hint}`"));
         CredentialError::not_logged_in(format!("no login of {account} in {path}; {hint}"))
     }
 
     fn login_error(&self, account: &AccountId, state: &str, reason: Option<&str>) -> CredentialError {
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let hint = self.login_hint.as_ref().map(|hint| format!(" with `{hint}`")).unwrap_or_default();
+        let hint =
+            self.settings.login_hint.as_ref().map(|hint| format!(" with `{hint}`")).unwrap_or_default();
         let message = format!("the login of {account} {state}{reason}; log in again{hint}");
         CredentialError::not_logged_in(message)
     }
