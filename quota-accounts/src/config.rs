@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::AccountLimits;
+use crate::routing::Role;
 use crate::state::AccountsState;
-use crate::{AccountLimits, Role};
 use quota_core::file::{FileError, JsonContent, JsonFile};
 
 /// The accounts that requests may go to: the main one, and those that stand in for it, in their order.

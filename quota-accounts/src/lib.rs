@@ -12,16 +12,15 @@ mod config;
 mod manager;
 mod outcome;
 mod reservation;
-mod routing;
+pub mod routing;
 mod state;
 
 pub use config::{AccountConfig, AccountsConfig, AccountsFile};
 pub use manager::{
-    BuildError, Classification, FallbackAccountManager, FallbackAccountManagerBuilder, Idempotency, Passed,
-    RefreshReport, ReportError, Route, RouteError, Tried,
+    BuildError, Classification, FallbackAccountManager, FallbackAccountManagerBuilder, Idempotency,
+    RefreshReport, ReportError, Route, RouteError,
 };
 pub use outcome::{RequestOutcome, RetryAdvice};
 pub use routing::{
-    AccountLimits, Block, Candidate, Choice, Decision, Eligibility, Evaluated, LimitCheck, Limits, Reading,
-    Reason, Request, Role, RoutingMode, RoutingPolicy, Session, UnknownUsage, Verdict, choose,
+    AccountLimits, Decision, Evaluated, Limits, Reason, Request, RoutingMode, RoutingPolicy, UnknownUsage,
 };

@@ -29,8 +29,8 @@ pub use maintenance::RefreshReport;
 use persistence::StateFile;
 pub use report::{Classification, ReportError};
 use reservations::SharedReservations;
-pub use retry::{Idempotency, Tried};
-pub use route::{Passed, Route, RouteError};
+pub use retry::Idempotency;
+pub use route::{Route, RouteError};
 use sessions::SessionTable;
 use slot::AccountSlot;
 

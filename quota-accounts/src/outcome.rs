@@ -12,7 +12,8 @@ use quota_core::{
     UsageReport, bounded_wait,
 };
 
-use crate::{Block, Request, RoutingPolicy};
+use crate::routing::Block;
+use crate::{Request, RoutingPolicy};
 
 /// What came of a request that was sent.
 ///

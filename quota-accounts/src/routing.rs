@@ -1,11 +1,12 @@
-//! Which account a request goes to: pure functions over what is known.
-//! Nothing here does I/O, reads a clock, or keeps anything; see `FallbackAccountManager` for that.
+//! Which account a request goes to: pure functions over readings, blocks and limits.
+//! Nothing here does I/O, reads a clock or has state; see [`FallbackAccountManager`](crate::FallbackAccountManager) for that.
 
 mod balance;
 mod block;
 mod candidate;
 mod choose;
 mod decision;
+mod decision_json;
 mod evaluate;
 mod limits;
 mod policy;
@@ -16,12 +17,13 @@ pub use block::Block;
 pub use candidate::{Candidate, Role};
 pub(crate) use choose::Selector;
 pub use choose::choose;
-pub use decision::{Choice, Decision, Evaluated, Reading};
+pub use decision::{Choice, Decision, Disposition, Evaluated, WindowUsage};
 pub(crate) use evaluate::{evaluate, evaluate_with_retry, headroom};
 pub use limits::{AccountLimits, LimitCheck, Limits};
 pub use policy::{RoutingMode, RoutingPolicy, UnknownUsage};
 pub use request::{Request, Session};
-pub use verdict::{Eligibility, Reason, Verdict};
+pub(crate) use verdict::Verdict;
+pub use verdict::{Eligibility, Reason};
 
 #[cfg(test)]
 mod tests;

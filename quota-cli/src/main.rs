@@ -1,6 +1,7 @@
 //! The program `quota`: how much is left of each LLM account, at a terminal and for scripts.
 //! The work is done by the crates `quota`, `quota-journal` and `quota-sim`; here are its command line, its configuration and its words.
 
+mod account_picker;
 mod call_limit;
 #[cfg(test)]
 mod captures;
@@ -11,18 +12,13 @@ mod config;
 mod context;
 mod detected_logins;
 mod exit;
-mod explain;
 mod format;
-mod guard;
 mod hint;
 mod input;
 mod io_cause;
 mod journal;
-mod pick;
 mod read_context;
 mod reset_grace;
-mod router;
-mod run;
 mod runtime;
 mod sanitize;
 mod scope;
@@ -54,10 +50,10 @@ fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
         Command::Status(options) => commands::status::run(options, global),
         Command::Statusline(options) => commands::statusline::run(options, global),
         Command::RefreshDetached(options) => commands::statusline::refresher::run(options, global),
-        Command::Guard(options) => guard::run(options, global),
-        Command::Pick(options) => pick::run(options, global),
-        Command::Explain(options) => explain::run(options, global),
-        Command::Run(options) => run::run(options, global),
+        Command::Guard(options) => commands::guard::run(options, global),
+        Command::Pick(options) => commands::pick::run(options, global),
+        Command::Explain(options) => commands::explain::run(options, global),
+        Command::Run(options) => commands::run::run(options, global),
         Command::Accounts(options) => commands::accounts::run(options, global),
         Command::Watch(_) => commands::watch::run(global),
         Command::Pace(options) => commands::pace::run(options, global),

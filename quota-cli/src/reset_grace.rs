@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quota::accounts::routing::Evaluated;
 use quota::{AccountUsage, Clock, Instant};
 
 use crate::context::COMMAND_TIMEOUT;
@@ -31,22 +32,30 @@ impl PendingReset {
         Some(Self { reset_at, refresh_at })
     }
 
+    /// The same for an account of a decision at `now`.
+    pub(crate) fn of_account(account: &Evaluated, now: Timestamp) -> Option<Self> {
+        let usage = account.window_usage().filter(|_| account.reason.is_unknown())?;
+        let reset_at = usage.window.expires_at().filter(|reset| *reset <= now)?;
+        let refresh_at = account.refresh_at.filter(|refresh_at| now < *refresh_at)?;
+        Some(Self { reset_at, refresh_at })
+    }
+
     /// How long the refresh is away.
     pub(crate) fn wait(&self, now: Timestamp) -> Duration {
         between(now, self.refresh_at)
     }
 
-    /// `has reset at 11:55:00, asked again in 12 s (11:55:15)`
+    /// `reset at 11:55:00, next refresh in 12 s (11:55:15)`
     pub(crate) fn text(&self, local: &LocalTime) -> String {
         let (again, at) =
             (local.relative_only(self.refresh_at), local.time_of_day_with_seconds(self.refresh_at));
-        format!("{}, asked again {again} ({at})", reset(self.reset_at, local))
+        format!("{}, next refresh {again} ({at})", reset(self.reset_at, local))
     }
 }
 
-/// `has reset at 11:55:00`
+/// `reset at 11:55:00`
 pub(crate) fn reset(at: Timestamp, local: &LocalTime) -> String {
-    format!("has reset at {}", local.time_of_day_with_seconds(at))
+    format!("reset at {}", local.time_of_day_with_seconds(at))
 }
 
 /// The time that a command has.

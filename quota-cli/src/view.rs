@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod account_json;
 pub(crate) mod account_text;
 pub(crate) mod bar;
+pub(crate) mod decision_text;
 pub(crate) mod event_text;
 pub(crate) mod line;
 pub(crate) mod reason;

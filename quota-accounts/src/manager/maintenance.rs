@@ -9,8 +9,9 @@ use quota_core::{AccountId, FetchError, QuotaError};
 use tokio::task::JoinSet;
 
 use super::{FallbackAccountManager, Inner};
+use crate::Request;
 use crate::routing::{Choice, evaluate};
-use crate::{Eligibility, Request, Role};
+use crate::routing::{Eligibility, Role};
 
 /// After how long a refresh no longer holds up that of the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);

@@ -13,8 +13,9 @@ use quota_core::{
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
+use crate::RoutingPolicy;
 use crate::outcome::{RequestOutcome, RetryAdvice, classify};
-use crate::{Block, RoutingPolicy};
+use crate::routing::Block;
 
 /// What a report came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +56,7 @@ impl FallbackAccountManager {
         outcome: RequestOutcome,
     ) -> Result<Classification, ReportError> {
         let inner = &self.inner;
-        let slot = inner.slots.get(route.at).filter(|slot| slot.id == route.account);
+        let slot = inner.slots.get(route.index).filter(|slot| slot.id == route.account);
         let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
         let slot = slot.ok_or_else(unknown)?;
         let now = inner.now();
@@ -95,7 +96,7 @@ impl FallbackAccountManager {
         }
         if let Some(id) = route.reservation {
             // After what was observed: at no moment is neither what it was expected to use known, nor what it has used.
-            inner.release(route.at, id);
+            inner.release(route.index, id);
         }
         if let Some(found) = found {
             let is_login =
@@ -125,7 +126,7 @@ impl FallbackAccountManager {
             inner.schedule_save();
         }
         if slot.usage.needs_refresh(slot.usage.count_request()) {
-            inner.refresh_in_background(route.at, !slot.usage.is_stale(), &route.request);
+            inner.refresh_in_background(route.index, !slot.usage.is_stale(), &route.request);
         }
         Ok(report)
     }
@@ -169,7 +170,7 @@ impl Inner {
     /// Whether the account has another credential than the one that was refused, or can be given one.
     async fn has_another_credential(&self, route: &Route) -> bool {
         let Some(used) = &route.credential else { return false };
-        let Ok(Some(now)) = self.renewed(&self.slots[route.at], used.login.fingerprint).await else {
+        let Ok(Some(now)) = self.renewed(&self.slots[route.index], used.login.fingerprint).await else {
             return false;
         };
         now.login.fingerprint.is_some() && now.login.fingerprint != used.login.fingerprint

@@ -18,9 +18,6 @@ pub enum Idempotency {
     NotIdempotent,
 }
 
-/// One try, as the caller's function tells of it: what it got, and what that was for the account.
-pub type Tried<T> = (T, RequestOutcome);
-
 impl FallbackAccountManager {
     /// Routes a request, sends it by `send`, reports what came of it, and tries again elsewhere where that helps, if the
     /// request may be repeated.
@@ -39,7 +36,7 @@ impl FallbackAccountManager {
         mut send: impl FnMut(&Route) -> F,
     ) -> Result<(T, Classification), RouteError>
     where
-        F: Future<Output = Tried<T>>,
+        F: Future<Output = (T, RequestOutcome)>,
     {
         self.inner.load().await;
         let mut without = Vec::new();
@@ -50,9 +47,9 @@ impl FallbackAccountManager {
                 Ok(route) => route,
                 Err(error) => return last.ok_or(error),
             };
-            let at = route.at;
+            let at = route.index;
             // Should nobody wait for what comes of it any more, nobody will report it.
-            let _pending = route.reservation.map(|id| self.inner.guard_for(route.at, id));
+            let _pending = route.reservation.map(|id| self.inner.guard_for(route.index, id));
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route is of this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));

@@ -13,32 +13,22 @@ use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
 use super::slot::AccountSlot;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
-use crate::routing::{Choice, Eligibility, Reason, Verdict, evaluate, evaluate_with_retry};
+use crate::routing::{
+    Choice, Decision, Eligibility, Evaluated, Reason, Verdict, evaluate, evaluate_with_retry,
+};
 
 /// The account that a request goes to, and why.
 #[derive(Debug)]
 #[must_use]
 pub struct Route {
     pub(super) account: AccountId,
-    pub(super) at: usize,
+    pub(super) index: usize,
     pub(super) credential: Option<Credential>,
     pub(super) request: Request,
     pub(super) reason: Reason,
-    pub(super) passed: Vec<Passed>,
+    pub(super) skipped: Vec<Evaluated>,
     pub(super) reservation: Option<RequestId>,
     pub(super) is_reported: AtomicBool,
-}
-
-/// An account that was refused on the way, and by which rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Passed {
-    /// The account.
-    pub account: AccountId,
-    /// The rule that refused it.
-    pub reason: Reason,
-    /// When that ends, if it does so by itself.
-    pub until: Option<Timestamp>,
 }
 
 impl Route {
@@ -48,7 +38,7 @@ impl Route {
         &self.account
     }
 
-    /// The credential to send the request with; `None` if the manager was given no source of credentials.
+    /// The credential to send the request with; `None` if the account has no credential source.
     #[must_use]
     pub fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
@@ -59,17 +49,17 @@ impl Route {
         &self.request
     }
 
-    /// The rule by which the account was taken.
+    /// Why the account was selected.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// The accounts that were refused, as far as they were looked at; no more than a few.
-    /// [`FallbackAccountManager::explain`] tells of all of them.
+    /// The ineligible accounts that the request came across, at most eight.
+    /// [`FallbackAccountManager::explain_route`] shows all accounts.
     #[must_use]
-    pub fn passed(&self) -> &[Passed] {
-        &self.passed
+    pub fn skipped(&self) -> &[Evaluated] {
+        &self.skipped
     }
 }
 
@@ -81,13 +71,13 @@ pub enum RouteError {
     #[error("no account can serve this request{}", again(*retry_after))]
     #[non_exhaustive]
     NoAccountAvailable {
-        /// How long until one may again; `None` if somebody has to do something first.
+        /// How long until an account may serve it; `None` if a person must act first.
         retry_after: Option<Duration>,
-        /// The accounts that were refused, and why; no more than a few.
-        passed: Vec<Passed>,
+        /// The ineligible accounts, at most eight.
+        skipped: Vec<Evaluated>,
     },
-    /// The session's account is out for a moment: waiting is better than moving.
-    #[error("{account} is out for {} s, and the session stays with it", whole_seconds(*retry_after))]
+    /// The session's account is unavailable for a short time: waiting is better than moving.
+    #[error("{account} is unavailable for {} s, and the session stays with it", whole_seconds(*retry_after))]
     #[non_exhaustive]
     SessionAccountUnavailable {
         /// The account.
@@ -103,16 +93,25 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 fn again(retry_after: Option<Duration>) -> String {
-    retry_after.map_or_else(String::new, |span| format!("; try again in {} s", whole_seconds(span)))
+    retry_after.map_or_else(String::new, |wait| format!("; try again in {} s", whole_seconds(wait)))
 }
 
 impl RouteError {
-    /// How long to wait before asking again; `None` if somebody has to do something first.
+    /// How long to wait before the next attempt; `None` if a person must act first.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NoAccountAvailable { retry_after, .. } => *retry_after,
             Self::SessionAccountUnavailable { retry_after, .. } => Some(*retry_after),
+        }
+    }
+
+    /// The ineligible accounts that the request came across, at most eight.
+    #[must_use]
+    pub fn skipped(&self) -> &[Evaluated] {
+        match self {
+            Self::NoAccountAvailable { skipped, .. } => skipped,
+            Self::SessionAccountUnavailable { .. } => &[],
         }
     }
 }
@@ -136,6 +135,34 @@ impl FallbackAccountManager {
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
+    }
+
+    /// The decision behind a result of [`route`](Self::route): every account by its current readings, and what the request
+    /// learned about credentials. No I/O, and nothing changes.
+    pub fn explain_route(&self, request: &Request, routed: Result<&Route, &RouteError>) -> Decision {
+        let inner = &self.inner;
+        let index_of = |account: &AccountId| inner.index_of.get(account).copied();
+        let skipped = match routed {
+            Ok(route) => route.skipped(),
+            Err(error) => error.skipped(),
+        };
+        let learned = skipped.iter().filter(|account| account.reason.is_about_credential());
+        let learned: Vec<_> =
+            learned.filter_map(|account| Some((index_of(&account.account)?, account.verdict()))).collect();
+        let decision = inner.decision(request, &learned);
+        let after = |wait: Duration| decision.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+        let choice = match routed {
+            // Whatever has been read since, this is the account that the request has.
+            Ok(route) => index_of(route.account()).map(|index| Choice::Use { index }),
+            Err(RouteError::SessionAccountUnavailable { account, retry_after }) => {
+                index_of(account).map(|index| Choice::Wait { index, until: after(*retry_after) })
+            }
+            Err(error) => Some(Choice::NoAccount { retry_at: error.retry_after().map(after) }),
+        };
+        match choice {
+            Some(choice) => decision.with_choice(choice),
+            None => decision,
+        }
     }
 }
 
@@ -161,8 +188,8 @@ impl Inner {
         loop {
             let scan = self.select_account(&request, without, &mut search).await;
             let at = match scan.choice {
-                Choice::Use { at } => at,
-                Choice::Wait { at, until } => {
+                Choice::Use { index } => index,
+                Choice::Wait { index: at, until } => {
                     let account = self.slots[at].id.clone();
                     return Err(RouteError::SessionAccountUnavailable {
                         account,
@@ -171,12 +198,12 @@ impl Inner {
                 }
                 Choice::NoAccount { retry_at } => {
                     // Accounts that turned out not to serve were not weighed the last time.
-                    let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.until);
-                    let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.until);
+                    let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.retry_at);
+                    let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.retry_at);
                     let retry_at = retry_at.into_iter().chain(others).chain(unknown.flatten()).min();
                     let retry_after = retry_at.map(|at| between(scan.now, at));
-                    let passed = self.passed(scan.rejected.iter().chain(&search.unusable));
-                    return Err(RouteError::NoAccountAvailable { retry_after, passed });
+                    let skipped = self.skipped(scan, &search.unusable, &request);
+                    return Err(RouteError::NoAccountAvailable { retry_after, skipped });
                 }
             };
             let reserved = match self.reserve(&request, at).await {
@@ -194,10 +221,10 @@ impl Inner {
                     self.remember_session(&request, at, &search.unusable, scan.now);
                     return Ok(Route {
                         account: self.slots[at].id.clone(),
-                        at,
+                        index: at,
                         credential,
                         reason: scan.reason,
-                        passed: self.passed(scan.rejected.iter().chain(&search.unusable)),
+                        skipped: self.skipped(scan, &search.unusable, &request),
                         request,
                         reservation: reserved.map(ReservationGuard::keep),
                         is_reported: AtomicBool::new(false),
@@ -214,7 +241,7 @@ impl Inner {
         let mut search = Attempt::default();
         loop {
             let scan = self.select_account(request, &[], &mut search).await;
-            let Choice::Use { at } = scan.choice else {
+            let Choice::Use { index: at } = scan.choice else {
                 search.unusable.extend(self.retry_soon(&scan));
                 return search.unusable;
             };
@@ -338,15 +365,14 @@ impl Inner {
         )
     }
 
-    fn passed<'a>(&self, passed: impl Iterator<Item = &'a (usize, Verdict)>) -> Vec<Passed> {
-        passed
-            .take(MAX_REPORTED)
-            .map(|(at, verdict)| Passed {
-                account: self.slots[*at].id.clone(),
-                reason: verdict.reason,
-                until: verdict.until,
-            })
-            .collect()
+    /// The ineligible accounts of the scan, and those that turned out to be unusable.
+    fn skipped(&self, scan: Scan, unusable: &[(usize, Verdict)], request: &Request) -> Vec<Evaluated> {
+        let unusable = unusable.iter().map(|(index, verdict)| {
+            // The account may have other windows by now.
+            let verdict = verdict.without_window();
+            Evaluated::of(&self.slots[*index].candidate(), verdict, request, scan.now, &self.policy)
+        });
+        scan.rejected.into_iter().chain(unusable).take(MAX_REPORTED).collect()
     }
 }
 

@@ -8,8 +8,9 @@ use quota_core::{AccountUsage, Window};
 
 use super::Inner;
 use super::slot::AccountSlot;
-use crate::routing::{Choice, Eligibility, Reason, Selector, Verdict};
-use crate::{Request, Role, RoutingMode};
+use crate::routing::Role;
+use crate::routing::{Choice, Eligibility, Evaluated, Reason, Selector};
+use crate::{Request, RoutingMode};
 
 /// How many refused accounts a route tells of.
 pub(super) const MAX_REPORTED: usize = 8;
@@ -24,7 +25,8 @@ pub(super) struct Scan {
     pub(super) now: Timestamp,
     pub(super) choice: Choice,
     pub(super) reason: Reason,
-    pub(super) rejected: Vec<(usize, Verdict)>,
+    /// Ineligible accounts, at most [`MAX_REPORTED`].
+    pub(super) rejected: Vec<Evaluated>,
     /// Better accounts than the chosen one that are refused by stale numbers, or the chosen one if nothing is known of it.
     pub(super) refresh_first: Vec<usize>,
     /// All that are refused because something is not known of them, and that may be asked about.
@@ -71,7 +73,7 @@ impl Inner {
                 continue;
             }
             if rejected.len() < MAX_REPORTED {
-                rejected.push((at, verdict));
+                rejected.push(Evaluated::of(&candidate, verdict, request, now, &self.policy));
             }
             let may_look = slot.has_credentials && refused.len() < MAX_REFRESHES;
             if may_look
@@ -107,7 +109,7 @@ impl Inner {
         let choice = selector.choice(|| again().map(|(at, slot)| self.candidate(at, slot, session_account)));
         let choice = remap_indices(choice, &places);
         let reason = selector.reason();
-        if let Choice::Use { at } = choice {
+        if let Choice::Use { index: at } = choice {
             let slot = &self.slots[at];
             let is_low = selector.is_low();
             let is_better = |other: &usize| match self.policy.mode {
@@ -170,8 +172,8 @@ fn remap_indices(choice: Choice, out: &[usize]) -> Choice {
         place
     };
     match choice {
-        Choice::Use { at } => Choice::Use { at: place(at) },
-        Choice::Wait { at, until } => Choice::Wait { at: place(at), until },
+        Choice::Use { index } => Choice::Use { index: place(index) },
+        Choice::Wait { index, until } => Choice::Wait { index: place(index), until },
         nobody => nobody,
     }
 }

@@ -12,9 +12,10 @@ use quota_core::{
 
 use crate::clock_skew::is_from_future;
 use crate::reservation::LocalReservations;
+use crate::routing::Role;
 use crate::routing::{Block, Candidate};
 use crate::state::insert_or_extend;
-use crate::{AccountConfig, AccountLimits, Role};
+use crate::{AccountConfig, AccountLimits};
 
 /// One account.
 #[derive(Debug)]

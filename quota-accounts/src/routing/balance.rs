@@ -25,7 +25,7 @@ pub(super) fn weight(
 ) -> f64 {
     let (_, killswitch) = limits(candidate, policy);
     let counted = candidate.snapshot().windows().iter();
-    let counted = counted.filter(|window| window.applies_to(request.model()));
+    let counted = counted.filter(|window| request.counts(window));
     let rates = counted.filter_map(|window| {
         let left = f64::from(remaining(candidate, window, killswitch, now)?);
         let run = window.expires_at().map_or(UNKNOWN_RUN_SECONDS, |at| at.as_second() - now.as_second());
@@ -54,7 +54,7 @@ pub(super) fn rendezvous_score(candidate: &Candidate<'_>, request: &Request, wei
 /// When the furthest window of an account begins anew; the end of time if that is not known.
 pub(super) fn latest_reset(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> i64 {
     let counted = candidate.snapshot().windows().iter();
-    let counted = counted.filter(|window| window.applies_to(request.model()));
+    let counted = counted.filter(|window| request.counts(window));
     let resets = counted.filter_map(|window| window.expires_at()).filter(|at| *at > now);
     resets.max().map_or(i64::MAX, |at| at.as_millisecond())
 }

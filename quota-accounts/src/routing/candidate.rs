@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AccountUsage, LastFailureKind, Percent, Snapshot, WindowId};
+use quota_core::{AccountId, AccountUsage, LastFailureKind, Percent, QuotaError, Snapshot, WindowId};
 
 use super::{AccountLimits, Block, Verdict};
 
@@ -181,6 +181,27 @@ impl<'a> Candidate<'a> {
         self.held_until(now).max(due)
     }
 
+    /// When the quota manager may refresh it, if the policy delays that although nothing else prevents it.
+    pub(super) fn refresh_at(&self, model: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+        let Readings::Answer(usage) = &self.readings else { return None };
+        let due = usage.due_at(model).filter(|due| now < *due)?;
+        Some(self.held_until(now).map_or(due, |until| due.max(until)))
+    }
+
+    /// Why its readings are not newer, if a refresh failed or is not allowed.
+    pub(super) fn not_refreshed(&self) -> Option<String> {
+        let Readings::Answer(usage) = &self.readings else { return None };
+        if let Some(error) = usage.error() {
+            return Some(why(error));
+        }
+        let hold = usage.hold().map(|hold| hold.reason.to_string());
+        let failure = usage.last_failure().map(|failure| failure.message.clone());
+        match (hold, failure) {
+            (Some(hold), Some(failure)) => Some(format!("{hold}, {failure}")),
+            (hold, failure) => hold.or(failure),
+        }
+    }
+
     /// Whether the quota manager would refresh its readings for a request of `model`, if it may.
     pub(crate) fn is_stale_for(&self, model: Option<&str>) -> bool {
         match &self.readings {
@@ -214,5 +235,18 @@ impl<'a> Candidate<'a> {
     /// The same, whoever's it is: what may be held against the account, and never counts for it.
     pub(super) fn raw_snapshot(&self) -> &Snapshot {
         self.readings.known()
+    }
+}
+
+/// The cause of an error. The account is left out, because the reader sees it beside this.
+fn why(error: &QuotaError) -> String {
+    match error {
+        QuotaError::Fetch { error, .. } => error.report(),
+        QuotaError::CredentialRejected { failure: trouble, .. }
+        | QuotaError::CalledRecently { failure: trouble, .. } => trouble.message.clone(),
+        QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
+        QuotaError::InProgress { .. } => "another process is refreshing it, and has not finished".to_owned(),
+        QuotaError::OnHold { hold, .. } => hold.reason.to_string(),
+        _ => error.report(),
     }
 }

@@ -18,7 +18,8 @@ use super::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_accounts::{Candidate, Request, Role, RoutingPolicy, Reason, choose};
+/// use quota_accounts::{Request, RoutingPolicy};
+/// use quota_accounts::routing::{Candidate, Role, Reason, choose};
 /// use quota_core::{AccountId, Percent, Snapshot, UsageReport, WindowId, WindowReading};
 ///
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
@@ -37,8 +38,8 @@ use super::{
 /// ];
 /// let decision = choose(candidates, &Request::new(), now, &RoutingPolicy::default());
 ///
-/// assert_eq!(decision.chosen().unwrap().id(), &work);
-/// assert_eq!(decision.accounts()[0].verdict().reason, Reason::Exhausted);
+/// assert_eq!(decision.chosen().unwrap().account, work);
+/// assert_eq!(decision.accounts()[0].reason, Reason::Exhausted);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn choose<'a>(
@@ -51,7 +52,8 @@ pub fn choose<'a>(
     let candidates: Vec<_> = candidates.into_iter().collect();
     let evaluated = candidates.iter().map(|candidate| {
         let verdict = selector.consider(candidate);
-        Evaluated::new(candidate, verdict, request, now, policy)
+        let evaluated = Evaluated::of(candidate, verdict, request, now, policy);
+        Evaluated { not_refreshed: candidate.not_refreshed(), ..evaluated }
     });
     let evaluated = evaluated.collect();
     let choice = selector.choice(|| candidates.iter());
@@ -97,9 +99,10 @@ impl<'a> Selector<'a> {
         let is_own = candidate.is_session_account && self.policy.mode == RoutingMode::StickyBalanced;
         if verdict.eligibility == Eligibility::Ineligible {
             // Whoever could serve first decides when it is worth asking again.
-            self.retry_at = [self.retry_at, verdict.until].into_iter().flatten().min();
+            self.retry_at = [self.retry_at, verdict.retry_at].into_iter().flatten().min();
             self.is_unknown |= verdict.is_unknown();
-            if is_own && let Some(until) = verdict.until.filter(|until| self.is_soon(*until, verdict.reason))
+            if is_own
+                && let Some(until) = verdict.retry_at.filter(|until| self.is_soon(*until, verdict.reason))
             {
                 self.wait = Some((at, until));
             }
@@ -168,11 +171,11 @@ impl<'a> Selector<'a> {
         again: impl FnOnce() -> I,
     ) -> Choice {
         match (self.wait, &self.best) {
-            (Some((at, until)), _) => Choice::Wait { at, until },
-            (None, Some((_, at, _))) => Choice::Use { at: *at },
+            (Some((at, until)), _) => Choice::Wait { index: at, until },
+            (None, Some((_, at, _))) => Choice::Use { index: *at },
             (None, None) if self.is_unknown => {
                 let until =
-                    |one: C| evaluate_with_retry(one.borrow(), self.request, self.now, self.policy).until;
+                    |one: C| evaluate_with_retry(one.borrow(), self.request, self.now, self.policy).retry_at;
                 Choice::NoAccount { retry_at: again().filter_map(until).min() }
             }
             (None, None) => Choice::NoAccount { retry_at: self.retry_at },

@@ -1,57 +1,129 @@
-//! What was decided, with every account that was looked at and the rule that took or refused it.
-//! Deciding is in `choose`.
+//! What was decided: every account with its readings, and the reason that selected or excluded it.
+//! Deciding is in `choose`; the JSON is in `decision_json`.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{AccountId, Percent, Used, Window, WindowId};
 
 use super::evaluate::limits;
-use super::{Candidate, Reason, Request, Role, RoutingPolicy, Verdict};
+use super::{Candidate, Eligibility, Reason, Request, Role, RoutingPolicy, Verdict};
 
-/// What a choice came to. Accounts are named by their place among the candidates.
+/// The result of a choice. Accounts are named by their index among the candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Choice {
     /// The request goes to this account.
     #[non_exhaustive]
     Use {
-        /// Which one.
-        at: usize,
+        /// The index of the account.
+        index: usize,
     },
-    /// The session's own account is out only until then: waiting is better than moving.
+    /// The session's own account is unavailable for a short time: waiting is better than moving.
     #[non_exhaustive]
     Wait {
-        /// Which one.
-        at: usize,
-        /// Until when.
+        /// The index of the account.
+        index: usize,
+        /// When it is available again.
         until: Timestamp,
     },
-    /// No account may serve.
+    /// No account may serve the request.
     #[non_exhaustive]
     NoAccount {
-        /// When the first of them may again, as far as that can be told.
+        /// When the first of them may serve again; `None` if that is unknown.
         retry_at: Option<Timestamp>,
     },
 }
 
-/// A choice with its reasons: every account that was considered, its readings, and the rule that took or refused it.
+impl Choice {
+    /// The request goes to the account at `index`.
+    #[must_use]
+    pub fn use_account(index: usize) -> Self {
+        Self::Use { index }
+    }
+
+    /// The session waits for the account at `index`.
+    #[must_use]
+    pub fn wait(index: usize, until: Timestamp) -> Self {
+        Self::Wait { index, until }
+    }
+
+    /// No account may serve the request before then.
+    #[must_use]
+    pub fn no_account(retry_at: Option<Timestamp>) -> Self {
+        Self::NoAccount { retry_at }
+    }
+}
+
+/// A choice with its reasons: every account, its readings, and the reason that selected or excluded it.
 ///
-/// It is a value of its own: what is learned later does not change it.
+/// It is a plain value: later readings do not change it. `Display` prints one line for each account. Serialized, it is one
+/// object:
+///
+/// | field | meaning |
+/// |---|---|
+/// | `now` | when it was decided; times are RFC 3339 in UTC and whole seconds |
+/// | `account` | the account that the request goes to, or `null` |
+/// | `waits_for` | the account that the session waits for instead of moving, or `null` |
+/// | `retry_after_seconds` | how long to wait before the next attempt, or `null` if that is unknown or not needed |
+/// | `accounts` | all accounts in their order |
+///
+/// Each account has `account`, `role` (`main`, `fallback`), `eligibility` ([`Eligibility::as_str`]), `reason`
+/// ([`Reason::as_str`]), `window`, `limit_percent`, `retry_at`, `not_refreshed` and `windows`. Each window has `id`,
+/// `used_percent`, `certainty`, `resets_at`, `resets_in_seconds`, `observed_at`, `age_seconds`, `source`, `scope` and
+/// `length_seconds`.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Decision {
     now: Timestamp,
     choice: Choice,
-    evaluated: Vec<Evaluated>,
+    accounts: Vec<Evaluated>,
+}
+
+/// What a decision means for one of its accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Disposition {
+    /// The request goes to it.
+    Selected,
+    /// The session waits for it.
+    Awaited,
+    /// It is not needed, because another account serves the request.
+    Standby,
+    /// It is below its minimum.
+    Skipped,
+    /// It may not serve the request.
+    Unavailable,
+}
+
+impl Disposition {
+    /// The disposition as a word, such as `selected`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Selected => "selected",
+            Self::Awaited => "awaited",
+            Self::Standby => "standby",
+            Self::Skipped => "skipped",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for Disposition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 impl Decision {
-    pub(super) fn new(now: Timestamp, choice: Choice, evaluated: Vec<Evaluated>) -> Self {
-        Self { now, choice, evaluated }
+    /// A decision on these accounts. The library makes them; a program needs this to test how it prints one.
+    pub fn new(now: Timestamp, choice: Choice, accounts: Vec<Evaluated>) -> Self {
+        Self { now, choice, accounts }
     }
 
-    /// What it came to.
+    /// The result.
     #[must_use]
     pub fn choice(&self) -> Choice {
         self.choice
@@ -63,26 +135,58 @@ impl Decision {
         self.now
     }
 
-    /// The account that the request goes to; `None` if it is to wait, or nobody may serve.
+    /// The account that the request goes to; `None` if it must wait, or no account may serve it.
     #[must_use]
     pub fn chosen(&self) -> Option<&Evaluated> {
         match self.choice {
-            Choice::Use { at } => self.evaluated.get(at),
+            Choice::Use { index } => self.accounts.get(index),
             _ => None,
         }
     }
 
-    /// Every account, in the order it was given.
+    /// The account that the session waits for, if it waits.
     #[must_use]
-    pub fn accounts(&self) -> &[Evaluated] {
-        &self.evaluated
+    pub fn awaited(&self) -> Option<&Evaluated> {
+        match self.choice {
+            Choice::Wait { index, .. } => self.accounts.get(index),
+            _ => None,
+        }
     }
 
-    /// How long to wait before asking again: `None` if there is no need to, or no telling.
+    /// Every account, in the order of the candidates.
+    #[must_use]
+    pub fn accounts(&self) -> &[Evaluated] {
+        &self.accounts
+    }
+
+    /// What the decision means for the account at `index`.
+    #[must_use]
+    pub fn disposition(&self, index: usize) -> Disposition {
+        let is_served = match self.choice {
+            Choice::Use { index: chosen } if chosen == index => return Disposition::Selected,
+            Choice::Wait { index: awaited, .. } if awaited == index => return Disposition::Awaited,
+            choice => matches!(choice, Choice::Use { .. }),
+        };
+        // Its usage is unknown only because the request did not need it.
+        let is_unneeded = |account: &Evaluated| {
+            is_served && account.reason == Reason::UnknownDenied && account.not_refreshed.is_none()
+        };
+        match self.accounts.get(index) {
+            Some(account) if is_unneeded(account) => Disposition::Standby,
+            Some(account) => match account.eligibility {
+                Eligibility::Eligible => Disposition::Standby,
+                Eligibility::LastResort => Disposition::Skipped,
+                Eligibility::Ineligible => Disposition::Unavailable,
+            },
+            None => Disposition::Unavailable,
+        }
+    }
+
+    /// How long to wait before the next attempt; `None` if a wait is not needed, or its end is unknown.
     ///
-    /// Where nobody may serve, it is the least of what each account needs, and an account needs the most of what each of
-    /// its refusals does. One of which something is not known is worth another look when somebody may ask about it again;
-    /// after [a pause](crate::RoutingPolicy#structfield.throttle_cooldown), if that is now.
+    /// If no account may serve, it is the shortest of the accounts' waits, and an account's wait is the longest of its
+    /// exclusions. An account of unknown usage is worth another attempt when it may be refreshed again, or else after
+    /// [`throttle_cooldown`](crate::RoutingPolicy#structfield.throttle_cooldown).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let at = match self.choice {
@@ -92,22 +196,72 @@ impl Decision {
         };
         Some(Duration::try_from(at.duration_since(self.now)).unwrap_or_default())
     }
+
+    pub(crate) fn with_choice(self, choice: Choice) -> Self {
+        Self { choice, ..self }
+    }
 }
 
-/// An account that was looked at.
+/// One line for each account: its name, its disposition and the reason.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, account) in self.accounts.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{}: {}, {account:#}", account.account, self.disposition(index))?;
+        }
+        Ok(())
+    }
+}
+
+/// An account in a decision: whether it may serve the request, the reason, and its readings.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluated {
-    id: AccountId,
-    role: Role,
-    verdict: Verdict,
-    readings: Vec<Reading>,
-    limit: Option<Percent>,
-    unread: Option<WindowId>,
+    /// The account.
+    pub account: AccountId,
+    /// Whether it is the main one.
+    pub role: Role,
+    /// Whether it may serve the request.
+    pub eligibility: Eligibility,
+    /// The reason.
+    pub reason: Reason,
+    /// When the exclusion ends by itself; `None` if it does not, or that is unknown.
+    pub retry_at: Option<Timestamp>,
+    /// The window that the reason is about, if it is about one. There may be no reading of it.
+    pub window: Option<WindowId>,
+    /// How much of that window must remain, if the reason is that less remains.
+    pub limit: Option<Percent>,
+    /// The account's readings, short windows first.
+    pub windows: Vec<WindowUsage>,
+    /// When the account may be refreshed, if the policy delays that: after a window's reset, or after a recent call.
+    pub refresh_at: Option<Timestamp>,
+    /// Why the readings are not newer, for people, if a refresh failed or is not allowed. A [`Route`](crate::Route) leaves it
+    /// out.
+    pub not_refreshed: Option<String>,
 }
 
 impl Evaluated {
-    /// An account of which this was found at `now`.
-    pub(super) fn new(
+    /// An account without readings. The library fills in the rest; a program needs this to test how it prints a decision.
+    #[must_use]
+    pub fn new(account: AccountId, role: Role, eligibility: Eligibility, reason: Reason) -> Self {
+        Self {
+            account,
+            role,
+            eligibility,
+            reason,
+            retry_at: None,
+            window: None,
+            limit: None,
+            windows: Vec::new(),
+            refresh_at: None,
+            not_refreshed: None,
+        }
+    }
+
+    /// What `verdict` says of a candidate.
+    pub(crate) fn of(
         candidate: &Candidate<'_>,
         verdict: Verdict,
         request: &Request,
@@ -115,87 +269,99 @@ impl Evaluated {
         policy: &RoutingPolicy,
     ) -> Self {
         let snapshot = candidate.snapshot();
-        let readings = snapshot.windows().iter().map(|window| Reading {
-            window: window.clone(),
-            used: window.used_at(now, candidate.fresh_for),
-            age: Duration::try_from(now.duration_since(window.observed_at())).unwrap_or_default(),
-        });
-        let mut evaluated = Self {
-            id: candidate.id.clone(),
-            role: candidate.role,
-            verdict,
-            readings: readings.collect(),
-            limit: None,
-            unread: None,
-        };
+        let window = verdict.window.and_then(|index| snapshot.windows().get(usize::try_from(index).ok()?));
         let (min_remaining, killswitch) = limits(candidate, policy);
         let broken = match verdict.reason {
             Reason::BelowMinimum => Some(min_remaining),
             Reason::BelowKillswitch => Some(killswitch),
             _ => None,
         };
-        evaluated.limit =
-            broken.zip(evaluated.window()).map(|(limits, window)| limits.min_remaining_of(window.id()));
+        let limit = broken.zip(window).map(|(limits, window)| limits.min_remaining_of(window.id()));
+        let mut window = window.map(|window| window.id().clone());
         if verdict.reason.is_unknown() && verdict.window.is_none() {
-            let model = request.model();
-            let mut unread = killswitch.unread(snapshot, model).chain(min_remaining.unread(snapshot, model));
-            evaluated.unread = unread.next().cloned();
+            let mut unread =
+                request.unread(killswitch, snapshot).chain(request.unread(min_remaining, snapshot));
+            window = unread.next().cloned();
         }
-        evaluated
+        let readings = snapshot.windows().iter();
+        let mut windows: Vec<_> = readings.map(|window| WindowUsage::of(window, candidate, now)).collect();
+        windows.sort_by_cached_key(WindowUsage::rank);
+        Self {
+            account: candidate.id.clone(),
+            role: candidate.role,
+            eligibility: verdict.eligibility,
+            reason: verdict.reason,
+            retry_at: verdict.retry_at,
+            window,
+            limit,
+            windows,
+            refresh_at: candidate.refresh_at(request.model(), now),
+            not_refreshed: None,
+        }
     }
 
-    /// The account's name.
+    /// The reading of the window that the reason is about, if there is one.
     #[must_use]
-    pub fn id(&self) -> &AccountId {
-        &self.id
+    pub fn window_usage(&self) -> Option<&WindowUsage> {
+        let id = self.window.as_ref()?;
+        self.windows.iter().find(|usage| usage.window.id() == id)
     }
 
-    /// Whether it is the main one.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// What was found of it, and by which rule.
-    #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
-    }
-
-    /// The window that the rule is about, if it is about one.
-    #[must_use]
-    pub fn window(&self) -> Option<&Window> {
-        let place = usize::try_from(self.verdict.window?).ok()?;
-        self.readings.get(place).map(|reading| &reading.window)
-    }
-
-    /// How much must be left of that window, if the rule is that less is left.
-    #[must_use]
-    pub fn limit(&self) -> Option<Percent> {
-        self.limit
-    }
-
-    /// The window of which there is no reading, if the rule is that one is not known and there is such a window.
-    #[must_use]
-    pub fn unread(&self) -> Option<&WindowId> {
-        self.unread.as_ref()
-    }
-
-    /// What is known of each of its windows.
-    #[must_use]
-    pub fn readings(&self) -> &[Reading] {
-        &self.readings
+    /// The verdict without its window.
+    pub(crate) fn verdict(&self) -> Verdict {
+        Verdict { retry_at: self.retry_at, ..Verdict::new(self.eligibility, self.reason) }
     }
 }
 
-/// What is known of a window at the time of a decision.
+/// The reason; in the alternate form (`{:#}`) with the window, what prevents a refresh, and the end.
+impl fmt::Display for Evaluated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        if let Some(window) = &self.window {
+            write!(f, " ({window})")?;
+        }
+        if let Some(why) = self.not_refreshed.as_ref().filter(|_| self.reason.is_unknown()) {
+            write!(f, ", {why}")?;
+        }
+        self.retry_at.map_or(Ok(()), |at| write!(f, ", until {}", seconds(at)))
+    }
+}
+
+/// RFC 3339 in UTC and whole seconds.
+pub(super) fn seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
+
+/// The reading of a window at the time of a decision.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Reading {
+pub struct WindowUsage {
     /// The window.
     pub window: Window,
-    /// What it says.
+    /// How much of it is used.
     pub used: Used,
-    /// How long ago it was read.
+    /// The age of the reading.
     pub age: Duration,
+}
+
+impl WindowUsage {
+    /// The reading of a window, of which that much is used.
+    #[must_use]
+    pub fn new(window: Window, used: Used, age: Duration) -> Self {
+        Self { window, used, age }
+    }
+
+    fn of(window: &Window, candidate: &Candidate<'_>, now: Timestamp) -> Self {
+        let age = Duration::try_from(now.duration_since(window.observed_at())).unwrap_or_default();
+        Self::new(window.clone(), window.used_at(now, candidate.fresh_for), age)
+    }
+
+    /// Short windows first, those of the whole account before those of a part of it.
+    fn rank(&self) -> (Duration, bool, WindowId) {
+        let window = &self.window;
+        (window.length().unwrap_or(Duration::MAX), window.scope().is_some(), window.id().clone())
+    }
 }

@@ -47,7 +47,8 @@ fn evaluate_by(
     if candidate.login_rejected {
         return Verdict::ineligible(Reason::LoginRejected, None);
     }
-    let closed = policy.when_unknown == UnknownUsage::Deny;
+    let closed = policy.when_unknown != UnknownUsage::Allow;
+    let needs_fresh = policy.when_unknown == UnknownUsage::DenyStale;
     let (min_remaining, killswitch) = limits(candidate, policy);
     // Restrictions stay while it cannot be told whose the account is; that it has room is not said then.
     let snapshot = candidate.raw_snapshot();
@@ -57,10 +58,12 @@ fn evaluate_by(
     }
     let mut low = None;
     let mut unknown = (candidate.has_unknown_owner || snapshot.windows().is_empty()).then_some(None);
+    let mut is_any_counted = false;
     for (place, window) in snapshot.windows().iter().enumerate() {
-        if !window.applies_to(request.model()) {
+        if !request.counts(window) {
             continue;
         }
+        is_any_counted = true;
         let used = window.used_at(now, candidate.fresh_for);
         let reason = match killswitch.check(window, used) {
             LimitCheck::Unknown => {
@@ -69,7 +72,11 @@ fn evaluate_by(
             }
             LimitCheck::Exhausted => Reason::Exhausted,
             LimitCheck::Below { .. } => Reason::BelowKillswitch,
-            // An old number that passes is used: the refresh behind the request corrects it.
+            LimitCheck::Passed { is_exact: false, .. } if needs_fresh => {
+                unknown = Some(Some(place));
+                continue;
+            }
+            // A stale reading that passes is used: the refresh in the background corrects it.
             LimitCheck::Passed { left, .. } => {
                 if !is_reserved(candidate, request, window, || headroom_above(left, window, killswitch)) {
                     if low.is_none() && matches!(min_remaining.check(window, used), LimitCheck::Below { .. })
@@ -92,21 +99,15 @@ fn evaluate_by(
         return verdict;
     }
     if unknown.is_none() {
-        let model = request.model();
-        let mut unread = killswitch.unread(snapshot, model).chain(min_remaining.unread(snapshot, model));
-        unknown = unread.next().is_some().then_some(None);
+        let mut unread = request.unread(killswitch, snapshot).chain(request.unread(min_remaining, snapshot));
+        let is_unknown = unread.next().is_some() || needs_fresh && !is_any_counted;
+        unknown = is_unknown.then_some(None);
     }
     match (unknown, low) {
         (Some(place), _) if closed => {
             with_place(Verdict::ineligible(Reason::UnknownDenied, known_again(candidate)), place)
         }
-        (_, Some(place)) => Verdict {
-            eligibility: Eligibility::LastResort,
-            reason: Reason::BelowMinimum,
-            until: None,
-            window: None,
-        }
-        .at(place),
+        (_, Some(place)) => Verdict::new(Eligibility::LastResort, Reason::BelowMinimum).at(place),
         (Some(place), None) => with_place(Verdict::eligible(Reason::UnknownAllowed), place),
         (None, None) => Verdict::eligible(Reason::Available),
     }
@@ -148,7 +149,7 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Opti
 /// The refusal that lasts longer: an account is of use again when the last of its refusals has ended.
 fn later_of(one: Option<Verdict>, other: Option<Verdict>) -> Option<Verdict> {
     let (Some(a), Some(b)) = (one, other) else { return one.or(other) };
-    let a_lasts = match (a.until, b.until) {
+    let a_lasts = match (a.retry_at, b.retry_at) {
         (None, _) => true,
         (Some(_), None) => false,
         (Some(a), Some(b)) => a >= b,

@@ -177,4 +177,7 @@ pub enum UnknownUsage {
     Allow,
     /// Do not use it before its numbers are known.
     Deny,
+    /// Do not use it before a fresh reading of every window that counts shows that enough remains. Not for configurations.
+    #[serde(skip)]
+    DenyStale,
 }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use quota_core::{Percent, WindowId};
+use quota_core::{Percent, Snapshot, Window, WindowId};
 use serde::{Deserialize, Serialize};
+
+use super::Limits;
 
 /// A request that is to be sent, as far as the choice of an account depends on it.
 ///
@@ -20,6 +22,7 @@ pub struct Request {
     model: Option<Arc<str>>,
     session: Option<Session>,
     estimate: Option<(WindowId, Percent)>,
+    only_window: Option<Arc<str>>,
 }
 
 impl Request {
@@ -46,6 +49,37 @@ impl Request {
     pub fn with_estimate(mut self, window: WindowId, share: Percent) -> Self {
         self.estimate = Some((window, share));
         self
+    }
+
+    /// Restricts the choice to the window of this id: no other window counts.
+    pub fn with_only_window(mut self, id: &str) -> Self {
+        self.only_window = Some(id.into());
+        self
+    }
+
+    /// Whether a window counts for the request: the only one, or else any that applies to the model.
+    #[inline]
+    #[must_use]
+    pub fn counts(&self, window: &Window) -> bool {
+        match &self.only_window {
+            None => window.applies_to(self.model()),
+            Some(only) => window.id().as_str() == &**only,
+        }
+    }
+
+    /// The windows that count and have no reading; see [`Limits::unread`].
+    pub(super) fn unread<'a>(
+        &'a self,
+        limits: &'a Limits,
+        snapshot: &'a Snapshot,
+    ) -> impl Iterator<Item = &'a WindowId> {
+        let model = if self.only_window.is_some() { None } else { self.model() };
+        let of_model = self.only_window.is_none().then(|| limits.unread(snapshot, model));
+        let only = self
+            .only_window
+            .iter()
+            .flat_map(|only| snapshot.unreadable().filter(move |id| id.as_str() == &**only));
+        of_model.into_iter().flatten().chain(only)
     }
 
     /// The model, if it was named.

@@ -1,5 +1,5 @@
-//! What is found of one account: whether it may serve, and the rule that says so.
-//! How it is found is in `evaluate`.
+//! The verdict on one account: whether it may serve, and the reason.
+//! The rules are in `evaluate`.
 
 use std::fmt;
 
@@ -11,88 +11,94 @@ use jiff::Timestamp;
 pub enum Eligibility {
     /// It may.
     Eligible,
-    /// It may, if no account is open: less is left than the policy wants.
+    /// It may if no account is eligible: less remains than the policy wants.
     LastResort,
     /// It may not.
     Ineligible,
 }
 
 impl Eligibility {
-    /// The standing as a stable word for programs, such as `low`.
+    /// The eligibility as a stable word for programs, such as `last_resort`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Eligible => "open",
-            Self::LastResort => "low",
-            Self::Ineligible => "refused",
+            Self::Eligible => "eligible",
+            Self::LastResort => "last_resort",
+            Self::Ineligible => "ineligible",
         }
     }
 }
 
-/// The rule that let an account pass or refused it.
+/// Why an account may serve a request, or may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// All windows that count have room.
+    /// Enough remains of all windows that count.
     Available,
-    /// A window is not known, and the policy is to use the account all the same.
+    /// The use of a window is unknown, and the policy allows that.
     UnknownAllowed,
-    /// Less is left of a window than the policy's minimum.
+    /// Less remains of a window than the policy's minimum.
     BelowMinimum,
-    /// The user has switched the account off.
+    /// The user has disabled the account.
     Disabled,
-    /// It cannot be told whose the account is, and the policy is not to use what is not known.
+    /// The owner of the account is unknown, and the policy denies unknown usage.
     OwnerUnknown,
-    /// The login is refused: somebody has to log in again.
+    /// The provider rejected the login, or there is none: a person must log in.
     LoginRejected,
-    /// The credential has run out and could not be renewed yet.
+    /// The credential has expired, and its renewal is pending.
     LoginRenewing,
-    /// The credential could not be read for the moment, such as while a keychain is locked: nobody has to log in.
+    /// The credential could not be read, such as while a keychain is locked. A new login does not help.
     CredentialUnavailable,
-    /// Somebody's policy does not allow it.
+    /// A policy of the provider or of an organisation forbids the request.
     Forbidden,
-    /// Less is left of a window than the killswitch lets be used.
+    /// Less remains of a window than the killswitch allows.
     BelowKillswitch,
-    /// Nothing is left of a window.
+    /// Nothing remains of a window.
     Exhausted,
-    /// The provider has turned a request away because a window is spent.
+    /// The provider rejected a request because a window is exhausted.
     QuotaExhausted,
-    /// The provider has asked for a pause.
+    /// The provider throttled a request.
     Throttled,
-    /// What is left of a window is reserved by requests under way.
+    /// Requests in flight have reserved what remains of a window.
     Reserved,
-    /// A window is not known, and the policy is not to use what is not known.
+    /// The use of a window is unknown, and the policy denies that.
     UnknownDenied,
-    /// The provider has turned a request away for a reason that only a newer program knows.
+    /// The provider rejected a request for a reason of a newer program.
     Other,
 }
 
 impl Reason {
-    /// Whether something is not known of the account, whatever follows from that.
+    /// Whether the account's usage is unknown, whatever the policy makes of that.
     #[must_use]
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::UnknownAllowed | Self::UnknownDenied | Self::OwnerUnknown)
     }
 
-    /// The rule as a stable word for programs, such as `below_minimum`.
+    /// Whether the reason is the account's credential, or that it has none.
+    #[must_use]
+    pub fn is_about_credential(self) -> bool {
+        matches!(self, Self::LoginRejected | Self::LoginRenewing | Self::CredentialUnavailable)
+    }
+
+    /// The reason as a stable word for programs, such as `below_minimum`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Available => "has_room",
-            Self::UnknownAllowed => "not_known",
+            Self::Available => "available",
+            Self::UnknownAllowed => "unknown_allowed",
             Self::BelowMinimum => "below_minimum",
             Self::Disabled => "disabled",
-            Self::OwnerUnknown => "identity_unknown",
-            Self::LoginRejected => "login_dead",
-            Self::LoginRenewing => "login_not_yet",
-            Self::CredentialUnavailable => "not_readable",
-            Self::Forbidden => "not_allowed",
-            Self::BelowKillswitch => "killed",
+            Self::OwnerUnknown => "owner_unknown",
+            Self::LoginRejected => "login_rejected",
+            Self::LoginRenewing => "login_renewing",
+            Self::CredentialUnavailable => "credential_unavailable",
+            Self::Forbidden => "forbidden",
+            Self::BelowKillswitch => "below_killswitch",
             Self::Exhausted => "exhausted",
-            Self::QuotaExhausted => "quota_spent",
+            Self::QuotaExhausted => "quota_exhausted",
             Self::Throttled => "throttled",
             Self::Reserved => "reserved",
-            Self::UnknownDenied => "unknown_closed",
+            Self::UnknownDenied => "unknown_denied",
             Self::Other => "other",
         }
     }
@@ -102,81 +108,77 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Available => "has room",
-            Self::UnknownAllowed => "not known yet",
-            Self::BelowMinimum => "less left than the minimum",
+            Self::Available => "available",
+            Self::UnknownAllowed | Self::UnknownDenied => "no data",
+            Self::BelowMinimum => "below its minimum",
             Self::Disabled => "disabled",
-            Self::OwnerUnknown => "cannot tell whose it is",
-            Self::LoginRejected => "log in again",
-            Self::LoginRenewing => "login not renewed yet",
-            Self::CredentialUnavailable => "login cannot be read for now",
-            Self::Forbidden => "not allowed by policy",
-            Self::BelowKillswitch => "less left than may be used",
-            Self::Exhausted => "nothing left",
-            Self::QuotaExhausted => "turned away: quota spent",
-            Self::Throttled => "asked for a pause",
-            Self::Reserved => "reserved by requests under way",
-            Self::UnknownDenied => "not known, so not used",
-            Self::Other => "turned away",
+            Self::OwnerUnknown => "owner unknown",
+            Self::LoginRejected => "login rejected",
+            Self::LoginRenewing => "login renewal pending",
+            Self::CredentialUnavailable => "login unreadable",
+            Self::Forbidden => "not allowed",
+            Self::BelowKillswitch => "below its killswitch",
+            Self::Exhausted => "exhausted",
+            Self::QuotaExhausted => "exhausted (rejected by the provider)",
+            Self::Throttled => "rate limited",
+            Self::Reserved => "reserved by requests in flight",
+            Self::Other => "rejected by the provider",
         })
     }
 }
 
-/// What was found of an account, and why.
+/// Whether an account may serve, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Verdict {
-    /// Whether it may serve.
-    pub eligibility: Eligibility,
-    /// The rule that says so.
-    pub reason: Reason,
-    /// When a refusal ends by itself; `None` if it does not, or it cannot be told when.
-    pub until: Option<Timestamp>,
-    /// The window that the rule is about, by its place among the account's windows.
+pub(crate) struct Verdict {
+    pub(crate) eligibility: Eligibility,
+    pub(crate) reason: Reason,
+    /// When an exclusion ends by itself; `None` if it does not, or that is unknown.
+    pub(crate) retry_at: Option<Timestamp>,
+    /// The index of the window that the reason is about, among the account's windows.
     pub(super) window: Option<u32>,
 }
 
 impl Verdict {
+    pub(crate) fn new(eligibility: Eligibility, reason: Reason) -> Self {
+        Self { eligibility, reason, retry_at: None, window: None }
+    }
+
     pub(crate) fn eligible(reason: Reason) -> Self {
-        Self { eligibility: Eligibility::Eligible, reason, until: None, window: None }
+        Self::new(Eligibility::Eligible, reason)
     }
 
-    pub(crate) fn ineligible(reason: Reason, until: Option<Timestamp>) -> Self {
-        Self { eligibility: Eligibility::Ineligible, reason, until, window: None }
+    pub(crate) fn ineligible(reason: Reason, retry_at: Option<Timestamp>) -> Self {
+        Self { retry_at, ..Self::new(Eligibility::Ineligible, reason) }
     }
 
-    /// Whether it is sure that the account has nothing for the request, or is no account for it any more: a session that was
-    /// its own moves for good. A pause, or what is not known, is no reason to.
+    /// Whether a session leaves this account for good: it has nothing left for the request, or may not be used any more.
+    /// A cooldown or unknown usage is no reason to leave.
     pub(crate) fn ends_affinity(&self) -> bool {
-        self.eligibility == Eligibility::Ineligible
-            && matches!(
-                self.reason,
-                Reason::Exhausted
-                    | Reason::QuotaExhausted
-                    | Reason::BelowKillswitch
-                    | Reason::Forbidden
-                    | Reason::Disabled
-                    | Reason::LoginRejected
-            )
+        use Reason::{BelowKillswitch, Disabled, Exhausted, Forbidden, LoginRejected, QuotaExhausted};
+        let is_final = matches!(
+            self.reason,
+            Exhausted | QuotaExhausted | BelowKillswitch | Forbidden | Disabled | LoginRejected
+        );
+        self.eligibility == Eligibility::Ineligible && is_final
     }
 
-    /// Whether it is refused because something is not known of it.
+    /// Whether the account is excluded because its usage or its owner is unknown.
     pub(crate) fn is_unknown(&self) -> bool {
         self.eligibility == Eligibility::Ineligible
             && matches!(self.reason, Reason::UnknownDenied | Reason::OwnerUnknown)
     }
 
-    /// Whether readings do not tell of it: it is about the account's credential, or that there is none.
+    /// Whether only a request finds this out, because readings do not show it.
     pub(crate) fn is_credential_verdict(&self) -> bool {
-        self.is_unknown()
-            || matches!(
-                self.reason,
-                Reason::LoginRejected | Reason::LoginRenewing | Reason::CredentialUnavailable
-            )
+        self.is_unknown() || self.reason.is_about_credential()
     }
 
-    pub(super) fn at(mut self, place: usize) -> Self {
-        self.window = u32::try_from(place).ok();
+    pub(crate) fn without_window(self) -> Self {
+        Self { window: None, ..self }
+    }
+
+    pub(super) fn at(mut self, window: usize) -> Self {
+        self.window = u32::try_from(window).ok();
         self
     }
 }

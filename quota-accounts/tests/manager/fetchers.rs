@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{BuildError, FallbackAccountManager, Reason, Request};
+use quota_accounts::routing::Reason;
+use quota_accounts::{BuildError, FallbackAccountManager, Request};
 use quota_core::testing::FakeProvider;
 use quota_core::{
     AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError, MemoryStore,

@@ -32,7 +32,7 @@ async fn a_restart_with_fresh_snapshots_on_disk_makes_no_call() {
                 0 => assert!(accounts.refresh_quota_for_due_accounts().await.is_empty()),
                 1 => assert_eq!(accounts.usable_fallback_accounts().await.len(), 21),
                 2 => assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main")),
-                3 => assert_eq!(accounts.decide(&Request::new()).await.chosen().unwrap().id(), &id("main")),
+                3 => assert_eq!(accounts.decide(&Request::new()).await.chosen().unwrap().account, id("main")),
                 _ => {
                     let send = |route: &Route| {
                         let account = route.account().clone();

@@ -53,8 +53,8 @@ async fn a_pause_is_counted_from_the_answer_and_not_from_the_report() {
         let throttled = RequestOutcome::from_response(429, [("retry-after", "120")]).received_at(answered);
         let _ = accounts.report(&late, throttled).await.unwrap();
 
-        let verdict = accounts.explain(&Request::new()).accounts()[0].verdict();
-        assert_eq!(verdict.until, Some(answered + SignedDuration::from_mins(2)), "{kind:?}");
+        let verdict = accounts.explain(&Request::new()).accounts()[0].clone();
+        assert_eq!(verdict.retry_at, Some(answered + SignedDuration::from_mins(2)), "{kind:?}");
     }
 }
 

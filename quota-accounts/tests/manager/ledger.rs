@@ -173,8 +173,8 @@ impl Program {
         let route = accounts.route(request).await;
         self.ledger.note(match &route {
             Ok(route) => format!("route: {} ({:?})", route.account(), route.reason()),
-            Err(RouteError::NoAccountAvailable { retry_after, passed, .. }) => {
-                let rules: Vec<_> = passed.iter().map(|passed| passed.reason).collect();
+            Err(RouteError::NoAccountAvailable { retry_after, skipped, .. }) => {
+                let rules: Vec<_> = skipped.iter().map(|skipped| skipped.reason).collect();
                 format!("route: no account {rules:?}, retry after {retry_after:?}")
             }
             Err(error) => format!("route: {error}"),

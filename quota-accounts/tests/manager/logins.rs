@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quota_accounts::routing::Reason;
 use quota_accounts::{
-    Evaluated, FallbackAccountManager, Limits, Reason, Request, RequestOutcome, RetryAdvice, RoutingMode,
-    RoutingPolicy,
+    FallbackAccountManager, Limits, Request, RequestOutcome, RetryAdvice, RoutingMode, RoutingPolicy,
 };
 use quota_core::{AccountId, Clock, CredentialFingerprint, LoginId, LoginInfo, OwnerId, UsageReport};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
@@ -76,7 +76,7 @@ async fn an_account_nobody_is_logged_in_to_is_passed_over() {
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!(route.passed()[0].reason, Reason::LoginRejected, "{kind:?}");
+        assert_eq!(route.skipped()[0].reason, Reason::LoginRejected, "{kind:?}");
     }
 }
 
@@ -174,7 +174,7 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
 
         let route = route.unwrap();
         assert_eq!((other.account(), route.account()), (&id("main"), &id("b")), "{kind:?}");
-        assert_eq!(route.passed()[0].reason, Reason::BelowKillswitch, "{kind:?}");
+        assert_eq!(route.skipped()[0].reason, Reason::BelowKillswitch, "{kind:?}");
     }
 }
 
@@ -270,8 +270,8 @@ async fn what_is_decided_is_what_a_route_would_do() {
 
         let decision = accounts.decide(&Request::new()).await;
 
-        let rules: Vec<_> = decision.accounts().iter().map(|evaluated| evaluated.verdict().reason).collect();
-        assert_eq!(decision.chosen().map(Evaluated::id), Some(&id("b")), "{kind:?}");
+        let rules: Vec<_> = decision.accounts().iter().map(|evaluated| evaluated.reason).collect();
+        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&id("b")), "{kind:?}");
         assert_eq!(
             rules[..2],
             [Reason::LoginRejected, Reason::Available],
@@ -290,7 +290,7 @@ async fn of_what_is_decided_nothing_is_kept() {
         let request = Request::new().with_session("s");
         let kept = || std::fs::read_to_string(world.state_path()).unwrap_or_default();
 
-        let decided = accounts.decide(&request).await.chosen().map(|chosen| chosen.id().clone());
+        let decided = accounts.decide(&request).await.chosen().map(|chosen| chosen.account.clone());
         accounts.flush().await.expect("the disk is in order");
         assert!(!kept().contains("\"session\""), "{kind:?}: {}", kept());
 

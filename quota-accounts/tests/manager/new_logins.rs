@@ -77,7 +77,7 @@ async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers()
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!(route.passed()[0].reason, Reason::BelowKillswitch, "{kind:?}");
+        assert_eq!(route.skipped()[0].reason, Reason::BelowKillswitch, "{kind:?}");
     }
 }
 
@@ -207,11 +207,11 @@ async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_lasts_no_longe
 
         let blocked = |name: &str| {
             let decision = accounts.explain(&Request::new());
-            decision.accounts().iter().find(|evaluated| *evaluated.id() == id(name)).unwrap().verdict()
+            decision.accounts().iter().find(|evaluated| evaluated.account == id(name)).unwrap().clone()
         };
         let until = world.clock.now() + jiff::SignedDuration::from_hours(1);
         assert_eq!(
-            (blocked("main").reason, blocked("main").until),
+            (blocked("main").reason, blocked("main").retry_at),
             (Reason::LoginRejected, Some(until)),
             "{kind:?}"
         );

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quota_accounts::routing::Reason;
 use quota_accounts::{
-    FallbackAccountManager, Idempotency, Reason, Request, RequestOutcome, RetryAdvice, Route, RouteError,
+    FallbackAccountManager, Idempotency, Request, RequestOutcome, RetryAdvice, Route, RouteError,
 };
 use quota_core::{AccountId, CredentialFingerprint, LoginInfo};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
@@ -89,9 +90,9 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
 
         let error = accounts.route(Request::new()).await.unwrap_err();
 
-        let RouteError::NoAccountAvailable { retry_after, passed, .. } = error else { panic!("{error:?}") };
+        let RouteError::NoAccountAvailable { retry_after, skipped, .. } = error else { panic!("{error:?}") };
         assert_eq!(retry_after, Some(Duration::from_secs(40)), "{kind:?}");
-        assert!(passed.iter().all(|passed| passed.reason == Reason::LoginRenewing), "{passed:?}");
+        assert!(skipped.iter().all(|skipped| skipped.reason == Reason::LoginRenewing), "{skipped:?}");
     }
 }
 
@@ -150,12 +151,12 @@ async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
         accounts.refresh_quota_for_due_accounts().await;
 
         let decision = accounts.decide(&Request::new()).await;
-        let (decided, verdict) = (decision.chosen().unwrap().id(), decision.accounts()[0].verdict());
+        let (decided, verdict) = (&decision.chosen().unwrap().account, &decision.accounts()[0]);
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!((decided, route.account()), (&id("b"), &id("b")), "{kind:?}");
-        let passed = &route.passed()[0];
-        assert_eq!((verdict.reason, verdict.until), (passed.reason, passed.until), "{kind:?}");
+        let skipped = &route.skipped()[0];
+        assert_eq!((verdict.reason, verdict.retry_at), (skipped.reason, skipped.retry_at), "{kind:?}");
         assert_eq!(verdict.reason, Reason::LoginRenewing, "{kind:?}");
     }
 }

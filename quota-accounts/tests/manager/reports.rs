@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use quota_accounts::{Reason, ReportError, Request, RequestOutcome, RetryAdvice};
+use quota_accounts::routing::Reason;
+use quota_accounts::{ReportError, Request, RequestOutcome, RetryAdvice};
 use quota_core::{ParsedResponse, ProviderId, ResponseMeta, ResponseParser};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -64,7 +65,11 @@ async fn a_spent_account_is_left_until_its_reset_and_the_next_try_goes_elsewhere
 
         assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         let next = accounts.route(Request::new()).await.unwrap();
-        assert_eq!((next.account(), next.passed()[0].reason), (&id("b"), Reason::QuotaExhausted), "{kind:?}");
+        assert_eq!(
+            (next.account(), next.skipped()[0].reason),
+            (&id("b"), Reason::QuotaExhausted),
+            "{kind:?}"
+        );
         minutes(&world.clock, 181).await;
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use quota_accounts::routing::Reason;
 use quota_accounts::{
-    FallbackAccountManager, Idempotency, Limits, Reason, Request, RequestOutcome, RetryAdvice, Route,
-    RouteError, RoutingPolicy,
+    FallbackAccountManager, Idempotency, Limits, Request, RequestOutcome, RetryAdvice, Route, RouteError,
+    RoutingPolicy,
 };
 use quota_core::testing::FlakyStore;
 use quota_core::{
@@ -491,7 +492,7 @@ async fn what_is_reserved_does_not_hide_a_pause_that_ends_sooner() {
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
         assert!(
-            route.passed().iter().any(|passed| passed.reason == Reason::Throttled),
+            route.skipped().iter().any(|skipped| skipped.reason == Reason::Throttled),
             "{kind:?}: {route:?}"
         );
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quota_accounts::routing::Reason;
 use quota_accounts::{
-    AccountsConfig, FallbackAccountManager, Limits, Reason, Request, RequestOutcome, RouteError, RoutingMode,
+    AccountsConfig, FallbackAccountManager, Limits, Request, RequestOutcome, RouteError, RoutingMode,
     RoutingPolicy, UnknownUsage,
 };
 use quota_core::{CredentialError, FetchError, UsageReport};
@@ -145,8 +146,11 @@ async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
 
         let error = world.accounts().route(Request::new()).await.unwrap_err();
 
-        let RouteError::NoAccountAvailable { passed, .. } = error else { panic!("{kind:?} {error:?}") };
-        assert!(passed.iter().all(|passed| passed.reason == Reason::UnknownDenied), "{kind:?} {passed:?}");
+        let RouteError::NoAccountAvailable { skipped, .. } = error else { panic!("{kind:?} {error:?}") };
+        assert!(
+            skipped.iter().all(|skipped| skipped.reason == Reason::UnknownDenied),
+            "{kind:?} {skipped:?}"
+        );
     }
 }
 
@@ -230,8 +234,8 @@ async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {
 
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2 * 3600)), "{kind:?}");
         assert_eq!(error.to_string(), "no account can serve this request; try again in 7200 s");
-        let RouteError::NoAccountAvailable { passed, .. } = error else { panic!("{error:?}") };
-        assert_eq!(passed.len(), 3, "{kind:?}");
+        let RouteError::NoAccountAvailable { skipped, .. } = error else { panic!("{error:?}") };
+        assert_eq!(skipped.len(), 3, "{kind:?}");
     }
 }
 
@@ -245,8 +249,8 @@ async fn a_route_tells_who_was_passed_over_and_why() {
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!(route.passed()[0].account, id("main"));
-        assert_eq!(route.passed()[0].reason, Reason::Exhausted);
+        assert_eq!(route.skipped()[0].account, id("main"));
+        assert_eq!(route.skipped()[0].reason, Reason::Exhausted);
     }
 }
 
@@ -258,7 +262,7 @@ async fn what_is_explained_is_what_is_routed() {
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
 
-        let explained = accounts.explain(&Request::new()).chosen().unwrap().id().clone();
+        let explained = accounts.explain(&Request::new()).chosen().unwrap().account.clone();
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!((route.account(), route.reason()), (&explained, Reason::BelowMinimum), "{kind:?}");

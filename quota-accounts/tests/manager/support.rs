@@ -192,8 +192,7 @@ pub(crate) async fn minutes(clock: &Clock, minutes: u64) {
 /// What an account's five hours are used, as the manager decides on.
 pub(crate) fn used(accounts: &FallbackAccountManager, name: &str) -> Option<f64> {
     let decision = accounts.explain(&quota_accounts::Request::new());
-    let evaluated = decision.accounts().iter().find(|evaluated| *evaluated.id() == id(name))?;
-    let reading =
-        evaluated.readings().iter().find(|reading| *reading.window.id() == WindowId::five_hour())?;
+    let evaluated = decision.accounts().iter().find(|evaluated| evaluated.account == id(name))?;
+    let reading = evaluated.windows.iter().find(|reading| *reading.window.id() == WindowId::five_hour())?;
     Some(reading.used.lower_bound()?.as_f64())
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use quota_accounts::{
-    Evaluated, FallbackAccountManager, Reason, Request, RetryAdvice, RoutingMode, RoutingPolicy,
-};
+use quota_accounts::routing::Reason;
+use quota_accounts::{FallbackAccountManager, Request, RetryAdvice, RoutingMode, RoutingPolicy};
 use quota_core::{AccountId, CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
@@ -80,9 +79,13 @@ async fn an_account_whose_credential_cannot_be_read_is_passed_over_for_a_pause()
         let route = accounts.route(Request::new()).await.expect("another has room");
 
         let until = world.clock.now() + world.policy.throttle_cooldown;
-        let passed = &route.passed()[0];
+        let skipped = &route.skipped()[0];
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!((passed.reason, passed.until), (Reason::CredentialUnavailable, Some(until)), "{kind:?}");
+        assert_eq!(
+            (skipped.reason, skipped.retry_at),
+            (Reason::CredentialUnavailable, Some(until)),
+            "{kind:?}"
+        );
     }
 }
 
@@ -145,9 +148,9 @@ async fn what_is_decided_of_credentials_that_are_not_there_yet_is_what_a_route_w
 
         let decision = accounts.decide(&Request::new()).await;
 
-        let rules: Vec<_> = decision.accounts().iter().map(|evaluated| evaluated.verdict().reason).collect();
+        let rules: Vec<_> = decision.accounts().iter().map(|evaluated| evaluated.reason).collect();
         assert_eq!(rules[..2], [Reason::CredentialUnavailable, Reason::LoginRenewing], "{kind:?}");
-        assert_eq!(decision.chosen().map(Evaluated::id), Some(&next(&accounts).await), "{kind:?}");
+        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&next(&accounts).await), "{kind:?}");
     }
 }
 
@@ -164,10 +167,10 @@ async fn a_source_that_hangs_or_breaks_holds_no_request_up() {
         let took = world.clock.now().duration_since(began);
         assert!(took <= world.policy.credential_timeout.try_into().unwrap(), "{kind:?} {does:?} {took:?}");
         let until = world.clock.now() + world.policy.throttle_cooldown;
-        let passed = &route.passed()[0];
+        let skipped = &route.skipped()[0];
         assert_eq!(route.account(), &id("b"), "{kind:?} {does:?}");
         assert_eq!(
-            (passed.reason, passed.until),
+            (skipped.reason, skipped.retry_at),
             (Reason::CredentialUnavailable, Some(until)),
             "{kind:?} {does:?}"
         );
@@ -185,7 +188,7 @@ async fn a_source_that_hung_is_asked_again_after_a_pause_and_not_before() {
 
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
         assert_eq!(world.clock.now(), began, "{kind:?}: nobody waits for it again");
-        let explained = accounts.explain(&Request::new()).accounts()[0].verdict().reason;
+        let explained = accounts.explain(&Request::new()).accounts()[0].reason;
         assert_eq!(explained, Reason::CredentialUnavailable, "{kind:?}");
 
         source.set("main", Does::Reads);
@@ -203,12 +206,8 @@ async fn a_decision_is_held_up_by_no_source_that_hangs_or_breaks() {
 
         let decision = accounts.decide(&Request::new()).await;
 
-        assert_eq!(
-            decision.accounts()[0].verdict().reason,
-            Reason::CredentialUnavailable,
-            "{kind:?} {does:?}"
-        );
-        assert_eq!(decision.chosen().map(Evaluated::id), Some(&id("b")), "{kind:?} {does:?}");
+        assert_eq!(decision.accounts()[0].reason, Reason::CredentialUnavailable, "{kind:?} {does:?}");
+        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&id("b")), "{kind:?} {does:?}");
     }
 }
 

@@ -19,8 +19,8 @@ fn unlock(world: &World) {
 }
 
 fn rules(error: &RouteError) -> Vec<Reason> {
-    let RouteError::NoAccountAvailable { passed, .. } = error else { panic!("{error:?}") };
-    passed.iter().map(|passed| passed.reason).collect()
+    let RouteError::NoAccountAvailable { skipped, .. } = error else { panic!("{error:?}") };
+    skipped.iter().map(|skipped| skipped.reason).collect()
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,12 +49,13 @@ pub(crate) struct PickArgs {
 /// Show which account to use now, and why not the others
 ///
 /// Shows the account that `quota pick` would print now. For every account it shows the windows, how old and how certain their numbers
-/// are, and the rule that selected or excluded it. Numbers are refreshed as for `quota pick`; the choice is not stored.
+/// are, and the reason that selected or excluded it. Accounts are refreshed as for `quota pick`; the choice is not stored.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Reading it:
   selected     the request would use it
-  standby      it is available, and another one comes first
+  awaited      the session waits for it, because it is available soon
+  standby      another account comes first
   skipped      less is left than its minimum; used if no other has more
   unavailable  it is exhausted, below its killswitch or disabled, its login is
                rejected, or its use is unknown
@@ -72,12 +73,12 @@ defaults:
                          # { every = 20, seven_day = 10 }
   killswitch = 0         # never use it below this one
   when_unknown = \"deny\"  # or allow: use an account whose use is unknown
-  wait_for_reset = \"2m\"  # a session waits this long rather than move
-  pin_for = \"168h\"       # how long a session is remembered
-  most_pins = 10000      # how many sessions are remembered
+  max_session_wait = \"2m\"  # a session waits this long rather than move
+  session_ttl = \"168h\"   # how long a session is remembered
+  max_sessions = 10000   # how many sessions are remembered
   credential_timeout = \"20s\"  # how long to wait for a login
-  # For programs that report the outcome of requests: triggers, pause,
-  # spent_pause, not_allowed_pause
+  # For programs that report the outcome of requests: fallback_on,
+  # throttle_cooldown, exhausted_cooldown, forbidden_cooldown
 
 An account may have its own `min_remaining` and `killswitch`, in [[accounts]].
 

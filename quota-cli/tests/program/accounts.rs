@@ -441,8 +441,8 @@ fn the_limits_of_an_added_account_are_kept_and_count() {
     // However wide the list is.
     let listing = listing.split_whitespace().collect::<Vec<_>>().join(" ");
 
-    let rules: Vec<_> = explained["accounts"].as_array().unwrap().iter().map(|one| &one["rule"]).collect();
-    assert_eq!(rules, ["killed", "below_minimum"]);
+    let rules: Vec<_> = explained["accounts"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
+    assert_eq!(rules, ["below_killswitch", "below_minimum"]);
     assert_eq!(explained["account"], "anthropic/b");
     assert!(listing.contains("killswitch 20 %") && listing.contains("minimum 50 %"), "{listing}");
 }

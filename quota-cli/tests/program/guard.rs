@@ -30,7 +30,7 @@ fn enough_is_0_and_too_little_is_1() {
 
     assert_eq!((enough.code, enough.stdout.as_str(), enough.stderr.as_str()), (Some(0), "", ""));
     assert_eq!(little.code, Some(1));
-    assert_eq!(little.stderr, "quota: anthropic/main: too little left: 15 % in five_hour\n");
+    assert_eq!(little.stderr, "quota: anthropic/main: five_hour: only 15 % left (20 % required)\n");
     assert_eq!(other.code, Some(0));
     assert_eq!(provider.simulator.ledger().calls(), 1, "the three share one number");
 }
@@ -166,11 +166,7 @@ fn a_window_that_has_just_reset_is_waited_for_and_read() {
         let ended = machine.run(&[command, &["--config", &config]].concat());
 
         assert_eq!(ended.code, Some(0), "{command:?}: {}", ended.stderr);
-        assert!(
-            ended.stderr.starts_with("quota: anthropic/main: five_hour: has reset at "),
-            "{}",
-            ended.stderr
-        );
+        assert!(ended.stderr.starts_with("quota: anthropic/main: five_hour: reset at "), "{}", ended.stderr);
         assert!(ended.stderr.ends_with("; waiting\n"), "{}", ended.stderr);
         assert_eq!(provider.simulator.ledger().calls(), 1, "{command:?}");
     }
@@ -187,7 +183,7 @@ fn a_reset_that_outlasts_the_command_is_named_with_the_next_refresh() {
 
         let shown = format!("{}{}", ended.stdout, ended.stderr);
         assert_eq!(ended.code, Some(69), "{command:?}: {shown}");
-        assert!(shown.contains("has reset at ") && shown.contains("asked again in "), "{command:?}: {shown}");
+        assert!(shown.contains("reset at ") && shown.contains("next refresh in "), "{command:?}: {shown}");
         assert_eq!(provider.simulator.ledger().calls(), 0, "{command:?}");
     }
 }

@@ -28,9 +28,9 @@ fn used(name: &str, percent: f64) -> Account {
     Account::new(name).windows([window])
 }
 
-fn rules(document: &Value) -> Vec<(&str, &str)> {
+fn reasons(document: &Value) -> Vec<(&str, &str)> {
     let accounts = document["accounts"].as_array().unwrap().iter();
-    accounts.map(|one| (one["account"].as_str().unwrap(), one["rule"].as_str().unwrap())).collect()
+    accounts.map(|one| (one["account"].as_str().unwrap(), one["reason"].as_str().unwrap())).collect()
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn the_first_fallback_that_has_room_stands_in() {
         (Some(0), &json!("anthropic/spare"), &json!("picked"))
     );
     let told =
-        [("anthropic/main", "exhausted"), ("anthropic/work", "exhausted"), ("anthropic/spare", "has_room")];
-    assert_eq!(rules(&document), told);
+        [("anthropic/main", "exhausted"), ("anthropic/work", "exhausted"), ("anthropic/spare", "available")];
+    assert_eq!(reasons(&document), told);
     assert_eq!(document["accounts"][0]["window"], "five_hour");
 }
 
@@ -104,9 +104,13 @@ fn where_none_has_room_it_says_when_to_come_back() {
     let document = machine.run(&["pick", "--json", "--config", &config]).json();
 
     assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(1), "", 1));
-    assert!(ended.stderr.starts_with("quota: no account has room; anthropic/"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.starts_with("quota: no account available; next available: anthropic/"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains(" in 2 h"), "{}", ended.stderr);
-    assert_eq!((&document["account"], &document["verdict"]), (&Value::Null, &json!("no_room")));
+    assert_eq!((&document["account"], &document["verdict"]), (&Value::Null, &json!("no_account_available")));
     let seconds = document["retry_after_seconds"].as_u64().unwrap();
     assert!((7_000..=7_200).contains(&seconds), "{seconds}");
 }
@@ -217,7 +221,7 @@ fn an_account_without_a_login_is_not_picked() {
 
     for document in [ended.json(), explained.json()] {
         assert_eq!(document["account"], "anthropic/work");
-        assert_eq!(rules(&document)[0], ("anthropic/main", "login_dead"));
+        assert_eq!(reasons(&document)[0], ("anthropic/main", "login_rejected"));
     }
 }
 
@@ -231,8 +235,8 @@ fn an_account_whose_login_cannot_be_read_for_now_is_not_picked_and_nobody_is_sen
         let document = Ended::of(command.env("QUOTA_SIM_MAIN", "two tokens").output().unwrap()).json();
 
         assert_eq!(document["account"], "anthropic/work");
-        assert_eq!(rules(&document)[0], ("anthropic/main", "not_readable"));
-        assert!(document["accounts"][0]["until"].is_string(), "{document}");
+        assert_eq!(reasons(&document)[0], ("anthropic/main", "credential_unavailable"));
+        assert!(document["accounts"][0]["retry_at"].is_string(), "{document}");
     }
 }
 
@@ -272,7 +276,7 @@ fn what_is_explained_is_what_is_picked_and_leaves_no_trace() {
         assert_eq!(explained.code, picked.code, "{}", explained.stdout);
         let (explained, picked) = (explained.json(), picked.json());
         assert_eq!(explained["account"], picked["account"]);
-        assert_eq!(rules(&explained), rules(&picked));
+        assert_eq!(reasons(&explained), reasons(&picked));
         assert!(!trace.contains("\"session\""), "{trace}");
     }
 }
@@ -284,13 +288,9 @@ fn explain_shows_every_account_with_its_windows_and_the_reason() {
     let ended = machine.run(&["explain", "--config", &config]);
 
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    for told in [
-        "anthropic/work is to be used now.",
-        "nothing left of 5-hour",
-        "→ anthropic/work",
-        "42 %",
-        "not needed",
-    ] {
+    for told in
+        ["Use anthropic/work.", "5-hour window exhausted, resets ", "→ anthropic/work", "42 %", "standby"]
+    {
         assert!(ended.stdout.contains(told), "{told}: {}", ended.stdout);
     }
     assert!(!ended.stdout.contains('\u{1b}'), "no colours where there is no terminal");

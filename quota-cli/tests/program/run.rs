@@ -78,7 +78,7 @@ fn where_nobody_has_room_nothing_is_run() {
 
     assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(1), "", 1));
     assert!(
-        ended.stderr.contains("no account has room") && ended.stderr.contains("in 2 h"),
+        ended.stderr.contains("no account available") && ended.stderr.contains("in 2 h"),
         "{}",
         ended.stderr
     );

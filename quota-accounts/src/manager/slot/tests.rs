@@ -21,7 +21,7 @@ fn clock() -> Clock {
 }
 
 fn until(slot: &AccountSlot, now: Timestamp) -> Option<Timestamp> {
-    evaluate(&slot.candidate(), &Request::new(), now, &RoutingPolicy::default()).until
+    evaluate(&slot.candidate(), &Request::new(), now, &RoutingPolicy::default()).retry_at
 }
 
 /// A block of a clock that was an hour ahead, which was to last ten minutes.

@@ -7,7 +7,8 @@ use quota_core::{
 };
 
 use super::support::*;
-use crate::{AccountLimits, Block, Eligibility, Limits, Reason, Request, RoutingPolicy, UnknownUsage};
+use crate::routing::{Block, Eligibility, Reason};
+use crate::{AccountLimits, Decision, Limits, Request, RoutingPolicy, UnknownUsage};
 
 fn plain() -> (Request, RoutingPolicy) {
     (Request::new(), RoutingPolicy::default())
@@ -36,7 +37,7 @@ fn an_account_with_nothing_left_of_one_window_is_refused_until_its_reset() {
 
     let verdict = verdict(Given::new("a", [five_hour(0.0), seven_day(10.0)]), &request, &policy);
 
-    assert_eq!((verdict.reason, verdict.until), (Reason::Exhausted, Some(hours(2))));
+    assert_eq!((verdict.reason, verdict.retry_at), (Reason::Exhausted, Some(hours(2))));
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn an_old_reading_is_a_lower_bound_so_what_was_exhausted_still_is() {
 
     let verdict = verdict(Given::read_at("a", hours(-2), [five_hour(0.0)]), &request, &policy);
 
-    assert_eq!((verdict.reason, verdict.until), (Reason::Exhausted, Some(hours(2))));
+    assert_eq!((verdict.reason, verdict.retry_at), (Reason::Exhausted, Some(hours(2))));
 }
 
 #[test]
@@ -323,7 +324,7 @@ fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_b
     assert_eq!(rules, [Reason::Exhausted, Reason::BelowKillswitch, Reason::UnknownAllowed]);
     let given = [nobodys(50.0)];
     let decision = decide(&given, &Request::new(), &policy);
-    assert_eq!(decision.accounts()[0].readings().len(), 0, "what is withheld is not shown");
+    assert_eq!(decision.accounts()[0].windows.len(), 0, "what is withheld is not shown");
 }
 
 #[test]
@@ -458,7 +459,7 @@ fn a_dead_login_is_refused_without_an_end() {
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
 
-    assert_eq!((verdict.reason, verdict.until), (Reason::LoginRejected, None));
+    assert_eq!((verdict.reason, verdict.retry_at), (Reason::LoginRejected, None));
 }
 
 #[test]
@@ -490,7 +491,7 @@ fn a_decision_tells_every_reading_with_its_age() {
 
     let decision = decide(&given, &request, &policy);
 
-    let reading = &decision.accounts()[0].readings()[0];
+    let reading = &decision.accounts()[0].windows[0];
     assert_eq!(reading.window.id(), &WindowId::five_hour());
     assert_eq!((reading.used.lower_bound(), reading.age.as_secs()), (Some(percent(50.0)), 60));
 }
@@ -502,7 +503,7 @@ fn a_decision_names_the_window_that_refused() {
 
     let decision = decide(&given, &request, &policy);
 
-    assert_eq!(decision.accounts()[0].window().unwrap().id(), &WindowId::seven_day());
+    assert_eq!(decision.accounts()[0].window, Some(WindowId::seven_day()));
 }
 
 #[test]
@@ -512,7 +513,7 @@ fn a_spent_window_without_a_reset_is_believed_as_long_as_it_is_fresh() {
 
     let verdict = verdict(Given::new("a", [spent]), &request, &policy);
 
-    assert_eq!((verdict.reason, verdict.until), (Reason::Exhausted, Some(minutes(4))));
+    assert_eq!((verdict.reason, verdict.retry_at), (Reason::Exhausted, Some(minutes(4))));
 }
 
 #[test]
@@ -527,8 +528,58 @@ fn a_decision_states_the_limit_that_is_broken_and_the_window_that_is_unread() {
 
     let found = |at: usize| {
         let evaluated = &decision.accounts()[at];
-        (evaluated.verdict().reason, evaluated.limit(), evaluated.unread().cloned())
+        (evaluated.reason, evaluated.limit, evaluated.window.clone(), evaluated.window_usage().is_some())
     };
-    assert_eq!(found(0), (Reason::BelowMinimum, Some(percent(20.0)), None));
-    assert_eq!(found(1), (Reason::UnknownDenied, None, Some(WindowId::seven_day())));
+    assert_eq!(found(0), (Reason::BelowMinimum, Some(percent(20.0)), Some(WindowId::five_hour()), true));
+    assert_eq!(found(1), (Reason::UnknownDenied, None, Some(WindowId::seven_day()), false));
+}
+
+/// The windows of a decision that shows everything there is to show.
+fn shown() -> Decision {
+    let policy = RoutingPolicy::default()
+        .min_remaining(left(20.0))
+        .killswitch(Limits::none().window(WindowId::seven_day(), percent(5.0)))
+        .when_unknown(UnknownUsage::Deny);
+    let accounts = [
+        Given::new("main", [seven_day(90.0), five_hour(0.0)]),
+        Given::new("low", [five_hour(10.0), seven_day(90.0), opus_week(50.0)]),
+        Given::new("work", [five_hour(50.0), seven_day(50.0)]),
+        Given::new("off", [five_hour(50.0)]).disabled(),
+        Given::new("unread", []),
+    ];
+    decide(&accounts, &Request::new(), &policy)
+}
+
+#[test]
+fn a_decision_is_printed_with_a_line_for_each_account() {
+    insta::assert_snapshot!(shown());
+}
+
+#[test]
+fn a_decision_is_serialized_in_this_form() {
+    insta::assert_json_snapshot!(shown());
+}
+
+#[test]
+fn a_stale_reading_proves_only_that_too_little_remains() {
+    let policy = RoutingPolicy::default().killswitch(left(10.0)).when_unknown(UnknownUsage::DenyStale);
+    let stale = |left| Given::read_at("a", minutes(-6), [five_hour(left)]);
+    let reason = |given| verdict(given, &Request::new(), &policy).reason;
+
+    assert_eq!(reason(stale(50.0)), Reason::UnknownDenied);
+    assert_eq!(reason(stale(5.0)), Reason::BelowKillswitch);
+    assert_eq!(reason(Given::new("a", [five_hour(50.0)])), Reason::Available);
+    assert_eq!(reason(Given::new("a", [opus_week(50.0)])), Reason::UnknownDenied, "no window counts");
+}
+
+#[test]
+fn only_the_window_of_a_restricted_request_counts() {
+    let account = || Given::new("a", [five_hour(0.0), seven_day(50.0)]);
+    let reason = |window| {
+        let request = Request::new().with_only_window(window);
+        verdict(account(), &request, &RoutingPolicy::default()).reason
+    };
+
+    assert_eq!(reason("five_hour"), Reason::Exhausted);
+    assert_eq!(reason("seven_day"), Reason::Available);
 }

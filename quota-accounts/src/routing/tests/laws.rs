@@ -4,10 +4,8 @@ use proptest::prelude::*;
 use quota_core::{CredentialFingerprint, RejectionKind, WindowReading};
 
 use super::support::*;
-use crate::{
-    AccountLimits, Block, Choice, Eligibility, Limits, Reason, Request, RoutingMode, RoutingPolicy,
-    UnknownUsage,
-};
+use crate::routing::{Block, Choice, Eligibility, Reason};
+use crate::{AccountLimits, Limits, Request, RoutingMode, RoutingPolicy, UnknownUsage};
 
 fn modes() -> impl Strategy<Value = RoutingMode> {
     prop_oneof![
@@ -125,8 +123,8 @@ proptest! {
             }
         }
         for evaluated in decision.accounts() {
-            let refused = !matches!(evaluated.verdict().reason, Reason::Available | Reason::UnknownAllowed | Reason::BelowMinimum);
-            prop_assert_eq!(refused, evaluated.verdict().eligibility == Eligibility::Ineligible);
+            let refused = !matches!(evaluated.reason, Reason::Available | Reason::UnknownAllowed | Reason::BelowMinimum);
+            prop_assert_eq!(refused, evaluated.eligibility == Eligibility::Ineligible);
         }
     }
 
@@ -136,14 +134,14 @@ proptest! {
     ) {
         let given = given(&accounts);
         let decision = decide(&given, &request, &policy);
-        let usable = decision.accounts().iter().any(|evaluated| evaluated.verdict().eligibility != Eligibility::Ineligible);
+        let usable = decision.accounts().iter().any(|evaluated| evaluated.eligibility != Eligibility::Ineligible);
 
         match decision.choice() {
             Choice::Use { .. } => prop_assert!(usable),
             Choice::NoAccount { .. } => prop_assert!(!usable),
             // A session may wait although others have room.
-            Choice::Wait { at, .. } => {
-                prop_assert_eq!(decision.accounts()[at].verdict().eligibility, Eligibility::Ineligible);
+            Choice::Wait { index: at, .. } => {
+                prop_assert_eq!(decision.accounts()[at].eligibility, Eligibility::Ineligible);
             }
         }
     }

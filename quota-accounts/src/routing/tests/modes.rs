@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use quota_core::{RejectionKind, WindowId};
 
 use super::support::*;
-use crate::{Block, Choice, Request, RoutingMode, RoutingPolicy};
+use crate::routing::{Block, Choice};
+use crate::{Request, RoutingMode, RoutingPolicy};
 
 fn in_mode(mode: RoutingMode) -> RoutingPolicy {
     RoutingPolicy::default().mode(mode)
@@ -138,7 +139,7 @@ fn a_session_waits_when_its_accounts_reset_is_near() {
 
     let choice = decide(&given, &session("s"), &in_mode(RoutingMode::StickyBalanced)).choice();
 
-    assert_eq!(choice, Choice::Wait { at: 1, until: minutes(2) });
+    assert_eq!(choice, Choice::Wait { index: 1, until: minutes(2) });
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn a_session_waits_out_a_short_pause_and_not_a_dead_login() {
     let paused = [main(), own(Block::new(RejectionKind::Throttled, now()).until(minutes(1)))];
     let dead = [main(), own(Block::new(RejectionKind::Unauthorized, now()))];
 
-    assert!(matches!(decide(&paused, &session("s"), &policy).choice(), Choice::Wait { at: 1, .. }));
+    assert!(matches!(decide(&paused, &session("s"), &policy).choice(), Choice::Wait { index: 1, .. }));
     assert_eq!(taken(&dead, &session("s"), &policy), Some(0));
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use quota_core::{RejectionKind, WindowId};
 
 use super::support::*;
-use crate::{Block, Choice, Request, RoutingPolicy, UnknownUsage};
+use crate::routing::{Block, Choice};
+use crate::{Request, RoutingPolicy, UnknownUsage};
 
 fn retry_after(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<Duration> {
     let decision = decide(given, request, policy);
@@ -122,5 +123,5 @@ fn an_account_of_which_nobody_can_tell_whose_it_is_is_worth_another_look_when_it
 fn what_is_not_known_has_no_end_of_its_own() {
     let verdict = verdict(Given::new("a", []), &Request::new(), &closed());
 
-    assert_eq!(verdict.until, None);
+    assert_eq!(verdict.retry_at, None);
 }

@@ -7,9 +7,8 @@ use quota_core::{
     AccountId, Percent, Provenance, Scope, Snapshot, Source, UsageReport, WindowId, WindowReading,
 };
 
-use crate::{
-    AccountLimits, Block, Candidate, Choice, Decision, Limits, Request, Role, RoutingPolicy, Verdict, choose,
-};
+use crate::routing::{Block, Candidate, Choice, Role, Verdict, choose};
+use crate::{AccountLimits, Decision, Limits, Request, RoutingPolicy};
 
 pub(super) const FRESH: Duration = Duration::from_secs(300);
 
@@ -134,7 +133,7 @@ pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy)
 /// Which account is taken, by place.
 pub(super) fn taken(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<usize> {
     match decide(given, request, policy).choice() {
-        Choice::Use { at } => Some(at),
+        Choice::Use { index } => Some(index),
         _ => None,
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use quota::Percent;
 use quota::accounts::Limits;
+use quota::{Percent, WindowId};
 use serde::Serialize;
 
 use super::listed::Listed;
@@ -20,7 +20,7 @@ pub(super) fn render(
     local: &LocalTime,
 ) -> String {
     let document = Document {
-        version: 1,
+        version: 2,
         now: rfc3339(local.now),
         config: config.path.as_ref().map(|path| path.display().to_string()),
         file: config::path(named).ok().map(|path| path.display().to_string()),
@@ -53,10 +53,10 @@ struct AccountJson<'a> {
     base_url: Option<&'a str>,
     min_remaining: Option<LimitsJson<'a>>,
     killswitch: Option<LimitsJson<'a>>,
-    standing: Option<&'static str>,
-    rule: Option<&'static str>,
+    eligibility: Option<&'static str>,
+    reason: Option<&'static str>,
     window: Option<&'a str>,
-    until: Option<String>,
+    retry_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +83,7 @@ impl<'a> LimitsJson<'a> {
 
 impl<'a> AccountJson<'a> {
     fn of(at: usize, listed: &Listed<'a>) -> Self {
-        let Listed { settings, seen } = listed;
+        let Listed { settings, evaluated } = listed;
         let (kind, name) = settings.login.named();
         let (origin, line) = match settings.origin {
             Origin::Default => ("implied", None),
@@ -100,10 +100,10 @@ impl<'a> AccountJson<'a> {
             base_url: settings.base_url.as_ref().map(url::Url::as_str),
             min_remaining: settings.limits.min_remaining.as_ref().map(LimitsJson::of),
             killswitch: settings.limits.killswitch.as_ref().map(LimitsJson::of),
-            standing: seen.map(|seen| seen.standing.as_str()),
-            rule: seen.map(|seen| seen.rule.as_str()),
-            window: seen.and_then(|seen| seen.window.as_ref()).map(|window| &*window.id),
-            until: seen.and_then(|seen| seen.until).map(rfc3339),
+            eligibility: evaluated.map(|evaluated| evaluated.eligibility.as_str()),
+            reason: evaluated.map(|evaluated| evaluated.reason.as_str()),
+            window: evaluated.and_then(|evaluated| evaluated.window.as_ref()).map(WindowId::as_str),
+            retry_at: evaluated.and_then(|evaluated| evaluated.retry_at).map(rfc3339),
         }
     }
 }

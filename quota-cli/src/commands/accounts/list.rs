@@ -1,13 +1,15 @@
 //! `quota accounts list`: all accounts in their order, and how they stand by what is known. Nobody is asked.
 //! How it looks is in `text` and `json`.
 
+use quota::accounts::Decision;
+
 use super::listed::Listed;
 use super::{json, text};
+use crate::account_picker::AccountPicker;
 use crate::cli::{GlobalOptions, RequestArgs, Unknown};
 use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::router::{Router, Seen};
 use crate::scope;
 use crate::term::{self, Screen};
 use crate::{context, store};
@@ -30,23 +32,23 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         };
         let asked = RequestArgs { unknown: Some(Unknown::Allow), ..RequestArgs::default() };
         // What is known is an extra here: the list itself needs no store.
-        let router = match Router::open(scope, &config, &store, None, &asked).await {
-            Ok(router) => Some(router),
+        let picker = match AccountPicker::open(scope, &config, &store, None, &asked).await {
+            Ok(picker) => Some(picker),
             Err(trouble) => {
                 term::eprint(&format!("quota: {trouble}\n"));
                 None
             }
         };
-        let seen = router.as_ref().map(|router| Seen::of(&router.known(), router));
+        let decision = picker.as_ref().map(AccountPicker::explain_cached);
         let local = LocalTime {
-            now: seen.as_ref().map_or_else(|| LocalTime::now().now, |seen| seen.now),
+            now: decision.as_ref().map_or_else(|| LocalTime::now().now, Decision::now),
             ..LocalTime::now()
         };
         let accounts = config.accounts.iter().enumerate();
         let listed: Vec<_> = accounts
             .map(|(at, settings)| Listed {
                 settings,
-                seen: seen.as_ref().and_then(|seen| seen.accounts.get(at)),
+                evaluated: decision.as_ref().and_then(|decision| decision.accounts().get(at)),
             })
             .collect();
         let shown = if global.json {
@@ -55,8 +57,8 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             text::render(&listed, &local, Screen::stdout())
         };
         term::print(&shown)?;
-        if let Some(router) = &router {
-            router.tell_if_refused().await;
+        if let Some(picker) = &picker {
+            picker.tell_if_refused().await;
         }
         for id in &config.unusable {
             term::eprint(&format!(

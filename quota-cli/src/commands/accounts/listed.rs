@@ -1,11 +1,12 @@
 //! An account of the list, as `list` finds it and `text` and `json` show it.
 
-use crate::config::AccountSettings;
-use crate::router::SeenAccount;
+use quota::accounts::Evaluated;
 
-/// An account, and how it stands; the latter only if the store says.
+use crate::config::AccountSettings;
+
+/// An account, and whether it is available; the latter only if the store can be read.
 #[derive(Debug, Clone)]
 pub(super) struct Listed<'a> {
     pub(super) settings: &'a AccountSettings,
-    pub(super) seen: Option<&'a SeenAccount>,
+    pub(super) evaluated: Option<&'a Evaluated>,
 }

@@ -3,13 +3,14 @@
 
 use std::fmt::Write as _;
 
-use quota::accounts::{Eligibility, Limits};
+use quota::accounts::Limits;
+use quota::accounts::routing::Eligibility;
 
 use super::listed::Listed;
 use crate::format::{self, LocalTime};
-use crate::router::reason;
 use crate::sanitize::sanitize;
 use crate::term::{Screen, truncate, wrap};
+use crate::view::decision_text::account_reason;
 use crate::view::line::Style;
 
 /// Between two columns.
@@ -107,14 +108,14 @@ fn standing(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
     if account.settings.disabled {
         return ("disabled".to_owned(), Style::Dim);
     }
-    let Some(seen) = account.seen else { return ("on".to_owned(), Style::Plain) };
-    let ink = match seen.standing {
-        Eligibility::Eligible if seen.windows.is_empty() => Style::Dim,
+    let Some(evaluated) = account.evaluated else { return ("on".to_owned(), Style::Plain) };
+    let ink = match evaluated.eligibility {
+        Eligibility::Eligible if evaluated.windows.is_empty() => Style::Dim,
         Eligibility::Eligible => Style::Good,
         Eligibility::LastResort => Style::Warn,
         _ => Style::Bad,
     };
-    (reason(seen, local), ink)
+    (account_reason(evaluated, &account.settings.login.advice(), local), ink)
 }
 
 #[cfg(test)]

@@ -1,34 +1,27 @@
 //! How the list looks, at widths that terminals have, without colours.
 
 use jiff::tz::TimeZone;
-use quota::accounts::{AccountLimits, Limits, Reason};
+use quota::accounts::routing::{Eligibility, Reason, Role};
+use quota::accounts::{AccountLimits, Evaluated, Limits};
 use quota::{Percent, WindowId};
 
 use super::*;
 use crate::config::{AccountSettings, LoginSource};
-use crate::router::SeenAccount;
 
-/// 11:55 on the wall of somebody in Greenwich.
+/// 11:55 in Greenwich.
 fn local() -> LocalTime {
     LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
-fn seen(account: &AccountSettings, standing: Eligibility, rule: Reason, until: Option<&str>) -> SeenAccount {
-    SeenAccount {
-        id: account.id.clone(),
-        is_main: false,
-        standing,
-        rule,
-        window: None,
-        unread: None,
-        pending: None,
-        limit: None,
-        until: until.map(|until| until.parse().unwrap()),
-        windows: Vec::new(),
-        not_refreshed: None,
-        is_unneeded: false,
-        advice: account.login.advice(),
-    }
+fn evaluated(
+    account: &AccountSettings,
+    eligibility: Eligibility,
+    reason: Reason,
+    retry_at: Option<&str>,
+) -> Evaluated {
+    let mut evaluated = Evaluated::new(account.id.clone(), Role::Fallback, eligibility, reason);
+    evaluated.retry_at = retry_at.map(|at| at.parse().unwrap());
+    evaluated
 }
 
 fn at(width: usize) -> String {
@@ -44,15 +37,23 @@ fn at(width: usize) -> String {
     let share = |percent| Percent::from_percent(percent).unwrap();
     let stop = Limits::of(share(5.0)).window(WindowId::seven_day(), share(12.5));
     accounts[3].limits = AccountLimits::none().min_remaining(Limits::of(share(20.0))).killswitch(stop);
-    let seen = [
-        seen(&accounts[0], Eligibility::Ineligible, Reason::QuotaExhausted, Some("2026-11-23T14:05:00Z")),
-        seen(&accounts[1], Eligibility::Ineligible, Reason::LoginRejected, None),
-        seen(&accounts[2], Eligibility::Ineligible, Reason::Disabled, None),
-        seen(&accounts[3], Eligibility::Eligible, Reason::Available, None),
-        seen(&accounts[4], Eligibility::Eligible, Reason::UnknownAllowed, None),
+    let states = [
+        evaluated(
+            &accounts[0],
+            Eligibility::Ineligible,
+            Reason::QuotaExhausted,
+            Some("2026-11-23T14:05:00Z"),
+        ),
+        evaluated(&accounts[1], Eligibility::Ineligible, Reason::LoginRejected, None),
+        evaluated(&accounts[2], Eligibility::Ineligible, Reason::Disabled, None),
+        evaluated(&accounts[3], Eligibility::Eligible, Reason::Available, None),
+        evaluated(&accounts[4], Eligibility::Eligible, Reason::UnknownAllowed, None),
     ];
-    let listed: Vec<_> =
-        accounts.iter().zip(&seen).map(|(settings, seen)| Listed { settings, seen: Some(seen) }).collect();
+    let listed: Vec<_> = accounts
+        .iter()
+        .zip(&states)
+        .map(|(settings, state)| Listed { settings, evaluated: Some(state) })
+        .collect();
     render(&listed, &local(), Screen { width, ..Screen::DEFAULT })
 }
 
@@ -86,7 +87,7 @@ fn programs_read_the_same_and_limits_in_percent() {
     let limits = Limits::of(Percent::from_percent(5.0).unwrap());
     account.limits = AccountLimits::none().killswitch(limits.window(WindowId::seven_day(), Percent::FULL));
     let config = crate::config::Config::default_account();
-    let listed = [Listed { settings: &account, seen: None }];
+    let listed = [Listed { settings: &account, evaluated: None }];
 
     let text = crate::commands::accounts::json::render(
         Some(std::path::Path::new("/c.toml")),

@@ -1,8 +1,8 @@
-//! `quota run`: runs a command with the account that is to be used now.
-//! Which one that is, is decided in `quota::accounts`; what the command is given of it, in `environment`; who tells what was found out for that, in `keeper`.
+//! `quota run`: runs a command with the account to use now.
+//! `environment` prepares the command's environment, `detached` starts the process that updates the journal.
 
+mod detached;
 mod environment;
-mod keeper;
 
 use std::ffi::OsString;
 use std::io;
@@ -10,39 +10,40 @@ use std::process::Command;
 use std::time::Duration;
 
 use self::environment::Change;
+use crate::account_picker::{AccountPicker, exit_of};
 use crate::cli::{GlobalOptions, RunArgs};
 use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::io_cause;
-use crate::router::{self, Router};
 use crate::sanitize::sanitize;
 use crate::scope;
 use crate::store;
 use crate::token_like::masked;
+use crate::view::decision_text;
 
-/// How long a command waits for what is under way behind the back of the request: somebody wants to begin.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the command waits for refreshes in the background before it starts.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Runs the command in the place of this program, if an account has room.
+/// Runs the command in the place of this program, if an account is available.
 ///
 /// # Errors
 ///
-/// [`CliError`] if no account has room, or the command, the configuration or the store cannot be used.
+/// [`CliError`] if no account is available, or the command, the configuration or the store cannot be used.
 pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
     let config = Config::load(global.config.as_deref())?;
     let changes = scope::run(async |scope| {
-        let router = Router::open(scope, &config, &store, Some("quota run"), &options.request).await?;
-        let routed = router.route().await;
-        router.warn_of_unnamed_model();
-        // Nothing of this program is left once the command runs, so what it has begun is ended first.
-        if router.close(PATIENCE).await {
-            keeper::start(&store, global.config.as_deref());
+        let picker = AccountPicker::open(scope, &config, &store, Some("quota run"), &options.request).await?;
+        let routed = picker.route().await;
+        picker.warn_of_unnamed_model();
+        // The command replaces this program, so its tasks must end first.
+        if picker.close(SHUTDOWN_TIMEOUT).await {
+            detached::start(&store, global.config.as_deref());
         }
-        let route = routed.map_err(|refusal| {
-            let local = LocalTime { now: refusal.seen.now, ..LocalTime::now() };
-            CliError::new(refusal.exit, router::nobody(&refusal, &local))
+        let (route, _) = routed.map_err(|decision| {
+            let local = LocalTime { now: decision.now(), ..LocalTime::now() };
+            CliError::new(exit_of(&decision), decision_text::no_account(&decision, &config.accounts, &local))
         })?;
         let headers = environment::headers();
         Ok(environment::of(&config, route.account(), route.credential(), headers.as_deref()))

@@ -1,23 +1,16 @@
-//! Which account a request goes to, as `pick`, `explain`, `run` and the list of accounts ask it.
-//! The rules are those of `quota::accounts`; what is shown of their decision is in `seen`.
-
-pub(crate) mod seen;
-mod words;
+//! Picks an account for a request, for `pick`, `explain`, `run` and the list of accounts.
+//! The rules are those of `quota::accounts`; the text of a decision is in `view::decision_text`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use quota::accounts::{
-    Choice, Decision, Evaluated, FallbackAccountManager, Reason, Request, Route, RouteError, RoutingPolicy,
-    UnknownUsage,
-};
+use quota::accounts::routing::{Choice, Reason};
+use quota::accounts::{Decision, FallbackAccountManager, Request, Route, RoutingPolicy, UnknownUsage};
 use quota::anthropic::AnthropicTraffic;
 use quota::{AccountUsage, Clock, QuotaManager};
 
-pub(crate) use self::seen::{Seen, SeenAccount};
-pub(crate) use self::words::{nobody, reason, verdict};
 use crate::cli::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::context;
@@ -31,39 +24,31 @@ use crate::store_probe::{StoreProbe, is_any_standalone};
 use crate::term;
 use crate::unnamed_model;
 
-/// How long the disk, the store and a call in the background are waited for when the answer has been given.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
+/// How long a command waits at its end for the disk, the store and a call in the background.
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many accounts are read from the store at once.
 const LOADED_AT_ONCE: usize = 64;
 
 /// The accounts of a configuration, ready to be chosen from.
 #[derive(Debug)]
-pub(crate) struct Router<'a> {
+pub(crate) struct AccountPicker<'a> {
     config: &'a Config,
     quota: QuotaManager,
     accounts: FallbackAccountManager,
     request: Request,
     probe: StoreProbe,
     time: reset_grace::Time,
-    /// Whether it was told from the first that the store does not answer.
+    /// Whether the store did not answer when this was opened.
     was_alone: bool,
-    /// What was known of every account when this was opened.
-    known: Vec<Mark>,
+    /// The state of every account when this was opened.
+    before: Vec<ReadState>,
 }
 
-/// What changes when an account is asked about: when it was read, held back, and failed.
-type Mark = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
+/// What a refresh changes: when the account was read, put on hold, and failed.
+type ReadState = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 
-/// Why there is no account for a request.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    /// [`Exit::Incomplete`] if none has room, [`Exit::NoAccount`] if all are disabled, [`Exit::Unavailable`] if it cannot be told.
-    pub(crate) exit: Exit,
-    pub(crate) seen: Seen,
-}
-
-impl<'a> Router<'a> {
+impl<'a> AccountPicker<'a> {
     /// Opens the store, on the runtime this is called in, and reads what it has of every account. Nobody is asked yet. Calls
     /// are counted under `name`; without one, nobody is ever asked.
     ///
@@ -124,36 +109,30 @@ impl<'a> Router<'a> {
             probe,
             time,
             was_alone,
-            known: known.iter().map(mark).collect(),
+            before: known.iter().map(read_state).collect(),
         })
     }
 
-    /// Gives the request an account. Whoever is asked about for that is asked by the rules.
+    /// Gives the request an account, with the decision. Refreshes obey the rules of the configuration.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] if no account may serve.
-    pub(crate) async fn route(&self) -> Result<Route, Refusal> {
+    /// The decision, if no account may serve the request.
+    pub(crate) async fn route(&self) -> Result<(Route, Decision), Decision> {
         let mut left = self.config.accounts.len();
         loop {
-            let error = match self.accounts.route(self.request.clone()).await {
-                Ok(route) => return Ok(route),
-                Err(error) => error,
-            };
+            let routed = self.accounts.route(self.request.clone()).await;
+            let decision = self.accounts.explain_route(&self.request, routed.as_ref());
+            if let Ok(route) = routed {
+                return Ok((route, decision));
+            }
             if self.refreshes_more(&mut left).await {
                 continue;
             }
-            let decision = self.accounts.explain(&self.request);
-            if self.waits_for_reset(&decision).await {
-                left = self.config.accounts.len();
-                continue;
+            if !self.waits_for_reset(&self.accounts.explain(&self.request)).await {
+                return Err(decision);
             }
-            let mut seen = Seen::of(&decision, self);
-            if let RouteError::NoAccountAvailable { passed, .. } = &error {
-                seen.pass(passed);
-            }
-            seen.retry_after = error.retry_after();
-            return Err(Refusal::of(seen));
+            left = self.config.accounts.len();
         }
     }
 
@@ -181,9 +160,11 @@ impl<'a> Router<'a> {
         if !matches!(decision.choice(), Choice::NoAccount { .. }) {
             return false;
         }
-        let pending =
-            decision.accounts().iter().filter_map(|weighed| Some((weighed, self.pending_reset(weighed)?)));
-        let Some((weighed, pending)) = pending.min_by_key(|(_, pending)| pending.refresh_at) else {
+        let pending = decision.accounts().iter().filter_map(|account| {
+            let pending = PendingReset::of_account(account, decision.now())?;
+            Some((account, pending))
+        });
+        let Some((account, pending)) = pending.min_by_key(|(_, pending)| pending.refresh_at) else {
             return false;
         };
         let wait = pending.wait(decision.now());
@@ -191,23 +172,15 @@ impl<'a> Router<'a> {
             return false;
         }
         let local = LocalTime { now: decision.now(), ..LocalTime::now() };
-        let window = weighed.window().map_or_else(String::new, |window| format!("{}: ", window.id()));
-        let notice = sanitize(&format!("{}: {window}{}; waiting", weighed.id(), pending.text(&local)));
+        let window = account.window.as_ref().map_or_else(String::new, |window| format!("{window}: "));
+        let notice = sanitize(&format!("{}: {window}{}; waiting", account.account, pending.text(&local)));
         term::eprint(&format!("quota: {notice}\n"));
         Clock::system().sleep(wait + reset_grace::MARGIN).await;
         true
     }
 
-    /// What keeps an account from being refreshed whose window has just reset, if nothing else is known against it.
-    fn pending_reset(&self, weighed: &Evaluated) -> Option<PendingReset> {
-        let window = weighed.window().filter(|_| weighed.verdict().reason.is_unknown())?;
-        let answer = self.quota.account(weighed.id()).peek();
-        let reset_at = window.expires_at().filter(|reset| *reset <= answer.now())?;
-        PendingReset::of(&answer, reset_at, self.request.model())
-    }
-
-    /// The decision on what is known, without asking anybody.
-    pub(crate) fn known(&self) -> Decision {
+    /// The decision by the current readings, without a refresh.
+    pub(crate) fn explain_cached(&self) -> Decision {
         self.accounts.explain(&self.request)
     }
 
@@ -246,7 +219,7 @@ impl<'a> Router<'a> {
             self.probe.is_read_only().await;
             self.probe.warn(&known);
         }
-        !known.iter().map(mark).eq(self.known)
+        !known.iter().map(read_state).eq(self.before)
     }
 
     /// Tells whoever waits, if the store takes nothing: for who has asked nobody, and so has written nothing.
@@ -257,7 +230,7 @@ impl<'a> Router<'a> {
     }
 }
 
-fn mark(answer: &AccountUsage) -> Mark {
+fn read_state(answer: &AccountUsage) -> ReadState {
     let held = answer.hold().map(|hold| hold.since);
     (answer.snapshot().complete_at(), held, answer.last_failure().map(|trouble| trouble.at))
 }
@@ -274,26 +247,25 @@ fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
     }
 }
 
-/// Whether somebody with this rule could have room, for all that is known now.
-fn may_have_room(rule: Reason) -> bool {
-    rule.is_unknown() || matches!(rule, Reason::CredentialUnavailable | Reason::LoginRenewing)
+/// Whether an account with this reason may turn out to be available.
+pub(crate) fn may_be_available(reason: Reason) -> bool {
+    reason.is_unknown() || matches!(reason, Reason::CredentialUnavailable | Reason::LoginRenewing)
 }
 
-impl Refusal {
-    /// What a decision that gives a request no account means: accounts are out for as long as their windows say, or it takes
-    /// somebody to do something.
-    pub(crate) fn of(seen: Seen) -> Self {
-        let rules = || seen.accounts.iter().map(|account| account.rule);
-        let is_about_quota = |rule| {
-            use Reason::{BelowKillswitch, Exhausted, QuotaExhausted, Reserved, Throttled};
-            matches!(rule, Exhausted | BelowKillswitch | QuotaExhausted | Reserved | Throttled)
-        };
-        if rules().all(|rule| rule == Reason::Disabled) {
-            return Self { exit: Exit::NoAccount, seen };
-        }
-        let cannot_be_told = rules().any(may_have_room) || !rules().any(is_about_quota);
-        let waits = matches!(seen.outcome, seen::Outcome::Wait(_));
-        let exit = if cannot_be_told && !waits { Exit::Unavailable } else { Exit::Incomplete };
-        Self { exit, seen }
+/// The exit code of a decision: [`Exit::Success`] if an account serves, [`Exit::Incomplete`] if all are out until their windows reset or
+/// the session waits, [`Exit::NoAccount`] if all are disabled, [`Exit::Unavailable`] if that is unknown or a person must log in.
+pub(crate) fn exit_of(decision: &Decision) -> Exit {
+    if decision.chosen().is_some() {
+        return Exit::Success;
     }
+    let reasons = || decision.accounts().iter().map(|account| account.reason);
+    let is_about_quota = |reason| {
+        use Reason::{BelowKillswitch, Exhausted, QuotaExhausted, Reserved, Throttled};
+        matches!(reason, Exhausted | BelowKillswitch | QuotaExhausted | Reserved | Throttled)
+    };
+    if reasons().all(|reason| reason == Reason::Disabled) {
+        return Exit::NoAccount;
+    }
+    let is_unknown = reasons().any(may_be_available) || !reasons().any(is_about_quota);
+    if is_unknown && decision.awaited().is_none() { Exit::Unavailable } else { Exit::Incomplete }
 }

@@ -1,0 +1,60 @@
+//! `quota explain`: which account to use now, with every account, its readings, and the reason that selected or excluded it.
+//! It is the decision of `quota pick`, and leaves no trace of a request. The JSON is documented in docs/explain-json.md.
+
+mod text;
+
+use quota::accounts::Decision;
+use serde::Serialize;
+
+use crate::account_picker::{self, AccountPicker, exit_of};
+use crate::cli::{ExplainArgs, GlobalOptions};
+use crate::config::Config;
+use crate::exit::{CliError, Exit};
+use crate::format::LocalTime;
+use crate::journal;
+use crate::scope;
+use crate::store;
+use crate::term::{self, Screen};
+use crate::token_like::masked;
+
+/// Prints the decision.
+///
+/// # Errors
+///
+/// [`CliError`] if the configuration or the store cannot be used, or the output cannot be written.
+pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    let config = Config::load(global.config.as_deref())?;
+    scope::run(async |scope| {
+        let picker =
+            AccountPicker::open(scope, &config, &store, Some("quota explain"), &options.request).await?;
+        let decision = picker.decide().await;
+        picker.warn_of_unnamed_model();
+        let has_changed = picker.close(account_picker::SHUTDOWN_TIMEOUT).await;
+        let local = LocalTime { now: decision.now(), ..LocalTime::now() };
+        let output = if global.json {
+            json(&decision, options.request.model.as_deref())
+        } else {
+            text::render(&decision, &config.accounts, &local, Screen::stdout())
+        };
+        term::print(&output)?;
+        if has_changed {
+            journal::tell(&config, store.store.as_ref()).await;
+        }
+        Ok(exit_of(&decision))
+    })
+}
+
+/// The whole document, with a line break at its end.
+fn json(decision: &Decision, model: Option<&str>) -> String {
+    let document = Document { version: 2, model: model.map(masked), decision };
+    serde_json::to_string_pretty(&document).expect("it has only text keys") + "\n"
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    model: Option<&'a str>,
+    #[serde(flatten)]
+    decision: &'a Decision,
+}

@@ -1,0 +1,73 @@
+//! `quota pick`: the account to use now, for scripts.
+//! The JSON is documented in docs/pick-json.md. A field that changes its meaning raises the number; a new one does not.
+
+use quota::accounts::Decision;
+use serde::Serialize;
+
+use crate::account_picker::{self, AccountPicker, exit_of};
+use crate::cli::{GlobalOptions, PickArgs};
+use crate::config::Config;
+use crate::exit::{CliError, Exit};
+use crate::format::LocalTime;
+use crate::journal;
+use crate::scope;
+use crate::store;
+use crate::term;
+use crate::view::decision_text;
+
+/// Prints the name of the account, or why there is none.
+///
+/// # Errors
+///
+/// [`CliError`] if the configuration or the store cannot be used, or the output cannot be written.
+pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    let config = Config::load(global.config.as_deref())?;
+    scope::run(async |scope| {
+        let picker =
+            AccountPicker::open(scope, &config, &store, Some("quota pick"), &options.request).await?;
+        let decision = picker.route().await.map_or_else(|decision| decision, |(_, decision)| decision);
+        picker.warn_of_unnamed_model();
+        let printed = print(&decision, &config, global.json);
+        // What was learned is saved even if the output has no reader any more.
+        if picker.close(account_picker::SHUTDOWN_TIMEOUT).await {
+            journal::tell(&config, store.store.as_ref()).await;
+        }
+        printed.map(|()| exit_of(&decision))
+    })
+}
+
+fn print(decision: &Decision, config: &Config, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return term::print(&json(decision));
+    }
+    match decision.chosen() {
+        Some(account) => term::print(&format!("{}\n", account.account)),
+        None => {
+            let local = LocalTime { now: decision.now(), ..LocalTime::now() };
+            let line = decision_text::no_account(decision, &config.accounts, &local);
+            term::eprint(&format!("quota: {line}\n"));
+            Ok(())
+        }
+    }
+}
+
+/// The whole document, on one line.
+fn json(decision: &Decision) -> String {
+    let verdict = match exit_of(decision) {
+        Exit::Success => "picked",
+        Exit::Incomplete => "no_account_available",
+        Exit::NoAccount => "all_accounts_disabled",
+        _ => "unknown",
+    };
+    let document = Document { version: 2, verdict, decision };
+    serde_json::to_string(&document).expect("it has only text keys") + "\n"
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    verdict: &'static str,
+    #[serde(flatten)]
+    decision: &'a Decision,
+}

@@ -1,0 +1,134 @@
+//! The text of a decision: why an account is selected or unavailable, and why no account serves a request.
+
+use quota::accounts::Decision;
+use quota::accounts::routing::{Disposition, Evaluated, Reason};
+use quota::{AccountId, Percent};
+
+use super::account::WindowView;
+use super::window_name::window_name;
+use crate::account_picker::{exit_of, may_be_available};
+use crate::config::{AccountSettings, all_disabled_text};
+use crate::exit::Exit;
+use crate::format::{self, LocalTime};
+use crate::hint;
+use crate::reset_grace::PendingReset;
+use crate::sanitize::sanitize;
+
+/// Why an account of the decision is selected, skipped or unavailable, and until when.
+pub(crate) fn reason(
+    decision: &Decision,
+    index: usize,
+    settings: &[AccountSettings],
+    local: &LocalTime,
+) -> String {
+    let account = &decision.accounts()[index];
+    let is_unneeded =
+        decision.disposition(index) == Disposition::Standby && account.reason == Reason::UnknownDenied;
+    match is_unneeded {
+        true => "no data, not refreshed because another account is available".to_owned(),
+        false => account_reason(account, &login_hint(settings, &account.account), local),
+    }
+}
+
+/// What a person does where the account's login is rejected or missing.
+fn login_hint(settings: &[AccountSettings], account: &AccountId) -> String {
+    let own = settings.iter().find(|settings| settings.id == *account);
+    own.map_or_else(|| Reason::LoginRejected.to_string(), |own| own.login.advice())
+}
+
+/// Why an account is available or not, and until when.
+pub(crate) fn account_reason(account: &Evaluated, login_hint: &str, local: &LocalTime) -> String {
+    if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.reason == Reason::OwnerUnknown) {
+        return sanitize(why);
+    }
+    let usage = account.window_usage();
+    let window = usage.map(|usage| window_name(&WindowView::of(&usage.window, usage.used)));
+    if let (Some(pending), Some(window)) = (PendingReset::of_account(account, local.now), &window) {
+        return sanitize(&format!("{window}: {}", pending.text(local)));
+    }
+    let window = window.or_else(|| account.window.as_ref().map(ToString::to_string));
+    let mut text = match (account.reason, usage, account.limit) {
+        (Reason::BelowMinimum | Reason::BelowKillswitch, Some(usage), Some(limit)) => {
+            let left = usage.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
+            // A window of one model at its limit may not be used either.
+            let relation = if left < limit { "below" } else { "at" };
+            let (left, limit) = (format::percent(left), format::percent(limit));
+            let name = if account.reason == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
+            format!("{left} left, {relation} the {name} of {limit}")
+        }
+        (Reason::LoginRejected, ..) => login_hint.to_owned(),
+        (reason, ..) => reason.to_string(),
+    };
+    if let Some(window) = window {
+        text = match account.reason {
+            Reason::Exhausted => format!("{window} window exhausted"),
+            _ => format!("{window}: {text}"),
+        };
+    }
+    if let Some(retry_at) = account.retry_at.filter(|at| *at > local.now) {
+        let verb = match account.reason {
+            Reason::Exhausted | Reason::QuotaExhausted => "resets",
+            _ => "retry",
+        };
+        text = format!("{text}, {verb} {}", local.relative(retry_at));
+    }
+    if let Some(why) = account.not_refreshed.as_ref().filter(|_| may_be_available(account.reason)) {
+        text = format!("{text} ({why})");
+    }
+    sanitize(&text)
+}
+
+/// That no account serves a request, and which one is available next.
+pub(crate) fn verdict(decision: &Decision, local: &LocalTime) -> String {
+    let accounts = decision.accounts();
+    let back = decision.retry_after().map(|wait| local.relative(format::after(local.now, wait)));
+    if let Some(account) = decision.awaited() {
+        return format!("the session waits for {}, available {}", account.account, back.unwrap_or_default());
+    }
+    match exit_of(decision) {
+        Exit::Incomplete => {}
+        Exit::NoAccount => return all_disabled_text(accounts.iter().map(|account| &account.account)),
+        _ => return "no usable account".to_owned(),
+    }
+    let next = accounts.iter().filter(|account| account.retry_at.is_some()).min_by_key(|one| one.retry_at);
+    match (next, back) {
+        (Some(next), Some(back)) => {
+            format!("no account available; next available: {} {back}", next.account)
+        }
+        _ => "no account available".to_owned(),
+    }
+}
+
+/// The same in one line with the reason, unless that is plain, and with what to do.
+pub(crate) fn no_account(decision: &Decision, settings: &[AccountSettings], local: &LocalTime) -> String {
+    let accounts = decision.accounts();
+    let exit = exit_of(decision);
+    if exit == Exit::NoAccount {
+        return verdict(decision, local);
+    }
+    let explained = |account: &Evaluated| {
+        let reason = account_reason(account, &login_hint(settings, &account.account), local);
+        let advice = match account.reason {
+            Reason::UnknownDenied => "; use --unknown allow to proceed anyway",
+            _ => "",
+        };
+        format!("{}: {reason}{advice}", account.account)
+    };
+    if let ([account], None) = (accounts, decision.awaited()) {
+        return explained(account);
+    }
+    let verdict = verdict(decision, local);
+    if exit == Exit::Incomplete {
+        return verdict;
+    }
+    // An account that may turn out to be available explains more than an exhausted or disabled one.
+    let telling = accounts.iter().find(|account| may_be_available(account.reason));
+    let telling = telling.or_else(|| accounts.iter().find(|account| account.reason != Reason::Disabled));
+    match telling.or(accounts.first()) {
+        Some(account) => format!("{verdict}; {}; details: {}", explained(account), hint::command("explain")),
+        None => verdict,
+    }
+}
+
+#[cfg(test)]
+mod tests;
