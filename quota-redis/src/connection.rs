@@ -216,7 +216,7 @@ pub(crate) fn cluster_node_error(address: &Address, cluster_scheme: &str) -> Err
         Address::Tcp { .. } => address.to_string(),
         Address::Unix(_) => "host:port".to_owned(),
     };
-    Error::refused(format!(
+    Error::rejected(format!(
         "redis at {address} is a cluster node; use {cluster_scheme}://{host} (with the same user and password)"
     ))
 }

@@ -129,7 +129,7 @@ impl Connector {
             let response =
                 connection.query(cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*name)).await?;
             let Value::Array(parts) = response else {
-                return Err(Error::refused("the sentinels have no master of this name; check ?master="));
+                return Err(Error::rejected("the sentinels have no master of this name; check ?master="));
             };
             let [Value::BulkString(host), Value::BulkString(port)] = &parts[..] else {
                 return Err(Error::Lost);
@@ -224,7 +224,7 @@ impl Connector {
         #[cfg(feature = "tls")]
         if self.tls.is_some() && !error.is_connection_dropped() {
             // Since TLS 1.3 a server rejects a client's certificate only after the handshake.
-            return crate::tls::refused(address);
+            return crate::tls::rejected(address);
         }
         Error::unreachable(
             format!("redis at {address} closed the connection during the handshake"),
@@ -253,7 +253,7 @@ impl Connector {
             }
             #[cfg(not(unix))]
             Address::Unix(_) => {
-                Err(Error::refused("unix sockets are not supported on this system; use redis://host:port"))
+                Err(Error::rejected("unix sockets are not supported on this system; use redis://host:port"))
             }
         }
     }
@@ -274,7 +274,7 @@ impl Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").finish_non_exhaustive()
+        f.debug_struct("Connector").finish_non_exhaustive()
     }
 }
 

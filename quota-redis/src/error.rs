@@ -35,7 +35,7 @@ pub(crate) enum Error {
     /// Send this command to another node, once.
     Ask(String),
     /// Fails until a person changes the setup.
-    Refused { reason: Cow<'static, str>, source: Option<Arc<dyn StdError + Send + Sync>> },
+    Rejected { reason: Cow<'static, str>, source: Option<Arc<dyn StdError + Send + Sync>> },
     /// The user lacks a right.
     PermissionDenied,
     /// The server lacks the command.
@@ -52,12 +52,12 @@ impl Error {
         Self::Unreachable { reason: reason.into(), source: Some(Arc::new(source)) }
     }
 
-    pub(crate) fn refused(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::Refused { reason: reason.into(), source: None }
+    pub(crate) fn rejected(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Rejected { reason: reason.into(), source: None }
     }
 
-    pub(crate) const fn refused_static(reason: &'static str) -> Self {
-        Self::Refused { reason: Cow::Borrowed(reason), source: None }
+    pub(crate) const fn rejected_static(reason: &'static str) -> Self {
+        Self::Rejected { reason: Cow::Borrowed(reason), source: None }
     }
 
     /// Whether the command may have been applied despite the error.
@@ -99,7 +99,7 @@ impl Error {
             Self::OneDatabase => StoreError::rejected("a redis cluster has only database 0"),
             Self::NoScript => unavailable("redis does not cache scripts"),
             Self::Moved(_) | Self::Ask(_) => unavailable("the key is moving between nodes of the cluster"),
-            Self::Refused { reason, source } => with_source(StoreError::rejected(reason), source),
+            Self::Rejected { reason, source } => with_source(StoreError::rejected(reason), source),
             Self::PermissionDenied => StoreError::rejected(
                 "the redis user lacks a right; the documentation of quota-redis lists the required ones",
             ),
@@ -153,7 +153,7 @@ impl From<RedisError> for Error {
 /// The meaning of each error code, which is the first word of an error reply.
 ///
 /// [`Error::TryAgain`] ends without intervention, so a manager works standalone until then. [`Error::ReadOnly`] and
-/// [`Error::Refused`] last until the setup of the server changes: what still works, such as reads on a replica, stays in use.
+/// [`Error::Rejected`] last until the setup of the server changes: what still works, such as reads on a replica, stays in use.
 /// No error reply breaks the connection.
 static REPLY_CODES: [(&str, Error); 16] = [
     ("LOADING", Error::TryAgain("redis is loading its data")),
@@ -167,18 +167,18 @@ static REPLY_CODES: [(&str, Error); 16] = [
     ("READONLY", Error::ReadOnly),
     (
         "NOREPLICAS",
-        Error::refused_static(
+        Error::rejected_static(
             "redis refuses writes: fewer replicas are connected than its min-replicas-to-write",
         ),
     ),
-    ("MISCONF", Error::refused_static("redis refuses writes: it cannot write to its disk; see its log")),
-    ("OOM", Error::refused_static("redis refuses writes: it is out of memory; raise its maxmemory")),
+    ("MISCONF", Error::rejected_static("redis refuses writes: it cannot write to its disk; see its log")),
+    ("OOM", Error::rejected_static("redis refuses writes: it is out of memory; raise its maxmemory")),
     ("NOPERM", Error::PermissionDenied),
-    ("NOAUTH", Error::refused_static("redis requires a password; add it to the URL")),
-    ("WRONGPASS", Error::refused_static(WRONG_LOGIN)),
+    ("NOAUTH", Error::rejected_static("redis requires a password; add it to the URL")),
+    ("WRONGPASS", Error::rejected_static(WRONG_LOGIN)),
     (
         "DENIED",
-        Error::refused_static("redis is in protected mode; set a password on it, or bind it to this host"),
+        Error::rejected_static("redis is in protected mode; set a password on it, or bind it to this host"),
     ),
     ("WRONGTYPE", Error::ForeignValue),
     ("NOSCRIPT", Error::NoScript),
@@ -196,9 +196,9 @@ fn from_code(code: &str, detail: &str) -> Error {
         "ERR" => from_message(detail),
         // Repeated only if it looks like a code: a server may put anything there.
         _ if !code.is_empty() && code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-            Error::refused(format!("redis replied with the error {code}"))
+            Error::rejected(format!("redis replied with the error {code}"))
         }
-        _ => Error::refused_static("redis replied with an unknown kind of error"),
+        _ => Error::rejected_static("redis replied with an unknown kind of error"),
     }
 }
 
@@ -211,16 +211,16 @@ fn from_message(detail: &str) -> Error {
         }
         () if contains("unknown command") || contains("nknown subcommand") => Error::UnknownCommand,
         () if contains("DB index") => {
-            Error::refused_static("redis has no database of this number; use a lower one")
+            Error::rejected_static("redis has no database of this number; use a lower one")
         }
         () if contains("SELECT is not allowed") => Error::OneDatabase,
         () if contains("AUTH") => wrong_login(),
-        () => Error::refused_static("redis replied with an error; see its log"),
+        () => Error::rejected_static("redis replied with an error; see its log"),
     }
 }
 
 fn wrong_login() -> Error {
-    Error::refused_static(WRONG_LOGIN)
+    Error::rejected_static(WRONG_LOGIN)
 }
 
 /// The error of the operating system, without other text that it may carry.
@@ -247,8 +247,8 @@ mod tests {
     enum Effect {
         /// The store is unavailable for a while.
         Unreachable,
-        /// The store refuses; operations that still work stay in use.
-        Refused,
+        /// The store rejects the operation; operations that still work stay in use.
+        Rejected,
         /// The document is left alone.
         Unusable,
         /// The store handles it without an error.
@@ -260,7 +260,7 @@ mod tests {
             Error::NoScript | Error::Moved(_) | Error::Ask(_) => Effect::Handled,
             error => match error.into_store_error(WriteState::NotApplied) {
                 StoreError::Unavailable { .. } => Effect::Unreachable,
-                StoreError::Rejected { .. } => Effect::Refused,
+                StoreError::Rejected { .. } => Effect::Rejected,
                 StoreError::Corrupt { .. } => Effect::Unusable,
                 other => panic!("{line}: {other}"),
             },
@@ -276,19 +276,19 @@ mod tests {
             ("MASTERDOWN Link with MASTER is down", Effect::Unreachable),
             ("CLUSTERDOWN Hash slot not served", Effect::Unreachable),
             ("ERR max number of clients reached", Effect::Unreachable),
-            ("READONLY You can't write against a read only replica.", Effect::Refused),
-            ("NOREPLICAS Not enough good replicas to write.", Effect::Refused),
-            ("MISCONF Redis is configured to save RDB snapshots", Effect::Refused),
-            ("OOM command not allowed when used memory > 'maxmemory'.", Effect::Refused),
-            ("NOPERM this user has no permissions", Effect::Refused),
-            ("NOAUTH Authentication required.", Effect::Refused),
-            ("WRONGPASS invalid username-password pair", Effect::Refused),
-            ("DENIED Redis is running in protected mode", Effect::Refused),
-            ("NOPROTO unsupported protocol version", Effect::Refused),
-            ("ERR DB index is out of range", Effect::Refused),
-            ("ERR SELECT is not allowed in cluster mode", Effect::Refused),
-            ("ERR something else", Effect::Refused),
-            ("NEWCODE something else", Effect::Refused),
+            ("READONLY You can't write against a read only replica.", Effect::Rejected),
+            ("NOREPLICAS Not enough good replicas to write.", Effect::Rejected),
+            ("MISCONF Redis is configured to save RDB snapshots", Effect::Rejected),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Effect::Rejected),
+            ("NOPERM this user has no permissions", Effect::Rejected),
+            ("NOAUTH Authentication required.", Effect::Rejected),
+            ("WRONGPASS invalid username-password pair", Effect::Rejected),
+            ("DENIED Redis is running in protected mode", Effect::Rejected),
+            ("NOPROTO unsupported protocol version", Effect::Rejected),
+            ("ERR DB index is out of range", Effect::Rejected),
+            ("ERR SELECT is not allowed in cluster mode", Effect::Rejected),
+            ("ERR something else", Effect::Rejected),
+            ("NEWCODE something else", Effect::Rejected),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Effect::Unusable),
             ("NOSCRIPT No matching script.", Effect::Handled),
             ("MOVED 3999 127.0.0.1:6381", Effect::Handled),

@@ -79,7 +79,7 @@
 //! change. While callers only wait, the connection is probed every 5 s.
 //!
 //! A server that replies with an error keeps its connection. A replica serves reads, and refuses writes with
-//! [`StoreError::Refused`](quota_core::StoreError::Rejected); so does a server without memory, disk or enough replicas. A cluster
+//! [`StoreError::Rejected`](quota_core::StoreError::Rejected); so does a server without memory, disk or enough replicas. A cluster
 //! node that is configured as a single server is refused, with the URL of the cluster.
 //!
 //! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, so it costs at most one more

@@ -62,7 +62,7 @@ pub(crate) async fn connect(
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(address.host().to_owned())
-        .map_err(|_| Error::refused("the host is not a valid TLS server name; check the URL"))?;
+        .map_err(|_| Error::rejected("the host is not a valid TLS server name; check the URL"))?;
     connector.connect(name, stream).await.map_err(|error| {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(_)) => {
@@ -71,7 +71,7 @@ pub(crate) async fn connect(
                 );
                 because(reason, &error)
             }
-            Some(rustls::Error::AlertReceived(_)) => refused(address),
+            Some(rustls::Error::AlertReceived(_)) => rejected(address),
             Some(_) => because(format!("TLS protocol error from redis at {address}"), &error),
             None => Error::unreachable(
                 format!("redis at {address} closed the connection during the TLS handshake"),
@@ -82,13 +82,13 @@ pub(crate) async fn connect(
 }
 
 /// The server rejected our TLS handshake.
-pub(crate) fn refused(address: &Address) -> Error {
-    Error::refused(format!(
+pub(crate) fn rejected(address: &Address) -> Error {
+    Error::rejected(format!(
         "redis at {address} rejected the TLS handshake; if it requires a client certificate, set ?cert= and ?key="
     ))
 }
 
 fn because(reason: String, error: &io::Error) -> Error {
     let source = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
-    Error::Refused { reason: reason.into(), source: source.map(|source| Arc::new(source) as _) }
+    Error::Rejected { reason: reason.into(), source: source.map(|source| Arc::new(source) as _) }
 }
