@@ -75,7 +75,7 @@
 //! Every wait has a timeout, by default 1 s to connect and 500 ms for a reply, and concurrent callers share one attempt to
 //! connect. After a failed attempt, calls fail at once for 100 to 200 ms; the next one tries again. If a connection is lost during
 //! a call, the call reconnects and retries once. A retried swap that was already applied is recognised by its version; if that is
-//! uncertain, it fails with [`Applied::Perhaps`](quota_core::WriteState::Unknown). A lost connection wakes all callers that wait for a
+//! uncertain, it fails with [`WriteState::Unknown`](quota_core::WriteState::Unknown). A lost connection wakes all callers that wait for a
 //! change. While callers only wait, the connection is probed every 5 s.
 //!
 //! A server that replies with an error keeps its connection. A replica serves reads, and refuses writes with
