@@ -7,7 +7,6 @@
 //! [`AccountsConfig`], which [`AccountsFile`] stores. Where the logins of accounts are found is up to the crate
 //! `quota-credentials`, or any other [`CredentialSource`](quota_core::CredentialSource).
 
-mod clock_skew;
 mod config;
 mod manager;
 mod outcome;

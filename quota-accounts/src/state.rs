@@ -9,9 +9,9 @@ use quota_core::{AccountId, Hold, LoginId, MergeOutcome, Record, Seed, Snapshot}
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::clock_skew::is_from_future;
 use crate::routing::{Block, Session};
 use quota_core::file::JsonContent;
+use quota_core::is_from_future;
 
 /// All that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -129,6 +129,7 @@ pub use secret::{Secret, SecretBuffer};
 pub use snapshot::{Presence, Snapshot};
 pub use store::memory::MemoryStore;
 pub use store::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+pub use time::is_from_future;
 pub use traffic::{
     LONGEST_WAIT, ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, bounded_wait,
     retry_after, wait_of_seconds,

@@ -18,7 +18,7 @@ pub use wire::DecodeError;
 use crate::extra_fields::ExtraFields;
 use crate::lease::{CallRecord, RecentCall};
 use crate::login::RecordOwner;
-use crate::time::{self, CLOCK_SLACK, UnixMillis};
+use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, latest_plausible};
 use crate::{
     CredentialFingerprint, Hold, LastFailure, Lease, LoginId, OwnerId, Policy, Snapshot, Source, Window,
 };
@@ -289,7 +289,7 @@ impl Record {
     /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all
     /// true ones. A clock that has not been set at all has nothing to say.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
-        if now < BEFORE_ALL_RECORDS {
+        if now < EARLIEST_RECORD {
             return;
         }
         let limit = latest_plausible(now);
@@ -445,7 +445,7 @@ impl Record {
 
     /// Whether no hold has to be brought back: one that is would be so anew with each look, and never end.
     pub(crate) fn is_clock_repaired(&self, now: Timestamp) -> bool {
-        now < BEFORE_ALL_RECORDS || self.hold().is_none_or(|hold| hold.is_plausible(now))
+        now < EARLIEST_RECORD || self.hold().is_none_or(|hold| hold.is_plausible(now))
     }
 
     /// Somebody else holds the account now: what the login before has left says nothing about them.
@@ -490,14 +490,6 @@ impl Counted<'_> {
             Self::All => true,
         }
     }
-}
-
-/// No record is older than this program. A machine whose clock says so has just started, and will be told the time.
-const BEFORE_ALL_RECORDS: Timestamp = Timestamp::constant(1_735_689_600, 0);
-
-/// The latest time that a correct clock can have written before `now`. A clock that was never set rejects nothing.
-fn latest_plausible(now: Timestamp) -> Timestamp {
-    if now < BEFORE_ALL_RECORDS { Timestamp::MAX } else { time::saturating_add(now, CLOCK_SLACK) }
 }
 
 /// Removes all but the last `most` items.

@@ -10,6 +10,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Clocks of hosts that share a store differ by less than this; what claims to be later comes from a wrong clock.
 pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(30);
 
+/// No record is older than this program. A machine whose clock is before this has just started, and will set its clock.
+pub(crate) const EARLIEST_RECORD: Timestamp = Timestamp::constant(1_735_689_600, 0);
+
+/// The latest timestamp that a correct clock can have written before `now`. A clock that was never set rejects nothing.
+pub(crate) fn latest_plausible(now: Timestamp) -> Timestamp {
+    if now < EARLIEST_RECORD { Timestamp::MAX } else { saturating_add(now, CLOCK_SLACK) }
+}
+
+/// Whether `at`, which must be past, was written by a clock that was ahead of `now`.
+///
+/// This is the one rule for timestamps in shared documents. Clocks of hosts differ by less than 30 seconds, so less is not the
+/// future. A clock that was never set (before 2025) finds nothing in the future.
+#[must_use]
+pub fn is_from_future(at: Timestamp, now: Timestamp) -> bool {
+    at > latest_plausible(now)
+}
+
 /// Cuts a moment to whole milliseconds.
 pub(crate) fn truncate_ms(at: Timestamp) -> Timestamp {
     from_ms(at.as_millisecond())
@@ -141,6 +158,21 @@ pub(crate) mod span_ms {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timestamp_is_from_the_future_only_by_more_than_clocks_differ() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+
+        assert!(!is_from_future(at(1_800_000_030), at(1_800_000_000)));
+        assert!(is_from_future(at(1_800_000_031), at(1_800_000_000)));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_finds_nothing_in_the_future() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+
+        assert!(!is_from_future(at(1_800_000_000), at(60)));
+    }
 
     #[test]
     fn a_span_beyond_the_end_of_time_ends_there() {

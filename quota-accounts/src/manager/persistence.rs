@@ -10,10 +10,10 @@ use quota_core::{AccountId, Clock, Seed};
 use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
-use crate::clock_skew::is_from_future;
 use crate::routing::Block;
 use crate::state::{AccountsState, SessionAffinity, merge_sessions};
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
+use quota_core::is_from_future;
 
 /// Where it is kept.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Inner;
-use crate::clock_skew::is_from_future;
 use crate::routing::{Session, Verdict, evaluate};
 use crate::{Request, RoutingMode, RoutingPolicy};
+use quota_core::is_from_future;
 
 /// The sessions of one manager, bounded in number and last_used.
 #[derive(Debug)]

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use jiff::Timestamp;
 use quota_core::{
     Account, AccountId, CredentialFingerprint, Hold, HoldReason, LoginId, LoginInfo, QuotaError,
-    RejectionKind, Seed,
+    RejectionKind, Seed, is_from_future,
 };
 
-use crate::clock_skew::is_from_future;
 use crate::reservation::LocalReservations;
 use crate::routing::Role;
 use crate::routing::{Block, Candidate};

@@ -8,7 +8,7 @@ use quota_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::clock_skew::is_from_future;
+use quota_core::is_from_future;
 
 /// An account, or one model on it, is not to be used for a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,9 +3,9 @@
 
 use jiff::Timestamp;
 
-use super::{Record, latest_plausible};
+use super::Record;
 use crate::lease::CallRecord;
-use crate::time;
+use crate::time::{self, latest_plausible};
 use crate::{Hold, LastFailure, Lease, LoginId, OwnerId, Snapshot};
 
 /// What became of something that was to be joined.
