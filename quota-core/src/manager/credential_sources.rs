@@ -2,7 +2,9 @@
 //! The manager reads them in `refresh` and for `Account::credential`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::{AccountId, CredentialSource};
 
@@ -23,12 +25,12 @@ impl CredentialSources {
 
     /// The source of an account.
     pub(crate) fn of(&self, account: &AccountId) -> Option<Arc<dyn CredentialSource>> {
-        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        let own = self.own.read();
         own.get(account).or(self.shared.as_ref()).cloned()
     }
 
     /// Gives an account a source of its own, in place of the one that it had.
     pub(crate) fn set(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
-        self.own.write().unwrap_or_else(PoisonError::into_inner).insert(account, source);
+        self.own.write().insert(account, source);
     }
 }

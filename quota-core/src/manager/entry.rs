@@ -1,10 +1,11 @@
 //! One account in this process: its desk, the view that readers see, and who waits for changes.
 //! What lies on the desk is in `local`; when it is worked on is in `in_flight` and `changes`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::Guard;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::events::Event;
@@ -73,7 +74,7 @@ impl AccountEntry {
     }
 
     pub(crate) fn local(&self) -> MutexGuard<'_, LocalState> {
-        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+        self.local.lock()
     }
 
     /// Works at the desk, and shows what came of it.

@@ -1,10 +1,11 @@
 //! One refresh of one account as its callers share it: what was wanted, its place in the line to the provider, its result.
 //! The task that runs it is in `refresh`.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::error::QuotaError;
@@ -101,7 +102,7 @@ impl InFlight {
 
     /// Takes a place in the line to the provider, where those who join later can move it up.
     pub(crate) fn enqueue(&self, limiter: &Arc<CallLimiter>) -> Ticket {
-        let mut position = self.position();
+        let mut position = self.position.lock();
         let ticket = limiter.enqueue(position.priority);
         position.ticket = Some(ticket.number());
         ticket
@@ -109,21 +110,17 @@ impl InFlight {
 
     /// The urgency of the most urgent of those who have joined.
     pub(crate) fn priority(&self) -> Priority {
-        self.position().priority
+        self.position.lock().priority
     }
 
     /// Moves it up in the line, if this is more urgent.
     pub(crate) fn raise_priority(&self, limiter: &CallLimiter, priority: Priority) {
-        let mut position = self.position();
+        let mut position = self.position.lock();
         if priority > position.priority {
             position.priority = priority;
             if let Some(ticket) = position.ticket {
                 limiter.raise_priority(ticket);
             }
         }
-    }
-
-    fn position(&self) -> MutexGuard<'_, QueuePosition> {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

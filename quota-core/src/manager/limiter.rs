@@ -2,9 +2,10 @@
 //! Whether an account may be asked about at all is in `record`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
@@ -66,7 +67,7 @@ impl Permit {
     /// Starts the call: the gap, and the time until it is slow, begin now.
     pub(crate) fn mark_started(&mut self) {
         let now = self.limiter.clock.instant();
-        let mut queue = self.limiter.queue();
+        let mut queue = self.limiter.queue.lock();
         queue.last_start = Some(now);
         queue.running.insert(self.number, Some(now));
         queue.notify_next();
@@ -80,7 +81,7 @@ impl CallLimiter {
 
     /// Takes a place in the line.
     pub(crate) fn enqueue(self: &Arc<Self>, priority: Priority) -> Ticket {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.last_number += 1;
         let (number, notify) = (queue.last_number, Arc::new(Notify::new()));
         queue.of(priority).insert(number, Arc::clone(&notify));
@@ -89,15 +90,11 @@ impl CallLimiter {
 
     /// Moves a place in the line before all background ones; nothing if it has been served already.
     pub(crate) fn raise_priority(&self, number: u64) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if let Some(notify) = queue.background.remove(&number) {
             queue.interactive.insert(number, notify);
             queue.notify_next();
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,7 +150,7 @@ impl Ticket {
     }
 
     fn poll(&self) -> Admission {
-        let mut queue = self.limiter.queue();
+        let mut queue = self.limiter.queue.lock();
         let first = queue.next().is_some_and(|(number, _)| *number == self.number);
         if !first {
             return Admission::Pending;
@@ -212,7 +209,7 @@ enum Admission {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut queue = self.limiter.queue();
+        let mut queue = self.limiter.queue.lock();
         queue.leave(self.number);
         queue.notify_next();
     }
@@ -220,7 +217,7 @@ impl Drop for Ticket {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut queue = self.limiter.queue();
+        let mut queue = self.limiter.queue.lock();
         queue.running.remove(&self.number);
         queue.notify_next();
     }

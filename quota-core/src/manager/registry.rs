@@ -4,7 +4,9 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
@@ -88,7 +90,7 @@ impl Registry {
     /// Adds a provider that `fetcher` calls with the credentials of `source`, in place of the one that was there.
     pub(crate) fn add(&mut self, fetcher: Arc<dyn UsageFetcher>, source: Option<Arc<dyn CredentialSource>>) {
         let provider = self.new_provider(fetcher.provider(), Some(fetcher), source);
-        let providers = self.providers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let providers = self.providers.get_mut();
         providers.insert(provider.id.clone(), provider);
     }
 
@@ -103,7 +105,7 @@ impl Registry {
             return entry;
         }
         let provider = self.provider(id.provider());
-        let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.accounts.write();
         // Somebody may have been here between the two locks.
         if let Some(ByName(entry)) = accounts.slots.get(id.as_str()) {
             return Arc::clone(entry);
@@ -118,7 +120,7 @@ impl Registry {
     /// Knows the account no longer. A handle that exists keeps its slot; the next one that is made has another.
     pub(crate) fn forget(&self, entry: Arc<AccountEntry>) {
         let empty = {
-            let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+            let mut accounts = self.accounts.write();
             let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &entry);
             if !accounts.slots.get(entry.id.as_str()).is_some_and(is_same) {
                 return;
@@ -165,15 +167,15 @@ impl Registry {
     }
 
     fn accounts(&self) -> RwLockReadGuard<'_, Accounts> {
-        self.accounts.read().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.read()
     }
 
     /// The provider of an account; one that nobody fetches from can still be read about.
     fn provider(&self, id: &ProviderId) -> Arc<Provider> {
-        if let Some(provider) = self.providers.read().unwrap_or_else(PoisonError::into_inner).get(id) {
+        if let Some(provider) = self.providers.read().get(id) {
             return Arc::clone(provider);
         }
-        let mut providers = self.providers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut providers = self.providers.write();
         Arc::clone(providers.entry(id.clone()).or_insert_with(|| self.new_provider(id.clone(), None, None)))
     }
 

@@ -3,12 +3,13 @@
 
 use std::future::Future;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::events::{Event, EventSender};
@@ -157,7 +158,7 @@ impl StoreClient {
     /// What the store's time is now; `None` if it has not been heard for so long, or our clock was set, that it must
     /// be asked.
     pub(crate) fn now_if_trusted(&self) -> Option<Timestamp> {
-        let clock_sample = (*self.clock_sample())?;
+        let clock_sample = (*self.clock_sample.lock())?;
         let by_wall = self.clock.now_ms().saturating_sub(clock_sample.wall_ms);
         let by_instant = self.clock.instant().saturating_since(clock_sample.instant).as_millis();
         let drift = by_wall.saturating_sub(i64::try_from(by_instant).unwrap_or(i64::MAX));
@@ -175,8 +176,10 @@ impl StoreClient {
     /// The guess of a process is behind by no more than its last trip took. So a stamp may be too old, and never too young;
     /// this is as young as the time can be.
     pub(crate) fn now_upper_bound(&self) -> Timestamp {
-        let max_offset_ms =
-            self.clock_sample().map_or_else(|| self.offset_ms(), |clock_sample| clock_sample.max_offset_ms);
+        let max_offset_ms = self
+            .clock_sample
+            .lock()
+            .map_or_else(|| self.offset_ms(), |clock_sample| clock_sample.max_offset_ms);
         time::from_ms(self.clock.now_ms().saturating_add(max_offset_ms).saturating_add(ROUNDING_MS))
     }
 
@@ -235,7 +238,7 @@ impl StoreClient {
         let trip_ms = instant.saturating_since(asked_at).as_nanos().div_ceil(1_000_000);
         let max_offset_ms = offset_ms.saturating_add(i64::try_from(trip_ms).unwrap_or(i64::MAX));
         self.offset_ms.store(offset_ms, Ordering::Relaxed);
-        *self.clock_sample() = Some(ClockSample { wall_ms, instant, max_offset_ms });
+        *self.clock_sample.lock() = Some(ClockSample { wall_ms, instant, max_offset_ms });
     }
 
     /// From now on nobody waits for the store, until one task has found it again by reading what could not be read.
@@ -292,7 +295,7 @@ impl StoreClient {
     /// How much longer to wait before each probe than after a first loss: the more, the more often the store was lost again soon
     /// after it was found. One that answers a probe and nothing else must not be found twice a second. And whether it was so.
     fn next_probe_backoff(&self) -> (Duration, bool) {
-        let mut probe_state = self.probe_state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probe_state = self.probe_state.lock();
         let now = self.clock.instant();
         let is_relapse =
             probe_state.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE_WINDOW);
@@ -310,16 +313,12 @@ impl StoreClient {
     }
 
     fn mark_available(&self) {
-        self.probe_state.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
+        self.probe_state.lock().found_at = Some(self.clock.instant());
         self.write_confirmed.store(false, Ordering::Relaxed);
         self.is_unavailable.store(false, Ordering::Release);
         tracing::debug!("store available again");
         self.emit(Event::StoreFound);
         self.store_available.notify_waiters();
-    }
-
-    fn clock_sample(&self) -> MutexGuard<'_, Option<ClockSample>> {
-        self.clock_sample.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,8 +2,9 @@
 //! What is done about it is decided in `store_client` and `exchange`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Instant;
 use crate::{StoreError, StoreKey};
@@ -91,7 +92,7 @@ impl StoreMetrics {
     /// A call has done what was asked for.
     pub(crate) fn succeeded(&self, key: &StoreKey, call: StoreOp) {
         if self.has_episode.load(Ordering::Acquire) {
-            let mut episode = self.episode();
+            let mut episode = self.episode.lock();
             if episode
                 .take_if(|RejectionEpisode { operation, .. }| operation.0 == *key && operation.1 == call)
                 .is_some()
@@ -103,7 +104,7 @@ impl StoreMetrics {
     }
 
     fn is_first_rejection(&self, (key, call): (&StoreKey, StoreOp), now: Instant) -> bool {
-        let mut episode = self.episode();
+        let mut episode = self.episode.lock();
         self.has_episode.store(true, Ordering::Release);
         match &mut *episode {
             Some(RejectionEpisode { at, .. }) if now.saturating_since(*at) < EPISODE_TIMEOUT => {
@@ -115,9 +116,5 @@ impl StoreMetrics {
                 true
             }
         }
-    }
-
-    fn episode(&self) -> MutexGuard<'_, Option<RejectionEpisode>> {
-        self.episode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

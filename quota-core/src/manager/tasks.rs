@@ -2,11 +2,13 @@
 //! What the tasks do is in `in_flight` and `changes`.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 
+use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -44,7 +46,7 @@ impl Tasks {
     pub(crate) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let Some(runtime) = self.runtime() else { return };
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             if state.closed {
                 return;
             }
@@ -60,7 +62,7 @@ impl Tasks {
 
     /// The runtime for the next task: the one of the tasks before, or the caller's if that one has shut down.
     fn runtime(&self) -> Option<Handle> {
-        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runtime = self.runtime.lock();
         if let Ok(current) = Handle::try_current()
             && runtime.as_ref().is_none_or(|runtime| runtime.id() != current.id() && has_shut_down(runtime))
         {
@@ -70,12 +72,12 @@ impl Tasks {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.state().closed
+        self.state.lock().closed
     }
 
     /// Lets no task begin any more, and tells those that wait to finish.
     pub(crate) fn close(&self) {
-        self.state().closed = true;
+        self.state.lock().closed = true;
         self.closing.notify_waiters();
     }
 
@@ -86,22 +88,18 @@ impl Tasks {
 
     /// Cancels the calls in flight. Tasks end by themselves after that: they still write what follows.
     pub(crate) fn cancel(&self) {
-        self.state().cancelled = true;
+        self.state.lock().cancelled = true;
         self.cancelling.notify_waiters();
     }
 
     /// Ready once calls in flight must be cancelled.
     pub(crate) async fn cancelled(&self) {
-        wait_until(&self.cancelling, || self.state().cancelled).await;
+        wait_until(&self.cancelling, || self.state.lock().cancelled).await;
     }
 
     /// Ready once no task is left.
     pub(crate) async fn idle(&self) {
-        wait_until(&self.idle, || self.state().live == 0).await;
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        wait_until(&self.idle, || self.state.lock().live == 0).await;
     }
 }
 
@@ -118,7 +116,7 @@ struct TaskGuard(Arc<Tasks>);
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         state.live -= 1;
         if state.live == 0 {
             self.0.idle.notify_waiters();
@@ -190,12 +188,6 @@ pub(crate) async fn either<A: Future, B: Future>(first: A, second: B) -> Either<
 
 /// Runs `work`; `None` if it panicked. A panic in a fetcher or a credential source must not end the task of the manager.
 pub(crate) async fn catch_panic<F: Future>(work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
     // The future is dropped after a panic and never polled again.
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(_panic) => Poll::Ready(None),
-    })
-    .await
+    AssertUnwindSafe(work).catch_unwind().await.ok()
 }

@@ -2,12 +2,13 @@
 //! Sharing among processes is what the other backends are for.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
@@ -68,7 +69,7 @@ impl MemoryStore {
 
     fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf) -> T) -> T {
         // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
-        work(&mut self.shelf.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.shelf.lock())
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::{
     AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
@@ -93,86 +94,82 @@ impl FakeProvider {
     /// Makes each call take that long.
     #[must_use]
     pub fn taking(self, span: Duration) -> Self {
-        self.state().takes = span;
+        self.state.lock().takes = span;
         self
     }
 
     /// Answers this from now on, unless something else is scripted.
     pub fn answer(&self, usage: UsageReport) {
-        self.state().usual = usage;
+        self.state.lock().usual = usage;
     }
 
     /// Answers this once, after what is scripted already.
     pub fn then_answer(&self, usage: UsageReport) {
-        self.state().script.push_back(Step::Answer(Box::new(usage)));
+        self.state.lock().script.push_back(Step::Answer(Box::new(usage)));
     }
 
     /// Fails once, after what is scripted already.
     pub fn then_fail(&self, error: FetchError) {
-        self.state().script.push_back(Step::Fail(error));
+        self.state.lock().script.push_back(Step::Fail(error));
     }
 
     /// Never answers once, after what is scripted already.
     pub fn then_hang(&self) {
-        self.state().script.push_back(Step::Hang);
+        self.state.lock().script.push_back(Step::Hang);
     }
 
     /// As a credential source, never answers the next read.
     pub fn then_hang_credential(&self) {
-        self.state().hanging_credentials += 1;
+        self.state.lock().hanging_credentials += 1;
     }
 
     /// Panics once, after what is scripted already.
     pub fn then_panic(&self) {
-        self.state().script.push_back(Step::Panic);
+        self.state.lock().script.push_back(Step::Panic);
     }
 
     /// As a credential source, returns a credential of this login for an account from now on, or fails.
     pub fn set_login(&self, account: &AccountId, login: Result<LoginInfo, CredentialError>) {
-        self.state().logins.insert(account.clone(), login);
+        self.state.lock().logins.insert(account.clone(), login);
     }
 
     /// As a credential source, renews the credential once when the manager asks for that.
     pub fn then_renew(&self) {
-        self.state().renewals += 1;
+        self.state.lock().renewals += 1;
     }
 
     /// How many calls there were.
     #[must_use]
     pub fn calls(&self) -> usize {
-        self.state().asked.len()
+        self.state.lock().asked.len()
     }
 
     /// How many calls there were about one account.
     #[must_use]
     pub fn calls_about(&self, account: &AccountId) -> usize {
-        self.state().asked.iter().filter(|asked| *asked == account).count()
+        self.state.lock().asked.iter().filter(|asked| *asked == account).count()
     }
 
     /// Which accounts were asked about, in order.
     #[must_use]
     pub fn asked(&self) -> Vec<AccountId> {
-        self.state().asked.clone()
+        self.state.lock().asked.clone()
     }
 
     /// The most calls that ran at once.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
-        self.state().most_at_once
+        self.state.lock().most_at_once
     }
 
     /// The most calls that ran at once about one account.
     #[must_use]
     pub fn most_at_once_per_account(&self) -> usize {
-        self.state().most_per_account
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().most_per_account
     }
 
     fn enter(&self, account: &AccountId) -> Running {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.asked.push(account.clone());
         state.running_at_all += 1;
         state.most_at_once = state.most_at_once.max(state.running_at_all);
@@ -192,7 +189,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut state = self.provider.state();
+        let mut state = self.provider.state.lock();
         state.running_at_all -= 1;
         if let Some(running) = state.running.get_mut(&self.account) {
             *running -= 1;
@@ -215,7 +212,7 @@ impl UsageFetcher for FakeProvider {
     async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let _running = self.enter(account);
         let (step, takes, clock) = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let usual = state.usual.clone();
             let step = state.script.pop_front().unwrap_or_else(|| Step::Answer(Box::new(usual)));
             (step, state.takes, state.clock.clone())
@@ -236,7 +233,7 @@ impl UsageFetcher for FakeProvider {
 impl CredentialSource for FakeProvider {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let (hangs, login) = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let hangs = state.hanging_credentials > 0;
             state.hanging_credentials = state.hanging_credentials.saturating_sub(1);
             (hangs, state.logins.get(account).cloned().unwrap_or_else(|| Ok(LoginInfo::unknown())))
@@ -254,7 +251,7 @@ impl CredentialSource for FakeProvider {
         _rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             if state.renewals > 0 {
                 state.renewals -= 1;
                 state.renewed += 1;

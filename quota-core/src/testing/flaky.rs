@@ -1,11 +1,11 @@
 //! A store that loses calls and answers on purpose, around one that does not.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
@@ -27,7 +27,7 @@ impl<S: QuotaStore> FlakyStore<S> {
     }
 
     fn lost(&self) -> Option<Lost> {
-        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dice = self.dice.lock();
         (dice.f64() < self.loss).then(|| if dice.bool() { Lost::There } else { Lost::Back })
     }
 }

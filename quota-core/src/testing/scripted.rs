@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::pending;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
@@ -85,26 +85,22 @@ impl<S: QuotaStore> ScriptedStore<S> {
     /// How many reads were asked for.
     #[must_use]
     pub fn reads(&self) -> usize {
-        self.state().reads
+        self.state.lock().reads
     }
 
     /// How many swaps were asked for.
     #[must_use]
     pub fn swaps(&self) -> usize {
-        self.state().swaps
+        self.state.lock().swaps
     }
 
     fn next(&self, call: &Call) -> Step {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match call {
             Call::Read => state.reads += 1,
             Call::Swap => state.swaps += 1,
         }
         state.script.pop_front().unwrap_or(Step::Answer)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write_first(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
