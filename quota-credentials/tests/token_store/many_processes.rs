@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use quota_core::{CasOutcome, MemoryStore, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::testing::{ScriptedStore, Step};
+use quota_core::{MemoryStore, QuotaStore, StoreKey};
 use quota_credentials::TokenStore;
 use tokio::task::JoinSet;
 
@@ -89,35 +88,11 @@ async fn with_a_store_siblings_on_several_hosts_renew_in_turn() {
     }
 }
 
-/// A store that is unavailable.
-#[derive(Debug)]
-struct UnavailableStore;
-
-#[async_trait]
-impl QuotaStore for UnavailableStore {
-    async fn read(&self, _: &StoreKey) -> Result<StoreRead, StoreError> {
-        std::future::pending().await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        _: &StoreKey,
-        _: Option<Version>,
-        _: Bytes,
-        _: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        Err(StoreError::unavailable(WriteState::NotApplied, "it is down"))
-    }
-
-    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
-        std::future::pending().await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_unavailable_store_does_not_prevent_a_renewal() {
     let env = Env::new();
-    let logins = env.process_on("logins.json").store(Arc::new(UnavailableStore)).build();
+    let store = ScriptedStore::new(MemoryStore::with_clock(env.clock.clone()), vec![Step::HangBefore; 100]);
+    let logins = env.process_on("logins.json").store(Arc::new(store)).build();
     env.log_in(&logins, "main", 0).await;
 
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
