@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use quota::accounts::routing::{Choice, Reason};
 use quota::accounts::{Decision, FallbackAccountManager, Request, Route, RoutingPolicy, UnknownUsage};
-use quota::anthropic::AnthropicTraffic;
+use quota::anthropic::AnthropicResponseParser;
 use quota::{AccountUsage, Clock, QuotaManager};
 
 use crate::cli::{RequestArgs, Unknown};
@@ -83,7 +83,7 @@ impl<'a> AccountPicker<'a> {
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
             .credentials(context::credential_sources(config))
-            .traffic(Arc::new(AnthropicTraffic))
+            .traffic(Arc::new(AnthropicResponseParser))
             .policy(policy(config, asked.unknown));
         // What is tried on a store of this process alone leaves nothing behind.
         if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {

@@ -7,7 +7,7 @@ mod local;
 mod money;
 mod oauth;
 mod profile;
-mod traffic;
+mod response;
 mod usage;
 mod windows;
 
@@ -29,7 +29,7 @@ pub use local::{CachedUsage, parse_claude_json, parse_rate_limit_event, parse_st
 pub(crate) use oauth::CONFIG;
 pub use oauth::refresher;
 pub use profile::{Profile, parse_profile};
-pub use traffic::AnthropicTraffic;
+pub use response::AnthropicResponseParser;
 pub use usage::parse_usage;
 
 use crate::classify::{self, classify, header};

@@ -3,14 +3,14 @@
 
 mod headers;
 mod oauth;
-mod traffic;
+mod response;
 
 use quota_core::ProviderId;
 
 #[cfg(test)]
 pub(crate) use oauth::CONFIG;
 pub use oauth::refresher;
-pub use traffic::CodexTraffic;
+pub use response::CodexResponseParser;
 
 /// The provider of Codex: `openai`.
 pub const OPENAI: ProviderId = ProviderId::from_static("openai");

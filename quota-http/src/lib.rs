@@ -5,8 +5,8 @@
 //!
 //! | module | fetcher | parsers |
 //! |---|---|---|
-//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicTraffic), what Claude Code writes on this machine |
-//! | [`codex`] | | [ordinary API responses](codex::CodexTraffic) to Codex |
+//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), what Claude Code writes on this machine |
+//! | [`codex`] | | [ordinary API responses](codex::CodexResponseParser) to Codex |
 //!
 //! Both modules have a `refresher`, which exchanges the refresh token of a login ([`OAuthRefresher`]).
 //!

@@ -13,7 +13,7 @@ use quota::accounts::{
     AccountsConfig, FallbackAccountManager, Limits, Request, RequestOutcome, RetryAdvice, RouteError,
     RoutingMode, RoutingPolicy,
 };
-use quota::anthropic::{Anthropic, AnthropicTraffic};
+use quota::anthropic::{Anthropic, AnthropicResponseParser};
 use quota::credentials::StaticCredential;
 use quota::{AccountId, Clock, MemoryStore, Policy, QuotaManager};
 use quota::{Credential, CredentialError, CredentialSource, Secret};
@@ -124,7 +124,7 @@ impl Env {
         let policy = Policy::default().min_call_interval(Duration::ZERO);
         let builder = FallbackAccountManager::builder(config)
             .credentials(logins.clone())
-            .traffic(Arc::new(AnthropicTraffic))
+            .traffic(Arc::new(AnthropicResponseParser))
             .policy(RoutingPolicy::default().mode(mode).min_remaining(Limits::of(percent(5.0))));
         let builder = match numbers {
             Numbers::Shared => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use quota::accounts::{AccountsConfig, FallbackAccountManager, Request, RequestOutcome};
-use quota::anthropic::AnthropicTraffic;
+use quota::anthropic::AnthropicResponseParser;
 use quota::testing::FakeProvider;
 use quota::{Clock, MemoryStore, QuotaManager, UsageReport, WindowId, WindowReading};
 
@@ -30,7 +30,7 @@ fn five_hours(used: f64, reset: SignedDuration) -> UsageReport {
 /// One account at a scripted provider.
 fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
     let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
-    let builder = builder.traffic(Arc::new(AnthropicTraffic));
+    let builder = builder.traffic(Arc::new(AnthropicResponseParser));
     let builder = match numbers {
         Numbers::Own => builder.fetcher(provider).clock(clock.clone()),
         Numbers::Shared => {

@@ -92,7 +92,7 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Reads a provider's answers to ordinary requests, such as `quota_http::anthropic::AnthropicTraffic`. Without one,
+    /// Reads a provider's answers to ordinary requests, such as `quota_http::anthropic::AnthropicResponseParser`. Without one,
     /// only statuses and `Retry-After` (seconds or a date) are understood.
     pub fn traffic(mut self, reader: Arc<dyn ResponseParser>) -> Self {
         self.readers.insert(reader.provider(), reader);

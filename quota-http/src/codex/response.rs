@@ -22,10 +22,10 @@ use quota_core::{retry_after, wait_of_seconds};
 ///
 /// ```
 /// use quota_core::{RejectionKind, ResponseMeta, ResponseParser};
-/// use quota_http::codex::CodexTraffic;
+/// use quota_http::codex::CodexResponseParser;
 ///
 /// let body = br#"{"error":{"type":"usage_limit_reached","resets_in_seconds":600}}"#;
-/// let parsed = CodexTraffic.read(&ResponseMeta::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
+/// let parsed = CodexResponseParser.read(&ResponseMeta::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
 ///
 /// let failure = parsed.failure.unwrap();
 /// assert_eq!(failure.kind, RejectionKind::QuotaExhausted);
@@ -33,9 +33,9 @@ use quota_core::{retry_after, wait_of_seconds};
 /// # Ok::<(), jiff::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
-pub struct CodexTraffic;
+pub struct CodexResponseParser;
 
-impl ResponseParser for CodexTraffic {
+impl ResponseParser for CodexResponseParser {
     fn provider(&self) -> ProviderId {
         OPENAI
     }

@@ -18,18 +18,18 @@ use quota_core::retry_after;
 ///
 /// ```
 /// use quota_core::{RejectionKind, ResponseMeta, ResponseParser};
-/// use quota_http::anthropic::AnthropicTraffic;
+/// use quota_http::anthropic::AnthropicResponseParser;
 ///
 /// let headers = [("anthropic-ratelimit-unified-5h-status".to_owned(), "rejected".to_owned())];
-/// let parsed = AnthropicTraffic.read(&ResponseMeta::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
+/// let parsed = AnthropicResponseParser.read(&ResponseMeta::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
 ///
 /// assert_eq!(parsed.failure.unwrap().kind, RejectionKind::QuotaExhausted);
 /// # Ok::<(), jiff::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
-pub struct AnthropicTraffic;
+pub struct AnthropicResponseParser;
 
-impl ResponseParser for AnthropicTraffic {
+impl ResponseParser for AnthropicResponseParser {
     fn provider(&self) -> ProviderId {
         ANTHROPIC
     }
@@ -103,7 +103,7 @@ mod tests {
             (name, (*value).to_owned())
         };
         let headers: Vec<_> = headers.iter().map(named).collect();
-        AnthropicTraffic.read(&ResponseMeta::new(status, &headers, now()).body(body.as_bytes()))
+        AnthropicResponseParser.read(&ResponseMeta::new(status, &headers, now()).body(body.as_bytes()))
     }
 
     fn kind(status: u16, headers: &[(&str, &str)], body: &str) -> Option<RejectionKind> {
