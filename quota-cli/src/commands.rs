@@ -1,6 +1,7 @@
 //! The commands, a file each. No command imports another one: what several need is in modules beside this one.
 
 pub(crate) mod accounts;
+pub(crate) mod background;
 pub(crate) mod budget;
 pub(crate) mod completions;
 pub(crate) mod demo;

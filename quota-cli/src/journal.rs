@@ -1,45 +1,68 @@
-//! The journals of the configured accounts, kept after commands that may have changed a record.
-//! What an event is, how it is found, and how hooks run is in the crate quota-journal.
+//! Updates the journals of the configured accounts after commands that may have changed a record, and starts their hooks.
+//! The crate quota-journal finds the events and runs the hooks.
+
+use std::process::Command;
 
 use quota::{AccountId, Clock, QuotaStore};
-use quota_journal::{Damage, HookError, HookFailure, JournalEvent, Rules, Warning};
+use quota_journal::{
+    Damage, HookError, HookFailure, JournalEvent, JournalUpdate, Rules, SECRET_VARIABLES, Warning,
+};
 
 use crate::config::{Config, clear_hold};
-use crate::{io_cause, term};
+use crate::{detached, hook_failures, io_cause, term};
 
 /// The rules by which a configuration finds events.
 pub(crate) fn rules(config: &Config) -> Rules {
     Rules::new(config.policy.clone(), &config.hooks)
 }
 
-/// Writes what has happened to all accounts into their journals, and runs the hooks for it; see [`quota_journal::update_and_run_hooks`].
-///
-/// Returns a line on each hook that failed.
-pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
+/// Updates the journals of all accounts, and starts the hooks for their new events. Returns a line for each problem.
+pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
     let accounts: Vec<_> = config.accounts.iter().map(|account| &account.id).collect();
-    let secrets = config.token_variables();
-    let warnings =
-        quota_journal::update_and_run_hooks(store, &accounts, &rules(config), &config.hooks, &secrets).await;
-    warnings.into_iter().map(line).collect()
+    let mut problems = Vec::new();
+    let updated = |account: &AccountId, update: JournalUpdate| {
+        problems.extend(update.damage.journal.then(|| describe(Warning::Replaced(account.clone()))));
+        problems.extend(start_hooks(config, account, &update.new));
+    };
+    quota_journal::update_all(store, &accounts, &rules(config), updated).await;
+    problems
 }
 
-/// The same for a command that prints which hooks failed.
-pub(crate) async fn tell(config: &Config, store: &dyn QuotaStore) {
-    for line in keep(config, store).await {
+/// Does the same for a command with a user: prints the problems, and the failures of hooks that ran before.
+pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
+    let problems = update(config, store).await;
+    for line in problems.into_iter().chain(hook_failures().await) {
         term::eprint(&format!("quota: {line}\n"));
     }
 }
 
-/// Runs the configured hooks for what is new of an account. Returns a line on each hook that failed.
-pub(crate) async fn run_hooks(
-    config: &Config,
-    account: &AccountId,
-    new: &[JournalEvent],
-    clock: &Clock,
-) -> Vec<String> {
-    let secrets = config.token_variables();
-    let failed = quota_journal::run_hooks(&config.hooks, &secrets, account, new, clock).await;
-    failed.into_iter().map(|error| line(error.into())).collect()
+/// Starts a detached process that runs the hooks for the new events of an account, so that no command waits for them. Returns a line
+/// if that fails.
+pub(crate) fn start_hooks(config: &Config, account: &AccountId, new: &[JournalEvent]) -> Option<String> {
+    let runs = quota_journal::hook_runs(&config.hooks, account, new);
+    if runs.is_empty() {
+        return None;
+    }
+    let lines: String =
+        runs.iter().map(|run| serde_json::to_string(run).expect("it has only text keys") + "\n").collect();
+    let without_secrets = |command: &mut Command| {
+        for name in SECRET_VARIABLES {
+            command.env_remove(name);
+        }
+        for name in config.token_variables() {
+            command.env_remove(name);
+        }
+    };
+    let started = detached::start(&["run-hooks".as_ref()], without_secrets, lines.as_bytes());
+    started.err().map(|error| format!("could not start the hooks of {account}: {}", io_cause::plain(&error)))
+}
+
+/// A line on each hook that failed and was not reported yet.
+pub(crate) async fn hook_failures() -> Vec<String> {
+    // `quota doctor` reports a file that cannot be used.
+    let failures = hook_failures::take().await.unwrap_or_default();
+    let now = Clock::system().now();
+    failures.into_iter().map(|failure| failure.describe(now)).collect()
 }
 
 /// A line on each damaged document of an account, with what to do.
@@ -47,7 +70,7 @@ pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
     let record = damage
         .record
         .then(|| format!("the record of {account} is damaged; replace it: {}", clear_hold(account)));
-    let journal = damage.journal.then(|| line(Warning::Replaced(account.clone())));
+    let journal = damage.journal.then(|| describe(Warning::Replaced(account.clone())));
     let newer = damage.is_journal_newer.then(|| {
         format!(
             "the journal of {account} was written by a newer quota, so nothing is added to it; update quota"
@@ -56,7 +79,8 @@ pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
     [record, journal, newer].into_iter().flatten().collect()
 }
 
-fn line(warning: Warning) -> String {
+/// A problem as one line.
+pub(crate) fn describe(warning: Warning) -> String {
     match &warning {
         Warning::Hook(HookError { failure: HookFailure::NotStarted(cause), .. }) => {
             format!("{warning}: {}", io_cause::of_read(cause))
@@ -73,10 +97,10 @@ mod tests {
     fn a_program_that_does_not_exist_is_named_as_the_cause() {
         let failure = HookFailure::NotStarted(std::io::ErrorKind::NotFound.into());
         let account = "anthropic/main".parse().unwrap();
-        let error = HookError { number: 1, kind: "threshold", account, failure };
+        let error = HookError { number: 1, kind: "threshold".to_owned(), account, failure };
 
         assert_eq!(
-            line(error.into()),
+            describe(error.into()),
             "hook 1 could not be run (for threshold of anthropic/main): there is no such file"
         );
     }

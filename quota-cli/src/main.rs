@@ -10,10 +10,12 @@ mod command_store;
 mod commands;
 mod config;
 mod context;
+mod detached;
 mod detected_logins;
 mod exit;
 mod format;
 mod hint;
+mod hook_failures;
 mod input;
 mod io_cause;
 mod journal;
@@ -64,6 +66,8 @@ fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
         Command::Demo(options) => commands::demo::run(options, global),
         Command::Parse(options) => commands::parse::run(options),
         Command::Sim(options) => commands::sim::run(options),
+        Command::RunHooks => commands::background::run_hooks(),
+        Command::UpdateJournals => commands::background::update_journals(global),
         Command::Completions(options) => commands::completions::run(options),
     }
 }

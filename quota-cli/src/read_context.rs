@@ -49,7 +49,7 @@ impl ReadContext {
         Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
     }
 
-    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`run_hooks`](Self::run_hooks). A damaged
+    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`start_hooks`](Self::start_hooks). A damaged
     /// document is reported, and is empty in the result.
     ///
     /// # Errors
@@ -73,17 +73,18 @@ impl ReadContext {
         Ok(looked)
     }
 
-    /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
-    pub(crate) async fn run_hooks(&self, account: &AccountId, looked: &JournalUpdate) {
-        for line in journal::run_hooks(&self.config, account, &looked.new, &self.clock).await {
+    /// Starts the hooks for the new events of an account, and prints problems and earlier failures of hooks.
+    pub(crate) async fn start_hooks(&self, account: &AccountId, updated: &JournalUpdate) {
+        let problem = journal::start_hooks(&self.config, account, &updated.new);
+        for line in problem.into_iter().chain(journal::hook_failures().await) {
             term::eprint(&format!("quota: {line}\n"));
         }
     }
 
-    /// The same for a look at each account, in their order.
-    pub(crate) async fn run_all_hooks(&self, looked: &[JournalUpdate]) {
-        for (account, looked) in self.config.accounts.iter().zip(looked) {
-            self.run_hooks(&account.id, looked).await;
+    /// Does the same for an update of each account, in their order.
+    pub(crate) async fn start_all_hooks(&self, updated: &[JournalUpdate]) {
+        for (account, updated) in self.config.accounts.iter().zip(updated) {
+            self.start_hooks(&account.id, updated).await;
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod command;
 mod error;
+mod hook_run;
 mod payload;
 #[cfg(feature = "post")]
 pub(crate) mod post;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use quota_core::{AccountId, Clock};
 
 pub use self::error::{HookError, HookFailure};
+pub use self::hook_run::{HookRun, hook_runs};
 pub use self::payload::HookPayload;
 #[cfg(feature = "post")]
 use self::post::SecretUrl;
@@ -84,24 +86,8 @@ pub async fn run_hooks(
     clock: &Clock,
 ) -> Vec<HookError> {
     let mut failed = Vec::new();
-    for event in new {
-        for (number, hook) in (1..).zip(hooks).filter(|(_, hook)| hook.matches(account, event)) {
-            let payload = HookPayload::new(account, event);
-            let work = async {
-                match &hook.action {
-                    Action::Run { program, arguments } => {
-                        command::run(program, arguments, secrets, &payload).await
-                    }
-                    #[cfg(feature = "post")]
-                    Action::Post(url) => url.post(&payload).await,
-                }
-            };
-            let result = clock.bounded(hook.timeout, work).await;
-            if let Err(failure) = result.unwrap_or(Err(HookFailure::TimedOut(hook.timeout))) {
-                let (kind, account) = (event.kind.as_str(), account.clone());
-                failed.push(HookError { number, kind, account, failure });
-            }
-        }
+    for run in hook_runs(hooks, account, new) {
+        failed.extend(run.run(secrets, clock).await.err());
     }
     failed
 }

@@ -35,7 +35,7 @@
 //! | one account: its new events, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
 //! | an event, and its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
 //! | the use of a window over time, and its pace | [`History`], [`pace`] |
-//! | hooks | [`Hook`], [`run_hooks`] |
+//! | hooks, in this process or in another one | [`Hook`], [`run_hooks`], [`hook_runs`] with [`update_all`] |
 //!
 //! # Features
 //!
@@ -55,6 +55,7 @@ pub use event::{Direction, EventKind, JournalEvent};
 pub use history::{History, Sample};
 #[cfg(feature = "post")]
 pub use hooks::post::{SecretUrl, post_client};
-pub use hooks::{Action, Hook, HookError, HookFailure, HookPayload, run_hooks};
+pub use hooks::{Action, Hook, HookError, HookFailure, HookPayload, HookRun, hook_runs, run_hooks};
 pub use journal::Journal;
-pub use update::{Damage, JournalUpdate, Rules, Warning, remove, update, update_and_run_hooks};
+pub use quota_core::process::SECRET_VARIABLES;
+pub use update::{Damage, JournalUpdate, Rules, Warning, remove, update, update_all, update_and_run_hooks};

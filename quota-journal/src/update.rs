@@ -81,20 +81,47 @@ pub async fn update_and_run_hooks(
 ) -> Vec<Warning> {
     let clock = Clock::system();
     let mut warnings = Vec::new();
-    // Most of the time nothing has changed, and one concurrent comparison of all accounts shows it.
-    let changes =
-        accounts.iter().map(|account| clock.bounded(ACCOUNT_TIMEOUT, has_changes(store, account, rules)));
-    let changes = join_all(changes).await;
-    let changed = accounts.iter().zip(changes).filter(|(_, changed)| matches!(changed, Some(Ok(true))));
-    for (account, _) in changed {
+    for account in changed(store, accounts, rules, &clock).await {
         let updated = clock.bounded(ACCOUNT_TIMEOUT, update(store, account, rules)).await;
         if let Some(Ok(JournalUpdate { new, damage, .. })) = updated {
-            warnings.extend(damage.journal.then(|| Warning::Replaced((*account).clone())));
+            warnings.extend(damage.journal.then(|| Warning::Replaced(account.clone())));
             let failed = run_hooks(hooks, secrets, account, &new, &clock).await;
             warnings.extend(failed.into_iter().map(Warning::from));
         }
     }
     warnings
+}
+
+/// Updates the journals of all `accounts`, and passes each update to `updated` right after it is written, for a caller that runs the
+/// hooks elsewhere (see [`hook_runs`](crate::hook_runs)). Call it after records may have changed.
+///
+/// An account whose store does not answer within two seconds is skipped; the next update finds the same events.
+pub async fn update_all(
+    store: &dyn QuotaStore,
+    accounts: &[&AccountId],
+    rules: &Rules,
+    mut updated: impl FnMut(&AccountId, JournalUpdate),
+) {
+    let clock = Clock::system();
+    for account in changed(store, accounts, rules, &clock).await {
+        if let Some(Ok(update)) = clock.bounded(ACCOUNT_TIMEOUT, update(store, account, rules)).await {
+            updated(account, update);
+        }
+    }
+}
+
+/// The accounts that an update would change. Most of the time there are none, and one concurrent comparison of all accounts shows it.
+async fn changed<'a>(
+    store: &dyn QuotaStore,
+    accounts: &[&'a AccountId],
+    rules: &Rules,
+    clock: &Clock,
+) -> Vec<&'a AccountId> {
+    let changes =
+        accounts.iter().map(|account| clock.bounded(ACCOUNT_TIMEOUT, has_changes(store, account, rules)));
+    let changes = join_all(changes).await;
+    let changed = accounts.iter().zip(changes).filter(|(_, changed)| matches!(changed, Some(Ok(true))));
+    changed.map(|(account, _)| *account).collect()
 }
 
 /// Removes the journal of an account that was removed: its events and its history.

@@ -47,7 +47,7 @@ pub(crate) struct PaceArgs {
 /// The calls of all processes and hosts that share the store count together. No provider is called.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`budget` in [policy] of the configuration says how many are allowed: per_hour calls, `reserve` of them for interactive callers.
+`budget` in [policy] of the configuration says how many are allowed: per_hour calls, `interactive_reserve` of them for interactive callers.
 
 docs/budget-json.md describes the JSON.
 

@@ -13,7 +13,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The summary compares the calls that were made with those of the same consumers without quota. A consumer without quota calls when it \
-reads an account and its own reading is older than `freshness`. Each such call is assumed to succeed, and no consumer backs off after \
+reads an account and its own reading is older than `max_age`. Each such call is assumed to succeed, and no consumer backs off after \
 a 429. So it is a lower bound.
 
 With --json the last line is one object:

@@ -10,7 +10,7 @@ use super::duration;
 ///
 /// Shows when the windows reset, how old the numbers are and how certain they are.
 ///
-/// Old numbers are refreshed first, with one call per account. Calls to one provider start a second apart (`gap` in [policy]). After
+/// Old numbers are refreshed first, with one call per account. Calls to one provider start a second apart (`min_call_interval` in [policy]). After
 /// 30 seconds an account without a response is shown without one.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -43,9 +43,9 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
   [routing]                    # optional: which account is preferred, see
                                # quota explain --help
   [policy]                     # optional; some settings with their defaults:
-  # freshness = \"5m\"
-  # gap = \"1s\"
-  # budget = { per_hour = 28, reserve = 6 }
+  # max_age = \"5m\"
+  # min_call_interval = \"1s\"
+  # budget = { per_hour = 28, interactive_reserve = 6 }
 
 A command writes that file as well: quota accounts add work --token-env QUOTA_WORK. Without that file, quota uses the login of Claude \
 Code, which it only reads.
@@ -72,7 +72,7 @@ pub(crate) struct StatusArgs {
     /// Limit to this account (repeatable)
     #[arg(long = "account", value_name = "NAME", value_delimiter = ',')]
     pub(crate) accounts: Vec<String>,
-    /// Refresh numbers that are older than this, such as 30s or 10m [default: `freshness`]
+    /// Refresh numbers that are older than this, such as 30s or 10m [default: `max_age` in [policy]]
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["refresh", "offline"])]
     pub(crate) max_age: Option<Duration>,
     /// Refresh all accounts now, if rate limits allow, but not within 10 s of the last call

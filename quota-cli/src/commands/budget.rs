@@ -50,7 +50,7 @@ struct Caller {
 /// [`CliError`] if the configuration or the store cannot be used, or the output cannot be written.
 pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Hooks may run, so a signal must end them.
+        // A signal ends the command with its exit code.
         scope.listen()?;
         let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, 
             screen.show(&text::lines(&all, &local, screen.width))
         };
         term::print(&shown)?;
-        shared.run_all_hooks(&updates).await;
+        shared.start_all_hooks(&updates).await;
         let is_whole = updates.iter().all(|update| !update.damage.record);
         Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
     })

@@ -14,6 +14,7 @@ use quota::Clock;
 use crate::cli::GlobalOptions;
 use crate::config::Config;
 use crate::exit::{CliError, Exit};
+use crate::hook_failures::{self, HookFailureReport};
 use crate::scope;
 use crate::store::{self, OpenedStore};
 use crate::term::{self, Screen};
@@ -41,6 +42,7 @@ enum Area {
     Store,
     Login,
     Refresh,
+    Hook,
     Clock,
     Provider,
 }
@@ -120,11 +122,25 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         if let Some(config) = config {
             checks.extend(of_accounts(&config, shared.as_ref(), &clock).await);
         }
+        checks.extend(failed_hooks().await);
         let shown = if global.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
         term::print(&shown)?;
         let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
         Ok(if is_all_ok { Exit::Success } else { Exit::Incomplete })
     })
+}
+
+/// The hooks that failed since the last report.
+async fn failed_hooks() -> Vec<Check> {
+    let now = Clock::system().now();
+    let check = |failure: HookFailureReport| {
+        let advice = "fix the command or the URL in [[hooks]]; the hook does not run again for this event";
+        Check::warning(Area::Hook, "hooks", failure.describe(now), advice)
+    };
+    match hook_failures::take().await {
+        Ok(failures) => failures.into_iter().map(check).collect(),
+        Err(error) => vec![Check::warning(Area::Hook, "hooks", error.to_string(), "fix or delete the file")],
+    }
 }
 
 async fn of_accounts(config: &Config, store: Option<&OpenedStore>, clock: &Clock) -> Vec<Check> {

@@ -28,14 +28,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// [`CliError`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &EventsArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Hooks may run.
+        // A signal ends the command with its exit code.
         scope.listen()?;
         let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let mut follower = Follower { shared: &shared, json: global.json, told: Vec::new() };
         let looked = follower.tell_last(options.last).await?;
-        shared.run_all_hooks(&looked).await;
+        shared.start_all_hooks(&looked).await;
         if options.follow {
             follower.follow(looked).await?;
         }
@@ -93,7 +93,7 @@ impl Follower<'_> {
                     let new: Vec<_> = new.map(|(_, event)| (account, event)).collect();
                     self.tell(&new)?;
                     self.told[at] = looked.journal.next_number();
-                    self.shared.run_hooks(account, &looked).await;
+                    self.shared.start_hooks(account, &looked).await;
                     waits.spawn(self.wait(at, &looked));
                 }
                 Err(failure) => {

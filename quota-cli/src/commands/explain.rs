@@ -39,7 +39,7 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
         };
         term::print(&output)?;
         if has_changed {
-            journal::tell(&config, store.store.as_ref()).await;
+            journal::update_and_print(&config, store.store.as_ref()).await;
         }
         Ok(exit_of(&decision))
     })

@@ -38,9 +38,6 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// How long one check waits for a refresh.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Hooks are not started with less time than this before the end of `--timeout`: the next command finds the same event.
-const MIN_HOOK_TIME: Duration = Duration::from_secs(1);
-
 /// Checks whether enough is left, and waits for that with `--wait`.
 ///
 /// # Errors
@@ -91,11 +88,8 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
         unnamed_model::warn(options.model.as_deref(), [(account.id(), check.usage.snapshot())]);
         guard.print(&check, exit)?;
         guard.probe.warn([&check.usage]);
-        // After the output: only a script that goes on by the exit code waits for hooks.
         let left = options.timeout.map(|most| most.saturating_sub(clock.instant().saturating_since(began)));
-        if !journal.end(left, &clock).await && !config.hooks.is_empty() {
-            term::eprint("quota: --timeout is over, so hooks that were still running were ended\n");
-        }
+        journal.end(left, &clock).await;
         Ok(exit)
     })
 }
@@ -226,8 +220,8 @@ impl Guard<'_> {
     }
 }
 
-/// Updates the journal and runs hooks in a task of its own: a slow hook does not delay the wait, and the end of the wait ends
-/// no hook.
+/// Updates the journal in a task of its own: a slow store does not delay the command, and the end of the wait does not cancel a write
+/// whose hooks have not started.
 struct JournalTask {
     requests: mpsc::Sender<()>,
     task: JoinSet<()>,
@@ -240,7 +234,7 @@ impl JournalTask {
         let mut task = JoinSet::new();
         task.spawn(async move {
             while requested.recv().await.is_some() {
-                journal::tell(&config, store.as_ref()).await;
+                journal::update_and_print(&config, store.as_ref()).await;
             }
         });
         Self { requests, task }
@@ -251,21 +245,15 @@ impl JournalTask {
         let _ = self.requests.try_send(());
     }
 
-    /// Updates once more and waits for that, at most `within`. Hooks that are still running then are ended with their
-    /// children. Returns whether none had to be ended.
-    async fn end(mut self, within: Option<Duration>, clock: &Clock) -> bool {
-        if within.is_none_or(|within| within >= MIN_HOOK_TIME) {
-            self.update();
-        }
+    /// Updates once more and waits for that, at most `within`. The next command finds what is left.
+    async fn end(mut self, within: Option<Duration>, clock: &Clock) {
+        self.update();
         drop(self.requests);
         let ended = self.task.join_next();
-        let has_ended = match within {
-            Some(within) => clock.bounded(within, ended).await.is_some(),
-            None => ended.await.is_some(),
-        };
-        // The task ends before the program. Otherwise a hook would outlive it.
-        self.task.shutdown().await;
-        has_ended
+        match within {
+            Some(within) => drop(clock.bounded(within, ended).await),
+            None => drop(ended.await),
+        }
     }
 }
 

@@ -60,7 +60,7 @@ struct WindowPace {
 /// [`CliError`] if the configuration or the store cannot be used, or the output cannot be written.
 pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Hooks may run, so a signal must end them.
+        // A signal ends the command with its exit code.
         scope.listen()?;
         let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
@@ -83,7 +83,7 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
             ));
         }
         show(options, global.json, &all, &local)?;
-        shared.run_all_hooks(&updates).await;
+        shared.start_all_hooks(&updates).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
         Ok(if gaps || empty { Exit::Incomplete } else { Exit::Success })

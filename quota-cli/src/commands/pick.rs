@@ -31,7 +31,7 @@ pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Cl
         let printed = print(&decision, &config, global.json);
         // What was learned is saved even if the output has no reader any more.
         if picker.close(account_picker::SHUTDOWN_TIMEOUT).await {
-            journal::tell(&config, store.store.as_ref()).await;
+            journal::update_and_print(&config, store.store.as_ref()).await;
         }
         printed.map(|()| exit_of(&decision))
     })

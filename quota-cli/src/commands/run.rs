@@ -1,11 +1,11 @@
 //! `quota run`: runs a command with the account to use now.
-//! `environment` prepares the command's environment, `detached` starts the process that updates the journal.
+//! `environment` prepares the command's environment.
 
-mod detached;
 mod environment;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use self::environment::Change;
 use crate::account_picker::{AccountPicker, exit_of};
 use crate::cli::{GlobalOptions, RunArgs};
 use crate::config::Config;
+use crate::detached;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::io_cause;
 use crate::sanitize::sanitize;
 use crate::scope;
-use crate::store;
+use crate::store::{self, OpenedStore};
 use crate::token_like::masked;
 use crate::view::decision_text;
 
@@ -39,7 +40,7 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
         picker.warn_of_unnamed_model();
         // The command replaces this program, so its tasks must end first.
         if picker.close(SHUTDOWN_TIMEOUT).await {
-            detached::start(&store, global.config.as_deref());
+            start_journal_update(&store, global.config.as_deref());
         }
         let (route, _) = routed.map_err(|decision| {
             let local = LocalTime { now: decision.now(), ..LocalTime::now() };
@@ -58,6 +59,22 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
         };
     }
     start(command, program)
+}
+
+/// Starts a process that updates the journals. The command replaces this program, and must not wait for that. If the process cannot be
+/// started, the next command finds the same events.
+fn start_journal_update(store: &OpenedStore, config: Option<&Path>) {
+    // No other process uses a store of this process alone.
+    if !store.is_shared {
+        return;
+    }
+    let mut arguments: Vec<&OsStr> = vec!["update-journals".as_ref()];
+    arguments.extend(config.into_iter().flat_map(|path| ["--config".as_ref(), path.as_os_str()]));
+    // The URL may hold a password, and other users can read arguments.
+    let with_store = |command: &mut Command| {
+        command.env(store::URL_VARIABLE, store.url.expose());
+    };
+    let _ = detached::start(&arguments, with_store, b"");
 }
 
 /// Puts the command in the place of this program: whatever ends one ends the other, and the exit code is its own.

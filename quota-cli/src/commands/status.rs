@@ -62,7 +62,7 @@ async fn shown(
     let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
     term::print(&shown)?;
     // After the output, so that hooks do not delay it.
-    journal::tell(&config, store.store.as_ref()).await;
+    journal::update_and_print(&config, store.store.as_ref()).await;
     if accounts.iter().all(|account| account.switched_off) {
         return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
     }

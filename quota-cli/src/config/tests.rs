@@ -128,8 +128,8 @@ fn every_flaw_is_told_in_one_line_with_its_place() {
         flaw(&format!("[routing]\nmin_remaining = 120\n{MAIN}")),
         flaw(&format!("[routing]\nkillswitch = {{ every = 5, five_hour = true }}\n{MAIN}")),
         flaw(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
-        flaw(&format!("[routing]\ntriggers = [429, 42]\n{MAIN}")),
-        flaw(&format!("[routing]\npin_for = 7\n{MAIN}")),
+        flaw(&format!("[routing]\nfallback_on = [429, 42]\n{MAIN}")),
+        flaw(&format!("[routing]\nsession_ttl = 7\n{MAIN}")),
     ];
 
     assert!(flaws.iter().all(|flaw| !flaw.contains('\n')), "{flaws:#?}");

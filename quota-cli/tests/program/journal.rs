@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use quota_sim::{Account, Script, Window};
 use redis_harness::Server;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -75,6 +75,7 @@ fn a_hook_runs_once_however_many_processes_see_its_happening() {
     for mut child in children {
         child.wait().unwrap();
     }
+    second.wait_for_hooks();
 
     let told = std::fs::read_to_string(told).unwrap();
     assert_eq!(told.lines().count(), 1, "{told}");
@@ -106,37 +107,6 @@ fn who_follows_is_told_what_happens() {
     assert_eq!(kinds, ["refreshed", "threshold", "threshold"]);
 }
 
-#[test]
-fn whoever_is_told_waits_for_no_hook_and_may_leave_before_it_ends() {
-    const JOURNAL: &str = "quota:1:{anthropic/main#journal}";
-    let server = Server::start();
-    let (before, after) = (playing(40.0), playing(80.0));
-    let (first, config) = machine(&server, &before, "");
-    first.run(&["status", "--config", argument(&config)]);
-    assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "kept"]), 1);
-    let endless = "[[hooks]]\non = [\"threshold\"]\nrun = [\"/bin/sh\", \"-c\", \"exec sleep 3600\"]\ntimeout = \"60s\"\n";
-    let (second, config) = machine(&server, &after, endless);
-    let plain = second.path("plain.toml");
-    std::fs::write(&plain, std::fs::read_to_string(&config).unwrap().replace(endless, "")).unwrap();
-    second.run(&["status", "--config", argument(&plain)]);
-    // As if whoever asked had been killed before it wrote down what had happened.
-    assert_eq!(server.command::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
-
-    let mut teller = second
-        .command(&["events", "--json", "--config", argument(&config)])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let told: Vec<_> = BufReader::new(teller.stdout.take().unwrap()).lines().take(3).collect();
-    kill_process(Pid::from_child(&teller), Signal::INT).unwrap();
-    let ended = teller.wait_with_output().unwrap();
-
-    assert_eq!((told.len(), ended.status.code()), (3, Some(130)));
-    // Nothing was waited for until its time was over.
-    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
-}
-
 /// A hook whose grandchild has this pipe open until it is ended.
 fn endless(pipe: &std::path::Path) -> String {
     let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
@@ -146,7 +116,7 @@ fn endless(pipe: &std::path::Path) -> String {
     )
 }
 
-/// The commands that run hooks, also for calls of other processes.
+/// The commands that start hooks, also for calls of other processes.
 const WITH_HOOKS: [&[&str]; 6] = [
     &["status"],
     &["pace"],
@@ -156,38 +126,170 @@ const WITH_HOOKS: [&[&str]; 6] = [
     &["accounts", "clear-hold", "main"],
 ];
 
-#[test]
-fn a_signal_ends_a_command_and_all_that_its_hooks_have_started() {
-    const JOURNAL: &str = "quota:1:{anthropic/main#journal}";
-    let server = Server::start();
-    let (before, after) = (playing(40.0), playing(80.0));
-    let (first, config) = machine(&server, &before, "");
-    first.run(&["status", "--config", argument(&config)]);
-    assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "kept"]), 1);
-    let pipe = first.path("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let (second, config) = machine(&server, &after, &endless(&pipe));
+/// An account with a hook, a rise to 80 % that no journal has, and how to forget that a journal got it.
+struct Risen {
+    server: Server,
+    machine: Machine,
+    config: PathBuf,
+    _providers: [Provider; 2],
+}
 
-    let signals = [(Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)];
-    let with_signals = |command| signals.map(|(signal, code)| (command, signal, code));
-    for (command, signal, code) in WITH_HOOKS.into_iter().flat_map(with_signals) {
-        // As if the command that saw 80 % had been killed before it wrote that down.
-        assert_eq!(server.command::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
-        let mut child = second
-            .command(&[command, &["--config", argument(&config)]].concat())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(std::fs::File::open(&pipe).unwrap()).lines();
+const JOURNAL: &str = "quota:1:{anthropic/main#journal}";
+
+impl Risen {
+    fn new(hook: impl FnOnce(&Machine) -> String) -> Self {
+        let server = Server::start();
+        let (before, after) = (playing(40.0), playing(80.0));
+        let (first, config) = machine(&server, &before, "");
+        first.run(&["status", "--config", argument(&config)]);
+        assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "kept"]), 1);
+        let (second, config) = machine(&server, &after, "");
+        second.run(&["status", "--config", argument(&config)]);
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}\n{}", hook(&second))).unwrap();
+        let risen = Self { server, machine: second, config, _providers: [before, after] };
+        risen.forget();
+        risen
+    }
+
+    /// As if the command that saw 80 % had been killed before it wrote that down.
+    fn forget(&self) {
+        assert_eq!(self.server.command::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
+    }
+
+    fn start(&self, command: &[&str]) -> Child {
+        use std::os::unix::process::CommandExt as _;
+
+        let mut command = self.machine.command(&[command, &["--config", argument(&self.config)]].concat());
+        command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+}
+
+/// A signal ends the process that runs the hooks, with all that the hook has started.
+#[test]
+fn no_command_waits_for_its_hooks_or_ends_them() {
+    let risen = Risen::new(|machine| {
+        let pipe = machine.path("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        endless(&pipe)
+    });
+    let signals = [Signal::HUP, Signal::TERM];
+    for (command, signal) in WITH_HOOKS.into_iter().zip(signals.into_iter().cycle()) {
+        risen.forget();
+        let mut child = risen.start(command);
+        let mut lines = BufReader::new(std::fs::File::open(risen.machine.path("pipe")).unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "begun");
 
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        if command.contains(&"--follow") {
+            kill_process_group(Pid::from_child(&child), Signal::HUP).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(129));
+        } else {
+            assert!(child.wait().unwrap().code().is_some_and(|code| code <= 1), "{command:?}");
+        }
 
-        assert_eq!(child.wait().unwrap().code(), Some(code), "{command:?}");
+        let [helper] = risen.machine.hook_processes()[..] else { panic!("{command:?}: one hook runs") };
+        assert_eq!(getsid(Some(helper)).unwrap(), helper, "it has a session of its own");
+        // Ctrl-C is not for it.
+        kill_process(helper, Signal::INT).unwrap();
+        assert_eq!(risen.machine.hook_processes(), [helper]);
+        kill_process(helper, signal).unwrap();
         // The pipe ends with the last process that has it open.
         assert!(lines.next().is_none(), "{command:?}");
+        risen.machine.wait_for_hooks();
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hook_can_be_interrupted_as_any_program() {
+    let risen = Risen::new(|machine| {
+        let script = format!("grep SigIgn /proc/self/status > '{}'", machine.path("ignored").display());
+        let script = serde_json::to_string(&script).unwrap();
+        format!("[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", {script}]\n")
+    });
+
+    risen.start(&["status"]).wait().unwrap();
+    risen.machine.wait_for_hooks();
+
+    let ignored = std::fs::read_to_string(risen.machine.path("ignored")).unwrap();
+    let mask = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    let bits = [Signal::INT, Signal::QUIT].map(|signal| 1 << (signal.as_raw() - 1));
+    assert!(bits.iter().all(|bit: &u64| mask & bit == 0), "{ignored}");
+}
+
+/// A hook that says that it has begun, and ends once there is a file.
+fn patient(machine: &Machine) -> String {
+    let [begun, go, done] = ["begun", "go", "done"].map(|name| machine.path(name).display().to_string());
+    let script = format!("echo > '{begun}'; until [ -e '{go}' ]; do :; done; echo x >> '{done}'");
+    let script = serde_json::to_string(&script).unwrap();
+    format!(
+        "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", {script}]\ntimeout = \"60s\"\n"
+    )
+}
+
+#[test]
+fn a_hook_outlives_a_hangup_and_a_kill_of_the_group_of_its_command() {
+    for signal in [Signal::HUP, Signal::KILL] {
+        let risen = Risen::new(patient);
+        let mut child = risen.start(&["events", "--follow"]);
+        while !risen.machine.path("begun").exists() {}
+
+        kill_process_group(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        std::fs::write(risen.machine.path("go"), "").unwrap();
+
+        risen.machine.wait_for_hooks();
+        assert_eq!(std::fs::read_to_string(risen.machine.path("done")).unwrap(), "x\n");
+    }
+}
+
+#[test]
+fn a_hook_whose_process_is_killed_does_not_run_again() {
+    let risen = Risen::new(patient);
+    risen.start(&["status"]).wait().unwrap();
+    while !risen.machine.path("begun").exists() {}
+    let [helper] = risen.machine.hook_processes()[..] else { panic!("one hook runs") };
+
+    kill_process(helper, Signal::KILL).unwrap();
+    risen.machine.wait_for_hooks();
+    std::fs::remove_file(risen.machine.path("begun")).unwrap();
+    risen.start(&["status"]).wait().unwrap();
+    risen.machine.wait_for_hooks();
+
+    assert!(!risen.machine.path("begun").exists());
+    // Nothing ends the command of the hook, which has a process group of its own.
+    std::fs::write(risen.machine.path("go"), "").unwrap();
+    while !risen.machine.path("done").exists() {}
+}
+
+#[test]
+fn a_failed_hook_is_reported_once_by_doctor_or_the_next_command() {
+    let failing = "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/false\"]\n";
+    let risen = Risen::new(|_| failing.to_owned());
+    let config = argument(&risen.config);
+    let run = |command: &[&str]| risen.machine.run(&[command, &["--config", config]].concat());
+    let line = "hook 1 ended with exit status: 1 (for threshold of anthropic/main)";
+
+    assert!(!run(&["status", "--offline"]).stderr.contains("hook"));
+    risen.machine.wait_for_hooks();
+    let reports = [run(&["events"]), run(&["events"])].map(|ended| ended.stderr.matches(line).count());
+    risen.forget();
+    run(&["status", "--offline"]);
+    risen.machine.wait_for_hooks();
+    let checks = [run(&["doctor", "--json"]), run(&["doctor", "--json"])];
+
+    assert_eq!(reports, [1, 0]);
+    let hooks = checks.map(|ended| {
+        let document = ended.json();
+        let checks = document["checks"].as_array().unwrap().clone();
+        checks
+            .iter()
+            .filter(|check| check["area"] == "hook")
+            .map(|check| check["told"].clone())
+            .collect::<Vec<_>>()
+    });
+    assert!(hooks[0].len() == 1 && hooks[0][0].as_str().unwrap().starts_with(line), "{hooks:?}");
+    assert!(hooks[1].is_empty(), "{hooks:?}");
 }
 
 #[test]
@@ -205,6 +307,7 @@ fn a_hook_gets_its_note_and_no_secret() {
     let second = second.set("ANTHROPIC_API_KEY", "sk-ant-api03-made-up").set("DISPLAY", ":0");
 
     second.run(&["status", "--config", argument(&config)]);
+    second.wait_for_hooks();
 
     let told = std::fs::read_to_string(told).unwrap();
     assert!(told.contains("QUOTA_EVENT=threshold\n") && told.contains("DISPLAY=:0\n"), "{told}");

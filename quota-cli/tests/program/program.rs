@@ -75,6 +75,39 @@ impl Machine {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         Ended::of(self.command(arguments).output().unwrap())
     }
+
+    /// The detached processes of this machine that run hooks, or are about to.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn hook_processes(&self) -> Vec<rustix::process::Pid> {
+        let home = format!("HOME={}", self.home.path().display());
+        let has = |id: i32, file: &str, wanted: &str| {
+            let contents = std::fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
+            contents.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
+        };
+        let ids = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        let runs_hooks = |id: &i32| has(*id, "cmdline", "run-hooks") && has(*id, "environ", &home);
+        ids.filter(runs_hooks).filter_map(rustix::process::Pid::from_raw).collect()
+    }
+
+    /// Those of all machines, because the system shows no environment.
+    #[cfg(all(unix, not(target_os = "linux")))]
+    pub(crate) fn hook_processes(&self) -> Vec<rustix::process::Pid> {
+        let listed = Command::new("ps").args(["-axo", "pid=,command="]).output().unwrap();
+        let lines = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let ids = lines.lines().filter(|line| line.contains(" run-hooks"));
+        let ids = ids.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+        ids.filter_map(rustix::process::Pid::from_raw).collect()
+    }
+
+    /// Waits until all hooks that were started have ended.
+    #[cfg(unix)]
+    pub(crate) fn wait_for_hooks(&self) {
+        while !self.hook_processes().is_empty() {
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// How a run ended.

@@ -81,7 +81,11 @@ fn a_login_that_cannot_be_used_is_an_account_without_a_number() {
     let ended = machine.run(&["status"]);
 
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stdout.contains("anthropic/main") && ended.stdout.contains("damaged"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("anthropic/main") && ended.stdout.contains("could not parse"),
+        "{}",
+        ended.stdout
+    );
 }
 
 #[test]

@@ -7,7 +7,6 @@ use quota_core::process::{ProcessGroup, remove_secrets};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::HookPayload;
 use super::error::HookFailure;
 
 /// Runs the command to its end, without the variables in `secrets`. Dropping the future kills the command and every process that it
@@ -20,18 +19,19 @@ pub(super) async fn run(
     program: &Path,
     arguments: &[String],
     secrets: &[String],
-    payload: &HookPayload<'_>,
+    payload: &str,
+    variables: &[(String, String)],
 ) -> Result<(), HookFailure> {
     let mut command = Command::new(program);
     command.args(arguments);
     remove_secrets(&mut command, secrets);
-    command.envs(payload.variables());
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     // Its output would mix with that of the quota command that found the event.
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut group = ProcessGroup::spawn(command).map_err(HookFailure::NotStarted)?;
     if let Some(mut stdin) = group.take_stdin() {
         // A command that does not read its input is no failure.
-        let _ = stdin.write_all(format!("{}\n", payload.json()).as_bytes()).await;
+        let _ = stdin.write_all(format!("{payload}\n").as_bytes()).await;
     }
     let status = group.wait().await.map_err(HookFailure::NotStarted)?;
     // Background processes of a command that ended by itself keep running.

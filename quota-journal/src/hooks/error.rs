@@ -13,7 +13,7 @@ pub struct HookError {
     /// Its position among the hooks, from 1.
     pub number: usize,
     /// The kind of the event, see [`EventKind::as_str`](crate::EventKind::as_str).
-    pub kind: &'static str,
+    pub kind: String,
     /// The account of the event.
     pub account: AccountId,
     /// Why it failed.

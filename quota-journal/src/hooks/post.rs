@@ -9,7 +9,6 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::Url;
 
-use super::HookPayload;
 use super::error::HookFailure;
 
 const USER_AGENT_VALUE: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (hook)");
@@ -25,19 +24,23 @@ impl SecretUrl {
         Self(url)
     }
 
+    pub(super) fn expose(&self) -> &str {
+        self.0.as_str()
+    }
+
     /// Posts the payload once.
     ///
     /// # Errors
     ///
     /// [`HookFailure::PostFailed`] and [`HookFailure::HttpStatus`].
-    pub(super) async fn post(&self, payload: &HookPayload<'_>) -> Result<(), HookFailure> {
+    pub(super) async fn post(&self, payload: &str) -> Result<(), HookFailure> {
         let Self(url) = self;
         let client = post_client(url).map_err(|()| HookFailure::PostFailed("could not set up TLS"))?;
         let request = client
             .post(url.clone())
             .header(USER_AGENT, USER_AGENT_VALUE)
             .header(CONTENT_TYPE, "application/json");
-        let sent = request.body(payload.json()).send().await;
+        let sent = request.body(payload.to_owned()).send().await;
         let response = sent.map_err(|error| {
             HookFailure::PostFailed(match () {
                 () if error.is_dns() => "host name not found",

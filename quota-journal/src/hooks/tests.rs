@@ -70,6 +70,30 @@ fn a_payload_has_every_field() {
     insta::assert_snapshot!(payloads.join("\n"));
 }
 
+#[test]
+fn a_run_is_the_same_after_its_json() {
+    let hooks = [hook("threshold", shell("true"))];
+
+    let runs = hook_runs(&hooks, &account(), &[crossed("five_hour", 8_000)]);
+    let json = serde_json::to_string(&runs).unwrap();
+
+    assert_eq!(serde_json::from_str::<Vec<HookRun>>(&json).unwrap(), runs);
+    assert_eq!(runs.len(), 1);
+}
+
+#[cfg(feature = "post")]
+#[test]
+fn a_run_shows_its_url_only_in_its_json() {
+    let url = "https://example.com/secret".parse().unwrap();
+    let hooks = [hook("threshold", Action::Post(SecretUrl::new(url)))];
+
+    let runs = hook_runs(&hooks, &account(), &[crossed("five_hour", 8_000)]);
+    let json = serde_json::to_string(&runs).unwrap();
+
+    assert!(json.contains("secret") && !format!("{runs:?}").contains("secret"));
+    assert_eq!(serde_json::from_str::<Vec<HookRun>>(&json).unwrap(), runs);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_command_gets_the_payload_on_stdin_and_in_its_environment() {

@@ -15,7 +15,7 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
     let id = config.account(&options.name)?.id.clone();
     let store = store::open(global.store.as_deref())?;
     scope::run(async |scope| {
-        // Hooks may run.
+        // A signal ends the command with its exit code.
         scope.listen()?;
         store.check().await?;
         let manager = context::open_read_only(&config, &store)?;
@@ -31,7 +31,7 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
         if let Some(hold) = now_held {
             term::eprint(&format!("quota: {}\n", still_held(&hold, &LocalTime::now())));
         }
-        journal::tell(&config, store.store.as_ref()).await;
+        journal::update_and_print(&config, store.store.as_ref()).await;
         Ok(Exit::Success)
     })
 }

@@ -52,6 +52,7 @@ fn area(area: Area) -> &'static str {
         Area::Store => "store",
         Area::Login => "login",
         Area::Refresh => "refresh",
+        Area::Hook => "hook",
         Area::Clock => "clock",
         Area::Provider => "provider",
     }

@@ -107,7 +107,7 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
         }
         // After the claim: hooks may take long, and the next one that asks is none of their business. Nobody reads what
         // they failed by.
-        drop(journal::keep(&config, store.store.as_ref()).await);
+        drop(journal::update(&config, store.store.as_ref()).await);
         Ok(Exit::Success)
     })
 }

@@ -56,7 +56,8 @@ pub(super) async fn run(
             let update = quota_journal::update(store.as_ref(), &account.id, &rules);
             // The accounts themselves show that the store is unreachable, because they become stale.
             let Some(Ok(update)) = clock.bounded(UPDATE_TIMEOUT, update).await else { continue };
-            let errors = journal::run_hooks(&config, &account.id, &update.new, &clock).await;
+            let problem = journal::start_hooks(&config, &account.id, &update.new);
+            let errors = problem.into_iter().chain(journal::hook_failures().await).collect();
             let is_shown = configs.borrow().accounts.iter().any(|shown| shown.id == account.id);
             let display =
                 DisplayUpdate { errors, ..DisplayUpdate::new(&account.id, &update, &config.policy) };

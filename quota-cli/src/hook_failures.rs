@@ -1,0 +1,84 @@
+//! Failures of hooks on this machine. The process that runs hooks has no terminal, so it saves them here, and the next command
+//! reports each once.
+
+use jiff::Timestamp;
+use quota::Clock;
+use quota::file::{FileError, JsonContent, JsonFile};
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::format::{ago, between};
+
+/// Older failures are dropped: a hook that fails for each event must not fill the disk.
+const MAX_FAILURES: usize = 20;
+
+/// One failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HookFailureReport {
+    pub(crate) at: Timestamp,
+    /// The hook, its event and the cause. It holds no output of a command and no URL.
+    pub(crate) text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    failures: Vec<HookFailureReport>,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self { version: Self::VERSION, failures: Vec::new() }
+    }
+}
+
+impl JsonContent for Content {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+/// `None` without a home directory: then failures are lost.
+fn file() -> Option<JsonFile> {
+    let folder = config::directory("XDG_STATE_HOME", &[".local", "state"])?.join("quota");
+    Some(JsonFile::at(folder.join("hook-failures.json"), Clock::system()))
+}
+
+impl HookFailureReport {
+    /// The failure with its age.
+    pub(crate) fn describe(&self, now: Timestamp) -> String {
+        format!("{}, {}", self.text, ago(between(self.at, now)))
+    }
+}
+
+/// Saves a failure.
+///
+/// # Errors
+///
+/// [`FileError`] if the file cannot be changed.
+pub(crate) async fn save(text: String) -> Result<(), FileError> {
+    let Some(file) = file() else { return Ok(()) };
+    let report = HookFailureReport { at: Clock::system().now(), text };
+    file.update(|content: &mut Content| {
+        content.failures.push(report);
+        let surplus = content.failures.len().saturating_sub(MAX_FAILURES);
+        content.failures.drain(..surplus);
+    })
+    .await
+}
+
+/// Takes the failures that no command has reported, oldest first.
+///
+/// # Errors
+///
+/// [`FileError`] if the file cannot be read or changed.
+pub(crate) async fn take() -> Result<Vec<HookFailureReport>, FileError> {
+    let Some(file) = file() else { return Ok(Vec::new()) };
+    // Most commands find none, and take no lock.
+    if file.load_blocking::<Content>()?.failures.is_empty() {
+        return Ok(Vec::new());
+    }
+    file.update(|content: &mut Content| std::mem::take(&mut content.failures)).await
+}
