@@ -15,10 +15,11 @@ mod source;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use quota_core::file::FileError;
 use quota_core::{AccountId, Clock, ProviderId, ResponseParser};
 use tokio::sync::OnceCell;
@@ -209,9 +210,8 @@ impl Inner {
         tasks.spawn(work);
     }
 
-    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
-        // Nothing panics halfway through a change, so what a poisoned lock guards is whole.
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock()
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quota_core::{
     AccountId, Clock, CooldownPolicy, CooldownScope, CredentialSource, MemoryStore, Policy, PolicyError,
     ProviderId, QuotaManager, QuotaStore, ResponseParser, UsageFetcher,

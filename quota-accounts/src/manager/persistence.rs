@@ -2,8 +2,8 @@
 //! Trouble with it is told and fails nothing that was served already.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use quota_core::{AccountId, Clock, Seed};
@@ -71,7 +71,7 @@ impl Inner {
             let seed = kept.seed();
             if slot.usage.seed(&seed).is_ok() {
                 slot.load_blocks(&kept.blocks, now);
-                *slot.last_saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seed));
+                *slot.last_saved.lock() = Some(Box::new(seed));
             } else {
                 tracing::debug!(account = %id, "what was kept is another login's");
             }
@@ -128,7 +128,7 @@ impl Inner {
         *written = brought;
         for Delta { at, known, blocks, is_stored, .. } in news {
             let slot = &self.slots[at];
-            *slot.last_saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
+            *slot.last_saved.lock() = Some(Box::new(known));
             if let Some((live, removed)) = blocks {
                 slot.blocks_written(is_stored.then_some(&live), &removed);
             }
@@ -152,7 +152,7 @@ impl Inner {
             let known = slot.exported();
             slot.clear_foreign();
             let blocks = slot.dirty_blocks();
-            let kept = slot.last_saved.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = slot.last_saved.lock();
             let is_news = kept.as_deref() != Some(&known) && known != Seed::default();
             (is_news || blocks.is_some()).then(|| Delta {
                 at,

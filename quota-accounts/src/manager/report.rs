@@ -2,7 +2,6 @@
 //! Nothing here fails a response that was served: bookkeeping that is in trouble says so and is done later.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -160,7 +159,7 @@ impl Inner {
         let reader = self.readers.get(provider).map(|reader| &**reader);
         catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {
             let shape = (provider.clone(), outcome.status());
-            if self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(shape) {
+            if self.unread.lock().insert(shape) {
                 tracing::warn!(%provider, status = ?outcome.status(), "a reader of answers broke, going by the status");
             }
             outcome.read(None, now)

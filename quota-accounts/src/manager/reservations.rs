@@ -1,11 +1,12 @@
 //! Reserving what a request is expected to use: here at once, and in the store for every host.
 //! What fits is a pure rule in `reservation`. A store that does not answer holds no request up for long.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use quota_core::store::{Start, update};
 use quota_core::{QuotaStore, RequestId, StoreError, StoreKey, WriteState};
 use tokio::runtime::Handle;
@@ -137,7 +138,7 @@ impl Inner {
     /// Tells others what was given back as soon as the store can be used.
     fn retry_releases(self: &Arc<Self>) {
         let Some(shared) = &self.reservations else { return };
-        let mut release_retry = shared.release_retry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut release_retry = shared.release_retry.lock();
         while release_retry.try_join_next().is_some() {}
         if !release_retry.is_empty() {
             return;

@@ -2,10 +2,10 @@
 //! Whether it may stay is decided in `routing`.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Inner;
 use crate::routing::{Session, Verdict, evaluate};
@@ -82,7 +82,7 @@ impl SessionTable {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Session, (usize, Timestamp)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 }
 

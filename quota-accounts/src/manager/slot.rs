@@ -2,9 +2,10 @@
 //! What follows from an answer is decided in `outcome`.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use quota_core::{
     Account, AccountId, CredentialFingerprint, Hold, HoldReason, LoginId, LoginInfo, QuotaError,
     RejectionKind, Seed, is_from_future,
@@ -111,7 +112,7 @@ impl AccountSlot {
         if !self.is_reserved.load(Ordering::Acquire) {
             return candidate;
         }
-        let reserved: Vec<_> = lock(&self.reservations().held).live(now).collect();
+        let reserved: Vec<_> = self.reservations().held.lock().live(now).collect();
         candidate.reserved(reserved)
     }
 
@@ -175,7 +176,7 @@ impl AccountSlot {
     }
 
     pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut LocalReservations) -> R) -> R {
-        let mut held = lock(&self.reservations().held);
+        let mut held = self.reservations().held.lock();
         let result = change(&mut held);
         self.is_reserved.store(!held.is_empty(), Ordering::Release);
         result
@@ -183,7 +184,7 @@ impl AccountSlot {
 
     /// Looks at what is reserved; `None` if nothing ever was.
     pub(super) fn with_reservations<R>(&self, look: impl FnOnce(&LocalReservations) -> R) -> Option<R> {
-        self.reservations.get().map(|reservations| look(&lock(&reservations.held)))
+        self.reservations.get().map(|reservations| look(&reservations.held.lock()))
     }
 
     /// The right to bring reservations to the store.
@@ -261,14 +262,14 @@ impl AccountSlot {
 
     /// Whether to try another credential than the one that was refused: once, for a source may give another each time.
     pub(super) fn may_try_another(&self, refused: Option<CredentialFingerprint>) -> bool {
-        let mut last_rejected = lock(&self.last_rejected);
+        let mut last_rejected = self.last_rejected.lock();
         // Of many requests with the one that was refused, all may go on with the next.
         *last_rejected.get_or_insert(refused) == refused
     }
 
     /// Lifts what a request that was served then has refuted: the login works.
     pub(super) fn clear_rejections(&self, served_at: Timestamp) -> bool {
-        *lock(&self.last_rejected) = None;
+        *self.last_rejected.lock() = None;
         self.clear_blocks(|block| {
             block.since <= served_at
                 && matches!(block.kind, RejectionKind::Unauthorized | RejectionKind::Forbidden)
@@ -348,13 +349,8 @@ impl AccountSlot {
     }
 
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
-        lock(&self.blocks)
+        self.blocks.lock()
     }
-}
-
-/// Nothing panics halfway through a change, so what a poisoned lock guards is whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
