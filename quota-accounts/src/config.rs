@@ -201,9 +201,9 @@ impl JsonContent for AccountsConfig {
 
 /// The file in which the accounts are kept.
 ///
-/// It is changed only by the user and by what the user asks for: whoever routes never writes it. Every change is written
-/// whole, for its owner's eyes alone; a lock spans reading and writing, so that no two programs undo each other. A damaged
-/// file is an error and stays as it is; a missing one is empty.
+/// Only the user changes it; the router never writes it. Every change is written whole, readable by its owner only. A
+/// lock spans reading and writing, so that no two programs undo each other. A damaged file is an error and is not
+/// changed; a missing one is empty.
 #[derive(Debug, Clone)]
 pub struct AccountsFile(JsonFile);
 

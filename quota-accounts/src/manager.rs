@@ -1,5 +1,4 @@
-//! Main and fallback accounts in use: which one a request goes to, what came of it, and what is kept of it.
-//! The choice itself is a pure function in `routing`; asking providers about usage is the quota manager's.
+//! The router: it chooses an account for each request, classifies outcomes, and saves what it learned.
 
 mod builder;
 mod maintenance;
@@ -203,7 +202,7 @@ impl Inner {
         self.sessions.get(request.session()?, self.now())
     }
 
-    /// Does something that nobody waits for. It ends with the manager.
+    /// Runs a task in the background. It ends with the manager.
     fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}

@@ -1,5 +1,4 @@
-//! What came of a request, and what follows from it for the account, the model and the next try.
-//! How a provider writes it is known to its `ResponseParser`; acting on it is the manager's business.
+//! The outcome of a request, and what it means for the account, the model and the next attempt.
 
 mod generic;
 
@@ -15,7 +14,7 @@ use quota_core::{
 use crate::routing::Block;
 use crate::{Request, RoutingPolicy};
 
-/// What came of a request that was sent.
+/// The outcome of a request that was sent.
 ///
 /// ```
 /// use quota_accounts::RequestOutcome;
@@ -24,7 +23,7 @@ use crate::{Request, RoutingPolicy};
 /// let outcome = outcome.body(br#"{"error":{"type":"rate_limit_error"}}"#);
 /// ```
 ///
-/// Of the headers, those that speak of limits are kept and nothing else; neither they nor the body are shown by `Debug`.
+/// It keeps only the headers about limits. `Debug` shows neither them nor the body.
 #[derive(Clone)]
 #[must_use]
 pub struct RequestOutcome {
@@ -63,7 +62,7 @@ impl RequestOutcome {
         Self::of(Response::Unreachable)
     }
 
-    /// The request was given up before it was known what came of it.
+    /// The request was cancelled before its outcome was known.
     pub fn cancelled() -> Self {
         Self::of(Response::Cancelled)
     }
@@ -72,8 +71,9 @@ impl RequestOutcome {
         Self { kind, received_at: None }
     }
 
-    /// Says when the answer began to arrive, where it is reported later than that: after a long stream, for one. What it says of
-    /// windows is as old as it, and so is a failure; a wait is counted from it. A moment in the future is now; unless this is said, so is the answer.
+    /// States when the response began to arrive, if it is reported later, such as after a long stream. Its windows and
+    /// failures are as old as that, and waits count from it. A time in the future is now; without this call the
+    /// response is as old as its report.
     ///
     /// Take it from the clock of the manager, when the headers are there.
     pub fn received_at(mut self, at: Timestamp) -> Self {
@@ -146,25 +146,25 @@ fn nothing() -> UsageReport {
     UsageReport::from_headers([])
 }
 
-/// What to do about the request that was turned away.
+/// What to do with a request after its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAdvice {
-    /// Nothing: it was served.
+    /// Nothing: it succeeded.
     Done,
     /// Try on another account, at once.
     OtherAccount,
     /// Try on the same account again, with the credential it has now.
     SameAccount,
-    /// Try again after this long; another account would not help. Counted from the answer it is a second at least, and what has
-    /// gone by since [`RequestOutcome::received_at`] is taken off it: zero is now.
+    /// Try again after this wait; another account would not help. The wait counts from the response and is at least a
+    /// second. The time since [`RequestOutcome::received_at`] is subtracted: zero is now.
     After(Duration),
-    /// Do not try again: it would be turned away everywhere.
+    /// Do not try again: every account would reject it.
     DoNotRetry,
 }
 
 impl RetryAdvice {
-    /// The same for somebody who is told so long after the answer.
+    /// The same, that long after the response.
     pub(crate) fn later(self, elapsed: Duration) -> Self {
         match self {
             Self::After(wait) => Self::After(wait.saturating_sub(elapsed)),
@@ -173,14 +173,14 @@ impl RetryAdvice {
     }
 }
 
-/// What follows from a failure.
+/// What a rejection means.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Consequence {
     pub(crate) block: Option<Block>,
     pub(crate) next: RetryAdvice,
 }
 
-/// Draws the consequences of a failure: for the account or one model on it, and for the next try.
+/// Classifies a rejection: what it means for the account or one model of it, and for the next attempt.
 pub(crate) fn classify(
     failure: &Rejection,
     status: Option<u16>,
@@ -199,13 +199,13 @@ pub(crate) fn classify(
         RejectionKind::QuotaExhausted => {
             let told = failure.resets_at.filter(|at| *at > now);
             let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.exhausted_cooldown)));
-            // Headers may not say which model it is: then it is the one that was asked for.
+            // Headers may not name the model: then it is the requested one.
             let block = block(Some(until)).window(failure.window.clone());
             let block = match (&failure.scope, request.model()) {
                 (None, _) => Some(block),
                 (Some(Scope { model: Some(model), .. }), _) => Some(block.model(model.clone())),
                 (Some(_), Some(model)) => Some(block.exactly(model.to_owned())),
-                // A spent part of the account of which nobody can say what it is must not take the rest with it.
+                // An exhausted part of the account without a name must not block the rest.
                 (Some(_), None) => None,
             };
             Consequence { block, next: RetryAdvice::OtherAccount }
@@ -216,7 +216,7 @@ pub(crate) fn classify(
         }
         RejectionKind::Unauthorized => {
             let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
-            // Of a credential that nobody can tell from another it cannot be seen when it is another.
+            // Without a fingerprint a new credential cannot be recognised.
             let until = fingerprint.is_none().then(|| later(policy.forbidden_cooldown));
             Consequence { block: Some(block(until).fingerprint(fingerprint)), next }
         }
@@ -236,7 +236,7 @@ pub(crate) fn classify(
     }
 }
 
-/// A provider that says `Retry-After: 0` permits nothing: nobody is to ask in a hot loop.
+/// `Retry-After: 0` is no permission to retry in a hot loop.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_part_that_nobody_can_name_does_not_block_the_account() {
+    fn an_exhausted_part_without_a_name_does_not_block_the_account() {
         let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
 
         let found = classify(&failure, Some(429), &Request::new(), None, now(), &RoutingPolicy::default());

@@ -1,5 +1,4 @@
-//! What requests under way are expected to use of an account, as one small document that hosts share.
-//! What one process knows of it is in `held`. Nothing here does I/O or reads a clock; see `manager::reservations` for that.
+//! The expected use of requests in flight: one small document per account, shared by all hosts.
 
 mod local;
 
@@ -32,7 +31,7 @@ pub(crate) struct Reservation {
     pub(crate) window: WindowId,
     #[serde(rename = "share_bp")]
     pub(crate) share: Percent,
-    /// When it is nobody's any more, should whoever made it have vanished.
+    /// When it expires if its process ends without releasing it.
     #[serde(rename = "until_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub(crate) until: Timestamp,
     #[serde(flatten)]
@@ -48,7 +47,7 @@ impl Reservation {
         Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
-    /// Whether it is somebody's. One that would last longer than any does is of a clock that was ahead.
+    /// Whether it still counts. One with a longer life than any can have comes from a clock that was ahead.
     fn is_live(&self, now: Timestamp) -> bool {
         let latest = now.checked_add(Self::TTL + MAX_SKEW).unwrap_or(Timestamp::MAX);
         now < self.until && self.until <= latest
@@ -68,10 +67,10 @@ const MAX_SKEW: Duration = Duration::from_secs(60);
 const VERSION: u32 = 1;
 
 impl Reservations {
-    /// Reserves, if it fits beside the others in what is `left`, in basis points; `None` if that is not known, and then it does.
+    /// Reserves if it fits beside the others into `left` basis points. It fits if `left` is unknown.
     ///
-    /// The first of them always fits: an estimate alone keeps nobody from what is left. The same one asked for twice is
-    /// reserved once. One that does not fit changes nothing, so that there is nothing to write.
+    /// The first one always fits: an estimate alone must not leave a rest unused. Reserving the same one twice
+    /// reserves it once. One that does not fit changes nothing.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         let others = self.of_others(wanted, now);
         let sum = others + u64::from(wanted.share.basis_points());
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_asked_for_twice_is_reserved_once() {
+    fn the_same_reservation_counts_once() {
         let mut reservations = Reservations::default();
         let one = of(2.0);
 
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_free_again() {
+    fn a_released_reservation_is_free_again() {
         let mut reservations = Reservations::default();
         let one = of(2.0);
         reservations.reserve(&one, left(3.0), now());
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_reserved_who_vanished_is_free_after_its_time() {
+    fn a_reservation_of_a_vanished_process_expires() {
         let mut reservations = Reservations::default();
         reservations.reserve(&of(2.0), left(3.0), now());
 
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_clock_that_was_ahead_has_reserved_is_nobodys() {
+    fn a_reservation_from_the_future_does_not_count() {
         let ahead =
             Reservation::new(WindowId::five_hour(), percent(2.0), now() + SignedDuration::from_hours(1));
         let mut reservations = Reservations::default();
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_programs_document_and_a_damaged_one_are_not_ours_to_change() {
+    fn documents_of_newer_programs_and_damaged_ones_are_rejected() {
         for body in [r#"{"version":2}"#, "{"] {
             let decoded = Reservations::decode(body.as_bytes());
 

@@ -1,5 +1,4 @@
-//! What is learned of accounts while they are used, as it is kept from one run to the next.
-//! It is written by whoever routes; the user's own words are kept apart, in `config`.
+//! The state file: readings, holds, blocks and sessions, stored from one run to the next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -106,7 +105,7 @@ impl AccountState {
             self.login_id.clone_from(&seen.login_id);
         }
         self.snapshot.join(&seen.snapshot);
-        // A call that was answered after the hold was armed has ended it; whoever never knew of it has not.
+        // A call that ended after the hold began has ended the hold. A process that never saw the hold has not.
         let answered = self.snapshot.complete_at();
         self.hold.take_if(|hold| answered.is_some_and(|at| at > hold.since));
         let until = |hold: &Option<Hold>| hold.as_ref().map(|hold| hold.until);

@@ -49,8 +49,8 @@ pub(crate) struct AccountPicker<'a> {
 type ReadState = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 
 impl<'a> AccountPicker<'a> {
-    /// Opens the store, on the runtime this is called in, and reads what it has of every account. Nobody is asked yet. Calls
-    /// are counted under `name`; without one, nobody is ever asked.
+    /// Opens the store on the current runtime, and reads every account. It makes no call yet. Calls are counted under `name`;
+    /// without a name it never makes one.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl<'a> AccountPicker<'a> {
         }
         let accounts = builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))?;
         if let Err(error) = accounts.load().await {
-            // What was learned can be learned again; the file stays as it is until somebody has looked at it.
+            // What was learned can be learned again. The file stays as it is, for its owner to inspect.
             term::eprint(&format!("quota: {}, going on without\n", config::unusable(&error)));
         }
         let mut request = Request::new();
@@ -204,13 +204,13 @@ impl<'a> AccountPicker<'a> {
         refreshed > 0
     }
 
-    /// Writes what was learned, and waits for what is under way, for no longer than that. What is given up is done by whoever
-    /// comes next. If what was found out meanwhile could not be shared, whoever waits is told.
+    /// Saves what was learned, and waits for background tasks, at most that long. The next command does what is left. It prints a
+    /// warning if new readings could not be shared.
     ///
-    /// Gives whether anything was found out that a journal may tell of.
+    /// Returns whether an account has changed, so that the journal may have new events.
     #[must_use]
     pub(crate) async fn close(self, within: Duration) -> bool {
-        // What could not be kept is found out again; the answer has been given.
+        // What could not be saved is learned again; the output is complete.
         let _ = Clock::system().bounded(within, self.accounts.flush()).await;
         self.quota.close_within(within).await;
         let known: Vec<_> =
@@ -222,7 +222,7 @@ impl<'a> AccountPicker<'a> {
         !known.iter().map(read_state).eq(self.before)
     }
 
-    /// Tells whoever waits, if the store takes nothing: for who has asked nobody, and so has written nothing.
+    /// Prints a warning if the store is read-only, for a command that has written nothing.
     pub(crate) async fn tell_if_refused(&self) {
         if !self.was_alone && self.probe.is_read_only().await {
             self.probe.warn([]);
@@ -235,14 +235,14 @@ fn read_state(answer: &AccountUsage) -> ReadState {
     (answer.snapshot().complete_at(), held, answer.last_failure().map(|trouble| trouble.at))
 }
 
-/// The policy of the configuration, and what the command line says of what is not known.
+/// The policy of the configuration, with the command line's choice for unknown usage.
 fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
     let policy = config.routing.clone();
     match unknown {
         Some(Unknown::Allow) => policy.when_unknown(UnknownUsage::Allow),
         Some(Unknown::Deny) => policy.when_unknown(UnknownUsage::Deny),
         None if config.when_unknown_is_set => policy,
-        // As of a guard: nobody is there to see that it went wrong and to try another account.
+        // As for `quota guard`: a script does not notice a failure and try another account.
         None => policy.when_unknown(UnknownUsage::Deny),
     }
 }

@@ -120,7 +120,7 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Builds the manager. No file is read and nobody is asked before it is used.
+    /// Builds the manager. It reads no file and makes no call.
     ///
     /// # Errors
     ///

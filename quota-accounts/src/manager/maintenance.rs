@@ -1,5 +1,4 @@
-//! Keeping the numbers of all accounts current: who is stale, and asking about them.
-//! What is stale is told by the numbers themselves, never by what lies on disk.
+//! Keeping the readings of all accounts fresh. The quota manager decides what is stale, never the state file.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,33 +12,32 @@ use crate::Request;
 use crate::routing::{Choice, evaluate};
 use crate::routing::{Eligibility, Role};
 
-/// After how long a refresh no longer holds up that of the next account.
+/// After this a refresh no longer delays the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
 /// How many refreshes [`FallbackAccountManager::refresh_until_usable`] runs at once.
 const MAX_PARALLEL_REFRESHES: usize = 4;
 
-/// What came of refreshing an account that was due.
+/// The outcome of refreshing an account that was due.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RefreshReport {
     /// The account.
     pub account: AccountId,
-    /// Why there are no fresh numbers; `None` if there are.
+    /// Why there are no fresh readings; `None` if there are.
     pub error: Option<QuotaError>,
 }
 
 impl FallbackAccountManager {
-    /// Refreshes every account whose numbers are stale and about which somebody may ask now, and keeps what comes of it.
+    /// Refreshes every account that is stale and may be refreshed now, and saves the readings.
     ///
-    /// Accounts that are fresh, held or switched off cost nothing, and are not in the answer. Dropping the future gives up
-    /// waiting; what was fetched by then is kept at the next occasion.
+    /// Accounts that are fresh, on hold or disabled cost nothing and are not in the result. If the future is dropped,
+    /// the readings that arrived by then are saved later.
     pub async fn refresh_quota_for_due_accounts(&self) -> Vec<RefreshReport> {
         self.inner.load().await;
         self.refresh(|_| true).await
     }
 
-    /// The fallbacks that may serve a request of which nothing is known: above every minimum, by fresh numbers where they
-    /// can be had. In their order.
+    /// The fallback accounts that are above every minimum by readings that are fresh where possible, in their order.
     pub async fn usable_fallback_accounts(&self) -> Vec<AccountId> {
         self.inner.load().await;
         let is_fallback = |role| role == Role::Fallback;

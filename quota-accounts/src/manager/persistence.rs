@@ -1,5 +1,5 @@
-//! What is kept from one run to the next: read and given to the numbers first, written back after every refresh.
-//! Trouble with it is told and fails nothing that was served already.
+//! The state file: loaded before the first staleness check, saved after every refresh. Its errors are logged and fail
+//! no request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,17 +15,16 @@ use crate::state::{AccountsState, SessionAffinity, merge_sessions};
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 use quota_core::is_from_future;
 
-/// Where it is kept.
+/// The file, and when it is written.
 #[derive(Debug)]
 pub(super) struct StateFile {
     document: JsonFile,
-    /// One after the other gathers what is new and writes it: who gathers first and writes last would bring back what was
-    /// lifted between, and of many who wait all but the first find nothing new.
-    /// It guards the pins as they were last written.
+    /// Serializes collecting and writing. Otherwise a slow writer could restore a block that was cleared in between.
+    /// It holds the sessions as last written.
     writing: tokio::sync::Mutex<Vec<SessionAffinity>>,
-    /// Whether somebody is about to write.
+    /// Whether a save is scheduled.
     is_due: Arc<AtomicBool>,
-    /// Tells them not to wait any longer.
+    /// Makes a scheduled save start at once.
     flush_now: Arc<Notify>,
 }
 
@@ -40,26 +39,26 @@ impl StateFile {
     }
 }
 
-/// How long a response waits for what follows from it to be written: many times what a disk in order needs.
+/// How long a response waits for its block to be written: many times what a healthy disk needs.
 const SAVE_WAIT: Duration = Duration::from_millis(250);
 
-/// How long to wait, at most, before what was seen on traffic is kept.
+/// How long a save is delayed, so that one write serves many changes.
 const SAVE_DELAY: Duration = Duration::from_secs(3);
 
-/// What one account has to add.
+/// What one account adds to the file.
 struct Delta {
     at: usize,
     id: AccountId,
     known: Seed,
     blocks: Option<(Arc<[Block]>, Vec<Block>)>,
-    /// Whether the file has all of those that are live by now. While another login stands there, it takes none of this one's,
-    /// and they are brought again.
+    /// Whether the file has all active blocks. While it holds another login, it takes none of this one, and they are
+    /// written later.
     is_stored: bool,
 }
 
 impl Inner {
-    /// Gives what was kept to the numbers. It comes before any question of what is stale, so a restart asks nobody about
-    /// what is fresh on disk.
+    /// Seeds the quota manager from the file. This precedes every staleness check, so a restart makes no call for
+    /// fresh readings.
     pub(super) async fn seed(&self) -> Result<(), FileError> {
         let Some(state_file) = &self.state_file else { return Ok(()) };
         let state: AccountsState = state_file.document.load().await.inspect_err(|error| {
@@ -91,10 +90,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes what is not written yet. Accounts that have nothing new are left as the file has them.
+    /// Writes what has changed. Accounts without changes stay as the file has them.
     pub(super) async fn save(&self) -> Result<(), FileError> {
         let Some(state_file) = &self.state_file else { return Ok(()) };
-        // Bounded, or many who wait would each be as patient with another process as the one before.
+        // Bounded: otherwise each of many waiters would wait as long for another process as the one before.
         let writing = self.clock.bounded(LOCK_TIMEOUT, state_file.writing.lock()).await;
         let mut written = writing.ok_or_else(|| state_file.document.locked_error())?;
         let now = self.now();
@@ -165,15 +164,15 @@ impl Inner {
         news.collect()
     }
 
-    /// Writes, and tells of trouble without failing: what was served stays served.
+    /// Saves, and logs an error without failing.
     pub(super) async fn save_or_warn(&self) {
         if let Err(error) = self.save().await {
             tracing::warn!(error = %error, "what was learned of accounts could not be kept, trying again later");
         }
     }
 
-    /// Writes at once, and waits for that only for a moment: a response that was served is not kept back because another process
-    /// is writing. What takes longer is done in the background.
+    /// Saves at once, and waits for that only shortly: another process that is writing must not delay a response. A
+    /// longer save goes on in the background.
     pub(super) async fn save_now(self: &Arc<Self>) {
         if self.state_file.is_none() {
             return;
@@ -182,13 +181,13 @@ impl Inner {
         let (done, is_done) = oneshot::channel();
         self.in_background(async move {
             inner.save_or_warn().await;
-            // Nobody may be waiting any more.
+            // The waiter may have timed out.
             let _ = done.send(());
         });
         self.clock.bounded(SAVE_WAIT, is_done).await;
     }
 
-    /// Has whatever waits to be written be written now.
+    /// Starts a scheduled save now.
     pub(super) fn flush_now(&self) {
         if let Some(state_file) = &self.state_file {
             state_file.flush_now.notify_one();
@@ -203,7 +202,7 @@ impl Inner {
         }
         // Made here, for a task may end before it begins: with its runtime.
         let due = ScheduledGuard(Arc::clone(&state_file.is_due));
-        // Weak, so that a manager nobody uses any more does not live on for this.
+        // Weak: the task must not keep the manager alive.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         let flush_now = Arc::clone(&state_file.flush_now);
         self.in_background(async move {
@@ -217,7 +216,7 @@ impl Inner {
     }
 }
 
-/// Somebody is about to write, or has ended before that.
+/// Marks a save as scheduled until it starts, or ends before that.
 struct ScheduledGuard(Arc<AtomicBool>);
 
 impl Drop for ScheduledGuard {

@@ -1,5 +1,4 @@
-//! What came of a route: what was observed is joined, failures become blocks, and the next try is decided.
-//! Nothing here fails a response that was served: bookkeeping that is in trouble says so and is done later.
+//! Reporting the outcome of a route: usage is observed, failures become blocks, and the caller gets advice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -16,22 +15,22 @@ use crate::RoutingPolicy;
 use crate::outcome::{RequestOutcome, RetryAdvice, classify};
 use crate::routing::Block;
 
-/// What a report came to.
+/// What an outcome means for the request.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub struct Classification {
-    /// Why the request was turned away; `None` if it was not.
+    /// Why the provider rejected the request; `None` if it did not.
     pub failure: Option<Rejection>,
     /// What to do about it.
     pub next: RetryAdvice,
 }
 
-/// Why a report was not taken.
+/// Why a report was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The route is of another manager: what came of it is never filed under an account of the same place.
+    /// The route belongs to another manager.
     #[error("{account} is not an account of this manager")]
     #[non_exhaustive]
     UnknownAccount {
@@ -41,10 +40,10 @@ pub enum ReportError {
 }
 
 impl FallbackAccountManager {
-    /// Tells what came of a route: usage in the headers is joined to the account's, and a failure keeps the account, or one
-    /// model on it, from being chosen for as long as it lasts.
+    /// Reports the outcome of a route. The manager observes usage in the headers. A rejection blocks the account, or
+    /// one model of it, for as long as it lasts.
     ///
-    /// A second report of one route changes nothing. Dropping the future may lose what was not joined yet.
+    /// A second report of one route changes nothing. Dropping the future may lose what was not applied yet.
     ///
     /// # Errors
     ///
@@ -61,9 +60,9 @@ impl FallbackAccountManager {
         let now = inner.now();
         let answered = outcome.received_or(now);
         let mut seen = inner.read(&outcome, slot.id.provider(), answered);
-        // As old as the answer: a late report must not put it over what was learned since.
+        // As old as the response: a late report must not replace what was learned since.
         let read_at = *seen.usage.observed_at.get_or_insert(answered);
-        // Readers may be of anyone; a block must not last until a reset that cannot be true.
+        // Parsers are not trusted: a block must not last until an implausible reset.
         let _ = seen.usage.reject_implausible(read_at);
         if let Some(failure) = &mut seen.failure {
             failure.resets_at = failure.resets_at.and_then(|at| plausible_reset(at, None, answered));
@@ -85,7 +84,7 @@ impl FallbackAccountManager {
             return Ok(report);
         }
         if !seen.usage.windows.is_empty() || seen.usage.owner_id.is_some() {
-            // Late headers of an old login say whose they are, and are refused.
+            // Late headers of an old login state that login, and are rejected.
             seen.usage.login_id =
                 route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
             if slot.usage.observe(&seen.usage).is_err() {
@@ -94,7 +93,7 @@ impl FallbackAccountManager {
             inner.schedule_save();
         }
         if let Some(id) = route.reservation {
-            // After what was observed: at no moment is neither what it was expected to use known, nor what it has used.
+            // After the observation: otherwise neither the estimate nor the real use would count for a moment.
             inner.release(route.index, id);
         }
         if let Some(found) = found {
@@ -104,10 +103,10 @@ impl FallbackAccountManager {
             if has_another && slot.may_try_another(fingerprint) {
                 report.next = RetryAdvice::SameAccount;
             } else {
-                // Another one each time is nobody's: none of them ends the block.
+                // A source that returns another credential each time has none that could end the block.
                 let block =
                     found.block.map(|block| if has_another { unmarked(block, &inner.policy) } else { block });
-                // Without a credential, the account is whose its numbers are.
+                // Without a credential the login is that of the readings.
                 let login =
                     route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
                 let login_id = login.or_else(|| slot.login_id());
@@ -131,7 +130,7 @@ impl FallbackAccountManager {
     }
 }
 
-/// The windows that an answer calls spent besides the one that its failure is about: each counts until its own reset.
+/// The other windows that the response calls exhausted. Each has a block until its own reset.
 fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
     let main = seen.failure.as_ref().filter(|failure| failure.kind == RejectionKind::QuotaExhausted);
     let verdicts = main.into_iter().flat_map(|_| &seen.usage.window_statuses);
@@ -146,15 +145,14 @@ fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
         })
 }
 
-/// The same for whatever credential it was.
+/// The same for every credential.
 fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
     let until = block.since.checked_add(policy.forbidden_cooldown).unwrap_or(Timestamp::MAX);
     block.fingerprint(None).until(until)
 }
 
 impl Inner {
-    /// Reads what an answer says. Readers may be anybody's: one that breaks costs what it would have said, and is told of once
-    /// for each status.
+    /// Parses a response. If the parser panics, only the status counts, and that is logged once per status.
     fn read(&self, outcome: &RequestOutcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
         let reader = self.readers.get(provider).map(|reader| &**reader);
         catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {

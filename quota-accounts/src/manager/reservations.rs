@@ -1,5 +1,4 @@
-//! Reserving what a request is expected to use: here at once, and in the store for every host.
-//! What fits is a pure rule in `reservation`. A store that does not answer holds no request up for long.
+//! Reserving the expected use of a request: here at once, and in the store for all hosts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,16 +17,16 @@ use crate::Request;
 use crate::reservation::{LocalReservations, Reservation, Reservations};
 use crate::routing::{Reason, Verdict, headroom};
 
-/// How long a store that was in trouble is not asked: each request would wait for it.
+/// How long the store is not used after a failure. Otherwise each request would wait for it.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
 /// Where reservations are shared, and whether that works.
 #[derive(Debug)]
 pub(super) struct SharedReservations {
     store: Arc<dyn QuotaStore>,
-    /// When it was in trouble last, in milliseconds; never, if it worked since.
+    /// When the store failed last, in milliseconds; [`NEVER`](Self::NEVER) if it has worked since.
     failed_at: AtomicI64,
-    /// Tells what was given back while the store was in trouble. It ends with the manager, and nobody waits for it.
+    /// Releases reservations once the store works again. It ends with the manager.
     release_retry: Mutex<JoinSet<()>>,
 }
 
@@ -57,7 +56,7 @@ impl SharedReservations {
     }
 }
 
-/// Something reserved for a request whose result nobody will tell unless it is kept: given back when dropped.
+/// Releases a reservation when dropped, unless the request has its route.
 pub(super) struct ReservationGuard {
     inner: Arc<Inner>,
     at: usize,
@@ -84,7 +83,8 @@ impl Drop for ReservationGuard {
 impl Inner {
     /// Reserves what the request is expected to use; the verdict if that does not fit beside the others.
     ///
-    /// Without an estimate nothing is reserved. If the store cannot be used, what is known here counts.
+    /// Without an estimate it reserves nothing. If the store cannot be used, only the reservations of this process
+    /// count.
     pub(super) async fn reserve(
         self: &Arc<Self>,
         request: &Request,
@@ -115,15 +115,15 @@ impl Inner {
         self.sync_reservations(at, None).await;
     }
 
-    /// Gives a reservation back when it is dropped, so that a sender that goes away leaves none behind.
+    /// Releases the reservation when dropped, so that a cancelled sender leaves none behind.
     pub(super) fn guard_for(self: &Arc<Self>, at: usize, id: RequestId) -> ReservationGuard {
         ReservationGuard { inner: Arc::clone(self), at, id, is_kept: false }
     }
 
-    /// Gives back what was reserved; doing it again changes nothing.
+    /// Releases a reservation; a second release changes nothing.
     pub(super) fn release(self: &Arc<Self>, at: usize, id: RequestId) {
         let is_to_be_told = self.slots[at].change_reservations(|held| held.release(id));
-        // Without a runtime the next who reserves or gives back tells it; or it ends by itself.
+        // Without a runtime the next reservation or release syncs it, or it expires.
         if is_to_be_told && self.reservations.is_some() && Handle::try_current().is_ok() {
             let inner = Arc::clone(self);
             self.in_background(async move {
@@ -135,7 +135,7 @@ impl Inner {
         }
     }
 
-    /// Tells others what was given back as soon as the store can be used.
+    /// Releases reservations in the store as soon as it can be used.
     fn retry_releases(self: &Arc<Self>) {
         let Some(shared) = &self.reservations else { return };
         let mut release_retry = shared.release_retry.lock();
@@ -143,7 +143,7 @@ impl Inner {
         if !release_retry.is_empty() {
             return;
         }
-        // Weak, so that a manager nobody uses any more does not live on for this.
+        // Weak: the task must not keep the manager alive.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         release_retry.spawn(async move {
             loop {
@@ -161,10 +161,12 @@ impl Inner {
         });
     }
 
-    /// Brings what this process wants, has reserved and has given back to the store, and takes over what stands then. Whether what
-    /// was asked for fits; `None` if the store cannot be used.
+    /// Merges this process's reservations and releases into the store's document, and adopts the result. Returns
+    /// whether the reservation fits; `None` if the store cannot be used.
     ///
-    /// Whoever has the turn does it for all who wait, so that they do not wait for each other's trips.
+    /// The holder of the lock does it for all waiting requests, so that they do not wait for one round trip each.
+    ///
+    /// The holder of the lock does it for all waiting requests, so that they do not wait for one round trip each.
     async fn sync_reservations(&self, at: usize, asked: Option<RequestId>) -> Option<bool> {
         let shared = self.reservations.as_ref()?;
         let slot = &self.slots[at];
@@ -178,11 +180,11 @@ impl Inner {
             return Some(answer);
         }
         if asked.is_none() && *synced_seq > before {
-            // Somebody has brought and read all of it since.
+            // Another request has synced everything since.
             return Some(true);
         }
         if shared.in_cooldown(self.clock.now()) {
-            // Whoever had the turn before has waited long enough for all.
+            // The previous holder of the lock has waited long enough for all.
             return None;
         }
         let number = slot.begin();

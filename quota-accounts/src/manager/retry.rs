@@ -1,5 +1,4 @@
-//! Trying a request on one account after the other, until it is served or nobody is left.
-//! Whether it may be sent twice is for the caller to say.
+//! Sending a request to one account after the other, until it succeeds or no account is left.
 
 use quota_core::RejectionKind;
 
@@ -8,22 +7,22 @@ use super::{Classification, FallbackAccountManager};
 use crate::Request;
 use crate::outcome::{RequestOutcome, RetryAdvice};
 
-/// Whether a request may be sent again after it was turned away.
+/// Whether a rejected request may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Idempotency {
     /// It may: sending it twice does no harm.
     Idempotent,
-    /// It may not: what came of the first try is what comes of it.
+    /// It may not: the first outcome is final.
     NotIdempotent,
 }
 
 impl FallbackAccountManager {
-    /// Routes a request, sends it by `send`, reports what came of it, and tries again elsewhere where that helps, if the
-    /// request may be repeated.
+    /// Routes a request, sends it by `send`, reports the outcome, and tries another account where that helps and the
+    /// request is idempotent.
     ///
-    /// It never waits, and never tries twice on one account for one reason: a provider that wants a pause gets it from the
-    /// caller. What is given back is what the last try got, with its report.
+    /// It never waits, and never tries an account twice for one reason. The caller waits where a provider requires it.
+    /// It returns the result of the last attempt with its classification.
     ///
     /// # Errors
     ///
@@ -48,7 +47,7 @@ impl FallbackAccountManager {
                 Err(error) => return last.ok_or(error),
             };
             let at = route.index;
-            // Should nobody wait for what comes of it any more, nobody will report it.
+            // If the future is dropped, this releases the reservation.
             let _pending = route.reservation.map(|id| self.inner.guard_for(route.index, id));
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route is of this manager");

@@ -1,5 +1,4 @@
-//! Giving a request an account: the choice on the newest numbers, the refreshes it is worth waiting for, the credential.
-//! The choice itself is a pure function in `routing`.
+//! Giving a request an account: the choice by current readings, the refreshes worth waiting for, the credential.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -117,21 +116,19 @@ impl RouteError {
 }
 
 impl FallbackAccountManager {
-    /// Gives a request the account that has room and is preferred, with its credential.
+    /// Gives a request the preferred available account, with its credential.
     ///
-    /// The numbers are those of this moment. If none are known of the account, or those that refuse a better one are
-    /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Each account's
-    /// credential is waited for as long as [the policy](crate::RoutingPolicy#structfield.credential_timeout) says. Dropping
-    /// the future is safe.
+    /// If an account has no readings, or a better one is ineligible by stale readings, the request waits for a refresh
+    /// where the rules allow one. Stale readings that pass are refreshed in the background. It waits for a credential
+    /// up to [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
     ///
-    /// Every route is to be [reported](Self::report), whatever came of it: what it has reserved ends with that, or after ten
-    /// minutes.
+    /// Every route must be [reported](Self::report): its reservation ends with that, or after ten minutes.
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve; it says when one may again. One request waits for four refreshes at most: if
-    /// there are more accounts of which nothing is known, and may not be used unknown, they are asked about behind its back, and it
-    /// is told to come back in two seconds.
+    /// [`RouteError`] if no account may serve; it says when one may again. One request waits for at most four
+    /// refreshes. If more accounts have unknown usage, and the policy denies that, they are refreshed in the
+    /// background, and the request may try again after two seconds.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
@@ -166,10 +163,10 @@ impl FallbackAccountManager {
     }
 }
 
-/// What one request has found on its way.
+/// What one request has learned on its way.
 #[derive(Debug, Default)]
 struct Attempt {
-    /// Accounts it has waited for.
+    /// Accounts that it has refreshed.
     asked: Vec<usize>,
     /// Accounts whose reservations it has read.
     read: Vec<usize>,
@@ -235,8 +232,8 @@ impl Inner {
         }
     }
 
-    /// The accounts that turn out not to serve though their numbers would let them, up to the one that a request would go to.
-    /// Numbers are refreshed as for a request; nothing is reserved, and no session is remembered.
+    /// The accounts that are unusable although their readings admit them, up to the one that a request would use.
+    /// Accounts are refreshed as for a request; it reserves nothing and remembers no session.
     pub(super) async fn dry_run(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
         let mut search = Attempt::default();
         loop {
@@ -252,13 +249,13 @@ impl Inner {
         }
     }
 
-    /// Accounts that were not asked about before nobody was found, because the request has waited for enough of them.
+    /// Accounts that were not refreshed, because the request has waited for enough refreshes.
     fn retry_soon(&self, scan: &Scan) -> impl Iterator<Item = (usize, Verdict)> {
         let until = scan.now.checked_add(UNKNOWN_RETRY).ok();
         scan.unknown.iter().map(move |at| (*at, Verdict::ineligible(Reason::UnknownDenied, until)))
     }
 
-    /// Looks at all accounts, and again until nothing is worth asking or reading first.
+    /// Scans all accounts until nothing needs a refresh or a read first.
     async fn select_account(
         self: &Arc<Self>,
         request: &Request,
@@ -287,14 +284,14 @@ impl Inner {
                 continue;
             }
             if let Choice::NoAccount { .. } = scan.choice {
-                // One of the others may have room: whoever comes back finds it known.
+                // One of the others may be available: the next attempt finds its readings.
                 self.refresh_sequentially(&scan.unknown, request);
             }
             return scan;
         }
     }
 
-    /// Looks whether the credentials of accounts that are of no use are others by now; whether any is.
+    /// Checks whether unavailable accounts have other credentials by now. Returns whether any has.
     pub(super) async fn recheck_credentials_of(self: &Arc<Self>, places: &[usize]) -> bool {
         let mut any = false;
         for at in places {
@@ -307,7 +304,7 @@ impl Inner {
         any
     }
 
-    /// Gives the account to this login, if another one's numbers are here; whether that was so.
+    /// Switches the account to this login if its readings belong to another one. Returns whether it did.
     async fn switch_login(self: &Arc<Self>, slot: &AccountSlot, login: &LoginInfo) -> bool {
         if !login.login_id.as_ref().is_some_and(|login_id| slot.is_of_another(login_id)) {
             return false;
@@ -321,7 +318,7 @@ impl Inner {
         true
     }
 
-    /// Gets the credential, and looks once more at what is known by now; the verdict if the account cannot serve after all.
+    /// Reads the credential, and evaluates the account again; the verdict if it is unusable after all.
     async fn credential(
         self: &Arc<Self>,
         request: &Request,
@@ -336,10 +333,10 @@ impl Inner {
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
             let is_another = self.switch_login(slot, &credential.login).await;
-            // Reading it may have taken a while, and what is known by now counts.
+            // Reading it may take a while, so the current readings count.
             let now = self.now();
             if is_another || now != before {
-                // It has its share by now: what is reserved is no reason any more, and must not hide one that is.
+                // The request has its reservation by now. It must not hide another reason.
                 let candidate = slot.candidate().reserved([]);
                 if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {
                     return Err(evaluate_with_retry(&candidate, request, now, &self.policy));
@@ -349,7 +346,7 @@ impl Inner {
         Ok(credential)
     }
 
-    /// What follows for an account from having no credential: only one that nobody is logged in to waits for somebody.
+    /// The verdict on an account without a credential. Only a missing login needs a person.
     fn without_credential(&self, error: &CredentialError) -> Verdict {
         let (reason, wait) = match error {
             CredentialError::NotLoggedIn { .. } => return Verdict::ineligible(Reason::LoginRejected, None),

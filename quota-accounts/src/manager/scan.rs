@@ -1,5 +1,4 @@
-//! One look at all accounts: the choice on what is known at this moment, and what is worth knowing better first.
-//! Nothing here waits; what is done about it is in `route`.
+//! One pass over all accounts: the choice by current readings, and which accounts to refresh first.
 
 use std::time::Duration;
 
@@ -12,33 +11,33 @@ use crate::routing::Role;
 use crate::routing::{Choice, Eligibility, Evaluated, Reason, Selector};
 use crate::{Request, RoutingMode};
 
-/// How many refused accounts a route tells of.
+/// How many ineligible accounts a route reports.
 pub(super) const MAX_REPORTED: usize = 8;
 /// How many stale accounts one request waits for.
 pub(super) const MAX_REFRESHES: usize = 4;
-/// When to come back if there are more of which nothing is known: by then the next has been asked about, and whoever comes back
-/// waits for the others.
+/// When to try again if there are more accounts of unknown usage. The background refresh has reached the next one by
+/// then.
 pub(super) const UNKNOWN_RETRY: Duration = Duration::from_secs(2);
 
-/// What one look at all accounts found.
+/// The result of one pass.
 pub(super) struct Scan {
     pub(super) now: Timestamp,
     pub(super) choice: Choice,
     pub(super) reason: Reason,
     /// Ineligible accounts, at most [`MAX_REPORTED`].
     pub(super) rejected: Vec<Evaluated>,
-    /// Better accounts than the chosen one that are refused by stale numbers, or the chosen one if nothing is known of it.
+    /// Better accounts than the chosen one that are ineligible by stale readings, or the chosen one if it has none.
     pub(super) refresh_first: Vec<usize>,
-    /// All that are refused because something is not known of them, and that may be asked about.
+    /// All accounts that are ineligible because of unknown usage and may be refreshed.
     pub(super) unknown: Vec<usize>,
-    /// Better accounts that are full of reservations, some of which may have been given back elsewhere.
+    /// Better accounts that are fully reserved. Another host may have released some of it.
     pub(super) reread_reservations: Vec<usize>,
-    /// Better accounts that are refused, and whose credential may be another's by now.
+    /// Better accounts that are ineligible, and may have another credential by now.
     pub(super) recheck_credentials: Vec<usize>,
 }
 
 impl Inner {
-    /// Chooses on the numbers of this moment, without waiting for anything.
+    /// Chooses by the current readings, without waiting.
     pub(super) fn scan(
         &self,
         request: &Request,
@@ -162,7 +161,7 @@ fn prefetch(slots: &[AccountSlot]) {
     }
 }
 
-/// From places among those that were weighed to places among all: `out` were left out, in order.
+/// Maps indices among the considered accounts to indices among all. `out` were left out, in order.
 fn remap_indices(choice: Choice, out: &[usize]) -> Choice {
     let place = |at: usize| {
         let mut place = at;
@@ -174,6 +173,6 @@ fn remap_indices(choice: Choice, out: &[usize]) -> Choice {
     match choice {
         Choice::Use { index } => Choice::Use { index: place(index) },
         Choice::Wait { index, until } => Choice::Wait { index: place(index), until },
-        nobody => nobody,
+        no_account => no_account,
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct AccountSlot {
     pub(super) id: AccountId,
     pub(super) role: Role,
     pub(super) disabled: bool,
-    /// Boxed, as all that is seldom there: a choice among many accounts is as fast as memory is.
+    /// Boxed, because few accounts have limits: a choice among many accounts is as fast as memory.
     limits: Option<Box<AccountLimits>>,
     /// Its usage and its credential source, in the quota manager.
     pub(super) usage: Account,
@@ -36,40 +36,39 @@ pub(super) struct AccountSlot {
     is_reserved: AtomicBool,
     /// Made for the first request that reserves anything.
     reservations: OnceLock<Box<ReservationState>>,
-    /// When its credential was last looked at only to see whether there is another, in milliseconds.
+    /// When its credential was last checked for a change, in milliseconds.
     credential_checked_at: AtomicI64,
-    /// When the source of credentials last hung about it, in milliseconds; [`NEVER`] if it has answered since.
+    /// When its credential source timed out last, in milliseconds; [`NEVER`] if it has answered since.
     credential_timeout_at: AtomicI64,
-    /// Whether somebody is refreshing it in the background.
+    /// Whether a background refresh is running.
     pub(super) refreshing: AtomicBool,
-    /// The credential that was refused last and followed by another, until one is served.
+    /// The credential that was rejected last and replaced, until a request succeeds.
     last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
-    /// What was last written of it.
+    /// What the state file has of it.
     pub(super) last_saved: Mutex<Option<Box<Seed>>>,
 }
 
-/// What requests under way are expected to use.
+/// The expected use of requests in flight.
 #[derive(Debug, Default)]
 struct ReservationState {
     held: Mutex<LocalReservations>,
-    /// Of many requests at once, one asks the store for all: together they would only be in each other's way. In it is which of
-    /// the conversations with the store was the last that succeeded.
+    /// One request syncs with the store for all. The value is the number of the last sync that succeeded.
     sync_lock: tokio::sync::Mutex<u64>,
-    /// How many have begun.
+    /// How many syncs have started.
     sync_seq: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Blocks {
     active: Arc<[Block]>,
-    /// Those that were lifted, until that is written.
+    /// Blocks that were cleared, until the state file has lost them too.
     removed: Vec<Block>,
     is_dirty: bool,
 }
 
-/// How often a refused credential is looked at, in case there is another by now.
+/// How often a rejected credential is checked for a change.
 const RECHECK_INTERVAL_MS: u64 = 5_000;
-/// No moment at all.
+/// No timestamp.
 const NEVER: i64 = i64::MIN;
 
 impl AccountSlot {

@@ -1,5 +1,4 @@
-//! What this process knows to be reserved, and which of its own reservations others know of.
-//! Times are by this process's clock, and brought to that of the store where they meet its document.
+//! The reservations that this process has read from the store, and its own.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use quota_core::{Percent, RequestId, WindowId};
 
 use super::{Reservation, Reservations};
 
-/// What is reserved of one account, as far as it is known here.
+/// The reservations of one account, as this process has them.
 #[derive(Debug, Default)]
 pub(crate) struct LocalReservations {
     known: Reservations,
@@ -19,26 +18,26 @@ pub(crate) struct LocalReservations {
 #[derive(Debug)]
 struct OwnReservation {
     reservation: Reservation,
-    /// What was left of the window, in basis points, when it was asked for.
+    /// What remained of the window, in basis points, when it was requested.
     left: Option<u32>,
     answer: Admission,
     stored: ReservationWrite,
-    /// Its result is known, so others are to be told that it is over.
+    /// The request has ended, and the store must lose it.
     is_over: bool,
-    /// How often the document was seen without it since.
+    /// How often the document was read without it since.
     missed: u8,
 }
 
-/// Whether it may be used.
+/// Whether the request may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    /// Whether it fits beside those of others is still to be seen.
+    /// The store has not confirmed yet that it fits beside the others.
     Pending,
     Admitted,
     Rejected,
 }
 
-/// Whether others know of it.
+/// Whether the store has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReservationWrite {
     Absent,
@@ -47,11 +46,11 @@ enum ReservationWrite {
     Written,
 }
 
-/// A write that nobody heard of has arrived before the document was seen so often without it.
+/// After so many reads without it, a write of unknown outcome was not applied.
 const MAX_MISSED: u8 = 3;
 
 impl LocalReservations {
-    /// Reserves here, if it fits beside what is known; whether it does beside what others have reserved is to be seen next.
+    /// Reserves here if it fits beside the cached reservations. The next sync checks it against the store.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         self.own.retain(|own| own.reservation.is_live(now));
         let fits = self.known.reserve(wanted, left, now);
@@ -63,7 +62,7 @@ impl LocalReservations {
         fits
     }
 
-    /// Whether it fits beside what others have reserved; `None` if that is still to be seen.
+    /// Whether it fits beside the reservations of others; `None` while that is pending.
     pub(crate) fn admission(&self, id: RequestId) -> Option<bool> {
         match self.own.iter().find(|own| own.reservation.id == id)?.answer {
             Admission::Pending => None,
@@ -71,14 +70,14 @@ impl LocalReservations {
         }
     }
 
-    /// Lets it in though others could not be asked.
+    /// Admits it although the store cannot be used.
     pub(crate) fn admit_locally(&mut self, id: RequestId) {
         for own in self.own.iter_mut().filter(|own| own.reservation.id == id) {
             own.answer = Admission::Admitted;
         }
     }
 
-    /// Gives a reservation back; whether others are to be told.
+    /// Releases a reservation. Returns whether the store must lose it.
     pub(crate) fn release(&mut self, id: RequestId) -> bool {
         self.known.release(id);
         self.own.retain(|own| own.reservation.id != id || own.stored != ReservationWrite::Absent);
@@ -90,12 +89,12 @@ impl LocalReservations {
         is_known
     }
 
-    /// Whether others are still to be told that something is over.
+    /// Whether the store still has a released reservation.
     pub(crate) fn has_pending_releases(&self) -> bool {
         self.own.iter().any(|own| own.is_over)
     }
 
-    /// Brings what others are to know into the document: what is wanted and fits, what was let in without them, and what is over.
+    /// Merges into the document: pending reservations that fit, those admitted without the store, and releases.
     ///
     /// It is `now` by the store's clock, which shows `ahead` more than this process's. Doing it again changes nothing.
     pub(crate) fn merge_into(&mut self, document: &mut Reservations, now: Timestamp, ahead: SignedDuration) {
@@ -111,7 +110,7 @@ impl LocalReservations {
             } else {
                 let there = own.reservation.moved(ahead);
                 let fits = match own.answer {
-                    // The store was away when it was let in, or has lost it since.
+                    // The store was unavailable when it was admitted, or has lost it since.
                     Admission::Admitted => {
                         document.add(there);
                         true
@@ -134,7 +133,7 @@ impl LocalReservations {
         }
     }
 
-    /// Takes over what the store has, beside what this process has reserved or given back meanwhile.
+    /// Adopts the store's document, with this process's reservations and releases since.
     pub(crate) fn adopt(&mut self, document: Reservations, ahead: SignedDuration) {
         self.known = document.moved(-ahead);
         self.own.retain_mut(|own| {
@@ -147,7 +146,7 @@ impl LocalReservations {
                     own.stored = ReservationWrite::Written;
                     self.known.release(id);
                 }
-                // Others know that it is over, unless a write is still on its way.
+                // The store has lost it, unless a write is still in flight.
                 (true, false) => {
                     own.missed += 1;
                     return own.stored == ReservationWrite::Unknown && own.missed < MAX_MISSED;
@@ -166,7 +165,7 @@ impl LocalReservations {
         self.known.is_empty()
     }
 
-    /// For how long the store is to keep what was written last.
+    /// How long the store keeps the document after its last write.
     pub(crate) const TTL: Duration = Reservation::TTL;
 }
 

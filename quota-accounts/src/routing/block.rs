@@ -49,7 +49,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block of the whole account, until somebody logs in anew.
+    /// A block of the whole account, until there is a new login.
     #[must_use]
     pub fn new(kind: RejectionKind, since: Timestamp) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl Block {
         self
     }
 
-    /// Whether it counts for somebody else than this login. What is not said on either side contradicts nothing.
+    /// Whether it belongs to another login than this. An unknown login contradicts nothing.
     pub(crate) fn is_of_another(&self, login_id: Option<&LoginId>) -> bool {
         matches!((&self.login_id, login_id), (Some(own), Some(other)) if own != other)
     }
@@ -137,8 +137,8 @@ impl Block {
         }
     }
 
-    /// Whether a reading that was taken later says that the window has room again; or that the login works, where nobody can
-    /// say which credential it was that did not.
+    /// Whether a later reading shows that the window is available again, or that the login works where the rejected credential
+    /// is unknown.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
         match self.kind {
             RejectionKind::QuotaExhausted => match &self.window {

@@ -1,5 +1,4 @@
-//! An account as the choice sees it.
-//! Nothing here judges; see `evaluate`.
+//! The input of the choice: an account with its readings, blocks and limits.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -20,7 +19,7 @@ pub enum Role {
     Fallback,
 }
 
-/// An account that a request could go to, with what is known of it at this moment.
+/// An account that a request could go to, with its readings and blocks.
 #[derive(Debug)]
 #[must_use]
 pub struct Candidate<'a> {
@@ -37,7 +36,7 @@ pub struct Candidate<'a> {
     extra: Option<Box<Extra>>,
 }
 
-/// What is known of an account extra its readings.
+/// What few accounts have.
 #[derive(Debug, Default)]
 struct Extra {
     blocks: Arc<[Block]>,
@@ -62,7 +61,7 @@ impl fmt::Debug for Readings<'_> {
 }
 
 impl Readings<'_> {
-    /// What is known, whoever may see it.
+    /// The readings, even if the owner is unknown.
     fn known(&self) -> &Snapshot {
         match self {
             Self::Snapshot(snapshot) => snapshot,
@@ -125,7 +124,7 @@ impl<'a> Candidate<'a> {
         self
     }
 
-    /// Gives what was credential_verdict of its credential, if that refuses it.
+    /// Excludes the account because of its credential.
     pub(crate) fn with_credential_verdict(mut self, verdict: Option<Verdict>) -> Self {
         if verdict.is_some() {
             self.extra.get_or_insert_default().credential_verdict = verdict;
@@ -171,8 +170,8 @@ impl<'a> Candidate<'a> {
         self.id
     }
 
-    /// When the quota manager refreshes it next for a request of `model`: after any hold, and not while its readings are fresh.
-    /// `None` if that is now, or the readings are not the quota manager's and not held.
+    /// When the quota manager refreshes it next for a request of `model`: after any hold, and when its readings are
+    /// stale. `None` if that is now, or if the readings are a plain snapshot.
     pub(super) fn refreshed_from(&self, model: Option<&str>, now: Timestamp) -> Option<Timestamp> {
         let due = match &self.readings {
             Readings::Answer(answer) => answer.due_at(model).filter(|due| now < *due),
@@ -210,7 +209,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Until when nobody may ask about it, if there is a hold.
+    /// The end of the hold, if there is one.
     fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
         match &self.readings {
             Readings::Snapshot(_) => None,
@@ -232,7 +231,7 @@ impl<'a> Candidate<'a> {
         if self.has_unknown_owner { &NOTHING } else { self.readings.known() }
     }
 
-    /// The same, whoever's it is: what may be held against the account, and never counts for it.
+    /// The same, even if the owner is unknown. These readings may only exclude the account.
     pub(super) fn raw_snapshot(&self) -> &Snapshot {
         self.readings.known()
     }

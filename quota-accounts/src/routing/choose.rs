@@ -11,10 +11,11 @@ use super::{
     Verdict, evaluate, evaluate_with_retry,
 };
 
-/// Chooses the account that a request goes to, of `candidates` in their order, the main one first, by what is known at `now`.
+/// Chooses the account for a request among `candidates` in their order, the main one first, by their readings at
+/// `now`.
 ///
-/// The same arguments give the same answer. An account that is switched off, killed, spent or dead is never chosen, and if
-/// no other is left, nobody is.
+/// The same arguments give the same decision. An account that is disabled, exhausted, below its killswitch or without
+/// a valid login is never chosen.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,7 +61,7 @@ pub fn choose<'a>(
     Decision::new(now, choice, evaluated)
 }
 
-/// Weighs one account after the other; nothing is kept of them but the best.
+/// Considers one account after the other, and keeps only the best.
 pub(crate) struct Selector<'a> {
     request: &'a Request,
     now: Timestamp,
@@ -91,14 +92,14 @@ impl<'a> Selector<'a> {
         Self { request, now, policy, evaluated: 0, best: None, wait: None, retry_at: None, is_unknown: false }
     }
 
-    /// Weighs the next account.
+    /// Considers the next account.
     pub(crate) fn consider(&mut self, candidate: &Candidate<'_>) -> Verdict {
         let at = self.evaluated;
         self.evaluated += 1;
         let verdict = evaluate(candidate, self.request, self.now, self.policy);
         let is_own = candidate.is_session_account && self.policy.mode == RoutingMode::StickyBalanced;
         if verdict.eligibility == Eligibility::Ineligible {
-            // Whoever could serve first decides when it is worth asking again.
+            // The account that is available first decides when to try again.
             self.retry_at = [self.retry_at, verdict.retry_at].into_iter().flatten().min();
             self.is_unknown |= verdict.is_unknown();
             if is_own
@@ -164,8 +165,7 @@ impl<'a> Selector<'a> {
         self.best.as_ref().map_or(Reason::Available, |(.., reason)| *reason)
     }
 
-    /// What it comes to. `again` gives the candidates once more, where nobody may serve and it has to be found out when
-    /// somebody may again.
+    /// The choice. `again` yields the candidates once more, to find out when an account may serve if none may now.
     pub(crate) fn choice<'c, C: Borrow<Candidate<'c>>, I: Iterator<Item = C>>(
         &self,
         again: impl FnOnce() -> I,

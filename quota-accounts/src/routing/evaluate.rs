@@ -19,9 +19,9 @@ pub(crate) fn evaluate(
     evaluate_by(candidate, request, now, policy, |_| None)
 }
 
-/// The same for those who give up: what is not known ends when somebody may ask about it again.
+/// The same, with the end of unknown usage: when the account may be refreshed again.
 ///
-/// Only they pay for finding out when that is; to whoever is served, it is nothing.
+/// Only a request without an account pays for that.
 pub(crate) fn evaluate_with_retry(
     candidate: &Candidate<'_>,
     request: &Request,
@@ -50,7 +50,7 @@ fn evaluate_by(
     let closed = policy.when_unknown != UnknownUsage::Allow;
     let needs_fresh = policy.when_unknown == UnknownUsage::DenyStale;
     let (min_remaining, killswitch) = limits(candidate, policy);
-    // Restrictions stay while it cannot be told whose the account is; that it has room is not said then.
+    // While the owner is unknown, readings may exclude the account but not admit it.
     let snapshot = candidate.raw_snapshot();
     let mut refused = later_of(blocked(candidate, request, now), candidate.credential_verdict());
     if candidate.has_unknown_owner && closed {
@@ -89,7 +89,7 @@ fn evaluate_by(
             }
         };
         let until = match reason {
-            // Nobody can tell when the requests under way end; a pause is as good a guess as any.
+            // The end of the requests in flight is unknown, so it is estimated.
             Reason::Reserved => now.checked_add(policy.throttle_cooldown).ok(),
             _ => ends_at(window, candidate),
         };
@@ -189,7 +189,7 @@ fn is_reserved(
 ) -> bool {
     let others = candidate.reserved_of(window.id());
     if others == 0 {
-        // Nobody is in the way: an estimate alone keeps nobody from what is left.
+        // An estimate alone must not leave a rest unused.
         return false;
     }
     let own = request.estimate().filter(|(id, _)| *id == window.id());

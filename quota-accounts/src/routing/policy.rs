@@ -41,34 +41,34 @@ pub struct RoutingPolicy {
     ///
     /// A spent quota is a reason whatever its status.
     pub fallback_on: Vec<u16>,
-    /// How long an account that was throttled for a moment rests if the provider does not say; and after how long one of which
-    /// something is not known, or whose credential could not be read, is worth another look if nobody else is left. Thirty
+    /// How long a throttled account is skipped if the provider states no time. Also how long until the next attempt at
+    /// an account of unknown usage, or with an unreadable credential, if no other account is available. Thirty
     /// seconds.
     #[serde(with = "span")]
     pub throttle_cooldown: Duration,
-    /// How long an account rests whose quota is spent, if the provider does not say until when. Five minutes.
+    /// How long an exhausted account is skipped if the provider states no reset. Five minutes.
     #[serde(with = "span")]
     pub exhausted_cooldown: Duration,
-    /// How long an account rests that somebody's policy does not allow, unless there is a new login. One hour.
+    /// How long an account is skipped after a provider or an organisation forbade the request, unless there is a new
+    /// login. One hour.
     #[serde(with = "span")]
     pub forbidden_cooldown: Duration,
-    /// How long a request, or a report, waits for the source of credentials to answer about an account. Twenty seconds.
+    /// How long a request or a report waits for the credential of an account. Twenty seconds.
     ///
-    /// The sources of this crate give up by themselves before that, unless a command was given more time: a question that a
-    /// keychain asks its user is not waited for. One that had to be given up is not asked about that account for a
-    /// [pause](Self#structfield.throttle_cooldown).
+    /// The sources of `quota-credentials` have shorter timeouts of their own, unless a command was given more time.
+    /// After a timeout the account is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
     #[serde(with = "span")]
     pub credential_timeout: Duration,
     /// How long a session stays with its account after its last request. Seven days.
     #[serde(with = "span")]
     pub session_ttl: Duration,
-    /// How many sessions are remembered; the one that was quiet longest is forgotten first. 10,000.
+    /// How many sessions are remembered. The one that was idle longest is dropped first. 10,000.
     pub max_sessions: usize,
-    /// A session waits for its account, instead of moving, if a window that is spent begins anew within this. Two minutes.
+    /// A session waits for its account instead of moving if the account is available again within this. Two minutes.
     #[serde(with = "span")]
     pub max_session_wait: Duration,
-    /// How long a store that is asked to reserve what requests are expected to use is waited for; after that only this process's
-    /// count. A quarter of a second. A request that comes while others are being answered waits for those too.
+    /// How long a request waits for the store to confirm its reservation. After that only the reservations of this
+    /// process count. A quarter of a second.
     #[serde(with = "span")]
     pub reservation_timeout: Duration,
 }

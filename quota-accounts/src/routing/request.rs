@@ -119,7 +119,7 @@ impl Session {
     }
 }
 
-/// FNV-1a: short, and the same everywhere. Nobody is kept out by it.
+/// FNV-1a: short, and equal on every host. It protects nothing.
 fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -23,7 +23,7 @@ fn pin(session: &str, account: &str, second: i64) -> SessionAffinity {
 }
 
 #[test]
-fn the_newer_reading_stands_whoever_writes_last() {
+fn the_newer_reading_wins_in_either_order_of_writes() {
     let mut state = AccountState::default();
 
     state.learn(&seed(50.0, 10, "a"), &[], at(100));

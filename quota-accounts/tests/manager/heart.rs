@@ -71,14 +71,14 @@ async fn staleness_is_the_quota_managers_and_not_that_of_what_lies_on_disk() {
     let accounts = world.accounts();
     accounts.refresh_quota_for_due_accounts().await;
     minutes(&world.clock, 6).await;
-    // Somebody else on the quota manager asks; what is on disk stays old.
+    // Another user of the quota manager refreshes; the file stays old.
     for name in ["main", "b", "c"] {
         let _ = world.quota.account(&id(name)).get().await.unwrap();
     }
     let (before, kept) = (world.provider.calls(), world.kept());
 
     let usable = accounts.usable_fallback_accounts().await;
-    // Whoever takes them for stale writes what comes of asking.
+    // A router that finds them stale writes what its refresh brings.
     assert_eq!(world.kept(), kept, "nothing was due");
     let due = accounts.refresh_quota_for_due_accounts().await;
 
@@ -218,7 +218,7 @@ async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_is_the_quota_managers_for_everybody_who_uses_it() {
+async fn a_refresh_is_visible_to_all_users_of_the_quota_manager() {
     let world = world(Kind::With);
     world.answers(67.0);
 

@@ -26,7 +26,7 @@ async fn headers_of_an_answer_that_is_reported_late_do_not_replace_newer_ones() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quota_that_was_spent_before_a_reading_with_room_blocks_nobody_when_it_is_reported_late() {
+async fn a_late_report_of_exhaustion_does_not_outlive_a_newer_reading() {
     for kind in BOTH {
         let (world, accounts) = reading(kind).await;
         let late = accounts.route(Request::new()).await.unwrap();

@@ -68,7 +68,7 @@ async fn a_route_carries_its_accounts_credential() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_nobody_is_logged_in_to_is_passed_over() {
+async fn an_account_without_a_login_is_skipped() {
     for kind in BOTH {
         let (_world, logins, accounts) = logged_in(kind).await;
         logins.set("main", None, "someone");
@@ -81,7 +81,7 @@ async fn an_account_nobody_is_logged_in_to_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_nobody_is_logged_in_anywhere_that_is_the_answer() {
+async fn without_any_login_the_error_says_so() {
     for kind in BOTH {
         let (_world, logins, accounts) = logged_in(kind).await;
         ["main", "b", "c"].iter().for_each(|name| logins.set(name, None, "someone"));
@@ -106,7 +106,7 @@ async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_that_was_refused_is_left_until_somebody_logs_in() {
+async fn a_rejected_login_is_skipped_until_there_is_a_new_one() {
     for kind in BOTH {
         let (world, logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
@@ -179,7 +179,7 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_turns_out_to_be() {
+async fn the_killswitch_counts_for_every_source_and_login() {
     for kind in BOTH {
         let mut world = world(kind);
         world.policy = stop_at(5.0);
@@ -231,7 +231,7 @@ async fn late_headers_of_an_old_login_are_dropped() {
         minutes(&world.clock, 6).await;
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
-        // Somebody else logs in while the request is under way.
+        // The login changes while the request is in flight.
         logins.set("main", Some(2), "new");
         world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("new"))));
         minutes(&world.clock, 6).await;

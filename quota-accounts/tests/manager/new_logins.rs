@@ -1,4 +1,4 @@
-//! Somebody logs in as somebody else: nothing that the old login left counts for the new one.
+//! A new login in an account: nothing that the old login left counts for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -174,7 +174,7 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_ends_when_the_login_is_seen_to_work() {
+async fn a_rejection_without_a_fingerprint_ends_when_the_login_works() {
     for kind in BOTH {
         let world = world(kind);
         let accounts = world.accounts();
@@ -184,7 +184,7 @@ async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_ends_when_the_
         let _ = accounts.report(&route, unauthorized()).await.unwrap();
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
-        // Somebody logs in anew: usage is told again.
+        // After a new login the provider reports usage again.
         minutes(&world.clock, 6).await;
         accounts.refresh_quota_for_due_accounts().await;
         accounts.flush().await.unwrap();
@@ -195,7 +195,7 @@ async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_ends_when_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_lasts_no_longer_than_one_by_policy() {
+async fn a_rejection_without_a_fingerprint_lasts_as_long_as_a_forbidden_one() {
     for kind in BOTH {
         let mut world = world(kind);
         // So that nothing is learned of the login meanwhile.

@@ -21,7 +21,7 @@ async fn a_block_that_was_lifted_before_it_was_written_does_not_come_back() {
         let lock = world.locked();
         let _ = accounts.report(&first, RequestOutcome::from_response(403, [("a", "b")])).await.unwrap();
 
-        // Whoever writes that has seen the first answer only, and looks for the lock at other moments.
+        // That writer has only the first response, and polls the lock at other times.
         millis(&world, 5).await;
         let _ = accounts.report(&second, served("41")).await.unwrap();
         millis(&world, 3_007).await;
@@ -77,7 +77,7 @@ async fn a_flush_that_is_given_up_ends_nothing_that_is_under_way() {
         assert!(flushed.is_none(), "{kind:?}");
         assert!(world.kept().contains("7777"), "{kind:?} {}", world.kept());
 
-        // The next report is written as well, with nobody to flush.
+        // The next report is written as well, without a flush.
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, served("88.88")).await.unwrap();
         minutes(&world.clock, 1).await;

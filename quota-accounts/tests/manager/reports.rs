@@ -292,7 +292,7 @@ async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_wri
         assert!(took <= jiff::SignedDuration::from_millis(250), "{kind:?} {took:?}");
         assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
-        assert!(!world.kept().contains("quota_spent"), "{kind:?}: somebody else is writing");
+        assert!(!world.kept().contains("quota_spent"), "{kind:?}: another process is writing");
         drop(lock);
         world.clock.sleep(Duration::from_secs(1)).await;
         assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());

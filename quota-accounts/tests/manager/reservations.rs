@@ -265,7 +265,7 @@ async fn what_was_given_back_while_the_store_was_away_is_told_once_it_is_back() 
         one.flush().await.unwrap();
         store.go(false);
 
-        // Nobody asks this host for anything any more.
+        // This host gets no more requests.
         minutes(&world.clock, 1).await;
 
         let theirs = [route(&other).await, route(&other).await, route(&other).await];
@@ -464,12 +464,12 @@ struct ToldMeanwhile {
 #[async_trait]
 impl CredentialSource for ToldMeanwhile {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
-        let told = self.accounts.lock().expect("nobody panics").take();
+        let told = self.accounts.lock().expect("no thread panics").take();
         if let Some((accounts, route)) = told {
             let pause = RequestOutcome::from_response(429, [("retry-after", "10")]);
             let report = accounts.report(&route, pause).await.expect("it is its own");
             assert!(matches!(report.next, RetryAdvice::After(_) | RetryAdvice::OtherAccount), "{report:?}");
-            let clock = self.clock.lock().expect("nobody panics").clone().expect("it was told");
+            let clock = self.clock.lock().expect("no thread panics").clone().expect("it was told");
             clock.sleep(Duration::from_millis(5)).await;
         }
         Ok(Credential::new(Secret::new("a-token")))

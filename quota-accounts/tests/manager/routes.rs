@@ -27,7 +27,7 @@ async fn the_first_request_waits_for_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_that_are_old_and_pass_hold_nobody_up() {
+async fn stale_readings_that_pass_delay_no_request() {
     for kind in BOTH {
         let world = world(kind);
         let accounts = world.accounts();
@@ -90,7 +90,7 @@ async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_ow
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_fallbacks_come_first_nobody_waits_for_the_numbers_of_the_main_account() {
+async fn fallback_first_does_not_wait_for_the_main_account() {
     for kind in BOTH {
         let mut world = world(kind);
         world.policy = RoutingPolicy::default().mode(RoutingMode::FallbackFirst);
@@ -136,7 +136,7 @@ async fn a_provider_that_fails_does_not_keep_requests_from_an_open_account() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
+async fn unknown_usage_is_denied_where_the_policy_says_so() {
     for kind in BOTH {
         let mut world = world(kind);
         world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
@@ -154,7 +154,7 @@ async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
     }
 }
 
-/// How long a request for the one account of a world is to wait, where nobody may serve what is not known.
+/// How long a request for the only account must wait if unknown usage is denied.
 async fn wait_of_one(world: &mut World) -> Option<Duration> {
     world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
     world.config = AccountsConfig::new(id("main"));
@@ -211,7 +211,7 @@ async fn before_an_account_that_is_low_is_taken_those_that_are_not_known_are_ask
         let mut world = world(kind);
         let policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         world.policy = policy.min_remaining(Limits::of(percent(20.0)));
-        // The main one is asked first, and has little left; whoever is asked next has more.
+        // The main account is refreshed first and is low; the next one has more.
         world.provider.then_answer(UsageReport::polled([world.five_hour(85.0)]));
         world.answers(10.0);
 

@@ -128,7 +128,7 @@ async fn a_session_whose_account_is_not_allowed_or_has_a_dead_login_moves_for_go
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_account_nobody_is_logged_in_to_moves_for_good() {
+async fn a_session_leaves_an_account_without_a_login_for_good() {
     for kind in BOTH {
         let world = sticky(kind);
         let logins = Arc::new(Logins::default());

@@ -296,7 +296,7 @@ async fn three_days_of_traffic_waste_no_request_and_refuse_none_that_could_be_se
             {
                 let mut state = provider.state();
                 state.is_overloaded = hour == 50;
-                // A login dies after thirty hours, and ten hours later somebody logs in anew.
+                // A login dies after thirty hours, and ten hours later there is a new one.
                 state.opens.insert("b".to_owned(), if hour >= 30 { 2 } else { 1 });
                 state.at_hand.insert("b".to_owned(), if hour >= 40 { 2 } else { 1 });
             }

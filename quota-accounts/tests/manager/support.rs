@@ -134,7 +134,7 @@ impl World {
     pub(crate) fn locked(&self) -> std::fs::File {
         let lock = std::fs::File::create(self.dir.path().join("accounts.state.json.lock"));
         let lock = lock.expect("there is room for a file");
-        lock.try_lock().expect("nobody else has it");
+        lock.try_lock().expect("no other lock holder");
         lock
     }
 

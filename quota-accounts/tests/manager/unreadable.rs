@@ -1,4 +1,4 @@
-//! Credentials that cannot be read for the moment: nobody has to log in, and the account comes back by itself.
+//! Unreadable credentials: they need no new login, and the account is available again by itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -32,14 +32,14 @@ struct Moody(Mutex<HashMap<AccountId, Does>>);
 
 impl Moody {
     fn set(&self, name: &str, does: Does) {
-        self.0.lock().expect("nobody broke").insert(id(name), does);
+        self.0.lock().expect("no thread panics").insert(id(name), does);
     }
 }
 
 #[async_trait]
 impl CredentialSource for Moody {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        let does = self.0.lock().expect("nobody broke").get(account).copied().unwrap_or(Does::Reads);
+        let does = self.0.lock().expect("no thread panics").get(account).copied().unwrap_or(Does::Reads);
         match does {
             Does::Reads => {
                 let login =
@@ -187,7 +187,7 @@ async fn a_source_that_hung_is_asked_again_after_a_pause_and_not_before() {
         let began = world.clock.now();
 
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
-        assert_eq!(world.clock.now(), began, "{kind:?}: nobody waits for it again");
+        assert_eq!(world.clock.now(), began, "{kind:?}: no request waits for it again");
         let explained = accounts.explain(&Request::new()).accounts()[0].reason;
         assert_eq!(explained, Reason::CredentialUnavailable, "{kind:?}");
 

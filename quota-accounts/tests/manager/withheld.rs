@@ -8,7 +8,7 @@ use crate::support::*;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
 
-/// From now on nobody can tell whose the logins are, such as while a keychain is locked.
+/// From now on the owners of the logins are unknown, such as while a keychain is locked.
 fn lock(world: &World) {
     let locked = || CredentialError::unreadable("the keychain is locked", std::io::Error::other("locked"));
     NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Err(locked())));
@@ -63,7 +63,7 @@ async fn what_is_exhausted_stays_so_while_it_cannot_be_told_whose_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_policy_is_closed_nobody_serves_while_it_cannot_be_told_whose_the_accounts_are() {
+async fn accounts_of_unknown_owners_are_denied_where_the_policy_says_so() {
     for kind in BOTH {
         let mut world = world(kind);
         world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);

@@ -66,17 +66,17 @@ fn a_model_is_matched_as_by_pick_and_reported_if_no_window_names_it() {
 }
 
 #[test]
-fn whoever_waits_for_a_number_that_cannot_come_is_told_why_once() {
+fn a_wait_without_a_refresh_prints_its_reason_once() {
     let (_provider, machine, config) = world(used(1.0));
-    let text = std::fs::read_to_string(&config).unwrap().replace("QUOTA_SIM_MAIN", "QUOTA_NOBODY");
+    let text = std::fs::read_to_string(&config).unwrap().replace("QUOTA_SIM_MAIN", "QUOTA_UNSET");
     std::fs::write(&config, text).unwrap();
 
     let ended = machine.run(&["guard", "--wait", "--timeout", "1s", "--config", &config]);
 
     let told: Vec<_> = ended.stderr.lines().collect();
     assert_eq!((ended.code, told.len()), (Some(69), 2), "{told:?}");
-    assert!(told[0].contains("QUOTA_NOBODY") && told[0].ends_with("; waiting"), "{told:?}");
-    assert!(told[1].contains("QUOTA_NOBODY") && told[1].contains("--unknown allow"), "{told:?}");
+    assert!(told[0].contains("QUOTA_UNSET") && told[0].ends_with("; waiting"), "{told:?}");
+    assert!(told[1].contains("QUOTA_UNSET") && told[1].contains("--unknown allow"), "{told:?}");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn what_is_not_understood_is_64() {
     for wrong in [
         ["--min-remaining", "101"],
         ["--min-remaining", "some"],
-        ["--account", "nobody"],
+        ["--account", "missing"],
         ["--unknown", "perhaps"],
         ["--timeout", "5m"],
     ] {

@@ -40,7 +40,7 @@ fn the_main_account_is_picked_as_long_as_it_has_room() {
     let ended = machine.run(&["pick", "--config", &config]);
 
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), "anthropic/main\n", ""));
-    assert_eq!(provider.simulator.ledger().calls(), 1, "nobody has to know of the other");
+    assert_eq!(provider.simulator.ledger().calls(), 1, "the other account is not refreshed");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_limit_of_a_models_window_is_in_no_other_models_way() {
 }
 
 #[test]
-fn a_window_of_another_model_is_in_nobodys_way() {
+fn a_window_of_another_model_does_not_count() {
     let model = Window::model("Opus").used(100.0).resets_in(Duration::from_secs(3600));
     let main = Account::new("main").windows([Window::five_hour().used(1.0), model]);
     let (_provider, machine, config) = play(vec![main, used("work", 1.0)], "");
@@ -189,12 +189,12 @@ fn what_cannot_be_told_is_69_unless_it_is_allowed() {
 }
 
 #[test]
-fn numbers_that_are_old_and_pass_hold_nobody_up_and_are_new_when_it_ends() {
+fn stale_readings_that_pass_are_used_and_then_refreshed() {
     let provider = Provider::play(Script::new([used("main", 1.0)]));
     let (machine, config) = provider.configure(Machine::new());
     let accounts = std::fs::read_to_string(&config).unwrap();
     let accounts = &accounts[accounts.find("[[accounts]]").unwrap()..];
-    // By this one whatever was read is old by the time that somebody looks.
+    // By this one every reading is stale at once.
     let policy = "[policy]\ngap = \"1us\"\nfreshness = \"2us\"\n";
     let old = machine.write("old.toml", format!("{policy}{accounts}"));
     assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
@@ -213,7 +213,7 @@ fn an_account_without_a_login_is_not_picked() {
     let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
     assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
 
-    // Its numbers are fresh and good; only nobody could use it.
+    // Its readings are fresh, and it has no login.
     let mut command = machine.command(&["pick", "--json", "--config", &config]);
     let ended = Ended::of(command.env_remove("QUOTA_SIM_MAIN").output().unwrap());
     let mut command = machine.command(&["explain", "--json", "--config", &config]);
@@ -226,7 +226,7 @@ fn an_account_without_a_login_is_not_picked() {
 }
 
 #[test]
-fn an_account_whose_login_cannot_be_read_for_now_is_not_picked_and_nobody_is_sent_to_log_in() {
+fn an_account_with_an_unreadable_login_is_not_picked() {
     let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
     assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
 
@@ -307,7 +307,7 @@ fn a_store_of_this_process_alone_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_was_learned_and_is_damaged_is_told_of_and_kept_from_nobody() {
+fn a_damaged_state_file_is_reported_and_not_changed() {
     let (_provider, machine, config) = world(&[("main", 1.0)]);
     machine.write(STATE, "{\"accounts\":");
 

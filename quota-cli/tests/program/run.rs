@@ -70,7 +70,7 @@ fn what_is_not_there_is_127_and_what_cannot_be_executed_126() {
 }
 
 #[test]
-fn where_nobody_has_room_nothing_is_run() {
+fn without_an_available_account_nothing_is_run() {
     let (_provider, machine, config) = world(&[("main", 100.0), ("work", 100.0)]);
     let witness = machine.path("witness");
 

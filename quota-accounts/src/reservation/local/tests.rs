@@ -69,7 +69,7 @@ fn all_who_wait_are_answered_at_once_as_far_as_it_fits() {
 }
 
 #[test]
-fn what_did_not_fit_does_when_somebody_was_faster_to_give_back() {
+fn a_rejected_reservation_fits_after_a_faster_release() {
     let (mut held, wanted, mut document) = (LocalReservations::default(), of(2.0), of_others());
     held.reserve(&wanted, Some(300), now());
     bring(&mut held, &mut document);
@@ -144,7 +144,7 @@ fn one_that_is_given_back_while_its_write_is_on_the_way_is_taken_out_when_it_arr
     let (mut held, wanted, mut late) = (LocalReservations::default(), of(2.0), Reservations::default());
     held.reserve(&wanted, None, now());
     bring(&mut held, &mut late);
-    // Nobody has heard whether it was applied.
+    // It is unknown whether it was applied.
     assert!(held.release(wanted.id));
     bring(&mut held, &mut Reservations::default());
     held.adopt(Reservations::default(), AHEAD);
@@ -182,7 +182,7 @@ fn one_whose_write_was_not_applied_is_given_back_without_telling() {
 }
 
 #[test]
-fn one_that_nobody_else_heard_of_is_given_back_without_telling() {
+fn a_reservation_unknown_to_the_store_is_released_locally() {
     let (mut held, wanted) = (LocalReservations::default(), of(2.0));
     held.reserve(&wanted, None, now());
 
@@ -203,7 +203,7 @@ fn a_write_that_was_applied_unheard_is_recognised() {
 }
 
 #[test]
-fn what_nobody_reports_is_forgotten_here_too() {
+fn an_unreported_reservation_expires_locally_too() {
     let (mut held, _, _) = told();
     let later = now().checked_add(Reservation::TTL).unwrap();
 

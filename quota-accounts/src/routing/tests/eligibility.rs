@@ -313,16 +313,16 @@ fn restrictions_stay_while_the_owner_is_unknown() {
 #[test]
 fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_believed() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
-    let nobodys = |left| {
+    let without_owner = |left| {
         let mut account = Given::new("a", [five_hour(left)]);
         account.has_unknown_owner = true;
         account
     };
 
-    let rules = [0.0, 3.0, 50.0].map(|left| verdict(nobodys(left), &Request::new(), &policy).reason);
+    let rules = [0.0, 3.0, 50.0].map(|left| verdict(without_owner(left), &Request::new(), &policy).reason);
 
     assert_eq!(rules, [Reason::Exhausted, Reason::BelowKillswitch, Reason::UnknownAllowed]);
-    let given = [nobodys(50.0)];
+    let given = [without_owner(50.0)];
     let decision = decide(&given, &Request::new(), &policy);
     assert_eq!(decision.accounts()[0].windows.len(), 0, "what is withheld is not shown");
 }
@@ -476,7 +476,7 @@ fn what_is_reserved_by_others_counts_as_used() {
 }
 
 #[test]
-fn an_estimate_alone_keeps_nobody_from_what_is_left() {
+fn an_estimate_alone_excludes_no_account() {
     let request = Request::new().with_estimate(WindowId::five_hour(), percent(50.0));
 
     let verdict = verdict(Given::new("a", [five_hour(3.0)]), &request, &RoutingPolicy::default());

@@ -129,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_refused_while_one_has_room(
+    fn an_available_account_is_always_chosen(
         accounts in accounts(), request in requests(), policy in policies(),
     ) {
         let given = given(&accounts);

@@ -89,7 +89,7 @@ fn a_dead_login_with_a_spent_window_does_not_come_back_at_the_reset() {
 }
 
 #[test]
-fn without_any_account_nobody_is_taken() {
+fn without_accounts_none_is_chosen() {
     assert_eq!(retry_after(&[], &Request::new(), &RoutingPolicy::default()), None);
 }
 
@@ -107,16 +107,18 @@ fn an_account_that_is_not_known_is_worth_another_look_after_a_pause() {
 }
 
 #[test]
-fn an_account_of_which_nobody_can_tell_whose_it_is_is_worth_another_look_when_its_other_refusals_have_ended()
-{
-    let nobodys = |left| {
+fn an_unknown_owner_is_retried_after_the_other_exclusions_have_ended() {
+    let without_owner = |left| {
         let mut given = Given::new("a", [five_hour(left)]);
         given.has_unknown_owner = true;
         given
     };
 
-    assert_eq!(retry_after(&[nobodys(50.0)], &Request::new(), &closed()), Some(closed().throttle_cooldown));
-    assert_eq!(retry_after(&[nobodys(0.0)], &Request::new(), &closed()), in_hours(2));
+    assert_eq!(
+        retry_after(&[without_owner(50.0)], &Request::new(), &closed()),
+        Some(closed().throttle_cooldown)
+    );
+    assert_eq!(retry_after(&[without_owner(0.0)], &Request::new(), &closed()), in_hours(2));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn no_line_is_longer_than_the_terminal() {
 }
 
 #[test]
-fn what_is_shown_to_nobody_in_particular_has_no_colours() {
+fn plain_output_has_no_colours() {
     assert!(!at(80).contains('\u{1b}'));
     let coloured = render(&decision(), &settings(), &local(), Screen { colour: true, ..Screen::DEFAULT });
     assert!(coloured.contains('\u{1b}'));
