@@ -1,5 +1,5 @@
-//! Why nobody asks now, and what went wrong last.
-//! Nothing here decides; the rules that arm and end holds are in `record`.
+//! Why no call is allowed now, and how the last call failed.
+//! The rules that arm and clear holds are in `record`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,20 +12,20 @@ use crate::extra_fields::ExtraFields;
 use crate::time;
 use crate::{CredentialFingerprint, FetchError, LONGEST_WAIT, UnknownWord};
 
-/// Do not ask before `until`.
+/// No call for this account before `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Hold {
     /// When it was armed.
     #[serde(rename = "since_ms", with = "time::ms")]
     pub since: Timestamp,
-    /// The first moment at which asking is allowed again.
+    /// When calls are allowed again.
     #[serde(rename = "until_ms", with = "time::ms")]
     pub until: Timestamp,
-    /// Why.
+    /// Why there is a hold.
     #[serde(rename = "why")]
     pub reason: HoldReason,
-    /// How long the provider itself asked to be left alone, if it did: a floor under every rule of ours.
+    /// The wait that the provider asked for, if any. It is a floor under every other rule.
     #[serde(
         rename = "retry_after_ms",
         with = "time::span_ms::option",
@@ -33,20 +33,20 @@ pub struct Hold {
         skip_serializing_if = "Option::is_none"
     )]
     pub retry_after: Option<Duration>,
-    /// The calls that have met it; absent if it was armed elsewhere.
+    /// The calls that met this hold; absent if the hold came from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calls: Option<Box<Calls>>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
-/// The calls that have met a hold: the one whose failure armed it, and those that were let through since.
+/// The calls that met a hold: the one that armed it, and those that were admitted since.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Calls {
     /// The fence of the call that armed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fence: Option<u64>,
-    /// The credentials they used: that of the first, and another one that has tried since.
+    /// Their credentials: that of the first call, and one other that was admitted since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fingerprints: Vec<CredentialFingerprint>,
     #[serde(flatten)]
@@ -54,7 +54,7 @@ struct Calls {
 }
 
 impl Hold {
-    /// Holds from `since` until `until`.
+    /// Creates a hold from `since` until `until`.
     #[must_use]
     pub fn new(since: Timestamp, until: Timestamp, reason: HoldReason) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Hold {
         }
     }
 
-    /// Says how long the provider asked to be left alone.
+    /// Sets the wait that the provider asked for.
     #[must_use]
     pub fn retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after =
@@ -75,17 +75,17 @@ impl Hold {
         self
     }
 
-    /// The wait that the provider asked for, if it was too long to be obeyed in full: the hold ends after [`LONGEST_WAIT`],
-    /// and one call is made then.
+    /// The wait that the provider asked for, if it was too long to be kept in full: the hold ends after [`LONGEST_WAIT`], and
+    /// then one call is made.
     #[must_use]
     pub fn shortened_from(&self) -> Option<Duration> {
         self.retry_after.filter(|requested| *requested > LONGEST_WAIT)
     }
 
-    /// Cuts a hold that is longer than [`LONGEST_WAIT`], and keeps how long it was.
+    /// Shortens a hold that is longer than [`LONGEST_WAIT`], and stores its former length.
     ///
-    /// A hold that names the call that armed it stays: its program obeyed no longer wait, so only its own backoff can be
-    /// longer. Seeds, and programs that obeyed any wait, name none.
+    /// A hold with the fence of its call is not shortened. The program that armed it kept no longer wait, so only its own backoff
+    /// can be longer. Seeds, and programs that kept any wait, have no fence.
     pub(crate) fn shorten(&mut self) {
         let is_named = self.calls.as_ref().is_some_and(|calls| calls.fence.is_some());
         let length = time::elapsed(self.since, self.until);
@@ -95,31 +95,30 @@ impl Hold {
         }
     }
 
-    /// Where it stands among leases and clearings: the fence of its call, or else the time it was armed at.
+    /// Its order among leases and clearings: the fence of its call, or else its time.
     pub(crate) fn order(&self) -> u64 {
         let fence = self.calls.as_ref().and_then(|calls| calls.fence);
         fence.unwrap_or_else(|| time::as_fence(self.since))
     }
 
-    /// Says which call armed it.
+    /// Sets the fence of the call that armed it.
     pub(crate) fn armed_by(mut self, fence: u64) -> Self {
         self.calls.get_or_insert_default().fence = Some(fence);
         self
     }
 
-    /// Whether a call with this credential is let through: it is another than the one that armed the hold, and no other has
-    /// tried since.
+    /// Whether a call with this credential is admitted: another credential armed the hold, and no other was admitted since.
     pub(crate) fn admits(&self, credential: Option<CredentialFingerprint>) -> bool {
         self.admits_another()
             && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
     }
 
-    /// Whether there is any such credential.
+    /// Whether any other credential would be admitted.
     pub(crate) fn admits_another(&self) -> bool {
         self.fingerprints().len() == 1
     }
 
-    /// Notes credentials that have met the hold. Two are enough to admit no further one.
+    /// Adds credentials that met the hold. Two are enough to admit no further one.
     pub(crate) fn met_by(&mut self, credentials: impl IntoIterator<Item = CredentialFingerprint>) {
         let all: BTreeSet<_> = self.fingerprints().iter().copied().chain(credentials).collect();
         if !all.is_empty() {
@@ -127,30 +126,30 @@ impl Hold {
         }
     }
 
-    /// The credential has met the hold, and has not been used.
+    /// Removes a credential whose call was not made.
     pub(crate) fn unmet_by(&mut self, credential: Option<CredentialFingerprint>) {
         if let Some(calls) = self.calls.as_mut().filter(|calls| calls.fingerprints.len() > 1) {
             calls.fingerprints.retain(|one| Some(*one) != credential);
         }
     }
 
-    /// The credentials that have met the hold, as far as they are known.
+    /// The credentials that met the hold, as far as known.
     pub(crate) fn fingerprints(&self) -> &[CredentialFingerprint] {
         self.calls.as_ref().map_or(&[], |calls| &calls.fingerprints)
     }
 
-    /// Whether it still holds.
+    /// Whether the hold is still in force.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         now < self.until
     }
 
-    /// Whether the clock that armed it can have been right; what another one meant cannot be told.
+    /// Whether a correct clock can have armed it.
     pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
         self.since <= time::saturating_add(now, time::CLOCK_SLACK)
     }
 
-    /// Moves a hold that was armed by a clock ahead of `now` to begin now, as long as it was.
+    /// Moves a hold from the future to start now, with the same length.
     pub(crate) fn rebase_to(&mut self, now: Timestamp) {
         self.until = time::saturating_add(now, time::elapsed(self.since, self.until));
         self.since = time::truncate_ms(now);
@@ -162,17 +161,17 @@ impl Hold {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HoldReason {
-    /// The provider asked this account to slow down.
+    /// The provider rate limited this account.
     RateLimited,
     /// The provider's cooldown after a 429, to this account or to another one.
     #[serde(rename = "neighbour_rate_limited")]
     ProviderRateLimited,
-    /// The provider failed, or could not be reached or understood.
+    /// The provider failed, was unreachable or sent an unreadable answer.
     Failing,
-    /// The calls of this hour are spent.
+    /// The hourly call budget is used up.
     #[serde(rename = "budget_spent")]
     BudgetExhausted,
-    /// A reason that only a newer program knows.
+    /// A reason that only a newer program knows. It is written back unchanged.
     #[serde(untagged)]
     Other(UnknownWord),
 }
@@ -201,31 +200,31 @@ impl fmt::Display for HoldReason {
     }
 }
 
-/// What went wrong with the last call; a success clears it.
+/// Why the last call failed; a success clears it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LastFailure {
-    /// When the call that failed was started.
+    /// When the failed call started.
     #[serde(rename = "at_ms", with = "time::ms")]
     pub at: Timestamp,
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub kind: LastFailureKind,
-    /// One line about it, for people.
+    /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[serde(rename = "note")]
     pub message: String,
-    /// Which credential was used, where that was known.
+    /// The credential that was used, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "mark")]
     pub fingerprint: Option<CredentialFingerprint>,
-    /// The fence of its call; zero where that is the time.
+    /// The fence of its call; zero if that equals the time.
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
-/// A provider may grant a scope to a credential that exists, so one without it is tried again after this.
+/// A provider may grant a scope to an existing credential, so one without it is tried again after this time.
 pub(crate) const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 impl LastFailure {
@@ -238,7 +237,7 @@ impl LastFailure {
             FetchError::Forbidden { .. } => LastFailureKind::Forbidden,
             FetchError::MissingScope { .. } => LastFailureKind::MissingScope,
             FetchError::TimedOut => LastFailureKind::TimedOut,
-            // Only what never got an answer has a failure of the transport beneath it.
+            // Only a call without an answer has a transport error as its source.
             FetchError::Unavailable { source: Some(_), .. } => LastFailureKind::Unreachable,
             _ => LastFailureKind::Failing,
         };
@@ -246,23 +245,23 @@ impl LastFailure {
         Self { at, kind, message, fingerprint, fence: 0, unknown: ExtraFields::default() }
     }
 
-    /// Says which call it is of.
+    /// Sets the fence of its call.
     pub(crate) fn of_call(mut self, fence: u64) -> Self {
         self.fence = if fence == time::as_fence(self.at) { 0 } else { fence };
         self
     }
 
-    /// Where its call is among leases and clearings.
+    /// The order of its call among leases and clearings.
     pub(crate) fn order(&self) -> u64 {
         if self.fence == 0 { time::as_fence(self.at) } else { self.fence }
     }
 
-    /// Whether it is a missing scope that still bars its credential at `now`.
+    /// Whether it is a missing scope that still blocks its credential at `now`.
     pub(crate) fn bars_at(&self, now: Timestamp) -> bool {
         self.kind == LastFailureKind::MissingScope && time::elapsed(self.at, now) < MISSING_SCOPE_LASTS
     }
 
-    /// Whether only a person can mend it: asking again with the same credential is pointless.
+    /// Whether only a person can fix it: another call with the same credential would fail too.
     #[must_use]
     pub fn is_credential_rejection(&self) -> bool {
         matches!(
@@ -277,27 +276,27 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The kinds of trouble, by who can mend them.
+/// The kinds of failure, by what fixes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LastFailureKind {
-    /// The provider asked to slow down: wait.
+    /// Rate limited: wait.
     Throttled,
     /// The provider failed: wait.
     Failing,
-    /// The provider could not be reached: see whether this machine is online, or wait.
+    /// The provider was unreachable: check the network, or wait.
     Unreachable,
-    /// The provider did not answer in time: wait.
+    /// The provider timed out: wait.
     TimedOut,
-    /// The credential was refused: log in again.
+    /// The login was rejected: log in again.
     #[serde(rename = "login_refused")]
     Unauthorized,
-    /// The provider's policy forbids it: ask whoever sets it.
+    /// The provider's policy forbids it: ask an administrator.
     Forbidden,
     /// The credential lacks a scope that reading usage needs: replace it.
     MissingScope,
-    /// A kind that only a newer program knows.
+    /// A kind that only a newer program knows. It is written back unchanged.
     #[serde(untagged)]
     Other(UnknownWord),
 }

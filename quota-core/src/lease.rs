@@ -1,5 +1,5 @@
-//! The right to ask the provider now, and what is asked of the record to get it.
-//! Who gets the right is decided in `record`.
+//! The lease: the right to call the provider, and what a request for it states.
+//! The decision is in `record`.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -14,18 +14,18 @@ use crate::extra_fields::ExtraFields;
 use crate::{Hold, LastFailure, LoginInfo};
 use crate::{random, time};
 
-/// Names one attempt to refresh, so that an attempt whose answer was lost can be repeated without counting twice.
+/// Identifies one attempt to refresh. An attempt whose answer was lost is repeated with the same id, and counts once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(u128);
 
 impl RequestId {
-    /// A new, random name.
+    /// Returns a new random id.
     #[must_use]
     pub fn random() -> Self {
         Self(u128::from(random::random_u64()) << 64 | u128::from(random::random_u64()))
     }
 
-    /// A number from 0 to below 1 that is drawn once per attempt; it spreads backoffs over a fleet.
+    /// Returns a number from 0 to below 1 that is fixed per id. It spreads backoffs over a fleet.
     #[must_use]
     pub fn jitter_unit(self) -> f64 {
         #[expect(clippy::cast_possible_truncation, reason = "the low bits are as random as all of them")]
@@ -73,24 +73,24 @@ impl<'de> Deserialize<'de> for RequestId {
     }
 }
 
-/// The right to ask the provider about one account, until it is given back or its time is over.
+/// The right to call the provider for one account, until it is released or expires.
 ///
-/// The fence rises with every lease, even if the store lost the record meanwhile: whoever comes back with an older one is
-/// too late and changes nothing. (Fencing tokens; see Kleppmann, "How to do distributed locking", 2016.)
+/// The fence rises with every lease, even if the store lost the record in between. A holder with an older fence is too late and
+/// changes nothing. (Fencing tokens; see Kleppmann, "How to do distributed locking", 2016.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Lease {
-    /// The number of this lease; higher than that of every earlier one of the account.
+    /// The fence of this lease, higher than that of every earlier lease of the account.
     pub fence: u64,
-    /// The attempt it was given to.
+    /// The attempt that holds it.
     pub attempt: RequestId,
-    /// When it was given. The readings that come of it are as old as this.
+    /// When it was granted. Its readings are as old as this.
     #[serde(rename = "granted_ms", with = "time::ms")]
     pub granted_at: Timestamp,
-    /// When somebody else may take over.
+    /// When another process may take over.
     #[serde(rename = "until_ms", with = "time::ms")]
     pub until: Timestamp,
-    /// Which credential will be used, where that is known.
+    /// The credential that the call uses, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "mark")]
     pub(crate) fingerprint: Option<crate::CredentialFingerprint>,
@@ -99,24 +99,24 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether its holder may still be asking.
+    /// Whether its holder may still be calling the provider.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        // A lease from the future was given by a clock that has been set back since: the fence guards what it is for.
+        // A lease from the future was granted by a clock that has been set back since. The fence still protects the record.
         now < self.until && self.granted_at <= time::saturating_add(now, time::CLOCK_SLACK)
     }
 }
 
-/// One call to the provider that was made, or is being made.
+/// One call to the provider, finished or running.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct CallRecord {
-    /// When it was started. The budget counts by this time.
+    /// When it started. The budget counts by this time.
     pub at: Timestamp,
-    /// The fence of its lease, which tells it from the account's other calls. Only two processes that go on without the
-    /// store at the same moment can give one fence twice.
+    /// The fence of its lease, which identifies the call. Two calls share a fence only if two processes without the store granted
+    /// it at once.
     pub fence: u64,
-    /// Which process made it, in its own words; empty if it did not say.
+    /// The name that the calling process gave itself; empty if it gave none.
     pub by: Arc<str>,
 }
 
@@ -124,32 +124,32 @@ pub struct CallRecord {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RecentCall {
-    /// When it was started.
+    /// When it started.
     pub at: Timestamp,
     /// Why it failed; `None` if it succeeded.
     pub failure: Option<LastFailure>,
 }
 
-/// A wish to refresh an account.
+/// A request for the lease of an account.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LeaseRequest {
-    /// The attempt: asking again with the same one gets the same lease.
+    /// The attempt. A second request with the same id gets the same lease.
     pub attempt: RequestId,
-    /// The login that would be used.
+    /// The login that the call would use.
     pub login: LoginInfo,
-    /// What would be fresh enough, so that no call is needed.
+    /// How fresh the readings must be so that no call is needed.
     pub max_staleness: MaxStaleness,
-    /// Whether somebody waits for the result.
+    /// Whether a caller waits for the result.
     pub priority: Priority,
-    /// Who asks, for the list of calls that were made.
+    /// The name of the calling process, for the list of calls.
     pub by: Arc<str>,
-    /// What the provider's other accounts have to say: a quiet time that holds for all of them.
+    /// The cooldown of the provider, if one is in force.
     pub cooldown: Option<Hold>,
 }
 
 impl LeaseRequest {
-    /// A wish of somebody who waits, by a login of which nothing is said.
+    /// An interactive request by an unknown login.
     #[must_use]
     pub fn new(attempt: RequestId, max_staleness: MaxStaleness) -> Self {
         Self {
@@ -162,28 +162,28 @@ impl LeaseRequest {
         }
     }
 
-    /// Says which login would be used.
+    /// Sets the login that the call would use.
     #[must_use]
     pub fn login(mut self, login: LoginInfo) -> Self {
         self.login = login;
         self
     }
 
-    /// Says whether somebody waits.
+    /// Sets whether a caller waits for the result.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Says who asks.
+    /// Sets the name of the calling process.
     #[must_use]
     pub fn by(mut self, by: Arc<str>) -> Self {
         self.by = by;
         self
     }
 
-    /// Says that the provider's accounts are to stay quiet.
+    /// Sets the cooldown of the provider.
     #[must_use]
     pub fn cooldown(mut self, cooldown: Option<Hold>) -> Self {
         self.cooldown = cooldown;
@@ -191,7 +191,7 @@ impl LeaseRequest {
     }
 }
 
-/// What is fresh enough.
+/// How fresh readings must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MaxStaleness {
@@ -199,46 +199,46 @@ pub enum MaxStaleness {
     Age(Duration),
     /// Readings of every window younger than this, none of which has reset since, including windows of one model.
     CompleteAge(Duration),
-    /// Readings of a call that was started at this moment or later.
+    /// Readings of a call that started at this time or later.
     StartedAfter(Timestamp),
-    /// A call with the same credential that was started at this moment or later, whether it succeeded or failed. Readings that
-    /// arrived without a call do not count.
+    /// A call with the same credential that started at this time or later, whether it succeeded or failed. Readings that arrived
+    /// without a call do not count.
     CalledAfter(Timestamp),
 }
 
-/// Whether somebody waits for a refresh.
+/// Whether a caller waits for a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Nobody waits. Queues behind those for whom somebody does, and leaves the reserve of the budget alone.
+    /// No caller waits. Such a refresh queues behind interactive ones and does not use the reserve of the budget.
     Background,
-    /// Somebody waits.
+    /// A caller waits.
     Interactive,
 }
 
-/// What came of a wish to refresh.
+/// The answer to a request for the lease.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub enum LeaseDecision {
-    /// Ask the provider now, and come back with this.
+    /// Call the provider now, then commit or fail with this lease.
     Granted(Lease),
-    /// What is known is fresh enough.
+    /// The readings are fresh enough.
     NotNeeded,
-    /// A call that is recent enough has been made; see [`MaxStaleness::CalledAfter`].
+    /// A recent enough call was made; see [`MaxStaleness::CalledAfter`].
     CalledRecently(RecentCall),
-    /// Somebody is asking right now: wait for what they bring.
+    /// Another process is calling the provider. Wait for its result.
     #[non_exhaustive]
     InProgress {
-        /// When their time is over.
+        /// When its lease expires.
         until: Timestamp,
-        /// When they began.
+        /// When its lease was granted.
         since: Timestamp,
     },
-    /// Nobody may ask now.
+    /// No call is allowed now.
     OnHold(Hold),
-    /// The provider refused this very credential a short while ago; a new one, or a person, is needed.
+    /// The provider rejected this credential recently. A new credential, or a person, is needed.
     CredentialRejected(LastFailure),
-    /// The record was written by a newer program. It can be read, and must not be changed.
+    /// A newer program wrote the record. It can be read, and must not be changed.
     UnsupportedFormat,
 }

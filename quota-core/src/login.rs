@@ -1,21 +1,20 @@
-//! Which login an account holds.
-//! Nothing here is a secret: a lineage names a login, a mark tells two credentials apart, and neither opens anything.
+//! Which login an account holds, and which credential.
+//! None of these is a secret: they identify a login or a credential, and none grants access.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Which login an account currently holds, as the side that keeps the credential knows it.
+/// Identifies a login, as the source of its credential states it.
 ///
-/// It stays when tokens rotate and changes when somebody logs in as somebody else; then everything the old login left
-/// (readings, holds, troubles) is cleared. It is an opaque text, such as a hash of the provider's user id, and never made
-/// from a token.
+/// It stays when tokens rotate, and changes when a person logs in with another account. It is an opaque text, such as a hash of
+/// the provider's user id, and never derived from a token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(Arc<str>);
 
-/// Who the provider said the credential belongs to, such as the id of an organization.
+/// Identifies the owner that the provider names, such as an organization.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OwnerId(Arc<str>);
@@ -23,7 +22,7 @@ pub struct OwnerId(Arc<str>);
 macro_rules! opaque_text {
     ($type:ident) => {
         impl $type {
-            /// Takes the text as it is.
+            /// Creates an id from this text, unchanged.
             #[must_use]
             pub fn new(text: &str) -> Self {
                 Self(text.into())
@@ -47,14 +46,14 @@ macro_rules! opaque_text {
 opaque_text!(LoginId);
 opaque_text!(OwnerId);
 
-/// Tells one credential from the next without being one: 64 bits of a hash.
+/// Identifies a credential without revealing it: 64 bits of a hash.
 ///
-/// A login that the provider refused is not tried again until its mark changes, that is, until there is a new credential.
+/// A rejected login is not tried again until its fingerprint changes, that is, until there is a new credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialFingerprint(u64);
 
 impl CredentialFingerprint {
-    /// Takes 64 bits of a cryptographic hash over the credential.
+    /// Creates a fingerprint from 64 bits of a cryptographic hash over the credential.
     #[must_use]
     pub const fn from_hash(bits: u64) -> Self {
         Self(bits)
@@ -80,30 +79,30 @@ impl<'de> Deserialize<'de> for CredentialFingerprint {
     }
 }
 
-/// What is known of the login that the next call would use. Everything may be unknown.
+/// What is known of the login that the next call would use. Both fields may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LoginInfo {
-    /// Which login; `None` where the source of credentials does not say.
+    /// The login; `None` if the credential source does not state it.
     pub login_id: Option<LoginId>,
-    /// Which credential of that login; `None` where the source does not say.
+    /// The credential of that login; `None` if the source does not state it.
     pub fingerprint: Option<CredentialFingerprint>,
 }
 
 impl LoginInfo {
-    /// A login of which nothing is said.
+    /// A login with nothing known about it.
     #[must_use]
     pub fn unknown() -> Self {
         Self::default()
     }
 
-    /// A login of this lineage.
+    /// A login with this id.
     #[must_use]
     pub fn new(login_id: LoginId) -> Self {
         Self { login_id: Some(login_id), fingerprint: None }
     }
 
-    /// Says which credential it is.
+    /// Sets the credential.
     #[must_use]
     pub fn fingerprint(mut self, fingerprint: impl Into<Option<CredentialFingerprint>>) -> Self {
         self.fingerprint = fingerprint.into();
@@ -111,7 +110,7 @@ impl LoginInfo {
     }
 }
 
-/// The login a record belongs to: what the credential's side said, and what the provider said.
+/// The owner of a record: the login id from the credential source, and the owner id from the provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordOwner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,12 +122,12 @@ pub(crate) struct RecordOwner {
 }
 
 impl RecordOwner {
-    /// Whether somebody else is meant. What is not said on either side contradicts nothing.
+    /// Whether the ids belong to another owner. An unknown id contradicts nothing.
     pub(crate) fn contradicts(&self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) -> bool {
         differ(self.login_id.as_ref(), login_id) || differ(self.owner_id.as_ref(), owner_id)
     }
 
-    /// Takes over what is newly said; what was not said before is adopted.
+    /// Takes over the ids that are stated; an unknown id of this owner is filled in.
     pub(crate) fn adopt(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
         if let Some(login_id) = login_id {
             self.login_id = Some(login_id.clone());

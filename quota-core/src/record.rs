@@ -1,5 +1,5 @@
-//! The shared state of one account and the rules for changing it.
-//! Nothing here does I/O or reads a clock; see `manager` for that.
+//! The shared state of one login, and the rules that change it.
+//! No I/O and no clock: `manager` calls these rules.
 
 mod begin;
 mod effective_hold;
@@ -23,10 +23,10 @@ use crate::{
     CredentialFingerprint, Hold, LastFailure, Lease, LoginId, OwnerId, Policy, Snapshot, Source, Window,
 };
 
-/// All shared state of one account: what is known, who is asking, and who must not.
+/// All shared state of one login: readings, lease, hold, budget and last failure.
 ///
-/// Every change is a function of the record, the time and what happened; a store runs it in a loop of read, decide and
-/// swap. So every backend obeys the same rules, because it runs the same code.
+/// Every rule is a function of the record, the time and an event. The update loop runs it between a read and a compare-and-swap,
+/// so every store obeys the same rules.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,118 +52,117 @@ pub struct Record {
     format: wire::Format,
     owner: RecordOwner,
     fence: u64,
-    /// How many changes of it were stored.
+    /// How many changes were stored.
     revision: u64,
-    // Boxed, because of a million accounts nearly all have none of these three.
+    // Boxed, because nearly all of a million accounts have none of these three.
     lease: Option<Box<Lease>>,
     hold: Option<Box<Hold>>,
-    /// How often in a row the provider asked to slow down, and how often it failed otherwise: each has its own backoff.
+    /// Rate limits in a row, and other failures in a row: each has its own backoff.
     strikes: u32,
     failures: u32,
-    /// The fence of the last call that either of them counts.
+    /// The fence of the last call that either counts.
     streak_fence: u64,
-    /// Holds and failures in a row at or below this fence were cleared, and do not come back.
+    /// Holds and failures at or below this fence were cleared, and are not merged again.
     cleared_fence: u64,
     last_failure: Option<Box<LastFailure>>,
-    /// The last refusal of each credential that lacks a scope. Other credentials may call the account; what they bring says nothing
-    /// about these.
+    /// The last rejection of each credential without a required scope. Other credentials may call the account; their success says
+    /// nothing about these.
     unscoped: Vec<LastFailure>,
     /// The calls of the trailing hour, oldest first.
     calls: Vec<CallRecord>,
-    /// Calls of the trailing hour that were never made: a process that still counts them does not bring them back.
+    /// Calls of the trailing hour that were not made after all. A process that still counts them does not add them again.
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
     given_back: Option<Box<Vec<CallRecord>>>,
-    /// When the last call that brought something was started, and with which credential.
+    /// When the last successful call started, and its credential.
     refreshed_at: Option<UnixMillis>,
     refreshed_with: Option<CredentialFingerprint>,
-    /// The account was removed then: nothing that was known before comes back.
+    /// When the account was removed: earlier readings are not merged again.
     forgotten_at: Option<UnixMillis>,
     snapshot: Snapshot,
     unknown: ExtraFields,
 }
 
-/// Budgets count the calls of this long.
+/// Budgets count the calls of this period.
 const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
-/// How many calls a record keeps. Processes that were without the store bring theirs, and there may be many of these.
+/// The maximum number of calls in a record. Processes that ran without the store merge theirs, and there may be many.
 const MAX_CALLS: usize = 1000;
 
-/// How many refusals of credentials without a scope a record keeps. With fewer than share the account, each evicts another one.
+/// The maximum number of credentials without a scope. If more share the account, they evict each other.
 const MAX_UNSCOPED: usize = 64;
 
-/// How many calls that were given back a record keeps. An older one that comes back counts, which costs a call and not a block.
+/// The maximum number of withdrawn calls. An older one that is merged again counts, which costs one call.
 const MAX_GIVEN_BACK: usize = 100;
 
-/// What became of a wish to lift a hold.
+/// The outcome of clearing a hold.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub enum Cleared {
-    /// This hold was in force, and is lifted.
+    /// This hold was in force and is cleared.
     Lifted(Hold),
     /// No hold was in force.
     NoHold,
-    /// The record was written by a newer program and must not be changed.
+    /// A newer program wrote the record, so it must not be changed.
     UnsupportedFormat,
 }
 
 impl Record {
-    /// What is known of the account's use.
+    /// The merged readings.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// The hold, if one was armed and not cleared; it may be over.
+    /// The hold, if one was armed and not cleared. It may have ended.
     #[must_use]
     pub fn hold(&self) -> Option<&Hold> {
         self.hold.as_deref()
     }
 
-    /// The lease, if one was given and not returned; it may have run out.
+    /// The lease, if one was granted and not released. It may have expired.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.lease.as_deref()
     }
 
-    /// The highest fence that was ever given.
+    /// The highest fence that was granted.
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
     }
 
-    /// How many changes of it were stored, as far as the store has not lost any.
+    /// How many changes were stored, unless the store lost some.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Counts a change that is to be stored; whoever swaps a record that they have changed says so before.
+    /// Counts a change that is about to be stored. Call this before a compare-and-swap of a changed record.
     pub fn bump_revision(&mut self) {
         self.revision = self.revision.saturating_add(1);
     }
 
-    /// Whether a store that shows this has lost `known`, which it had before.
+    /// Whether the store lost `known`, which it had before.
     ///
-    /// In a store that loses nothing, another state than the known one is a later one and has the higher revision. (A failover
-    /// may also lose some writes and go on with others: if these are more, they cannot be told from later ones.)
+    /// In a store that loses nothing, another state is a later one with a higher revision. (After a failover that lost some
+    /// writes and accepted more new ones, the loss is not noticed.)
     pub(crate) fn is_behind(&self, known: &Self) -> bool {
         known.revision > 0 && self.revision <= known.revision && self != known
     }
 
-    /// What went wrong with the last call, unless it went well.
+    /// Why the last call failed; `None` if it succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<&LastFailure> {
         self.last_failure.as_deref()
     }
 
-    /// The last call with the credential of this mark, whether it succeeded or failed. One that is under way, or whose caller gave
-    /// up, has no outcome and is not counted.
+    /// The last finished call with this credential, whether it succeeded or failed. A running or abandoned call does not count.
     #[must_use]
     pub fn last_call(&self, fingerprint: Option<CredentialFingerprint>) -> Option<RecentCall> {
         let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == fingerprint);
         let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
-        // A person who lifts a hold wants another call, whatever the last one was answered.
+        // A person who clears a hold wants another call, whatever the last one returned.
         let is_cleared = |last_failure: &LastFailure| last_failure.order() <= self.cleared_fence;
         let failed = self
             .last_failure()
@@ -173,7 +172,7 @@ impl Record {
         [succeeded, failed].into_iter().flatten().max_by_key(|call| call.at)
     }
 
-    /// How often in a row the provider has turned this account away, or failed.
+    /// Rate limits and other failures in a row, together.
     #[must_use]
     pub fn strikes(&self) -> u32 {
         self.strikes.saturating_add(self.failures)
@@ -185,32 +184,32 @@ impl Record {
         &self.calls
     }
 
-    /// The login this state belongs to, where it was said.
+    /// The login of this record, if it was stated.
     #[must_use]
     pub fn login_id(&self) -> Option<&LoginId> {
         self.owner.login_id.as_ref()
     }
 
-    /// Who the provider said the account belongs to.
+    /// The owner that the provider named.
     #[must_use]
     pub fn owner_id(&self) -> Option<&OwnerId> {
         self.owner.owner_id.as_ref()
     }
 
-    /// When everything was last asked for; `None` if it never was.
+    /// When the last complete answer was requested; `None` if there was none.
     #[must_use]
     pub fn asked_at(&self) -> Option<Timestamp> {
         self.refreshed_at.map(UnixMillis::timestamp).max(self.snapshot.complete_at())
     }
 
-    /// When the readings stop being fresh, where they count as fresh for `within`; `None` if there are none.
+    /// When the readings become stale if they count as fresh for `within`; `None` if there are none.
     ///
-    /// That is when the oldest of the windows that `counted` names has that age, or a little after the first of them
-    /// resets, or when it is time to ask for everything again, whichever comes first. A window that the last call covered
-    /// is as young as that call, even if it could not be read: asking again at once would not help.
+    /// Readings become stale when the oldest counted window reaches that age, shortly after the first counted window resets, or
+    /// when the next complete refresh is due, whichever comes first. A window that the last call covered is as young as that
+    /// call, even if it could not be read: an immediate second call would not help.
     ///
-    /// Response headers never name the windows of one model or surface. Those that are not counted are therefore read
-    /// again when everything is, after [`full_refresh_interval`](crate::Policy#structfield.full_refresh_interval).
+    /// Response headers never name the windows of one model or surface. Windows that are not counted are read again with the next
+    /// complete refresh, after [`full_refresh_interval`](crate::Policy#structfield.full_refresh_interval).
     #[must_use]
     pub fn due_at(&self, within: Duration, counted: Counted<'_>, policy: &Policy) -> Option<Timestamp> {
         let windows = self.snapshot.windows();
@@ -222,7 +221,7 @@ impl Record {
 
         let oldest = windows.iter().filter(is_counted).map(age_of).min();
         let oldest = oldest.or(asked).or_else(|| windows.iter().map(age_of).min())?;
-        // Headers alone never make an account known: they do not speak about all of it.
+        // Headers alone do not make an account fresh: they do not cover all of it.
         let told = windows
             .iter()
             .filter(|window| window.source() != Source::Headers)
@@ -231,7 +230,7 @@ impl Record {
         let rollover = windows.iter().filter(is_counted).filter_map(|window| {
             let asked = asked_since(window.observed_at());
             let reset = window.expires_at().filter(|reset| *reset > asked)?;
-            // A provider whose resets are always a moment ahead must not be asked every moment.
+            // A provider whose resets are always a few seconds away must not cause a call every few seconds.
             Some(
                 time::saturating_add(reset, policy.reset_grace)
                     .max(time::saturating_add(asked, ROLLOVER_FLOOR)),
@@ -243,9 +242,9 @@ impl Record {
         Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
     }
 
-    /// Says which login the account holds now. If it is another than before, all that the old one left is cleared.
+    /// Sets the login of the account. Another login than before clears everything that the old one left.
     ///
-    /// A record that belonged to no login yet is adopted, with all that is in it. Returns whether the login changed.
+    /// A record without a login keeps its contents and gets this one. Returns whether the login changed.
     pub fn new_login(&mut self, login_id: &LoginId) -> bool {
         if !self.is_writable() {
             return false;
@@ -258,36 +257,36 @@ impl Record {
         changed
     }
 
-    /// `now`, or a later moment if the last call, or the removal of the account, was stamped no earlier: the clocks of two processes differ a little, and of two
-    /// calls of which one was granted after the other was answered, the second knows better.
+    /// The time for the next call: `now`, or just after the last call or removal if that is stamped later. Clocks of processes
+    /// differ a little, and of two calls in sequence the second must be newer.
     fn next_call_time(&self, now: Timestamp) -> Timestamp {
         let last = self.refreshed_at.max(self.forgotten_at);
         let after = last.map(|at| time::saturating_add(at.timestamp(), ONE_STAMP));
         after.map_or(now, |after| now.max(after))
     }
 
-    /// Whether both say whose they are, and it is not the same.
+    /// Whether both records state an owner, and the owners differ.
     pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
         self.owner.contradicts(other.login_id(), other.owner_id())
     }
 
-    /// Whether none of the readings claims to be from after `now`.
+    /// Whether no reading is from the future.
     pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
         let newest = self.asked_at().max(self.snapshot.newest());
         newest <= Some(time::saturating_add(now, CLOCK_SLACK))
     }
 
-    /// Gives back the room that growing lists have in reserve: records are kept for long and changed seldom.
+    /// Releases spare capacity: records live long and change seldom.
     pub(crate) fn shrink(&mut self) {
         self.calls.shrink_to_fit();
         self.unscoped.shrink_to_fit();
         self.snapshot.shrink();
     }
 
-    /// Brings what a wrong clock has left into a form that `now` can deal with.
+    /// Repairs timestamps that a clock in the future wrote. Called before each decision.
     ///
-    /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all
-    /// true ones. A clock that has not been set at all has nothing to say.
+    /// Otherwise a hold would last for years, and readings would win over all true ones. A clock that was never set (see
+    /// [`is_from_future`](crate::is_from_future)) changes nothing.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         if now < EARLIEST_RECORD {
             return;
@@ -315,26 +314,25 @@ impl Record {
         self.snapshot.forget_peaks(now);
     }
 
-    /// A removal that claims to be from the future was stamped by a clock that was ahead. It was before now, and hides nothing that
-    /// was read a short while ago.
+    /// Moves a removal from the future to just before now, so that it hides no recent reading.
     fn clamp_forgotten(&mut self, now: Timestamp) {
         if self.forgotten_at.is_some_and(|at| at.timestamp() > latest_plausible(now)) {
             self.forgotten_at = Some(time::saturating_sub(now, CLOCK_SLACK).into());
         }
     }
 
-    /// Forgets the account for all processes: its readings, whose it is, and why its last call failed.
+    /// Removes the account for all processes: its readings, its owner and its last failure.
     ///
-    /// What binds the next call stays until it ends: a hold, the calls of the last hour, and the fence. So removing an account and
-    /// adding it again lifts no hold and resets no budget. A call in flight loses its lease, and its answer is not stored. What
-    /// other processes still know from before is not joined again.
+    /// What limits the next call stays until it ends: the hold, the calls of the last hour and the fence. So removing an account
+    /// and adding it again clears no hold and resets no budget. A call in flight loses its lease, and its answer is not stored.
+    /// Readings that other processes have from before are not merged again.
     pub fn forget(&mut self, now: Timestamp) -> MergeOutcome {
         if !self.is_writable() {
             return MergeOutcome::UnsupportedFormat;
         }
         let now = time::truncate_ms(now);
         self.repair_clock(now);
-        // Clocks differ a little: what is stamped a moment ahead was known before, too.
+        // Clocks differ a little: a reading stamped slightly later is from before, too.
         let stamps = [self.asked_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
         let granted_at = self.lease().map(|lease| lease.granted_at);
         let newest = stamps.into_iter().chain([granted_at]).flatten().fold(now, Timestamp::max);
@@ -344,7 +342,7 @@ impl Record {
         MergeOutcome::Merged
     }
 
-    /// Drops what was known at `at` or before, and keeps it from coming back.
+    /// Drops everything from `at` or before, and keeps it from being merged again.
     fn forget_until(&mut self, at: UnixMillis) {
         let moment = at.timestamp();
         self.snapshot.drop_until(moment);
@@ -363,10 +361,10 @@ impl Record {
         self.forgotten_at = self.forgotten_at.max(Some(at));
     }
 
-    /// Lifts the account's hold for all processes, and forgets how often in a row its calls have failed.
+    /// Clears the account's hold and failure streak for all processes.
     ///
-    /// A process that still knows the hold does not bring it back; a call that fails after this arms a new one. The quiet time
-    /// of the provider, the budget and the refusal of a credential stay.
+    /// A process that still has the hold does not merge it again; a later failure arms a new one. The provider's cooldown, the
+    /// budget and a rejected credential stay.
     pub fn clear_hold(&mut self, now: Timestamp) -> Cleared {
         if !self.is_writable() {
             return Cleared::UnsupportedFormat;
@@ -381,7 +379,7 @@ impl Record {
         hold.map_or(Cleared::NoHold, |hold| Cleared::Lifted(*hold))
     }
 
-    /// Drops a hold and failures in a row that were cleared elsewhere.
+    /// Drops a hold and a failure streak that another process cleared.
     fn drop_cleared(&mut self, cleared_fence: u64) {
         self.cleared_fence = self.cleared_fence.max(cleared_fence);
         if self.cleared_fence == 0 {
@@ -398,7 +396,7 @@ impl Record {
         (self.strikes, self.failures, self.streak_fence) = (0, 0, 0);
     }
 
-    /// Notes that a credential lacks a scope; the newest few are kept.
+    /// Records that a credential lacks a scope; only the newest are stored.
     fn note_unscoped(&mut self, refusal: &LastFailure) {
         self.unscoped.retain(|known| known.fingerprint != refusal.fingerprint);
         self.unscoped.push(refusal.clone());
@@ -406,8 +404,7 @@ impl Record {
         keep_last(&mut self.unscoped, MAX_UNSCOPED);
     }
 
-    /// Repairs what an older program left: it carries the lists of refusals and of calls that were given back along, and does not
-    /// apply them.
+    /// Applies the lists of rejections and withdrawn calls, which an older program carries along without applying them.
     fn apply_lists(&mut self) {
         let (at, fingerprint) = (self.refreshed_at, self.refreshed_with);
         let has_succeeded =
@@ -420,13 +417,13 @@ impl Record {
         }
     }
 
-    /// Keeps the newest calls only. Any budget up to [`MAX_CALLS`] is decided by these alone: it waits for one of the newest.
+    /// Keeps the newest calls only. They decide any budget of up to [`MAX_CALLS`].
     fn bound_attempts(&mut self) {
         self.calls.sort_unstable();
         keep_last(&mut self.calls, MAX_CALLS);
     }
 
-    /// Calls that were given back, by this record or by another one.
+    /// Records withdrawn calls, of this record or another one.
     fn give_back(&mut self, calls: &[CallRecord]) {
         if calls.is_empty() {
             return;
@@ -443,14 +440,14 @@ impl Record {
         self.given_back.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Whether no hold has to be brought back: one that is would be so anew with each look, and never end.
+    /// Whether no hold is from the future. Otherwise it would be repaired at each read and never end.
     pub(crate) fn is_clock_repaired(&self, now: Timestamp) -> bool {
         now < EARLIEST_RECORD || self.hold().is_none_or(|hold| hold.is_plausible(now))
     }
 
-    /// Somebody else holds the account now: what the login before has left says nothing about them.
+    /// Clears everything that belongs to the previous owner.
     ///
-    /// The calls of the last hour stay, so that logins which alternate do not ask without bound.
+    /// The calls of the last hour stay, so that alternating logins cannot call without bound.
     fn reset_for_owner(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
         self.owner = RecordOwner::default();
         self.owner.adopt(login_id, owner_id);
@@ -468,16 +465,16 @@ impl Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Counted<'a> {
-    /// Those of the whole account: enough for a status, and for a request that names no model.
+    /// Those of the whole account: enough for a status, and for a request without a model.
     Account,
-    /// Those of the whole account, and those that count requests for this model, as requests name it.
+    /// Those of the whole account, and those of this model, as requests name it.
     Model(&'a str),
     /// All of them.
     All,
 }
 
 impl Counted<'_> {
-    /// Those that a request for `model` depends on.
+    /// Those that limit a request for `model`.
     #[must_use]
     pub fn for_model(model: Option<&str>) -> Counted<'_> {
         model.map_or(Counted::Account, Counted::Model)
@@ -497,7 +494,7 @@ fn keep_last<T>(items: &mut Vec<T>, most: usize) {
     items.drain(..items.len().saturating_sub(most));
 }
 
-/// Stamps are whole milliseconds.
+/// The resolution of timestamps.
 const ONE_STAMP: Duration = Duration::from_millis(1);
 
 /// A reset brings the next call forward to no less than this after the last one.

@@ -1,4 +1,4 @@
-//! Who may ask the provider now.
+//! Grants the lease: which process may call the provider now.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::time;
 use crate::{Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy};
 
 impl Record {
-    /// Decides whether `ask` may call the provider at `now`, and if so gives out the lease.
+    /// Decides whether `ask` may call the provider at `now`, and grants the lease if so.
     ///
-    /// The same attempt asked twice gets the same lease, so an answer that was lost on the way can be asked for again.
-    /// If the record was changed, it must be written for the decision to count, whatever the decision is.
+    /// A repeated request with the same id gets the same lease, so a lost answer can be requested again. A changed record must be
+    /// stored, whatever the decision is.
     pub fn begin(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> LeaseDecision {
         let now = time::truncate_ms(now);
         if !self.is_writable() {
@@ -42,7 +42,7 @@ impl Record {
         if let Some(hold) = self.hold_at(now, ask, policy) {
             return LeaseDecision::OnHold(hold);
         }
-        // After the hold, which says more: until when.
+        // After the hold, because a hold has an end.
         if let Some(call) = recent {
             return LeaseDecision::CalledRecently(call);
         }
@@ -71,7 +71,7 @@ impl Record {
         self.last_call(ask.login.fingerprint).filter(|call| call.at >= moment)
     }
 
-    /// Whether what a newer program wrote is fresh, looked at as if it could be settled.
+    /// Whether the readings of an unsupported format would be fresh once their clock is repaired.
     fn would_be_fresh(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> bool {
         let mut settled = self.clone();
         settled.repair_clock(now);
@@ -79,7 +79,7 @@ impl Record {
         !foreign && settled.is_fresh(now, ask.max_staleness, policy)
     }
 
-    /// The hold that ends last, of the account's own, its neighbours', and the budget's.
+    /// Of the account's hold, the cooldown and the exhausted budget, the one that ends last.
     fn hold_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<Hold> {
         let spent = self.budget_exhausted_until(now, ask.priority, policy);
         let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
@@ -88,21 +88,21 @@ impl Record {
         holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
     }
 
-    /// Whether `ask` may call in spite of the account's own hold.
+    /// Whether `ask` may call despite the account's own hold.
     ///
-    /// Where no login is stated, another credential may be another login, whose calls the provider does not turn away. So one
-    /// other credential may call, once for each hold. Tokens that rotate without end get no further.
+    /// Without a stated login, another credential may belong to another login, which the provider does not limit. So one other
+    /// credential may call per hold. Rotating tokens get no further.
     fn passes(&self, ask: &LeaseRequest, hold: &Hold) -> bool {
         let is_stated = self.owner.login_id.is_some() || ask.login.login_id.is_some();
         !is_stated && hold.admits(ask.login.fingerprint)
     }
 
-    /// Whether there is a credential that the account's hold would let through.
+    /// Whether the account's hold would admit some credential.
     pub(crate) fn may_let_through(&self) -> bool {
         self.owner.login_id.is_none() && self.hold().is_some_and(Hold::admits_another)
     }
 
-    /// Until when the budget is spent; `None` while there is some left.
+    /// Until when the budget is exhausted; `None` while calls are left.
     fn budget_exhausted_until(
         &self,
         now: Timestamp,
@@ -117,13 +117,13 @@ impl Record {
             .map(|attempt| attempt.at)
             .filter(|at| time::elapsed(*at, now) < BUDGET_WINDOW)
             .collect();
-        // The call that must be an hour old before the number of recent ones falls below what is allowed.
+        // The call that must be an hour old before the next one is allowed.
         let oldest_that_counts = recent.len().checked_sub(allowed)?;
         Some(time::saturating_add(recent[oldest_that_counts], BUDGET_WINDOW))
     }
 
-    /// A refusal of this very credential, as long as a reading would be fresh. An insisting caller may try, unless the credential lacks a
-    /// scope: then nothing but another credential helps.
+    /// A rejection of this credential, for as long as a reading would be fresh. An explicit refresh may try again, unless the
+    /// credential lacks a scope: then only another credential helps.
     fn rejection_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
         let of_credential = |failure: &&LastFailure| failure.fingerprint == ask.login.fingerprint;
         if let Some(refusal) = self.unscoped.iter().find(of_credential) {
@@ -141,7 +141,7 @@ impl Record {
     }
 
     fn grant(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Lease {
-        // The time is a floor under the fence: it rises even if the store has lost the record, and its count with it.
+        // Time is a floor for the fence, so it rises even if the store lost the record.
         let last = self.fence.max(self.cleared_fence);
         self.fence = last.saturating_add(1).max(time::as_fence(now));
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_live(now)) {
@@ -157,7 +157,7 @@ impl Record {
             unknown: ExtraFields::default(),
         };
         self.lease = Some(Box::new(lease.clone()));
-        // By the time as it is, not by the stamp of its readings: an hour after this call there is room for another.
+        // Counted by the real time, not by the timestamp of its readings: an hour after this call another is allowed.
         self.calls.push(CallRecord { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
         self.bound_attempts();
         lease

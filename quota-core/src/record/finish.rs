@@ -1,4 +1,4 @@
-//! What follows from a call: its readings, or the hold that its failure arms.
+//! The end of a call: its readings, or the hold that its failure arms.
 
 use jiff::Timestamp;
 
@@ -9,45 +9,45 @@ use crate::{
     Snapshot, UsageReport, bounded_wait,
 };
 
-/// What became of a call's readings.
+/// The outcome of committing readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum CommitOutcome {
     /// They are in the record.
     Stored,
-    /// They are in the record, and they are somebody else's: the login has changed.
+    /// They are in the record, and belong to another login than before.
     LoginChanged,
-    /// They came too late: somebody else has been given the right to ask, or holds the account now. Nothing was changed.
+    /// Too late: another process has the lease, or another login the account. Nothing was changed.
     TooLate,
-    /// The account was removed while the provider was called. Nothing was changed.
+    /// The account was removed during the call. Nothing was changed.
     Forgotten,
-    /// They said nothing; what was known stays. Report it as [`FetchError::malformed`].
+    /// The report was empty, and the readings stay. Report it as [`FetchError::malformed`].
     Empty,
 }
 
-/// What became of a call's failure.
+/// The outcome of recording a failure.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub enum FailOutcome {
     /// It is in the record.
     Stored {
-        /// The hold that it armed, or a longer one that stood already; none if it is no reason to wait.
+        /// The hold that it armed, or a longer one that was in force; `None` if the failure arms none.
         hold: Option<Hold>,
-        /// The quiet time that it imposes on the account's neighbours.
+        /// The cooldown for all accounts of the provider.
         cooldown: Option<Hold>,
     },
-    /// It came too late. Nothing was changed.
+    /// Too late. Nothing was changed.
     TooLate,
 }
 
 impl Record {
-    /// Puts the readings of a call into the record, clears a hold from before it, and gives the lease back.
+    /// Stores the readings of a call, clears an earlier hold, and releases the lease.
     ///
-    /// The readings are as old as the start of the call, or older if they say so themselves; never younger.
+    /// The readings are as old as the start of the call, or older if the report says so; never younger.
     ///
-    /// The same readings brought twice are stored once: whoever lost the answer may ask again.
+    /// Committing the same readings twice stores them once, so a lost answer can be requested again.
     pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &UsageReport) -> CommitOutcome {
         if !self.holds(lease) {
             let is_done = self.is_over(lease) && self.refreshed_at == Some(lease.granted_at.into());
@@ -62,7 +62,7 @@ impl Record {
         }
         let now = time::truncate_ms(now);
         self.repair_clock(now);
-        // An answer that names another identity and no login is of the login that was asked with.
+        // An answer with another owner and no login belongs to the login of the request.
         let login_id = usage.login_id.clone().or_else(|| self.owner.login_id.clone());
         let (login_id, owner_id) = (login_id.as_ref(), usage.owner_id.as_ref());
         let changed = self.owner.contradicts(login_id, owner_id);
@@ -71,7 +71,7 @@ impl Record {
         }
         self.owner.adopt(login_id, owner_id);
 
-        // Not after now: the clock may have been set back since the call began.
+        // Not after now: the clock may have been set back during the call.
         let started = lease.granted_at.min(self.next_call_time(now));
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
@@ -83,14 +83,14 @@ impl Record {
         if changed { CommitOutcome::LoginChanged } else { CommitOutcome::Stored }
     }
 
-    /// Notes when the last call that brought something was started, and with which credential.
+    /// Records the start of the last successful call, and its credential.
     pub(super) fn refreshed(&mut self, at: UnixMillis, fingerprint: Option<CredentialFingerprint>) {
         if self.refreshed_at < Some(at) {
             (self.refreshed_at, self.refreshed_with) = (Some(at), fingerprint);
         }
     }
 
-    /// An answer to a call that was started then ends a hold. One that was armed after that knows more than the answer does.
+    /// Clears holds from before `started`. A hold that was armed later is newer information than the answer.
     pub(super) fn clear_hold_before(&mut self, now: Timestamp, started: Timestamp) {
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {
@@ -98,9 +98,9 @@ impl Record {
         }
     }
 
-    /// Draws the consequences of a call that failed, and gives the lease back. What was known stays, at its own age.
+    /// Records a failed call, arms a hold, and releases the lease. The readings stay, at their own age.
     ///
-    /// The same failure reported twice counts once.
+    /// Recording the same failure twice counts once.
     pub fn fail(
         &mut self,
         now: Timestamp,
@@ -123,7 +123,7 @@ impl Record {
         self.repair_clock(now);
         self.lease = None;
         if error.is_before_request() {
-            // Another host may well have a credential.
+            // Another host may have a credential.
             self.take_attempt_back(lease);
             return FailOutcome::Stored { hold: None, cooldown: None };
         }
@@ -137,7 +137,7 @@ impl Record {
         FailOutcome::Stored { hold, cooldown }
     }
 
-    /// The quiet time that a failure imposes on the account's neighbours: that of a 429.
+    /// The cooldown for all accounts of the provider after a 429.
     pub(crate) fn quiet_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
         let throttled = matches!(error, FetchError::Throttled { .. });
         throttled.then(|| {
@@ -149,14 +149,14 @@ impl Record {
         })
     }
 
-    /// Gives the lease back without a word: the caller was cancelled or broke, and the provider is not to blame.
+    /// Releases the lease without an outcome: the call was cancelled or panicked.
     pub fn release(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;
         }
     }
 
-    /// Gives the lease back without a request having been sent: the call does not count toward the budget.
+    /// Releases the lease of a call that sent no request, so it does not count toward the budget.
     pub(crate) fn withdraw(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;
@@ -164,7 +164,7 @@ impl Record {
         }
     }
 
-    /// Takes the attempt of a lease out of the calls that count: the provider was not called.
+    /// Withdraws the call of a lease: no request was sent.
     fn take_attempt_back(&mut self, lease: &Lease) {
         let call = self.calls.iter().rfind(|attempt| attempt.fence == lease.fence).cloned();
         self.give_back(call.as_slice());
@@ -195,28 +195,28 @@ impl Record {
         };
         *in_a_row = in_a_row.saturating_add(1);
         let in_a_row = *in_a_row;
-        // A hold that was cleared during the call is not this one.
+        // A hold that was cleared during the call is an older one.
         let fence = lease.fence.max(self.cleared_fence.saturating_add(1));
         self.streak_fence = self.streak_fence.max(fence);
         let retry_after = error.retry_after();
-        // What the provider asks for is a floor; that it asks for nothing is no permission.
+        // `Retry-After` is a floor. A short one does not shorten the backoff.
         let floor = bounded_wait(retry_after.unwrap_or_default());
         let delay = backoff.delay(in_a_row, lease.attempt.jitter_unit()).max(floor);
         let mut hold =
             Hold::new(now, time::saturating_add(now, delay), reason).retry_after(retry_after).armed_by(fence);
-        // A credential that was let through and turned away too has met the same hold, however much longer it is now.
+        // A credential that was admitted and rate limited too met the same hold, however much longer it is now.
         let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);
         hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.fingerprint));
         self.extend_hold(now, Some(&hold));
         self.hold().cloned()
     }
 
-    /// Whether this lease is the last one that was given, and was given back.
+    /// Whether this is the last lease that was granted, and it was released.
     fn is_over(&self, lease: &Lease) -> bool {
         self.is_writable() && self.lease.is_none() && self.fence == lease.fence
     }
 
-    /// Whether this lease is the last one that was given, and was not given back.
+    /// Whether this is the last lease that was granted, and it was not released.
     fn holds(&self, lease: &Lease) -> bool {
         self.is_writable()
             && self

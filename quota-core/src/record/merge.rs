@@ -1,5 +1,4 @@
-//! What is learned without a call: readings on ordinary traffic, what was persisted elsewhere, and what a process
-//! did on its own while the store was away.
+//! Merges what arrives without a call: observed readings, seeds, and the copy of a process that ran without the store.
 
 use jiff::Timestamp;
 
@@ -8,46 +7,46 @@ use crate::lease::CallRecord;
 use crate::time::{self, latest_plausible};
 use crate::{Hold, LastFailure, Lease, LoginId, OwnerId, Snapshot};
 
-/// What became of something that was to be joined.
+/// The outcome of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum MergeOutcome {
     /// It is in the record, or was already.
     Merged,
-    /// It is another login's: nothing was changed.
+    /// It belongs to another login. Nothing was changed.
     OtherLogin,
-    /// The record was written by a newer program and must not be changed.
+    /// A newer program wrote the record, so it must not be changed.
     UnsupportedFormat,
 }
 
-/// What somebody had persisted about an account: its readings at their own age, and perhaps a hold.
+/// A persisted state of an account: readings at their own age, and perhaps a hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Seed {
-    /// What was known.
+    /// The readings.
     pub snapshot: Snapshot,
-    /// A hold that was in force; one that is over is ignored.
+    /// A hold; ignored if it has ended.
     pub hold: Option<Hold>,
-    /// Whose it is, where that was written down.
+    /// The login it belongs to, if known.
     pub login_id: Option<LoginId>,
 }
 
 impl Seed {
-    /// Seeds with what was known.
+    /// Creates a seed of these readings.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
         Self { snapshot, hold: None, login_id: None }
     }
 
-    /// Says that a hold was in force.
+    /// Sets the hold.
     #[must_use]
     pub fn hold(mut self, hold: impl Into<Option<Hold>>) -> Self {
         self.hold = hold.into();
         self
     }
 
-    /// Says whose it is.
+    /// Sets the login it belongs to.
     #[must_use]
     pub fn login_id(mut self, login_id: impl Into<Option<LoginId>>) -> Self {
         self.login_id = login_id.into();
@@ -56,9 +55,9 @@ impl Seed {
 }
 
 impl Record {
-    /// Joins readings that were seen without asking. Holds, leases and the count of failures stay as they are.
+    /// Merges readings that arrived without a call. Hold, lease and failure streak stay.
     ///
-    /// Readings that claim to be from the future are left out: a clock is wrong, and they would beat every true one.
+    /// Readings from the future are dropped: their clock was wrong, and they would win over every true one.
     pub fn observe(
         &mut self,
         now: Timestamp,
@@ -81,7 +80,7 @@ impl Record {
             let was_empty = plausible.is_empty();
             plausible.drop_until(at.timestamp());
             if plausible.is_empty() && !was_empty {
-                // It is from before the account was removed, and so is what it says of the owner.
+                // The readings are from before the removal, and so is their owner.
                 return MergeOutcome::Merged;
             }
         }
@@ -91,7 +90,7 @@ impl Record {
         MergeOutcome::Merged
     }
 
-    /// Joins what was persisted elsewhere, at its own age, without a call.
+    /// Merges a persisted state at its own age, without a call.
     pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> MergeOutcome {
         let joined = self.observe(now, &seed.snapshot, seed.login_id.as_ref(), None);
         if joined == MergeOutcome::Merged {
@@ -100,14 +99,13 @@ impl Record {
         joined
     }
 
-    /// Joins what this process did by the same rules on a copy of its own while the store was away, or what it knows and
-    /// the store has lost.
+    /// Merges the copy that this process changed by the same rules without the store, or a state that the store lost.
     ///
-    /// Calls that were made count, holds that were armed hold, readings are joined at their own age. If the copy has been
-    /// given to another login than `left`, whose it was at first, that counts, unless somebody else has changed it here too.
+    /// Its calls count, its holds apply, and its readings are merged at their own age. `left` is the login that the copy had at
+    /// first. If the copy has another login now, that applies, unless another process changed the login too.
     pub fn merge_standalone(&mut self, now: Timestamp, alone: &Self, left: Option<&LoginId>) -> MergeOutcome {
         if !alone.is_writable() {
-            // In a record of this program's form it would mean what it means here.
+            // Merged into a record of this format, its fields could change their meaning.
             return MergeOutcome::UnsupportedFormat;
         }
         let now = time::truncate_ms(now);
@@ -117,7 +115,7 @@ impl Record {
             self.clamp_forgotten(now);
         }
         if let Some(at) = self.forgotten_at.max(alone.forgotten_at).filter(|_| self.is_writable()) {
-            // A side that was forgotten then, or later, has only what came afterwards.
+            // A side that was removed then, or later, has only later readings.
             for side in [&mut *self, &mut alone] {
                 if side.forgotten_at < Some(at) {
                     side.forget_until(at);
@@ -130,7 +128,7 @@ impl Record {
         let shared = self.calls.iter().filter(|attempt| alone.calls.contains(attempt));
         let shared: Vec<_> = shared.map(|attempt| attempt.fence).collect();
         if self.is_writable() {
-            // Whoever made them, and for whom: they count.
+            // All calls count, of any process and login.
             self.merge_calls(&alone.calls);
             let given_back = [self.given_back(), alone.given_back()].concat();
             self.give_back(&given_back);
@@ -140,20 +138,20 @@ impl Record {
         if joined != MergeOutcome::Merged {
             return joined;
         }
-        // A call under way goes on, unless somebody else has been given the right to ask since. A lease of the same attempt
-        // is our own: its answer came too late, and we went on without it.
+        // A running call keeps its lease, unless another process got the lease since. A lease of the same request is our own: its
+        // answer came too late, and we went on without it.
         let asking = alone.lease().filter(|lease| lease.fence > self.fence && lease.is_live(now));
         if let Some(lease) = asking.filter(|asking| {
             !self.lease().is_some_and(|mine| mine.is_live(now) && mine.attempt != asking.attempt)
         }) {
             self.lease = Some(Box::new(lease.clone()));
         }
-        // A lease from before that was given back meanwhile is nobody's: the call is known, and the lease is not.
+        // An earlier lease that was released since is void.
         let is_given_back = |lease: &mut Box<Lease>| {
             shared.contains(&lease.fence) && alone.lease.is_none() && lease.fence <= alone.fence
         };
         self.lease.take_if(is_given_back);
-        // Nor is one of a call that was never made, whose credential has met no hold. Either side may still have that lease.
+        // A lease of a withdrawn call is void too, and its credential met no hold. Either side may still have that lease.
         let given_back: Vec<_> = self.given_back().iter().map(|call| call.fence).collect();
         let is_unmade = |lease: &mut Box<Lease>| given_back.contains(&lease.fence);
         for lease in [self.lease.take_if(is_unmade), alone.lease.take_if(is_unmade)].into_iter().flatten() {
@@ -209,7 +207,7 @@ impl Record {
         self.bound_attempts();
     }
 
-    /// The hold that ends later stands; one that is over, or was cleared, is nothing.
+    /// Keeps the hold that ends later. One that has ended or was cleared is ignored.
     pub(super) fn extend_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
         hold.shorten();
