@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p quota-core --example own_store --features testing` uses it; `cargo test -p quota-core --example own_store`
 //! proves it. Three methods and one macro line are all there is to a backend.
-#![expect(clippy::print_stdout, reason = "an example speaks to whoever runs it")]
+#![expect(clippy::print_stdout, reason = "an example prints for the person who runs it")]
 
 use std::fs::{self, File};
 use std::io;
@@ -56,7 +56,7 @@ impl FolderStore {
             let document = alive.then(|| Document::new(Version::new(page.version), page.body.clone().into()));
             let (done, next) = work(page, StoreRead::new(document, now));
             if let Some(next) = next {
-                // Written beside and renamed: whoever is killed in between leaves the old page whole.
+                // Written to another file and renamed: a process killed in between leaves the old page whole.
                 let beside = path.with_extension("new");
                 fs::write(&beside, serde_json::to_vec(&next)?)?;
                 fs::rename(&beside, &path)?;

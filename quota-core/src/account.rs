@@ -76,7 +76,7 @@ const fn is_provider(name: &[u8]) -> bool {
 
 /// An account of a provider: `anthropic/main`.
 ///
-/// The name is chosen by whoever configures the account and stays when its tokens rotate, so it is never made from a
+/// The person who configures the account chooses the name. It stays when its tokens rotate, so it is never made from a
 /// token; a name that looks like one is refused. Equal text means the same account on every host.
 ///
 /// ```

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_ahead_silences_nobody() {
+    fn a_cooldown_from_the_future_is_ignored() {
         let mut cooldown = ProviderCooldown::default();
         cooldown.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
 

@@ -33,7 +33,7 @@
 //! let quota = QuotaManager::builder(MemoryStore::new()).fetcher(Example).build()?;
 //! let main = quota.account(&"example/main".parse::<AccountId>()?);
 //!
-//! // Fresh, or one refresh that everybody who asks meanwhile shares.
+//! // Fresh readings, or one refresh that all concurrent callers share.
 //! let answer = main.get().await?;
 //! assert_eq!(answer.used(&WindowId::five_hour()), Used::Exact(Percent::from_percent(42.0).unwrap()));
 //!

@@ -60,11 +60,11 @@ pub struct Policy {
     #[serde(with = "span")]
     #[serde(alias = "flush")]
     pub flush_interval: Duration,
-    /// How long the store keeps an account that nobody touches. Forty days.
+    /// How long the store keeps the record of an unused account. Forty days.
     #[serde(with = "span")]
     #[serde(alias = "keep")]
     pub record_ttl: Duration,
-    /// How long any caller waits for the store before going on without it. 225 ms, so that whoever asks has an answer
+    /// How long any caller waits for the store before going on without it. 225 ms, so that each caller has an answer
     /// within a quarter of a second, also on a busy machine. There is one store, so the manager's own policy counts here, not
     /// that of a provider.
     #[serde(with = "span")]
@@ -212,7 +212,7 @@ impl Policy {
 /// How much longer a lease lasts than a call may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
-/// Whoever writes more than this means "never", which is no time: no sum of moments is to overflow.
+/// The longest duration of a setting. A longer one means "never", and could overflow a sum of times.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Settings that contradict each other.
@@ -341,13 +341,13 @@ pub struct Budget {
     /// All calls together. 28: Anthropic's endpoint answers 28 to 30 an hour. The last 1,000 calls are remembered, so a
     /// budget above that is as good as none.
     pub per_hour: u32,
-    /// How many of these only a caller that somebody waits for may make. 6.
+    /// How many of these are reserved for interactive callers. 6.
     #[serde(alias = "reserve")]
     pub interactive_reserve: u32,
 }
 
 impl Budget {
-    /// `per_hour` calls, of which `interactive_reserve` only for callers that somebody waits for.
+    /// `per_hour` calls, of which `interactive_reserve` are for interactive callers only.
     #[must_use]
     pub fn new(per_hour: u32, interactive_reserve: u32) -> Self {
         Self { per_hour, interactive_reserve }

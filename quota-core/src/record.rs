@@ -37,7 +37,7 @@ use crate::{
 /// let mut record = Record::default();
 ///
 /// let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
-/// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("nobody else asks") };
+/// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("no other process calls") };
 ///
 /// let used = Percent::from_percent(30.0).unwrap();
 /// let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);

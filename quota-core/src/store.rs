@@ -8,7 +8,7 @@
 //! 1. **One winner.** Of any number of [`compare_and_swap`](QuotaStore::compare_and_swap)s with one expected version, at most one is applied, on
 //!    whatever hosts they run.
 //! 2. **No version twice.** A version names one state of a key for ever, even after the document has expired and come
-//!    back; so somebody who slept cannot mistake a new document for the one they knew.
+//!    back; so a process that was suspended cannot mistake a new document for the one it had.
 //! 3. **Honest errors.** If a swap may have been applied although its answer was lost, say so with
 //!    [`StoreError::unavailable`]`(`[`WriteState::Unknown`]`, …)`: the caller asks again, and rules are made for that.
 //!
@@ -48,7 +48,7 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
     /// Writes `body` if the version is still `expected`, or, with `None`, if there is no document.
     ///
     /// Of any number of racers with one `expected`, at most one is applied; the others learn the winner's document in
-    /// the same trip. The store may forget the document once nobody has written it for `keep`.
+    /// the same trip. The store may drop the document once it was not written for `keep`.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl StoreKey {
         Self("*".into())
     }
 
-    /// A document that stands beside an account's record and is somebody else's business: `anthropic/main#reservations`.
+    /// A document of an extension, beside an account's record: `anthropic/main#reservations`.
     ///
     /// No account's name has a `#`, so such a key is never a record's. What is in the document, and who may write it, is
     /// up to the extension that names it.
@@ -241,7 +241,7 @@ impl StoreRead {
 pub enum CasOutcome {
     /// It was applied, and the document is now in this state.
     Applied(Version),
-    /// Somebody else was first; this is what stands.
+    /// Another writer was first; this is the current document.
     Conflict(StoreRead),
 }
 
@@ -270,7 +270,7 @@ pub enum StoreError {
         /// The failure underneath, if there was one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// The store answered, and refuses: no rights, no room, read-only. Somebody has to mend it.
+    /// The store rejected the operation: no permission, no space, read-only. A person must fix it.
     #[error("the store refused: {reason}")]
     #[non_exhaustive]
     Rejected {
@@ -318,7 +318,7 @@ impl StoreError {
         self
     }
 
-    /// Whether asking again later may help without anybody doing anything.
+    /// Whether a later retry may succeed without a person fixing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })

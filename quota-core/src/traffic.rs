@@ -1,5 +1,5 @@
 //! What a provider says on ordinary traffic, and why it turned a request away.
-//! How a provider writes it is known to the readers; what follows for accounts is decided by whoever chose the account.
+//! A parser knows a provider's format; the router decides what follows for accounts.
 
 mod retry_after;
 
@@ -102,7 +102,7 @@ impl Rejection {
         Self { kind, retry_after: None, window: None, resets_at: None, scope: None }
     }
 
-    /// What a status alone says; `None` if it turned nobody away.
+    /// What a status alone says; `None` if it is no rejection.
     ///
     /// A 429 alone is not a spent quota: that needs a provider's word for it.
     #[must_use]
@@ -157,10 +157,10 @@ pub enum RejectionKind {
     QuotaExhausted,
     /// Too many requests in a moment: pause. The account has quota left.
     Throttled,
-    /// The credential was refused: somebody has to log in again.
+    /// The login was rejected: a person must log in again.
     #[serde(rename = "login_dead")]
     Unauthorized,
-    /// The credential is good and may not do this, by somebody's policy.
+    /// The credential is valid, but a policy forbids this.
     #[serde(rename = "not_allowed")]
     Forbidden,
     /// The provider is overloaded, broken or out of reach, whatever the account.

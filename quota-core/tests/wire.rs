@@ -68,7 +68,7 @@ fn grant(record: &mut Record, second: i64, host: &str) -> Lease {
     }
 }
 
-/// A record with everything in it: an answer, a lame answer, headers, a 429, and somebody who asks anew.
+/// A record with everything in it: an answer, a lame answer, headers, a 429, and another request for the lease.
 fn full() -> Record {
     let mut record = Record::default();
     let first = grant(&mut record, 0, "host-1");

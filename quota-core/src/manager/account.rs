@@ -31,7 +31,7 @@ use crate::{
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
 ///
 /// From the first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`sync`](Self::sync) on, the account's
-/// view follows what other processes write, for as long as anybody looks at it. One that nobody has looked at for a few
+/// view follows what other processes write, for as long as a caller reads it. An account without readers for a few
 /// minutes is followed again from the next of these on; a [`peek`](Self::peek) alone does not begin it.
 #[derive(Clone)]
 pub struct Account {
@@ -177,11 +177,11 @@ impl Account {
             tries += 1;
             let in_flight = refresh::join(&self.entry, wish, Priority::Interactive, &self.shared.context);
             let result = in_flight.wait().await;
-            // A flight that began for somebody with smaller wishes may have ended too soon for ours.
+            // A refresh that began for a less demanding caller may not satisfy this one.
             let enough = match result {
                 Ok(refresh_done) => refresh_done.fetched || in_flight.wish.covers(wish),
                 Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
-                // Whoever insists may try where a reader is told that it is pointless.
+                // An explicit refresh may try where a read is rejected.
                 Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
                     in_flight.wish.covers(wish)
                 }
@@ -236,7 +236,7 @@ impl Account {
 
     /// Starts a refresh if the readings are not fresh, and returns at once.
     ///
-    /// It queues behind refreshes that somebody waits for, and leaves the reserve of the budget alone.
+    /// It queues behind interactive refreshes, and does not use the reserve of the budget.
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
             let wish = Wish::Within(self.entry.provider.policy.max_age);
@@ -257,7 +257,7 @@ impl Account {
     ///
     /// Without the store this does nothing; the answer says so ([`AccountUsage::store_unavailable_since`]).
     pub async fn sync(&self) -> AccountUsage {
-        // Followed once it is read, or its follower would read it as well; also by whoever gives up waiting.
+        // Followed after the read, or the follower would read it too; also if the caller drops the future.
         let _followed = OnDrop(|| self.follow());
         let quiet_time = async {
             if let Some(shared_cooldown) = &self.entry.provider.shared_cooldown {
@@ -489,7 +489,7 @@ impl fmt::Debug for GetFuture<'_> {
     }
 }
 
-/// Nobody is served by asking more often than this for one call.
+/// The maximum number of refreshes that one call waits for.
 const MAX_REFRESH_ATTEMPTS: u32 = 3;
 
 /// Keeps an account's readings fresh until it is dropped.

@@ -112,7 +112,7 @@ impl AccountUsage {
         self.0.record.last_failure()
     }
 
-    /// Why this process's last refresh brought nothing; `None` if it did, or if anybody's has since.
+    /// Why this process's last refresh failed; `None` if it succeeded, or if another process has refreshed since.
     #[must_use]
     pub fn error(&self) -> Option<&QuotaError> {
         self.0.flags.failed.as_deref()
@@ -216,11 +216,11 @@ pub enum Freshness {
 pub enum StaleReason {
     /// Nothing was ever read.
     NeverRead,
-    /// The readings have grown old, and nobody has asked since.
+    /// The readings are too old, and no refresh was made since.
     Aged,
     /// A window has reset since it was read.
     RolledOver,
-    /// Nobody may ask now; see [`AccountUsage::hold`].
+    /// No call is allowed now; see [`AccountUsage::hold`].
     OnHold,
     /// The last call failed; see [`AccountUsage::failure`].
     Failing,

@@ -1,4 +1,4 @@
-//! What is done without anybody waiting for it: late writes, and refreshing in time.
+//! Background work: delayed writes, and keeping accounts fresh.
 //! Whether a refresh is allowed is decided in `record`; what other processes write is followed in `changes`.
 
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(crate) fn keep_fresh(
                     }
                     // The hold is waited for below, in stretches: it may be cleared.
                     Err(QuotaError::OnHold { .. }) => Duration::ZERO,
-                    // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
+                    // Not logged in, or a fetcher that panics: there is no hold, so this backoff applies.
                     Err(_) => {
                         failures += 1;
                         entry.provider.policy.error_backoff.delay(failures, 0.0)

@@ -52,7 +52,7 @@ impl AccountEntry {
         self.view_handle.load()
     }
 
-    /// Whether anybody has been interested since this was asked last, or is waiting for changes.
+    /// Whether a caller has read the view since the last call of this, or waits for changes.
     pub(crate) fn take_accessed(&self) -> bool {
         self.view_handle.take_accessed() || self.watchers.load(Ordering::Relaxed) > 0
     }

@@ -14,7 +14,7 @@ pub enum QuotaError {
         /// The provider.
         provider: ProviderId,
     },
-    /// Nobody may ask now.
+    /// No call is allowed now.
     #[error("{account} is on hold until {}: {}", hold.until, hold.reason)]
     #[non_exhaustive]
     OnHold {
@@ -67,8 +67,8 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// Somebody else was asking, and brought nothing in time.
-    #[error("somebody else is asking about {account} and has not finished")]
+    /// Another process was refreshing, and did not finish in time.
+    #[error("another process is refreshing {account} and has not finished")]
     #[non_exhaustive]
     InProgress {
         /// The account.

@@ -1,4 +1,4 @@
-//! What happened, for whoever listens.
+//! Events of a manager, for its subscribers.
 //! Nothing here causes anything.
 
 use std::sync::{Arc, OnceLock};
@@ -70,7 +70,7 @@ pub(crate) fn rejected_values(events: &EventSender, account: &AccountId, values:
     }
 }
 
-/// Where events are told. There is room for them only once somebody listens.
+/// Sends events. The channel is created with the first subscriber.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EventSender(Arc<OnceLock<broadcast::Sender<Event>>>);
 
@@ -89,7 +89,7 @@ impl EventSender {
 
 /// Events from now on.
 ///
-/// Whoever listens too slowly misses the oldest ones, and is told how many.
+/// A slow subscriber misses the oldest events, and gets their number.
 #[derive(Debug)]
 pub struct Events {
     events: broadcast::Receiver<Event>,

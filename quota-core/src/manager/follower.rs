@@ -13,7 +13,7 @@ use super::tasks::{Either, OnPanic, either, wait_until};
 use crate::clock::Instant;
 use crate::{Clock, StoreKey};
 
-/// Follows an account from now on, for as long as anybody looks at it through a handle, and its provider's quiet time.
+/// Follows an account for as long as a caller reads it through a handle, and the cooldown of its provider.
 pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     follow_cooldown(&entry.provider, context);
     {
@@ -55,7 +55,7 @@ pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     });
 }
 
-/// How things stand, and the wait for a reason to look again; `None` if nobody has been interested for a while.
+/// The sync state, and a wait for the next reason to read the record; `None` if no caller has read the view for a while.
 fn next_wakeup(
     entry: &Weak<AccountEntry>,
     accessed_at: &mut Instant,
@@ -80,7 +80,7 @@ fn next_wakeup(
     let poll_interval = jittered(poll_interval);
     let wait = async move {
         if matches!(seen, SyncState::Standalone(_)) {
-            // Whether anybody has written meanwhile does not matter: this process's own copy is to be joined.
+            // Changes of others do not matter here: this process's copy must be merged.
             let _ = clock.bounded(poll_interval, store_client.wait_available()).await;
         } else {
             let notice =
@@ -134,7 +134,7 @@ async fn wait_for_notice(
     notice: impl Future<Output = Result<(), crate::StoreError>>,
 ) {
     match clock.bounded(poll_interval, notice).await {
-        // The store may be away, and nobody have noticed: only a look begins the search for it.
+        // The store may be unavailable without a failed call so far: the next read starts the probes.
         Some(Err(error)) if error.is_transient() => {}
         // Without notices there is only the slow look, and it must not become a fast one.
         Some(Err(_)) => clock.sleep(poll_interval).await,
@@ -147,7 +147,7 @@ fn jittered(span: Duration) -> Duration {
     span.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-/// An account nobody has looked at for so many slow looks is followed no longer: what it costs is for those in use.
+/// An account without readers for this many poll intervals is not followed any more, to save its cost.
 const IDLE_POLLS: u32 = 2;
 
 /// A store that refuses is looked at again after no longer than this.

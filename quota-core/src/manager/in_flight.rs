@@ -19,7 +19,7 @@ use crate::{LoginId, Priority};
 pub(crate) struct InFlight {
     /// The login it was asked for; `None` if it is for whichever the account holds.
     pub(crate) login_id: Option<LoginId>,
-    /// What was wanted by whoever began it.
+    /// What its first caller wanted.
     pub(crate) wish: Wish,
     result: OnceLock<RefreshResult>,
     done: Notify,
@@ -39,7 +39,7 @@ pub(crate) type RefreshResult = Result<Refreshed, QuotaError>;
 /// A refresh that ended without an error.
 #[derive(Debug)]
 pub(crate) struct Refreshed {
-    /// Whether the provider was asked; otherwise somebody else's readings were fresh enough.
+    /// Whether the provider was called; otherwise another process's readings were fresh enough.
     pub(crate) fetched: bool,
     /// When the call was started that made another one needless, where that is why none was made.
     pub(crate) called_at: Option<Timestamp>,
@@ -84,7 +84,7 @@ impl InFlight {
         })
     }
 
-    /// Waits for the end. Whoever stops waiting stops nothing else.
+    /// Waits for the end. Dropping the future does not stop the refresh.
     pub(crate) async fn wait(&self) -> &RefreshResult {
         wait_until(&self.done, || self.is_complete()).await;
         self.result.get().expect("it has landed")

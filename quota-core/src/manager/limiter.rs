@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_finds_that_no_call_is_needed_costs_the_next_no_gap() {
+    async fn an_unused_permit_starts_no_gap() {
         let (clock, limiter) = limiter();
         drop(limiter.enqueue(Priority::Background).acquire().await);
 
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn somebody_who_waits_goes_before_the_background() {
+    async fn an_interactive_caller_goes_before_the_background() {
         let (clock, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
         let background = limiter.enqueue(Priority::Background);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_background_place_that_somebody_joins_moves_up() {
+    async fn a_background_ticket_joined_by_an_interactive_caller_moves_up() {
         let (_, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
         let [first, second] = [limiter.enqueue(Priority::Background), limiter.enqueue(Priority::Background)];
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_leaves_the_line_blocks_nobody() {
+    async fn a_dropped_ticket_blocks_no_other() {
         let (clock, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
         let left = limiter.enqueue(Priority::Interactive);

@@ -26,11 +26,11 @@ pub(crate) struct LocalState {
     pub(crate) abandoned: Option<Box<Lease>>,
     /// Refreshes under way, at most one per login.
     pub(crate) refreshes: Vec<Arc<InFlight>>,
-    /// The login the account was last said to hold by whoever uses this manager.
+    /// The login that the user of this manager set last.
     pub(crate) login: Option<LoginId>,
     /// It cannot be told whose the numbers are.
     pub(crate) unattributed: bool,
-    /// Why the last refresh here brought nothing, unless somebody's has since.
+    /// Why this process's last refresh failed, unless another process has refreshed since.
     pub(crate) failed: Option<Arc<QuotaError>>,
     /// Whose the base was when it began to go its own way.
     pub(crate) standalone_owner: Option<LoginId>,
@@ -152,7 +152,7 @@ impl LocalState {
         // Against the record as it would be with all that is pending: that may have named a login first.
         let mut trial = (*self.base).clone();
         self.apply_local(&mut trial, now);
-        // Readings that do not say whose they are belong to whoever holds the account now, and to nobody after.
+        // Readings without a login belong to the current login, and to no later one.
         let mut seed = seed.clone();
         seed.login_id = seed.login_id.or_else(|| trial.login_id().cloned());
         // Joined to readings with a time, one without a reset would count as one of an earlier period.
@@ -162,7 +162,7 @@ impl LocalState {
         if joined != MergeOutcome::Merged {
             return joined;
         }
-        // What was pending of another login than this is nobody's any more.
+        // Pending readings of another login are dropped.
         self.pending.take_if(|pending| {
             matches!((&pending.seed.login_id, &addition.seed.login_id), (Some(one), Some(other)) if one != other)
         });

@@ -1,4 +1,4 @@
-//! The way to the store: every call has a bound, and while the store is away nobody waits for it.
+//! The client of the store: every call has a timeout, and no caller waits while the store is unavailable.
 //! What is done without the store is decided in `exchange`.
 
 use std::future::Future;
@@ -74,7 +74,7 @@ struct ProbeState {
 /// Our two clocks may drift apart by this much before what the store said of its own is no longer trusted.
 const DRIFT_MS: i64 = 2_000;
 
-/// By how much three times in whole milliseconds (the store's, ours, and that of whoever stamped) can be wrong together.
+/// The maximum rounding error of three times in whole milliseconds: the store's, ours, and the one that was stored.
 const ROUNDING_MS: i64 = 3;
 
 impl StoreClient {
@@ -187,7 +187,7 @@ impl StoreClient {
         self.offset_ms.load(Ordering::Relaxed)
     }
 
-    /// Tells whoever listens; nobody need.
+    /// Sends an event; there may be no subscriber.
     pub(crate) fn emit(&self, event: Event) {
         self.events.emit(event);
     }
@@ -241,7 +241,7 @@ impl StoreClient {
         *self.clock_sample.lock() = Some(ClockSample { wall_ms, instant, max_offset_ms });
     }
 
-    /// From now on nobody waits for the store, until one task has found it again by reading what could not be read.
+    /// Marks the store unavailable, so that no caller waits for it. One task probes it until the failed key can be read.
     fn mark_unavailable(self: &Arc<Self>, key: &StoreKey, error: &StoreError) {
         if self.is_unavailable.swap(true, Ordering::AcqRel) {
             return;

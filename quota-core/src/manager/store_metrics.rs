@@ -1,4 +1,4 @@
-//! What went wrong between this process and the store: counted, and of what somebody has to mend, told in the log once.
+//! Failures of the store: counted, and logged once where a person must fix them.
 //! What is done about it is decided in `store_client` and `exchange`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

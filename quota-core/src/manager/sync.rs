@@ -131,7 +131,7 @@ impl AccountEntry {
             let local = self.local();
             (local.is_standalone(), local.needs_write() && !local.flush_scheduled)
         };
-        // What is pending may change nothing, and then bring nothing: whoever wants to know has to look.
+        // A write of pending changes may turn out to be unnecessary and then reads nothing, so the record is read first.
         let is_whole = !is_standalone && self.pull(seen).await;
         if !is_whole || has_pending {
             let _ = self.change(|_, _| ()).await;
@@ -145,7 +145,7 @@ impl AccountEntry {
             return true;
         }
         if self.local().is_standalone() {
-            // Whoever had the turn before has learned, or was told, what the store did not take.
+            // The previous lock holder detached; the local copy is ahead of the store.
             return false;
         }
         let reading = self.provider.store_client.read(&StoreKey::account(&self.id)).await;

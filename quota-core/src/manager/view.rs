@@ -59,7 +59,7 @@ impl View {
         flags: ViewFlags,
     ) -> Self {
         let policy = &provider.policy;
-        // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.
+        // Readings from the future are never fresh; the next refresh repairs them.
         let due = record
             .due_at(policy.max_age, Counted::Account, policy)
             .filter(|_| record.is_plausible(provider.store_client.now_estimate()));

@@ -11,7 +11,7 @@ use super::view::View;
 /// How many views stand in one row.
 const CHUNK: usize = 256;
 
-/// Somebody has looked since this was last cleared.
+/// A caller has read the view since this was last cleared.
 const ACCESSED: u8 = 1;
 
 /// A task keeps the view current.
@@ -81,7 +81,7 @@ impl ViewHandle {
         self.cell().view.store(view);
     }
 
-    /// Notes that somebody is interested.
+    /// Marks the view as read by a caller.
     #[inline]
     pub(crate) fn mark_accessed(&self) {
         let flags = &self.cell().flags;
@@ -91,7 +91,7 @@ impl ViewHandle {
         }
     }
 
-    /// Whether anybody has been interested since this was asked last.
+    /// Whether a caller has read the view since the last call of this.
     pub(crate) fn take_accessed(&self) -> bool {
         self.cell().flags.fetch_and(!ACCESSED, Ordering::Relaxed) & ACCESSED != 0
     }

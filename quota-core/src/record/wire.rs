@@ -72,7 +72,7 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if it is not a record. It should be left as it is: somebody may want to look at it.
+    /// [`DecodeError`] if it is not a record. Leave the document as it is, so that a person can inspect it.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let stored: Stored = match serde_json::from_slice(body) {
             Ok(stored) => stored,

@@ -24,7 +24,7 @@ use crate::{Clock, time};
 /// let store = MemoryStore::new();
 /// let key = StoreKey::account(&"anthropic/main".parse::<AccountId>()?);
 /// let CasOutcome::Applied(version) = store.compare_and_swap(&key, None, "hello".into(), Duration::from_secs(60)).await? else {
-///     panic!("nobody else writes");
+///     panic!("there is no other writer");
 /// };
 /// assert_eq!(store.read(&key).await?.version(), Some(version));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -42,9 +42,9 @@ struct Shelf {
     documents: HashMap<StoreKey, Kept>,
     /// One count for all keys: a version that was used is never used again, whatever was forgotten meanwhile.
     last_version: u64,
-    /// Who waits for a change, by key; made when somebody waits and taken away by the change.
+    /// The waiters for a change, by key: created by the first waiter and removed by the change.
     waiting: HashMap<StoreKey, Arc<Notify>>,
-    /// How many writes until the next look for documents that nobody wants any more.
+    /// How many writes until the next removal of expired documents.
     until_sweep: usize,
 }
 
@@ -141,7 +141,7 @@ impl QuotaStore for MemoryStore {
     }
 }
 
-/// Somebody who waits for a change; the last one to leave takes the sign away.
+/// A waiter for a change; the last one to leave removes the entry.
 struct Waiting<'a> {
     store: &'a MemoryStore,
     key: &'a StoreKey,

@@ -48,11 +48,11 @@ macro_rules! store_conformance {
             a_later_write_keeps_for_as_long_as_it_says,
             the_stores_clock_does_not_go_back,
             a_conflict_tells_the_time,
-            a_change_wakes_whoever_waits,
-            the_first_write_wakes_whoever_waits,
+            a_change_wakes_a_waiter,
+            the_first_write_wakes_a_waiter,
             a_change_that_has_happened_is_told_at_once,
-            a_document_that_is_there_is_told_at_once_to_whoever_knows_of_none,
-            whoever_stops_waiting_disturbs_nobody,
+            a_waiter_without_a_version_returns_at_once_if_there_is_a_document,
+            a_waiter_that_stops_disturbs_no_other,
         }
     };
     (@cases $name:ident, $constructor:expr, $($case:ident),* $(,)?) => {
@@ -93,7 +93,7 @@ macro_rules! store_conformance {
 
 /// Says which case comes next, so that the last row is the one that failed.
 #[doc(hidden)]
-#[expect(clippy::print_stdout, reason = "it speaks to whoever runs the test")]
+#[expect(clippy::print_stdout, reason = "it prints for the person who runs the test")]
 pub fn row(store: &str, case: &str) {
     println!("{store}: {case}");
 }
@@ -169,7 +169,7 @@ async fn write(
 ) -> Version {
     match swap(store, key, expected, &Bytes::from_static(body.as_bytes()), KEEP).await {
         CasOutcome::Applied(version) => version,
-        CasOutcome::Conflict(found) => panic!("nobody else writes {key}, and yet there is {found:?}"),
+        CasOutcome::Conflict(found) => panic!("no other writer of {key}, and yet there is {found:?}"),
     }
 }
 
@@ -339,7 +339,7 @@ cases! {
         // If the store is so slow that the first is gone already, it is written as new: what counts is the time it is given.
         let expected = match first {
             CasOutcome::Applied(_) => read(store, &renewed).await.version(),
-            CasOutcome::Conflict(found) => panic!("nobody else writes {renewed}, and yet there is {found:?}"),
+            CasOutcome::Conflict(found) => panic!("no other writer of {renewed}, and yet there is {found:?}"),
         };
         let version = match swap(store, &renewed, expected, &Bytes::from_static(b"kept for long"), KEEP).await {
             CasOutcome::Applied(version) => version,
@@ -371,7 +371,7 @@ cases! {
         assert!(lost.now >= before, "{} is before {before}", lost.now);
     }
 
-    async fn a_change_wakes_whoever_waits(store) {
+    async fn a_change_wakes_a_waiter(store) {
         let key = fresh_key();
         let version = write(store, &key, None, "one").await;
 
@@ -382,7 +382,7 @@ cases! {
         assert_ne!(read(store, &key).await.version(), Some(version));
     }
 
-    async fn the_first_write_wakes_whoever_waits(store) {
+    async fn the_first_write_wakes_a_waiter(store) {
         let key = fresh_key();
 
         let wait = changed(store, &key, None);
@@ -402,7 +402,7 @@ cases! {
         assert_eq!(read(store, &key).await.version(), Some(new));
     }
 
-    async fn a_document_that_is_there_is_told_at_once_to_whoever_knows_of_none(store) {
+    async fn a_waiter_without_a_version_returns_at_once_if_there_is_a_document(store) {
         let key = fresh_key();
         let version = write(store, &key, None, "one").await;
 
@@ -411,7 +411,7 @@ cases! {
         assert_eq!(read(store, &key).await.version(), Some(version));
     }
 
-    async fn whoever_stops_waiting_disturbs_nobody(store) {
+    async fn a_waiter_that_stops_disturbs_no_other(store) {
         let key = fresh_key();
         let version = write(store, &key, None, "one").await;
         let given_up = Clock::system().bounded(Duration::from_millis(5), store.wait_for_change(&key, Some(version))).await;

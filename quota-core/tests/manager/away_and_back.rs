@@ -83,7 +83,7 @@ async fn a_login_that_changed_without_the_store_stays_changed_when_it_is_back() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learned_alone_is_written_soon_after_the_store_is_back_though_nobody_asks_or_writes() {
+async fn standalone_changes_are_written_soon_after_the_store_is_back() {
     let (world, store) = unpluggable(false, Policy::default());
     let main = world.quota.account(&id("main"));
     store.unplug(true);
@@ -117,7 +117,7 @@ async fn what_could_not_be_written_is_written_soon_after_though_no_notice_comes(
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_away_nobody_waits_for_what_another_process_asks() {
+async fn without_the_store_no_call_of_another_process_is_waited_for() {
     let (world, store) = unpluggable(false, hurried());
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
@@ -201,7 +201,7 @@ async fn a_reason_is_forgotten_once_a_refresh_finds_the_readings_fresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_writes_what_was_done_alone_for_accounts_nobody_looks_at() {
+async fn closing_writes_standalone_changes_of_accounts_without_readers() {
     let (world, store) = unpluggable(false, Policy::default());
     let main = world.quota.account(&id("main"));
     store.unplug(true);

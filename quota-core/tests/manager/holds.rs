@@ -1,4 +1,4 @@
-//! A 429 makes everybody quiet, and nothing else does.
+//! A 429 starts a cooldown for all accounts, and no other failure does.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use quota_core::{
 };
 use tokio::task::JoinSet;
 
-/// No jitter, and nobody else is concerned.
+/// No jitter, and no other account is affected.
 fn plain() -> Policy {
     let backoff = Backoff::doubling(MINUTE, MINUTE * 15).jitter(0.0);
     Policy::default()
@@ -306,7 +306,7 @@ async fn a_forced_refresh_that_fails_says_so_beside_what_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_clears_the_trouble_for_everybody() {
+async fn a_success_clears_the_last_failure_for_all_processes() {
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::unavailable("503"));
@@ -403,7 +403,7 @@ async fn a_login_that_cannot_be_told_withholds_the_numbers_and_keeps_the_hold() 
     world.clock.sleep(MINUTE * 6).await;
     world.provider.then_fail(throttled());
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("nobody is logged in")));
+    world.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("not logged in")));
 
     let error = main.get().await.unwrap_err();
 
@@ -414,7 +414,7 @@ async fn a_login_that_cannot_be_told_withholds_the_numbers_and_keeps_the_hold() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_counted_to_whoever_made_it() {
+async fn a_call_is_counted_for_the_process_that_made_it() {
     let world = world();
     let named = quota_core::QuotaManager::builder(Arc::clone(&world.store))
         .provider(world.provider.clone(), world.provider.clone())

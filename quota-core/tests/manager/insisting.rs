@@ -56,7 +56,7 @@ async fn what_was_asked_before_is_not_new_to_a_process_that_heard_the_stores_tim
     let world = world_with(hurried());
     let distant = distant_process(&world, &world.provider, SECOND / 5);
     let (here, there) = (world.quota.account(&id("main")), distant.account(&id("main")));
-    // Both hear the time: the store's clock is behind for whoever heard it late.
+    // Both get the time: for the process that got it late, the store's clock is behind.
     drop(here.sync().await);
     drop(there.sync().await);
     drop(here.refresh().await.unwrap());
@@ -76,7 +76,7 @@ async fn a_call_that_is_over_is_not_joined_by_a_process_that_has_not_heard_so() 
     let (here, there) = (world.quota.account(&id("main")), distant.account(&id("main")));
     let asking = tokio::spawn(async move { here.refresh().await.is_ok() });
     settle().await;
-    // All that the other process hears: that somebody is asking.
+    // The other process sees only that a call is running.
     drop(there.sync().await);
     assert!(asking.await.unwrap());
     world.provider.answer(polled(70.0));
@@ -88,7 +88,7 @@ async fn a_call_that_is_over_is_not_joined_by_a_process_that_has_not_heard_so() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn processes_that_all_insist_in_300_rounds_neither_wait_out_a_lease_nor_get_an_older_answer() {
-    // Real threads under the real clock, so that they meet in ways nobody has thought of.
+    // Real threads under the real clock, so that they interleave in unforeseen ways.
     const ROUNDS: u32 = 300;
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
     // The calls of one account are at least a stamp apart.

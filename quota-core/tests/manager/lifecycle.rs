@@ -1,4 +1,4 @@
-//! Watching, keeping fresh, flushing, closing, and what is left when everybody has gone.
+//! Watching, keeping fresh, flushing, closing, and what remains after the last handle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -200,7 +200,7 @@ async fn a_slow_listener_is_told_how_much_it_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_everybody_has_gone_the_store_is_let_go() {
+async fn the_store_is_dropped_with_the_last_handle() {
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -388,7 +388,7 @@ async fn a_policy_that_contradicts_itself_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_nobody_fetches_from_can_still_be_read() {
+async fn a_provider_without_a_fetcher_can_still_be_read() {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
     let reader = QuotaManager::builder(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
@@ -423,7 +423,7 @@ async fn keeping_fresh_without_a_login_does_not_ask_for_one_all_the_time() {
     let world = world();
     let main = world.quota.account(&id("main"));
     for _ in 0..1000 {
-        world.provider.then_fail(quota_core::FetchError::not_logged_in("nobody is logged in"));
+        world.provider.then_fail(quota_core::FetchError::not_logged_in("not logged in"));
     }
     let _keep = main.keep_fresh();
 
@@ -445,7 +445,7 @@ async fn events_end_with_the_manager() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_nobody_fetches_from_has_its_own_policy_too() {
+async fn a_provider_without_a_fetcher_has_its_own_policy() {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
     let patient = Policy::default().max_age(MINUTE * 30);

@@ -87,7 +87,7 @@ async fn a_new_login_never_sees_the_old_ones_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_login_hides_the_old_ones_numbers_even_while_nobody_may_ask() {
+async fn a_new_login_hides_the_old_readings_even_during_a_hold() {
     let world = world();
     world.provider.set_login(&id("main"), Ok(login("a")));
     let (main, other) = (world.quota.account(&id("main")), world.quota.account(&id("other")));
@@ -187,7 +187,7 @@ async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observation_of_an_account_nobody_uses_is_refused() {
+async fn an_observation_of_an_unknown_account_is_rejected() {
     let world = world();
     drop(world.quota.account(&id("main")));
 
@@ -300,7 +300,7 @@ async fn a_refresh_that_waits_for_its_turn_does_not_take_the_account_back_from_a
     let world = world();
     let main = world.quota.account(&id("main"));
     world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
-    // Somebody else has the turn.
+    // Another task holds the lock.
     drop(world.quota.account(&id("neighbour")).get().await);
     main.refresh_in_background();
     settle().await;

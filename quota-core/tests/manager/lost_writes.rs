@@ -1,4 +1,4 @@
-//! What a store took along that lost its last writes, as in a failover, is put back by whoever knows it.
+//! A store that lost its last writes, as in a failover, gets them back from a process that has them.
 //! What a store lost altogether is in `store_away`.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ async fn body(world: &World) -> Bytes {
     world.store.read(&key()).await.unwrap().document.unwrap().body
 }
 
-/// The store has an older state again, of which it has not told anybody yet.
+/// The store has an older state again, of which it has sent no notice yet.
 async fn falls_back_to(world: &World, older: Bytes) {
     let version = world.store.read(&key()).await.unwrap().version();
     let _ = world.store.compare_and_swap(&key(), version, older, MINUTE * 600).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_hold_that_the_store_has_lost_is_put_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_is_put_back_although_somebody_has_written_since_it_was_lost() {
+async fn a_lost_reading_is_restored_despite_a_later_write() {
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);

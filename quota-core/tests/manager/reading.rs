@@ -111,7 +111,7 @@ async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_for_a_model_is_not_satisfied_by_one_that_called_nobody() {
+async fn a_refresh_for_a_model_is_not_satisfied_by_one_without_a_call() {
     let world = world();
     let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
     world.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));

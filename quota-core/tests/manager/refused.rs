@@ -76,7 +76,7 @@ fn trying(policy: Policy) -> (World, Arc<Trying>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_not_ours_keeps_nobody_from_finding_the_store_again() {
+async fn a_foreign_key_does_not_keep_the_store_unavailable() {
     let (world, store) = trying(hurried());
     let (main, foreign) = (world.quota.account(&id("main")), world.quota.account(&id("foreign")));
     drop((main.get().await, foreign.get().await));
@@ -95,7 +95,7 @@ async fn a_key_that_is_not_ours_keeps_nobody_from_finding_the_store_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learned_while_a_write_is_refused_is_not_thrown_away_by_whoever_loads_meanwhile() {
+async fn a_concurrent_sync_keeps_changes_whose_write_was_rejected() {
     let (world, store) = trying(hurried());
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -130,7 +130,7 @@ async fn leave_a_lease(world: &World, timeout: Duration) -> Lease {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_for_a_holder_than_a_holder_of_its_own_would_take() {
+async fn no_waiter_waits_longer_for_a_holder_than_its_own_lease_would_last() {
     let world = world();
     leave_a_lease(&world, Duration::from_secs(3600)).await;
 
@@ -140,7 +140,7 @@ async fn nobody_waits_longer_for_a_holder_than_a_holder_of_its_own_would_take() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_a_holder_does_not_wait_on_when_the_store_is_lost() {
+async fn a_wait_for_a_holder_ends_when_the_store_becomes_unavailable() {
     let (world, store) = trying(hurried());
     leave_a_lease(&world, Duration::from_secs(30)).await;
     let (main, other) = (world.quota.account(&id("main")), world.quota.account(&id("other")));

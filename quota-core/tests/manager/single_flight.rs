@@ -1,4 +1,4 @@
-//! Concurrent refreshes become one call, whoever leaves, breaks or hangs.
+//! Concurrent refreshes become one call, also if a caller leaves, panics or hangs.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn two_processes_make_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_leaves_strands_nobody() {
+async fn a_dropped_reader_strands_no_other() {
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
@@ -232,7 +232,7 @@ async fn accounts_of_one_provider_are_asked_one_by_one_and_a_gap_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_who_waits_is_not_queued_behind_the_background() {
+async fn an_interactive_caller_is_not_queued_behind_the_background() {
     let world = world();
     let _provider = world.provider.clone().taking(TAKES);
     let accounts: Vec<_> = (0..20).map(|account| world.quota.account(&id(&format!("a{account}")))).collect();
@@ -274,7 +274,7 @@ async fn a_reader_who_wants_younger_numbers_is_not_content_with_anothers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_another_process_keeps_no_neighbour_waiting() {
+async fn a_wait_for_another_process_delays_no_other_account() {
     let world = world();
     let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
     let elsewhere = another_process(&world.store, &world.clock, &slow, Policy::default());
@@ -291,7 +291,7 @@ async fn whoever_waits_for_another_process_keeps_no_neighbour_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_gives_each_holder_its_time() {
+async fn a_waiter_gives_each_holder_its_full_time() {
     // One that dies after another must not use up the patience of those who wait.
     let world = world();
     let (key, policy) = (StoreKey::account(&id("main")), Policy::default());

@@ -210,7 +210,7 @@ async fn a_damaged_document_is_left_as_it_is_and_the_process_goes_on_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_programs_document_is_read_and_not_overwritten_and_nobody_asks_for_it() {
+async fn a_document_of_a_newer_format_is_read_and_neither_changed_nor_refreshed() {
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
@@ -257,7 +257,7 @@ async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_s
             let (one, two) = tokio::join!(here.get(), there.get());
             let fine = [&one, &two].map(|got| match got {
                 Ok(_) => true,
-                // Whoever saw the other's lease and then lost the store does not wait, and has nothing to show yet.
+                // A process that saw the other's lease and then lost the store does not wait, and has no readings yet.
                 Err(QuotaError::InProgress { .. }) => used == 1 && (one.is_ok() || two.is_ok()),
                 Err(_) => false,
             });
@@ -345,7 +345,7 @@ async fn a_process_whose_writes_are_refused_shows_what_others_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_has_lost_is_put_back_by_whoever_knows_it() {
+async fn a_process_restores_what_the_store_lost() {
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);

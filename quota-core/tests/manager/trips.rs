@@ -169,11 +169,11 @@ async fn what_is_loaded_is_read_once_though_it_is_followed_from_then_on() {
             .await,
     );
     settle().await;
-    assert!(store.since(before) > 8, "nobody follows");
+    assert!(store.since(before) > 8, "no task follows");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_loading_follows_all_the_same() {
+async fn a_dropped_sync_still_follows_the_account() {
     let world = world();
     let main = world.quota.account(&id("main"));
 

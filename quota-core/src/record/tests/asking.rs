@@ -76,7 +76,7 @@ fn the_same_attempt_gets_the_same_lease() {
 fn an_attempt_whose_lease_ran_out_gets_another() {
     let mut record = Record::default();
     let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
-        panic!("nobody else asks")
+        panic!("no other process calls")
     };
 
     let again = begin(&mut record, first.until, &ask(1));
@@ -191,7 +191,7 @@ fn calls_are_forgotten_when_they_are_an_hour_old() {
 }
 
 #[test]
-fn the_reserve_of_the_budget_is_for_those_whom_somebody_waits_for() {
+fn the_reserve_of_the_budget_is_for_interactive_callers() {
     let mut record = spent(22);
     let background = ask(98).priority(Priority::Background);
 
@@ -245,7 +245,7 @@ fn of_several_holds_the_one_that_ends_last_is_told() {
 }
 
 #[test]
-fn fresh_readings_are_told_even_where_nobody_may_ask() {
+fn fresh_readings_are_reported_even_during_a_hold() {
     let mut record = polled(at(0), [five_hour(10)]);
     let _ = record.seed(at(1), &held(rate_limited(at(1), at(3600))));
 

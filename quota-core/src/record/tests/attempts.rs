@@ -74,7 +74,7 @@ fn a_standalone_process_takes_no_lease_of_the_same_fence_away() {
     let mut record = Record::default();
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).by("host-1".into()))
     else {
-        panic!("nobody else asks")
+        panic!("no other process calls")
     };
     let mut alone = Record::default();
     let LeaseDecision::Granted(other) = begin(&mut alone, at(0), &insist(2, at(0)).by("host-2".into()))

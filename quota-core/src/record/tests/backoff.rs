@@ -88,7 +88,7 @@ fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
         let mut record = Record::default();
         let ask = LeaseRequest::new(RequestId::from(bits), MaxStaleness::Age(FRESH));
         let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else {
-            panic!("nobody else asks")
+            panic!("no other process calls")
         };
         let _ = record.fail(at(0), &lease, &THROTTLED, &policy());
         record.hold().unwrap().until
@@ -168,7 +168,7 @@ fn a_backoff_of_our_own_may_be_longer_than_a_day() {
 
     let failed = record.fail(at(0), &lease, &FetchError::throttled(Some(DAY * 18)), &patient);
 
-    let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
+    let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("no other process has called") };
     assert_eq!(hold.until, at(0) + DAY * 2);
 }
 
@@ -252,7 +252,7 @@ fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
 
     let failed = record.fail(at(5), &lease, &FetchError::throttled(Some(HOUR)), &policy());
 
-    let FailOutcome::Stored { cooldown, .. } = failed else { panic!("nobody else has asked") };
+    let FailOutcome::Stored { cooldown, .. } = failed else { panic!("no other process has called") };
     assert_eq!(cooldown, Some(Hold::new(at(5), at(65), HoldReason::ProviderRateLimited)));
 }
 

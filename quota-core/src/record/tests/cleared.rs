@@ -129,7 +129,7 @@ fn a_call_from_before_the_clear_that_fails_after_it_holds() {
     let lease = grant(&mut record, at(0));
     let _ = record.clear_hold(at(1));
     let failed = record.fail(at(2), &lease, &THROTTLED, &policy());
-    let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
+    let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("no other process has called") };
 
     let _ = record.merge_standalone(at(3), &throttled(), None);
     let _ = record.seed(at(3), &held(hold.clone()));

@@ -1,4 +1,4 @@
-//! Clocks that are set: what a wrong one has left must neither bind anybody for years nor beat what is true.
+//! Clocks that are set: timestamps of a wrong clock must neither block calls for years nor win over true readings.
 //! That the fence rises whatever the clock does is in `laws`.
 
 use jiff::Timestamp;
@@ -58,7 +58,7 @@ fn a_hold_that_was_moved_is_what_the_store_keeps() {
 fn what_a_later_call_brings_counts_though_it_is_made_by_a_clock_that_is_behind() {
     let mut record = polled(at(10), [five_hour(40)]);
     let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &insist(9, Timestamp::MAX)) else {
-        panic!("nobody else is asking")
+        panic!("no other process is calling")
     };
 
     let _ = record.commit(at(9), &lease, &UsageReport::polled([five_hour(20)]));
@@ -90,7 +90,7 @@ fn calls_of_a_clock_that_was_ahead_spend_no_budget() {
 }
 
 #[test]
-fn a_refusal_of_a_clock_that_was_ahead_bars_nobody() {
+fn a_rejection_from_the_future_blocks_no_call() {
     let mut record = Record::default();
     fail(&mut record, year_2100(), &FetchError::Unauthorized);
 

@@ -99,7 +99,7 @@ impl Match {
 
     fn ask(&mut self, holder: usize, other_login: bool) -> Result<(), TestCaseError> {
         self.asked += 1;
-        // Nobody is content with what is known, and nothing is in the way but the lease of another.
+        // No caller accepts the stored readings, and only another process's lease can deny a call.
         let login = if other_login { "b" } else { "a" };
         let ask = LeaseRequest::new(attempt(self.asked), MaxStaleness::StartedAfter(Timestamp::MAX))
             .login(LoginInfo::new(login_id(login)));

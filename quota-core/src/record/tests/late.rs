@@ -58,7 +58,7 @@ fn a_late_loser_cannot_clear_a_newer_hold() {
 }
 
 #[test]
-fn a_holder_whose_time_is_over_still_counts_while_nobody_has_taken_over() {
+fn an_expired_holder_still_counts_until_another_takes_over() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -112,7 +112,7 @@ fn a_lease_of_the_same_number_but_of_another_attempt_is_not_taken_for_ones_own()
 fn an_attempt_that_was_given_a_second_lease_cannot_use_the_first() {
     let mut record = Record::default();
     let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
-        panic!("nobody else asks")
+        panic!("no other process calls")
     };
     let _ = begin(&mut record, first.until, &ask(1));
 
@@ -151,7 +151,7 @@ fn a_moment_before_1970_gives_a_fence_too() {
     let ask = LeaseRequest::new(attempt(1), MaxStaleness::Age(FRESH));
 
     let LeaseDecision::Granted(lease) = begin(&mut record, jiff::Timestamp::MIN, &ask) else {
-        panic!("nobody asks")
+        panic!("no process calls")
     };
 
     assert_eq!(lease.fence, 1);

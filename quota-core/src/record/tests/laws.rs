@@ -368,7 +368,7 @@ impl Shadow {
 }
 
 #[test]
-fn a_millisecond_before_a_minute_has_passed_nobody_asks_again() {
+fn no_call_is_granted_a_millisecond_before_a_minute_has_passed() {
     let mut record = polled(at(0), [five_hour(100).resets_at(at(1))]);
     let mut eager = ask(1);
     eager.max_staleness = MaxStaleness::Age(HOUR);

@@ -1,4 +1,4 @@
-//! What stays when tokens rotate, and what goes when somebody else logs in.
+//! What stays when tokens rotate, and what is cleared by another login.
 //! What follows from a credential that is refused is in `refusals`.
 
 use super::support::*;
@@ -15,7 +15,7 @@ fn of(ask: LeaseRequest, name: &str) -> LeaseRequest {
 fn record_of(name: &str) -> Record {
     let mut record = Record::default();
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &of(ask(1), name)) else {
-        panic!("nobody asks")
+        panic!("no process calls")
     };
     let _ = record.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
     record

@@ -4,7 +4,7 @@
 use super::support::*;
 use crate::{CommitOutcome, FetchError, MergeOutcome, Record, UsageReport};
 
-/// A record as somebody stores it.
+/// A record in its stored form.
 fn stored_next(record: &mut Record) -> Record {
     record.bump_revision();
     stored(record)

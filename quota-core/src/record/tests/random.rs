@@ -107,7 +107,7 @@ fn error() -> impl Strategy<Value = FetchError> {
 /// Something that happens to a record.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    /// Somebody wants to refresh; whoever may goes off to ask the provider.
+    /// A process requests the lease, and calls the provider if it is granted.
     Ask { insists: bool, priority: Priority, cooldown: Option<Duration> },
     /// One of those who went off comes back with an answer.
     Commit { holder: usize, usage: UsageReport },

@@ -1,4 +1,4 @@
-//! What becomes of readings, whoever brings them: a call, headers, somebody's persisted state, a process that was alone.
+//! How readings merge, whatever their source: a call, headers, a persisted state, a standalone process.
 //! How readings of one window replace each other is in the tests of `snapshot`.
 
 use jiff::Timestamp;
@@ -288,7 +288,7 @@ fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
     let mut alone = Record::default();
     let _ = begin(&mut shared, at(0), &insist(77, at(0)));
     let LeaseDecision::Granted(lease) = begin(&mut alone, at(1), &insist(77, at(0))) else {
-        panic!("nobody else asks")
+        panic!("no other process calls")
     };
 
     let _ = shared.merge_standalone(at(2), &alone, None);
@@ -404,7 +404,7 @@ fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
 }
 
 #[test]
-fn a_lease_that_was_given_back_while_alone_keeps_nobody_off() {
+fn a_lease_released_while_standalone_blocks_no_call() {
     let mut shared = Record::default();
     let lease = grant(&mut shared, at(0));
     let mut alone = shared.clone();

@@ -15,7 +15,7 @@ fn with_mark(ask: LeaseRequest, fingerprint: u64) -> LeaseRequest {
 fn refused(fingerprint: u64, error: &FetchError) -> Record {
     let mut record = Record::default();
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), fingerprint)) else {
-        panic!("nobody else asks")
+        panic!("no other process calls")
     };
     let _ = record.fail(at(1), &lease, error, &policy());
     record
@@ -26,7 +26,7 @@ fn forbidden() -> FetchError {
 }
 
 #[test]
-fn a_refusal_arms_no_hold_and_strikes_nobody() {
+fn a_rejection_arms_no_hold_and_counts_no_failure() {
     for error in [FetchError::Unauthorized, forbidden()] {
         let mut record = Record::default();
         let lease = grant(&mut record, at(0));
@@ -192,7 +192,7 @@ fn a_new_credential_is_tried_at_once() {
 }
 
 #[test]
-fn whoever_insists_may_try_a_refused_credential_again() {
+fn an_explicit_refresh_may_try_a_rejected_credential_again() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
     assert!(matches!(begin(&mut record, at(2), &with_mark(insist(2, at(2)), 1)), LeaseDecision::Granted(_)));
@@ -218,7 +218,7 @@ fn a_refused_credential_of_which_nothing_is_said_is_barred_too() {
 }
 
 #[test]
-fn a_failure_that_passes_bars_nobody_once_its_hold_is_over() {
+fn a_transient_failure_blocks_no_call_after_its_hold() {
     for error in [FetchError::TimedOut, FetchError::throttled(None)] {
         let mut record = refused(1, &error);
         let over = record.hold().unwrap().until;

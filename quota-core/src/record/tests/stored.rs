@@ -233,7 +233,7 @@ fn a_record_of_a_higher_format_by_a_clock_that_was_ahead_is_not_fresh() {
 }
 
 #[test]
-fn nobody_changes_a_record_of_a_higher_format() {
+fn a_record_of_a_higher_format_is_never_changed() {
     let mut record = of_next_format(&full());
     let lease = record.lease().unwrap().clone();
     let before = record.clone();

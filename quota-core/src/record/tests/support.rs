@@ -70,12 +70,12 @@ pub(crate) fn attempt(number: u128) -> RequestId {
     RequestId::from(number << 32)
 }
 
-/// Somebody who is content with readings that are younger than five minutes.
+/// A request that accepts readings younger than five minutes.
 pub(crate) fn ask(number: u128) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::Age(FRESH))
 }
 
-/// Somebody who is content with nothing older than `now`.
+/// A request that accepts only readings from `now` or later.
 pub(crate) fn insist(number: u128, now: Timestamp) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::StartedAfter(now))
 }
@@ -85,7 +85,7 @@ pub(crate) fn begin(record: &mut Record, now: Timestamp, ask: &LeaseRequest) -> 
     record.begin(now, ask, &policy())
 }
 
-/// The lease that is given to somebody who insists at `now`.
+/// The lease of an explicit refresh at `now`.
 pub(crate) fn grant(record: &mut Record, now: Timestamp) -> Lease {
     let ask = insist(u128::from(record.fence()) + 1, now);
     match begin(record, now, &ask) {
@@ -105,7 +105,7 @@ pub(crate) fn fail(record: &mut Record, now: Timestamp, error: &FetchError) -> O
     let lease = grant(record, now);
     match record.fail(now, &lease, error, &policy()) {
         crate::FailOutcome::Stored { hold, .. } => hold,
-        crate::FailOutcome::TooLate => panic!("nobody else has asked since {now}"),
+        crate::FailOutcome::TooLate => panic!("no other process has called since {now}"),
     }
 }
 
@@ -149,13 +149,15 @@ pub(crate) fn stored(record: &Record) -> Record {
     Record::decode(&record.encode()).unwrap()
 }
 
-/// A record with everything in it: at 1290 somebody asks anew, after a call that was answered, one that was answered in
+/// A record with everything in it: at 1290 another refresh starts, after a call that was answered, one that was answered in
 /// part, headers, and a call that was turned away.
 pub(crate) fn full() -> Record {
     let mut record = Record::default();
     let login = LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7));
     let ask = insist(1, at(0)).login(login).by("host-1".into());
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else { panic!("nobody else asks") };
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else {
+        panic!("no other process calls")
+    };
     let all = [five_hour(42).resets_at(at(9000)).length(HOUR * 5), seven_day(20), opus(90)];
     let all = UsageReport::polled(all).plan("max".to_owned()).credits(spending()).owner_id(owner_id("org-1"));
     let _ = record.commit(at(1), &lease, &all);
