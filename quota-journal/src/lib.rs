@@ -15,7 +15,7 @@
 //! let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
 //! let main: AccountId = "example/main".parse()?;
 //! // The first update has nothing to compare the account with, so it finds no event.
-//! let quota = QuotaManager::builder_on(Arc::clone(&store)).fetcher(FakeProvider::answering("example", 42.0)).build()?;
+//! let quota = QuotaManager::builder(Arc::clone(&store)).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! quota.account(&main).get().await?;
 //! assert!(update(store.as_ref(), &main, &Rules::default()).await?.new.is_empty());
 //!
