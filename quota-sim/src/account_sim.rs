@@ -259,7 +259,7 @@ pub(crate) fn as_fault(answer: Answer) -> Option<Fault> {
     }
 }
 
-/// Whether traffic by `model` counts in the window: `claude-fable-5` counts in that of Fable.
+/// Whether a message to `model` counts in the window: `claude-fable-5` counts in that of Fable.
 pub(crate) fn is_for(window: &Window, model: &str) -> bool {
     match &window.model {
         None => true,

@@ -48,9 +48,9 @@ pub struct AccountLedger {
     /// The user agents of the callers: the first 32, truncated to 200 characters.
     pub user_agents: BTreeSet<String>,
     /// The answers to messages, by status. Messages are not calls.
-    pub traffic: BTreeMap<u16, u64>,
+    pub messages: BTreeMap<u16, u64>,
     /// The messages that arrived before the deadline of a 429 to messages.
-    pub traffic_during_hold: u64,
+    pub messages_during_hold: u64,
     /// The messages that were rejected for a full window, after an earlier answer had reported that it is full.
     ///
     /// The usage endpoint reports all windows. A rejected message reports the windows that it counts in. A successful message

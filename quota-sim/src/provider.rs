@@ -102,8 +102,8 @@ impl Provider {
     }
 
     /// Counts an answered message.
-    pub(crate) fn traffic(&self, message: Message) {
-        self.update(|state| state.recorder.traffic(message));
+    pub(crate) fn message_answered(&self, message: Message) {
+        self.update(|state| state.recorder.message_answered(message));
     }
 
     /// Counts a message to `model` that a client gave up without sending it.

@@ -46,7 +46,7 @@ struct AccountStats {
     /// The end of the hold that the answers so far imposed on the client.
     hold_until: Option<SimTime>,
     /// Likewise for messages.
-    traffic_hold_until: Option<SimTime>,
+    message_hold_until: Option<SimTime>,
 }
 
 /// A message that was answered.
@@ -121,13 +121,13 @@ impl Recorder {
     }
 
     /// Counts an answered message.
-    pub(crate) fn traffic(&mut self, message: Message) {
+    pub(crate) fn message_answered(&mut self, message: Message) {
         let account = self.account(message.caller);
-        *account.ledger.traffic.entry(message.status).or_default() += 1;
-        account.ledger.traffic_during_hold +=
-            u64::from(account.traffic_hold_until.is_some_and(|until| message.arrived < until));
+        *account.ledger.messages.entry(message.status).or_default() += 1;
+        account.ledger.messages_during_hold +=
+            u64::from(account.message_hold_until.is_some_and(|until| message.arrived < until));
         account.ledger.futile_messages += u64::from(message.is_futile);
-        account.traffic_hold_until = account.traffic_hold_until.max(message.hold_until);
+        account.message_hold_until = account.message_hold_until.max(message.hold_until);
     }
 
     /// Counts a message that a client did not send, whether or not an account had capacity for it.
@@ -223,15 +223,15 @@ mod tests {
     #[test]
     fn a_message_hold_counts_messages_and_no_calls() {
         let mut recorder = recorder();
-        recorder.traffic(Message { hold_until: Some(at(60)), ..message(0, 429) });
+        recorder.message_answered(Message { hold_until: Some(at(60)), ..message(0, 429) });
 
-        recorder.traffic(message(59, 200));
-        recorder.traffic(message(60, 200));
+        recorder.message_answered(message(59, 200));
+        recorder.message_answered(message(60, 200));
         arrive(&mut recorder, SPARE, at(1));
 
         let ledger = recorder.ledger();
         let spare = ledger.account("spare").unwrap();
-        assert_eq!((spare.traffic_during_hold, spare.calls_during_hold), (1, 0));
+        assert_eq!((spare.messages_during_hold, spare.calls_during_hold), (1, 0));
     }
 
     #[test]
@@ -331,8 +331,8 @@ mod tests {
         arrive(&mut recorder, Caller::Unauthenticated, at(1));
         recorder.answered(Caller::Unauthenticated, 401, None);
         let limit = Message { hold_until: Some(at(5)), ..message(1, 429) };
-        recorder.traffic(limit);
-        recorder.traffic(Message { is_futile: true, ..message(4, 429) });
+        recorder.message_answered(limit);
+        recorder.message_answered(Message { is_futile: true, ..message(4, 429) });
         recorder.gave_up(false);
         recorder.gave_up(true);
 

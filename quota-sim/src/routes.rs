@@ -72,7 +72,7 @@ async fn profile(State(provider): Shared, headers: HeaderMap) -> Reply {
 
 async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Reply {
     let Some(account) = bearer(&headers).and_then(|token| provider.account_of_token(token)) else {
-        provider.traffic(Message::new(Caller::Unauthenticated, provider.clock.now(), 401));
+        provider.message_answered(Message::new(Caller::Unauthenticated, provider.clock.now(), 401));
         return with_common_headers(wire::invalid_token(), &provider);
     };
     let mut message = Message::new(Caller::Account(account), provider.clock.now(), 200);
@@ -94,7 +94,7 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
         None => Reply::error(400, "invalid_request_error", "the body is a JSON object; cost is 0 or more"),
     };
     message.status = reply.status();
-    provider.traffic(message);
+    provider.message_answered(message);
     for_account(account, reply, &provider)
 }
 

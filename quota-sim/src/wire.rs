@@ -1,8 +1,8 @@
 //! Responses to clients: statuses, headers and bodies in the provider's formats.
 //! `account_sim` decides their content.
 
+mod message;
 pub(crate) mod token;
-mod traffic;
 mod usage;
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use serde_json::{Value, json};
 
-pub(crate) use traffic::{MessageRequest, done, rejected};
+pub(crate) use message::{MessageRequest, done, rejected};
 pub(crate) use usage::{faulty, profile, throttled, usage};
 
 /// A complete response.

@@ -213,12 +213,12 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
         let mut counts = HashMap::<u16, u64>::new();
         for (name, account) in &ledger.accounts {
             // No message was sent to an account that was reported as exhausted or throttled.
-            assert_eq!((account.futile_messages, account.traffic_during_hold), (0, 0), "{run}, {name}");
+            assert_eq!((account.futile_messages, account.messages_during_hold), (0, 0), "{run}, {name}");
             // No call was made during a hold, and no more calls than the budget.
             assert_eq!((account.calls_during_hold, account.max_concurrent), (0, 1), "{run}, {name}");
             let arrivals: Vec<_> = account.arrivals.iter().copied().collect();
             assert!(busiest_hour(&arrivals) <= BUDGET as usize, "{run}, {name}");
-            account.traffic.iter().for_each(|(status, times)| *counts.entry(*status).or_default() += times);
+            account.messages.iter().for_each(|(status, times)| *counts.entry(*status).or_default() += times);
         }
         // No message was given up while an account had capacity.
         assert_eq!(ledger.gave_up_with_capacity, 0, "{run}");
@@ -227,7 +227,7 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
         // Each kind of failure occurred, and a rejected login was not retried again and again.
         assert!(counts[&429] >= 10 && counts[&529] >= 1, "{run}: {counts:?}");
         assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{run}: {counts:?}");
-        assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{run}: b was logged in again");
+        assert!(ledger.account("b").unwrap().messages[&200] > 100, "{run}: b was logged in again");
         given_up += ledger.gave_up;
     }
     assert!(given_up > 0, "at times no account had capacity");

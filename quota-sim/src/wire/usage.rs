@@ -1,5 +1,5 @@
 //! The responses of the usage endpoint and of the profile endpoint.
-//! The headers of messages are in `traffic`.
+//! The headers of messages are in `message`.
 
 use std::time::Duration;
 

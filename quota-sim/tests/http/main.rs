@@ -6,9 +6,9 @@ mod answers;
 mod calls;
 mod client;
 mod lifecycle;
+mod messages;
 mod time;
 mod tokens;
-mod traffic;
 
 use std::time::Duration;
 

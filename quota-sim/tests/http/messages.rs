@@ -61,7 +61,7 @@ async fn an_expired_login_can_send_no_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_usage_endpoint_does_not_stop_traffic() {
+async fn a_throttled_usage_endpoint_does_not_stop_messages() {
     let simulator = with(Account::new("main")).await;
 
     simulator.set("main", Change::answer(Answer::ThrottleZero)).unwrap();
@@ -79,7 +79,7 @@ async fn a_throttled_message_has_no_window_headers() {
 
     assert_eq!((response.status, response.header("retry-after")), (429, Some("30")));
     assert_eq!(response.header("anthropic-ratelimit-unified-status"), None);
-    assert_eq!(simulator.ledger().account("main").unwrap().traffic_during_hold, 1);
+    assert_eq!(simulator.ledger().account("main").unwrap().messages_during_hold, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,6 +129,6 @@ async fn messages_are_counted_separately_from_calls() {
     get(&simulator, "/api/oauth/profile", "").await;
 
     let ledger = simulator.ledger();
-    assert_eq!(ledger.account("main").unwrap().traffic, [(200, 1), (400, 1)].into());
+    assert_eq!(ledger.account("main").unwrap().messages, [(200, 1), (400, 1)].into());
     assert_eq!(ledger.calls(), 0);
 }
