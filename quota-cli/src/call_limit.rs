@@ -1,5 +1,5 @@
-//! How often a person may have the provider called: `--refresh` and the keys of `quota watch` are satisfied by a recent call.
-//! Which call counts as one is decided by the library.
+//! The rate limit for `--refresh` and the keys of `quota watch`: a recent call satisfies them.
+//! quota-core decides which call counts.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use quota::{Account, QuotaError, RefreshOutcome};
 
 use crate::format::{ago, between, duration};
 
-/// No call is made if one with the same credential was started less than this ago. Each call counts in the budget of the hour:
-/// without a limit, thirty commands in a row would use it up for every process that shares the store.
+/// No call is made if one with the same credential was started less than this ago. Otherwise thirty commands in a row would use up
+/// the hourly budget of every process that shares the store.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Refreshes, unless a call was started within [`LIMIT`].
 ///
 /// # Errors
 ///
-/// [`QuotaError`] if nothing at all is known of the account.
+/// [`QuotaError`] if the account has no data.
 pub(crate) async fn refresh(account: &Account) -> Result<RefreshOutcome, QuotaError> {
     account.refresh_unless_called_within(LIMIT).await
 }
 
-/// When the call was started that made another one needless, where that is why none was made.
+/// The start of the recent call, if no call was made because of it.
 pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Option<Timestamp> {
     match refreshed {
         Ok(refreshed) => refreshed.called_at,
@@ -30,7 +30,7 @@ pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Opt
     }
 }
 
-/// Says so to people: `refreshed 4 s ago, not called again (limit: one call per 10 s)`.
+/// The note for people: `refreshed 4 s ago, not called again (limit: one call per 10 s)`.
 pub(crate) fn text(called_at: Timestamp, has_failed: bool, now: Timestamp) -> String {
     let outcome = if has_failed { "called without success" } else { "refreshed" };
     let age = ago(between(called_at, now));
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recent_success_is_named_with_its_age_and_the_limit() {
+    fn a_recent_success_has_its_age_and_the_limit() {
         assert_eq!(
             text(at(0), false, at(4)),
             "refreshed 4 s ago, not called again (limit: one call per 10 s)"

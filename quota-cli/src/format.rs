@@ -1,5 +1,4 @@
-//! Times and amounts in the words of the program: relative first, then the exact moment.
-//! Nothing here knows what they are the times of.
+//! Times, durations and amounts as text for people.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use quota::Percent;
 
 use crate::zone;
 
-/// Now, and where its reader is.
+/// The present time and the user's time zone.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalTime {
     pub(crate) now: Timestamp,
@@ -17,9 +16,9 @@ pub(crate) struct LocalTime {
 }
 
 impl LocalTime {
-    /// This moment on the wall of this machine; `TZ` is respected.
+    /// Now, in the time zone of `TZ` or of this machine.
     pub(crate) fn now() -> Self {
-        Self { now: quota::Clock::system().now(), zone: zone::local() }
+        Self { now: quota::Clock::system().now(), zone: zone::local_time_zone() }
     }
 
     /// `in 2 h 10 min (14:05)`, or `5 min ago (11:50)`.
@@ -36,23 +35,23 @@ impl LocalTime {
         }
     }
 
-    /// The time of day, with as much of the date as is needed to tell which day.
+    /// The time of day, with as much of the date as identifies the day.
     pub(crate) fn time_of_day(&self, at: Timestamp) -> String {
         const DAY: i64 = 24 * 3600;
-        let (there, local) =
+        let (then, now) =
             (at.to_zoned_datetime(self.zone.clone()), self.now.to_zoned_datetime(self.zone.clone()));
         let far = (at.as_second() - self.now.as_second()).abs();
         let form = match () {
-            () if there.date() == local.date() => "%H:%M",
-            // A week from now has the same name as today.
+            () if then.date() == now.date() => "%H:%M",
+            // In a week, the weekday is that of today.
             () if far < 6 * DAY => "%a %H:%M",
             () if far < 300 * DAY => "%-d %b %H:%M",
             () => "%Y-%m-%d",
         };
-        there.strftime(form).to_string()
+        then.strftime(form).to_string()
     }
 
-    /// The same with seconds, for what is over soon, or was a moment ago.
+    /// The same, with seconds for times within an hour.
     pub(crate) fn time_of_day_with_seconds(&self, at: Timestamp) -> String {
         if between(self.now, at).max(between(at, self.now)) < Duration::from_secs(3600) {
             return at.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string();
@@ -61,17 +60,17 @@ impl LocalTime {
     }
 }
 
-/// The time from `from` to `to`; nothing if `to` is not after `from`.
+/// The duration from `from` to `to`; zero if `to` is not later.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// The time so long after another; the end of time if that is later.
+/// The time `duration` after `at`; the maximum if that overflows.
 pub(crate) fn after(at: Timestamp, duration: Duration) -> Timestamp {
     at.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
-/// A span in its two largest units, rounded: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`.
+/// A duration in its two largest units, rounded: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`.
 pub(crate) fn duration(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
@@ -92,22 +91,22 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// A short span in seconds: `0.5 s`, `2 s`.
+/// A short duration in seconds: `0.5 s`, `2 s`.
 pub(crate) fn seconds(duration: Duration) -> String {
     format!("{} s", (duration.as_secs_f64() * 100.0).round() / 100.0)
 }
 
-/// A wait in whole seconds, rounded up: a program that sleeps so long is not early.
+/// A wait in whole seconds, rounded up, so that a program that sleeps this long is not early.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
-/// How long ago something was.
+/// An age: `5 min ago`.
 pub(crate) fn ago(age: Duration) -> String {
     if age < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", duration(age)) }
 }
 
-/// A percentage with at most one decimal. Cut, not rounded: 99.96 % is not all.
+/// A percentage with at most one decimal. It is truncated, because 99.96 % is not 100 %.
 pub(crate) fn percent(used: Percent) -> String {
     let tenths = used.basis_points() / 10;
     match tenths % 10 {
@@ -116,12 +115,12 @@ pub(crate) fn percent(used: Percent) -> String {
     }
 }
 
-/// A moment as RFC 3339 has it, in UTC and whole seconds.
+/// A time in RFC 3339, in UTC and whole seconds.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A number with a mark between its thousands: `12,345`.
+/// A number with separated thousands: `12,345`.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -134,10 +133,10 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// So many of something: `1 account`, `1,000 consumers`.
-pub(crate) fn pluralize(number: u64, what: &str) -> String {
+/// A number with its noun: `1 account`, `1,000 consumers`.
+pub(crate) fn pluralize(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", thousands(number))
+    format!("{} {noun}{plural}", thousands(number))
 }
 
 #[cfg(test)]
@@ -148,93 +147,93 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// 2026-11-23 11:55 on the wall of somebody two hours east of Greenwich.
+    /// 2026-11-23 11:55, two hours east of Greenwich.
     fn local() -> LocalTime {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         LocalTime { now: at("2026-11-23T09:55:00Z"), zone }
     }
 
     #[test]
-    fn a_wait_in_seconds_is_never_too_short() {
+    fn a_wait_in_seconds_is_rounded_up() {
         for (ms, seconds) in [(0, 0), (1, 1), (1_000, 1), (12_700, 13)] {
             assert_eq!(whole_seconds(Duration::from_millis(ms)), seconds, "{ms}");
         }
     }
 
     #[test]
-    fn a_span_has_its_two_largest_units() {
-        let told =
+    fn a_duration_has_its_two_largest_units() {
+        let texts =
             [0, 45, 60, 89, 90, 3_599, 7_800, 86_399, 90_000, 266_400].map(Duration::from_secs).map(duration);
 
         assert_eq!(
-            told,
+            texts,
             ["0 s", "45 s", "1 min", "1 min", "2 min", "1 h", "2 h 10 min", "1 d", "1 d 1 h", "3 d 2 h"]
         );
     }
 
     #[test]
-    fn a_few_milliseconds_do_not_take_a_minute_off() {
+    fn a_duration_is_rounded_to_minutes() {
         assert_eq!(duration(Duration::from_millis(7_799_990)), "2 h 10 min");
     }
 
     #[test]
-    fn the_longest_span_is_told() {
+    fn the_longest_duration_is_formatted() {
         assert!(duration(Duration::MAX).ends_with(" h"));
     }
 
     #[test]
-    fn a_short_span_is_told_in_seconds() {
+    fn a_short_duration_is_in_seconds() {
         assert_eq!([500, 2_000, 1_234].map(Duration::from_millis).map(seconds), ["0.5 s", "2 s", "1.23 s"]);
     }
 
     #[test]
-    fn what_was_a_moment_ago_is_just_now() {
+    fn less_than_a_second_ago_is_just_now() {
         assert_eq!(ago(Duration::from_millis(999)), "just now");
         assert_eq!(ago(Duration::from_secs(1)), "1 s ago");
     }
 
     #[test]
-    fn a_moment_of_today_is_told_by_its_time() {
+    fn a_time_of_today_has_no_date() {
         assert_eq!(local().relative(at("2026-11-23T12:05:00Z")), "in 2 h 10 min (14:05)");
         assert_eq!(local().relative(at("2026-11-23T09:50:00Z")), "5 min ago (11:50)");
     }
 
     #[test]
-    fn a_moment_of_this_week_is_told_by_its_day() {
+    fn a_time_of_this_week_has_its_weekday() {
         assert_eq!(local().time_of_day(at("2026-11-26T12:05:00Z")), "Thu 14:05");
     }
 
     #[test]
-    fn a_moment_with_the_same_weekday_as_today_is_told_by_its_date() {
+    fn a_time_on_todays_weekday_has_its_date() {
         assert_eq!(local().time_of_day(at("2026-11-30T09:55:00Z")), "30 Nov 11:55");
         assert_eq!(local().time_of_day(at("2027-11-30T09:55:00Z")), "2027-11-30");
     }
 
     #[test]
-    fn what_is_over_soon_is_told_to_the_second() {
+    fn a_time_within_an_hour_has_seconds() {
         assert_eq!(local().time_of_day_with_seconds(at("2026-11-23T09:55:15Z")), "11:55:15");
         assert_eq!(local().time_of_day_with_seconds(at("2026-11-23T12:05:00Z")), "14:05");
     }
 
     #[test]
-    fn almost_all_is_not_all() {
+    fn a_percentage_is_truncated() {
         assert_eq!(percent(Percent::from_basis_points(9_999)), "99.9 %");
         assert_eq!(percent(Percent::FULL), "100 %");
         assert_eq!(percent(Percent::from_basis_points(10_150)), "101.5 %");
     }
 
     #[test]
-    fn a_moment_is_written_in_whole_seconds_of_utc() {
+    fn rfc3339_is_in_whole_seconds_of_utc() {
         assert_eq!(rfc3339(at("2026-11-23T09:55:00.282668Z")), "2026-11-23T09:55:00Z");
     }
 
     #[test]
-    fn one_is_no_plural() {
+    fn pluralize_adds_an_s_except_for_one() {
         assert_eq!([1, 1_000].map(|number| pluralize(number, "account")), ["1 account", "1,000 accounts"]);
     }
 
     #[test]
-    fn thousands_are_marked() {
+    fn thousands_are_separated() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

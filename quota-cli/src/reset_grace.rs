@@ -1,5 +1,5 @@
 //! The wait after a window's reset: no call is made within the policy's grace time, so the window is unknown until it is over.
-//! The rule is the library's; here is whether a command waits for its end.
+//! quota-core has the rule; this file decides whether a command waits for its end.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use quota::{AccountUsage, Clock, Instant};
 use crate::context::COMMAND_TIMEOUT;
 use crate::format::{LocalTime, between};
 
-/// The store's clock and ours differ a little, so a wait is longer by this.
+/// A wait is longer by this, because the store's clock and this machine's differ a little.
 pub(crate) const MARGIN: Duration = Duration::from_millis(50);
 
-/// What a command keeps of its time for the call that follows the wait.
+/// The part of a command's time that remains for the call after the wait.
 const TIME_FOR_CALL: Duration = Duration::from_secs(5);
 
-/// A window that has reset, and is not refreshed yet.
+/// A window that reset and is not refreshed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PendingReset {
     pub(crate) reset_at: Timestamp,
@@ -25,7 +25,7 @@ pub(crate) struct PendingReset {
 }
 
 impl PendingReset {
-    /// What is pending for a window that reset at `reset_at`; `None` if the account may be refreshed for requests of `model` now.
+    /// The pending reset of a window at `reset_at`; `None` if the account may be refreshed for requests of `model` now.
     pub(crate) fn of(answer: &AccountUsage, reset_at: Timestamp, model: Option<&str>) -> Option<Self> {
         let due = answer.due_at(model).filter(|due| answer.now() < *due)?;
         let refresh_at = answer.hold().map_or(due, |hold| due.max(hold.until));
@@ -40,7 +40,7 @@ impl PendingReset {
         Some(Self { reset_at, refresh_at })
     }
 
-    /// How long the refresh is away.
+    /// The time until the refresh.
     pub(crate) fn wait(&self, now: Timestamp) -> Duration {
         between(now, self.refresh_at)
     }
@@ -58,7 +58,7 @@ pub(crate) fn reset(at: Timestamp, local: &LocalTime) -> String {
     format!("reset at {}", local.time_of_day_with_seconds(at))
 }
 
-/// The time that a command has.
+/// The time limit of a command.
 #[derive(Debug, Clone)]
 pub(crate) struct Time {
     clock: Clock,
@@ -66,7 +66,7 @@ pub(crate) struct Time {
 }
 
 impl Time {
-    /// It begins now.
+    /// Starts now.
     pub(crate) fn of_command(clock: &Clock) -> Self {
         Self { clock: clock.clone(), began: clock.instant() }
     }

@@ -1,5 +1,5 @@
-//! The warning about a model that no window names: a typing error would otherwise be a silent yes.
-//! Which windows count for a model is a rule of the library.
+//! The warning about a model that no window names, because a typing error would otherwise pass silently.
+//! quota-core decides which windows count for a model.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use quota::{AccountId, Snapshot};
 use crate::sanitize::sanitize;
 use crate::term;
 
-/// Warns on standard error if no window of these accounts names the model, as far as complete answers of them are known.
+/// Warns on standard error if no window in the complete reports of these accounts names the model.
 pub(crate) fn warn<'a>(
     model: Option<&str>,
     accounts: impl IntoIterator<Item = (&'a AccountId, &'a Snapshot)>,
@@ -22,7 +22,7 @@ fn warning<'a>(
     model: &str,
     accounts: impl IntoIterator<Item = (&'a AccountId, &'a Snapshot)>,
 ) -> Option<String> {
-    // Headers name no window of a model, so without a complete answer it is not known which there are.
+    // Headers name no model's window, so only a complete report lists them.
     let accounts: Vec<_> =
         accounts.into_iter().filter(|(_, snapshot)| snapshot.complete_at().is_some()).collect();
     let of_models = |snapshot: &'a Snapshot| {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_no_window_names_is_reported_with_those_that_are_known() {
+    fn an_unnamed_model_is_reported_with_the_known_ones() {
         let (main, snapshot) = (id("main"), with_windows_of(&["Opus", "Fable"]));
         let warning = |model| warning(model, [(&main, &snapshot)]);
 
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_without_windows_of_models_knows_none() {
+    fn an_account_without_model_windows_knows_none() {
         let line = warning("opus", [(&id("main"), &with_windows_of(&[]))]);
 
         assert_eq!(line.as_deref(), Some(r#"no window of anthropic/main names model "opus" (known: none)"#));
     }
 
     #[test]
-    fn one_account_with_a_window_of_the_model_is_enough() {
+    fn one_account_with_the_model_is_enough() {
         let (main, work) = (id("main"), id("work"));
         let (without, with) = (with_windows_of(&[]), with_windows_of(&["Opus"]));
 
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_reported_before_a_complete_answer() {
+    fn nothing_is_reported_before_a_complete_report() {
         assert_eq!(warning("opus", [(&id("main"), &Snapshot::default())]), None);
     }
 }

@@ -1,5 +1,5 @@
 //! `quota statusline`: one short line from the store. It never waits for the network.
-//! How the line looks is in `format` and `preset`, what Claude Code says in `session`, and who asks the provider in `refresher`.
+//! `format` and `preset` print the line, `session` reads Claude Code's input, and `refresher` calls the provider in another process.
 
 mod claim;
 mod format;
@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use quota::{AccountUsage, CredentialError, Freshness, StoreError};
 
 use self::format::Format;
-use self::observe::Joined;
+use self::observe::MergeResult;
 use self::session::Session;
 use crate::cli::{GlobalOptions, Preset, StatuslineArgs};
 use crate::config::{AccountSettings, Config, LoginSource};
@@ -31,28 +31,28 @@ use crate::view::account_json;
 use crate::view::reason::Reason;
 use crate::zone;
 
-/// What the line is made of.
+/// The content of the line.
 #[derive(Debug)]
 struct LineData<'a> {
     /// `None` where the configuration or the store cannot be used, and the session states no usage of its own.
     account: Option<&'a AccountView>,
     session: &'a Session,
     local: &'a LocalTime,
-    /// Why there is no account, or only the session's.
+    /// Why the configuration or the store cannot be used.
     broken: Option<Reason>,
 }
 
-/// Why there is no line as it was asked for.
+/// Why the requested line cannot be printed.
 #[derive(Debug)]
 struct Broken {
-    /// What the line says in its place; `None` where there is no line at all, as for a command line that is not understood.
+    /// What the line shows instead; `None` if no line is printed, as after a usage error.
     reason: Option<Reason>,
-    /// Whether the session's own numbers are the whole line: nothing is broken, there is only no store to share them in.
+    /// Whether the session's own numbers are the whole line, because only a shared store is missing.
     leaves_session: bool,
     failure: CliError,
 }
 
-/// A store that no other process sees holds nothing that a statusline could show.
+/// A store that is not shared has nothing that a statusline could show.
 fn not_shared(store: &OpenedStore) -> Broken {
     let (reason, why) = if store.no_home {
         let why = "neither XDG_STATE_HOME nor HOME is set to an absolute path, so there is no store to read; set HOME, or name a \
@@ -77,16 +77,16 @@ impl Broken {
     }
 }
 
-/// Writes the line, and has somebody else ask if its numbers are old.
+/// Prints the line, and starts a refresher if its numbers are stale.
 ///
-/// A configuration or a store that cannot be used is named in the line, and in full on standard error. The exit code is then 0,
-/// because Claude Code and Waybar show nothing of a command that fails; with `--json` it is the failure's own.
+/// If the configuration or the store cannot be used, the line says so, and standard error has the details. The exit code is then 0,
+/// because Claude Code and Waybar show nothing of a command that fails; with `--json` it is that of the error.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the command line is not understood, or the line cannot be written.
+/// [`CliError`] after a usage error, or if the line cannot be written.
 pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    let look = Look {
+    let output = Output {
         format: options.format.as_deref().map(Format::parse).transpose()?,
         preset: options.preset.unwrap_or(Preset::Plain),
         is_json: global.json,
@@ -94,28 +94,27 @@ pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Ex
     let store = match store::open_quick(global.store.as_deref()) {
         Ok(store) => store,
         Err(failure) => {
-            let tell = async {
+            let print = async {
                 let broken = Broken::because(Reason::StoreError)(failure);
-                look.tell_broken(broken, &session::hear()).await
+                output.print_broken(broken, &session::read_input()).await
             };
-            return runtime::run_without_network(tell);
+            return runtime::run_without_network(print);
         }
     };
     if !store.is_shared {
-        let tell = async { look.tell_broken(not_shared(&store), &session::hear()).await };
-        return runtime::run_without_network(tell);
+        let print = async { output.print_broken(not_shared(&store), &session::read_input()).await };
+        return runtime::run_without_network(print);
     }
     let line = async {
-        let session = session::hear();
-        match line(options, global, &look, &store, &session).await {
+        let session = session::read_input();
+        match line(options, global, &output, &store, &session).await {
             Ok(exit) => Ok(exit),
-            Err(broken) => look.tell_broken(broken, &session).await,
+            Err(broken) => output.print_broken(broken, &session).await,
         }
     };
-    // What is needed for connections, and for a keychain, which is asked by a program, takes a part of the time that a line from
-    // a file takes.
+    // A line from a file needs neither the network driver nor the process driver (for a keychain), which cost a part of its time.
     let has_keychain = cfg!(target_os = "macos");
-    // Left open: the system takes a file back at the end of the process faster than it is closed.
+    // Never closed: the system releases a file at the end of the process faster than a close.
     let _open = ManuallyDrop::new(Arc::clone(&store.store));
     let line = runtime::warm_up(store.warm_up(), line);
     if store.is_file() && !has_keychain { runtime::run_without_network(line) } else { runtime::run(line) }
@@ -124,65 +123,65 @@ pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Ex
 async fn line(
     options: &StatuslineArgs,
     global: &GlobalOptions,
-    look: &Look,
+    output: &Output,
     store: &OpenedStore,
     session: &Session,
 ) -> Result<Exit, Broken> {
     let config = Config::load(global.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
-    let settings = chosen(&config, options.account.as_deref(), session)?;
+    let settings = select(&config, options.account.as_deref(), session)?;
     let manager = context::open_read_only(&config, store).map_err(Broken::because(Reason::ConfigError))?;
     let account = manager.account(&settings.id);
-    let mut answer = account.sync().await;
-    if answer.store_unavailable_since().is_some() {
+    let mut usage = account.sync().await;
+    if usage.store_unavailable_since().is_some() {
         store.check().await.map_err(Broken::because(Reason::StoreError))?;
     }
-    let joined = observe::join(&config, &manager, session, &answer, settings).await;
-    let observed = match &joined {
-        Joined::Observed(observed) => Some(*observed),
+    let merged = observe::merge(&config, &manager, session, &usage, settings).await;
+    let observed = match &merged {
+        MergeResult::Observed(observed) => Some(*observed),
         _ => None,
     };
     if observed.is_some_and(|observed| observed.id == settings.id) {
-        answer = account.peek();
+        usage = account.peek();
     }
-    let own = match joined {
-        // Where an account is named, that one is meant, whatever the session.
-        Joined::Own(own) if options.account.is_none() || own.id == settings.id => Some(own.view),
+    let own = match merged {
+        // --account selects the account, whatever the session uses.
+        MergeResult::SessionOnly(own) if options.account.is_none() || own.id == settings.id => Some(own.view),
         _ => None,
     };
     let is_of_no_account = own.as_ref().is_some_and(|own| own.id != settings.id);
-    // What was observed may be an event, and its hooks take their time.
-    let is_due = !settings.disabled && !is_of_no_account && needs_refresh(&answer);
-    // A refresher could store nothing in a damaged record, and each line would start another one.
-    let has_news = observed.or_else(|| is_due.then_some(settings)).filter(|_| !answer.is_record_damaged());
+    let is_due = !settings.disabled && !is_of_no_account && needs_refresh(&usage);
+    // An observation may be an event, so its hooks need a refresher too. In a damaged record a refresher could store nothing, and each
+    // line would start another one.
+    let to_refresh = observed.or_else(|| is_due.then_some(settings)).filter(|_| !usage.is_record_damaged());
     let start = async {
         if observed.is_some() {
-            // Now, for this process ends at once. If another process holds the lock, the next line reports it again.
+            // Flushes the observation before this process ends. If another process holds the lock, the next line reports it again.
             manager.close().await;
         }
-        let Some(settings) = has_news else { return Ok(None) };
-        refresher::start(store, settings, &config, global.config.as_deref(), &answer).await
+        let Some(settings) = to_refresh else { return Ok(None) };
+        refresher::start(store, settings, &config, global.config.as_deref(), &usage).await
     };
-    let is_empty = own.is_none() && answer.snapshot().windows().is_empty();
+    let is_empty = own.is_none() && usage.snapshot().windows().is_empty();
     let view = match own {
         Some(own) => own,
-        None => view(&config, settings, &answer).await,
+        None => view(&config, settings, &usage).await,
     };
-    let tell = |started: &Result<Option<Reason>, StoreError>| {
+    let print = |started: &Result<Option<Reason>, StoreError>| {
         let reason = match started {
             Err(_) => Some(Reason::StoreReadOnly),
-            // Of another account than the one that is shown it says nothing.
+            // The reason may be about another account than the shown one.
             Ok(reason) => view.reason.or(reason.filter(|_| observed.is_none())),
         };
-        look.tell(Some(&AccountView { reason, ..view.clone() }), session, &answer)
+        output.print(Some(&AccountView { reason, ..view.clone() }), session, &usage)
     };
     let started = if is_empty {
-        // A line without a number says why there will be none.
+        // A line without numbers states the reason, which the start may find.
         let started = start.await;
-        tell(&started)?;
+        print(&started)?;
         started
     } else {
-        // Printed first, so that the line does not wait for the rest.
-        tell(&Ok(None))?;
+        // Printed first, so that the line does not wait for the start.
+        print(&Ok(None))?;
         start.await
     };
     if let Err(error) = started {
@@ -191,42 +190,42 @@ async fn line(
     Ok(Exit::Success)
 }
 
-/// What the line is to look like.
+/// The format of the line.
 #[derive(Debug)]
-struct Look {
+struct Output {
     format: Option<Format>,
     preset: Preset,
     is_json: bool,
 }
 
-impl Look {
+impl Output {
     fn local(&self, now: jiff::Timestamp) -> LocalTime {
-        // The zone is looked up only where the time of day is shown.
+        // Looking up the time zone costs time, so it is done only for a time of day.
         let has_clock = self.format.as_ref().is_some_and(Format::has_clock);
-        LocalTime { now, zone: if has_clock { zone::local() } else { TimeZone::UTC } }
+        LocalTime { now, zone: if has_clock { zone::local_time_zone() } else { TimeZone::UTC } }
     }
 
-    fn tell(
+    fn print(
         &self,
         account: Option<&AccountView>,
         session: &Session,
-        answer: &AccountUsage,
+        usage: &AccountUsage,
     ) -> Result<(), CliError> {
-        let local = self.local(answer.now());
-        term::print(&self.shown(&LineData { account, session, local: &local, broken: None }))
+        let local = self.local(usage.now());
+        term::print(&self.text(&LineData { account, session, local: &local, broken: None }))
     }
 
-    /// Says in the line that something is broken, with what the session itself states, and the rest on standard error.
-    async fn tell_broken(&self, broken: Broken, session: &Session) -> Result<Exit, CliError> {
+    /// Prints the reason with the session's own numbers in the line, and the error on standard error.
+    async fn print_broken(&self, broken: Broken, session: &Session) -> Result<Exit, CliError> {
         let Broken { reason, leaves_session, failure } = broken;
         let Some(reason) = reason else { return Err(failure) };
         let local = self.local(quota::Clock::system().now());
-        let own = observe::own(session, observe::of_no_account(), local.now);
+        let own = observe::own(session, observe::unknown_account(), local.now);
         let (account, broken) = match own.map(|own| own.view) {
             Some(view) if leaves_session => (Some(AccountView { reason: Some(reason), ..view }), None),
             view => (view, Some(reason)),
         };
-        term::print(&self.shown(&LineData { account: account.as_ref(), session, local: &local, broken }))?;
+        term::print(&self.text(&LineData { account: account.as_ref(), session, local: &local, broken }))?;
         if self.is_json && broken.is_some() {
             return Err(failure);
         }
@@ -234,7 +233,7 @@ impl Look {
         Ok(Exit::Success)
     }
 
-    fn shown(&self, line: &LineData<'_>) -> String {
+    fn text(&self, line: &LineData<'_>) -> String {
         if self.is_json {
             let accounts = line.account.map(std::slice::from_ref).unwrap_or_default();
             return match line.broken {
@@ -249,21 +248,20 @@ impl Look {
     }
 }
 
-/// What is stored of the account, and why there is not more.
-async fn view(config: &Config, settings: &AccountSettings, answer: &AccountUsage) -> AccountView {
-    let mut view = AccountView::of(&settings.id, answer, None);
+/// The stored state of the account, with the reason why it is not fresh.
+async fn view(config: &Config, settings: &AccountSettings, usage: &AccountUsage) -> AccountView {
+    let mut view = AccountView::of(&settings.id, usage, None);
     view.switched_off = settings.disabled;
     if settings.disabled {
         view.reason = Some(Reason::Disabled);
-    } else if view.reason.is_none() && answer.is_stale() {
-        view.reason = of_login(config, settings).await;
+    } else if view.reason.is_none() && usage.is_stale() {
+        view.reason = login_reason(config, settings).await;
     }
     view
 }
 
-/// Why the account cannot be refreshed from here, if its login shows that. A login that a program prints is not looked
-/// at: the line does not wait for it.
-async fn of_login(config: &Config, settings: &AccountSettings) -> Option<Reason> {
+/// Why the login does not allow a refresh. A login that a program prints is not read, because the line must not wait for it.
+async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Reason> {
     let is_printed = match &settings.login {
         LoginSource::TokenCommand(_) => true,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => cfg!(target_os = "macos"),
@@ -280,22 +278,22 @@ async fn of_login(config: &Config, settings: &AccountSettings) -> Option<Reason>
     }
 }
 
-/// The account that is named, or else that of the session, or else the first.
-fn chosen<'a>(
+/// The account of `--account`, or else that of the session, or else the first.
+fn select<'a>(
     config: &'a Config,
     named: Option<&str>,
     session: &Session,
 ) -> Result<&'a AccountSettings, Broken> {
     match named {
         Some(name) => Ok(config.account(name)?),
-        None => match session.was_heard().then(|| observe::account_of_session(config)).flatten() {
+        None => match session.is_present().then(|| observe::account_of_session(config)).flatten() {
             Some(account) => Ok(account),
             None => config.first().map_err(Broken::because(Reason::AllDisabled)),
         },
     }
 }
 
-/// Whether asking may bring something: nobody has been told to wait.
-fn needs_refresh(answer: &AccountUsage) -> bool {
-    matches!(answer.freshness(), Freshness::Stale { .. }) && answer.hold().is_none()
+/// Whether a refresh is needed and no hold forbids it.
+fn needs_refresh(usage: &AccountUsage) -> bool {
+    matches!(usage.freshness(), Freshness::Stale { .. }) && usage.hold().is_none()
 }

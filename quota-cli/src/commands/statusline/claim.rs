@@ -12,16 +12,16 @@ use crate::view::reason::Reason;
 
 /// How long the store keeps a claim, for its reason.
 const TTL: Duration = Duration::from_secs(24 * 3600);
-/// The same for one that was released: stores forget, and do not delete.
+/// The TTL of a released claim, because stores cannot delete.
 const RELEASED_TTL: Duration = Duration::from_millis(1);
-/// How long one trip to the store may take. A statusline has less time, and its store sees to that.
+/// The time limit of one store operation. A statusline's store has a shorter one of its own.
 const TRIP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Claim {
     #[serde(flatten)]
     lease: LeaseDoc,
-    /// Why the last refresher found nothing, where the record does not say so.
+    /// Why the last refresher found nothing, if the record does not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -32,7 +32,7 @@ impl Claim {
         [Reason::NotLoggedIn, Reason::LoginUnreadable].into_iter().find(|reason| reason.word() == word)
     }
 
-    /// Holds others off for `duration` from now, with a new reason if there is one.
+    /// Extends the claim to `duration` from now, with a new reason if there is one.
     fn renew(&mut self, holder: RequestId, now: Timestamp, duration: Duration, reason: Option<Reason>) {
         if self.lease.release(holder) {
             let _ = self.lease.acquire(holder, now, duration);
@@ -48,7 +48,7 @@ impl Claim {
 }
 
 impl DocumentBody for Claim {
-    /// A damaged claim is replaced. It protects nothing but this machine from starting too many processes.
+    /// A damaged claim is replaced: it only keeps this machine from starting too many processes.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         Ok(serde_json::from_slice(body).unwrap_or_default())
     }
@@ -82,7 +82,7 @@ pub(super) async fn acquire(
     Ok(((acquired == Acquire::Acquired).then_some(holder), reason))
 }
 
-/// Keeps the claim for `duration` more, for a refresher that found nothing. If that fails, the claim expires by itself.
+/// Extends the claim by `duration`, after a refresher that found nothing. If that fails, the claim expires by itself.
 pub(super) async fn renew(
     store: &dyn QuotaStore,
     account: &AccountId,
@@ -94,7 +94,7 @@ pub(super) async fn renew(
     let _ = update(store, &key(account), Start::Read, TTL, TRIP_TIMEOUT, renew).await;
 }
 
-/// Releases the claim, for a refresher that found out what there was. If that fails, the claim expires by itself.
+/// Releases the claim, after a refresher with a result. If that fails, the claim expires by itself.
 pub(super) async fn release(store: &dyn QuotaStore, account: &AccountId, holder: RequestId) {
     let release = |claim: &mut Claim, _| claim.release(holder);
     let _ = update(store, &key(account), Start::Read, RELEASED_TTL, TRIP_TIMEOUT, release).await;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refresher_that_found_nothing_leaves_its_reason_and_holds_others_off() {
+    async fn a_refresher_without_result_extends_its_claim_with_a_reason() {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
         let holder = acquired(&store, &clock).await.0.unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refresher_that_was_overtaken_changes_nothing() {
+    async fn a_refresher_with_an_expired_claim_changes_nothing() {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
         let late = acquired(&store, &clock).await.0.unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_of_a_newer_program_is_left_as_it_is() {
+    async fn a_claim_of_a_newer_program_is_unchanged() {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
         let newer = Bytes::from_static(br#"{"format":2}"#);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_that_is_none_of_ours_is_not_shown_and_survives() {
+    fn an_unknown_reason_is_hidden_and_preserved() {
         let mut claim = Claim::decode(br#"{"format":1,"reason":"\u001b[2J"}"#).unwrap();
 
         let now = Timestamp::from_second(1_800_000_000).unwrap();

@@ -1,5 +1,5 @@
-//! Takes the numbers of a session for a reading, where it is known whose they are and that they say more than is known.
-//! What a session says is read in `session`, and the numbers in it by quota-http.
+//! Merges the numbers of a session into its account, if the account can be determined and they are newer.
+//! `session` reads the input, and quota-http parses the numbers.
 
 use std::path::PathBuf;
 
@@ -12,104 +12,105 @@ use crate::config::{AccountSettings, Config, LoginSource};
 use crate::context;
 use crate::view::account::AccountView;
 
-/// What came of the usage that a session states.
+/// The result of merging a session's usage.
 #[derive(Debug)]
-pub(super) enum Joined<'a> {
-    /// It states none, or nothing that is not stored already.
+pub(super) enum MergeResult<'a> {
+    /// It has none, or nothing that is not stored already.
     Nothing,
-    /// It was joined to what is stored of this account; others see it once the manager is closed.
+    /// It was merged into this account; other processes see it once the manager is closed.
     Observed(&'a AccountSettings),
-    /// No account here is known to own it, so it is for this line alone.
-    Own(Box<Own>),
+    /// No configured account owns it, so only this line shows it.
+    SessionOnly(Box<SessionUsage>),
 }
 
-/// The usage of a session that is stored nowhere.
+/// The usage of a session, stored nowhere.
 #[derive(Debug)]
-pub(super) struct Own {
-    /// The account the session uses, or a name for none.
+pub(super) struct SessionUsage {
+    /// The account of the session, or a placeholder.
     pub(super) id: AccountId,
     pub(super) view: AccountView,
 }
 
-/// Joins what the session states to what is stored of its account.
+/// Merges the session's usage into its account.
 ///
-/// Whatever cannot be used is left out without a word: it is another program's line, and it will come again.
-pub(super) async fn join<'a>(
+/// Unusable input is ignored without a message: Claude Code sends it again with the next line.
+pub(super) async fn merge<'a>(
     config: &'a Config,
     manager: &QuotaManager,
     session: &Session,
     shown: &AccountUsage,
     chosen: &AccountSettings,
-) -> Joined<'a> {
-    if !session.was_heard() {
-        return Joined::Nothing;
+) -> MergeResult<'a> {
+    if !session.is_present() {
+        return MergeResult::Nothing;
     }
     let of_session = |id: AccountId| {
-        own(session, id, shown.now()).map_or(Joined::Nothing, |own| Joined::Own(Box::new(own)))
+        own(session, id, shown.now())
+            .map_or(MergeResult::Nothing, |own| MergeResult::SessionOnly(Box::new(own)))
     };
-    // Never filed under an account only because it is the first.
-    let Some(settings) = account_of_session(config) else { return of_session(of_no_account()) };
-    let Ok(parsed) = parse_statusline(&session.bytes, shown.now()) else { return Joined::Nothing };
+    // An unknown owner must not fall back to the first account.
+    let Some(settings) = account_of_session(config) else { return of_session(unknown_account()) };
+    let Ok(parsed) = parse_statusline(&session.bytes, shown.now()) else { return MergeResult::Nothing };
     let usage = parsed.usage;
     let account = manager.account(&settings.id);
     let other = if settings.id == chosen.id { None } else { Some(account.sync().await) };
     let known = other.as_ref().unwrap_or(shown);
     if !known.snapshot().is_changed_by(&usage, shown.now()) {
-        return Joined::Nothing;
+        return MergeResult::Nothing;
     }
-    // Another may have logged in since: then it is refused, if it can be told.
+    // The observation is rejected if the account holds another login by now.
     let source = context::credential_source(&settings.login, config);
     let Ok(credential) = source.credential(&settings.id).await else {
         return of_session(settings.id.clone());
     };
     match account.observe(&usage.login_id(credential.login.login_id)) {
-        Ok(_) => Joined::Observed(settings),
+        Ok(_) => MergeResult::Observed(settings),
         Err(_) => of_session(settings.id.clone()),
     }
 }
 
-/// The name of what a session states where it belongs to no account that is configured.
-pub(super) fn of_no_account() -> AccountId {
+/// The placeholder account of a session that belongs to no configured account.
+pub(super) fn unknown_account() -> AccountId {
     AccountId::new(ANTHROPIC, "session").expect("the name is valid")
 }
 
-/// The usage that the session states, judged by the same rules as what is stored, and stored nowhere; `None` if it states none.
-pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<Own> {
+/// The session's usage by the same rules as stored usage, in a memory store; `None` if it has none.
+pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<SessionUsage> {
     let usage = parse_statusline(&session.bytes, now).ok()?.usage;
     let manager = QuotaManager::builder(MemoryStore::new()).build().ok()?;
     let account = manager.account(&id);
     account.observe(&usage).ok()?;
     let answer = account.peek();
     let view = AccountView { reason: None, ..AccountView::of(&id, &answer, None) };
-    (!view.windows.is_empty()).then_some(Own { id, view })
+    (!view.windows.is_empty()).then_some(SessionUsage { id, view })
 }
 
-/// The account whose login the session uses, if it can be told.
+/// The account whose login the session uses, if it can be determined.
 pub(super) fn account_of_session(config: &Config) -> Option<&AccountSettings> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = variable("HOME").map(PathBuf::from);
-    let told = Told {
+    let login = SessionLogin {
         has_token: variable("CLAUDE_CODE_OAUTH_TOKEN").is_some(),
         has_key: variable("ANTHROPIC_API_KEY").is_some() || variable("ANTHROPIC_AUTH_TOKEN").is_some(),
         dir: variable("CLAUDE_CONFIG_DIR").map(PathBuf::from),
         home,
     };
-    told.account(config)
+    login.account(config)
 }
 
-/// What the session's environment, which is also ours, says of its login.
+/// The session's login, from the environment that this process shares with it.
 #[derive(Debug, Default)]
-struct Told {
+struct SessionLogin {
     has_token: bool,
     has_key: bool,
     dir: Option<PathBuf>,
     home: Option<PathBuf>,
 }
 
-impl Told {
+impl SessionLogin {
     fn account<'a>(&self, config: &'a Config) -> Option<&'a AccountSettings> {
         if self.has_key {
-            // Paid by key, so the numbers are nobody's windows.
+            // Paid by API key, so the numbers belong to no account.
             return None;
         }
         let of_anthropic = || config.accounts.iter().filter(|one| *one.id.provider() == ANTHROPIC);
@@ -118,7 +119,7 @@ impl Told {
             LoginSource::TokenEnv(name) => self.has_token && name == "CLAUDE_CODE_OAUTH_TOKEN",
             _ => false,
         };
-        // A place that is named says more than one that is found.
+        // A configured location comes before a detected one.
         only(of_anthropic().filter(|one| in_its_dir(&one.login))).or_else(|| {
             let is_named = of_anthropic().any(|one| in_its_dir(&one.login));
             only(of_anthropic().filter(|one| !is_named && one.login == LoginSource::ClaudeCode))
@@ -137,7 +138,7 @@ impl Told {
     }
 }
 
-/// The only one; of several it cannot be told which.
+/// The item if there is exactly one.
 fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
     let first = all.next()?;
     all.next().is_none().then_some(first)
@@ -155,8 +156,8 @@ mod tests {
         Config { accounts: accounts.collect(), ..Config::default_account() }
     }
 
-    fn told(dir: Option<&str>) -> Told {
-        Told { dir: dir.map(PathBuf::from), home: Some("/home/me".into()), ..Told::default() }
+    fn session(dir: Option<&str>) -> SessionLogin {
+        SessionLogin { dir: dir.map(PathBuf::from), home: Some("/home/me".into()), ..SessionLogin::default() }
     }
 
     fn name(account: Option<&AccountSettings>) -> Option<&str> {
@@ -172,36 +173,36 @@ mod tests {
 
     #[test]
     fn a_session_belongs_to_the_account_of_its_directory() {
-        assert_eq!(name(told(Some("/home/me/.claude-work")).account(&two())), Some("work"));
-        assert_eq!(name(told(None).account(&two())), Some("main"));
+        assert_eq!(name(session(Some("/home/me/.claude-work")).account(&two())), Some("work"));
+        assert_eq!(name(session(None).account(&two())), Some("main"));
     }
 
     #[test]
-    fn a_session_of_no_account_belongs_to_none() {
+    fn a_session_of_another_directory_belongs_to_no_account() {
         let work = config(&[("work", LoginSource::ClaudeConfigDir("/other".into()))]);
 
-        assert_eq!(name(told(None).account(&work)), None);
-        assert_eq!(name(told(Some("/third")).account(&work)), None);
+        assert_eq!(name(session(None).account(&work)), None);
+        assert_eq!(name(session(Some("/third")).account(&work)), None);
     }
 
     #[test]
-    fn where_two_accounts_have_one_login_it_belongs_to_neither() {
+    fn a_login_of_two_accounts_determines_neither() {
         let twins = config(&[("a", LoginSource::ClaudeCode), ("b", LoginSource::ClaudeCode)]);
 
-        assert_eq!(name(told(None).account(&twins)), None);
+        assert_eq!(name(session(None).account(&twins)), None);
     }
 
     #[test]
-    fn a_session_that_is_paid_by_key_belongs_to_none() {
-        let told = Told { has_key: true, ..told(None) };
+    fn a_session_with_an_api_key_belongs_to_no_account() {
+        let login = SessionLogin { has_key: true, ..session(None) };
 
-        assert_eq!(name(told.account(&two())), None);
+        assert_eq!(name(login.account(&two())), None);
     }
 
     #[test]
     fn a_token_in_the_environment_is_not_the_login_of_a_directory() {
-        let told = Told { has_token: true, ..told(Some("/home/me/.claude-work")) };
+        let login = SessionLogin { has_token: true, ..session(Some("/home/me/.claude-work")) };
 
-        assert_eq!(name(told.account(&two())), Some("main"));
+        assert_eq!(name(login.account(&two())), Some("main"));
     }
 }

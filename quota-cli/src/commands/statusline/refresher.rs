@@ -1,5 +1,5 @@
-//! The process that asks the provider for a statusline and keeps the journal, and is waited for by nobody.
-//! Whether anybody may ask is decided by the rules, as everywhere; here it is only avoided that forty start at once.
+//! The detached process that refreshes an account for a statusline and updates the journal.
+//! The record's rules decide about the call; the claim only keeps many lines from starting many processes.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,14 +18,14 @@ use crate::scope;
 use crate::store::{self, OpenedStore, URL_VARIABLE};
 use crate::view::reason::Reason;
 
-/// How long one lives.
-const LIFE: Duration = Duration::from_secs(60);
+/// The time limit of the process.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts one, unless another process just has. Returns why the last one found nothing, where the record does not say so.
+/// Starts a refresher, unless another process just did. Returns why the last one found nothing, if the record does not say so.
 ///
 /// # Errors
 ///
-/// That of the store if it takes nothing: then it could not be told of either, and all lines would start one.
+/// A permanent error of the store: without a claim every line would start a refresher.
 pub(super) async fn start(
     store: &OpenedStore,
     account: &AccountSettings,
@@ -48,73 +48,72 @@ pub(super) async fn start(
     if let Some(path) = path {
         command.arg("--config").arg(path);
     }
-    // In the environment, for there may be a password in it, and arguments are seen by everybody.
+    // In the environment, because it may contain a password, and other users can read arguments.
     command.env(URL_VARIABLE, store.url.expose());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // If it cannot be started the numbers grow old, and the line says so. Nobody waits for it: we end first.
+    // If the start fails, the numbers become stale and the line shows that. This process ends before the refresher.
     drop(command.spawn());
     Ok(reason)
 }
 
 /// How long a claim keeps other processes from starting a refresher.
-fn claim_duration(policy: &Policy, answer: &AccountUsage) -> Duration {
-    // As long as a lease: after a refresher was killed in the middle of a call, no other may call any sooner.
+fn claim_duration(policy: &Policy, usage: &AccountUsage) -> Duration {
+    // As long as a lease: if a refresher is killed during its call, none can call any sooner.
     let shortest = policy.lease_ttl();
-    // A token without the scope makes no call: a process is started only to look for another one.
+    // A token without the scope makes no call: a process would only check for a new token.
     let lacks_scope =
-        answer.last_failure().is_some_and(|trouble| trouble.kind == LastFailureKind::MissingScope);
+        usage.last_failure().is_some_and(|failure| failure.kind == LastFailureKind::MissingScope);
     if lacks_scope { policy.max_age.max(shortest) } else { shortest }
 }
 
-/// Asks about one account, if the rules allow, writes down what has happened, and ends.
+/// Refreshes one account if the rules allow it, and updates the journal.
 ///
 /// # Errors
 ///
-/// [`CliError`] if it cannot begin; nobody reads it.
+/// [`CliError`] if it cannot start; no process reads it.
 pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    // Whoever closes the terminal, or ends the group of the statusline, does not end this.
+    // A session of its own survives the terminal and the process group of the statusline.
     #[cfg(unix)]
     let _ = rustix::process::setsid();
     let store = store::open(global.store.as_deref())?;
     let config = Config::load(global.config.as_deref())?;
     let settings = config.account(&options.account)?;
     scope::run(async |scope| {
-        let manager = context::open_manager(scope, &config, &store, "quota statusline", Some(LIFE))?;
+        let manager = context::open_manager(scope, &config, &store, "quota statusline", Some(TIME_LIMIT))?;
         let account = manager.account(&settings.id);
-        let mut news = account.watch();
+        let mut changes = account.watch();
         let before = account.sync().await.snapshot().complete_at();
-        let asked = async {
-            while let Some(answer) = news.next().await {
-                if has_read(&answer, before) || answer.error().is_some() || answer.hold().is_some() {
+        let refreshed = async {
+            while let Some(usage) = changes.next().await {
+                if was_refreshed(&usage, before) || usage.error().is_some() || usage.hold().is_some() {
                     break;
                 }
             }
         };
-        // One that is switched off is not asked about; what a session has told of it is told on.
+        // A disabled account is not refreshed, but its observations go into the journal.
         if !settings.disabled && account.is_stale() {
             account.refresh_in_background();
-            let _ = Clock::system().bounded(LIFE, asked).await;
+            let _ = Clock::system().bounded(TIME_LIMIT, refreshed).await;
         }
-        let answer = account.peek();
+        let usage = account.peek();
         manager.close().await;
-        // A refresher that found nothing keeps the claim, so that the next one does not try at once.
+        // Without a result the claim stays, so that the next refresher does not try at once.
         let (store_in_use, id) = (store.store.as_ref(), &settings.id);
-        if has_read(&answer, before) || answer.hold().is_some() {
+        if was_refreshed(&usage, before) || usage.hold().is_some() {
             claim::release(store_in_use, id, options.claim).await;
         } else {
-            let duration = claim_duration(&config.policy, &answer);
-            claim::renew(store_in_use, id, options.claim, duration, of_login(&answer)).await;
+            let duration = claim_duration(&config.policy, &usage);
+            claim::renew(store_in_use, id, options.claim, duration, login_reason(&usage)).await;
         }
-        // After the claim: hooks may take long, and the next one that asks is none of their business. Nobody reads what
-        // they failed by.
+        // After the claim, because the journal may take long and must not delay the next refresher. No process reads its problems.
         drop(journal::update(&config, store.store.as_ref()).await);
         Ok(Exit::Success)
     })
 }
 
-/// Why there was no login to ask with. The record does not say so, because another host may well have one.
-fn of_login(answer: &AccountUsage) -> Option<Reason> {
-    match answer.error()? {
+/// Why there was no login. The record does not say so, because another host may have one.
+fn login_reason(usage: &AccountUsage) -> Option<Reason> {
+    match usage.error()? {
         QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. } => Some(Reason::NotLoggedIn),
         QuotaError::Fetch { error: FetchError::CredentialUnavailable { .. }, .. } => {
             Some(Reason::LoginUnreadable)
@@ -123,8 +122,7 @@ fn of_login(answer: &AccountUsage) -> Option<Reason> {
     }
 }
 
-/// Whether somebody has asked since. A reading can be old again before it is seen, where little time counts as fresh or the
-/// provider takes long.
-fn has_read(answer: &AccountUsage, before: Option<Timestamp>) -> bool {
-    answer.freshness() == Freshness::Fresh || answer.snapshot().complete_at() > before
+/// Whether the account was refreshed since `before`. With a short max age or a slow provider the reading may be stale already.
+fn was_refreshed(usage: &AccountUsage, before: Option<Timestamp>) -> bool {
+    usage.freshness() == Freshness::Fresh || usage.snapshot().complete_at() > before
 }

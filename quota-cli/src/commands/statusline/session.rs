@@ -1,23 +1,23 @@
-//! What Claude Code says of its session on standard input, when it is there.
-//! Whose numbers it holds is decided in `observe`.
+//! Claude Code's description of its session on standard input.
+//! `observe` decides which account its numbers belong to.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Claude Code writes before this program runs; an open pipe on which nothing is written must not delay the line.
+/// Claude Code writes before it starts this program; an open pipe without input must not delay the line.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long all of it may take once it has begun.
+/// The time limit for the whole input once its first byte arrived.
 #[cfg(unix)]
 const TIMEOUT: Duration = Duration::from_millis(250);
 /// Claude Code writes a few kilobytes.
 const LIMIT: usize = 1024 * 1024;
 
-/// What is known of the session.
+/// The session; empty if the input describes none.
 #[derive(Debug, Default)]
 pub(super) struct Session {
-    /// As it was written, for its `rate_limits`.
+    /// The input itself, for its `rate_limits`.
     pub(super) bytes: Vec<u8>,
     pub(super) model: Option<String>,
     pub(super) dir: Option<String>,
@@ -25,17 +25,17 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Whether it was one.
-    pub(super) fn was_heard(&self) -> bool {
+    /// Whether the input describes a session.
+    pub(super) fn is_present(&self) -> bool {
         !self.bytes.is_empty()
     }
 
     fn parse(mut bytes: Vec<u8>) -> Self {
         if bytes.is_empty() {
-            // Most often nobody speaks, and to say where it ends would cost more than the rest of the line.
+            // The usual case outside Claude Code. serde_json's error would cost more than the rest of the line.
             return Self::default();
         }
-        // Each part by itself: what has another form than it had must not hide the others. What follows the object is ignored.
+        // Each part by itself, so that a changed form of one hides no other. Input after the object is ignored.
         let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
         let Some(Ok(found)) = values.next() else { return Self::default() };
         let end = values.byte_offset();
@@ -43,7 +43,7 @@ impl Session {
             return Self::default();
         }
         let part = |name: &str| found.get(name).cloned().unwrap_or_default();
-        // An empty name is none: it would leave a gap in the line.
+        // An empty name would leave a gap in the line.
         let named = |text: &String| !text.trim().is_empty();
         let model = Model::deserialize(part("model")).ok().map(|model| model.display_name).filter(named);
         let dir = Workspace::deserialize(part("workspace")).ok().map(|workspace| workspace.current_dir);
@@ -69,15 +69,15 @@ struct Cost {
     total_cost_usd: f64,
 }
 
-/// Reads what is said on standard input. At a terminal, and where nobody speaks, it is nothing.
-pub(super) fn hear() -> Session {
+/// Reads standard input. The session is empty at a terminal or without input.
+pub(super) fn read_input() -> Session {
     if io::stdin().is_terminal() {
         return Session::default();
     }
     read().map(Session::parse).unwrap_or_default()
 }
 
-/// Everything up to the end, or to the end of the object, if it comes in time: the pipe may stay open after it.
+/// The input up to its end or the end of the object, because the pipe may stay open after it. `None` after a timeout.
 #[cfg(unix)]
 fn read() -> Option<Vec<u8>> {
     use crate::input::piecemeal::{self, Bounds};
@@ -91,8 +91,8 @@ fn read() -> Option<Vec<u8>> {
 fn read() -> Option<Vec<u8>> {
     use std::io::Read as _;
 
-    let (sender, heard) = std::sync::mpsc::channel();
-    // A read cannot be given up, so it is on a thread that ends with the program.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // A blocking read cannot be cancelled, so a thread does it, which ends with the program.
     std::thread::spawn(move || {
         let mut object = ObjectEnd::default();
         let mut bytes = Vec::new();
@@ -105,7 +105,7 @@ fn read() -> Option<Vec<u8>> {
             }
         }
     });
-    heard.recv_timeout(FIRST_BYTE_TIMEOUT).ok()
+    receiver.recv_timeout(FIRST_BYTE_TIMEOUT).ok()
 }
 
 /// Finds where a JSON object ends while it is still being received.
@@ -117,7 +117,7 @@ struct ObjectEnd {
 }
 
 impl ObjectEnd {
-    /// Whether the object ends in this piece; also where no object begins, because nothing else is of use.
+    /// Whether the object ends in this piece, or the input is no object.
     fn is_reached(&mut self, piece: &[u8]) -> bool {
         piece.iter().any(|byte| self.ends_at(*byte))
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_session_says_is_understood() {
+    fn a_session_is_parsed() {
         let session = Session::parse(
             br#"{"model":{"id":"x","display_name":"Opus"},"workspace":{"current_dir":"/src"},"cost":{"total_cost_usd":1.25}}"#
                 .to_vec(),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_name_is_none() {
+    fn an_empty_name_is_ignored() {
         for empty in ["", " "] {
             let session = format!(
                 r#"{{"model":{{"display_name":"{empty}"}},"workspace":{{"current_dir":"{empty}"}}}}"#
@@ -177,20 +177,20 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_another_form_does_not_hide_the_others() {
+    fn a_changed_part_hides_no_other() {
         let session = Session::parse(br#"{"model":"opus","cost":{"total_cost_usd":2}}"#.to_vec());
 
         assert_eq!((session.model.as_deref(), session.cost), (None, Some(2.0)));
     }
 
     #[test]
-    fn what_follows_a_session_is_ignored() {
+    fn input_after_the_session_is_ignored() {
         let session = Session::parse(b"{\"cost\":{\"total_cost_usd\":2}}\n{".to_vec());
 
         assert_eq!((session.cost, session.bytes.last()), (Some(2.0), Some(&b'}')));
     }
 
-    /// After how many pieces the end of the object is found.
+    /// The number of the piece in which the object ends.
     fn pieces_until_end(pieces: &[&str]) -> Option<usize> {
         let mut object = ObjectEnd::default();
         pieces.iter().position(|piece| object.is_reached(piece.as_bytes()))
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_begin_an_object_is_not_read_on() {
+    fn input_without_an_object_is_not_read_further() {
         for text in ["hello", "[1", "\0\0", "}"] {
             assert_eq!(pieces_until_end(&[text]), Some(0), "{text:?}");
         }
@@ -217,9 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_session_is_none() {
+    fn other_input_is_no_session() {
         for bytes in [&b""[..], b"hello", b"[1]", b"{", b"\xff"] {
-            assert!(!Session::parse(bytes.to_vec()).was_heard(), "{bytes:?}");
+            assert!(!Session::parse(bytes.to_vec()).is_present(), "{bytes:?}");
         }
     }
 }
