@@ -113,7 +113,7 @@ fn a_program_that_runs_during_a_clear_does_not_restore_the_hold() {
     let watch = world.machine.command(&["watch", "--config", argument(&world.config)]);
     let mut watch = pty.start(watch);
     // A word of the hold; the terminal gets single words.
-    pty.until("(until");
+    pty.until("retrying");
     world.provider.simulator.set("main", Change::follow_script()).unwrap();
 
     assert!(world.clear().stdout.starts_with("cleared: "));
