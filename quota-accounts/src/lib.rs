@@ -1,11 +1,11 @@
-//! Main and fallback accounts: which one a request goes to, and why.
+//! Main and fallback accounts: which one serves a request, and why.
 //! Nothing here sends a request or logs in.
 //!
-//! [`FallbackAccountManager`] gives each request the account that has room and is preferred, and learns from what came of it.
-//! The choice is a pure function, [`choose`], and a [`Decision`] lists every account that was considered and the rule that
-//! selected or refused it. What is preferred and what is kept back is a [`RoutingPolicy`]; the accounts are an
-//! [`AccountsConfig`], which [`AccountsFile`] stores. Where the logins of accounts are found is up to the crate
-//! `quota-credentials`, or any other [`CredentialSource`](quota_core::CredentialSource).
+//! [`FallbackAccountManager`] gives each request the preferred available account, and learns from its outcome. The choice is
+//! a pure function, [`routing::choose`]. A [`Decision`] lists every account with its readings and the reason that selected or
+//! excluded it. A [`RoutingPolicy`] states which account is preferred and how much must remain. The accounts are an
+//! [`AccountsConfig`], which [`AccountsFile`] stores. The crate `quota-credentials` finds logins, as does any other
+//! [`CredentialSource`](quota_core::CredentialSource).
 
 mod config;
 mod manager;

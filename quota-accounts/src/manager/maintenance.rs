@@ -215,7 +215,7 @@ impl Inner {
                 }
                 if let Err(error) = inner.refresh_if_stale(claim.at, request.model()).await {
                     let account = &inner.slots[claim.at].id;
-                    tracing::debug!(%account, %error, "refresh brought nothing");
+                    tracing::debug!(%account, %error, "refresh failed");
                 }
             }
             inner.save_or_warn().await;
@@ -244,7 +244,7 @@ impl Inner {
                 inner.save_or_warn().await;
                 return;
             };
-            tracing::debug!(account = %slot.id, %error, "refresh brought nothing");
+            tracing::debug!(account = %slot.id, %error, "refresh failed");
             // The hold that it left is kept: the next program must not ask before that ends either. Not at once, for where it
             // leaves none, each request has a refresh that fails.
             inner.schedule_save();

@@ -62,7 +62,7 @@ impl Inner {
     pub(super) async fn seed(&self) -> Result<(), FileError> {
         let Some(state_file) = &self.state_file else { return Ok(()) };
         let state: AccountsState = state_file.document.load().await.inspect_err(|error| {
-            tracing::warn!(error = %error, "what was kept of accounts cannot be read, going on without");
+            tracing::warn!(error = %error, "could not read the state file, starting without it");
         })?;
         let now = self.now();
         for (id, kept) in &state.accounts {
@@ -72,7 +72,7 @@ impl Inner {
                 slot.load_blocks(&kept.blocks, now);
                 *slot.last_saved.lock() = Some(Box::new(seed));
             } else {
-                tracing::debug!(account = %id, "what was kept is another login's");
+                tracing::debug!(account = %id, "the state file has another login");
             }
         }
         let mut written = Vec::new();
@@ -167,7 +167,7 @@ impl Inner {
     /// Saves, and logs an error without failing.
     pub(super) async fn save_or_warn(&self) {
         if let Err(error) = self.save().await {
-            tracing::warn!(error = %error, "what was learned of accounts could not be kept, trying again later");
+            tracing::warn!(error = %error, "could not write the state file, retrying later");
         }
     }
 

@@ -88,7 +88,7 @@ impl FallbackAccountManager {
             seen.usage.login_id =
                 route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
             if slot.usage.observe(&seen.usage).is_err() {
-                tracing::debug!(account = %slot.id, "what was observed is another login's");
+                tracing::debug!(account = %slot.id, "the observed usage belongs to another login");
             }
             inner.schedule_save();
         }
@@ -158,7 +158,7 @@ impl Inner {
         catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {
             let shape = (provider.clone(), outcome.status());
             if self.unread.lock().insert(shape) {
-                tracing::warn!(%provider, status = ?outcome.status(), "a reader of answers broke, going by the status");
+                tracing::warn!(%provider, status = ?outcome.status(), "the response parser panicked, only the status counts");
             }
             outcome.read(None, now)
         })

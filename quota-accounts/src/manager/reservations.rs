@@ -48,7 +48,7 @@ impl SharedReservations {
         let before = self.failed_at.swap(at, Ordering::Relaxed);
         match (trouble, before == Self::NEVER) {
             (Some(error), true) => {
-                tracing::warn!(%error, "cannot share reservations, only this process's count until it can be done again");
+                tracing::warn!(%error, "cannot share reservations, only those of this process count");
             }
             (None, false) => tracing::info!("reservations are shared again"),
             _ => {}

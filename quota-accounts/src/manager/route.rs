@@ -273,7 +273,7 @@ impl Inner {
             if let Some(at) = scan.refresh_first.first().filter(|_| may_ask) {
                 asked.push(*at);
                 if let Err(error) = self.refresh_if_stale(*at, request.model()).await {
-                    tracing::debug!(account = %self.slots[*at].id, %error, "going by what is known");
+                    tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, cached readings count");
                 }
                 self.schedule_save();
                 continue;
@@ -309,10 +309,10 @@ impl Inner {
         if !login.login_id.as_ref().is_some_and(|login_id| slot.is_of_another(login_id)) {
             return false;
         }
-        tracing::debug!(account = %slot.id, "another login");
+        tracing::debug!(account = %slot.id, "the account has another login");
         // A refresh reads the credential and clears what the other login left, even if no call is allowed.
         if let Err(error) = slot.refresh().await {
-            tracing::debug!(account = %slot.id, %error, "going on without numbers");
+            tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
         }
         self.schedule_save();
         true
@@ -327,7 +327,7 @@ impl Inner {
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
         let credential = self.read_credential(slot).await.map_err(|error| {
-            tracing::debug!(account = %slot.id, %error, "no credential");
+            tracing::debug!(account = %slot.id, %error, "no usable credential");
             self.without_credential(&error)
         })?;
         if let Some(credential) = &credential {
