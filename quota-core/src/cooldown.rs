@@ -1,5 +1,5 @@
-//! The provider's cooldown after one account's 429, for all accounts: a document of its own, shared like a record.
-//! Each account's own backoff is in its record, not here.
+//! The cooldown of a provider after a 429, for all its accounts: a document of its own, shared like a record.
+//! Each account's own backoff is in its record.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::store::DocumentBody;
 use crate::time::{self, CLOCK_SLACK};
 use crate::{CooldownScope, DecodeError, Hold, Policy, ProviderId, QuotaStore, StoreError, StoreKey};
 
-/// Until when the accounts of a provider stay quiet.
+/// Until when no account of a provider may call it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProviderCooldown {
     format: u32,
@@ -34,13 +34,12 @@ impl ProviderCooldown {
     /// The hold that is in force at `now`.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Hold> {
-        // A clock that was ahead must not silence a provider: when it meant to end cannot be told, and counted from each
-        // reading on it would never end.
+        // A hold from the future is ignored. Its true end is unknown, and counted from each read it would never end.
         let plausible = |hold: &&Hold| hold.since <= time::saturating_add(now, CLOCK_SLACK);
         self.hold.as_ref().filter(plausible).filter(|hold| hold.is_live(now)).cloned()
     }
 
-    /// Extends the quiet time to the end of `hold`; an earlier end changes nothing.
+    /// Extends the cooldown to the end of `hold`; an earlier end changes nothing.
     pub fn extend(&mut self, now: Timestamp, hold: &Hold) {
         let ends_later = self.at(now).is_none_or(|mine| mine.until < hold.until);
         if self.format <= FORMAT && ends_later {
@@ -48,17 +47,17 @@ impl ProviderCooldown {
         }
     }
 
-    /// The quiet time as a store keeps it.
+    /// Encodes the cooldown for a store.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         serde_json::to_vec(self).expect("a quiet time has only string keys").into()
     }
 
-    /// Reads what a store kept.
+    /// Decodes a stored cooldown.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if it is not a quiet time.
+    /// [`DecodeError`] if it is not a cooldown.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         serde_json::from_slice(body).map_err(|error| DecodeError { source: Arc::new(error) })
     }
@@ -74,7 +73,7 @@ impl DocumentBody for ProviderCooldown {
     }
 }
 
-/// The cooldown of a provider that is in force at `now`, where the policy has one that spans accounts.
+/// The cooldown of a provider at `now`, if the policy has one for all accounts.
 ///
 /// A damaged document is no cooldown; the manager follows the same rule.
 ///

@@ -1,12 +1,12 @@
-//! The settings of the rules: plain data with sound defaults, the same for every backend.
-//! What they mean in action is in `record`; what follows from a 429 for a whole provider is in `cooldown`.
+//! The settings of the rules: plain data with defaults, the same for every store.
+//! The rules are in `record`; the cooldown of a whole provider is in `cooldown`.
 
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as span;
 use serde::{Deserialize, Serialize};
 
-/// How often to ask, how long to stay quiet, and how much to spend.
+/// How often to call a provider, how long to back off, and how many calls to allow.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,39 +24,39 @@ pub struct Policy {
     #[serde(with = "span")]
     #[serde(alias = "freshness")]
     pub max_age: Duration,
-    /// Headers keep the windows they name fresh; everything else is asked for at least this often. One hour.
+    /// Headers keep the windows that they name fresh; a complete refresh is made at least this often. One hour.
     #[serde(with = "span")]
     #[serde(alias = "complete_every")]
     pub full_refresh_interval: Duration,
-    /// After a window's reset, how long to wait before asking what it says now. Fifteen seconds.
+    /// How long to wait after a window's reset before the next call. Fifteen seconds.
     #[serde(with = "span")]
     pub reset_grace: Duration,
-    /// Ask anew at every so many requests, beside the age; 0 (the default) for never.
+    /// Refresh at every so many requests, in addition to the age; 0 (the default) for never.
     pub every_n_requests: u64,
-    /// The least time between the starts of two calls of this process to one provider. One second.
+    /// The minimum time between the starts of two calls of this process to one provider. One second.
     #[serde(with = "span")]
     #[serde(alias = "gap")]
     pub min_call_interval: Duration,
-    /// How many calls of this process to one provider may run at once. One. A call that is unanswered for two seconds does not
-    /// count, up to four calls in all.
+    /// The maximum number of calls of this process to one provider at once. One. A call without an answer for two seconds does
+    /// not count, up to four calls in all.
     #[serde(alias = "parallel")]
     pub max_concurrent_calls: usize,
-    /// How long one call may take. Ten seconds. If the process that calls dies, others may call two seconds after that:
-    /// see [`lease_ttl`](Self::lease_ttl).
+    /// The timeout of one call. Ten seconds. If the calling process dies, another may call two seconds after that: see
+    /// [`lease_ttl`](Self::lease_ttl).
     #[serde(with = "span")]
     pub fetch_timeout: Duration,
-    /// How long an account stays quiet after the provider asked it to slow down. 60 s, doubling to 15 min.
+    /// The backoff of an account after a 429. 60 s, doubling to 15 min.
     #[serde(alias = "backoff")]
     pub rate_limit_backoff: Backoff,
-    /// How long an account stays quiet after the provider failed otherwise. 15 s, doubling to 5 min.
+    /// The backoff of an account after another failure of the provider. 15 s, doubling to 5 min.
     #[serde(alias = "transient")]
     pub error_backoff: Backoff,
-    /// Who else stays quiet after a 429, and how long. The whole provider, 60 s.
+    /// The cooldown for other accounts after a 429. The whole provider, 60 s.
     #[serde(alias = "quiet")]
     pub cooldown: CooldownPolicy,
-    /// How many calls an account may make.
+    /// The number of calls that an account may make.
     pub budget: Budget,
-    /// Readings seen on ordinary traffic are joined locally and written this long after the first. Three seconds.
+    /// How long after the first observed reading the store is written. Three seconds.
     #[serde(with = "span")]
     #[serde(alias = "flush")]
     pub flush_interval: Duration,
@@ -64,16 +64,16 @@ pub struct Policy {
     #[serde(with = "span")]
     #[serde(alias = "keep")]
     pub record_ttl: Duration,
-    /// How long any caller waits for the store before going on without it. 225 ms, so that each caller has an answer
-    /// within a quarter of a second, also on a busy machine. There is one store, so the manager's own policy counts here, not
+    /// The timeout of the store, after which a process goes on without it. 225 ms, so that each caller has an answer within a
+    /// quarter of a second, also on a busy machine. There is one store, so this setting of the manager's own policy counts, not
     /// that of a provider.
     #[serde(with = "span")]
     #[serde(alias = "store_patience")]
     pub store_timeout: Duration,
-    /// What to do while the store cannot be used. Go on alone.
+    /// What to do while the store is unavailable. Go on without it.
     #[serde(alias = "when_away")]
     pub on_store_unavailable: StoreOutagePolicy,
-    /// A notice of a change may be lost; the shared record is read anew this often. One minute, jittered.
+    /// How often to read the shared record although no notice came, because notices may be lost. One minute, jittered.
     #[serde(with = "span")]
     #[serde(alias = "recheck")]
     pub poll_interval: Duration,
@@ -135,7 +135,7 @@ impl Policy {
         poll_interval: Duration,
     }
 
-    /// Whether the settings make sense together.
+    /// Checks that the settings do not contradict each other.
     ///
     /// # Errors
     ///
@@ -192,24 +192,23 @@ impl Policy {
         }
     }
 
-    /// How long a lease lasts if its holder dies: [`fetch_timeout`](Self#structfield.fetch_timeout) and two seconds to store
-    /// what the call brought.
+    /// How long a lease lasts: [`fetch_timeout`](Self#structfield.fetch_timeout), and two seconds to store the result.
     ///
-    /// It is no setting of its own. A shorter lease would end in mid call; a longer one keeps an account without calls for
-    /// no reason after its holder died.
+    /// There is no setting for it. A shorter lease would expire during a call; a longer one would block the account for no reason
+    /// after its holder died.
     #[must_use]
     pub fn lease_ttl(&self) -> Duration {
         self.fetch_timeout.saturating_add(LEASE_MARGIN)
     }
 
-    /// Whether the request of this number asks for a refresh, by [`every_n_requests`](Self#structfield.every_n_requests).
+    /// Whether the request of this number refreshes, by [`every_n_requests`](Self#structfield.every_n_requests).
     #[must_use]
     pub fn refreshes_on_request(&self, request: u64) -> bool {
         request > 0 && self.every_n_requests > 0 && request.is_multiple_of(self.every_n_requests)
     }
 }
 
-/// How much longer a lease lasts than a call may take.
+/// How much longer a lease lasts than a call.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// The longest duration of a setting. A longer one means "never", and could overflow a sum of times.
@@ -222,10 +221,10 @@ pub struct PolicyError {
     reason: &'static str,
 }
 
-/// A delay that doubles with every failure in a row, up to a cap.
+/// A delay that doubles with every failure in a row, up to a maximum.
 ///
-/// Jitter only lengthens a delay, by up to that share of it, so that hosts which were turned away together do not come
-/// back together. (Capped exponential backoff; see Brooker, "Exponential Backoff And Jitter", AWS 2015.)
+/// Jitter only lengthens a delay, by up to that share of it, so that hosts that were rejected together do not return together.
+/// (Capped exponential backoff; see Brooker, "Exponential Backoff And Jitter", AWS 2015.)
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -234,11 +233,11 @@ pub struct Backoff {
     #[serde(with = "span")]
     #[serde(alias = "first")]
     pub initial: Duration,
-    /// No delay is longer than this, before jitter.
+    /// The maximum delay, before jitter.
     #[serde(with = "span")]
     #[serde(alias = "cap")]
     pub max: Duration,
-    /// By which share of itself a delay may be lengthened, 0 to 1.
+    /// The maximum share by which a delay is lengthened, 0 to 1.
     #[serde(default = "default_jitter")]
     pub jitter: f64,
 }
@@ -248,20 +247,20 @@ fn default_jitter() -> f64 {
 }
 
 impl Backoff {
-    /// From `initial`, doubling, to `max`, with a jitter of one tenth.
+    /// Creates a backoff that doubles from `initial` to `max`, with a jitter of one tenth.
     #[must_use]
     pub fn doubling(initial: Duration, max: Duration) -> Self {
         Self { initial, max, jitter: default_jitter() }
     }
 
-    /// Sets the share by which a delay may be lengthened.
+    /// Sets the maximum share by which a delay is lengthened.
     #[must_use]
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// The delay after that many failures in a row; `dice`, from 0 to 1, says how much of the jitter is used.
+    /// The delay after that many failures in a row; `dice`, from 0 to 1, is the part of the jitter that applies.
     #[must_use]
     pub fn delay(&self, failures: u32, dice: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
@@ -276,21 +275,21 @@ impl Backoff {
     }
 }
 
-/// Who else stays quiet after a 429, and for how long.
+/// The cooldown for other accounts after a 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CooldownPolicy {
-    /// How long. 60 s.
+    /// How long it lasts. 60 s.
     #[serde(alias = "span")]
     #[serde(with = "span")]
     pub duration: Duration,
-    /// Who.
+    /// The accounts that it covers.
     pub scope: CooldownScope,
 }
 
 impl CooldownPolicy {
-    /// Quiet for `span` within `scope`.
+    /// Creates a cooldown of this duration and scope.
     #[must_use]
     pub fn new(duration: Duration, scope: CooldownScope) -> Self {
         Self { duration, scope }
@@ -303,43 +302,42 @@ impl Default for CooldownPolicy {
     }
 }
 
-/// How far a 429 reaches beyond its own account.
+/// The accounts that a 429 affects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CooldownScope {
-    /// Only the account's own backoff.
+    /// Only the account that got it, by its own backoff.
     Account,
-    /// All accounts of the provider: it is disputed whether the limit counts by account, organization or address.
+    /// All accounts of the provider. Whether the limit counts by account, organization or address is not documented.
     #[default]
     Provider,
 }
 
-/// What a process does while its store cannot be used.
+/// What a process does while its store is unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreOutagePolicy {
-    /// It goes on by the same rules with what it knows, as if it were the only one, and joins what it learned to the
-    /// shared record afterwards. Numbers stay fresh; each process asks at most as often as a lone one would.
+    /// It goes on with its own copy of the record by the same rules, and merges the copy into the shared record later. Readings
+    /// stay fresh; each process makes at most as many calls as a single one would.
     #[default]
     #[serde(alias = "go_alone")]
     Standalone,
-    /// It asks the provider nothing and shows what it knows, as stale as that is. For fleets so large that their members,
-    /// each asking alone, would be a burden on the provider.
+    /// It makes no calls, and shows stale readings. For fleets so large that their separate calls would burden the provider.
     #[serde(alias = "refuse")]
     FailClosed,
 }
 
-/// How many calls to the usage endpoint an account may make in any trailing hour, over all hosts together.
+/// The calls to the usage endpoint that an account may make in any trailing hour, over all hosts.
 ///
-/// Known in advance, so that the provider never has to say 429.
+/// It is stated in advance, so that the provider need not answer 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Budget {
-    /// All calls together. 28: Anthropic's endpoint answers 28 to 30 an hour. The last 1,000 calls are remembered, so a
-    /// budget above that is as good as none.
+    /// All calls together. 28: Anthropic's endpoint allows 28 to 30 an hour. A record stores the last 1,000 calls, so a higher
+    /// budget is no limit.
     pub per_hour: u32,
     /// How many of these are reserved for interactive callers. 6.
     #[serde(alias = "reserve")]

@@ -1,9 +1,9 @@
-//! The register that shares records: a document under a version, swapped whole.
-//! A store knows nothing of quotas. Every rule is in `record`, so a new backend is three methods.
+//! The store: a shared register of documents, each under a version and replaced by compare-and-swap.
+//! A store contains no rules. All rules are in `record`, so a new backend is three methods.
 //!
 //! # Writing a store
 //!
-//! Keep three promises and the rest follows:
+//! A store keeps three promises:
 //!
 //! 1. **One winner.** Of any number of [`compare_and_swap`](QuotaStore::compare_and_swap)s with one expected version, at most one is applied, on
 //!    whatever hosts they run.
@@ -12,8 +12,8 @@
 //! 3. **Honest errors.** If a swap may have been applied although its answer was lost, say so with
 //!    [`StoreError::unavailable`]`(`[`WriteState::Unknown`]`, …)`: the caller asks again, and rules are made for that.
 //!
-//! `quota_core::store_conformance!` (feature `testing`) makes a test of each of them; `examples/own_store.rs` is a whole
-//! backend with its proof.
+//! `quota_core::store_conformance!` (feature `testing`) tests each of them; `examples/own_store.rs` is a complete backend with
+//! its tests.
 
 mod lease_doc;
 pub(crate) mod memory;
@@ -35,20 +35,20 @@ use crate::{AccountId, ProviderId, random};
 
 /// A shared register of small documents, each under a version.
 ///
-/// All methods may be dropped at any moment. A dropped `swap` may have been applied or not.
+/// Every future may be dropped at any time. A dropped `compare_and_swap` may have been applied or not.
 #[async_trait]
 pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
     /// Reads the document, linearizable with [`compare_and_swap`](Self::compare_and_swap) on the same key.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`]; a document that is not there is not an error.
+    /// Any [`StoreError`]. A missing document is not an error.
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError>;
 
     /// Writes `body` if the version is still `expected`, or, with `None`, if there is no document.
     ///
-    /// Of any number of racers with one `expected`, at most one is applied; the others learn the winner's document in
-    /// the same trip. The store may drop the document once it was not written for `keep`.
+    /// Of concurrent writers with one `expected`, at most one is applied; the others get the winner's document in the same round
+    /// trip. The store may drop the document once it was not written for `keep`.
     ///
     /// # Errors
     ///
@@ -61,14 +61,14 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
         keep: Duration,
     ) -> Result<CasOutcome, StoreError>;
 
-    /// Waits until the document may have moved past `seen` (with `None`: until there may be one).
+    /// Waits until the document may have another version than `seen` (with `None`: until it may exist).
     ///
-    /// A hint: it may wake early, and callers bound it with a timer of their own. It returns at once if the document has
-    /// moved already, and it wakes when a connection was lost, since something may have been missed.
+    /// The wake-up is a hint and may be spurious; callers add a timeout. It returns at once if the version differs already, and
+    /// after a lost connection, because a change may have been missed.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`]; the caller waits a while before it asks again.
+    /// Any [`StoreError`]; the caller waits a while before it retries.
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError>;
 }
 
@@ -104,13 +104,13 @@ impl StoreKey {
         Self(account.shared_text())
     }
 
-    /// What holds for all accounts of a provider: `anthropic`.
+    /// The document for all accounts of a provider: `anthropic`.
     #[must_use]
     pub fn provider(provider: &ProviderId) -> Self {
         Self(provider.as_str().into())
     }
 
-    /// A key under which nothing is stored: `*`. To read it is to find out whether the store can be used.
+    /// A key without a document: `*`. Reading it shows whether the store is available.
     #[must_use]
     pub fn probe() -> Self {
         Self("*".into())
@@ -118,8 +118,8 @@ impl StoreKey {
 
     /// A document of an extension, beside an account's record: `anthropic/main#reservations`.
     ///
-    /// No account's name has a `#`, so such a key is never a record's. What is in the document, and who may write it, is
-    /// up to the extension that names it.
+    /// No account's name contains `#`, so such a key never collides with a record. The extension defines the document and who
+    /// writes it.
     ///
     /// # Panics
     ///
@@ -130,7 +130,7 @@ impl StoreKey {
         Self(format!("{account}#{what}").into())
     }
 
-    /// The same beside what holds for all accounts of a provider: `anthropic#logins`.
+    /// A document of an extension for all accounts of a provider: `anthropic#logins`.
     ///
     /// # Panics
     ///
@@ -168,18 +168,18 @@ impl fmt::Debug for StoreKey {
     }
 }
 
-/// Names one state of a document; never given to another.
+/// Identifies one state of a document, and is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 
 impl Version {
-    /// Takes the store's own number.
+    /// Creates a version from the store's own number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// A version that no other write has, for stores in which writers name what they write: one in 2⁶⁴ for each pair. Never 0.
+    /// A random version, for stores whose writers choose versions. Two are equal with a probability of 1 in 2⁶⁴. Never 0.
     #[must_use]
     pub fn random() -> Self {
         Self(random::random_u64().max(1))
@@ -192,124 +192,124 @@ impl Version {
     }
 }
 
-/// A document as it was found.
+/// A stored document and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Document {
-    /// The state it is in.
+    /// Its version.
     pub version: Version,
     /// Its content.
     pub body: Bytes,
 }
 
 impl Document {
-    /// A document of this content in this state.
+    /// Creates a document of this version and content.
     #[must_use]
     pub fn new(version: Version, body: Bytes) -> Self {
         Self { version, body }
     }
 }
 
-/// What a read found, and when by the store's own clock.
+/// The result of a read, with the time of the store's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreRead {
     /// The document, if there is one.
     pub document: Option<Document>,
-    /// What the time was, by the one clock that all users of the store share.
+    /// The time, by the one clock that all users of the store share.
     pub now: Timestamp,
 }
 
 impl StoreRead {
-    /// What was found, at `now` by the store's clock.
+    /// Creates a result at `now` by the store's clock.
     #[must_use]
     pub fn new(document: Option<Document>, now: Timestamp) -> Self {
         Self { document, now }
     }
 
-    /// The state of the document; `None` if there is none.
+    /// The version of the document; `None` if there is none.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.document.as_ref().map(|document| document.version)
     }
 }
 
-/// What became of a swap.
+/// The outcome of a compare-and-swap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum CasOutcome {
-    /// It was applied, and the document is now in this state.
+    /// It was applied; the document has this version now.
     Applied(Version),
     /// Another writer was first; this is the current document.
     Conflict(StoreRead),
 }
 
-/// Whether a write happened although its answer was lost.
+/// Whether a write was applied although its answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WriteState {
-    /// It did not.
+    /// It was not.
     NotApplied,
-    /// It may have.
+    /// It may have been.
     Unknown,
 }
 
-/// Why a store did not do what it was asked, sorted by what follows from it. It never holds an address's password.
+/// Why a store operation failed, by what the caller should do. It never contains the password of a URL.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store could not be reached, or did not answer in time. Go on alone; it may come back.
+    /// The store was unreachable or timed out. Go on without it; it may come back.
     #[error("the store is unavailable: {reason}")]
     #[non_exhaustive]
     Unavailable {
-        /// Whether a write may have happened all the same.
+        /// Whether the write may have been applied.
         applied: WriteState,
         /// What happened.
         reason: Cow<'static, str>,
-        /// The failure underneath, if there was one.
+        /// The source, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// The store rejected the operation: no permission, no space, read-only. A person must fix it.
     #[error("the store refused: {reason}")]
     #[non_exhaustive]
     Rejected {
-        /// What it refused.
+        /// What it rejected.
         reason: Cow<'static, str>,
-        /// The failure underneath, if there was one.
+        /// The source, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// What the store holds is damaged or not ours. It was left as it is.
+    /// The document is damaged or foreign. It was not changed.
     #[error("the store's content is unusable: {reason}")]
     #[non_exhaustive]
     Corrupt {
         /// What is wrong with it.
         reason: Cow<'static, str>,
-        /// The failure underneath, if there was one.
+        /// The source, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
 }
 
 impl StoreError {
-    /// The store could not be reached, or did not answer.
+    /// Creates an error for a store that was unreachable or timed out.
     #[must_use]
     pub fn unavailable(applied: WriteState, reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Unavailable { applied, reason: reason.into(), source: None }
     }
 
-    /// The store refuses.
+    /// Creates an error for a rejected operation.
     #[must_use]
     pub fn rejected(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Rejected { reason: reason.into(), source: None }
     }
 
-    /// What the store holds cannot be used.
+    /// Creates an error for a damaged or foreign document.
     #[must_use]
     pub fn corrupt(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Corrupt { reason: reason.into(), source: None }
     }
 
-    /// Keeps the failure underneath.
+    /// Sets the source.
     #[must_use]
     pub fn with_source(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         let (Self::Unavailable { source, .. } | Self::Rejected { source, .. } | Self::Corrupt { source, .. }) =

@@ -1,4 +1,4 @@
-//! What a provider says on ordinary traffic, and why it turned a request away.
+//! Ordinary API responses: what they say about limits, and why a request was rejected.
 //! A parser knows a provider's format; the router decides what follows for accounts.
 
 mod retry_after;
@@ -13,19 +13,19 @@ pub use retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
 
 use crate::{ProviderId, Scope, UnknownWord, UsageReport, WindowId};
 
-/// Reads what a provider says on ordinary traffic.
+/// Parses ordinary responses of a provider.
 ///
-/// It works on what it is given and nothing else: no I/O, no clock. What it does not understand says nothing; it never
-/// fails, because a response that was served must not be lost for a header that was not understood.
+/// A parser does no I/O and reads no clock. It ignores what it does not recognise and never fails, because a served response must
+/// not be lost for an unknown header.
 pub trait ResponseParser: fmt::Debug + Send + Sync + 'static {
-    /// The provider whose answers this reads.
+    /// The provider whose responses it parses.
     fn provider(&self) -> ProviderId;
 
-    /// Reads one answer.
+    /// Parses one response.
     fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse;
 }
 
-/// One answer of a provider, as far as it speaks of limits.
+/// Metadata of one response.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ResponseMeta<'a> {
@@ -33,20 +33,20 @@ pub struct ResponseMeta<'a> {
     pub status: u16,
     /// The headers; names may be in any case.
     pub headers: &'a [(String, String)],
-    /// The body, or its beginning, of an answer that turned the request away; empty if it was not kept.
+    /// The body of a rejection, or its beginning; empty if it was not read.
     pub body: &'a [u8],
-    /// When the answer arrived.
+    /// When the response arrived.
     pub now: Timestamp,
 }
 
 impl<'a> ResponseMeta<'a> {
-    /// An answer of this status, which arrived at `now`.
+    /// Creates the metadata of a response that arrived at `now`.
     #[must_use]
     pub fn new(status: u16, headers: &'a [(String, String)], now: Timestamp) -> Self {
         Self { status, headers, body: &[], now }
     }
 
-    /// Gives the body, or its beginning.
+    /// Sets the body, or its beginning.
     #[must_use]
     pub fn body(mut self, body: &'a [u8]) -> Self {
         self.body = body;
@@ -56,47 +56,47 @@ impl<'a> ResponseMeta<'a> {
 
 impl fmt::Debug for ResponseMeta<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither headers nor body: either may hold anything.
+        // Neither headers nor body: both may contain secrets.
         f.debug_struct("ResponseMeta").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// What an answer said.
+/// What a response says.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ParsedResponse {
-    /// What it said about windows; empty if nothing.
+    /// What it reports about windows; empty if nothing.
     pub usage: UsageReport,
-    /// Why it turned the request away; `None` if it did not.
+    /// Why the request was rejected; `None` if it was not.
     pub failure: Option<Rejection>,
 }
 
 impl ParsedResponse {
-    /// What was said about windows, and why the request was turned away if it was.
+    /// Creates a result of these parts.
     #[must_use]
     pub fn new(usage: UsageReport, failure: Option<Rejection>) -> Self {
         Self { usage, failure }
     }
 }
 
-/// Why a provider turned an ordinary request away.
+/// Why a provider rejected an ordinary request.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// What kind of failure it is, by what follows from it.
+    /// The kind of rejection, by what follows from it.
     pub kind: RejectionKind,
-    /// How long the provider wants to be left alone, if it said.
+    /// How long to wait, if the provider states it.
     pub retry_after: Option<Duration>,
-    /// The window that is spent, where that was said.
+    /// The exhausted window, if stated.
     pub window: Option<WindowId>,
-    /// When that window begins anew, where that was said.
+    /// When that window resets, if stated.
     pub resets_at: Option<Timestamp>,
-    /// What that window counts, if not everything: the rest of the account goes on.
+    /// What that window counts, if not everything: the rest of the account stays available.
     pub scope: Option<Scope>,
 }
 
 impl Rejection {
-    /// A failure of which nothing else is known.
+    /// Creates a rejection of this kind without details.
     #[must_use]
     pub fn new(kind: RejectionKind) -> Self {
         Self { kind, retry_after: None, window: None, resets_at: None, scope: None }
@@ -104,7 +104,7 @@ impl Rejection {
 
     /// What a status alone says; `None` if it is no rejection.
     ///
-    /// A 429 alone is not a spent quota: that needs a provider's word for it.
+    /// A 429 alone does not mean an exhausted quota: only a provider-specific parser can tell.
     #[must_use]
     pub fn of_status(status: u16) -> Option<Self> {
         let kind = match status {
@@ -118,28 +118,28 @@ impl Rejection {
         Some(Self::new(kind))
     }
 
-    /// Says how long the provider wants to be left alone.
+    /// Sets how long to wait.
     #[must_use]
     pub fn retry_after(mut self, span: impl Into<Option<Duration>>) -> Self {
         self.retry_after = span.into();
         self
     }
 
-    /// Says which window is spent.
+    /// Sets the exhausted window.
     #[must_use]
     pub fn window(mut self, window: impl Into<Option<WindowId>>) -> Self {
         self.window = window.into();
         self
     }
 
-    /// Says when the spent window begins anew.
+    /// Sets when the exhausted window resets.
     #[must_use]
     pub fn resets_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.resets_at = at.into();
         self
     }
 
-    /// Says what the spent window counts.
+    /// Sets what the exhausted window counts.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
         self.scope = scope.into();
@@ -147,15 +147,15 @@ impl Rejection {
     }
 }
 
-/// The kinds of failure, by what follows from them.
+/// The kinds of rejection, by what follows from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// A window of the account is used up: the account, or one model on it, is out until the window begins anew.
+    /// A window is exhausted: the account, or one model on it, is unavailable until the window resets.
     #[serde(rename = "quota_spent")]
     QuotaExhausted,
-    /// Too many requests in a moment: pause. The account has quota left.
+    /// Rate limited: pause. The account has quota left.
     Throttled,
     /// The login was rejected: a person must log in again.
     #[serde(rename = "login_dead")]
@@ -163,18 +163,18 @@ pub enum RejectionKind {
     /// The credential is valid, but a policy forbids this.
     #[serde(rename = "not_allowed")]
     Forbidden,
-    /// The provider is overloaded, broken or out of reach, whatever the account.
+    /// The provider is overloaded, failing or unreachable, for any account.
     Overloaded,
-    /// The request itself is at fault: it would be turned away everywhere.
+    /// The request is invalid: every account would reject it.
     #[serde(rename = "ours")]
     InvalidRequest,
-    /// A kind that only a newer program knows.
+    /// A kind that only a newer program knows. It is written back unchanged.
     #[serde(untagged)]
     Other(UnknownWord),
 }
 
 impl RejectionKind {
-    /// The kind as a stable word for programs, such as `quota_spent`.
+    /// The kind as a stable identifier, such as `quota_spent`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -189,7 +189,7 @@ impl RejectionKind {
     }
 }
 
-/// For people: the same in words.
+/// The kind in words, for people.
 impl fmt::Display for RejectionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

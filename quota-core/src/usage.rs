@@ -1,11 +1,11 @@
-//! What one answer of a provider says about an account: readings, what they cover, and whose they are.
-//! How it is joined to what was known before is in `snapshot` and `record`.
+//! One parsed report about an account: readings, coverage and owner.
+//! `snapshot` and `record` merge it.
 
 use jiff::Timestamp;
 
 use crate::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 
-/// What a fetch, or a set of response headers, says about an account.
+/// A parsed provider response, or a set of response headers.
 ///
 /// ```
 /// use quota_core::{Percent, UsageReport, WindowId, WindowReading};
@@ -17,48 +17,48 @@ use crate::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct UsageReport {
-    /// The windows that were reported in a form that could be read.
+    /// The windows that could be parsed.
     pub windows: Vec<WindowReading>,
-    /// What the answer speaks about: a window that is covered and not reported is gone.
+    /// What the report covers: a window that is covered and not reported is gone.
     pub coverage: Coverage,
-    /// What the provider decided per window, beside its numbers.
+    /// The status that the provider gave per window, beside the numbers.
     pub window_statuses: Vec<WindowStatus>,
-    /// The plan of the account, in the provider's word.
+    /// The plan of the account, as the provider names it.
     pub plan: Option<String>,
     /// Money beyond the windows.
     pub credits: Option<Credits>,
-    /// Who the provider said the account belongs to.
+    /// The owner that the provider named.
     pub owner_id: Option<OwnerId>,
-    /// The login whose credential was used, where the fetcher knows it.
+    /// The login whose credential was used, if known.
     pub login_id: Option<LoginId>,
-    /// Where this comes from.
+    /// The source of the report.
     pub source: Source,
-    /// When it was true, where that is known better than by when it arrived: a delayed message, a file's own date.
+    /// When it was true, if that is known better than its arrival: a delayed message, a file's own date.
     pub observed_at: Option<Timestamp>,
 }
 
 impl UsageReport {
-    /// A whole answer of a usage endpoint: it covers everything, so what it does not report is gone.
+    /// A complete answer of a usage endpoint: a window that it does not report is gone.
     #[must_use]
     pub fn polled(windows: impl IntoIterator<Item = WindowReading>) -> Self {
         Self::new(windows, Coverage::complete(), Source::Poll)
     }
 
-    /// Headers of an ordinary answer: they speak only about what they report.
+    /// Headers of an ordinary response: they cover only what they report.
     #[must_use]
     pub fn from_headers(windows: impl IntoIterator<Item = WindowReading>) -> Self {
         Self::new(windows, Coverage::Reported, Source::Headers)
     }
 
-    /// What another program of this machine wrote down at `observed_at`.
+    /// What another program of this machine wrote at `observed_at`.
     #[must_use]
     pub fn from_local(windows: impl IntoIterator<Item = WindowReading>, observed_at: Timestamp) -> Self {
         Self { observed_at: Some(observed_at), ..Self::new(windows, Coverage::Reported, Source::Local) }
     }
 
-    /// What a source without a time of its own reports, arrived at `arrived_at`: a statusline, or a file without a date.
+    /// A report without a time of its own that arrived at `arrived_at`: a statusline, or a file without a date.
     ///
-    /// It may repeat what was true hours ago. It therefore only ever raises a window; see [`Source::Statusline`].
+    /// It may repeat hours-old numbers, so it only raises a window; see [`Source::Statusline`].
     #[must_use]
     pub fn from_statusline(windows: impl IntoIterator<Item = WindowReading>, arrived_at: Timestamp) -> Self {
         Self { observed_at: Some(arrived_at), ..Self::new(windows, Coverage::Reported, Source::Statusline) }
@@ -78,56 +78,56 @@ impl UsageReport {
         }
     }
 
-    /// Says what the answer speaks about.
+    /// Sets what the report covers.
     #[must_use]
     pub fn coverage(mut self, coverage: Coverage) -> Self {
         self.coverage = coverage;
         self
     }
 
-    /// Adds what the provider decided.
+    /// Adds the status of windows.
     #[must_use]
     pub fn window_statuses(mut self, window_statuses: impl IntoIterator<Item = WindowStatus>) -> Self {
         self.window_statuses.extend(window_statuses);
         self
     }
 
-    /// Says which plan the account has.
+    /// Sets the plan of the account.
     #[must_use]
     pub fn plan(mut self, plan: impl Into<Option<String>>) -> Self {
         self.plan = plan.into();
         self
     }
 
-    /// Says what money there is.
+    /// Sets the credits.
     #[must_use]
     pub fn credits(mut self, credits: impl Into<Option<Credits>>) -> Self {
         self.credits = credits.into();
         self
     }
 
-    /// Says who the provider named.
+    /// Sets the owner that the provider named.
     #[must_use]
     pub fn owner_id(mut self, owner_id: impl Into<Option<OwnerId>>) -> Self {
         self.owner_id = owner_id.into();
         self
     }
 
-    /// Says whose credential was used.
+    /// Sets the login whose credential was used.
     #[must_use]
     pub fn login_id(mut self, login_id: impl Into<Option<LoginId>>) -> Self {
         self.login_id = login_id.into();
         self
     }
 
-    /// Says when it was true.
+    /// Sets when it was true.
     #[must_use]
     pub fn observed_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.observed_at = at.into();
         self
     }
 
-    /// Whether it says nothing at all: such an answer is malformed, and never replaces what was known.
+    /// Whether it contains nothing. Such an answer is malformed, and replaces no readings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let no_plan = self.plan.as_ref().is_none_or(String::is_empty);
@@ -136,17 +136,17 @@ impl UsageReport {
     }
 }
 
-/// What an answer speaks about.
+/// What a report covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Coverage {
     /// Only what it reports.
     Reported,
-    /// Every window and the money of the account, save what stood there and could not be read.
+    /// Every window and the credits of the account, except what could not be parsed.
     Complete {
-        /// Windows that stood there and could not be read: what was known of them stays.
+        /// Windows that were present and could not be parsed: their readings stay.
         except: Vec<WindowId>,
-        /// Whether the money could be read, or was absent.
+        /// Whether the credits could be parsed, or were absent.
         credits: bool,
     },
 }
@@ -158,7 +158,7 @@ impl Coverage {
         Self::Complete { except: Vec::new(), credits: true }
     }
 
-    /// Everything but these windows, which stood there and could not be read.
+    /// Everything but these windows, which could not be parsed.
     #[must_use]
     pub fn complete_except(windows: impl IntoIterator<Item = WindowId>) -> Self {
         Self::Complete { except: windows.into_iter().collect(), credits: true }
@@ -166,7 +166,7 @@ impl Coverage {
 }
 
 impl Coverage {
-    /// Says that these windows were there and could not be read, if this is about everything.
+    /// Adds windows that could not be parsed, if this covers everything.
     pub(crate) fn except_also<'a>(&mut self, windows: impl Iterator<Item = &'a WindowId>) {
         if let Self::Complete { except, .. } = self {
             except.extend(windows.cloned());
@@ -174,37 +174,37 @@ impl Coverage {
     }
 }
 
-/// What the provider decided about a window: a request was let through, warned about, or turned away.
+/// The status of a window: requests are allowed, allowed with a warning, or rejected.
 ///
-/// It is apart from the numbers because it is no number: a window that turns requests away is not said to be at 100 %.
+/// It is separate from the numbers: a window that rejects requests is not necessarily at 100 %.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowStatus {
-    /// The window that decided.
+    /// The window.
     pub window: WindowId,
-    /// What it counts, if not everything: a verdict on one model leaves the others alone.
+    /// What the window counts, if not everything. A status for one model does not affect others.
     pub scope: Option<Scope>,
-    /// What was decided.
+    /// The status.
     pub status: LimitStatus,
-    /// Until when, if that was said.
+    /// When the window resets, if that was stated.
     pub resets_at: Option<Timestamp>,
 }
 
 impl WindowStatus {
-    /// A verdict on `window`.
+    /// Creates a status of `window`.
     #[must_use]
     pub fn new(window: WindowId, status: LimitStatus) -> Self {
         Self { window, scope: None, status, resets_at: None }
     }
 
-    /// Says what the window counts.
+    /// Sets what the window counts.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
         self.scope = scope.into();
         self
     }
 
-    /// Says until when the verdict stands.
+    /// Sets when the window resets.
     #[must_use]
     pub fn resets_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.resets_at = at.into();
@@ -212,15 +212,15 @@ impl WindowStatus {
     }
 }
 
-/// How a provider rules on requests against a window.
+/// Whether a window allows requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LimitStatus {
-    /// Requests pass.
+    /// Requests are allowed.
     Allowed,
-    /// Requests pass, and the window is nearly used up.
+    /// Requests are allowed, and the window is nearly exhausted.
     Warning,
-    /// Requests are turned away.
+    /// Requests are rejected.
     Rejected,
 }
 
