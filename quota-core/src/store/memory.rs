@@ -34,22 +34,22 @@ use crate::{Clock, time};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     clock: Clock,
-    shelf: Mutex<Shelf>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
-    documents: HashMap<StoreKey, Kept>,
+struct Inner {
+    documents: HashMap<StoreKey, Stored>,
     /// One count for all keys: a version that was used is never used again, whatever was forgotten meanwhile.
     last_version: u64,
     /// The waiters for a change, by key: created by the first waiter and removed by the change.
-    waiting: HashMap<StoreKey, Arc<Notify>>,
+    waiters: HashMap<StoreKey, Arc<Notify>>,
     /// How many writes until the next removal of expired documents.
-    until_sweep: usize,
+    writes_until_sweep: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Stored {
     document: Document,
     expires_at: Timestamp,
 }
@@ -67,24 +67,24 @@ impl MemoryStore {
         Self { clock, ..Self::default() }
     }
 
-    fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf) -> T) -> T {
+    fn with_shelf<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
         // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
-        work(&mut self.shelf.lock())
+        work(&mut self.inner.lock())
     }
 }
 
-impl Shelf {
+impl Inner {
     fn get(&self, key: &StoreKey, now: Timestamp) -> Option<&Document> {
-        self.documents.get(key).filter(|kept| now < kept.expires_at).map(|kept| &kept.document)
+        self.documents.get(key).filter(|stored| now < stored.expires_at).map(|stored| &stored.document)
     }
 
     /// Forgets what has expired, once per as many writes as there are documents: in the mean, one look per write.
     fn sweep(&mut self, now: Timestamp) {
-        if self.until_sweep == 0 {
-            self.documents.retain(|_, kept| now < kept.expires_at);
-            self.until_sweep = self.documents.len().max(64);
+        if self.writes_until_sweep == 0 {
+            self.documents.retain(|_, stored| now < stored.expires_at);
+            self.writes_until_sweep = self.documents.len().max(64);
         }
-        self.until_sweep -= 1;
+        self.writes_until_sweep -= 1;
     }
 }
 
@@ -92,7 +92,7 @@ impl Shelf {
 impl QuotaStore for MemoryStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let now = self.clock.now();
-        Ok(self.with_shelf(|shelf| StoreRead::new(shelf.get(key, now).cloned(), now)))
+        Ok(self.with_shelf(|inner| StoreRead::new(inner.get(key, now).cloned(), now)))
     }
 
     async fn compare_and_swap(
@@ -103,37 +103,39 @@ impl QuotaStore for MemoryStore {
         keep: Duration,
     ) -> Result<CasOutcome, StoreError> {
         let now = self.clock.now();
-        let (swap, waiting) = self.with_shelf(|shelf| {
-            let found = shelf.get(key, now);
+        let (swap, waiters) = self.with_shelf(|inner| {
+            let found = inner.get(key, now);
             if found.map(|document| document.version) != expected {
                 return (CasOutcome::Conflict(StoreRead::new(found.cloned(), now)), None);
             }
-            shelf.sweep(now);
-            shelf.last_version += 1;
-            let version = Version::new(shelf.last_version);
-            let kept =
-                Kept { document: Document::new(version, body), expires_at: time::saturating_add(now, keep) };
-            shelf.documents.insert(key.clone(), kept);
-            (CasOutcome::Applied(version), shelf.waiting.remove(key))
+            inner.sweep(now);
+            inner.last_version += 1;
+            let version = Version::new(inner.last_version);
+            let stored = Stored {
+                document: Document::new(version, body),
+                expires_at: time::saturating_add(now, keep),
+            };
+            inner.documents.insert(key.clone(), stored);
+            (CasOutcome::Applied(version), inner.waiters.remove(key))
         });
-        if let Some(waiting) = waiting {
-            waiting.notify_waiters();
+        if let Some(waiters) = waiters {
+            waiters.notify_waiters();
         }
         Ok(swap)
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let waiting = self.with_shelf(|shelf| {
-            let moved = shelf.get(key, now).map(|document| document.version) != seen;
+        let waiters = self.with_shelf(|inner| {
+            let moved = inner.get(key, now).map(|document| document.version) != seen;
             (!moved).then(|| {
-                let notify = Arc::clone(shelf.waiting.entry(key.clone()).or_default());
+                let notify = Arc::clone(inner.waiters.entry(key.clone()).or_default());
                 // Registered under the lock, so that a change between here and the wait is not missed.
                 let notified = Arc::clone(&notify).notified_owned();
                 (Waiting { store: self, key, _notify: notify }, notified)
             })
         });
-        if let Some((_waiting, notified)) = waiting {
+        if let Some((_waiting, notified)) = waiters {
             // Dropped after what waits, as it was made before it.
             notified.await;
         }
@@ -150,11 +152,11 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.store.with_shelf(|shelf| {
+        self.store.with_shelf(|inner| {
             // The map's own and ours; what waits holds one more, and is dropped before.
-            let is_last = shelf.waiting.get(self.key).is_some_and(|notify| Arc::strong_count(notify) <= 2);
+            let is_last = inner.waiters.get(self.key).is_some_and(|notify| Arc::strong_count(notify) <= 2);
             if is_last {
-                shelf.waiting.remove(self.key);
+                inner.waiters.remove(self.key);
             }
         });
     }

@@ -257,7 +257,7 @@ fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
 }
 
 #[test]
-fn a_neighbours_429_holds_but_strikes_nobody() {
+fn a_cooldown_holds_without_a_failure_of_the_account() {
     let mut main = Record::default();
     let cooldown = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 

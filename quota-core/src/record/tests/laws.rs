@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn a_clock_that_was_in_the_year_2100_binds_nobody_for_years(ops in ops(), left in 0_i64..600) {
+    fn a_clock_in_the_year_2100_blocks_no_call_for_years(ops in ops(), left in 0_i64..600) {
         let year_2100: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a moment");
         let mut world = World::after(&ops, year_2100);
 
