@@ -66,7 +66,14 @@ impl<'a> AccountPicker<'a> {
         store.check().await?;
         let quota = match name {
             Some(name) => context::open_manager(scope, config, store, name, Some(context::COMMAND_TIMEOUT))?,
-            None => context::open_read_only(config, store)?,
+            None => {
+                let quota = context::open_read_only(config, store)?;
+                let sources = Arc::new(context::credential_sources(config));
+                for account in &config.accounts {
+                    quota.account(&account.id).set_credentials(Arc::clone(&sources));
+                }
+                quota
+            }
         };
         // What others have found out is known before the first look: one of them may have more room.
         let mut known = Vec::with_capacity(config.accounts.len());
@@ -82,7 +89,6 @@ impl<'a> AccountPicker<'a> {
         let was_alone = is_any_standalone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
-            .credentials(context::credential_sources(config))
             .traffic(Arc::new(AnthropicResponseParser))
             .policy(policy(config, asked.unknown));
         // What is tried on a store of this process alone leaves nothing behind.

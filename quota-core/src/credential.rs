@@ -62,6 +62,9 @@ impl<T: CredentialSource + ?Sized> CredentialSource for Arc<T> {
 }
 
 /// The secret that opens an account, and what its source knows about the account.
+///
+/// Give it the fingerprint of its secret ([`LoginInfo::fingerprint`]). Without one, a rejected secret cannot be distinguished from its
+/// replacement, so the account is not called for a while after a rejection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Credential {

@@ -123,16 +123,20 @@ impl Env {
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
         let policy = Policy::default().min_call_interval(Duration::ZERO);
         let builder = FallbackAccountManager::builder(config)
-            .credentials(logins.clone())
             .traffic(Arc::new(AnthropicResponseParser))
             .policy(RoutingPolicy::default().mode(mode).min_remaining(Limits::of(percent(5.0))));
         let builder = match numbers {
             Numbers::Shared => {
                 let store = MemoryStore::with_clock(clock.clone());
-                let quota = QuotaManager::builder(store).fetcher(fetcher).clock(clock).policy(policy);
+                let quota = QuotaManager::builder(store)
+                    .provider(fetcher, logins.clone())
+                    .clock(clock)
+                    .policy(policy);
                 builder.quota_manager(quota.build().unwrap())
             }
-            Numbers::Own => builder.fetcher(fetcher).usage_policy(policy).clock(clock),
+            Numbers::Own => {
+                builder.fetcher(fetcher).credentials(logins.clone()).usage_policy(policy).clock(clock)
+            }
         };
         let messages = Messages::to(&simulator).await;
         Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }

@@ -82,8 +82,8 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Sets the credential source of these accounts in the quota manager, in place of the one that they have there. Each route
-    /// carries the credential of its account, if that has a source.
+    /// Sets the credential source of the accounts in the router's own quota manager. A given one has its own sources, and each route
+    /// carries the credential that they return.
     ///
     /// The router waits for a source no longer than [`credential_timeout`](RoutingPolicy#structfield.credential_timeout). After a
     /// timeout or a panic it skips the account by [`Reason::CredentialUnavailable`](crate::Reason::CredentialUnavailable). A source that blocks its thread
@@ -139,6 +139,7 @@ impl FallbackAccountManagerBuilder {
                 let settings = [
                     ("fetcher", !self.fetchers.is_empty()),
                     ("usage_policy", self.usage_policy.is_some()),
+                    ("credentials", self.credentials.is_some()),
                     ("clock", self.clock.is_some()),
                 ];
                 if let Some((setting, _)) = settings.into_iter().find(|(_, is_set)| *is_set) {

@@ -189,9 +189,9 @@ impl Inner {
             !slot.disabled
                 && is_wanted(slot.role)
                 && slot.usage.is_stale()
-                && slot.has_credentials
                 && slot.is_held()
                 && slot.should_recheck_credential(now)
+                && slot.usage.has_credentials()
         });
         let held: Vec<usize> = held.map(|(at, _)| at).collect();
         self.recheck_credentials_of(&held).await;

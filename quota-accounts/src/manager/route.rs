@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Credential, CredentialError, LoginInfo, RequestId, bounded_wait};
+use quota_core::{AccountId, Credential, CredentialError, LoginId, RequestId, bounded_wait};
 
 use super::reservations::ReservationGuard;
 use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
@@ -296,22 +296,23 @@ impl Inner {
         let mut any = false;
         for at in places {
             let slot = &self.slots[*at];
+            let before = slot.login_id();
             if let Ok(Some(credential)) = self.read_credential(slot).await {
                 any |= slot.clear_for_login(&credential.login);
-                any |= self.switch_login(slot, &credential.login).await;
+                any |= self.refresh_new_login(slot, before.as_ref()).await;
             }
         }
         any
     }
 
-    /// Switches the account to this login if its readings belong to another one. Returns whether it did.
-    async fn switch_login(self: &Arc<Self>, slot: &AccountSlot, login: &LoginInfo) -> bool {
-        if !login.login_id.as_ref().is_some_and(|login_id| slot.is_of_another(login_id)) {
+    /// Refreshes an account whose readings belonged to another login, so that reading the credential cleared them. Returns whether it
+    /// did.
+    async fn refresh_new_login(self: &Arc<Self>, slot: &AccountSlot, before: Option<&LoginId>) -> bool {
+        if before.is_none() || slot.login_id().as_ref() == before {
             return false;
         }
         tracing::debug!(account = %slot.id, "the account has another login");
-        // A refresh reads the credential and clears what the other login left, even if no call is allowed.
-        if let Err(error) = slot.refresh().await {
+        if let Err(error) = slot.refresh_if_stale(None).await {
             tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
         }
         self.schedule_save();
@@ -326,13 +327,14 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
+        let login_before = slot.login_id();
         let credential = self.read_credential(slot).await.map_err(|error| {
             tracing::debug!(account = %slot.id, %error, "no usable credential");
             self.without_credential(&error)
         })?;
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
-            let is_another = self.switch_login(slot, &credential.login).await;
+            let is_another = self.refresh_new_login(slot, login_before.as_ref()).await;
             // Reading it may take a while, so the current readings count.
             let now = self.now();
             if is_another || now != before {

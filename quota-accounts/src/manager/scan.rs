@@ -74,13 +74,13 @@ impl Inner {
             if rejected.len() < MAX_REPORTED {
                 rejected.push(Evaluated::of(&candidate, verdict, request, now, &self.policy));
             }
-            let may_look = slot.has_credentials && refused.len() < MAX_REFRESHES;
-            if may_look
+            if refused.len() < MAX_REFRESHES
                 && !matches!(
                     verdict.reason,
                     Reason::Disabled | Reason::Reserved | Reason::CredentialUnavailable
                 )
                 && slot.should_recheck_credential(now)
+                && slot.usage.has_credentials()
             {
                 refused.push(at);
             }

@@ -27,8 +27,6 @@ pub(super) struct AccountSlot {
     limits: Option<Box<AccountLimits>>,
     /// Its usage and its credential source, in the quota manager.
     pub(super) usage: Account,
-    /// Whether it has a credential source.
-    pub(super) has_credentials: bool,
     /// Whether there is any block: readers look no further if not.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
@@ -81,7 +79,6 @@ impl AccountSlot {
                 .filter(|limits| **limits != AccountLimits::none())
                 .cloned()
                 .map(Box::new),
-            has_credentials: usage.has_credentials(),
             usage,
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
@@ -128,11 +125,6 @@ impl AccountSlot {
     /// The login that the usage is of, where that was stated.
     pub(super) fn login_id(&self) -> Option<LoginId> {
         self.usage.peek().login_id().cloned()
-    }
-
-    /// Whether the usage is of another login than this. What is not stated on either side contradicts nothing.
-    pub(super) fn is_of_another(&self, login_id: &LoginId) -> bool {
-        self.usage.peek().login_id().is_some_and(|own| own != login_id)
     }
 
     /// Makes the usage fresh for a request of `model`, if it is not.

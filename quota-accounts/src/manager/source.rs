@@ -15,9 +15,6 @@ impl Inner {
         &self,
         slot: &AccountSlot,
     ) -> Result<Option<Credential>, CredentialError> {
-        if !slot.has_credentials {
-            return Ok(None);
-        }
         if self.hangs(slot).is_some() {
             return Err(timed_out());
         }

@@ -191,6 +191,7 @@ async fn a_setting_that_has_no_effect_beside_a_quota_manager_is_refused() {
     let refused = [
         world.builder().fetcher(world.provider.clone()),
         world.builder().usage_policy(world.usage_policy.clone()),
+        world.builder().credentials(world.provider.clone()),
         world.builder().clock(world.clock.clone()),
     ]
     .map(|builder| builder.build().map(drop));
@@ -199,5 +200,5 @@ async fn a_setting_that_has_no_effect_beside_a_quota_manager_is_refused() {
         Err(BuildError::NoEffect { setting, .. }) => *setting,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused.each_ref().map(no_effect), ["fetcher", "usage_policy", "clock"]);
+    assert_eq!(refused.each_ref().map(no_effect), ["fetcher", "usage_policy", "credentials", "clock"]);
 }

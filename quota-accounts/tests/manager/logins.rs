@@ -40,7 +40,7 @@ pub(crate) async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccoun
     let world = world(kind);
     let logins = Arc::new(Logins::default());
     let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic));
+    let accounts = world.builder_with(source).traffic(Arc::new(ExampleTraffic));
     let accounts = accounts.build().expect("there are accounts");
     accounts.refresh_quota_for_due_accounts().await;
     (world, logins, accounts)
@@ -161,7 +161,7 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
         let mut world = world(kind);
         world.policy = stop_at(5.0);
         let source = Arc::new(Slow(world.clock.clone()));
-        let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        let accounts = world.builder_with(source).traffic(Arc::new(ExampleTraffic)).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         let other = accounts.route(Request::new()).await.unwrap();
 
@@ -185,7 +185,7 @@ async fn the_killswitch_counts_for_every_source_and_login() {
         world.policy = stop_at(5.0);
         // A vault that gives one token for ever and cannot say whose login it is.
         let vault = Arc::new(quota_credentials::StaticCredential::new(Secret::new("n33dle")));
-        let accounts = world.builder().credentials(vault).build().unwrap();
+        let accounts = world.builder_with(vault).build().unwrap();
         let answers = |used: f64, whose: &str| {
             let usage = UsageReport::polled([world.five_hour(used)]).owner_id(OwnerId::new(whose));
             world.provider.answer(usage);
@@ -266,7 +266,7 @@ async fn what_is_decided_is_what_a_route_would_do() {
         let world = world(kind);
         let logins = Arc::new(Logins::default());
         logins.set("main", None, "someone");
-        let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
+        let accounts = world.builder_with(logins.clone()).build().expect("there are accounts");
 
         let decision = accounts.decide(&Request::new()).await;
 

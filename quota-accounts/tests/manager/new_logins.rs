@@ -24,7 +24,7 @@ async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, F
     let logins = Arc::new(Logins::default());
     log_in(&logins, 1, "old");
     let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic));
+    let accounts = world.builder_with(source).traffic(Arc::new(ExampleTraffic));
     let accounts = accounts.build().expect("there are accounts");
     world.provider.then_answer(UsageReport::polled([world.five_hour(used)]));
     accounts.refresh_quota_for_due_accounts().await;
@@ -106,7 +106,7 @@ async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {
         minutes(&world.clock, 1).await;
 
         let restarted = world.restarted();
-        let accounts = restarted.builder().credentials(logins).build().expect("there are accounts");
+        let accounts = restarted.builder_with(logins).build().expect("there are accounts");
 
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
     }
@@ -129,7 +129,7 @@ async fn a_refusal_of_a_new_login_that_was_never_read_survives_a_restart() {
         accounts.flush().await.unwrap();
 
         let restarted = world.restarted();
-        let accounts = restarted.builder().credentials(logins).build().expect("there are accounts");
+        let accounts = restarted.builder_with(logins).build().expect("there are accounts");
         assert_eq!(next(&accounts).await, id("b"), "{kind:?} {status} {}", world.kept());
     }
 }
@@ -237,7 +237,7 @@ impl CredentialSource for Printer {
 async fn a_source_that_gives_another_credential_each_time_is_tried_twice_and_then_left() {
     for kind in BOTH {
         let world = world(kind);
-        let accounts = world.builder().credentials(Arc::new(Printer::default())).build().unwrap();
+        let accounts = world.builder_with(Arc::new(Printer::default())).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
 
         let mut tries = Vec::new();

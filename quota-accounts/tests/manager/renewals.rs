@@ -55,7 +55,7 @@ impl CredentialSource for Renewing {
 async fn manager(kind: Kind, token: u64) -> (World, Arc<Renewing>, FallbackAccountManager) {
     let world = world(kind);
     let source = Arc::new(Renewing { token: token.into(), asked: 0.into(), may: 1 });
-    let accounts = world.builder().credentials(source.clone()).build().expect("there are accounts");
+    let accounts = world.builder_with(source.clone()).build().expect("there are accounts");
     accounts.refresh_quota_for_due_accounts().await;
     (world, source, accounts)
 }
@@ -146,8 +146,7 @@ impl CredentialSource for MainIsNotYet {
 async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
     for kind in BOTH {
         let world = world(kind);
-        let accounts =
-            world.builder().credentials(Arc::new(MainIsNotYet)).build().expect("there are accounts");
+        let accounts = world.builder_with(Arc::new(MainIsNotYet)).build().expect("there are accounts");
         accounts.refresh_quota_for_due_accounts().await;
 
         let decision = accounts.decide(&Request::new()).await;

@@ -426,7 +426,7 @@ async fn a_request_that_is_given_up_while_it_is_routed_reserves_nothing() {
         let source = Arc::new(Slow::default());
         let (world, warm) = nearly_spent(kind, None).await;
         warm.flush().await.unwrap();
-        let accounts = world.builder().credentials(source.clone()).build().unwrap();
+        let accounts = world.builder_with(source.clone()).build().unwrap();
         source.is_held.store(true, Ordering::SeqCst);
         for _ in 0..3 {
             let routing = pin!(accounts.route(big()));
@@ -482,7 +482,7 @@ async fn what_is_reserved_does_not_hide_a_pause_that_ends_sooner() {
         let source = Arc::new(ToldMeanwhile::default());
         let (world, warm) = nearly_spent(kind, None).await;
         warm.flush().await.unwrap();
-        let accounts = world.builder().credentials(source.clone()).build().unwrap();
+        let accounts = world.builder_with(source.clone()).build().unwrap();
         let theirs = accounts.route(Request::new()).await.unwrap();
         let _others = [route(&accounts).await, route(&accounts).await];
         *source.clock.lock().unwrap() = Some(world.clock.clone());

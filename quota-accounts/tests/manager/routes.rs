@@ -194,7 +194,7 @@ async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
         world.config = AccountsConfig::new(id("main"));
         let logins = Arc::new(Logins::default());
         logins.set("main", Some(1), "old");
-        let accounts = world.builder().credentials(logins.clone()).build().expect("there is an account");
+        let accounts = world.builder_with(logins.clone()).build().expect("there is an account");
         accounts.refresh_quota_for_due_accounts().await;
         logins.set("main", Some(2), "new");
         world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));

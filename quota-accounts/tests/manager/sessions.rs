@@ -132,7 +132,7 @@ async fn a_session_leaves_an_account_without_a_login_for_good() {
     for kind in BOTH {
         let world = sticky(kind);
         let logins = Arc::new(Logins::default());
-        let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
+        let accounts = world.builder_with(logins.clone()).build().expect("there are accounts");
         accounts.refresh_quota_for_due_accounts().await;
         let own = routed(&accounts).await;
 

@@ -242,14 +242,12 @@ impl ResponseParser for Reader {
 
 fn manager(kind: Kind, clock: &Clock, provider: &Provider) -> FallbackAccountManager {
     let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
-    let builder = FallbackAccountManager::builder(config)
-        .credentials(Arc::new(provider.clone()))
-        .traffic(Arc::new(Reader));
+    let builder = FallbackAccountManager::builder(config).traffic(Arc::new(Reader));
     let builder = match kind {
-        Kind::Without => builder.fetcher(provider.clone()).clock(clock.clone()),
+        Kind::Without => builder.fetcher(provider.clone()).credentials(provider.clone()).clock(clock.clone()),
         Kind::With => {
             let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
-                .fetcher(provider.clone())
+                .provider(provider.clone(), provider.clone())
                 .clock(clock.clone());
             builder.quota_manager(quota.build().expect("the policy is sound"))
         }

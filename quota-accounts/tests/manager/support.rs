@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RoutingPolicy};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Clock, LimitStatus, MemoryStore, ParsedResponse, Percent, Policy, ProviderId, QuotaManager,
-    QuotaStore, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope, UsageReport, WindowId,
-    WindowReading, WindowStatus,
+    AccountId, Clock, CredentialSource, LimitStatus, MemoryStore, ParsedResponse, Percent, Policy,
+    ProviderId, QuotaManager, QuotaStore, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
+    UsageReport, WindowId, WindowReading, WindowStatus,
 };
 use tempfile::TempDir;
 
@@ -112,6 +112,21 @@ impl World {
                 .credentials(self.provider.clone())
                 .usage_policy(self.usage_policy.clone())
                 .clock(self.clock.clone()),
+        }
+    }
+
+    /// The same with another credential source.
+    pub(crate) fn builder_with(&self, source: impl CredentialSource) -> FallbackAccountManagerBuilder {
+        let builder = self.builder();
+        match self.kind {
+            Kind::With => {
+                let source = Arc::new(source);
+                for account in self.config.accounts() {
+                    self.quota.account(&account.id).set_credentials(Arc::clone(&source));
+                }
+                builder
+            }
+            Kind::Without => builder.credentials(source),
         }
     }
 

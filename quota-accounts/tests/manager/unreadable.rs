@@ -65,7 +65,7 @@ fn all_faults() -> impl Iterator<Item = (Kind, Does)> {
 
 fn accounts_of(world: &World) -> (Arc<Moody>, FallbackAccountManager) {
     let source = Arc::new(Moody::default());
-    let accounts = world.builder().credentials(source.clone()).build().expect("there are accounts");
+    let accounts = world.builder_with(source.clone()).build().expect("there are accounts");
     (source, accounts)
 }
 

@@ -326,21 +326,25 @@ impl Account {
     }
 
     /// Gives the account a credential source of its own, in place of the one that it had. All handles of the account use it from
-    /// their next refresh on.
+    /// their next read of the credential on. A refresh in flight may still use the one before, and fresh readings stay until they
+    /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source once no handle is left.
     pub fn set_credentials(&self, source: impl CredentialSource) {
         self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
     }
 
     /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
     ///
-    /// Waits for the source no longer than `timeout`. Dropping the future gives the read up.
+    /// If it belongs to another login than the readings, these are cleared. Waits for the source no longer than `timeout`. Dropping the
+    /// future gives the read up.
     ///
     /// # Errors
     ///
     /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if it timed out or panicked.
     pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
         let Some(source) = self.credential_source() else { return Ok(None) };
-        self.read_credential(timeout, async { source.credential(self.id()).await }).await.map(Some)
+        let credential = self.read_credential(timeout, async { source.credential(self.id()).await }).await?;
+        self.claim_login(&credential).await;
+        Ok(Some(credential))
     }
 
     /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`
@@ -355,7 +359,19 @@ impl Account {
         timeout: Duration,
     ) -> Result<Option<Credential>, CredentialError> {
         let Some(source) = self.credential_source() else { return Ok(None) };
-        self.read_credential(timeout, async { source.renew(self.id(), rejected).await }).await.map(Some)
+        let credential =
+            self.read_credential(timeout, async { source.renew(self.id(), rejected).await }).await?;
+        self.claim_login(&credential).await;
+        Ok(Some(credential))
+    }
+
+    /// Clears what another login left. Without the store the readings are hidden instead.
+    async fn claim_login(&self, credential: &Credential) {
+        let Some(login_id) = &credential.login.login_id else { return };
+        let is_set_by_program = self.entry.local().login.is_some();
+        if !is_set_by_program && let Err(error) = self.entry.claim_login(login_id).await {
+            tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
+        }
     }
 
     fn credential_source(&self) -> Option<Arc<dyn CredentialSource>> {

@@ -91,8 +91,8 @@ impl QuotaManagerBuilder {
     ///
     /// A call is given no more than the time that is left, and none is started with less than two seconds left. A call that the
     /// deadline cuts off fails with [`FetchError::TimedOut`](crate::FetchError::TimedOut): the transient backoff follows, as
-    /// after any timeout. Otherwise a program that is run again and again would call a hanging provider each time. If the request was
-    /// not sent yet, it fails with [`FetchError::CredentialUnavailable`](crate::FetchError::CredentialUnavailable) and arms no hold. Refreshes
+    /// after any timeout. Otherwise a program that is run again and again would call a hanging provider each time. If the credential was
+    /// not read yet, it fails with [`FetchError::CredentialUnavailable`](crate::FetchError::CredentialUnavailable) and arms no hold. Refreshes
     /// that find no time for a call are [`QuotaError::DeadlineExceeded`](crate::QuotaError::DeadlineExceeded). Without a
     /// deadline, the default, a refresh outlives its caller.
     pub fn deadline(mut self, after: Duration) -> Self {

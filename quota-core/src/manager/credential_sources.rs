@@ -31,6 +31,14 @@ impl CredentialSources {
 
     /// Gives an account a source of its own, in place of the one that it had.
     pub(crate) fn set(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
-        self.own.write().insert(account, source);
+        let before = self.own.write().insert(account, source);
+        // After the lock is released: dropping a source can run other code.
+        drop(before);
+    }
+
+    /// Removes an account's own source.
+    pub(crate) fn remove(&self, account: &AccountId) {
+        let before = self.own.write().remove(account);
+        drop(before);
     }
 }

@@ -15,7 +15,7 @@ use super::follower;
 use super::in_flight::{InFlight, RefreshResult, Refreshed, Wish};
 use super::tasks::{Either, catch_panic, either};
 use crate::clock::Instant;
-use crate::{Credential, CredentialFingerprint, CredentialSource, FetchError, LoginId, LoginInfo, Priority};
+use crate::{Credential, CredentialFingerprint, CredentialSource, FetchError, LoginInfo, Priority};
 
 use begin::LeaseAcquired;
 use call::CallOutcome;
@@ -117,15 +117,14 @@ impl Refresh {
         if !(matches!(wish, Wish::Now) && entry.may_assume_absent()) {
             entry.ensure_synced().await;
         }
-        let source = entry.provider.credentials.of(&entry.id);
-        let source = source.as_deref();
-        let mut try_renew = None;
+        let mut renewed = None;
         let mut has_renewed = false;
         let mut overtaken = false;
         loop {
-            let mut access = match try_renew.take() {
-                Some(credential) => self.access(credential)?,
-                None => self.read_access(source).await?,
+            let mut access = match renewed.take() {
+                // The source knows that the one before was rejected; another read could return that one.
+                Some(credential) => Access { read_at: None, ..self.access(credential)? },
+                None => self.read_access().await?,
             };
             self.claim_login(&access.login).await?;
             if entry.local().unattributed {
@@ -133,7 +132,7 @@ impl Refresh {
             }
             // The rejection of the old credential is no reason to wait with the new one.
             let wish = if has_renewed { Wish::Now } else { wish };
-            let (lease, permit) = match self.begin(wish, source, &mut access).await? {
+            let (lease, permit) = match self.begin(wish, &mut access).await? {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
                     // Fresh by the clock as it is known now: a view from before it was set may say otherwise.
@@ -151,7 +150,6 @@ impl Refresh {
                         view: entry.view_handle.load_owned(),
                     });
                 }
-                LeaseAcquired::LoginChanged => continue,
             };
             match self.call(&*fetcher, &lease, &access.credential, permit).await {
                 Ok(CallOutcome::Stored) => {
@@ -172,8 +170,8 @@ impl Refresh {
                 }
                 // The credential may have been replaced during the call: call once more with the new one, and no third time.
                 Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. }) if !has_renewed => {
-                    try_renew = self.try_renew(source, access.credential.login.fingerprint).await;
-                    has_renewed = try_renew.is_some();
+                    renewed = self.try_renew(access.credential.login.fingerprint).await;
+                    has_renewed = renewed.is_some();
                     if !has_renewed {
                         return Err(QuotaError::Fetch {
                             account: entry.id.clone(),
@@ -188,9 +186,11 @@ impl Refresh {
 
     /// Reads the credential for a call. On failure no readings are shown until a later read succeeds, because they may belong to
     /// another login.
-    async fn read_access(&self, source: Option<&dyn CredentialSource>) -> Result<Access, QuotaError> {
+    async fn read_access(&self) -> Result<Access, QuotaError> {
         let entry = &*self.entry;
-        let Some(source) = source else { return self.access(Credential::none()) };
+        let Some(source) = entry.provider.credentials.of(&entry.id) else {
+            return Ok(Access { read_at: None, ..self.access(Credential::none())? });
+        };
         match self.bounded(async { source.credential(&entry.id).await }).await {
             Ok(Ok(credential)) => self.access(credential),
             Err(Cut::Cancelled) => Err(QuotaError::Closed),
@@ -206,6 +206,29 @@ impl Refresh {
         }
     }
 
+    /// Reads the credential again if it was read too long ago. The caller holds a permit, which keeps other accounts of the provider
+    /// waiting, so a slow source has little time; then the credential stays, and a 401 leads to its renewal.
+    async fn reread_access(&self, access: &mut Access) -> Result<(), QuotaError> {
+        let entry = &*self.entry;
+        let clock = &entry.provider.clock;
+        let is_old = |at: Instant| clock.instant().saturating_since(at) > CREDENTIAL_MAX_AGE;
+        if !access.read_at.is_some_and(is_old) {
+            return Ok(());
+        }
+        let Some(source) = entry.provider.credentials.of(&entry.id) else { return Ok(()) };
+        let read =
+            clock.bounded(REREAD_TIMEOUT, self.bounded(async { source.credential(&entry.id).await })).await;
+        match read {
+            Some(Ok(Ok(credential))) => *access = self.access(credential)?,
+            Some(Ok(Err(error))) => {
+                return Err(QuotaError::Fetch { account: entry.id.clone(), error: error.into() });
+            }
+            Some(Err(Cut::Cancelled)) => return Err(QuotaError::Closed),
+            None | Some(Err(_)) => {}
+        }
+        Ok(())
+    }
+
     /// The credential with the login that a call with it is for.
     fn access(&self, credential: Credential) -> Result<Access, QuotaError> {
         let found = credential.login.clone();
@@ -218,14 +241,22 @@ impl Refresh {
             (Some(wanted), None) => LoginInfo::new(wanted.clone()).fingerprint(found.fingerprint),
             _ => found,
         };
-        Ok(Access { credential, login, read_at: self.entry.provider.clock.instant() })
+        Ok(Access { credential, login, read_at: Some(self.entry.provider.clock.instant()) })
     }
 
     /// The error of a step that was cut off before the provider was asked.
     fn cut_off(&self, cut: Cut) -> QuotaError {
         let account = self.entry.id.clone();
         match cut {
-            Cut::TimedOut | Cut::DeadlineExceeded => QuotaError::Fetch { account, error: credential_late() },
+            Cut::TimedOut => {
+                let error = FetchError::credential_timed_out(CREDENTIAL_TIMED_OUT);
+                QuotaError::Fetch { account, error }
+            }
+            // That says little about the source: this program had less time than a source may take.
+            Cut::DeadlineExceeded => {
+                let error = FetchError::credential_unavailable(CREDENTIAL_TIMED_OUT);
+                QuotaError::Fetch { account, error }
+            }
             Cut::Cancelled => QuotaError::Closed,
             Cut::Panicked => QuotaError::Panicked { account },
         }
@@ -244,27 +275,18 @@ impl Refresh {
         let Some(login_id) = login.login_id.as_ref().filter(|_| self.in_flight.login_id.is_none()) else {
             return Ok(());
         };
-        let another = |known: &LoginId| known != login_id;
-        if !entry.view().record.login_id().is_some_and(another) || self.is_superseded() {
+        if self.is_superseded() {
             return Ok(());
         }
-        let changed = entry.change(|record, _| record.new_login(login_id)).await;
-        changed.map(drop).map_err(|error| {
-            // The old login's numbers cannot be cleared, and are not the new one's.
-            entry.update(|local| local.unattributed = true);
-            QuotaError::Store { account: entry.id.clone(), error }
-        })
+        let claimed = entry.claim_login(login_id).await;
+        claimed.map_err(|error| QuotaError::Store { account: entry.id.clone(), error })
     }
 
     /// The credential that replaces a rejected one; `None` if the source has no other.
-    async fn try_renew(
-        &self,
-        source: Option<&dyn CredentialSource>,
-        rejected: Option<CredentialFingerprint>,
-    ) -> Option<Credential> {
-        let source = source?;
-        let try_renew = self.bounded(async { source.renew(&self.entry.id, rejected).await }).await;
-        try_renew.ok()?.ok().filter(|credential| credential.login.fingerprint != rejected)
+    async fn try_renew(&self, rejected: Option<CredentialFingerprint>) -> Option<Credential> {
+        let source = self.entry.provider.credentials.of(&self.entry.id)?;
+        let renewed = self.bounded(async { source.renew(&self.entry.id, rejected).await }).await;
+        renewed.ok()?.ok().filter(|credential| credential.login.fingerprint != rejected)
     }
 
     /// Runs a step of the fetcher or the credential source for as long as a call may take, until the program's deadline, or until the manager cancels its
@@ -294,8 +316,16 @@ struct Access {
     credential: Credential,
     /// The login that the call is for.
     login: LoginInfo,
-    read_at: Instant,
+    /// When it was read, if another read can return a newer one.
+    read_at: Option<Instant>,
 }
+
+/// A credential that was read longer ago than this is read again before the call: it may have expired or been replaced while the
+/// refresh waited in line.
+const CREDENTIAL_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// How long that read may take.
+const REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a step of the fetcher or the credential source did not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -306,7 +336,5 @@ enum Cut {
     Panicked,
 }
 
-/// The credential source timed out. That is not a timeout of the provider, which received no request.
-fn credential_late() -> FetchError {
-    FetchError::credential_timed_out("the source of the credential did not answer in time")
-}
+/// The error of a credential source that timed out. That is no timeout of the provider, which received no request.
+const CREDENTIAL_TIMED_OUT: &str = "the source of the credential did not answer in time";

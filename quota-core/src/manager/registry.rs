@@ -132,6 +132,7 @@ impl Registry {
         if Arc::strong_count(&entry) == 1 {
             // Its row stays as long as one of its accounts does: with as little as may be.
             entry.view_handle.store(empty);
+            entry.provider.credentials.remove(&entry.id);
         }
     }
 

@@ -45,6 +45,20 @@ impl AccountEntry {
         }
     }
 
+    /// Clears what another login left, if the readings belong to another login than `login_id`. If that fails, hides them.
+    ///
+    /// # Errors
+    ///
+    /// As [`change`](Self::change).
+    pub(crate) async fn claim_login(&self, login_id: &LoginId) -> Result<(), StoreError> {
+        let is_other = |known: &LoginId| known != login_id;
+        if !self.view().record.login_id().is_some_and(is_other) {
+            return Ok(());
+        }
+        let changed = self.change(|record, _| record.new_login(login_id)).await;
+        changed.map(drop).inspect_err(|_| self.update(|local| local.unattributed = true))
+    }
+
     /// The same for what follows from a call that was made: that is never refused, with or without the store.
     pub(crate) async fn change_always<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
         let _guard = self.sync_lock.lock().await;

@@ -1,6 +1,7 @@
 //! The manager reads the credential of an account from its source and passes it to the fetcher.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +55,20 @@ impl CredentialSource for Source {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let mut credentials = self.0.lock().unwrap();
         if credentials.len() > 1 { credentials.pop_front().unwrap() } else { credentials[0].clone() }
+    }
+}
+
+/// Returns a credential at the first read and never again.
+#[derive(Debug, Default)]
+struct HangsLater(AtomicBool);
+
+#[async_trait]
+impl CredentialSource for HangsLater {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        if self.0.swap(true, Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        Ok(credential("first", 1))
     }
 }
 
@@ -164,7 +179,7 @@ async fn a_source_that_panics_fails_the_refresh_and_makes_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_gets_the_credential_that_the_refresh_uses() {
+async fn a_request_gets_a_credential_from_the_same_source() {
     let quota = manager(Recorder::default(), Source::of([credential("one", 1)]));
 
     let credential = quota.account(&id("main")).credential(SECOND * 10).await.unwrap().unwrap();
@@ -192,5 +207,97 @@ async fn a_credential_read_for_a_request_is_bounded_and_its_panic_is_an_error() 
     let panicked = main.credential(SECOND * 10).await.unwrap_err();
 
     assert!(late.is_timeout(), "{late}");
-    assert!(matches!(panicked, CredentialError::Unreadable { .. }), "{panicked}");
+    assert!(matches!(panicked, CredentialError::Unreadable { .. }) && !panicked.is_timeout(), "{panicked}");
+}
+
+fn of_login(name: &str) -> Credential {
+    Credential::new(name).login(LoginInfo::new(LoginId::new(name)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_builder_gives_one_account_a_source_of_its_own() {
+    let fetcher = Recorder::default();
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .provider(fetcher.clone(), Source::of([credential("of the provider", 1)]))
+        .credentials_for(id("main"), Source::of([credential("own", 2)]))
+        .build()
+        .unwrap();
+
+    drop(quota.account(&id("main")).get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), ["own"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_read_that_hangs_leaves_the_first_credential() {
+    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+    let quota = manager(fetcher.clone(), Source::of([credential("busy", 9)]));
+    let main = quota.account(&id("main"));
+    main.set_credentials(HangsLater::default());
+    quota.account(&id("busy")).refresh_in_background();
+    settle().await;
+
+    drop(main.get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), ["busy", "first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_read_that_fails_hides_no_readings() {
+    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+    let source = Source(Arc::new(Mutex::new(VecDeque::from([
+        Ok(of_login("a")),
+        Ok(of_login("a")),
+        Err(CredentialError::not_logged_in("logged out")),
+    ]))));
+    let quota = manager(fetcher, Source::of([credential("busy", 9)]));
+    let main = quota.account(&id("main"));
+    main.set_credentials(source);
+    drop(main.get().await.unwrap());
+    tokio::time::sleep(MINUTE * 6).await;
+    quota.account(&id("busy")).refresh_in_background();
+    settle().await;
+
+    let refreshed = main.refresh().await.unwrap();
+
+    assert!(refreshed.error.is_some());
+    assert_eq!(last_read(&main.peek()), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_account_loses_its_own_source() {
+    let fetcher = Recorder::default();
+    let quota = manager(fetcher.clone(), Source::of([credential("of the provider", 1)]));
+    quota.account(&id("main")).set_credentials(Source::of([credential("own", 2)]));
+    quota.forget(&id("main")).await.unwrap();
+
+    drop(quota.account(&id("main")).get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), ["of the provider"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_plan_of_a_credential_makes_no_empty_report_a_success() {
+    let world = world();
+    let plan = Credential::new("n33dle").plan("max".to_owned());
+    world.provider.answer(UsageReport::polled([]));
+    let main = world.quota.account(&id("main"));
+    main.set_credentials(Source::of([plan]));
+
+    let error = main.get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Fetch { error: FetchError::Malformed { .. }, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_credential_of_another_login_clears_the_readings_without_a_fetcher() {
+    let quota = QuotaManager::builder(MemoryStore::new()).build().unwrap();
+    let main = quota.account(&id("main"));
+    main.set_credentials(Source::of([of_login("a"), of_login("b")]));
+    drop(main.credential(SECOND).await.unwrap());
+    let _ = main.observe(&headers(99.0).login_id(LoginId::new("a"))).unwrap();
+
+    drop(main.credential(SECOND).await.unwrap());
+
+    assert!(main.peek().snapshot().is_empty());
 }

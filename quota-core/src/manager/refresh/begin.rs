@@ -16,8 +16,7 @@ use crate::manager::limiter::Permit;
 use crate::manager::state::SyncState;
 use crate::manager::tasks::{Either, either};
 use crate::{
-    CredentialSource, Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record, RequestId,
-    StoreKey, time,
+    Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record, RequestId, StoreKey, time,
 };
 
 /// The right to ask, with the turn to do so; or no need to.
@@ -26,20 +25,13 @@ pub(super) enum LeaseAcquired {
     Fresh,
     /// A call that was started then has succeeded, and is recent enough.
     CallOutcome(Timestamp),
-    /// The credential source switched to another login during the wait.
-    LoginChanged,
 }
 
 impl Refresh {
     /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
     ///
     /// A credential that was read too long before the call is read again into `access`, before the lease is taken.
-    pub(super) async fn begin(
-        &self,
-        wish: Wish,
-        source: Option<&dyn CredentialSource>,
-        access: &mut Access,
-    ) -> Result<LeaseAcquired, QuotaError> {
+    pub(super) async fn begin(&self, wish: Wish, access: &mut Access) -> Result<LeaseAcquired, QuotaError> {
         let entry = &*self.entry;
         let policy = &entry.provider.policy;
         let account = || entry.id.clone();
@@ -100,13 +92,9 @@ impl Refresh {
                 LeaseDecision::Granted(_) => {
                     self.may_call()?;
                     permit = self.turn(&mut is_known).await?;
-                    let age = entry.provider.clock.instant().saturating_since(access.read_at);
-                    if permit.is_some() && source.is_some() && age > CREDENTIAL_MAX_AGE {
-                        let current = self.read_access(source).await?;
-                        let before = std::mem::replace(access, current);
-                        if access.login.login_id != before.login.login_id {
-                            return Ok(LeaseAcquired::LoginChanged);
-                        }
+                    if permit.is_some() {
+                        self.or_closed(self.reread_access(access)).await??;
+                        self.may_call()?;
                     }
                 }
                 LeaseDecision::NotNeeded => return Ok(LeaseAcquired::Fresh),
@@ -242,10 +230,6 @@ impl HolderTimer {
         now.saturating_since(began)
     }
 }
-
-/// A credential that was read longer ago than this is read again before the call: it may have expired or been replaced while the
-/// refresh waited in line.
-const CREDENTIAL_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// No call is started with less time than this before the program's deadline.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);

@@ -82,7 +82,10 @@ impl Refresh {
             }
         };
         usage.login_id = usage.login_id.or_else(|| credential.login.login_id.clone());
-        usage.plan = usage.plan.or_else(|| credential.plan.clone());
+        if !usage.is_empty() {
+            // A plan of the credential alone would make an empty report a successful one.
+            usage.plan = usage.plan.or_else(|| credential.plan.clone());
+        }
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
         let rejected = usage.reject_implausible(read_at);
         rejected_values(&self.context.events, &entry.id, &rejected);
