@@ -66,7 +66,8 @@ impl Limits {
     /// Compares one window, of which so much is used, with its limit.
     ///
     /// ```
-    /// use quota_accounts::{LimitCheck, Limits};
+    /// use quota_accounts::Limits;
+    /// use quota_accounts::routing::LimitCheck;
     /// use quota_core::{Percent, Source, Provenance, Used, WindowId, WindowReading};
     ///
     /// let percent = |percent| Percent::from_percent(percent).unwrap();
