@@ -1,4 +1,4 @@
-//! What a reader gets: the numbers, and how far to trust them.
+//! What a reader gets: the usage of an account, and how fresh it is.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -12,10 +12,10 @@ use super::view::View;
 use crate::time::UnixMillis;
 use crate::{Hold, LastFailure, LoginId, Snapshot, Used, WindowId};
 
-/// What is known of an account.
+/// The usage of an account.
 ///
-/// The readings in it stay as they are; whether they are fresh, and what they say, is judged at the moment it is asked.
-/// An answer that is kept for an hour says that it is stale.
+/// The readings do not change. Whether they are fresh, and what a window shows, is computed at each call. So a value that was
+/// stored for an hour reports that it is stale.
 #[must_use]
 pub struct AccountUsage(Guard<Arc<View>>);
 
@@ -28,22 +28,22 @@ impl AccountUsage {
         Self(Guard::from_inner(view))
     }
 
-    /// The readings. Empty if nothing was ever read, or if it cannot be told whose they are.
+    /// The readings. Empty if there are none, or if their owner is unknown.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
         if self.0.flags.unattributed { &NOTHING } else { self.0.record.snapshot() }
     }
 
-    /// The readings that are not shown because it cannot be told whose they are; `None` where that is not so.
+    /// The readings that are hidden because their owner is unknown; `None` otherwise.
     ///
-    /// They are good for one thing: what was refused by them stays refused until it is known whose the account is.
+    /// They have one use: what was rejected because of them stays rejected until the owner is known.
     #[must_use]
     pub fn unattributed(&self) -> Option<&Snapshot> {
         self.0.flags.unattributed.then(|| self.0.record.snapshot())
     }
 
-    /// What a window says now; [`Used::Unknown`] if there is no such window.
+    /// How much of a window is used now; [`Used::Unknown`] if there is no such window.
     #[must_use]
     pub fn used(&self, window: &WindowId) -> Used {
         let fresh_for = self.0.provider.policy.max_age;
@@ -56,7 +56,7 @@ impl AccountUsage {
         self.0.provider.policy.max_age
     }
 
-    /// Whether the readings are fresh, and if not since when and why.
+    /// Whether the readings are fresh; if not, since when and why.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         if self.0.is_fresh() {
@@ -106,7 +106,7 @@ impl AccountUsage {
         [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
-    /// What went wrong with the last call, unless it went well.
+    /// Why the last call failed; `None` if it succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<&LastFailure> {
         self.0.record.last_failure()
@@ -118,19 +118,19 @@ impl AccountUsage {
         self.0.flags.failed.as_deref()
     }
 
-    /// The login the readings belong to, where that was said.
+    /// The login of the readings, if it was stated.
     #[must_use]
     pub fn login_id(&self) -> Option<&LoginId> {
         self.0.record.login_id()
     }
 
-    /// Since when this process has been going on without the store; `None` while it has it.
+    /// Since when this process has run without the store; `None` while the store is available.
     #[must_use]
     pub fn store_unavailable_since(&self) -> Option<Timestamp> {
         self.0.flags.store_unavailable_since.map(UnixMillis::timestamp)
     }
 
-    /// Whether this process has been going on without the store because the store's record of the account is damaged.
+    /// Whether this process runs without the store because the store's record of the account is damaged.
     ///
     /// The record stays as it is until [`Account::clear_hold`](crate::Account::clear_hold) replaces it.
     #[must_use]
@@ -138,7 +138,7 @@ impl AccountUsage {
         self.0.flags.is_damaged
     }
 
-    /// What the time is by the store's clock, which all moments in here are by.
+    /// The time of the store's clock, which all timestamps in here use.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.0.now()
@@ -194,13 +194,13 @@ impl fmt::Debug for AccountUsage {
     }
 }
 
-/// How far an answer is to be trusted.
+/// Whether readings are fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Freshness {
     /// The readings are young enough, and no window has reset since.
     Fresh,
-    /// They are not. What they say is a lower bound until each window's reset; see [`AccountUsage::used`].
+    /// They are not. They are lower bounds until each window's reset; see [`AccountUsage::used`].
     #[non_exhaustive]
     Stale {
         /// Since when; `None` if there are no readings.
@@ -210,11 +210,11 @@ pub enum Freshness {
     },
 }
 
-/// Why there is no fresh reading.
+/// Why readings are stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StaleReason {
-    /// Nothing was ever read.
+    /// There are no readings.
     NeverRead,
     /// The readings are too old, and no refresh was made since.
     Aged,
@@ -222,22 +222,22 @@ pub enum StaleReason {
     RolledOver,
     /// No call is allowed now; see [`AccountUsage::hold`].
     OnHold,
-    /// The last call failed; see [`AccountUsage::failure`].
+    /// The last call failed; see [`AccountUsage::last_failure`].
     Failing,
-    /// The store does not answer: another process may know more.
+    /// The store is unavailable: another process may have newer readings.
     StoreUnavailable,
     /// The store's record of the account is damaged; see [`AccountUsage::is_record_damaged`].
     RecordDamaged,
-    /// It cannot be told whose the readings are, so they are not shown.
+    /// The owner of the readings is unknown, so they are hidden.
     IdentityUnknown,
-    /// A refresh was tried, and was not possible; see [`AccountUsage::error`].
+    /// A refresh was tried and failed; see [`AccountUsage::error`].
     NotRefreshed,
-    /// A newer program keeps the record, and this one must not ask on its behalf.
+    /// A newer program wrote the record, and this one must not change it.
     UnsupportedFormat,
 }
 
 impl StaleReason {
-    /// The reason as a stable word for programs, such as `never_read`.
+    /// The reason as a stable identifier, such as `never_read`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -255,26 +255,26 @@ impl StaleReason {
     }
 }
 
-/// For people: the same in words.
+/// The reason in words, for people.
 impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.as_str().replace('_', " "))
     }
 }
 
-/// What a refresh came to: an answer, and whether it is news.
+/// The outcome of a refresh.
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub struct RefreshOutcome {
-    /// What is known now.
+    /// The usage now.
     pub answer: AccountUsage,
-    /// Whether the provider was asked, and its readings are in the answer.
+    /// Whether the provider was called, and its readings are included.
     pub fetched: bool,
-    /// Why the answer is not news, if it is not.
+    /// Why there are no new readings, if there are none.
     pub error: Option<QuotaError>,
-    /// When the call was started that made another one needless; only
-    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) is satisfied by one. If that
-    /// call failed, `error` says why.
+    /// When the call started that made another one unnecessary. Only
+    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) is satisfied by one. If that call
+    /// failed, `error` says why.
     pub called_at: Option<Timestamp>,
 }

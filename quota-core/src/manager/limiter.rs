@@ -1,5 +1,5 @@
-//! How fast one process may call one provider: how many calls at once, how far apart, and interactive callers first.
-//! Whether an account may be asked about at all is in `record`.
+//! Limits the calls of one process to one provider: how many at once, how far apart, interactive callers first.
+//! Whether an account may be refreshed at all is decided in `record`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use tokio::sync::Notify;
 use crate::clock::Instant;
 use crate::{Clock, Priority};
 
-/// The way to one provider.
+/// The call limiter of one provider.
 ///
 /// Starts are a gap apart, and at most `parallel` calls run at once. A call that has been unanswered for [`SLOW_AFTER`] does not
 /// count toward that limit, up to [`MAX_CONCURRENT`] calls in all: one account that hangs does not hold up the others.
 ///
-/// A pass that is not used yet always counts toward the limit. With a gap, it also keeps the next caller waiting: the gap
-/// begins only when the pass is used.
+/// An unused permit counts toward the limit. If calls must be apart, it also delays the next caller: the interval starts when the
+/// permit is used.
 ///
 /// An interactive caller waits for the calls that are running, and for other interactive callers; never for background
 /// callers that queue.
@@ -45,7 +45,7 @@ struct Queue {
     background: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// A place in the line; dropping it leaves the line.
+/// A position in the queue; dropping it leaves the queue.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     limiter: Arc<CallLimiter>,
@@ -53,9 +53,9 @@ pub(crate) struct Ticket {
     notify: Arc<Notify>,
 }
 
-/// The right to call now; dropping it lets the next one in.
+/// The permission to call now; dropping it admits the next caller.
 ///
-/// One that was not used costs the others no gap.
+/// An unused permit starts no interval.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Permit {
@@ -64,7 +64,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Starts the call: the gap, and the time until it is slow, begin now.
+    /// Starts the call. The interval to the next one, and the time until it counts as slow, start now.
     pub(crate) fn mark_started(&mut self) {
         let now = self.limiter.clock.instant();
         let mut queue = self.limiter.queue.lock();
@@ -79,7 +79,7 @@ impl CallLimiter {
         Arc::new(Self { clock, gap, parallel, queue: Mutex::default() })
     }
 
-    /// Takes a place in the line.
+    /// Enters the queue.
     pub(crate) fn enqueue(self: &Arc<Self>, priority: Priority) -> Ticket {
         let mut queue = self.queue.lock();
         queue.last_number += 1;
@@ -88,7 +88,7 @@ impl CallLimiter {
         Ticket { limiter: Arc::clone(self), number, notify }
     }
 
-    /// Moves a place in the line before all background ones; nothing if it has been served already.
+    /// Moves a ticket before all background ones; does nothing if it was served already.
     pub(crate) fn raise_priority(&self, number: u64) {
         let mut queue = self.queue.lock();
         if let Some(notify) = queue.background.remove(&number) {
@@ -127,7 +127,7 @@ impl Ticket {
         self.number
     }
 
-    /// The turn, if it is now.
+    /// Returns the permit if it is available now.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         match self.poll() {
             Admission::Ready(permit) => Some(permit),
@@ -135,7 +135,7 @@ impl Ticket {
         }
     }
 
-    /// Waits for its turn.
+    /// Waits for the permit.
     pub(crate) async fn acquire(self) -> Permit {
         loop {
             match self.poll() {
@@ -196,7 +196,7 @@ fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) 
     left_until_slow.get(surplus).copied()
 }
 
-/// What is left of a span after so much of it; `None` if nothing is.
+/// What is left of a duration; `None` if it has passed.
 fn left_of(span: Duration, passed: Duration) -> Option<Duration> {
     span.checked_sub(passed).filter(|left| !left.is_zero())
 }

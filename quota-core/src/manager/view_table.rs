@@ -1,5 +1,5 @@
-//! Where views stand: close together, so that reading many accounts touches little memory.
-//! An account's other state is in `entry`, a kilobyte here and there; a reader never goes there.
+//! The table of views: stored close together, so that reading many accounts touches little memory.
+//! An account's other state is in `entry`, about a kilobyte elsewhere. Readers never touch it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,31 +8,31 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::view::View;
 
-/// How many views stand in one row.
+/// The number of views in a chunk.
 const CHUNK: usize = 256;
 
 /// A caller has read the view since this was last cleared.
 const ACCESSED: u8 = 1;
 
-/// A task keeps the view current.
+/// A follower keeps the view current.
 const FOLLOWED: u8 = 2;
 
-/// The place of one account's view.
+/// The cell of one account's view.
 #[derive(Debug)]
 struct ViewCell {
     view: ArcSwap<View>,
-    /// Beside the view, because every look reads it.
+    /// Beside the view, because every read needs it.
     flags: AtomicU8,
 }
 
-/// A way to one account's view, straight from a handle.
+/// A handle to one account's view.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewHandle {
     chunk: Arc<[ViewCell; CHUNK]>,
     cell: u8,
 }
 
-/// The rows of one provider's accounts; a place is given once.
+/// The chunks of one provider's accounts; a cell is used once.
 #[derive(Debug, Default)]
 pub(crate) struct ViewTable {
     chunk: Option<Arc<[ViewCell; CHUNK]>>,
@@ -40,7 +40,7 @@ pub(crate) struct ViewTable {
 }
 
 impl ViewTable {
-    /// Gives a place, where for now `view` is seen. All places of a shelf begin with the same view.
+    /// Adds a cell with `view`. All cells of a chunk start with the same view.
     pub(crate) fn add(&mut self, view: &Arc<View>) -> ViewHandle {
         let new_cell = || ViewCell { view: ArcSwap::new(Arc::clone(view)), flags: AtomicU8::new(0) };
         let chunk = self.chunk.get_or_insert_with(|| Arc::new(std::array::from_fn(|_| new_cell())));
@@ -59,20 +59,20 @@ impl ViewHandle {
         &self.chunk[usize::from(self.cell)]
     }
 
-    /// What is seen at this moment. This is every reader's path.
+    /// Loads the view. This is every reader's path.
     #[inline]
     pub(crate) fn load(&self) -> Guard<Arc<View>> {
         self.mark_accessed();
         self.cell().view.load()
     }
 
-    /// The same, to keep.
+    /// Loads the view as an `Arc` that can be stored.
     pub(crate) fn load_owned(&self) -> Arc<View> {
         self.mark_accessed();
         self.cell().view.load_full()
     }
 
-    /// What is seen, without being counted as interested.
+    /// Loads the view without marking it as accessed.
     pub(crate) fn load_untracked(&self) -> Guard<Arc<View>> {
         self.cell().view.load()
     }
@@ -96,7 +96,7 @@ impl ViewHandle {
         self.cell().flags.fetch_and(!ACCESSED, Ordering::Relaxed) & ACCESSED != 0
     }
 
-    /// Whether a task keeps the view current.
+    /// Whether a follower keeps the view current.
     #[inline]
     pub(crate) fn is_followed(&self) -> bool {
         self.cell().flags.load(Ordering::Relaxed) & FOLLOWED != 0
