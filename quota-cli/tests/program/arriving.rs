@@ -26,7 +26,7 @@ fn world(provider: &Provider) -> (Machine, String) {
 }
 
 #[test]
-fn one_account_that_hangs_does_not_keep_the_others_from_being_shown() {
+fn a_hanging_account_does_not_hide_the_others() {
     let provider = provider();
     let (machine, config) = world(&provider);
     let mut pty = Pty::new(80, 40);
@@ -43,7 +43,7 @@ fn one_account_that_hangs_does_not_keep_the_others_from_being_shown() {
 }
 
 #[test]
-fn in_the_end_they_are_in_the_order_of_the_configuration() {
+fn the_final_order_is_that_of_the_configuration() {
     let provider = provider();
     let (machine, config) = world(&provider);
     let mut pty = Pty::new(80, 40);

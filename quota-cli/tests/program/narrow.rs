@@ -34,7 +34,7 @@ fn joined(text: &str) -> String {
 }
 
 #[test]
-fn what_happened_is_broken_where_the_terminal_ends() {
+fn events_wrap_at_the_terminals_width() {
     let (_provider, machine, config) = risen();
 
     let whole = machine.run(&["events", "--config", &config]).stdout;
@@ -59,7 +59,7 @@ fn without_events_one_line_says_so() {
 }
 
 #[test]
-fn what_the_doctor_found_is_broken_where_the_terminal_ends() {
+fn findings_wrap_at_the_terminals_width() {
     let (_provider, machine, config) = risen();
     let machine = machine.set("QUOTA_SIM_MAIN", "");
     let ask = ["--store", "memory:", "doctor", "--config", &config];
@@ -78,7 +78,7 @@ fn what_the_doctor_found_is_broken_where_the_terminal_ends() {
 }
 
 #[test]
-fn where_nobody_looks_lines_are_whole() {
+fn without_a_terminal_lines_are_not_wrapped() {
     let (_provider, machine, config) = risen();
 
     let happened = machine.run(&["events", "--config", &config]).stdout;

@@ -14,7 +14,7 @@ fn used(name: &str, percent: f64) -> Account {
 }
 
 #[test]
-fn on_a_fresh_machine_it_says_what_it_looked_for_and_ends_with_3() {
+fn a_fresh_machine_lists_the_searched_places_with_3() {
     let machine = Machine::new();
 
     let ended = machine.run(&["status"]);
@@ -35,7 +35,7 @@ fn on_a_fresh_machine_json_is_still_json() {
 }
 
 #[test]
-fn without_a_home_it_ends_with_3_as_well() {
+fn without_a_home_it_ends_with_3() {
     let machine = Machine::new();
 
     let output = machine.command(&["status"]).env_remove("HOME").output().unwrap();
@@ -44,7 +44,7 @@ fn without_a_home_it_ends_with_3_as_well() {
 }
 
 #[test]
-fn a_login_of_claude_code_is_found_and_asked_with() {
+fn a_login_of_claude_code_is_found_and_used() {
     let provider = Provider::play(Script::new([used("main", 62.5).with_token("sim-token-claude")]));
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
@@ -58,7 +58,7 @@ fn a_login_of_claude_code_is_found_and_asked_with() {
 }
 
 #[test]
-fn a_login_of_claude_code_is_not_touched() {
+fn a_login_of_claude_code_is_unchanged() {
     let provider = Provider::play(Script::new([used("main", 1.0).with_token("sim-token-claude")]));
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
@@ -74,7 +74,7 @@ fn a_login_of_claude_code_is_not_touched() {
 }
 
 #[test]
-fn a_login_that_cannot_be_used_is_an_account_without_a_number() {
+fn an_unusable_login_is_an_account_without_data() {
     let machine = Machine::new();
     machine.write(".claude/.credentials.json", "{");
 
@@ -89,7 +89,7 @@ fn a_login_that_cannot_be_used_is_an_account_without_a_number() {
 }
 
 #[test]
-fn one_account_that_fails_hides_no_other() {
+fn a_failing_account_hides_no_other() {
     let accounts = [
         answering("expired", Answer::Unauthorized),
         used("main", 12.0),
@@ -114,7 +114,7 @@ fn one_account_that_fails_hides_no_other() {
 }
 
 #[test]
-fn if_all_accounts_have_numbers_it_ends_with_0() {
+fn accounts_with_data_end_with_0() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new());
 
@@ -125,7 +125,7 @@ fn if_all_accounts_have_numbers_it_ends_with_0() {
 }
 
 #[test]
-fn json_has_the_number_of_its_shape_and_the_fields_of_a_window() {
+fn json_has_its_version_and_the_fields_of_a_window() {
     let provider = Provider::play(Script::new([used("main", 62.5)]));
     let (machine, config) = provider.configure(Machine::new());
 
@@ -141,7 +141,7 @@ fn json_has_the_number_of_its_shape_and_the_fields_of_a_window() {
 }
 
 #[test]
-fn a_429_is_told_with_how_long_nobody_asks() {
+fn a_429_shows_when_the_next_call_is_made() {
     let provider = Provider::play(Script::new([answering("main", Answer::ThrottleZero)]));
     let (machine, config) = provider.configure(Machine::new());
 
@@ -152,7 +152,7 @@ fn a_429_is_told_with_how_long_nobody_asks() {
 }
 
 #[test]
-fn a_429_is_no_reason_to_log_in_again() {
+fn a_429_does_not_recommend_a_login() {
     let provider = Provider::play(Script::new([answering("main", Answer::ThrottleZero)]));
     let (machine, config) = provider.configure(Machine::new());
 
@@ -162,7 +162,7 @@ fn a_429_is_no_reason_to_log_in_again() {
 }
 
 #[test]
-fn a_neighbour_of_a_throttled_account_says_why_it_was_not_asked() {
+fn an_account_in_its_providers_cooldown_says_so() {
     let accounts = [answering("main", Answer::ThrottleZero), used("spare", 1.0)];
     let provider = Provider::play(Script::new(accounts));
     let (machine, _) = provider.configure(Machine::new());
@@ -176,7 +176,7 @@ fn a_neighbour_of_a_throttled_account_says_why_it_was_not_asked() {
 }
 
 #[test]
-fn a_dead_login_is_told_with_what_to_do() {
+fn a_rejected_login_has_a_hint() {
     let provider = Provider::play(Script::new([answering("main", Answer::Unauthorized)]));
     let machine = Machine::new();
     machine.log_in("sim-token-main");
@@ -189,7 +189,7 @@ fn a_dead_login_is_told_with_what_to_do() {
 }
 
 #[test]
-fn accounts_of_one_provider_are_asked_one_after_the_other() {
+fn accounts_of_one_provider_are_called_in_sequence() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new());
 
@@ -200,7 +200,7 @@ fn accounts_of_one_provider_are_asked_one_after_the_other() {
 }
 
 #[test]
-fn the_provider_is_told_who_asks() {
+fn the_user_agent_names_the_program() {
     let provider = Provider::play(Script::new([used("main", 1.0)]));
     let (machine, config) = provider.configure(Machine::new());
 
@@ -251,7 +251,7 @@ fn a_relative_xdg_config_home_is_ignored() {
 }
 
 #[test]
-fn a_broken_configuration_is_one_line_with_its_place_and_ends_with_78() {
+fn a_broken_configuration_is_one_line_with_78() {
     let machine = Machine::new();
     let config = machine.write("config.toml", "[[accounts]]\nidd = \"anthropic/main\"\n");
 
@@ -267,7 +267,7 @@ fn a_broken_configuration_is_one_line_with_its_place_and_ends_with_78() {
 }
 
 #[test]
-fn a_named_configuration_that_is_not_there_ends_with_66() {
+fn a_missing_configuration_ends_with_66() {
     let ended = Machine::new().run(&["status", "--config", "nowhere.toml"]);
 
     assert_eq!(ended.code, Some(66));
@@ -275,7 +275,7 @@ fn a_named_configuration_that_is_not_there_ends_with_66() {
 }
 
 #[test]
-fn a_configuration_that_is_a_directory_ends_with_66_and_not_with_another_account() {
+fn a_configuration_that_is_a_directory_ends_with_66() {
     let machine = Machine::new();
     machine.write(".config/quota/config.toml/x", "");
 
@@ -283,7 +283,7 @@ fn a_configuration_that_is_a_directory_ends_with_66_and_not_with_another_account
 }
 
 #[test]
-fn a_token_file_that_others_can_read_is_refused_and_says_how_to_mend_it() {
+fn a_readable_token_file_is_rejected_with_a_fix() {
     let machine = Machine::new();
     let token = machine.write("token", "sim-token-main");
     let config =
@@ -319,7 +319,7 @@ fn two_hosts_that_share_a_store_cause_one_call() {
 }
 
 #[test]
-fn a_store_that_is_away_leaves_each_process_to_itself() {
+fn an_unreachable_store_leaves_processes_standalone() {
     let mut server = redis_harness::Server::start();
     let provider = Provider::play(Script::new([used("main", 42.0)]));
     let (machine, config) = provider.configure(Machine::new());
@@ -332,7 +332,7 @@ fn a_store_that_is_away_leaves_each_process_to_itself() {
 }
 
 #[test]
-fn a_store_that_cannot_be_is_told_without_its_password() {
+fn an_invalid_store_is_named_without_its_password() {
     let machine = Machine::new().set("QUOTA_STORE", "redsi://me:hunter2@host");
 
     let ended = machine.run(&["status"]);
@@ -347,7 +347,7 @@ fn a_store_that_cannot_be_is_told_without_its_password() {
 }
 
 #[test]
-fn a_command_that_shares_nothing_takes_no_store() {
+fn a_command_without_a_store_rejects_store() {
     let ended = Machine::new().run(&["--store", "memory:", "demo"]);
 
     assert_eq!(ended.code, Some(64));
@@ -356,7 +356,7 @@ fn a_command_that_shares_nothing_takes_no_store() {
 
 #[cfg(unix)]
 #[test]
-fn a_token_command_that_hangs_is_named_and_not_the_provider() {
+fn a_hanging_token_command_is_named() {
     let provider = Provider::play(Script::new([Account::new("main")]));
     let machine = Machine::new();
     let config = format!(
@@ -374,7 +374,7 @@ fn a_token_command_that_hangs_is_named_and_not_the_provider() {
 }
 
 #[test]
-fn a_provider_that_cannot_be_reached_is_named_once_with_the_innermost_cause() {
+fn an_unreachable_provider_is_named_once_with_its_cause() {
     let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
     let account = "[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"http://127.0.0.1:9\"\ntoken_env = \"QUOTA_TOKEN\"\n";
     let config = machine.write("config.toml", account);

@@ -1,4 +1,4 @@
-//! `quota status --account`: one account of several, and nobody else.
+//! `quota status --account`: one account of several, and no other.
 
 use quota_sim::{Account, Script, Window};
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn shown(json: &Value) -> Vec<(&str, bool)> {
 }
 
 #[test]
-fn only_the_accounts_that_are_named_are_asked_about_and_shown() {
+fn only_the_named_accounts_are_refreshed_and_shown() {
     let provider = three();
     let (machine, config) = provider.configure(Machine::new());
     let named = ["--account", "spare", "--account", "anthropic/main", "--config", argument(&config)];
@@ -51,7 +51,7 @@ fn several_accounts_are_named_in_one_option_or_in_several() {
 }
 
 #[test]
-fn where_one_account_is_needed_several_are_refused() {
+fn several_accounts_are_rejected_where_one_is_needed() {
     let machine = Machine::new();
     for command in ["guard", "statusline"] {
         let ended = machine.run(&[command, "--account", "main,work"]);
@@ -62,7 +62,7 @@ fn where_one_account_is_needed_several_are_refused() {
 }
 
 #[test]
-fn an_account_of_which_nothing_is_known_is_no_gap_of_another() {
+fn an_account_without_data_is_no_gap_of_another() {
     let provider = three();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--account", "main", "--config", argument(&config)]);
@@ -77,7 +77,7 @@ fn an_account_of_which_nothing_is_known_is_no_gap_of_another() {
 }
 
 #[test]
-fn a_refresh_of_one_account_spends_no_call_of_another() {
+fn a_refresh_of_one_account_calls_no_other() {
     let provider = three();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
@@ -92,7 +92,7 @@ fn a_refresh_of_one_account_spends_no_call_of_another() {
 }
 
 #[test]
-fn an_account_that_there_is_not_is_told_with_the_one_that_may_be_meant() {
+fn an_unknown_account_has_a_suggestion() {
     let provider = three();
     let (machine, config) = provider.configure(Machine::new());
 

@@ -34,7 +34,7 @@ fn with_input(machine: &Machine, arguments: &[&str], input: &str) -> Ended {
 }
 
 #[test]
-fn what_is_known_is_shown_and_nobody_is_asked() {
+fn cached_usage_is_shown_without_a_call() {
     let (provider, machine, config) = warm();
 
     let ended = machine.run(&["statusline", "--format", FORMAT, "--config", &config]);
@@ -44,7 +44,7 @@ fn what_is_known_is_shown_and_nobody_is_asked() {
 }
 
 #[test]
-fn what_is_known_to_a_server_is_shown_as_well() {
+fn usage_cached_on_a_server_is_shown() {
     let server = redis_harness::Server::start();
     let store = server.url();
     let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
@@ -60,7 +60,7 @@ fn what_is_known_to_a_server_is_shown_as_well() {
 }
 
 #[test]
-fn the_line_can_be_said() {
+fn a_custom_format_is_used() {
     let (_provider, machine, config) = warm();
 
     let ended =
@@ -70,7 +70,7 @@ fn the_line_can_be_said() {
 }
 
 #[test]
-fn json_is_that_of_status_with_one_account() {
+fn json_has_the_format_of_status() {
     let (_provider, machine, config) = warm();
 
     let document = machine.run(&["statusline", "--config", &config, "--json"]).json();
@@ -80,7 +80,7 @@ fn json_is_that_of_status_with_one_account() {
 }
 
 #[test]
-fn what_is_not_understood_is_told_in_one_line_with_64() {
+fn a_usage_error_is_one_line_with_64() {
     let (_provider, machine, config) = warm();
     for (arguments, told) in [
         (["--format", "{five_hour.usd}"], "did you mean {five_hour.used}?"),
@@ -96,7 +96,7 @@ fn what_is_not_understood_is_told_in_one_line_with_64() {
 }
 
 #[test]
-fn an_open_pipe_on_which_nobody_speaks_does_not_hold_it_up() {
+fn an_open_pipe_without_input_does_not_delay_the_line() {
     let (_provider, machine, config) = warm();
     let mut child = machine
         .command(&["statusline", "--format", FORMAT, "--config", &config])
@@ -113,7 +113,7 @@ fn an_open_pipe_on_which_nobody_speaks_does_not_hold_it_up() {
 }
 
 #[test]
-fn what_is_no_session_on_standard_input_changes_nothing() {
+fn other_input_changes_nothing() {
     let (_provider, machine, config) = warm();
     for input in ["", "hello", "{", "[]", "{\"model\":7}"] {
         let ended = with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], input);
@@ -154,7 +154,7 @@ fn session(percent: f64) -> String {
 }
 
 #[test]
-fn the_numbers_of_a_session_are_a_reading_for_everybody() {
+fn a_session_is_a_reading_for_all_processes() {
     let (provider, machine, config) = logged_in();
 
     let shown =
@@ -167,7 +167,7 @@ fn the_numbers_of_a_session_are_a_reading_for_everybody() {
 }
 
 #[test]
-fn an_idle_session_that_repeats_old_numbers_takes_nothing_back() {
+fn an_idle_session_lowers_no_reading() {
     let (_provider, machine, config) = logged_in();
     with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &session(55.0));
 
@@ -195,7 +195,7 @@ fn a_session_with_an_epoch_for_a_percentage_changes_nothing() {
 }
 
 #[test]
-fn a_session_that_was_left_open_overnight_changes_nothing() {
+fn a_session_left_open_overnight_changes_nothing() {
     let (_provider, machine, config) = logged_in();
     let overnight = session_until(97.0, -9 * 3600);
 
@@ -206,7 +206,7 @@ fn a_session_that_was_left_open_overnight_changes_nothing() {
 }
 
 #[test]
-fn a_session_that_repeats_what_the_provider_has_lowered_changes_nothing() {
+fn a_session_older_than_a_lowered_reading_changes_nothing() {
     let provider = |used| {
         let windows = [Window::five_hour().used(used), Window::seven_day().used(17.0)];
         let windows = windows.map(|window| window.resets_in(std::time::Duration::from_secs(7200)));
@@ -236,7 +236,7 @@ fn a_session_that_repeats_what_the_provider_has_lowered_changes_nothing() {
 }
 
 #[test]
-fn the_numbers_of_a_session_of_no_account_are_filed_under_none() {
+fn a_session_of_no_account_is_stored_nowhere() {
     let (_provider, machine, config) = logged_in();
     let elsewhere = machine.path("elsewhere");
     let stranger = machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap());
@@ -268,7 +268,7 @@ fn one_account(machine: &Machine, url: &str, login: &str) -> String {
 }
 
 #[test]
-fn the_line_says_that_nobody_is_logged_in() {
+fn a_missing_login_is_named() {
     for login in ["", "token_env = \"QUOTA_NONE\"\n", "token_file = \"none.token\"\n"] {
         let machine = Machine::new();
         let config = one_account(&machine, "http://127.0.0.1:9", login);
@@ -278,9 +278,9 @@ fn the_line_says_that_nobody_is_logged_in() {
 }
 
 #[test]
-fn the_line_says_that_the_login_is_rejected() {
+fn a_rejected_login_is_named() {
     let (machine, config) = cold(|provider, machine| {
-        let machine = machine.set("QUOTA_WRONG", "sim-token-of-nobody");
+        let machine = machine.set("QUOTA_WRONG", "sim-token-unknown");
         let config = one_account(&machine, &provider.url(), "token_env = \"QUOTA_WRONG\"\n");
         machine.run(&["status", "--config", &config]);
         (machine, config)
@@ -301,7 +301,7 @@ fn the_line_says_that_the_login_is_rejected() {
 }
 
 #[test]
-fn the_line_says_that_the_provider_turns_the_account_away() {
+fn a_forbidden_account_is_named() {
     for (answer, reason) in [(Answer::ThrottleNoHeader, "rate limited"), (Answer::Forbidden, "not allowed")] {
         let account = Account::new("main").answers([Phase::new(answer)]);
         let provider = Provider::play(Script::new([account]));
@@ -314,7 +314,7 @@ fn the_line_says_that_the_provider_turns_the_account_away() {
 }
 
 #[test]
-fn an_old_number_near_the_limit_is_stale_and_critical_in_waybar() {
+fn a_stale_number_near_the_limit_is_critical_in_waybar() {
     let provider =
         Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(99.5)])]));
     let (machine, config) = provider.configure(Machine::new());
@@ -329,7 +329,7 @@ fn an_old_number_near_the_limit_is_stale_and_critical_in_waybar() {
 }
 
 #[test]
-fn the_line_says_that_the_provider_cannot_be_reached() {
+fn an_unreachable_provider_is_named() {
     let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
     let config = one_account(&machine, "http://127.0.0.1:9", "token_env = \"QUOTA_TOKEN\"\n");
     machine.run(&["status", "--config", &config]);
@@ -338,7 +338,7 @@ fn the_line_says_that_the_provider_cannot_be_reached() {
 }
 
 #[test]
-fn the_line_says_that_the_store_cannot_be_reached() {
+fn an_unreachable_store_is_named() {
     let machine =
         Machine::new().set("QUOTA_STORE", "redis://127.0.0.1:9").set("QUOTA_TOKEN", "sim-token-main");
     let config = one_account(&machine, "http://127.0.0.1:9", "token_env = \"QUOTA_TOKEN\"\n");
@@ -348,7 +348,7 @@ fn the_line_says_that_the_store_cannot_be_reached() {
 
 #[cfg(unix)]
 #[test]
-fn the_line_says_what_the_refresher_found_of_a_login_that_a_program_prints() {
+fn a_login_error_of_a_token_command_is_named() {
     let machine = Machine::new().set("PATH", "/usr/bin:/bin");
     let config = one_account(&machine, "http://127.0.0.1:9", "token_command = [\"false\"]\n");
 
@@ -362,7 +362,7 @@ fn the_line_says_what_the_refresher_found_of_a_login_that_a_program_prints() {
 }
 
 #[test]
-fn without_any_reason_there_is_no_data_yet() {
+fn without_a_reason_the_line_is_no_data() {
     let (machine, config) = cold(|provider, machine| {
         let (machine, config) = provider.configure(machine);
         let config = argument(&config).to_owned();
@@ -373,7 +373,7 @@ fn without_any_reason_there_is_no_data_yet() {
 }
 
 #[test]
-fn an_account_that_is_switched_off_says_so() {
+fn a_disabled_account_is_named() {
     let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
     machine.run(&["accounts", "add", "main", "--token-env", "QUOTA_TOKEN"]);
     machine.run(&["accounts", "disable", "main"]);
@@ -383,7 +383,7 @@ fn an_account_that_is_switched_off_says_so() {
 }
 
 #[test]
-fn the_numbers_of_a_session_are_shown_without_any_account() {
+fn a_session_is_shown_without_an_account() {
     let machine = Machine::new();
 
     let shown = with_input(&machine, &["statusline"], &session(55.0));
@@ -393,7 +393,7 @@ fn the_numbers_of_a_session_are_shown_without_any_account() {
 }
 
 #[test]
-fn the_numbers_of_a_session_of_no_account_are_shown_in_its_line_alone() {
+fn a_session_of_no_account_is_shown_only_in_its_line() {
     let (_provider, machine, config) = logged_in();
     let elsewhere = machine.path("elsewhere");
     let stranger = machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap());
@@ -410,7 +410,7 @@ fn the_numbers_of_a_session_of_no_account_are_shown_in_its_line_alone() {
 }
 
 #[test]
-fn a_broken_configuration_does_not_make_the_line_vanish() {
+fn a_broken_configuration_still_prints_a_line() {
     let machine = Machine::new();
     let config = argument(&machine.write("config.toml", "[polciy]\n")).to_owned();
     let arguments = ["statusline", "--config", &config];
@@ -426,7 +426,7 @@ fn a_broken_configuration_does_not_make_the_line_vanish() {
 }
 
 #[test]
-fn a_store_that_cannot_be_opened_does_not_make_the_line_vanish() {
+fn an_unusable_store_still_prints_a_line() {
     let machine = Machine::new().set("QUOTA_STORE", "redsi://x");
 
     let ended = machine.run(&["statusline"]);
@@ -436,7 +436,7 @@ fn a_store_that_cannot_be_opened_does_not_make_the_line_vanish() {
 }
 
 #[test]
-fn an_account_with_credits_only_shows_them() {
+fn an_account_with_only_credits_shows_them() {
     let account = Account::new("main").windows([]).extra_usage(ExtraUsage::new(1234, 5000));
     let provider = Provider::play(Script::new([account]));
     let (machine, config) = provider.configure(Machine::new());
@@ -481,7 +481,7 @@ fn without_a_home_directory_and_a_session_the_line_says_so() {
 }
 
 #[test]
-fn a_store_that_is_not_shared_leaves_the_session_in_the_line() {
+fn a_store_that_is_not_shared_still_shows_the_session() {
     let machine = Machine::new();
     let shown = |input: &str| with_input(&machine, &["statusline", "--store", "memory:"], input);
 

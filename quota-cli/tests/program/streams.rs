@@ -8,9 +8,13 @@ use super::program::{Ended, Machine, Provider, argument};
 
 #[test]
 fn a_word_that_is_no_command_ends_with_64() {
-    for arguments in
-        [&["stauts"][..], &[], &["status", "--jsn"], &["demo", "--accounts", "51"], &["parse", "nobody", "x"]]
-    {
+    for arguments in [
+        &["stauts"][..],
+        &[],
+        &["status", "--jsn"],
+        &["demo", "--accounts", "51"],
+        &["parse", "unknown", "x"],
+    ] {
         let ended = Machine::new().run(arguments);
 
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{arguments:?}");
@@ -41,7 +45,7 @@ fn there_are_completions_for_every_shell() {
 }
 
 #[test]
-fn whoever_stops_reading_ends_it_quietly() {
+fn a_closed_pipe_ends_without_a_message() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new());
     let runs: [&[&str]; 4] = [

@@ -103,7 +103,7 @@ impl World {
     }
 }
 
-/// The last that was said of the screen and of the cursor is that they are those of everybody.
+/// The last escape sequences restore the screen and the cursor.
 fn assert_left(written: &str) {
     assert!(written.rfind(SCREEN_OF_ALL) > written.rfind(SCREEN_OF_ITS_OWN), "{written:?}");
     assert!(written.rfind(CURSOR) > written.rfind(NO_CURSOR), "{written:?}");
@@ -114,7 +114,7 @@ fn account() -> Account {
 }
 
 #[test]
-fn the_key_for_a_refresh_makes_no_call_soon_after_another() {
+fn a_refresh_key_makes_no_call_soon_after_another() {
     let mut world = World::new(Account::new("main").windows([Window::five_hour().used(37.5)]));
     // The whole screen is drawn, whether the number was there before or comes later.
     world.pty.resize(100, 24);
@@ -131,7 +131,7 @@ fn the_key_for_a_refresh_makes_no_call_soon_after_another() {
 }
 
 #[test]
-fn whoever_leaves_has_the_terminal_back() {
+fn q_restores_the_terminal() {
     for (key, code) in [("q", 0), ("\u{1b}", 0), ("\u{3}", 130)] {
         let mut world = World::new(account());
 
@@ -142,7 +142,7 @@ fn whoever_leaves_has_the_terminal_back() {
 }
 
 #[test]
-fn a_signal_that_ends_it_gives_the_terminal_back_and_is_its_exit_code() {
+fn a_signal_restores_the_terminal_and_is_the_exit_code() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let world = World::new(account());
 
@@ -153,7 +153,7 @@ fn a_signal_that_ends_it_gives_the_terminal_back_and_is_its_exit_code() {
 }
 
 #[test]
-fn a_call_that_hangs_holds_nobody_up_who_leaves() {
+fn a_hanging_call_does_not_delay_the_end() {
     let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
 
     world.pty.press("q");
@@ -162,7 +162,7 @@ fn a_call_that_hangs_holds_nobody_up_who_leaves() {
 }
 
 #[test]
-fn a_new_size_is_drawn_in() {
+fn a_resized_terminal_is_redrawn() {
     let mut world = World::new(account());
 
     world.pty.resize(120, 40);
@@ -175,7 +175,7 @@ fn a_new_size_is_drawn_in() {
 }
 
 #[test]
-fn of_200_keys_that_are_pressed_while_the_size_changes_none_is_lost() {
+fn no_key_is_lost_during_a_resize() {
     let mut world = World::new(account());
 
     for _ in 0..200 {
@@ -192,7 +192,7 @@ fn of_200_keys_that_are_pressed_while_the_size_changes_none_is_lost() {
 }
 
 #[test]
-fn while_it_is_stopped_the_shell_has_the_terminal() {
+fn while_stopped_the_shell_has_the_terminal() {
     let ways: [fn(&mut World); 2] = [|world| world.pty.press("\u{1a}"), |world| world.signal(Signal::TSTP)];
     for stop in ways {
         let mut world = World::new(account());
@@ -213,7 +213,7 @@ fn while_it_is_stopped_the_shell_has_the_terminal() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_it_as_a_hang_up() {
+fn a_closed_terminal_ends_with_a_hang_up() {
     let World { pty, mut watch, provider: _provider, machine: _machine, .. } = World::new(account());
 
     drop(pty);
@@ -222,7 +222,7 @@ fn a_terminal_that_is_closed_ends_it_as_a_hang_up() {
 }
 
 #[test]
-fn it_gives_its_lease_back_when_it_is_left() {
+fn quitting_releases_the_lease() {
     let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
     while world.provider.simulator.ledger().calls() == 0 {
         std::thread::yield_now();
@@ -237,7 +237,7 @@ fn it_gives_its_lease_back_when_it_is_left() {
 }
 
 #[test]
-fn accounts_that_another_command_changes_are_shown_at_once() {
+fn changed_accounts_are_shown() {
     let mut world = World::new(account());
     let text = std::fs::read_to_string(&world.config).unwrap();
     let run = |world: &World, command: &[&str]| {
@@ -260,7 +260,7 @@ fn accounts_that_another_command_changes_are_shown_at_once() {
 }
 
 #[test]
-fn a_configuration_that_breaks_is_told_and_the_last_good_one_stays() {
+fn a_broken_configuration_keeps_the_last_good_one() {
     let mut world = World::new(account());
     let text = std::fs::read_to_string(&world.config).unwrap();
 
@@ -278,7 +278,7 @@ fn a_configuration_that_breaks_is_told_and_the_last_good_one_stays() {
 }
 
 #[test]
-fn an_error_about_rights_ends_with_the_chmod_that_it_names() {
+fn a_permission_error_ends_with_its_chmod() {
     let mut world = World::new(account());
     let chmod = |world: &World, mode| {
         std::fs::set_permissions(&world.config, Permissions::from_mode(mode)).unwrap();
@@ -294,7 +294,7 @@ fn an_error_about_rights_ends_with_the_chmod_that_it_names() {
 }
 
 #[test]
-fn one_that_hangs_does_not_keep_the_others_from_being_shown() {
+fn a_hanging_account_does_not_hide_the_others() {
     let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
     // No call ends by itself for as long as a test waits.
     let mut world = World::of(Script::new(accounts), "fetch_timeout = \"10m\"\nfreshness = \"3s\"");
@@ -308,7 +308,7 @@ fn one_that_hangs_does_not_keep_the_others_from_being_shown() {
 }
 
 #[test]
-fn a_key_for_a_refresh_joins_a_call_that_hangs() {
+fn a_refresh_key_joins_a_call_in_flight() {
     let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
     while world.provider.simulator.ledger().calls() == 0 {
         std::thread::yield_now();
@@ -328,7 +328,7 @@ fn a_key_for_a_refresh_joins_a_call_that_hangs() {
 }
 
 #[test]
-fn a_refresh_of_all_shows_one_account_while_another_hangs() {
+fn refresh_all_shows_one_account_while_another_hangs() {
     let hanging = account().answers([Phase::new(Answer::Hang)]);
     let of_use = |name, used| Account::new(name).windows([Window::five_hour().used(used)]);
     let (first, second) = (of_use("first", 42.0), of_use("second", 77.0));
@@ -357,7 +357,7 @@ fn a_refresh_of_all_shows_one_account_while_another_hangs() {
 }
 
 #[test]
-fn accounts_that_another_command_orders_are_shown_in_that_order() {
+fn a_changed_order_is_shown() {
     let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
     let mut world = World::of(Script::new(accounts), "");
     world.until_in_order(["anthropic/main", "anthropic/work"]);
