@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{AccountId, CredentialFingerprint, FetchError, LoginInfo, Secret};
+use crate::{AccountId, CredentialFingerprint, LoginInfo, Secret};
 
 /// Finds the credentials of accounts.
 ///
@@ -180,52 +180,5 @@ impl CredentialError {
         retry_after: Option<Duration>,
     ) -> Self {
         Self::TemporarilyUnavailable { reason: reason.into(), retry_after }
-    }
-}
-
-impl From<CredentialError> for FetchError {
-    /// Without a credential there is no call. A source that timed out or is renewing may have one at the next attempt.
-    fn from(error: CredentialError) -> Self {
-        match error {
-            CredentialError::TemporarilyUnavailable { reason, retry_after } => {
-                Self::credential_unavailable(reason).with_retry_after(retry_after)
-            }
-            error if error.is_timeout() => Self::credential_timed_out(error.to_string()),
-            error => Self::not_logged_in(error.to_string()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_that_is_late_is_worth_another_attempt_and_one_that_is_broken_is_not() {
-        let error = |kind: io::ErrorKind| {
-            FetchError::from(CredentialError::unreadable("`pass` timed out", io::Error::from(kind)))
-        };
-
-        assert!(error(io::ErrorKind::TimedOut).is_transient());
-        assert!(!error(io::ErrorKind::PermissionDenied).is_transient());
-        assert_eq!(error(io::ErrorKind::TimedOut).report(), "`pass` timed out");
-    }
-
-    #[test]
-    fn without_a_credential_the_provider_is_not_asked() {
-        let unreadable = |kind| CredentialError::unreadable("`pass` failed", io::Error::from(kind));
-        let errors = [
-            CredentialError::not_logged_in("no file"),
-            CredentialError::temporarily_unavailable(
-                "the login is being renewed",
-                Some(Duration::from_secs(1)),
-            ),
-            unreadable(io::ErrorKind::TimedOut),
-            unreadable(io::ErrorKind::PermissionDenied),
-        ];
-
-        for error in errors.map(FetchError::from) {
-            assert!(error.is_before_request(), "{error:?}");
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{AccountId, Credential, ProviderId, UsageReport};
+use crate::{AccountId, Credential, CredentialError, ProviderId, UsageReport};
 
 /// Fetches the usage of one provider's accounts.
 ///
@@ -243,6 +243,19 @@ pub(crate) fn with_cause(error: &dyn Error) -> String {
     }
 }
 
+impl From<CredentialError> for FetchError {
+    /// Without a credential there is no call. A source that timed out or is renewing may have one at the next attempt.
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::TemporarilyUnavailable { reason, retry_after } => {
+                Self::credential_unavailable(reason).with_retry_after(retry_after)
+            }
+            error if error.is_timeout() => Self::credential_timed_out(error.to_string()),
+            error => Self::not_logged_in(error.to_string()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -281,5 +294,34 @@ mod tests {
         let error = FetchError::unreachable("could not resolve x", Layer("could not resolve x", None));
 
         assert_eq!(error.report(), "could not resolve x");
+    }
+
+    #[test]
+    fn only_a_timeout_of_a_credential_source_is_transient() {
+        let error = |kind: io::ErrorKind| {
+            FetchError::from(CredentialError::unreadable("`pass` timed out", io::Error::from(kind)))
+        };
+
+        assert!(error(io::ErrorKind::TimedOut).is_transient());
+        assert!(!error(io::ErrorKind::PermissionDenied).is_transient());
+        assert_eq!(error(io::ErrorKind::TimedOut).report(), "`pass` timed out");
+    }
+
+    #[test]
+    fn an_error_of_a_credential_source_precedes_the_request() {
+        let unreadable = |kind| CredentialError::unreadable("`pass` failed", io::Error::from(kind));
+        let errors = [
+            CredentialError::not_logged_in("no file"),
+            CredentialError::temporarily_unavailable(
+                "the login is being renewed",
+                Some(Duration::from_secs(1)),
+            ),
+            unreadable(io::ErrorKind::TimedOut),
+            unreadable(io::ErrorKind::PermissionDenied),
+        ];
+
+        for error in errors.map(FetchError::from) {
+            assert!(error.is_before_request(), "{error:?}");
+        }
     }
 }
