@@ -30,6 +30,12 @@
 #![cfg_attr(feature = "accounts", doc = include_str!("../examples/route.rs"))]
 //! ```
 //!
+//! # Explain a choice
+//!
+//! ```
+#![cfg_attr(feature = "accounts", doc = include_str!("../examples/explain.rs"))]
+//! ```
+//!
 //! # Use credentials of your own
 //!
 //! ```
