@@ -1,6 +1,5 @@
-//! The store as a command uses it: how long the command waits for it in all, why it failed last, and what takes its place if the
-//! file is damaged.
-//! Which store it is, and how it was named, is in `gateway`.
+//! The store of one command: a limit for all waits together, the last error, and a replacement for a damaged file.
+//! `store` opens it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,23 +16,23 @@ pub(crate) struct CommandStore {
     inner: Arc<dyn QuotaStore>,
     clock: Clock,
     limit: Limit,
-    /// What is left of the limit.
+    /// The rest of the limit.
     left: Mutex<Duration>,
     last_error: Mutex<Option<StoreError>>,
-    /// Why the file is not used any more.
+    /// Why the file is no longer used.
     damage: OnceLock<StoreError>,
-    /// Whether the command goes on without a damaged file. Else the error is the command's.
+    /// Whether the command goes on without a damaged file. Otherwise it fails.
     goes_on: bool,
 }
 
-/// What a command waits for no longer than a given time, however many calls it makes.
+/// A limit for all calls of a command together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// The store bounds its calls itself.
     None,
-    /// Writes: they wait for a lock, and reads do not.
+    /// For writes, which wait for a lock; reads do not.
     Writes(Duration),
-    /// All calls: they wait for the network.
+    /// For all calls, which wait for the network.
     Calls(Duration),
 }
 
@@ -48,7 +47,7 @@ impl Limit {
 }
 
 impl CommandStore {
-    /// For a command that waits no longer than the limit. If it `goes_on` without a damaged file, it warns of that once.
+    /// Wraps a store. A command that `goes_on` without a damaged file prints one warning.
     pub(crate) fn new(inner: Arc<dyn QuotaStore>, limit: Limit, goes_on: bool) -> Self {
         let whole = limit.of(true).unwrap_or_default();
         Self {
@@ -62,12 +61,12 @@ impl CommandStore {
         }
     }
 
-    /// Why the last call failed that did.
+    /// The error of the last failed call.
     pub(crate) fn last_error(&self) -> Option<StoreError> {
         lock(&self.last_error).clone()
     }
 
-    /// Whether the file is damaged, and the command goes on without it.
+    /// Whether the command goes on without its damaged file.
     pub(crate) fn is_damaged(&self) -> bool {
         self.damage.get().is_some()
     }
@@ -87,7 +86,7 @@ impl CommandStore {
         answer
     }
 
-    /// Waits no longer than what is left, and takes from that what was waited.
+    /// Waits no longer than the rest of the limit, and reduces it.
     async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let late = |applied| StoreError::unavailable(applied, "it did not answer in time");
         let left = *lock(&self.left);
@@ -102,14 +101,13 @@ impl CommandStore {
         answer.unwrap_or_else(|| Err(late(WriteState::Unknown)))
     }
 
-    /// What is read from a damaged file: nothing.
+    /// The answer of a damaged file: no document.
     fn nothing(&self) -> StoreRead {
         StoreRead::new(None, self.clock.now())
     }
 }
 
-/// A damaged file is not read and takes nothing. It is like a disk that is full: the command makes do with what it finds out
-/// itself, and says why.
+/// A damaged file is neither read nor written. As with a full disk, the command uses its own readings and prints why.
 #[async_trait]
 impl QuotaStore for CommandStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
@@ -177,7 +175,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(225);
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_never_answers_is_waited_for_once_in_all() {
+    async fn a_hung_store_is_waited_for_once_in_all() {
         let store = CommandStore::new(Arc::new(Frozen), Limit::Calls(LIMIT), false);
         let begun_at = store.clock.instant();
 
@@ -194,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reads_of_a_file_are_not_limited_by_what_writes_have_waited() {
+    async fn reads_of_a_file_are_not_limited_by_waits_of_writes() {
         let store =
             CommandStore::new(Arc::new(quota::MemoryStore::new()), Limit::Writes(Duration::ZERO), false);
 

@@ -1,5 +1,5 @@
-//! The configuration: which accounts there are, where their logins are, and by which rules they are asked about.
-//! How it is written is in `file`, where a flaw is and how it is described in `flaw`; commands change the file through `update`.
+//! The configuration: the accounts, where their logins are, and the rules for refreshing and choosing them.
+//! `file` is its TOML form, `check` validates it, `error` describes what is wrong, and `update` changes the file.
 
 mod check;
 mod edit;
@@ -25,29 +25,29 @@ use crate::input;
 use crate::sanitize::sanitize;
 use crate::token_like::masked;
 
-pub(crate) use self::check::{known_provider, name_of_account, path_of_login, place_of_login, usable_url};
+pub(crate) use self::check::{check_account_name, check_login, check_path, check_provider, validate_url};
 pub(crate) use self::error::nearest;
 pub(crate) use self::login::{LoginSource, is_variable};
 use self::old_accounts::OldAccounts;
 pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
 pub(crate) use self::update::{Change, lock, path, update};
 
-/// What is to be asked about, and how.
+/// The loaded configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) routing: RoutingPolicy,
-    /// Whether the user has said what to do with what is not known.
+    /// Whether the user has set `when_unknown`.
     pub(crate) when_unknown_is_set: bool,
     pub(crate) anthropic: ProviderSettings,
-    /// In their order, the main one first; those that are switched off are among them.
+    /// In their order, the main one first, with those that are disabled.
     pub(crate) accounts: Vec<AccountSettings>,
     pub(crate) hooks: Vec<Hook>,
-    /// Where it lies; `None` if there is none.
+    /// Its file; `None` without one.
     pub(crate) path: Option<PathBuf>,
-    /// Accounts of an `accounts.json` that is not moved yet, of which nothing here knows where their logins are.
+    /// Accounts of an `accounts.json` that is not converted yet, whose login has no known form.
     pub(crate) unusable: Vec<AccountId>,
-    /// The variables with the tokens of accounts that a command leaves out.
+    /// The variables with the tokens of accounts that [`retain`](Self::retain) removed.
     pub(crate) other_token_variables: Vec<String>,
 }
 
@@ -64,20 +64,20 @@ pub(crate) struct AccountSettings {
     pub(crate) id: AccountId,
     pub(crate) login: LoginSource,
     pub(crate) base_url: Option<Url>,
-    /// Whether it is switched off: shown, and neither asked about nor used.
+    /// Shown, but neither refreshed nor used.
     pub(crate) disabled: bool,
     pub(crate) limits: AccountLimits,
     pub(crate) origin: Origin,
 }
 
-/// Where it is written that there is such an account.
+/// Where an account is defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nowhere: without any, it is the login of Claude Code.
+    /// Nowhere: it is the default account, Claude Code's login.
     Default,
-    /// In the configuration, in this line.
+    /// In this line of the configuration.
     Configured { line: usize },
-    /// In the `accounts.json` of an earlier version, until a command moves it into the configuration.
+    /// In the `accounts.json` of an earlier version, until a command converts it.
     OldFile,
 }
 
@@ -89,13 +89,13 @@ impl AccountSettings {
 }
 
 impl Config {
-    /// The one account there is without a configuration: the login of Claude Code.
+    /// The configuration without a file: one account, Claude Code's login.
     pub(crate) fn default_account() -> Self {
         let id = AccountId::new(quota::anthropic::ANTHROPIC, "main").expect("the name is valid");
         Self { accounts: vec![AccountSettings::new(id, LoginSource::ClaudeCode)], ..Self::empty() }
     }
 
-    /// No account at all, and all else as usual.
+    /// No account, and the default settings.
     fn empty() -> Self {
         Self {
             policy: Policy::default(),
@@ -110,23 +110,22 @@ impl Config {
         }
     }
 
-    /// The configuration that is named or lies where it should, with the accounts that were added; or else the login of Claude
-    /// Code, whether it is there or not.
+    /// Loads the named file or the default one. Without a file it is Claude Code's login, whether that exists or not.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if there is one and it cannot be used, or there is no account in it.
+    /// [`CliError`] if the file cannot be used or has no account.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, CliError> {
         let config = Self::load_allow_empty(named)?;
         config.check_not_empty()?;
         Ok(config)
     }
 
-    /// Whether it names an account.
+    /// Checks that it has an account.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it does not.
+    /// [`CliError`] if it has none.
     pub(crate) fn check_not_empty(&self) -> Result<(), CliError> {
         if !self.accounts.is_empty() {
             return Ok(());
@@ -139,14 +138,14 @@ impl Config {
         Err(CliError::new(Exit::Config, format!("{}: {why}", self.display_path())))
     }
 
-    /// The same, but it may be one without an account, to which some are to be added.
+    /// Loads the same, but a file without accounts is no error.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if there is one and it cannot be used.
+    /// [`CliError`] if the file cannot be used.
     pub(crate) fn load_allow_empty(named: Option<&Path>) -> Result<Self, CliError> {
         let old = OldAccounts::load()?;
-        // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
+        // A broken link is read as well: an unreadable configuration is not a missing one.
         let usual = || default_path().filter(|path| path.symlink_metadata().is_ok());
         let config = match named.map(Path::to_owned).or_else(usual) {
             Some(path) => {
@@ -162,7 +161,7 @@ impl Config {
         })
     }
 
-    /// Whether nobody has named an account anywhere.
+    /// Whether no account is defined anywhere.
     pub(crate) fn is_default(&self) -> bool {
         self.accounts.iter().any(|account| account.origin == Origin::Default)
     }
@@ -171,21 +170,21 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if all are.
+    /// [`CliError`] if all are disabled.
     pub(crate) fn first(&self) -> Result<&AccountSettings, CliError> {
         let enabled = self.accounts.iter().find(|account| !account.disabled);
         enabled.ok_or_else(|| all_disabled(self.accounts.iter().map(|account| &account.id)))
     }
 
-    /// The account of this name: `anthropic/main`, or `main` where only one is called so.
+    /// The account of this name: `anthropic/main`, or `main` if only one account has this name.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if there is none, or it cannot be told which.
+    /// [`CliError`] if there is none, or more than one.
     pub(crate) fn account(&self, name: &str) -> Result<&AccountSettings, CliError> {
         if name.is_empty() {
             let names = self.accounts.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ");
-            let why = format!("an account's name is empty; is a variable not set? there is {names}");
+            let why = format!("the name of an account is empty; is a variable not set? (known: {names})");
             return Err(CliError::new(Exit::Usage, why));
         }
         let names = || self.accounts.iter().map(|one| one.id.as_str());
@@ -195,11 +194,11 @@ impl Config {
             (Some(one), Some(other)) => {
                 format!("several accounts are called {name}: {} and {}", one.id, other.id)
             }
-            // Compared as it is written: with its provider, or without.
+            // With its provider, or without it.
             (None, _) => match nearest(name, names()).or_else(|| self.nearest_name(name)) {
-                Some(near) => format!("no account {}; did you mean {near}?", sanitize(masked(name))),
+                Some(near) => format!("unknown account {}; did you mean {near}?", sanitize(masked(name))),
                 None => format!(
-                    "no account {}; there is {}",
+                    "unknown account {} (known: {})",
                     sanitize(masked(name)),
                     names().collect::<Vec<_>>().join(", ")
                 ),
@@ -208,11 +207,11 @@ impl Config {
         Err(CliError::new(Exit::Usage, why))
     }
 
-    /// Leaves only the accounts of these names, if there are any.
+    /// Keeps only the named accounts; all of them if `names` is empty.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if there is no such account, or it cannot be told which.
+    /// [`CliError`] if there is none of a name, or more than one.
     pub(crate) fn retain(&mut self, names: &[String]) -> Result<(), CliError> {
         if names.is_empty() {
             return Ok(());
@@ -224,26 +223,27 @@ impl Config {
         Ok(())
     }
 
-    /// The account whose name without its provider was probably meant.
+    /// The account whose name without its provider is nearest.
     fn nearest_name(&self, name: &str) -> Option<&str> {
         let near = nearest(name, self.accounts.iter().map(|one| one.id.name()))?;
         self.accounts.iter().find(|one| one.id.name() == near).map(|one| one.id.as_str())
     }
 
-    /// Reads the configuration that is at `path`. Its hooks may also name these accounts.
+    /// Parses the configuration at `path`. Its hooks may also name the accounts in `also`.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it is broken; it says where, what, why, and what to do.
+    /// [`CliError`] if it is invalid, with the place, the cause and what to do.
     fn of_bytes(path: &Path, bytes: &[u8], also: &[AccountId]) -> Result<Self, CliError> {
         let name = input::display_name(path);
         let broken = |line: String| CliError::new(Exit::Config, line);
         let Ok(text) = std::str::from_utf8(bytes) else {
             return Err(broken(format!("{name}: not UTF-8 text; save it as UTF-8")));
         };
-        // Paths in it are seen from where it lies, whatever directory the program is started in.
+        // Paths in it are relative to its directory.
         let directory = path.parent().unwrap_or(Path::new(""));
-        let config = Self::parse(text, directory, also).map_err(|flaw| broken(flaw.told(&name, text)))?;
+        let config =
+            Self::parse(text, directory, also).map_err(|error| broken(error.message(&name, text)))?;
         Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
@@ -251,7 +251,7 @@ impl Config {
         check::config(file::read(text)?, text, directory, also)
     }
 
-    /// The same accounts as the router takes them.
+    /// The accounts in the form of the router.
     pub(crate) fn routed(&self) -> AccountsConfig {
         let routed = |account: &AccountSettings| {
             let one = AccountConfig::new(account.id.clone()).disabled(account.disabled);
@@ -260,26 +260,26 @@ impl Config {
         self.accounts.iter().map(routed).collect()
     }
 
-    /// Where the configuration is that names the accounts, for people.
+    /// The path of the file, for messages.
     pub(crate) fn display_path(&self) -> String {
         self.path.as_deref().map_or_else(String::new, input::display_name)
     }
 }
 
 impl Config {
-    /// The environment variables that hold the accounts' tokens, also of those that [`retain`](Self::retain) has left out.
+    /// The environment variables that hold the accounts' tokens, also of those that [`retain`](Self::retain) removed.
     pub(crate) fn token_variables(&self) -> Vec<String> {
         let own = self.accounts.iter().filter_map(|account| account.login.variable());
         own.map(ToOwned::to_owned).chain(self.other_token_variables.iter().cloned()).collect()
     }
 }
 
-/// The failure of a command that has only these accounts to use, all of which are disabled.
+/// The error of a command whose accounts are all disabled.
 pub(crate) fn all_disabled<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> CliError {
     CliError::new(Exit::NoAccount, all_disabled_text(accounts))
 }
 
-/// The same in words.
+/// The text of that error.
 pub(crate) fn all_disabled_text<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> String {
     let mut accounts = accounts.into_iter();
     match (accounts.next(), accounts.next()) {
@@ -299,15 +299,15 @@ pub(crate) fn clear_hold(account: &AccountId) -> String {
     hint::command(&format!("accounts clear-hold {account}"))
 }
 
-/// Where the configuration is looked for if nobody names one; `None` if there is no home directory.
+/// The default configuration file; `None` without a home directory.
 pub(crate) fn default_path() -> Option<PathBuf> {
     Some(directory("XDG_CONFIG_HOME", &[".config"])?.join("quota").join("config.toml"))
 }
 
-/// The directory that a variable names, or else the one that lies so below the home directory; `None` if there is none.
+/// The directory that a variable names, or else this one below the home directory; `None` without a home directory.
 pub(crate) fn directory(name: &str, below_home: &[&str]) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // By its specification, a relative path there is to be ignored.
+    // The XDG specification says to ignore a relative path.
     let named = variable(name).filter(|path| path.is_absolute());
     let home = || variable("HOME").or_else(|| variable("USERPROFILE")).filter(|home| home.is_absolute());
     named.or_else(|| Some(home()?.join(below_home.iter().collect::<PathBuf>())))

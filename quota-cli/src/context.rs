@@ -78,7 +78,7 @@ pub(crate) fn open_manager(
 ) -> Result<QuotaManager, CliError> {
     let manager = build(config, store, name, timeout)?;
     scope.own(&manager)?;
-    scope.tell_of_waits(&manager);
+    scope.report_waits(&manager);
     Ok(manager)
 }
 

@@ -1,5 +1,4 @@
-//! How the program ends: exit codes by the names of sysexits, and failures as one line for people.
-//! What counts as a failure is decided by each command.
+//! How the program ends: exit codes by the names of sysexits, and errors as one line.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,39 +11,39 @@ use crate::token_like::without_tokens;
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// All went well.
+    /// The command did all it was asked for.
     Success = 0,
-    /// The answer has gaps: some account has no number. Of a guard: too little is left.
+    /// An account has no number. Of a guard: too little is left.
     Incomplete = 1,
-    /// No account was found, or all that are meant are disabled.
+    /// No account was found, or all of them are disabled.
     NoAccount = 3,
-    /// The command line was not understood.
+    /// The command line is invalid.
     Usage = 64,
-    /// What was read is malformed.
+    /// The input is malformed.
     DataErr = 65,
-    /// What was to be read cannot be read.
+    /// The input cannot be read.
     NoInput = 66,
-    /// Something that is needed is not to be had, such as a port.
+    /// Something that is needed is unavailable, such as a port or the store.
     Unavailable = 69,
-    /// The system refused something it mostly grants.
+    /// The system refused something that it usually grants.
     OsErr = 71,
-    /// The answer could not be written.
+    /// The output could not be written.
     IoErr = 74,
-    /// Something that is never wrong was.
+    /// A bug in this program.
     Software = 70,
-    /// The configuration is broken.
+    /// The configuration is invalid.
     Config = 78,
-    /// The command that was to be run cannot be run, as shells have it.
+    /// The command of `quota run` cannot be executed, as in shells.
     NotExecutable = 126,
-    /// The command that was to be run was not found, as shells have it.
+    /// The command of `quota run` was not found, as in shells.
     NotFound = 127,
-    /// Its terminal has gone: 128 and the number of the signal, as shells have it.
+    /// SIGHUP, because the terminal was closed: 128 and the number of the signal, as in shells.
     HungUp = 129,
-    /// Somebody pressed Ctrl-C.
+    /// SIGINT, as by Ctrl-C.
     Interrupted = 130,
-    /// The user pressed Ctrl-\.
+    /// SIGQUIT, as by Ctrl-\.
     Quit = 131,
-    /// Somebody ended it.
+    /// SIGTERM.
     Terminated = 143,
 }
 
@@ -54,7 +53,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command ended early: its exit code, and a line that says what failed, why, and what to do.
+/// Why a command failed: its exit code, and a line with the cause and what to do.
 #[derive(Debug)]
 pub(crate) struct CliError {
     exit: Exit,
@@ -62,18 +61,18 @@ pub(crate) struct CliError {
 }
 
 impl CliError {
-    /// The line may repeat what the user typed: tokens in it are masked, and what controls a terminal is replaced.
+    /// Creates an error. The line may repeat what the user typed: tokens in it are masked, and control characters are replaced.
     pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
         Self { exit, line: sanitize(&without_tokens(&line.into())) }
     }
 
-    /// The answer could not be written to where it was to go.
+    /// The output could not be written.
     pub(crate) fn write(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // Whoever reads has seen enough, as in `quota status | head -1`: that is no failure.
+            // The reader has closed the pipe, as in `quota status | head -1`, which is no error.
             return Self::new(Exit::Success, "");
         }
-        Self::new(Exit::IoErr, format!("could not write the answer: {}", io_cause::plain(error)))
+        Self::new(Exit::IoErr, format!("could not write the output: {}", io_cause::plain(error)))
     }
 }
 
@@ -83,13 +82,13 @@ impl fmt::Display for CliError {
     }
 }
 
-/// Says what failed, if something did, and gives the exit code.
+/// Prints the error, if there is one, and returns the exit code.
 pub(crate) fn report(outcome: Result<Exit, CliError>) -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if !failure.line.is_empty() {
-                // Where not even this can be written, the exit code says it.
+                // If standard error is closed, the exit code remains.
                 let _ = writeln!(io::stderr(), "quota: {failure}");
             }
             failure.exit.into()
@@ -102,17 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_has_seen_enough_is_no_failure() {
+    fn a_closed_pipe_is_no_error() {
         let failure = CliError::write(&io::ErrorKind::BrokenPipe.into());
 
         assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Success, ""));
     }
 
     #[test]
-    fn an_answer_that_cannot_be_written_is_a_failure() {
+    fn output_that_cannot_be_written_is_an_error() {
         let failure = CliError::write(&io::ErrorKind::StorageFull.into());
 
         assert_eq!(failure.exit, Exit::IoErr);
-        assert!(failure.to_string().starts_with("could not write the answer: "));
+        assert!(failure.to_string().starts_with("could not write the output: "));
     }
 }

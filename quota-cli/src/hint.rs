@@ -1,5 +1,5 @@
-//! Commands in advice. They repeat the `--config` and `--store` of this command: otherwise they would concern another configuration
-//! or store.
+//! Commands in advice. They repeat the `--config` and `--store` of this command, because otherwise they would use another
+//! configuration or store.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use crate::token_like::looks_like_a_token;
 
 static GIVEN: OnceLock<GlobalOptions> = OnceLock::new();
 
-/// Sets what the command line of this process names. Only the first call counts.
+/// Sets the options of this process. Only the first call has an effect.
 pub(crate) fn set(given: &GlobalOptions) {
     let _ = GIVEN.set(given.clone());
 }
@@ -24,7 +24,7 @@ pub(crate) fn command_without_store(words: &str) -> String {
     repeat(GIVEN.get_or_init(GlobalOptions::default), words, false)
 }
 
-/// A path as a shell reads it as one word.
+/// A path quoted for a shell.
 pub(crate) fn quoted(path: &Path) -> String {
     one_word(&path.display().to_string())
 }

@@ -1,5 +1,4 @@
-//! Reading what the user names, a file or standard input, bounded in size and time.
-//! What it means is each command's own business.
+//! Reads a file or standard input, bounded in size and time.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,15 +11,15 @@ use crate::exit::{CliError, Exit};
 use crate::io_cause;
 use crate::token_like::masked;
 
-/// More than any input is. Claude Code's state file grows with every project.
+/// Larger than any input. Claude Code's state file grows with every project.
 const LIMIT: u64 = 64 * 1024 * 1024;
-/// How long a pipe or a device may take to be read to its end: long enough for a program that decrypts a configuration.
+/// How long reading a pipe or a device may take: long enough for a program that decrypts a configuration.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg(unix)]
 const PIPE: piecemeal::Bounds =
     piecemeal::Bounds { size: LIMIT as usize, first: PIPE_TIMEOUT, all: PIPE_TIMEOUT };
 
-/// The bytes of a file; `-` is standard input, which may take its time: a person or a slow program may be writing to it.
+/// The bytes of a file. `-` is standard input without a timeout, because a person or a slow program may be writing to it.
 ///
 /// # Errors
 ///
@@ -31,8 +30,8 @@ pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     limited(path, read)
 }
 
-/// The same of a file that names programs and hosts: it is refused if another user may have written it. Standard input gets no
-/// more time than another pipe.
+/// The bytes of a file that names programs and hosts. A file that another user may have written is refused. Standard input has the
+/// timeout of a pipe.
 ///
 /// # Errors
 ///
@@ -52,8 +51,7 @@ pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>, CliError> {
 fn limited(path: &Path, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, CliError> {
     read.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
-            let why =
-                format!("{}: longer than 64 MiB, so it is none of what can be read here", display_name(path));
+            let why = format!("{}: larger than 64 MiB, so it is no valid input", display_name(path));
             CliError::new(Exit::DataErr, why)
         }
         _ => CliError::new(
@@ -69,7 +67,7 @@ fn to_end(source: impl Read) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-/// What is no regular file may never end, or stay silent, so it is read without blocking.
+/// Reads a pipe or a device without blocking, because it may never end.
 #[cfg(unix)]
 fn read(file: File) -> io::Result<Vec<u8>> {
     if file.metadata()?.is_file() { to_end(file) } else { piecemeal::read(file, true, &PIPE, |_| false) }
@@ -90,7 +88,7 @@ fn read_stdin() -> io::Result<Vec<u8>> {
     to_end(io::stdin().lock())
 }
 
-/// Reading a pipe or a device piece by piece, on this thread, and never for longer than allowed.
+/// Reads a pipe or a device piece by piece on this thread, within a timeout.
 #[cfg(unix)]
 pub(crate) mod piecemeal {
     use std::io;
@@ -101,7 +99,7 @@ pub(crate) mod piecemeal {
     use rustix::io::Errno;
     use rustix::time::{ClockId, clock_gettime};
 
-    /// How much, and how long.
+    /// The limits of a read.
     #[derive(Debug)]
     pub(crate) struct Bounds {
         /// In bytes.
@@ -112,12 +110,11 @@ pub(crate) mod piecemeal {
         pub(crate) all: Duration,
     }
 
-    /// Reads until the end, or until `is_complete` says of a piece that it was the last. It is given each piece once, in their
-    /// order.
+    /// Reads until the end, or until `is_complete` returns true for a piece. It gets each piece once, in order.
     ///
     /// # Errors
     ///
-    /// [`FileTooLarge`](io::ErrorKind::FileTooLarge) and [`TimedOut`](io::ErrorKind::TimedOut) where a bound is exceeded, and
+    /// [`FileTooLarge`](io::ErrorKind::FileTooLarge) and [`TimedOut`](io::ErrorKind::TimedOut) if a bound is exceeded, and
     /// those of the system.
     pub(crate) fn read(
         source: impl AsFd,
@@ -128,7 +125,7 @@ pub(crate) mod piecemeal {
         let started = now();
         let mut bytes = Vec::new();
         let mut piece = [0; 16 * 1024];
-        // A read that may block is not begun before there is something to read.
+        // A read that may block starts only once there is something to read.
         let mut is_ready = is_nonblocking;
         let mut has_waited = false;
         loop {
@@ -173,12 +170,12 @@ pub(crate) mod piecemeal {
     }
 }
 
-/// The input as errors call it. A token that was put in its place is not repeated.
+/// The name of the input in errors. A token in its place is not repeated.
 pub(crate) fn display_name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { masked(&path.display().to_string()).to_owned() }
 }
 
-/// What the system said, in words.
+/// The system's error as text.
 pub(crate) fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => {
@@ -215,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_without_a_writer_is_given_up() {
+    fn a_pipe_without_a_writer_times_out() {
         let (_dir, path) = named_pipe();
 
         let read = piecemeal::read(open_nonblocking(&path).unwrap(), true, &SHORT, |_| false);
@@ -246,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_stays_open_and_silent_is_given_up() {
+    fn a_pipe_without_input_times_out() {
         let (reader, writer) = io::pipe().unwrap();
 
         let read = piecemeal::read(reader, false, &SHORT, |_| false);
@@ -268,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_told_as_one() {
-        let told = read_input(Path::new("/")).unwrap_err().to_string();
+    fn a_directory_is_named_as_one() {
+        let error = read_input(Path::new("/")).unwrap_err().to_string();
 
-        assert_eq!(told, "could not read /: it is a directory");
+        assert_eq!(error, "could not read /: it is a directory");
     }
 }

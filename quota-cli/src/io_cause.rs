@@ -1,5 +1,4 @@
-//! Why the system refused a file, in words, and what to do about it.
-//! Which file it was is said by the caller.
+//! The causes of I/O errors as text, with what to do. The caller names the file.
 
 use std::io;
 
@@ -30,7 +29,7 @@ pub(crate) fn of_write(error: &io::Error) -> String {
     }
 }
 
-/// The system's own words, without its number for the error.
+/// The system's text, without the number of the error.
 pub(crate) fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "this user may not do it".to_owned(),
@@ -53,19 +52,19 @@ mod tests {
     ];
 
     #[test]
-    fn each_kind_has_its_words() {
-        let told = KINDS.map(|kind| [of_read(&kind.into()), of_write(&kind.into())].join(" | "));
+    fn each_kind_has_a_text() {
+        let texts = KINDS.map(|kind| [of_read(&kind.into()), of_write(&kind.into())].join(" | "));
 
-        insta::assert_debug_snapshot!(told);
+        insta::assert_debug_snapshot!(texts);
     }
 
     #[cfg(unix)]
     #[test]
-    fn no_cause_has_the_number_of_the_system() {
+    fn no_text_has_the_number_of_the_error() {
         for number in 1..=120 {
             let error = io::Error::from_raw_os_error(number);
-            for told in [of_read(&error), of_write(&error), plain(&error)] {
-                assert!(!told.contains("os error") && !told.is_empty(), "{number}: {told}");
+            for text in [of_read(&error), of_write(&error), plain(&error)] {
+                assert!(!text.contains("os error") && !text.is_empty(), "{number}: {text}");
             }
         }
     }

@@ -1,5 +1,4 @@
-//! What commands that only read the store have in common: the accounts that are meant, and what the store has of them.
-//! What is made of it is each command's own business.
+//! The accounts and the store of a command that only reads the store: `budget`, `events` and `pace`.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -14,25 +13,25 @@ use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::{context, journal, store, term};
 
-/// How long a person waits for the store.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the store may take for one account.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The accounts that are meant, and the store they are in.
+/// The selected accounts, and their store.
 #[derive(Debug)]
 pub(crate) struct ReadContext {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn QuotaStore>,
     clock: Clock,
-    /// The lines on damaged documents that were shown, each once.
+    /// The lines on damaged documents that were printed, each once.
     reported: RefCell<HashSet<String>>,
 }
 
 impl ReadContext {
-    /// Finds the configuration and the store; `None`, and the reader is told, if there is no account.
+    /// Loads the configuration and opens the store. `None` if there is no account, which is printed.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if one of them cannot be used, or an account is named that there is not.
+    /// [`CliError`] if one of them cannot be used, or a named account does not exist.
     pub(crate) async fn open(accounts: &[String], global: &GlobalOptions) -> Result<Option<Self>, CliError> {
         let opened = store::open(global.store.as_deref())?;
         let Some(mut config) = context::configuration(global.config.as_deref()).await? else {
@@ -42,35 +41,34 @@ impl ReadContext {
         opened.check().await?;
         if !opened.is_shared {
             term::eprint(
-                "memory: is a store of this process alone, so there is nothing in it yet; name a shared one with --store or \
-                 QUOTA_STORE\n",
+                "memory: is a store of this process alone, so it is empty; name a shared one with --store or QUOTA_STORE\n",
             );
         }
         Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
     }
 
-    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`start_hooks`](Self::start_hooks). A damaged
-    /// document is reported, and is empty in the result.
+    /// Updates the journal of an account, and returns it with the record. [`start_hooks`](Self::start_hooks) starts the hooks for its new
+    /// events. A damaged document is reported, and is empty in the result.
     ///
     /// # Errors
     ///
     /// [`CliError`] if the store does not answer.
     pub(crate) async fn load(&self, account: &AccountId) -> Result<JournalUpdate, CliError> {
         let rules = journal::rules(&self.config);
-        let looked = quota_journal::update(self.store.as_ref(), account, &rules);
-        let looked = match self.clock.bounded(PATIENCE, looked).await {
-            Some(looked) => looked.map_err(|error| unavailable(&error))?,
+        let updated = quota_journal::update(self.store.as_ref(), account, &rules);
+        let updated = match self.clock.bounded(STORE_TIMEOUT, updated).await {
+            Some(updated) => updated.map_err(|error| unavailable(&error))?,
             None => {
-                let why = format!("the store did not answer within {} s", PATIENCE.as_secs());
-                return Err(CliError::new(Exit::Unavailable, why));
+                let reason = format!("the store did not answer within {} s", STORE_TIMEOUT.as_secs());
+                return Err(CliError::new(Exit::Unavailable, reason));
             }
         };
-        for line in journal::damage_lines(looked.damage, account) {
+        for line in journal::damage_lines(updated.damage, account) {
             if self.reported.borrow_mut().insert(line.clone()) {
                 term::eprint(&format!("quota: {line}\n"));
             }
         }
-        Ok(looked)
+        Ok(updated)
     }
 
     /// Starts the hooks for the new events of an account, and prints problems and earlier failures of hooks.
@@ -89,7 +87,7 @@ impl ReadContext {
     }
 }
 
-/// A failure of the store, with the causes it has.
+/// An error of the store, with its causes.
 pub(crate) fn unavailable(error: &StoreError) -> CliError {
     CliError::new(Exit::Unavailable, error.to_string())
 }

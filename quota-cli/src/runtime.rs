@@ -1,5 +1,4 @@
-//! The runtime that a command's work runs on, and the signals that end it.
-//! What is done when it ends is the command's own business.
+//! The runtime of a command, and the signals that end a simulation.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -13,16 +12,16 @@ use crate::io_cause;
 
 /// Runs work on this thread.
 ///
-/// Whatever is left when it ends is given up, so that a hung call holds nobody up.
+/// Tasks that are left at its end are dropped, so that a hung call does not delay the exit.
 ///
 /// # Errors
 ///
-/// That of the work, or [`CliError`] if the system gives no runtime.
+/// That of the work, or [`CliError`] if the runtime cannot be built.
 pub(crate) fn run<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     on(builder().enable_all(), work)
 }
 
-/// The same for work that opens no connection and waits for no other program, which takes less time to begin.
+/// Runs work that opens no connection and runs no program. Its runtime starts faster.
 ///
 /// # Errors
 ///
@@ -31,7 +30,7 @@ pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, CliErr
     on(builder().enable_time(), work)
 }
 
-/// No command has work for more than one thread, and what would spread it makes each start slower.
+/// One thread: no command has work for more, and each start is faster.
 fn builder() -> Builder {
     Builder::new_current_thread()
 }
@@ -46,19 +45,19 @@ fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, CliError>>)
     outcome
 }
 
-/// Begins `ahead` and does the work meanwhile; nobody waits for what is begun.
-pub(crate) async fn warm_up<T>(ahead: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
-    let (mut ahead, mut work) = (pin!(ahead), pin!(work));
+/// Does the work and, at the same time, `preparation`, which may be unfinished at the end.
+pub(crate) async fn warm_up<T>(preparation: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
+    let (mut preparation, mut work) = (pin!(preparation), pin!(work));
     let mut is_done = false;
     poll_fn(|context| {
-        // What was ready must not be polled again.
-        is_done = is_done || ahead.as_mut().poll(context).is_ready();
+        // A future that was ready must not be polled again.
+        is_done = is_done || preparation.as_mut().poll(context).is_ready();
         work.as_mut().poll(context)
     })
     .await
 }
 
-/// The signals that end a simulation, which has nothing to give back: Ctrl-C, and SIGTERM where there is such a thing.
+/// The signals that end a simulation, which holds no leases: Ctrl-C, and SIGTERM on Unix.
 #[derive(Debug)]
 pub(crate) struct ShutdownSignal {
     #[cfg(unix)]
@@ -68,11 +67,11 @@ pub(crate) struct ShutdownSignal {
 }
 
 impl ShutdownSignal {
-    /// Listens from now on: a signal that comes before the first [`wait`](Self::wait) is not lost.
+    /// Listens from now on. A signal before the first [`wait`](Self::wait) is not lost.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the system does not let it listen.
+    /// [`CliError`] if the system refuses.
     pub(crate) fn listen() -> Result<Self, CliError> {
         #[cfg(unix)]
         {

@@ -1,6 +1,5 @@
-//! The manager of a command that may refresh, and the signals that end the command: however the command ends, its calls are
-//! cancelled and their leases given back.
-//! How a manager is put together is in `gateway`.
+//! The manager of a command that may refresh, and the signals that end the command. However the command ends, its calls are
+//! cancelled and their leases released.
 
 #[cfg(unix)]
 mod signals;
@@ -21,18 +20,17 @@ use self::signals::Signals;
 use crate::exit::{CliError, Exit};
 use crate::runtime;
 
-/// How long a command that ends waits until its leases are given back.
+/// How long a command waits at its end until its leases are released.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a command must end before it ends itself.
 #[derive(Debug, Default)]
 pub(crate) struct CommandScope {
-    /// The manager in use last, and those before it that are not closed yet.
+    /// The present manager, and previous ones that are not closed yet.
     managers: RefCell<Vec<(QuotaManager, Option<AbortHandle>)>>,
-    /// Tasks beside the command: closing managers that were replaced, and telling of waits.
+    /// Background tasks: closing managers that were replaced, and reporting waits.
     tasks: RefCell<JoinSet<()>>,
-    /// Listened to once there is a manager or another program. Until then a signal ends the process, as it does for other
-    /// commands.
+    /// Handled once there is a manager or another program. Until then a signal ends the process, as for other commands.
     signals: RefCell<Option<Signals>>,
 }
 
@@ -42,13 +40,13 @@ pub(crate) struct CommandScope {
 ///
 /// # Errors
 ///
-/// That of the work; a quiet one after a signal; [`CliError`] if the system gives no runtime.
+/// That of the work; one without a line after a signal; [`CliError`] if the runtime cannot be built.
 pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError>) -> Result<T, CliError> {
     runtime::run(async {
         let scope = CommandScope::default();
         let outcome = scope.until_signalled(work(&scope)).await;
         match scope.close().await {
-            // Not started yet: what was to follow the work does not.
+            // A signal at the end also stops what follows the work.
             Some(exit) => Err(CliError::new(exit, "")),
             None => outcome,
         }
@@ -56,11 +54,11 @@ pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError
 }
 
 impl CommandScope {
-    /// Makes this the manager that is closed at the end; one before it is closed now, once its calls have ended.
+    /// Makes this the manager that is closed at the end. A previous one is closed now, once its calls have ended.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the system does not let it listen for signals.
+    /// [`CliError`] if the system refuses signal handlers.
     pub(crate) fn own(&self, manager: &QuotaManager) -> Result<(), CliError> {
         self.listen()?;
         let mut managers = self.managers.borrow_mut();
@@ -75,11 +73,11 @@ impl CommandScope {
         Ok(())
     }
 
-    /// Listens for signals from now on, as a command does that runs other programs, such as hooks: they end with it.
+    /// Listens for signals from now on, as a command does that runs other programs, which end with it.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the system does not let it listen for signals.
+    /// [`CliError`] if the system refuses signal handlers.
     pub(crate) fn listen(&self) -> Result<(), CliError> {
         if self.signals.borrow().is_none() {
             *self.signals.borrow_mut() = Some(Signals::listen()?);
@@ -87,9 +85,9 @@ impl CommandScope {
         Ok(())
     }
 
-    /// Tells on standard error when the scope's manager waits for another process.
-    pub(crate) fn tell_of_waits(&self, manager: &QuotaManager) {
-        self.tasks.borrow_mut().spawn(waits::tell(manager.clone()));
+    /// Prints to standard error when the manager waits for another process.
+    pub(crate) fn report_waits(&self, manager: &QuotaManager) {
+        self.tasks.borrow_mut().spawn(waits::report(manager.clone()));
     }
 
     /// Does the work, unless a signal ends it before.
@@ -99,7 +97,7 @@ impl CommandScope {
     ) -> Result<T, CliError> {
         let mut work = pin!(work);
         poll_fn(|context| {
-            // First the work: it may be what begins to listen.
+            // The work first: it may install the handlers.
             if let Poll::Ready(outcome) = work.as_mut().poll(context) {
                 return Poll::Ready(outcome);
             }
@@ -108,14 +106,14 @@ impl CommandScope {
         .await
     }
 
-    /// Cancels what is in flight, and gives leases back. A signal that arrives during the wait ends it, and is the answer.
+    /// Cancels calls in flight, and releases leases. A signal during the wait ends it, and its exit code is returned.
     async fn close(self) -> Option<Exit> {
         let managers = self.managers.take();
         let mut tasks = self.tasks.take();
         let closed = async {
             let closing = managers.iter().map(|(manager, _)| manager.close_within(Duration::ZERO));
             join_all(closing).await;
-            // They end with their managers.
+            // The tasks end with their managers.
             while tasks.join_next().await.is_some() {}
         };
         let clock = Clock::system();
@@ -134,7 +132,7 @@ impl CommandScope {
     }
 }
 
-/// Ctrl-C, where there are no signals.
+/// Ctrl-C, on systems without signals.
 #[cfg(not(unix))]
 struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
 

@@ -1,11 +1,10 @@
-//! Detects tokens in places where a name, a path or a command belongs, so that they are neither stored nor shown.
-//! The error text is up to the caller.
+//! Detects tokens in the place of a name, a path or a command, so that they are neither stored nor printed.
 
 use std::borrow::Cow;
 
-/// How tokens begin that are in use: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
+/// The prefixes of known tokens: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
 pub(crate) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
-/// A word that begins like a token is one from this length on: `sk-tools` is none.
+/// A word with such a prefix is a token from this length on; `sk-tools` is not.
 const SHORTEST_TOKEN: usize = 16;
 /// A word of mixed letters and digits is a token from this length on.
 const LONGEST_WORD: usize = 40;
@@ -35,13 +34,13 @@ pub(crate) fn without_tokens(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// What tokens are made of. A slash is not among them, so that a path is looked at name by name.
+/// The characters of a token. A slash is not one of them, so each name in a path is checked by itself.
 fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.+~".contains(c)
 }
 
 fn is_token(word: &str) -> bool {
-    // A token in the place of an option has the dashes of one in front.
+    // A token in the place of an option has dashes in front.
     let word = word.trim_start_matches(['-', '.', '+', '~']);
     let begins_like_one = STARTS.iter().any(|start| word.starts_with(start));
     let has = |is: fn(&char) -> bool| word.chars().any(|c| is(&c));
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_recognised_wherever_they_are_in_a_text() {
+    fn tokens_are_detected_anywhere_in_a_text() {
         for text in [
             "sk-ant-oat01-abc",
             "sk-proj-0123456789abcdef",
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn names_paths_and_commands_are_none() {
+    fn names_paths_and_commands_are_no_tokens() {
         for text in [
             "",
             "pass",

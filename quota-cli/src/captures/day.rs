@@ -164,7 +164,7 @@ impl SimulatedAccount {
         let is_rejected = self.fails.is_some_and(|(_, error)| matches!(error(), FetchError::Unauthorized));
         is_rejected.then(|| FailureView {
             why: FetchError::Unauthorized.report(),
-            advice: Some(LoginSource::ClaudeConfigDir("~/.claude-spare".into()).advice()),
+            advice: Some(LoginSource::ClaudeConfigDir("~/.claude-spare".into()).hint()),
         })
     }
 }

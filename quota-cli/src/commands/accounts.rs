@@ -1,5 +1,5 @@
-//! `quota accounts`: which accounts there are, in which order, and which are switched off.
-//! The commands change the list of accounts; how it is written into the configuration is in `config`.
+//! `quota accounts`: lists and changes the accounts of the configuration.
+//! The commands change a list of accounts; `config` writes it into the file.
 
 mod add;
 mod change;
@@ -8,7 +8,6 @@ mod forget;
 mod import;
 mod json;
 mod list;
-mod listed;
 mod set;
 mod text;
 
@@ -21,11 +20,11 @@ use crate::sanitize::sanitize;
 use crate::scope;
 use crate::term;
 
-/// Does what is asked for; without more, it lists them.
+/// Runs the subcommand, or lists the accounts.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the configuration cannot be used or changed, or an account is named that there is not.
+/// [`CliError`] if the configuration cannot be used or changed, or a named account does not exist.
 pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     match &options.command {
         None | Some(AccountsCommand::List) => list::run(global),
@@ -40,19 +39,19 @@ pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit
     }
 }
 
-/// Changes the accounts of the configuration, and prints what was done, a line for each thing.
+/// Changes the accounts of the configuration, and prints each change on a line.
 fn change(
     named: Option<&Path>,
     change: impl FnMut(&Config) -> Result<Change<Vec<String>>, CliError>,
 ) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         scope.listen()?;
-        done(&config::update(named, change).await?)
+        confirm(&config::update(named, change).await?)
     })
 }
 
-/// Tells what was done, a line for each thing.
-fn done(lines: &[String]) -> Result<Exit, CliError> {
-    let told: String = lines.iter().map(|line| format!("{}\n", sanitize(line))).collect();
-    term::print(&told).map(|()| Exit::Success)
+/// Prints each change on a line.
+fn confirm(lines: &[String]) -> Result<Exit, CliError> {
+    let text: String = lines.iter().map(|line| format!("{}\n", sanitize(line))).collect();
+    term::print(&text).map(|()| Exit::Success)
 }

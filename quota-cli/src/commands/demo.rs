@@ -1,12 +1,12 @@
-//! `quota demo`: the main job, on a simulated provider and with nothing to set up.
-//! What happens when is in `plan`, who reads in `consumer`, what is shown in `live` and `summary`.
+//! `quota demo`: what quota does, on a simulated provider and without setup.
+//! `plan` decides what happens, `consumer` reads, `live` and `summary` print.
 
+mod bench;
 mod consumer;
+mod counters;
 mod live;
-mod peek;
 mod plan;
 mod summary;
-mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,16 +29,16 @@ use self::live::Live;
 use self::plan::Plan;
 use self::summary::Summary;
 
-/// How often the picture is drawn.
+/// How often the display is drawn.
 const FRAME: Duration = Duration::from_millis(100);
 
 /// Runs the demo.
 ///
 /// # Errors
 ///
-/// [`CliError`] if there is no port to be had, or the summary cannot be written.
+/// [`CliError`] if no port is free, or the summary cannot be written.
 pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    // Half the bits: a number that programs of every language can read from JSON.
+    // Half the bits, because some languages read numbers of JSON as floats.
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
     let summary = runtime::run(play(plan, Live::new(global.json)))?;
@@ -46,10 +46,10 @@ pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, Cl
     Ok(Exit::Success)
 }
 
-/// Plays the plan to its end, or until somebody has seen enough.
+/// Runs the plan to its end, or until Ctrl-C.
 async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
     let clock = Clock::system();
-    let mut farewell = ShutdownSignal::listen()?;
+    let mut signal = ShutdownSignal::listen()?;
     let simulator = Simulator::builder(plan.script.clone()).start().await;
     let simulator = simulator.map_err(|error| {
         CliError::new(Exit::Unavailable, format!("could not start the simulated provider: {error}"))
@@ -70,10 +70,10 @@ async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
         }
         if passed >= next_frame {
             next_frame = passed + FRAME;
-            live.draw(&plan, &accounts, consumers.tally(), &simulator.ledger(), passed)?;
+            live.draw(&plan, &accounts, consumers.counters(), &simulator.ledger(), passed)?;
         }
         tokio::select! {
-            () = farewell.wait() => break passed,
+            () = signal.wait() => break passed,
             () = clock.sleep(next_frame.min(plan.lasts).saturating_sub(passed)) => {}
             Some(event) = events.next() => note(&mut live, &event, passed)?,
         }
@@ -81,13 +81,13 @@ async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
     consumers.stop().await;
     live.end()?;
 
-    let peek_ns_p50 = peek::ns_p50(&accounts[0]);
+    let peek_ns_p50 = bench::ns_p50(&accounts[0]);
     quota.close().await;
     let ledger = simulator.stop().await;
-    Ok(Summary::new(&plan, lasted, consumers.tally(), &ledger, peek_ns_p50))
+    Ok(Summary::new(&plan, lasted, consumers.counters(), &ledger, peek_ns_p50))
 }
 
-/// Reads every account, so that few consumers leave none of many accounts out.
+/// Reads every account once, because few consumers may leave some out.
 async fn read_all_once(accounts: &[Account]) {
     let mut reads = JoinSet::new();
     for account in accounts {
@@ -98,7 +98,7 @@ async fn read_all_once(accounts: &[Account]) {
     reads.join_all().await;
 }
 
-/// One manager for everybody, which asks the simulated provider over HTTP.
+/// One manager for all consumers, which calls the simulated provider over HTTP.
 fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, CliError> {
     let logins =
         plan.script.accounts().iter().zip(plan.ids()).fold(CredentialMap::new(), |logins, (account, id)| {
@@ -113,7 +113,7 @@ fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, CliError>
     manager.build().map_err(|error| broken(error.to_string()))
 }
 
-/// Tells of what is worth telling.
+/// Reports notable events.
 fn note(live: &mut Live, event: &Event, passed: Duration) -> Result<(), CliError> {
     match event {
         Event::Failed { account, error, hold, .. } => live.failed(account, error, hold.as_ref(), passed),

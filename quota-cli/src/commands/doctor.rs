@@ -1,10 +1,10 @@
-//! `quota doctor`: checks everything that quota needs, and says what to do where something is wrong.
-//! The checks are in `place`, `logins`, `refreshes` and `reach`. Nothing is fixed here, and no provider is asked for usage.
+//! `quota doctor`: checks everything that quota needs, and prints what to do about each problem.
+//! It fixes nothing, and makes no usage call.
 
+mod config_and_store;
+mod credentials;
 mod json;
-mod logins;
-mod place;
-mod reach;
+mod network;
 mod refreshes;
 mod text;
 
@@ -19,22 +19,22 @@ use crate::scope;
 use crate::store::{self, OpenedStore};
 use crate::term::{self, Screen};
 
-/// One thing that was checked.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Check {
     area: Area,
-    /// Which one, such as a path or an account.
+    /// What was checked, such as a path or an account.
     subject: String,
     level: Level,
-    /// How it is, in words that follow the subject.
-    told: String,
+    /// The result; it follows the subject.
+    message: String,
     /// What to do; `None` if it is ok.
-    advice: Option<String>,
-    /// What happened, if the check is about that.
+    hint: Option<String>,
+    /// What happened, for a check about a failure or a wait.
     incident: Option<Incident>,
 }
 
-/// What kind of thing was checked.
+/// The area of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Area {
@@ -47,12 +47,12 @@ enum Area {
     Provider,
 }
 
-/// How bad it is.
+/// How severe a result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Level {
     Ok,
-    /// It works, or will by itself.
+    /// It works, or will without action.
     Warn,
     /// It does not work until the user acts.
     Fail,
@@ -65,34 +65,34 @@ struct Incident {
     reason: String,
     at: Option<Timestamp>,
     until: Option<Timestamp>,
-    /// How long the provider asked to be left alone, where that was too long to be obeyed.
+    /// The wait that the provider asked for, if it was too long to be obeyed.
     requested: Option<std::time::Duration>,
 }
 
 impl Check {
-    fn good(area: Area, subject: impl Into<String>, told: impl Into<String>) -> Self {
-        let (subject, told) = (subject.into(), told.into());
-        Self { area, subject, level: Level::Ok, told, advice: None, incident: None }
+    fn ok(area: Area, subject: impl Into<String>, message: impl Into<String>) -> Self {
+        let (subject, message) = (subject.into(), message.into());
+        Self { area, subject, level: Level::Ok, message, hint: None, incident: None }
     }
 
     /// Something that does not work.
-    fn failure(
+    fn problem(
         area: Area,
         subject: impl Into<String>,
-        told: impl Into<String>,
-        advice: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self { level: Level::Fail, advice: Some(advice.into()), ..Self::good(area, subject, told) }
+        Self { level: Level::Fail, hint: Some(hint.into()), ..Self::ok(area, subject, message) }
     }
 
-    /// Something that works, and should be looked at.
+    /// Something that works, but needs attention.
     fn warning(
         area: Area,
         subject: impl Into<String>,
-        told: impl Into<String>,
-        advice: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self { level: Level::Warn, advice: Some(advice.into()), ..Self::good(area, subject, told) }
+        Self { level: Level::Warn, hint: Some(hint.into()), ..Self::ok(area, subject, message) }
     }
 
     fn about(mut self, incident: Incident) -> Self {
@@ -101,24 +101,24 @@ impl Check {
     }
 }
 
-/// Checks everything and shows what it found.
+/// Runs all checks and prints them.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the answer cannot be written. Whatever is wrong otherwise is a check that says so.
+/// [`CliError`] if the output cannot be written. Every other error is a check.
 pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Token commands may run.
+        // Token commands may run; they end with this command.
         scope.listen()?;
         let clock = Clock::system();
-        let (mut checks, config) = place::config(global.config.as_deref());
+        let (mut checks, config) = config_and_store::config(global.config.as_deref());
         let store = store::open_to_examine(global.store.as_deref());
-        let of_store = place::store(store.as_ref(), &clock).await;
-        // A private store knows nothing, and a broken one cannot be read.
+        let of_store = config_and_store::store(store.as_ref(), &clock).await;
+        // A private store is empty, and a broken one cannot be read.
         let is_usable = of_store.iter().all(|check| check.level != Level::Fail);
         let shared = store.ok().filter(|store| store.is_shared && is_usable);
         checks.extend(of_store);
-        // A broken configuration says nothing about accounts.
+        // An invalid configuration has no accounts.
         if let Some(config) = config {
             checks.extend(of_accounts(&config, shared.as_ref(), &clock).await);
         }
@@ -134,8 +134,8 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
 async fn failed_hooks() -> Vec<Check> {
     let now = Clock::system().now();
     let check = |failure: HookFailureReport| {
-        let advice = "fix the command or the URL in [[hooks]]; the hook does not run again for this event";
-        Check::warning(Area::Hook, "hooks", failure.describe(now), advice)
+        let hint = "fix the command or the URL in [[hooks]]; the hook does not run again for this event";
+        Check::warning(Area::Hook, "hooks", failure.describe(now), hint)
     };
     match hook_failures::take().await {
         Ok(failures) => failures.into_iter().map(check).collect(),
@@ -146,13 +146,13 @@ async fn failed_hooks() -> Vec<Check> {
 async fn of_accounts(config: &Config, store: Option<&OpenedStore>, clock: &Clock) -> Vec<Check> {
     let (mut checks, mut marks) = (Vec::new(), Vec::new());
     for account in &config.accounts {
-        let (of_login, fingerprint) = logins::of(account, config, clock).await;
+        let (of_login, fingerprint) = credentials::of(account, config, clock).await;
         checks.extend(of_login);
         marks.push(fingerprint);
     }
     if let Some(store) = store {
         checks.extend(refreshes::of(config, store, &marks, clock).await);
     }
-    checks.extend(reach::providers(config, clock).await);
+    checks.extend(network::providers(config, clock).await);
     checks
 }

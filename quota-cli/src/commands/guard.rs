@@ -64,7 +64,7 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
         let manager = context::open_manager(scope, &config, &store, "quota guard", timeout)?;
         let account = manager.account(&settings.id);
         let journal = JournalTask::start(&config, &store.store);
-        let login_hint = || settings.login.advice();
+        let login_hint = || settings.login.hint();
         let guard = Guard {
             account: &account,
             requirements: &requirements,

@@ -1,5 +1,5 @@
-//! `quota init`: writes a configuration with comments, of the logins that it finds.
-//! What a configuration may say is in `config`; the logins are only looked for, and never written down.
+//! `quota init`: writes a configuration with comments for the logins of this machine.
+//! It writes where the logins are, and never a login.
 
 mod save;
 mod template;
@@ -20,58 +20,59 @@ use crate::scope;
 use crate::term;
 use crate::token_like::without_tokens;
 
-/// Writes the configuration, or shows it.
+/// Writes the configuration, or prints it.
 ///
 /// # Errors
 ///
-/// [`CliError`] if one is there and nobody said that it may be written over, or it cannot be written.
+/// [`CliError`] if a file exists and the user did not agree to overwrite it, or it cannot be written.
 pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     if options.print {
-        term::print(&drafted()?)?;
+        term::print(&text()?)?;
         return Ok(Exit::Success);
     }
-    let path = place(global.config.as_deref())?;
-    let is_there = path.symlink_metadata().is_ok();
-    // Asked before anything listens for signals: they end the question as they end any program.
-    if is_there && !options.force && !is_agreed(&path)? {
+    let path = target(global.config.as_deref())?;
+    let exists = path.symlink_metadata().is_ok();
+    // The question comes before signal handlers, so that a signal ends it as it ends any program.
+    if exists && !options.force && !confirm(&path)? {
         term::eprint("quota: nothing was written\n");
         return Ok(Exit::Incomplete);
     }
-    let text = drafted()?;
-    let kept = runtime::run(async {
-        save::whole(&path, &text, is_there).await.map_err(|error| {
+    let text = text()?;
+    let backup = runtime::run(async {
+        save::write_atomic(&path, &text, exists).await.map_err(|error| {
             let why = io_cause::of_write(&error);
             CliError::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
         })
     })?;
     if global.json {
-        return tell_json(&path, kept.as_deref());
+        return print_json(&path, backup.as_deref());
     }
-    let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));
+    let backup =
+        backup.map_or_else(String::new, |backup| format!("Previous file saved as {}.\n", backup.display()));
     let check = hint::command("doctor");
-    let done = format!("Wrote {}.\n{kept}Check with: {check}\n", path.display());
+    let done = format!("Wrote {}.\n{backup}Check with: {check}\n", path.display());
     term::print(&without_tokens(&done))?;
     Ok(Exit::Success)
 }
 
-/// A configuration of the logins that it finds.
-fn drafted() -> Result<String, CliError> {
+/// A configuration for the logins of this machine.
+fn text() -> Result<String, CliError> {
     scope::run(async |scope| {
-        // On macOS a program reads the keychain.
+        // On macOS a program reads the keychain; it ends with this command.
         scope.listen()?;
         Ok(template::render(&DetectedLogins::detect().await))
     })
 }
 
-fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, CliError> {
+fn print_json(path: &Path, backup: Option<&Path>) -> Result<Exit, CliError> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
-    let document = Document { version: 1, path: text(path), kept: kept.map(text) };
-    let told = serde_json::to_string(&document).expect("it has only text keys");
-    term::print(&(told + "\n"))?;
+    let document = Document { version: 1, path: text(path), kept: backup.map(text) };
+    let json = serde_json::to_string(&document).expect("it has only text keys");
+    term::print(&(json + "\n"))?;
     Ok(Exit::Success)
 }
 
-/// What `quota init --json` writes; its fields are told in docs/init-json.md.
+/// The JSON of `quota init`, which docs/init-json.md describes.
 #[derive(Serialize)]
 struct Document {
     version: u32,
@@ -79,27 +80,27 @@ struct Document {
     kept: Option<String>,
 }
 
-fn place(named: Option<&Path>) -> Result<PathBuf, CliError> {
+fn target(named: Option<&Path>) -> Result<PathBuf, CliError> {
     named.map(Path::to_owned).or_else(config::default_path).ok_or_else(|| {
         let why = "neither XDG_CONFIG_HOME nor HOME is set; name a file with --config";
         CliError::new(Exit::Usage, why)
     })
 }
 
-/// Whether somebody at the terminal says that the file may be written over.
-fn is_agreed(path: &Path) -> Result<bool, CliError> {
+/// Asks at the terminal whether to overwrite the file.
+fn confirm(path: &Path) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        let why = format!("{} is there already; --force writes over it and keeps a copy", path.display());
+        let why = format!("{} already exists; --force overwrites it and keeps a backup", path.display());
         return Err(CliError::new(Exit::Usage, why));
     }
-    term::eprint(&format!("{} is there already. Write over it, and keep a copy? [y/N] ", path.display()));
+    term::eprint(&format!("{} already exists. Overwrite (a backup is kept)? [y/N] ", path.display()));
     let _ = io::stderr().flush();
-    let mut said = String::new();
-    io::stdin().read_line(&mut said).map_err(|error| {
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| {
         CliError::new(
             Exit::NoInput,
             format!("could not read the answer: {}; use --force", io_cause::plain(&error)),
         )
     })?;
-    Ok(matches!(said.trim().to_lowercase().as_str(), "y" | "yes"))
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -1,5 +1,5 @@
-//! `quota parse`: shows what is understood of a saved answer.
-//! The understanding itself is that of the provider's parsers; what kind of answer it is, is told in `kind`.
+//! `quota parse`: prints what the provider's parsers read from a saved response.
+//! `kind` detects the kind of the response.
 
 mod header_lines;
 mod kind;
@@ -9,23 +9,21 @@ use crate::cli::{ParseArgs, Provider};
 use crate::exit::{CliError, Exit};
 use crate::{input, term};
 
-/// Shows what is understood.
+/// Prints what was parsed.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the input cannot be read, or nothing in it is understood.
+/// [`CliError`] if the input cannot be read, or nothing in it can be parsed.
 pub(crate) fn run(options: &ParseArgs) -> Result<Exit, CliError> {
     let Provider::Anthropic = options.provider;
     let bytes = input::read_input(&options.file)?;
     let malformed =
         |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(&options.file)));
-    let report = if options.headers { header_lines::read(&bytes) } else { kind::read(&bytes) };
+    let report = if options.headers { header_lines::read(&bytes) } else { kind::detect(&bytes) };
     let report = report.map_err(malformed)?;
     term::print(&report.render())?;
-    if report.says_nothing() {
-        term::eprint(
-            "quota: nothing in it says how much is used; what was left out is listed under \"ignored\"\n",
-        );
+    if report.is_empty() {
+        term::eprint("quota: it has no usage; what was skipped is listed under \"ignored\"\n");
     }
     Ok(Exit::Success)
 }

@@ -1,5 +1,4 @@
-//! `quota sim`: a simulated provider in the foreground, until somebody ends it.
-//! What it plays is the business of `quota-sim`.
+//! `quota sim`: runs a simulated provider in the foreground, until Ctrl-C or SIGTERM.
 
 use std::path::Path;
 
@@ -11,15 +10,15 @@ use crate::format::pluralize;
 use crate::runtime::{self, ShutdownSignal};
 use crate::{input, io_cause, term};
 
-/// Plays until Ctrl-C or SIGTERM.
+/// Runs it until Ctrl-C or SIGTERM.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the script is broken, or the port is taken.
+/// [`CliError`] if the script is broken, or the port is in use.
 pub(crate) fn run(options: &SimArgs) -> Result<Exit, CliError> {
     let script = options.script.as_deref().map_or_else(|| Ok(Script::default()), script)?;
     runtime::run(async {
-        let mut farewell = ShutdownSignal::listen()?;
+        let mut signal = ShutdownSignal::listen()?;
         let simulator = Simulator::builder(script.clone()).port(options.port).start().await;
         let simulator = simulator.map_err(|error| refused(&error))?;
         let url = simulator.url();
@@ -28,7 +27,7 @@ pub(crate) fn run(options: &SimArgs) -> Result<Exit, CliError> {
             "# A simulated provider listens at {url}; its ledger is at {url}ledger\n{config}"
         ))?;
         term::eprint("Press Ctrl-C to stop.\n");
-        farewell.wait().await;
+        signal.wait().await;
         let calls = simulator.stop().await.calls();
         term::eprint(&format!("Served {}.\n", pluralize(calls, "request")));
         Ok(Exit::Success)
@@ -41,7 +40,7 @@ fn script(path: &Path) -> Result<Script, CliError> {
     let text = String::from_utf8(input::read_input(path)?);
     let text = text.map_err(|_| broken(format!("{name}: not UTF-8 text; save it as UTF-8")))?;
     Script::from_toml(&text).map_err(|error| {
-        // An error of serde's may be told in several lines.
+        // The text of a serde error may have several lines.
         broken(format!("{name}: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))
     })
 }

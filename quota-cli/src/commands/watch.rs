@@ -270,7 +270,7 @@ impl Watch<'_> {
             .zip(&self.shown.config.accounts)
             .map(|(usage, settings)| {
                 let failure = usage.error().filter(|_| usage.snapshot().is_empty());
-                let failure = failure.map(|error| FailureView::of(error, || settings.login.advice()));
+                let failure = failure.map(|error| FailureView::of(error, || settings.login.hint()));
                 let view = AccountView::of(&settings.id, usage, failure);
                 AccountView { switched_off: settings.disabled, ..view }
             })

@@ -1,5 +1,4 @@
-//! Whether a configuration makes sense, beyond what its types say.
-//! The first thing that does not is told; see `flaw` for how.
+//! Validates a configuration beyond its types. The first problem is the error.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -16,7 +15,7 @@ use super::hooks;
 use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
 use crate::token_like::looks_like_a_token;
 
-/// The providers that can be asked.
+/// The supported providers.
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
 
 pub(super) fn config(
@@ -65,7 +64,7 @@ fn provider(provider: Provider) -> Result<ProviderSettings, ConfigError> {
     let user_agent = match provider.user_agent {
         None => None,
         Some(text) => {
-            Some(buildable(text.span(), trial().user_agent(text.get_ref())).map(|()| text.into_inner())?)
+            Some(buildable(text.span(), probe().user_agent(text.get_ref())).map(|()| text.into_inner())?)
         }
     };
     Ok(ProviderSettings { base_url, user_agent })
@@ -76,11 +75,11 @@ fn account(
     directory: &Path,
     checked: &mut Option<(String, Url)>,
 ) -> Result<AccountSettings, ConfigError> {
-    name_of_account(account.id.get_ref().as_str())
+    check_account_name(account.id.get_ref().as_str())
         .map_err(|what| ConfigError::at(account.id.span(), what))?;
-    known_provider(account.id.get_ref()).map_err(|what| ConfigError::at(account.id.span(), what))?;
+    check_provider(account.id.get_ref()).map_err(|what| ConfigError::at(account.id.span(), what))?;
     for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
-        path_of_login(&written.get_ref().to_string_lossy())
+        check_path(&written.get_ref().to_string_lossy())
             .map_err(|what| ConfigError::at(written.span(), what))?;
     }
     if let Some(written) = &account.token_env {
@@ -110,12 +109,12 @@ fn account(
     Ok(AccountSettings { base_url, disabled, limits, ..AccountSettings::new(account.id.into_inner(), login) })
 }
 
-/// Whether this is where a login may be.
+/// Checks a path of a login.
 ///
 /// # Errors
 ///
-/// What to write instead. What looks like a token is not repeated.
-pub(crate) fn path_of_login(text: &str) -> Result<(), &'static str> {
+/// What to write instead. A text that looks like a token is not repeated.
+pub(crate) fn check_path(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         Err("no place is named; write the path of it")
     } else if looks_like_a_token(text) {
@@ -125,11 +124,11 @@ pub(crate) fn path_of_login(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether this names a variable that a token may be in.
+/// Checks the name of a variable with a token.
 ///
 /// # Errors
 ///
-/// What to write instead. What looks like a token is not repeated.
+/// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn variable_of_login(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         Err("no variable is named; write its name, such as \"QUOTA_WORK\"")
@@ -140,11 +139,11 @@ pub(crate) fn variable_of_login(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether these words may be the command that prints a token.
+/// Checks a command that prints a token.
 ///
 /// # Errors
 ///
-/// What to write instead. What looks like a token is not repeated.
+/// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn command_of_login(words: &[String]) -> Result<(), &'static str> {
     if words.first().is_none_or(String::is_empty) {
         Err("no program is named; write it like token_command = [\"pass\", \"show\", \"claude\"]")
@@ -157,24 +156,24 @@ pub(crate) fn command_of_login(words: &[String]) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a login may be where it is said to be, as far as its words tell.
+/// Checks a login source. It is not read.
 ///
 /// # Errors
 ///
-/// What to write instead. What looks like a token is not repeated.
-pub(crate) fn place_of_login(login: &LoginSource) -> Result<(), &'static str> {
+/// What to write instead. A text that looks like a token is not repeated.
+pub(crate) fn check_login(login: &LoginSource) -> Result<(), &'static str> {
     match login {
         LoginSource::ClaudeCode => Ok(()),
         LoginSource::ClaudeConfigDir(path) | LoginSource::TokenFile(path) => {
-            path_of_login(&path.to_string_lossy())
+            check_path(&path.to_string_lossy())
         }
         LoginSource::TokenEnv(name) => variable_of_login(name),
         LoginSource::TokenCommand(words) => command_of_login(words),
     }
 }
 
-/// Whether an account may be called so. What looks like a token is not repeated.
-pub(crate) fn name_of_account(name: &str) -> Result<(), &'static str> {
+/// Checks the name of an account. A text that looks like a token is not repeated.
+pub(crate) fn check_account_name(name: &str) -> Result<(), &'static str> {
     match looks_like_a_token(name) {
         true => Err("a token in place of an account's name; call it such as anthropic/work"),
         false => Ok(()),
@@ -188,19 +187,19 @@ fn command(
     let span = words.span();
     let mut words = words.into_inner();
     command_of_login(&words).map_err(|why| ConfigError::at(span.clone(), why))?;
-    // A name alone is looked for where programs are; a path is seen from where the configuration lies.
+    // A name alone is searched in PATH; a path is relative to the configuration.
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = directory.join(&*program).display().to_string();
     }
     Ok((span, LoginSource::TokenCommand(words)))
 }
 
-/// Whether the provider of an account can be asked.
+/// Checks that the provider of an account is supported.
 ///
 /// # Errors
 ///
 /// What to write instead.
-pub(crate) fn known_provider(id: &AccountId) -> Result<(), String> {
+pub(crate) fn check_provider(id: &AccountId) -> Result<(), String> {
     let asked = id.provider();
     if PROVIDERS.contains(asked) {
         return Ok(());
@@ -214,27 +213,27 @@ pub(crate) fn known_provider(id: &AccountId) -> Result<(), String> {
 }
 
 fn base_url(text: Spanned<String>) -> Result<Url, ConfigError> {
-    usable_url(text.get_ref()).map_err(|what| ConfigError::at(text.span(), what))
+    validate_url(text.get_ref()).map_err(|what| ConfigError::at(text.span(), what))
 }
 
-/// A base URL that may be asked with a token.
+/// Parses a base URL that a token may be sent to.
 ///
 /// # Errors
 ///
-/// What is wrong with it. The text is not repeated: there may be a password in it.
-pub(crate) fn usable_url(text: &str) -> Result<Url, String> {
+/// What is wrong with it. The text is not repeated, because it may hold a password.
+pub(crate) fn validate_url(text: &str) -> Result<Url, String> {
     if looks_like_a_token(text) {
         return Err("a token in place of a URL, or in it; a URL is no secret".to_owned());
     }
     let url = Url::parse(text)
         .map_err(|error| format!("not a URL ({error}); write it like \"https://proxy.example.com\""))?;
-    match trial().base_url(url.clone()).build() {
+    match probe().base_url(url.clone()).build() {
         Ok(_) => Ok(url),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// The same where many accounts have one address, one after the other: it is checked for the first of them.
+/// The same for consecutive accounts with one URL, which is checked once.
 fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> Result<Url, ConfigError> {
     if let Some((_, url)) = checked.as_ref().filter(|(known, _)| known == text.get_ref()) {
         return Ok(url.clone());
@@ -244,8 +243,8 @@ fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> 
     Ok(url.clone())
 }
 
-/// A fetcher that is never used: whether one can be built is the fetcher's own rule, and said in its own words.
-fn trial() -> AnthropicBuilder {
+/// Builds a fetcher that is never used, because the fetcher checks its own settings.
+fn probe() -> AnthropicBuilder {
     Anthropic::builder()
 }
 

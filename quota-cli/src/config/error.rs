@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, told in one line: where, what, why, and what to do.
-//! No value of the configuration is repeated that could be a token.
+//! An error of the configuration in one line: the place, the cause, and what to do.
+//! No value that could be a token is repeated.
 
 use std::ops::Range;
 
 use crate::token_like::STARTS;
 
-/// What is wrong, and where in the text.
+/// What is wrong, and its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfigError {
     at: Option<Range<usize>>,
@@ -13,19 +13,19 @@ pub(super) struct ConfigError {
 }
 
 impl ConfigError {
-    /// A flaw at a stretch of the text.
+    /// An error at this part of the text.
     pub(super) fn at(span: Range<usize>, what: impl Into<String>) -> Self {
         Self { at: Some(span), what: what.into() }
     }
 
-    /// What the reader of TOML did not understand.
+    /// An error of the TOML parser.
     pub(super) fn of_toml(error: &toml::de::Error) -> Self {
-        // Not the error's own text: that repeats the whole line, and somebody may have put a token there.
-        Self { at: error.span(), what: advised(&without_secrets(error.message())) }
+        // Not the error's own text: it repeats the whole line, which may hold a token.
+        Self { at: error.span(), what: with_hint(&redact(error.message())) }
     }
 
-    /// The line for people.
-    pub(super) fn told(&self, name: &str, text: &str) -> String {
+    /// The whole line.
+    pub(super) fn message(&self, name: &str, text: &str) -> String {
         match &self.at {
             Some(span) => {
                 let (line, column) = Lines::of(text).position(span.start);
@@ -36,7 +36,7 @@ impl ConfigError {
     }
 }
 
-/// Where the lines of a text start, so that finding the line of each of many accounts does not read the text again for each.
+/// The starts of the lines of a text, so that the line of each account is found without reading the text again.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     text: &'a str,
@@ -49,7 +49,7 @@ impl<'a> Lines<'a> {
         Self { text, starts: std::iter::once(0).chain(starts).collect() }
     }
 
-    /// The line, from 1, that the byte at `at` is in.
+    /// The line of the byte at `at`, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         self.starts.partition_point(|start| *start <= at)
     }
@@ -62,7 +62,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Words that people know from elsewhere, and what is written here.
+/// Keys of other programs, and those of this one.
 const ELSEWHERE: [(&str, &str); 4] =
     [("minimum", "min_remaining"), ("stop", "killswitch"), ("open", "allow"), ("closed", "deny")];
 
@@ -71,8 +71,8 @@ fn meant_by<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().copied().find(|known| known == now)
 }
 
-/// The message in our words, where it has better ones: what to do about an unknown key, how a span is written.
-fn advised(message: &str) -> String {
+/// The message with a hint: what to do about an unknown key, or how to write a duration.
+fn with_hint(message: &str) -> String {
     let message = message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("{key} is missing here");
@@ -92,7 +92,7 @@ fn advised(message: &str) -> String {
         };
     }
     let Some(rest) = message.strip_prefix("unknown field `") else { return message };
-    // serde's own form: unknown field `x`, expected `a` | `a` or `b` | one of `a`, `b`.
+    // The form of serde: unknown field `x`, expected `a` | `a` or `b` | one of `a`, `b`.
     let Some((key, expected)) = rest.split_once('`') else { return message };
     let known = between_ticks(expected);
     if matches!(key, "token" | "access_token" | "api_key" | "key") {
@@ -117,7 +117,7 @@ fn between_ticks(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The one that was probably meant.
+/// The nearest of the possible words.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.8;
     known
@@ -128,8 +128,8 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, known)| known)
 }
 
-/// The text with everything taken out that could be a token: what begins like one, and what is long and no word.
-fn without_secrets(text: &str) -> String {
+/// The text without parts that could be tokens: known prefixes, and long words.
+fn redact(text: &str) -> String {
     const LONGEST_WORD: usize = 24;
     let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.+/=".contains(c);
     let mut clean = String::new();
@@ -152,38 +152,37 @@ mod tests {
 
     #[test]
     fn a_slip_is_recognised() {
-        let told = advised("unknown field `base_ulr`, expected one of `id`, `token_env`, `base_url`");
+        let told = with_hint("unknown field `base_ulr`, expected one of `id`, `token_env`, `base_url`");
 
         assert_eq!(told, "unknown key `base_ulr`; did you mean `base_url`?");
     }
 
     #[test]
     fn a_word_that_is_like_no_other_is_answered_with_all_of_them() {
-        let told = advised("unknown field `colour`, expected `id` or `base_url`");
+        let told = with_hint("unknown field `colour`, expected `id` or `base_url`");
 
         assert_eq!(told, "unknown key `colour`; here may stand: id, base_url");
     }
 
     #[test]
     fn a_word_from_elsewhere_is_answered_with_the_one_for_it() {
-        let key = advised("unknown field `stop`, expected one of `id`, `min_remaining`, `killswitch`");
-        let value = advised("unknown variant `closed`, expected `allow` or `deny`");
+        let key = with_hint("unknown field `stop`, expected one of `id`, `min_remaining`, `killswitch`");
+        let value = with_hint("unknown variant `closed`, expected `allow` or `deny`");
 
         assert_eq!(key, "unknown key `stop`; write `killswitch`");
         assert_eq!(value, "unknown word \"closed\"; write \"deny\"");
-        assert!(advised("unknown field `stop`, expected `run` or `post`").contains("here may stand"));
+        assert!(with_hint("unknown field `stop`, expected `run` or `post`").contains("here may stand"));
     }
 
     #[test]
     fn a_token_in_the_file_is_sent_elsewhere() {
-        assert!(advised("unknown field `token`, expected one of `token_env`, `id`").contains("token_file"));
+        assert!(with_hint("unknown field `token`, expected one of `token_env`, `id`").contains("token_file"));
     }
 
     #[test]
     fn what_could_be_a_token_is_not_repeated() {
-        let told = without_secrets(
-            "invalid type: string \"sk-ant-oat01-x\", expected eyJhbGc or 0123456789abcdef0123456789",
-        );
+        let told =
+            redact("invalid type: string \"sk-ant-oat01-x\", expected eyJhbGc or 0123456789abcdef0123456789");
 
         assert_eq!(told, "invalid type: string \"***\", expected *** or ***");
     }

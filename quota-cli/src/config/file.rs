@@ -1,5 +1,5 @@
-//! The configuration as it is written: its keys and their types, each with its place in the text.
-//! Whether it makes sense is decided in `check`.
+//! The TOML form of the configuration: its keys and their types, each with its place in the text.
+//! `check` validates it.
 
 use std::path::PathBuf;
 
@@ -57,7 +57,7 @@ pub(super) struct Account {
     pub(super) disabled: bool,
 }
 
-/// What is to be done when something happens.
+/// A hook.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hook {
@@ -77,7 +77,7 @@ pub(super) struct Hook {
 ///
 /// # Errors
 ///
-/// [`ConfigError`] if it is not TOML, or has a key or a value that means nothing here.
+/// [`ConfigError`] if it is not TOML, or has an unknown key or value.
 pub(super) fn read(text: &str) -> Result<File, ConfigError> {
     toml::from_str(text).map_err(|error| ConfigError::of_toml(&error))
 }

@@ -1,5 +1,4 @@
-//! Whether a hook makes sense, beyond what its types say.
-//! What a hook does is in `hooks`.
+//! Validates a hook beyond its types.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,11 +12,11 @@ use super::error::{ConfigError, nearest};
 use super::file::Hook as Written;
 use quota_journal::{Action, Hook, SecretUrl};
 
-/// What a hook can be for.
+/// The kinds of events that a hook can have.
 const KINDS: [&str; 8] =
     ["failing", "held", "hold_ended", "login_changed", "refreshed", "reset", "threshold", "throttled"];
 const TIMEOUT_USUAL: Duration = Duration::from_secs(10);
-/// A command that runs for longer keeps whoever found the event.
+/// A hook that hangs must not run for long.
 const TIMEOUT_MOST: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(
@@ -106,13 +105,13 @@ fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, Config
             "no program is named; write it like run = [\"notify-send\", \"quota\"]",
         ));
     };
-    // A name alone is looked for where programs are; a path is seen from where the configuration lies.
+    // A name alone is searched in PATH; a path is relative to the configuration.
     let program = if program.contains('/') { directory.join(program) } else { program.into() };
     Ok(Action::Run { program, arguments: words.collect() })
 }
 
 fn address(post: &Spanned<String>) -> Result<Action, ConfigError> {
-    // Nothing of the text is repeated: whoever knows such an address may write to it.
+    // Nothing of the text is repeated, because such a URL is a secret.
     let url = Url::parse(post.get_ref()).map_err(|error| {
         ConfigError::at(post.span(), format!("not a URL ({error}); write it like \"https://…\""))
     })?;

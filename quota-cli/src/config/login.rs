@@ -1,5 +1,4 @@
-//! Where the login of an account is: how that is written down, and how it is told.
-//! The login itself is not looked for here; see `gateway`.
+//! Where the login of an account is. `context` makes a credential source of it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +11,9 @@ use crate::token_like::{looks_like_a_token, masked};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LoginSource {
-    /// Where Claude Code itself would find it.
+    /// The default place of Claude Code.
     ClaudeCode,
-    /// Where Claude Code would find it with this directory.
+    /// The place of Claude Code with this CLAUDE_CONFIG_DIR.
     ClaudeConfigDir(PathBuf),
     /// In an environment variable.
     TokenEnv(String),
@@ -25,8 +24,8 @@ pub(crate) enum LoginSource {
 }
 
 impl LoginSource {
-    /// What to do when the provider refuses the login.
-    pub(crate) fn advice(&self) -> String {
+    /// What to do if the provider rejects the login.
+    pub(crate) fn hint(&self) -> String {
         match self {
             Self::ClaudeCode => "log in again: run `claude`, then /login".to_owned(),
             Self::ClaudeConfigDir(dir) => {
@@ -38,7 +37,7 @@ impl LoginSource {
         }
     }
 
-    /// The same with paths that are seen from every directory. A `~` stays one: the home directory may move.
+    /// The same with absolute paths. A `~` stays, because the home directory may move.
     pub(crate) fn absolute(self) -> Self {
         let absolute = |path: PathBuf| match path.starts_with("~") {
             true => path,
@@ -49,7 +48,7 @@ impl LoginSource {
             Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
             Self::TokenFile(path) => Self::TokenFile(absolute(path)),
             Self::TokenCommand(mut words) => {
-                // A name alone is looked for where programs are.
+                // A name alone is searched in PATH.
                 if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
                     *program = absolute(PathBuf::from(&*program)).display().to_string();
                 }
@@ -58,7 +57,7 @@ impl LoginSource {
         }
     }
 
-    /// The environment variable it is in. A name that no variable can have is none.
+    /// The environment variable of the token, if its name is valid.
     pub(crate) fn variable(&self) -> Option<&str> {
         match self {
             Self::TokenEnv(name) if !name.is_empty() && !name.contains(['=', '\0']) => Some(name),
@@ -66,8 +65,8 @@ impl LoginSource {
         }
     }
 
-    /// Where it is, for people.
-    pub(crate) fn told(&self) -> String {
+    /// Where it is, for messages.
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::ClaudeCode => "login of Claude Code".to_owned(),
             Self::ClaudeConfigDir(dir) => sanitize(&format!("login of Claude Code in {}", shown(dir))),
@@ -80,8 +79,8 @@ impl LoginSource {
         }
     }
 
-    /// The same for programs: its kind, and what names it. The arguments of a program are its owner's business.
-    pub(crate) fn named(&self) -> (&'static str, Option<String>) {
+    /// Its kind and its name, for JSON. The arguments of a command are not shown.
+    pub(crate) fn kind(&self) -> (&'static str, Option<String>) {
         match self {
             Self::ClaudeCode => ("claude_code", None),
             Self::ClaudeConfigDir(dir) => ("claude_config_dir", Some(shown(dir))),
@@ -94,12 +93,12 @@ impl LoginSource {
     }
 }
 
-/// A path for people and programs, unless a token is in its place.
+/// A path for output, unless a token is in its place.
 fn shown(path: &Path) -> String {
     masked(&path.display().to_string()).to_owned()
 }
 
-/// Whether a text is what variables are called. A token that was put there is not repeated.
+/// Whether a text is a valid name of a variable.
 pub(crate) fn is_variable(name: &str) -> bool {
     const LONGEST: usize = 64;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -134,8 +133,8 @@ mod tests {
         for token in ["sk-ant-oat01-made-up", &"a".repeat(65), "1abc"] {
             let login = LoginSource::TokenEnv(token.to_owned());
 
-            assert!(!login.told().contains(token), "{token}");
-            assert_eq!(login.named(), ("token_env", None));
+            assert!(!login.describe().contains(token), "{token}");
+            assert_eq!(login.kind(), ("token_env", None));
         }
     }
 
@@ -147,7 +146,11 @@ mod tests {
             LoginSource::TokenFile(token.into()),
             LoginSource::TokenCommand(vec![token.into()]),
         ] {
-            assert!(!format!("{} {:?}", login.told(), login.named()).contains("made-up"), "{}", login.told());
+            assert!(
+                !format!("{} {:?}", login.describe(), login.kind()).contains("made-up"),
+                "{}",
+                login.describe()
+            );
         }
     }
 }

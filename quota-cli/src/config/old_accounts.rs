@@ -1,5 +1,5 @@
-//! The `accounts.json` in which earlier versions kept what `quota accounts` changed: order, limits, disabled and added accounts.
-//! Readers take it into account until the first command that changes an account moves it into the configuration; see `update`.
+//! The `accounts.json` of earlier versions, which holds the changes of `quota accounts`: order, limits, disabled and added accounts.
+//! It is read until the first command that changes an account converts it into the configuration; see `update`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use super::{AccountSettings, Config, LoginSource, Origin, check, directory};
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// The fields that earlier versions of this program kept in that file beside the library's.
+/// The fields of earlier versions of this program beside the library's.
 const LOGIN: &str = "login";
 const BASE_URL: &str = "base_url";
-/// What is appended to its name once it is moved.
+/// The suffix of the converted file.
 const MOVED: &str = ".converted";
 
-/// The file's settings, if it is there and not moved yet.
+/// The settings of the file, until it is converted.
 #[derive(Debug)]
 pub(super) struct OldAccounts {
     path: PathBuf,
     accounts: Vec<OldAccount>,
-    /// Whether it holds what another program reads.
+    /// Whether another program reads it.
     is_shared: bool,
 }
 
@@ -36,18 +36,18 @@ struct OldAccount {
     id: AccountId,
     disabled: bool,
     limits: AccountLimits,
-    /// Where the login is; `None` where that is not said, or not in a way that is known here.
+    /// Where the login is; `None` if it has no known form.
     login: Option<(LoginSource, Option<Url>)>,
 }
 
-/// The file in which programs that use the library keep their accounts, beside which routing keeps what it has learned.
+/// The accounts file of programs that use the library; the routing state is beside it.
 pub(crate) fn accounts_file() -> Option<AccountsFile> {
     let state = directory("XDG_STATE_HOME", &[".local", "state"])?;
-    // Hosts and programs are named in it.
+    // It names hosts and programs.
     Some(AccountsFile::at(state.join("quota").join("accounts.json")).trusted_only())
 }
 
-/// Why a file of the library's cannot be used.
+/// The error of a file of the library.
 pub(crate) fn unusable(error: &FileError) -> CliError {
     let exit = match error {
         FileError::Io { operation: "write" | "lock", .. } => Exit::IoErr,
@@ -62,22 +62,22 @@ pub(crate) fn unusable(error: &FileError) -> CliError {
     CliError::new(exit, line)
 }
 
-/// Where the login of an account of such a file is; `None` if that is not said, or not in a way that is known here.
+/// Where the login of an account of such a file is; `None` if it has no known form.
 pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<Url>)> {
     if *account.id.provider() != ANTHROPIC {
         return None;
     }
     let base_url = match account.extra::<String>(BASE_URL) {
         None => None,
-        Some(text) => Some(check::usable_url(&text).ok()?),
+        Some(text) => Some(check::validate_url(&text).ok()?),
     };
     let login: LoginSource = account.extra(LOGIN)?;
-    // A token that an older program has let in is neither run nor shown.
-    check::place_of_login(&login).ok()?;
+    // A token in the place of a command is neither run nor shown.
+    check::check_login(&login).ok()?;
     Some((login.absolute(), base_url))
 }
 
-/// The limits without what another program keeps beside them.
+/// The limits without the fields of other programs.
 pub(crate) fn plain_limits(limits: &AccountLimits) -> AccountLimits {
     let plain = |limits: &Limits| {
         let every = limits.default_limit().map_or_else(Limits::none, Limits::of);
@@ -90,11 +90,11 @@ pub(crate) fn plain_limits(limits: &AccountLimits) -> AccountLimits {
 }
 
 impl OldAccounts {
-    /// Reads the file; `None` if there is none, or it was moved. That costs a look where there is none.
+    /// Reads the file; `None` if there is none, or it was converted.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it cannot be used. It stays as it is, because it may hold a killswitch.
+    /// [`CliError`] if it cannot be used. It is not ignored, because it may hold a killswitch.
     pub(super) fn load() -> Result<Option<Self>, CliError> {
         let Some(file) = accounts_file() else { return Ok(None) };
         let path = file.path();
@@ -113,7 +113,7 @@ impl OldAccounts {
         &self.path
     }
 
-    /// The accounts it names, whether they can be used or not.
+    /// All its accounts, usable or not.
     pub(super) fn ids(&self) -> Vec<AccountId> {
         self.accounts.iter().map(|account| account.id.clone()).collect()
     }
@@ -128,7 +128,7 @@ impl OldAccounts {
         self.accounts.iter().any(|account| account.disabled || account.limits != AccountLimits::none())
     }
 
-    /// Marks it as moved. Returns whether it stays, because another program reads it.
+    /// Marks it as converted. Returns whether it stays, because another program reads it.
     pub(super) fn set_aside(&self) -> io::Result<bool> {
         if self.is_shared {
             fs::hard_link(&self.path, moved(&self.path))?;
@@ -151,7 +151,7 @@ impl OldAccount {
 
     fn apply(&self, account: &mut AccountSettings) {
         account.disabled |= self.disabled;
-        // Where both name a limit, the one counts that was set by command.
+        // If both have a limit, the one that a command set counts.
         let own = &mut account.limits;
         own.min_remaining = self.limits.min_remaining.clone().or(own.min_remaining.take());
         own.killswitch = self.limits.killswitch.clone().or(own.killswitch.take());
@@ -159,8 +159,8 @@ impl OldAccount {
 }
 
 impl Config {
-    /// Takes over the order, the limits and the disabled accounts of the old file; and, for a configuration that is not named, the
-    /// accounts that were added.
+    /// Applies the order, the limits and the disabled accounts of the old file. For the default configuration it also adds the added
+    /// accounts.
     pub(super) fn join(mut self, old: &OldAccounts, is_named: bool) -> Self {
         let mut known: HashMap<_, _> =
             self.accounts.iter().enumerate().map(|(at, account)| (account.id.clone(), at)).collect();
@@ -196,7 +196,7 @@ fn moved(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether a file of accounts holds anything that this program never wrote.
+/// Whether a file of accounts has fields that this program never wrote.
 fn is_shared(accounts: &AccountsConfig) -> bool {
     let has_others = |map: &Map<String, Value>, own: &[&str]| map.keys().any(|key| !own.contains(&&**key));
     let Ok(Value::Object(file)) = serde_json::to_value(accounts) else { return true };

@@ -1,5 +1,4 @@
-//! The table `[routing]`: how it is written, and the policy it comes to.
-//! What the policy means is in `quota::accounts`.
+//! The table `[routing]`: its TOML form, and the policy that it makes.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use toml::{Spanned, Value};
 
 use super::error::{ConfigError, nearest};
 
-/// The table as it is written. What is not in it is as usual.
+/// The TOML form of the table. A missing key has its default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Routing {
@@ -28,18 +27,18 @@ pub(super) struct Routing {
     max_session_wait: Option<Span>,
 }
 
-/// A span of time as people write it.
+/// A duration such as `30s`.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 struct Span(#[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] Duration);
 
 impl Routing {
-    /// Whether the user has said what to do with an account of which a window is not known.
+    /// Whether the user has set `when_unknown`.
     pub(super) fn when_unknown_is_set(&self) -> bool {
         self.when_unknown.is_some()
     }
 
-    /// The policy it comes to.
+    /// The policy that it makes.
     pub(super) fn policy(self) -> Result<RoutingPolicy, ConfigError> {
         let mut policy = RoutingPolicy::default();
         let set = |place: &mut Duration, span: Option<Span>| *place = span.map_or(*place, |Span(span)| span);
@@ -83,9 +82,9 @@ fn status(status: Spanned<u16>) -> Result<u16, ConfigError> {
     Err(ConfigError::at(status.span(), "a trigger is a status of HTTP from 400 to 599, such as 429"))
 }
 
-/// A percentage for every window, or one for each that is named.
+/// A percentage for every window, or one for each named window.
 fn limits(written: &Spanned<Value>) -> Result<Limits, ConfigError> {
-    let flaw = |what: String| ConfigError::at(written.span(), what);
+    let error = |what: String| ConfigError::at(written.span(), what);
     let share = |value: &Value| {
         let share = match value {
             Value::Integer(whole) => i32::try_from(*whole).ok().map(f64::from),
@@ -94,18 +93,18 @@ fn limits(written: &Spanned<Value>) -> Result<Limits, ConfigError> {
         };
         let share = share.filter(|share| (0.0..=100.0).contains(share)).and_then(Percent::from_percent);
         share.ok_or_else(|| {
-            flaw("write a percentage from 0 to 100, or { every = 20, five_hour = 10 }".to_owned())
+            error("write a percentage from 0 to 100, or { every = 20, five_hour = 10 }".to_owned())
         })
     };
     let Value::Table(windows) = written.get_ref() else { return share(written.get_ref()).map(Limits::of) };
     let every = windows.get("every").map(share).transpose()?;
     let limits = every.map_or_else(Limits::none, Limits::of);
     windows.iter().filter(|(name, _)| *name != "every").try_fold(limits, |limits, (name, value)| {
-        Ok(limits.window(window(name).map_err(flaw)?, share(value)?))
+        Ok(limits.window(window(name).map_err(error)?, share(value)?))
     })
 }
 
-/// The window of that name. Providers have others than are known here, but none that is nearly like one of these.
+/// The window of this name. Providers have windows beyond the known ones, but a name close to a known one is a typing error.
 fn window(name: &str) -> Result<WindowId, String> {
     const KNOWN: [&str; 4] = ["every", "five_hour", "seven_day", "monthly"];
     match nearest(name, KNOWN) {

@@ -12,13 +12,13 @@ fn parsed(text: &str) -> Config {
     Config::parse(text, Path::new("/etc/quota"), &[]).unwrap()
 }
 
-fn flaw(text: &str) -> String {
-    Config::parse(text, Path::new(""), &[]).unwrap_err().told("config.toml", text)
+fn error_of(text: &str) -> String {
+    Config::parse(text, Path::new(""), &[]).unwrap_err().message("config.toml", text)
 }
 
 /// The flaw of an account with these lines.
 fn flaw_of_account(lines: &str) -> String {
-    flaw(&format!("{MAIN}{lines}\n"))
+    error_of(&format!("{MAIN}{lines}\n"))
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn an_account_without_more_has_the_login_of_claude_code() {
 #[test]
 fn a_lease_that_is_set_names_the_setting_that_decides() {
     assert_eq!(
-        flaw("[policy]\nlease = \"30s\"\n"),
+        error_of("[policy]\nlease = \"30s\"\n"),
         "config.toml:2:1: `lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it here"
     );
 }
@@ -92,27 +92,27 @@ fn a_path_is_seen_from_where_the_configuration_lies() {
 #[test]
 fn every_flaw_is_told_in_one_line_with_its_place() {
     let flaws = [
-        flaw("accounts = ["),
-        flaw("[[acounts]]\nid = \"anthropic/main\"\n"),
+        error_of("accounts = ["),
+        error_of("[[acounts]]\nid = \"anthropic/main\"\n"),
         flaw_of_account("base_ulr = \"http://127.0.0.1\""),
         flaw_of_account("colour = \"red\""),
         flaw_of_account("token = \"x\""),
         flaw_of_account("token_env = 5"),
-        flaw("[[accounts]]\ntoken_env = \"X\"\n"),
-        flaw("[[accounts]]\nid = \"main\"\n"),
-        flaw("[[accounts]]\nid = \"antropic/main\"\n"),
-        flaw("[[accounts]]\nid = \"copilot/main\"\n"),
-        flaw(&format!("{MAIN}\n{MAIN}")),
+        error_of("[[accounts]]\ntoken_env = \"X\"\n"),
+        error_of("[[accounts]]\nid = \"main\"\n"),
+        error_of("[[accounts]]\nid = \"antropic/main\"\n"),
+        error_of("[[accounts]]\nid = \"copilot/main\"\n"),
+        error_of(&format!("{MAIN}\n{MAIN}")),
         flaw_of_account("token_env = \"X\"\ntoken_file = \"x\""),
         flaw_of_account("base_url = \"http://example.com\""),
         flaw_of_account("base_url = \"example.com\""),
         flaw_of_account("base_url = \"https://me:secret@example.com\""),
-        flaw(&format!("[providers.anthropic]\nuser_agent = \"\"\n{MAIN}")),
-        flaw(&format!("[providers.openai]\nuser_agent = \"x\"\n{MAIN}")),
-        flaw(&format!("[policy]\nfreshnes = \"5m\"\n{MAIN}")),
-        flaw(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
-        flaw(&format!("[policy]\nfreshness = 300\n{MAIN}")),
-        flaw(&format!("\n[policy]\ngap = \"10m\"\n{MAIN}")),
+        error_of(&format!("[providers.anthropic]\nuser_agent = \"\"\n{MAIN}")),
+        error_of(&format!("[providers.openai]\nuser_agent = \"x\"\n{MAIN}")),
+        error_of(&format!("[policy]\nfreshnes = \"5m\"\n{MAIN}")),
+        error_of(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
+        error_of(&format!("[policy]\nfreshness = 300\n{MAIN}")),
+        error_of(&format!("\n[policy]\ngap = \"10m\"\n{MAIN}")),
         flaw_of_account("token_command = []"),
         flaw_of_account("token_env = \"\""),
         flaw_of_account("token_file = \"\""),
@@ -120,16 +120,16 @@ fn every_flaw_is_told_in_one_line_with_its_place() {
         flaw_of_account("token_file = \"sk-ant-oat01-made-up\""),
         flaw_of_account("min_remaining = \"a lot\""),
         flaw_of_account("killswitch = { five_hours = 10 }"),
-        flaw(&format!("[routing]\nmode = \"main_frist\"\n{MAIN}")),
-        flaw(&format!("[routing]\nmin_remainign = 20\n{MAIN}")),
-        flaw(&format!("[routing]\nminimum = 20\n{MAIN}")),
-        flaw(&format!("[routing]\nwhen_unknown = \"open\"\n{MAIN}")),
+        error_of(&format!("[routing]\nmode = \"main_frist\"\n{MAIN}")),
+        error_of(&format!("[routing]\nmin_remainign = 20\n{MAIN}")),
+        error_of(&format!("[routing]\nminimum = 20\n{MAIN}")),
+        error_of(&format!("[routing]\nwhen_unknown = \"open\"\n{MAIN}")),
         flaw_of_account("stop = 5"),
-        flaw(&format!("[routing]\nmin_remaining = 120\n{MAIN}")),
-        flaw(&format!("[routing]\nkillswitch = {{ every = 5, five_hour = true }}\n{MAIN}")),
-        flaw(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
-        flaw(&format!("[routing]\nfallback_on = [429, 42]\n{MAIN}")),
-        flaw(&format!("[routing]\nsession_ttl = 7\n{MAIN}")),
+        error_of(&format!("[routing]\nmin_remaining = 120\n{MAIN}")),
+        error_of(&format!("[routing]\nkillswitch = {{ every = 5, five_hour = true }}\n{MAIN}")),
+        error_of(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
+        error_of(&format!("[routing]\nfallback_on = [429, 42]\n{MAIN}")),
+        error_of(&format!("[routing]\nsession_ttl = 7\n{MAIN}")),
     ];
 
     assert!(flaws.iter().all(|flaw| !flaw.contains('\n')), "{flaws:#?}");
@@ -156,7 +156,7 @@ fn no_flaw_repeats_a_token() {
     ];
 
     for text in texts {
-        assert!(!flaw(&text).contains("oat01"), "{}", flaw(&text));
+        assert!(!error_of(&text).contains("oat01"), "{}", error_of(&text));
     }
 }
 
@@ -190,7 +190,7 @@ fn the_place_a_hook_posts_to_is_not_shown() {
 
 #[test]
 fn every_flaw_of_a_hook_is_told_in_one_line_with_its_place() {
-    let of = |lines: &str| flaw(&format!("{MAIN}[[hooks]]\n{lines}\n"));
+    let of = |lines: &str| error_of(&format!("{MAIN}[[hooks]]\n{lines}\n"));
     let flaws = [
         of("run = [\"x\"]"),
         of("on = []\nrun = [\"x\"]"),

@@ -1,5 +1,5 @@
-//! Changing the accounts in the configuration file, under a lock that is held while it is read, edited and written.
-//! How the text is edited is in `edit`; which accounts there are to be is the commands' business.
+//! Changes the accounts in the configuration file, under a lock that is held while the file is read, edited and written.
+//! `edit` changes the text.
 
 use std::fs;
 use std::io;
@@ -20,39 +20,39 @@ use crate::term;
 
 /// How long another command may hold the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often to start again if an editor saves the file in between.
+/// How often to retry if an editor saves the file in between.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// What a new file begins with.
+/// The beginning of a new file.
 const HEAD: &str = "\
 # The accounts of `quota`. `quota accounts` changes them here; what a person writes stays as it is.
 # No token is written here: only where one is found. See: quota status --help
 ";
 
-/// What a command makes of the accounts.
+/// The change of a command.
 #[derive(Debug)]
 pub(crate) struct Change<R> {
-    /// All of them in their order; `None` if nothing is to be written.
+    /// All accounts in their order; `None` to write nothing.
     pub(crate) accounts: Option<Vec<AccountSettings>>,
     pub(crate) answer: R,
 }
 
 impl<R> Change<R> {
-    /// These accounts; nothing is written if they are those that there are.
+    /// Changes to these accounts; nothing is written if they are the present ones.
     pub(crate) fn to(config: &Config, accounts: Vec<AccountSettings>, answer: R) -> Self {
         let is_same = edit::is_same(&config.accounts, &accounts);
         Self { accounts: (!is_same).then_some(accounts), answer }
     }
 }
 
-/// Changes the accounts of the configuration that is named, or else of the usual one, which is created if there is none.
+/// Changes the accounts of the named configuration, or else of the default one, which is created if it does not exist.
 ///
-/// `change` is given the configuration as it is under the lock, and is called again if an editor saves the file in between.
+/// `change` gets the configuration under the lock, and is called again if an editor saves the file in between.
 ///
 /// # Errors
 ///
-/// Those of `change`, and [`CliError`] if the file cannot be read, edited or written. It is then as it was, and the line says what to
-/// change by hand.
+/// Those of `change`, and [`CliError`] if the file cannot be read, edited or written. The file is then unchanged, and the line says
+/// what to change by hand.
 pub(crate) async fn update<R>(
     named: Option<&Path>,
     mut change: impl FnMut(&Config) -> Result<Change<R>, CliError>,
@@ -88,16 +88,16 @@ pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, CliError> {
     })
 }
 
-/// Takes the lock of a configuration; `None` if another command has held it for too long. Its file is removed when it is released,
-/// because the folder is a person's.
+/// Locks a configuration; `None` if another command holds the lock for too long. The lock file is removed with the lock, because
+/// the folder belongs to a person.
 pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
     let lock = FileLock::acquire(path, ".lock", &Clock::system(), LOCK_TIMEOUT).await?;
     Ok(lock.map(FileLock::remove_on_release))
 }
 
-/// Moves what an earlier version kept in accounts.json into the configuration, once: into the usual one and the one that is named.
+/// Converts the `accounts.json` of an earlier version once, into the default configuration and the named one.
 ///
-/// The lock of the usual one is held until the old file is set aside. A process that is killed before that moves it again, which
+/// The lock of the default one is held until the old file is set aside. After a kill before that, the conversion is repeated, which
 /// changes nothing.
 async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliError> {
     if OldAccounts::load()?.is_none() {
@@ -105,7 +105,7 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliE
     }
     let usual = default_path().unwrap_or_else(|| path.to_owned());
     let file = ConfigFile::open(&usual, false).await?;
-    // Another command may have moved it before the lock was free.
+    // Another command may have converted it before the lock was free.
     let Some(old) = OldAccounts::load()? else { return Ok(()) };
     file.merge(&old, false)?;
     if named.is_some() && path.exists() && resolve_symlinks(path) != resolve_symlinks(&usual) {
@@ -123,7 +123,7 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliE
     } else {
         format!("{old_name} is now {old_name}.converted")
     };
-    // A file that is named elsewhere is not found from here.
+    // Other named configurations are not found from here.
     let elsewhere = if old.has_settings() {
         "; other files that are named with --config no longer have its limits, its order and its disabled accounts: set them there"
     } else {
@@ -143,7 +143,7 @@ struct ConfigFile {
     lock: Result<FileLock, io::Error>,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone)]
 struct Contents {
     /// `None` if there is no file.
@@ -160,7 +160,7 @@ impl ConfigFile {
                 let why = format!("another command is changing {}; try again", input::display_name(path));
                 return Err(CliError::new(Exit::Unavailable, why));
             }
-            // What is to be written is said first, if there is anything.
+            // An error that names the change comes first.
             Err(error) => Err(error),
         };
         Ok(Self { path: path.to_owned(), is_named, lock })
@@ -175,7 +175,7 @@ impl ConfigFile {
     }
 
     fn read(&self) -> Result<Contents, CliError> {
-        // A link that leads nowhere is not a missing file.
+        // A broken link is not a missing file.
         if !self.is_named && self.path.symlink_metadata().is_err() {
             let config = Config { path: None, ..Config::empty() };
             return Ok(Contents { bytes: None, text: HEAD.to_owned(), config });
@@ -218,7 +218,7 @@ impl ConfigFile {
             .map_err(|error| not_changed(&io_cause::of_write(&error)))
     }
 
-    /// Writes what readers take from the old file.
+    /// Writes the settings of the old file.
     fn merge(&self, old: &OldAccounts, is_named: bool) -> Result<(), CliError> {
         for _ in 0..MAX_ATTEMPTS {
             let read = self.read()?;
@@ -240,7 +240,7 @@ impl ConfigFile {
     }
 }
 
-/// Whether the file may be replaced, which needs no right to the file itself.
+/// Whether the file may be replaced, which needs no permission on the file itself.
 fn check_writable(path: &Path) -> Result<(), &'static str> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     if !found.is_file() {

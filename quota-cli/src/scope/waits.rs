@@ -1,4 +1,4 @@
-//! Tells on standard error that a command waits for another process, and until when.
+//! Reports on standard error that a command waits for another process, and until when.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::term;
 /// A shorter wait is not reported.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
-/// Tells of each wait of the manager, until it is closed.
-pub(super) async fn tell(manager: QuotaManager) {
+/// Reports each wait of the manager, until it is closed.
+pub(super) async fn report(manager: QuotaManager) {
     let mut events = manager.events();
     let mut notices = JoinSet::new();
     while let Some(event) = events.next().await {
         if let Event::Waiting { account, until, .. } = event {
-            notices.spawn(tell_later(manager.account(&account), until));
+            notices.spawn(report_later(manager.account(&account), until));
         }
     }
 }
 
-/// Tells of one wait, if it is still going on after a moment.
-async fn tell_later(account: Account, until: Timestamp) {
+/// Reports one wait, if it lasts longer than [`NOTICE_DELAY`].
+async fn report_later(account: Account, until: Timestamp) {
     let before = mark(&account);
     Clock::system().sleep(NOTICE_DELAY).await;
     if mark(&account) == before {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_says_for_what_and_until_when() {
+    fn a_wait_names_its_cause_and_its_end() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
         let local = LocalTime { now: at(0), zone: TimeZone::UTC };
 

@@ -33,7 +33,7 @@ pub(crate) fn reason(
 /// What a person does where the account's login is rejected or missing.
 fn login_hint(settings: &[AccountSettings], account: &AccountId) -> String {
     let own = settings.iter().find(|settings| settings.id == *account);
-    own.map_or_else(|| Reason::LoginRejected.to_string(), |own| own.login.advice())
+    own.map_or_else(|| Reason::LoginRejected.to_string(), |own| own.login.hint())
 }
 
 /// Why an account is available or not, and until when.

@@ -32,7 +32,7 @@ fn listed(machine: &Machine) -> Vec<String> {
 }
 
 /// Runs it, and says its exit code and the only line of what it said.
-fn said(machine: &Machine, arguments: &[&str]) -> (i32, String) {
+fn run(machine: &Machine, arguments: &[&str]) -> (i32, String) {
     let ended = machine.run(&[&["accounts"], arguments].concat());
     let text = format!("{}{}", ended.stdout, ended.stderr);
     (ended.code.unwrap(), text.trim_end().to_owned())
@@ -44,7 +44,7 @@ fn what_is_configured_and_what_was_added_is_one_list() {
 
     let added = machine.run(&["accounts", "add", "spare", "--token-env", "SPARE"]);
 
-    assert_eq!((added.code, &*added.stdout), (Some(0), "anthropic/spare is added: variable SPARE\n"));
+    assert_eq!((added.code, &*added.stdout), (Some(0), "added anthropic/spare: variable SPARE\n"));
     assert_eq!(listed(&machine), ["main", "work", "spare"]);
     let status = machine.run(&["status", "--offline", "--json"]).json();
     let names: Vec<_> = status["accounts"].as_array().unwrap().iter().map(|one| &one["account"]).collect();
@@ -67,7 +67,7 @@ fn an_added_account_is_asked_about_like_any_other() {
 }
 
 #[test]
-fn whoever_adds_an_account_keeps_the_login_of_claude_code() {
+fn adding_an_account_keeps_the_login_of_claude_code() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
@@ -77,7 +77,7 @@ fn whoever_adds_an_account_keeps_the_login_of_claude_code() {
 }
 
 #[test]
-fn where_nobody_is_logged_in_the_added_account_is_the_only_one() {
+fn without_a_login_the_added_account_is_the_only_one() {
     let machine = Machine::new();
 
     machine.run(&["accounts", "add", "work", "--token-env", "WORK"]);
@@ -93,11 +93,11 @@ fn config(machine: &Machine) -> String {
 fn order_and_disabled_accounts_are_written_into_the_configuration() {
     let machine = configured(&["a", "b", "c"]);
 
-    assert_eq!(said(&machine, &["disable", "b"]), (0, "anthropic/b is disabled".into()));
+    assert_eq!(run(&machine, &["disable", "b"]), (0, "disabled anthropic/b".into()));
     assert_eq!(listed(&machine), ["a", "-b", "c"], "it keeps its place");
-    said(&machine, &["order", "c", "b"]);
+    run(&machine, &["order", "c", "b"]);
     assert_eq!(listed(&machine), ["c", "-b", "a"]);
-    said(&machine, &["enable", "b"]);
+    run(&machine, &["enable", "b"]);
 
     assert_eq!(listed(&machine), ["c", "b", "a"]);
     assert_eq!(config(&machine), config(&configured(&["c", "b", "a"])));
@@ -109,8 +109,8 @@ fn what_a_person_has_written_stays() {
     let mine = "# Mine.\n\n# the main one\n[[accounts]]\nid = 'anthropic/a'   # first\n\n[policy]\ngap = \"2s\"  # slow\n";
     machine.write(CONFIG, mine);
 
-    said(&machine, &["add", "b", "--token-env", "B", "--first"]);
-    said(&machine, &["disable", "a"]);
+    run(&machine, &["add", "b", "--token-env", "B", "--first"]);
+    run(&machine, &["disable", "a"]);
 
     assert_eq!(
         config(&machine),
@@ -125,7 +125,7 @@ fn a_command_that_changes_nothing_writes_nothing() {
     machine.log_in("sim-token-claude");
 
     for arguments in [&["enable", "main"][..], &["order", "main"], &["set", "main", "--killswitch", "none"]] {
-        assert_eq!(said(&machine, arguments).0, 0, "{arguments:?}");
+        assert_eq!(run(&machine, arguments).0, 0, "{arguments:?}");
     }
 
     assert!(!machine.path(CONFIG).exists());
@@ -135,8 +135,8 @@ fn a_command_that_changes_nothing_writes_nothing() {
 fn nothing_but_the_configuration_is_left_in_its_folder() {
     let machine = configured(&["main"]);
 
-    said(&machine, &["disable", "main"]);
-    said(&machine, &["disable", "nowhere"]);
+    run(&machine, &["disable", "main"]);
+    run(&machine, &["disable", "nowhere"]);
 
     let entries = std::fs::read_dir(machine.path(".config/quota")).unwrap();
     let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
@@ -148,7 +148,7 @@ fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
     let provider = Provider::play(Script::new([Account::new("main"), Account::new("work")]));
     let (machine, config) = provider.configure(Machine::new());
     let config = argument(&config);
-    said(&machine, &["disable", "main", "--config", config]);
+    run(&machine, &["disable", "main", "--config", config]);
 
     let status = machine.run(&["status", "--refresh", "--config", config]);
     let guard = machine.run(&["guard", "--config", config]);
@@ -167,7 +167,7 @@ fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
 fn where_all_are_switched_off_it_says_so() {
     let machine = configured(&["main"]);
 
-    let (code, told) = said(&machine, &["disable", "main"]);
+    let (code, told) = run(&machine, &["disable", "main"]);
     let guard = machine.run(&["guard"]);
 
     assert_eq!((code, told.lines().count()), (0, 2));
@@ -191,7 +191,7 @@ fn a_configuration_that_is_named_is_the_one_that_is_changed() {
         &["add", "spare", "--token-env", "SPARE"],
         &["set", "x", "--killswitch", "5"],
     ] {
-        assert_eq!(said(&machine, &[arguments, &["--config", other]].concat()).0, 0, "{arguments:?}");
+        assert_eq!(run(&machine, &[arguments, &["--config", other]].concat()).0, 0, "{arguments:?}");
     }
 
     let written = std::fs::read_to_string(other).unwrap();
@@ -207,8 +207,8 @@ fn a_configuration_that_is_named_is_the_one_that_is_changed() {
 fn what_cannot_be_written_is_not_changed() {
     let machine = configured(&["main"]);
 
-    let (code, told) = said(&machine, &["disable", "main", "--config", "-"]);
-    let missing = said(&machine, &["add", "x", "--token-env", "X", "--config", "nowhere.toml"]);
+    let (code, told) = run(&machine, &["disable", "main", "--config", "-"]);
+    let missing = run(&machine, &["add", "x", "--token-env", "X", "--config", "nowhere.toml"]);
 
     assert_eq!((code, &*told), (64, "quota: standard input cannot be changed; name a file with --config"));
     assert_eq!(missing.0, 66, "{}", missing.1);
@@ -224,7 +224,7 @@ fn a_read_only_configuration_stays_and_the_change_is_named() {
     let before = config(&machine);
     std::fs::set_permissions(machine.path(CONFIG), std::fs::Permissions::from_mode(0o444)).unwrap();
 
-    let (code, told) = said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+    let (code, told) = run(&machine, &["add", "spare", "--token-env", "SPARE"]);
 
     assert_eq!((code, told.lines().count()), (74, 1), "{told}");
     assert!(
@@ -242,8 +242,8 @@ fn without_a_lock_nothing_is_written_and_the_change_is_named() {
     let before = config(&machine);
     std::fs::create_dir(machine.path(".config/quota/config.toml.lock")).unwrap();
 
-    let (code, told) = said(&machine, &["order", "b"]);
-    let unchanged = said(&machine, &["order", "a"]);
+    let (code, told) = run(&machine, &["order", "b"]);
+    let unchanged = run(&machine, &["order", "a"]);
 
     assert_eq!((code, told.lines().count()), (74, 1), "{told}");
     assert!(told.ends_with("; by hand: put them in this order: anthropic/b, anthropic/a"), "{told}");
@@ -259,7 +259,7 @@ fn a_configuration_that_is_a_link_is_changed_where_it_leads_to() {
     std::fs::create_dir_all(machine.path(".config/quota")).unwrap();
     std::os::unix::fs::symlink("../../dotfiles/quota.toml", machine.path(CONFIG)).unwrap();
 
-    assert_eq!(said(&machine, &["disable", "main"]).0, 0);
+    assert_eq!(run(&machine, &["disable", "main"]).0, 0);
 
     assert!(std::fs::symlink_metadata(machine.path(CONFIG)).unwrap().is_symlink());
     assert!(std::fs::read_to_string(target).unwrap().ends_with("disabled = true\n"));
@@ -272,7 +272,7 @@ fn a_form_that_cannot_be_edited_is_named_with_its_line() {
     let text = "accounts = [\n  { id = \"anthropic/a\" }, # main\n]\n";
     machine.write(CONFIG, text);
 
-    let (code, told) = said(&machine, &["disable", "a"]);
+    let (code, told) = run(&machine, &["disable", "a"]);
 
     assert_eq!((code, told.lines().count()), (78, 1), "{told}");
     assert!(
@@ -291,7 +291,7 @@ fn an_account_that_a_hook_names_is_not_removed() {
     );
     machine.write(CONFIG, &before);
 
-    let (code, told) = said(&machine, &["remove", "b"]);
+    let (code, told) = run(&machine, &["remove", "b"]);
 
     assert_eq!((code, told.lines().count()), (78, 1), "{told}");
     assert!(told.ends_with("config.toml:9: a hook names anthropic/b; take it out there first"), "{told}");
@@ -301,13 +301,13 @@ fn an_account_that_a_hook_names_is_not_removed() {
 #[test]
 fn a_configured_account_can_be_removed_as_an_added_one() {
     let machine = configured(&["main", "work"]);
-    said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+    run(&machine, &["add", "spare", "--token-env", "SPARE"]);
 
-    assert_eq!(said(&machine, &["remove", "spare"]), (0, "anthropic/spare is removed".into()));
-    assert_eq!(said(&machine, &["remove", "main"]), (0, "anthropic/main is removed".into()));
+    assert_eq!(run(&machine, &["remove", "spare"]), (0, "removed anthropic/spare".into()));
+    assert_eq!(run(&machine, &["remove", "main"]), (0, "removed anthropic/main".into()));
 
     assert_eq!(config(&machine), config(&configured(&["work"])));
-    let last = said(&machine, &["remove", "work"]);
+    let last = run(&machine, &["remove", "work"]);
     assert!(last.1.contains("no account is left; add one with: quota accounts add"), "{}", last.1);
 }
 
@@ -316,30 +316,30 @@ fn the_login_of_claude_code_is_not_removed_where_it_is_not_named() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
-    let (code, told) = said(&machine, &["remove", "main"]);
+    let (code, told) = run(&machine, &["remove", "main"]);
 
     assert_eq!((code, told.lines().count()), (64, 1), "{told}");
     assert!(told.contains("quota accounts disable anthropic/main"), "{told}");
 }
 
 #[test]
-fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
+fn an_invalid_change_is_one_line_and_changes_nothing() {
     let machine = configured(&["main", "work"]);
-    said(&machine, &["disable", "work"]);
+    run(&machine, &["disable", "work"]);
     let before = config(&machine);
 
     for (arguments, told) in [
         (&["disable", "mian"][..], "did you mean anthropic/main?"),
-        (&["order", "work", "stranger"], "no account stranger"),
-        (&["remove", "nobody"], "no account nobody"),
+        (&["order", "work", "stranger"], "unknown account stranger"),
+        (&["remove", "missing"], "unknown account missing"),
         (&["add", "main", "--token-env", "X"], "config.toml:2)"),
-        (&["add", "other", "--token-env", "TOKEN_work"], "anthropic/work has that login already"),
+        (&["add", "other", "--token-env", "TOKEN_work"], "anthropic/work already uses this login"),
         (&["add", "antropic/x"], "did you mean anthropic/x?"),
         (&["add", "a b", "--token-env", "X"], "an account's name has"),
         (&["add", "x", "--token-env", "sk-ant-oat01-made-up"], "the name of a variable"),
         (&["add", "x", "--token-env", "X", "--base-url", "http://example.com"], "https://"),
     ] {
-        let (code, text) = said(&machine, arguments);
+        let (code, text) = run(&machine, arguments);
 
         assert_eq!((code, text.lines().count()), (64, 1), "{arguments:?}: {text}");
         assert!(text.contains(told), "{arguments:?}: {text}");
@@ -353,7 +353,7 @@ fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
         &["swap"],
         &["remove"],
     ] {
-        assert_eq!(said(&machine, wrong).0, 64, "{wrong:?}");
+        assert_eq!(run(&machine, wrong).0, 64, "{wrong:?}");
     }
     assert_eq!(config(&machine), before);
 }
@@ -362,8 +362,8 @@ fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
 fn an_account_is_added_once() {
     let machine = configured(&["main"]);
 
-    assert_eq!(said(&machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
-    let (code, told) = said(&machine, &["add", "spare", "--token-env", "OTHER"]);
+    assert_eq!(run(&machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
+    let (code, told) = run(&machine, &["add", "spare", "--token-env", "OTHER"]);
 
     assert_eq!(code, 64);
     assert!(told.contains("anthropic/spare already exists ("), "{told}");
@@ -374,15 +374,15 @@ fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
-    let other = said(&machine, &["add", "main", "--token-env", "OTHER"]);
-    let twin = said(&machine, &["add", "twin"]);
-    let itself = said(&machine, &["add", "main"]);
+    let other = run(&machine, &["add", "main", "--token-env", "OTHER"]);
+    let twin = run(&machine, &["add", "twin"]);
+    let itself = run(&machine, &["add", "main"]);
 
     assert_eq!(other.0, 64);
     assert!(other.1.contains("anthropic/main already exists (login of Claude Code)"), "{}", other.1);
     assert_eq!(twin.0, 64);
-    assert!(twin.1.contains("anthropic/main has that login already"), "{}", twin.1);
-    assert_eq!(itself, (0, "anthropic/main is added: login of Claude Code".into()));
+    assert!(twin.1.contains("anthropic/main already uses this login"), "{}", twin.1);
+    assert_eq!(itself, (0, "added anthropic/main: login of Claude Code".into()));
     assert_eq!(listed(&machine), ["main"]);
 }
 
@@ -390,7 +390,7 @@ fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
 fn where_claude_code_is_not_logged_in_its_name_is_free() {
     let machine = Machine::new();
 
-    let (code, told) = said(&machine, &["add", "main", "--token-env", "OTHER"]);
+    let (code, told) = run(&machine, &["add", "main", "--token-env", "OTHER"]);
 
     assert_eq!(code, 0, "{told}");
     let document = machine.run(&["accounts", "list", "--json"]).json();
@@ -433,7 +433,7 @@ fn the_limits_of_an_added_account_are_kept_and_count() {
     for (name, limits) in [("a", &["--killswitch", "20"][..]), ("b", &["--min-remaining", "50"])] {
         let variable = name.to_uppercase();
         let add = ["add", name, "--token-env", &variable, "--base-url", &url];
-        assert_eq!(said(&machine, &[&add, limits].concat()).0, 0, "{name}");
+        assert_eq!(run(&machine, &[&add, limits].concat()).0, 0, "{name}");
     }
 
     let explained = machine.run(&["explain", "--json"]).json();
@@ -452,16 +452,17 @@ fn the_logins_of_this_machine_are_imported_once() {
     let machine = Machine::new().set("QUOTA_MAIN", "sim-token-variable");
     machine.log_in("sim-token-claude");
 
-    let dry = said(&machine, &["import", "--dry-run"]);
+    let dry = run(&machine, &["import", "--dry-run"]);
     assert!(!machine.path(CONFIG).exists(), "nothing is written by a dry run");
-    let first = said(&machine, &["import"]);
-    let second = said(&machine, &["import"]);
+    let first = run(&machine, &["import"]);
+    let second = run(&machine, &["import"]);
 
-    let would = "anthropic/main would be added: login of Claude Code\nanthropic/quota-main would be added: variable QUOTA_MAIN";
+    let would =
+        "would add anthropic/main: login of Claude Code\nwould add anthropic/quota-main: variable QUOTA_MAIN";
     assert_eq!(dry, (0, would.to_owned()));
-    assert_eq!(first, (0, would.replace("would be", "is")));
+    assert_eq!(first, (0, would.replace("would add", "added")));
     assert_eq!(listed(&machine), ["main", "quota-main"]);
-    assert_eq!((second.0, second.1.matches("is there already").count()), (0, 2), "{}", second.1);
+    assert_eq!((second.0, second.1.matches("already exists, unchanged").count()), (0, 2), "{}", second.1);
 }
 
 #[test]
@@ -474,14 +475,14 @@ fn the_accounts_of_another_file_are_added_and_never_written_over() {
         {"id":"anthropic/nowhere"}]}"#;
     let other = machine.write("other.json", other);
 
-    let (code, told) = said(&machine, &["import", argument(&other)]);
+    let (code, told) = run(&machine, &["import", argument(&other)]);
 
     assert_eq!(code, 1, "{told}");
     let lines: Vec<_> = told.lines().collect();
-    assert_eq!(lines[0], "anthropic/main is there already, and stays as it is");
-    assert_eq!(lines[1], "anthropic/spare is added: variable SPARE");
-    assert_eq!(lines[2], "anthropic/twin is left out: its login is that of anthropic/spare");
-    assert!(lines[3].starts_with("anthropic/nowhere is left out"), "{told}");
+    assert_eq!(lines[0], "anthropic/main already exists, unchanged");
+    assert_eq!(lines[1], "added anthropic/spare: variable SPARE");
+    assert_eq!(lines[2], "skipped anthropic/twin: anthropic/spare already uses its login");
+    assert!(lines[3].starts_with("skipped anthropic/nowhere"), "{told}");
     assert_eq!(listed(&machine), ["main", "-spare"]);
 }
 
@@ -495,22 +496,19 @@ fn an_imported_host_or_program_needs_a_flag_of_its_own_and_is_shown_before() {
         {"id":"anthropic/both","login":{"token_command":["/tmp/both"]},"base_url":"https://evil.example/"}]}"#;
     let other = argument(&machine.write("other.json", other)).to_owned();
 
-    let (code, told) = said(&machine, &["import", &other]);
+    let (code, told) = run(&machine, &["import", &other]);
 
     assert_eq!(code, 1, "{told}");
     assert_eq!(listed(&machine), ["main", "plain"]);
-    assert!(
-        told.contains("anthropic/host is left out: it sends its token to https://evil.example/;"),
-        "{told}"
-    );
-    assert!(told.contains("runs the program \"/tmp/evil\" \"a b\"; if that is yours"), "{told}");
+    assert!(told.contains("skipped anthropic/host: it sends its token to https://evil.example/;"), "{told}");
+    assert!(told.contains("runs the program \"/tmp/evil\" \"a b\"; if you trust it"), "{told}");
     assert!(told.contains("--allow-base-url --allow-token-command"), "{told}");
 
-    let (code, told) = said(&machine, &["import", &other, "--allow-base-url"]);
+    let (code, told) = run(&machine, &["import", &other, "--allow-base-url"]);
     assert_eq!((code, listed(&machine)), (1, ["main", "plain", "host"].map(String::from).to_vec()), "{told}");
     assert_eq!(told.lines().next(), Some("anthropic/host sends its token to https://evil.example/"));
 
-    let (code, told) = said(&machine, &["import", &other, "--allow-base-url", "--allow-token-command"]);
+    let (code, told) = run(&machine, &["import", &other, "--allow-base-url", "--allow-token-command"]);
     assert_eq!(code, 0, "{told}");
     assert_eq!(listed(&machine), ["main", "plain", "host", "program", "both"]);
     assert!(!config(&machine).contains("unheard_of"));
@@ -534,7 +532,7 @@ fn a_token_is_taken_in_no_place_and_never_repeated() {
         &["disable", "main", "--config", TOKEN],
         &["import", TOKEN],
     ] {
-        let (code, told) = said(&machine, arguments);
+        let (code, told) = run(&machine, arguments);
 
         assert!([64, 66].contains(&code), "{arguments:?} {code}");
         assert_eq!((told.lines().count(), told.contains("made-up")), (1, false), "{arguments:?} {told}");
@@ -577,7 +575,7 @@ fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
             let open = std::fs::Permissions::from_mode(usual.mode() | mode);
             std::fs::set_permissions(&path, open).unwrap();
 
-            let (code, told) = said(&machine, &["list"]);
+            let (code, told) = run(&machine, &["list"]);
 
             let advice = format!("run: chmod go-w '{}'", path.display());
             assert_eq!((code, told.lines().count()), (78, 1), "{told}");
@@ -585,7 +583,7 @@ fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
         }
         std::fs::set_permissions(&path, usual).unwrap();
     }
-    assert_eq!(said(&machine, &["list"]).0, 0);
+    assert_eq!(run(&machine, &["list"]).0, 0);
 }
 
 #[test]
@@ -594,11 +592,11 @@ fn what_is_no_accounts_file_is_not_imported() {
     let wrong = machine.write("wrong.json", "{\"accounts\": \"sk-ant-oat01-made-up\"}");
     let empty = machine.write("empty.json", "{}");
 
-    let (code, told) = said(&machine, &["import", argument(&wrong)]);
+    let (code, told) = run(&machine, &["import", argument(&wrong)]);
 
     assert_eq!((code, told.lines().count(), told.contains("oat01")), (65, 1, false), "{told}");
-    assert_eq!(said(&machine, &["import", argument(&empty)]).0, 3);
-    assert_eq!(said(&machine, &["import", "nowhere.json"]).0, 66);
+    assert_eq!(run(&machine, &["import", argument(&empty)]).0, 3);
+    assert_eq!(run(&machine, &["import", "nowhere.json"]).0, 66);
 }
 
 #[cfg(unix)]
@@ -612,7 +610,7 @@ fn a_new_configuration_is_private_and_another_one_keeps_its_permissions() {
     std::fs::set_permissions(old.path(CONFIG), std::fs::Permissions::from_mode(0o640)).unwrap();
 
     for machine in [&new, &old] {
-        assert_eq!(said(machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
+        assert_eq!(run(machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
     }
 
     assert_eq!((mode(&new), mode(&old)), (0o600, 0o640));
@@ -621,7 +619,7 @@ fn a_new_configuration_is_private_and_another_one_keeps_its_permissions() {
 #[test]
 fn a_hook_may_be_for_an_added_account() {
     let machine = configured(&["main"]);
-    said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+    run(&machine, &["add", "spare", "--token-env", "SPARE"]);
     let config = config(&machine);
     let hook = "[[hooks]]\non = [\"reset\"]\naccounts = [\"anthropic/spare\"]\nrun = [\"true\"]\n";
     machine.write(CONFIG, format!("{config}{hook}"));
@@ -635,7 +633,7 @@ fn a_configuration_may_leave_the_accounts_to_commands() {
     machine.write(".config/quota/config.toml", "[policy]\nfreshness = \"2m\"\n");
 
     let none = machine.run(&["status"]);
-    let added = said(&machine, &["add", "work", "--token-env", "WORK"]);
+    let added = run(&machine, &["add", "work", "--token-env", "WORK"]);
 
     assert_eq!((none.code, added.0), (Some(78), 0));
     assert!(

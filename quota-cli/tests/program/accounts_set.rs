@@ -36,8 +36,8 @@ fn a_limit_that_is_named_is_changed_and_the_other_one_stays() {
     let stop = set(&machine, &["work", "--killswitch", "5"]);
     let minimum = set(&machine, &["work", "--min-remaining", "20.5"]);
 
-    assert_eq!((stop.code, &*stop.stdout), (Some(0), "anthropic/work: killswitch 5 %\n"));
-    assert_eq!((minimum.code, &*minimum.stdout), (Some(0), "anthropic/work: minimum 20.5 %\n"));
+    assert_eq!((stop.code, &*stop.stdout), (Some(0), "anthropic/work killswitch: 5 %\n"));
+    assert_eq!((minimum.code, &*minimum.stdout), (Some(0), "anthropic/work minimum: 20.5 %\n"));
     assert_eq!(limits(&machine, 1), [json!(20.5), json!(5.0)]);
     assert_eq!(limits(&machine, 0), [Value::Null, Value::Null]);
 }
@@ -48,7 +48,7 @@ fn a_limit_that_is_taken_away_is_that_of_the_routing_again() {
 
     let ended = set(&machine, &["work", "--min-remaining", "none"]);
 
-    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/work: minimum that of [routing]\n"));
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/work minimum: inherited from [routing]\n"));
     assert_eq!(limits(&machine, 1), [Value::Null, Value::Null]);
 }
 
@@ -70,7 +70,7 @@ fn limits_are_set_in_the_configuration() {
 
     let ended = set(&machine, &["main", "--min-remaining", "20"]);
 
-    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/main: minimum 20 %\n"));
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/main minimum: 20 %\n"));
     assert_eq!(std::fs::read_to_string(machine.path(CONFIG)).unwrap(), text.replace("40", "20"));
 }
 
@@ -83,7 +83,7 @@ fn a_limit_of_one_window_stays_when_that_of_all_is_set() {
 
     assert_eq!(
         (ended.code, &*ended.stdout),
-        (Some(0), "anthropic/main: killswitch 5 %, 10 % of five_hour\n")
+        (Some(0), "anthropic/main killswitch: 5 %, 10 % of five_hour\n")
     );
 }
 
@@ -107,12 +107,12 @@ fn an_account_that_is_removed_meanwhile_stays_away_in_20_rounds() {
 }
 
 #[test]
-fn what_cannot_be_set_is_told_and_changes_nothing() {
+fn an_invalid_limit_is_an_error_and_changes_nothing() {
     let machine = machine();
     let before = std::fs::read(machine.path(CONFIG)).unwrap();
 
     for (arguments, told) in [
-        (&["wrok", "--killswitch", "5"][..], "no account wrok; did you mean anthropic/work?"),
+        (&["wrok", "--killswitch", "5"][..], "unknown account wrok; did you mean anthropic/work?"),
         (&["work", "--killswitch", "101"], "a percentage from 0 to 100, or none"),
         (&["work"], "--min-remaining"),
     ] {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::program::{Ended, Machine, Provider, argument};
 
-const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
+const SECRET: &str = "sk-ant-oat01-must-not-be-shown";
 
 fn mode(path: &std::path::Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -130,7 +130,7 @@ fn a_provider_that_is_not_there_is_a_finding() {
 }
 
 #[test]
-fn nobody_who_is_logged_in_is_a_finding() {
+fn a_missing_login_is_a_problem() {
     let (_provider, machine) = healthy();
     std::fs::remove_file(machine.path(".claude/.credentials.json")).unwrap();
 
@@ -282,7 +282,7 @@ fn a_secret_is_shown_nowhere() {
             let ended = machine.run(&[&["doctor", "--config", argument(&config)], more].concat());
 
             assert_eq!(ended.code, Some(1), "{}", ended.stdout);
-            assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("nobody-may-see"), "{ended:?}");
+            assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("must-not-be-shown"), "{ended:?}");
         }
     }
 }

@@ -58,7 +58,7 @@ fn nothing_of_the_use_of_a_removed_account_stays_on_disk() {
     let removed = remove(&machine);
 
     assert_eq!((removed.code, &*removed.stderr), (Some(0), ""));
-    assert_eq!(removed.stdout.lines().next(), Some("anthropic/spare is removed"));
+    assert_eq!(removed.stdout.lines().next(), Some("removed anthropic/spare"));
     assert!(record(&machine).snapshot().is_empty());
     assert!(journal(&machine).is_none_or(|journal| !journal.contains("five_hour")));
     let state = std::fs::read_to_string(machine.path(".local/state/quota/accounts.state.json"));
@@ -109,12 +109,12 @@ fn disabling_and_enabling_lifts_no_hold_and_resets_no_budget() {
 }
 
 #[test]
-fn without_the_store_the_account_is_removed_and_what_is_left_is_told() {
+fn without_the_store_an_account_is_removed_and_what_stays_is_reported() {
     let (_provider, machine) = world(spare());
 
     let removed = machine.run(&["--store", "redis://127.0.0.1:1", "accounts", "remove", "spare"]);
 
-    assert_eq!((removed.code, removed.stdout.lines().next()), (Some(1), Some("anthropic/spare is removed")));
+    assert_eq!((removed.code, removed.stdout.lines().next()), (Some(1), Some("removed anthropic/spare")));
     assert!(
         removed.stderr.contains("anthropic/spare: its usage could not be removed from the store"),
         "{}",
@@ -131,10 +131,10 @@ fn an_account_that_is_named_twice_counts_once() {
     assert_eq!(run("add", &["other", "--token-env", "OTHER"]).code, Some(0));
 
     for (command, told) in [
-        ("disable", "anthropic/spare is disabled\n"),
-        ("enable", "anthropic/spare is enabled\n"),
+        ("disable", "disabled anthropic/spare\n"),
+        ("enable", "enabled anthropic/spare\n"),
         ("order", "1 anthropic/spare\n2 anthropic/other\n"),
-        ("remove", "anthropic/spare is removed\n"),
+        ("remove", "removed anthropic/spare\n"),
     ] {
         let ended = run(command, &["spare", "anthropic/spare,spare"]);
 

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::program::{Machine, argument};
 use super::pty::Pty;
 
-const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
+const SECRET: &str = "sk-ant-oat01-must-not-be-shown";
 const CONFIG: &str = ".config/quota/config.toml";
 
 fn text(machine: &Machine) -> String {
@@ -63,7 +63,7 @@ fn no_token_is_written_or_shown() {
     let written = machine.run(&["init"]);
 
     let all = format!("{printed:?}{written:?}{}", text(&machine));
-    assert!(!all.contains("nobody-may-see"), "{all}");
+    assert!(!all.contains("must-not-be-shown"), "{all}");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn one_that_is_there_is_not_written_over_unasked() {
 }
 
 #[test]
-fn whoever_sits_at_a_terminal_is_asked_and_only_yes_is_yes() {
+fn at_a_terminal_only_yes_overwrites_the_file() {
     for (answer, code, is_written) in [("\n", 1, false), ("n\n", 1, false), ("y\n", 0, true)] {
         let machine = Machine::new();
         machine.write(CONFIG, "# mine\n");
@@ -155,7 +155,7 @@ fn printed_it_is_written_nowhere() {
 }
 
 #[test]
-fn programs_are_told_where_it_is_and_where_the_one_before_is() {
+fn json_has_the_path_and_the_backup() {
     let machine = Machine::new();
     machine.write(CONFIG, "# mine\n");
 

@@ -80,10 +80,7 @@ fn a_response_without_an_end_is_refused_in_one_line() {
     let ended = Ended::of(confined(&machine, &arguments).output().unwrap());
 
     assert_eq!(ended.code, Some(65));
-    assert_eq!(
-        ended.stderr,
-        "quota: /dev/zero: longer than 64 MiB, so it is none of what can be read here\n"
-    );
+    assert_eq!(ended.stderr, "quota: /dev/zero: larger than 64 MiB, so it is no valid input\n");
 }
 
 #[test]

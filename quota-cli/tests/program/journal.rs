@@ -40,7 +40,7 @@ fn lines(ended: &Ended) -> Vec<Value> {
 }
 
 #[test]
-fn what_one_process_saw_another_tells() {
+fn an_event_of_one_process_is_shown_by_another() {
     let server = Server::start();
     let (machine, config) = risen(&server);
 
@@ -53,7 +53,7 @@ fn what_one_process_saw_another_tells() {
 }
 
 #[test]
-fn a_hook_runs_once_however_many_processes_see_its_happening() {
+fn a_hook_runs_once_however_many_processes_find_its_event() {
     let server = Server::start();
     let (before, after) = (playing(40.0), playing(80.0));
     let (first, config) = machine(&server, &before, "");
@@ -83,7 +83,7 @@ fn a_hook_runs_once_however_many_processes_see_its_happening() {
 }
 
 #[test]
-fn who_follows_is_told_what_happens() {
+fn follow_prints_new_events() {
     let server = Server::start();
     let (before, after) = (playing(40.0), playing(80.0));
     let (first, config) = machine(&server, &before, "");
@@ -293,7 +293,7 @@ fn a_failed_hook_is_reported_once_by_doctor_or_the_next_command() {
 }
 
 #[test]
-fn a_hook_gets_its_note_and_no_secret() {
+fn a_hook_gets_its_payload_and_no_secret() {
     let server = Server::start();
     let (before, after) = (playing(40.0), playing(80.0));
     let (first, config) = machine(&server, &before, "");
@@ -391,7 +391,7 @@ fn a_drawing_goes_to_a_file() {
 }
 
 #[test]
-fn a_store_that_is_gone_is_told_in_one_line() {
+fn an_unreachable_store_is_one_line() {
     let mut server = Server::start();
     let (machine, config) = risen(&server);
     server.kill();
@@ -405,7 +405,7 @@ fn a_store_that_is_gone_is_told_in_one_line() {
 }
 
 #[test]
-fn without_a_shared_store_it_is_said_why_there_is_nothing() {
+fn without_a_shared_store_the_reason_is_printed() {
     let provider = playing(40.0);
     let (machine, config) = provider.configure(Machine::new());
 
@@ -416,7 +416,7 @@ fn without_a_shared_store_it_is_said_why_there_is_nothing() {
 }
 
 #[test]
-fn where_nothing_has_happened_people_are_told_and_programs_get_nothing() {
+fn without_events_text_has_a_line_and_json_is_empty() {
     let server = Server::start();
     let provider = playing(40.0);
     let (machine, config) = machine(&server, &provider, "");
@@ -430,7 +430,7 @@ fn where_nothing_has_happened_people_are_told_and_programs_get_nothing() {
 }
 
 #[test]
-fn an_account_that_there_is_not_is_told_with_the_one_that_may_be_meant() {
+fn an_unknown_account_is_reported_with_the_nearest_name() {
     let provider = playing(40.0);
     let (machine, config) = provider.configure(Machine::new());
 

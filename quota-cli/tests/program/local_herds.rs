@@ -57,7 +57,7 @@ fn first_number(machine: &Machine, config: &str) -> String {
     }
 }
 
-/// For how long the lease was given that somebody holds.
+/// The remaining time of the present lease.
 fn lease_in(machine: &Machine) -> Option<SignedDuration> {
     let store = format!("sqlite://{}", argument(&machine.path(".local/state/quota/quota.db")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -140,7 +140,7 @@ fn forty_statuslines_over_and_over_make_one_call_per_interval_and_no_429() {
 }
 
 #[test]
-fn a_process_that_is_killed_while_it_makes_the_database_harms_nobody() {
+fn a_process_killed_while_it_creates_the_database_does_no_harm() {
     let config = "[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"http://127.0.0.1:1\"\n";
     for _ in 0..10 {
         let machine = Machine::new();
@@ -166,7 +166,7 @@ fn a_process_that_is_killed_while_it_makes_the_database_harms_nobody() {
     }
 }
 
-/// Kills, as `kill -9` does, whoever was started by statuslines with this configuration.
+/// Kills with SIGKILL the processes that statuslines with this configuration started.
 fn kill_refreshers(config: &str) {
     let is_one = |process: &Path| {
         let words = std::fs::read(process.join("cmdline")).unwrap_or_default();

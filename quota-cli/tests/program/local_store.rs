@@ -1,4 +1,4 @@
-//! The file that all processes of a user share, where nobody names another store.
+//! The file that all processes of a user share, unless another store is named.
 
 use jiff::SignedDuration;
 use quota::{
@@ -50,7 +50,7 @@ fn the_file_lies_where_the_state_of_programs_lies() {
 fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
-    let path = machine.write("shared.db", "what somebody keeps there");
+    let path = machine.write("shared.db", "contents of another program");
     #[cfg(unix)]
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
@@ -72,7 +72,7 @@ fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it(
     assert_eq!(status.code, Some(0), "{}", status.stderr);
     assert!(status.stdout.contains("42 %"), "{}", status.stdout);
     assert_eq!(machine.run(&["doctor", "--config", argument(&config)]).code, Some(1));
-    assert_eq!(std::fs::read(&path).unwrap(), b"what somebody keeps there");
+    assert_eq!(std::fs::read(&path).unwrap(), b"contents of another program");
 }
 
 /// The damaged files that were set aside.
@@ -88,7 +88,7 @@ fn a_damaged_file_of_this_user_is_set_aside_and_commands_go_on_with_a_new_one() 
     for command in ["status", "guard", "pick", "explain", "pace", "events", "budget", "statusline"] {
         let provider = provider();
         let (machine, config) = provider.configure(Machine::new());
-        let path = machine.write(USUAL, "what somebody keeps there");
+        let path = machine.write(USUAL, "contents of another program");
         #[cfg(unix)]
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
@@ -106,7 +106,7 @@ fn a_damaged_file_of_this_user_is_set_aside_and_commands_go_on_with_a_new_one() 
         let copies = copies(&machine);
         assert_eq!(copies.len(), 1, "{command}: {copies:?}");
         assert!(ended.stderr.contains(copies[0].to_str().unwrap()), "{command}: {}", ended.stderr);
-        assert_eq!(std::fs::read(&copies[0]).unwrap(), b"what somebody keeps there", "{command}");
+        assert_eq!(std::fs::read(&copies[0]).unwrap(), b"contents of another program", "{command}");
     }
 }
 
@@ -138,7 +138,7 @@ fn of_processes_that_find_one_file_damaged_one_sets_it_aside() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_others_may_read_is_told_with_the_command_that_mends_it() {
+fn an_exposed_file_is_reported_with_the_command_that_fixes_it() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
@@ -188,7 +188,7 @@ fn asked_once() -> (Provider, Machine, String) {
 }
 
 #[test]
-fn offline_nobody_is_asked_even_if_nothing_is_known() {
+fn offline_calls_no_provider_even_without_numbers() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
 
@@ -328,7 +328,7 @@ fn a_number_that_is_too_old_for_its_reader_is_asked_for_again() {
 }
 
 #[test]
-fn a_refresh_obeys_a_hold_and_says_why_nobody_was_asked() {
+fn a_refresh_obeys_a_hold_and_prints_the_reason() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
     let config = argument(&config).to_owned();

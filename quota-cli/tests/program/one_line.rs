@@ -59,7 +59,7 @@ fn an_empty_name_of_an_account_is_an_error_of_usage() {
     ] {
         let line = line_of(&machine, arguments, 64);
 
-        let told = "quota: an account's name is empty; is a variable not set? there is anthropic/main";
+        let told = "quota: the name of an account is empty; is a variable not set? (known: anthropic/main)";
         assert_eq!(line, told, "{arguments:?}");
     }
 }
@@ -83,7 +83,7 @@ fn an_empty_name_of_a_window_or_a_model_is_an_error_of_usage() {
 }
 
 #[test]
-fn no_login_is_told_in_three_parts_at_most() {
+fn no_login_has_at_most_three_parts() {
     let line = line_of(&Machine::new(), &["guard"], 69);
 
     let (told, _) = line.strip_prefix("quota: ").unwrap().split_once("; run `claude` and log in; ").unwrap();

@@ -44,7 +44,7 @@ fn a_usage_answer_is_understood() {
 }
 
 #[test]
-fn each_kind_is_told_by_its_keys() {
+fn each_kind_is_detected_by_its_keys() {
     let window = r#"{"utilization":1}"#;
     let kinds = [
         format!(r#"{{"five_hour":{window}}}"#),
@@ -105,7 +105,7 @@ fn standard_input_is_read_for_a_dash() {
 }
 
 #[test]
-fn what_is_malformed_is_told_in_one_line() {
+fn malformed_input_is_one_line() {
     let said = [
         refused("", &[]),
         refused("{\"five_hour\":", &[]),
@@ -128,7 +128,7 @@ fn what_is_malformed_is_told_in_one_line() {
 }
 
 #[test]
-fn an_answer_that_says_nothing_is_shown_and_told() {
+fn a_response_without_usage_is_shown_with_a_note() {
     let ended = parse(r#"{"cedar":{"eligible":true}}"#, &[]);
 
     assert_eq!(ended.code, Some(0));

@@ -9,7 +9,7 @@ use quota_sim::{Script, Simulator};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// A machine that nobody has used yet: an empty home, and no variables but those a test sets.
+/// An unused machine: an empty home, and only the variables that a test sets.
 #[derive(Debug)]
 pub(crate) struct Machine {
     home: TempDir,

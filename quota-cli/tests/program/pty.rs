@@ -1,4 +1,4 @@
-//! A terminal without anybody in front of it, for programs that need one.
+//! A terminal without a user, for programs that need one.
 
 // Clippy lets helpers of tests unwrap too, if it is told that all of this is a test.
 #![cfg(test)]

@@ -86,7 +86,7 @@ fn without_an_available_account_nothing_is_run() {
 }
 
 #[test]
-fn what_cannot_be_told_keeps_it_from_running_unless_it_is_allowed() {
+fn an_unknown_account_is_not_run_unless_allowed() {
     let silent = Account::new("main").answers([Phase::new(Answer::Forbidden)]);
     let provider = Provider::play(Script::new([silent]));
     let (machine, config) = provider.configure(Machine::new());

@@ -43,13 +43,13 @@ fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
 }
 
 #[test]
-fn whoever_goes_on_without_the_store_is_told_so_once() {
+fn a_command_without_the_store_warns_once() {
     let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
     let provider = Provider::play(Script::new(accounts));
 
     for command in ["status", "guard", "pick", "explain"] {
         let (machine, config) = provider.configure(Machine::new());
-        // Nobody listens there.
+        // No server listens there.
         let ended = machine.run(&["--store", "redis://127.0.0.1:1", command, "--config", argument(&config)]);
 
         let told: Vec<_> = ended.stderr.lines().collect();
@@ -59,7 +59,7 @@ fn whoever_goes_on_without_the_store_is_told_so_once() {
 }
 
 #[test]
-fn a_node_of_a_cluster_that_is_named_as_one_server_is_told_with_the_url_that_works() {
+fn a_cluster_node_named_as_one_server_gets_the_right_url() {
     let cluster = Cluster::start();
     let provider =
         Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(42.0)])]));
@@ -81,7 +81,7 @@ fn a_node_of_a_cluster_that_is_named_as_one_server_is_told_with_the_url_that_wor
 const KEY: &str = "quota:1:{anthropic/main}";
 
 #[test]
-fn a_replica_is_told_as_a_store_that_takes_no_writes() {
+fn a_replica_is_a_read_only_store() {
     let master = Server::start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
     let provider =
@@ -97,7 +97,7 @@ fn a_replica_is_told_as_a_store_that_takes_no_writes() {
 }
 
 #[test]
-fn a_statusline_on_a_cold_redis_has_somebody_ask() {
+fn a_statusline_on_a_cold_redis_starts_a_refresher() {
     let server = Server::start();
     let main = Account::new("main").windows([Window::five_hour().used(42.0)]);
     let provider = Provider::play(Script::new([main]));

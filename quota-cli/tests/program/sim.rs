@@ -1,4 +1,4 @@
-//! `quota sim`: a provider for other programs, until somebody ends it.
+//! `quota sim`: a provider for other programs, until a signal ends it.
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};

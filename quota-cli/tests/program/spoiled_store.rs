@@ -1,4 +1,4 @@
-//! Stores in a state that nobody wants: without their file, not to be written, or touched by a clock that was wrong.
+//! Stores in a broken state: without their file, not to be written, or touched by a clock that was wrong.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -142,7 +142,7 @@ fn an_emptied_file_is_used_as_a_new_store_and_its_log_is_set_aside() {
     assert_eq!(world.run(&["status"]).stderr, "");
 }
 
-/// What stands at the place where statuslines say that they have started somebody.
+/// The claim that a statusline writes before it starts a refresher.
 fn claim() -> StoreKey {
     StoreKey::account_extension(&"anthropic/main".parse().unwrap(), "refresher")
 }
@@ -165,7 +165,7 @@ fn laid(store: &dyn QuotaStore, body: String, ahead: SignedDuration) -> StoreRea
 }
 
 #[test]
-fn a_claim_of_a_clock_that_was_ahead_keeps_nobody_from_asking() {
+fn a_claim_from_a_future_clock_stops_no_refresh() {
     let world = World::new("5m");
     let store = world.store();
     let before = claimed(store.as_ref(), SignedDuration::from_hours(24));
@@ -202,7 +202,7 @@ fn a_claim_that_was_given_back_a_day_ahead_is_none() {
 }
 
 #[test]
-fn a_store_that_cannot_be_made_is_told_once_by_whoever_asks() {
+fn a_store_that_cannot_be_created_is_reported_once() {
     let world = World::new("5m");
     let folder = world.file().parent().unwrap().to_owned();
     std::fs::create_dir_all(&folder).unwrap();
@@ -225,10 +225,10 @@ fn a_store_that_cannot_be_made_is_told_once_by_whoever_asks() {
 }
 
 #[test]
-fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
+fn a_read_only_store_is_shown_and_not_refreshed() {
     let world = World::new("2ms");
     assert_eq!(world.run(&["status"]).code, Some(0));
-    // Somebody else who has it open, as there mostly is: nothing need be written to read it.
+    // Another process has it open, as is usual, so a reader writes nothing.
     let other = world.store();
     wait(other.read(&claim())).unwrap();
 
@@ -250,7 +250,7 @@ fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
 }
 
 #[test]
-fn where_nothing_can_be_written_a_choice_is_made_and_whoever_waits_is_told() {
+fn with_a_read_only_store_an_account_is_picked_with_a_warning() {
     let world = World::new("2ms");
     world.provider.simulator.set("main", Change::used(Window::five_hour(), 100.0)).unwrap();
     assert_eq!(world.run(&["status"]).code, Some(0));
@@ -271,7 +271,7 @@ fn where_nothing_can_be_written_a_choice_is_made_and_whoever_waits_is_told() {
 }
 
 #[test]
-fn a_watch_tells_in_its_last_line_that_nothing_can_be_written() {
+fn watch_shows_a_read_only_store_in_its_last_line() {
     let world = World::new("2ms");
     let folder = world.file().parent().unwrap().to_owned();
     std::fs::create_dir_all(&folder).unwrap();
@@ -290,7 +290,7 @@ fn a_watch_tells_in_its_last_line_that_nothing_can_be_written() {
 }
 
 #[test]
-fn a_line_is_told_before_anything_is_written() {
+fn a_statusline_is_printed_before_anything_is_written() {
     let world = World::new("5m");
     world.machine.log_in("sim-token-main");
     let url = world.provider.url();

@@ -99,6 +99,6 @@ fn an_unknown_account_has_a_suggestion() {
     let ended = machine.run(&["status", "--account", "mian", "--config", argument(&config)]);
 
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""));
-    assert!(ended.stderr.contains("no account mian; did you mean anthropic/main?"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("unknown account mian; did you mean anthropic/main?"), "{}", ended.stderr);
     assert_eq!(provider.simulator.ledger().calls(), 0);
 }

@@ -85,7 +85,7 @@ fn a_usage_error_is_one_line_with_64() {
     for (arguments, told) in [
         (["--format", "{five_hour.usd}"], "did you mean {five_hour.used}?"),
         (["--format", "{"], "--format, character 1: { without a }"),
-        (["--account", "mian"], "no account mian; "),
+        (["--account", "mian"], "unknown account mian; "),
     ] {
         let ended = machine.run(&["statusline", "--config", &config, arguments[0], arguments[1]]);
 

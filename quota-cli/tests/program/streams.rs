@@ -72,7 +72,7 @@ fn an_answer_that_cannot_be_written_ends_with_74() {
     let ended = Ended::of(Machine::new().command(&["completions", "bash"]).stdout(full).output().unwrap());
 
     assert_eq!(ended.code, Some(74));
-    assert!(ended.stderr.starts_with("quota: could not write the answer: "), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("quota: could not write the output: "), "{}", ended.stderr);
 }
 
 #[test]

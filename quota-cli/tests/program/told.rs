@@ -1,4 +1,4 @@
-//! Whoever changed a record tells of it: the journal is kept and hooks run, also where nobody looks at a status.
+//! A command that changed a record updates the journal and starts the hooks.
 
 use std::io::Write as _;
 use std::process::{Child, Stdio};
@@ -76,7 +76,7 @@ impl World {
 const REFRESHER: [&str; 5] = ["refresh-detached", "--account", "anthropic/main", "--claim", "0"];
 
 #[test]
-fn the_refresher_of_a_statusline_tells_what_it_found() {
+fn a_refresher_updates_the_journal() {
     let world = World::new("2ms");
     world.uses(80.0);
 
@@ -86,7 +86,7 @@ fn the_refresher_of_a_statusline_tells_what_it_found() {
 }
 
 #[test]
-fn a_guard_tells_what_it_found() {
+fn a_guard_updates_the_journal() {
     let world = World::new("2ms");
     world.uses(80.0);
 
@@ -97,7 +97,7 @@ fn a_guard_tells_what_it_found() {
 }
 
 #[test]
-fn whoever_chooses_an_account_tells_what_was_found_out_for_that() {
+fn pick_and_explain_update_the_journal() {
     for choice in ["pick", "explain"] {
         let world = World::new("2ms");
         // What is old and against an account is looked at again before the choice.
@@ -115,7 +115,7 @@ fn whoever_chooses_an_account_tells_what_was_found_out_for_that() {
 
 #[cfg(unix)]
 #[test]
-fn a_command_begins_before_hooks_tell_what_was_found_out_for_it() {
+fn a_command_starts_before_its_hooks_end() {
     let world = World::new("2ms");
     world.uses(100.0);
     assert_eq!(world.machine.run(&["status", "--config", &world.config]).code, Some(0));
@@ -133,13 +133,13 @@ fn a_command_begins_before_hooks_tell_what_was_found_out_for_it() {
     let ended = world.machine.run(&command);
 
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    // Whoever tells it outlives the choice.
+    // The process that updates the journal outlives the command.
     while !after.exists() || world.told().len() < 5 {}
     assert_eq!(world.told()[4..], ["reset"]);
 }
 
 #[test]
-fn a_guard_that_waits_tells_meanwhile_what_it_finds() {
+fn a_waiting_guard_updates_the_journal() {
     let world = World::new("2ms");
     world.uses(95.0);
     let mut guard = world.start(&["guard", "--wait"]);
@@ -173,7 +173,7 @@ fn a_hook_that_hangs_times_out_and_the_next_command_reports_it_once() {
 }
 
 #[test]
-fn of_refreshers_guards_and_statuses_at_once_one_tells() {
+fn of_concurrent_commands_one_runs_the_hooks() {
     let world = World::new("2ms");
     world.uses(80.0);
 
@@ -187,20 +187,20 @@ fn of_refreshers_guards_and_statuses_at_once_one_tells() {
 }
 
 #[test]
-fn what_a_session_says_to_a_statusline_is_told_although_nobody_is_asked() {
+fn usage_of_a_session_is_an_event_without_a_call() {
     let world = World::new("1h");
     world.log_in();
 
     world.session(r#"{"used_percentage":55.0}"#);
 
-    // Whoever tells it outlives the line.
+    // The refresher outlives the statusline.
     while world.told().is_empty() {}
     assert_eq!(world.told(), ["50.0"]);
     assert_eq!(world.provider.simulator.ledger().calls(), 1);
 }
 
 #[test]
-fn what_cannot_be_true_of_a_session_is_no_threshold() {
+fn implausible_usage_of_a_session_is_no_event() {
     let world = World::new("1h");
     world.log_in();
     let overnight = quota::Clock::system().now().as_second() - 9 * 3600;

@@ -1,5 +1,5 @@
-//! `quota accounts add`: an account by command.
-//! Where its login is, is written down; the login itself never is.
+//! `quota accounts add`: adds an account.
+//! It writes where the login is; it never writes the login.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
 use quota::{AccountId, Clock, CredentialFingerprint, LastFailureKind, Percent, Record, StoreKey};
 
-use super::done;
+use super::confirm;
 use crate::cli::{AddArgs, GlobalOptions};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{CliError, Exit};
@@ -24,9 +24,9 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
     scope::run(async |scope| {
         // A token command may run.
         scope.listen()?;
-        let implied = ImpliedLogin::find(named).await?;
+        let implied = DefaultLogin::find(named).await?;
         let config = config::update(named, |config| {
-            let mut accounts = implied.others(config, &account);
+            let mut accounts = implied.existing(config, &account);
             check_unique(config, &accounts, &account)?;
             let at = if options.first { 0 } else { accounts.len() };
             accounts.insert(at, account.clone());
@@ -34,9 +34,9 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
         });
         let config = config.await?;
         let credential = context::credential_source(login, &config).credential(id).await;
-        done(&[format!("{id} is added: {}", login.told())])?;
+        confirm(&[format!("added {id}: {}", login.describe())])?;
         let trouble = match credential {
-            Ok(credential) => known_missing_scope(&config, global, id, credential.login.fingerprint).await,
+            Ok(credential) => cached_missing_scope(&config, global, id, credential.login.fingerprint).await,
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
@@ -46,9 +46,9 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
     })
 }
 
-/// That the provider has already answered, by whatever name, that this credential may not read usage. No call is made, and a store
-/// that cannot be read says nothing.
-async fn known_missing_scope(
+/// The stored failure that this credential may not read usage, of any account. No provider is called; `None` if the store cannot be
+/// read.
+async fn cached_missing_scope(
     config: &Config,
     global: &GlobalOptions,
     id: &AccountId,
@@ -69,23 +69,23 @@ async fn known_missing_scope(
     join_all(ids.map(note)).await.into_iter().flatten().next()
 }
 
-/// How long the store may take to say what is known of a credential.
+/// How long the store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether there is a login of Claude Code where that is the account without being named: once others are named, it must be too.
-pub(super) struct ImpliedLogin {
+/// Whether the default account has a login of Claude Code. If so, it must be named as soon as another account is.
+pub(super) struct DefaultLogin {
     is_found: bool,
 }
 
-impl ImpliedLogin {
-    /// Looks for the login, if no account is named.
+impl DefaultLogin {
+    /// Finds the login, if no account is named.
     pub(super) async fn find(named: Option<&Path>) -> Result<Self, CliError> {
         let is_default = Config::load_allow_empty(named)?.is_default();
         Ok(Self { is_found: is_default && detected_logins::find_claude_code().await.is_ok() })
     }
 
-    /// The accounts that another one must not take the place of. The implied one may be named as what it is.
-    pub(super) fn others(&self, config: &Config, new: &AccountSettings) -> Vec<AccountSettings> {
+    /// The accounts that must stay when `new` is added. The default account may be named as itself.
+    pub(super) fn existing(&self, config: &Config, new: &AccountSettings) -> Vec<AccountSettings> {
         let is_itself = |account: &AccountSettings| account.id == new.id && account.login == new.login;
         let is_other = |account: &&AccountSettings| {
             account.origin != Origin::Default || (self.is_found && !is_itself(account))
@@ -94,7 +94,7 @@ impl ImpliedLogin {
     }
 }
 
-/// The account as it is written down.
+/// The settings of the account.
 fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
     let mut account = AccountSettings::new(id(&options.name)?, login(options)?);
     let limit = |share: Option<f64>| share.and_then(Percent::from_percent).map(Limits::of);
@@ -102,43 +102,45 @@ fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
     (limits.min_remaining, limits.killswitch) = (limit(options.min_remaining), limit(options.killswitch));
     account.limits = limits;
     if let Some(text) = &options.base_url {
-        account.base_url = Some(config::usable_url(text).map_err(|why| usage(format!("--base-url: {why}")))?);
+        account.base_url =
+            Some(config::validate_url(text).map_err(|why| usage(format!("--base-url: {why}")))?);
     }
     Ok(account)
 }
 
-/// The account's name; of the one provider there is, where none is named.
+/// The account's id; the provider is optional.
 fn id(name: &str) -> Result<AccountId, CliError> {
-    config::name_of_account(name).map_err(usage)?;
+    config::check_account_name(name).map_err(usage)?;
     let id = if name.contains('/') { name.parse() } else { AccountId::new(ANTHROPIC, name) };
     let id = id.map_err(|error| usage(error.to_string()))?;
-    config::known_provider(&id).map_err(usage)?;
+    config::check_provider(&id).map_err(usage)?;
     Ok(id)
 }
 
 fn login(options: &AddArgs) -> Result<LoginSource, CliError> {
     Ok(if let Some(dir) = &options.claude_config_dir {
-        LoginSource::ClaudeConfigDir(placed(dir)?)
+        LoginSource::ClaudeConfigDir(absolute(dir)?)
     } else if let Some(name) = &options.token_env {
         if !config::is_variable(name) {
-            let why = "--token-env takes the name of a variable, such as QUOTA_WORK; a token itself is given nowhere";
+            let why =
+                "--token-env takes the name of a variable, such as QUOTA_WORK; never pass the token itself";
             return Err(usage(why));
         }
         LoginSource::TokenEnv(name.clone())
     } else if let Some(path) = &options.token_file {
-        LoginSource::TokenFile(placed(path)?)
+        LoginSource::TokenFile(absolute(path)?)
     } else if let Some(words) = &options.token_command {
         let login = LoginSource::TokenCommand(words.clone());
-        config::place_of_login(&login).map_err(usage)?;
+        config::check_login(&login).map_err(usage)?;
         login.absolute()
     } else {
         LoginSource::ClaudeCode
     })
 }
 
-/// A path as it is seen from everywhere. A `~` stays one: the home directory may move.
-fn placed(path: &Path) -> Result<PathBuf, CliError> {
-    config::path_of_login(&path.to_string_lossy()).map_err(usage)?;
+/// An absolute path. A `~` stays, because the home directory may move.
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    config::check_path(&path.to_string_lossy()).map_err(usage)?;
     if path.starts_with("~") {
         return Ok(path.to_owned());
     }
@@ -146,22 +148,22 @@ fn placed(path: &Path) -> Result<PathBuf, CliError> {
         .map_err(|error| usage(format!("{}: {}", path.display(), io_cause::plain(&error))))
 }
 
-/// Whether neither the name nor the login is another account's: two names for one login would count its use twice.
+/// Checks that no other account has the name or the login. Two names for one login would count its use twice.
 fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettings) -> Result<(), CliError> {
     let id = &new.id;
     if let Some(account) = others.iter().find(|account| account.id == *id) {
-        let place = match account.origin {
+        let location = match account.origin {
             Origin::Configured { line } => format!("{}:{line}", config.display_path()),
-            _ => account.login.told(),
+            _ => account.login.describe(),
         };
-        return Err(usage(format!("{id} already exists ({place}); choose another name")));
+        return Err(usage(format!("{id} already exists ({location}); choose another name")));
     }
-    let Some(twin) = others.iter().find(|account| account.login == new.login) else { return Ok(()) };
+    let Some(same) = others.iter().find(|account| account.login == new.login) else { return Ok(()) };
     Err(usage(format!(
-        "{} has that login already ({}); say where the login of {id} is: --claude-config-dir, --token-env, --token-file or \
+        "{} already uses this login ({}); name another login for {id}: --claude-config-dir, --token-env, --token-file or \
          --token-command",
-        twin.id,
-        new.login.told()
+        same.id,
+        new.login.describe()
     )))
 }
 

@@ -1,9 +1,8 @@
-//! `quota accounts remove`, `disable`, `enable` and `order`: changes of accounts that are there.
-//! Adding others is in `add`.
+//! `quota accounts remove`, `disable`, `enable` and `order`: change existing accounts.
 
 use quota::AccountId;
 
-use super::{change, done, forget};
+use super::{change, confirm, forget};
 use crate::cli::{AccountNames, GlobalOptions};
 use crate::config::{self, Change, Config, Origin};
 use crate::exit::{CliError, Exit};
@@ -11,7 +10,7 @@ use crate::hint;
 use crate::scope;
 use crate::term;
 
-/// Removes accounts, and what is stored of them.
+/// Removes accounts, and their data in the store.
 pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         scope.listen()?;
@@ -21,7 +20,7 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
                 let id = &account.id;
                 let disable = hint::command_without_store(&format!("accounts disable {id}"));
                 let why = format!(
-                    "{id} is the login of Claude Code, which is there without being named; to take it out of use: {disable}"
+                    "{id} is Claude Code's login, which needs no configuration; to stop using it: {disable}"
                 );
                 return Err(CliError::new(Exit::Usage, why));
             }
@@ -29,7 +28,7 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
             Ok(Change::to(config, left.collect(), (config.clone(), ids)))
         });
         let (config, ids) = removed.await?;
-        let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
+        let mut lines: Vec<_> = ids.iter().map(|id| format!("removed {id}")).collect();
         if ids.len() == config.accounts.len() {
             lines.push(format!(
                 "no account is left; add one with: {}, or remove {} to use Claude Code's login",
@@ -37,7 +36,7 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
                 config.display_path()
             ));
         }
-        let exit = done(&lines)?;
+        let exit = confirm(&lines)?;
         let failures = forget::all(&config, global, &ids).await;
         for failure in &failures {
             term::eprint(&format!("quota: {failure}\n"));
@@ -46,12 +45,12 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
     })
 }
 
-/// Disables accounts, or enables them.
+/// Disables or enables accounts.
 pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
         let word = if off { "disabled" } else { "enabled" };
-        let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is {word}")).collect();
+        let mut lines: Vec<_> = ids.iter().map(|id| format!("{word} {id}")).collect();
         let mut accounts = config.accounts.clone();
         for account in accounts.iter_mut().filter(|account| ids.contains(&account.id)) {
             account.disabled = off;
@@ -63,7 +62,7 @@ pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) 
     })
 }
 
-/// Puts accounts first, in the order they are named in.
+/// Moves accounts to the front, in this order.
 pub(super) fn order(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;

@@ -1,5 +1,5 @@
-//! `quota accounts clear-hold`: lifts the hold on an account for all processes that share the store.
-//! What is lifted, and why it does not come back, is decided in `quota_core::record`.
+//! `quota accounts clear-hold`: clears the hold on an account for all processes that share the store.
+//! `quota_core::record` decides what is cleared, and why it does not come back.
 
 use quota::{Hold, QuotaError};
 
@@ -9,7 +9,7 @@ use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::{context, journal, scope, store, term};
 
-/// Lifts the hold, and prints what was lifted.
+/// Clears the hold, and prints what was cleared.
 pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let config = Config::load(global.config.as_deref())?;
     let id = config.account(&options.name)?.id.clone();
@@ -23,11 +23,11 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
         let was_damaged = account.sync().await.is_record_damaged();
         let lifted = account.clear_hold().await.map_err(|error| not_cleared(&error))?;
         let now_held = account.sync().await.hold();
-        let done = match was_damaged {
+        let cleared = match was_damaged {
             true => format!("replaced the damaged record of {id}\n"),
             false => describe(lifted.as_ref(), id.as_str(), &LocalTime::now()),
         };
-        term::print(&done)?;
+        term::print(&cleared)?;
         if let Some(hold) = now_held {
             term::eprint(&format!("quota: {}\n", still_held(&hold, &LocalTime::now())));
         }

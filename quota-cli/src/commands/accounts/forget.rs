@@ -1,5 +1,5 @@
-//! What is stored of removed accounts: their readings in the store and in the state file, and their journals.
-//! What stays of an account, so that a hold and a budget outlive it, is decided in `quota_core::record`.
+//! Removes the data of removed accounts: readings in the store and in the state file, and journals.
+//! `quota_core::record` decides what stays, so that a hold and a budget outlive an account.
 
 use quota::{AccountId, QuotaError, QuotaManager};
 
@@ -10,8 +10,7 @@ use crate::exit::CliError;
 use crate::sanitize::sanitize;
 use crate::store::{self, OpenedStore};
 
-/// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
-/// accounts are removed all the same.
+/// Removes the stored data of accounts. Returns a line for each failure; the accounts themselves are already removed.
 pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountId]) -> Vec<String> {
     let mut failures = Vec::new();
     match open(config, global) {
@@ -21,12 +20,12 @@ pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountI
             }
             manager.close().await;
         }
-        Err(failure) => failures.extend(ids.iter().map(|id| kept(id, &failure.to_string()))),
+        Err(failure) => failures.extend(ids.iter().map(|id| not_removed(id, &failure.to_string()))),
     }
     if let Some(file) = config::accounts_file()
         && let Err(error) = file.forget(ids.to_vec()).await
     {
-        failures.push(format!("could not remove what routing has learned: {error}"));
+        failures.push(format!("could not remove the routing state: {error}"));
     }
     failures
 }
@@ -42,11 +41,13 @@ async fn one(manager: &QuotaManager, store: &OpenedStore, id: &AccountId) -> Res
         QuotaError::Store { error, .. } => store::cause(error).to_owned(),
         error => error.report(),
     };
-    manager.forget(id).await.map_err(|error| kept(id, &describe(&error)))?;
-    quota_journal::remove(store.store.as_ref(), id).await.map_err(|error| kept(id, store::cause(&error)))
+    manager.forget(id).await.map_err(|error| not_removed(id, &describe(&error)))?;
+    quota_journal::remove(store.store.as_ref(), id)
+        .await
+        .map_err(|error| not_removed(id, store::cause(&error)))
 }
 
-fn kept(id: &AccountId, why: &str) -> String {
+fn not_removed(id: &AccountId, why: &str) -> String {
     let why = sanitize(why);
     format!(
         "{id}: its usage could not be removed from the store: {why}; once that works, add it and remove it again"

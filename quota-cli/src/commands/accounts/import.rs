@@ -1,5 +1,5 @@
-//! `quota accounts import`: the logins that are found on this machine, or the accounts of an accounts file.
-//! Accounts that are there already stay as they are.
+//! `quota accounts import`: adds the logins of this machine, or the accounts of an accounts file.
+//! Existing accounts do not change.
 
 use std::path::Path;
 
@@ -8,44 +8,44 @@ use quota::accounts::AccountsConfig;
 use quota::anthropic::ANTHROPIC;
 use url::Url;
 
-use super::add::ImpliedLogin;
-use super::done;
+use super::add::DefaultLogin;
+use super::confirm;
 use crate::cli::{GlobalOptions, ImportArgs};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource};
 use crate::detected_logins::DetectedLogins;
 use crate::exit::{CliError, Exit};
 use crate::{input, scope};
 
-/// An account that was found.
-struct Found {
+/// An account to import.
+struct Candidate {
     id: AccountId,
-    /// `None` if it does not say where its login is, or not in a way that is known here.
+    /// `None` if its login has no known form.
     account: Option<AccountSettings>,
 }
 
-/// What becomes of an account that was found.
-enum Fate {
+/// What happens to a candidate.
+enum ImportOutcome {
     Add(Box<AccountSettings>),
-    /// It names a host or a program, which the user has not allowed.
+    /// It names a host or a program that the user has not allowed.
     NotAllowed(AccountId, Vec<Risk>),
-    Stands(AccountId),
-    /// Its login is another account's.
-    Twin(AccountId, AccountId),
-    /// Nothing here knows where its login is.
-    Unknown(AccountId),
+    Exists(AccountId),
+    /// Another account has its login.
+    DuplicateLogin(AccountId, AccountId),
+    /// Its login has no known form.
+    UnknownLogin(AccountId),
 }
 
-/// What an account of another file asks for beyond a login. The author of the file would get the token, or run a program.
+/// What an account of another file requires beyond a login. The author of the file would get the token, or run a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Risk {
     /// Requests with the token go to this host.
     BaseUrl(Url),
-    /// This program is run with each refresh.
+    /// Each refresh runs this program.
     TokenCommand(Vec<String>),
 }
 
 impl Risk {
-    /// What an account asks for.
+    /// What an account requires.
     fn of(account: &AccountSettings) -> Vec<Self> {
         let command = match &account.login {
             LoginSource::TokenCommand(words) => Some(Self::TokenCommand(words.clone())),
@@ -79,7 +79,7 @@ impl Risk {
     }
 }
 
-/// Adds them, and says what was added and what was there already.
+/// Adds the accounts, and prints the outcome of each.
 pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let read = options.file.as_deref().map(read).transpose()?;
     let named = global.config.as_deref();
@@ -87,52 +87,55 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
         scope.listen()?;
         let found = match read {
             Some(accounts) => accounts,
-            None => found().await,
+            None => detected().await,
         };
         if found.is_empty() {
             let what = match &options.file {
-                Some(path) => format!("there is no account in {}", input::display_name(path)),
-                None => "no login was found; run `claude` and log in, or see: quota accounts add --help"
-                    .to_owned(),
+                Some(path) => format!("no account in {}", input::display_name(path)),
+                None => {
+                    "no login found; run `claude` and log in, or see: quota accounts add --help".to_owned()
+                }
             };
             return Err(CliError::new(Exit::NoAccount, what));
         }
-        let implied = ImpliedLogin::find(named).await?;
-        let fates = if options.dry_run {
-            fates(&Config::load_allow_empty(named)?, &implied, &found, options)
+        let default_login = DefaultLogin::find(named).await?;
+        let outcomes = if options.dry_run {
+            outcomes(&Config::load_allow_empty(named)?, &default_login, &found, options)
         } else {
-            let mut is_told = false;
+            let mut is_printed = false;
             let added = config::update(named, |config| {
-                let fates = fates(config, &implied, &found, options);
-                // Before anything is written: a reader who sees something strange can still stop it.
-                let risks: Vec<_> = fates.iter().flat_map(allowed_risks).collect();
-                if !risks.is_empty() && !std::mem::replace(&mut is_told, true) {
-                    done(&risks)?;
+                let outcomes = outcomes(config, &default_login, &found, options);
+                // Before anything is written, so that the user can still stop it.
+                let risks: Vec<_> = outcomes.iter().flat_map(allowed_risks).collect();
+                if !risks.is_empty() && !std::mem::replace(&mut is_printed, true) {
+                    confirm(&risks)?;
                 }
-                let new: Vec<_> = fates.iter().filter_map(Fate::added).cloned().collect();
+                let new: Vec<_> = outcomes.iter().filter_map(ImportOutcome::added).cloned().collect();
                 let mut accounts = config.accounts.clone();
                 if let Some(first) = new.first() {
-                    // The implied one stays if it is found, or is itself among the new ones.
-                    accounts = implied.others(config, first);
+                    // The default account stays if its login exists, or if it is one of the new accounts.
+                    accounts = default_login.existing(config, first);
                     accounts.retain(|account| new.iter().all(|one| one.id != account.id));
                 }
                 let accounts = accounts.into_iter().chain(new).collect();
-                let has_new = fates.iter().any(|fate| fate.added().is_some());
-                Ok(Change { accounts: has_new.then_some(accounts), answer: fates })
+                let has_new = outcomes.iter().any(|outcome| outcome.added().is_some());
+                Ok(Change { accounts: has_new.then_some(accounts), answer: outcomes })
             });
             added.await?
         };
         if options.dry_run {
-            let risks: Vec<_> = fates.iter().flat_map(allowed_risks).collect();
-            done(&risks)?;
+            let risks: Vec<_> = outcomes.iter().flat_map(allowed_risks).collect();
+            confirm(&risks)?;
         }
-        done(&fates.iter().map(|fate| told(fate, options.dry_run)).collect::<Vec<_>>())?;
-        let is_whole = !fates.iter().any(|fate| matches!(fate, Fate::Unknown(_) | Fate::NotAllowed(..)));
+        confirm(&outcomes.iter().map(|outcome| describe(outcome, options.dry_run)).collect::<Vec<_>>())?;
+        let is_whole = !outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, ImportOutcome::UnknownLogin(_) | ImportOutcome::NotAllowed(..)));
         Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
     })
 }
 
-impl Fate {
+impl ImportOutcome {
     fn added(&self) -> Option<&AccountSettings> {
         match self {
             Self::Add(account) => Some(account),
@@ -141,82 +144,89 @@ impl Fate {
     }
 }
 
-fn fates(config: &Config, implied: &ImpliedLogin, found: &[Found], options: &ImportArgs) -> Vec<Fate> {
-    let mut fates: Vec<Fate> = Vec::new();
+fn outcomes(
+    config: &Config,
+    default_login: &DefaultLogin,
+    found: &[Candidate],
+    options: &ImportArgs,
+) -> Vec<ImportOutcome> {
+    let mut outcomes: Vec<ImportOutcome> = Vec::new();
     for found in found {
-        let fate = fate(config, implied, &fates, found, options);
-        fates.push(fate);
+        let outcome = outcome(config, default_login, &outcomes, found, options);
+        outcomes.push(outcome);
     }
-    fates
+    outcomes
 }
 
-fn fate(
+fn outcome(
     config: &Config,
-    implied: &ImpliedLogin,
-    before: &[Fate],
-    found: &Found,
+    default_login: &DefaultLogin,
+    before: &[ImportOutcome],
+    found: &Candidate,
     options: &ImportArgs,
-) -> Fate {
+) -> ImportOutcome {
     let id = found.id.clone();
-    // Without a login of its own, it has at most its name in common with another.
+    // Without a login, only its name can be that of another account.
     let nameless = || AccountSettings::new(id.clone(), LoginSource::TokenCommand(Vec::new()));
     let account = found.account.clone().unwrap_or_else(nameless);
-    let mut known = implied.others(config, &account);
-    known.extend(before.iter().filter_map(Fate::added).cloned());
+    let mut known = default_login.existing(config, &account);
+    known.extend(before.iter().filter_map(ImportOutcome::added).cloned());
     if known.iter().any(|other| other.id == id) {
-        return Fate::Stands(id);
+        return ImportOutcome::Exists(id);
     }
     if found.account.is_none() {
-        return Fate::Unknown(id);
+        return ImportOutcome::UnknownLogin(id);
     }
     if let Some(twin) = known.iter().find(|other| other.login == account.login) {
-        return Fate::Twin(id, twin.id.clone());
+        return ImportOutcome::DuplicateLogin(id, twin.id.clone());
     }
     let risks = Risk::of(&account);
     if risks.iter().all(|risk| risk.is_allowed(options)) {
-        Fate::Add(Box::new(account))
+        ImportOutcome::Add(Box::new(account))
     } else {
-        Fate::NotAllowed(id, risks)
+        ImportOutcome::NotAllowed(id, risks)
     }
 }
 
-/// What an account that is added asks for, a line for each.
-fn allowed_risks(fate: &Fate) -> Vec<String> {
-    let Some(account) = fate.added() else { return Vec::new() };
+/// What an added account requires, a line each.
+fn allowed_risks(outcome: &ImportOutcome) -> Vec<String> {
+    let Some(account) = outcome.added() else { return Vec::new() };
     Risk::of(account).iter().map(|risk| format!("{} {}", account.id, risk.describe())).collect()
 }
 
-fn told(fate: &Fate, is_dry: bool) -> String {
-    match fate {
-        Fate::Add(account) if is_dry => format!("{} would be added: {}", account.id, account.login.told()),
-        Fate::Add(account) => format!("{} is added: {}", account.id, account.login.told()),
-        Fate::NotAllowed(id, risks) => {
+fn describe(outcome: &ImportOutcome, is_dry: bool) -> String {
+    match outcome {
+        ImportOutcome::Add(account) if is_dry => {
+            format!("would add {}: {}", account.id, account.login.describe())
+        }
+        ImportOutcome::Add(account) => format!("added {}: {}", account.id, account.login.describe()),
+        ImportOutcome::NotAllowed(id, risks) => {
             let described: Vec<_> = risks.iter().map(Risk::describe).collect();
             let flags: Vec<_> = risks.iter().map(Risk::flag).collect();
             format!(
-                "{id} is left out: it {}; if that is yours, repeat with {}",
+                "skipped {id}: it {}; if you trust it, repeat with {}",
                 described.join(" and "),
                 flags.join(" ")
             )
         }
-        Fate::Stands(id) => format!("{id} is there already, and stays as it is"),
-        Fate::Twin(id, twin) => format!("{id} is left out: its login is that of {twin}"),
-        Fate::Unknown(id) => format!(
-            "{id} is left out: it does not say where its login is, or not in a way that is known here"
-        ),
+        ImportOutcome::Exists(id) => format!("{id} already exists, unchanged"),
+        ImportOutcome::DuplicateLogin(id, twin) => format!("skipped {id}: {twin} already uses its login"),
+        ImportOutcome::UnknownLogin(id) => {
+            format!("skipped {id}: its login is missing or has an unknown form")
+        }
     }
 }
 
-/// The accounts of an accounts file, with what was judged here and nothing that another program reads from it.
-fn read(path: &Path) -> Result<Vec<Found>, CliError> {
+/// The accounts of an accounts file, without the settings of other programs.
+fn read(path: &Path) -> Result<Vec<Candidate>, CliError> {
     let bytes = input::read_input(path)?;
     let name = input::display_name(path);
-    // The contents are not repeated: it may be a file with secrets that was named by mistake.
+    // The contents are not repeated, because it may be a file with secrets that was named by mistake.
     let accounts: AccountsConfig = serde_json::from_slice(&bytes).map_err(|error| {
         let why = format!("{name}:{}:{}: not an accounts file", error.line(), error.column());
         CliError::new(Exit::DataErr, why)
     })?;
-    let found = accounts.accounts().iter().map(|account| Found {
+    let found = accounts.accounts().iter().map(|account| Candidate {
         id: account.id.clone(),
         account: config::login_of(account).map(|(login, base_url)| AccountSettings {
             base_url,
@@ -228,11 +238,11 @@ fn read(path: &Path) -> Result<Vec<Found>, CliError> {
     Ok(found.collect())
 }
 
-/// The logins that are found on this machine, as `quota init` finds them.
-async fn found() -> Vec<Found> {
+/// The logins of this machine, as `quota init` finds them.
+async fn detected() -> Vec<Candidate> {
     let found = |(name, login): (&str, LoginSource)| {
         let id = AccountId::new(ANTHROPIC, name).ok()?;
-        Some(Found { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
+        Some(Candidate { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
     };
     DetectedLogins::detect().await.named().into_iter().filter_map(found).collect()
 }

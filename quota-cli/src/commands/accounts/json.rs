@@ -1,5 +1,5 @@
-//! The JSON of `quota accounts list`, told in docs/accounts-json.md.
-//! A field that changes its meaning raises the number; a new one does not.
+//! The JSON of `quota accounts list`, which docs/accounts-json.md describes.
+//! A field that changes its meaning raises the version; a new field does not.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use quota::accounts::Limits;
 use quota::{Percent, WindowId};
 use serde::Serialize;
 
-use super::listed::Listed;
+use super::list::AccountRow;
 use crate::config::{self, Config, Origin};
 use crate::format::{LocalTime, rfc3339};
 
@@ -16,7 +16,7 @@ use crate::format::{LocalTime, rfc3339};
 pub(super) fn render(
     named: Option<&Path>,
     config: &Config,
-    accounts: &[Listed<'_>],
+    accounts: &[AccountRow<'_>],
     local: &LocalTime,
 ) -> String {
     let document = Document {
@@ -82,9 +82,9 @@ impl<'a> LimitsJson<'a> {
 }
 
 impl<'a> AccountJson<'a> {
-    fn of(at: usize, listed: &Listed<'a>) -> Self {
-        let Listed { settings, evaluated } = listed;
-        let (kind, name) = settings.login.named();
+    fn of(at: usize, listed: &AccountRow<'a>) -> Self {
+        let AccountRow { settings, evaluated } = listed;
+        let (kind, name) = settings.login.kind();
         let (origin, line) = match settings.origin {
             Origin::Default => ("implied", None),
             Origin::Configured { line } => ("config", Some(line)),

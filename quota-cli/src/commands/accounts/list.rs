@@ -1,20 +1,26 @@
-//! `quota accounts list`: all accounts in their order, and how they stand by what is known. Nobody is asked.
-//! How it looks is in `text` and `json`.
+//! `quota accounts list`: all accounts in their order, with their state in the store. No provider is called.
+//! `text` and `json` print it.
 
-use quota::accounts::Decision;
+use quota::accounts::{Decision, Evaluated};
 
-use super::listed::Listed;
 use super::{json, text};
 use crate::account_picker::AccountPicker;
 use crate::cli::{GlobalOptions, RequestArgs, Unknown};
-use crate::config::Config;
+use crate::config::{AccountSettings, Config};
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::scope;
 use crate::term::{self, Screen};
 use crate::{context, store};
 
-/// Shows them.
+/// An account, and the decision about it if the store can be read.
+#[derive(Debug, Clone)]
+pub(super) struct AccountRow<'a> {
+    pub(super) settings: &'a AccountSettings,
+    pub(super) evaluated: Option<&'a Evaluated>,
+}
+
+/// Prints the list.
 pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
     let named = global.config.as_deref();
@@ -31,7 +37,7 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             return Ok(Exit::NoAccount);
         };
         let asked = RequestArgs { unknown: Some(Unknown::Allow), ..RequestArgs::default() };
-        // What is known is an extra here: the list itself needs no store.
+        // The list itself needs no store.
         let picker = match AccountPicker::open(scope, &config, &store, None, &asked).await {
             Ok(picker) => Some(picker),
             Err(trouble) => {
@@ -46,7 +52,7 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         };
         let accounts = config.accounts.iter().enumerate();
         let listed: Vec<_> = accounts
-            .map(|(at, settings)| Listed {
+            .map(|(at, settings)| AccountRow {
                 settings,
                 evaluated: decision.as_ref().and_then(|decision| decision.accounts().get(at)),
             })
@@ -61,9 +67,7 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             picker.tell_if_refused().await;
         }
         for id in &config.unusable {
-            term::eprint(&format!(
-                "quota: {id} is not used: accounts.json does not say where its login is\n"
-            ));
+            term::eprint(&format!("quota: {id} is not used: accounts.json has no login for it\n"));
         }
         Ok(Exit::Success)
     })

@@ -1,5 +1,4 @@
-//! `quota accounts set`: other limits for an account that is there.
-//! How they are written into the configuration is in `config`.
+//! `quota accounts set`: changes the limits of an account.
 
 use quota::Percent;
 use quota::accounts::Limits;
@@ -9,7 +8,7 @@ use crate::cli::{GlobalOptions, Limit, SetArgs};
 use crate::config::Change;
 use crate::exit::{CliError, Exit};
 
-/// Sets the limits that are named, and leaves the others as they are.
+/// Sets the named limits. The others do not change.
 pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         config.check_not_empty()?;
@@ -23,15 +22,15 @@ pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Cli
             ] {
                 let Some(limit) = limit else { continue };
                 *limits = with_every(limits.as_ref(), limit);
-                let now = limits.as_ref().map_or_else(|| "that of [routing]".to_owned(), text::limits);
-                lines.push(format!("{id}: {what} {now}"));
+                let now = limits.as_ref().map_or_else(|| "inherited from [routing]".to_owned(), text::limits);
+                lines.push(format!("{id} {what}: {now}"));
             }
         }
         Ok(Change::to(config, accounts, lines))
     })
 }
 
-/// The limits with another one for all windows that have none of their own.
+/// The limits with another one for all windows without one of their own.
 fn with_every(now: Option<&Limits>, Limit(share): Limit) -> Option<Limits> {
     let every = Limits::of(share.and_then(Percent::from_percent)?);
     let windows = now.into_iter().flat_map(Limits::windows);

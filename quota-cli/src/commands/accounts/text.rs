@@ -1,47 +1,46 @@
-//! `quota accounts list` for people: a line for each account, and in a narrow terminal two or three.
-//! What is listed is decided in `list`.
+//! `quota accounts list` as text: a line for each account, and in a narrow terminal two or three.
 
 use std::fmt::Write as _;
 
 use quota::accounts::Limits;
 use quota::accounts::routing::Eligibility;
 
-use super::listed::Listed;
+use super::list::AccountRow;
 use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
 use crate::term::{Screen, truncate, wrap};
 use crate::view::decision_text::account_reason;
 use crate::view::line::Style;
 
-/// Between two columns.
+/// The space between two columns.
 const GAP: usize = 2;
-/// What stands in the last column is wrapped below this, and then has lines of its own.
+/// A last column that would be narrower gets lines of its own.
 const NARROWEST: usize = 24;
 
 /// All accounts in their order.
-pub(super) fn render(accounts: &[Listed<'_>], local: &LocalTime, screen: Screen) -> String {
+pub(super) fn render(accounts: &[AccountRow<'_>], local: &LocalTime, screen: Screen) -> String {
     let mut text = String::new();
     let number = accounts.len().to_string().len();
-    let widest = |words: &dyn Fn(&Listed<'_>) -> String| {
+    let widest = |words: &dyn Fn(&AccountRow<'_>) -> String| {
         accounts.iter().map(|account| words(account).chars().count()).max().unwrap_or_default()
     };
     let (name, login) = (widest(&name), widest(&login));
     let indent = number + GAP;
     let before_login = indent + name + GAP + "fallback".len() + GAP;
-    // The state, which may be long, has what is left beside the rest, or else lines below it.
+    // The state, which may be long, gets the rest of the line, or else lines below it.
     let beside = screen.width.saturating_sub(before_login + login + GAP);
     let beside = (beside >= NARROWEST).then_some(before_login + login + GAP);
     for (at, account) in accounts.iter().enumerate() {
         let role = if at == 0 { "main" } else { "fallback" };
         let (state, ink) = state(account, local);
-        let told = truncate(&self::name(account), screen.width.saturating_sub(indent));
+        let name_text = truncate(&self::name(account), screen.width.saturating_sub(indent));
         let head = format!(
             "{:>number$}{:GAP$}{}{:pad$}",
             at + 1,
             "",
-            screen.paint(Style::Strong, told.as_str()),
+            screen.paint(Style::Strong, name_text.as_str()),
             "",
-            pad = name.saturating_sub(told.chars().count()) + GAP
+            pad = name.saturating_sub(name_text.chars().count()) + GAP
         );
         match beside {
             Some(column) => {
@@ -77,16 +76,16 @@ pub(super) fn render(accounts: &[Listed<'_>], local: &LocalTime, screen: Screen)
     text
 }
 
-fn name(account: &Listed<'_>) -> String {
+fn name(account: &AccountRow<'_>) -> String {
     account.settings.id.as_str().to_owned()
 }
 
-fn login(account: &Listed<'_>) -> String {
-    account.settings.login.told()
+fn login(account: &AccountRow<'_>) -> String {
+    account.settings.login.describe()
 }
 
-/// How it stands, by what is known; and its own limits, if it has any.
-fn state(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
+/// Its state in the store, and its own limits if it has any.
+fn state(account: &AccountRow<'_>, local: &LocalTime) -> (String, Style) {
     let (mut state, ink) = standing(account, local);
     let own = &account.settings.limits;
     for (what, limits) in [("minimum", &own.min_remaining), ("killswitch", &own.killswitch)] {
@@ -96,7 +95,7 @@ fn state(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
     (state, ink)
 }
 
-/// Limits in words.
+/// Limits as text.
 pub(super) fn limits(limits: &Limits) -> String {
     let every = limits.default_limit().map(format::percent);
     let windows = limits.windows().map(|(window, left)| format!("{} of {window}", format::percent(left)));
@@ -104,7 +103,7 @@ pub(super) fn limits(limits: &Limits) -> String {
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
-fn standing(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
+fn standing(account: &AccountRow<'_>, local: &LocalTime) -> (String, Style) {
     if account.settings.disabled {
         return ("disabled".to_owned(), Style::Dim);
     }
@@ -115,7 +114,7 @@ fn standing(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
         Eligibility::LastResort => Style::Warn,
         _ => Style::Bad,
     };
-    (account_reason(evaluated, &account.settings.login.advice(), local), ink)
+    (account_reason(evaluated, &account.settings.login.hint(), local), ink)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Those who read: so many tasks, each with accounts and a rhythm of its own.
-//! They share one manager, and nothing in here holds them back.
+//! The consumers: tasks that read, each with accounts and a rhythm of its own.
+//! They share one manager, and nothing here limits them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use quota::{Account, Clock};
 use tokio::task::JoinSet;
 
+use super::counters::Counters;
 use super::plan::Plan;
-use super::tally::Tally;
 use crate::format::between;
 
-/// All consumers of a demo; they end when this is dropped.
+/// All consumers of a demo. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Consumers {
     shared: Arc<Shared>,
@@ -23,7 +23,7 @@ pub(crate) struct Consumers {
 #[derive(Debug)]
 struct Shared {
     accounts: Arc<[Account]>,
-    tally: Tally,
+    counters: Counters,
     clock: Clock,
     started: Timestamp,
     freshness: Duration,
@@ -31,11 +31,11 @@ struct Shared {
 }
 
 impl Consumers {
-    /// Starts them, on the runtime this is called in.
+    /// Starts them on the present runtime.
     pub(crate) fn start(plan: &Plan, accounts: &Arc<[Account]>, started: Timestamp) -> Self {
         let shared = Arc::new(Shared {
             accounts: Arc::clone(accounts),
-            tally: Tally::default(),
+            counters: Counters::default(),
             clock: Clock::system(),
             started,
             freshness: plan.policy.max_age,
@@ -48,8 +48,8 @@ impl Consumers {
         Self { shared, tasks }
     }
 
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.shared.tally
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 
     /// Ends them all.
@@ -58,23 +58,23 @@ impl Consumers {
     }
 }
 
-/// One who reads two accounts: the main one, and a fallback.
+/// A consumer of two accounts: the main one, and a fallback.
 struct Consumer {
     shared: Arc<Shared>,
     rng: Rng,
     accounts: [u16; 2],
-    /// What it would have done had it been alone, with each of them.
-    alone: [Alone; 2],
+    /// What it would do without quota, for each of them.
+    alone: [NaiveClient; 2],
 }
 
 impl Consumer {
     fn new(number: u32, seed: u64, shared: &Arc<Shared>) -> Self {
-        // Seeds that are close to each other must not give rhythms that are.
+        // Close seeds must not give close rhythms.
         let rng = Rng::with_seed(Rng::with_seed(seed.wrapping_add(u64::from(number))).u64(..));
         let fallbacks = shared.accounts.len().saturating_sub(1);
         let fallback = if fallbacks == 0 { 0 } else { 1 + number as usize % fallbacks };
         let accounts = [0, u16::try_from(fallback).unwrap_or_default()];
-        Self { shared: Arc::clone(shared), rng, accounts, alone: [Alone::default(); 2] }
+        Self { shared: Arc::clone(shared), rng, accounts, alone: [NaiveClient::default(); 2] }
     }
 
     async fn run(mut self) {
@@ -86,7 +86,7 @@ impl Consumer {
         }
     }
 
-    /// Reads one of its accounts, in one of the ways in which programs do.
+    /// Reads one of its accounts, in one of three ways.
     async fn read(&mut self) {
         let which = usize::from(self.rng.bool());
         let way = self.rng.u8(..10);
@@ -94,43 +94,43 @@ impl Consumer {
         let shared = &*self.shared;
         let account = &shared.accounts[usize::from(self.accounts[which])];
         match way {
-            // A statusline: shows what there is.
-            0..2 => shared.tally.read(account.peek().freshness()),
-            // A router: takes what there is, and sees to it that there will be newer.
+            // A statusline shows the cached numbers.
+            0..2 => shared.counters.read(account.peek().freshness()),
+            // A router uses the cached numbers, and refreshes them in the background.
             2..6 => {
-                shared.tally.read(account.peek().freshness());
+                shared.counters.read(account.peek().freshness());
                 account.refresh_in_background();
             }
-            // A person who asks: waits for a number of now.
+            // A person waits for new numbers.
             _ => match account.get().await {
-                Ok(answer) => shared.tally.read(answer.freshness()),
-                Err(_) => shared.tally.read_nothing(),
+                Ok(answer) => shared.counters.read(answer.freshness()),
+                Err(_) => shared.counters.read_nothing(),
             },
         }
     }
 
     fn count_naive(&mut self, which: usize) {
-        // With a single account both are the same one.
+        // With a single account both are the same.
         let which = if self.accounts[0] == self.accounts[1] { 0 } else { which };
         let passed = between(self.shared.started, self.shared.clock.now());
         if self.alone[which].calls(passed, self.shared.freshness) {
-            self.shared.tally.would_have_called();
+            self.shared.counters.would_have_called();
         }
     }
 }
 
-/// A consumer that keeps its readings of an account to itself.
+/// A consumer without quota, which does not share its readings.
 ///
-/// It calls whenever its own last reading is not fresh. Every such call is taken to succeed: one that is told 429 would have
-/// to be made again, so the sum of these is a lower bound.
+/// It calls whenever its own last reading is stale. Every such call is assumed to succeed. A call with a 429 would be repeated, so the
+/// sum is a lower bound.
 #[derive(Debug, Default, Clone, Copy)]
-struct Alone {
-    /// When it called last, in milliseconds of the demo: there may be a million of these.
+struct NaiveClient {
+    /// Its last call, in milliseconds of the demo. There may be a million of these.
     called: Option<u32>,
 }
 
-impl Alone {
-    /// Whether a read at that moment makes it call.
+impl NaiveClient {
+    /// Whether a read at that time makes it call.
     fn calls(&mut self, passed: Duration, freshness: Duration) -> bool {
         let ms = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         let stale = self.called.is_none_or(|called| ms(passed).saturating_sub(called) >= ms(freshness));
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn whoever_is_alone_calls_at_first_and_whenever_its_reading_is_no_longer_fresh() {
-        let mut alone = Alone::default();
+        let mut alone = NaiveClient::default();
 
         let calls = [0, 99, 100, 150, 199, 350]
             .map(|ms| alone.calls(Duration::from_millis(ms), Duration::from_millis(100)));

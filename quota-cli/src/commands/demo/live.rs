@@ -1,5 +1,5 @@
-//! What is seen while a demo runs: at a terminal a few lines drawn in place, elsewhere a line for whatever is worth one.
-//! The figures come from the manager, the tally and the ledger; nothing is decided here.
+//! The output while a demo runs: at a terminal lines drawn in place, otherwise a line for each notable event.
+//! The figures come from the manager, the counters and the ledger.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,23 +8,23 @@ use std::time::Duration;
 use quota::{Account, AccountId, FetchError, Freshness, Hold, Used, WindowId};
 use quota_sim::Ledger;
 
+use super::counters::Counters;
 use super::plan::Plan;
-use super::tally::Tally;
 use crate::exit::CliError;
 use crate::format::{self, thousands};
 use crate::term::{self, Screen, truncate};
 use crate::view::bar::{self, bar};
 use crate::view::line::Style;
 
-/// More accounts than this would scroll the picture away.
+/// More accounts than this would scroll the display away.
 const MOST_ACCOUNTS: usize = 12;
 const MOST_NOTES: usize = 4;
 
-/// Where the demo is seen.
+/// The kind of output.
 #[derive(Debug)]
 pub(crate) struct Live {
     view: View,
-    /// How many lines of the last picture stand on the screen.
+    /// The number of lines on the screen.
     drawn: usize,
     notes: Vec<String>,
     failing: BTreeSet<AccountId>,
@@ -32,9 +32,9 @@ pub(crate) struct Live {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
-    /// A picture on standard output.
+    /// A display on standard output.
     Picture(Screen),
-    /// A picture on standard error, for standard output is for a program.
+    /// A display on standard error, because a program reads standard output.
     PictureAside(Screen),
     /// Lines on standard output.
     Lines,
@@ -43,7 +43,7 @@ enum View {
 }
 
 impl Live {
-    /// Looks for the best view there is.
+    /// Chooses the kind of output.
     pub(crate) fn new(json: bool) -> Self {
         let (stdout, stderr) = (Screen::stdout(), Screen::stderr());
         let view = match json {
@@ -55,10 +55,10 @@ impl Live {
         Self { view, drawn: 0, notes: Vec::new(), failing: BTreeSet::new() }
     }
 
-    /// Says what is going to be seen.
+    /// Prints what will happen.
     pub(crate) fn begin(&self, plan: &Plan) -> Result<(), CliError> {
         let (seconds, minutes) = (plan.lasts.as_secs(), plan.story().as_secs() / 60);
-        let [throttled, expired] = plan.told();
+        let [throttled, expired] = plan.describe();
         self.write(&format!(
             "{} read {} of a simulated provider through one manager.\n\
              {minutes} minutes pass in {seconds} s: a reading is fresh for {} instead of 5 min, and so on.\n\n\
@@ -69,12 +69,12 @@ impl Live {
         ))
     }
 
-    /// Draws the picture anew.
+    /// Redraws the display.
     pub(crate) fn draw(
         &mut self,
         plan: &Plan,
         accounts: &[Account],
-        tally: &Tally,
+        counters: &Counters,
         ledger: &Ledger,
         passed: Duration,
     ) -> Result<(), CliError> {
@@ -91,11 +91,11 @@ impl Live {
             "{:.1} of {} s   {} reads   {} calls   {} without coordination",
             passed.as_secs_f64(),
             plan.lasts.as_secs(),
-            thousands(tally.reads()),
+            thousands(counters.reads()),
             thousands(ledger.calls()),
-            thousands(tally.naive_calls()),
+            thousands(counters.naive_calls()),
         );
-        // A line that wraps would be two, and one of them would stay when the picture is drawn over.
+        // A wrapped line would be two lines, and one of them would stay after a redraw.
         let _ = writeln!(picture, "\n{}", truncate(&figures, screen.width));
         for note in &self.notes {
             let _ = writeln!(picture, "{}", screen.paint(Style::Dim, truncate(note, screen.width)));
@@ -115,7 +115,7 @@ impl Live {
     ) -> Result<(), CliError> {
         self.failing.insert(account.clone());
         let what = match error {
-            FetchError::Throttled { .. } => "told to slow down".to_owned(),
+            FetchError::Throttled { .. } => "rate limited".to_owned(),
             FetchError::Unauthorized => "login refused".to_owned(),
             other => other.to_string(),
         };
@@ -126,7 +126,7 @@ impl Live {
         self.note(passed, &format!("{account}: {what}, not asked for {then}"))
     }
 
-    /// An account's call went well.
+    /// An account's call succeeded.
     pub(crate) fn answered(&mut self, account: &AccountId, passed: Duration) -> Result<(), CliError> {
         if self.failing.remove(account) {
             self.note(passed, &format!("{account}: answers again"))
@@ -135,7 +135,7 @@ impl Live {
         }
     }
 
-    /// Leaves the last picture where it is.
+    /// Leaves the last display on the screen.
     pub(crate) fn end(&mut self) -> Result<(), CliError> {
         self.write("\n")
     }
@@ -167,7 +167,7 @@ impl Live {
 fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
     const NAME: usize = 22;
     const STATE: usize = "identity unknown".len();
-    /// All that is neither name, bar nor state.
+    /// The width of everything but name, bar and state.
     const REST: usize = " ≥ 100.5 %  123 calls  ".len();
     let answer = account.peek();
     let used = answer.used(&WindowId::five_hour());

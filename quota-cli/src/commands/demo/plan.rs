@@ -1,5 +1,4 @@
-//! What happens in a demo, to whom and when: decided by its seed alone.
-//! Playing it is not done here.
+//! What happens in a demo, to which account and when. Only its seed decides.
 
 use std::time::Duration;
 
@@ -8,12 +7,11 @@ use quota::anthropic::ANTHROPIC;
 use quota::{AccountId, Backoff, CooldownPolicy, CooldownScope, Policy};
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
-/// The simulated time that every demo passes, however long it lasts: ten times the freshness of a reading.
+/// The simulated time of every demo, however long it runs: ten times the max age of a reading.
 const STORY: Duration = Duration::from_secs(3000);
-/// The provider answers no slower than this.
+/// The longest latency of the provider.
 const SLOWEST_ANSWER: Duration = Duration::from_millis(20);
-/// Consumers pause this long between two reads, on the average, and longer if they are so many that the machine would do
-/// nothing else.
+/// The average pause of a consumer between two reads. It is longer if so many consumers would load the machine fully.
 const PAUSE: Duration = Duration::from_millis(100);
 const MOST_READS_PER_SECOND: u32 = 50_000;
 
@@ -26,7 +24,7 @@ pub(crate) struct Plan {
     pub(crate) pause: Duration,
     pub(crate) policy: Policy,
     pub(crate) script: Script,
-    /// The account that is told to slow down, and how it is told.
+    /// The account that is rate limited, and the kind of the response.
     pub(crate) throttled: Incident,
     /// The account whose login expires.
     pub(crate) expired: Incident,
@@ -47,7 +45,7 @@ impl Plan {
         let lasts = Duration::from_secs(seconds);
         let kinds = [Answer::ThrottleZero, Answer::ThrottleUntilEnd, Answer::ThrottleNoHeader];
         let account = rng.usize(..accounts);
-        // Each lasts longer than a reading is fresh, so that somebody notices.
+        // Each lasts longer than the max age of a reading, so that a call meets it.
         let from = rng.u64(600..1000);
         let throttled = Incident {
             account,
@@ -80,16 +78,16 @@ impl Plan {
         self.script.accounts().iter().map(id)
     }
 
-    /// How much simulated time passes.
+    /// The simulated time that passes.
     pub(crate) fn story(&self) -> Duration {
         STORY
     }
 
-    /// What is going to happen, for people.
-    pub(crate) fn told(&self) -> [String; 2] {
+    /// What will happen, as text.
+    pub(crate) fn describe(&self) -> [String; 2] {
         let ids: Vec<_> = self.ids().collect();
         let scale = Scale(self.lasts.as_secs());
-        let told = |incident: Incident, what: &str| {
+        let describe = |incident: Incident, what: &str| {
             let [from, until] = [incident.from, incident.until].map(|at| scale.of(at).as_secs_f64());
             format!("{from:4.1} s to {until:4.1} s: {}: {what}", ids[incident.account])
         };
@@ -98,7 +96,7 @@ impl Plan {
             Answer::ThrottleUntilEnd => "429, with a Retry-After that counts down",
             _ => "429, without a Retry-After",
         };
-        [told(self.throttled, throttle), told(self.expired, "401, the login has expired")]
+        [describe(self.throttled, throttle), describe(self.expired, "401, the login has expired")]
     }
 }
 
@@ -123,10 +121,10 @@ impl Scale {
     }
 }
 
-/// The usual policy in shortened time. What depends on this machine and not on the provider keeps its length.
+/// The default policy in shortened time. Timeouts that depend on this machine keep their length.
 fn policy(scale: Scale) -> Policy {
     let usual = Policy::default();
-    // A margin over the minute that the provider counts: a hold that ends a moment early is a call during a hold.
+    // A margin over the minute that the provider counts, because a hold that ends early means a call during a hold.
     let first = scale.of(75) + Duration::from_millis(10);
     usual
         .max_age(scale.of(300))
@@ -138,7 +136,7 @@ fn policy(scale: Scale) -> Policy {
         .cooldown(CooldownPolicy::new(scale.of(60), CooldownScope::Provider))
 }
 
-/// An account whose windows fill in a way of its own. Those of the first are the fullest, and roll over in the story.
+/// An account whose windows fill at a rate of its own. Those of the first are the fullest, and reset during the demo.
 fn account_of(at: usize, rng: &mut Rng) -> Account {
     let seconds = |rng: &mut Rng, range| Duration::from_secs(rng.u64(range));
     let mut percent = |from: u32, to: u32| f64::from(rng.u32(from..to));

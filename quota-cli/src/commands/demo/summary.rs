@@ -1,5 +1,5 @@
-//! What a demo came to: for people, and as one line of JSON.
-//! The calls are those that the provider counted, not those that this side thinks it made.
+//! The result of a demo, as text and as one line of JSON.
+//! The provider counted the calls, not this side.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use quota_sim::{AccountLedger, Ledger};
 use serde::Serialize;
 
+use super::counters::Counters;
 use super::plan::Plan;
-use super::tally::Tally;
 use crate::format::{pluralize, thousands};
 use crate::term::{Screen, wrap};
 
-/// What a demo came to.
+/// The result of a demo.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     consumers: u32,
@@ -28,10 +28,10 @@ pub(crate) struct Summary {
     throttled_answers: u64,
     naive_calls: u64,
     peek_ns_p50: f64,
-    /// How many seconds it was to last.
+    /// How many seconds it was planned to run.
     #[serde(skip)]
     planned: u64,
-    /// The accounts in their own order; the maps are in that of the alphabet.
+    /// The accounts in their order; the maps are sorted by name.
     #[serde(skip)]
     order: Vec<String>,
 }
@@ -40,7 +40,7 @@ impl Summary {
     pub(crate) fn new(
         plan: &Plan,
         lasted: Duration,
-        tally: &Tally,
+        counters: &Counters,
         ledger: &Ledger,
         peek_ns_p50: f64,
     ) -> Self {
@@ -54,13 +54,13 @@ impl Summary {
             accounts: plan.script.accounts().len(),
             seconds: (lasted.as_secs_f64() * 10.0).round() / 10.0,
             seed: plan.seed,
-            reads: tally.reads(),
-            stale_reads: tally.stale(),
+            reads: counters.reads(),
+            stale_reads: counters.stale(),
             provider_calls: each(|one| one.calls),
             max_concurrent_per_account: each(|one| one.max_concurrent),
             calls_during_hold: each(|one| one.calls_during_hold),
             throttled_answers: plan.ids().map(|id| of(id.name()).answered(429)).sum(),
-            naive_calls: tally.naive_calls(),
+            naive_calls: counters.naive_calls(),
             peek_ns_p50,
             planned: plan.lasts.as_secs(),
             order: plan.ids().map(|id| id.as_str().to_owned()).collect(),
@@ -74,7 +74,7 @@ impl Summary {
         text
     }
 
-    /// The same for people.
+    /// The text.
     pub(crate) fn text(&self, screen: Screen) -> String {
         const LABEL: usize = "the same without coordination".len() + 2;
         let calls: u64 = self.provider_calls.values().sum();
@@ -110,7 +110,7 @@ impl Summary {
         let (accounts, consumers, seconds, seed) = (self.accounts, self.consumers, self.planned, self.seed);
         let _ = writeln!(
             text,
-            "\nThe same again:\n  quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
+            "\nReplay:\n  quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
         );
         text
     }

@@ -1,4 +1,4 @@
-//! The JSON of `quota doctor`: a shape with a number, told in docs/doctor-json.md.
+//! The JSON of `quota doctor`, which docs/doctor-json.md describes.
 
 use serde::Serialize;
 
@@ -14,8 +14,8 @@ pub(super) fn render(checks: &[Check]) -> String {
         subject: &check.subject,
         ok: check.level == Level::Ok,
         level: check.level,
-        told: &check.told,
-        advice: check.advice.as_deref(),
+        told: &check.message,
+        advice: check.hint.as_deref(),
         reason: check.incident.as_ref().map(|incident| &*incident.reason),
         at: check.incident.as_ref().and_then(|incident| incident.at).map(rfc3339),
         until: check.incident.as_ref().and_then(|incident| incident.until).map(rfc3339),

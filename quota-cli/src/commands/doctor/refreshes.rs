@@ -1,5 +1,5 @@
-//! Whether usage can be refreshed, by what the store knows: last failures, holds, cooldowns and budgets.
-//! No provider is called; which login there is now is known from `logins`.
+//! Checks whether usage can be refreshed, by the records in the store: last failures, holds, cooldowns and budgets.
+//! No provider is called. `credentials` finds the present logins.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::store::OpenedStore;
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Checks every enabled account, and the provider of each. `marks` are those of the accounts' credentials, as far as they are known.
+/// Checks every enabled account, and the provider of each. `marks` are the fingerprints of the accounts' credentials.
 pub(super) async fn of(
     config: &Config,
     store: &OpenedStore,
@@ -31,23 +31,23 @@ pub(super) async fn of(
     for (account, fingerprint) in config.accounts.iter().zip(marks).filter(|(account, _)| !account.disabled) {
         let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
         let Some(Ok(read)) = read else {
-            let told = "its record could not be read";
-            let advice = "see the store above";
-            checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
+            let message = "its record could not be read";
+            let hint = "see the store above";
+            checks.push(Check::problem(Area::Refresh, account.id.as_str(), message, hint));
             continue;
         };
         local.now = read.now;
         let record = read.document.map_or_else(|| Ok(Record::default()), |found| Record::decode(&found.body));
         match record {
             Ok(record) if !record.is_writable() => {
-                let told = "its record was written by a newer quota, so it is only read";
-                checks.push(Check::warning(Area::Refresh, account.id.as_str(), told, "update quota"));
+                let message = "its record was written by a newer quota, so it is only read";
+                checks.push(Check::warning(Area::Refresh, account.id.as_str(), message, "update quota"));
             }
             Ok(record) => checks.extend(of_account(account, &record, *fingerprint, &config.policy, &local)),
             Err(_) => {
-                let told = "its record is damaged";
-                let advice = format!("replace it: {}", clear_hold(&account.id));
-                checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
+                let message = "its record is damaged";
+                let hint = format!("replace it: {}", clear_hold(&account.id));
+                checks.push(Check::problem(Area::Refresh, account.id.as_str(), message, hint));
             }
         }
         let provider = account.id.provider();
@@ -62,7 +62,7 @@ pub(super) async fn of(
     checks
 }
 
-/// What is wrong with an account's refreshes, or else that nothing is.
+/// The problems of an account's refreshes, or that there are none.
 fn of_account(
     account: &AccountSettings,
     record: &Record,
@@ -75,11 +75,11 @@ fn of_account(
     let budget = of_budget(account, record, policy, local);
     let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
     if checks.is_empty() {
-        let told = match record.asked_at() {
+        let message = match record.asked_at() {
             Some(at) => format!("last refreshed {}", local.relative(at)),
             None => "not refreshed yet".to_owned(),
         };
-        checks.push(Check::good(Area::Refresh, account.id.as_str(), told));
+        checks.push(Check::ok(Area::Refresh, account.id.as_str(), message));
     }
     checks
 }
@@ -93,37 +93,37 @@ fn of_failure(
     let (subject, when) = (account.id.as_str(), local.relative(failure.at));
     let incident =
         Incident { reason: word(failure.kind), at: Some(failure.at), until: None, requested: None };
-    let told = format!("last refresh failed {when}: {}", what_failed(failure));
+    let message = format!("last refresh failed {when}: {}", what_failed(failure));
     // A rejection belongs to one credential.
     let is_replaced = failure.is_credential_rejection()
         && fingerprint.is_some()
         && failure.fingerprint.is_some()
         && failure.fingerprint != fingerprint;
     let check = if is_replaced {
-        Check::good(Area::Refresh, subject, format!("{told}; the login was replaced since"))
+        Check::ok(Area::Refresh, subject, format!("{message}; the login was replaced since"))
     } else {
         match failure.kind {
             LastFailureKind::Unauthorized => {
-                Check::failure(Area::Refresh, subject, told, account.login.advice())
+                Check::problem(Area::Refresh, subject, message, account.login.hint())
             }
             LastFailureKind::MissingScope => {
-                let advice = "log in with an interactive login, or give it another token; until then no usage call is made for a \
+                let hint = "log in with an interactive login, or give it another token; until then no usage call is made for a \
                               day at a time, and its numbers come from responses and Claude Code's statusline";
-                Check::failure(Area::Refresh, subject, told, advice)
+                Check::problem(Area::Refresh, subject, message, hint)
             }
-            // Nothing changes by itself for this login.
+            // For this login nothing changes without action.
             _ if failure.is_credential_rejection() => {
-                let advice = "use another login, or ask the account's administrator";
-                Check::failure(Area::Refresh, subject, told, advice)
+                let hint = "use another login, or ask the account's administrator";
+                Check::problem(Area::Refresh, subject, message, hint)
             }
             LastFailureKind::Throttled => {
-                Check::warning(Area::Refresh, subject, told, "wait; it is retried by itself")
+                Check::warning(Area::Refresh, subject, message, "wait; it is retried automatically")
             }
             _ => Check::warning(
                 Area::Refresh,
                 subject,
-                told,
-                "it is retried by itself; if it goes on, fix its cause",
+                message,
+                "it is retried automatically; if it goes on, fix its cause",
             ),
         }
     };
@@ -149,14 +149,14 @@ fn what_failed(failure: &LastFailure) -> String {
 
 fn of_hold(account: &AccountSettings, hold: &Hold, local: &LocalTime) -> Check {
     let id = &account.id;
-    let advice = format!("wait, or lift it: {}", clear_hold(id));
-    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, local), advice).about(incident(hold))
+    let hint = format!("wait, or lift it: {}", clear_hold(id));
+    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, local), hint).about(incident(hold))
 }
 
 fn of_cooldown(provider: &ProviderId, hold: &Hold, local: &LocalTime) -> Check {
-    let told = format!("all its accounts are {}", backing_off(hold, local));
-    let advice = "wait; it ends by itself";
-    Check::warning(Area::Refresh, provider.as_str(), told, advice).about(incident(hold))
+    let message = format!("all its accounts are {}", backing_off(hold, local));
+    let hint = "wait; it ends by itself";
+    Check::warning(Area::Refresh, provider.as_str(), message, hint).about(incident(hold))
 }
 
 fn backing_off(hold: &Hold, local: &LocalTime) -> String {
@@ -180,14 +180,14 @@ fn incident(hold: &Hold) -> Incident {
     }
 }
 
-/// The hourly budget, if nothing is left of it.
+/// The hourly budget, if it is used up.
 fn of_budget(
     account: &AccountSettings,
     record: &Record,
     policy: &Policy,
     local: &LocalTime,
 ) -> Option<Check> {
-    // The rule itself is asked, on a copy without the hold that would hide its answer.
+    // By the rule itself, on a copy without the hold, which would hide the result.
     let mut record = record.clone();
     let _ = record.clear_hold(local.now);
     let hold = record.hold_for(Priority::Interactive, None, local.now, policy)?;
@@ -197,13 +197,13 @@ fn of_budget(
     let recent = record.calls().iter().filter(|attempt| between(attempt.at, local.now) < HOUR).count();
     let calls = format::pluralize(recent as u64, "call");
     let until = local.relative(hold.until);
-    let told = format!("hourly call budget used up ({calls}), next call {until}");
-    let advice = format!("wait, or raise `budget` in [policy]; see who calls: {}", hint::command("budget"));
-    let check = Check::warning(Area::Refresh, account.id.as_str(), told, advice);
+    let message = format!("hourly call budget used up ({calls}), next call {until}");
+    let hint = format!("wait, or raise `budget` in [policy]; see who calls: {}", hint::command("budget"));
+    let check = Check::warning(Area::Refresh, account.id.as_str(), message, hint);
     Some(check.about(Incident { at: None, ..incident(&hold) }))
 }
 
-/// A kind or a reason as its JSON has it.
+/// A kind or a reason as in JSON.
 fn word(value: impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -263,8 +263,8 @@ mod tests {
 
     fn lines(checks: &[Check]) -> Vec<String> {
         let line = |check: &Check| {
-            let advice = check.advice.as_deref().unwrap_or("nothing to do");
-            format!("{:?}: {} ({advice})", check.level, check.told)
+            let hint = check.hint.as_deref().unwrap_or("nothing to do");
+            format!("{:?}: {} ({hint})", check.level, check.message)
         };
         checks.iter().map(line).collect()
     }
@@ -333,9 +333,9 @@ mod tests {
     fn a_token_without_the_scope_fails_with_what_follows() {
         let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
 
-        let told = &lines(&found)[0];
+        let message = &lines(&found)[0];
         let why = "Fail: last refresh failed 1 min ago (08:00): the token may not read usage (it lacks the scope user:profile)";
-        assert!(told.starts_with(why) && told.contains("its numbers come from responses"), "{told}");
+        assert!(message.starts_with(why) && message.contains("its numbers come from responses"), "{message}");
         assert_eq!(found[0].incident.as_ref().unwrap().reason, "missing_scope");
     }
 
@@ -345,10 +345,10 @@ mod tests {
 
         assert_eq!(found[0].level, Level::Fail);
         assert!(
-            found[0].told.ends_with("the token may not read usage (it lacks the scope user:profile)"),
+            found[0].message.ends_with("the token may not read usage (it lacks the scope user:profile)"),
             "{found:?}"
         );
-        assert!(found[0].advice.as_ref().unwrap().contains("statusline"), "{found:?}");
+        assert!(found[0].hint.as_ref().unwrap().contains("statusline"), "{found:?}");
     }
 
     #[test]
@@ -367,12 +367,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_was_too_long_to_be_obeyed_is_told() {
+    fn a_wait_that_was_too_long_is_shown() {
         let wait = Duration::from_secs(18 * 24 * 3600);
         let found = checks(&after(&[Err(FetchError::throttled(Some(wait)))]), 60);
 
         assert!(
-            found[1].told.contains("the provider asked for 18 d, one call is tried earlier"),
+            found[1].message.contains("the provider asked for 18 d, one call is tried earlier"),
             "{found:?}"
         );
         assert_eq!(found[1].incident.as_ref().unwrap().requested, Some(wait));
@@ -407,7 +407,7 @@ mod tests {
         let found = checks(&after(&[Ok(()), Err(FetchError::throttled(wait))]), 600);
 
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found[2].told.starts_with("hourly call budget used up"), "{found:?}");
+        assert!(found[2].message.starts_with("hourly call budget used up"), "{found:?}");
     }
 
     #[test]
@@ -419,7 +419,7 @@ mod tests {
 
         assert_eq!(check.level, Level::Warn);
         assert_eq!(
-            check.told,
+            check.message,
             "all its accounts are backing off, next call in 30 s (08:01): provider cooldown after a 429"
         );
     }

@@ -1,5 +1,4 @@
-//! What was found, for people: a line for each thing, and below it what to do.
-//! What is looked at is decided in `doctor`.
+//! The checks as text: a line each, with what to do below it.
 
 use std::fmt::Write as _;
 
@@ -9,7 +8,7 @@ use crate::sanitize::sanitize;
 use crate::term::{Screen, wrap_hanging};
 use crate::view::line::Style;
 
-/// What is found begins here, behind how it is and of what kind.
+/// The column of the result, after level and area.
 const INDENT: usize = 16;
 const ARROW: usize = 2;
 
@@ -23,13 +22,13 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
         };
         let flowed = |text: &str, begun| match screen.is_tty {
             true => wrap_hanging(&sanitize(text), begun, begun, screen.width),
-            // Whatever searches it goes by lines.
+            // Programs search it by lines.
             false => sanitize(text),
         };
-        let told = flowed(&format!("{}: {}", check.subject, check.told), INDENT);
-        let _ = writeln!(text, "{}  {:<8}  {told}", screen.paint(ink, fingerprint), area(check.area));
-        if let Some(advice) = &check.advice {
-            let _ = writeln!(text, "{:INDENT$}→ {}", "", flowed(advice, INDENT + ARROW));
+        let message = flowed(&format!("{}: {}", check.subject, check.message), INDENT);
+        let _ = writeln!(text, "{}  {:<8}  {message}", screen.paint(ink, fingerprint), area(check.area));
+        if let Some(hint) = &check.hint {
+            let _ = writeln!(text, "{:INDENT$}→ {}", "", flowed(hint, INDENT + ARROW));
         }
     }
     let count = |level| checks.iter().filter(|check| check.level == level).count() as u64;
@@ -63,34 +62,34 @@ mod tests {
     use super::*;
 
     fn checks() -> [Check; 2] {
-        let subject = "/home/somebody/.local/state/quota/quota.db";
-        let advice = "run: chmod go-w /home/somebody/.local/state/quota, so that nobody else may write in it";
+        let subject = "/home/testuser/.local/state/quota/quota.db";
+        let hint = "run: chmod go-w /home/testuser/.local/state/quota, so that no other user may write in it";
         [
-            Check::good(Area::Login, "anthropic/main", "login of Claude Code, until tomorrow"),
-            Check::failure(Area::Store, subject, "the store refused: others may write in it", advice),
+            Check::ok(Area::Login, "anthropic/main", "login of Claude Code, until tomorrow"),
+            Check::problem(Area::Store, subject, "the store refused: others may write in it", hint),
         ]
     }
 
-    fn told(width: usize, is_tty: bool) -> String {
+    fn text(width: usize, is_tty: bool) -> String {
         render(&checks(), Screen { width, is_tty, ..Screen::DEFAULT })
     }
 
     #[test]
-    fn at_a_terminal_no_line_is_wider_than_that() {
+    fn no_line_is_wider_than_the_terminal() {
         for width in [42, 50, 80, 120] {
-            let told = told(width, true);
+            let text = text(width, true);
 
-            assert!(told.lines().all(|line| line.chars().count() <= width), "{width}:\n{told}");
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
         }
     }
 
     #[test]
-    fn what_goes_on_is_set_in_below_its_beginning() {
-        insta::assert_snapshot!(told(50, true));
+    fn wrapped_lines_are_indented() {
+        insta::assert_snapshot!(text(50, true));
     }
 
     #[test]
-    fn what_is_read_by_a_program_has_a_line_for_each_thing() {
-        assert_eq!(told(50, false).lines().count(), 5);
+    fn a_pipe_gets_one_line_for_each_check() {
+        assert_eq!(text(50, false).lines().count(), 5);
     }
 }

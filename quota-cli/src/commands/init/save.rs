@@ -1,5 +1,4 @@
-//! Writing a configuration whole or not at all, and keeping a copy of the one that was there.
-//! What is in it does not matter here.
+//! Writes a configuration whole or not at all, and keeps a backup of the previous one.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -9,27 +8,27 @@ use quota::file::{self, FileLock};
 
 use crate::config;
 
-/// More than any file that a person writes.
+/// Larger than any configuration.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
-/// Writes the file under its lock. If there was one, a copy is kept beside it, whose path is returned.
+/// Writes the file under its lock. Returns the path of the backup, if there was a file.
 ///
 /// # Errors
 ///
-/// Those of the system. What was there is then still there.
-pub(super) async fn whole(path: &Path, text: &str, is_there: bool) -> io::Result<Option<PathBuf>> {
-    if is_there {
-        // Nothing is written if what is there cannot be read.
+/// Those of the system. The previous file is then unchanged.
+pub(super) async fn write_atomic(path: &Path, text: &str, exists: bool) -> io::Result<Option<PathBuf>> {
+    if exists {
+        // Nothing is written if the previous file cannot be read.
         file::open(path)?;
     }
     let lock = config::lock(path).await?;
     let lock = lock.ok_or_else(|| io::Error::other("another command is changing it; try again"))?;
-    if is_there {
+    if exists {
         return replace(&lock, text).map(Some);
     }
     match lock.replace_if_unchanged(None, text.as_bytes())? {
         true => Ok(None),
-        // The user was not asked about one that was created in between.
+        // Another program has created the file; the user was not asked about that one.
         false => Err(io::ErrorKind::AlreadyExists.into()),
     }
 }

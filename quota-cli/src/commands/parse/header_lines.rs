@@ -1,17 +1,16 @@
-//! Header lines as `curl -i` and the like save them.
-//! Which headers mean what is known to the provider's parser.
+//! Header lines as `curl -i` saves them.
 
 use quota::Clock;
 use quota::anthropic::parse_headers;
 
-use super::report::Report;
+use super::report::ParseReport;
 
-/// Reads header lines, up to the first empty one.
+/// Reads header lines, up to the first empty line.
 ///
 /// # Errors
 ///
-/// Which line is no header; it is not repeated.
-pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
+/// The number of a line that is no header; the line is not repeated.
+pub(super) fn read(bytes: &[u8]) -> Result<ParseReport, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("line {line} is not text")
@@ -31,11 +30,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
         headers.push(header);
     }
     if headers.is_empty() && status.is_none() {
-        return Err("there is no header in it".to_owned());
+        return Err("no headers found".to_owned());
     }
     let parsed = parse_headers(status, headers);
     let ignored = parsed.skipped.into_iter().map(|one| (one.field, one.reason)).collect();
-    let report = Report { retry_after: parsed.retry_after, ignored, ..Report::new("headers", parsed.usage) };
+    let report =
+        ParseReport { retry_after: parsed.retry_after, ignored, ..ParseReport::new("headers", parsed.usage) };
     Ok(report.judged(Clock::system().now()))
 }
 

@@ -1,5 +1,5 @@
-//! Which kind of answer a JSON text is, told by its keys, and who reads it.
-//! A text of no kind that is known is read as an answer of the usage endpoint.
+//! Detects the kind of a saved response by its JSON keys, and parses it.
+//! A text of no known kind is parsed as a response of the usage endpoint.
 
 use std::fmt::Display;
 
@@ -10,9 +10,9 @@ use quota::{Clock, UsageReport};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::report::Report;
+use super::report::ParseReport;
 
-/// The keys that tell kinds apart. Whatever stands under them is skipped: such files can be large.
+/// The keys that tell kinds apart. Their values are skipped, because such files can be large.
 #[derive(Default, Deserialize)]
 struct Keys {
     #[serde(rename = "type")]
@@ -28,7 +28,7 @@ struct Keys {
     other_logins: Option<IgnoredAny>,
 }
 
-/// The value of `type`, if it is one that matters here.
+/// The value of `type`.
 #[derive(PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Tag {
@@ -37,28 +37,28 @@ enum Tag {
     Other,
 }
 
-/// Reads an answer of any kind.
+/// Parses a response of any kind.
 ///
 /// # Errors
 ///
-/// Why nothing in it is understood; it repeats none of it.
-pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
-    // Some editors begin a file with a mark that says it is UTF-8.
+/// Why nothing can be parsed. It repeats nothing of the text.
+pub(super) fn detect(bytes: &[u8]) -> Result<ParseReport, String> {
+    // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if bytes.trim_ascii().is_empty() {
-        return Err("there is nothing in it".to_owned());
+        return Err("the file is empty".to_owned());
     }
-    // Text that is no object at all is left to the usage parser: it says where it stops being JSON.
+    // The usage parser reports where a text stops being JSON.
     let keys: Keys = serde_json::from_slice(bytes).unwrap_or_default();
     if keys.login.is_some() || keys.other_logins.is_some() {
-        return Err("a login and not an answer; keep it to yourself".to_owned());
+        return Err("this is a login, not a response; do not share it".to_owned());
     }
     if keys.cached_usage.is_some() {
         return claude_json(bytes);
     }
     let now = Clock::system().now();
     if keys.tag == Some(Tag::RateLimitEvent) {
-        let parsed = parse_rate_limit_event(bytes, now).map_err(told)?;
+        let parsed = parse_rate_limit_event(bytes, now).map_err(text)?;
         return Ok(report(
             "rate_limit_event",
             parsed.usage,
@@ -66,7 +66,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
         ));
     }
     if keys.rate_limits.is_some() {
-        let parsed = parse_statusline(bytes, now).map_err(told)?;
+        let parsed = parse_statusline(bytes, now).map_err(text)?;
         return Ok(report(
             "statusline",
             parsed.usage,
@@ -82,33 +82,33 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
             Ok(report("usage", parsed.usage, ignored).judged(now))
         }
         Err(error) if looks_like_headers(bytes) => Err(format!("{error}; if it is headers, add --headers")),
-        Err(error) => Err(told(error)),
+        Err(error) => Err(text(error)),
     }
 }
 
-fn claude_json(bytes: &[u8]) -> Result<Report, String> {
-    let cached = parse_claude_json(bytes).map_err(told)?;
+fn claude_json(bytes: &[u8]) -> Result<ParseReport, String> {
+    let cached = parse_claude_json(bytes).map_err(text)?;
     let (usage, ignored) = (cached.parsed.usage, cached.parsed.skipped);
     let observed_at = usage.observed_at;
     let report = report("claude_json", usage, ignored.into_iter().map(|one| (one.field, one.reason)));
-    Ok(Report { user: cached.account, observed_at, ..report })
+    Ok(ParseReport { user: cached.account, observed_at, ..report })
 }
 
-fn profile(bytes: &[u8]) -> Result<Report, String> {
-    let profile = parse_profile(bytes).map_err(told)?;
+fn profile(bytes: &[u8]) -> Result<ParseReport, String> {
+    let profile = parse_profile(bytes).map_err(text)?;
     let usage = UsageReport::from_headers([]).plan(profile.plan).owner_id(profile.organization);
-    Ok(Report { user: profile.account, ..Report::new("profile", usage) })
+    Ok(ParseReport { user: profile.account, ..ParseReport::new("profile", usage) })
 }
 
 fn report(
     kind: &'static str,
     usage: UsageReport,
     ignored: impl Iterator<Item = (String, &'static str)>,
-) -> Report {
-    Report { ignored: ignored.collect(), ..Report::new(kind, usage) }
+) -> ParseReport {
+    ParseReport { ignored: ignored.collect(), ..ParseReport::new(kind, usage) }
 }
 
-fn told(error: impl Display) -> String {
+fn text(error: impl Display) -> String {
     error.to_string()
 }
 

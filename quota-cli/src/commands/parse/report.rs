@@ -1,5 +1,4 @@
-//! What was understood of an answer, as JSON.
-//! Nothing is in here that was not understood, but the names of what was left out.
+//! The JSON of what was parsed from a response, and the names of what was skipped.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,37 +10,37 @@ use serde::Serialize;
 use crate::format::rfc3339;
 use crate::view::account_json::{CreditsJson, ScopeJson};
 
-/// What was understood.
+/// What was parsed.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct ParseReport {
     pub(super) kind: &'static str,
     pub(super) usage: UsageReport,
-    /// The user, where the answer names one apart from whose numbers they are.
+    /// The user, if the response names one besides the owner of the usage.
     pub(super) user: Option<String>,
-    /// When its numbers were true, where the answer itself says so.
+    /// The time of the readings, if the response states one.
     pub(super) observed_at: Option<Timestamp>,
     pub(super) retry_after: Option<Duration>,
     pub(super) ignored: Vec<(String, &'static str)>,
 }
 
-impl Report {
+impl ParseReport {
     /// A report on usage of that kind.
     pub(super) fn new(kind: &'static str, usage: UsageReport) -> Self {
         Self { kind, usage, user: None, observed_at: None, retry_after: None, ignored: Vec::new() }
     }
 
-    /// Leaves out what cannot be true of an answer that was saved before `now`, and lists it with the rest.
+    /// Removes implausible values of a response that was saved before `now`, and lists them as ignored.
     pub(super) fn judged(mut self, now: Timestamp) -> Self {
         let rejected = self.usage.reject_implausible_saved(now);
         self.ignored.extend(rejected.iter().map(|rejected| (rejected.field(), rejected.reason)));
         self
     }
 
-    /// Whether nothing in it says how much is used, or whose the account is.
-    pub(super) fn says_nothing(&self) -> bool {
+    /// Whether it has neither usage nor an owner.
+    pub(super) fn is_empty(&self) -> bool {
         let usage = &self.usage;
-        let silent = usage.is_empty() && usage.window_statuses.is_empty() && usage.owner_id.is_none();
-        silent && self.user.is_none() && self.retry_after.is_none()
+        let has_no_usage = usage.is_empty() && usage.window_statuses.is_empty() && usage.owner_id.is_none();
+        has_no_usage && self.user.is_none() && self.retry_after.is_none()
     }
 
     /// The JSON, with a line break at its end.
@@ -56,7 +55,7 @@ impl Report {
             owner_id: usage.owner_id.as_ref().map(OwnerId::as_str),
             user: self.user.as_deref(),
             observed_at: self.observed_at.map(rfc3339),
-            retry_after_seconds: self.retry_after.map(|span| span.as_secs_f64()),
+            retry_after_seconds: self.retry_after.map(|wait| wait.as_secs_f64()),
             ignored: self.ignored.iter().map(|(field, why)| IgnoredJson { field, why }).collect(),
         };
         let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
@@ -64,14 +63,14 @@ impl Report {
         text
     }
 
-    /// The windows with a number, then those of which only a verdict is known, then those that could not be read.
+    /// The windows with a number, then those with only a verdict, then those that could not be parsed.
     fn windows(&self) -> Vec<WindowJson<'_>> {
         let usage = &self.usage;
         let verdict = |id: &WindowId| usage.window_statuses.iter().find(|verdict| verdict.window == *id);
-        let mut told = BTreeSet::new();
+        let mut listed = BTreeSet::new();
         let mut windows = Vec::new();
         for window in &usage.windows {
-            told.insert(&window.id);
+            listed.insert(&window.id);
             windows.push(WindowJson {
                 id: &window.id,
                 used_percent: Some(window.used.as_f64()),
@@ -82,7 +81,7 @@ impl Report {
             });
         }
         for verdict in &usage.window_statuses {
-            if told.insert(&verdict.window) {
+            if listed.insert(&verdict.window) {
                 windows.push(WindowJson {
                     resets_at: verdict.resets_at.map(rfc3339),
                     scope: verdict.scope.as_ref().map(ScopeJson::of),
@@ -92,7 +91,7 @@ impl Report {
             }
         }
         if let Coverage::Complete { except, .. } = &usage.coverage {
-            windows.extend(except.iter().filter(|id| told.insert(id)).map(WindowJson::unknown));
+            windows.extend(except.iter().filter(|id| listed.insert(id)).map(WindowJson::unknown));
         }
         windows
     }
@@ -155,7 +154,7 @@ struct IgnoredJson<'a> {
     why: &'static str,
 }
 
-/// The provider's own words, one for each ruling.
+/// The provider's words for the rulings.
 fn word(ruling: LimitStatus) -> &'static str {
     match ruling {
         LimitStatus::Allowed => "allowed",

@@ -109,7 +109,7 @@ async fn view(
             let why = format!("no answer within {} s", TIMEOUT.as_secs());
             (account.peek(), Some(FailureView { why, advice: None }))
         }
-        Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
+        Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.hint()))),
     };
     let view = AccountView::of(&settings.id, &answer, failure);
     let not_refreshed = not_refreshed.or(view.not_refreshed);

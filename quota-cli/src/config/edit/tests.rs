@@ -39,7 +39,7 @@ token_command = [
 
 fn parsed(text: &str) -> Config {
     Config::parse(text, Path::new(DIRECTORY), &[])
-        .unwrap_or_else(|flaw| panic!("{}", flaw.told("text", text)))
+        .unwrap_or_else(|error| panic!("{}", error.message("text", text)))
 }
 
 fn edited(text: &str, change: impl FnOnce(&mut Vec<AccountSettings>)) -> Result<String, EditError> {

@@ -52,7 +52,7 @@ fn at(width: usize) -> String {
     let listed: Vec<_> = accounts
         .iter()
         .zip(&states)
-        .map(|(settings, state)| Listed { settings, evaluated: Some(state) })
+        .map(|(settings, state)| AccountRow { settings, evaluated: Some(state) })
         .collect();
     render(&listed, &local(), Screen { width, ..Screen::DEFAULT })
 }
@@ -87,7 +87,7 @@ fn programs_read_the_same_and_limits_in_percent() {
     let limits = Limits::of(Percent::from_percent(5.0).unwrap());
     account.limits = AccountLimits::none().killswitch(limits.window(WindowId::seven_day(), Percent::FULL));
     let config = crate::config::Config::default_account();
-    let listed = [Listed { settings: &account, evaluated: None }];
+    let listed = [AccountRow { settings: &account, evaluated: None }];
 
     let text = crate::commands::accounts::json::render(
         Some(std::path::Path::new("/c.toml")),

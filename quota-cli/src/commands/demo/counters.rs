@@ -1,21 +1,21 @@
-//! Counts what the consumers saw. All of them count at once, so it is made of atomics.
-//! What the provider saw is in the simulator's ledger, not here.
+//! Counts the reads of all consumers, with atomics because they count concurrently.
+//! The simulator's ledger counts the calls.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quota::{Freshness, StaleReason};
 
-/// What all consumers together saw.
+/// The counters of all consumers.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     reads: AtomicU64,
     naive_calls: AtomicU64,
     stale: [AtomicU64; REASONS.len()],
     no_number: AtomicU64,
 }
 
-/// The reasons that a demo can bring about; others are counted with the first.
+/// The reasons that occur in a demo; others count as the first.
 const REASONS: [StaleReason; 6] = [
     StaleReason::Aged,
     StaleReason::NeverRead,
@@ -25,8 +25,8 @@ const REASONS: [StaleReason; 6] = [
     StaleReason::NotRefreshed,
 ];
 
-impl Tally {
-    /// Somebody read a number in that state.
+impl Counters {
+    /// Counts a read with this freshness.
     pub(crate) fn read(&self, state: Freshness) {
         add_one(&self.reads);
         if let Freshness::Stale { reason: why, .. } = state {
@@ -35,13 +35,13 @@ impl Tally {
         }
     }
 
-    /// Somebody asked for a number, and there was none.
+    /// Counts a read without a number.
     pub(crate) fn read_nothing(&self) {
         add_one(&self.reads);
         add_one(&self.no_number);
     }
 
-    /// Somebody would have called the provider, had it been alone.
+    /// Counts a call that a consumer without quota would make.
     pub(crate) fn would_have_called(&self) {
         add_one(&self.naive_calls);
     }
@@ -54,7 +54,7 @@ impl Tally {
         self.naive_calls.load(Ordering::Relaxed)
     }
 
-    /// The reads that were not fresh, by reason; those that there were none of are left out.
+    /// The stale reads by reason, without reasons that did not occur.
     pub(crate) fn stale(&self) -> BTreeMap<&'static str, u64> {
         let by_reason = REASONS.iter().zip(&self.stale).map(|(reason, reads)| (reason.as_str(), reads));
         let all = by_reason.chain([("no_number", &self.no_number)]);
@@ -74,19 +74,19 @@ mod tests {
 
     #[test]
     fn a_fresh_read_is_a_read_and_not_stale() {
-        let tally = Tally::default();
+        let counters = Counters::default();
 
-        tally.read(Freshness::Fresh);
+        counters.read(Freshness::Fresh);
 
-        assert_eq!((tally.reads(), tally.stale().len()), (1, 0));
+        assert_eq!((counters.reads(), counters.stale().len()), (1, 0));
     }
 
     #[test]
     fn a_read_without_a_number_is_counted_as_what_it_is() {
-        let tally = Tally::default();
+        let counters = Counters::default();
 
-        tally.read_nothing();
+        counters.read_nothing();
 
-        assert_eq!((tally.reads(), tally.stale()), (1, [("no_number", 1)].into()));
+        assert_eq!((counters.reads(), counters.stale()), (1, [("no_number", 1)].into()));
     }
 }

@@ -1,5 +1,5 @@
-//! Which logins of an account are found, which of them is used, and who else may read them.
-//! They are only read, and of what they hold only the expiry is shown.
+//! Checks the logins of an account: which exist, which one is used, and who may read them.
+//! Only the expiry of a login is printed.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use quota::CredentialSource as _;
 use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
 use quota::{Clock, Credential, CredentialError, CredentialFingerprint};
 
-use super::place::others_may;
+use super::config_and_store::others_may;
 use super::{Area, Check};
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::context;
@@ -23,7 +23,7 @@ pub(super) async fn of(
 ) -> (Vec<Check>, Option<CredentialFingerprint>) {
     let look = Look { account, config, clock };
     if account.disabled {
-        return (vec![look.good("disabled, so its login is not checked".to_owned())], None);
+        return (vec![look.ok("disabled, so its login is not checked".to_owned())], None);
     }
     match &account.login {
         LoginSource::ClaudeCode => look.copies(&ClaudeCode::from_env()).await,
@@ -31,7 +31,7 @@ pub(super) async fn of(
         LoginSource::TokenEnv(name) => look.one(&format!("the environment variable {name}"), None).await,
         LoginSource::TokenFile(path) => look.one(&path.display().to_string(), Some(path)).await,
         login @ LoginSource::TokenCommand(_) => {
-            look.one(&format!("what is printed by {}", login.told()), None).await
+            look.one(&format!("the output of {}", login.describe()), None).await
         }
     }
 }
@@ -51,12 +51,12 @@ impl Look<'_> {
         let is_all_missing =
             copies.iter().all(|copy| matches!(copy.result, Err(CredentialError::NotLoggedIn { .. })));
         if copies.is_empty() {
-            let told = "neither CLAUDE_CONFIG_DIR nor HOME says where a login may be";
-            return (vec![self.failure(told.to_owned(), "set one of them")], fingerprint);
+            let message = "neither CLAUDE_CONFIG_DIR nor HOME says where a login may be";
+            return (vec![self.problem(message.to_owned(), "set one of them")], fingerprint);
         }
         if is_all_missing && let Err(error) = source.credential(&self.account.id).await {
-            // One login is missing, however many places there are for it.
-            return (vec![self.failure(without_advice(&error), &self.account.login.advice())], fingerprint);
+            // One missing login, although there are several places for it.
+            return (vec![self.problem(without_advice(&error), &self.account.login.hint())], fingerprint);
         }
         (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), fingerprint)
     }
@@ -68,7 +68,7 @@ impl Look<'_> {
         };
         match &copy.result {
             Ok(credential) => self.found(&copy.location.to_string(), path, credential, copy.is_active),
-            // Another copy is used, or another must be fixed: there is nothing to do about this one.
+            // Another copy is used, or must be fixed. There is nothing to do about this one.
             Err(CredentialError::NotLoggedIn { .. }) => Vec::new(),
             Err(error) if is_any_used => {
                 vec![self.warning(error.to_string(), "fix or delete it; another login is used")]
@@ -83,59 +83,59 @@ impl Look<'_> {
         match found {
             Ok(credential) => (self.found(place, path, &credential, true), credential.login.fingerprint),
             Err(error) if error.is_timeout() => {
-                (vec![self.failure(error.to_string(), "run it by hand to see what it waits for")], None)
+                (vec![self.problem(error.to_string(), "run it by hand to see what it waits for")], None)
             }
             Err(error) => (vec![self.unusable(&error)], None),
         }
     }
 
-    /// What is wrong with it, the worst first, or else that it is ok.
+    /// The problems of the login, the worst first; or that it is ok.
     fn found(&self, place: &str, path: Option<&Path>, credential: &Credential, is_used: bool) -> Vec<Check> {
         let which = if is_used { "using" } else { "not used, as it is older:" };
         let now = self.clock.now();
         let rights = path.filter(|path| others_may(path, 0o077).is_some()).map(|path| {
-            let told = format!("{which} {place}, which is accessible to other users");
-            self.warning(told, &format!("run: chmod 600 {}", quoted(path)))
+            let message = format!("{which} {place}, which is accessible to other users");
+            self.warning(message, &format!("run: chmod 600 {}", quoted(path)))
         });
         let time = match credential.expires_at {
-            Some(end) if end <= now && is_used => self.failure(
+            Some(end) if end <= now && is_used => self.problem(
                 format!("{which} {place}, which expired {} ago", duration(between(end, now))),
-                &self.account.login.advice(),
+                &self.account.login.hint(),
             ),
             Some(end) if end > now => {
-                self.good(format!("{which} {place} (expires in {})", duration(between(now, end))))
+                self.ok(format!("{which} {place} (expires in {})", duration(between(now, end))))
             }
-            _ => self.good(format!("{which} {place}")),
+            _ => self.ok(format!("{which} {place}")),
         };
-        // Nothing else wrong is not worth a line.
-        let time = Some(time).filter(|time| rights.is_none() || time.advice.is_some());
+        // If the file is exposed, an ok about the expiry gets no line.
+        let time = Some(time).filter(|time| rights.is_none() || time.hint.is_some());
         rights.into_iter().chain(time).collect()
     }
 
-    /// A place that cannot be read says itself what to do: a new login would not help.
+    /// An unreadable place has a hint of its own, because a new login would not help.
     fn unusable(&self, error: &CredentialError) -> Check {
         let text = error.to_string();
         let is_of_system = matches!(error, CredentialError::Unreadable { source: Some(source), .. } if source.is::<io::Error>());
         match text.rsplit_once("; ").filter(|_| is_of_system) {
-            Some((told, advice)) => self.failure(told.to_owned(), advice),
-            None => self.failure(text, &self.account.login.advice()),
+            Some((message, hint)) => self.problem(message.to_owned(), hint),
+            None => self.problem(text, &self.account.login.hint()),
         }
     }
 
-    fn good(&self, told: String) -> Check {
-        Check::good(Area::Login, self.account.id.as_str(), told)
+    fn ok(&self, message: String) -> Check {
+        Check::ok(Area::Login, self.account.id.as_str(), message)
     }
 
-    fn warning(&self, told: String, advice: &str) -> Check {
-        Check::warning(Area::Login, self.account.id.as_str(), told, advice)
+    fn warning(&self, message: String, hint: &str) -> Check {
+        Check::warning(Area::Login, self.account.id.as_str(), message, hint)
     }
 
-    fn failure(&self, told: String, advice: &str) -> Check {
-        Check::failure(Area::Login, self.account.id.as_str(), told, advice)
+    fn problem(&self, message: String, hint: &str) -> Check {
+        Check::problem(Area::Login, self.account.id.as_str(), message, hint)
     }
 }
 
-/// What is missing; what to do about it is told in a line of its own.
+/// What is missing, without the hint, which has a line of its own.
 fn without_advice(error: &CredentialError) -> String {
     error.to_string().split("; run `claude`").next().unwrap_or_default().to_owned()
 }

@@ -1,5 +1,4 @@
-//! What looking at a number costs.
-//! Measured at the end of a demo, on the very account that everybody was reading.
+//! Measures the latency of a read, at the end of a demo and on an account that all consumers read.
 #![expect(
     clippy::disallowed_methods,
     reason = "to measure is to read a clock that is finer than milliseconds"
@@ -10,11 +9,11 @@ use std::time::Instant;
 
 use quota::Account;
 
-/// Enough that reading the clock does not count, few enough that a moment's interruption spoils one of them only.
+/// Enough that reading the clock does not matter, and few enough that an interruption spoils only one round.
 const LOOKS: u32 = 200;
 const ROUNDS: usize = 501;
 
-/// The median over many rounds, in nanoseconds for one look.
+/// The median of many rounds, in nanoseconds per read.
 pub(super) fn ns_p50(account: &Account) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {

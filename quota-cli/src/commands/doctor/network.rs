@@ -1,5 +1,5 @@
-//! Whether the providers can be reached, and how far their clocks are from ours.
-//! What is asked for is the front page of their host, without a login: that is no call that a budget counts.
+//! Checks that the providers can be reached, and compares their clocks with ours.
+//! It requests the front page of a host without a login, so no budget counts it.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use super::{Area, Check};
 use crate::config::Config;
 use crate::format::{between, duration};
 
-const WHO: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (doctor)");
+const USER_AGENT_VALUE: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (doctor)");
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What two clocks may differ by: a `Date` has whole seconds, and nobody is hurt by a few of them.
-const HARMLESS: Duration = Duration::from_secs(5);
+/// How far two clocks may differ. A `Date` has whole seconds, and a few of them do no harm.
+const MAX_SKEW: Duration = Duration::from_secs(5);
 
-/// Every host that the configuration asks, once each.
+/// Every host of the configuration, once.
 pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
     let usual = || Url::parse(Anthropic::BASE_URL).expect("it is a URL");
     let general = config.anthropic.base_url.clone().unwrap_or_else(usual);
     let mut hosts = Vec::new();
     for account in &config.accounts {
         let url = account.base_url.as_ref().unwrap_or(&general);
-        // Its path and what else is in it may be nobody's business.
+        // Path and user may be secrets.
         let Ok(front) = Url::parse(&url.origin().ascii_serialization()) else { continue };
         if !hosts.contains(&front) {
             hosts.push(front);
@@ -43,12 +43,12 @@ pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
 
 async fn provider(host: &Url, clock: &Clock) -> Vec<Check> {
     let subject = host.origin().ascii_serialization();
-    let failed = |told: &str, advice: &str| vec![Check::failure(Area::Provider, &subject, told, advice)];
+    let failed = |message: &str, hint: &str| vec![Check::problem(Area::Provider, &subject, message, hint)];
     let Ok(client) = post_client(host) else {
         return failed("could not set up TLS", "check that this machine has root certificates");
     };
     let before = clock.now();
-    let asked = client.head(host.clone()).header(USER_AGENT, WHO).timeout(PATIENCE).send().await;
+    let asked = client.head(host.clone()).header(USER_AGENT, USER_AGENT_VALUE).timeout(PATIENCE).send().await;
     let answer = match asked {
         Ok(answer) => answer,
         Err(error) if error.is_timeout() => {
@@ -62,7 +62,7 @@ async fn provider(host: &Url, clock: &Clock) -> Vec<Check> {
         }
         Err(_) => return failed("the request failed", "check your proxy"),
     };
-    let mut checks = vec![Check::good(Area::Provider, &subject, "can be reached")];
+    let mut checks = vec![Check::ok(Area::Provider, &subject, "can be reached")];
     let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
     if let Some(date) = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok()) {
         checks.push(self::clock(&subject, skew(date, before, clock.now())));
@@ -70,18 +70,18 @@ async fn provider(host: &Url, clock: &Clock) -> Vec<Check> {
     checks
 }
 
-/// How far a clock is from ours that was read somewhere between two moments.
+/// How far a clock, read between two times of ours, is from ours.
 pub(super) fn skew(theirs: Timestamp, before: Timestamp, after: Timestamp) -> Duration {
     between(after, theirs).max(between(theirs, before))
 }
 
-/// What to say of the clock of somebody.
+/// The check of a clock.
 pub(super) fn clock(whose: &str, skew: Duration) -> Check {
-    if skew <= HARMLESS {
-        return Check::good(Area::Clock, whose, "in sync with this machine");
+    if skew <= MAX_SKEW {
+        return Check::ok(Area::Clock, whose, "in sync with this machine");
     }
-    let told = format!("differs from the clock of this machine by {}", duration(skew));
-    Check::warning(Area::Clock, whose, told, "set the clock that is wrong: timedatectl set-ntp true")
+    let message = format!("differs from the clock of this machine by {}", duration(skew));
+    Check::warning(Area::Clock, whose, message, "set the clock that is wrong: timedatectl set-ntp true")
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_far_off_is_a_finding() {
-        assert_eq!(clock("x", Duration::from_secs(5)).advice, None);
-        assert!(clock("x", Duration::from_secs(6)).advice.is_some());
+        assert_eq!(clock("x", Duration::from_secs(5)).hint, None);
+        assert!(clock("x", Duration::from_secs(6)).hint.is_some());
     }
 }

@@ -1,0 +1,117 @@
+//! Checks that the configuration and the store can be used.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quota::{CasOutcome, Clock, StoreError, StoreKey};
+
+use super::{Area, Check, network};
+use crate::config::{self, Config};
+use crate::exit::CliError;
+use crate::store::{self, OpenedStore};
+
+/// Checks the configuration, and returns it unless it is invalid.
+pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
+    let usual = config::default_path();
+    let path = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok()));
+    let subject =
+        path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+    let config = match Config::load(named) {
+        Ok(config) => config,
+        Err(failure) => {
+            let hint = "fix it there; `quota status --help` shows how it is written";
+            return (vec![refused(subject, &failure, hint)], None);
+        }
+    };
+    let check = match path {
+        None if config.is_default() => {
+            Check::ok(Area::Config, subject, "not found; using Claude Code's login")
+        }
+        None => Check::ok(Area::Config, subject, "not found; using the accounts of accounts.json"),
+        Some(_) => Check::ok(Area::Config, subject, "can be read"),
+    };
+    (vec![check], Some(config))
+}
+
+/// A file that cannot be used. Its own hint replaces the default one.
+fn refused(subject: impl Into<String>, failure: &CliError, default_hint: &str) -> Check {
+    let message = failure.to_string();
+    match message.split_once("; run: ") {
+        Some((message, command)) => Check::problem(Area::Config, subject, message, format!("run: {command}")),
+        None => Check::problem(Area::Config, subject, message, default_hint),
+    }
+}
+
+/// Checks that the store can be read and written, and its clock.
+pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock) -> Vec<Check> {
+    let store = match opened {
+        Ok(store) => store,
+        Err(failure) => {
+            let hint = "fix the URL in --store or QUOTA_STORE";
+            return vec![Check::problem(Area::Store, "its URL", failure.to_string(), hint)];
+        }
+    };
+    // The rest of a URL may hold a password.
+    let subject = store.url.expose().split(':').next().unwrap_or_default().to_owned();
+    if !store.is_shared {
+        return vec![if store.no_home {
+            let message = "neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes";
+            Check::problem(Area::Store, subject, message, "set one of them, or name a store with --store")
+        } else {
+            Check::ok(Area::Store, subject, "private to this process, as requested")
+        }];
+    }
+    let failed = |error: &StoreError, what: &str| {
+        let message = format!("{what}: {}", store::cause(error));
+        match message.split_once("; run: ") {
+            Some((message, command)) => {
+                Check::problem(Area::Store, subject.clone(), message, format!("run: {command}"))
+            }
+            None if error.is_transient() => {
+                let hint = "check that it runs and can be reached from here; until then each process runs without it";
+                Check::problem(Area::Store, subject.clone(), message, hint)
+            }
+            None => {
+                let hint = "fix it, or name another store with --store or QUOTA_STORE";
+                Check::problem(Area::Store, subject.clone(), message, hint)
+            }
+        }
+    };
+    // The key is of a provider that does not exist. The document expires after a minute.
+    let key = StoreKey::account_extension(&"quota/doctor".parse().expect("the name is valid"), "doctor");
+    let before = clock.now();
+    let reading = match store.store.read(&key).await {
+        Ok(reading) => reading,
+        Err(error) => return vec![failed(&error, "cannot be read")],
+    };
+    let skew = network::skew(reading.now, before, clock.now());
+    let swapped =
+        store.store.compare_and_swap(&key, reading.version(), Bytes::from_static(b"{}"), KEPT).await;
+    let usable = match swapped {
+        // A conflict means that another process has just written.
+        Ok(CasOutcome::Applied { .. } | CasOutcome::Conflict(_)) => {
+            Check::ok(Area::Store, subject.clone(), "can be read and written")
+        }
+        Err(error) => failed(&error, "cannot be written"),
+        Ok(_) => Check::ok(Area::Store, subject.clone(), "can be read"),
+    };
+    vec![usable, network::clock("the store", skew)]
+}
+
+/// The TTL of the document of the trial write.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Whether users other than the owner have one of these permissions.
+#[cfg(unix)]
+pub(super) fn others_may(path: &Path, rights: u32) -> Option<()> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let found = path.metadata().ok()?;
+    (found.mode() & rights != 0).then_some(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn others_may(_path: &Path, _rights: u32) -> Option<()> {
+    None
+}
