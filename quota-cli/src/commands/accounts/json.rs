@@ -8,7 +8,7 @@ use quota::accounts::Limits;
 use quota::{Percent, WindowId};
 use serde::Serialize;
 
-use super::list::AccountRow;
+use super::text::AccountRow;
 use crate::config::{self, Config, Origin};
 use crate::format::{LocalTime, rfc3339};
 

@@ -1,24 +1,18 @@
 //! `quota accounts list`: all accounts in their order, with their state in the store. No provider is called.
 //! `text` and `json` print it.
 
-use quota::accounts::{Decision, Evaluated};
+use quota::accounts::Decision;
 
+use super::text::AccountRow;
 use super::{json, text};
 use crate::account_picker::AccountPicker;
 use crate::cli::{GlobalOptions, RequestArgs, Unknown};
-use crate::config::{AccountSettings, Config};
+use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::scope;
 use crate::term::{self, Screen};
 use crate::{context, store};
-
-/// An account, and the decision about it if the store can be read.
-#[derive(Debug, Clone)]
-pub(super) struct AccountRow<'a> {
-    pub(super) settings: &'a AccountSettings,
-    pub(super) evaluated: Option<&'a Evaluated>,
-}
 
 /// Prints the list.
 pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {

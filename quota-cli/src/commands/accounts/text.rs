@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use quota::accounts::Limits;
 use quota::accounts::routing::Eligibility;
+use quota::accounts::{Evaluated, Limits};
 
-use super::list::AccountRow;
+use crate::config::AccountSettings;
 use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
 use crate::term::{Screen, truncate, wrap};
@@ -16,6 +16,13 @@ use crate::view::line::Style;
 const GAP: usize = 2;
 /// A last column that would be narrower gets lines of its own.
 const NARROWEST: usize = 24;
+
+/// An account, and the decision about it if the store can be read.
+#[derive(Debug, Clone)]
+pub(super) struct AccountRow<'a> {
+    pub(super) settings: &'a AccountSettings,
+    pub(super) evaluated: Option<&'a Evaluated>,
+}
 
 /// All accounts in their order.
 pub(super) fn render(accounts: &[AccountRow<'_>], local: &LocalTime, screen: Screen) -> String {
