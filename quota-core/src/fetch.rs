@@ -43,56 +43,55 @@ impl<T: UsageFetcher + ?Sized> UsageFetcher for Arc<T> {
     }
 }
 
-/// Why a provider gave no usable answer, sorted by what follows from it.
+/// Why a fetch brought no report.
 ///
-/// The texts never hold a token, and never a provider's body: only what this program itself has to say about it.
+/// The texts contain neither a token nor any part of the provider's response.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// The provider asked to slow down. The account backs off, and its neighbours stay quiet for a while.
+    /// The provider rate limited the call (429). The account backs off, and the provider's other accounts wait for its cooldown.
     #[error("the provider asked to slow down")]
     #[non_exhaustive]
     Throttled {
-        /// How long it wants to be left alone, if it said.
+        /// The wait that the provider asked for.
         retry_after: Option<Duration>,
     },
-    /// The credential was refused: log in again. No backoff.
+    /// The provider rejected the credential (401), so the user must log in. No backoff.
     #[error("the provider refused the credential")]
     Unauthorized,
-    /// The credential is good and may not do this. No backoff.
+    /// The credential is valid and lacks the permission. No backoff.
     #[error("the provider does not allow it: {reason}")]
     #[non_exhaustive]
     Forbidden {
-        /// What is not allowed.
+        /// What the provider does not allow.
         reason: Cow<'static, str>,
     },
-    /// The credential is good and lacks a scope that reading usage needs. It makes no usage call for a day, or until it is replaced;
-    /// numbers still arrive with ordinary responses. No backoff.
+    /// The credential is valid and lacks a scope that the usage endpoint requires. The account makes no usage call for a day, or until
+    /// the credential is replaced; ordinary responses still bring readings. No backoff.
     #[error(
         "the token may not read usage (it lacks the scope {scope}); log in with an interactive login instead of a setup token"
     )]
     #[non_exhaustive]
     MissingScope {
-        /// The scope that it lacks, by the provider's name for it.
+        /// The scope, by the provider's name.
         scope: Cow<'static, str>,
     },
-    /// There is no credential to ask with. The provider was not asked.
+    /// There is no login, so no request was sent.
     #[error("not logged in: {reason}")]
     #[non_exhaustive]
     NotLoggedIn {
-        /// What was looked for, and what to do.
+        /// What the source looked for, and what to do.
         reason: Cow<'static, str>,
     },
-    /// There may be a credential, and it could not be got now: its source did not answer in time, or is renewing it. The provider was
-    /// not asked, so the call does not count, and no hold follows.
+    /// The source of the credential timed out or is renewing it. No request was sent, so no call counts and no hold follows.
     #[error("{reason}")]
     #[non_exhaustive]
     CredentialUnavailable {
-        /// What was waited for.
+        /// What the source waits for.
         reason: Cow<'static, str>,
-        /// How long until its source tries again, if that is known.
+        /// How long until the source tries again, if it knows.
         retry_after: Option<Duration>,
-        /// Whether the source did not answer in time. Another read may take as long.
+        /// Whether the source timed out. Another read may take as long.
         timed_out: bool,
     },
     /// The provider could not be reached, or failed.
@@ -101,37 +100,37 @@ pub enum FetchError {
     Unavailable {
         /// What happened, as a line of its own: `could not resolve api.anthropic.com`.
         reason: Cow<'static, str>,
-        /// How long it wants to be left alone, if it said.
+        /// The wait that the provider asked for.
         retry_after: Option<Duration>,
-        /// The failure underneath, if there was one.
+        /// The cause, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// The provider did not answer in time.
     #[error("the provider did not answer in time")]
     TimedOut,
-    /// The answer was not understood.
+    /// The response could not be parsed.
     #[error("the provider's answer was not understood: {reason}")]
     #[non_exhaustive]
     Malformed {
-        /// What was wrong with it, without any of it.
+        /// What is wrong with it, without any part of it.
         reason: Cow<'static, str>,
     },
 }
 
 impl FetchError {
-    /// The error in one line for people: its own text, and the innermost cause where that adds something.
+    /// The error in one line: its own text, and the innermost cause where that adds something.
     #[must_use]
     pub fn report(&self) -> String {
         with_cause(self)
     }
 
-    /// The provider asked to slow down, and said for how long or did not.
+    /// The provider rate limited the call, with or without a wait.
     #[must_use]
     pub fn throttled(retry_after: Option<Duration>) -> Self {
         Self::Throttled { retry_after }
     }
 
-    /// The credential may not do this.
+    /// The credential lacks the permission.
     #[must_use]
     pub fn forbidden(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Forbidden { reason: reason.into() }
@@ -209,7 +208,7 @@ impl FetchError {
         matches!(self, Self::NotLoggedIn { .. } | Self::CredentialUnavailable { .. })
     }
 
-    /// Whether asking again later may help without anybody doing anything.
+    /// Whether a later call can succeed without the user acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! Exchanging a refresh token for new tokens: the trait that does it, and what can come of it.
-//! Whose tokens they are, when to exchange them and where the new ones are kept is not decided here.
+//! The trait that exchanges a refresh token (RFC 6749, section 6), its result and its errors.
+//! When to exchange, and where the new tokens are stored, is decided by the credential source that owns the login.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -13,8 +13,8 @@ use crate::{OwnerId, ProviderId, Secret};
 
 /// Exchanges a refresh token for new tokens.
 ///
-/// A refresh token mostly works once, and to send it again may end the login. So implementations send it once: they never
-/// retry and never wait. Whoever calls sees to it that nobody else sends the same one, and keeps what comes back.
+/// Most refresh tokens work once, and sending one again can end the login. So an implementation sends it once, and never retries or
+/// waits. The caller makes sure that no other process sends the same token, and stores the result.
 #[async_trait]
 pub trait TokenRefresher: fmt::Debug + Send + Sync + 'static {
     /// The provider whose tokens this exchanges.
@@ -22,37 +22,36 @@ pub trait TokenRefresher: fmt::Debug + Send + Sync + 'static {
 
     /// Sends the token once.
     ///
-    /// Dropping the future does not take back what was sent: the token may be spent, and the new one lost. Whoever started
-    /// it should let it end.
+    /// Do not drop the future: the provider may have used the token up, and the new one would be lost.
     ///
     /// # Errors
     ///
-    /// [`TokenError`] sorts failures by what follows from them.
+    /// [`TokenError`]; its variants differ in what the caller does next.
     async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError>;
 }
 
-/// What a refresh token was exchanged for.
+/// The result of a token exchange.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Tokens {
     /// The token to send with requests.
     pub access_token: Secret,
-    /// The token of the next exchange; `None` if the one that was sent stays good.
+    /// The token for the next exchange; `None` if the one that was sent stays valid.
     pub refresh_token: Option<Secret>,
-    /// How long the access token is accepted, if that was said.
+    /// How long the provider accepts the access token, if it states that.
     pub expires_in: Option<Duration>,
-    /// Whose login the provider says it is, if it does.
+    /// The owner of the login, if the provider states it.
     pub owner_id: Option<OwnerId>,
 }
 
 impl Tokens {
-    /// An access token of which nothing else was said.
+    /// An access token alone.
     #[must_use]
     pub fn new(access_token: Secret) -> Self {
         Self { access_token, refresh_token: None, expires_in: None, owner_id: None }
     }
 
-    /// Says what the next exchange is made with.
+    /// Sets the token for the next exchange.
     #[must_use]
     pub fn refresh_token(mut self, token: impl Into<Option<Secret>>) -> Self {
         self.refresh_token = token.into();
@@ -74,59 +73,59 @@ impl Tokens {
     }
 }
 
-/// Why there are no new tokens, sorted by what follows from it.
+/// Why a token exchange failed.
 ///
-/// The texts never hold a token, and never a provider's body.
+/// The texts contain neither a token nor any part of the provider's response.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The provider will never accept this token again: somebody has to log in. It says nothing about any other token.
+    /// The provider will never accept this token again, so the user must log in. Other tokens are not affected.
     #[error("the login is no longer good: {reason}")]
     #[non_exhaustive]
     InvalidGrant {
-        /// What the provider said, in words that are ours.
+        /// What the provider reported, in our own words.
         reason: Cow<'static, str>,
     },
-    /// The provider does not accept who asks, whatever the token: a setting has to be changed. The token is as good as before.
+    /// The provider rejects this client, whatever the token, so a setting must change. The token stays valid.
     #[error("logins cannot be renewed: {reason}")]
     #[non_exhaustive]
     InvalidClient {
-        /// What was refused, and what to do.
+        /// What the provider rejected, and what to do.
         reason: Cow<'static, str>,
     },
-    /// The provider could not be reached, failed, or was not understood. The token may be sent again later.
+    /// The provider could not be reached, failed, or sent a malformed response. The token can be sent again later.
     #[error("the login could not be renewed for now: {reason}")]
     #[non_exhaustive]
     Transient {
         /// What happened.
         reason: Cow<'static, str>,
-        /// How long the provider wants to be left alone, if it said.
+        /// The wait that the provider asked for.
         retry_after: Option<Duration>,
-        /// The failure underneath, if there was one.
+        /// The cause, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
 }
 
 impl TokenError {
-    /// The token will never be accepted again.
+    /// The provider will never accept the token again.
     #[must_use]
     pub fn invalid_grant(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::InvalidGrant { reason: reason.into() }
     }
 
-    /// Who asks is not accepted, whatever the token.
+    /// The provider rejects this client.
     #[must_use]
     pub fn invalid_client(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::InvalidClient { reason: reason.into() }
     }
 
-    /// It did not work this time.
+    /// The exchange can succeed later.
     #[must_use]
     pub fn transient(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Transient { reason: reason.into(), retry_after: None, source: None }
     }
 
-    /// Says how long the provider wants to be left alone, where waiting helps.
+    /// Sets the wait that the provider asked for, on a transient error.
     #[must_use]
     pub fn with_retry_after(mut self, span: impl Into<Option<Duration>>) -> Self {
         if let Self::Transient { retry_after, .. } = &mut self {
@@ -135,7 +134,7 @@ impl TokenError {
         self
     }
 
-    /// Keeps the failure underneath, where there can be one.
+    /// Sets the cause of a transient error.
     #[must_use]
     pub fn with_source(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         if let Self::Transient { source, .. } = &mut self {
@@ -144,7 +143,7 @@ impl TokenError {
         self
     }
 
-    /// How long the provider wants to be left alone, if it said.
+    /// The wait that the provider asked for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -153,7 +152,7 @@ impl TokenError {
         }
     }
 
-    /// Whether sending the same token later may help without anybody doing anything.
+    /// Whether sending the same token later can succeed without the user acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient { .. })
@@ -165,14 +164,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_not_shown() {
+    fn debug_shows_no_token() {
         let tokens = Tokens::new(Secret::new("n33dle")).refresh_token(Secret::new("n33dle"));
 
         assert!(!format!("{tokens:?}").contains("n33dle"));
     }
 
     #[test]
-    fn only_what_may_pass_says_when_to_come_back() {
+    fn only_a_transient_error_has_a_retry_after() {
         let minute = Duration::from_secs(60);
 
         assert_eq!(TokenError::transient("status 503").with_retry_after(minute).retry_after(), Some(minute));

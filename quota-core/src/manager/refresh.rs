@@ -99,7 +99,7 @@ impl Refresh {
         let entry = &*self.entry;
         let result = self.run_once(wish).await;
         if result.is_err() {
-            // Whoever gets no new numbers is shown those that there are.
+            // The callers get no new readings, so show the ones that the store has.
             entry.ensure_synced().await;
         }
         result
@@ -113,7 +113,7 @@ impl Refresh {
         if let Some(shared_cooldown) = &entry.provider.shared_cooldown {
             shared_cooldown.load_once(entry.provider.policy.record_ttl).await;
         }
-        // Whoever wants a new call in any case learns what stands from the swap that begins it.
+        // A caller that wants a new call in any case learns the record from the swap that takes the lease.
         if !(matches!(wish, Wish::Now) && entry.may_assume_absent()) {
             entry.ensure_synced().await;
         }
@@ -159,7 +159,7 @@ impl Refresh {
                         view: entry.view_handle.load_owned(),
                     });
                 }
-                // Whoever asked by the name of a login gets that login's numbers, though it is not the account's any more.
+                // A refresh for one login returns that login's readings, even if the account holds another login by now.
                 Ok(CallOutcome::TooLate(usage)) if self.in_flight.login_id.is_some() => {
                     let view = self.orphan_view(&lease, &usage);
                     return Ok(Refreshed { fetched: true, called_at: None, view });

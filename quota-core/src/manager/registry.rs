@@ -76,7 +76,7 @@ impl PartialEq for ByName {
 impl Eq for ByName {}
 
 impl Registry {
-    /// Nobody is known yet. Providers have `policy`, unless there is another for them in `policies`.
+    /// An empty registry. Providers have `policy`, unless `policies` has one for them.
     pub(crate) fn new(
         store_client: Arc<StoreClient>,
         clock: Clock,
@@ -106,7 +106,7 @@ impl Registry {
         }
         let provider = self.provider(id.provider());
         let mut accounts = self.accounts.write();
-        // Somebody may have been here between the two locks.
+        // Another thread may have added it between the two locks.
         if let Some(ByName(entry)) = accounts.slots.get(id.as_str()) {
             return Arc::clone(entry);
         }
@@ -171,7 +171,7 @@ impl Registry {
         self.accounts.read()
     }
 
-    /// The provider of an account; one that nobody fetches from can still be read about.
+    /// The provider of an account. Without a fetcher its accounts can still be read from the store.
     fn provider(&self, id: &ProviderId) -> Arc<Provider> {
         if let Some(provider) = self.providers.read().get(id) {
             return Arc::clone(provider);

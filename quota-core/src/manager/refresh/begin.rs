@@ -1,4 +1,4 @@
-//! Getting the right to ask, and the turn to do so: the waiting for whoever has them.
+//! Taking the lease and a permit of the limiter, and waiting for other holders of either.
 //! What a look at the record answers is decided in `record`; what is done with the right is in `call`.
 
 use std::future::Future;
@@ -28,7 +28,7 @@ pub(super) enum LeaseAcquired {
 }
 
 impl Refresh {
-    /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
+    /// Takes a permit and the lease. Waits for other holders, with a bound.
     ///
     /// A credential that was read too long before the call is read again into `access`, before the lease is taken.
     pub(super) async fn begin(&self, wish: Wish, access: &mut Access) -> Result<LeaseAcquired, QuotaError> {
@@ -64,23 +64,23 @@ impl Refresh {
                     .priority(self.in_flight.priority())
                     .by(Arc::clone(&self.context.by))
                     .cooldown(entry.provider.cooldown_at(now));
-                // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
+                // Another login holds the account by now. This refresh must neither take it back nor clear its readings.
                 let superseded = match (&self.in_flight.login_id, record.login_id()) {
                     (Some(ours), Some(holder)) => ours != holder,
                     _ => false,
                 };
                 (!superseded).then(|| record.begin(now, &ask, policy))
             };
-            // Before the look: what moves the record after it is news to whoever waits.
+            // Before the decision: a change of the record after it must wake the wait below.
             let seen = entry.local().sync_state;
-            // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
+            // First decide on the local record, without a permit and without a trip to the store: often no call is needed.
             let begin = if permit.is_none() {
                 entry.dry_run(decide)
             } else {
                 entry.change(decide).await.map_err(|error| QuotaError::Store { account: account(), error })?
             };
             let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
-            // Not in the match: a turn that is not used must not be kept while we wait for somebody.
+            // Drop an unused permit before waiting on another lease holder.
             let turn = permit.take();
             let begin = match (begin, turn) {
                 (LeaseDecision::Granted(lease), Some(turn)) => {

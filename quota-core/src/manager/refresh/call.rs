@@ -1,4 +1,4 @@
-//! The call itself, and putting what it said, or what its failure means, where everybody sees it.
+//! The call to the provider, and storing its report or its failure in the record.
 //! What an answer or a failure does to the record is decided in `record`.
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Drop for LeaseInUse<'_> {
 }
 
 impl Refresh {
-    /// Asks the provider, and puts what it said, or what its failure means, into the record.
+    /// Calls the provider, and stores its report or its failure in the record.
     pub(super) async fn call(
         &self,
         fetcher: &dyn UsageFetcher,
@@ -113,7 +113,7 @@ impl Refresh {
         let failed = entry.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
-            // The account is somebody else's by now, and its neighbours are to be quiet all the same.
+            // Another login holds the account by now. The provider's cooldown applies to its other accounts all the same.
             FailOutcome::TooLate => {
                 (None, Record::quiet_after(entry.provider.store_client.now_estimate(), &error, policy))
             }
