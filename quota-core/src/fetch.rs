@@ -50,14 +50,14 @@ impl<T: UsageFetcher + ?Sized> UsageFetcher for Arc<T> {
 #[non_exhaustive]
 pub enum FetchError {
     /// The provider rate limited the call (429). The account backs off, and the provider's other accounts wait for its cooldown.
-    #[error("the provider asked to slow down")]
+    #[error("rate limited (429)")]
     #[non_exhaustive]
     Throttled {
         /// The wait that the provider asked for.
         retry_after: Option<Duration>,
     },
     /// The provider rejected the credential (401), so the user must log in. No backoff.
-    #[error("the provider refused the credential")]
+    #[error("login rejected (401)")]
     Unauthorized,
     /// The credential is valid and lacks the permission. No backoff.
     #[error("the provider does not allow it: {reason}")]
@@ -106,7 +106,7 @@ pub enum FetchError {
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// The provider did not answer in time.
-    #[error("the provider did not answer in time")]
+    #[error("the provider timed out")]
     TimedOut,
     /// The response could not be parsed.
     #[error("the provider's answer was not understood: {reason}")]

@@ -66,7 +66,7 @@ fn an_account_with_readings() {
 fn an_account_without_readings() {
     let state = ViewFreshness::Stale { since: Some(local().now), why: StaleReason::OnHold };
     let hold = Hold::new(local().now, local().now + Duration::from_secs(60), HoldReason::RateLimited);
-    let failure = FailureView { why: "the provider asked to slow down".to_owned(), advice: None };
+    let failure = FailureView { why: "rate limited (429)".to_owned(), advice: None };
 
     let account =
         AccountView { state, age: None, plan: None, hold: Some(hold), failure: Some(failure), ..account() };

@@ -113,11 +113,8 @@ fn everything() -> Vec<AccountView> {
             ],
         )
     };
-    let dead = failed(
-        "anthropic/dead",
-        "the provider refused the credential",
-        Some("log in again: run `claude`, then /login"),
-    );
+    let dead =
+        failed("anthropic/dead", "login rejected (401)", Some("log in again: run `claude`, then /login"));
     vec![main, untouched, held, dead]
 }
 

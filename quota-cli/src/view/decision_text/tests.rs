@@ -138,14 +138,14 @@ fn a_block_until_the_end_of_time_is_shown() {
 #[test]
 fn an_account_without_data_explains_more_than_an_exhausted_one() {
     let mut silent = account("work", Reason::UnknownDenied, None);
-    silent.not_refreshed = Some("the provider did not answer in time".to_owned());
+    silent.not_refreshed = Some("the provider timed out".to_owned());
 
     let (exit, line) = line(vec![account("main", Reason::QuotaExhausted, 90), silent]);
 
     assert_eq!(exit, Exit::Unavailable);
     assert_eq!(
         line,
-        "no usable account; anthropic/work: no data (the provider did not answer in time); \
+        "no usable account; anthropic/work: no data (the provider timed out); \
          use --unknown allow to proceed anyway; details: quota explain"
     );
 }

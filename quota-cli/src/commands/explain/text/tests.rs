@@ -54,7 +54,7 @@ fn accounts() -> Vec<Evaluated> {
     let ineligible = |name, reason, windows: &[_]| account(name, Eligibility::Ineligible, reason, windows);
     let available = |name, windows: &[_]| account(name, Eligibility::Eligible, Reason::Available, windows);
     let mut silent = ineligible("anthropic/silent", Reason::UnknownDenied, &[]);
-    silent.not_refreshed = Some("the provider did not answer in time".to_owned());
+    silent.not_refreshed = Some("the provider timed out".to_owned());
     let main_windows = [exhausted.clone(), seven_day(Used::Exact(percent(62)))];
     let low_windows = [five_hour(Used::AtLeast(percent(10))), low.clone()];
     let low_account = account("anthropic/low", Eligibility::LastResort, Reason::BelowMinimum, &low_windows);
