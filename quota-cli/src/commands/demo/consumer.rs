@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_alone_calls_at_first_and_whenever_its_reading_is_no_longer_fresh() {
+    fn a_lone_consumer_calls_first_and_whenever_its_reading_is_stale() {
         let mut alone = NaiveClient::default();
 
         let calls = [0, 99, 100, 150, 199, 350]
