@@ -1,5 +1,5 @@
 //! The names of providers and accounts.
-//! Nothing here knows which login an account holds; see `login` for that.
+//! Which login an account holds is in `login`.
 
 use std::borrow::Borrow;
 use std::fmt;

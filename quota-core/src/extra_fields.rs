@@ -1,5 +1,5 @@
-//! Fields that a newer program wrote and this one does not know.
-//! They are carried along untouched, so that an older program's rewrite loses nothing.
+//! Fields of a stored document that a newer program wrote and this one does not know.
+//! They are preserved, so that a rewrite by an older program loses nothing.
 
 use std::cmp::Ordering;
 

@@ -1,5 +1,5 @@
-//! The one place that asks: shared refreshes, lock-free reads, and going on when the store is away.
-//! The rules it obeys are in `record`; what it asks with is a [`UsageFetcher`].
+//! The only caller of providers: shared refreshes, lock-free reads, and going on without the store.
+//! The rules are in `record`; a [`UsageFetcher`] sends the request.
 
 pub(crate) mod account;
 pub(crate) mod answer;

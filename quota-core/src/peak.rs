@@ -1,5 +1,5 @@
 //! The highest use that any source reported in one period of a window.
-//! It tells a reading without a time of its own that is new from one that an idle session repeats.
+//! It distinguishes a new reading without a time from one that an idle session repeats.
 
 use std::cmp::Ordering;
 use std::time::Duration;

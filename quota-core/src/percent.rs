@@ -1,5 +1,5 @@
 //! How much of a window is used.
-//! Whether a number is a percentage or a fraction is decided by where it came from, never by its size.
+//! The source decides whether a number is a percentage or a fraction, never its size.
 
 use std::fmt;
 

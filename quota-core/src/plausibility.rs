@@ -1,5 +1,5 @@
-//! Whether a value from outside can be true, judged by the source that reports it.
-//! A value that cannot be true is left out where readings enter a snapshot; nothing here corrects one.
+//! Whether a value from outside is plausible, by the source that reports it.
+//! An implausible value is dropped where readings enter a snapshot; nothing here corrects one.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! What a window counts if it does not count everything, and which requests that includes.
-//! Providers show people one name of a model and accept another in requests; the one rule that matches them is here.
+//! Providers display one name of a model and accept another in requests; the rule that matches them is here.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! All that is known of an account's use, put together from readings that arrive in any order.
-//! Joining is commutative, associative and idempotent, so it does not matter which process joins what, when, or how often.
+//! The merged readings of an account, which arrive in any order.
+//! The merge is commutative, associative and idempotent, so the order and number of merges do not matter.
 
 use std::collections::BTreeMap;
 use std::mem::take;

@@ -1,5 +1,5 @@
-//! What tests of quota, and of anything built on it, need: the conformance suite for stores, stores that fail at random or by
-//! a script, and providers that answer as they are told. Feature `testing`.
+//! For tests of quota and of code built on it: the conformance suite for stores, stores that fail at random or by a script,
+//! and scripted providers. Feature `testing`.
 
 pub mod conformance;
 mod fake;

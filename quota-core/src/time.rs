@@ -1,5 +1,5 @@
-//! Moments as the shared state keeps them: whole milliseconds since 1970.
-//! Cut once, when a moment enters, so that what is in memory equals what comes back from a store.
+//! Timestamps as the shared state stores them: whole milliseconds since 1970.
+//! They are truncated when they enter, so that memory equals what comes back from a store.
 
 use std::num::NonZeroI64;
 use std::time::Duration;

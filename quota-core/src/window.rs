@@ -1,5 +1,5 @@
-//! One window of an account: how much of it is used, when it resets, who said so and when.
-//! How windows of one account are put together is in `snapshot`.
+//! One window of an account: how much of it is used, when it resets, and the source and time of the reading.
+//! How the windows of one account are merged is in `snapshot`.
 
 use std::cmp::Ordering;
 use std::fmt;

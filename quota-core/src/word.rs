@@ -1,5 +1,5 @@
-//! Words of newer programs: values of an enum that this program does not know, kept so that a rewrite changes none of them.
-//! Fields that this program does not know are in `unknown`.
+//! Values of an enum that a newer program wrote and this one does not know, preserved on a rewrite.
+//! Fields that this program does not know are in `extra_fields`.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,5 +1,5 @@
 //! Background work: delayed writes, and keeping accounts fresh.
-//! Whether a refresh is allowed is decided in `record`; what other processes write is followed in `changes`.
+//! Whether a refresh is allowed is decided in `record`; `follower` follows the writes of other processes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Putting a manager together.
-//! What it does once it stands is in `manager`.
+//! The builder of a manager: its store, providers, credential sources and settings.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What every task of a manager needs: where it spawns, where it reports, its name and its deadline.
+//! The handles that every task of a manager needs: spawning, events, its name and its deadline.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The quiet time after a 429: known here at once, and shared with other processes through a document of the store.
-//! What it says is in `cooldown`, who obeys it in `refresh`; how it is followed is in `changes`.
+//! The cooldown of a provider in this process, shared with other processes through a document of the store.
+//! Its rule is in the module `cooldown` of the crate; `refresh` obeys it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! One account in this process: its desk, the view that readers see, and who waits for changes.
-//! What lies on the desk is in `local`; when it is worked on is in `in_flight` and `changes`.
+//! One account in this process: its local state, the view that readers see, and the waiters for changes.
+//! The local state is in `state`; `refresh` and `follower` change it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

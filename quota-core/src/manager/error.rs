@@ -1,4 +1,4 @@
-//! Why there is no number, or no new one.
+//! Errors of a refresh and of an observation.
 
 use crate::fetch::with_cause;
 use crate::{AccountId, FetchError, Hold, LastFailure, ProviderId, StoreError};

@@ -1,5 +1,5 @@
-//! Keeping views current: notices of changes, and the slow look in case one was lost.
-//! What is read is put to use in `exchange`; late writes and refreshing in time are in `upkeep`.
+//! Keeps views current: notices of changes, and a read once a minute in case a notice was lost.
+//! The reads are in `sync`; delayed writes and keeping accounts fresh are in `background`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

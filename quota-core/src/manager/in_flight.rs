@@ -1,4 +1,4 @@
-//! One refresh of one account as its callers share it: what was wanted, its place in the line to the provider, its result.
+//! One refresh of one account as its callers share it: the request, its position in the line to the provider, its result.
 //! The task that runs it is in `refresh`.
 
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,5 @@
-//! What all accounts of one provider share in this process: who asks, how fast, by which policy, and the quiet time.
-//! How the quiet time is shared with other processes is in `shared_cooldown`.
+//! What all accounts of one provider share in this process: fetcher, credential sources, limiter, policy and cooldown.
+//! How processes share the cooldown is in the module `cooldown` of the manager.
 
 use std::sync::Arc;
 

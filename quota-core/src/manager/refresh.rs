@@ -1,5 +1,5 @@
-//! Refreshes: callers join the one that is under way, or begin one. It finds the login, gets the lease, calls the provider and
-//! stores what it reported. The lease is got in `begin` and used in `call`; what callers share is in `in_flight`.
+//! Refreshes: callers join the one in flight or start one. It reads the credential, takes the lease, calls the provider and
+//! stores the report. The lease is taken in `begin` and used in `call`; the state that callers share is in `in_flight`.
 
 mod begin;
 mod call;

@@ -1,5 +1,5 @@
-//! The accounts and providers that a manager was asked for.
-//! What is known of an account is in `entry`, of a provider in `provider`.
+//! The accounts and providers of a manager.
+//! The state of an account is in `entry`, that of a provider in `provider`.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};

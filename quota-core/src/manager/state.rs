@@ -1,5 +1,5 @@
-//! What this process knows of an account and has in hand: the record, what is pending, the refreshes under way.
-//! The rules are in `record`; the trips to the store are in `exchange`.
+//! What this process holds of an account: the record, pending changes, the refreshes in flight.
+//! The rules are in `record`; the trips to the store are in `sync`.
 
 use std::sync::Arc;
 

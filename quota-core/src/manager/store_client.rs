@@ -1,5 +1,5 @@
 //! The client of the store: every call has a timeout, and no caller waits while the store is unavailable.
-//! What is done without the store is decided in `exchange`.
+//! What happens without the store is decided in `sync`.
 
 use std::future::Future;
 use std::ops::Range;

@@ -1,5 +1,5 @@
 //! Failures of the store: counted, and logged once where a person must fix them.
-//! What is done about it is decided in `store_client` and `exchange`.
+//! What follows from them is decided in `store_client` and `sync`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

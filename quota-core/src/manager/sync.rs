@@ -1,5 +1,5 @@
-//! Changes of the shared record, and what to do when the store cannot be used.
-//! What is decided is passed in; the loop that reads, decides and swaps is `store::update`.
+//! Changes of the shared record, and going on without the store.
+//! The rule is passed in; the loop of read, decide and compare-and-swap is `store::update`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The tasks of a manager: the one place that spawns, and the one that ends what was spawned.
-//! What the tasks do is in `in_flight` and `changes`.
+//! The tasks of a manager: spawns them, and ends them.
+//! The work of the tasks is in `refresh`, `follower` and `background`.
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;

@@ -1,5 +1,5 @@
-//! What this process knows of an account, as one immutable picture that readers load without a lock.
-//! How it comes about is in `entry`.
+//! What this process knows of an account, as one immutable value that readers load without a lock.
+//! `entry` replaces it after each change.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Which hold an account meets: its own, the provider's cooldown, or that of a budget that is used up.
-//! Whether a call is allowed is decided in `begin`; here it is asked on a copy.
+//! Which hold applies to an account: its own, the provider's cooldown, or that of an exhausted budget.
+//! Whether a call is allowed is decided in `begin`.
 
 use std::time::Duration;
 

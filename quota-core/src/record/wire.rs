@@ -1,5 +1,5 @@
-//! The record as a store keeps it: JSON in an envelope with a format number.
-//! Fields that this program does not know are carried along. A higher number may be read, and must not be rewritten.
+//! The stored form of a record: JSON in an envelope with a format number.
+//! Fields that this program does not know are preserved. A record of a higher format is read and never written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Which of two readings stands.
-//! The laws of joining are in `laws`; what a record does with a snapshot is in the tests of `record`.
+//! Which of two readings the merge keeps.
+//! The laws of the merge are in `laws`; what a record does with a snapshot is in the tests of `record`.
 
 mod laws;
 mod peaks;

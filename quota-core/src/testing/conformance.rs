@@ -1,4 +1,4 @@
-//! What every [`QuotaStore`] must do, as one test per promise.
+//! What every [`QuotaStore`] must do: one test for each guarantee.
 //! [`store_conformance!`](crate::store_conformance) turns it into named tests.
 
 use std::future::Future;

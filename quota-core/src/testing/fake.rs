@@ -1,4 +1,4 @@
-//! A provider in memory that answers as it is told and counts what it is asked.
+//! A scripted provider in memory that counts its calls.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

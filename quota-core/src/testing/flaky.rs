@@ -1,4 +1,4 @@
-//! A store that loses calls and answers on purpose, around one that does not.
+//! A store that loses calls and responses on purpose, around one that does not.
 
 use std::fmt;
 use std::time::Duration;

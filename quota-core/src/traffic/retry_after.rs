@@ -1,5 +1,5 @@
-//! How long a provider asks to be left alone, from the headers that say so.
-//! What follows from it (a floor under every backoff) is a rule of the record, or of the sender of the request.
+//! The wait that a provider asks for, from response headers.
+//! What follows from it, a floor under every backoff, is a rule of the record or of the sender of the request.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! Taking the lease and a permit of the limiter, and waiting for other holders of either.
-//! What a look at the record answers is decided in `record`; what is done with the right is in `call`.
+//! Whether the lease is granted is decided in `record`; `call` uses it.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! The call to the provider, and storing its report or its failure in the record.
-//! What an answer or a failure does to the record is decided in `record`.
+//! What a report or a failure does to the record is decided in `record`.
 
 use std::sync::Arc;
 
