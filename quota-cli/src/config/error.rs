@@ -62,13 +62,53 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Keys of other programs, and those of this one.
-const ELSEWHERE: [(&str, &str); 4] =
-    [("minimum", "min_remaining"), ("stop", "killswitch"), ("open", "allow"), ("closed", "deny")];
+/// Words of other programs and former words of this one, with those of this one.
+const SYNONYMS: [(&str, &str); 28] = [
+    ("minimum", "min_remaining"),
+    ("stop", "killswitch"),
+    ("open", "allow"),
+    ("closed", "deny"),
+    ("triggers", "fallback_on"),
+    ("pause", "throttle_cooldown"),
+    ("spent_pause", "exhausted_cooldown"),
+    ("not_allowed_pause", "forbidden_cooldown"),
+    ("pin_for", "session_ttl"),
+    ("most_pins", "max_sessions"),
+    ("wait_for_reset", "max_session_wait"),
+    ("freshness", "max_age"),
+    ("complete_every", "full_refresh_interval"),
+    ("gap", "min_call_interval"),
+    ("parallel", "max_concurrent_calls"),
+    ("backoff", "rate_limit_backoff"),
+    ("transient", "error_backoff"),
+    ("quiet", "cooldown"),
+    ("flush", "flush_interval"),
+    ("keep", "record_ttl"),
+    ("store_patience", "store_timeout"),
+    ("when_away", "on_store_unavailable"),
+    ("recheck", "poll_interval"),
+    ("first", "initial"),
+    ("cap", "max"),
+    ("span", "duration"),
+    ("go_alone", "standalone"),
+    ("refuse", "fail_closed"),
+];
 
 fn meant_by<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (_, now) = ELSEWHERE.iter().find(|(other, _)| *other == word)?;
+    let (_, now) = SYNONYMS.iter().find(|(other, _)| *other == word)?;
     known.iter().copied().find(|known| known == now)
+}
+
+/// The known word that is most like `word`. A word that is only accepted for old files is replaced by its successor.
+fn nearest_known<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let nearest = nearest(word, known.iter().copied())?;
+    Some(meant_by(nearest, known).unwrap_or(nearest))
+}
+
+/// The known words for a message, without those that are only accepted for old files.
+fn listed(known: &[&str]) -> String {
+    let current = known.iter().copied().filter(|word| meant_by(word, known).is_none());
+    current.collect::<Vec<_>>().join(", ")
 }
 
 /// The message with a hint: what to do about an unknown key, or how to write a duration.
@@ -86,9 +126,9 @@ fn with_hint(message: &str) -> String {
         if let Some(now) = meant_by(word, &known) {
             return format!("unknown word \"{word}\"; write \"{now}\"");
         }
-        return match nearest(word, known.iter().copied()) {
+        return match nearest_known(word, &known) {
             Some(nearest) => format!("unknown word \"{word}\"; did you mean \"{nearest}\"?"),
-            None => format!("unknown word \"{word}\"; here may stand: {}", known.join(", ")),
+            None => format!("unknown word \"{word}\"; expected one of: {}", listed(&known)),
         };
     }
     let Some(rest) = message.strip_prefix("unknown field `") else { return message };
@@ -107,9 +147,9 @@ fn with_hint(message: &str) -> String {
     if let Some(now) = meant_by(key, &known) {
         return format!("unknown key `{key}`; write `{now}`");
     }
-    match nearest(key, known.iter().copied()) {
+    match nearest_known(key, &known) {
         Some(nearest) => format!("unknown key `{key}`; did you mean `{nearest}`?"),
-        None => format!("unknown key `{key}`; here may stand: {}", known.join(", ")),
+        None => format!("unknown key `{key}`; expected one of: {}", listed(&known)),
     }
 }
 
@@ -161,7 +201,7 @@ mod tests {
     fn a_word_that_is_like_no_other_is_answered_with_all_of_them() {
         let told = with_hint("unknown field `colour`, expected `id` or `base_url`");
 
-        assert_eq!(told, "unknown key `colour`; here may stand: id, base_url");
+        assert_eq!(told, "unknown key `colour`; expected one of: id, base_url");
     }
 
     #[test]
@@ -171,7 +211,23 @@ mod tests {
 
         assert_eq!(key, "unknown key `stop`; write `killswitch`");
         assert_eq!(value, "unknown word \"closed\"; write \"deny\"");
-        assert!(with_hint("unknown field `stop`, expected `run` or `post`").contains("here may stand"));
+        assert!(with_hint("unknown field `stop`, expected `run` or `post`").contains("expected one of"));
+    }
+
+    #[test]
+    fn a_former_key_of_routing_is_answered_with_the_present_one() {
+        let text = with_hint("unknown field `pin_for`, expected one of `mode`, `session_ttl`");
+
+        assert_eq!(text, "unknown key `pin_for`; write `session_ttl`");
+    }
+
+    #[test]
+    fn a_hint_names_no_former_key_that_is_still_accepted() {
+        let similar = with_hint("unknown field `freshnes`, expected one of `max_age`, `freshness`");
+        let other = with_hint("unknown field `colour`, expected one of `max_age`, `freshness`");
+
+        assert_eq!(similar, "unknown key `freshnes`; did you mean `max_age`?");
+        assert_eq!(other, "unknown key `colour`; expected one of: max_age");
     }
 
     #[test]
