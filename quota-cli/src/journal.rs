@@ -36,6 +36,13 @@ pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
     }
 }
 
+/// Does the same for a process without a terminal: saves the problems, which the next command reports.
+pub(crate) async fn update_and_save_problems(config: &Config, store: &dyn QuotaStore) {
+    for line in update(config, store).await {
+        let _ = hook_failures::save(line).await;
+    }
+}
+
 /// Starts a detached process that runs the hooks for the new events of an account, so that no command waits for them. Returns a line
 /// if that fails.
 pub(crate) fn start_hooks(config: &Config, account: &AccountId, new: &[JournalEvent]) -> Option<String> {

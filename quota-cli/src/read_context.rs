@@ -47,8 +47,8 @@ impl ReadContext {
         Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
     }
 
-    /// Updates the journal of an account, and returns it with the record. [`start_hooks`](Self::start_hooks) starts the hooks for its new
-    /// events. A damaged document is reported, and is empty in the result.
+    /// Updates the journal of an account, starts the hooks for its new events, and returns the journal with the record. A damaged
+    /// document is reported, and is empty in the result.
     ///
     /// # Errors
     ///
@@ -63,6 +63,11 @@ impl ReadContext {
                 return Err(CliError::new(Exit::Unavailable, reason));
             }
         };
+        // At once: the events are saved, so no later command starts their hooks.
+        let problem = journal::start_hooks(&self.config, account, &updated.new);
+        if let Some(line) = problem {
+            term::eprint(&format!("quota: {line}\n"));
+        }
         for line in journal::damage_lines(updated.damage, account) {
             if self.reported.borrow_mut().insert(line.clone()) {
                 term::eprint(&format!("quota: {line}\n"));
@@ -71,18 +76,10 @@ impl ReadContext {
         Ok(updated)
     }
 
-    /// Starts the hooks for the new events of an account, and prints problems and earlier failures of hooks.
-    pub(crate) async fn start_hooks(&self, account: &AccountId, updated: &JournalUpdate) {
-        let problem = journal::start_hooks(&self.config, account, &updated.new);
-        for line in problem.into_iter().chain(journal::hook_failures().await) {
+    /// Prints the failures of hooks that no command has reported.
+    pub(crate) async fn print_hook_failures(&self) {
+        for line in journal::hook_failures().await {
             term::eprint(&format!("quota: {line}\n"));
-        }
-    }
-
-    /// Does the same for an update of each account, in their order.
-    pub(crate) async fn start_all_hooks(&self, updated: &[JournalUpdate]) {
-        for (account, updated) in self.config.accounts.iter().zip(updated) {
-            self.start_hooks(&account.id, updated).await;
         }
     }
 }

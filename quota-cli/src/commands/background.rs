@@ -57,8 +57,7 @@ pub(crate) fn update_journals(global: &GlobalOptions) -> Result<Exit, CliError> 
     let config = Config::load(global.config.as_deref())?;
     scope::run(async |scope| {
         scope.listen()?;
-        // The next command meets the same problems and prints them.
-        drop(journal::update(&config, store.store.as_ref()).await);
+        journal::update_and_save_problems(&config, store.store.as_ref()).await;
         Ok(Exit::Success)
     })
 }

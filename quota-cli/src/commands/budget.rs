@@ -77,7 +77,7 @@ pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, 
             screen.show(&text::lines(&all, &local, screen.width))
         };
         term::print(&shown)?;
-        shared.start_all_hooks(&updates).await;
+        shared.print_hook_failures().await;
         let is_whole = updates.iter().all(|update| !update.damage.record);
         Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
     })

@@ -35,7 +35,7 @@ pub(crate) fn run(options: &EventsArgs, global: &GlobalOptions) -> Result<Exit, 
         };
         let mut follower = Follower { shared: &shared, json: global.json, next: Vec::new() };
         let updates = follower.print_last(options.last).await?;
-        shared.start_all_hooks(&updates).await;
+        shared.print_hook_failures().await;
         if options.follow {
             follower.follow(updates).await?;
         }
@@ -93,7 +93,7 @@ impl Follower<'_> {
                     let new: Vec<_> = new.map(|(_, event)| (account, event)).collect();
                     self.print(&new)?;
                     self.next[at] = update.journal.next_number();
-                    self.shared.start_hooks(account, &update).await;
+                    self.shared.print_hook_failures().await;
                     waits.spawn(self.wait(at, &update));
                 }
                 Err(failure) => {

@@ -66,13 +66,12 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
             return Ok(Exit::NoAccount);
         };
         let mut local = LocalTime::now();
-        let (mut all, mut updates) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
         let max_age = shared.config.policy.max_age;
         for account in &shared.config.accounts {
             let update = shared.load(&account.id).await?;
             local.now = update.now;
             all.push(AccountPace::of(&account.id, &update, max_age, options.window.as_deref()));
-            updates.push(update);
         }
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
@@ -83,7 +82,7 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
             ));
         }
         show(options, global.json, &all, &local)?;
-        shared.start_all_hooks(&updates).await;
+        shared.print_hook_failures().await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
         Ok(if gaps || empty { Exit::Incomplete } else { Exit::Success })

@@ -262,6 +262,58 @@ fn a_hook_whose_process_is_killed_does_not_run_again() {
     while !risen.machine.path("done").exists() {}
 }
 
+/// A hook that leaves a file.
+fn leaves_a_file(machine: &Machine) -> String {
+    let ran = machine.path("ran");
+    format!("[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"touch\", {ran:?}]\n")
+}
+
+#[test]
+fn a_command_that_fails_after_an_event_has_started_its_hooks() {
+    let risen = Risen::new(leaves_a_file);
+
+    let ended = risen.machine.run(&["pace", "--window", "moon", "--config", argument(&risen.config)]);
+    risen.machine.wait_for_hooks();
+
+    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
+    assert!(risen.machine.path("ran").exists());
+}
+
+/// The output of `quota status` run from a file that `then` has deleted or replaced.
+#[cfg(target_os = "linux")]
+fn status_after_an_upgrade(risen: &Risen, then: &str) -> Ended {
+    let program = risen.machine.path("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_quota"), &program).unwrap();
+    let command = risen.machine.command(&["status", "--offline", "--config", argument(&risen.config)]);
+    let script = format!(r#"exec 9<"$0"; /bin/rm "$0"; {then}; exec /proc/self/fd/9 "$@""#);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &script]).arg(&program).args(command.get_args()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    let ended = Ended::of(shell.current_dir(risen.machine.path(".")).output().unwrap());
+    risen.machine.wait_for_hooks();
+    ended
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hooks_start_after_the_program_was_replaced() {
+    let risen = Risen::new(leaves_a_file);
+
+    let ended = status_after_an_upgrade(&risen, &format!("/bin/cp {:?} \"$0\"", env!("CARGO_BIN_EXE_quota")));
+
+    assert!(risen.machine.path("ran").exists(), "{}", ended.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hooks_that_cannot_start_are_reported() {
+    let risen = Risen::new(leaves_a_file);
+
+    let ended = status_after_an_upgrade(&risen, ":");
+
+    assert!(ended.stderr.contains("could not start the hooks of anthropic/main"), "{}", ended.stderr);
+}
+
 #[test]
 fn a_failed_hook_is_reported_once_by_doctor_or_the_next_command() {
     let failing = "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/false\"]\n";

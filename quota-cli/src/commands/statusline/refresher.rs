@@ -105,8 +105,8 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
             let duration = claim_duration(&config.policy, &usage);
             claim::renew(store_in_use, id, options.claim, duration, login_reason(&usage)).await;
         }
-        // After the claim, because the journal may take long and must not delay the next refresher. No process reads its problems.
-        drop(journal::update(&config, store.store.as_ref()).await);
+        // After the claim, because the journal may take long and must not delay the next refresher.
+        journal::update_and_save_problems(&config, store.store.as_ref()).await;
         Ok(Exit::Success)
     })
 }
