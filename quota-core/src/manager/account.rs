@@ -327,7 +327,7 @@ impl Account {
 
     /// Gives the account a credential source of its own, in place of the one that it had. All handles of the account use it from
     /// their next read of the credential on. A refresh in flight may still use the one before, and fresh readings stay until they
-    /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source once no handle is left.
+    /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source if no handle is left.
     pub fn set_credentials(&self, source: impl CredentialSource) {
         self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
     }
@@ -368,9 +368,18 @@ impl Account {
     /// Clears what another login left. Without the store the readings are hidden instead.
     async fn claim_login(&self, credential: &Credential) {
         let Some(login_id) = &credential.login.login_id else { return };
-        let is_set_by_program = self.entry.local().login.is_some();
-        if !is_set_by_program && let Err(error) = self.entry.claim_login(login_id).await {
-            tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
+        if self.entry.local().login.is_some() {
+            return;
+        }
+        match self.entry.claim_login(login_id).await {
+            // Whose the readings are is known again after an earlier failure.
+            Ok(()) if self.entry.local().unattributed => {
+                self.entry.update(|local| local.unattributed = false)
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
+            }
         }
     }
 

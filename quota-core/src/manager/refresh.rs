@@ -206,13 +206,18 @@ impl Refresh {
         }
     }
 
-    /// Reads the credential again if it was read too long ago. The caller holds a permit, which keeps other accounts of the provider
+    /// Reads the credential again if it was read too long ago, or the record has another login by now. The caller holds a permit, which keeps other accounts of the provider
     /// waiting, so a slow source has little time; then the credential stays, and a 401 leads to its renewal.
     async fn reread_access(&self, access: &mut Access) -> Result<(), QuotaError> {
         let entry = &*self.entry;
         let clock = &entry.provider.clock;
         let is_old = |at: Instant| clock.instant().saturating_since(at) > CREDENTIAL_MAX_AGE;
-        if !access.read_at.is_some_and(is_old) {
+        let login_id = access.login.login_id.as_ref();
+        let has_other_login = login_id.is_some() && {
+            let view = entry.view();
+            view.record.login_id().is_some_and(|known| login_id != Some(known))
+        };
+        if !access.read_at.is_some_and(|at| has_other_login || is_old(at)) {
             return Ok(());
         }
         let Some(source) = entry.provider.credentials.of(&entry.id) else { return Ok(()) };

@@ -301,3 +301,22 @@ async fn the_credential_of_another_login_clears_the_readings_without_a_fetcher()
 
     assert!(main.peek().snapshot().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_a_request_finds_is_not_taken_back_by_a_refresh_in_line() {
+    let fetcher = Recorder { takes: Duration::from_millis(900), ..Recorder::default() };
+    let quota = manager(fetcher.clone(), Source::of([credential("busy", 9)]));
+    let main = quota.account(&id("main"));
+    let _ = main.observe(&headers(10.0).login_id(LoginId::new("a"))).unwrap();
+    main.set_credentials(Source::of([of_login("a"), of_login("b")]));
+    quota.account(&id("busy")).refresh_in_background();
+    settle().await;
+    main.refresh_in_background();
+    settle().await;
+
+    drop(main.credential(SECOND).await.unwrap());
+    tokio::time::sleep(SECOND * 5).await;
+
+    assert!(!fetcher.secrets().contains(&"a".to_owned()), "{:?}", fetcher.secrets());
+    assert_eq!(main.peek().login_id(), Some(&LoginId::new("b")));
+}
