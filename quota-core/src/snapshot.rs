@@ -22,10 +22,10 @@ use crate::{Credits, Provenance, Source, UsageReport, Window, WindowId};
 /// time of its own ([`Source::Statusline`]). A window vanishes when a later answer that covers it does not report it. What is joined is a state, not a change: joining twice is joining once.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// By id, without repetition.
+    /// Sorted by id, without duplicates.
     #[serde(default, deserialize_with = "in_order", skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
-    /// Peaks of windows that are gone: a session that repeats an old reading must not bring them back.
+    /// Peaks of removed windows. Otherwise a session that repeats an old reading would restore the window.
     #[serde(default, deserialize_with = "plausible_peaks", skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
     peaks: Option<Box<BTreeMap<WindowId, Peak>>>,
@@ -39,7 +39,7 @@ pub struct Snapshot {
     unknown: ExtraFields,
 }
 
-/// A value with the moment it was said at; the later one wins, and of one moment the greater one.
+/// A value with its provenance. The later value wins; at equal provenance, the greater one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Stamped<T> {
     #[serde(flatten)]
@@ -59,7 +59,7 @@ impl<T> Stamped<T> {
 /// window did not report it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct CoverageWatermark {
-    /// The last answer that covered everything, for every window that `exceptions` does not name.
+    /// The last complete response. It applies to every window that is not in `exceptions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     all: Option<CoverageStamp>,
     /// Windows whose horizon differs, because the last complete answer held them in a form that could not be read.
@@ -71,10 +71,10 @@ struct CoverageWatermark {
     unknown: ExtraFields,
 }
 
-/// The name under which a horizon keeps money, beside the windows.
+/// The key for credits in a watermark, next to the windows.
 static CREDITS_KEY: LazyLock<WindowId> = LazyLock::new(|| WindowId::new("$money").expect("it is printable"));
 
-/// When an answer was given, as it is stored.
+/// The stored provenance of a response.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct CoverageStamp {
     #[serde(flatten)]
@@ -108,7 +108,7 @@ impl Snapshot {
         }
         snapshot.resolve();
         if !usage.source.has_time() {
-            // What may be hours old says nothing about what can be replaced only by something newer.
+            // A reading without a timestamp may be hours old, so it must not replace the plan, the credits or the coverage.
             return snapshot;
         }
         snapshot.plan = usage.plan.clone().map(|plan| Stamped::boxed(stamp, plan));
@@ -127,7 +127,7 @@ impl Snapshot {
         snapshot
     }
 
-    /// Puts two snapshots of one login together.
+    /// Merges another snapshot of the same login into this one.
     pub fn join(&mut self, other: &Self) {
         self.horizon.join(&other.horizon);
         if self.windows.is_empty() {
@@ -147,9 +147,9 @@ impl Snapshot {
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
-    /// Gives readings that have neither a time nor a reset the reset of the period that was known when they arrived.
+    /// Sets the reset of readings that have neither a timestamp nor a reset, to that of the period in which they arrived.
     ///
-    /// Their use counts if it is above the peak of a period, so it has to be known which one that is.
+    /// Their use counts only if it exceeds the peak of its period, so the period must be determined.
     pub(crate) fn assume_resets(&mut self, known: &Self) {
         for window in &mut self.windows {
             if let Some(known) = known.window(window.id()) {
@@ -158,7 +158,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether `usage`, read at `at`, would change what is known here.
+    /// Whether merging `usage`, read at `at`, would change this snapshot.
     ///
     /// A session that has been idle repeats its last numbers with every line of its statusline. They change nothing, and a
     /// caller can spare itself the rest.
@@ -171,7 +171,7 @@ impl Snapshot {
         joined != *self
     }
 
-    /// Drops what claims to have been read after `limit`: its clock was wrong, and it would beat every true reading.
+    /// Drops values with a timestamp after `limit`. Their clock was wrong, and they would override every correct reading.
     pub(crate) fn drop_after(&mut self, limit: Timestamp) {
         self.windows.retain_mut(|window| window.drop_after(limit.into()));
         self.plan.take_if(|said| said.stamp.at > limit);
@@ -203,7 +203,7 @@ impl Snapshot {
         self.peaks.take_if(|peaks| peaks.is_empty());
     }
 
-    /// Drops what was read at `limit` or before.
+    /// Drops values that were read at or before `limit`.
     ///
     /// A peak that has a time goes with its reading, or with the answer that ended its window: of what moment it is itself
     /// is not known.
@@ -253,7 +253,7 @@ impl Snapshot {
         }
     }
 
-    /// Drops what is gone by now, and keeps its peaks.
+    /// Removes windows that a later response no longer reports, and keeps their peaks.
     fn resolve(&mut self) {
         let (horizon, peaks) = (&self.horizon, &mut self.peaks);
         self.windows.retain_mut(|window| {
@@ -272,19 +272,19 @@ impl Snapshot {
         self.windows.binary_search_by(|known| known.id().cmp(id))
     }
 
-    /// The windows, by id.
+    /// The windows, sorted by id.
     #[must_use]
     pub fn windows(&self) -> &[Window] {
         &self.windows
     }
 
-    /// The window of that name, if there is one.
+    /// The window with this id, if there is one.
     #[must_use]
     pub fn window(&self, id: &WindowId) -> Option<&Window> {
         self.position(id).ok().map(|at| &self.windows[at])
     }
 
-    /// What the snapshot knows of the window of that name, whether or not a reading of it is left.
+    /// Whether the account has the window with this id, even if the snapshot has no reading of it.
     ///
     /// ```
     /// use quota_core::{Coverage, Presence, Snapshot, UsageReport, WindowId};
@@ -317,38 +317,38 @@ impl Snapshot {
         exceptions.filter(|id| **id != *CREDITS_KEY && self.presence(id) == Presence::Unreadable)
     }
 
-    /// The plan, in the provider's word.
+    /// The plan, as the provider names it.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
         self.plan.as_ref().map(|said| said.value.as_str())
     }
 
-    /// The money, if the provider spoke of any.
+    /// The credits, if the provider reported any.
     #[must_use]
     pub fn credits(&self) -> Option<&Credits> {
         Some(&self.credits.as_ref()?.value)
     }
 
-    /// When everything was last asked for at once; `None` if it never was.
+    /// The time of the last complete response; `None` if there was none.
     #[must_use]
     pub fn complete_at(&self) -> Option<Timestamp> {
         self.horizon.all.as_ref().map(|told| told.stamp.at)
     }
 
-    /// The moment of the newest reading in here.
+    /// The time of the newest reading.
     #[must_use]
     pub fn newest(&self) -> Option<Timestamp> {
         self.windows.iter().map(Window::observed_at).chain(self.complete_at()).max()
     }
 
-    /// Whether nothing was ever read.
+    /// Whether the snapshot has no data.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty() && self.horizon.all.is_none() && self.plan.is_none() && self.credits.is_none()
     }
 }
 
-/// What a [`Snapshot`] knows of a window.
+/// Whether an account has a window, according to a [`Snapshot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Presence {
@@ -357,9 +357,9 @@ pub enum Presence {
     /// The last complete answer contained the window in a form that could not be read, and no earlier reading is left.
     /// The account has the window, and its use is unknown.
     Unreadable,
-    /// The last complete answer did not contain the window: the account has no such window.
+    /// The last complete response did not contain the window: the account has no such window.
     Absent,
-    /// No complete answer is known yet, and no other answer named the window.
+    /// There is no complete response yet, and no other response named the window.
     Unknown,
 }
 
@@ -372,7 +372,7 @@ fn max_into<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
 /// More gone windows than an account has, and a bound on what a provider that names new ones each time makes us keep.
 const MOST_GONE: usize = 32;
 
-/// Puts stored windows in order, and leaves out those that cannot be true.
+/// Sorts stored windows and drops implausible ones.
 fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Window>, D::Error> {
     let mut snapshot = Snapshot::default();
     for mut window in Vec::<Window>::deserialize(deserializer)? {
@@ -383,7 +383,7 @@ fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Win
     Ok(snapshot.windows)
 }
 
-/// Leaves out stored peaks that cannot be true.
+/// Drops implausible stored peaks.
 #[expect(clippy::box_collection, reason = "as in the snapshot")]
 fn plausible_peaks<'de, D>(deserializer: D) -> Result<Option<Box<BTreeMap<WindowId, Peak>>>, D::Error>
 where
@@ -409,7 +409,7 @@ impl CoverageWatermark {
         }
     }
 
-    /// The later horizon, window by window.
+    /// Keeps the later stamp of each window.
     fn join(&mut self, other: &Self) {
         let named = [&self.exceptions, &other.exceptions]
             .into_iter()

@@ -15,16 +15,16 @@ use crate::peak::Peak;
 use crate::time::{self, UnixMillis};
 use crate::{InvalidId, Percent, Scope, UnknownWord, model_matches};
 
-/// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or whatever a provider invents next.
+/// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or a name that a provider adds later.
 ///
-/// Unknown names are kept as they are: a new window must not vanish because this program is older than it.
+/// Unknown names are preserved. Otherwise an older version would drop new windows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowId(Arc<str>);
 
 impl WindowId {
     const MAX_LEN: usize = 96;
 
-    /// Names a window.
+    /// Creates an id from a window's name.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl WindowId {
         Self::new(FIVE_HOUR).expect("a known name is valid")
     }
 
-    /// The window of seven days over all models.
+    /// The seven-day window for all models.
     #[must_use]
     pub fn seven_day() -> Self {
         Self::new(SEVEN_DAY).expect("a known name is valid")
@@ -141,36 +141,36 @@ impl<'de> Deserialize<'de> for WindowId {
     }
 }
 
-/// Where a reading came from. Of two readings of one moment the later in this list wins.
+/// Where a reading came from. For readings with the same timestamp, the later source in this list wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {
-    /// Not said.
+    /// Not stated.
     #[default]
     Unknown,
-    /// A source that only a newer program knows. Among these the word decides.
+    /// A source from a newer version. These sort by name.
     Other(UnknownWord),
-    /// A statusline, or something else without a time of its own: it may repeat what was true hours ago.
+    /// A statusline or another source without timestamps. It may repeat readings that are hours old.
     ///
     /// Such a reading only raises a window. It counts if it is above every use that was reported in the window's period, and
     /// arrived after the newest reading that has a time.
     Statusline,
-    /// What another program of this machine had written down, with its date.
+    /// A timestamped reading that another program on this machine stored.
     Local,
-    /// Headers of an ordinary answer of the provider. They say nothing about model-scoped windows or money.
+    /// Headers of an ordinary response. They do not cover model-scoped windows or credits.
     Headers,
     /// The provider's usage endpoint.
     Poll,
 }
 
 impl Source {
-    /// Whether its readings carry a time of their own, so that the newer one of two is known.
+    /// Whether its readings have timestamps, so that they can be ordered.
     #[must_use]
     pub fn has_time(self) -> bool {
         self != Self::Statusline
     }
 
-    /// Whether the provider itself said so.
+    /// Whether the reading comes from the provider itself.
     pub(crate) fn is_provider(self) -> bool {
         matches!(self, Self::Poll | Self::Headers)
     }
@@ -208,26 +208,26 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-/// When something was said, and by whom. The order in which readings replace each other begins with it.
+/// The time and source of a reading. Readings supersede each other in this order first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Provenance {
-    /// When the question was asked: a reading is as old as the start of its call.
+    /// The start of the call. A reading is as old as that.
     #[serde(rename = "at_ms", with = "time::ms")]
     pub at: Timestamp,
-    /// Where the answer came from.
+    /// The source of the reading.
     pub source: Source,
 }
 
 impl Provenance {
-    /// Stamps what `source` said to a question asked at `at`.
+    /// Creates the provenance of a reading from `source`, requested at `at`.
     #[must_use]
     pub fn new(at: Timestamp, source: Source) -> Self {
         Self { at: time::truncate_ms(at), source }
     }
 }
 
-/// A window without its moment: what one answer of a provider says about it.
+/// A window in one provider response, without a timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowReading {
@@ -235,9 +235,9 @@ pub struct WindowReading {
     pub id: WindowId,
     /// How much of it is used.
     pub used: Percent,
-    /// When it begins anew; absent if it has not begun, or the provider does not say.
+    /// When it resets; absent if it has not started, or the provider does not state it.
     pub resets_at: Option<Timestamp>,
-    /// How long it is, where that is known.
+    /// Its length, if known.
     pub length: Option<Duration>,
     /// What it counts, if not everything.
     pub scope: Option<Scope>,
@@ -250,28 +250,28 @@ impl WindowReading {
         Self { id, used, resets_at: None, length: None, scope: None }
     }
 
-    /// Says when the window begins anew.
+    /// Sets when the window resets.
     #[must_use]
     pub fn resets_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.resets_at = at.into();
         self
     }
 
-    /// Says how long the window is.
+    /// Sets the length of the window.
     #[must_use]
     pub fn length(mut self, length: impl Into<Option<Duration>>) -> Self {
         self.length = length.into();
         self
     }
 
-    /// Says that the window counts only this.
+    /// Limits the window to this scope.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
         self.scope = scope.into();
         self
     }
 
-    /// Puts the moment and the source to it.
+    /// Adds the time and the source.
     #[must_use]
     pub fn stamped(self, stamp: Provenance) -> Window {
         Window {
@@ -288,9 +288,9 @@ impl WindowReading {
     }
 }
 
-/// One window of an account, with the moment it was read and the source it was read from.
+/// One window of an account, with the time and source of its reading.
 ///
-/// That is the newest reading of the sources that have a time, or a later and higher one of a source that has none.
+/// The reading is the newest timestamped one, or a later and higher one from a source without timestamps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     id: WindowId,
@@ -310,7 +310,7 @@ pub struct Window {
     length: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Box<Scope>>,
-    /// The highest use that was reported in the period, unless that is the reading's own.
+    /// The highest use reported in the period, if it differs from the reading's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peak: Option<Box<Peak>>,
     #[serde(flatten)]
@@ -324,13 +324,13 @@ impl Window {
         &self.id
     }
 
-    /// What the window said when it was read. What it says now is [`used_at`](Self::used_at).
+    /// The use at the time of the reading. For the current use see [`used_at`](Self::used_at).
     #[must_use]
     pub fn used(&self) -> Percent {
         self.shown().1
     }
 
-    /// When it begins anew, if that was said.
+    /// When it resets, if stated.
     #[must_use]
     pub fn resets_at(&self) -> Option<Timestamp> {
         self.shown().2.map(UnixMillis::timestamp)
@@ -355,13 +355,13 @@ impl Window {
         if self.raised().is_some() { Source::Statusline } else { self.source }
     }
 
-    /// The moment and the source in one.
+    /// The time and source of the reading.
     #[must_use]
     pub fn stamp(&self) -> Provenance {
         Provenance { at: self.observed_at(), source: self.source() }
     }
 
-    /// How long the window is, where that is known.
+    /// The length of the window, if known.
     #[must_use]
     pub fn length(&self) -> Option<Duration> {
         self.length
@@ -379,7 +379,7 @@ impl Window {
         self.scope().is_none_or(|scope| scope.applies_to(model))
     }
 
-    /// What the window says at `now`, where a reading counts as exact for `fresh_for`.
+    /// The use of the window at `now`. A reading counts as exact for `fresh_for`.
     ///
     /// A reading that has grown old is a lower bound until the window resets: a provider that lowers use within a period
     /// says so with its next reading. After the reset nothing is known: not that it is empty, and not that it is full. Where no reset was said, an old reading
@@ -415,9 +415,9 @@ impl Window {
         }
     }
 
-    /// When this reading stops saying anything: its reset, if that lay ahead when it was read.
+    /// When this reading expires: at its reset, if that was in the future when it was read.
     ///
-    /// A reset that was past already when the reading was taken is a provider that lags; it dates nothing.
+    /// A reset that was already past comes from a provider that lags, so it is ignored.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let (at, _, resets_at) = self.shown();
@@ -431,7 +431,7 @@ impl Window {
         self.order(other) == Ordering::Greater
     }
 
-    /// The moment, use and reset of the reading that counts.
+    /// The time, use and reset of the effective reading.
     #[inline]
     fn shown(&self) -> (UnixMillis, Percent, Option<UnixMillis>) {
         match self.raised() {
@@ -451,7 +451,7 @@ impl Window {
         (self.resets_at.is_some() || peak.used > self.used).then_some((arrived_at, peak))
     }
 
-    /// Joins what else is known of this window. What remains may have to be resolved.
+    /// Merges another reading of this window. The caller must then call [`resolve`](Self::resolve).
     pub(crate) fn join(&mut self, other: &Self) {
         let peak = later(self.peak(), other.peak());
         let replaces = match (self.source.has_time(), other.source.has_time()) {
@@ -480,7 +480,7 @@ impl Window {
         is_too_far(reset.timestamp(), self.length, self.at.timestamp())
     }
 
-    /// Joins a peak without a reading.
+    /// Merges a peak without a reading.
     pub(crate) fn raise(&mut self, peak: Peak) {
         self.set_peak(later(self.peak(), Some(peak)));
     }
@@ -511,7 +511,7 @@ impl Window {
         self.peak = peak.filter(|peak| self.own_peak().as_ref() != Some(peak)).map(Box::new);
     }
 
-    /// A window of which only a reading without a time is known.
+    /// Creates a window from a reading without a timestamp.
     fn of_peak(id: WindowId, arrived_at: UnixMillis, peak: Peak) -> Self {
         Self {
             id,
@@ -573,7 +573,7 @@ impl Window {
         true
     }
 
-    /// Forgets a peak whose period is over, unless it is shown.
+    /// Removes a peak whose period is over, unless it overrides the reading.
     pub(crate) fn forget_peak(&mut self, now: UnixMillis) {
         let is_shown = self.raised().is_some();
         self.peak.take_if(|peak| !is_shown && peak.is_over(now));
@@ -607,7 +607,7 @@ fn later(one: Option<Peak>, other: Option<Peak>) -> Option<Peak> {
     }
 }
 
-/// What a window says at a moment.
+/// The use of a window at a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Used {
@@ -615,7 +615,7 @@ pub enum Used {
     Exact(Percent),
     /// An old reading of a window that has not reset since: at least this much is used.
     AtLeast(Percent),
-    /// Nothing is known: never read, or the window has reset since. Neither empty nor full.
+    /// Unknown: never read, or the window has reset since.
     Unknown,
 }
 

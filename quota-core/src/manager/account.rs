@@ -28,7 +28,7 @@ use crate::{
     LoginId, Priority, Rejected, Seed, Snapshot, UsageReport, time,
 };
 
-/// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
+/// A handle to one account. Cheap to clone; all handles of one manager to one account share their state.
 ///
 /// From the first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`sync`](Self::sync) on, the account's
 /// view follows what other processes write, for as long as a caller reads it. An account without readers for a few
@@ -52,31 +52,31 @@ impl Account {
         &self.entry.id
     }
 
-    /// What is known at this moment. No lock, no I/O, no waiting; it does not even read a clock.
+    /// Returns the cached usage. Takes no lock, does no I/O, does not wait and does not read a clock.
     ///
-    /// Before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`sync`](Self::sync) nothing is known.
+    /// It is empty before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`sync`](Self::sync).
     #[inline]
     pub fn peek(&self) -> AccountUsage {
         AccountUsage::of(self.view_handle.load())
     }
 
-    /// What is known, if it is fresh and kept current.
+    /// The cached usage, if it is fresh and a follower keeps it current.
     #[inline(always)]
     fn peek_fresh(&self) -> Option<AccountUsage> {
         let view = self.view_handle.load();
         (view.is_fresh() && self.view_handle.is_followed()).then(|| AccountUsage::of(view))
     }
 
-    /// Whether what is known is not fresh.
+    /// Whether the cached readings are stale.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         !self.view_handle.load().is_fresh()
     }
 
-    /// Whether what is known is not fresh for a request of `model`, as requests name it.
+    /// Whether the cached readings are stale for a request to `model`, by its name in requests.
     ///
-    /// A window that counts one model matters to the requests of that model alone: others are not stale because of it, and
-    /// read it again with everything else, once an hour by default.
+    /// A window of one model affects only requests to that model. Other requests are not stale because of it; the full refresh
+    /// reads it, once an hour by default.
     #[must_use]
     pub fn is_stale_for(&self, model: Option<&str>) -> bool {
         !self.view_handle.load().is_fresh_for(model)
@@ -89,38 +89,38 @@ impl Account {
         self.is_stale() || self.entry.provider.policy.refreshes_on_request(request)
     }
 
-    /// Counts a request, and says its number: 1 for the first. For [`needs_refresh`](Self::needs_refresh).
+    /// Counts a request and returns its number, starting at 1. For [`needs_refresh`](Self::needs_refresh).
     pub fn count_request(&self) -> u64 {
         self.entry.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Fresh readings: those that are known, or those of one refresh that all callers share.
+    /// Returns fresh readings: cached ones, or those of one refresh that all callers share.
     ///
-    /// When no refresh is possible, what is known is given all the same, and says that it is stale and why. Dropping the
-    /// future gives up waiting, not the refresh.
+    /// If no refresh is possible, the cached readings are returned, marked as stale with the reason. Dropping the
+    /// future stops waiting; the refresh continues.
     ///
     /// # Errors
     ///
-    /// [`QuotaError`] if nothing at all is known.
+    /// [`QuotaError`] if there are no readings.
     #[inline]
     pub fn get(&self) -> GetFuture<'_> {
         GetFuture::of(self)
     }
 
-    /// The same for readings younger than `max_age`, whatever the policy calls fresh.
+    /// Like [`get`](Self::get), with `max_age` in place of the policy's maximum age.
     ///
     /// # Errors
     ///
-    /// [`QuotaError`] if nothing at all is known.
+    /// [`QuotaError`] if there are no readings.
     pub async fn get_with_max_age(&self, max_age: Duration) -> Result<AccountUsage, QuotaError> {
         Box::pin(self.get_cold(Some(max_age))).await
     }
 
-    /// The same for a request of `model`, as requests name it: the windows that count this model must be fresh too.
+    /// Like [`get`](Self::get), for a request to `model`: the windows that count this model must be fresh too.
     ///
     /// # Errors
     ///
-    /// [`QuotaError`] if nothing at all is known.
+    /// [`QuotaError`] if there are no readings.
     pub async fn get_for(&self, model: Option<&str>) -> Result<AccountUsage, QuotaError> {
         let view = self.view_handle.load();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
@@ -145,28 +145,28 @@ impl Account {
         Ok(refreshed.answer)
     }
 
-    /// Asks the provider now, if the rules allow, and says whether it did.
+    /// Calls the provider now if the rules allow it, and returns whether it did.
     ///
     /// A refresh that is under way is joined. When none is possible, what is known is in the answer, and the reason in
-    /// [`RefreshOutcome::error`]. Dropping the future gives up waiting, not the refresh.
+    /// [`RefreshOutcome::error`]. Dropping the future stops waiting; the refresh continues.
     ///
     /// # Errors
     ///
-    /// [`QuotaError`] if nothing at all is known.
+    /// [`QuotaError`] if there are no readings.
     pub async fn refresh(&self) -> Result<RefreshOutcome, QuotaError> {
         Box::pin(self.shared_refresh(Wish::Now)).await
     }
 
     /// Refreshes like [`refresh`](Self::refresh), unless a call with the same credential was started less than `span` ago, by
-    /// any process that shares the store. For commands and keys that a person may repeat: each call counts in the budget.
+    /// any process that shares the store. Use it for commands and keys that a user may repeat, because each call counts in the budget.
     ///
     /// The outcome of that call is the result, whether it succeeded or failed: [`RefreshOutcome::called_at`] is its start,
     /// [`RefreshOutcome::error`] its failure. Readings that arrived without a call, such as headers, do not count. Dropping the
-    /// future gives up waiting, not the refresh.
+    /// future stops waiting; the refresh continues.
     ///
     /// # Errors
     ///
-    /// [`QuotaError`] if nothing at all is known.
+    /// [`QuotaError`] if there are no readings.
     pub async fn refresh_unless_called_within(&self, span: Duration) -> Result<RefreshOutcome, QuotaError> {
         Box::pin(self.shared_refresh(Wish::UnlessCalledWithin(span))).await
     }
@@ -185,7 +185,7 @@ impl Account {
                 Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
                     in_flight.wish.covers(wish)
                 }
-                // Its task ended with a runtime that shut down; the next one runs on this caller's.
+                // The refresh task ended with its runtime; the next attempt runs on this caller's runtime.
                 Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
                 Err(_) => true,
             };
@@ -252,10 +252,9 @@ impl Account {
         KeepFreshGuard { _guard: guard }
     }
 
-    /// Reads what other processes have shared, without asking the provider: the account's record, and the quiet time that may
-    /// hold it.
+    /// Reads shared state from the store without calling the provider: the account's record and the provider's cooldown.
     ///
-    /// Without the store this does nothing; the answer says so ([`AccountUsage::store_unavailable_since`]).
+    /// If the store is unavailable, this has no effect; see [`AccountUsage::store_unavailable_since`].
     pub async fn sync(&self) -> AccountUsage {
         // Followed after the read, or the follower would read it too; also if the caller drops the future.
         let _followed = OnDrop(|| self.follow());
@@ -264,19 +263,19 @@ impl Account {
                 shared_cooldown.load_once(self.entry.provider.policy.record_ttl).await;
             }
         };
-        // Both at once: a store that is far away, or on another thread, is waited for once.
+        // Read both concurrently, so that only one round trip is waited for.
         both(Box::pin(self.entry.sync(None)), quiet_time).await;
         self.peek()
     }
 
-    /// Joins readings that were seen without asking, such as the headers of an ordinary answer.
+    /// Merges readings that arrived without a usage call, such as the headers of an ordinary response.
     ///
     /// Holds stay as they are. Readers of this process see them at once; the store within a few seconds. Returns what was left
     /// out because it cannot be true; see [`UsageReport::reject_implausible`].
     ///
     /// # Errors
     ///
-    /// [`ObserveError`] if the readings belong to another login than the account holds now, or the manager was closed.
+    /// [`ObserveError`] if the readings belong to a login other than the account's current one, or the manager was closed.
     pub fn observe(&self, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.entry.provider.store_client.now_estimate();
         let at = usage
@@ -288,11 +287,11 @@ impl Account {
         self.join_in(&seed, usage.owner_id.as_ref()).map(|()| rejected)
     }
 
-    /// Joins what was persisted elsewhere, at its own age, without a call: readings, and a hold that is still in force.
+    /// Merges persisted readings at their original age, and a hold that is still in force, without a call.
     ///
     /// # Errors
     ///
-    /// [`ObserveError`] if it belongs to another login than the account holds now, or the manager was closed.
+    /// [`ObserveError`] if it belongs to a login other than the account's current one, or the manager was closed.
     pub fn seed(&self, seed: &Seed) -> Result<(), ObserveError> {
         self.join_in(seed, None)
     }
@@ -307,11 +306,11 @@ impl Account {
             MergeOutcome::Merged => {
                 self.follow();
                 background::schedule_flush(&self.entry, &self.shared.context);
-                // Closed during the wait: the write may not have begun.
+                // The manager may have closed after the check above, so the write may not start.
                 if self.shared.context.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             MergeOutcome::OtherLogin => {
-                // By what is known here; should that be old, it will not be for long.
+                // The local record may be outdated. Following brings it up to date.
                 self.follow();
                 Err(ObserveError::AnotherLogin { account: account() })
             }
@@ -325,7 +324,7 @@ impl Account {
         self.credential_source().is_some()
     }
 
-    /// Gives the account a credential source of its own, in place of the one that it had. All handles of the account use it from
+    /// Sets the account's credential source, replacing the previous one. All handles of the account use it from
     /// their next read of the credential on. A refresh in flight may still use the one before, and fresh readings stay until they
     /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source if no handle is left.
     pub fn set_credentials(&self, source: impl CredentialSource) {
@@ -365,7 +364,7 @@ impl Account {
         Ok(Some(credential))
     }
 
-    /// Clears what another login left. Without the store the readings are hidden instead.
+    /// Clears the readings of another login. If the store is unavailable, they are hidden instead.
     async fn claim_login(&self, credential: &Credential) {
         let Some(login_id) = &credential.login.login_id else { return };
         if self.entry.local().login.is_some() {
@@ -402,19 +401,19 @@ impl Account {
         }
     }
 
-    /// Says which login the account holds from now on.
+    /// Sets the login that the account holds from now on.
     ///
     /// If it is another than before, nothing that the old one left is shown or joined any more, and its late answers are
     /// not stored. From then on this is what counts in this process: a credential of another login is an error. Programs whose
     /// credential source states the login never call it.
     ///
-    /// After the manager was closed this changes only what this process shows.
+    /// After the manager is closed, this changes only the readings shown in this process.
     pub fn set_login(&self, login_id: LoginId) {
         self.entry.update(|local| local.set_login(login_id));
         background::schedule_flush(&self.entry, &self.shared.context);
     }
 
-    /// Lifts the account's hold for all processes that share the store, and forgets how often in a row its calls have failed.
+    /// Clears the account's hold for all processes that share the store, and resets its count of consecutive failures.
     ///
     /// Returns the hold that was lifted; `None` if none was in force. A process that still knows it does not bring it back, and
     /// a call that fails after this arms a new one. A damaged record is replaced by what this process knows. The provider's quiet time, the budget and the refusal of a credential stay.
@@ -424,7 +423,7 @@ impl Account {
     /// [`QuotaError::Store`] if the store did not take it. Where the policy is to go on without the store, the hold is lifted in
     /// this process, and for the others once the store is back. [`QuotaError::UnsupportedFormat`] if a newer program keeps the record.
     ///
-    /// If the future is dropped, the hold may be lifted or not.
+    /// If the future is dropped, the hold may or may not be cleared.
     pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
         let account = || self.entry.id.clone();
         let cleared = self.entry.change_shared(Record::clear_hold).await;
@@ -437,7 +436,7 @@ impl Account {
         }
     }
 
-    /// The changes of what is known, from now on.
+    /// Returns a stream of changes to the account's usage, from now on.
     pub fn watch(&self) -> Changes {
         self.entry.watchers.fetch_add(1, Ordering::Relaxed);
         self.follow();
@@ -449,7 +448,7 @@ impl Account {
     }
 }
 
-/// Does something when it goes out of scope, whichever way.
+/// Runs a closure on drop.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {
@@ -471,7 +470,7 @@ impl fmt::Debug for Account {
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct GetFuture<'a> {
     account: &'a Account,
-    /// Boxed, so that the common case carries no large future about.
+    /// Boxed to keep the future of the fast path small.
     cold: Option<ColdGet<'a>>,
 }
 
@@ -484,7 +483,7 @@ impl<'a> GetFuture<'a> {
     }
 }
 
-// By hand instead of an `async fn`, because this is on every reader's path and a state machine costs half a read more.
+// Hand-written instead of an `async fn`: every reader runs this, and a generated state machine makes a read 50 % slower.
 impl Future for GetFuture<'_> {
     type Output = Result<AccountUsage, QuotaError>;
 
@@ -524,7 +523,7 @@ pub struct KeepFreshGuard {
     _guard: oneshot::Sender<()>,
 }
 
-/// The changes of what is known of an account.
+/// A stream of changes to an account's usage.
 #[derive(Debug)]
 pub struct Changes {
     account: Account,
@@ -538,14 +537,14 @@ impl Drop for Changes {
 }
 
 impl Changes {
-    /// Waits for the next change, and gives what is known then; changes in between are not given one by one.
+    /// Waits for the next change and returns the current usage. Changes between two calls are coalesced.
     ///
     /// `None` once the manager is closed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<AccountUsage> {
         let entry = &self.account.entry;
         let closing = &self.account.shared.context.tasks;
         loop {
-            // Its follower may have ended with the runtime that it ran on.
+            // The follower may have ended with its runtime.
             self.account.follow();
             let is_followed = entry.view_handle.is_followed();
             let has_changed = || entry.view().generation != self.seen;
