@@ -57,7 +57,7 @@ impl RequestOutcome {
         Self::of(Response::Answered { status, headers: kept, body: Vec::new() })
     }
 
-    /// The provider could not be reached, or broke off.
+    /// The provider was unreachable, or closed the connection early.
     pub fn unreachable() -> Self {
         Self::of(Response::Unreachable)
     }
@@ -75,18 +75,18 @@ impl RequestOutcome {
     /// failures are as old as that, and waits count from it. A time in the future is now; without this call the
     /// response is as old as its report.
     ///
-    /// Take it from the clock of the manager, when the headers are there.
+    /// Read it from the manager's clock when the headers arrive.
     pub fn received_at(mut self, at: Timestamp) -> Self {
         self.received_at = Some(at);
         self
     }
 
-    /// When it was answered, if it is told of at `now`.
+    /// When the response arrived, if it is reported at `now`.
     pub(crate) fn received_or(&self, now: Timestamp) -> Timestamp {
         self.received_at.map_or(now, |at| at.min(now))
     }
 
-    /// Gives the body of an answer that turned the request away, or its beginning: some providers say why only there.
+    /// Adds the body of a rejection, or its beginning. Some providers state the reason only there.
     pub fn body(mut self, bytes: &[u8]) -> Self {
         if let Response::Answered { body, .. } = &mut self.kind {
             *body = bytes[..bytes.len().min(MOST_BODY)].to_vec();
@@ -118,7 +118,7 @@ impl RequestOutcome {
     }
 }
 
-/// Shows what came of it, and nothing of what was said.
+/// Shows the kind and status only, never headers or the body.
 impl fmt::Debug for RequestOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
@@ -129,7 +129,7 @@ impl fmt::Debug for RequestOutcome {
     }
 }
 
-/// Bounds on what a hostile answer makes us keep.
+/// Bounds on the stored part of a hostile response.
 const MOST_HEADERS: usize = 256;
 const LONGEST_VALUE: usize = 1024;
 const MOST_BODY: usize = 16 * 1024;
@@ -199,7 +199,7 @@ pub(crate) fn classify(
         RejectionKind::QuotaExhausted => {
             let told = failure.resets_at.filter(|at| *at > now);
             let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.exhausted_cooldown)));
-            // Headers may not name the model: then it is the requested one.
+            // Headers may not name the model. In that case it is the requested model.
             let block = block(Some(until)).window(failure.window.clone());
             let block = match (&failure.scope, request.model()) {
                 (None, _) => Some(block),
@@ -236,7 +236,7 @@ pub(crate) fn classify(
     }
 }
 
-/// `Retry-After: 0` is no permission to retry in a hot loop.
+/// The minimum wait before a retry. Otherwise `Retry-After: 0` would cause a hot loop.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -43,11 +43,11 @@ impl FallbackAccountManager {
     /// Reports the outcome of a route. The manager observes usage in the headers. A rejection blocks the account, or
     /// one model of it, for as long as it lasts.
     ///
-    /// A second report of one route changes nothing. Dropping the future may lose what was not applied yet.
+    /// A second report for the same route has no effect. Dropping the future may lose changes that are not applied yet.
     ///
     /// # Errors
     ///
-    /// [`ReportError`] if the route is not of this manager.
+    /// [`ReportError`] if the route belongs to another manager.
     pub async fn report(
         &self,
         route: &Route,
@@ -60,7 +60,7 @@ impl FallbackAccountManager {
         let now = inner.now();
         let answered = outcome.received_or(now);
         let mut seen = inner.read(&outcome, slot.id.provider(), answered);
-        // As old as the response: a late report must not replace what was learned since.
+        // Use the time of the response, so that a late report does not replace newer readings.
         let read_at = *seen.usage.observed_at.get_or_insert(answered);
         // Parsers are not trusted: a block must not last until an implausible reset.
         let _ = seen.usage.reject_implausible(read_at);
@@ -130,7 +130,7 @@ impl FallbackAccountManager {
     }
 }
 
-/// The other windows that the response calls exhausted. Each has a block until its own reset.
+/// The other windows that the response reports as exhausted. Each is blocked until its own reset.
 fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
     let main = seen.failure.as_ref().filter(|failure| failure.kind == RejectionKind::QuotaExhausted);
     let verdicts = main.into_iter().flat_map(|_| &seen.usage.window_statuses);

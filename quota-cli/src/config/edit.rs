@@ -1,5 +1,5 @@
-//! Changing the accounts in the text of a configuration. Everything else in the text stays as a person wrote it.
-//! Which accounts there are to be is the commands' business; the file is read and written in `update`.
+//! Edits the accounts in the text of a configuration. The rest of the text is preserved.
+//! The commands decide on the list of accounts; `update` reads and writes the file.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,13 +19,13 @@ const ACCOUNTS: &str = "accounts";
 /// Why a text cannot be edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EditError {
-    /// What begins in this line is written in a form that cannot be edited without losing something.
+    /// The item that starts in this line cannot be edited without losing comments or other content.
     Form { line: usize },
-    /// A hook in this line names an account that is to be removed.
+    /// A hook in this line names an account that would be removed.
     Hook { line: usize, account: AccountId },
 }
 
-/// The text with these accounts in place of those it has, in this order.
+/// Returns the text with its accounts replaced by `wanted`, in this order.
 ///
 /// `before` is what the text says now. Of an account that is there already, its limits and whether it is disabled may differ. The
 /// result is read again before it is returned: a text that would say anything else is an error.
@@ -67,7 +67,7 @@ pub(super) fn with_accounts(
     if is_right { Ok(edited) } else { Err(form(changed(before, wanted))) }
 }
 
-/// Whether two lists say the same, wherever it is written.
+/// Whether two lists are equal, ignoring where each account is defined.
 pub(super) fn is_same(one: &[AccountSettings], other: &[AccountSettings]) -> bool {
     let plain = |account: &AccountSettings| AccountSettings { origin: Origin::Default, ..account.clone() };
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| plain(one) == plain(other))
@@ -132,7 +132,7 @@ fn hook_of_removed(text: &str, before: &Config, wanted: &[AccountSettings]) -> O
     Some(EditError::Hook { line, account: named.get_ref().clone() })
 }
 
-/// The line an account is in, or else the first line of all accounts.
+/// The line of an account, or else the first line of the accounts.
 fn line_of(text: &str, account: Option<&AccountSettings>) -> usize {
     if let Some(Origin::Configured { line }) = account.map(|account| account.origin) {
         return line;
@@ -143,7 +143,7 @@ fn line_of(text: &str, account: Option<&AccountSettings>) -> usize {
     first.map_or(1, |at| at + 1)
 }
 
-/// The first account that would be another one.
+/// The first account that the edit changes or removes.
 fn changed<'a>(before: &'a Config, wanted: &[AccountSettings]) -> Option<&'a AccountSettings> {
     let same = |account: &AccountSettings| {
         wanted.iter().any(|one| is_same(std::slice::from_ref(one), std::slice::from_ref(account)))
@@ -151,7 +151,7 @@ fn changed<'a>(before: &'a Config, wanted: &[AccountSettings]) -> Option<&'a Acc
     before.accounts.iter().find(|account| !same(account))
 }
 
-/// A text with plain line ends and no byte order mark, as the editor of TOML writes it.
+/// A text with LF line endings and no byte order mark, as `toml_edit` writes it.
 struct PlainText {
     text: String,
     has_mark: bool,
@@ -172,7 +172,7 @@ impl PlainText {
     }
 
     fn restore(&self, edited: String) -> String {
-        // The table that was the first one may be gone, and with it what separated the next one from it.
+        // If the first table was removed, the next one still has its leading blank line.
         let is_closed = !self.text.starts_with('\n');
         let edited = if is_closed { edited.trim_start_matches('\n').to_owned() } else { edited };
         let edited = if self.is_crlf { edited.replace('\n', "\r\n") } else { edited };
@@ -212,7 +212,7 @@ fn edit_tables<'a>(
             table.insert(key, Item::Value(value));
         }
         if document.as_table().is_empty() && tables.is_empty() {
-            // Without any table, what is in the text is the comment at its end.
+            // If the document has no tables, all of its text is a trailing comment.
             let head = document.trailing().as_str().unwrap_or_default().trim_end().to_owned();
             document.set_trailing("");
             table.decor_mut().set_prefix(if head.is_empty() { head } else { format!("{head}\n\n") });
@@ -234,7 +234,7 @@ fn edit_tables<'a>(
     Ok(())
 }
 
-/// Takes the tables out of the document, and leaves their place in it.
+/// Removes the tables from the document, but keeps the empty array in its position.
 fn take_tables(document: &mut DocumentMut) -> Vec<Table> {
     let Some(Item::ArrayOfTables(tables)) = document.get_mut(ACCOUNTS) else { return Vec::new() };
     std::mem::take(tables).into_iter().collect()
@@ -283,7 +283,7 @@ fn places(tables: &mut [Table]) -> Vec<isize> {
     places
 }
 
-/// What is before a table: what stays if the table moves, and what moves with it.
+/// Splits the text before a table into the part that stays if the table moves, and the part that moves with it.
 fn prefix(table: &Table, at: usize) -> (String, String) {
     let separator = if at == 0 { "" } else { "\n" };
     let text = table.decor().prefix().and_then(RawString::as_str).unwrap_or(separator);
@@ -321,7 +321,7 @@ fn take_settings_off(document: &mut DocumentMut, account: usize) -> Option<Strin
             _ if following.starts_with('\n') => return following.to_owned(),
             Some(end) => end + 1,
             None if is_last => following.len(),
-            // Without an empty line they are about the table that follows.
+            // Without an empty line they belong to the next table.
             None => return following.to_owned(),
         };
         let (own, rest) = following.split_at(end);
@@ -384,7 +384,7 @@ fn table_after(document: &mut DocumentMut, account: usize) -> Option<usize> {
     order.iter().skip_while(|at| **at != end).nth(1).copied()
 }
 
-/// Visits a table and all below it that have a header.
+/// Visits a table and its subtables, if they have a header.
 fn visit_mut(table: &mut Table, visit: &mut impl FnMut(&mut Table)) {
     if !table.is_dotted() {
         visit(table);
@@ -444,14 +444,14 @@ fn decor_text(decor: &Decor, is_prefix: bool) -> &str {
 #[derive(Debug)]
 struct NotEditable;
 
-/// Writes what differs of an account.
+/// Writes the changed settings of an account.
 fn set_fields(
     table: &mut dyn TableLike,
     now: &AccountSettings,
     wanted: &AccountSettings,
 ) -> Result<(), NotEditable> {
     if now.disabled != wanted.disabled {
-        // The absent key says the same, unless a person has commented on it.
+        // An absent key means false. Keep the key if it has a comment.
         let has_comment = comments_of(table, "disabled").is_some();
         if wanted.disabled || has_comment {
             set_value(table, "disabled", wanted.disabled.into());
@@ -485,7 +485,7 @@ fn set_limits(
             }
             edit_inline(limits, |limits| set_windows(limits, now, wanted))
         }
-        // With a header of its own, or with dotted keys.
+        // With its own header, or with dotted keys.
         Some(Item::Table(limits)) => set_windows(limits, now, wanted),
         _ => {
             set_value(table, key, limits_value(wanted));
@@ -510,7 +510,7 @@ fn set_windows(limits: &mut dyn TableLike, now: Option<&Limits>, wanted: &Limits
     Ok(())
 }
 
-/// Sets a value; one that is there keeps its comments.
+/// Sets a value. The comments of an existing value are kept.
 fn set_value(table: &mut dyn TableLike, key: &str, mut value: Value) {
     match table.get_mut(key) {
         Some(Item::Value(now)) => {
@@ -529,7 +529,7 @@ fn set_value(table: &mut dyn TableLike, key: &str, mut value: Value) {
     }
 }
 
-/// Removes a key. Its comments stay, in lines of their own.
+/// Removes a key. Its comments stay, on separate lines.
 fn remove_key(table: &mut dyn TableLike, key: &str) -> Result<(), NotEditable> {
     let comments = comments_of(table, key);
     match table.get(key) {
@@ -566,7 +566,7 @@ fn has_comments_inside(value: &Value) -> bool {
     matches!(value, Value::Array(_) | Value::InlineTable(_)) && value.to_string().contains('#')
 }
 
-/// The comments before a key and behind its value, each in a line.
+/// The comments before a key and after its value, one per line.
 fn comments_of(table: &dyn TableLike, key: &str) -> Option<String> {
     let before = table.key(key).map(|key| decor_text(key.leaf_decor(), true)).unwrap_or_default();
     let behind = table.get(key).and_then(Item::as_value);
@@ -576,7 +576,7 @@ fn comments_of(table: &dyn TableLike, key: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// Edits an inline table, and keeps the space before its closing brace. Where keys have lines of their own, so has a new one.
+/// Edits an inline table, and keeps the space before its closing brace. If keys are on separate lines, a new key is too.
 fn edit_inline<R>(table: &mut InlineTable, edit: impl FnOnce(&mut dyn TableLike) -> R) -> R {
     let take = |table: &mut InlineTable| {
         let (_, last) = table.iter_mut().last()?;
@@ -600,7 +600,7 @@ fn edit_inline<R>(table: &mut InlineTable, edit: impl FnOnce(&mut dyn TableLike)
     result
 }
 
-/// The keys of an account that is new.
+/// The keys of a new account.
 fn new_keys(account: &AccountSettings) -> Vec<(&'static str, Value)> {
     let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
     let mut keys = vec![("id", Value::from(account.id.as_str()))];
@@ -633,7 +633,7 @@ fn limits_value(limits: &Limits) -> Value {
     }
 }
 
-/// A percentage, whole if it is.
+/// A percentage, as an integer if it is whole.
 fn number(left: Percent) -> Value {
     let hundredths = left.basis_points();
     if hundredths.is_multiple_of(100) { i64::from(hundredths / 100).into() } else { left.as_f64().into() }

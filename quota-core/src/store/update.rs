@@ -1,5 +1,5 @@
-//! The one loop that reads a document, decides, and writes it by compare-and-swap.
-//! What is decided is passed in as a pure function; the record, the cooldown and every document beside them use it.
+//! The single loop that reads a document, decides on a change, and writes it by compare-and-swap.
+//! The caller passes the decision as a pure function. The record, the cooldown and all other documents use this loop.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,18 +12,18 @@ use jiff::Timestamp;
 use super::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use crate::{Clock, time};
 
-/// The most swaps that one update tries.
+/// The maximum number of swaps that one update attempts.
 ///
-/// A swap conflicts only if another writer's was applied, so the writers together make progress. 32 writers that do not
+/// A swap conflicts only if another writer's swap was applied, so some writer always makes progress. 32 writers that do not
 /// pause need 21 swaps each.
 pub const MAX_CAS_ATTEMPTS: u32 = 24;
 
 /// The longest pause after a conflict, before jitter.
 const MAX_PAUSE: Duration = Duration::from_millis(32);
 
-/// The content of a document that [`update`] changes. [`Default`] is the content where there is no document.
+/// The content of a document that [`update`] changes. [`Default`] is the content if there is no document.
 pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
-    /// Decodes what a store holds.
+    /// Decodes a stored body.
     ///
     /// # Errors
     ///
@@ -31,43 +31,43 @@ pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
     /// format can be decoded, and a decision must not change it.
     fn decode(body: &[u8]) -> Result<Self, StoreError>;
 
-    /// The content as a store holds it.
+    /// Encodes the content for a store.
     fn encode(&self) -> Bytes;
 }
 
-/// What an update decides on first. A conflict continues with the document that it brought.
+/// The document that the first attempt decides on. After a conflict, the next attempt uses the document that the conflict returned.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Start<D> {
-    /// What a read returns.
+    /// The document that a read returns.
     Read,
-    /// What the caller knows. If it is outdated, the swap conflicts.
+    /// The caller's cached document. If it is outdated, the swap conflicts.
     Known {
         /// The content.
         document: Arc<D>,
         /// Its version; `None` if there is no document.
         version: Option<Version>,
-        /// The store's time, as well as the caller knows it.
+        /// The caller's estimate of the store's time.
         now: Timestamp,
     },
-    /// No document. If there is one, the swap conflicts; if nothing is to be written, a read follows.
+    /// No document. If there is one, the swap conflicts; if the decision changes nothing, a read follows.
     AssumeAbsent {
-        /// The store's time, as well as the caller knows it.
+        /// The caller's estimate of the store's time.
         now: Timestamp,
     },
 }
 
-/// What came of an update.
+/// The result of an update.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Updated<D, T> {
     /// What the decision returned.
     pub value: T,
-    /// The document as the store has it now.
+    /// The document that is now in the store.
     pub document: Arc<D>,
     /// Its version; `None` if there is no document.
     pub version: Option<Version>,
-    /// The store's time of the decision.
+    /// The store's time at the decision.
     pub now: Timestamp,
     /// Whether the document was written.
     pub outcome: Outcome,
@@ -81,7 +81,7 @@ pub enum Outcome {
     Unchanged,
     /// This update wrote it.
     Applied,
-    /// The store has what this update wanted to write: its answer was lost, or another process wrote the same.
+    /// The store already has this body: the response was lost, or another process wrote the same body.
     AlreadyApplied,
 }
 
@@ -134,7 +134,7 @@ pub async fn update<D: DocumentBody, T>(
     update_through(&Bounded { store, timeout }, key, start, ttl, decide).await
 }
 
-/// The same through calls that are bounded and repeated already.
+/// Like [`update`], for calls that already have a timeout and a retry.
 pub(crate) async fn update_through<D: DocumentBody, T>(
     trips: &impl Trips,
     key: &StoreKey,
@@ -145,7 +145,7 @@ pub(crate) async fn update_through<D: DocumentBody, T>(
     run(trips, key, start, ttl, &mut Closure { decide, document: PhantomData }).await
 }
 
-/// The calls that the loop makes. Each is bounded, and repeated once if the store could not be reached.
+/// The calls that the loop makes. Each has a timeout, and is retried once if the store was unreachable.
 pub(crate) trait Trips: Sync {
     fn read(&self, key: &StoreKey) -> impl Future<Output = Result<StoreRead, StoreError>> + Send;
 
@@ -158,15 +158,15 @@ pub(crate) trait Trips: Sync {
     ) -> impl Future<Output = Result<CasOutcome, StoreError>> + Send;
 }
 
-/// A change to a document, for the manager: it decodes with what it knows already.
+/// A change to a document, for the manager, which can use its cached copy to decode.
 pub(crate) trait Change {
     type Document: Clone + PartialEq;
     type Output;
 
-    /// Decodes what a read or a conflict brought.
+    /// Decodes the result of a read or a conflict.
     fn decode(&mut self, found: &StoreRead) -> Result<Arc<Self::Document>, StoreError>;
 
-    /// A conflict brought this document, which is decided on next.
+    /// Called after a conflict, with the document that the next attempt decides on.
     fn lost_to(&mut self, _document: &Arc<Self::Document>, _version: Option<Version>) {}
 
     fn decide(&mut self, document: &mut Self::Document, now: Timestamp) -> Self::Output;
@@ -175,12 +175,12 @@ pub(crate) trait Change {
     fn encode(&mut self, document: &mut Self::Document) -> Bytes;
 }
 
-/// What the next attempt decides on.
+/// The document that the next attempt decides on.
 struct Base<D> {
     document: Arc<D>,
     version: Option<Version>,
     now: Timestamp,
-    /// That there is no document was not read.
+    /// The absence of a document is assumed, not read.
     is_assumed: bool,
 }
 
@@ -228,7 +228,7 @@ where
         let was_assumed = base.is_assumed;
         base = found(&winner, change)?;
         change.lost_to(&base.document, base.version);
-        // An assumption that was wrong is no sign of other writers.
+        // A wrong assumption does not indicate contention.
         if !was_assumed {
             base.now = time::saturating_add(base.now, pause(attempt).await);
         }
@@ -250,7 +250,7 @@ fn found<C: Change>(reading: &StoreRead, change: &mut C) -> Result<Base<C::Docum
     Ok(Base { document, version: reading.version(), now: reading.now, is_assumed: false })
 }
 
-/// Writers that conflict with each other come back at different times. How long it took.
+/// Pauses with jitter, so that conflicting writers retry at different times. Returns the elapsed time.
 async fn pause(attempt: u32) -> Duration {
     let most = Duration::from_millis(1).saturating_mul(2u32.saturating_pow(attempt)).min(MAX_PAUSE);
     let clock = Clock::system();
@@ -259,7 +259,7 @@ async fn pause(attempt: u32) -> Duration {
     clock.instant().saturating_since(began_at)
 }
 
-/// A decision in a closure, on a document that decodes by itself.
+/// A [`Change`] from a closure and a [`DocumentBody`].
 struct Closure<D, F> {
     decide: F,
     document: PhantomData<fn() -> D>,
@@ -285,7 +285,7 @@ impl<D: DocumentBody, T, F: FnMut(&mut D, Timestamp) -> T> Change for Closure<D,
     }
 }
 
-/// A store whose calls end after `timeout`.
+/// A store whose calls time out after `timeout`.
 struct Bounded<'a> {
     store: &'a dyn QuotaStore,
     timeout: Duration,
@@ -310,7 +310,7 @@ impl Trips for Bounded<'_> {
         body: Bytes,
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        // Also repeated after a timeout: only the repetition shows whether it was applied.
+        // Retry after a timeout too: only a retry shows whether the swap was applied.
         twice(|| self.bounded(self.store.compare_and_swap(key, expected, body.clone(), ttl))).await
     }
 }
@@ -325,7 +325,7 @@ where
         Err(error) if error.is_transient() => error,
         answer => return answer,
     };
-    // That the repetition was not applied says nothing of the first call.
+    // A retry that was not applied does not show whether the first call was.
     let is_not_applied = |second: &StoreError| {
         matches!(second, StoreError::Unavailable { applied: WriteState::NotApplied, .. })
     };
