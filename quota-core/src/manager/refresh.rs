@@ -195,7 +195,7 @@ impl Refresh {
             Ok(Ok(credential)) => self.access(credential),
             Err(Cut::Cancelled) => Err(QuotaError::Closed),
             failed => {
-                // Unless the program has set the login meanwhile.
+                // Unless the program has set the login since the refresh began.
                 entry.update(|local| local.unattributed |= local.login == self.in_flight.login_id);
                 Err(match failed {
                     Ok(Err(error)) => QuotaError::Fetch { account: entry.id.clone(), error: error.into() },

@@ -177,7 +177,7 @@ impl AccountEntry {
         true
     }
 
-    /// Writes down what has to be brought back after a clock that was ahead; mostly nothing has.
+    /// Repairs timestamps of a clock that was ahead, and stores the result. Usually there are none.
     pub(crate) async fn repair_clock(&self) {
         let now = self.provider.store_client.now_estimate();
         if !self.local().effective_record(now).is_clock_repaired(now) {

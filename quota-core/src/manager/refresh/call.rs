@@ -113,7 +113,7 @@ impl Refresh {
         let failed = entry.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
-            // Another login holds the account by now. The provider's cooldown applies to its other accounts all the same.
+            // Another login holds the account by now. The provider's cooldown still applies to its other accounts.
             FailOutcome::TooLate => {
                 (None, Record::quiet_after(entry.provider.store_client.now_estimate(), &error, policy))
             }
