@@ -81,8 +81,7 @@ impl Machine {
     pub(crate) fn hook_processes(&self) -> Vec<rustix::process::Pid> {
         let home = format!("HOME={}", self.home.path().display());
         let has = |id: i32, file: &str, wanted: &str| {
-            let contents = std::fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
-            contents.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
+            read_of_process(id, file).split(|byte| *byte == 0).any(|word| word == wanted.as_bytes())
         };
         let ids = std::fs::read_dir("/proc")
             .unwrap()
@@ -106,6 +105,18 @@ impl Machine {
     pub(crate) fn wait_for_hooks(&self) {
         while !self.hook_processes().is_empty() {
             std::thread::yield_now();
+        }
+    }
+}
+
+/// A file of a process below `/proc`. While a process changes its program, it has the new file but neither arguments nor an
+/// environment, so this waits for them. A process that has ended has no file.
+#[cfg(target_os = "linux")]
+fn read_of_process(id: i32, file: &str) -> Vec<u8> {
+    loop {
+        let contents = std::fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
+        if !contents.is_empty() || std::fs::read_link(format!("/proc/{id}/exe")).is_err() {
+            return contents;
         }
     }
 }
