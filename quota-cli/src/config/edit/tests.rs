@@ -1,8 +1,10 @@
 //! What commands change in a configuration's text, and what stays.
 
-use quota::accounts::AccountLimits;
+use quota::accounts::{AccountLimits, Limits};
+use quota::{Percent, WindowId};
 
 use super::*;
+use crate::config::LoginSource;
 
 const DIRECTORY: &str = "/etc/quota";
 
