@@ -85,9 +85,9 @@ pub(crate) struct Inner {
     index_of: HashMap<AccountId, usize>,
     policy: RoutingPolicy,
     clock: Clock,
-    readers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
-    /// Answers that a reader broke on, by status.
-    unread: Mutex<HashSet<(ProviderId, Option<u16>)>>,
+    parsers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
+    /// The providers and statuses whose parser has panicked. The router logs each pair once.
+    panicked: Mutex<HashSet<(ProviderId, Option<u16>)>>,
     state_file: Option<StateFile>,
     sessions: SessionTable,
     reservations: Option<SharedReservations>,

@@ -1,14 +1,12 @@
 //! The outcome of a request, and what it means for the account, the model and the next attempt.
 
-mod generic;
-
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{
     CredentialFingerprint, ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
-    UsageReport, bounded_wait,
+    UsageReport, bounded_wait, retry_after,
 };
 
 use crate::routing::Block;
@@ -44,17 +42,18 @@ impl RequestOutcome {
         status: u16,
         headers: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        let mut kept = Vec::new();
+        let mut stored = Vec::new();
         for (name, value) in headers {
+            if stored.len() == MAX_HEADERS {
+                break;
+            }
             let name = name.as_ref();
-            let (false, Ok(value)) = (kept.len() >= MOST_HEADERS, std::str::from_utf8(value.as_ref())) else {
-                continue;
-            };
-            if value.len() <= LONGEST_VALUE && is_rate_limit_header(name) {
-                kept.push((name.to_ascii_lowercase(), value.to_owned()));
+            let Ok(value) = std::str::from_utf8(value.as_ref()) else { continue };
+            if value.len() <= MAX_VALUE_LEN && is_rate_limit_header(name) {
+                stored.push((name.to_ascii_lowercase(), value.to_owned()));
             }
         }
-        Self::of(Response::Answered { status, headers: kept, body: Vec::new() })
+        Self::of(Response::Answered { status, headers: stored, body: Vec::new() })
     }
 
     /// The provider was unreachable, or closed the connection early.
@@ -89,7 +88,7 @@ impl RequestOutcome {
     /// Adds the body of a rejection, or its beginning. Some providers state the reason only there.
     pub fn body(mut self, bytes: &[u8]) -> Self {
         if let Response::Answered { body, .. } = &mut self.kind {
-            *body = bytes[..bytes.len().min(MOST_BODY)].to_vec();
+            *body = bytes[..bytes.len().min(MAX_BODY_LEN)].to_vec();
         }
         self
     }
@@ -103,17 +102,23 @@ impl RequestOutcome {
         }
     }
 
-    /// What it says, by the provider's own reader where there is one.
-    pub(crate) fn read(&self, reader: Option<&dyn ResponseParser>, now: Timestamp) -> ParsedResponse {
+    /// Parses the response. Without a parser, only the status and the requested wait count.
+    pub(crate) fn parse(&self, parser: Option<&dyn ResponseParser>, now: Timestamp) -> ParsedResponse {
+        let no_usage = || UsageReport::from_headers([]);
         match &self.kind {
             Response::Answered { status, headers, body } => {
-                let traffic = ResponseMeta::new(*status, headers, now).body(body);
-                reader.map_or_else(|| generic::read(&traffic), |reader| reader.read(&traffic))
+                let response = ResponseMeta::new(*status, headers, now).body(body);
+                if let Some(parser) = parser {
+                    return parser.parse(&response);
+                }
+                let wait = retry_after(|name| response.header(name), Some(now));
+                let failure = Rejection::of_status(*status).map(|failure| failure.retry_after(wait));
+                ParsedResponse::new(no_usage(), failure)
             }
             Response::Unreachable => {
-                ParsedResponse::new(nothing(), Some(Rejection::new(RejectionKind::Overloaded)))
+                ParsedResponse::new(no_usage(), Some(Rejection::new(RejectionKind::Overloaded)))
             }
-            Response::Cancelled => ParsedResponse::new(nothing(), None),
+            Response::Cancelled => ParsedResponse::new(no_usage(), None),
         }
     }
 }
@@ -130,9 +135,9 @@ impl fmt::Debug for RequestOutcome {
 }
 
 /// Bounds on the stored part of a hostile response.
-const MOST_HEADERS: usize = 256;
-const LONGEST_VALUE: usize = 1024;
-const MOST_BODY: usize = 16 * 1024;
+const MAX_HEADERS: usize = 256;
+const MAX_VALUE_LEN: usize = 1024;
+const MAX_BODY_LEN: usize = 16 * 1024;
 
 fn is_rate_limit_header(name: &str) -> bool {
     let has = |part: &str| {
@@ -140,10 +145,6 @@ fn is_rate_limit_header(name: &str) -> bool {
     };
     ["date", "retry-after", "retry-after-ms"].iter().any(|known| known.eq_ignore_ascii_case(name))
         || ["ratelimit", "rate-limit", "x-codex-", "organization-id"].iter().any(|part| has(part))
-}
-
-fn nothing() -> UsageReport {
-    UsageReport::from_headers([])
 }
 
 /// What to do with a request after its outcome.
@@ -256,7 +257,7 @@ mod tests {
     }
 
     fn read(outcome: &RequestOutcome) -> Option<Rejection> {
-        outcome.read(None, now()).failure
+        outcome.parse(None, now()).failure
     }
 
     #[test]
@@ -446,12 +447,43 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_do_not_speak_of_limits_are_not_kept() {
+    fn headers_with_credentials_are_not_stored() {
         let headers = [("set-cookie", "n33dle"), ("Authorization", "n33dle"), ("X-RateLimit-Reset", "5")];
         let outcome = RequestOutcome::from_response(200, headers);
 
         let Response::Answered { headers, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!(headers, &[("x-ratelimit-reset".to_owned(), "5".to_owned())]);
+    }
+
+    fn wait(headers: &[(&str, &str)]) -> Option<Duration> {
+        let outcome = RequestOutcome::from_response(429, headers.iter().copied());
+        outcome.parse(None, "2026-07-01T12:00:00Z".parse().unwrap()).failure.unwrap().retry_after
+    }
+
+    fn seconds(seconds: f64) -> Option<Duration> {
+        Some(Duration::from_secs_f64(seconds))
+    }
+
+    #[test]
+    fn without_a_parser_a_wait_in_seconds_counts() {
+        assert_eq!(wait(&[("retry-after", "2974")]), seconds(2974.0));
+        assert_eq!(wait(&[("retry-after", " 1.5 ")]), seconds(1.5));
+        assert_eq!(wait(&[("retry-after", "0")]), seconds(0.0));
+        assert_eq!(wait(&[("retry-after", "9"), ("retry-after-ms", "1500")]), seconds(1.5));
+    }
+
+    #[test]
+    fn without_a_parser_a_wait_until_a_date_counts_from_the_responses_date() {
+        let at = ("retry-after", "Wed, 01 Jul 2026 12:49:34 GMT");
+
+        assert_eq!(wait(&[at]), seconds(2974.0));
+        assert_eq!(wait(&[at, ("date", "Wed, 01 Jul 2026 12:49:30 GMT")]), seconds(4.0));
+        assert_eq!(
+            wait(&[at, ("date", "Mon, 29 Jun 2026 12:00:00 GMT")]),
+            seconds(2974.0),
+            "the response is from a cache"
+        );
+        assert_eq!(wait(&[("retry-after", "Wed, 01 Jul 2026 11:00:00 GMT")]), seconds(0.0), "it has passed");
     }
 
     #[test]
@@ -467,6 +499,6 @@ mod tests {
         let outcome = RequestOutcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
 
         let Response::Answered { headers, body, .. } = &outcome.kind else { panic!("it was answered") };
-        assert_eq!((headers.len(), body.len()), (MOST_HEADERS, MOST_BODY));
+        assert_eq!((headers.len(), body.len()), (MAX_HEADERS, MAX_BODY_LEN));
     }
 }

@@ -89,7 +89,7 @@ impl<'a> AccountPicker<'a> {
         let was_alone = is_any_standalone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
-            .traffic(Arc::new(AnthropicResponseParser))
+            .response_parser(AnthropicResponseParser)
             .policy(policy(config, asked.unknown));
         // What is tried on a store of this process alone leaves nothing behind.
         if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {

@@ -22,7 +22,7 @@ pub trait ResponseParser: fmt::Debug + Send + Sync + 'static {
     fn provider(&self) -> ProviderId;
 
     /// Parses one response.
-    fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse;
+    fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse;
 }
 
 /// Metadata of one response.
@@ -51,6 +51,13 @@ impl<'a> ResponseMeta<'a> {
     pub fn body(mut self, body: &'a [u8]) -> Self {
         self.body = body;
         self
+    }
+
+    /// The first header of this name, in any case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        let header = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        header.map(|(_, value)| value.as_str())
     }
 }
 

@@ -123,7 +123,7 @@ impl Env {
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
         let policy = Policy::default().min_call_interval(Duration::ZERO);
         let builder = FallbackAccountManager::builder(config)
-            .traffic(Arc::new(AnthropicResponseParser))
+            .response_parser(AnthropicResponseParser)
             .policy(RoutingPolicy::default().mode(mode).min_remaining(Limits::of(percent(5.0))));
         let builder = match numbers {
             Numbers::Shared => {

@@ -30,7 +30,7 @@ fn five_hours(used: f64, reset: SignedDuration) -> UsageReport {
 /// One account at a scripted provider.
 fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
     let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
-    let builder = builder.traffic(Arc::new(AnthropicResponseParser));
+    let builder = builder.response_parser(AnthropicResponseParser);
     let builder = match numbers {
         Numbers::Own => builder.fetcher(provider).clock(clock.clone()),
         Numbers::Shared => {

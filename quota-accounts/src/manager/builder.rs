@@ -32,7 +32,7 @@ pub struct FallbackAccountManagerBuilder {
     usage_policy: Option<Policy>,
     policy: RoutingPolicy,
     credentials: Option<Arc<dyn CredentialSource>>,
-    readers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
+    parsers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
     state_file: Option<PathBuf>,
     reservations: Option<Arc<dyn QuotaStore>>,
     clock: Option<Clock>,
@@ -47,7 +47,7 @@ impl FallbackAccountManagerBuilder {
             usage_policy: None,
             policy: RoutingPolicy::default(),
             credentials: None,
-            readers: HashMap::new(),
+            parsers: HashMap::new(),
             state_file: None,
             reservations: None,
             clock: None,
@@ -93,10 +93,10 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Reads a provider's answers to ordinary requests, such as `quota_http::anthropic::AnthropicResponseParser`. Without one,
-    /// only statuses and `Retry-After` (seconds or a date) are understood.
-    pub fn traffic(mut self, reader: Arc<dyn ResponseParser>) -> Self {
-        self.readers.insert(reader.provider(), reader);
+    /// Parses a provider's responses to ordinary requests, such as `quota_http::anthropic::AnthropicResponseParser`. Without a
+    /// parser, only the status and `Retry-After` count.
+    pub fn response_parser(mut self, parser: impl ResponseParser) -> Self {
+        self.parsers.insert(parser.provider(), Arc::new(parser));
         self
     }
 
@@ -172,8 +172,8 @@ impl FallbackAccountManagerBuilder {
             sessions: SessionTable::new(&self.policy),
             policy: self.policy,
             clock,
-            readers: self.readers,
-            unread: Mutex::default(),
+            parsers: self.parsers,
+            panicked: Mutex::default(),
             state_file,
             reservations: self.reservations.map(SharedReservations::on),
             loaded: OnceCell::new(),

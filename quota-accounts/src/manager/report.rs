@@ -59,7 +59,7 @@ impl FallbackAccountManager {
         let slot = slot.ok_or_else(unknown)?;
         let now = inner.now();
         let answered = outcome.received_or(now);
-        let mut seen = inner.read(&outcome, slot.id.provider(), answered);
+        let mut seen = inner.parse(&outcome, slot.id.provider(), answered);
         // Use the time of the response, so that a late report does not replace newer readings.
         let read_at = *seen.usage.observed_at.get_or_insert(answered);
         // Parsers are not trusted: a block must not last until an implausible reset.
@@ -153,14 +153,13 @@ fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
 
 impl Inner {
     /// Parses a response. If the parser panics, only the status counts, and that is logged once per status.
-    fn read(&self, outcome: &RequestOutcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
-        let reader = self.readers.get(provider).map(|reader| &**reader);
-        catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {
-            let shape = (provider.clone(), outcome.status());
-            if self.unread.lock().insert(shape) {
+    fn parse(&self, outcome: &RequestOutcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
+        let parser = self.parsers.get(provider).map(|parser| &**parser);
+        catch_unwind(AssertUnwindSafe(|| outcome.parse(parser, now))).unwrap_or_else(|_| {
+            if self.panicked.lock().insert((provider.clone(), outcome.status())) {
                 tracing::warn!(%provider, status = ?outcome.status(), "the response parser panicked, only the status counts");
             }
-            outcome.read(None, now)
+            outcome.parse(None, now)
         })
     }
 

@@ -1,6 +1,5 @@
 //! What the integration with the quota manager promises, each with and without it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, Idempotency, Request, RequestOutcome, Route};
@@ -358,7 +357,7 @@ async fn an_hour_of_traffic_costs_one_call_whatever_the_age_of_another_models_wi
         let opus = opus.scope(Scope::model("Opus")).resets_at(world.clock.now() + HOUR * 96);
         let five_hour = world.five_hour(40.0).resets_at(world.clock.now() + HOUR * 4);
         world.provider.answer(UsageReport::polled([five_hour, opus]));
-        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
         let sonnet = || Request::new().with_model("claude-sonnet-4-5");
 
         for minute in 0..60 {

@@ -140,7 +140,7 @@ impl Program {
             .fetcher(provider())
             .credentials(provider())
             .usage_policy(self.policy.clone())
-            .traffic(Arc::new(ExampleTraffic))
+            .response_parser(ExampleTraffic)
             .clock(self.clock.clone());
         match &self.state_file {
             Some(path) => builder.state_file(path),

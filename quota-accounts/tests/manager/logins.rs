@@ -40,7 +40,7 @@ pub(crate) async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccoun
     let world = world(kind);
     let logins = Arc::new(Logins::default());
     let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = world.builder_with(source).traffic(Arc::new(ExampleTraffic));
+    let accounts = world.builder_with(source).response_parser(ExampleTraffic);
     let accounts = accounts.build().expect("there are accounts");
     accounts.refresh_quota_for_due_accounts().await;
     (world, logins, accounts)
@@ -161,7 +161,7 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
         let mut world = world(kind);
         world.policy = stop_at(5.0);
         let source = Arc::new(Slow(world.clock.clone()));
-        let accounts = world.builder_with(source).traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        let accounts = world.builder_with(source).response_parser(ExampleTraffic).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         let other = accounts.route(Request::new()).await.unwrap();
 

@@ -24,7 +24,7 @@ async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, F
     let logins = Arc::new(Logins::default());
     log_in(&logins, 1, "old");
     let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = world.builder_with(source).traffic(Arc::new(ExampleTraffic));
+    let accounts = world.builder_with(source).response_parser(ExampleTraffic);
     let accounts = accounts.build().expect("there are accounts");
     world.provider.then_answer(UsageReport::polled([world.five_hour(used)]));
     accounts.refresh_quota_for_due_accounts().await;

@@ -22,7 +22,7 @@ pub(crate) fn spent(what: &str) -> RequestOutcome {
 pub(crate) async fn reading(kind: Kind) -> (World, quota_accounts::FallbackAccountManager) {
     let world = world(kind);
     world.answers(40.0);
-    let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there are accounts");
+    let accounts = world.builder().response_parser(ExampleTraffic).build().expect("there are accounts");
     accounts.refresh_quota_for_due_accounts().await;
     minutes(&world.clock, 1).await;
     (world, accounts)
@@ -95,8 +95,7 @@ async fn of_several_spent_windows_each_counts_until_its_own_reset() {
     for kind in BOTH {
         let mut world = world(kind);
         world.config = quota_accounts::AccountsConfig::new(id("main"));
-        let accounts =
-            world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there is an account");
+        let accounts = world.builder().response_parser(ExampleTraffic).build().expect("there is an account");
         let big = || Request::new().with_model("big-1");
         let route = accounts.route(big()).await.unwrap();
 
@@ -193,7 +192,7 @@ impl ResponseParser for Broken {
         ProviderId::from_static("example")
     }
 
-    fn read(&self, _answer: &ResponseMeta<'_>) -> ParsedResponse {
+    fn parse(&self, _response: &ResponseMeta<'_>) -> ParsedResponse {
         panic!("a reader that breaks on purpose")
     }
 }
@@ -228,7 +227,7 @@ impl Subscriber for Warnings {
 async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_once_for_each_status() {
     for kind in BOTH {
         let world = world(kind);
-        let accounts = world.builder().traffic(Arc::new(Broken)).build().unwrap();
+        let accounts = world.builder().response_parser(Broken).build().unwrap();
         let warnings = Warnings::default();
         let _told = tracing::subscriber::set_default(warnings.clone());
 
@@ -340,7 +339,7 @@ async fn an_old_model_window_is_refreshed_for_requests_of_that_model_only() {
         );
         let opus = opus.scope(quota_core::Scope::model("Opus"));
         world.provider.answer(quota_core::UsageReport::polled([world.five_hour(40.0), opus]));
-        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         for _ in 0..2 {
             minutes(&world.clock, 4).await;
@@ -363,7 +362,7 @@ async fn a_block_does_not_last_until_a_reset_that_cannot_be_true() {
     for kind in BOTH {
         let mut world = world(kind);
         world.config = quota_accounts::AccountsConfig::new(id("main"));
-        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
         let in_years = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=10000")]);

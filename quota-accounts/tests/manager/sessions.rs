@@ -80,7 +80,7 @@ async fn a_session_that_is_served_elsewhere_for_a_while_is_remembered_as_in_use(
 async fn a_session_whose_account_is_spent_moves_for_good() {
     for kind in BOTH {
         let world = sticky(kind);
-        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there are accounts");
+        let accounts = world.builder().response_parser(ExampleTraffic).build().expect("there are accounts");
 
         let spent = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
         let [own, then, later] = answered(&world, &accounts, spent).await;

@@ -216,9 +216,8 @@ impl ResponseParser for Reader {
         ProviderId::from_static("example")
     }
 
-    fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse {
-        let header =
-            |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+    fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
+        let header = |name: &str| response.header(name);
         let moment = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
         let window = |id: WindowId| {
             let (used, reset) = header(&format!("x-ratelimit-{id}"))?.split_once(';')?;
@@ -233,7 +232,7 @@ impl ResponseParser for Reader {
             }
             None => {
                 let wait = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-                Rejection::of_status(answer.status).map(|failure| failure.retry_after(wait))
+                Rejection::of_status(response.status).map(|failure| failure.retry_after(wait))
             }
         };
         ParsedResponse::new(UsageReport::from_headers(windows), failure)
@@ -242,7 +241,7 @@ impl ResponseParser for Reader {
 
 fn manager(kind: Kind, clock: &Clock, provider: &Provider) -> FallbackAccountManager {
     let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
-    let builder = FallbackAccountManager::builder(config).traffic(Arc::new(Reader));
+    let builder = FallbackAccountManager::builder(config).response_parser(Reader);
     let builder = match kind {
         Kind::Without => builder.fetcher(provider.clone()).credentials(provider.clone()).clock(clock.clone()),
         Kind::With => {

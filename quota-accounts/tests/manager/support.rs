@@ -169,10 +169,9 @@ impl ResponseParser for ExampleTraffic {
         ProviderId::from_static("example")
     }
 
-    fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse {
-        let header =
-            |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        let reset = answer.now + SignedDuration::from_hours(3);
+    fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
+        let header = |name: &str| response.header(name);
+        let reset = response.now + SignedDuration::from_hours(3);
         let used = header("x-ratelimit-used").and_then(|text| text.parse().ok()).map(percent);
         let windows = used.map(|used| WindowReading::new(WindowId::five_hour(), used).resets_at(reset));
         let failure = header("x-ratelimit-spent").map(|spent| {
@@ -184,7 +183,7 @@ impl ResponseParser for ExampleTraffic {
         let verdicts: Vec<WindowStatus> = rejected
             .filter_map(|told| {
                 let (window, hours) = told.split_once('=')?;
-                let reset = answer.now + SignedDuration::from_hours(hours.parse().ok()?);
+                let reset = response.now + SignedDuration::from_hours(hours.parse().ok()?);
                 let scope = window.contains('/').then(Scope::unknown_model);
                 let verdict = WindowStatus::new(WindowId::new(window).ok()?, LimitStatus::Rejected);
                 Some(verdict.scope(scope).resets_at(reset))
@@ -196,7 +195,7 @@ impl ResponseParser for ExampleTraffic {
         });
         let mut usage = UsageReport::from_headers(windows);
         usage.window_statuses = verdicts;
-        ParsedResponse::new(usage, failure.or(first).or_else(|| Rejection::of_status(answer.status)))
+        ParsedResponse::new(usage, failure.or(first).or_else(|| Rejection::of_status(response.status)))
     }
 }
 

@@ -21,7 +21,7 @@ use quota_core::retry_after;
 /// use quota_http::anthropic::AnthropicResponseParser;
 ///
 /// let headers = [("anthropic-ratelimit-unified-5h-status".to_owned(), "rejected".to_owned())];
-/// let parsed = AnthropicResponseParser.read(&ResponseMeta::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
+/// let parsed = AnthropicResponseParser.parse(&ResponseMeta::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
 ///
 /// assert_eq!(parsed.failure.unwrap().kind, RejectionKind::QuotaExhausted);
 /// # Ok::<(), jiff::Error>(())
@@ -34,7 +34,7 @@ impl ResponseParser for AnthropicResponseParser {
         ANTHROPIC
     }
 
-    fn read(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
+    fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
         let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut parsed = parse_headers(Some(response.status), pairs);
         // First: the failure lasts until the reset.
@@ -42,10 +42,7 @@ impl ResponseParser for AnthropicResponseParser {
         if !parsed.skipped.is_empty() || !rejected.is_empty() {
             tracing::debug!(skipped = ?parsed.skipped, ?rejected, "skipped headers");
         }
-        let header = |name: &str| {
-            let named = response.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-            named.map(|(_, value)| value.as_str())
-        };
+        let header = |name: &str| response.header(name);
         let failure = failure(response, &parsed.usage, is_blocked_by_cloudflare(header))
             .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
         ParsedResponse::new(parsed.usage, failure)
@@ -103,7 +100,7 @@ mod tests {
             (name, (*value).to_owned())
         };
         let headers: Vec<_> = headers.iter().map(named).collect();
-        AnthropicResponseParser.read(&ResponseMeta::new(status, &headers, now()).body(body.as_bytes()))
+        AnthropicResponseParser.parse(&ResponseMeta::new(status, &headers, now()).body(body.as_bytes()))
     }
 
     fn kind(status: u16, headers: &[(&str, &str)], body: &str) -> Option<RejectionKind> {

@@ -25,7 +25,7 @@ use quota_core::{retry_after, wait_of_seconds};
 /// use quota_http::codex::CodexResponseParser;
 ///
 /// let body = br#"{"error":{"type":"usage_limit_reached","resets_in_seconds":600}}"#;
-/// let parsed = CodexResponseParser.read(&ResponseMeta::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
+/// let parsed = CodexResponseParser.parse(&ResponseMeta::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
 ///
 /// let failure = parsed.failure.unwrap();
 /// assert_eq!(failure.kind, RejectionKind::QuotaExhausted);
@@ -40,16 +40,13 @@ impl ResponseParser for CodexResponseParser {
         OPENAI
     }
 
-    fn read(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
+    fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
         let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let parsed = headers::read(pairs, response.now);
         if !parsed.skipped.is_empty() {
             tracing::debug!(skipped = ?parsed.skipped, "skipped headers");
         }
-        let header = |name: &str| {
-            let named = response.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-            named.map(|(_, value)| value.as_str())
-        };
+        let header = |name: &str| response.header(name);
         let failure = failure(response, &parsed, is_blocked_by_cloudflare(header))
             .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
         ParsedResponse::new(UsageReport::from_headers(parsed.windows()), failure)

@@ -12,7 +12,7 @@ fn at(second: i64) -> Timestamp {
 fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> ParsedResponse {
     let named = |(name, value): &(&str, &str)| (format!("X-Codex-{name}"), (*value).to_owned());
     let headers: Vec<_> = headers.iter().map(named).collect();
-    CodexResponseParser.read(&ResponseMeta::new(status, &headers, at(0)).body(body.as_bytes()))
+    CodexResponseParser.parse(&ResponseMeta::new(status, &headers, at(0)).body(body.as_bytes()))
 }
 
 fn windows(headers: &[(&str, &str)]) -> Vec<(String, f64)> {
@@ -82,7 +82,7 @@ fn an_implausible_reset_in_the_body_is_dropped() {
 fn a_cloudflare_challenge_is_not_a_rejected_login() {
     let headers = [("cf-mitigated".to_owned(), "challenge".to_owned())];
     for status in [401, 403] {
-        let parsed = CodexResponseParser.read(&ResponseMeta::new(status, &headers, at(0)).body(b"<html>"));
+        let parsed = CodexResponseParser.parse(&ResponseMeta::new(status, &headers, at(0)).body(b"<html>"));
 
         assert_eq!(parsed.failure.map(|failure| failure.kind), Some(RejectionKind::Overloaded), "{status}");
     }
@@ -236,7 +236,7 @@ proptest! {
         headers in prop::collection::vec(("x-codex-(primary|secondary|active|fast-primary)-(used-percent|window-minutes|reset-at|reset-after-seconds|limit)", ".{0,20}|-?[0-9.e]{1,12}"), 0..12),
         body in any::<Vec<u8>>(),
     ) {
-        let parsed = CodexResponseParser.read(&ResponseMeta::new(status, &headers, at(0)).body(&body));
+        let parsed = CodexResponseParser.parse(&ResponseMeta::new(status, &headers, at(0)).body(&body));
 
         prop_assert!(parsed.usage.windows.iter().all(|window| window.used.as_f64().is_finite()));
     }
