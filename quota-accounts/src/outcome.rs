@@ -21,7 +21,8 @@ use crate::{Request, RoutingPolicy};
 /// let outcome = outcome.body(br#"{"error":{"type":"rate_limit_error"}}"#);
 /// ```
 ///
-/// It keeps only the headers about limits. `Debug` shows neither them nor the body.
+/// The account's [`ResponseParser`] selects the headers it needs. Headers with credentials are not stored, and `Debug` shows
+/// neither headers nor the body.
 #[derive(Clone)]
 #[must_use]
 pub struct RequestOutcome {
@@ -49,7 +50,7 @@ impl RequestOutcome {
             }
             let name = name.as_ref();
             let Ok(value) = std::str::from_utf8(value.as_ref()) else { continue };
-            if value.len() <= MAX_VALUE_LEN && is_rate_limit_header(name) {
+            if value.len() <= MAX_VALUE_LEN && !has_credentials(name) {
                 stored.push((name.to_ascii_lowercase(), value.to_owned()));
             }
         }
@@ -139,12 +140,11 @@ const MAX_HEADERS: usize = 256;
 const MAX_VALUE_LEN: usize = 1024;
 const MAX_BODY_LEN: usize = 16 * 1024;
 
-fn is_rate_limit_header(name: &str) -> bool {
-    let has = |part: &str| {
-        name.as_bytes().windows(part.len()).any(|some| some.eq_ignore_ascii_case(part.as_bytes()))
-    };
-    ["date", "retry-after", "retry-after-ms"].iter().any(|known| known.eq_ignore_ascii_case(name))
-        || ["ratelimit", "rate-limit", "x-codex-", "organization-id"].iter().any(|part| has(part))
+/// Whether HTTP defines the header to carry a credential.
+fn has_credentials(name: &str) -> bool {
+    ["authorization", "cookie", "proxy-authorization", "set-cookie"]
+        .iter()
+        .any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// What to do with a request after its outcome.
@@ -484,6 +484,29 @@ mod tests {
             "the response is from a cache"
         );
         assert_eq!(wait(&[("retry-after", "Wed, 01 Jul 2026 11:00:00 GMT")]), seconds(0.0), "it has passed");
+    }
+
+    #[derive(Debug)]
+    struct Cloudflare;
+
+    impl ResponseParser for Cloudflare {
+        fn provider(&self) -> quota_core::ProviderId {
+            quota_core::ProviderId::from_static("example")
+        }
+
+        fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
+            let failure = response.header("cf-mitigated").map(|_| Rejection::new(RejectionKind::Overloaded));
+            ParsedResponse::new(UsageReport::from_headers([]), failure)
+        }
+    }
+
+    #[test]
+    fn a_parser_receives_headers_that_are_not_about_limits() {
+        let outcome = RequestOutcome::from_response(403, [("CF-Mitigated", "challenge")]);
+
+        let failure = outcome.parse(Some(&Cloudflare), now()).failure;
+
+        assert_eq!(failure.map(|failure| failure.kind), Some(RejectionKind::Overloaded));
     }
 
     #[test]
