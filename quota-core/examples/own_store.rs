@@ -112,7 +112,7 @@ impl QuotaStore for FolderStore {
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        // A folder sends no notices. A hint that comes a little late is a good hint all the same.
+        // A folder sends no notices, so it is polled. A late hint is allowed.
         while self.read(key).await?.version() == seen {
             self.clock.sleep(Duration::from_millis(20)).await;
         }

@@ -227,7 +227,7 @@ impl LocalState {
         self.abandoned.take_if(|lease| record.lease().is_none_or(|other| other.fence != lease.fence));
     }
 
-    /// Forgets what was written, unless more came meanwhile: joining that again changes nothing.
+    /// Drops what was written, unless more arrived during the write: merging that again changes nothing.
     pub(crate) fn clear_pending(&mut self, count: u64) {
         self.pending.take_if(|pending| pending.count == count);
     }

@@ -71,8 +71,8 @@ impl AccountEntry {
     /// The same for a change that the caller wants all processes to see: an error says that they do not see it yet. A damaged record
     /// is replaced, because the caller asks for the account to be put in order.
     ///
-    /// Where the policy is to go on without the store, the change is made to this process's own copy all the same, and is
-    /// joined to the shared record once the store is back.
+    /// Where the policy is to go on without the store, the change is made to this process's own copy. It is merged into the
+    /// shared record once the store is back.
     pub(crate) async fn change_shared<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
@@ -138,8 +138,8 @@ impl AccountEntry {
 
     /// Brings the view up to what the store says, and puts in what is not there yet.
     ///
-    /// `seen` is how things stood when there may have been news: if this process has moved on from there meanwhile, the
-    /// news was its own, and no trip is made.
+    /// `seen` is the state before the notice. If this process has changed its state since, the notice was of its own write, and
+    /// the store is not read.
     pub(crate) async fn sync(&self, seen: Option<SyncState>) {
         let (is_standalone, has_pending) = {
             let local = self.local();

@@ -40,7 +40,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     documents: HashMap<StoreKey, Stored>,
-    /// One count for all keys: a version that was used is never used again, whatever was forgotten meanwhile.
+    /// One count for all keys: a version that was used is never used again, even if its document expired.
     last_version: u64,
     /// The waiters for a change, by key: created by the first waiter and removed by the change.
     waiters: HashMap<StoreKey, Arc<Notify>>,
@@ -67,8 +67,7 @@ impl MemoryStore {
         Self { clock, ..Self::default() }
     }
 
-    fn with_shelf<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
-        // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
+    fn with_inner<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
         work(&mut self.inner.lock())
     }
 }
@@ -92,7 +91,7 @@ impl Inner {
 impl QuotaStore for MemoryStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let now = self.clock.now();
-        Ok(self.with_shelf(|inner| StoreRead::new(inner.get(key, now).cloned(), now)))
+        Ok(self.with_inner(|inner| StoreRead::new(inner.get(key, now).cloned(), now)))
     }
 
     async fn compare_and_swap(
@@ -103,7 +102,7 @@ impl QuotaStore for MemoryStore {
         keep: Duration,
     ) -> Result<CasOutcome, StoreError> {
         let now = self.clock.now();
-        let (swap, waiters) = self.with_shelf(|inner| {
+        let (swap, waiters) = self.with_inner(|inner| {
             let found = inner.get(key, now);
             if found.map(|document| document.version) != expected {
                 return (CasOutcome::Conflict(StoreRead::new(found.cloned(), now)), None);
@@ -126,7 +125,7 @@ impl QuotaStore for MemoryStore {
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let waiters = self.with_shelf(|inner| {
+        let waiters = self.with_inner(|inner| {
             let moved = inner.get(key, now).map(|document| document.version) != seen;
             (!moved).then(|| {
                 let notify = Arc::clone(inner.waiters.entry(key.clone()).or_default());
@@ -136,7 +135,7 @@ impl QuotaStore for MemoryStore {
             })
         });
         if let Some((_waiting, notified)) = waiters {
-            // Dropped after what waits, as it was made before it.
+            // `_waiting` is dropped after `notified`, because it was created before it.
             notified.await;
         }
         Ok(())
@@ -152,8 +151,8 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.store.with_shelf(|inner| {
-            // The map's own and ours; what waits holds one more, and is dropped before.
+        self.store.with_inner(|inner| {
+            // One is the map's, one is ours. The notification that was waited for holds another, and is dropped before.
             let is_last = inner.waiters.get(self.key).is_some_and(|notify| Arc::strong_count(notify) <= 2);
             if is_last {
                 inner.waiters.remove(self.key);

@@ -33,7 +33,7 @@ impl QuotaStore for Counting {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
         if self.tells {
-            // As of any store that is not in this process: others go on meanwhile.
+            // A store outside this process lets other tasks run during a read.
             tokio::task::yield_now().await;
         }
         self.inner.read(key).await
