@@ -114,7 +114,7 @@ pub use lease::{
 pub use login::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
 pub use manager::QuotaManager;
 pub use manager::account::{Account, Changes, GetFuture, KeepFreshGuard};
-pub use manager::answer::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
+pub use manager::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
 pub use manager::builder::{BuildError, QuotaManagerBuilder};
 pub use manager::error::{ObserveError, QuotaError};
 pub use manager::events::{Event, Events};

@@ -2,7 +2,7 @@
 //! The rules are in `record`; a [`UsageFetcher`] sends the request.
 
 pub(crate) mod account;
-pub(crate) mod answer;
+pub(crate) mod account_usage;
 mod background;
 pub(crate) mod builder;
 mod context;

@@ -76,7 +76,7 @@ impl Host {
     pub(crate) async fn refresh(&mut self) -> Option<f64> {
         let refreshed = within_deadline("a refresh", self.main.refresh()).await.unwrap();
         assert!(refreshed.error.is_none(), "{:?}", refreshed.error);
-        self.check_age(&refreshed.answer)
+        self.check_age(&refreshed.usage)
     }
 
     pub(crate) fn is_standalone(&self) -> bool {

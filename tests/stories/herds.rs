@@ -60,7 +60,7 @@ async fn contending_processes_never_call_concurrently_and_always_agree() {
         let mut refreshes = JoinSet::new();
         for quota in &processes {
             let main = quota.account(&id("main"));
-            refreshes.spawn(async move { five_hours(&main.refresh().await.unwrap().answer) });
+            refreshes.spawn(async move { five_hours(&main.refresh().await.unwrap().usage) });
         }
 
         let read = within_deadline("the round", refreshes.join_all()).await;

@@ -75,7 +75,7 @@ async fn an_account_on_hold_shows_old_readings_and_the_holds_end() {
     let Some(QuotaError::OnHold { hold, .. }) = second.error else { panic!("held, not {:?}", second.error) };
     assert_eq!(hold.reason, HoldReason::RateLimited);
     assert!((2990..=3000).contains(&hold.retry_after.unwrap().as_secs()), "{:?}", hold.retry_after);
-    assert_eq!(five_hours(&second.answer), Some(30.0));
+    assert_eq!(five_hours(&second.usage), Some(30.0));
     assert_eq!(simulator.stop().await.calls(), 2);
 }
 

@@ -41,7 +41,7 @@ async fn another_login_in_the_same_file_never_shows_the_first_ones_readings() {
     log_in(home.path(), "sim-token-second", "second");
     let after = main.refresh().await.unwrap();
 
-    assert_eq!((before, five_hours(&after.answer)), (Some(30.0), Some(81.0)));
+    assert_eq!((before, five_hours(&after.usage)), (Some(30.0), Some(81.0)));
     assert_eq!(simulator.stop().await.account("second").unwrap().calls, 1);
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::answer::{AccountUsage, RefreshOutcome};
+use super::account_usage::{AccountUsage, RefreshOutcome};
 use super::background;
 use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
@@ -130,7 +130,7 @@ impl Account {
         drop(view);
         let _followed = OnDrop(|| self.follow());
         let wish = Wish::CompleteWithin(self.entry.provider.policy.max_age);
-        Ok(Box::pin(self.shared_refresh(wish)).await?.answer)
+        Ok(Box::pin(self.shared_refresh(wish)).await?.usage)
     }
 
     async fn get_cold(&self, max_age: Option<Duration>) -> Result<AccountUsage, QuotaError> {
@@ -142,12 +142,12 @@ impl Account {
         drop(view);
         let wish = Wish::Within(max_age.unwrap_or(self.entry.provider.policy.max_age));
         let refreshed = self.shared_refresh(wish).await?;
-        Ok(refreshed.answer)
+        Ok(refreshed.usage)
     }
 
     /// Calls the provider now if the rules allow it, and returns whether it did.
     ///
-    /// A refresh that is under way is joined. When none is possible, what is known is in the answer, and the reason in
+    /// A refresh that is under way is joined. When none is possible, the outcome has the cached usage, and the reason in
     /// [`RefreshOutcome::error`]. Dropping the future stops waiting; the refresh continues.
     ///
     /// # Errors
@@ -208,28 +208,28 @@ impl Account {
         };
         match result {
             Ok(refresh_done) => {
-                let answer = if same_login {
+                let usage = if same_login {
                     AccountUsage::of(view)
                 } else {
                     AccountUsage::from_view(Arc::clone(&refresh_done.view))
                 };
                 Ok(RefreshOutcome {
-                    answer,
+                    usage,
                     fetched: refresh_done.fetched,
                     error: None,
                     called_at: refresh_done.called_at,
                 })
             }
             Err(error) => {
-                let answer = AccountUsage::of(view);
-                if answer.is_empty() || !same_login {
+                let usage = AccountUsage::of(view);
+                if usage.is_empty() || !same_login {
                     return Err(error.clone());
                 }
                 let called_at = match error {
                     QuotaError::CalledRecently { failure, .. } => Some(failure.at),
                     _ => None,
                 };
-                Ok(RefreshOutcome { answer, fetched: false, error: Some(error.clone()), called_at })
+                Ok(RefreshOutcome { usage, fetched: false, error: Some(error.clone()), called_at })
             }
         }
     }
@@ -461,7 +461,7 @@ impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
             .field("id", &self.entry.id)
-            .field("answer", &self.peek())
+            .field("usage", &self.peek())
             .finish_non_exhaustive()
     }
 }
@@ -491,9 +491,9 @@ impl Future for GetFuture<'_> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.cold.is_none()
-            && let Some(answer) = this.account.peek_fresh()
+            && let Some(usage) = this.account.peek_fresh()
         {
-            return Poll::Ready(Ok(answer));
+            return Poll::Ready(Ok(usage));
         }
         this.wait(context)
     }
@@ -555,9 +555,9 @@ impl Changes {
                 return None;
             }
             if has_changed() {
-                let answer = self.account.peek();
-                self.seen = answer.view().generation;
-                return Some(answer);
+                let usage = self.account.peek();
+                self.seen = usage.view().generation;
+                return Some(usage);
             }
         }
     }

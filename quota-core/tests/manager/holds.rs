@@ -302,7 +302,7 @@ async fn a_forced_refresh_that_fails_says_so_beside_what_is_known() {
 
     assert!(!refreshed.fetched);
     assert!(matches!(refreshed.error, Some(QuotaError::Fetch { .. })));
-    assert_eq!((last_read(&refreshed.answer), refreshed.answer.age().unwrap()), (Some(40.0), SECOND * 10));
+    assert_eq!((last_read(&refreshed.usage), refreshed.usage.age().unwrap()), (Some(40.0), SECOND * 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,7 +331,7 @@ async fn an_answer_that_says_nothing_replaces_nothing() {
 
     let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("an error is due") };
     assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
-    assert_eq!(last_read(&refreshed.answer), Some(40.0));
+    assert_eq!(last_read(&refreshed.usage), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,7 +65,7 @@ async fn what_was_asked_before_is_not_new_to_a_process_that_heard_the_stores_tim
 
     let refreshed = there.refresh().await.unwrap();
 
-    assert_eq!(five_hours(&refreshed.answer), Some(70.0));
+    assert_eq!(five_hours(&refreshed.usage), Some(70.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +83,7 @@ async fn a_call_that_is_over_is_not_joined_by_a_process_that_has_not_heard_so() 
 
     let refreshed = there.refresh().await.unwrap();
 
-    assert_eq!(five_hours(&refreshed.answer), Some(70.0));
+    assert_eq!(five_hours(&refreshed.usage), Some(70.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -105,7 +105,7 @@ async fn processes_that_all_insist_in_300_rounds_neither_wait_out_a_lease_nor_ge
         let mut callers = JoinSet::new();
         for quota in &processes {
             let account = quota.account(&account);
-            callers.spawn(async move { last_read(&account.refresh().await.unwrap().answer) });
+            callers.spawn(async move { last_read(&account.refresh().await.unwrap().usage) });
         }
 
         let read = Clock::system().bounded(policy.lease_ttl() / 2, callers.join_all()).await;

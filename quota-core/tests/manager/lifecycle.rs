@@ -142,7 +142,7 @@ async fn a_closed_manager_asks_nothing_any_more() {
 
     assert_eq!(world.provider.calls(), calls);
     assert!(matches!(refreshed.error, Some(QuotaError::Closed)));
-    assert_eq!(last_read(&refreshed.answer), Some(40.0), "what was known can still be looked at");
+    assert_eq!(last_read(&refreshed.usage), Some(40.0), "what was known can still be looked at");
 }
 
 #[tokio::test(start_paused = true)]

@@ -180,7 +180,7 @@ async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
     let mut events = world.quota.events();
     world.provider.then_answer(polled(5.0).owner_id(OwnerId::new("org-2")));
 
-    let answer = main.refresh().await.unwrap().answer;
+    let answer = main.refresh().await.unwrap().usage;
 
     assert_eq!(last_read(&answer), Some(5.0), "nothing of the old identity is left, however young");
     assert!(matches!(events.next().await, Some(quota_core::Event::LoginChanged { .. })));

@@ -31,7 +31,7 @@ async fn headers_give_the_numbers_of_an_account_whose_token_lacks_the_scope() {
     main.observe(&headers(30.0)).unwrap();
     let refreshed = main.refresh().await.unwrap();
 
-    assert!(is_exact(&refreshed.answer));
+    assert!(is_exact(&refreshed.usage));
     assert!(matches!(refreshed.error, Some(QuotaError::CredentialRejected { .. })), "{:?}", refreshed.error);
-    assert_eq!((five_hours(&refreshed.answer), world.provider.calls()), (Some(30.0), 1));
+    assert_eq!((five_hours(&refreshed.usage), world.provider.calls()), (Some(30.0), 1));
 }

@@ -422,7 +422,7 @@ async fn no_reading_is_called_fresh_past_its_max_age() {
         .unwrap();
     let main = quota.account(&id("main"));
     for _ in 0..10 {
-        let answer = main.refresh().await.unwrap().answer;
+        let answer = main.refresh().await.unwrap().usage;
         let stale_from = answer.snapshot().windows()[0].observed_at() + max_age;
         loop {
             let now = clock.now();

@@ -20,7 +20,7 @@ async fn repeated_refreshes_make_one_call_and_give_its_start() {
 
     assert_eq!((again.fetched, again.called_at), (false, Some(started)));
     assert!(again.error.is_none());
-    assert_eq!(five_hours(&again.answer), Some(40.0));
+    assert_eq!(five_hours(&again.usage), Some(40.0));
     assert_eq!(world.provider.calls(), 1);
 }
 
@@ -62,7 +62,7 @@ async fn a_failed_call_is_not_repeated_and_its_failure_is_the_result() {
 
     assert!(matches!(again.error, Some(QuotaError::CalledRecently { .. })), "{:?}", again.error);
     assert_eq!((again.fetched, again.called_at), (false, Some(failed_at)));
-    assert_eq!(five_hours(&again.answer), Some(40.0));
+    assert_eq!(five_hours(&again.usage), Some(40.0));
     assert_eq!(world.provider.calls(), 2);
 }
 

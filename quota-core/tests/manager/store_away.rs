@@ -102,9 +102,9 @@ async fn without_the_store_a_process_may_refuse_to_ask() {
 
     let refreshed = main.refresh().await.unwrap();
 
-    assert_eq!((world.provider.calls(), last_read(&refreshed.answer)), (1, Some(40.0)));
+    assert_eq!((world.provider.calls(), last_read(&refreshed.usage)), (1, Some(40.0)));
     assert!(matches!(refreshed.error, Some(QuotaError::Store { .. })));
-    assert!(refreshed.answer.is_stale());
+    assert!(refreshed.usage.is_stale());
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,7 +225,7 @@ async fn a_document_of_a_newer_format_is_read_and_neither_changed_nor_refreshed(
     let refreshed = main.refresh().await.unwrap();
 
     assert!(matches!(refreshed.error, Some(QuotaError::UnsupportedFormat { .. })), "{:?}", refreshed.error);
-    assert_eq!((last_read(&refreshed.answer), world.provider.calls()), (Some(40.0), 1));
+    assert_eq!((last_read(&refreshed.usage), world.provider.calls()), (Some(40.0), 1));
     assert_eq!(world.store.read(&key).await.unwrap().document.unwrap().body, newer);
 }
 

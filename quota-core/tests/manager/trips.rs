@@ -121,7 +121,7 @@ async fn a_cold_refresh_that_is_held_back_shows_what_others_know() {
     let refreshed = world.quota.account(&id("main")).refresh().await.unwrap();
 
     assert!(!refreshed.fetched);
-    assert_eq!(last_read(&refreshed.answer), Some(40.0));
+    assert_eq!(last_read(&refreshed.usage), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]

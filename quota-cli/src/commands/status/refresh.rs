@@ -87,7 +87,7 @@ async fn view(
                 called_at = call_limit::recent_call(&refreshed);
                 refreshed.map(|refreshed| {
                     not_refreshed = refreshed.error.as_ref().map(why);
-                    refreshed.answer
+                    refreshed.usage
                 })
             }
             RefreshMode::Offline => Ok(account.sync().await),

@@ -268,7 +268,7 @@ impl fmt::Display for StaleReason {
 #[non_exhaustive]
 pub struct RefreshOutcome {
     /// The usage now.
-    pub answer: AccountUsage,
+    pub usage: AccountUsage,
     /// Whether the provider was called, and its readings are included.
     pub fetched: bool,
     /// Why there are no new readings, if there are none.
