@@ -143,12 +143,12 @@ impl Record {
         self.revision = self.revision.saturating_add(1);
     }
 
-    /// Whether the store lost `known`, which it had before.
+    /// Whether the store lost `cached`, which it had before.
     ///
     /// In a store that loses nothing, another state is a later one with a higher revision. (After a failover that lost some
     /// writes and accepted more new ones, the loss is not noticed.)
-    pub(crate) fn is_behind(&self, known: &Self) -> bool {
-        known.revision > 0 && self.revision <= known.revision && self != known
+    pub(crate) fn is_behind(&self, cached: &Self) -> bool {
+        cached.revision > 0 && self.revision <= cached.revision && self != cached
     }
 
     /// Why the last call failed; `None` if it succeeded.
@@ -196,9 +196,9 @@ impl Record {
         self.owner.owner_id.as_ref()
     }
 
-    /// When the last complete answer was requested; `None` if there was none.
+    /// When the last complete response was requested; `None` if there was none.
     #[must_use]
-    pub fn asked_at(&self) -> Option<Timestamp> {
+    pub fn complete_at(&self) -> Option<Timestamp> {
         self.refreshed_at.map(UnixMillis::timestamp).max(self.snapshot.complete_at())
     }
 
@@ -213,32 +213,31 @@ impl Record {
     #[must_use]
     pub fn due_at(&self, within: Duration, counted: Counted<'_>, policy: &Policy) -> Option<Timestamp> {
         let windows = self.snapshot.windows();
-        let asked = self.asked_at();
-        let asked_since =
-            |observed: Timestamp| Some(observed).max(asked).expect("at least the window's own moment");
+        let complete = self.complete_at();
         let is_counted = |window: &&Window| counted.includes(window);
-        let age_of = |window: &Window| asked_since(window.observed_at());
+        let covered_at =
+            |window: &Window| complete.map_or(window.observed_at(), |at| at.max(window.observed_at()));
 
-        let oldest = windows.iter().filter(is_counted).map(age_of).min();
-        let oldest = oldest.or(asked).or_else(|| windows.iter().map(age_of).min())?;
+        let oldest = windows.iter().filter(is_counted).map(covered_at).min();
+        let oldest = oldest.or(complete).or_else(|| windows.iter().map(covered_at).min())?;
         // Headers alone do not make an account fresh: they do not cover all of it.
-        let told = windows
+        let reported = windows
             .iter()
             .filter(|window| window.source() != Source::Headers)
             .map(|window| window.observed_at());
-        let known = asked.or(told.max())?;
+        let last_full = complete.or(reported.max())?;
         let rollover = windows.iter().filter(is_counted).filter_map(|window| {
-            let asked = asked_since(window.observed_at());
-            let reset = window.expires_at().filter(|reset| *reset > asked)?;
+            let covered_at = covered_at(window);
+            let reset = window.expires_at().filter(|reset| *reset > covered_at)?;
             // A provider whose resets are always a few seconds away must not cause a call every few seconds.
             Some(
                 time::saturating_add(reset, policy.reset_grace)
-                    .max(time::saturating_add(asked, ROLLOVER_FLOOR)),
+                    .max(time::saturating_add(covered_at, ROLLOVER_FLOOR)),
             )
         });
 
         let by_age = time::saturating_add(oldest, within)
-            .min(time::saturating_add(known, policy.full_refresh_interval.max(within)));
+            .min(time::saturating_add(last_full, policy.full_refresh_interval.max(within)));
         Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
     }
 
@@ -272,7 +271,7 @@ impl Record {
 
     /// Whether no reading is from the future.
     pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
-        let newest = self.asked_at().max(self.snapshot.newest());
+        let newest = self.complete_at().max(self.snapshot.newest());
         newest <= Some(time::saturating_add(now, CLOCK_SLACK))
     }
 
@@ -333,7 +332,8 @@ impl Record {
         let now = time::truncate_ms(now);
         self.repair_clock(now);
         // Clocks differ a little: a reading stamped slightly later is from before, too.
-        let stamps = [self.asked_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
+        let stamps =
+            [self.complete_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
         let granted_at = self.lease().map(|lease| lease.granted_at);
         let newest = stamps.into_iter().chain([granted_at]).flatten().fold(now, Timestamp::max);
         self.hold.take_if(|hold| !hold.is_live(now));
@@ -372,8 +372,8 @@ impl Record {
         let now = time::truncate_ms(now);
         self.repair_clock(now);
         let armed = self.hold().map_or(0, Hold::order);
-        let known = [self.fence, time::as_fence(now), armed, self.streak_fence];
-        self.cleared_fence = known.into_iter().fold(self.cleared_fence, u64::max);
+        let fences = [self.fence, time::as_fence(now), armed, self.streak_fence];
+        self.cleared_fence = fences.into_iter().fold(self.cleared_fence, u64::max);
         let hold = self.hold.take().filter(|hold| hold.is_live(now));
         self.end_streak();
         hold.map_or(Cleared::NoHold, |hold| Cleared::Lifted(*hold))

@@ -103,7 +103,7 @@ impl Observation {
         Self {
             login: record.login_id().map(ToString::to_string),
             owner: record.owner_id().map(ToString::to_string),
-            refreshed_at: record.asked_at(),
+            refreshed_at: record.complete_at(),
             hold: hold.map(|hold| ObservedHold {
                 since: hold.since,
                 until: hold.until,

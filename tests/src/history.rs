@@ -64,7 +64,7 @@ pub fn check(history: &[Written]) -> Result<(), Broken> {
         if record.fence() < before.fence() {
             return Err(Broken::FenceFell(index));
         }
-        if record.asked_at() < before.asked_at() {
+        if record.complete_at() < before.complete_at() {
             return Err(Broken::ReadingsFell(index));
         }
         if let (Some(old), Some(new)) = (before.lease(), record.lease())

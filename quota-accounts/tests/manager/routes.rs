@@ -22,7 +22,7 @@ async fn the_first_request_waits_for_numbers() {
         let _ = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(used(&accounts, "main"), Some(40.0), "{kind:?}");
-        assert_eq!(world.provider.asked(), [id("main")], "{kind:?}");
+        assert_eq!(world.provider.called_accounts(), [id("main")], "{kind:?}");
     }
 }
 
@@ -312,7 +312,7 @@ async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_
         }
         accounts.flush().await.unwrap();
 
-        assert_eq!(world.provider.asked()[3..], [id("b")], "{kind:?}");
+        assert_eq!(world.provider.called_accounts()[3..], [id("b")], "{kind:?}");
     }
 }
 

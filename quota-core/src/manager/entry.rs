@@ -84,7 +84,7 @@ impl AccountEntry {
         let record = local.effective_record(self.provider.store_client.now_estimate());
         let before = self.view_handle.load_untracked();
         let login_changed = record.is_of_another_login(&before.record);
-        if login_changed || record.asked_at() > before.record.asked_at() {
+        if login_changed || record.complete_at() > before.record.complete_at() {
             local.failed = None;
         }
         let flags = local.flags();

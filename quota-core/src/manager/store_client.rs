@@ -103,10 +103,10 @@ impl StoreClient {
     }
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        let asked_at = self.clock.instant();
+        let sent_at = self.clock.instant();
         let reading = self.attempt(key, StoreOp::Read, || self.store.read(key)).await?;
         self.metrics.succeeded(key, StoreOp::Read);
-        self.record_sample(asked_at, &reading);
+        self.record_sample(sent_at, &reading);
         Ok(reading)
     }
 
@@ -118,7 +118,7 @@ impl StoreClient {
         body: Bytes,
         keep: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        let asked_at = self.clock.instant();
+        let sent_at = self.clock.instant();
         let swap = self
             .attempt(key, StoreOp::Swap, || self.store.compare_and_swap(key, expected, body.clone(), keep))
             .await?;
@@ -127,7 +127,7 @@ impl StoreClient {
                 self.metrics.succeeded(key, StoreOp::Swap);
                 self.write_confirmed.store(true, Ordering::Relaxed);
             }
-            CasOutcome::Conflict(reading) => self.record_sample(asked_at, reading),
+            CasOutcome::Conflict(reading) => self.record_sample(sent_at, reading),
         }
         Ok(swap)
     }
@@ -231,11 +231,11 @@ impl StoreClient {
         self.metrics.failed(key, StoreOp::Read, error, self.clock.instant());
     }
 
-    /// Notes the time that the store told between `asked_at` and now.
-    fn record_sample(&self, asked_at: Instant, reading: &StoreRead) {
+    /// Records the time that the store reported between `sent_at` and now.
+    fn record_sample(&self, sent_at: Instant, reading: &StoreRead) {
         let (wall_ms, instant) = (self.clock.now_ms(), self.clock.instant());
         let offset_ms = reading.now.as_millisecond().saturating_sub(wall_ms);
-        let trip_ms = instant.saturating_since(asked_at).as_nanos().div_ceil(1_000_000);
+        let trip_ms = instant.saturating_since(sent_at).as_nanos().div_ceil(1_000_000);
         let max_offset_ms = offset_ms.saturating_add(i64::try_from(trip_ms).unwrap_or(i64::MAX));
         self.offset_ms.store(offset_ms, Ordering::Relaxed);
         *self.clock_sample.lock() = Some(ClockSample { wall_ms, instant, max_offset_ms });
@@ -271,9 +271,9 @@ impl StoreClient {
                     let pause = PROBE_INTERVAL.start
                         + (PROBE_INTERVAL.end - PROBE_INTERVAL.start).mul_f64(fastrand::f64());
                     clock.sleep(pause + probe_backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                    let asked_at = clock.instant();
+                    let sent_at = clock.instant();
                     match clock.bounded(timeout, store.read(&key)).await {
-                        Some(Ok(reading)) => return Some((asked_at, reading)),
+                        Some(Ok(reading)) => return Some((sent_at, reading)),
                         // It is there; that this key is of no use is its own trouble.
                         Some(Err(error)) if !error.is_transient() => return None,
                         Some(Err(_)) | None => {}
@@ -283,8 +283,8 @@ impl StoreClient {
             if let Either::Second(reading) = either(tasks.closing(), probe).await
                 && let Some(store_client) = recovery.0.upgrade()
             {
-                if let Some((asked_at, reading)) = reading {
-                    store_client.record_sample(asked_at, &reading);
+                if let Some((sent_at, reading)) = reading {
+                    store_client.record_sample(sent_at, &reading);
                 }
                 store_client.mark_available();
             }

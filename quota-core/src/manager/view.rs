@@ -137,7 +137,7 @@ impl View {
         let of_account = windows.iter().filter(|window| window.scope().is_none());
         let oldest = of_account.map(Window::observed_at).min();
         let oldest = oldest.or_else(|| windows.iter().map(Window::observed_at).min());
-        let oldest = oldest.or(self.record.asked_at());
+        let oldest = oldest.or(self.record.complete_at());
         oldest.map(|oldest| time::elapsed(oldest, self.now()))
     }
 }

@@ -60,7 +60,7 @@ impl Record {
         match freshness {
             MaxStaleness::Age(span) => !is_due(span, Counted::Account),
             MaxStaleness::CompleteAge(span) => !is_due(span, Counted::All),
-            MaxStaleness::StartedAfter(moment) => self.asked_at() >= Some(moment),
+            MaxStaleness::StartedAfter(moment) => self.complete_at() >= Some(moment),
             MaxStaleness::CalledAfter(_) => false,
         }
     }

@@ -73,8 +73,8 @@ impl Record {
 
         // Not after now: the clock may have been set back during the call.
         let started = lease.granted_at.min(self.next_call_time(now));
-        let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
-        self.snapshot.join(&Snapshot::of(usage, asked_at));
+        let observed_at = usage.observed_at.map_or(started, |observed| observed.min(started));
+        self.snapshot.join(&Snapshot::of(usage, observed_at));
         self.refreshed(started.into(), lease.fingerprint);
         self.clear_hold_before(now, started);
         self.last_failure = None;

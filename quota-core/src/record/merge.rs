@@ -164,7 +164,7 @@ impl Record {
         self.drop_cleared(alone.cleared_fence);
         alone.drop_cleared(self.cleared_fence);
         self.revision = self.revision.max(alone.revision);
-        let last = self.last_failure().map(|failure| failure.at).max(self.asked_at());
+        let last = self.last_failure().map(|failure| failure.at).max(self.complete_at());
         let newer = |failure: &&LastFailure| last.is_none_or(|last| last < failure.at);
         if let Some(failure) = alone.last_failure().filter(newer) {
             self.last_failure = Some(Box::new(failure.clone()));
@@ -187,7 +187,7 @@ impl Record {
             }
         }
         self.apply_lists();
-        let asked = self.asked_at();
+        let asked = self.complete_at();
         self.last_failure.take_if(|failure| Some(failure.at) < asked);
         self.extend_hold(now, alone.hold());
         if self.hold.is_some() {

@@ -47,7 +47,7 @@ struct State {
     hanging_credentials: usize,
     renewals: usize,
     renewed: u64,
-    asked: Vec<AccountId>,
+    called: Vec<AccountId>,
     running: HashMap<AccountId, usize>,
     running_at_all: usize,
     most_at_once: usize,
@@ -81,7 +81,7 @@ impl FakeProvider {
             hanging_credentials: 0,
             renewals: 0,
             renewed: 0,
-            asked: Vec::new(),
+            called: Vec::new(),
             running: HashMap::new(),
             running_at_all: 0,
             most_at_once: 0,
@@ -141,19 +141,19 @@ impl FakeProvider {
     /// How many calls there were.
     #[must_use]
     pub fn calls(&self) -> usize {
-        self.state.lock().asked.len()
+        self.state.lock().called.len()
     }
 
-    /// How many calls there were about one account.
+    /// The number of calls for one account.
     #[must_use]
     pub fn calls_about(&self, account: &AccountId) -> usize {
-        self.state.lock().asked.iter().filter(|asked| *asked == account).count()
+        self.state.lock().called.iter().filter(|called| *called == account).count()
     }
 
-    /// Which accounts were asked about, in order.
+    /// The account of each call, in order.
     #[must_use]
-    pub fn asked(&self) -> Vec<AccountId> {
-        self.state.lock().asked.clone()
+    pub fn called_accounts(&self) -> Vec<AccountId> {
+        self.state.lock().called.clone()
     }
 
     /// The most calls that ran at once.
@@ -170,7 +170,7 @@ impl FakeProvider {
 
     fn enter(&self, account: &AccountId) -> Running {
         let mut state = self.state.lock();
-        state.asked.push(account.clone());
+        state.called.push(account.clone());
         state.running_at_all += 1;
         state.most_at_once = state.most_at_once.max(state.running_at_all);
         let running = state.running.entry(account.clone()).or_default();

@@ -75,7 +75,7 @@ fn of_account(
     let budget = of_budget(account, record, policy, local);
     let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
     if checks.is_empty() {
-        let message = match record.asked_at() {
+        let message = match record.complete_at() {
             Some(at) => format!("last refreshed {}", local.relative(at)),
             None => "not refreshed yet".to_owned(),
         };

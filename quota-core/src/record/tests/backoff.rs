@@ -298,12 +298,12 @@ fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
 fn a_failed_call_changes_no_reading_and_no_age() {
     let mut record = polled(at(0), [five_hour(10)]);
     let (snapshot, asked, due) =
-        (record.snapshot().clone(), record.asked_at(), record.due_at(FRESH, Counted::Account, &policy()));
+        (record.snapshot().clone(), record.complete_at(), record.due_at(FRESH, Counted::Account, &policy()));
 
     fail(&mut record, at(600), &THROTTLED);
 
     assert_eq!(record.snapshot(), &snapshot);
-    assert_eq!((record.asked_at(), record.due_at(FRESH, Counted::Account, &policy())), (asked, due));
+    assert_eq!((record.complete_at(), record.due_at(FRESH, Counted::Account, &policy())), (asked, due));
 }
 
 #[test]

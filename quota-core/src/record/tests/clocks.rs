@@ -74,7 +74,7 @@ fn readings_of_a_clock_that_was_ahead_are_dropped_and_asked_for_anew() {
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
-    assert_eq!(record.asked_at(), None);
+    assert_eq!(record.complete_at(), None);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn an_answer_that_comes_after_the_clock_was_set_back_is_not_from_the_future() {
     let _ = record.commit(at(600), &lease, &UsageReport::polled([five_hour(11), seven_day(21)]));
 
     assert_eq!(record.snapshot().newest(), Some(at(600)));
-    assert_eq!(record.asked_at(), Some(at(600)));
+    assert_eq!(record.complete_at(), Some(at(600)));
     assert!(matches!(begin(&mut record, at(601), &ask(9)), LeaseDecision::NotNeeded));
 }
 

@@ -32,7 +32,7 @@ fn readings_owner_and_failure_are_gone() {
 
     assert!(record.snapshot().is_empty());
     assert_eq!((record.login_id(), record.owner_id()), (None, None));
-    assert_eq!((record.last_failure(), record.asked_at()), (None, None));
+    assert_eq!((record.last_failure(), record.complete_at()), (None, None));
 }
 
 #[test]

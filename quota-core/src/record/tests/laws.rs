@@ -101,7 +101,7 @@ proptest! {
         // What `repair_clock` leaves of a horizon gets its one form with the next join, and an outdated failure goes then.
         let snapshot = world.record.snapshot.clone();
         world.record.snapshot.join(&snapshot);
-        let asked = world.record.asked_at();
+        let asked = world.record.complete_at();
         world.record.last_failure.take_if(|failure| Some(failure.at) < asked);
         let same = world.record.clone();
 
@@ -147,7 +147,7 @@ proptest! {
 
         prop_assert!(!matches!(first, LeaseDecision::InProgress { .. } | LeaseDecision::NotNeeded | LeaseDecision::CredentialRejected(_)), "{first:?}");
         prop_assert!(world.record.snapshot().newest().is_none_or(|newest| newest <= limit));
-        prop_assert!(world.record.asked_at().is_none_or(|asked| asked <= limit));
+        prop_assert!(world.record.complete_at().is_none_or(|asked| asked <= limit));
         // No hold among the operations is meant for longer than two hours.
         let second = begin(&mut world.record, at(left) + HOUR * 2, &insist(9998, at(left) + HOUR * 2));
         prop_assert!(matches!(second, LeaseDecision::Granted(_)), "{second:?}");

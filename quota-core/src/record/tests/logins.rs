@@ -54,7 +54,7 @@ fn a_new_login_is_never_shown_what_the_old_one_left() {
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
-    assert_eq!((record.asked_at(), record.login_id()), (None, Some(&login_id("b"))));
+    assert_eq!((record.complete_at(), record.login_id()), (None, Some(&login_id("b"))));
 }
 
 #[test]

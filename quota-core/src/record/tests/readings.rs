@@ -193,7 +193,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
     assert_eq!(shared.calls(), alone.calls());
     assert_eq!((shared.hold(), shared.strikes()), (Some(&hold), 1));
-    assert_eq!((shared.fence(), shared.asked_at()), (alone.fence(), Some(at(400))));
+    assert_eq!((shared.fence(), shared.complete_at()), (alone.fence(), Some(at(400))));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
 
     let _ = shared.merge_standalone(at(401), &alone, None);
 
-    assert_eq!(shared.asked_at(), Some(at(400)));
+    assert_eq!(shared.complete_at(), Some(at(400)));
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
 
     let _ = shared.merge_standalone(at(0), &alone, None);
 
-    assert_eq!((shared.asked_at(), shared.calls()), (None, &[][..]));
+    assert_eq!((shared.complete_at(), shared.calls()), (None, &[][..]));
     assert!(shared.snapshot().is_empty());
 }
 
