@@ -9,3 +9,4 @@ pub(crate) mod event_text;
 pub(crate) mod line;
 pub(crate) mod reason;
 pub(crate) mod window_name;
+pub(crate) mod wrap;

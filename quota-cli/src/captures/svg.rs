@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::view::line::{Line, Style};
+use crate::view::wrap;
 
 /// A terminal's colours.
 pub(super) struct Palette {
@@ -55,7 +56,7 @@ pub(super) fn draw(lines: &[Line], columns: u16, palette: &Palette) -> String {
                 if !word.trim().is_empty() {
                     svg.push_str(&text_at(word, column, row, palette.attributes(span.style)));
                 }
-                column += word.chars().count();
+                column += wrap::width(word);
             }
         }
     }
@@ -94,7 +95,7 @@ fn text_at(word: &str, column: usize, row: usize, (fill, weight): (&str, &str)) 
     let word = word.trim_end();
     let x = hundredths(column * COLUMN + BORDER * 100);
     let y = row * LINE + BORDER + LINE * 3 / 4;
-    let length = hundredths(word.chars().count() * COLUMN);
+    let length = hundredths(wrap::width(word) * COLUMN);
     let mut svg = format!("<text x=\"{x}\" y=\"{y}\" textLength=\"{length}\" fill=\"{fill}\"{weight}>");
     for letter in word.chars() {
         let _ = match letter {

@@ -42,7 +42,8 @@ pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, Cl
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
     let summary = runtime::run(play(plan, Live::new(global.json)))?;
-    term::print(&if global.json { summary.json() } else { summary.text(Screen::stdout()) })?;
+    let screen = Screen::stdout();
+    term::print(&if global.json { summary.json() } else { screen.show(&summary.lines(screen.width)) })?;
     Ok(Exit::Success)
 }
 

@@ -123,7 +123,11 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             checks.extend(of_accounts(&config, shared.as_ref(), &clock).await);
         }
         checks.extend(failed_hooks().await);
-        let shown = if global.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
+        let screen = Screen::stdout();
+        let shown = match global.json {
+            true => json::render(&checks),
+            false => screen.show(&text::lines(&checks, screen.is_tty.then_some(screen.width))),
+        };
         term::print(&shown)?;
         let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
         Ok(if is_all_ok { Exit::Success } else { Exit::Incomplete })

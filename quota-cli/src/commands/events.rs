@@ -13,7 +13,7 @@ use crate::format::{LocalTime, between};
 use crate::read_context::ReadContext;
 use crate::scope;
 use crate::term::{self, Screen};
-use crate::view::event_text::{line, wrapped_line};
+use crate::view::event_text::{line, wrapped_lines};
 use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
 
 /// The store is read this often, because a change notice may be lost.
@@ -123,13 +123,12 @@ impl Follower<'_> {
         let mut text = String::new();
         for (account, event) in events {
             let printed = match self.json {
-                true => HookPayload::new(account, event).json(),
-                false if screen.is_tty => wrapped_line(account, event, &local, screen.width),
+                true => HookPayload::new(account, event).json() + "\n",
+                false if screen.is_tty => screen.show(&wrapped_lines(account, event, &local, screen.width)),
                 // Programs expect one event in one line.
-                false => line(account, event, &local),
+                false => line(account, event, &local) + "\n",
             };
             text.push_str(&printed);
-            text.push('\n');
         }
         if text.is_empty() { Ok(()) } else { term::print(&text) }
     }

@@ -35,7 +35,8 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
         let output = if global.json {
             json(&decision, options.request.model.as_deref())
         } else {
-            text::render(&decision, &config.accounts, &local, Screen::stdout())
+            let screen = Screen::stdout();
+            screen.show(&text::lines(&decision, &config.accounts, &local, screen.width))
         };
         term::print(&output)?;
         if has_changed {

@@ -7,10 +7,10 @@ use super::account::{AccountView, ViewFreshness, WindowView, not_asked};
 use super::bar::{self, bar};
 use super::line::{self, Line, Style};
 use super::window_name::window_name;
+use super::wrap::{self, padded, truncate};
 use crate::call_limit;
 use crate::format::{self, LocalTime, between};
 use crate::sanitize::sanitize;
-use crate::term::{truncate, wrap};
 
 const INDENT: usize = 2;
 /// From this width on, each window also shows the age of its reading.
@@ -53,7 +53,7 @@ impl Columns {
         width: usize,
     ) -> Self {
         let widest = |text: &dyn Fn(&WindowView) -> String| {
-            windows().map(|window| text(window).chars().count()).max().unwrap_or_default()
+            windows().map(|window| wrap::width(&text(window))).max().unwrap_or_default()
         };
         let name = widest(&window_name);
         let used = widest(&|window| used(window.used));
@@ -93,12 +93,9 @@ enum ResetFormat {
 }
 
 fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usize) -> Vec<Line> {
-    let mut lines = heading(account, width);
+    let mut lines = name_and_freshness(account, width);
     lines.extend(account.windows.iter().map(|window| row(window, columns, local)));
-    let mut note = |style, note: &str| {
-        let wrapped = wrap(note, width.saturating_sub(INDENT));
-        lines.extend(wrapped.into_iter().map(|text| Line::new(style, text).indented(INDENT)));
-    };
+    let mut note = |style, note: &str| lines.extend(line::wrapped(style, note, INDENT, width));
     if let Some(money) = account.credits.as_ref().and_then(money) {
         note(Style::Plain, &money);
     }
@@ -142,22 +139,27 @@ fn hold_explains(account: &AccountView) -> bool {
 }
 
 /// The account's name, its plan, and the age of its numbers: one line, or two in a narrow terminal.
-fn heading(account: &AccountView, width: usize) -> Vec<Line> {
+fn name_and_freshness(account: &AccountView, width: usize) -> Vec<Line> {
     let (age, style) = freshness(account);
     let aside = match account.plan.as_deref().map(sanitize) {
         Some(plan) => format!("{plan} · {age}"),
         None => age,
     };
-    let name = account.id.as_str();
-    let (name_width, aside_width) = (name.chars().count(), aside.chars().count());
-    if name_width + GAP + aside_width <= width {
-        let gap = width.min(WIDE).saturating_sub(name_width + aside_width).max(GAP);
-        let line = Line::new(Style::Strong, name).with(Style::Plain, " ".repeat(gap)).with(style, aside);
-        return vec![line];
+    heading(Line::default(), account.id.as_str(), style, &aside, width)
+}
+
+/// A name, and an aside at the right end of its line, or below it in a narrow terminal.
+pub(crate) fn heading(mark: Line, name: &str, style: Style, aside: &str, width: usize) -> Vec<Line> {
+    let room = width.saturating_sub(mark.width());
+    let aside_width = wrap::width(aside);
+    if wrap::width(name) + GAP + aside_width <= room {
+        let line = mark.with(Style::Strong, name);
+        let column = width.min(WIDE).saturating_sub(aside_width).max(line.width() + GAP);
+        return vec![line.padded(column).with(style, aside)];
     }
     vec![
-        Line::new(Style::Strong, truncate(name, width)),
-        Line::new(style, truncate(&aside, width.saturating_sub(INDENT))).indented(INDENT),
+        mark.with(Style::Strong, truncate(name, room)),
+        Line::new(style, truncate(aside, width.saturating_sub(INDENT))).indented(INDENT),
     ]
 }
 
@@ -177,7 +179,7 @@ fn freshness(account: &AccountView) -> (String, Style) {
 /// The line of one window.
 pub(crate) fn row(window: &WindowView, columns: &Columns, local: &LocalTime) -> Line {
     let name = truncate(&window_name(window), columns.name);
-    let mut row = Line::plain(format!("{:INDENT$}{name:width$}", "", width = columns.name));
+    let mut row = Line::plain(padded(&name, columns.name)).indented(INDENT);
     if columns.bar > 0 {
         row.push(Style::Plain, "  ");
         row.append(bar(window.used, elapsed(window, local), columns.bar));

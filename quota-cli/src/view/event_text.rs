@@ -2,10 +2,10 @@
 
 use quota::{AccountId, LastFailureKind, Percent};
 
+use super::line::{Line, Style};
 use super::window_name::window_name_of_id;
 use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
-use crate::term::wrap_hanging;
 use quota_journal::{Direction, EventKind, JournalEvent};
 
 /// Between two columns.
@@ -17,23 +17,21 @@ pub(crate) fn line(account: &AccountId, event: &JournalEvent, local: &LocalTime)
 }
 
 /// The event, wrapped to the width of a terminal.
-pub(crate) fn wrapped_line(
+pub(crate) fn wrapped_lines(
     account: &AccountId,
     event: &JournalEvent,
     local: &LocalTime,
     width: usize,
-) -> String {
-    let (time, description) = (time(event, local), describe(&event.kind, local));
-    let account = account.as_str();
-    let indent = time.chars().count() + GAP;
-    let begun = indent + account.chars().count() + GAP;
-    if begun <= width {
-        let wrapped = wrap_hanging(&description, begun, indent, width);
-        let gap = if wrapped.starts_with('\n') { "" } else { "  " };
-        return format!("{time}  {account}{gap}{wrapped}");
+) -> Vec<Line> {
+    let description = describe(&event.kind, local);
+    let time = Line::plain(format!("{}{:GAP$}", time(event, local), ""));
+    let indent = time.width();
+    let head = time.clone().with(Style::Plain, format!("{account}{:GAP$}", ""));
+    if head.width() <= width {
+        return head.hanging(Style::Plain, &description, indent, width);
     }
     // A name that is longer than the terminal is wrapped, not cut.
-    format!("{time}  {}", wrap_hanging(&format!("{account} {description}"), indent, indent, width))
+    time.hanging(Style::Plain, &format!("{account} {description}"), indent, width)
 }
 
 fn time(event: &JournalEvent, local: &LocalTime) -> String {
@@ -91,6 +89,7 @@ mod tests {
     use quota::HoldReason;
 
     use super::*;
+    use crate::view::line::print;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -130,7 +129,8 @@ mod tests {
 
     fn shown(account: &str, kind: EventKind, width: usize) -> String {
         let local = LocalTime { now: at(0), zone: TimeZone::UTC };
-        wrapped_line(&account.parse().unwrap(), &JournalEvent::new(at(0), kind), &local, width)
+        let event = JournalEvent::new(at(0), kind);
+        print(&wrapped_lines(&account.parse().unwrap(), &event, &local, width), false)
     }
 
     fn crossed() -> EventKind {
@@ -147,7 +147,7 @@ mod tests {
     fn an_event_that_fits_the_terminal_is_one_line() {
         let text = shown("anthropic/main", EventKind::Refreshed, 50);
 
-        assert_eq!(text, "2027-01-15 08:00:00  anthropic/main  refreshed");
+        assert_eq!(text, "2027-01-15 08:00:00  anthropic/main  refreshed\n");
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
             "2027-01-15 08:00:00  anthropic/main\n\
              \u{20}                    7-day Opus window\n\
              \u{20}                    crossed 75 %: 76.2 %\n\
-             \u{20}                    used"
+             \u{20}                    used\n"
         );
     }
 

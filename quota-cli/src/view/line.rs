@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use anstyle::AnsiColor;
 
+use super::wrap::{width, wrap};
+
 /// What a piece of text means, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -94,6 +96,37 @@ impl Line {
         self
     }
 
+    /// The line, followed by spaces up to this column.
+    pub(crate) fn padded(mut self, column: usize) -> Self {
+        self.push(Style::Plain, " ".repeat(column.saturating_sub(self.width())));
+        self
+    }
+
+    /// The line followed by a text, wrapped at `columns`. The next lines start at the column `indent`. If the first word of the text does
+    /// not fit the line, the line ends before it, without its spaces.
+    pub(crate) fn hanging(mut self, style: Style, text: &str, indent: usize, columns: usize) -> Vec<Self> {
+        let mut wrapped = wrap(text, self.width(), indent, columns).into_iter();
+        match wrapped.next().filter(|first| !first.is_empty()) {
+            Some(first) => self.push(style, first),
+            None => self.trim_end(),
+        }
+        std::iter::once(self).chain(wrapped.map(|text| Self::new(style, text).indented(indent))).collect()
+    }
+
+    fn trim_end(&mut self) {
+        while let Some(mut last) = self.0.pop() {
+            last.text.truncate(last.text.trim_end().len());
+            if !last.text.is_empty() {
+                return self.0.push(last);
+            }
+        }
+    }
+
+    /// The columns that it takes.
+    pub(crate) fn width(&self) -> usize {
+        self.0.iter().map(|span| width(&span.text)).sum()
+    }
+
     pub(crate) fn spans(&self) -> &[Span] {
         &self.0
     }
@@ -116,6 +149,11 @@ impl Line {
 /// Lines as a terminal shows them, each with a line break.
 pub(crate) fn print(lines: &[Line], colour: bool) -> String {
     lines.iter().map(|line| line.print(colour) + "\n").collect()
+}
+
+/// A text wrapped at `columns`, with each line indented.
+pub(crate) fn wrapped(style: Style, text: &str, indent: usize, columns: usize) -> Vec<Line> {
+    Line::default().padded(indent).hanging(style, text, indent, columns)
 }
 
 /// Blocks of lines with an empty line between each two.
@@ -144,6 +182,14 @@ mod tests {
         let line = Line::new(Style::Bad, "429").with(Style::Plain, " calls");
 
         assert_eq!(line.print(true), "\u{1b}[31m429\u{1b}[0m calls");
+    }
+
+    #[test]
+    fn a_hanging_text_leaves_no_spaces_before_a_line_break() {
+        let head = || Line::new(Style::Strong, "name").padded(6);
+
+        assert_eq!(print(&head().hanging(Style::Bad, "one two", 2, 10), false), "name  one\n  two\n");
+        assert_eq!(print(&head().hanging(Style::Bad, "seventeen", 2, 10), false), "name\n  seventee\n  n\n");
     }
 
     #[test]

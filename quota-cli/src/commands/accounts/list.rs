@@ -54,7 +54,8 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         let shown = if global.json {
             json::render(named, &config, &listed, &local)
         } else {
-            text::render(&listed, &local, Screen::stdout())
+            let screen = Screen::stdout();
+            screen.show(&text::lines(&listed, &local, screen.width))
         };
         term::print(&shown)?;
         if let Some(picker) = &picker {

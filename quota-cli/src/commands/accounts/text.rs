@@ -1,16 +1,14 @@
 //! `quota accounts list` as text: a line for each account, and in a narrow terminal two or three.
 
-use std::fmt::Write as _;
-
 use quota::accounts::routing::Eligibility;
 use quota::accounts::{Evaluated, Limits};
 
 use crate::config::AccountSettings;
 use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
-use crate::term::{Screen, truncate, wrap};
 use crate::view::decision_text::account_reason;
-use crate::view::line::Style;
+use crate::view::line::{self, Line, Style};
+use crate::view::wrap::{self, truncate};
 
 /// The space between two columns.
 const GAP: usize = 2;
@@ -25,62 +23,39 @@ pub(super) struct AccountRow<'a> {
 }
 
 /// All accounts in their order.
-pub(super) fn render(accounts: &[AccountRow<'_>], local: &LocalTime, screen: Screen) -> String {
-    let mut text = String::new();
+pub(super) fn lines(accounts: &[AccountRow<'_>], local: &LocalTime, width: usize) -> Vec<Line> {
     let number = accounts.len().to_string().len();
     let widest = |words: &dyn Fn(&AccountRow<'_>) -> String| {
-        accounts.iter().map(|account| words(account).chars().count()).max().unwrap_or_default()
+        accounts.iter().map(|account| wrap::width(&words(account))).max().unwrap_or_default()
     };
-    let (name, login) = (widest(&name), widest(&login));
     let indent = number + GAP;
-    let before_login = indent + name + GAP + "fallback".len() + GAP;
+    let role_column = indent + widest(&name) + GAP;
+    let login_column = role_column + "fallback".len() + GAP;
+    let state_column = login_column + widest(&login) + GAP;
     // The state, which may be long, gets the rest of the line, or else lines below it.
-    let beside = screen.width.saturating_sub(before_login + login + GAP);
-    let beside = (beside >= NARROWEST).then_some(before_login + login + GAP);
+    let is_beside = width.saturating_sub(state_column) >= NARROWEST;
+    let mut lines = Vec::new();
     for (at, account) in accounts.iter().enumerate() {
         let role = if at == 0 { "main" } else { "fallback" };
-        let (state, ink) = state(account, local);
-        let name_text = truncate(&self::name(account), screen.width.saturating_sub(indent));
-        let head = format!(
-            "{:>number$}{:GAP$}{}{:pad$}",
-            at + 1,
-            "",
-            screen.paint(Style::Strong, name_text.as_str()),
-            "",
-            pad = name.saturating_sub(name_text.chars().count()) + GAP
-        );
-        match beside {
-            Some(column) => {
-                let login = self::login(account);
-                let lines = wrap(&state, screen.width - column);
-                let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
-                let pad = column - before_login;
-                let _ = writeln!(text, "{head}{role:10}{login:pad$}{}", screen.paint(ink, first));
-                for line in rest {
-                    let _ = writeln!(text, "{:column$}{}", "", screen.paint(ink, line.as_str()));
-                }
-            }
-            None => {
-                let fits = before_login - GAP <= screen.width;
-                let _ = writeln!(
-                    text,
-                    "{}",
-                    if fits { format!("{head}{role}") } else { head.trim_end().to_owned() }
-                );
-                let mut note = |ink, words: &str| {
-                    for line in wrap(words, screen.width.saturating_sub(indent)) {
-                        let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line.as_str()));
-                    }
-                };
-                if !fits {
-                    note(Style::Plain, role);
-                }
-                note(Style::Plain, &self::login(account));
-                note(ink, &state);
-            }
+        let (state, style) = state(account, local);
+        let name = truncate(&name(account), width.saturating_sub(indent));
+        let head = Line::plain(format!("{:>number$}{:GAP$}", at + 1, "")).with(Style::Strong, name);
+        let with_role = |head: Line| head.padded(role_column).with(Style::Plain, role);
+        if is_beside {
+            let head = with_role(head).padded(login_column).with(Style::Plain, login(account));
+            lines.extend(head.padded(state_column).hanging(style, &state, state_column, width));
+            continue;
         }
+        let mut notes = vec![(Style::Plain, login(account)), (style, state)];
+        if login_column - GAP <= width {
+            lines.push(with_role(head));
+        } else {
+            lines.push(head);
+            notes.insert(0, (Style::Plain, role.to_owned()));
+        }
+        lines.extend(notes.iter().flat_map(|(style, note)| line::wrapped(*style, note, indent, width)));
     }
-    text
+    lines
 }
 
 fn name(account: &AccountRow<'_>) -> String {

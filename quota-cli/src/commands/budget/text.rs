@@ -5,8 +5,8 @@ use quota::Hold;
 use super::CallBudget;
 use crate::format::{self, LocalTime, between, pluralize};
 use crate::sanitize::sanitize;
-use crate::term::truncate;
 use crate::view::line::{self, Line, Style};
+use crate::view::wrap::{self, padded, truncate};
 
 /// All accounts, one after the other.
 pub(super) fn lines(all: &[CallBudget], local: &LocalTime, width: usize) -> Vec<Line> {
@@ -28,10 +28,10 @@ fn block(budget: &CallBudget, local: &LocalTime, width: usize) -> Vec<Line> {
         .map(|caller| if caller.name.is_empty() { "unnamed".to_owned() } else { sanitize(&caller.name) })
         .map(|name| truncate(&name, width.saturating_sub(30).max(12)))
         .collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+    let width = names.iter().map(|name| wrap::width(name)).max().unwrap_or_default();
     for (caller, name) in budget.callers.iter().zip(&names) {
         let last = format::ago(between(caller.last, local.now));
-        lines.push(Line::plain(format!("    {name:width$}  {:>3}  last {last}", caller.calls)));
+        lines.push(Line::plain(format!("    {}  {:>3}  last {last}", padded(name, width), caller.calls)));
     }
     let (now, later) = (&budget.next, &budget.next_in_background);
     lines.push(next("  next call: ", now.as_ref(), local));

@@ -2,7 +2,6 @@
 //! The figures come from the manager, the counters and the ledger.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use quota::{Account, AccountId, FetchError, Freshness, Hold, Used, WindowId};
@@ -12,9 +11,10 @@ use super::counters::Counters;
 use super::plan::Plan;
 use crate::exit::CliError;
 use crate::format::{self, thousands};
-use crate::term::{self, Screen, truncate};
+use crate::term::{self, Screen};
 use crate::view::bar::{self, bar};
-use crate::view::line::Style;
+use crate::view::line::{Line, Style};
+use crate::view::wrap::truncate;
 
 /// More accounts than this would scroll the display away.
 const MOST_ACCOUNTS: usize = 12;
@@ -79,13 +79,11 @@ impl Live {
         passed: Duration,
     ) -> Result<(), CliError> {
         let (View::Picture(screen) | View::PictureAside(screen)) = self.view else { return Ok(()) };
-        let mut picture = String::new();
         let most = MOST_ACCOUNTS.min(screen.height.saturating_sub(MOST_NOTES + 5)).max(1);
-        for account in accounts.iter().take(most) {
-            let _ = writeln!(picture, "{}", row(account, ledger, screen));
-        }
+        let mut lines: Vec<_> =
+            accounts.iter().take(most).map(|account| row(account, ledger, screen.width)).collect();
         if let Some(more) = accounts.len().checked_sub(most).filter(|more| *more > 0) {
-            let _ = writeln!(picture, "and {more} more");
+            lines.push(Line::plain(format!("and {more} more")));
         }
         let figures = format!(
             "{:.1} of {} s   {} reads   {} calls   {} without coordination",
@@ -96,13 +94,12 @@ impl Live {
             thousands(counters.naive_calls()),
         );
         // A wrapped line would be two lines, and one of them would stay after a redraw.
-        let _ = writeln!(picture, "\n{}", truncate(&figures, screen.width));
-        for note in &self.notes {
-            let _ = writeln!(picture, "{}", screen.paint(Style::Dim, truncate(note, screen.width)));
-        }
+        let cut = |text: &str| truncate(text, screen.width);
+        lines.extend([Line::default(), Line::plain(cut(&figures))]);
+        lines.extend(self.notes.iter().map(|note| Line::new(Style::Dim, cut(note))));
         let up = if self.drawn > 0 { format!("\u{1b}[{}A\r\u{1b}[J", self.drawn) } else { String::new() };
-        self.drawn = picture.lines().count();
-        self.write(&format!("{up}{picture}"))
+        self.drawn = lines.len();
+        self.write(&format!("{up}{}", screen.show(&lines)))
     }
 
     /// An account's call failed.
@@ -164,7 +161,7 @@ impl Live {
     }
 }
 
-fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
+fn row(account: &Account, ledger: &Ledger, width: usize) -> Line {
     const NAME: usize = 22;
     const STATE: usize = "identity unknown".len();
     /// The width of everything but name, bar and state.
@@ -176,18 +173,17 @@ fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
         Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
         _ => "unknown".to_owned(),
     };
-    let (state, ink) = match answer.freshness() {
+    let (state, style) = match answer.freshness() {
         Freshness::Stale { reason: why, .. } => (why.to_string(), Style::Warn),
         _ => ("fresh".to_owned(), Style::Good),
     };
     let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);
-    let room = screen.width.saturating_sub(REST + STATE);
-    let name = truncate(account.id().as_str(), NAME.min(room));
-    let width = room.saturating_sub(NAME + 1).min(30);
-    let bar = if width < bar::NARROWEST {
-        String::new()
-    } else {
-        format!(" {}", bar(used, None, width).print(screen.colour))
-    };
-    format!("{name:NAME$}{bar} {number:>9} {calls:>4} calls  {}", screen.paint(ink, state))
+    let room = width.saturating_sub(REST + STATE);
+    let mut row = Line::plain(truncate(account.id().as_str(), NAME.min(room))).padded(NAME);
+    let bar_width = room.saturating_sub(NAME + 1).min(30);
+    if bar_width >= bar::NARROWEST {
+        row.push(Style::Plain, " ");
+        row.append(bar(used, None, bar_width));
+    }
+    row.with(Style::Plain, format!(" {number:>9} {calls:>4} calls  ")).with(style, state)
 }

@@ -2,7 +2,6 @@
 //! The provider counted the calls, not this side.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use quota_sim::{AccountLedger, Ledger};
@@ -11,7 +10,8 @@ use serde::Serialize;
 use super::counters::Counters;
 use super::plan::Plan;
 use crate::format::{pluralize, thousands};
-use crate::term::{Screen, wrap};
+use crate::view::line::{Line, Style};
+use crate::view::wrap::{self, padded};
 
 /// The result of a demo.
 #[derive(Debug, Serialize)]
@@ -75,11 +75,11 @@ impl Summary {
     }
 
     /// The text.
-    pub(crate) fn text(&self, screen: Screen) -> String {
+    pub(crate) fn lines(&self, width: usize) -> Vec<Line> {
         const LABEL: usize = "the same without coordination".len() + 2;
         let calls: u64 = self.provider_calls.values().sum();
         let early: u64 = self.calls_during_hold.values().sum();
-        let lines = [
+        let figures = [
             (
                 "reads",
                 format!(
@@ -98,39 +98,36 @@ impl Summary {
             ("429s, and calls they forbade", format!("{}, {early}", self.throttled_answers)),
             ("a look at a number takes", format!("{} ns (median)", self.peek_ns_p50.round())),
         ];
-        let mut text = self.table();
-        text.push('\n');
-        for (label, value) in lines {
-            let mut label = label;
-            for line in wrap(&value, screen.width.saturating_sub(LABEL)) {
-                let _ = writeln!(text, "{label:LABEL$}{line}");
-                label = "";
-            }
+        let mut lines = self.table();
+        lines.push(Line::default());
+        for (label, value) in figures {
+            lines.extend(Line::plain(label).padded(LABEL).hanging(Style::Plain, &value, LABEL, width));
         }
         let (accounts, consumers, seconds, seed) = (self.accounts, self.consumers, self.planned, self.seed);
-        let _ = writeln!(
-            text,
-            "\nReplay:\n  quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
-        );
-        text
+        lines.extend([
+            Line::default(),
+            Line::plain("Replay:"),
+            Line::plain(format!(
+                "  quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
+            )),
+        ]);
+        lines
     }
 
     /// What the provider counted, account by account.
-    fn table(&self) -> String {
-        let names = self.order.iter().map(String::len).chain(["account".len()]);
+    fn table(&self) -> Vec<Line> {
+        let names = self.order.iter().map(|name| wrap::width(name)).chain(["account".len()]);
         let widest = names.max().unwrap_or_default();
-        let mut text = format!(
-            "{:widest$}  {:>5}  {:>12}  {:>13}\n",
-            "account", "calls", "most at once", "during a hold"
-        );
-        for id in &self.order {
-            let _ = writeln!(
-                text,
-                "{id:widest$}  {:>5}  {:>12}  {:>13}",
-                self.provider_calls[id], self.max_concurrent_per_account[id], self.calls_during_hold[id]
-            );
-        }
-        text
+        let row = |name: &str, calls: &str, at_once: &str, early: &str| {
+            Line::plain(format!("{}  {calls:>5}  {at_once:>12}  {early:>13}", padded(name, widest)))
+        };
+        let mut lines = vec![row("account", "calls", "most at once", "during a hold")];
+        lines.extend(self.order.iter().map(|id| {
+            let figures = [&self.provider_calls, &self.max_concurrent_per_account, &self.calls_during_hold];
+            let [calls, at_once, early] = figures.map(|figure| figure[id].to_string());
+            row(id, &calls, &at_once, &early)
+        }));
+        lines
     }
 
     fn stale_text(&self) -> String {
@@ -150,6 +147,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::line::print;
 
     fn summary() -> Summary {
         let by_account = |main, fallback| {
@@ -177,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_summary_at_eighty_columns() {
-        insta::assert_snapshot!(summary().text(Screen::DEFAULT));
+        insta::assert_snapshot!(print(&summary().lines(80), false));
     }
 
     #[test]

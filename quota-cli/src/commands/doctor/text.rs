@@ -1,34 +1,31 @@
 //! The checks as text: a line each, with what to do below it.
 
-use std::fmt::Write as _;
-
 use super::{Area, Check, Level};
 use crate::format::pluralize;
 use crate::sanitize::sanitize;
-use crate::term::{Screen, wrap_hanging};
-use crate::view::line::Style;
+use crate::view::line::{Line, Style};
 
-/// The column of the result, after level and area.
-const INDENT: usize = 16;
-const ARROW: usize = 2;
+/// The columns of the area and of the result.
+const AREA: usize = 6;
+const RESULT: usize = 16;
 
-pub(super) fn render(checks: &[Check], screen: Screen) -> String {
-    let mut text = String::new();
+/// All checks, wrapped to the width of a terminal; without one, each check is one line, because programs search it by lines.
+pub(super) fn lines(checks: &[Check], width: Option<usize>) -> Vec<Line> {
+    let wrapped = |head: Line, text: &str| match (width, head.width()) {
+        (Some(width), column) => head.hanging(Style::Plain, &sanitize(text), column, width),
+        (None, _) => vec![head.with(Style::Plain, sanitize(text))],
+    };
+    let mut lines = Vec::new();
     for check in checks {
-        let (ink, fingerprint) = match check.level {
-            Level::Ok => (Style::Good, "ok  "),
-            Level::Warn => (Style::Warn, "warn"),
-            Level::Fail => (Style::Bad, "FAIL"),
+        let level = match check.level {
+            Level::Ok => Line::new(Style::Good, "ok  "),
+            Level::Warn => Line::new(Style::Warn, "warn"),
+            Level::Fail => Line::new(Style::Bad, "FAIL"),
         };
-        let flowed = |text: &str, begun| match screen.is_tty {
-            true => wrap_hanging(&sanitize(text), begun, begun, screen.width),
-            // Programs search it by lines.
-            false => sanitize(text),
-        };
-        let message = flowed(&format!("{}: {}", check.subject, check.message), INDENT);
-        let _ = writeln!(text, "{}  {:<8}  {message}", screen.paint(ink, fingerprint), area(check.area));
+        let head = level.padded(AREA).with(Style::Plain, area(check.area)).padded(RESULT);
+        lines.extend(wrapped(head, &format!("{}: {}", check.subject, check.message)));
         if let Some(hint) = &check.hint {
-            let _ = writeln!(text, "{:INDENT$}→ {}", "", flowed(hint, INDENT + ARROW));
+            lines.extend(wrapped(Line::plain("→ ").indented(RESULT), hint));
         }
     }
     let count = |level| checks.iter().filter(|check| check.level == level).count() as u64;
@@ -38,11 +35,9 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
         .filter(|(number, _)| *number > 0)
         .map(|(number, what)| pluralize(number, what))
         .collect();
-    let _ = match found.is_empty() {
-        true => writeln!(text, "\nNo problems found."),
-        false => writeln!(text, "\n{}.", found.join(", ")),
-    };
-    text
+    let found = if found.is_empty() { "No problems found".to_owned() } else { found.join(", ") };
+    lines.extend([Line::default(), Line::plain(format!("{found}."))]);
+    lines
 }
 
 fn area(area: Area) -> &'static str {
@@ -60,6 +55,7 @@ fn area(area: Area) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::line::print;
 
     fn checks() -> [Check; 2] {
         let subject = "/home/testuser/.local/state/quota/quota.db";
@@ -70,26 +66,26 @@ mod tests {
         ]
     }
 
-    fn text(width: usize, is_tty: bool) -> String {
-        render(&checks(), Screen { width, is_tty, ..Screen::DEFAULT })
+    fn text(width: Option<usize>) -> String {
+        print(&lines(&checks(), width), false)
     }
 
     #[test]
     fn no_line_is_wider_than_the_terminal() {
         for width in [42, 50, 80, 120] {
-            let text = text(width, true);
+            let lines = lines(&checks(), Some(width));
 
-            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert!(lines.iter().all(|line| line.width() <= width), "{width}: {lines:#?}");
         }
     }
 
     #[test]
     fn wrapped_lines_are_indented() {
-        insta::assert_snapshot!(text(50, true));
+        insta::assert_snapshot!(text(Some(50)));
     }
 
     #[test]
     fn a_pipe_gets_one_line_for_each_check() {
-        assert_eq!(text(50, false).lines().count(), 5);
+        assert_eq!(text(None).lines().count(), 5);
     }
 }

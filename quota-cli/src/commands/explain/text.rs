@@ -1,17 +1,14 @@
 //! The text of `quota explain`: the decision, and then every account with its windows.
 
-use std::fmt::Write as _;
-
 use quota::accounts::Decision;
 use quota::accounts::routing::{Disposition, Evaluated, Role};
 
 use crate::config::AccountSettings;
 use crate::format::{self, LocalTime, between};
-use crate::term::{Screen, truncate, wrap};
 use crate::view::account::WindowView;
-use crate::view::account_text::{Columns, row};
+use crate::view::account_text::{Columns, heading, row};
 use crate::view::decision_text::{reason, verdict};
-use crate::view::line::Style;
+use crate::view::line::{self, Line, Style};
 
 /// Marks the selected account; the others are indented as much.
 const MARK: &str = "→ ";
@@ -20,30 +17,25 @@ const INDENT: usize = 2;
 const MAX_WIDTH: usize = 100;
 
 /// The decision, and every account in its order.
-pub(super) fn render(
+pub(super) fn lines(
     decision: &Decision,
     settings: &[AccountSettings],
     local: &LocalTime,
-    screen: Screen,
-) -> String {
+    width: usize,
+) -> Vec<Line> {
     let windows: Vec<Vec<WindowView>> = decision.accounts().iter().map(windows).collect();
-    let columns = Columns::fit(|| windows.iter().flatten(), local, screen.width.saturating_sub(INDENT));
-    let mut text = String::new();
-    let (line, style) = conclusion(decision, local);
-    for line in wrap(&line, screen.width) {
-        let _ = writeln!(text, "{}", screen.paint(style, line));
-    }
+    let columns = Columns::fit(|| windows.iter().flatten(), local, width.saturating_sub(INDENT));
+    let (conclusion, style) = conclusion(decision, local);
+    let mut blocks = vec![line::wrapped(style, &conclusion, 0, width)];
     for (index, (account, windows)) in decision.accounts().iter().zip(&windows).enumerate() {
         let disposition = decision.disposition(index);
-        let _ = write!(text, "\n{}", heading(account, disposition, local, screen));
-        for line in wrap(&reason(decision, index, settings, local), screen.width.saturating_sub(INDENT)) {
-            let _ = writeln!(text, "{:INDENT$}{}", "", screen.paint(style_of(disposition), line));
-        }
-        for window in windows {
-            let _ = write!(text, "{}", screen.show(&[row(window, &columns, local).indented(INDENT)]));
-        }
+        let mut block = name_and_role(account, disposition, local, width);
+        let reason = reason(decision, index, settings, local);
+        block.extend(line::wrapped(style_of(disposition), &reason, INDENT, width));
+        block.extend(windows.iter().map(|window| row(window, &columns, local).indented(INDENT)));
+        blocks.push(block);
     }
-    text
+    line::separated(blocks)
 }
 
 fn windows(account: &Evaluated) -> Vec<WindowView> {
@@ -66,24 +58,20 @@ fn style_of(disposition: Disposition) -> Style {
     }
 }
 
-fn heading(account: &Evaluated, disposition: Disposition, local: &LocalTime, screen: Screen) -> String {
+fn name_and_role(
+    account: &Evaluated,
+    disposition: Disposition,
+    local: &LocalTime,
+    width: usize,
+) -> Vec<Line> {
     let role = if account.role == Role::Main { "main" } else { "fallback" };
     let oldest = account.windows.iter().map(|usage| usage.window.observed_at()).min();
     let age =
         oldest.map_or_else(String::new, |at| format!("read {} · ", format::ago(between(at, local.now))));
     let aside = format!("{age}{role} · {disposition}");
-    let mark = if disposition == Disposition::Selected { MARK } else { "  " };
-    let name = account.account.as_str();
-    let room = screen.width.min(MAX_WIDTH).saturating_sub(INDENT);
-    let gap = room.saturating_sub(name.chars().count() + aside.chars().count());
     let style = style_of(disposition);
-    let mark = screen.paint(style, mark);
-    if gap >= 2 {
-        let name = screen.paint(Style::Strong, name);
-        return format!("{mark}{name}{:gap$}{}\n", "", screen.paint(style, aside));
-    }
-    let name = screen.paint(Style::Strong, truncate(name, room));
-    format!("{mark}{name}\n{:INDENT$}{}\n", "", screen.paint(style, truncate(&aside, room)))
+    let mark = Line::new(style, if disposition == Disposition::Selected { MARK } else { "  " });
+    heading(mark, account.account.as_str(), style, &aside, width.min(MAX_WIDTH))
 }
 
 #[cfg(test)]

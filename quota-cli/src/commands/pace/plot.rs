@@ -11,6 +11,7 @@ use ratatui::widgets::canvas::{Canvas, Line, Points};
 
 use super::chart::{Chart, Point};
 use crate::format::LocalTime;
+use crate::view::wrap::width;
 
 const ROWS: u16 = 8;
 /// The columns left of the plot: `100 % ┤`.
@@ -84,13 +85,12 @@ fn dotted(from: Point, to: Point, columns: u16) -> Vec<Point> {
 fn axis_labels(chart: &Chart, local: &LocalTime, columns: usize, now: usize) -> String {
     let (from, to) = (local.time_of_day(chart.from), local.time_of_day(chart.to));
     let mut labels = format!("{:MARGIN$}{from}", "");
-    let (now_at, to_at) =
-        (MARGIN + now.saturating_sub(1), MARGIN + columns - to.chars().count().min(columns));
+    let (now_at, to_at) = (MARGIN + now.saturating_sub(1), MARGIN + columns - width(&to).min(columns));
     for (at, label) in [(now_at, "now"), (to_at, &*to)] {
-        let end = labels.chars().count();
+        let end = width(&labels);
         // A label that would touch another one is left out; the tick on the axis shows the present.
         let is_last = at == to_at;
-        if at > end && (is_last || at + label.len() < to_at) {
+        if at > end && (is_last || at + width(label) < to_at) {
             let _ = write!(labels, "{:gap$}{label}", "", gap = at - end);
         }
     }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::chart::Chart;
 use super::{AccountPace, WindowPace, plot};
 use crate::format::{self, LocalTime, between};
-use crate::term::{truncate, wrap};
 use crate::view::line::{self, Line, Style};
+use crate::view::wrap::truncate;
 use quota_journal::pace::Basis;
 
 /// All accounts, one after the other.
@@ -20,10 +20,7 @@ fn block(account: &AccountPace, local: &LocalTime, width: usize, with_plot: bool
         lines.push(Line::new(Style::Dim, "no data").indented(2));
     }
     for window in &account.windows {
-        let mut write = |style, indent: usize, text: &str| {
-            let wrapped = wrap(text, width.saturating_sub(indent));
-            lines.extend(wrapped.into_iter().map(|text| Line::new(style, text).indented(indent)));
-        };
+        let mut write = |style, indent, text: &str| lines.extend(line::wrapped(style, text, indent, width));
         write(Style::Plain, 2, &format!("{}: {}", window.name, status(window, local)));
         write(style(window), 4, &summary(window, local));
         if let Some(chart) = with_plot.then(|| Chart::of(window, local.now)).flatten() {

@@ -11,10 +11,10 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::state::{Order, State};
 use crate::format::{self, LocalTime, between};
-use crate::term::truncate;
 use crate::view::account_text;
 use crate::view::event_text::describe;
 use crate::view::line::{Line, Style};
+use crate::view::wrap::truncate;
 use quota_journal::JournalEvent;
 
 /// A lower terminal shows no events.

@@ -7,6 +7,7 @@ use quota::{Percent, WindowId};
 
 use super::*;
 use crate::config::{AccountSettings, LoginSource};
+use crate::view::line::print;
 
 /// 11:55 in Greenwich.
 fn local() -> LocalTime {
@@ -24,7 +25,7 @@ fn evaluated(
     evaluated
 }
 
-fn at(width: usize) -> String {
+fn at(width: usize) -> Vec<Line> {
     let account = |name: &str, login| AccountSettings::new(name.parse().unwrap(), login);
     let mut accounts = [
         account("anthropic/main", LoginSource::ClaudeCode),
@@ -54,29 +55,29 @@ fn at(width: usize) -> String {
         .zip(&states)
         .map(|(settings, state)| AccountRow { settings, evaluated: Some(state) })
         .collect();
-    render(&listed, &local(), Screen { width, ..Screen::DEFAULT })
+    lines(&listed, &local(), width)
 }
 
 #[test]
 fn everything_at_eighty_columns() {
-    insta::assert_snapshot!(at(80));
+    insta::assert_snapshot!(print(&at(80), false));
 }
 
 #[test]
 fn everything_at_a_hundred_and_twenty_columns() {
-    insta::assert_snapshot!(at(120));
+    insta::assert_snapshot!(print(&at(120), false));
 }
 
 #[test]
 fn everything_in_a_narrow_terminal() {
-    insta::assert_snapshot!(at(40));
+    insta::assert_snapshot!(print(&at(40), false));
 }
 
 #[test]
 fn no_line_is_longer_than_the_terminal() {
     for width in 20..=160 {
-        let text = at(width);
-        let long: Vec<_> = text.lines().filter(|line| line.chars().count() > width).collect();
+        let lines = at(width);
+        let long: Vec<_> = lines.iter().filter(|line| line.width() > width).collect();
         assert!(long.is_empty(), "{width}: {long:#?}");
     }
 }

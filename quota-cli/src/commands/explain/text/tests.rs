@@ -8,6 +8,7 @@ use quota::{Percent, Provenance, Source, Used, WindowId, WindowReading};
 
 use super::*;
 use crate::config::LoginSource;
+use crate::view::line::print;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -84,7 +85,7 @@ fn settings() -> Vec<AccountSettings> {
 }
 
 fn at(width: usize) -> String {
-    render(&decision(), &settings(), &local(), Screen { width, ..Screen::DEFAULT })
+    print(&lines(&decision(), &settings(), &local(), width), false)
 }
 
 #[test]
@@ -105,8 +106,8 @@ fn everything_in_a_narrow_terminal() {
 #[test]
 fn no_line_is_longer_than_the_terminal() {
     for width in 44..=160 {
-        let text = at(width);
-        let long: Vec<_> = text.lines().filter(|line| line.chars().count() > width).collect();
+        let lines = lines(&decision(), &settings(), &local(), width);
+        let long: Vec<_> = lines.iter().filter(|line| line.width() > width).collect();
         assert!(long.is_empty(), "{width}: {long:#?}");
     }
 }
@@ -114,7 +115,7 @@ fn no_line_is_longer_than_the_terminal() {
 #[test]
 fn plain_output_has_no_colours() {
     assert!(!at(80).contains('\u{1b}'));
-    let coloured = render(&decision(), &settings(), &local(), Screen { colour: true, ..Screen::DEFAULT });
+    let coloured = print(&lines(&decision(), &settings(), &local(), 80), true);
     assert!(coloured.contains('\u{1b}'));
 }
 
@@ -127,10 +128,12 @@ fn without_an_available_account_the_next_one_is_named() {
     let choice = Choice::no_account(accounts[0].retry_at);
     let decision = Decision::new(local().now, choice, accounts);
 
-    let text = render(&decision, &settings(), &local(), Screen { width: 120, ..Screen::DEFAULT });
+    let lines = lines(&decision, &settings(), &local(), 120);
 
-    let first = text.lines().next().unwrap();
-    assert_eq!(first, "no account available; next available: anthropic/main in 2 h 10 min (14:05).");
+    assert_eq!(
+        lines[0].text(),
+        "no account available; next available: anthropic/main in 2 h 10 min (14:05)."
+    );
 }
 
 #[test]
