@@ -89,6 +89,7 @@ pub mod process;
 mod random;
 mod record;
 mod refresher;
+mod request_id;
 mod scope;
 mod secret;
 mod snapshot;
@@ -108,9 +109,7 @@ pub use credential::{Credential, CredentialError, CredentialSource};
 pub use credits::{Credits, Money};
 pub use fetch::{FetchError, UsageFetcher};
 pub use hold::{Hold, HoldReason, LastFailure, LastFailureKind};
-pub use lease::{
-    CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall, RequestId,
-};
+pub use lease::{CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
 pub use login::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
 pub use manager::QuotaManager;
 pub use manager::account::{Account, Changes, GetFuture, KeepFreshGuard};
@@ -124,6 +123,7 @@ pub use plausibility::{Rejected, plausible_percent, plausible_reset};
 pub use policy::{Backoff, Budget, CooldownPolicy, CooldownScope, Policy, PolicyError, StoreOutagePolicy};
 pub use record::{Cleared, CommitOutcome, Counted, DecodeError, FailOutcome, MergeOutcome, Record, Seed};
 pub use refresher::{TokenError, TokenRefresher, Tokens};
+pub use request_id::RequestId;
 pub use scope::{Scope, model_matches};
 pub use secret::{Secret, SecretBuffer};
 pub use snapshot::{Presence, Snapshot};
