@@ -48,6 +48,6 @@ fn open(server: &Server) -> RedisStore {
 }
 
 /// A manager on such a store.
-fn manager(server: &Server) -> quota_core::QuotaManagerBuilder {
+fn manager(server: &Server) -> quota_core::manager::QuotaManagerBuilder {
     QuotaManager::builder(Arc::new(open(server)) as Arc<dyn QuotaStore>)
 }

@@ -23,7 +23,7 @@ use quota_core::file::{FileError, JsonContent, JsonFile};
 ///     .fallback("anthropic/work".parse()?)
 ///     .fallback("anthropic/spare".parse()?);
 /// assert_eq!(config.accounts().len(), 3);
-/// # Ok::<(), quota_core::InvalidId>(())
+/// # Ok::<(), quota_core::model::InvalidId>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AccountsConfig {
@@ -90,7 +90,7 @@ impl AccountConfig {
     /// let mut account = AccountConfig::new("anthropic/main".parse()?);
     /// account.set_extra("colour", &"green");
     /// assert_eq!(account.extra("colour"), Some("green".to_owned()));
-    /// # Ok::<(), quota_core::InvalidId>(())
+    /// # Ok::<(), quota_core::model::InvalidId>(())
     /// ```
     #[must_use]
     pub fn extra<T: DeserializeOwned>(&self, name: &str) -> Option<T> {

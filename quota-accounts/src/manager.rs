@@ -20,7 +20,8 @@ use std::sync::atomic::AtomicBool;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use quota_core::file::FileError;
-use quota_core::{AccountId, Clock, ProviderId, ResponseParser};
+use quota_core::provider::ResponseParser;
+use quota_core::{AccountId, Clock, ProviderId};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 

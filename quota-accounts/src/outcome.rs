@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{
-    CredentialFingerprint, ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
-    UsageReport, bounded_wait, retry_after,
+use quota_core::UsageReport;
+use quota_core::model::{CredentialFingerprint, Scope};
+use quota_core::provider::{
+    ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, bounded_wait, retry_after,
 };
 
 use crate::routing::Block;
@@ -243,7 +244,8 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
-    use quota_core::{LONGEST_WAIT, WindowId};
+    use quota_core::WindowId;
+    use quota_core::provider::LONGEST_WAIT;
 
     use super::*;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use quota_core::store::DocumentBody;
-use quota_core::{Percent, RequestId, StoreError, WindowId};
+use quota_core::model::RequestId;
+use quota_core::store::{DocumentBody, StoreError};
+use quota_core::{Percent, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Hold, LoginId, MergeOutcome, Record, Seed, Snapshot};
+use quota_core::model::LoginId;
+use quota_core::record::{Hold, MergeOutcome, Record, Seed};
+use quota_core::{AccountId, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::routing::{Block, Session};
+use quota_core::clock::is_from_future;
 use quota_core::file::JsonContent;
-use quota_core::is_from_future;
 
 /// All that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

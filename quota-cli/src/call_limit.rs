@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Account, QuotaError, RefreshOutcome};
+use quota::manager::RefreshOutcome;
+use quota::{Account, QuotaError};
 
 use crate::format::{ago, between, duration};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota::{CasOutcome, Clock, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState, sqlite};
+use quota::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota::{Clock, QuotaStore, sqlite};
 
 use crate::term;
 

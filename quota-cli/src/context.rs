@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::CredentialSource;
 use quota::anthropic::Anthropic;
 use quota::credentials::{ClaudeCode, CommandToken, CredentialMap, EnvToken, FileToken};
-use quota::{QuotaManager, QuotaManagerBuilder};
+use quota::manager::QuotaManagerBuilder;
+use quota::{CredentialSource, QuotaManager};
 
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{CliError, Exit};

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{AccountId, Clock, QuotaStore, StoreError};
+use quota::store::StoreError;
+use quota::{AccountId, Clock, QuotaStore};
 use quota_journal::JournalUpdate;
 
 use crate::cli::GlobalOptions;

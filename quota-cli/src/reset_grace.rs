@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::accounts::routing::Evaluated;
-use quota::{AccountUsage, Clock, Instant};
+use quota::clock::Instant;
+use quota::{AccountUsage, Clock};
 
 use crate::context::COMMAND_TIMEOUT;
 use crate::format::{LocalTime, between};

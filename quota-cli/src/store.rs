@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::sqlite::{SqliteOpenError, SqliteOptions};
-use quota::{Policy, QuotaStore, Secret, StoreError, StoreKey};
+use quota::store::{StoreError, StoreKey};
+use quota::{Policy, QuotaStore, Secret};
 
 use crate::command_store::{CommandStore, Limit};
 use crate::config;

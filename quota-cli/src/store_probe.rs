@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota::{AccountUsage, Clock, QuotaStore, StoreError, StoreKey};
+use quota::store::{StoreError, StoreKey};
+use quota::{AccountUsage, Clock, QuotaStore};
 
 use crate::command_store::CommandStore;
 use crate::hint;

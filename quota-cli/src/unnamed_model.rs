@@ -49,7 +49,8 @@ fn warning<'a>(
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use quota::{Percent, Scope, UsageReport, WindowId, WindowReading};
+    use quota::model::Scope;
+    use quota::{Percent, UsageReport, WindowId, WindowReading};
 
     use super::*;
 

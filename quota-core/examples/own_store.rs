@@ -11,11 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::store::{CasOutcome, Document, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FakeProvider;
-use quota_core::{
-    AccountId, CasOutcome, Clock, Document, QuotaManager, QuotaStore, StoreError, StoreKey, StoreRead,
-    Version, WriteState,
-};
+use quota_core::{AccountId, Clock, QuotaManager, QuotaStore};
 use serde::{Deserialize, Serialize};
 
 /// Keeps each document in a file of its own, under a lock that the operating system lets go if its holder dies.

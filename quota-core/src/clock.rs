@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use crate::time;
+pub use crate::time::is_from_future;
 
 /// Reads the time and waits.
 ///

@@ -11,7 +11,7 @@ use std::path::Path;
 
 pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
 pub use self::lock::{FileLock, resolve_symlinks};
-use crate::SecretBuffer;
+use crate::secret::SecretBuffer;
 
 /// Runs blocking file work on a thread of the runtime's pool. Dropping the future does not stop the work.
 ///

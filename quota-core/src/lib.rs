@@ -51,11 +51,11 @@
 //! |---|---|
 //! | reading, refreshing, watching | [`Account`], [`AccountUsage`], [`Event`] |
 //! | how often to ask, how long to stay quiet | [`Policy`] |
-//! | what a provider says | [`UsageReport`], [`Window`], [`Used`], [`Snapshot`] |
-//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`], [`ResponseParser`] |
+//! | what a provider says | [`UsageReport`], [`Window`](model::Window), [`Used`], [`Snapshot`] |
+//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`](provider::TokenRefresher), [`ResponseParser`](provider::ResponseParser) |
 //! | a store of your own | [`QuotaStore`], `store_conformance!` (feature `testing`), `examples/own_store.rs` |
 //! | a document of your own beside a record | [`store::update`], [`store::LeaseDoc`] |
-//! | the rules themselves, as pure functions | [`Record`] |
+//! | the rules themselves, as pure functions | [`Record`](record::Record) |
 //!
 //! # Features
 //!
@@ -67,73 +67,26 @@
 //!
 //! Facts are told by [`tracing`](https://docs.rs/tracing) at `debug` and `warn`, never at `info`, and never a secret; what
 //! happened to accounts is also an [`Event`].
-mod account;
-mod bounds;
-mod clock;
-mod cooldown;
-mod credential;
-mod credits;
-mod extra_fields;
-mod fetch;
+pub mod clock;
 pub mod file;
-mod hold;
-mod lease;
-mod login;
-mod manager;
-mod peak;
-mod percent;
-mod plausibility;
-mod policy;
+pub mod manager;
+pub mod model;
+pub mod policy;
 #[cfg(feature = "process")]
 pub mod process;
+pub mod provider;
 mod random;
-mod record;
-mod refresher;
-mod request_id;
-mod scope;
-mod secret;
-mod snapshot;
+pub mod record;
+pub mod secret;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
-mod traffic;
-mod usage;
-mod window;
-mod word;
 
-pub use account::{AccountId, InvalidId, ProviderId};
-pub use clock::{Clock, Instant};
-pub use cooldown::{ProviderCooldown, provider_cooldown};
-pub use credential::{Credential, CredentialError, CredentialSource};
-pub use credits::{Credits, Money};
-pub use fetch::{FetchError, UsageFetcher};
-pub use hold::{Hold, HoldReason, LastFailure, LastFailureKind};
-pub use lease::{CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
-pub use login::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
-pub use manager::QuotaManager;
-pub use manager::account::{Account, Changes, GetFuture, KeepFreshGuard};
-pub use manager::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
-pub use manager::builder::{BuildError, QuotaManagerBuilder};
-pub use manager::error::{ObserveError, QuotaError};
-pub use manager::events::{Event, Events};
-pub use manager::store_metrics::StoreStats;
-pub use percent::Percent;
-pub use plausibility::{Rejected, plausible_percent, plausible_reset};
-pub use policy::{Backoff, Budget, CooldownPolicy, CooldownScope, Policy, PolicyError, StoreOutagePolicy};
-pub use record::{Cleared, CommitOutcome, Counted, DecodeError, FailOutcome, MergeOutcome, Record, Seed};
-pub use refresher::{TokenError, TokenRefresher, Tokens};
-pub use request_id::RequestId;
-pub use scope::{Scope, model_matches};
-pub use secret::{Secret, SecretBuffer};
-pub use snapshot::{Presence, Snapshot};
-pub use store::memory::MemoryStore;
-pub use store::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
-pub use time::is_from_future;
-pub use traffic::{
-    LONGEST_WAIT, ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, bounded_wait,
-    retry_after, wait_of_seconds,
-};
-pub use usage::{Coverage, LimitStatus, UsageReport, WindowStatus};
-pub use window::{Provenance, Source, Used, Window, WindowId, WindowReading};
-pub use word::UnknownWord;
+pub use clock::Clock;
+pub use manager::{Account, AccountUsage, Event, Freshness, QuotaError, QuotaManager};
+pub use model::{AccountId, Percent, ProviderId, Snapshot, UsageReport, Used, WindowId, WindowReading};
+pub use policy::Policy;
+pub use provider::{Credential, CredentialError, CredentialSource, FetchError, UsageFetcher};
+pub use secret::Secret;
+pub use store::{MemoryStore, QuotaStore};

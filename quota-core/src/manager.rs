@@ -1,16 +1,16 @@
 //! The only caller of providers: shared refreshes, lock-free reads, and going on without the store.
 //! The rules are in `record`; a [`UsageFetcher`] sends the request.
 
-pub(crate) mod account;
-pub(crate) mod account_usage;
+mod account;
+mod account_usage;
 mod background;
-pub(crate) mod builder;
+mod builder;
 mod context;
 mod cooldown;
 mod credential_sources;
 mod entry;
-pub(crate) mod error;
-pub(crate) mod events;
+mod error;
+mod events;
 mod follower;
 mod in_flight;
 mod limiter;
@@ -19,7 +19,7 @@ mod refresh;
 mod registry;
 mod state;
 mod store_client;
-pub(crate) mod store_metrics;
+mod store_metrics;
 mod sync;
 mod tasks;
 mod view;
@@ -29,14 +29,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::account::Account;
-use self::builder::QuotaManagerBuilder;
+pub use self::account::{Account, Changes, GetFuture, KeepFreshGuard};
+pub use self::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
+pub use self::builder::{BuildError, QuotaManagerBuilder};
 use self::context::TaskContext;
-use self::error::ObserveError;
-use self::events::Events;
+pub use self::error::{ObserveError, QuotaError};
+pub use self::events::{Event, Events};
 use self::registry::Registry;
-use self::store_metrics::StoreStats;
-use crate::{AccountId, Clock, MergeOutcome, QuotaError, QuotaStore, Record, Rejected, UsageReport};
+pub use self::store_metrics::StoreStats;
+use crate::clock::Clock;
+use crate::model::{AccountId, Rejected, UsageReport};
+use crate::record::{MergeOutcome, Record};
+use crate::store::QuotaStore;
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
 ///

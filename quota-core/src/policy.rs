@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// let policy = Policy::default().max_age(Duration::from_secs(120));
 /// policy.validate()?;
-/// # Ok::<(), quota_core::PolicyError>(())
+/// # Ok::<(), quota_core::policy::PolicyError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

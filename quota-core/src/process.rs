@@ -5,7 +5,8 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::{Clock, SecretBuffer};
+use crate::clock::Clock;
+use crate::secret::SecretBuffer;
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::zeroize::Zeroizing;

@@ -2,8 +2,11 @@
 //! No I/O and no clock: `manager` calls these rules.
 
 mod begin;
+mod cooldown;
 mod effective_hold;
 mod finish;
+mod hold;
+mod lease;
 mod merge;
 mod wire;
 
@@ -11,17 +14,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use finish::{CommitOutcome, FailOutcome};
-pub use merge::{MergeOutcome, Seed};
-pub use wire::DecodeError;
+pub use self::cooldown::{ProviderCooldown, provider_cooldown};
+pub use self::finish::{CommitOutcome, FailOutcome};
+pub use self::hold::{Hold, HoldReason, LastFailure, LastFailureKind};
+pub use self::lease::{CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
+pub use self::merge::{MergeOutcome, Seed};
+pub use self::wire::DecodeError;
 
-use crate::extra_fields::ExtraFields;
-use crate::lease::{CallRecord, RecentCall};
-use crate::login::RecordOwner;
+use crate::model::extra_fields::ExtraFields;
+use crate::model::login::RecordOwner;
+use crate::model::{CredentialFingerprint, LoginId, OwnerId, Snapshot, Source, Window};
+use crate::policy::Policy;
 use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, latest_plausible};
-use crate::{
-    CredentialFingerprint, Hold, LastFailure, Lease, LoginId, OwnerId, Policy, Snapshot, Source, Window,
-};
 
 /// All shared state of one login: readings, lease, hold, budget and last failure.
 ///
@@ -30,7 +34,9 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::{LeaseRequest, RequestId, LeaseDecision, MaxStaleness, Percent, Policy, Record, UsageReport, WindowId, WindowReading};
+/// use quota_core::{Percent, Policy, UsageReport, WindowId, WindowReading};
+/// use quota_core::model::RequestId;
+/// use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
 ///
 /// let policy = Policy::default();
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
@@ -285,7 +291,7 @@ impl Record {
     /// Repairs timestamps that a clock in the future wrote. Called before each decision.
     ///
     /// Otherwise a hold would last for years, and readings would win over all true ones. A clock that was never set (see
-    /// [`is_from_future`](crate::is_from_future)) changes nothing.
+    /// [`is_from_future`](crate::clock::is_from_future)) changes nothing.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         if now < EARLIEST_RECORD {
             return;

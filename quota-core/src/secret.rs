@@ -56,7 +56,7 @@ impl fmt::Debug for Secret {
 /// ```
 /// use std::io::Write;
 ///
-/// use quota_core::SecretBuffer;
+/// use quota_core::secret::SecretBuffer;
 ///
 /// let mut buffer = SecretBuffer::default();
 /// write!(buffer, "{{\"token\":\"{}\"}}", "sk-ant-oat01-abc")?;

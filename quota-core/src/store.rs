@@ -16,7 +16,7 @@
 //! its tests.
 
 mod lease_doc;
-pub(crate) mod memory;
+mod memory;
 pub(crate) mod update;
 
 use std::borrow::Cow;
@@ -30,8 +30,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use self::lease_doc::{Acquire, LeaseDoc};
+pub use self::memory::MemoryStore;
 pub use self::update::{DocumentBody, MAX_CAS_ATTEMPTS, Outcome, Start, Updated, update};
-use crate::{AccountId, ProviderId, random};
+use crate::model::{AccountId, ProviderId};
+use crate::random;
 
 /// A shared register of small documents, each under a version.
 ///

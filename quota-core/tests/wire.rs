@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use insta::{assert_json_snapshot, with_settings};
 use jiff::Timestamp;
-use quota_core::{
-    Backoff, Coverage, CredentialFingerprint, Credits, FetchError, Hold, HoldReason, Lease, LeaseDecision,
-    LeaseRequest, LoginId, LoginInfo, MaxStaleness, Money, OwnerId, Percent, Policy, ProviderCooldown,
-    Record, RequestId, Scope, Snapshot, StoreOutagePolicy, UsageReport, WindowId, WindowReading,
+use quota_core::model::{
+    Coverage, CredentialFingerprint, Credits, LoginId, LoginInfo, Money, OwnerId, RequestId, Scope,
 };
+use quota_core::policy::{Backoff, StoreOutagePolicy};
+use quota_core::record::{
+    Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record,
+};
+use quota_core::{FetchError, Percent, Policy, Snapshot, UsageReport, WindowId, WindowReading};
 use serde_json::{Value, json};
 
 /// That many seconds after a morning in 2027.

@@ -72,7 +72,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 ///
 /// # Login id
 ///
-/// The [login id](quota_core::LoginInfo::login_id) is a hash of the account and the organization in Claude Code's state file
+/// The [login id](quota_core::model::LoginInfo::login_id) is a hash of the account and the organization in Claude Code's state file
 /// (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). It stays the same when the token is renewed. If another
 /// program replaces the login, the state file may still name the previous account; the owner that the provider reports then reveals
 /// the change. A token in the variable has no login id, since the state file may name another account.

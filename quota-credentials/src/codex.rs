@@ -30,7 +30,7 @@ use crate::{Environment, token};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The file is `auth.json` in `$CODEX_HOME`, otherwise in `~/.codex`. The [login id](quota_core::LoginInfo::login_id) is a hash of the
+/// The file is `auth.json` in `$CODEX_HOME`, otherwise in `~/.codex`. The [login id](quota_core::model::LoginInfo::login_id) is a hash of the
 /// account id in it, which stays the same when tokens rotate. An API key without a login has no usage and is ignored.
 #[derive(Debug, Clone)]
 pub struct Codex {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use quota_core::{AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource};
+use quota_core::model::CredentialFingerprint;
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 
 /// Maps accounts to their credential sources.
 ///

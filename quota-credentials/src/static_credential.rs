@@ -49,7 +49,7 @@ impl CredentialSource for StaticCredential {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::{CredentialFingerprint, LoginId, LoginInfo};
+    use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 
     use super::*;
 

@@ -1,6 +1,7 @@
 //! Tokens as text, and the hashes that identify tokens, logins and owners without revealing them.
 
-use quota_core::{Credential, CredentialError, CredentialFingerprint, LoginId, LoginInfo, Secret};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
+use quota_core::{Credential, CredentialError, Secret};
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest, Sha256};
 

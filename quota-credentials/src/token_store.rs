@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::file::{FileError, JsonFile};
-use quota_core::{
-    AccountId, Backoff, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource,
-    QuotaStore, RequestId, TokenRefresher,
-};
+use quota_core::model::{CredentialFingerprint, RequestId};
+use quota_core::policy::Backoff;
+use quota_core::provider::TokenRefresher;
+use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource, QuotaStore};
 
 use self::login::LoginsFile;
 pub use self::login::{NewLogin, PutResult};

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use quota_core::model::OwnerId;
+use quota_core::provider::{TokenError, TokenRefresher, Tokens};
+use quota_core::store::StoreKey;
 use quota_core::{
-    AccountId, CredentialError, CredentialSource, FetchError, MemoryStore, OwnerId, ProviderId, QuotaStore,
-    Secret, StoreKey, TokenError, TokenRefresher, Tokens,
+    AccountId, CredentialError, CredentialSource, FetchError, MemoryStore, ProviderId, QuotaStore, Secret,
 };
 use quota_credentials::{
     ClaudeCode, Codex, CommandToken, CredentialMap, EnvToken, Environment, FileToken, NewLogin,

@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::{
-    AccountId, Clock, Credential, FetchError, OwnerId, ProviderId, Secret, UsageFetcher, UsageReport,
-};
+use quota_core::model::OwnerId;
+use quota_core::{AccountId, Clock, Credential, FetchError, ProviderId, Secret, UsageFetcher, UsageReport};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 

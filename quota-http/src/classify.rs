@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use quota_core::FetchError;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
-use quota_core::retry_after;
+use quota_core::provider::retry_after;
 
 /// Returns the error that the response stands for; `None` if its status is 2xx.
 pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<FetchError> {

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::{Clock, OwnerId, ProviderId, Secret, SecretBuffer, TokenError, TokenRefresher, Tokens};
+use quota_core::model::OwnerId;
+use quota_core::provider::{TokenError, TokenRefresher, Tokens};
+use quota_core::secret::SecretBuffer;
+use quota_core::{Clock, ProviderId, Secret};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
@@ -17,7 +20,7 @@ use crate::classify::{header, is_blocked_by_cloudflare};
 use crate::endpoint::{BuildError, endpoint};
 use crate::lenient::number;
 use crate::transport::{HttpResponse, Transport, TransportSettings};
-use quota_core::retry_after;
+use quota_core::provider::retry_after;
 
 /// What differs between the token endpoints of providers.
 #[derive(Clone, Copy)]

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota_core::{FetchError, SecretBuffer};
+use quota_core::FetchError;
+use quota_core::secret::SecretBuffer;
 use reqwest::header::{HeaderMap, HeaderValue, USER_AGENT};
 use reqwest::{Client, RequestBuilder, Response, redirect, retry};
 use rustls::{ClientConfig, RootCertStore};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::HoldReason;
+use quota_core::record::HoldReason;
 
 use crate::event::{Direction, EventKind, JournalEvent};
 use crate::observation::{Observation, ObservedWindow};

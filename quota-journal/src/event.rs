@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
-use quota_core::{HoldReason, LastFailureKind};
+use quota_core::record::{HoldReason, LastFailureKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Hold, Record};
+use quota_core::record::{Hold, Record};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -153,10 +153,9 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::{
-        LeaseDecision, LeaseRequest, MaxStaleness, Percent, Policy, RequestId, UsageReport, WindowId,
-        WindowReading,
-    };
+    use quota_core::model::RequestId;
+    use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness};
+    use quota_core::{Percent, Policy, UsageReport, WindowId, WindowReading};
 
     use super::*;
     use crate::diff::DEFAULT_THRESHOLDS;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
-use quota_core::{Hold, HoldReason, LastFailureKind, Record};
+use quota_core::record::{Hold, HoldReason, LastFailureKind, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

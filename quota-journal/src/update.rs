@@ -9,11 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use quota_core::store::{self, DocumentBody, Start};
-use quota_core::{
-    AccountId, CasOutcome, Clock, Policy, QuotaStore, Record, StoreError, StoreKey, StoreRead, Version,
-    provider_cooldown,
-};
+use quota_core::record::{Record, provider_cooldown};
+use quota_core::store::{self, CasOutcome, DocumentBody, Start, StoreError, StoreKey, StoreRead, Version};
+use quota_core::{AccountId, Clock, Policy, QuotaStore};
 
 use crate::diff::DEFAULT_THRESHOLDS;
 use crate::event::JournalEvent;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use quota_core::{StoreKey, Version};
+use quota_core::store::{StoreKey, Version};
 
 use crate::connection::{Connection, Sent};
 use crate::connector::{Connector, NOT_MASTER_YET};

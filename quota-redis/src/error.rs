@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
-use quota_core::{StoreError, WriteState};
+use quota_core::store::{StoreError, WriteState};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why a command has no usable reply.

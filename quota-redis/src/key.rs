@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use quota_core::StoreKey;
+use quota_core::store::StoreKey;
 
 /// The format of the stored value. Another format uses other keys, so that old and new processes do not misread each other.
 const FORMAT: u8 = 1;

@@ -75,11 +75,11 @@
 //! Every wait has a timeout, by default 1 s to connect and 500 ms for a reply, and concurrent callers share one attempt to
 //! connect. After a failed attempt, calls fail at once for 100 to 200 ms; the next one tries again. If a connection is lost during
 //! a call, the call reconnects and retries once. A retried swap that was already applied is recognised by its version; if that is
-//! uncertain, it fails with [`WriteState::Unknown`](quota_core::WriteState::Unknown). A lost connection wakes all callers that wait for a
+//! uncertain, it fails with [`WriteState::Unknown`](quota_core::store::WriteState::Unknown). A lost connection wakes all callers that wait for a
 //! change. While callers only wait, the connection is probed every 5 s.
 //!
 //! A server that replies with an error keeps its connection. A replica serves reads, and refuses writes with
-//! [`StoreError::Rejected`](quota_core::StoreError::Rejected); so does a server without memory, disk or enough replicas. A cluster
+//! [`StoreError::Rejected`](quota_core::store::StoreError::Rejected); so does a server without memory, disk or enough replicas. A cluster
 //! node that is configured as a single server is refused, with the URL of the cluster.
 //!
 //! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, so it costs at most one more

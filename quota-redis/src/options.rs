@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_core::{Clock, Secret};
 #[cfg(feature = "tls")]
-use quota_core::{SecretBuffer, file};
+use quota_core::file;
+#[cfg(feature = "tls")]
+use quota_core::secret::SecretBuffer;
+use quota_core::{Clock, Secret};
 
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Document, StoreRead, Version};
+use quota_core::store::{Document, StoreRead, Version};
 use redis::{Cmd, Script, Value, cmd};
 
 use crate::error::Error;

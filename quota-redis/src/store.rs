@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::QuotaStore;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 use crate::client::Client;
 use crate::connector::Connector;

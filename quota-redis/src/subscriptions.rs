@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use quota_core::Version;
+use quota_core::store::Version;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 

@@ -22,7 +22,7 @@
 //! | a subscription starts | earlier notices are unknown: the version is queried, and until then nothing wakes |
 //! | the connection is lost | all state is dropped and all waiters are woken; see `subscriptions` |
 
-use quota_core::Version;
+use quota_core::store::Version;
 
 /// The state of one document.
 #[derive(Debug, Default)]

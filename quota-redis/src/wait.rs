@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use quota_core::Version;
+use quota_core::store::Version;
 
 use crate::client::{Client, RetryBudget};
 use crate::error::Error;

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quota_core::{Clock, Instant};
+use quota_core::Clock;
+use quota_core::clock::Instant;
 
 /// Measures the time since the first query after the last received byte.
 ///

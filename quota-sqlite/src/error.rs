@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quota_core::{StoreError, WriteState};
+use quota_core::store::{StoreError, WriteState};
 use rusqlite::{ErrorCode, ffi};
 
 /// Maps an error of SQLite. `applied` says whether a write may have been applied despite the error.
@@ -52,7 +52,7 @@ pub(crate) fn from_sqlite(error: rusqlite::Error, path: &Path, applied: WriteSta
 /// a newer version of this crate, is not damaged.
 ///
 /// ```
-/// use quota_core::StoreError;
+/// use quota_core::store::StoreError;
 ///
 /// assert!(!quota_sqlite::is_damage(&StoreError::corrupt("something else")));
 /// ```

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quota_core::Instant;
+use quota_core::clock::Instant;
 
 /// The lock timeout of the next write.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::io;
 use std::path::Path;
 
-use quota_core::StoreError;
+use quota_core::store::StoreError;
 
 use crate::error;
 

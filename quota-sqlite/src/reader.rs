@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Document, StoreError, StoreKey, Version, WriteState};
+use quota_core::store::{Document, StoreError, StoreKey, Version, WriteState};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 

@@ -1,7 +1,7 @@
 //! The tables, their schema version, and the migrations between versions.
 //! `file` creates and opens the file.
 
-use quota_core::{StoreError, WriteState};
+use quota_core::store::{StoreError, WriteState};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 

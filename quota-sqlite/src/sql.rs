@@ -2,7 +2,7 @@
 //! The callers provide the time.
 
 use bytes::Bytes;
-use quota_core::{Document, StoreKey, Version};
+use quota_core::store::{Document, StoreKey, Version};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use crate::schema;

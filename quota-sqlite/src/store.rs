@@ -10,7 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::QuotaStore;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 use tokio::sync::oneshot;
 
 use crate::options::{SqliteOpenError, SqliteOptions};

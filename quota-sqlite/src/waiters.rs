@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use quota_core::{StoreError, StoreKey, Version};
+use quota_core::store::{StoreError, StoreKey, Version};
 use tokio::sync::oneshot;
 
 /// All waiters, by document.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{CasOutcome, Clock, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::Clock;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quota::policy::Budget;
 use quota::testing::FakeProvider;
 use quota::{
-    Account, AccountId, AccountUsage, Budget, Clock, Percent, Policy, QuotaManager, UsageReport, WindowId,
+    Account, AccountId, AccountUsage, Clock, Percent, Policy, QuotaManager, UsageReport, WindowId,
     WindowReading, open_store,
 };
 use quota_tests::history::{Written, check};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use quota::manager::StoreStats;
 use quota::testing::FakeProvider;
-use quota::{Account, AccountId, Clock, QuotaManager, StoreStats};
+use quota::{Account, AccountId, Clock, QuotaManager};
 use redis_harness::{Cluster, Proxy, Server, redis};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, set_default};

@@ -83,7 +83,7 @@ async fn a_stale_reading_has_the_reason_store_unavailable() {
     assert!(
         matches!(
             state,
-            Freshness::Stale { reason: quota::StaleReason::StoreUnavailable, since: Some(_), .. }
+            Freshness::Stale { reason: quota::manager::StaleReason::StoreUnavailable, since: Some(_), .. }
         ),
         "{state:?}"
     );

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use quota::{Record, RequestId};
+use quota::model::RequestId;
+use quota::record::Record;
 
 /// One accepted write.
 #[derive(Debug, Clone)]
@@ -82,10 +83,8 @@ mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
-    use quota::{
-        Lease, LeaseDecision, LeaseRequest, MaxStaleness, Percent, Policy, UsageReport, WindowId,
-        WindowReading,
-    };
+    use quota::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness};
+    use quota::{Percent, Policy, UsageReport, WindowId, WindowReading};
 
     use super::*;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use quota::{FetchError, HoldReason, QuotaError};
+use quota::record::HoldReason;
+use quota::{FetchError, QuotaError};
 use quota_sim::{Answer, Change};
 
 use crate::fixture::*;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use quota::anthropic::Anthropic;
 use quota::credentials::{ClaudeCode, CredentialMap, StaticCredential};
+use quota::policy::{Backoff, Budget, CooldownPolicy, CooldownScope};
 use quota::{
-    AccountId, AccountUsage, Backoff, Budget, Clock, CooldownPolicy, CooldownScope, MemoryStore, Percent,
-    Policy, QuotaManager, QuotaStore, WindowId,
+    AccountId, AccountUsage, Clock, CredentialSource, MemoryStore, Percent, Policy, QuotaManager, QuotaStore,
+    Secret, WindowId,
 };
-use quota::{CredentialSource, Secret};
 use quota_sim::{Account, Script, Simulator, Window};
 
 /// How many times faster than ours the provider's time runs: its hold of a minute is a tenth of a second.

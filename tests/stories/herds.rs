@@ -51,7 +51,7 @@ async fn contending_processes_never_call_concurrently_and_always_agree() {
     const ROUNDS: u64 = 20;
     let simulator = provider([account("main").budget(None)]).await;
     let store = memory();
-    let policy = policy().budget(quota::Budget::new(1000, 0));
+    let policy = policy().budget(quota::policy::Budget::new(1000, 0));
     let processes: Vec<_> =
         (0..8).map(|_| process(&simulator, &store, tokens(["main"]), policy.clone())).collect();
 

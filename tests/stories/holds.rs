@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use quota::{HoldReason, LastFailureKind, QuotaError};
+use quota::QuotaError;
+use quota::record::{HoldReason, LastFailureKind};
 use quota_sim::{Answer, Change};
 use tokio::task::JoinSet;
 

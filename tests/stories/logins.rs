@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use quota::anthropic;
 use quota::credentials::ClaudeCode;
-use quota::{CooldownPolicy, CooldownScope, FetchError, LastFailureKind, QuotaError};
+use quota::policy::{CooldownPolicy, CooldownScope};
+use quota::record::LastFailureKind;
+use quota::{FetchError, QuotaError, anthropic};
 use quota_sim::{Answer, Change};
 
 use crate::fixture::*;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use quota::credentials::{ClaudeCode, NewLogin, TokenStore};
-use quota::{Backoff, Clock, anthropic};
-use quota::{CredentialSource, Secret};
+use quota::policy::Backoff;
+use quota::{Clock, CredentialSource, Secret, anthropic};
 use quota_sim::{Account, AccountLedger, Change, Simulator};
 use redis_harness::Server;
 use tempfile::TempDir;

@@ -1,6 +1,7 @@
 //! Tokens appear only in requests to the provider.
 
-use quota::{FetchError, StoreKey};
+use quota::FetchError;
+use quota::store::StoreKey;
 use quota_sim::{Answer, Change};
 
 use crate::fixture::*;

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::store::StoreKey;
 use quota_core::{
     AccountId, Clock, Credential, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager,
-    QuotaStore, StoreKey, UsageFetcher, UsageReport, WindowId, WindowReading,
+    QuotaStore, UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 
 const ACCOUNTS: usize = 1_000_000;

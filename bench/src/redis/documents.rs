@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota_core::{
-    CasOutcome, Percent, QuotaStore, Record, Snapshot, StoreKey, StoreRead, UsageReport, Version, WindowId,
-    WindowReading,
-};
+use quota_core::record::Record;
+use quota_core::store::{CasOutcome, StoreKey, StoreRead, Version};
+use quota_core::{Percent, QuotaStore, Snapshot, UsageReport, WindowId, WindowReading};
 use quota_redis::RedisStore;
 
 /// The TTL of documents.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use quota_core::{QuotaStore, StoreKey};
+use quota_core::QuotaStore;
+use quota_core::store::StoreKey;
 use quota_redis::RedisStore;
 use redis_harness::Server;
 use tokio::task::JoinSet;

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use quota_core::{QuotaStore, StoreKey};
+use quota_core::QuotaStore;
+use quota_core::store::StoreKey;
 use redis_harness::Server;
 use redis_harness::redis::aio::MultiplexedConnection;
 use redis_harness::redis::{AsyncConnectionConfig, Client, Connection, PushInfo, PushKind, cmd};

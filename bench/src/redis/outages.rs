@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use quota_core::policy::Budget;
 use quota_core::{
-    Account, AccountId, Budget, Clock, Credential, FetchError, Percent, Policy, ProviderId, QuotaManager,
+    Account, AccountId, Clock, Credential, FetchError, Percent, Policy, ProviderId, QuotaManager,
     UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 use quota_redis::RedisStore;

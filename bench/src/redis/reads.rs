@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quota_core::manager::QuotaManagerBuilder;
+use quota_core::store::StoreKey;
 use quota_core::testing::FakeProvider;
-use quota_core::{
-    Account, AccountId, Clock, MemoryStore, Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, StoreKey,
-    WindowId,
-};
+use quota_core::{Account, AccountId, Clock, MemoryStore, Policy, QuotaManager, QuotaStore, WindowId};
 use redis_harness::Server;
 use tokio::runtime::Runtime;
 

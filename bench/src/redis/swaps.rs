@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quota_core::{QuotaStore, StoreKey};
+use quota_core::QuotaStore;
+use quota_core::store::StoreKey;
 use quota_redis::RedisStore;
 use redis_harness::Server;
 use redis_harness::redis::aio::MultiplexedConnection;

@@ -44,8 +44,9 @@ pub(super) async fn rows() -> Vec<Row> {
 }
 
 fn account(server: &Server, name: &str) -> Account {
-    let policy =
-        Policy::default().min_call_interval(Duration::ZERO).budget(quota_core::Budget::new(1_000_000, 0));
+    let policy = Policy::default()
+        .min_call_interval(Duration::ZERO)
+        .budget(quota_core::policy::Budget::new(1_000_000, 0));
     let quota = manager(server)
         .fetcher(FakeProvider::answering("bench", 42.0))
         .policy(policy)

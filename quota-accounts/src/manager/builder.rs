@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quota_core::policy::{CooldownPolicy, CooldownScope, PolicyError};
+use quota_core::provider::ResponseParser;
 use quota_core::{
-    AccountId, Clock, CooldownPolicy, CooldownScope, CredentialSource, MemoryStore, Policy, PolicyError,
-    ProviderId, QuotaManager, QuotaStore, ResponseParser, UsageFetcher,
+    AccountId, Clock, CredentialSource, MemoryStore, Policy, ProviderId, QuotaManager, QuotaStore,
+    UsageFetcher,
 };
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quota_core::{AccountId, Clock, Seed};
+use quota_core::record::Seed;
+use quota_core::{AccountId, Clock};
 use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
 use crate::routing::Block;
 use crate::state::{AccountsState, SessionAffinity, merge_sessions};
+use quota_core::clock::is_from_future;
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
-use quota_core::is_from_future;
 
 /// The file, and when it is written.
 #[derive(Debug)]

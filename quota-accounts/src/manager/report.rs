@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{
-    AccountId, LimitStatus, ParsedResponse, ProviderId, Rejection, RejectionKind, plausible_reset,
-};
+use quota_core::model::{LimitStatus, plausible_reset};
+use quota_core::provider::{ParsedResponse, Rejection, RejectionKind};
+use quota_core::{AccountId, ProviderId};
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use quota_core::store::{Start, update};
-use quota_core::{QuotaStore, RequestId, StoreError, StoreKey, WriteState};
+use quota_core::QuotaStore;
+use quota_core::model::RequestId;
+use quota_core::store::{Start, StoreError, StoreKey, WriteState, update};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 

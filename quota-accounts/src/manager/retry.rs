@@ -1,6 +1,6 @@
 //! Sending a request to one account after the other, until it succeeds or no account is left.
 
-use quota_core::RejectionKind;
+use quota_core::provider::RejectionKind;
 
 use super::route::{Route, RouteError};
 use super::{Classification, FallbackAccountManager};

@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Credential, CredentialError, LoginId, RequestId, bounded_wait};
+use quota_core::model::{LoginId, RequestId};
+use quota_core::provider::bounded_wait;
+use quota_core::{AccountId, Credential, CredentialError};
 
 use super::reservations::ReservationGuard;
 use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};

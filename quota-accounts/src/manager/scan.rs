@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountUsage, Window};
+use quota_core::AccountUsage;
+use quota_core::model::Window;
 
 use super::Inner;
 use super::slot::AccountSlot;

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Inner;
 use crate::routing::{Session, Verdict, evaluate};
 use crate::{Request, RoutingMode, RoutingPolicy};
-use quota_core::is_from_future;
+use quota_core::clock::is_from_future;
 
 /// The sessions of one manager, bounded in number and last_used.
 #[derive(Debug)]

@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
-use quota_core::{
-    Account, AccountId, CredentialFingerprint, Hold, HoldReason, LoginId, LoginInfo, QuotaError,
-    RejectionKind, Seed, is_from_future,
-};
+use quota_core::clock::is_from_future;
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
+use quota_core::provider::RejectionKind;
+use quota_core::record::{Hold, HoldReason, Seed};
+use quota_core::{Account, AccountId, QuotaError};
 
 use crate::reservation::LocalReservations;
 use crate::routing::Role;

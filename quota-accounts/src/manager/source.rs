@@ -1,7 +1,8 @@
 //! Reading the credential of an account for a request, bounded in time.
 //! What follows for an account without a credential is decided in `route` and `report`.
 
-use quota_core::{Credential, CredentialError, CredentialFingerprint};
+use quota_core::model::CredentialFingerprint;
+use quota_core::{Credential, CredentialError};
 
 use super::Inner;
 use super::slot::AccountSlot;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{Percent, RequestId, WindowId};
+use quota_core::model::RequestId;
+use quota_core::{Percent, WindowId};
 
 use super::{Reservation, Reservations};
 

@@ -2,13 +2,13 @@
 //! When one is made is decided in `outcome`; whether it counts for a request in `evaluate`.
 
 use jiff::Timestamp;
-use quota_core::{
-    CredentialFingerprint, LoginId, Percent, RejectionKind, Snapshot, Window, WindowId, model_matches,
-};
+use quota_core::model::{CredentialFingerprint, LoginId, Window, model_matches};
+use quota_core::provider::RejectionKind;
+use quota_core::{Percent, Snapshot, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use quota_core::is_from_future;
+use quota_core::clock::is_from_future;
 
 /// An account, or one model on it, is not to be used for a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AccountUsage, LastFailureKind, Percent, QuotaError, Snapshot, WindowId};
+use quota_core::record::LastFailureKind;
+use quota_core::{AccountId, AccountUsage, Percent, QuotaError, Snapshot, WindowId};
 
 use super::{AccountLimits, Block, Verdict};
 

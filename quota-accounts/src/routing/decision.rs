@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Percent, Used, Window, WindowId};
+use quota_core::model::Window;
+use quota_core::{AccountId, Percent, Used, WindowId};
 
 use super::evaluate::limits;
 use super::{Candidate, Eligibility, Reason, Request, Role, RoutingPolicy, Verdict};

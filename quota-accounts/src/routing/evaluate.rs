@@ -2,7 +2,9 @@
 //! Which of several accounts is taken is decided in `choose`.
 
 use jiff::Timestamp;
-use quota_core::{Percent, RejectionKind, Used, Window, WindowId};
+use quota_core::model::Window;
+use quota_core::provider::RejectionKind;
+use quota_core::{Percent, Used, WindowId};
 
 use super::{
     Candidate, Eligibility, LimitCheck, Limits, Reason, Request, RoutingPolicy, UnknownUsage, Verdict,

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use quota_core::{Percent, Presence, Snapshot, Used, Window, WindowId};
+use quota_core::model::{Presence, Window};
+use quota_core::{Percent, Snapshot, Used, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -68,7 +69,8 @@ impl Limits {
     /// ```
     /// use quota_accounts::Limits;
     /// use quota_accounts::routing::LimitCheck;
-    /// use quota_core::{Percent, Source, Provenance, Used, WindowId, WindowReading};
+    /// use quota_core::{Percent, Used, WindowId, WindowReading};
+    /// use quota_core::model::{Provenance, Source};
     ///
     /// let percent = |percent| Percent::from_percent(percent).unwrap();
     /// let stamp = Provenance::new("2026-01-01T12:00:00Z".parse()?, Source::Poll);

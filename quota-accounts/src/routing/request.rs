@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use quota_core::{Percent, Snapshot, Window, WindowId};
+use quota_core::model::Window;
+use quota_core::{Percent, Snapshot, WindowId};
 use serde::{Deserialize, Serialize};
 
 use super::Limits;

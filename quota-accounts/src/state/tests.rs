@@ -1,7 +1,8 @@
 //! What is kept, and how what several processes have learned is put together.
 
 use jiff::SignedDuration;
-use quota_core::{Percent, RejectionKind, UsageReport, WindowId, WindowReading};
+use quota_core::provider::RejectionKind;
+use quota_core::{Percent, UsageReport, WindowId, WindowReading};
 
 use super::*;
 
@@ -94,7 +95,7 @@ fn a_block_from_the_future_says_nothing_of_which_login_is_the_later_one() {
 }
 
 fn hold(since: i64) -> Hold {
-    Hold::new(at(since), at(since + 600), quota_core::HoldReason::RateLimited)
+    Hold::new(at(since), at(since + 600), quota_core::record::HoldReason::RateLimited)
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn everything() -> AccountsState {
     state.set_version();
     let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
     account.learn(
-        &seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::HoldReason::RateLimited)),
+        &seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::record::HoldReason::RateLimited)),
         &[],
         at(100),
     );
@@ -216,7 +217,7 @@ fn everything() -> AccountsState {
     account.block(&block.model("opus".to_owned()).window(WindowId::seven_day()));
     account.block(
         &Block::new(RejectionKind::Unauthorized, at(0))
-            .fingerprint(quota_core::CredentialFingerprint::from_hash(255)),
+            .fingerprint(quota_core::model::CredentialFingerprint::from_hash(255)),
     );
     state.pins.push(pin("s", "anthropic/main", 5));
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quota_accounts::routing::Reason;
 use quota_accounts::{BuildError, FallbackAccountManager, Request};
+use quota_core::model::CredentialFingerprint;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError, MemoryStore,
-    ProviderId, QuotaManager, Secret, UsageFetcher, UsageReport,
+    AccountId, Credential, CredentialError, CredentialSource, FetchError, MemoryStore, ProviderId,
+    QuotaManager, Secret, UsageFetcher, UsageReport,
 };
 
 use crate::logins::next;

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, Idempotency, Request, RequestOutcome, Route};
-use quota_core::{
-    CredentialFingerprint, FetchError, LoginId, LoginInfo, MemoryStore, QuotaManager, Scope, UsageReport,
-    WindowId, WindowReading,
-};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, Scope};
+use quota_core::{FetchError, MemoryStore, QuotaManager, UsageReport, WindowId, WindowReading};
 
 use crate::support::*;
 

@@ -10,11 +10,12 @@ use quota_accounts::{
     AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RefreshReport, Request,
     RequestOutcome, Route, RouteError,
 };
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, Scope};
+use quota_core::policy::{Backoff, Budget};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Backoff, Budget, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource,
-    FetchError, LoginId, LoginInfo, Policy, ProviderId, Scope, UsageFetcher, UsageReport, WindowId,
-    WindowReading,
+    AccountId, Clock, Credential, CredentialError, CredentialSource, FetchError, Policy, ProviderId,
+    UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 
 use crate::logins::Logins;

@@ -9,8 +9,8 @@ use quota_accounts::routing::Reason;
 use quota_accounts::{
     FallbackAccountManager, Limits, Request, RequestOutcome, RetryAdvice, RoutingMode, RoutingPolicy,
 };
-use quota_core::{AccountId, Clock, CredentialFingerprint, LoginId, LoginInfo, OwnerId, UsageReport};
-use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
+use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource, Secret, UsageReport};
 
 use crate::support::*;
 

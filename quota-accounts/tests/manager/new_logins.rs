@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{FallbackAccountManager, Reason, Request, RequestOutcome, RetryAdvice};
-use quota_core::{AccountId, CredentialFingerprint, FetchError, LoginInfo, UsageReport};
-use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource, FetchError, Secret, UsageReport};
 
 use crate::logins::{Logins, logged_in, next, stop_at, unauthorized};
 use crate::support::*;

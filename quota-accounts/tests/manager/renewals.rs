@@ -10,8 +10,8 @@ use quota_accounts::routing::Reason;
 use quota_accounts::{
     FallbackAccountManager, Idempotency, Request, RequestOutcome, RetryAdvice, Route, RouteError,
 };
-use quota_core::{AccountId, CredentialFingerprint, LoginInfo};
-use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::*;
 

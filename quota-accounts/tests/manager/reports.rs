@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::support::*;
 use quota_accounts::routing::Reason;
 use quota_accounts::{ReportError, Request, RequestOutcome, RetryAdvice};
-use quota_core::{ParsedResponse, ProviderId, ResponseMeta, ResponseParser};
+use quota_core::ProviderId;
+use quota_core::provider::{ParsedResponse, ResponseMeta, ResponseParser};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -337,7 +338,7 @@ async fn an_old_model_window_is_refreshed_for_requests_of_that_model_only() {
             quota_core::WindowId::new("seven_day/opus").unwrap(),
             percent(10.0),
         );
-        let opus = opus.scope(quota_core::Scope::model("Opus"));
+        let opus = opus.scope(quota_core::model::Scope::model("Opus"));
         world.provider.answer(quota_core::UsageReport::polled([world.five_hour(40.0), opus]));
         let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;

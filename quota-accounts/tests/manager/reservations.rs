@@ -13,12 +13,12 @@ use quota_accounts::{
     FallbackAccountManager, Idempotency, Limits, Request, RequestOutcome, RetryAdvice, Route, RouteError,
     RoutingPolicy,
 };
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FlakyStore;
 use quota_core::{
-    AccountId, CasOutcome, Clock, MemoryStore, QuotaStore, StoreError, StoreKey, StoreRead, Version,
-    WindowId, WriteState,
+    AccountId, Clock, Credential, CredentialError, CredentialSource, MemoryStore, QuotaStore, Secret,
+    WindowId,
 };
-use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::*;
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RequestOutcome, RetryAdvice};
+use quota_core::model::{CredentialFingerprint, LoginInfo, Scope};
+use quota_core::provider::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
 use quota_core::{
-    AccountId, Clock, CredentialFingerprint, FetchError, LoginInfo, MemoryStore, ParsedResponse, ProviderId,
-    QuotaManager, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope, UsageFetcher, UsageReport,
-    WindowId, WindowReading,
+    AccountId, Clock, Credential, CredentialError, CredentialSource, FetchError, MemoryStore, ProviderId,
+    QuotaManager, Secret, UsageFetcher, UsageReport, WindowId, WindowReading,
 };
-use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::{BOTH, Kind, id, percent};
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RoutingPolicy};
+use quota_core::model::{LimitStatus, Scope, WindowStatus};
+use quota_core::provider::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Clock, CredentialSource, LimitStatus, MemoryStore, ParsedResponse, Percent, Policy,
-    ProviderId, QuotaManager, QuotaStore, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
-    UsageReport, WindowId, WindowReading, WindowStatus,
+    AccountId, Clock, CredentialSource, MemoryStore, Percent, Policy, ProviderId, QuotaManager, QuotaStore,
+    UsageReport, WindowId, WindowReading,
 };
 use tempfile::TempDir;
 

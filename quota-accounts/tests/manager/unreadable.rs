@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 use quota_accounts::routing::Reason;
 use quota_accounts::{FallbackAccountManager, Request, RetryAdvice, RoutingMode, RoutingPolicy};
-use quota_core::{AccountId, CredentialFingerprint, LoginId, LoginInfo};
-use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secret};
 
 use crate::logins::{next, unauthorized};
 use crate::support::*;

@@ -1,7 +1,8 @@
 //! Accounts of which it cannot be told whose they are.
 
 use quota_accounts::{Reason, Request, RouteError, RoutingPolicy, UnknownUsage};
-use quota_core::{CredentialError, LoginInfo};
+use quota_core::CredentialError;
+use quota_core::model::LoginInfo;
 
 use crate::logins::{next, stop_at};
 use crate::support::*;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use quota::model::{Credits, Money, RequestId, Scope};
+use quota::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota::store::{CasOutcome, StoreKey};
 use quota::{
-    AccountId, CasOutcome, Clock, Credits, FetchError, LeaseDecision, LeaseRequest, MaxStaleness,
-    MemoryStore, Money, Percent, Policy, QuotaManager, QuotaStore, Record, RequestId, Scope, StoreKey,
-    UsageReport, WindowId, WindowReading,
+    AccountId, Clock, FetchError, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, UsageReport,
+    WindowId, WindowReading,
 };
 
 use quota_journal::{JournalUpdate, Rules};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use quota::RequestId;
+use quota::model::RequestId;
 
 use super::{duration, one_account, percent};
 

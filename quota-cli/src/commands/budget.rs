@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Hold, Policy, Priority, Record, provider_cooldown};
+use quota::record::{Hold, Priority, Record, provider_cooldown};
+use quota::{AccountId, Policy};
 
 use crate::cli::{BudgetArgs, GlobalOptions};
 use crate::exit::{CliError, Exit};

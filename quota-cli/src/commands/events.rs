@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{AccountId, Clock, QuotaStore, StoreKey, Version};
+use quota::store::{StoreKey, Version};
+use quota::{AccountId, Clock, QuotaStore};
 use tokio::task::JoinSet;
 
 use crate::cli::{EventsArgs, GlobalOptions};

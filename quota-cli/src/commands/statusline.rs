@@ -12,7 +12,8 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use quota::{AccountUsage, CredentialError, Freshness, StoreError};
+use quota::store::StoreError;
+use quota::{AccountUsage, CredentialError, Freshness};
 
 use self::format::Format;
 use self::observe::MergeResult;

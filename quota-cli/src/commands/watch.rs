@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyEventKind};
 use futures_util::future::join_all;
-use quota::{Account, AccountId, AccountUsage, Clock, Instant, KeepFreshGuard};
+use quota::clock::Instant;
+use quota::manager::KeepFreshGuard;
+use quota::{Account, AccountId, AccountUsage, Clock};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -97,7 +99,7 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
 struct Shown {
     config: Arc<Config>,
     accounts: Vec<Account>,
-    changes: JoinSet<Option<quota::Changes>>,
+    changes: JoinSet<Option<quota::manager::Changes>>,
     _keep_fresh: Vec<KeepFreshGuard>,
 }
 
@@ -123,7 +125,7 @@ impl Shown {
 }
 
 /// Waits for the next change of an account, in a task.
-fn follow(changes: &mut JoinSet<Option<quota::Changes>>, mut watch: quota::Changes) {
+fn follow(changes: &mut JoinSet<Option<quota::manager::Changes>>, mut watch: quota::manager::Changes) {
     changes.spawn(async move {
         let is_open = watch.next().await.is_some();
         is_open.then_some(watch)

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{
-    AccountId, AccountUsage, Credits, Freshness, Hold, LastFailure, QuotaError, Scope, Source, StaleReason,
-    Used, Window,
-};
+use quota::manager::StaleReason;
+use quota::model::{Credits, Scope, Source, Window};
+use quota::record::{Hold, LastFailure};
+use quota::{AccountId, AccountUsage, Freshness, QuotaError, Used};
 
 use super::reason::Reason;
 
@@ -129,7 +129,7 @@ impl FailureView {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
             QuotaError::CredentialRejected { failure: trouble, .. }
             | QuotaError::CalledRecently { failure: trouble, .. } => {
-                trouble.kind == quota::LastFailureKind::Unauthorized
+                trouble.kind == quota::record::LastFailureKind::Unauthorized
             }
             _ => false,
         };

@@ -1,7 +1,8 @@
 //! The JSON of `quota status`, described in docs/status-json.md.
 //! A field that changes its meaning raises the version; a new field does not.
 
-use quota::{Credits, LastFailureKind, Money, Scope};
+use quota::model::{Credits, Money, Scope};
+use quota::record::LastFailureKind;
 use serde::Serialize;
 
 use super::account::{AccountView, ViewFreshness, WindowView};
@@ -74,12 +75,12 @@ pub(crate) struct WindowJson<'a> {
 #[derive(Serialize)]
 struct HoldJson {
     until: String,
-    why: quota::HoldReason,
+    why: quota::record::HoldReason,
     retry_after_seconds: Option<u64>,
 }
 
 impl HoldJson {
-    fn of(hold: &quota::Hold) -> Self {
+    fn of(hold: &quota::record::Hold) -> Self {
         let retry_after_seconds = hold.retry_after.map(|requested| requested.as_secs());
         Self { until: rfc3339(hold.until), why: hold.reason, retry_after_seconds }
     }

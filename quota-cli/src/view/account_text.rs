@@ -1,7 +1,10 @@
 //! Accounts with their windows as bars, for people.
 //! The values come from `account`; this file decides only how they look.
 
-use quota::{Credits, HoldReason, LastFailureKind, Money, StaleReason, Used};
+use quota::Used;
+use quota::manager::StaleReason;
+use quota::model::{Credits, Money};
+use quota::record::{HoldReason, LastFailureKind};
 
 use super::account::{AccountView, ViewFreshness, WindowView, not_asked};
 use super::bar::{self, bar};

@@ -1,6 +1,7 @@
 //! A journal event as a line for people.
 
-use quota::{AccountId, LastFailureKind, Percent};
+use quota::record::LastFailureKind;
+use quota::{AccountId, Percent};
 
 use super::line::{Line, Style};
 use super::window_name::window_name_of_id;
@@ -86,7 +87,7 @@ fn failure(kind: LastFailureKind) -> Option<&'static str> {
 mod tests {
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::HoldReason;
+    use quota::record::HoldReason;
 
     use super::*;
     use crate::view::line::print;

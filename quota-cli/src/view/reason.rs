@@ -1,7 +1,9 @@
 //! Why an account's numbers are missing or stale, in two words, for surfaces without room for more.
 //! `quota doctor` says what to do about it.
 
-use quota::{AccountUsage, FetchError, Freshness, HoldReason, LastFailureKind, QuotaError, StaleReason};
+use quota::manager::StaleReason;
+use quota::record::{HoldReason, LastFailureKind};
+use quota::{AccountUsage, FetchError, Freshness, QuotaError};
 
 /// Why there is no number, or no newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -64,7 +64,8 @@ fn capitalized(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use quota::{Scope, Source, Used};
+    use quota::Used;
+    use quota::model::{Scope, Source};
 
     use super::*;
 

@@ -1,6 +1,8 @@
 //! Documents that cannot be decoded, in a store that works: named, replaced only on request, and no reason not to share the rest.
 
-use quota::{AccountId, CasOutcome, Record, StoreKey};
+use quota::AccountId;
+use quota::record::Record;
+use quota::store::{CasOutcome, StoreKey};
 use quota_sim::{Account, Script, Window};
 use redis_harness::Server;
 use serde_json::json;

@@ -2,7 +2,8 @@
 
 use std::process::{Child, Stdio};
 
-use quota::{Record, StoreKey};
+use quota::record::Record;
+use quota::store::StoreKey;
 use quota_sim::{Account, Answer, Change, Ledger, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};

@@ -3,7 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use quota::{Percent, Scope, UsageReport, WindowId, WindowReading};
+use quota::model::Scope;
+use quota::{Percent, UsageReport, WindowId, WindowReading};
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};

@@ -3,7 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use quota::{AccountId, Record, StoreKey};
+use quota::AccountId;
+use quota::record::Record;
+use quota::store::StoreKey;
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 use redis_harness::Server;
 use rustix::process::{Pid, Signal, kill_process};

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use quota::{Record, StoreKey};
+use quota::record::Record;
+use quota::store::StoreKey;
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};

@@ -1,10 +1,10 @@
 //! The file that all processes of a user share, unless another store is named.
 
 use jiff::SignedDuration;
-use quota::{
-    CasOutcome, CommitOutcome, LeaseDecision, LeaseRequest, MaxStaleness, Percent, Policy, Record, RequestId,
-    StoreKey, UsageReport, WindowId, WindowReading,
-};
+use quota::model::RequestId;
+use quota::record::{CommitOutcome, LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota::store::{CasOutcome, StoreKey};
+use quota::{Percent, Policy, UsageReport, WindowId, WindowReading};
 use quota_sim::{Account, Answer, Change, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};

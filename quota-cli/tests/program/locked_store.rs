@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use quota::{AccountId, Record, StoreKey};
+use quota::AccountId;
+use quota::record::Record;
+use quota::store::StoreKey;
 use quota_sim::{Account, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};

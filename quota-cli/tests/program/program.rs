@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
-use quota::{QuotaManager, Seed, Snapshot, UsageReport};
+use quota::record::Seed;
+use quota::{QuotaManager, Snapshot, UsageReport};
 use quota_sim::{Script, Simulator};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use quota::{CasOutcome, Clock, QuotaStore, StoreKey, StoreRead};
+use quota::store::{CasOutcome, StoreKey, StoreRead};
+use quota::{Clock, QuotaStore};
 use quota_sim::{Account, Change, Script, Window};
 use rustix::process::{Pid, Signal, kill_process};
 

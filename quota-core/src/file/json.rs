@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::lock::FileLock;
 use super::permissions::{self, Untrusted};
+use crate::clock::Clock;
 use crate::file::{self, blocking};
-use crate::{Clock, SecretBuffer};
+use crate::secret::SecretBuffer;
 
 /// Why a file could not be read or written. The file is unchanged.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Clock;
+use crate::clock::Clock;
 use crate::file::{self, blocking, is_not_found};
 
 /// How often to retry a lock that another process holds.

@@ -11,22 +11,18 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::account_usage::{AccountUsage, RefreshOutcome};
-use super::background;
 use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
-use super::follower;
 use super::in_flight::{InFlight, Wish};
-use super::refresh;
 use super::tasks::{Either, both, catch_panic, either, wait_until};
 use super::view_table::ViewHandle;
-use crate::record::{Cleared, MergeOutcome, Record};
-use crate::{
-    AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource, Hold, HoldReason,
-    LoginId, Priority, Rejected, Seed, Snapshot, UsageReport, time,
-};
+use super::{Shared, background, follower, refresh};
+use crate::model::{AccountId, CredentialFingerprint, LoginId, Rejected, Snapshot, UsageReport};
+use crate::provider::{Credential, CredentialError, CredentialSource};
+use crate::record::{Cleared, Hold, HoldReason, MergeOutcome, Priority, Record, Seed};
+use crate::time;
 
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share their state.
 ///
@@ -296,7 +292,7 @@ impl Account {
         self.join_in(seed, None)
     }
 
-    fn join_in(&self, seed: &Seed, owner_id: Option<&crate::OwnerId>) -> Result<(), ObserveError> {
+    fn join_in(&self, seed: &Seed, owner_id: Option<&crate::model::OwnerId>) -> Result<(), ObserveError> {
         let account = || self.entry.id.clone();
         if self.shared.context.tasks.is_closed() {
             return Err(ObserveError::Closed);

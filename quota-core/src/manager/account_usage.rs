@@ -9,8 +9,9 @@ use jiff::Timestamp;
 
 use super::error::QuotaError;
 use super::view::View;
+use crate::model::{LoginId, Snapshot, Used, WindowId};
+use crate::record::{Hold, LastFailure};
 use crate::time::UnixMillis;
-use crate::{Hold, LastFailure, LoginId, Snapshot, Used, WindowId};
 
 /// The usage of an account.
 ///

@@ -10,7 +10,8 @@ use super::error::QuotaError;
 use super::in_flight::Wish;
 use super::refresh;
 use super::tasks::{OnPanic, either};
-use crate::{Hold, HoldReason, Priority, time};
+use crate::record::{Hold, HoldReason, Priority};
+use crate::time;
 
 /// Writes what is pending, a while from now, so that busy traffic becomes one write.
 pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {

@@ -10,7 +10,11 @@ use super::registry::Registry;
 use super::store_client::StoreClient;
 use super::tasks::Tasks;
 use super::{QuotaManager, Shared};
-use crate::{AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaStore, UsageFetcher};
+use crate::clock::Clock;
+use crate::model::{AccountId, ProviderId};
+use crate::policy::{Policy, PolicyError};
+use crate::provider::{CredentialSource, UsageFetcher};
+use crate::store::QuotaStore;
 
 type SharedSource = Arc<dyn CredentialSource>;
 

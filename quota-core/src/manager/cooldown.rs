@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::store_client::StoreClient;
+use crate::record::{Hold, ProviderCooldown};
 use crate::store::update::update_through;
-use crate::store::{DocumentBody, Start};
-use crate::{Hold, ProviderCooldown, StoreError, StoreKey, StoreRead, Version};
+use crate::store::{DocumentBody, Start, StoreError, StoreKey, StoreRead, Version};
 
 /// The quiet time of one provider.
 #[derive(Debug)]

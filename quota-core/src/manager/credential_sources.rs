@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::{AccountId, CredentialSource};
+use crate::model::AccountId;
+use crate::provider::CredentialSource;
 
 /// The source of each account: its own, otherwise the provider's.
 ///

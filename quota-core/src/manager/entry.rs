@@ -13,7 +13,7 @@ use super::provider::Provider;
 use super::state::LocalState;
 use super::view::View;
 use super::view_table::ViewHandle;
-use crate::AccountId;
+use crate::model::AccountId;
 
 /// One account.
 #[derive(Debug)]

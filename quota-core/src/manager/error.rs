@@ -1,7 +1,10 @@
 //! Errors of a refresh and of an observation.
 
-use crate::fetch::with_cause;
-use crate::{AccountId, FetchError, Hold, LastFailure, ProviderId, StoreError};
+use crate::model::{AccountId, ProviderId};
+use crate::provider::FetchError;
+use crate::provider::fetch::with_cause;
+use crate::record::{Hold, LastFailure};
+use crate::store::StoreError;
 
 /// Why a read or a refresh brought nothing new.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -91,7 +94,7 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// The time that this program has ([`QuotaManagerBuilder::deadline`](crate::QuotaManagerBuilder::deadline)) left too little for
+    /// The time that this program has ([`QuotaManagerBuilder::deadline`](crate::manager::QuotaManagerBuilder::deadline)) left too little for
     /// a call, so none was made.
     #[error("no time left to refresh {account}")]
     #[non_exhaustive]

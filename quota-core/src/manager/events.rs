@@ -8,7 +8,9 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::tasks::{Either, Tasks, either};
-use crate::{AccountId, FetchError, Hold, Rejected};
+use crate::model::{AccountId, Rejected};
+use crate::provider::FetchError;
+use crate::record::Hold;
 
 /// Something that happened to an account or to the store, as this process saw it.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@ use super::entry::AccountEntry;
 use super::provider::Provider;
 use super::state::SyncState;
 use super::tasks::{Either, OnPanic, either, wait_until};
-use crate::clock::Instant;
-use crate::{Clock, StoreKey};
+use crate::clock::{Clock, Instant};
+use crate::store::StoreKey;
 
 /// Follows an account for as long as a caller reads it through a handle, and the cooldown of its provider.
 pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
@@ -131,7 +131,7 @@ fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
 async fn wait_for_notice(
     clock: &Clock,
     poll_interval: Duration,
-    notice: impl Future<Output = Result<(), crate::StoreError>>,
+    notice: impl Future<Output = Result<(), crate::store::StoreError>>,
 ) {
     match clock.bounded(poll_interval, notice).await {
         // The store may be unavailable without a failed call so far: the next read starts the probes.

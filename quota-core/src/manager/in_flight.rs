@@ -12,7 +12,8 @@ use super::error::QuotaError;
 use super::limiter::{CallLimiter, Ticket};
 use super::tasks::wait_until;
 use super::view::View;
-use crate::{LoginId, Priority};
+use crate::model::LoginId;
+use crate::record::Priority;
 
 /// A refresh under way.
 #[derive(Debug)]

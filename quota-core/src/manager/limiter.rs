@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::clock::Instant;
-use crate::{Clock, Priority};
+use crate::clock::{Clock, Instant};
+use crate::record::Priority;
 
 /// The call limiter of one provider.
 ///

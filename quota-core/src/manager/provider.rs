@@ -9,7 +9,11 @@ use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
 use super::limiter::CallLimiter;
 use super::store_client::StoreClient;
-use crate::{Clock, Hold, Policy, ProviderId, UsageFetcher};
+use crate::clock::Clock;
+use crate::model::ProviderId;
+use crate::policy::Policy;
+use crate::provider::UsageFetcher;
+use crate::record::Hold;
 
 /// One provider, as this process sees it.
 #[derive(Debug)]

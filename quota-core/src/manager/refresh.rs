@@ -15,7 +15,9 @@ use super::follower;
 use super::in_flight::{InFlight, RefreshResult, Refreshed, Wish};
 use super::tasks::{Either, catch_panic, either};
 use crate::clock::Instant;
-use crate::{Credential, CredentialFingerprint, CredentialSource, FetchError, LoginInfo, Priority};
+use crate::model::{CredentialFingerprint, LoginInfo};
+use crate::provider::{Credential, CredentialSource, FetchError};
+use crate::record::Priority;
 
 use begin::LeaseAcquired;
 use call::CallOutcome;

@@ -16,9 +16,12 @@ use super::store_client::StoreClient;
 use super::store_metrics::StoreStats;
 use super::view::{View, ViewFlags};
 use super::view_table::ViewTable;
-use crate::{
-    AccountId, Clock, CooldownScope, CredentialSource, Policy, ProviderId, Record, StoreKey, UsageFetcher,
-};
+use crate::clock::Clock;
+use crate::model::{AccountId, ProviderId};
+use crate::policy::{CooldownScope, Policy};
+use crate::provider::{CredentialSource, UsageFetcher};
+use crate::record::Record;
+use crate::store::StoreKey;
 
 /// Who is known, and what a new one begins with.
 pub(crate) struct Registry {

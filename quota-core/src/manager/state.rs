@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::in_flight::InFlight;
 use super::view::ViewFlags;
-use crate::record::MergeOutcome;
+use crate::model::{LoginId, OwnerId};
+use crate::record::{Lease, MergeOutcome, Record, Seed};
+use crate::store::Version;
 use crate::time::UnixMillis;
-use crate::{Lease, LoginId, OwnerId, Record, Seed, Version};
 
 /// What this process knows and has in hand of one account.
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl LocalState {
         self.pending_seq += 1;
         pending.count = self.pending_seq;
         pending.seed.snapshot.join(&addition.seed.snapshot);
-        let later = |mine: &Option<crate::Hold>, new: &crate::Hold| {
+        let later = |mine: &Option<crate::record::Hold>, new: &crate::record::Hold| {
             mine.as_ref().is_none_or(|mine| mine.until < new.until)
         };
         if let Some(hold) = addition.seed.hold.filter(|hold| later(&pending.seed.hold, hold)) {

@@ -15,9 +15,10 @@ use tokio::sync::Notify;
 use super::events::{Event, EventSender};
 use super::store_metrics::{StoreMetrics, StoreOp, StoreStats};
 use super::tasks::{Either, OnPanic, Tasks, either, wait_until};
-use crate::clock::Instant;
+use crate::clock::{Clock, Instant};
 use crate::store::update::{Trips, twice};
-use crate::{CasOutcome, Clock, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState, time};
+use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use crate::time;
 
 /// A store, with the clock that its users share.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Instant;
-use crate::{StoreError, StoreKey};
+use crate::store::{StoreError, StoreKey};
 
 /// What went wrong with the store so far, as one manager saw it; see
 /// [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).

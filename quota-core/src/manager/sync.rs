@@ -8,11 +8,11 @@ use jiff::Timestamp;
 
 use super::entry::AccountEntry;
 use super::state::SyncState;
-use crate::store::Start;
+use crate::model::LoginId;
+use crate::policy::StoreOutagePolicy;
+use crate::record::Record;
 use crate::store::update::{Change, run};
-use crate::{
-    CasOutcome, Document, LoginId, Record, StoreError, StoreKey, StoreOutagePolicy, StoreRead, Version,
-};
+use crate::store::{CasOutcome, Document, Start, StoreError, StoreKey, StoreRead, Version};
 
 /// What the store does not have.
 #[derive(Clone)]

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 
 use super::error::QuotaError;
 use super::provider::Provider;
-use crate::record::Counted;
+use crate::clock::Clock;
+use crate::model::Window;
+use crate::record::{Counted, Record};
+use crate::time;
 use crate::time::UnixMillis;
-use crate::{Clock, Record, Window, time};
 
 /// A picture of an account.
 #[derive(Debug)]

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{BUDGET_WINDOW, Counted, Record};
-use crate::extra_fields::ExtraFields;
-use crate::hold::MISSING_SCOPE_LASTS;
-use crate::lease::{CallRecord, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
+use super::hold::MISSING_SCOPE_LASTS;
+use super::{
+    BUDGET_WINDOW, CallRecord, Counted, Hold, HoldReason, LastFailure, LastFailureKind, Lease, LeaseDecision,
+    LeaseRequest, MaxStaleness, Priority, RecentCall, Record,
+};
+use crate::model::extra_fields::ExtraFields;
+use crate::policy::Policy;
 use crate::time;
-use crate::{Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy};
 
 impl Record {
     /// Decides whether `ask` may call the provider at `now`, and grants the lease if so.

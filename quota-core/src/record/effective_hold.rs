@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Record;
-use crate::{Hold, HoldReason, LeaseDecision, LeaseRequest, MaxStaleness, Policy, Priority, RequestId};
+use super::{Hold, HoldReason, LeaseDecision, LeaseRequest, MaxStaleness, Priority, Record};
+use crate::model::RequestId;
+use crate::policy::Policy;
 
 impl Record {
     /// The hold that a forced refresh of this urgency would meet at `now`; `None` if it may call.
     ///
-    /// `cooldown` is the provider's, as [`provider_cooldown`](crate::provider_cooldown) reads it. A used-up budget holds since the
+    /// `cooldown` is the provider's, as [`provider_cooldown`](crate::record::provider_cooldown) reads it. A used-up budget holds since the
     /// last call.
     #[must_use]
     pub fn hold_for(
@@ -33,7 +34,8 @@ impl Record {
     /// the account's own hold if it has one.
     ///
     /// ```
-    /// use quota_core::{Policy, Record};
+    /// use quota_core::Policy;
+    /// use quota_core::record::Record;
     ///
     /// let now = "2026-01-01T12:00:00Z".parse()?;
     /// assert_eq!(Record::default().effective_hold(None, now, &Policy::default()), None);
@@ -62,13 +64,15 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Budget, FetchError, Percent, UsageReport, WindowId, WindowReading};
+    use crate::model::{Percent, UsageReport, WindowId, WindowReading};
+    use crate::policy::Budget;
+    use crate::provider::FetchError;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn lease(record: &mut Record, second: i64, policy: &Policy) -> crate::Lease {
+    fn lease(record: &mut Record, second: i64, policy: &Policy) -> crate::record::Lease {
         let ask = LeaseRequest::new(
             RequestId::from(u128::from(second.unsigned_abs())),
             MaxStaleness::StartedAfter(at(second)),

@@ -2,12 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::Record;
+use super::{Hold, HoldReason, LastFailure, LastFailureKind, Lease, Record};
+use crate::model::{CredentialFingerprint, Snapshot, UsageReport};
+use crate::policy::Policy;
+use crate::provider::{FetchError, bounded_wait};
 use crate::time::{self, UnixMillis};
-use crate::{
-    CredentialFingerprint, FetchError, Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy,
-    Snapshot, UsageReport, bounded_wait,
-};
 
 /// The outcome of committing readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::Record;
-use crate::lease::CallRecord;
+use super::{CallRecord, Hold, LastFailure, Lease, Record};
+use crate::model::{LoginId, OwnerId, Snapshot};
 use crate::time::{self, latest_plausible};
-use crate::{Hold, LastFailure, Lease, LoginId, OwnerId, Snapshot};
 
 /// The outcome of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

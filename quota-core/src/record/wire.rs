@@ -7,12 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Record;
-use crate::extra_fields::ExtraFields;
-use crate::lease::CallRecord;
-use crate::login::RecordOwner;
+use super::{CallRecord, Hold, LastFailure, Lease, Record};
+use crate::model::extra_fields::ExtraFields;
+use crate::model::login::RecordOwner;
+use crate::model::{CredentialFingerprint, Snapshot};
 use crate::time::{self, UnixMillis};
-use crate::{CredentialFingerprint, Hold, LastFailure, Lease, Snapshot};
 
 /// The format number of a record. It rises when a field changes its form, or what others mean.
 ///

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{DocumentBody, StoreError};
-use crate::extra_fields::ExtraFields;
+use crate::model::RequestId;
+use crate::model::extra_fields::ExtraFields;
+use crate::time;
 use crate::time::CLOCK_SLACK;
-use crate::{RequestId, time};
 
 /// A lease that processes share through a document of the store; see [`update`](super::update).
 ///

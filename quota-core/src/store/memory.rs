@@ -12,13 +12,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
-use crate::{Clock, time};
+use crate::clock::Clock;
+use crate::time;
 
 /// A store in the memory of this process. It cannot fail.
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::{AccountId, MemoryStore, QuotaStore, StoreKey, CasOutcome};
+/// use quota_core::{AccountId, MemoryStore, QuotaStore};
+/// use quota_core::store::{CasOutcome, StoreKey};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = MemoryStore::new();

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
-use crate::{Clock, time};
+use crate::clock::Clock;
+use crate::time;
 
 /// The maximum number of swaps that one update attempts.
 ///
@@ -100,8 +101,9 @@ pub enum Outcome {
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::store::{Acquire, LeaseDoc, Start, update};
-/// use quota_core::{RequestId, MemoryStore, StoreKey};
+/// use quota_core::MemoryStore;
+/// use quota_core::model::RequestId;
+/// use quota_core::store::{Acquire, LeaseDoc, Start, StoreKey, update};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let store = MemoryStore::new();

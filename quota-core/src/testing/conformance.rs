@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{AccountId, CasOutcome, Clock, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
+use crate::clock::Clock;
+use crate::model::AccountId;
+use crate::store::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 
 /// Makes a test of every promise a [`QuotaStore`] gives.
 ///

@@ -8,10 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::{
-    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
-    LoginInfo, Percent, ProviderId, Secret, UsageFetcher, UsageReport, WindowId, WindowReading,
+use crate::clock::Clock;
+use crate::model::{
+    AccountId, CredentialFingerprint, LoginInfo, Percent, ProviderId, UsageReport, WindowId, WindowReading,
 };
+use crate::provider::{Credential, CredentialError, CredentialSource, FetchError, UsageFetcher};
+use crate::secret::Secret;
 
 /// A scripted provider, and the credential source of its accounts. Clones share one state, so a test keeps one and gives the other
 /// to the manager.

@@ -3,7 +3,8 @@
 
 use async_trait::async_trait;
 
-use crate::{AccountId, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
+use crate::model::{AccountId, ProviderId, UsageReport};
+use crate::provider::{Credential, FetchError, UsageFetcher};
 
 mockall::mock! {
     /// A [`UsageFetcher`] whose calls are expected one by one.

@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 /// Wraps a store with a script: each read and each swap takes the next [`Step`]. After the last step every call is answered.
 ///
 /// ```
+/// use quota_core::{MemoryStore, ProviderId, QuotaStore};
+/// use quota_core::store::StoreKey;
 /// use quota_core::testing::{ScriptedStore, Step};
-/// use quota_core::{MemoryStore, ProviderId, QuotaStore, StoreKey};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = ScriptedStore::new(MemoryStore::new(), [Step::LoseRequest]);

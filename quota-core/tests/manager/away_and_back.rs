@@ -8,11 +8,15 @@ use crate::store_away::{Unpluggable, unpluggable};
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::manager::StaleReason;
+use quota_core::model::{LoginId, LoginInfo};
+use quota_core::policy::{CooldownPolicy, CooldownScope, StoreOutagePolicy};
+use quota_core::record::Record;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, CasOutcome, Clock, CooldownPolicy, CooldownScope, CredentialError, FetchError, Freshness,
-    LoginId, LoginInfo, MemoryStore, Policy, ProviderId, QuotaError, QuotaManager, QuotaStore, Record,
-    StaleReason, StoreError, StoreKey, StoreOutagePolicy, StoreRead, Version,
+    Account, Clock, CredentialError, FetchError, Freshness, MemoryStore, Policy, ProviderId, QuotaError,
+    QuotaManager, QuotaStore,
 };
 
 #[tokio::test(start_paused = true)]

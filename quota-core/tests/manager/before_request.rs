@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
-use quota_core::{
-    Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Record, StoreKey,
-};
+use quota_core::record::Record;
+use quota_core::store::StoreKey;
+use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore};
 
 /// The record as the store has it.
 async fn stored(world: &World) -> Record {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
-use quota_core::{Budget, Event, FetchError, HoldReason, Policy, QuotaError, QuotaManager};
+use quota_core::policy::Budget;
+use quota_core::record::HoldReason;
+use quota_core::{Event, FetchError, Policy, QuotaError, QuotaManager};
 
 /// A manager of a program that ends that long from now.
 fn short_lived(world: &World, deadline: Duration, policy: Policy) -> QuotaManager {

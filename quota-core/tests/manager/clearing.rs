@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use crate::store_away::unpluggable;
 use crate::support::*;
-use quota_core::{
-    CooldownPolicy, CooldownScope, CredentialFingerprint, FetchError, Hold, LoginInfo, Policy, QuotaError,
-    QuotaStore, Seed, Snapshot, StoreKey, StoreOutagePolicy,
-};
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::policy::{CooldownPolicy, CooldownScope, StoreOutagePolicy};
+use quota_core::record::{Hold, Seed};
+use quota_core::store::StoreKey;
+use quota_core::{FetchError, Policy, QuotaError, QuotaStore, Snapshot};
 
 /// No other account is affected.
 fn plain() -> Policy {
@@ -121,7 +122,7 @@ async fn a_clear_leaves_the_providers_quiet_time() {
     assert!(main.clear_hold().await.unwrap().is_some());
 
     let reason = |hold: Hold| hold.reason;
-    assert_eq!(main.peek().hold().map(reason), Some(quota_core::HoldReason::ProviderRateLimited));
+    assert_eq!(main.peek().hold().map(reason), Some(quota_core::record::HoldReason::ProviderRateLimited));
     assert!(!calls(&world, &main).await);
 }
 

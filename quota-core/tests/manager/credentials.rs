@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::{
-    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
-    LoginId, LoginInfo, MemoryStore, Policy, ProviderId, QuotaError, QuotaManager, Secret, UsageFetcher,
-    UsageReport,
+    AccountId, Clock, Credential, CredentialError, CredentialSource, FetchError, MemoryStore, Policy,
+    ProviderId, QuotaError, QuotaManager, Secret, UsageFetcher, UsageReport,
 };
 
 use crate::support::*;

@@ -2,7 +2,10 @@
 
 use crate::store_away::unpluggable;
 use crate::support::*;
-use quota_core::{FetchError, ObserveError, QuotaError, Record, Seed, Snapshot, StoreKey, UsageReport};
+use quota_core::manager::ObserveError;
+use quota_core::record::{Record, Seed};
+use quota_core::store::StoreKey;
+use quota_core::{FetchError, QuotaError, Snapshot, UsageReport};
 
 /// The account's document in the store.
 async fn stored(world: &World) -> Record {

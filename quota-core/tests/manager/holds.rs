@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::support::*;
-use quota_core::{
-    Backoff, Budget, CooldownPolicy, CooldownScope, CredentialError, CredentialFingerprint, FetchError,
-    Freshness, HoldReason, LastFailureKind, LoginInfo, Policy, QuotaError, StaleReason,
-};
+use quota_core::manager::StaleReason;
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::policy::{Backoff, Budget, CooldownPolicy, CooldownScope};
+use quota_core::record::{HoldReason, LastFailureKind};
+use quota_core::{CredentialError, FetchError, Freshness, Policy, QuotaError};
 use tokio::task::JoinSet;
 
 /// No jitter, and no other account is affected.
@@ -426,7 +427,7 @@ async fn a_call_is_counted_for_the_process_that_made_it() {
     drop(named.account(&id("main")).get().await);
 
     let document =
-        world.store.read(&quota_core::StoreKey::account(&id("main"))).await.unwrap().document.unwrap();
-    let record = quota_core::Record::decode(&document.body).unwrap();
+        world.store.read(&quota_core::store::StoreKey::account(&id("main"))).await.unwrap().document.unwrap();
+    let record = quota_core::record::Record::decode(&document.body).unwrap();
     assert_eq!(&*record.calls()[0].by, "router@a");
 }

@@ -6,11 +6,10 @@ use std::time::Duration;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::policy::Budget;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_core::testing::FakeProvider;
-use quota_core::{
-    Budget, CasOutcome, Clock, MemoryStore, QuotaManager, QuotaStore, StoreError, StoreKey, StoreRead,
-    Version,
-};
+use quota_core::{Clock, MemoryStore, QuotaManager, QuotaStore};
 use tokio::task::JoinSet;
 
 /// A way to a store on which answers take long, and which brings no notices.

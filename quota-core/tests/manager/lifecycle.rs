@@ -6,10 +6,13 @@ use std::time::Duration;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::manager::BuildError;
+use quota_core::record::Record;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    BuildError, CasOutcome, Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore,
-    Record, StoreError, StoreKey, StoreRead, UsageReport, Version, WindowId, WindowReading,
+    Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, UsageReport, WindowId,
+    WindowReading,
 };
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +191,7 @@ async fn events_say_what_happened() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_listener_is_told_how_much_it_missed() {
-    let world = world_with(Policy::default().budget(quota_core::Budget::new(1000, 0)));
+    let world = world_with(Policy::default().budget(quota_core::policy::Budget::new(1000, 0)));
     let mut events = world.quota.events();
     let main = world.quota.account(&id("main"));
     for _ in 0..300 {

@@ -1,10 +1,10 @@
 //! Numbers belong to a login, and a new login gets none of the old one's.
 
 use crate::support::*;
-use quota_core::{
-    CredentialError, CredentialFingerprint, FetchError, Hold, HoldReason, LoginId, LoginInfo, ObserveError,
-    OwnerId, Seed, Snapshot,
-};
+use quota_core::manager::ObserveError;
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
+use quota_core::record::{Hold, HoldReason, Seed};
+use quota_core::{CredentialError, FetchError, Snapshot};
 
 fn login(name: &str) -> LoginInfo {
     LoginInfo::new(LoginId::new(name))
@@ -58,10 +58,10 @@ async fn a_token_that_rotates_is_not_told_as_a_new_login() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_not_held_by_what_the_old_one_left() {
-    let world = world_with(
-        quota_core::Policy::default()
-            .cooldown(quota_core::CooldownPolicy::new(MINUTE, quota_core::CooldownScope::Account)),
-    );
+    let world = world_with(quota_core::Policy::default().cooldown(quota_core::policy::CooldownPolicy::new(
+        MINUTE,
+        quota_core::policy::CooldownScope::Account,
+    )));
     world.provider.set_login(&id("main"), Ok(login("a")));
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));

@@ -8,9 +8,11 @@ use std::time::Duration;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::policy::StoreOutagePolicy;
+use quota_core::record::Record;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::{
-    Account, CasOutcome, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Record, StoreError,
-    StoreKey, StoreOutagePolicy, StoreRead, Version, WindowId, WindowReading, WriteState,
+    Account, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, WindowId, WindowReading,
 };
 
 fn key() -> StoreKey {

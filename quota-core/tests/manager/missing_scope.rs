@@ -1,7 +1,8 @@
 //! A token that may not read usage: it makes one call, and the numbers of its account arrive without calls.
 
 use crate::support::*;
-use quota_core::{CredentialFingerprint, FetchError, LoginInfo, QuotaError};
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::{FetchError, QuotaError};
 
 #[tokio::test(start_paused = true)]
 async fn an_account_whose_token_lacks_the_scope_is_called_again_soon_after_the_token_is_replaced() {

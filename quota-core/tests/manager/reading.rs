@@ -6,10 +6,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::support::*;
+use quota_core::manager::StaleReason;
+use quota_core::model::{Coverage, Scope, Window};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountUsage, Clock, Coverage, Event, Freshness, MemoryStore, Percent, Policy, QuotaManager, Scope,
-    StaleReason, UsageReport, Used, Window, WindowId, WindowReading,
+    AccountUsage, Clock, Event, Freshness, MemoryStore, Percent, Policy, QuotaManager, UsageReport, Used,
+    WindowId, WindowReading,
 };
 
 fn seven_days(used: f64) -> WindowReading {

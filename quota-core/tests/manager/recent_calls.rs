@@ -1,9 +1,9 @@
 //! Refreshes that a person may repeat: a call of the same credential that started a short while ago is enough.
 
 use crate::support::*;
-use quota_core::{
-    AccountId, CredentialFingerprint, FetchError, LoginInfo, Policy, QuotaError, QuotaManager, RefreshOutcome,
-};
+use quota_core::manager::RefreshOutcome;
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::{AccountId, FetchError, Policy, QuotaError, QuotaManager};
 
 async fn refresh(quota: &QuotaManager, id: &AccountId) -> RefreshOutcome {
     quota.account(id).refresh_unless_called_within(SECOND * 10).await.unwrap()

@@ -8,10 +8,10 @@ use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{
-    CasOutcome, Clock, FetchError, Lease, LeaseDecision, LeaseRequest, MaxStaleness, MemoryStore, Policy,
-    ProviderCooldown, QuotaError, QuotaStore, Record, RequestId, StoreError, StoreKey, StoreRead, Version,
-};
+use quota_core::model::RequestId;
+use quota_core::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record};
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
 /// A store in which one key is not ours, which takes no writes when it is told so, and can fall silent.
 #[derive(Debug)]

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::support::*;
+use quota_core::model::{LoginId, RequestId};
+use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota_core::store::StoreKey;
 use quota_core::testing::FakeProvider;
-use quota_core::{
-    FetchError, LeaseDecision, LeaseRequest, LoginId, MaxStaleness, Policy, QuotaError, Record, RequestId,
-    StoreKey,
-};
+use quota_core::{FetchError, Policy, QuotaError};
 use tokio::task::JoinSet;
 
 const TAKES: Duration = Duration::from_millis(50);
@@ -105,7 +105,7 @@ async fn a_fetcher_that_hangs_is_given_up_and_others_go_on() {
 
     assert!(matches!(error, QuotaError::Fetch { error: FetchError::TimedOut, .. }), "{error}");
     assert_eq!(waited, 10);
-    assert!(hangs.peek().hold().is_some_and(|hold| hold.reason == quota_core::HoldReason::Failing));
+    assert!(hangs.peek().hold().is_some_and(|hold| hold.reason == quota_core::record::HoldReason::Failing));
     assert!(after.is_ok());
 }
 

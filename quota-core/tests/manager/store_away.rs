@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::policy::StoreOutagePolicy;
+use quota_core::record::Record;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::{FakeProvider, FlakyStore};
-use quota_core::{
-    CasOutcome, Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore, Record, StoreError, StoreKey,
-    StoreOutagePolicy, StoreRead, Version, WriteState,
-};
+use quota_core::{Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore};
 
 /// A store that can be unplugged: calls then fail at once, or never end.
 #[derive(Debug)]

@@ -9,10 +9,9 @@ use std::time::Duration;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{
-    CasOutcome, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Record, StoreError, StoreKey,
-    StoreRead, Version,
-};
+use quota_core::record::Record;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
 /// A store that counts what is asked of it. Mostly it tells of no changes, so that nothing is asked but what a refresh asks.
 #[derive(Debug)]

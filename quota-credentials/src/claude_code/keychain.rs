@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use quota_core::process::{Output, output_of, remove_secrets};
-use quota_core::{Clock, CredentialError, SecretBuffer};
+use quota_core::secret::SecretBuffer;
+use quota_core::{Clock, CredentialError};
 use tokio::process::Command;
 
 use super::LOGIN_LIMIT;

@@ -1,7 +1,8 @@
 //! Parses two values of Claude Code's state file: the account that is logged in, and its cached usage.
 //! The provider's parser in `quota-http` parses the usage itself.
 
-use quota_core::{LoginId, file};
+use quota_core::file;
+use quota_core::model::LoginId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

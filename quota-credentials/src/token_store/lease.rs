@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::file::{FileError, FileLock, JsonFile};
-use quota_core::store::{Acquire, LeaseDoc, Start, update};
-use quota_core::{Clock, ProviderId, QuotaStore, RequestId, StoreError, StoreKey};
+use quota_core::model::RequestId;
+use quota_core::store::{Acquire, LeaseDoc, Start, StoreError, StoreKey, update};
+use quota_core::{Clock, ProviderId, QuotaStore};
 
 /// Longer than a renewal with its writes may take, and shorter than the margin before a token's expiry.
 const LEASE_DURATION: Duration = Duration::from_secs(60);

@@ -6,9 +6,8 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond::{optional as optional_ms, required as ms};
 use quota_core::file::JsonContent;
-use quota_core::{
-    AccountId, Credential, CredentialFingerprint, LoginId, LoginInfo, OwnerId, Secret, UnknownWord,
-};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, OwnerId, UnknownWord};
+use quota_core::{AccountId, Credential, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -195,7 +194,7 @@ impl LoginsFile {
 
 impl StoredLogin {
     pub(crate) fn new_login_id() -> LoginId {
-        LoginId::new(&quota_core::RequestId::random().to_string())
+        LoginId::new(&quota_core::model::RequestId::random().to_string())
     }
 
     /// The fingerprint of the refresh token, if there is one.

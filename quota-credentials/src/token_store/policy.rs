@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Backoff, CredentialFingerprint, TokenError, Tokens, bounded_wait};
+use quota_core::AccountId;
+use quota_core::model::CredentialFingerprint;
+use quota_core::policy::Backoff;
+use quota_core::provider::{TokenError, Tokens, bounded_wait};
 
 use super::login::{FailureKind, LoginsFile, RenewalFailure, StoredLogin, owner_hash};
 use crate::token;

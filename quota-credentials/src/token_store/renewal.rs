@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quota_core::file::{FileError, JsonFile};
-use quota_core::{
-    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, ProviderId, QuotaStore, Secret,
-    TokenError, TokenRefresher, Tokens,
-};
+use quota_core::model::CredentialFingerprint;
+use quota_core::provider::{TokenError, TokenRefresher, Tokens};
+use quota_core::{AccountId, Clock, Credential, CredentialError, ProviderId, QuotaStore, Secret};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quota_core::{CredentialError, CredentialSource};
-use quota_core::{FetchError, TokenError};
+use quota_core::provider::TokenError;
+use quota_core::{CredentialError, CredentialSource, FetchError};
 
 use super::{Env, HOUR, id, token};
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quota_core::store::StoreKey;
 use quota_core::testing::{ScriptedStore, Step};
-use quota_core::{MemoryStore, QuotaStore, StoreKey};
+use quota_core::{MemoryStore, QuotaStore};
 use quota_credentials::TokenStore;
 use tokio::task::JoinSet;
 
@@ -153,7 +154,7 @@ async fn a_login_by_another_process_is_used_at_once() {
     let env = Env::new();
     let logins = env.process();
     env.log_in(&logins, "main", 0).await;
-    env.provider.set_error(Some(quota_core::TokenError::invalid_grant("refused")));
+    env.provider.set_error(Some(quota_core::provider::TokenError::invalid_grant("refused")));
     assert!(token(&logins, "main").await.is_err());
     env.provider.set_error(None);
     assert!(token(&logins, "main").await.is_err(), "a rejection is final");

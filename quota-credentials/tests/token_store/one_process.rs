@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quota_core::CredentialFingerprint;
+use quota_core::model::CredentialFingerprint;
 use quota_core::{CredentialError, CredentialSource, Secret};
 use quota_credentials::{NewLogin, PutResult};
 use tokio::task::JoinSet;

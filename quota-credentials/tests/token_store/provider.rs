@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_core::{Clock, ProviderId, Secret, TokenError, TokenRefresher, Tokens};
+use quota_core::provider::{TokenError, TokenRefresher, Tokens};
+use quota_core::{Clock, ProviderId, Secret};
 
 #[derive(Debug)]
 pub(crate) struct Provider {

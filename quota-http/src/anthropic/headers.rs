@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quota_core::{LimitStatus, OwnerId, Percent, UsageReport, WindowId, WindowReading, WindowStatus};
+use quota_core::model::{LimitStatus, OwnerId, WindowStatus};
+use quota_core::{Percent, UsageReport, WindowId, WindowReading};
 
 use super::ORGANIZATION;
 use super::windows::WindowDef;
 use crate::lenient::{is_short_text, parse_number, parse_timestamp};
 use crate::parsed::SkippedField;
-use quota_core::retry_after;
+use quota_core::provider::retry_after;
 
 /// The parsed rate-limit headers of a response.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +31,8 @@ pub struct ParsedHeaders {
 /// Names may be in any case. Of a repeated header the first value counts. `status` is the response's, if known.
 ///
 /// ```
-/// use quota_core::{Percent, LimitStatus};
+/// use quota_core::Percent;
+/// use quota_core::model::LimitStatus;
 /// use quota_http::anthropic::parse_headers;
 ///
 /// let headers = [

@@ -1,7 +1,8 @@
 //! Parses the rows of `limits`: the 5-hour session, the week, and the weeks of single models or surfaces.
 //! `usage` parses the fields at the root that repeat some of them.
 
-use quota_core::{InvalidId, Scope, WindowId, WindowReading};
+use quota_core::model::{InvalidId, Scope};
+use quota_core::{WindowId, WindowReading};
 use serde_json::Value;
 
 use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ParsedWindows, ReadPercent, SEVEN_DAYS, WindowDef};

@@ -2,7 +2,8 @@
 //! Callers read the files; these functions work on bytes.
 
 use jiff::Timestamp;
-use quota_core::{LimitStatus, Source, UsageReport, WindowStatus, plausible_percent};
+use quota_core::UsageReport;
+use quota_core::model::{LimitStatus, Source, WindowStatus, plausible_percent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -41,7 +42,7 @@ pub struct CachedUsage {
 /// Parses the cached usage response in `~/.claude.json`.
 ///
 /// ```
-/// use quota_core::Source;
+/// use quota_core::model::Source;
 /// use quota_http::anthropic::parse_claude_json;
 ///
 /// let file = br#"{ "cachedUsageUtilization": {
@@ -109,7 +110,8 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
 /// Parses a `rate_limit_event` line of Claude Code's output stream, received at `observed_at`.
 ///
 /// ```
-/// use quota_core::{Percent, LimitStatus};
+/// use quota_core::Percent;
+/// use quota_core::model::LimitStatus;
 /// use quota_http::anthropic::parse_rate_limit_event;
 ///
 /// let line = br#"{ "type": "rate_limit_event", "rate_limit_info": {

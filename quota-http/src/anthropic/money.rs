@@ -1,7 +1,7 @@
 //! Parses the money in a usage response: `spend`, and the older `extra_usage`.
 //! Amounts are in minor units. Percentages of money are not windows.
 
-use quota_core::{Credits, Money};
+use quota_core::model::{Credits, Money};
 use serde_json::{Map, Value};
 
 use super::windows::ParsedWindows;

@@ -1,6 +1,6 @@
 //! Configures the token exchange for Anthropic. The exchange itself is in `crate::oauth`.
 
-use quota_core::OwnerId;
+use quota_core::model::OwnerId;
 use serde_json::{Map, Value};
 
 use super::ANTHROPIC;
@@ -13,7 +13,7 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 /// other programs, and using one is the user's decision.
 ///
 /// ```
-/// use quota_core::TokenRefresher;
+/// use quota_core::provider::TokenRefresher;
 ///
 /// let refresher = quota_http::anthropic::refresher("my-client-id").build()?;
 /// assert_eq!(refresher.provider().as_str(), "anthropic");

@@ -1,7 +1,7 @@
 //! Parses the response of Anthropic's profile endpoint: who owns the account.
 //! Personal names and email addresses are not read.
 
-use quota_core::OwnerId;
+use quota_core::model::OwnerId;
 
 use super::usage::object;
 use crate::lenient::text;

@@ -1,14 +1,13 @@
 //! Interprets Anthropic's ordinary API responses: usage in headers, and why a request was rejected.
 //! `headers` parses the headers; `quota-accounts` decides what follows.
 
-use quota_core::{
-    LimitStatus, ParsedResponse, ProviderId, Rejection, RejectionKind, ResponseMeta, ResponseParser,
-    UsageReport, WindowStatus,
-};
+use quota_core::model::{LimitStatus, WindowStatus};
+use quota_core::provider::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
+use quota_core::{ProviderId, UsageReport};
 
 use super::{ANTHROPIC, parse_headers};
 use crate::classify::is_blocked_by_cloudflare;
-use quota_core::retry_after;
+use quota_core::provider::retry_after;
 
 /// Interprets Anthropic's responses to ordinary requests.
 ///
@@ -17,7 +16,7 @@ use quota_core::retry_after;
 /// - A body with `overloaded_error` is not a quota problem, whatever the status. One that reports used-up extra usage is.
 ///
 /// ```
-/// use quota_core::{RejectionKind, ResponseMeta, ResponseParser};
+/// use quota_core::provider::{RejectionKind, ResponseMeta, ResponseParser};
 /// use quota_http::anthropic::AnthropicResponseParser;
 ///
 /// let headers = [("anthropic-ratelimit-unified-5h-status".to_owned(), "rejected".to_owned())];
@@ -82,7 +81,8 @@ mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
-    use quota_core::{Percent, Scope, WindowId};
+    use quota_core::model::Scope;
+    use quota_core::{Percent, WindowId};
 
     use super::*;
 

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quota_core::{Coverage, Percent, Scope, WindowId, WindowReading};
+use quota_core::model::{Coverage, Scope};
+use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::Value;
 
 use crate::lenient::{Field, number, timestamp};

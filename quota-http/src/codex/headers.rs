@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Percent, WindowId, WindowReading, plausible_reset, wait_of_seconds};
+use quota_core::model::plausible_reset;
+use quota_core::provider::wait_of_seconds;
+use quota_core::{Percent, WindowId, WindowReading};
 
 use crate::lenient::{from_epoch, parse_number};
 use crate::parsed::SkippedField;

@@ -1,7 +1,7 @@
 //! Configures the token exchange for Codex. The exchange itself is in `crate::oauth`.
 
 use jiff::Timestamp;
-use quota_core::OwnerId;
+use quota_core::model::OwnerId;
 use serde_json::{Map, Value};
 
 use super::OPENAI;
@@ -15,7 +15,7 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 /// and using it is the user's decision.
 ///
 /// ```
-/// use quota_core::TokenRefresher;
+/// use quota_core::provider::TokenRefresher;
 ///
 /// let refresher = quota_http::codex::refresher("my-client-id").build()?;
 /// assert_eq!(refresher.provider().as_str(), "openai");

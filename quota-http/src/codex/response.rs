@@ -2,17 +2,16 @@
 //! `headers` parses the headers; `quota-accounts` decides what follows.
 
 use jiff::Timestamp;
-use quota_core::{
-    ParsedResponse, Percent, ProviderId, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
-    UsageReport, plausible_reset,
-};
+use quota_core::model::{Scope, plausible_reset};
+use quota_core::provider::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
+use quota_core::{Percent, ProviderId, UsageReport};
 use serde_json::Value;
 
 use super::OPENAI;
 use super::headers::{self, CodexHeaders, Slot};
 use crate::classify::is_blocked_by_cloudflare;
 use crate::lenient::{number, timestamp};
-use quota_core::{retry_after, wait_of_seconds};
+use quota_core::provider::{retry_after, wait_of_seconds};
 
 /// Interprets OpenAI's responses to ordinary requests of Codex.
 ///
@@ -21,7 +20,7 @@ use quota_core::{retry_after, wait_of_seconds};
 ///   only that limit's models are exhausted. Any other 429 is throttling.
 ///
 /// ```
-/// use quota_core::{RejectionKind, ResponseMeta, ResponseParser};
+/// use quota_core::provider::{RejectionKind, ResponseMeta, ResponseParser};
 /// use quota_http::codex::CodexResponseParser;
 ///
 /// let body = br#"{"error":{"type":"usage_limit_reached","resets_in_seconds":600}}"#;

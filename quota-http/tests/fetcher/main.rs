@@ -10,10 +10,9 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_core::{
-    AccountId, Clock, Credential, FetchError, LastFailureKind, LeaseDecision, LeaseRequest, MaxStaleness,
-    OwnerId, Policy, Record, RequestId, Secret, UsageFetcher, UsageReport,
-};
+use quota_core::model::{OwnerId, RequestId};
+use quota_core::record::{LastFailureKind, LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota_core::{AccountId, Clock, Credential, FetchError, Policy, Secret, UsageFetcher, UsageReport};
 use quota_http::BuildError;
 use quota_http::anthropic::{Anthropic, AnthropicBuilder};
 use server::{Reply, Server, head};

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use quota_core::{Secret, TokenError, TokenRefresher, Tokens};
+use quota_core::Secret;
+use quota_core::provider::{TokenError, TokenRefresher, Tokens};
 use quota_http::{BuildError, OAuthRefresherBuilder, anthropic, codex};
 use serde_json::{Value, json};
 

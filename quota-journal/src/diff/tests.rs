@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use quota_core::{
-    FetchError, Hold, HoldReason, LeaseDecision, LeaseRequest, LoginId, MaxStaleness, Percent, Policy,
-    Record, RequestId, UsageReport, WindowId, WindowReading,
-};
+use quota_core::model::{LoginId, RequestId};
+use quota_core::record::{Hold, HoldReason, LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota_core::{FetchError, Percent, Policy, UsageReport, WindowId, WindowReading};
 
 use super::*;
 

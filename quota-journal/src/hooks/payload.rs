@@ -1,7 +1,8 @@
 //! The JSON of an event, for hooks and for readers of `quota events --json`. docs/events.md describes it.
 
 use jiff::Timestamp;
-use quota_core::{AccountId, HoldReason, LastFailureKind};
+use quota_core::AccountId;
+use quota_core::record::{HoldReason, LastFailureKind};
 use serde::Serialize;
 
 use crate::event::{EventKind, JournalEvent};

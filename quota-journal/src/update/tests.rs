@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{
-    LeaseDecision, LeaseRequest, MaxStaleness, MemoryStore, Percent, Policy, RequestId, UsageReport,
-    WindowId, WindowReading,
-};
+use quota_core::model::RequestId;
+use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness};
+use quota_core::{MemoryStore, Percent, Policy, UsageReport, WindowId, WindowReading};
 
 use super::*;
 

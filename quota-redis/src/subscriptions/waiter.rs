@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use quota_core::Version;
+use quota_core::store::Version;
 use tokio::sync::Notify;
 
 use super::{Subscription, SubscriptionPhase, Subscriptions};

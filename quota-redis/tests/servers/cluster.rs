@@ -2,7 +2,8 @@
 
 use std::pin::pin;
 
-use quota_core::{QuotaStore, StoreError, StoreKey};
+use quota_core::QuotaStore;
+use quota_core::store::{StoreError, StoreKey};
 use redis_harness::Cluster;
 
 use crate::env::{applied, body, key, open, start, still_waits, swap, until, within_deadline};
@@ -47,7 +48,9 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
     let () = cluster.nodes()[to].command(&["SCRIPT", "FLUSH"]);
     version = applied(swap(&store, &moving, Some(version), "away").await);
     let lost = swap(&store, &moving, None, "a loser").await.unwrap();
-    assert!(matches!(lost, quota_core::CasOutcome::Conflict(reading) if reading.version() == Some(version)));
+    assert!(
+        matches!(lost, quota_core::store::CasOutcome::Conflict(reading) if reading.version() == Some(version))
+    );
 
     cluster.end_move(slot, from, to);
     assert_eq!(store.read(&moving).await.unwrap().version(), Some(version), "by MOVED");
@@ -154,7 +157,7 @@ async fn one_node_is_enough_to_find_the_others() {
     let error = swap(&store, &victim, None, "one").await.unwrap_err();
 
     assert!(
-        matches!(error, StoreError::Unavailable { applied: quota_core::WriteState::NotApplied, .. }),
+        matches!(error, StoreError::Unavailable { applied: quota_core::store::WriteState::NotApplied, .. }),
         "{error:?}"
     );
     assert_eq!(body(store.read(&survivor).await).as_deref(), Some(&b"one"[..]));

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use quota_core::{
-    AccountId, CasOutcome, Clock, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version,
-};
+use quota_core::store::{CasOutcome, Document, StoreError, StoreKey, StoreRead, Version};
+use quota_core::{AccountId, Clock, QuotaStore};
 use quota_redis::RedisStore;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota_core::{CasOutcome, Clock, QuotaStore, StoreError, WriteState};
+use quota_core::store::{CasOutcome, StoreError, WriteState};
+use quota_core::{Clock, QuotaStore};
 use redis_harness::{Proxy, Server, redis};
 
 use crate::env::{TTL, applied, body, key, open, start, swap, until, until_usable, within_deadline};

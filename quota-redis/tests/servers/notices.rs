@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use quota_core::{QuotaStore, StoreKey};
+use quota_core::QuotaStore;
+use quota_core::store::StoreKey;
 use quota_redis::RedisStore;
 use redis_harness::{Cluster, Proxy, Server};
 

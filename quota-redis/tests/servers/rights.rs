@@ -1,6 +1,7 @@
 //! Users: the least sufficient rights, and the errors without them.
 
-use quota_core::{QuotaStore, StoreError};
+use quota_core::QuotaStore;
+use quota_core::store::StoreError;
 use quota_redis::RedisStore;
 use redis_harness::{Server, redis};
 
@@ -51,7 +52,7 @@ async fn each_listed_right_is_required() {
 
         let error = swap(&store, &key, None, "two")
             .await
-            .map(|swap| assert!(matches!(swap, quota_core::CasOutcome::Conflict(_))));
+            .map(|swap| assert!(matches!(swap, quota_core::store::CasOutcome::Conflict(_))));
         let read = store.read(&key).await.map(drop);
 
         let written = swap(&store, &crate::env::key(&right[1..]), None, "new").await.map(drop);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use quota_core::{Clock, QuotaStore, StoreError};
+use quota_core::store::StoreError;
+use quota_core::{Clock, QuotaStore};
 use redis_harness::{Sentinels, redis};
 
 use crate::env::{applied, body, key, open, start, swap, until, within_deadline};

@@ -3,7 +3,8 @@
 use std::error::Error as _;
 use std::path::Path;
 
-use quota_core::{QuotaStore, Secret, StoreError};
+use quota_core::store::StoreError;
+use quota_core::{QuotaStore, Secret};
 use quota_redis::{RedisOptions, RedisStore};
 use redis_harness::{Server, TestCa};
 

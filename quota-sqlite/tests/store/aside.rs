@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quota_core::{CasOutcome, StoreError};
+use quota_core::store::{CasOutcome, StoreError};
 use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
 
 use crate::env::{body, new_path, open, raw, read, try_write, write};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version};
+use quota_core::QuotaStore;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_sqlite::SqliteStore;
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use quota_core::{CasOutcome, StoreError, WriteState};
+use quota_core::store::{CasOutcome, StoreError, WriteState};
 use quota_sqlite::SqliteOptions;
 
 use crate::env::{body, new_path, open, raw, read, try_write, write};

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use quota_core::{CasOutcome, QuotaStore, StoreError};
+use quota_core::QuotaStore;
+use quota_core::store::{CasOutcome, StoreError};
 
 use crate::env::{TTL, body, key, new_path, open, raw, write};
 use crate::processes::{Elsewhere, this_program};

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version};
+use quota_core::QuotaStore;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_sqlite::{SqliteOptions, SqliteStore};
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use quota_core::StoreError;
+use quota_core::store::StoreError;
 
 use crate::env::{body, new_path, open, read, try_write, write};
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{CasOutcome, Clock, QuotaStore};
+use quota_core::store::CasOutcome;
+use quota_core::{Clock, QuotaStore};
 use quota_sqlite::SqliteOptions;
 
 use crate::env::{TTL, key, new_path, open, raw, read, write};

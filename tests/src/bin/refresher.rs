@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::Secret;
 use quota::anthropic::Anthropic;
 use quota::credentials::StaticCredential;
+use quota::policy::{Backoff, Budget};
 use quota::{
-    Account, AccountId, Backoff, Budget, Credential, FetchError, Policy, ProviderId, QuotaManager,
-    UsageFetcher, UsageReport, open_store,
+    Account, AccountId, Credential, FetchError, Policy, ProviderId, QuotaManager, Secret, UsageFetcher,
+    UsageReport, open_store,
 };
 
 /// Prints a line for each call.

@@ -15,11 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota::credentials::TokenStore;
-use quota::{
-    AccountId, Backoff, CasOutcome, ProviderId, QuotaStore, StoreError, StoreKey, StoreRead, TokenError,
-    TokenRefresher, Tokens, Version, anthropic, open_store,
-};
-use quota::{CredentialSource, Secret};
+use quota::policy::Backoff;
+use quota::provider::{TokenError, TokenRefresher, Tokens};
+use quota::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota::{AccountId, CredentialSource, ProviderId, QuotaStore, Secret, anthropic, open_store};
 
 /// A token refresher that stops at a step.
 #[derive(Debug)]

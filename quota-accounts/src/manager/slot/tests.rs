@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{Clock, CredentialFingerprint, MemoryStore, QuotaManager, RejectionKind};
+use quota_core::model::CredentialFingerprint;
+use quota_core::provider::RejectionKind;
+use quota_core::{Clock, MemoryStore, QuotaManager};
 
 use super::*;
 use crate::routing::evaluate;

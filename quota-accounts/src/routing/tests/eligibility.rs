@@ -1,10 +1,9 @@
 //! Whether one account may serve.
 
 use jiff::Timestamp;
-use quota_core::{
-    Coverage, CredentialFingerprint, Percent, RejectionKind, Scope, Snapshot, UsageReport, WindowId,
-    WindowReading,
-};
+use quota_core::model::{Coverage, CredentialFingerprint, Scope};
+use quota_core::provider::RejectionKind;
+use quota_core::{Percent, Snapshot, UsageReport, WindowId, WindowReading};
 
 use super::support::*;
 use crate::routing::{Block, Eligibility, Reason};

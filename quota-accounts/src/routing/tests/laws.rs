@@ -1,7 +1,9 @@
 //! What holds for every choice.
 
 use proptest::prelude::*;
-use quota_core::{CredentialFingerprint, RejectionKind, WindowReading};
+use quota_core::WindowReading;
+use quota_core::model::CredentialFingerprint;
+use quota_core::provider::RejectionKind;
 
 use super::support::*;
 use crate::routing::{Block, Choice, Eligibility, Reason};

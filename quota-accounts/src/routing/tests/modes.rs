@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use quota_core::{RejectionKind, WindowId};
+use quota_core::WindowId;
+use quota_core::provider::RejectionKind;
 
 use super::support::*;
 use crate::routing::{Block, Choice};

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{
-    AccountId, Percent, Provenance, Scope, Snapshot, Source, UsageReport, WindowId, WindowReading,
-};
+use quota_core::model::{Provenance, Scope, Source};
+use quota_core::{AccountId, Percent, Snapshot, UsageReport, WindowId, WindowReading};
 
 use crate::routing::{Block, Candidate, Choice, Role, Verdict, choose};
 use crate::{AccountLimits, Decision, Limits, Request, RoutingPolicy};

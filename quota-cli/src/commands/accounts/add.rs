@@ -7,7 +7,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
-use quota::{AccountId, Clock, CredentialFingerprint, LastFailureKind, Percent, Record, StoreKey};
+use quota::model::CredentialFingerprint;
+use quota::record::{LastFailureKind, Record};
+use quota::store::StoreKey;
+use quota::{AccountId, Clock, Percent};
 
 use super::confirm;
 use crate::cli::{AddArgs, GlobalOptions};

@@ -1,7 +1,8 @@
 //! `quota accounts clear-hold`: clears the hold on an account for all processes that share the store.
 //! `quota_core::record` decides what is cleared, and why it does not come back.
 
-use quota::{Hold, QuotaError};
+use quota::QuotaError;
+use quota::record::Hold;
 
 use crate::cli::{ClearHoldArgs, GlobalOptions};
 use crate::config::Config;

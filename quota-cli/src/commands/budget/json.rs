@@ -1,6 +1,6 @@
 //! The JSON of `quota budget`: a shape with a number, described in docs/budget-json.md.
 
-use quota::{Hold, HoldReason};
+use quota::record::{Hold, HoldReason};
 use serde::Serialize;
 
 use super::CallBudget;

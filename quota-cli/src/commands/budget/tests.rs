@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use quota::{
-    Budget, LeaseDecision, LeaseRequest, MaxStaleness, Percent, RequestId, UsageReport, WindowId,
-    WindowReading,
-};
+use quota::model::RequestId;
+use quota::policy::Budget;
+use quota::record::{LeaseDecision, LeaseRequest, MaxStaleness};
+use quota::{Percent, UsageReport, WindowId, WindowReading};
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn an_exhausted_budget_waits_for_the_oldest_call() {
 
 #[test]
 fn a_providers_cooldown_counts() {
-    let cooldown = Hold::new(at(0), at(60), quota::HoldReason::ProviderRateLimited);
+    let cooldown = Hold::new(at(0), at(60), quota::record::HoldReason::ProviderRateLimited);
 
     let now = CallBudget::of(&account(), &Record::default(), Some(&cooldown), at(1), &policy());
 

@@ -1,6 +1,6 @@
 //! `quota budget` for people.
 
-use quota::Hold;
+use quota::record::Hold;
 
 use super::CallBudget;
 use crate::format::{self, LocalTime, between, pluralize};

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quota::{Freshness, StaleReason};
+use quota::Freshness;
+use quota::manager::StaleReason;
 
 /// The counters of all consumers.
 #[derive(Debug, Default)]

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quota::{Account, AccountId, FetchError, Freshness, Hold, Used, WindowId};
+use quota::record::Hold;
+use quota::{Account, AccountId, FetchError, Freshness, Used, WindowId};
 use quota_sim::Ledger;
 
 use super::counters::Counters;

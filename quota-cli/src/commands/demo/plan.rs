@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use quota::anthropic::ANTHROPIC;
-use quota::{AccountId, Backoff, CooldownPolicy, CooldownScope, Policy};
+use quota::policy::{Backoff, CooldownPolicy, CooldownScope};
+use quota::{AccountId, Policy};
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
 /// The simulated time of every demo, however long it runs: ten times the max age of a reading.

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota::{CasOutcome, Clock, StoreError, StoreKey};
+use quota::Clock;
+use quota::store::{CasOutcome, StoreError, StoreKey};
 
 use super::{Area, Check, network};
 use crate::config::{self, Config};

@@ -4,9 +4,9 @@
 use std::io;
 use std::path::Path;
 
-use quota::CredentialSource as _;
 use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
-use quota::{Clock, Credential, CredentialError, CredentialFingerprint};
+use quota::model::CredentialFingerprint;
+use quota::{Clock, Credential, CredentialError, CredentialSource as _};
 
 use super::config_and_store::others_may;
 use super::{Area, Check};

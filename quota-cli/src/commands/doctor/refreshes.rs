@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use quota::{
-    Clock, CredentialFingerprint, Hold, HoldReason, LastFailure, LastFailureKind, Policy, Priority,
-    ProviderId, Record, StoreKey, provider_cooldown,
-};
+use quota::model::CredentialFingerprint;
+use quota::record::{Hold, HoldReason, LastFailure, LastFailureKind, Priority, Record, provider_cooldown};
+use quota::store::StoreKey;
+use quota::{Clock, Policy, ProviderId};
 
 use super::{Area, Check, Incident};
 use crate::config::{AccountSettings, Config, clear_hold};
@@ -215,10 +215,10 @@ fn word(value: impl serde::Serialize) -> String {
 mod tests {
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::{
-        Budget, FetchError, LeaseDecision, LeaseRequest, MaxStaleness, Percent, RequestId, UsageReport,
-        WindowId, WindowReading,
-    };
+    use quota::model::RequestId;
+    use quota::policy::Budget;
+    use quota::record::{LeaseDecision, LeaseRequest, MaxStaleness};
+    use quota::{FetchError, Percent, UsageReport, WindowId, WindowReading};
 
     use super::*;
     use crate::commands::doctor::Level;
@@ -295,8 +295,8 @@ mod tests {
     fn a_rejected_login_that_was_replaced_is_ok() {
         let mut record = Record::default();
         let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(0)));
-        let ask =
-            ask.login(quota::LoginInfo::unknown().fingerprint(Some(CredentialFingerprint::from_hash(1))));
+        let ask = ask
+            .login(quota::model::LoginInfo::unknown().fingerprint(Some(CredentialFingerprint::from_hash(1))));
         let LeaseDecision::Granted(lease) = record.begin(at(0), &ask, &policy()) else {
             panic!("it may be asked")
         };

@@ -136,7 +136,8 @@ impl Requirements {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
-    use quota::{Coverage, Scope, UsageReport, WindowId, WindowReading};
+    use quota::model::{Coverage, Scope};
+    use quota::{UsageReport, WindowId, WindowReading};
 
     use super::*;
 

@@ -1,7 +1,8 @@
 //! The text of `quota guard`: why it does not succeed, and what to do.
 
 use quota::accounts::routing::Reason;
-use quota::{Hold, Percent, QuotaError};
+use quota::record::Hold;
+use quota::{Percent, QuotaError};
 
 use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
@@ -65,7 +66,7 @@ pub(super) fn cause(
 mod tests {
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::HoldReason;
+    use quota::record::HoldReason;
 
     use super::*;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Coverage, LimitStatus, OwnerId, Scope, UsageReport, WindowId, WindowStatus};
+use quota::model::{Coverage, LimitStatus, OwnerId, Scope, WindowStatus};
+use quota::{UsageReport, WindowId};
 use serde::Serialize;
 
 use crate::format::rfc3339;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota::store::{Acquire, DocumentBody, LeaseDoc, Start, update};
-use quota::{AccountId, QuotaStore, RequestId, StoreError, StoreKey};
+use quota::model::RequestId;
+use quota::store::{Acquire, DocumentBody, LeaseDoc, Start, StoreError, StoreKey, update};
+use quota::{AccountId, QuotaStore};
 use serde::{Deserialize, Serialize};
 
 use crate::view::reason::Reason;

@@ -165,7 +165,8 @@ pub(super) mod tests {
 
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::{Credits, Money, Source, StaleReason};
+    use quota::manager::StaleReason;
+    use quota::model::{Credits, Money, Source};
 
     use super::*;
     use crate::commands::statusline::session::Session;

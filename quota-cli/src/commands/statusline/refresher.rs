@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountUsage, Clock, FetchError, Freshness, LastFailureKind, Policy, QuotaError, StoreError};
+use quota::record::LastFailureKind;
+use quota::store::StoreError;
+use quota::{AccountUsage, Clock, FetchError, Freshness, Policy, QuotaError};
 
 use super::claim;
 use crate::cli::{GlobalOptions, RefreshArgs};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Clock, Counted, Policy, QuotaStore};
+use quota::record::Counted;
+use quota::{AccountId, Clock, Policy, QuotaStore};
 use quota_journal::{JournalEvent, JournalUpdate};
 use tokio::sync::{Notify, mpsc, watch};
 

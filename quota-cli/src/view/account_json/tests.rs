@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use quota::{Hold, HoldReason, Money, Percent, Source, StaleReason, Used};
+use quota::manager::StaleReason;
+use quota::model::{Money, Source};
+use quota::record::{Hold, HoldReason};
+use quota::{Percent, Used};
 use serde_json::Value;
 
 use super::super::account::FailureView;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quota::{Hold, HoldReason, Money, Percent, Scope, Source};
+use quota::Percent;
+use quota::model::{Money, Scope, Source};
+use quota::record::{Hold, HoldReason};
 
 use super::super::account::FailureView;
 use super::*;

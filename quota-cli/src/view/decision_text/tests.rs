@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quota::accounts::routing::{Choice, Eligibility, Role, WindowUsage};
-use quota::{Provenance, Source, Used, WindowReading};
+use quota::model::{Provenance, Source};
+use quota::{Used, WindowReading};
 
 use super::*;
 use crate::config::LoginSource;

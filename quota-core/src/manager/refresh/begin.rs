@@ -15,9 +15,10 @@ use crate::manager::in_flight::Wish;
 use crate::manager::limiter::Permit;
 use crate::manager::state::SyncState;
 use crate::manager::tasks::{Either, either};
-use crate::{
-    Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record, RequestId, StoreKey, time,
-};
+use crate::model::RequestId;
+use crate::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record};
+use crate::store::StoreKey;
+use crate::time;
 
 /// The right to ask, with the turn to do so; or no need to.
 pub(super) enum LeaseAcquired {
@@ -243,8 +244,12 @@ const POLL: Duration = Duration::from_millis(200);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::manager::QuotaManager;
+    use crate::model::AccountId;
+    use crate::record::Priority;
+    use crate::store::MemoryStore;
     use crate::testing::FakeProvider;
-    use crate::{AccountId, Clock, MemoryStore, Priority, QuotaManager};
 
     #[tokio::test(start_paused = true)]
     async fn what_moves_the_record_after_the_look_is_not_waited_for() {

@@ -9,8 +9,9 @@ use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::limiter::Permit;
 use crate::manager::view::{View, ViewFlags};
-use crate::record::{CommitOutcome, FailOutcome};
-use crate::{Credential, FetchError, LONGEST_WAIT, Lease, Record, Snapshot, UsageFetcher, UsageReport};
+use crate::model::{Snapshot, UsageReport};
+use crate::provider::{Credential, FetchError, LONGEST_WAIT, UsageFetcher};
+use crate::record::{CommitOutcome, FailOutcome, Lease, Record};
 
 /// What became of a call that was answered.
 pub(super) enum CallOutcome {

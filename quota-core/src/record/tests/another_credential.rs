@@ -2,7 +2,9 @@
 //! What follows from a login that is stated is in `logins`.
 
 use super::support::*;
-use crate::{CredentialFingerprint, FetchError, Hold, Lease, LeaseDecision, LoginInfo, Record, UsageReport};
+use crate::model::{CredentialFingerprint, LoginInfo, UsageReport};
+use crate::provider::FetchError;
+use crate::record::{Hold, Lease, LeaseDecision, Record};
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
 
@@ -154,7 +156,7 @@ fn a_persisted_hold_lets_no_credential_through() {
 #[test]
 fn the_neighbours_quiet_time_binds_another_credential_too() {
     let mut record = held_by(of(1));
-    let cooldown = Hold::new(at(0), at(60), crate::HoldReason::ProviderRateLimited);
+    let cooldown = Hold::new(at(0), at(60), crate::record::HoldReason::ProviderRateLimited);
     let ask = insist(9, at(30)).login(of(2)).cooldown(Some(cooldown.clone()));
 
     assert_eq!(begin(&mut record, at(30), &ask), LeaseDecision::OnHold(cooldown));

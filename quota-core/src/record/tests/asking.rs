@@ -2,7 +2,8 @@
 //! What a failure does to this is in `backoff` and `refusals`.
 
 use super::support::*;
-use crate::{Counted, FetchError, HoldReason, LeaseDecision, MaxStaleness, Priority, Record};
+use crate::provider::FetchError;
+use crate::record::{Counted, HoldReason, LeaseDecision, MaxStaleness, Priority, Record};
 
 #[test]
 fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
@@ -206,7 +207,7 @@ fn the_reserve_of_the_budget_is_for_interactive_callers() {
 #[test]
 fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
     let mut record = spent(10);
-    let frugal = policy().budget(crate::Budget::new(4, 1));
+    let frugal = policy().budget(crate::policy::Budget::new(4, 1));
 
     let LeaseDecision::OnHold(hold) = record.begin(at(600), &ask(99), &frugal) else {
         panic!("10 calls are over 4")
@@ -219,7 +220,7 @@ fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
 #[test]
 fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
     let mut record = Record::default();
-    let cooldown = crate::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
+    let cooldown = crate::record::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
     let held = begin(&mut record, at(59), &ask(1).cooldown(Some(cooldown.clone())));
 
@@ -234,8 +235,8 @@ fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
 fn of_several_holds_the_one_that_ends_last_is_told() {
     let mut record = Record::default();
     let own = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap();
-    let shorter = crate::Hold::new(at(0), at(30), HoldReason::ProviderRateLimited);
-    let longer = crate::Hold::new(at(0), at(90), HoldReason::ProviderRateLimited);
+    let shorter = crate::record::Hold::new(at(0), at(30), HoldReason::ProviderRateLimited);
+    let longer = crate::record::Hold::new(at(0), at(90), HoldReason::ProviderRateLimited);
 
     assert_eq!(begin(&mut record, at(1), &ask(8).cooldown(Some(shorter))), LeaseDecision::OnHold(own));
     assert_eq!(

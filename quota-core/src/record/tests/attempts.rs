@@ -5,12 +5,14 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::support::*;
-use crate::{FetchError, HoldReason, LeaseDecision, Record, UsageReport};
+use crate::model::UsageReport;
+use crate::provider::FetchError;
+use crate::record::{HoldReason, LeaseDecision, Record};
 
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
 /// A call that was granted a millisecond before the last answered one, so that its readings are stamped later than its grant.
-fn granted_by_a_clock_that_is_behind() -> (Record, crate::Lease) {
+fn granted_by_a_clock_that_is_behind() -> (Record, crate::record::Lease) {
     let mut record = polled(at(0), [five_hour(40)]);
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &insist(9, at(1))) else {
         panic!("nothing known is as young as that")
@@ -31,7 +33,7 @@ fn a_call_is_counted_at_its_grant_and_not_at_the_stamp_of_its_readings() {
 fn a_call_leaves_the_budget_an_hour_after_its_grant() {
     let (mut record, lease) = granted_by_a_clock_that_is_behind();
     record.release(&lease);
-    let frugal = policy().budget(crate::Budget::new(2, 0));
+    let frugal = policy().budget(crate::policy::Budget::new(2, 0));
 
     let LeaseDecision::OnHold(hold) = record.begin(at(1), &insist(9, at(1)), &frugal) else {
         panic!("2 are allowed")
@@ -103,7 +105,7 @@ fn the_fence_of_a_call_is_stored_only_where_it_is_not_its_time() {
 
 /// The copy of a process that made that many calls without the store, one each second.
 fn alone(process: i64, calls: i64) -> Record {
-    let generous = policy().budget(crate::Budget::new(u32::MAX, 0));
+    let generous = policy().budget(crate::policy::Budget::new(u32::MAX, 0));
     let mut record = Record::default();
     for call in 0..calls {
         let ask = insist(9, at(DAYS)).by(format!("host-{process}").into());
@@ -138,7 +140,7 @@ fn the_bound_of_calls_changes_no_answer_of_the_budget() {
     }
 
     for (budget, second) in [(28, 49), (60, 49), (61, 48), (600, 40), (1000, 33)] {
-        let frugal = policy().budget(crate::Budget::new(budget, 0));
+        let frugal = policy().budget(crate::policy::Budget::new(budget, 0));
         let begun = record.clone().begin(at(100), &insist(1, at(DAYS)), &frugal);
 
         // Of 60 calls each second, the last ones that the budget allows begin at this second.

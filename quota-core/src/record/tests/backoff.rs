@@ -6,11 +6,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::support::*;
-use crate::time::elapsed;
-use crate::{
-    Counted, FailOutcome, FetchError, Hold, HoldReason, LastFailure, LastFailureKind, LeaseDecision,
-    LeaseRequest, MaxStaleness, Record, RequestId, Seed, Snapshot, UsageReport,
+use crate::model::{RequestId, Snapshot, UsageReport};
+use crate::provider::FetchError;
+use crate::record::{
+    Counted, FailOutcome, Hold, HoldReason, LastFailure, LastFailureKind, LeaseDecision, LeaseRequest,
+    MaxStaleness, Record, Seed,
 };
+use crate::time::elapsed;
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: None };
 
@@ -162,7 +164,7 @@ fn a_failing_provider_that_asks_for_18_days_is_left_alone_for_24_hours() {
 
 #[test]
 fn a_backoff_of_our_own_may_be_longer_than_a_day() {
-    let patient = policy().rate_limit_backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
+    let patient = policy().rate_limit_backoff(crate::policy::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -227,7 +229,7 @@ fn a_process_that_rejoins_brings_no_hold_longer_than_24_hours() {
 
 #[test]
 fn a_stored_backoff_of_our_own_may_be_longer_than_a_day() {
-    let patient = policy().rate_limit_backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
+    let patient = policy().rate_limit_backoff(crate::policy::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let _ = record.fail(at(0), &lease, &FetchError::throttled(None), &patient);

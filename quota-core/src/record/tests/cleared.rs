@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::random::{World, ops};
 use super::support::*;
-use crate::{Cleared, FailOutcome, FetchError, Hold, LeaseDecision, Record, UsageReport};
+use crate::model::UsageReport;
+use crate::provider::FetchError;
+use crate::record::{Cleared, FailOutcome, Hold, LeaseDecision, Record};
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
 

@@ -4,7 +4,9 @@
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{FetchError, LeaseDecision, Record, UsageReport, WindowId};
+use crate::model::{UsageReport, WindowId};
+use crate::provider::FetchError;
+use crate::record::{LeaseDecision, Record};
 
 /// A moment long after everything else in these tests: the clock was wrong.
 fn year_2100() -> Timestamp {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::random::{World, ops};
 use super::support::*;
-use crate::{Counted, Record, WindowId};
+use crate::model::WindowId;
+use crate::record::{Counted, Record};
 
 #[test]
 fn what_is_no_record_is_refused() {

@@ -6,10 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{
-    Counted, Coverage, LeaseDecision, LeaseRequest, MaxStaleness, Record, Seed, Snapshot, UsageReport,
-    WindowId, WindowReading,
-};
+use crate::model::{Coverage, Snapshot, UsageReport, WindowId, WindowReading};
+use crate::record::{Counted, LeaseDecision, LeaseRequest, MaxStaleness, Record, Seed};
 
 /// When the record is due, for those who want readings of five minutes.
 fn due(record: &Record) -> Option<Timestamp> {

@@ -1,16 +1,15 @@
 //! Accounts that were removed: what was known is gone and does not come back, and what binds the next call stays.
 
 use super::support::*;
-use crate::{
-    CommitOutcome, FailOutcome, FetchError, LeaseDecision, MergeOutcome, Percent, Record, Seed, Snapshot,
-    UsageReport, WindowId,
-};
+use crate::model::{Percent, Snapshot, UsageReport, WindowId};
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, FailOutcome, LeaseDecision, MergeOutcome, Record, Seed};
 
 /// A record of a login with a reading, a failure after it, and a hold until an hour after second 300.
 fn known() -> Record {
     let mut record = Record::default();
     let mine = login_id("a");
-    let lease = match begin(&mut record, at(0), &insist(1, at(0)).login(crate::LoginInfo::new(mine))) {
+    let lease = match begin(&mut record, at(0), &insist(1, at(0)).login(crate::model::LoginInfo::new(mine))) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };

@@ -1,7 +1,8 @@
 //! Calls that were never made, and processes that still count them.
 
 use super::support::*;
-use crate::{FetchError, Lease, LeaseDecision, MergeOutcome, Record};
+use crate::provider::FetchError;
+use crate::record::{Lease, LeaseDecision, MergeOutcome, Record};
 
 fn no_login() -> FetchError {
     FetchError::not_logged_in("no file")
@@ -82,7 +83,8 @@ fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
 #[test]
 fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
     let login = |fingerprint| {
-        crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(fingerprint))
+        crate::model::LoginInfo::unknown()
+            .fingerprint(crate::model::CredentialFingerprint::from_hash(fingerprint))
     };
     let mut shared = Record::default();
     let LeaseDecision::Granted(first) = begin(&mut shared, at(0), &insist(1, at(0)).login(login(1))) else {
@@ -105,7 +107,8 @@ fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
 fn admitted() -> (Record, Lease) {
     let mut record = Record::default();
     let login = |fingerprint| {
-        crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(fingerprint))
+        crate::model::LoginInfo::unknown()
+            .fingerprint(crate::model::CredentialFingerprint::from_hash(fingerprint))
     };
     let LeaseDecision::Granted(first) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
@@ -125,7 +128,8 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
 
     let _ = shared.merge_standalone(at(4), &alone, None);
 
-    let login = crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(2));
+    let login =
+        crate::model::LoginInfo::unknown().fingerprint(crate::model::CredentialFingerprint::from_hash(2));
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login));
     assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
@@ -141,7 +145,7 @@ fn a_call_that_an_older_program_counts_again_stays_given_back() {
 #[test]
 fn lists_of_a_decoded_record_are_bounded() {
     let mut record = given_back();
-    record.note_unscoped(&crate::LastFailure::of(&FetchError::missing_scope("x"), at(0), None));
+    record.note_unscoped(&crate::record::LastFailure::of(&FetchError::missing_scope("x"), at(0), None));
     let mut many = document(&record);
     many["given_back_ms"][""] = (0..500).collect();
     many["unscoped"] = vec![many["unscoped"][0].clone(); 500].into();

@@ -6,11 +6,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::support::*;
+use crate::model::{LoginInfo, UsageReport};
+use crate::policy::{Budget, Policy};
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, FailOutcome, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Record};
 use crate::time::CLOCK_SLACK;
-use crate::{
-    Budget, CommitOutcome, FailOutcome, FetchError, Lease, LeaseDecision, LeaseRequest, LoginInfo,
-    MaxStaleness, Policy, Record, UsageReport,
-};
 
 const HOLDERS: usize = 4;
 

@@ -2,12 +2,12 @@
 //! Random interleavings of many holders are in `holders`.
 
 use super::support::*;
-use crate::{
-    CommitOutcome, FailOutcome, FetchError, LeaseDecision, LeaseRequest, MaxStaleness, Record, UsageReport,
-};
+use crate::model::UsageReport;
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, FailOutcome, LeaseDecision, LeaseRequest, MaxStaleness, Record};
 
 /// A record whose lease has passed from the first holder to the second.
-fn passed_on() -> (Record, crate::Lease, crate::Lease) {
+fn passed_on() -> (Record, crate::record::Lease, crate::record::Lease) {
     let mut record = Record::default();
     let first = grant(&mut record, at(0));
     let second = grant(&mut record, at(30));

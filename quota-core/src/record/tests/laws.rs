@@ -9,11 +9,13 @@ use proptest::prelude::*;
 
 use super::random::{Op, Outcome, World, ops, usage_of_any_period};
 use super::support::*;
-use crate::time::{self, CLOCK_SLACK};
-use crate::{
-    Budget, CommitOutcome, Counted, FailOutcome, FetchError, Lease, LeaseDecision, MaxStaleness,
-    MergeOutcome, Priority, Record, Snapshot, Source, UsageReport, WindowId, WindowReading,
+use crate::model::{Snapshot, Source, UsageReport, WindowId, WindowReading};
+use crate::policy::Budget;
+use crate::provider::FetchError;
+use crate::record::{
+    CommitOutcome, Counted, FailOutcome, Lease, LeaseDecision, MaxStaleness, MergeOutcome, Priority, Record,
 };
+use crate::time::{self, CLOCK_SLACK};
 
 /// From long before 1970 to the end of time, in milliseconds.
 fn any_clock() -> impl Strategy<Value = Timestamp> {

@@ -2,10 +2,9 @@
 //! What follows from a credential that is refused is in `refusals`.
 
 use super::support::*;
-use crate::{
-    CommitOutcome, CredentialFingerprint, FetchError, LeaseDecision, LeaseRequest, LoginInfo, MergeOutcome,
-    Record, Seed, UsageReport, WindowId,
-};
+use crate::model::{CredentialFingerprint, LoginInfo, UsageReport, WindowId};
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, LeaseDecision, LeaseRequest, MergeOutcome, Record, Seed};
 
 fn of(ask: LeaseRequest, name: &str) -> LeaseRequest {
     ask.login(LoginInfo::new(login_id(name)))

@@ -2,7 +2,9 @@
 //! How a process rejoins that was alone is in `readings`.
 
 use super::support::*;
-use crate::{CommitOutcome, FetchError, MergeOutcome, Record, UsageReport};
+use crate::model::UsageReport;
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, MergeOutcome, Record};
 
 /// A record in its stored form.
 fn stored_next(record: &mut Record) -> Record {

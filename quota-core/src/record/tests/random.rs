@@ -9,12 +9,14 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::support::*;
-use crate::time::CLOCK_SLACK;
-use crate::{
-    CommitOutcome, Coverage, Credits, FailOutcome, FetchError, Hold, HoldReason, Lease, LeaseDecision,
-    LeaseRequest, MaxStaleness, Money, Policy, Priority, Record, Seed, Snapshot, Source, UsageReport,
-    WindowId, WindowReading,
+use crate::model::{Coverage, Credits, Money, Snapshot, Source, UsageReport, WindowId, WindowReading};
+use crate::policy::Policy;
+use crate::provider::FetchError;
+use crate::record::{
+    CommitOutcome, FailOutcome, Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority,
+    Record, Seed,
 };
+use crate::time::CLOCK_SLACK;
 
 /// Few of each, so that readings often meet.
 pub(crate) fn window_id() -> impl Strategy<Value = WindowId> {
@@ -48,7 +50,7 @@ fn reading(reset: impl Strategy<Value = Timestamp>) -> impl Strategy<Value = Win
     let unknown = option::of(prop::sample::select(vec![Duration::ZERO, Duration::MAX]));
     (window_id(), 0_u32..3, option::of(reset), unknown).prop_map(|(id, used, reset, unknown)| {
         let length = if id == WindowId::five_hour() { Some(HOUR) } else { unknown };
-        let scope = (id == opus_id()).then(|| crate::Scope::model("Opus"));
+        let scope = (id == opus_id()).then(|| crate::model::Scope::model("Opus"));
         WindowReading::new(id, percent(used)).resets_at(reset).length(length).scope(scope)
     })
 }

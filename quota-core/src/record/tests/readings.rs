@@ -4,10 +4,9 @@
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{
-    CommitOutcome, Coverage, Credits, FetchError, LeaseDecision, MergeOutcome, Record, Seed, Snapshot,
-    Source, UsageReport, WindowId,
-};
+use crate::model::{Coverage, Credits, Snapshot, Source, UsageReport, WindowId};
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, LeaseDecision, MergeOutcome, Record, Seed};
 
 fn observed_at(record: &Record, id: &WindowId) -> Timestamp {
     record.snapshot().window(id).unwrap().observed_at()

@@ -3,10 +3,9 @@
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{
-    CredentialFingerprint, FetchError, LeaseDecision, LeaseRequest, LoginInfo, MaxStaleness, Record, Seed,
-    Snapshot, UsageReport,
-};
+use crate::model::{CredentialFingerprint, LoginInfo, Snapshot, UsageReport};
+use crate::provider::FetchError;
+use crate::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record, Seed};
 
 /// Refreshes at `now` with the credential of that mark, unless it was used for a call in the ten seconds before.
 fn ask_again(number: u128, now: Timestamp, fingerprint: u64) -> LeaseRequest {

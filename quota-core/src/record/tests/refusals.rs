@@ -2,10 +2,9 @@
 //! What is waited for is in `backoff`.
 
 use super::support::*;
-use crate::{
-    CommitOutcome, CredentialFingerprint, FailOutcome, FetchError, LastFailureKind, LeaseDecision,
-    LeaseRequest, LoginInfo, Record, UsageReport,
-};
+use crate::model::{CredentialFingerprint, LoginInfo, UsageReport};
+use crate::provider::FetchError;
+use crate::record::{CommitOutcome, FailOutcome, LastFailureKind, LeaseDecision, LeaseRequest, Record};
 
 fn with_mark(ask: LeaseRequest, fingerprint: u64) -> LeaseRequest {
     ask.login(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)))
@@ -147,7 +146,7 @@ fn a_credential_that_was_granted_the_scope_may_call() {
 fn credentials_without_the_scope_are_bounded() {
     let mut record = Record::default();
     for fingerprint in 1..=100 {
-        let failure = crate::LastFailure::of(
+        let failure = crate::record::LastFailure::of(
             &missing_scope(),
             at(fingerprint),
             Some(CredentialFingerprint::from_hash(fingerprint.unsigned_abs())),

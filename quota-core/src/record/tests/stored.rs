@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::random::{World, ops};
 use super::support::*;
-use crate::{
-    CommitOutcome, FailOutcome, FetchError, HoldReason, LastFailureKind, LeaseDecision, MergeOutcome, Record,
-    Seed, Source, UsageReport,
+use crate::model::{Source, UsageReport};
+use crate::provider::FetchError;
+use crate::record::{
+    CommitOutcome, FailOutcome, HoldReason, LastFailureKind, LeaseDecision, MergeOutcome, Record, Seed,
 };
 
 /// When [`full`] is looked at: its last asker is still away.
@@ -220,7 +221,7 @@ fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
     poll(&mut polled, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut record = of_next_format(&polled);
 
-    let other = ask(1).login(crate::LoginInfo::new(login_id("b")));
+    let other = ask(1).login(crate::model::LoginInfo::new(login_id("b")));
 
     assert_eq!(begin(&mut record, at(1), &other), LeaseDecision::UnsupportedFormat);
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{
-    Coverage, CredentialFingerprint, Credits, FetchError, Hold, HoldReason, Lease, LeaseDecision,
-    LeaseRequest, LoginId, LoginInfo, MaxStaleness, MergeOutcome, Money, OwnerId, Percent, Policy, Record,
-    RequestId, Scope, Seed, Snapshot, UsageReport, WindowId, WindowReading,
+use crate::model::{
+    Coverage, CredentialFingerprint, Credits, LoginId, LoginInfo, Money, OwnerId, Percent, RequestId, Scope,
+    Snapshot, UsageReport, WindowId, WindowReading,
+};
+use crate::policy::Policy;
+use crate::provider::FetchError;
+use crate::record::{
+    Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, MergeOutcome, Record, Seed,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -104,8 +108,8 @@ pub(crate) fn poll(record: &mut Record, now: Timestamp, usage: &UsageReport) {
 pub(crate) fn fail(record: &mut Record, now: Timestamp, error: &FetchError) -> Option<Hold> {
     let lease = grant(record, now);
     match record.fail(now, &lease, error, &policy()) {
-        crate::FailOutcome::Stored { hold, .. } => hold,
-        crate::FailOutcome::TooLate => panic!("no other process has called since {now}"),
+        crate::record::FailOutcome::Stored { hold, .. } => hold,
+        crate::record::FailOutcome::TooLate => panic!("no other process has called since {now}"),
     }
 }
 
@@ -141,7 +145,7 @@ pub(crate) fn held(hold: Hold) -> Seed {
 
 /// What the record says of a window, if it has it.
 pub(crate) fn used(record: &Record, id: &WindowId) -> Option<Percent> {
-    record.snapshot().window(id).map(crate::Window::used)
+    record.snapshot().window(id).map(crate::model::Window::used)
 }
 
 /// What comes back from a store.

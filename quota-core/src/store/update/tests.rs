@@ -3,8 +3,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::model::AccountId;
+use crate::store::MemoryStore;
 use crate::testing::{FlakyStore, ScriptedStore, Step};
-use crate::{AccountId, MemoryStore};
 
 const TTL: Duration = Duration::from_secs(3600);
 const TIMEOUT: Duration = Duration::from_millis(250);

@@ -1,7 +1,8 @@
 //! The rules of renewal.
 
 use proptest::prelude::*;
-use quota_core::{OwnerId, Secret};
+use quota_core::Secret;
+use quota_core::model::OwnerId;
 
 use super::*;
 use crate::NewLogin;

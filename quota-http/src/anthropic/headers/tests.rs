@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use quota_core::{Coverage, Scope, Source};
+use quota_core::model::{Coverage, Scope, Source};
 
 use super::*;
 

@@ -1,4 +1,5 @@
-use quota_core::{Coverage, Scope, Source, WindowReading};
+use quota_core::WindowReading;
+use quota_core::model::{Coverage, Scope, Source};
 use serde_json::json;
 
 use super::*;

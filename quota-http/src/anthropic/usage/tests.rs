@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Coverage, Scope, WindowId};
+use quota_core::WindowId;
+use quota_core::model::{Coverage, Scope};
 use serde_json::json;
 
 use super::*;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use quota::accounts::routing::{Choice, Eligibility, Reason, WindowUsage};
-use quota::{Percent, Provenance, Source, Used, WindowId, WindowReading};
+use quota::model::{Provenance, Source};
+use quota::{Percent, Used, WindowId, WindowReading};
 
 use super::*;
 use crate::config::LoginSource;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent};
 use jiff::tz::TimeZone;
-use quota::{Hold, HoldReason, Percent, Source, Used};
+use quota::model::Source;
+use quota::record::{Hold, HoldReason};
+use quota::{Percent, Used};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 

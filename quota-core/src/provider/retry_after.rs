@@ -20,7 +20,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::{LONGEST_WAIT, bounded_wait};
+/// use quota_core::provider::{LONGEST_WAIT, bounded_wait};
 ///
 /// assert_eq!(bounded_wait(Duration::from_secs(2974)), Duration::from_secs(2974));
 /// assert_eq!(bounded_wait(Duration::MAX), LONGEST_WAIT);
@@ -46,7 +46,7 @@ pub fn bounded_wait(requested: Duration) -> Duration {
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::retry_after;
+/// use quota_core::provider::retry_after;
 ///
 /// let header = |name: &str| (name == "retry-after").then_some("30");
 /// assert_eq!(retry_after(header, None), Some(Duration::from_secs(30)));
@@ -72,7 +72,7 @@ pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>, now: Option<Tim
 /// ```
 /// use std::time::Duration;
 /// use jiff::Timestamp;
-/// use quota_core::wait_of_seconds;
+/// use quota_core::provider::wait_of_seconds;
 ///
 /// let now = Timestamp::from_second(1_795_989_238)?;
 /// assert_eq!(wait_of_seconds(90.0, Some(now)), Some(Duration::from_secs(90)));

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::extra_fields::ExtraFields;
+use super::extra_fields::ExtraFields;
 
 /// What a window counts, if it does not count everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Scope {
     /// Neither does a model's window count a request that names no model.
     ///
     /// ```
-    /// use quota_core::Scope;
+    /// use quota_core::model::Scope;
     ///
     /// assert!(Scope::model("Opus 4").applies_to(Some("claude-opus-4-5")));
     /// assert!(!Scope::model("Opus 4").applies_to(Some("claude-sonnet-4-5")));
@@ -64,7 +64,7 @@ impl Scope {
 /// `Opus` means every Opus. A name without words means nothing.
 ///
 /// ```
-/// use quota_core::model_matches;
+/// use quota_core::model::model_matches;
 ///
 /// assert!(model_matches("Opus", "claude-opus-4-5-20260101"));
 /// assert!(!model_matches("Opus 4", "claude-opus-5"));

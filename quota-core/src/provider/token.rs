@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{OwnerId, ProviderId, Secret};
+use crate::model::{OwnerId, ProviderId};
+use crate::secret::Secret;
 
 /// Exchanges a refresh token for new tokens.
 ///

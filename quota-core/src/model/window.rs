@@ -9,11 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{is_too_far, plausible_length};
-use crate::extra_fields::ExtraFields;
-use crate::peak::Peak;
+use super::bounds::{is_too_far, plausible_length};
+use super::extra_fields::ExtraFields;
+use super::peak::Peak;
+use super::{InvalidId, Percent, Scope, UnknownWord, model_matches};
 use crate::time::{self, UnixMillis};
-use crate::{InvalidId, Percent, Scope, UnknownWord, model_matches};
 
 /// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or a name that a provider adds later.
 ///
@@ -89,7 +89,7 @@ impl WindowId {
     /// let opus = WindowId::seven_day().for_model("Opus")?;
     /// assert!(opus.applies_to(Some("claude-opus-4-5")) && !opus.applies_to(None));
     /// assert!(WindowId::seven_day().applies_to(None));
-    /// # Ok::<(), quota_core::InvalidId>(())
+    /// # Ok::<(), quota_core::model::InvalidId>(())
     /// ```
     #[must_use]
     pub fn applies_to(&self, model: Option<&str>) -> bool {
@@ -387,7 +387,8 @@ impl Window {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use quota_core::{Percent, Source, Provenance, Used, WindowId, WindowReading};
+    /// use quota_core::{Percent, Used, WindowId, WindowReading};
+    /// use quota_core::model::{Provenance, Source};
     ///
     /// let read_at: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
     /// let reset: jiff::Timestamp = "2026-01-01T14:00:00Z".parse()?;

@@ -8,10 +8,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{add_fields, joined, poll};
+use crate::model::{Coverage, Percent, Provenance, Snapshot, Source, UsageReport, Window, WindowId};
 use crate::record::tests::random::{usage, window_id};
 use crate::record::tests::support::*;
 use crate::time;
-use crate::{Coverage, Percent, Provenance, Snapshot, Source, UsageReport, Window, WindowId};
 
 /// A few answers joined, some of them with a field of a newer program.
 fn snapshot() -> impl Strategy<Value = Snapshot> {

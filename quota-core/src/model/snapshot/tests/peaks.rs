@@ -3,8 +3,9 @@
 
 use super::joined;
 use super::poll as answer;
+use crate::model::{Presence, Snapshot, Source, UsageReport, Window, WindowId, WindowReading};
+use crate::record::Record;
 use crate::record::tests::support::*;
-use crate::{Presence, Record, Snapshot, Source, UsageReport, Window, WindowId, WindowReading};
 
 /// A five-hour window of the period that ends in an hour.
 fn of_period(used: u32) -> WindowReading {

@@ -8,9 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::extra_fields::ExtraFields;
+use crate::model::extra_fields::ExtraFields;
+use crate::model::{CredentialFingerprint, UnknownWord};
+use crate::provider::{FetchError, LONGEST_WAIT};
 use crate::time;
-use crate::{CredentialFingerprint, FetchError, LONGEST_WAIT, UnknownWord};
 
 /// No call for this account before `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 /// store of invented words takes no memory.
 ///
 /// ```
-/// use quota_core::{HoldReason, UnknownWord};
+/// use quota_core::model::UnknownWord;
+/// use quota_core::record::HoldReason;
 ///
 /// let reason: HoldReason = serde_json::from_str("\"eclipse\"")?;
 ///

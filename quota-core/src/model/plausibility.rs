@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::bounds::is_too_far;
-use crate::{Percent, Source, UsageReport, WindowId, WindowReading, time};
+use super::bounds::is_too_far;
+use super::{Percent, Source, UsageReport, WindowId, WindowReading};
+use crate::time;
 
 /// Providers reset late: a reset that a provider reports may be this long ago.
 const RESET_LAG: Duration = Duration::from_secs(3600);
@@ -44,7 +45,8 @@ impl fmt::Display for Rejected {
 /// From a poll or headers that is −100 to 1,000, where below 0 reads as 0; from elsewhere it is 0 to 1,000.
 ///
 /// ```
-/// use quota_core::{Percent, Source, plausible_percent};
+/// use quota_core::Percent;
+/// use quota_core::model::{Source, plausible_percent};
 ///
 /// assert_eq!(plausible_percent(-0.1, Source::Poll), Some(Percent::ZERO));
 /// assert_eq!(plausible_percent(-0.1, Source::Statusline), None);
@@ -63,7 +65,7 @@ pub fn plausible_percent(percent: f64, source: Source) -> Option<Percent> {
 /// ```
 /// use std::time::Duration;
 /// use jiff::Timestamp;
-/// use quota_core::plausible_reset;
+/// use quota_core::model::plausible_reset;
 ///
 /// let now: Timestamp = "2026-01-01T12:00:00Z".parse()?;
 /// let in_four_hours = "2026-01-01T16:00:00Z".parse()?;
@@ -197,7 +199,7 @@ impl UsageReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Coverage, LimitStatus, WindowStatus};
+    use crate::model::{Coverage, LimitStatus, WindowStatus};
 
     const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{AccountId, CredentialFingerprint, LoginInfo, Secret};
+use crate::model::{AccountId, CredentialFingerprint, LoginInfo};
+use crate::secret::Secret;
 
 /// Finds the credentials of accounts.
 ///
 /// A [`QuotaManager`](crate::QuotaManager) owns the sources of its accounts
-/// ([`QuotaManagerBuilder::provider`](crate::QuotaManagerBuilder::provider)). It reads the credential before each call to the
+/// ([`QuotaManagerBuilder::provider`](crate::manager::QuotaManagerBuilder::provider)). It reads the credential before each call to the
 /// provider, because logins change while a program runs, and it bounds each read in time and catches panics.
 #[async_trait]
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {

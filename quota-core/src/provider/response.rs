@@ -1,17 +1,13 @@
 //! Ordinary API responses: what they say about limits, and why a request was rejected.
 //! A parser knows a provider's format; the router decides what follows for accounts.
 
-mod retry_after;
-
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
-
-use crate::{ProviderId, Scope, UnknownWord, UsageReport, WindowId};
+use crate::model::{ProviderId, Scope, UnknownWord, UsageReport, WindowId};
 
 /// Parses ordinary responses of a provider.
 ///

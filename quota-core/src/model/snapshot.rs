@@ -8,13 +8,12 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::is_too_far;
-use crate::extra_fields::ExtraFields;
-use crate::peak::Peak;
-use crate::plausibility::judge;
+use super::bounds::is_too_far;
+use super::extra_fields::ExtraFields;
+use super::peak::Peak;
+use super::plausibility::judge;
+use super::{Coverage, Credits, Provenance, Source, UsageReport, Window, WindowId};
 use crate::time::UnixMillis;
-use crate::usage::Coverage;
-use crate::{Credits, Provenance, Source, UsageReport, Window, WindowId};
 
 /// All windows of an account, its plan and its money, each with its own age.
 ///
@@ -287,7 +286,8 @@ impl Snapshot {
     /// Whether the account has the window with this id, even if the snapshot has no reading of it.
     ///
     /// ```
-    /// use quota_core::{Coverage, Presence, Snapshot, UsageReport, WindowId};
+    /// use quota_core::{Snapshot, UsageReport, WindowId};
+    /// use quota_core::model::{Coverage, Presence};
     ///
     /// let now = "2026-01-01T12:00:00Z".parse()?;
     /// let coverage = Coverage::complete_except([WindowId::seven_day()]);

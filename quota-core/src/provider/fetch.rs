@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{AccountId, Credential, CredentialError, ProviderId, UsageReport};
+use super::{Credential, CredentialError};
+use crate::model::{AccountId, ProviderId, UsageReport};
 
 /// Fetches the usage of one provider's accounts.
 ///

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::extra_fields::ExtraFields;
+use super::extra_fields::ExtraFields;
 
 /// An amount of money in minor units: 2050 with exponent 2 is 20.50.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

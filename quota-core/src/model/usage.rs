@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
+use super::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 
 /// A parsed provider response, or a set of response headers.
 ///
@@ -227,7 +227,7 @@ pub enum LimitStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Percent, WindowReading};
+    use crate::model::{Percent, WindowReading};
 
     #[test]
     fn an_answer_with_a_window_a_plan_or_money_says_something() {

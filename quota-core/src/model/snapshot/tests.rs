@@ -7,8 +7,8 @@ mod peaks;
 use serde_json::{Value, json};
 
 use super::{Presence, Snapshot};
+use crate::model::{Coverage, Credits, Scope, Source, UsageReport, Window, WindowId, WindowReading};
 use crate::record::tests::support::*;
-use crate::{Coverage, Credits, Scope, Source, UsageReport, Window, WindowId, WindowReading};
 
 fn poll<const N: usize>(second: i64, windows: [WindowReading; N]) -> Snapshot {
     Snapshot::of(&UsageReport::polled(windows), at(second))

@@ -7,8 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::extra_fields::ExtraFields;
-use crate::{Hold, LastFailure, LoginInfo, RequestId, time};
+use super::{Hold, LastFailure};
+use crate::model::extra_fields::ExtraFields;
+use crate::model::{LoginInfo, RequestId};
+use crate::time;
 
 /// The right to call the provider for one account, until it is released or expires.
 ///
@@ -30,7 +32,7 @@ pub struct Lease {
     /// The credential that the call uses, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "mark")]
-    pub(crate) fingerprint: Option<crate::CredentialFingerprint>,
+    pub(crate) fingerprint: Option<crate::model::CredentialFingerprint>,
     #[serde(flatten)]
     pub(crate) unknown: ExtraFields,
 }

@@ -85,7 +85,7 @@ const fn is_provider(name: &[u8]) -> bool {
 /// let main: AccountId = "anthropic/main".parse()?;
 /// assert_eq!(main.provider().as_str(), "anthropic");
 /// assert_eq!(main.name(), "main");
-/// # Ok::<(), quota_core::InvalidId>(())
+/// # Ok::<(), quota_core::model::InvalidId>(())
 /// ```
 #[derive(Clone)]
 pub struct AccountId {

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::extra_fields::ExtraFields;
-use crate::store::DocumentBody;
+use super::{DecodeError, Hold};
+use crate::model::ProviderId;
+use crate::model::extra_fields::ExtraFields;
+use crate::policy::{CooldownScope, Policy};
+use crate::store::{DocumentBody, QuotaStore, StoreError, StoreKey};
 use crate::time::{self, CLOCK_SLACK};
-use crate::{CooldownScope, DecodeError, Hold, Policy, ProviderId, QuotaStore, StoreError, StoreKey};
 
 /// Until when no account of a provider may call it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,7 +99,7 @@ pub async fn provider_cooldown(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::HoldReason;
+    use crate::record::HoldReason;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

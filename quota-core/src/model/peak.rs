@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Percent;
-use crate::bounds::{is_too_far, plausible_length};
-use crate::extra_fields::ExtraFields;
+use super::Percent;
+use super::bounds::{is_too_far, plausible_length};
+use super::extra_fields::ExtraFields;
 use crate::time::{self, UnixMillis};
 
 /// The highest use that any source reported in one period.

@@ -1,0 +1,29 @@
+//! The vocabulary: accounts, logins, windows, readings, and how readings merge into a snapshot.
+//! Plain data. It imports nothing of the other folders.
+
+mod account;
+mod bounds;
+mod credits;
+pub(crate) mod extra_fields;
+pub(crate) mod login;
+mod peak;
+mod percent;
+mod plausibility;
+mod request_id;
+mod scope;
+mod snapshot;
+mod usage;
+mod window;
+mod word;
+
+pub use self::account::{AccountId, InvalidId, ProviderId};
+pub use self::credits::{Credits, Money};
+pub use self::login::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
+pub use self::percent::Percent;
+pub use self::plausibility::{Rejected, plausible_percent, plausible_reset};
+pub use self::request_id::RequestId;
+pub use self::scope::{Scope, model_matches};
+pub use self::snapshot::{Presence, Snapshot};
+pub use self::usage::{Coverage, LimitStatus, UsageReport, WindowStatus};
+pub use self::window::{Provenance, Source, Used, Window, WindowId, WindowReading};
+pub use self::word::UnknownWord;

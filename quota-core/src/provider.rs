@@ -1,0 +1,14 @@
+//! What talks to a provider: the traits that fetch usage, supply credentials and parse responses.
+//! The implementations are in `quota-http` and `quota-credentials`.
+
+mod credential;
+pub(crate) mod fetch;
+mod response;
+mod retry_after;
+mod token;
+
+pub use self::credential::{Credential, CredentialError, CredentialSource};
+pub use self::fetch::{FetchError, UsageFetcher};
+pub use self::response::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
+pub use self::retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
+pub use self::token::{TokenError, TokenRefresher, Tokens};
