@@ -1,5 +1,5 @@
 //! The only caller of providers: shared refreshes, lock-free reads, and going on without the store.
-//! The rules are in `record`; a [`UsageFetcher`] sends the request.
+//! The rules are in [`record`](crate::record); a [`UsageFetcher`](crate::UsageFetcher) sends the request.
 
 mod account;
 mod account_usage;

@@ -1,5 +1,5 @@
-//! The vocabulary: accounts, logins, windows, readings, and how readings merge into a snapshot.
-//! Plain data. It imports nothing of the other folders.
+//! Plain data: accounts, logins, windows, readings, and how readings merge into a snapshot.
+//! It imports none of the other folders.
 
 mod account;
 mod bounds;

@@ -1,5 +1,5 @@
 //! The settings of the rules: plain data with defaults, the same for every store.
-//! The rules are in `record`; the cooldown of a whole provider is in `cooldown`.
+//! The rules that read them are in [`record`](crate::record).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What talks to a provider: the traits that fetch usage, supply credentials and parse responses.
+//! The traits that talk to a provider: they fetch usage, supply credentials, renew tokens and parse responses.
 //! The implementations are in `quota-http` and `quota-credentials`.
 
 mod credential;

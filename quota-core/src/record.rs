@@ -1,5 +1,5 @@
 //! The shared state of one login, and the rules that change it.
-//! No I/O and no clock: `manager` calls these rules.
+//! No I/O and no clock: the manager calls these rules.
 
 mod begin;
 mod cooldown;

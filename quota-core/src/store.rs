@@ -1,5 +1,5 @@
 //! The store: a shared register of documents, each under a version and replaced by compare-and-swap.
-//! A store contains no rules. All rules are in `record`, so a new backend is three methods.
+//! A store contains no rules. All rules are in [`record`](crate::record), so a new backend is three methods.
 //!
 //! # Writing a store
 //!
