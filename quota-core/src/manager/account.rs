@@ -16,7 +16,7 @@ use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
 use super::in_flight::{InFlight, Wish};
-use super::tasks::{Either, both, catch_panic, either, wait_until};
+use super::tasks::{catch_panic, wait_until};
 use super::view_table::ViewHandle;
 use super::{Shared, background, follower, refresh};
 use crate::model::{AccountId, CredentialFingerprint, LoginId, Rejected, Snapshot, UsageReport};
@@ -254,13 +254,13 @@ impl Account {
     pub async fn sync(&self) -> AccountUsage {
         // Followed after the read, or the follower would read it too; also if the caller drops the future.
         let _followed = OnDrop(|| self.follow());
-        let quiet_time = async {
+        let cooldown = async {
             if let Some(shared_cooldown) = &self.entry.provider.shared_cooldown {
                 shared_cooldown.load_once(self.entry.provider.policy.record_ttl).await;
             }
         };
         // Read both concurrently, so that only one round trip is waited for.
-        both(Box::pin(self.entry.sync(None)), quiet_time).await;
+        tokio::join!(Box::pin(self.entry.sync(None)), cooldown);
         self.peek()
     }
 
@@ -538,7 +538,7 @@ impl Changes {
     /// `None` once the manager is closed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<AccountUsage> {
         let entry = &self.account.entry;
-        let closing = &self.account.shared.context.tasks;
+        let tasks = &self.account.shared.context.tasks;
         loop {
             // The follower may have ended with its runtime.
             self.account.follow();
@@ -547,8 +547,10 @@ impl Changes {
             let changed = wait_until(&entry.view_changed, || {
                 has_changed() || is_followed && !entry.view_handle.is_followed()
             });
-            if let Either::Second(()) = either(changed, closing.closing()).await {
-                return None;
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = tasks.closing() => return None,
             }
             if has_changed() {
                 let usage = self.account.peek();

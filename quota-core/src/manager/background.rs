@@ -9,7 +9,7 @@ use super::entry::AccountEntry;
 use super::error::QuotaError;
 use super::in_flight::Wish;
 use super::refresh;
-use super::tasks::{OnPanic, either};
+use super::tasks::OnPanic;
 use crate::record::{Hold, HoldReason, Priority};
 use crate::time;
 
@@ -28,7 +28,7 @@ pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {
     context.tasks.spawn(async move {
         let later = entry.provider.clock.sleep(entry.provider.policy.flush_interval);
         // A manager that is being closed writes at once.
-        let _ = either(tasks.closing(), later).await;
+        let _ = tasks.until_closing(later).await;
         drop(flush_scheduled);
         let _ = entry.change(|_, _| ()).await;
     });
@@ -72,7 +72,12 @@ pub(crate) fn keep_fresh(
                 wait_until_due(&entry, pause).await;
             }
         };
-        let _ = either(tasks.closing(), either(stopped, work)).await;
+        tokio::select! {
+            biased;
+            () = tasks.closing() => {}
+            () = stopped => {}
+            () = work => {}
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::tasks::{Either, Tasks, either};
+use super::tasks::Tasks;
 use crate::model::{AccountId, Rejected};
 use crate::provider::FetchError;
 use crate::record::Hold;
@@ -109,16 +109,16 @@ impl Events {
     /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the
     /// future loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
-        let ended = async {
-            self.tasks.closing().await;
-            self.tasks.idle().await;
+        let received = tokio::select! {
+            biased;
+            received = self.events.recv() => received,
+            // The last task may have sent an event just before it ended.
+            () = self.tasks.idle() => return self.events.try_recv().ok(),
         };
-        match either(self.events.recv(), ended).await {
-            Either::First(Ok(event)) => Some(event),
-            Either::First(Err(RecvError::Lagged(missed))) => Some(Event::Missed(missed)),
-            Either::First(Err(RecvError::Closed)) => None,
-            // The last task may have told something as its last.
-            Either::Second(()) => self.events.try_recv().ok(),
+        match received {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
+            Err(RecvError::Closed) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::cooldown::SharedCooldown;
 use super::entry::AccountEntry;
 use super::provider::Provider;
 use super::state::SyncState;
-use super::tasks::{Either, OnPanic, either, wait_until};
+use super::tasks::{OnPanic, wait_until};
 use crate::clock::{Clock, Instant};
 use crate::store::StoreKey;
 
@@ -35,7 +35,7 @@ pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     });
     context.tasks.spawn(async move {
         while let Some((seen, wait)) = next_wakeup(&follower.0, &mut accessed_at) {
-            if let Either::First(()) = either(tasks.closing(), wait).await {
+            if tasks.until_closing(wait).await.is_none() {
                 break;
             }
             let Some(entry) = follower.0.upgrade() else { break };
@@ -46,7 +46,7 @@ pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
                 // A notice of nothing, or a store that refuses: what cannot be helped is not tried in a circle.
                 let pause =
                     entry.provider.clock.sleep(jittered(entry.provider.policy.poll_interval).min(MAX_PAUSE));
-                if let Either::First(()) = either(tasks.closing(), pause).await {
+                if tasks.until_closing(pause).await.is_none() {
                     break;
                 }
             }
@@ -87,7 +87,11 @@ fn next_wakeup(
                 wait_for_notice(&clock, poll_interval, store_client.wait_for_change(&key, seen.version()));
             // A refresh that could not write leaves what is to be joined as soon as may be. A store that refuses, or that is back
             // before its connection was lost, has no notice of that.
-            either(notice, wait_until(&entry.view_changed, || entry.local().is_standalone())).await;
+            tokio::select! {
+                biased;
+                () = notice => {}
+                () = wait_until(&entry.view_changed, || entry.local().is_standalone()) => {}
+            }
         }
     };
     Some((seen, wait))
@@ -110,14 +114,14 @@ fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
         loop {
             let wait =
                 wait_for_notice(&clock, jittered(poll_interval), store_client.wait_for_change(&key, seen));
-            if let Either::First(()) = either(tasks.closing(), wait).await {
+            if tasks.until_closing(wait).await.is_none() {
                 break;
             }
             let Some(shared_cooldown) = follower.0.upgrade() else { break };
             let version = shared_cooldown.reload(keep).await.unwrap_or(seen);
             if version == seen {
                 let pause = clock.sleep(jittered(poll_interval).min(MAX_PAUSE));
-                if let Either::First(()) = either(tasks.closing(), pause).await {
+                if tasks.until_closing(pause).await.is_none() {
                     break;
                 }
             }

@@ -13,7 +13,7 @@ use super::entry::AccountEntry;
 use super::error::QuotaError;
 use super::follower;
 use super::in_flight::{InFlight, RefreshResult, Refreshed, Wish};
-use super::tasks::{Either, catch_panic, either};
+use super::tasks::catch_panic;
 use crate::clock::Instant;
 use crate::model::{CredentialFingerprint, LoginInfo};
 use crate::provider::{Credential, CredentialSource, FetchError};
@@ -303,12 +303,16 @@ impl Refresh {
         let left = self.time_left().filter(|left| *left < timeout);
         let step = self.entry.provider.clock.bounded(left.unwrap_or(timeout), catch_panic(step));
         // The step first: a program that reaches its deadline cancels its calls at that moment, and the timeout must be recorded.
-        match either(step, self.context.tasks.cancelled()).await {
-            Either::First(Some(Some(done))) => Ok(done),
-            Either::First(Some(None)) => Err(Cut::Panicked),
-            Either::First(None) if left.is_some() => Err(Cut::DeadlineExceeded),
-            Either::First(None) => Err(Cut::TimedOut),
-            Either::Second(()) => Err(Cut::Cancelled),
+        let ended = tokio::select! {
+            biased;
+            ended = step => ended,
+            () = self.context.tasks.cancelled() => return Err(Cut::Cancelled),
+        };
+        match ended {
+            Some(Some(done)) => Ok(done),
+            Some(None) => Err(Cut::Panicked),
+            None if left.is_some() => Err(Cut::DeadlineExceeded),
+            None => Err(Cut::TimedOut),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::events::{Event, EventSender};
 use super::store_metrics::{StoreMetrics, StoreOp, StoreStats};
-use super::tasks::{Either, OnPanic, Tasks, either, wait_until};
+use super::tasks::{OnPanic, Tasks, wait_until};
 use crate::clock::{Clock, Instant};
 use crate::store::update::{Trips, twice};
 use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
@@ -281,7 +281,7 @@ impl StoreClient {
                     }
                 }
             };
-            if let Either::Second(reading) = either(tasks.closing(), probe).await
+            if let Some(reading) = tasks.until_closing(probe).await
                 && let Some(store_client) = recovery.0.upgrade()
             {
                 if let Some((sent_at, reading)) = reading {

@@ -14,7 +14,6 @@ use crate::manager::events::Event;
 use crate::manager::in_flight::Wish;
 use crate::manager::limiter::Permit;
 use crate::manager::state::SyncState;
-use crate::manager::tasks::{Either, either};
 use crate::model::RequestId;
 use crate::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record};
 use crate::store::StoreKey;
@@ -192,10 +191,7 @@ impl Refresh {
 
     /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
     async fn or_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
-        match either(self.context.tasks.closing(), wait).await {
-            Either::First(()) => Err(QuotaError::Closed),
-            Either::Second(done) => Ok(done),
-        }
+        self.context.tasks.until_closing(wait).await.ok_or(QuotaError::Closed)
     }
 
     /// Waits until the record moves from where it was `seen`, the holder's time is over, or ours; or until the store is away,
@@ -209,7 +205,11 @@ impl Refresh {
         let left = time::elapsed(store_client.now_estimate(), until).min(patience).max(SHORTEST_WAIT);
         let key = StoreKey::account(&entry.id);
         let moved = entry.provider.clock.bounded(left, store_client.wait_for_change(&key, seen.version()));
-        let Either::Second(notice) = either(store_client.wait_unavailable(), moved).await else { return };
+        let notice = tokio::select! {
+            biased;
+            () = store_client.wait_unavailable() => return,
+            notice = moved => notice,
+        };
         entry.sync(Some(seen)).await;
         if matches!(notice, Some(Err(_))) || entry.local().sync_state == seen {
             // No notice, or one of nothing: look now and then, and no more often.
