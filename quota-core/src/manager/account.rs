@@ -15,7 +15,7 @@ use super::account_usage::{AccountUsage, RefreshOutcome};
 use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
-use super::in_flight::{InFlight, Wish};
+use super::in_flight::{InFlight, RefreshRequest};
 use super::tasks::{catch_panic, wait_until};
 use super::view_table::ViewHandle;
 use super::{Shared, background, follower, refresh};
@@ -125,8 +125,8 @@ impl Account {
         }
         drop(view);
         let _followed = OnDrop(|| self.follow());
-        let wish = Wish::CompleteWithin(self.entry.provider.policy.max_age);
-        Ok(Box::pin(self.shared_refresh(wish)).await?.usage)
+        let request = RefreshRequest::CompleteAge(self.entry.provider.policy.max_age);
+        Ok(Box::pin(self.shared_refresh(request)).await?.usage)
     }
 
     async fn get_cold(&self, max_age: Option<Duration>) -> Result<AccountUsage, QuotaError> {
@@ -136,8 +136,8 @@ impl Account {
             return Ok(AccountUsage::of(view));
         }
         drop(view);
-        let wish = Wish::Within(max_age.unwrap_or(self.entry.provider.policy.max_age));
-        let refreshed = self.shared_refresh(wish).await?;
+        let request = RefreshRequest::Age(max_age.unwrap_or(self.entry.provider.policy.max_age));
+        let refreshed = self.shared_refresh(request).await?;
         Ok(refreshed.usage)
     }
 
@@ -150,7 +150,7 @@ impl Account {
     ///
     /// [`QuotaError`] if there are no readings.
     pub async fn refresh(&self) -> Result<RefreshOutcome, QuotaError> {
-        Box::pin(self.shared_refresh(Wish::Now)).await
+        Box::pin(self.shared_refresh(RefreshRequest::NewCall)).await
     }
 
     /// Refreshes like [`refresh`](Self::refresh), unless a call with the same credential was started less than `span` ago, by
@@ -164,22 +164,22 @@ impl Account {
     ///
     /// [`QuotaError`] if there are no readings.
     pub async fn refresh_unless_called_within(&self, span: Duration) -> Result<RefreshOutcome, QuotaError> {
-        Box::pin(self.shared_refresh(Wish::UnlessCalledWithin(span))).await
+        Box::pin(self.shared_refresh(RefreshRequest::RecentCall(span))).await
     }
 
-    async fn shared_refresh(&self, wish: Wish) -> Result<RefreshOutcome, QuotaError> {
+    async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let in_flight = refresh::join(&self.entry, wish, Priority::Interactive, &self.shared.context);
+            let in_flight = refresh::join(&self.entry, request, Priority::Interactive, &self.shared.context);
             let result = in_flight.wait().await;
             // A refresh that began for a less demanding caller may not satisfy this one.
             let enough = match result {
-                Ok(refresh_done) => refresh_done.fetched || in_flight.wish.covers(wish),
+                Ok(refresh_done) => refresh_done.fetched || in_flight.request.covers(request),
                 Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
                 // An explicit refresh may try where a read is rejected.
                 Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
-                    in_flight.wish.covers(wish)
+                    in_flight.request.covers(request)
                 }
                 // The refresh task ended with its runtime; the next attempt runs on this caller's runtime.
                 Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
@@ -235,8 +235,8 @@ impl Account {
     /// It queues behind interactive refreshes, and does not use the reserve of the budget.
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
-            let wish = Wish::Within(self.entry.provider.policy.max_age);
-            drop(refresh::join(&self.entry, wish, Priority::Background, &self.shared.context));
+            let request = RefreshRequest::Age(self.entry.provider.policy.max_age);
+            drop(refresh::join(&self.entry, request, Priority::Background, &self.shared.context));
         }
     }
 

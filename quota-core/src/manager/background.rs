@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::context::TaskContext;
 use super::entry::AccountEntry;
 use super::error::QuotaError;
-use super::in_flight::Wish;
+use super::in_flight::RefreshRequest;
 use super::refresh;
 use super::tasks::OnPanic;
 use crate::record::{Hold, HoldReason, Priority};
@@ -46,9 +46,9 @@ pub(crate) fn keep_fresh(
         let work = async {
             let mut failures = 0;
             loop {
-                let wish = Wish::Within(entry.provider.policy.max_age);
+                let request = RefreshRequest::Age(entry.provider.policy.max_age);
                 // Waited for, so a slow call is never overtaken by the next.
-                let in_flight = refresh::join(&entry, wish, Priority::Background, &own_crew);
+                let in_flight = refresh::join(&entry, request, Priority::Background, &own_crew);
                 let pause = match in_flight.wait().await {
                     Ok(_) => {
                         failures = 0;

@@ -10,10 +10,12 @@ use tokio::sync::Notify;
 
 use super::error::QuotaError;
 use super::limiter::{CallLimiter, Ticket};
+use super::store_client::StoreClient;
 use super::tasks::wait_until;
 use super::view::View;
 use crate::model::LoginId;
-use crate::record::Priority;
+use crate::record::{MaxStaleness, Priority};
+use crate::time;
 
 /// A refresh under way.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(crate) struct InFlight {
     /// The login it was asked for; `None` if it is for whichever the account holds.
     pub(crate) login_id: Option<LoginId>,
     /// What its first caller wanted.
-    pub(crate) wish: Wish,
+    pub(crate) request: RefreshRequest,
     result: OnceLock<RefreshResult>,
     done: Notify,
     position: Mutex<QueuePosition>,
@@ -48,37 +50,52 @@ pub(crate) struct Refreshed {
     pub(crate) view: Arc<View>,
 }
 
-impl Wish {
-    /// Whether what satisfies this satisfies `other` as well.
+/// What satisfies a caller of a refresh.
+///
+/// [`MaxStaleness`] names times of the store's clock. A caller does not know that clock before the store was read, so the request
+/// becomes a `MaxStaleness` when the lease is requested.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RefreshRequest {
+    /// See [`MaxStaleness::Age`].
+    Age(Duration),
+    /// See [`MaxStaleness::CompleteAge`].
+    CompleteAge(Duration),
+    /// Readings of a call that starts after the request.
+    NewCall,
+    /// The outcome of a call with the same credential that started at most this long before the request, or after it.
+    RecentCall(Duration),
+}
+
+impl RefreshRequest {
+    /// Whether readings that satisfy this satisfy `other` as well.
     pub(crate) fn covers(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Now, _) => true,
-            (Self::Within(mine), Self::Within(others))
-            | (Self::CompleteWithin(mine), Self::Within(others) | Self::CompleteWithin(others))
-            | (Self::UnlessCalledWithin(mine), Self::UnlessCalledWithin(others)) => mine <= others,
-            (Self::Within(_) | Self::CompleteWithin(_) | Self::UnlessCalledWithin(_), _) => false,
+            (Self::NewCall, _) => true,
+            (Self::Age(mine), Self::Age(others))
+            | (Self::CompleteAge(mine), Self::Age(others) | Self::CompleteAge(others))
+            | (Self::RecentCall(mine), Self::RecentCall(others)) => mine <= others,
+            (Self::Age(_) | Self::CompleteAge(_) | Self::RecentCall(_), _) => false,
+        }
+    }
+
+    /// The requirement by the store's clock, for a request that is made now.
+    pub(crate) fn max_staleness(self, store_client: &StoreClient) -> MaxStaleness {
+        match self {
+            Self::Age(max_age) => MaxStaleness::Age(max_age),
+            Self::CompleteAge(max_age) => MaxStaleness::CompleteAge(max_age),
+            Self::NewCall => MaxStaleness::StartedAfter(store_client.now_upper_bound()),
+            Self::RecentCall(max_age) => {
+                MaxStaleness::CalledAfter(time::saturating_sub(store_client.now_estimate(), max_age))
+            }
         }
     }
 }
 
-/// What would be fresh enough.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Wish {
-    /// Readings of the whole account's windows younger than this.
-    Within(Duration),
-    /// Readings of every window younger than this, including windows of one model.
-    CompleteWithin(Duration),
-    /// Readings of a call that has yet to be started.
-    Now,
-    /// The outcome of a call with the same credential that was started less than so long ago, or has yet to be started.
-    UnlessCalledWithin(Duration),
-}
-
 impl InFlight {
-    pub(crate) fn new(login_id: Option<LoginId>, wish: Wish, priority: Priority) -> Arc<Self> {
+    pub(crate) fn new(login_id: Option<LoginId>, request: RefreshRequest, priority: Priority) -> Arc<Self> {
         Arc::new(Self {
             login_id,
-            wish,
+            request,
             result: OnceLock::new(),
             done: Notify::new(),
             position: Mutex::new(QueuePosition { priority, ticket: None }),

@@ -12,7 +12,7 @@ use super::context::TaskContext;
 use super::entry::AccountEntry;
 use super::error::QuotaError;
 use super::follower;
-use super::in_flight::{InFlight, RefreshResult, Refreshed, Wish};
+use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed};
 use super::tasks::catch_panic;
 use crate::clock::Instant;
 use crate::model::{CredentialFingerprint, LoginInfo};
@@ -26,7 +26,7 @@ use call::CallOutcome;
 /// do not stop it.
 pub(crate) fn join(
     entry: &Arc<AccountEntry>,
-    wish: Wish,
+    request: RefreshRequest,
     priority: Priority,
     context: &TaskContext,
 ) -> Arc<InFlight> {
@@ -38,7 +38,7 @@ pub(crate) fn join(
             in_flight.raise_priority(&entry.provider.limiter, priority);
             return in_flight;
         }
-        let in_flight = InFlight::new(local.login.clone(), wish, priority);
+        let in_flight = InFlight::new(local.login.clone(), request, priority);
         local.refreshes.push(Arc::clone(&in_flight));
         in_flight
     };
@@ -46,7 +46,7 @@ pub(crate) fn join(
     // Made before the task: if the task is never run, it is dropped, and that ends the flight.
     let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), context.clone());
     context.tasks.spawn(async move {
-        let result = refresh.run(wish).await;
+        let result = refresh.run(request).await;
         refresh.complete(result);
     });
     in_flight
@@ -97,9 +97,9 @@ impl Refresh {
         in_flight.complete(result);
     }
 
-    async fn run(&self, wish: Wish) -> RefreshResult {
+    async fn run(&self, request: RefreshRequest) -> RefreshResult {
         let entry = &*self.entry;
-        let result = self.run_once(wish).await;
+        let result = self.run_once(request).await;
         if result.is_err() {
             // The callers get no new readings, so show the ones that the store has.
             entry.ensure_synced().await;
@@ -107,7 +107,7 @@ impl Refresh {
         result
     }
 
-    async fn run_once(&self, wish: Wish) -> RefreshResult {
+    async fn run_once(&self, request: RefreshRequest) -> RefreshResult {
         let entry = &*self.entry;
         let Some(fetcher) = entry.provider.fetcher.clone() else {
             return Err(QuotaError::NoFetcher { provider: entry.provider.id.clone() });
@@ -116,7 +116,7 @@ impl Refresh {
             shared_cooldown.load_once(entry.provider.policy.record_ttl).await;
         }
         // A caller that wants a new call in any case learns the record from the swap that takes the lease.
-        if !(matches!(wish, Wish::Now) && entry.may_assume_absent()) {
+        if !(matches!(request, RefreshRequest::NewCall) && entry.may_assume_absent()) {
             entry.ensure_synced().await;
         }
         let mut renewed = None;
@@ -133,8 +133,8 @@ impl Refresh {
                 entry.update(|local| local.unattributed = false);
             }
             // The rejection of the old credential is no reason to wait with the new one.
-            let wish = if has_renewed { Wish::Now } else { wish };
-            let (lease, permit) = match self.begin(wish, &mut access).await? {
+            let request = if has_renewed { RefreshRequest::NewCall } else { request };
+            let (lease, permit) = match self.begin(request, &mut access).await? {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
                     // Fresh by the clock as it is known now: a view from before it was set may say otherwise.

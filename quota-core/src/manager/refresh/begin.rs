@@ -11,7 +11,7 @@ use super::{Access, Refresh};
 use crate::clock::Instant;
 use crate::manager::error::QuotaError;
 use crate::manager::events::Event;
-use crate::manager::in_flight::Wish;
+use crate::manager::in_flight::RefreshRequest;
 use crate::manager::limiter::Permit;
 use crate::manager::state::SyncState;
 use crate::model::RequestId;
@@ -31,7 +31,11 @@ impl Refresh {
     /// Takes a permit and the lease. Waits for other holders, with a bound.
     ///
     /// A credential that was read too long before the call is read again into `access`, before the lease is taken.
-    pub(super) async fn begin(&self, wish: Wish, access: &mut Access) -> Result<LeaseAcquired, QuotaError> {
+    pub(super) async fn begin(
+        &self,
+        request: RefreshRequest,
+        access: &mut Access,
+    ) -> Result<LeaseAcquired, QuotaError> {
         let entry = &*self.entry;
         let policy = &entry.provider.policy;
         let account = || entry.id.clone();
@@ -44,22 +48,14 @@ impl Refresh {
         let mut announced = None;
         // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
         // for those who insist: others take the numbers of a call that is over, if they are young enough.
-        let mut is_confirmed = !matches!(wish, Wish::Now | Wish::UnlessCalledWithin(_));
-        let mut freshness = match wish {
-            Wish::Within(span) => MaxStaleness::Age(span),
-            Wish::CompleteWithin(span) => MaxStaleness::CompleteAge(span),
-            Wish::Now => MaxStaleness::StartedAfter(entry.provider.store_client.now_upper_bound()),
-            Wish::UnlessCalledWithin(span) => MaxStaleness::CalledAfter(time::saturating_sub(
-                entry.provider.store_client.now_estimate(),
-                span,
-            )),
-        };
+        let mut is_confirmed = !matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
+        let mut max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
             if self.in_flight.login_id.is_none() && self.is_superseded() {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
             let decide = |record: &mut Record, now: Timestamp| {
-                let ask = LeaseRequest::new(attempt, freshness)
+                let ask = LeaseRequest::new(attempt, max_staleness)
                     .login(access.login.clone())
                     .priority(self.in_flight.priority())
                     .by(Arc::clone(&self.context.by))
@@ -126,7 +122,7 @@ impl Refresh {
                         continue;
                     }
                     // What the holder brings is as good as what we would have brought.
-                    freshness = match freshness {
+                    max_staleness = match max_staleness {
                         MaxStaleness::StartedAfter(moment) => MaxStaleness::StartedAfter(moment.min(since)),
                         MaxStaleness::CalledAfter(moment) => MaxStaleness::CalledAfter(moment.min(since)),
                         within => within,
@@ -262,7 +258,8 @@ mod tests {
         let account: AccountId = "example/main".parse().unwrap();
         let entry = quota.shared.registry.entry(&account);
         let context = &quota.shared.context;
-        let in_flight = crate::manager::refresh::join(&entry, Wish::Now, Priority::Interactive, context);
+        let in_flight =
+            crate::manager::refresh::join(&entry, RefreshRequest::NewCall, Priority::Interactive, context);
         let accessed_at = entry.local().sync_state;
         in_flight.wait().await.as_ref().unwrap();
         let refresh = Refresh::new(in_flight, entry, context.clone());
