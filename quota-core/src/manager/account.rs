@@ -2,25 +2,20 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::account_usage::{AccountUsage, RefreshOutcome};
 use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
 use super::in_flight::{InFlight, RefreshRequest};
-use super::tasks::{catch_panic, wait_until};
 use super::view_table::ViewHandle;
 use super::{Shared, background, follower, refresh};
-use crate::model::{AccountId, CredentialFingerprint, LoginId, Rejected, Snapshot, UsageReport};
-use crate::provider::{Credential, CredentialError, CredentialSource};
+use crate::model::{AccountId, Rejected, Snapshot, UsageReport};
 use crate::record::{Cleared, Hold, HoldReason, MergeOutcome, Priority, Record, Seed};
 use crate::time;
 
@@ -32,9 +27,9 @@ use crate::time;
 #[derive(Clone)]
 pub struct Account {
     /// Straight to the view: readers touch nothing else.
-    view_handle: ViewHandle,
-    entry: Arc<AccountEntry>,
-    shared: Arc<Shared>,
+    pub(super) view_handle: ViewHandle,
+    pub(super) entry: Arc<AccountEntry>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Account {
@@ -240,14 +235,6 @@ impl Account {
         }
     }
 
-    /// Keeps the readings fresh in the background, until the guard is dropped, the manager is closed, or the runtime that the
-    /// manager's tasks run on shuts down.
-    pub fn keep_fresh(&self) -> KeepFreshGuard {
-        let (guard, stopped) = oneshot::channel::<()>();
-        background::keep_fresh(&self.entry, &self.shared.context, async move { drop(stopped.await) });
-        KeepFreshGuard { _guard: guard }
-    }
-
     /// Reads shared state from the store without calling the provider: the account's record and the provider's cooldown.
     ///
     /// If the store is unavailable, this has no effect; see [`AccountUsage::store_unavailable_since`].
@@ -314,101 +301,6 @@ impl Account {
         }
     }
 
-    /// Whether the account has a credential source.
-    #[must_use]
-    pub fn has_credentials(&self) -> bool {
-        self.credential_source().is_some()
-    }
-
-    /// Sets the account's credential source, replacing the previous one. All handles of the account use it from
-    /// their next read of the credential on. A refresh in flight may still use the one before, and fresh readings stay until they
-    /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source if no handle is left.
-    pub fn set_credentials(&self, source: impl CredentialSource) {
-        self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
-    }
-
-    /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
-    ///
-    /// If it belongs to another login than the readings, these are cleared. Waits for the source no longer than `timeout`. Dropping the
-    /// future gives the read up.
-    ///
-    /// # Errors
-    ///
-    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if it timed out or panicked.
-    pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
-        let Some(source) = self.credential_source() else { return Ok(None) };
-        let credential = self.read_credential(timeout, async { source.credential(self.id()).await }).await?;
-        self.claim_login(&credential).await;
-        Ok(Some(credential))
-    }
-
-    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`
-    /// ([`CredentialSource::renew`]); `None` if the account has no source.
-    ///
-    /// # Errors
-    ///
-    /// As [`credential`](Self::credential).
-    pub async fn renew_credential(
-        &self,
-        rejected: Option<CredentialFingerprint>,
-        timeout: Duration,
-    ) -> Result<Option<Credential>, CredentialError> {
-        let Some(source) = self.credential_source() else { return Ok(None) };
-        let credential =
-            self.read_credential(timeout, async { source.renew(self.id(), rejected).await }).await?;
-        self.claim_login(&credential).await;
-        Ok(Some(credential))
-    }
-
-    /// Clears the readings of another login. If the store is unavailable, they are hidden instead.
-    async fn claim_login(&self, credential: &Credential) {
-        let Some(login_id) = &credential.login.login_id else { return };
-        if self.entry.local().login.is_some() {
-            return;
-        }
-        match self.entry.claim_login(login_id).await {
-            // Whose the readings are is known again after an earlier failure.
-            Ok(()) if self.entry.local().unattributed => {
-                self.entry.update(|local| local.unattributed = false)
-            }
-            Ok(()) => {}
-            Err(error) => {
-                tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
-            }
-        }
-    }
-
-    fn credential_source(&self) -> Option<Arc<dyn CredentialSource>> {
-        self.entry.provider.credentials.of(&self.entry.id)
-    }
-
-    async fn read_credential(
-        &self,
-        timeout: Duration,
-        read: impl Future<Output = Result<Credential, CredentialError>>,
-    ) -> Result<Credential, CredentialError> {
-        match self.entry.provider.clock.bounded(timeout, catch_panic(read)).await {
-            Some(Some(read)) => read,
-            Some(None) => Err(CredentialError::unreadable(
-                "the source of the credential panicked",
-                io::Error::other("it panicked"),
-            )),
-            None => Err(CredentialError::timed_out("the source of the credential did not answer in time")),
-        }
-    }
-
-    /// Sets the login that the account holds from now on.
-    ///
-    /// If it is another than before, nothing that the old one left is shown or joined any more, and its late answers are
-    /// not stored. From then on this is what counts in this process: a credential of another login is an error. Programs whose
-    /// credential source states the login never call it.
-    ///
-    /// After the manager is closed, this changes only the readings shown in this process.
-    pub fn set_login(&self, login_id: LoginId) {
-        self.entry.update(|local| local.set_login(login_id));
-        background::schedule_flush(&self.entry, &self.shared.context);
-    }
-
     /// Clears the account's hold for all processes that share the store, and resets its count of consecutive failures.
     ///
     /// Returns the hold that was lifted; `None` if none was in force. A process that still knows it does not bring it back, and
@@ -432,14 +324,7 @@ impl Account {
         }
     }
 
-    /// Returns a stream of changes to the account's usage, from now on.
-    pub fn watch(&self) -> Changes {
-        self.entry.watchers.fetch_add(1, Ordering::Relaxed);
-        self.follow();
-        Changes { seen: self.view_handle.load().generation, account: self.clone() }
-    }
-
-    fn follow(&self) {
+    pub(super) fn follow(&self) {
         follower::follow(&self.entry, &self.shared.context);
     }
 }
@@ -511,52 +396,3 @@ impl fmt::Debug for GetFuture<'_> {
 
 /// The maximum number of refreshes that one call waits for.
 const MAX_REFRESH_ATTEMPTS: u32 = 3;
-
-/// Keeps an account's readings fresh until it is dropped.
-#[derive(Debug)]
-#[must_use = "the readings are kept fresh only as long as this is kept"]
-pub struct KeepFreshGuard {
-    _guard: oneshot::Sender<()>,
-}
-
-/// A stream of changes to an account's usage.
-#[derive(Debug)]
-pub struct Changes {
-    account: Account,
-    seen: u64,
-}
-
-impl Drop for Changes {
-    fn drop(&mut self) {
-        self.account.entry.watchers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Changes {
-    /// Waits for the next change and returns the current usage. Changes between two calls are coalesced.
-    ///
-    /// `None` once the manager is closed. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<AccountUsage> {
-        let entry = &self.account.entry;
-        let tasks = &self.account.shared.context.tasks;
-        loop {
-            // The follower may have ended with its runtime.
-            self.account.follow();
-            let is_followed = entry.view_handle.is_followed();
-            let has_changed = || entry.view().generation != self.seen;
-            let changed = wait_until(&entry.view_changed, || {
-                has_changed() || is_followed && !entry.view_handle.is_followed()
-            });
-            tokio::select! {
-                biased;
-                () = changed => {}
-                () = tasks.closing() => return None,
-            }
-            if has_changed() {
-                let usage = self.account.peek();
-                self.seen = usage.view().generation;
-                return Some(usage);
-            }
-        }
-    }
-}

@@ -1,0 +1,110 @@
+//! The credential of an account as a program reads it, and the login that the account holds.
+//! `refresh` reads the credential of a call itself.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::Account;
+use super::background;
+use super::tasks::catch_panic;
+use crate::model::{CredentialFingerprint, LoginId};
+use crate::provider::{Credential, CredentialError, CredentialSource};
+
+impl Account {
+    /// Whether the account has a credential source.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.credential_source().is_some()
+    }
+
+    /// Sets the account's credential source, replacing the previous one. All handles of the account use it from
+    /// their next read of the credential on. A refresh in flight may still use the previous one, and fresh readings stay until they
+    /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source if no handle is left.
+    pub fn set_credentials(&self, source: impl CredentialSource) {
+        self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
+    }
+
+    /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
+    ///
+    /// If it belongs to another login than the readings, these are cleared. Waits for the source no longer than `timeout`. Dropping the
+    /// future gives the read up.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if it timed out or panicked.
+    pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
+        let Some(source) = self.credential_source() else { return Ok(None) };
+        let credential = self.read_credential(timeout, async { source.credential(self.id()).await }).await?;
+        self.claim_login(&credential).await;
+        Ok(Some(credential))
+    }
+
+    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`
+    /// ([`CredentialSource::renew`]); `None` if the account has no source.
+    ///
+    /// # Errors
+    ///
+    /// As [`credential`](Self::credential).
+    pub async fn renew_credential(
+        &self,
+        rejected: Option<CredentialFingerprint>,
+        timeout: Duration,
+    ) -> Result<Option<Credential>, CredentialError> {
+        let Some(source) = self.credential_source() else { return Ok(None) };
+        let credential =
+            self.read_credential(timeout, async { source.renew(self.id(), rejected).await }).await?;
+        self.claim_login(&credential).await;
+        Ok(Some(credential))
+    }
+
+    /// Clears the readings of another login. If the store is unavailable, they are hidden instead.
+    async fn claim_login(&self, credential: &Credential) {
+        let Some(login_id) = &credential.login.login_id else { return };
+        if self.entry.local().login.is_some() {
+            return;
+        }
+        match self.entry.claim_login(login_id).await {
+            // An earlier claim failed, and hid the readings. Their login is stated now.
+            Ok(()) if self.entry.local().unattributed => {
+                self.entry.update(|local| local.unattributed = false)
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
+            }
+        }
+    }
+
+    fn credential_source(&self) -> Option<Arc<dyn CredentialSource>> {
+        self.entry.provider.credentials.of(&self.entry.id)
+    }
+
+    async fn read_credential(
+        &self,
+        timeout: Duration,
+        read: impl Future<Output = Result<Credential, CredentialError>>,
+    ) -> Result<Credential, CredentialError> {
+        match self.entry.provider.clock.bounded(timeout, catch_panic(read)).await {
+            Some(Some(read)) => read,
+            Some(None) => Err(CredentialError::unreadable(
+                "the source of the credential panicked",
+                io::Error::other("it panicked"),
+            )),
+            None => Err(CredentialError::timed_out("the source of the credential did not answer in time")),
+        }
+    }
+
+    /// Sets the login that the account holds from now on.
+    ///
+    /// If it differs from the previous login, the readings of the previous one are neither shown nor merged any more, and its late
+    /// responses are not stored. From then on a credential of another login is an error in this process. A program whose
+    /// credential source states the login never calls this.
+    ///
+    /// After the manager is closed, this changes only the readings shown in this process.
+    pub fn set_login(&self, login_id: LoginId) {
+        self.entry.update(|local| local.set_login(login_id));
+        background::schedule_flush(&self.entry, &self.shared.context);
+    }
+}
