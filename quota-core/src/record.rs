@@ -3,6 +3,7 @@
 
 mod begin;
 mod cooldown;
+mod due;
 mod effective_hold;
 mod finish;
 mod hold;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use self::cooldown::{ProviderCooldown, provider_cooldown};
+pub use self::due::Counted;
 pub use self::finish::{CommitOutcome, FailOutcome};
 pub use self::hold::{Hold, HoldReason, LastFailure, LastFailureKind};
 pub use self::lease::{CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
@@ -23,8 +25,7 @@ pub use self::wire::DecodeError;
 
 use crate::model::extra_fields::ExtraFields;
 use crate::model::login::RecordOwner;
-use crate::model::{CredentialFingerprint, LoginId, OwnerId, Snapshot, Source, Window};
-use crate::policy::Policy;
+use crate::model::{CredentialFingerprint, LoginId, OwnerId, Snapshot};
 use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, latest_plausible};
 
 /// All shared state of one login: readings, lease, hold, budget and last failure.
@@ -206,45 +207,6 @@ impl Record {
     #[must_use]
     pub fn complete_at(&self) -> Option<Timestamp> {
         self.refreshed_at.map(UnixMillis::timestamp).max(self.snapshot.complete_at())
-    }
-
-    /// When the readings become stale if they count as fresh for `within`; `None` if there are none.
-    ///
-    /// Readings become stale when the oldest counted window reaches that age, shortly after the first counted window resets, or
-    /// when the next complete refresh is due, whichever comes first. A window that the last call covered is as young as that
-    /// call, even if it could not be read: an immediate second call would not help.
-    ///
-    /// Response headers never name the windows of one model or surface. Windows that are not counted are read again with the next
-    /// complete refresh, after [`full_refresh_interval`](crate::Policy#structfield.full_refresh_interval).
-    #[must_use]
-    pub fn due_at(&self, within: Duration, counted: Counted<'_>, policy: &Policy) -> Option<Timestamp> {
-        let windows = self.snapshot.windows();
-        let complete = self.complete_at();
-        let is_counted = |window: &&Window| counted.includes(window);
-        let covered_at =
-            |window: &Window| complete.map_or(window.observed_at(), |at| at.max(window.observed_at()));
-
-        let oldest = windows.iter().filter(is_counted).map(covered_at).min();
-        let oldest = oldest.or(complete).or_else(|| windows.iter().map(covered_at).min())?;
-        // Headers alone do not make an account fresh: they do not cover all of it.
-        let reported = windows
-            .iter()
-            .filter(|window| window.source() != Source::Headers)
-            .map(|window| window.observed_at());
-        let last_full = complete.or(reported.max())?;
-        let rollover = windows.iter().filter(is_counted).filter_map(|window| {
-            let covered_at = covered_at(window);
-            let reset = window.expires_at().filter(|reset| *reset > covered_at)?;
-            // A provider whose resets are always a few seconds away must not cause a call every few seconds.
-            Some(
-                time::saturating_add(reset, policy.reset_grace)
-                    .max(time::saturating_add(covered_at, ROLLOVER_FLOOR)),
-            )
-        });
-
-        let by_age = time::saturating_add(oldest, within)
-            .min(time::saturating_add(last_full, policy.full_refresh_interval.max(within)));
-        Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
     }
 
     /// Sets the login of the account. Another login than before clears everything that the old one left.
@@ -467,34 +429,6 @@ impl Record {
     }
 }
 
-/// The windows whose age decides whether an account is fresh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Counted<'a> {
-    /// Those of the whole account: enough for a status, and for a request without a model.
-    Account,
-    /// Those of the whole account, and those of this model, as requests name it.
-    Model(&'a str),
-    /// All of them.
-    All,
-}
-
-impl Counted<'_> {
-    /// Those that limit a request for `model`.
-    #[must_use]
-    pub fn for_model(model: Option<&str>) -> Counted<'_> {
-        model.map_or(Counted::Account, Counted::Model)
-    }
-
-    fn includes(self, window: &Window) -> bool {
-        match self {
-            Self::Account => window.scope().is_none(),
-            Self::Model(model) => window.applies_to(Some(model)),
-            Self::All => true,
-        }
-    }
-}
-
 /// Removes all but the last `most` items.
 fn keep_last<T>(items: &mut Vec<T>, most: usize) {
     items.drain(..items.len().saturating_sub(most));
@@ -502,9 +436,6 @@ fn keep_last<T>(items: &mut Vec<T>, most: usize) {
 
 /// The resolution of timestamps.
 const ONE_STAMP: Duration = Duration::from_millis(1);
-
-/// A reset brings the next call forward to no less than this after the last one.
-const ROLLOVER_FLOOR: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 pub(crate) mod tests;
