@@ -1,20 +1,20 @@
-//! One record per account, one pure set of rules, any store.
+//! One record per login, one set of pure rules, any store.
 //!
-//! This is the heart of quota, the shared cache and single gateway to LLM providers' usage endpoints. It knows no HTTP, no
-//! Redis and no SQL: a [`UsageFetcher`] asks a provider, a [`QuotaStore`] shares what was learned, and in between stands the
-//! [`QuotaManager`], which makes concurrent refreshes one call, keeps quiet after a 429, and gives every number with its
-//! age, source and certainty. Applications add the crate `quota`, which brings fetchers and stores.
+//! `quota-core` is the core of quota, the shared cache and single gateway to LLM providers' usage endpoints. It contains no
+//! HTTP, Redis or SQL code. A [`UsageFetcher`] calls a provider, a [`QuotaStore`] shares the results, and the [`QuotaManager`]
+//! connects the two. The manager merges concurrent refreshes into one call and backs off after a 429. Each number has an age, a
+//! source and a certainty. Applications add the crate `quota`, which provides fetchers and stores.
 //!
 //! # Reading
 //!
 //! ```
 //! use async_trait::async_trait;
 //! use quota_core::{
-//!     AccountId, Credential, FetchError, MemoryStore, Percent, ProviderId, QuotaManager, UsageReport, UsageFetcher, Used,
+//!     AccountId, Credential, FetchError, MemoryStore, Percent, ProviderId, QuotaManager, UsageFetcher, UsageReport, Used,
 //!     WindowId, WindowReading,
 //! };
 //!
-//! /// Asks a provider once; when to ask is not its business.
+//! /// Calls a provider once. The manager decides when.
 //! #[derive(Debug)]
 //! struct Example;
 //!
@@ -33,11 +33,11 @@
 //! let quota = QuotaManager::builder(MemoryStore::new()).fetcher(Example).build()?;
 //! let main = quota.account(&"example/main".parse::<AccountId>()?);
 //!
-//! // Fresh readings, or one refresh that all concurrent callers share.
-//! let answer = main.get().await?;
-//! assert_eq!(answer.used(&WindowId::five_hour()), Used::Exact(Percent::from_percent(42.0).unwrap()));
+//! // Fresh readings from the cache, or from one refresh that all concurrent callers share.
+//! let usage = main.get().await?;
+//! assert_eq!(usage.used(&WindowId::five_hour()), Used::Exact(Percent::from_percent(42.0).unwrap()));
 //!
-//! // What is known at this moment: no lock, no I/O.
+//! // The cached readings, without a lock or I/O.
 //! assert!(!main.peek().is_stale());
 //! quota.close().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,26 +47,34 @@
 //!
 //! # Where to look
 //!
+//! The root has the names that most programs need. The others are in the modules.
+//!
 //! | for | see |
 //! |---|---|
-//! | reading, refreshing, watching | [`Account`], [`AccountUsage`], [`Event`] |
-//! | how often to ask, how long to stay quiet | [`Policy`] |
-//! | what a provider says | [`UsageReport`], [`Window`](model::Window), [`Used`], [`Snapshot`] |
-//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`](provider::TokenRefresher), [`ResponseParser`](provider::ResponseParser) |
-//! | a store of your own | [`QuotaStore`], `store_conformance!` (feature `testing`), `examples/own_store.rs` |
-//! | a document of your own beside a record | [`store::update`], [`store::LeaseDoc`] |
-//! | the rules themselves, as pure functions | [`Record`](record::Record) |
+//! | reading, refreshing, watching | [`Account`], [`AccountUsage`], [`Freshness`], [`Event`]; the rest in [`manager`] |
+//! | the settings: freshness, backoff, budget | [`Policy`]; its parts in [`policy`] |
+//! | accounts, windows and readings as data | [`AccountId`], [`WindowId`], [`Used`], [`Snapshot`]; the rest in [`model`] |
+//! | writing a provider | [`UsageFetcher`], [`UsageReport`], [`WindowReading`], [`FetchError`] |
+//! | supplying credentials | [`CredentialSource`], [`Credential`]; renewing tokens: [`TokenRefresher`](provider::TokenRefresher) |
+//! | readings from ordinary responses | [`ResponseParser`](provider::ResponseParser), [`Account::observe`] |
+//! | writing a store | [`QuotaStore`] and the types of [`store`]; `store_conformance!` (feature `testing`); `examples/own_store.rs` |
+//! | storing a document of your own | [`store::update()`], [`store::LeaseDoc`] |
+//! | the rules, as pure functions | [`record::Record`] |
+//! | virtual time in tests | [`Clock`] |
+//! | small files and child processes | [`file`](mod@file), `process` (feature) |
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `testing` | the conformance suite, `FlakyStore`, `ScriptedStore`, `FakeProvider` and the mock of [`UsageFetcher`] |
+//! | `process` | child processes in a process group of their own |
 //!
-//! # Metrics and logs
+//! # Logs
 //!
-//! Facts are told by [`tracing`](https://docs.rs/tracing) at `debug` and `warn`, never at `info`, and never a secret; what
-//! happened to accounts is also an [`Event`].
+//! The crate logs through [`tracing`](https://docs.rs/tracing) at `debug` and `warn`, never at `info`. Logs contain no secrets.
+//! Programs that react to a change subscribe to [`Event`]s.
+
 pub mod clock;
 pub mod file;
 pub mod manager;
