@@ -1,8 +1,9 @@
 //! The detached process that refreshes an account for a statusline and updates the journal.
 //! The record's rules decide about the call; the claim only keeps many lines from starting many processes.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use super::claim;
 use crate::cli::{GlobalOptions, RefreshArgs};
 use crate::config::{AccountSettings, Config};
 use crate::context;
+use crate::detached;
 use crate::exit::{CliError, Exit};
 use crate::journal;
 use crate::scope;
@@ -43,18 +45,18 @@ pub(super) async fn start(
         Ok((None, reason)) => return Ok(reason),
         Err(_) => return Ok(None),
     };
-    let Ok(program) = std::env::current_exe() else { return Ok(reason) };
-    let mut command = Command::new(program);
-    command.arg("refresh-detached").arg("--account").arg(account.id.as_str());
-    command.arg("--claim").arg(holder.to_string());
+    let holder = holder.to_string();
+    let mut arguments =
+        ["refresh-detached", "--account", account.id.as_str(), "--claim", &holder].map(OsStr::new).to_vec();
     if let Some(path) = path {
-        command.arg("--config").arg(path);
+        arguments.extend(["--config".as_ref(), path.as_os_str()]);
     }
     // In the environment, because it may contain a password, and other users can read arguments.
-    command.env(URL_VARIABLE, store.url.expose());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // If the start fails, the numbers become stale and the line shows that. This process ends before the refresher.
-    drop(command.spawn());
+    let with_store = |command: &mut Command| {
+        command.env(URL_VARIABLE, store.url.expose());
+    };
+    // If the start fails, the numbers become stale and the line shows that.
+    let _ = detached::start(&arguments, with_store, &[]);
     Ok(reason)
 }
 
@@ -74,9 +76,7 @@ fn claim_duration(policy: &Policy, usage: &AccountUsage) -> Duration {
 ///
 /// [`CliError`] if it cannot start; no process reads it.
 pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    // A session of its own survives the terminal and the process group of the statusline.
-    #[cfg(unix)]
-    let _ = rustix::process::setsid();
+    detached::leave_session();
     let store = store::open(global.store.as_deref())?;
     let config = Config::load(global.config.as_deref())?;
     let settings = config.account(&options.account)?;
