@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quota::store::{StoreKey, Version};
 use quota::{AccountId, Clock, QuotaStore};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::cli::{EventsArgs, GlobalOptions};
 use crate::exit::{CliError, Exit};
@@ -83,8 +83,7 @@ impl Follower<'_> {
             waits.spawn(self.wait(at, update));
         }
         while let Some(woken) = waits.join_next().await {
-            // A wait fails only if the store panics; it is not started again.
-            let Ok(at) = woken else { continue };
+            let at = woken.map_err(|error| panicked(&error))?;
             let account = &self.shared.config.accounts[at].id;
             match self.shared.load(account).await {
                 Ok(update) => {
@@ -135,6 +134,11 @@ impl Follower<'_> {
     }
 }
 
+/// A wait fails only if the store panics. The command ends, because it would print no more events of that account.
+fn panicked(error: &JoinError) -> CliError {
+    CliError::new(Exit::Software, format!("could not wait for new events: {error}"))
+}
+
 /// Waits until there may be new events of an account: its record or journal was written, or an event is due.
 fn new_events(
     store: Arc<dyn QuotaStore>,
@@ -163,5 +167,21 @@ fn new_events(
 async fn changed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) {
     if store.wait_for_change(key, seen).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wait_that_panics_is_an_error() {
+        let mut waits = JoinSet::<usize>::new();
+        waits.spawn(async { panic!("a bug in the store") });
+
+        let ended = waits.join_next().await.unwrap();
+
+        let error = panicked(&ended.unwrap_err()).to_string();
+        assert!(error.starts_with("could not wait for new events: ") && error.contains("a bug in the store"));
     }
 }
