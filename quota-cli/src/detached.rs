@@ -1,14 +1,19 @@
 //! Starts this program again as a detached process: it outlives the command, its process group and its terminal.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long the new process may take to read its input.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts `quota` with these arguments, and passes `input` on its standard input. Its output goes nowhere.
 ///
-/// The input may hold secrets, because only the new process reads the pipe. If this process is killed while it writes, the new one
-/// gets a part of the input.
+/// The input may hold secrets, because only the new process reads the pipe. If this process is killed while it writes, or the new one
+/// does not read within [`INPUT_TIMEOUT`], the new one gets a part of the input.
 ///
 /// # Errors
 ///
@@ -23,10 +28,18 @@ pub(crate) fn start(
     change_environment(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| io::Write::write_all(&mut stdin, input));
+    let written = child.stdin.take().map_or(Ok(()), |stdin| write_input(stdin, input, INPUT_TIMEOUT));
     // First the shell, which says that there was no reader.
     reap(child)?;
     written
+}
+
+/// Writes to a new process. A thread writes, because a pipe takes about 64 KiB and the process may hang before it reads the rest.
+fn write_input(mut stdin: ChildStdin, input: &[u8], timeout: Duration) -> io::Result<()> {
+    let (sender, written) = mpsc::channel();
+    let input = input.to_vec();
+    std::thread::spawn(move || sender.send(stdin.write_all(&input)));
+    written.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The file of this program. After an upgrade Linux names the old file, which is deleted, and the new one has its path.
@@ -74,4 +87,21 @@ fn reap(_child: std::process::Child) -> io::Result<()> {
 pub(crate) fn leave_session() {
     #[cfg(unix)]
     let _ = rustix::process::setsid();
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_does_not_read_its_input_does_not_block() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
+
+        let stdin = child.stdin.take().unwrap();
+        let written = write_input(stdin, &[b'x'; 1024 * 1024], Duration::from_millis(50));
+
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
