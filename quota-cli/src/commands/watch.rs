@@ -39,7 +39,7 @@ use crate::sanitize::sanitize;
 use crate::scope::{self, CommandScope};
 use crate::store::{self, OpenedStore};
 use crate::store_probe::{self, StoreProbe, is_any_standalone};
-use crate::term::Screen;
+use crate::term::{self, Screen};
 use crate::view::account::{AccountView, FailureView};
 
 /// The screen shows seconds.
@@ -91,7 +91,14 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             is_standalone: false,
             is_damaged: false,
         };
-        watch.run(updates, signals).await
+        let ended = watch.run(updates, signals).await;
+        let unread = std::mem::take(&mut watch.state.hook_failures);
+        drop(watch);
+        // They are no longer in the file, so no other command reports them.
+        for line in unread {
+            term::eprint(&format!("quota: {line}\n"));
+        }
+        ended
     })
 }
 

@@ -28,8 +28,8 @@ pub(super) struct DisplayUpdate {
     pub(super) events: Vec<JournalEvent>,
     /// When its readings become stale, and the next refresh is due.
     pub(super) due_at: Option<Timestamp>,
-    /// The errors of hooks.
-    pub(super) errors: Vec<String>,
+    /// A line on each hook that failed or could not be started. They may be of any account.
+    pub(super) hook_failures: Vec<String>,
 }
 
 impl DisplayUpdate {
@@ -38,7 +38,7 @@ impl DisplayUpdate {
         let mut events: Vec<_> = last.collect();
         events.reverse();
         let due_at = update.record.due_at(policy.max_age, Counted::Account, policy);
-        Self { account: account.clone(), events, due_at, errors: Vec::new() }
+        Self { account: account.clone(), events, due_at, hook_failures: Vec::new() }
     }
 }
 
@@ -58,11 +58,10 @@ pub(super) async fn run(
             // The accounts themselves show that the store is unreachable, because they become stale.
             let Some(Ok(update)) = clock.bounded(UPDATE_TIMEOUT, update).await else { continue };
             let problem = journal::start_hooks(&config, &account.id, &update.new);
-            let errors = problem.into_iter().chain(journal::hook_failures().await).collect();
-            let is_shown = configs.borrow().accounts.iter().any(|shown| shown.id == account.id);
+            let hook_failures = problem.into_iter().chain(journal::hook_failures().await).collect();
             let display =
-                DisplayUpdate { errors, ..DisplayUpdate::new(&account.id, &update, &config.policy) };
-            if is_shown && updates.send(display).await.is_err() {
+                DisplayUpdate { hook_failures, ..DisplayUpdate::new(&account.id, &update, &config.policy) };
+            if updates.send(display).await.is_err() {
                 return;
             }
         }

@@ -1,6 +1,6 @@
 //! The state of the view, and how keys change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
@@ -9,6 +9,9 @@ use quota::{AccountId, Used};
 use super::journal_task::DisplayUpdate;
 use crate::view::account::AccountView;
 use quota_journal::JournalEvent;
+
+/// More failures of hooks than this are not stored, as in the file that they come from.
+const MAX_HOOK_FAILURES: usize = 20;
 
 /// The content of the screen.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub(super) struct State {
     pub(super) status_message: String,
     /// Whether that message is a failed refresh.
     pub(super) has_failed: bool,
+    /// The failures of hooks that the user has not read, oldest first.
+    pub(super) hook_failures: VecDeque<String>,
     /// Why nothing is shared with other processes at present.
     pub(super) not_shared: Option<String>,
     /// Why a changed configuration could not be loaded.
@@ -70,8 +75,12 @@ impl State {
 
     /// Applies an update from the journal task.
     pub(super) fn apply(&mut self, update: DisplayUpdate) {
-        if let Some(error) = update.errors.into_iter().next_back() {
-            self.status_message = error;
+        self.hook_failures.extend(update.hook_failures);
+        let surplus = self.hook_failures.len().saturating_sub(MAX_HOOK_FAILURES);
+        self.hook_failures.drain(..surplus);
+        // The account may have been removed from the configuration since then.
+        if !self.views.iter().any(|view| view.id == update.account) {
+            return;
         }
         match update.due_at {
             Some(due) => drop(self.due.insert(update.account.clone(), due)),
@@ -96,14 +105,24 @@ impl State {
         self.selected.take_if(|id| !is_shown(id));
     }
 
-    /// The text of the last line, if any: the result of a key comes before a lasting problem.
-    pub(super) fn message(&self) -> Option<&str> {
-        let lasting = self.config_error.as_deref().or(self.not_shared.as_deref());
-        Some(&*self.status_message).filter(|message| !message.is_empty()).or(lasting)
+    /// The text of the last line, if any: the result of a key, then failures of hooks, then a lasting problem.
+    pub(super) fn message(&self) -> Option<String> {
+        if !self.status_message.is_empty() {
+            return Some(self.status_message.clone());
+        }
+        match (self.hook_failures.front(), self.hook_failures.len()) {
+            (Some(failure), 1) => Some(failure.clone()),
+            (Some(failure), all) => Some(format!("1 of {all}: {failure}")),
+            (None, _) => self.config_error.clone().or_else(|| self.not_shared.clone()),
+        }
     }
 
-    /// Applies a key. It also clears the last message, which the user has read.
+    /// Applies a key. It also clears the message of the last line, which the user has read.
     pub(super) fn press(&mut self, key: KeyEvent) -> KeyAction {
+        // The filter is in the last line while the user types it.
+        if self.status_message.is_empty() && !self.filtering {
+            self.hook_failures.pop_front();
+        }
         self.status_message.clear();
         self.has_failed = false;
         if key.modifiers.contains(KeyModifiers::CONTROL) {

@@ -113,7 +113,8 @@ fn footer(state: &State, width: u16) -> String {
     let text = if state.filtering {
         format!("filter: {}▏ (Enter keep, Esc clear)", state.filter)
     } else {
-        state.message().unwrap_or("q quit · ? help · r refresh · R all · s sort · / filter").to_owned()
+        let keys = || "q quit · ? help · r refresh · R all · s sort · / filter".to_owned();
+        state.message().unwrap_or_else(keys)
     };
     truncate(&text, width.into())
 }

@@ -11,6 +11,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
+use crate::commands::watch::journal_task::DisplayUpdate;
 use crate::commands::watch::state::KeyAction;
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use quota_journal::EventKind;
@@ -150,6 +151,23 @@ fn q_is_a_letter_while_filtering() {
 
     assert_eq!(press(&mut state, "/q"), KeyAction::Nothing);
     assert_eq!(press(&mut state, "\nq"), KeyAction::Quit);
+}
+
+#[test]
+fn each_failed_hook_is_shown_until_a_key_is_pressed() {
+    let mut state = state();
+    state.apply(DisplayUpdate {
+        account: "anthropic/removed".parse().unwrap(),
+        events: Vec::new(),
+        due_at: None,
+        hook_failures: vec!["hook 1 failed".into(), "hook 2 failed".into()],
+    });
+
+    assert_eq!(footer(&state, 80), "1 of 2: hook 1 failed");
+    press(&mut state, "j");
+    assert_eq!(footer(&state, 80), "hook 2 failed");
+    press(&mut state, "/a\n");
+    assert!(footer(&state, 80).starts_with("q quit"));
 }
 
 #[test]
