@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 
 use crate::cli::{Arguments, CompletionsArgs};
 use crate::exit::{CliError, Exit};
@@ -15,8 +15,16 @@ use crate::term;
 /// [`CliError`] if they cannot be written.
 pub(crate) fn run(options: &CompletionsArgs) -> Result<Exit, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(options.shell, &mut Arguments::command(), "quota", &mut script);
+    clap_complete::generate(options.shell, &mut visible(&Arguments::command()), "quota", &mut script);
     let _ = script.flush();
     term::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Success)
+}
+
+/// The program without its hidden commands, which `clap_complete` would offer.
+fn visible(program: &Command) -> Command {
+    let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
+    let about = program.get_about().cloned().unwrap_or_default();
+    let visible = Command::new("quota").about(about).version(env!("CARGO_PKG_VERSION"));
+    visible.args(program.get_arguments()).subcommands(commands)
 }

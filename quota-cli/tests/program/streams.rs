@@ -41,6 +41,9 @@ fn there_are_completions_for_every_shell() {
 
         assert_eq!(ended.code, Some(0));
         assert!(ended.stdout.contains("status"), "{shell}");
+        for hidden in ["refresh-detached", "run-hooks", "update-journals"] {
+            assert!(!ended.stdout.contains(hidden), "{shell}: {hidden}");
+        }
     }
 }
 
