@@ -58,7 +58,7 @@ impl GlobalOption {
         match self {
             Self::Store => "this command uses no store; leave out --store",
             Self::Config => "this command reads no configuration that is named; leave out --config",
-            Self::Json => "this command writes no JSON; leave out --json",
+            Self::Json => "this command has no --json; leave it out",
         }
     }
 }
@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn an_option_that_would_be_ignored_is_refused() {
         for (line, why) in [
-            ("--json watch", "this command writes no JSON; leave out --json"),
-            ("--json run -- true", "this command writes no JSON; leave out --json"),
-            ("accounts --json disable a", "this command writes no JSON; leave out --json"),
+            ("--json watch", "this command has no --json; leave it out"),
+            ("--json run -- true", "this command has no --json; leave it out"),
+            ("accounts --json disable a", "this command has no --json; leave it out"),
             ("--config x sim", "this command reads no configuration that is named; leave out --config"),
             ("--store x demo", "this command uses no store; leave out --store"),
             ("--store x accounts order a", "this command uses no store; leave out --store"),
