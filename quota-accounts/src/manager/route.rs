@@ -201,7 +201,7 @@ impl Inner {
                     let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.retry_at);
                     let retry_at = retry_at.into_iter().chain(others).chain(unknown.flatten()).min();
                     let retry_after = retry_at.map(|at| between(scan.now, at));
-                    let skipped = self.skipped(scan, &search.unusable, &request);
+                    let skipped = self.skipped(scan.rejected, &search.unusable, &request, scan.now);
                     return Err(RouteError::NoAccountAvailable { retry_after, skipped });
                 }
             };
@@ -223,7 +223,7 @@ impl Inner {
                         index: at,
                         credential,
                         reason: scan.reason,
-                        skipped: self.skipped(scan, &search.unusable, &request),
+                        skipped: self.skipped(scan.rejected, &search.unusable, &request, scan.now),
                         request,
                         reservation: reserved.map(ReservationGuard::keep),
                         is_reported: AtomicBool::new(false),
@@ -329,6 +329,10 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
+        // First, because each request of a program without credential sources passes here.
+        if !slot.usage.has_credentials() {
+            return Ok(None);
+        }
         let login_before = slot.login_id();
         let credential = self.read_credential(slot).await.map_err(|error| {
             tracing::debug!(account = %slot.id, %error, "no usable credential");
@@ -366,14 +370,21 @@ impl Inner {
         )
     }
 
-    /// The ineligible accounts of the scan, and those that turned out to be unusable.
-    fn skipped(&self, scan: Scan, unusable: &[(usize, Verdict)], request: &Request) -> Vec<Evaluated> {
-        let unusable = unusable.iter().map(|(index, verdict)| {
+    /// The ineligible accounts of a scan, and those that turned out to be unusable.
+    fn skipped(
+        &self,
+        mut rejected: Vec<Evaluated>,
+        unusable: &[(usize, Verdict)],
+        request: &Request,
+        now: Timestamp,
+    ) -> Vec<Evaluated> {
+        let room = MAX_REPORTED.saturating_sub(rejected.len());
+        rejected.extend(unusable.iter().take(room).map(|(index, verdict)| {
             // The account may have other windows by now.
             let verdict = verdict.without_window();
-            Evaluated::of(&self.slots[*index].candidate(), verdict, request, scan.now, &self.policy)
-        });
-        scan.rejected.into_iter().chain(unusable).take(MAX_REPORTED).collect()
+            Evaluated::of(&self.slots[*index].candidate(), verdict, request, now, &self.policy)
+        }));
+        rejected
     }
 }
 

@@ -16,10 +16,6 @@ impl Inner {
         &self,
         slot: &AccountSlot,
     ) -> Result<Option<Credential>, CredentialError> {
-        // First, because most requests of a program without sources pass here.
-        if !slot.usage.has_credentials() {
-            return Ok(None);
-        }
         if self.hangs(slot).is_some() {
             return Err(timed_out());
         }

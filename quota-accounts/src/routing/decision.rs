@@ -280,9 +280,8 @@ impl Evaluated {
         let limit = broken.zip(window).map(|(limits, window)| limits.min_remaining_of(window.id()));
         let mut window = window.map(|window| window.id().clone());
         if verdict.reason.is_unknown() && verdict.window.is_none() {
-            let mut unread =
-                request.unread(killswitch, snapshot).chain(request.unread(min_remaining, snapshot));
-            window = unread.next().cloned();
+            let unread = |limits| request.first_unread(limits, snapshot);
+            window = unread(killswitch).or_else(|| unread(min_remaining)).cloned();
         }
         let readings = snapshot.windows().iter();
         let mut windows: Vec<_> = readings.map(|window| WindowUsage::of(window, candidate, now)).collect();

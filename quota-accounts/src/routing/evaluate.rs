@@ -101,8 +101,8 @@ fn evaluate_by(
         return verdict;
     }
     if unknown.is_none() {
-        let mut unread = request.unread(killswitch, snapshot).chain(request.unread(min_remaining, snapshot));
-        let is_unknown = unread.next().is_some() || needs_fresh && !is_any_counted;
+        let is_unread = |limits| request.first_unread(limits, snapshot).is_some();
+        let is_unknown = is_unread(killswitch) || is_unread(min_remaining) || needs_fresh && !is_any_counted;
         unknown = is_unknown.then_some(None);
     }
     match (unknown, low) {

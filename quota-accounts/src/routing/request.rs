@@ -68,19 +68,16 @@ impl Request {
         }
     }
 
-    /// The windows that count and have no reading; see [`Limits::unread`].
-    pub(super) fn unread<'a>(
+    /// The first window that counts and has no reading; see [`Limits::unread`].
+    pub(super) fn first_unread<'a>(
         &'a self,
         limits: &'a Limits,
         snapshot: &'a Snapshot,
-    ) -> impl Iterator<Item = &'a WindowId> {
-        let model = if self.only_window.is_some() { None } else { self.model() };
-        let of_model = self.only_window.is_none().then(|| limits.unread(snapshot, model));
-        let only = self
-            .only_window
-            .iter()
-            .flat_map(|only| snapshot.unreadable().filter(move |id| id.as_str() == &**only));
-        of_model.into_iter().flatten().chain(only)
+    ) -> Option<&'a WindowId> {
+        match &self.only_window {
+            None => limits.unread(snapshot, self.model()).next(),
+            Some(only) => snapshot.unreadable().find(|id| id.as_str() == &**only),
+        }
     }
 
     /// The model, if it was named.
