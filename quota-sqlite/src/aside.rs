@@ -25,7 +25,7 @@ pub(crate) enum Aside {
     Moved(PathBuf),
     /// Another process moved it, or the file was replaced.
     Gone,
-    /// It stays: it belongs to another program, has a newer schema, is not damaged after all, or cannot be moved.
+    /// The file stays in place: another program owns it, its schema is newer, it is not damaged after all, or it cannot be moved.
     Stays,
 }
 
@@ -42,7 +42,7 @@ static EXAMINED: Mutex<BTreeMap<FileId, Examined>> = Mutex::new(BTreeMap::new())
 
 /// Renames the file, its log and the log's index, if it is still the damaged file.
 ///
-/// A file that stays is not examined again by this process.
+/// This process does not examine a file again that stays in place.
 pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     // A new file would replace the link, not its target.
     if path.is_symlink() {
@@ -52,7 +52,7 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     if all.get(&damaged).is_some_and(|examined| examined.stays) {
         return Aside::Stays;
     }
-    // No process opens the file under this lock, so none creates a log of the old file beside the new one.
+    // While this lock is held, no process opens the file. So none creates a log for the old file beside the new one.
     let Some(_lock) = FolderLock::exclusive(path) else { return Aside::Stays };
     match fs::metadata(path) {
         Ok(found) if FileId::of(&found) == damaged => {}
@@ -77,7 +77,7 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     };
     let moved = match should_move {
         Ok(should_move) => free_name(path, now).filter(|copy| should_move && move_to(path, copy).is_ok()),
-        // For example another process holds a lock: examine the file again at the next report.
+        // For example, another process holds a lock. The next report examines the file again.
         Err(_) => return Aside::Stays,
     };
     examined.stays = moved.is_none();
@@ -85,7 +85,7 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
 }
 
 /// Renames a log and index whose file is missing, because a process was killed or a user moved the file. Returns the new path of the log,
-/// or of the index if there is no log; `None` if the file exists and is not empty, or if there is neither log nor index.
+/// or of the index if there is no log. Returns `None` if the file exists and is not empty, or if there is neither log nor index.
 pub(crate) fn set_side_files_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let _lock = FolderLock::exclusive(path)?;
     let is_empty = || fs::metadata(path).is_ok_and(|found| permissions::is_empty_file(&found));
@@ -95,7 +95,6 @@ pub(crate) fn set_side_files_aside(path: &Path, now: Timestamp) -> Option<PathBu
     move_side_files(path, &free_name(path, now)?).ok().flatten()
 }
 
-/// The header of the file.
 enum Header {
     /// The file has no SQLite header, so it is not another program's database either.
     Missing,
@@ -123,7 +122,7 @@ fn header(mut file: &fs::File) -> io::Result<Header> {
     })
 }
 
-/// Whether SQLite still reports damage. The log may contain a newer header than the file; that one must be ours too.
+/// Whether SQLite still reports damage. The log may contain a newer header than the file; that header must be ours too.
 ///
 /// # Errors
 ///
@@ -144,7 +143,7 @@ fn is_damaged(path: &Path, has_header: bool) -> rusqlite::Result<bool> {
     checked.or_else(|error| if error::is_damage_error(&error) { Ok(true) } else { Err(error) })
 }
 
-/// A free name for the copies of the file, its log and its index. A log may have been set aside alone before.
+/// A free name for the copies of the file, its log and its index. An earlier call may have set aside a log alone.
 fn free_name(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let name = |number: u32| {
         let mut name: OsString = path.as_os_str().to_owned();
@@ -164,15 +163,16 @@ fn is_free(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Renames the file first. Otherwise a process killed in between would leave the file without its log: the next process would open it
-/// with a new log, while processes that have the old log open write that one into the same file.
+/// Renames the file first. Otherwise a process killed between the renames would leave the file without its log. The next process would
+/// then open the file with a new log, while other processes still write their old log into it.
 ///
 /// A process killed after the first rename leaves a log, an index, or both. No store creates a file beside them; see
 /// [`set_side_files_aside`].
 fn move_to(path: &Path, copy: &Path) -> io::Result<()> {
     fs::rename(path, copy)?;
     move_side_files(path, copy).map(drop).inspect_err(|_| {
-        // In reverse order, so that the file is never there without them. If this fails too, `set_side_files_aside` does the rest.
+        // The side files move back first, so that the file never exists without them. If this fails too, `set_side_files_aside` moves the
+        // rest.
         let _ = fs::rename(sibling(copy, "-shm"), sibling(path, "-shm"));
         let _ = fs::rename(copy, path);
     })

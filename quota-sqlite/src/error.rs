@@ -1,5 +1,5 @@
-//! Maps errors of SQLite and the system to the `StoreError` that the caller gets: what failed, why, and what to do.
-//! The caller decides whether to retry.
+//! Maps errors of SQLite and the operating system to a `StoreError`: what failed, why, and what to do. The caller decides whether to
+//! retry.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,8 +48,8 @@ pub(crate) fn from_sqlite(error: rusqlite::Error, path: &Path, applied: WriteSta
     mapped.with_source(error)
 }
 
-/// Whether a [`SqliteStore`](crate::SqliteStore) failed because its file is damaged or not a database. A file of another program, or of
-/// a newer version of this crate, is not damaged.
+/// Whether a [`SqliteStore`](crate::SqliteStore) failed because its file is damaged or not a database. A file of another program, or of a
+/// newer version of this crate, does not count as damaged.
 ///
 /// ```
 /// use quota_core::store::StoreError;
@@ -79,7 +79,7 @@ fn is_write_error(extended: i32) -> bool {
     )
 }
 
-/// Maps an error of the system for a file or a folder.
+/// Maps an error of the operating system for a file or a folder.
 pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
     StoreError::rejected(format!("could not {what} {}: {error}", path.display())).with_source(error)
 }

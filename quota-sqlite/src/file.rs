@@ -1,5 +1,5 @@
-//! Finds, creates and opens the file, and notices if the path leads to another file.
-//! `schema` and `sql` own its content.
+//! Finds and opens the database file, and notices when the path leads to another file. `create` creates it; `schema` and `sql` own its
+//! content.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -25,7 +25,7 @@ pub(crate) struct File {
     options: Arc<SqliteOptions>,
     access: Access,
     open: Option<Open>,
-    /// The file of the last attempt to open, successful or not.
+    /// The file of the last attempt to open one, successful or not.
     last: Option<FileId>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Access {
 struct Open {
     connection: Connection,
     which: FileId,
-    /// Opened as immutable: it shows the file as of that time.
+    /// Opened as immutable: it shows the file as it was when it was opened.
     is_immutable: bool,
 }
 
@@ -116,7 +116,7 @@ impl File {
         self.open = None;
     }
 
-    /// Sets the file aside if this error reports damage and the options allow it. Returns whether it is out of the way.
+    /// Sets the file aside if this error reports damage and the options allow it. Returns whether a new file can take its place.
     pub(crate) fn try_set_aside(&mut self, error: &StoreError) -> bool {
         let (Some(notice), Some(damaged)) = (&self.options.on_aside, self.last) else { return false };
         if !error::is_damage(error) {
@@ -139,9 +139,9 @@ impl File {
 
     fn connection(&mut self, found: &DbFile) -> Result<(&Connection, bool), StoreError> {
         let which = FileId::of(&found.metadata);
-        let is_known = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_immutable);
-        if !is_known {
-            // Closed before opening another: closing releases all POSIX locks of this process on the file.
+        let is_current = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_immutable);
+        if !is_current {
+            // Close the old connection before opening another: closing releases all POSIX locks of this process on the file.
             self.open = None;
             self.last = Some(which);
             let file = found.check(&self.options.path)?;
@@ -153,7 +153,7 @@ impl File {
             self.open = Some(Open { connection, which, is_immutable });
         }
         let open = self.open.as_ref().expect("it was opened above");
-        Ok((&open.connection, !is_known))
+        Ok((&open.connection, !is_current))
     }
 }
 
@@ -170,12 +170,12 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
     if path.is_symlink() && !path.exists() {
         return Err(StoreError::rejected(format!("{} is a dangling link; fix or delete it", path.display())));
     }
-    // An empty log or an index alone counts only if it may be moved: another process may still use it with the removed file.
+    // An empty log or a lone index counts only if it may be moved: another process may still use it with the removed file.
     let is_left = || has_wal(path) || options.on_aside.is_some() && has_wal_or_shm(path);
     if !is_left() {
         return Ok(None);
     }
-    // A process that replaces the file moves the log right after it. A process that has created the file may already have written.
+    // A process that replaces the file moves the log right after it. A process that has just created the file may already have written.
     drop(FolderLock::shared(path));
     let found = stat_file(path)?;
     if found.is_some() || !is_left() {
@@ -197,7 +197,7 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
 
 fn stat_file(path: &Path) -> Result<Option<DbFile>, StoreError> {
     match fs::metadata(path) {
-        // As in SQLite, an empty file is a database that is not created yet.
+        // SQLite treats an empty file as a database that does not exist yet, and so do we.
         Ok(metadata) if permissions::is_empty_file(&metadata) => Ok(None),
         Ok(metadata) => Ok(Some(DbFile { metadata })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -232,7 +232,7 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _creating = CREATE_LOCK.lock();
     let path = &options.path;
-    // Held until the log is open too. Otherwise the log could be created beside the file that replaces this one.
+    // Hold the lock until the log is open too. Otherwise the log could be created beside the file that replaces this one.
     let _lock = FolderLock::shared(file).ok_or_else(being_replaced)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
@@ -242,11 +242,11 @@ fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), S
                 | OpenFlags::SQLITE_OPEN_URI
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection =
-                open(&immutable_uri(path), path, flags, options).map_err(|refusal| refusal.error)?;
+                open(&immutable_uri(path), path, flags, options).map_err(|failed| failed.error)?;
             Ok((connection, true))
         }
         Ok(connection) => Ok((connection, false)),
-        Err(refusal) => Err(refusal.error),
+        Err(failed) => Err(failed.error),
     }
 }
 
@@ -277,7 +277,7 @@ fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Re
     connection.busy_timeout(options.busy_timeout).map_err(map_error)?;
     // Otherwise the last of many short-lived processes would checkpoint and delete the log, and the next one create it again.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(map_error)?;
-    // The first read of the file. Before this its content is unverified.
+    // The first read of the file: until now its content is unverified.
     let is_wal_error = |error: &StoreError| matches!(error, StoreError::Rejected { .. });
     schema::check(&mut connection, path)
         .map_err(|error| OpenError { is_wal_error: is_wal_error(&error), error })?;

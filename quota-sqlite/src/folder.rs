@@ -1,23 +1,23 @@
-//! A lock on the folder of the file: shared while opening the file, exclusive while replacing it.
-//! The system releases it when its process ends. It leaves no file behind.
+//! A lock on the folder of the database: shared to open the file, exclusive to replace it. The system releases it when its process ends,
+//! and no lock file remains.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// The lock, until it is dropped.
+/// Holds the lock until it is dropped.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     _folder: Option<File>,
 }
 
-/// The attempts to get the lock, and the pause between two of them: half a second in total.
+/// The number of attempts to get the lock. With the pause between them they take half a second.
 const MAX_ATTEMPTS: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl FolderLock {
-    /// Locks for opening the file. `None` if another process holds the exclusive lock for too long.
+    /// Locks the folder to open the file. `None` if another process holds the exclusive lock for too long.
     ///
     /// Succeeds where folders cannot be locked, because no process replaces files there.
     pub(crate) fn shared(file: &Path) -> Option<Self> {
@@ -32,7 +32,7 @@ impl FolderLock {
         None
     }
 
-    /// Locks for replacing the file. `None` if the lock is not available.
+    /// Locks the folder to replace the file. `None` if the lock is not available.
     pub(crate) fn exclusive(file: &Path) -> Option<Self> {
         let folder = open_folder(file)?;
         for _ in 0..MAX_ATTEMPTS {

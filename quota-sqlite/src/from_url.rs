@@ -81,7 +81,7 @@ fn path(bytes: Vec<u8>) -> Result<PathBuf, SqliteOpenError> {
 #[cfg(not(unix))]
 fn path(bytes: Vec<u8>) -> Result<PathBuf, SqliteOpenError> {
     let text = String::from_utf8(bytes).map_err(|_| SqliteOpenError::setting("the path is not UTF-8"))?;
-    // In `sqlite:///C:/quota.db` the slash before the drive belongs to the URL.
+    // In `sqlite:///C:/quota.db` the slash before the drive belongs to the URL syntax.
     let has_drive = text.as_bytes().get(2) == Some(&b':');
     Ok(if has_drive { text[1..].into() } else { text.into() })
 }

@@ -1,4 +1,4 @@
-//! A store of quota on one SQLite file, so that many processes of one machine share one record per account.
+//! Stores the records of quota in one SQLite file, so that all processes of a machine share one record per account.
 //!
 //! ```
 //! use quota_core::{AccountId, QuotaManager};
@@ -20,41 +20,41 @@
 //! # }
 //! ```
 //!
-//! Creating a store does not touch the file: the first call opens it, the first write creates it, and a read of a missing file
-//! finds no document. All clones of a store share two threads and two connections, one for reads and one for writes. Because calls of
-//! SQLite block, none runs on an async thread, and no read waits behind a write that waits for the file's lock. The store needs no
-//! runtime. [`SqliteOptions`] has the settings that a URL cannot contain.
+//! Creating a store does not touch the file. The first call opens it, the first write creates it, and a read of a missing file finds no
+//! document. All clones of a store share two threads and two connections, one for reads and one for writes. SQLite calls block, so none
+//! runs on an async thread, and no read waits behind a write that waits for the file lock. The store needs no runtime. [`SqliteOptions`]
+//! has the settings that a URL cannot contain.
 //!
 //! # URLs
 //!
-//! `sqlite:///home/me/.local/state/quota/quota.db`: three slashes and an absolute path, percent-decoded. The query may contain
-//! `busy_ms` (how long a write waits for the lock). An unknown query key is an error.
+//! `sqlite:///home/me/.local/state/quota/quota.db`: three slashes and an absolute path, percent-decoded. The query may contain `busy_ms`,
+//! the time that a write waits for the lock. An unknown query key is an error.
 //!
 //! # Permissions
 //!
-//! The file and its `-wal` and `-shm` are created with mode 0600; a missing folder is created with 0700. The store refuses a file that
-//! other users can read or write, or that belongs to another user. It also refuses a folder that other users can write to, because they
-//! could place a `-wal` beside the database and so change its content. The error names the command that fixes it. A symbolic link is
-//! followed, and the same holds for its target; a dangling link is refused.
+//! The file and its `-wal` and `-shm` are created with mode 0600, and a missing folder with 0700. The store rejects a file that other
+//! users can read or write, or that belongs to another user. It also rejects a folder that other users can write to: they could place a
+//! `-wal` beside the database and so change its content. The error names the command that fixes it. A symbolic link is followed, and its
+//! target must pass the same checks. A dangling link is rejected.
 //!
 //! # Stored data
 //!
-//! One row for each document: key, version, body and expiry. One write in 64 also removes expired rows; reads write nothing. Versions
-//! are drawn at random from 64 bits, so none is used twice, also after an expiry, a restore from a copy or a power failure.
+//! Each document is one row: key, version, body and expiry. One write in 64 also removes expired rows; reads write nothing. Versions are
+//! random 64-bit numbers, so none is used twice, even after an expiry, a restore from a backup or a power failure.
 //!
-//! A file that is not a database, belongs to another program, is damaged, or was written by a newer version of this crate is reported as
-//! unusable and never changed. [`SqliteOptions::set_damaged_aside`] renames a damaged file instead and uses a new one, for files that
-//! are a cache.
+//! The store reports a file as corrupt, and never changes it, if the file is not a database, belongs to another program, is damaged, or
+//! was written by a newer version of this crate. For files that are only a cache, [`SqliteOptions::set_damaged_aside`] renames a damaged
+//! file and uses a new one.
 //!
 //! # Faults
 //!
 //! A process that is killed loses no applied write, and the system releases its locks. A process that is stopped during a write blocks
-//! other writers but no readers; the writers fail after 150 ms because the store is unavailable. A power failure may lose the last
-//! seconds of writes but never damages the file. That can lose a lease, so it costs at most one more call to the provider.
+//! other writers but no readers. Those writers fail after 150 ms with an unavailable store. A power failure may lose the last seconds of
+//! writes but never damages the file. That can lose a lease, which costs at most one extra call to the provider.
 //!
-//! On a full disk, or if the file or its folder is read-only, reads work and writes are refused. If the file is deleted or replaced
-//! while it is open, the next call opens or creates the new one. If its `-wal` was left behind, the store refuses, because SQLite would
-//! apply that log to the next file.
+//! On a full disk, or if the file or its folder is read-only, reads work and writes are rejected. If the file is deleted or replaced
+//! while it is open, the next call opens or creates the new one. If its `-wal` was left behind, calls fail, because SQLite would apply
+//! that log to the next file.
 //!
 //! The file must be on a local disk: SQLite's shared memory does not work over NFS or SMB.
 
@@ -75,7 +75,7 @@ mod writer;
 
 pub use error::is_damage;
 pub use options::{SqliteOpenError, SqliteOptions};
-/// The crates whose types are in the signatures here.
+/// The crate whose types appear in this API.
 pub use quota_core;
 pub use store::SqliteStore;
 pub use url;

@@ -1,5 +1,4 @@
-//! How long a write waits for the lock of the file: the full timeout once in an outage, and briefly after that.
-//! SQLite does the waiting.
+//! How long a write waits for the file lock: the full timeout once per outage, and a short one after that. SQLite does the waiting.
 
 use std::time::Duration;
 
@@ -13,9 +12,9 @@ pub(crate) struct LockTimeout {
     failed_at: Option<Instant>,
 }
 
-/// The timeout of each further write while another process holds the lock for longer than the full timeout.
+/// The timeout of later writes in an outage: another process has held the lock for longer than the full timeout.
 const BRIEF: Duration = Duration::from_millis(50);
-/// A timeout that is older belongs to an earlier outage.
+/// A timeout older than this belongs to an earlier outage.
 const OUTAGE_GAP: Duration = Duration::from_secs(10);
 
 impl LockTimeout {
@@ -31,13 +30,13 @@ impl LockTimeout {
         self.full.saturating_sub(self.waited).max(BRIEF.min(self.full))
     }
 
-    /// A write timed out after waiting this long for the lock.
+    /// Records that a write timed out after waiting this long for the lock.
     pub(crate) fn failed(&mut self, waited: Duration, now: Instant) {
         self.waited = self.waited.saturating_add(waited);
         self.failed_at = Some(now);
     }
 
-    /// A write got the lock.
+    /// Records that a write got the lock.
     pub(crate) fn succeeded(&mut self) {
         self.failed_at = None;
     }
@@ -56,7 +55,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_uses_up_the_full_timeout_once() {
+    async fn an_outage_costs_the_full_timeout_once() {
         let clock = clock();
         let mut lock_timeout = LockTimeout::new(FULL);
         assert_eq!(lock_timeout.next(clock.instant()), FULL);
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_with_the_lock_ends_the_outage() {
+    async fn a_write_that_gets_the_lock_ends_the_outage() {
         let clock = clock();
         let mut lock_timeout = LockTimeout::new(FULL);
         lock_timeout.failed(FULL, clock.instant());
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timeout_of_long_ago_belongs_to_another_outage() {
+    async fn an_old_timeout_belongs_to_another_outage() {
         let clock = clock();
         let mut lock_timeout = LockTimeout::new(FULL);
         lock_timeout.failed(FULL, clock.instant());

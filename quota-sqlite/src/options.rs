@@ -17,7 +17,7 @@ use quota_core::Clock;
 /// use std::time::Duration;
 /// use quota_sqlite::SqliteOptions;
 ///
-/// // The first call opens the file.
+/// The first call opens the file.
 /// let store = SqliteOptions::file("/home/me/.local/state/quota/quota.db").busy_timeout(Duration::from_millis(50)).open()?;
 /// # Ok::<(), quota_sqlite::SqliteOpenError>(())
 /// ```
@@ -55,35 +55,35 @@ impl SqliteOptions {
         }
     }
 
-    /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store. After a write has
-    /// timed out, later writes wait at most 50 ms until one gets the lock.
+    /// How long a write waits for another process's lock: 150 ms by default, less than a manager's store timeout. After a write has timed
+    /// out, later writes wait at most 50 ms until one gets the lock.
     pub fn busy_timeout(mut self, duration: Duration) -> Self {
         self.busy_timeout = duration;
         self
     }
 
     /// How often the store polls for writes of other processes while a caller waits. The interval doubles from `min` (10 ms by default)
-    /// to `max` (200 ms), and starts again at `min` after a change.
+    /// to `max` (200 ms), and returns to `min` after a change.
     pub fn poll_interval(mut self, min: Duration, max: Duration) -> Self {
         self.min_poll_interval = min;
         self.max_poll_interval = max;
         self
     }
 
-    /// Sets a damaged file aside and uses a new one, for files that are a cache. By default a damaged file stays unchanged, and
-    /// calls fail.
+    /// Sets a damaged file aside and uses a new one. Use this for files that are only a cache. By default a damaged file stays unchanged,
+    /// and calls fail.
     ///
-    /// This applies only if SQLite reports that the file is damaged or not a database. It never applies to a file of another program or of
-    /// a newer version of this crate, nor through a symbolic link. The file is renamed to `NAME.damaged-TIME`, together with its `-wal` and
-    /// `-shm`; nothing is deleted. If several processes find the damage, one renames the file. A log whose file is missing, because a
-    /// process was killed in between, is renamed too. That process calls `notice` with the new path, on a thread of the store. Each process
-    /// examines a damaged file that stays only once.
+    /// This applies only if SQLite reports that the file is damaged or not a database. It never applies to a file of another program or
+    /// of a newer version of this crate, nor through a symbolic link. The store renames the file to `NAME.damaged-TIME`, together with
+    /// its `-wal` and `-shm`, and deletes nothing. If several processes find the damage, one of them renames the file and calls `notice`
+    /// with the new path, on a thread of the store. If a process is killed in between, the next one renames the log that has lost its
+    /// file. Each process examines a damaged file that stays in place only once.
     pub fn set_damaged_aside(mut self, notice: impl Fn(&Path) + Send + Sync + 'static) -> Self {
         self.on_aside = Some(OnAside(Arc::new(notice)));
         self
     }
 
-    /// Replaces the system's clock, for tests. All stores on a file must share one clock.
+    /// Replaces the system clock, for tests. All stores on a file must share one clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self

@@ -1,5 +1,4 @@
-//! Checks owner and mode: only its owner may use the file.
-//! Nothing here changes them; the error names the command that does.
+//! Checks owner and mode: only the owner may use the file. This module changes nothing; its errors name the command that does.
 
 use std::fs::Metadata;
 use std::io;
@@ -9,7 +8,7 @@ use quota_core::store::StoreError;
 
 use crate::error;
 
-/// The identity of a file, which shows whether the path leads to another file now.
+/// The identity of a file. It shows whether the path leads to another file now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileId {
     device: u64,
@@ -46,7 +45,7 @@ pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreErro
     use crate::error::sibling;
 
     let siblings = ["-wal", "-shm"].map(|ending| sibling(path, ending));
-    // A missing file, or one that another process removes now, needs no check.
+    // A file that is missing, or that another process removes during the check, needs no check.
     let siblings = siblings.map(|path| fs::metadata(&path).ok().map(|found| (path, found)));
     let all = || {
         let sibling = siblings.iter().flatten().map(|(path, found)| (path.as_path(), found));
@@ -82,7 +81,7 @@ fn quoted_list(paths: &[&Path]) -> String {
     paths.iter().map(|path| error::shell_quoted(path)).collect::<Vec<_>>().join(" ")
 }
 
-/// Maps an error of the system for a path. If a folder denies access, the error names it and the command that opens it.
+/// Maps an error of the operating system for a path. If a folder denies access, the error names the folder and the command that opens it.
 #[cfg(unix)]
 pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
     use std::fs;

@@ -1,5 +1,5 @@
-//! The thread that reads, and polls for writes of other processes while a caller waits for one.
-//! It never writes and never waits for a writer.
+//! The thread that reads, and that polls for writes of other processes while a caller waits for one. It never writes and never waits for
+//! a writer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::options::SqliteOptions;
 use crate::sql;
 use crate::waiters::{Waiter, Waiters};
 
-/// A request to the thread. It carries the caller's time, because a paused test clock is paused only in its own thread.
+/// A request to the thread. It carries the caller's time, because a paused test clock is paused only in the caller's thread.
 #[derive(Debug)]
 pub(crate) enum ReadRequest {
     Read {
@@ -36,7 +36,7 @@ pub(crate) enum ReadRequest {
     },
 }
 
-/// At most this many requests share one read transaction, so that none lasts long.
+/// At most this many requests share one read transaction, so that no transaction lasts long.
 const MAX_BATCH: usize = 256;
 
 /// The thread's state.
@@ -67,14 +67,14 @@ impl Reader {
             match request {
                 Ok(first) => self.process_batch(first, requests),
                 Err(RecvTimeoutError::Timeout) => {
-                    // Not at each read: with many waiters it costs more than the read.
+                    // Not at each read: with many waiters this costs more than the read.
                     self.waiters.remove_closed();
                     // Poll less often while nothing changes.
                     self.poll_delay = (self.poll_delay * 2).min(self.options.max_poll_interval);
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also after requests, because a flood of them must not stop the polls.
+            // Poll after requests too, because a flood of requests must not stop the polls.
             if !self.waiters.is_empty() {
                 self.poll();
             }
@@ -83,7 +83,7 @@ impl Reader {
 
     /// Processes all queued requests in one read transaction: finding and locking the file takes longer than reading it.
     fn process_batch(&mut self, first: ReadRequest, requests: &Receiver<ReadRequest>) {
-        // Collected before the transaction starts: a request after a write must not read an older snapshot.
+        // Collect the requests before the transaction starts: a request after a write must not read an older snapshot.
         let others: Vec<_> = requests.try_iter().take(MAX_BATCH).collect();
         if !others.is_empty() {
             // If the transaction cannot start, each request reads on its own and reports the error.
@@ -154,18 +154,18 @@ impl Reader {
         Ok(())
     }
 
-    /// Runs `work` on the file. Returns `nothing` if the file is missing.
+    /// Runs `work` on the file. Returns `if_missing` if the file is missing.
     fn with_file<T>(
         &mut self,
-        nothing: T,
+        if_missing: T,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         match self.try_with_file(work) {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => Ok(nothing),
+            Ok(None) => Ok(if_missing),
             Err(error) if self.file.try_set_aside(&error) => {
                 self.last_data_version = None;
-                Ok(nothing)
+                Ok(if_missing)
             }
             Err(error) => Err(error),
         }
@@ -189,8 +189,8 @@ impl Reader {
     }
 }
 
-/// The versions of the documents with these keys. If they are a large part of the file, one statement reads all versions, so that a
-/// write of another process does not cost one query for each followed account.
+/// The versions of the documents with these keys. If they are a large part of the file, one statement reads all versions. Otherwise a
+/// write of another process would cost one query for each followed account.
 fn current(
     connection: &Connection,
     keys: &[StoreKey],
@@ -230,7 +230,7 @@ mod tests {
         StoreKey::account(&format!("anthropic/a{number}").parse::<AccountId>().unwrap())
     }
 
-    /// A hundred documents, of which the first has expired.
+    /// A hundred documents; the first has expired.
     fn hundred() -> (Connection, Vec<Version>) {
         let mut connection = Connection::open_in_memory().unwrap();
         schema::create(&mut connection).unwrap();
@@ -257,7 +257,7 @@ mod tests {
 
         current(&connection, &keys, 100).unwrap();
 
-        // One reads the versions, the other the number of documents.
+        // One statement reads the versions, the other the number of documents.
         assert_eq!(STATEMENTS.load(Ordering::Relaxed), 2);
     }
 

@@ -10,7 +10,7 @@ use crate::error;
 /// The `application_id` in the header of SQLite: `quot`.
 const APPLICATION: i32 = 0x7175_6f74;
 
-/// The base of the schema version: `qu`. A file with such a `user_version` is ours, so one pragma suffices.
+/// The base of the schema version: `qu`. A file with such a `user_version` is ours, so one pragma is enough.
 const NUMBER_BASE: i32 = 0x7175_0000;
 
 /// The migrations from each version to the next, each in one transaction. The first creates the tables.
@@ -46,7 +46,7 @@ pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 ///
 /// # Errors
 ///
-/// [`StoreError`] if it is another program's or has a newer schema. The file is not changed then.
+/// [`StoreError`] if another program owns the file or its schema is newer. The file is then unchanged.
 pub(crate) fn check(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     check_with(connection, path, &MIGRATIONS)
 }
@@ -66,7 +66,7 @@ fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> 
     }
     let at = path.display();
     if pragma(connection, "application_id").map_err(map_error)? != APPLICATION || number < 1 {
-        // These numbers are zero in a truncated file too. That is damage, which SQLite reports here.
+        // These numbers are also zero in a truncated file. SQLite reports that damage here.
         connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(map_error)?;
         return Err(StoreError::corrupt(format!(
             "{at} is not a quota database (it was not changed); use another file"
@@ -80,7 +80,7 @@ fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> 
     apply(connection, number, migrations).map_err(map_error)
 }
 
-/// Applies all migrations from `number` on. Skips those that another process has applied since.
+/// Applies all migrations from `number` on. Skips those that another process has applied in the meantime.
 fn apply(connection: &mut Connection, number: i32, migrations: &[&str]) -> rusqlite::Result<()> {
     let first = usize::try_from(number).unwrap_or(0);
     for (done, migration) in migrations.iter().enumerate().skip(first) {
@@ -129,7 +129,7 @@ mod tests {
         let migrations =
             [MIGRATIONS[0], "ALTER TABLE document ADD COLUMN note TEXT", "CREATE TABLE other (x) STRICT"];
 
-        // STRICT requires a type: a failed migration changes nothing.
+        // STRICT requires a type, so this migration fails and changes nothing.
         assert!(checked(&mut connection, &migrations).is_err());
         let migrations = [migrations[0], migrations[1], "CREATE TABLE other (x TEXT) STRICT"];
         checked(&mut connection, &migrations).unwrap();

@@ -1,5 +1,5 @@
-//! The SQL statements. Each write is one statement, because a process that is stopped inside a transaction blocks all writers.
-//! The callers provide the time.
+//! The SQL statements. Each write is one statement, because a process that is stopped inside a transaction blocks all writers. The
+//! callers provide the time.
 
 use bytes::Bytes;
 use quota_core::store::{Document, StoreKey, Version};

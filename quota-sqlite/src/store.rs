@@ -21,16 +21,16 @@ use crate::writer::{WriteRequest, Writer};
 
 /// A store on one SQLite file.
 ///
-/// It is cheap to clone; all clones share their connections. Nothing is opened before the first call. It needs no runtime: its
-/// two threads are started when they are needed, and end when the last clone is gone.
+/// Clones are cheap and share their connections. The store opens nothing before the first call, and it needs no runtime. Its two threads
+/// start when they are needed, and end when the last clone is dropped.
 ///
-/// See the [front page](crate) for URLs, permissions and the behavior on faults.
+/// See the [front page](crate) for URLs, permissions and behavior on faults.
 #[derive(Clone)]
 pub struct SqliteStore {
     workers: Arc<Workers>,
 }
 
-/// The channels to the two threads, each of which starts with its first request.
+/// The channels to the two threads. Each thread starts with its first request.
 struct Workers {
     options: Arc<SqliteOptions>,
     reader: OnceLock<Sender<ReadRequest>>,
@@ -38,7 +38,7 @@ struct Workers {
 }
 
 impl SqliteOptions {
-    /// Opens the store. The file is not touched yet.
+    /// Opens the store, without touching the file.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Workers {
     }
 }
 
-/// Starts a thread. If that fails, its end of the channel is dropped, and later calls report that the thread is gone.
+/// Starts a thread. If that fails, the receiver is dropped, and later calls report that the thread has ended.
 fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::warn!(%error, "could not start a thread for the store");

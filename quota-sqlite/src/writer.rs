@@ -1,5 +1,4 @@
-//! The thread that writes: one swap after the other, each as one statement.
-//! No reader waits for it.
+//! The thread that writes: one compare-and-swap after another, each as one statement. No reader waits for it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -18,7 +17,7 @@ use crate::options::SqliteOptions;
 use crate::reader::ReadRequest;
 use crate::sql::{self, Write};
 
-/// A swap of a waiting caller.
+/// A compare-and-swap of a waiting caller.
 #[derive(Debug)]
 pub(crate) struct WriteRequest {
     pub(crate) key: StoreKey,
@@ -40,9 +39,9 @@ pub(crate) struct Writer {
     reader: Sender<ReadRequest>,
 }
 
-/// One write in this many, at random, also removes expired documents. So short-lived processes take part too.
+/// One write in this many, at random, also removes expired documents. The choice is random so that short-lived processes take part too.
 const SWEEP_ONE_IN: u32 = 64;
-/// After a conflict the current version is read. If it is the expected one by then, the swap is tried again.
+/// After a conflict the current version is read. If it is the expected one by then, the writer tries again.
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Writer {
@@ -54,7 +53,7 @@ impl Writer {
     /// Runs until the last store handle is dropped.
     pub(crate) fn run(mut self, requests: &Receiver<WriteRequest>) {
         while let Ok(request) = requests.recv() {
-            // Skip the write of a cancelled caller: others must not wait for it behind a held lock.
+            // Skip the write of a cancelled caller: other callers must not wait for it behind a held lock.
             if request.reply.is_closed() {
                 continue;
             }
@@ -69,7 +68,7 @@ impl Writer {
             if let Err(error) = &outcome
                 && self.lock_timed_out
             {
-                // These writes have waited for the same lock. Otherwise each would wait for it again, one after the other.
+                // These writes have waited for the same lock. Otherwise each would wait for the full timeout in turn.
                 for waiting in requests.try_iter() {
                     let _ = waiting.reply.send(Err(error.clone()));
                 }
@@ -90,7 +89,7 @@ impl Writer {
                 match swap {
                     Some(swap) => Ok(swap),
                     None => {
-                        // A newer program may have migrated the file: opening it again reports that.
+                        // A newer program may have migrated the file. Opening it again reports that.
                         self.file.forget();
                         self.file.for_writing()?;
                         Err(StoreError::unavailable(

@@ -10,7 +10,7 @@ use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
 
 use crate::env::{body, new_path, open, raw, read, try_write, write};
 
-/// A store that sets damaged files aside, and the paths that it reports.
+/// A store that sets damaged files aside, and the paths it reports.
 fn recovering(path: &Path) -> (SqliteStore, Arc<Mutex<Vec<PathBuf>>>) {
     let copies = Arc::<Mutex<Vec<PathBuf>>>::default();
     let reported = Arc::clone(&copies);
@@ -34,9 +34,9 @@ fn cut_header(path: &Path) {
     fs::OpenOptions::new()
         .write(true)
         .open(path)
-        .expect("the file is there")
+        .expect("the file exists")
         .set_len(50)
-        .expect("the file can be cut");
+        .expect("the file can be truncated");
 }
 
 fn overwrite_a_middle_page(path: &Path) {
@@ -186,7 +186,7 @@ async fn a_damaged_file_whose_log_cannot_be_moved_stays() {
     filled(&short).await;
     write(&open(&short), "main", "one").await;
     overwrite_a_middle_page(&short);
-    // The name of the copy is short enough for the file system, and that of its log is not.
+    // The name of the copy is short enough for the file system, but that of its log is not.
     let path = folder.path().join("q".repeat(228));
     for ending in ["", "-wal", "-shm"] {
         let named = |path: &Path| format!("{}{ending}", path.display());
@@ -201,10 +201,10 @@ async fn a_damaged_file_whose_log_cannot_be_moved_stays() {
 }
 
 #[tokio::test]
-async fn damage_that_only_an_index_shows_is_set_aside() {
+async fn a_file_with_a_damaged_index_is_set_aside() {
     let (_folder, path) = new_path();
     filled(&path).await;
-    // Documents that the index lacks. quick_check does not compare the two.
+    // Documents that are missing in the index. quick_check does not compare the two.
     let schema = "type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE name = 'document_by_expiry'";
     let hide = format!(
         "PRAGMA writable_schema = ON; CREATE TABLE hidden AS SELECT {schema};
@@ -228,13 +228,13 @@ async fn damage_that_only_an_index_shows_is_set_aside() {
     assert_eq!(reported.lock().len(), 1);
 }
 
-/// Creates a damaged file that stays, because its schema is newer.
+/// Creates a damaged file that stays in place, because its schema is newer.
 async fn newer(path: &Path) {
     filled(path).await;
     let numbers = "PRAGMA user_version = 0x71757777; PRAGMA wal_checkpoint(TRUNCATE);";
     raw(path).execute_batch(numbers).expect("the pragmas can be set");
     // SQLite reports this damage before the store reads the schema version.
-    fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(4000)).expect("it can be cut");
+    fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(4000)).expect("the file can be truncated");
 }
 
 #[cfg(target_os = "linux")]
@@ -262,7 +262,7 @@ async fn a_damaged_file_that_stays_is_not_examined_again() {
     newer(&path).await;
     let (store, reported) = recovering(&path);
     assert!(is_damage(&read(&store, "main").await.unwrap_err()));
-    // The same file, which would be set aside if it were examined now.
+    // The same file, which would be set aside if it were examined again.
     replace_by_text(&path);
 
     for store in [store, recovering(&path).0] {

@@ -10,14 +10,14 @@ use crate::env::{body, new_path, open, raw, read, try_write, write};
 
 /// Writes a private file with this content.
 fn write_private(path: &std::path::Path, content: &[u8]) {
-    fs::write(path, content).expect("it can be written");
+    fs::write(path, content).expect("the file can be written");
     #[cfg(unix)]
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("this process owns the file");
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_a_database_is_unusable_and_not_changed() {
-    for content in [&b"[accounts]\n"[..], &[0; 4096], b"SQLite format 3\0 and then nothing of the kind"] {
+async fn a_file_that_is_not_a_database_is_corrupt_and_not_changed() {
+    for content in [&b"[accounts]\n"[..], &[0; 4096], b"SQLite format 3\0 and then no database"] {
         let (_folder, path) = new_path();
         write_private(&path, content);
         let store = open(&path);
@@ -88,7 +88,7 @@ async fn an_empty_file_with_a_log_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn another_programs_database_is_unusable_and_not_changed() {
+async fn another_programs_database_is_corrupt_and_not_changed() {
     let (_folder, path) = new_path();
     write_private(&path, b"");
     raw(&path).execute_batch("CREATE TABLE document (key TEXT)").unwrap();
@@ -103,7 +103,7 @@ async fn another_programs_database_is_unusable_and_not_changed() {
 }
 
 #[tokio::test]
-async fn a_file_that_a_newer_program_migrated_is_no_longer_written() {
+async fn a_file_migrated_by_a_newer_program_is_not_written() {
     let (_folder, path) = new_path();
     let store = open(&path);
     let version = write(&store, "main", "one").await;
@@ -123,7 +123,7 @@ async fn a_file_that_a_newer_program_migrated_is_no_longer_written() {
 }
 
 #[tokio::test]
-async fn a_file_whose_tables_are_gone_is_unusable() {
+async fn a_file_without_its_tables_is_corrupt() {
     let (_folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     raw(&path).execute_batch("DROP TABLE document").unwrap();
@@ -134,7 +134,7 @@ async fn a_file_whose_tables_are_gone_is_unusable() {
 }
 
 #[tokio::test]
-async fn a_folder_is_not_a_file() {
+async fn a_folder_at_the_path_is_rejected() {
     let (folder, _) = new_path();
 
     let error = read(&open(folder.path()), "main").await.unwrap_err();
@@ -211,7 +211,7 @@ async fn a_log_without_its_file_is_not_applied_to_another_one() {
 #[tokio::test]
 async fn the_hint_to_move_a_file_includes_its_log() {
     let (_folder, path) = new_path();
-    write_private(&path, b"nothing of the kind");
+    write_private(&path, b"no database");
 
     let error = read(&open(&path), "main").await.unwrap_err();
 
@@ -245,7 +245,7 @@ async fn a_truncated_log_loses_only_its_last_writes() {
     write(&open(&path), "main", "one").await;
     raw(&path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
     write(&open(&path), "main", "two").await;
-    // As after a power failure: the log is torn, and its index is gone.
+    // The state after a power failure: a torn log without its index.
     let copy = folder.path().join("copy.db");
     write_private(&copy, &fs::read(&path).unwrap());
     let log = fs::read(folder.path().join("quota.db-wal")).unwrap();

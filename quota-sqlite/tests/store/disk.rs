@@ -17,10 +17,10 @@ use crate::processes::{Elsewhere, this_program};
 const UNPRIVILEGED: u32 = 65_534;
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_and_keeps_its_data() {
+async fn a_full_disk_rejects_writes_and_keeps_its_data() {
     let (_folder, path) = new_path();
     write(&open(&path), "main", "one").await;
-    // A file size limit fails a write as a full disk does, and needs no privileges.
+    // A file size limit fails a write just as a full disk does, and needs no privileges.
     let mut limited = Command::new("sh");
     limited.args(["-c", r#"trap "" XFSZ; ulimit -f 80; exec "$0" "$@""#]).arg(this_program());
     let store = Elsewhere::by(limited, &path);
@@ -36,10 +36,10 @@ async fn a_full_disk_refuses_writes_and_keeps_its_data() {
 }
 
 #[tokio::test]
-async fn a_read_only_folder_serves_reads_and_refuses_writes() {
+async fn a_read_only_folder_serves_reads_and_rejects_writes() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
-    // As after a copy to a read-only medium: one file without a log.
+    // The state after a copy to a read-only medium: one file without a log.
     raw(&path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
     for log in ["quota.db-wal", "quota.db-shm"] {
         let _ = fs::remove_file(folder.path().join(log));
@@ -73,7 +73,7 @@ async fn a_read_only_folder_is_read_with_its_log() {
 }
 
 #[tokio::test]
-async fn a_log_without_its_index_is_noticed_through_any_path() {
+async fn a_log_without_its_index_is_found_through_any_path() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     fs::remove_file(folder.path().join("quota.db-shm")).unwrap();
@@ -100,7 +100,7 @@ async fn a_folder_without_permission_is_named_with_the_command_that_opens_it() {
     let path = folder.path().join("quota").join("quota.db");
     write(&open(&path), "main", "one").await;
     let quota = path.parent().unwrap();
-    // As another user, or as its owner if the tests do not run as root. Neither has permission.
+    // Run as another user, or as the owner if the tests do not run as root. Neither has permission.
     let is_root = fs::metadata(&path).unwrap().uid() == 0;
     let program = program_without_rights(folder.path(), &path);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -133,29 +133,29 @@ async fn the_chown_command_lists_all_files_of_another_user() {
     assert!(message.ends_with(&format!("run: sudo chown {UNPRIVILEGED} {all}")), "{message}");
 }
 
-/// A command that starts this program as the owner of the files, who may only read them and may not write to the folder.
+/// A command that starts this program as a user who may read the files but not write to them or to the folder.
 fn without_rights(folder: &Path, path: &Path) -> Command {
-    let is_root = fs::metadata(path).expect("it is there").uid() == 0;
+    let is_root = fs::metadata(path).expect("the file exists").uid() == 0;
     let command = program_without_rights(folder, path);
     for name in ["quota.db", "quota.db-wal", "quota.db-shm"].map(|name| folder.join(name)) {
         if name.exists() {
-            fs::set_permissions(&name, Permissions::from_mode(0o400)).expect("it is ours");
+            fs::set_permissions(&name, Permissions::from_mode(0o400)).expect("this process owns it");
             if is_root {
-                chown(&name, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("root may");
+                chown(&name, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("root may change the owner");
             }
         }
     }
-    fs::set_permissions(folder, Permissions::from_mode(0o555)).expect("it is ours");
+    fs::set_permissions(folder, Permissions::from_mode(0o555)).expect("this process owns it");
     command
 }
 
 /// A command that starts a copy of this program in this folder, as an unprivileged user if root owns the file.
 fn program_without_rights(folder: &Path, path: &Path) -> Command {
     let is_root = fs::metadata(path).is_ok_and(|found| found.uid() == 0);
-    // A copy, because an unprivileged user may have no permission for the build folder.
+    // A copy, because an unprivileged user may not be able to read the build folder.
     let program = folder.join("program");
-    // Another process copies it. A child that this process forks during the copy would keep the file open for writing, and then it
-    // could not be run.
+    // Let another process make the copy. If this process forked a child while it wrote the copy, the child would keep the file open for
+    // writing, and the copy could not be run.
     let copied = Command::new("cp").arg(this_program()).arg(&program).status().expect("cp is installed");
     assert!(copied.success(), "the copy succeeds");
     let mut command = Command::new(&program);

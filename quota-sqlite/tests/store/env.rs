@@ -1,4 +1,4 @@
-//! Helpers that the tests share: folders, files and stores in them.
+//! Shared helpers: folders, files, and stores in them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 /// A new folder, and the path of a missing file in it.
 pub(crate) fn new_path() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder can be made");
+    let folder = tempfile::tempdir().expect("a folder can be created");
     let path = folder.path().join("quota.db");
     (folder, path)
 }
@@ -27,10 +27,10 @@ pub(crate) fn key(name: &str) -> StoreKey {
 }
 
 pub(crate) async fn write(store: &SqliteStore, name: &str, body: &'static str) -> Version {
-    let current = store.read(&key(name)).await.expect("it can be read");
-    match try_write(store, name, current.version(), body).await.expect("it can be written") {
+    let current = store.read(&key(name)).await.expect("the store can be read");
+    match try_write(store, name, current.version(), body).await.expect("the store can be written") {
         CasOutcome::Applied(version) => version,
-        other => panic!("no other process writes, and yet {other:?}"),
+        other => panic!("no other process writes: {other:?}"),
     }
 }
 
@@ -53,5 +53,5 @@ pub(crate) fn body(reading: StoreRead) -> Option<String> {
 
 /// A direct connection to the database.
 pub(crate) fn raw(path: &Path) -> rusqlite::Connection {
-    rusqlite::Connection::open(path).expect("it can be opened")
+    rusqlite::Connection::open(path).expect("the file can be opened")
 }

@@ -10,11 +10,11 @@ use quota_core::store::StoreError;
 use crate::env::{body, new_path, open, read, try_write, write};
 
 fn mode(path: &Path) -> u32 {
-    fs::metadata(path).expect("it is there").mode() & 0o7777
+    fs::metadata(path).expect("the file exists").mode() & 0o7777
 }
 
 fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("this process owns the file");
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_created_file_log_and_folder_are_private() {
 }
 
 #[tokio::test]
-async fn an_accessible_file_is_refused_with_the_command_that_fixes_it() {
+async fn an_accessible_file_is_rejected_with_the_command_that_fixes_it() {
     for wide in [0o640, 0o604, 0o660] {
         let (folder, _) = new_path();
         let path = folder.path().join("my quota.db");
@@ -52,7 +52,7 @@ async fn an_accessible_file_is_refused_with_the_command_that_fixes_it() {
 }
 
 #[tokio::test]
-async fn an_accessible_log_is_refused_and_one_command_fixes_all() {
+async fn an_accessible_log_is_rejected_and_one_command_fixes_all() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     let all = ["quota.db", "quota.db-wal", "quota.db-shm"].map(|name| folder.path().join(name));
@@ -72,7 +72,7 @@ async fn an_accessible_log_is_refused_and_one_command_fixes_all() {
 }
 
 #[tokio::test]
-async fn a_writable_folder_is_refused_with_the_command_that_fixes_it() {
+async fn a_writable_folder_is_rejected_with_the_command_that_fixes_it() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     set_mode(folder.path(), 0o770);
@@ -125,7 +125,7 @@ async fn the_folder_of_the_target_of_a_link_is_checked() {
 }
 
 #[tokio::test]
-async fn a_dangling_link_is_refused_and_its_target_not_created() {
+async fn a_dangling_link_is_rejected_and_its_target_not_created() {
     let (folder, path) = new_path();
     let link = folder.path().join("link.db");
     symlink(&path, &link).unwrap();

@@ -1,5 +1,5 @@
-//! Other processes: this test program starts itself again, and the child runs the calls that it reads line by line.
-//! One store forwards each call to a child; and many children count concurrently, while some of them are killed.
+//! Tests with other processes. This test program starts itself again, and each child runs the calls that it reads line by line. One store
+//! forwards each call to a child. Many children count concurrently, while some of them are killed.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -23,7 +23,7 @@ use crate::env::{TTL, body, key, new_path, open, raw, read, write};
 
 /// The variable with the file of the child. If it is set, this process is the child.
 const FILE: &str = "QUOTA_TEST_SQLITE_FILE";
-/// The prefix of its lines, because the test harness writes to standard output too.
+/// The prefix of a child's lines, because the test harness writes to standard output too.
 const MARK: &str = "@ ";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ fn eight_processes_count_exactly_in_20_rounds_while_some_are_killed() {
     assert!(kills > 0, "no process was killed");
 }
 
-/// Runs counting children one after the other. Each is killed during a round, except the last.
+/// Runs counting children one after another. Each is killed during a round, except the last.
 fn count_in_processes(path: &Path, number: usize, rounds: usize) -> usize {
     for kills in 0.. {
         let mut other = Other::start(path);
@@ -100,7 +100,7 @@ fn count_in_processes(path: &Path, number: usize, rounds: usize) -> usize {
         lines.for_each(drop);
         return kills;
     }
-    unreachable!("the count of kills is bounded");
+    unreachable!("the number of kills is bounded");
 }
 
 pub(crate) fn this_program() -> PathBuf {
@@ -132,18 +132,18 @@ impl Other {
         Self { child, stdin, stdout }
     }
 
-    /// Its lines, until it ends.
+    /// The child's lines, until it ends.
     fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
         let stdout = self.stdout.take().expect("it is read once");
         let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        // The harness writes progress without ending its line.
+        // The harness writes progress without ending the line.
         lines.filter_map(|line| line.split_once(MARK).map(|(_, text)| text.to_owned()))
     }
 }
 
 impl Drop for Other {
     fn drop(&mut self) {
-        // SIGKILL, so it cannot clean up.
+        // SIGKILL, so the child cannot clean up.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -161,7 +161,7 @@ impl Elsewhere {
         Self::by(Command::new(this_program()), path)
     }
 
-    /// With a command that starts [`this_program`] with further arguments.
+    /// Starts [`this_program`] with further arguments by this command.
     pub(crate) fn by(command: Command, path: &Path) -> Self {
         let mut other = Other::by(command, path);
         let waiting = Arc::new(Mutex::new(HashMap::<u64, oneshot::Sender<String>>::new()));
@@ -173,7 +173,7 @@ impl Elsewhere {
                 // The caller may be cancelled.
                 let _ = waiting.map(|waiting| waiting.send(answer.to_owned()));
             }
-            // No more answers arrive.
+            // No more replies will arrive.
             answers.lock().clear();
         });
         Self { other: Mutex::new(other), waiting, last: AtomicU64::new(0) }
@@ -277,7 +277,7 @@ async fn execute(store: &SqliteStore, fields: &[&str]) -> String {
     })
 }
 
-/// Appends its tags, each once, even if this process was killed before it received the reply to a write.
+/// Appends its tags, each exactly once, even if this process was killed before it received the reply to a write.
 async fn count(store: &SqliteStore, number: &str, rounds: usize) {
     let key = key("counter");
     for round in 0..rounds {

@@ -1,4 +1,4 @@
-//! Expiry, clocks that change, and creating a store, which does not touch the file.
+//! Expiry, a changing clock, and creating a store without touching the file.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 #[tokio::test]
-async fn creating_a_store_touches_nothing() {
+async fn creating_a_store_touches_no_file() {
     let (folder, path) = new_path();
 
     let store = open(&path);
@@ -59,7 +59,7 @@ async fn expired_documents_are_removed_by_writes_only() {
 
     assert_eq!(read(&late, "old-0").await.unwrap().document, None);
     assert_eq!(count(), 300);
-    // Each write sweeps with a chance of one in 64. That none of these does has a probability of one in 10^13.
+    // Each write sweeps with a chance of one in 64. The probability that none of these does is one in 10^13.
     let mut version = None;
     for _ in 0..2000 {
         match late.compare_and_swap(&key("main"), version, "x".into(), Duration::from_secs(7200)).await {
