@@ -181,6 +181,16 @@ fn move_to(path: &Path, copy: &Path) -> io::Result<()> {
 /// The index precedes the log: a log alone stops every store from creating a file, an index alone only those that set files aside.
 const SIDE_FILES: [&str; 2] = ["-shm", "-wal"];
 
+/// Whether there is a log that is not empty.
+pub(crate) fn has_wal(path: &Path) -> bool {
+    fs::metadata(sibling(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// Whether there is a log or its index, empty or not.
+pub(crate) fn has_wal_or_shm(path: &Path) -> bool {
+    SIDE_FILES.iter().any(|ending| fs::symlink_metadata(sibling(path, ending)).is_ok())
+}
+
 /// Returns the new path of the last one that was renamed.
 fn move_side_files(path: &Path, copy: &Path) -> io::Result<Option<PathBuf>> {
     let mut moved = None;

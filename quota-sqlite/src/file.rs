@@ -1,20 +1,19 @@
 //! Finds and opens the database file, and notices when the path leads to another file. `create` creates it; `schema` and `sql` own its
 //! content.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use quota_core::store::{StoreError, WriteState};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::aside::{self, Aside};
-use crate::error::sibling;
-use crate::folder::FolderLock;
+use crate::aside::{self, Aside, has_wal, has_wal_or_shm};
+use crate::create::{self, CREATE_LOCK};
+use crate::folder::{self, FolderLock};
 use crate::options::SqliteOptions;
 use crate::permissions::{self, FileId};
 use crate::{error, schema, sql};
@@ -50,8 +49,8 @@ impl Open {
     }
 }
 
-/// Held while creating or opening the file. Creating closes a descriptor, which releases all POSIX locks of this process on the file.
-static CREATE_LOCK: Mutex<()> = Mutex::new(());
+/// Creating may have to be repeated: the file may be removed again, or another process may first move an orphaned log.
+const MAX_CREATE_ATTEMPTS: u32 = 3;
 
 impl File {
     pub(crate) fn new(options: Arc<SqliteOptions>, access: Access) -> Self {
@@ -86,7 +85,7 @@ impl File {
         if found.is_none() {
             self.open = None;
             for _ in 0..MAX_CREATE_ATTEMPTS {
-                create(&self.options.path)?;
+                create::create(&self.options.path)?;
                 found = find(&self.options)?;
                 if found.is_some() {
                     break;
@@ -218,22 +217,16 @@ impl DbFile {
         let is_link = path.symlink_metadata().map_err(map_error)?.is_symlink();
         let file = if is_link { path.canonicalize().map_err(map_error)? } else { path.to_owned() };
         permissions::check_files(&file, &self.metadata)?;
-        check_folder(&file)?;
+        permissions::check_folder_of(&file)?;
         Ok(file)
     }
-}
-
-fn check_folder(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(path);
-    let found = fs::metadata(folder).map_err(|error| error::from_io("find", folder, error))?;
-    permissions::check_folder(folder, &found)
 }
 
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _creating = CREATE_LOCK.lock();
     let path = &options.path;
     // Hold the lock until the log is open too. Otherwise the log could be created beside the file that replaces this one.
-    let _lock = FolderLock::shared(file).ok_or_else(being_replaced)?;
+    let _lock = FolderLock::shared(file).ok_or_else(folder::being_replaced)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // The folder is read-only: without a log, or with an empty one, the file can be read as immutable.
@@ -248,10 +241,6 @@ fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), S
         Ok(connection) => Ok((connection, false)),
         Err(failed) => Err(failed.error),
     }
-}
-
-fn being_replaced() -> StoreError {
-    StoreError::unavailable(WriteState::NotApplied, "another process is replacing the file")
 }
 
 /// The pages of the log before a checkpoint. The first process to open the file reads the whole log, so this is small.
@@ -284,140 +273,9 @@ fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Re
     Ok(connection)
 }
 
-/// Whether there is a log that is not empty.
-fn has_wal(path: &Path) -> bool {
-    fs::metadata(sibling(path, "-wal")).is_ok_and(|log| log.len() > 0)
-}
-
-/// Whether there is a log or its index, empty or not.
-fn has_wal_or_shm(path: &Path) -> bool {
-    ["-wal", "-shm"].iter().any(|ending| fs::symlink_metadata(sibling(path, ending)).is_ok())
-}
-
 /// The URI that promises SQLite that the file does not change. The reader opens such a file again for each read.
 fn immutable_uri(path: &Path) -> PathBuf {
     const UNESCAPED: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
     let path = percent_encode(path.as_os_str().as_encoded_bytes(), &UNESCAPED);
     format!("file:{path}?immutable=1").into()
-}
-
-/// Creating may have to be repeated: the file may be removed again, or another process may first move an orphaned log.
-const MAX_CREATE_ATTEMPTS: u32 = 3;
-
-/// Creates the file, unless another process is faster or an orphaned log is in its place. The file is never visible in part: a draft is
-/// linked to its name.
-fn create(path: &Path) -> Result<(), StoreError> {
-    // Replace the target of a link, not the link.
-    let target = if path.is_symlink() { path.canonicalize().ok() } else { None };
-    let path = target.as_deref().unwrap_or(path);
-    let folder = path.parent().unwrap_or(path);
-    create_folder(folder).map_err(|error| permissions::from_io("create the folder", folder, error))?;
-    check_folder(path)?;
-    let draft = sibling(path, &format!(".new-{:016x}", fastrand::u64(..)));
-    let _creating = CREATE_LOCK.lock();
-    let made = write_draft(&draft, path).and_then(|()| link(&draft, path));
-    for name in [draft.clone(), sibling(&draft, "-wal"), sibling(&draft, "-shm"), sibling(&draft, "-journal")]
-    {
-        // Missing files need no removal, and one that stays is harmless.
-        let _ = fs::remove_file(name);
-    }
-    made
-}
-
-/// Links the draft to its final name.
-fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    // A process that replaces a file moves its log after it. SQLite would apply that log to a file that is created in between.
-    let lock = FolderLock::shared(path).ok_or_else(being_replaced)?;
-    if has_wal(path) {
-        return Ok(());
-    }
-    let linked = fs::hard_link(draft, path);
-    drop(lock);
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(error::from_io("create", path, error))
-        }
-        Err(_) => replace_empty(draft, path),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Replaces an empty file with the draft. A file that another process has created stays.
-fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    let _lock = FolderLock::exclusive(path).ok_or_else(being_replaced)?;
-    match fs::symlink_metadata(path) {
-        Ok(found) if permissions::is_empty_file(&found) => {
-            permissions::check_files(path, &found)?;
-            fs::rename(draft, path).map_err(|error| error::from_io("create", path, error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
-    let map_error = |error| error::from_sqlite(error, draft, WriteState::NotApplied);
-    let mut connection =
-        Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(map_error)?;
-    // Sync before linking: a power failure must not leave an empty file under the final name.
-    connection.pragma_update(None, "synchronous", "full").map_err(map_error)?;
-    schema::create(&mut connection).map_err(map_error)?;
-    connection.close().map_err(|(_, error)| map_error(error))
-}
-
-#[cfg(unix)]
-fn create_new(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-fn create_new(path: &Path) -> io::Result<fs::File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
-}
-
-fn create_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path)
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_file_is_created_while_another_process_replaces_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("quota.db");
-        let replacing = fs::File::open(folder.path()).unwrap();
-        replacing.lock().unwrap();
-
-        let made = create(&path);
-
-        assert!(matches!(made, Err(StoreError::Unavailable { .. })), "{made:?}");
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn no_file_is_created_beside_an_orphaned_log() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("quota.db");
-        fs::write(sibling(&path, "-wal"), "a log").unwrap();
-
-        create(&path).unwrap();
-
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_missing_folder_is_created_with_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state").join("quota.db");
-
-        create(&path).unwrap();
-
-        assert!(stat_file(&path).unwrap().is_some_and(|found| found.metadata.is_file()));
-    }
 }

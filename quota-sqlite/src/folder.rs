@@ -6,6 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use quota_core::store::{StoreError, WriteState};
+
 /// Holds the lock until it is dropped.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
@@ -44,6 +46,11 @@ impl FolderLock {
         }
         None
     }
+}
+
+/// The error if another process holds the exclusive lock for too long.
+pub(crate) fn being_replaced() -> StoreError {
+    StoreError::unavailable(WriteState::NotApplied, "another process is replacing the file")
 }
 
 #[cfg(unix)]

@@ -59,6 +59,7 @@
 //! The file must be on a local disk: SQLite's shared memory does not work over NFS or SMB.
 
 mod aside;
+mod create;
 mod error;
 mod file;
 mod folder;

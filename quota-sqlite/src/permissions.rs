@@ -1,6 +1,6 @@
 //! Checks owner and mode: only the owner may use the file. This module changes nothing; its errors name the command that does.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -39,7 +39,6 @@ pub(crate) fn is_empty_file(found: &Metadata) -> bool {
 /// Checks that only this user can use the file, its log and the log's index. The log contains the latest writes.
 #[cfg(unix)]
 pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreError> {
-    use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
     use crate::error::sibling;
@@ -84,7 +83,6 @@ fn quoted_list(paths: &[&Path]) -> String {
 /// Maps an error of the operating system for a path. If a folder denies access, the error names the folder and the command that opens it.
 #[cfg(unix)]
 pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
-    use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
     // The deepest folder that can be inspected is the one that denies access.
@@ -107,9 +105,16 @@ pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
     .with_source(error)
 }
 
+/// Checks the folder of a file.
+pub(crate) fn check_folder_of(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    let found = fs::metadata(folder).map_err(|error| error::from_io("find", folder, error))?;
+    check_folder(folder, &found)
+}
+
 /// Checks that no other user can create files in the folder: SQLite would apply a planted log to the database.
 #[cfg(unix)]
-pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreError> {
+fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreError> {
     use std::os::unix::fs::MetadataExt as _;
 
     use crate::error::shell_quoted;
@@ -152,6 +157,6 @@ pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn check_folder(_path: &Path, _found: &Metadata) -> Result<(), StoreError> {
+fn check_folder(_path: &Path, _found: &Metadata) -> Result<(), StoreError> {
     Ok(())
 }

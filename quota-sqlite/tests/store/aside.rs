@@ -234,7 +234,11 @@ async fn newer(path: &Path) {
     let numbers = "PRAGMA user_version = 0x71757777; PRAGMA wal_checkpoint(TRUNCATE);";
     raw(path).execute_batch(numbers).expect("the pragmas can be set");
     // SQLite reports this damage before the store reads the schema version.
-    fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(4000)).expect("the file can be truncated");
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_len(4000))
+        .expect("the file can be truncated");
 }
 
 #[cfg(target_os = "linux")]

@@ -12,7 +12,8 @@ use crate::env::{body, new_path, open, raw, read, try_write, write};
 fn write_private(path: &std::path::Path, content: &[u8]) {
     fs::write(path, content).expect("the file can be written");
     #[cfg(unix)]
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("this process owns the file");
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("this process owns the file");
 }
 
 #[tokio::test]
