@@ -25,7 +25,7 @@ impl Address {
     /// Parses `host`, `host:port` or `[v6]:port`.
     pub(crate) fn parse(text: &str, default_port: u16) -> Option<Self> {
         let (host, port) = match text.rsplit_once(':') {
-            // The last part of a bare v6 address is not a port.
+            // In a bare IPv6 address the last part is not a port.
             Some((host, _)) if host.contains(':') && !host.starts_with('[') => (text, default_port),
             Some((_, end)) if end.ends_with(']') => (text, default_port),
             Some((host, port)) => (host, port.parse().ok()?),
@@ -35,13 +35,13 @@ impl Address {
         (!address.host().is_empty() && port != 0).then_some(address)
     }
 
-    /// Parses the `host:port` of a redirect. An empty host means the host of the node that sent it.
+    /// Parses the `host:port` of a redirect. An empty host means the node that sent the redirect.
     pub(crate) fn parse_redirect(&self, text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         self.resolve_peer(host, port.parse().ok()?)
     }
 
-    /// The address of another node of the same cluster, as this node reports it.
+    /// Returns the address of another node of the same cluster, as this node reports it.
     pub(crate) fn resolve_peer(&self, host: &str, port: u16) -> Option<Self> {
         let host = if matches!(host, "" | "?") { self.host() } else { host };
         (port != 0 && !host.is_empty()).then(|| Self::tcp(host, port))

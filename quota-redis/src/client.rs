@@ -1,5 +1,5 @@
-//! Runs one command until there is a reply: follows redirects, and retries once over a new connection.
-//! `store` maps the result to a `StoreError`; `subscriptions` wakes the waiters.
+//! Runs a command until a reply arrives: follows redirects, and retries once over a new connection. `store` maps the result to
+//! a `StoreError`; `subscriptions` wakes the waiters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,14 +23,14 @@ pub(crate) struct Client {
     scripts: Scripts,
 }
 
-/// The redirects and the retry that one call may still use.
+/// The redirects and the retry that a call has left.
 #[derive(Debug, Default)]
 pub(crate) struct RetryBudget {
     redirects: u32,
     retried: bool,
 }
 
-/// The error of an attempt, and the node it was sent to.
+/// The error of an attempt, and the node that the command was sent to.
 type FailedAttempt = (Error, Arc<Node>);
 
 /// A call follows at most this many `MOVED` replies.
@@ -110,8 +110,8 @@ impl Client {
         }
     }
 
-    /// Decides whether to retry, and updates the topology first. Both reads and swaps may be repeated: a swap that was already
-    /// applied is recognised by its version.
+    /// Updates the topology, then decides whether to retry. Reads and swaps may both be repeated: the version of a swap shows
+    /// whether it was already applied.
     async fn prepare_retry(
         &self,
         error: Error,
@@ -125,11 +125,11 @@ impl Client {
                 self.topology.suspect(key, failed_node).await;
                 budget.take_retry()
             }
-            // A failover is in progress: the sentinels report the new master shortly.
+            // A failover is in progress. The sentinels will soon report the new master.
             Error::ReadOnly if failed_node.is_behind_sentinels() => {
                 return if budget.take_retry() { Ok(()) } else { Err(NOT_MASTER_YET) };
             }
-            // The node may be down or demoted to a replica, and another node may own its slots now.
+            // The node may be down or demoted to a replica, and another node may now own its slots.
             Error::Unreachable { .. } | Error::TryAgain(_) | Error::ClusterDown | Error::ReadOnly
                 if self.topology.is_cluster() =>
             {
@@ -209,13 +209,13 @@ impl Client {
 }
 
 impl RetryBudget {
-    /// Whether the call may follow one more redirect.
+    /// Uses up one redirect. Returns false if none is left.
     pub(crate) fn take_redirect(&mut self) -> bool {
         self.redirects += 1;
         self.redirects <= MAX_REDIRECTS
     }
 
-    /// Whether the call may be retried. True once.
+    /// Uses up the retry. Returns false if it was used before.
     fn take_retry(&mut self) -> bool {
         !std::mem::replace(&mut self.retried, true)
     }

@@ -1,5 +1,5 @@
-//! The slot map of a cluster: which node owns which slot.
-//! A `MOVED` reply corrects one slot at once; the whole map is queried only when a node fails.
+//! The slot map of a cluster: which node owns which slot. A `MOVED` reply corrects one slot at once. The whole map is queried
+//! only when a node fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Map {
     nodes: HashMap<Address, Arc<Node>>,
     /// By slot; empty before the first refresh.
     owners: Vec<Option<Arc<Node>>>,
-    /// The number of refreshes so far; `failure` or `error` is the result of the last one.
+    /// The number of refreshes so far. `failure` or `error` is the result of the last one.
     refreshes: u64,
     error: Option<Error>,
 }
@@ -65,7 +65,7 @@ impl Cluster {
         }
     }
 
-    /// Refreshes the map if the slot still belongs to this node.
+    /// Refreshes the map if it still assigns the slot to this node.
     pub(crate) async fn suspect(&self, slot: usize, node: &Arc<Node>) {
         if self.cached_owner(slot).is_none_or(|owner| Arc::ptr_eq(&owner, node)) {
             // If the refresh fails, the old map stays in use.
@@ -99,7 +99,7 @@ impl Cluster {
     async fn query_nodes(&self) -> Result<Vec<SlotRange>, Error> {
         let mut candidates: Vec<_> = self.map().nodes.values().map(Arc::clone).collect();
         fastrand::shuffle(&mut candidates);
-        // Connected nodes first: they reply soonest.
+        // Query connected nodes first, because they reply soonest.
         candidates.sort_by_key(|node| node.connected().is_none());
         for seed in &self.seeds {
             let seed = self.node(seed.clone());
@@ -108,7 +108,7 @@ impl Cluster {
             }
         }
         let mut error =
-            Error::Unreachable { reason: "no node of the redis cluster answered".into(), source: None };
+            Error::Unreachable { reason: "no node of the redis cluster replied".into(), source: None };
         let mut candidates = candidates.into_iter();
         let mut queries = JoinSet::new();
         loop {
@@ -136,7 +136,7 @@ impl Cluster {
         }
         let mut map = self.map();
         map.owners = owners;
-        // Drop nodes that own no slot any more. Refreshes are rare, so visiting all slots is cheap enough.
+        // Drop nodes that no longer own a slot. Refreshes are rare, so visiting all slots is cheap enough.
         let owning: std::collections::HashSet<_> = map.owners.iter().flatten().map(Arc::as_ptr).collect();
         map.nodes.retain(|_, node| owning.contains(&Arc::as_ptr(node)));
     }
@@ -156,7 +156,7 @@ async fn query_slots(node: &Arc<Node>) -> Result<Vec<SlotRange>, Error> {
     ranges(connection.address(), response).ok_or(Error::TryAgain("the redis cluster reported no slots"))
 }
 
-/// Parses the reply to `CLUSTER SLOTS`; skips ranges that are not valid.
+/// Parses the reply to `CLUSTER SLOTS`, skipping invalid ranges.
 fn ranges(node: &Address, response: Value) -> Option<Vec<SlotRange>> {
     let Value::Array(parts) = response else { return None };
     let ranges: Vec<_> = parts.iter().filter_map(|part| range(node, part)).collect();

@@ -24,7 +24,8 @@ pub(crate) struct Connection {
     address: Address,
     sharded: bool,
     supports_push: AtomicBool,
-    /// The error of every call, once a server that was configured as a single one has replied as a node of a cluster.
+    /// The error that every call returns after the server has replied as a cluster node, although it is configured as a single
+    /// server.
     misdirected: OnceLock<Error>,
     cluster_scheme: &'static str,
     watchdog: Arc<Watchdog>,
@@ -36,7 +37,7 @@ pub(crate) struct Connection {
 pub(crate) type Sent<'a> = &'a AtomicBool;
 
 impl Connection {
-    /// `supports_push`: the server sends notices. `sharded`: it is used as a node of a cluster, whose URLs begin with
+    /// With `supports_push` the server sends notices. With `sharded` the server is a node of a cluster, whose URLs begin with
     /// `cluster_scheme`. The driver must close the subscriptions when it ends.
     #[expect(clippy::too_many_arguments, reason = "only one function creates connections")]
     pub(crate) fn new(
@@ -85,37 +86,37 @@ impl Connection {
         self.watchdog.has_expired()
     }
 
-    /// The time since the connection was opened.
+    /// How long the connection has been open.
     pub(crate) fn age(&self) -> Duration {
         self.watchdog.age()
     }
 
-    /// Whether this error proves that the connection is broken. A timeout does not if other bytes have arrived since: the server is
-    /// slow, and a new connection would make it slower.
+    /// Whether this error proves that the connection is broken. A timeout does not if other bytes have arrived since: the
+    /// server is slow, and a new connection would make it slower.
     pub(crate) fn is_broken_by(&self, error: &Error) -> bool {
         error.breaks_connection() && (!matches!(error, Error::Timeout) || self.is_hung())
     }
 
-    /// Starts the keepalive task, if notices can arrive and it does not run yet.
+    /// Starts the keepalive task if notices can arrive and the task is not running.
     pub(crate) fn ensure_keepalive(
         &self,
         keepalive: impl FnOnce() -> Result<Task, Error>,
     ) -> Result<(), Error> {
         if self.supports_push() && self.keepalive.get().is_none() {
-            // Of two concurrent callers, one loses: its task is dropped, which aborts it.
+            // If two callers start it at once, the task of the second is dropped, which aborts it.
             let _ = self.keepalive.set(keepalive()?);
         }
         Ok(())
     }
 
-    /// The server or the rights of the user do not allow notices: poll from now on.
+    /// Switches to polling, because the server or the user's permissions do not allow notices.
     pub(crate) fn disable_push(&self) {
         if self.supports_push.swap(false, Ordering::Relaxed) {
-            tracing::debug!(address = %self.address, "redis refuses notices, polling instead");
+            tracing::debug!(address = %self.address, "redis rejected the subscription, polling instead");
         }
     }
 
-    /// Runs a command once. `asking`: the key is being imported by this node, so `ASKING` goes first.
+    /// Runs a command once. With `asking`, the node is importing the slot of the key, so `ASKING` goes first.
     pub(crate) async fn execute(
         &self,
         scripts: &Scripts,
@@ -128,7 +129,7 @@ impl Connection {
         let request = scripts.encode(command, key, publish, false);
         let response = match self.send(request, asking, sent).await {
             Err(Error::NoScript) => {
-                tracing::debug!(address = %self.address, "redis does not know the script, sending it");
+                tracing::debug!(address = %self.address, "redis has not cached the script, sending it");
                 let request = scripts.encode(command, key, publish, true);
                 Box::pin(self.send(request, asking, sent)).await
             }
@@ -137,7 +138,7 @@ impl Connection {
         Scripts::decode(command, response?)
     }
 
-    /// Subscribes to the key's channel. Notices arrive once this is ready.
+    /// Subscribes to the key's channel. When the future completes, notices arrive.
     pub(crate) async fn subscribe(&self, key: &Key) -> Result<(), Error> {
         let mut command = cmd(if self.sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" });
         command.arg(&*key.channel);
@@ -176,7 +177,7 @@ impl Connection {
             multiplexed.send_packed_command(&request).await
         };
         let response = self.check_reply(response);
-        // A reply settles this attempt, so only an earlier attempt can still be open.
+        // This attempt has a reply, so only the write of an earlier attempt can still be uncertain.
         if !response.as_ref().is_err_and(Error::is_ambiguous) {
             sent.store(was_sent, Ordering::Relaxed);
         }
@@ -204,13 +205,13 @@ impl Connection {
         if self.sharded || !error.is_from_cluster_node() {
             return Err(error);
         }
-        // For every later call too. Otherwise accounts whose keys are on this node would be shared, and others not.
+        // Fail every later call too. Otherwise accounts whose keys are on this node would be shared, and others would not.
         let misdirected = || cluster_node_error(&self.address, self.cluster_scheme);
         Err(self.misdirected.get_or_init(misdirected).clone())
     }
 }
 
-/// The error for a URL that names a cluster node as a single server.
+/// The error for a URL that configures a cluster node as a single server.
 pub(crate) fn cluster_node_error(address: &Address, cluster_scheme: &str) -> Error {
     let host = match address {
         Address::Tcp { .. } => address.to_string(),

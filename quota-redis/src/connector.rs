@@ -1,5 +1,4 @@
-//! Opens a connection: the stream, TLS, the handshake, and finding a master through sentinels.
-//! `node` decides when.
+//! Opens a connection: the stream, TLS, the handshake, and the search for a master through sentinels. `node` decides when.
 
 use std::fmt;
 use std::io;
@@ -40,7 +39,7 @@ pub(crate) enum Target {
     Master { sentinels: Vec<Address>, name: Arc<str> },
 }
 
-/// A byte stream, encrypted or not.
+/// A byte stream, encrypted or plain.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -59,7 +58,7 @@ impl Connector {
         &self.settings
     }
 
-    /// Connects within the connect timeout.
+    /// Connects, within the connect timeout.
     pub(crate) async fn connect(&self, target: &Target) -> Result<Connection, Error> {
         let connecting = async {
             match target {
@@ -146,7 +145,7 @@ impl Connector {
         self.handshake(address, &self.settings.login, self.settings.database).await
     }
 
-    /// Uses RESP3, which carries notices, and falls back to RESP2.
+    /// Uses RESP3, which supports notices, and falls back to RESP2.
     async fn handshake(&self, address: &Address, login: &Login, database: u32) -> Result<Connection, Error> {
         match self.handshake_with(address, login, database, ProtocolVersion::RESP3).await {
             Err(Error::UnknownCommand) => {
@@ -166,7 +165,7 @@ impl Connector {
         let mut info = RedisConnectionInfo::default()
             .set_protocol(protocol)
             .set_db(database.into())
-            // It would need one more right for no benefit.
+            // `CLIENT SETINFO` would need one more permission and has no benefit.
             .set_skip_set_lib_name();
         if let Some(user) = &login.user {
             info = info.set_username(user);
@@ -193,7 +192,7 @@ impl Connector {
             .map_err(|error| self.handshake_error(address, error))?;
         let close_on_drop = CloseOnDrop(Arc::clone(&subscriptions));
         let driver = task::spawn(async move {
-            // Owned by the task, so that all waiters are woken even if the driver panics or is aborted.
+            // The task owns this guard, so that all waiters are woken even if the driver panics or is aborted.
             let _close_on_drop = close_on_drop;
             driver.await;
         })?;
@@ -223,7 +222,7 @@ impl Connector {
         }
         #[cfg(feature = "tls")]
         if self.tls.is_some() && !error.is_connection_dropped() {
-            // Since TLS 1.3 a server rejects a client's certificate only after the handshake.
+            // Since TLS 1.3 a server rejects a client certificate only after the handshake.
             return crate::tls::rejected(address);
         }
         Error::unreachable(
@@ -282,7 +281,7 @@ impl fmt::Debug for Connector {
 pub(crate) const NOT_MASTER_YET: Error =
     Error::TryAgain("the server that the sentinels report is not a master yet");
 
-/// TCP detects a host that vanished within half a minute, also on a connection that only receives notices.
+/// TCP detects a vanished host within half a minute, even on a connection that only receives notices.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
 

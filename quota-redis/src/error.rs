@@ -1,5 +1,5 @@
-//! What can go wrong between this process and a server, and the `StoreError` that the caller gets.
-//! `client` decides whether to retry. No error repeats the text of a server, because it may contain a secret.
+//! Errors between this process and a server, and the `StoreError` that the caller gets for each. `client` decides whether to
+//! retry. No error repeats text from a server, because it may contain a secret.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,7 +12,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 /// Why a command has no usable reply.
 #[derive(Debug, Clone)]
 pub(crate) enum Error {
-    /// Could not connect.
+    /// The connection could not be opened.
     Unreachable { reason: Cow<'static, str>, source: Option<Arc<dyn StdError + Send + Sync>> },
     /// The connection closed before the reply arrived; the command may have been applied.
     Lost,
@@ -22,7 +22,7 @@ pub(crate) enum Error {
     Timeout,
     /// The server replied with a temporary error.
     TryAgain(&'static str),
-    /// The server is a replica: it serves reads and refuses writes.
+    /// The server is a replica: it serves reads and rejects writes.
     ReadOnly,
     /// The cluster is down, or none of its nodes serves the key.
     ClusterDown,
@@ -32,11 +32,11 @@ pub(crate) enum Error {
     NoScript,
     /// The key belongs to another node, whose address the server reported.
     Moved(String),
-    /// Send this command to another node, once.
+    /// Another node serves this one command, while the slot moves.
     Ask(String),
-    /// Fails until a person changes the setup.
+    /// Only a change of the setup helps.
     Rejected { reason: Cow<'static, str>, source: Option<Arc<dyn StdError + Send + Sync>> },
-    /// The user lacks a right.
+    /// The user lacks a permission.
     PermissionDenied,
     /// The server lacks the command.
     UnknownCommand,
@@ -70,13 +70,13 @@ impl Error {
         matches!(self, Self::Lost | Self::NotSent | Self::Timeout)
     }
 
-    /// Whether only a cluster node replies so.
+    /// Whether only a cluster node sends this error.
     pub(crate) fn is_from_cluster_node(&self) -> bool {
         matches!(self, Self::Moved(_) | Self::Ask(_) | Self::ClusterDown | Self::OneDatabase)
     }
 
     /// Whether this server or this user cannot subscribe.
-    pub(crate) fn refuses_notices(&self) -> bool {
+    pub(crate) fn rejects_subscriptions(&self) -> bool {
         matches!(self, Self::PermissionDenied | Self::UnknownCommand)
     }
 
@@ -101,7 +101,7 @@ impl Error {
             Self::Moved(_) | Self::Ask(_) => unavailable("the key is moving between nodes of the cluster"),
             Self::Rejected { reason, source } => with_source(StoreError::rejected(reason), source),
             Self::PermissionDenied => StoreError::rejected(
-                "the redis user lacks a right; the documentation of quota-redis lists the required ones",
+                "the redis user lacks a permission; the documentation of quota-redis lists the required ones",
             ),
             Self::UnknownCommand => {
                 StoreError::rejected("this server lacks a command that quota-redis needs")
@@ -120,7 +120,7 @@ fn with_source(error: StoreError, source: Option<Arc<dyn StdError + Send + Sync>
     }
 }
 
-/// A source that several callers share.
+/// An error source that several callers share.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct SharedSource(Arc<dyn StdError + Send + Sync>);
@@ -152,8 +152,8 @@ impl From<RedisError> for Error {
 
 /// The meaning of each error code, which is the first word of an error reply.
 ///
-/// [`Error::TryAgain`] ends without intervention, so a manager works standalone until then. [`Error::ReadOnly`] and
-/// [`Error::Rejected`] last until the setup of the server changes: what still works, such as reads on a replica, stays in use.
+/// [`Error::TryAgain`] goes away without intervention, and a manager works standalone until then. [`Error::ReadOnly`] and
+/// [`Error::Rejected`] last until the setup of the server changes. What still works, such as reads on a replica, stays in use.
 /// No error reply breaks the connection.
 static REPLY_CODES: [(&str, Error); 16] = [
     ("LOADING", Error::TryAgain("redis is loading its data")),
@@ -161,18 +161,18 @@ static REPLY_CODES: [(&str, Error); 16] = [
     ("TRYAGAIN", Error::TryAgain("the key is moving between nodes of the cluster")),
     (
         "MASTERDOWN",
-        Error::TryAgain("this redis is a replica without a connection to its master, and refuses reads"),
+        Error::TryAgain("this redis is a replica without a connection to its master, so it serves no reads"),
     ),
     ("CLUSTERDOWN", Error::ClusterDown),
     ("READONLY", Error::ReadOnly),
     (
         "NOREPLICAS",
         Error::rejected_static(
-            "redis refuses writes: fewer replicas are connected than its min-replicas-to-write",
+            "redis rejects writes: fewer replicas are connected than its min-replicas-to-write",
         ),
     ),
-    ("MISCONF", Error::rejected_static("redis refuses writes: it cannot write to its disk; see its log")),
-    ("OOM", Error::rejected_static("redis refuses writes: it is out of memory; raise its maxmemory")),
+    ("MISCONF", Error::rejected_static("redis rejects writes: it cannot write to its disk; see its log")),
+    ("OOM", Error::rejected_static("redis rejects writes: it is out of memory; raise its maxmemory")),
     ("NOPERM", Error::PermissionDenied),
     ("NOAUTH", Error::rejected_static("redis requires a password; add it to the URL")),
     ("WRONGPASS", Error::rejected_static(WRONG_LOGIN)),
@@ -194,11 +194,11 @@ fn from_code(code: &str, detail: &str) -> Error {
     }
     match code {
         "ERR" => from_message(detail),
-        // Repeated only if it looks like a code: a server may put anything there.
+        // Repeat it only if it looks like a code: a server may put anything there.
         _ if !code.is_empty() && code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             Error::rejected(format!("redis replied with the error {code}"))
         }
-        _ => Error::rejected_static("redis replied with an unknown kind of error"),
+        _ => Error::rejected_static("redis replied with an unknown error"),
     }
 }
 
@@ -211,7 +211,7 @@ fn from_message(detail: &str) -> Error {
         }
         () if contains("unknown command") || contains("nknown subcommand") => Error::UnknownCommand,
         () if contains("DB index") => {
-            Error::rejected_static("redis has no database of this number; use a lower one")
+            Error::rejected_static("redis has no database with this number; use a lower one")
         }
         () if contains("SELECT is not allowed") => Error::OneDatabase,
         () if contains("AUTH") => wrong_login(),
@@ -223,7 +223,7 @@ fn wrong_login() -> Error {
     Error::rejected_static(WRONG_LOGIN)
 }
 
-/// The error of the operating system, without other text that it may carry.
+/// The error of the operating system, without any other text that the error contains.
 pub(crate) fn sanitize(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error)
 }
@@ -247,11 +247,11 @@ mod tests {
     enum Effect {
         /// The store is unavailable for a while.
         Unreachable,
-        /// The store rejects the operation; operations that still work stay in use.
+        /// The store rejects the operation. Operations that still work stay in use.
         Rejected,
-        /// The document is left alone.
+        /// The store does not change the document.
         Unusable,
-        /// The store handles it without an error.
+        /// The store recovers without an error.
         Handled,
     }
 
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_repeats_the_text_of_a_server() {
+    fn no_error_repeats_text_from_a_server() {
         for line in [
             "ERR unknown command `HELLO`, with args beginning with: `3` `AUTH` `me` `hunter2`",
             "ERR hunter2",

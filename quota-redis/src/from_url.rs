@@ -1,5 +1,4 @@
-//! Parses the settings from a URL.
-//! `options` defines them. No error repeats a part of the URL that may be a password.
+//! Parses the settings from a URL. `options` defines them. No error repeats a part of the URL that may be a password.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -166,7 +165,7 @@ fn decoded(text: &str, what: &str) -> Result<String, RedisOpenError> {
     }
 }
 
-/// The query of a URL. Other keys are errors.
+/// The query of a URL, in which every key must be used.
 struct Query(Vec<(String, String)>);
 
 impl Query {

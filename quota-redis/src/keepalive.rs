@@ -1,15 +1,15 @@
-//! Probes a connection with waiters: whether it still carries bytes, and still leads to the owner of their documents.
-//! Receiving notices is the job of `subscriptions` and `subscription_task`.
+//! Probes a connection that has waiters. The probe shows whether bytes still arrive, and whether the server still owns the
+//! awaited documents. `subscriptions` and `subscription_task` receive the notices.
 
 use std::sync::Weak;
 
 use crate::client::Client;
 use crate::connection::Connection;
 
-/// Queries one awaited version at each keepalive interval, until the connection is closed.
+/// Queries one awaited version per keepalive interval, until the connection is closed.
 ///
-/// A frozen server or lost packets do not close a connection. Without the probe a caller that only waits would miss every write that
-/// goes to the server that took over.
+/// A frozen server or lost packets do not close a connection. Without the probe, a caller that only waits would miss every
+/// write to the server that took over.
 pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
     loop {
         let Some(pause) = client.upgrade().map(|client| {
@@ -22,7 +22,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
         };
         pause.await;
         let (Some(client), Some(connection)) = (client.upgrade(), connection.upgrade()) else { return };
-        // Without notices, the polls of `subscription_task` are the probe.
+        // Without notices, the polls of `subscription_task` probe the connection.
         if connection.subscriptions().is_closed() || !connection.supports_push() {
             return;
         }
@@ -30,7 +30,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
         let query = connection.subscriptions().start_query(&key.channel, None);
         match client.current_version(&key).await {
             Ok(version) => query.on_version(version),
-            // A call on a broken connection has closed it. A server that replies with an error is alive.
+            // A call on a broken connection has closed it already. A server that replies with an error is alive.
             Err(_) => drop(query),
         }
         if !client.is_current(&key, &connection) {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use quota_core::store::StoreKey;
 
-/// The format of the stored value. Another format uses other keys, so that old and new processes do not misread each other.
+/// The format of the stored value. Each format has its own keys, so that old and new processes do not misread each other's
+/// values.
 const FORMAT: u8 = 1;
 
 /// The names of one document.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
-    /// `<prefix>:1:{<name>}`: the braces keep key and channel in one slot.
+    /// `<prefix>:1:{<name>}`. The braces keep key and channel in one slot.
     pub(crate) text: Arc<str>,
-    /// The key and the database, because all databases of a server share its channels.
+    /// Contains the key and the database, because all databases of a server share its channels.
     pub(crate) channel: Arc<str>,
 }
 
@@ -38,7 +39,7 @@ impl Key {
 /// The number of slots of a cluster.
 pub(crate) const SLOTS: u16 = 16_384;
 
-/// CRC-16/XMODEM, as the Redis cluster specification demands.
+/// CRC-16/XMODEM, as the Redis cluster specification requires.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {

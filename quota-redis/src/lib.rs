@@ -1,7 +1,7 @@
-//! A store of quota on Redis or Valkey, so that many hosts share one record per account.
+//! Stores the records of quota on Redis or Valkey, so that many hosts share one record per account.
 //!
 //! ```no_run
-//! // Not run: it needs a server.
+//! Not run, because it needs a server.
 //! use quota_core::{AccountId, QuotaManager};
 //! use quota_core::testing::FakeProvider;
 //! use quota_redis::RedisStore;
@@ -19,8 +19,9 @@
 //! # }
 //! ```
 //!
-//! Opening does not connect: the first call does, and the first call after a lost connection. All clones and callers of a store
-//! share one connection to each server. [`RedisOptions`] is for settings that should not be in a URL.
+//! Creating a store does not connect. The first call connects, and the first call after a lost connection reconnects. All
+//! clones and callers of a store share one connection to each server. [`RedisOptions`] is for settings that should not be in a
+//! URL.
 //!
 //! # URLs
 //!
@@ -32,9 +33,10 @@
 //! | `redis+sentinel://host:26379/0?master=name&node=host2:26379` | the master of this name, as its sentinels report it |
 //! | `rediss://`, `rediss+cluster://`, `rediss+sentinel://` | the same over TLS; needs the feature `tls` |
 //!
-//! The query may also contain `prefix` (of all keys, `quota` by default), `connect_ms` and `response_ms` (timeouts), and with TLS
-//! `ca` (a file with the authority to trust instead of the system's), `cert` and `key` (files with the client's certificate and
-//! key). An unknown query key is an error. User and password are percent-decoded. No error, log or `Debug` shows them.
+//! The query may also contain `prefix` (of all keys, `quota` by default), `connect_ms` and `response_ms` (timeouts). With TLS
+//! it may contain `ca` (a file with the CA certificates to trust instead of the system's), `cert` and `key` (files with the
+//! client certificate and its key). An unknown query key is an error. User and password are percent-decoded. No error, log or
+//! `Debug` shows them.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -42,13 +44,14 @@
 //!
 //! # Stored data
 //!
-//! One string for each document, such as `quota:1:{anthropic/main}`: a version of 16 digits, a space, and the document. It expires
-//! if no process writes it for the manager's record lifetime. A value of another format is reported as unusable and never changed.
-//! Versions are drawn at random from 64 bits, so none is used twice, also after an expiry, a failover or a flush.
+//! Each document is one string, such as `quota:1:{anthropic/main}`: a version of 16 digits, a space, and the document. It
+//! expires when no process has written it for the manager's record lifetime. The store reports a value of another format as
+//! corrupt and never changes it. Versions are random 64-bit numbers, so none is used twice, even after an expiry, a failover or
+//! a flush.
 //!
-//! # Rights
+//! # Permissions
 //!
-//! A user needs exactly these rights; replace `quota` by the [`prefix`](RedisOptions::prefix):
+//! A user needs exactly these permissions; replace `quota` by the [`prefix`](RedisOptions::prefix):
 //!
 //! ```text
 //! ACL SETUSER quota on >secret ~quota:1:* &quota:1:* +evalsha +eval +get +set +getrange +time +publish +subscribe +unsubscribe
@@ -60,30 +63,30 @@
 //! ACL SETUSER quota on >secret ~quota:1:* &quota:1:* +evalsha +eval +get +set +getrange +time +spublish +ssubscribe +asking +cluster|slots
 //! ```
 //!
-//! In addition `+select` for a database other than 0, and `+role` behind sentinels. Sentinels have users of their own, which need
-//! `+sentinel|get-master-addr-by-name`. All users of a store should have the same rights: the writes of a user that may not publish
-//! wake no other process.
+//! Add `+select` for a database other than 0, and `+role` behind sentinels. Sentinels have users of their own, which need
+//! `+sentinel|get-master-addr-by-name`. Give all users of a store the same permissions: the writes of a user that may not
+//! publish wake no other process.
 //!
 //! # Servers
 //!
-//! Redis from 6.0 and Valkey, which speaks the same protocol: the tests run on either (Redis 7.0 and Valkey 9.1 so far).
-//! Changes arrive as notices over RESP3, on a cluster over sharded channels (from 7.0). If the server or the user's rights do not
-//! allow that, versions are polled every second while a caller waits.
+//! The store works with Redis 6.0 or later, and with Valkey, which has the same protocol. The tests have run on Redis 7.0 and
+//! Valkey 9.1. Changes arrive as notices over RESP3, and on a cluster over sharded channels (7.0 or later). If the server or
+//! the user's permissions do not allow that, the store polls versions every second while a caller waits.
 //!
 //! # Outages
 //!
-//! Every wait has a timeout, by default 1 s to connect and 500 ms for a reply, and concurrent callers share one attempt to
-//! connect. After a failed attempt, calls fail at once for 100 to 200 ms; the next one tries again. If a connection is lost during
-//! a call, the call reconnects and retries once. A retried swap that was already applied is recognised by its version; if that is
-//! uncertain, it fails with [`WriteState::Unknown`](quota_core::store::WriteState::Unknown). A lost connection wakes all callers that wait for a
-//! change. While callers only wait, the connection is probed every 5 s.
+//! Every wait has a timeout: by default 1 s to connect and 500 ms for a reply. Concurrent callers share one attempt to connect.
+//! After a failed attempt, calls fail at once for 100 to 200 ms; the next one tries again. If a connection is lost during a
+//! call, the call reconnects and retries once. The version of a retried swap shows whether it was already applied. If that is
+//! uncertain, the swap fails with [`WriteState::Unknown`](quota_core::store::WriteState::Unknown). A lost connection wakes all callers
+//! that wait for a change. While callers only wait, the store probes the connection every 5 s.
 //!
-//! A server that replies with an error keeps its connection. A replica serves reads, and refuses writes with
-//! [`StoreError::Rejected`](quota_core::store::StoreError::Rejected); so does a server without memory, disk or enough replicas. A cluster
-//! node that is configured as a single server is refused, with the URL of the cluster.
+//! A server that replies with an error keeps its connection. A replica serves reads, and rejects writes with
+//! [`StoreError::Rejected`](quota_core::store::StoreError::Rejected). So does a server that lacks memory, disk space or replicas. If a
+//! cluster node is configured as a single server, the store rejects it and names the URL of the cluster.
 //!
-//! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, so it costs at most one more
-//! call to the provider. Readings never go back, because managers write back what the store has lost.
+//! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, which costs at most one
+//! extra call to the provider. Readings never become older, because managers write back what the store has lost.
 
 mod address;
 mod client;
@@ -110,7 +113,7 @@ mod watchdog;
 mod write_coalescer;
 
 pub use options::{RedisOpenError, RedisOptions};
-/// The crates whose types are in the signatures here.
+/// The crate whose types appear in this API.
 pub use quota_core;
 pub use store::RedisStore;
 pub use url;

@@ -13,7 +13,7 @@ use crate::connector::{Connector, Target};
 use crate::error::Error;
 use crate::task::{self, Task};
 
-/// A server, connected to by the first call that needs it.
+/// A server. The first call that needs it connects.
 #[derive(Debug)]
 pub(crate) struct Node {
     connector: Arc<Connector>,
@@ -26,7 +26,7 @@ pub(crate) struct Node {
 struct NodeState {
     connection: Option<Arc<Connection>>,
     phase: ConnectPhase,
-    /// The number of attempts so far. An attempt that ended must not change the state of the next one.
+    /// The number of attempts so far. An attempt that has ended must not change the state of the next one.
     attempts: u64,
     connecting: Option<Task>,
 }
@@ -37,15 +37,15 @@ enum ConnectPhase {
     Idle,
     /// One task connects, and all callers wait for it.
     Connecting,
-    /// The last attempt failed: calls return its error without connecting.
+    /// The last attempt failed. Calls return its error without connecting.
     Backoff(Error),
 }
 
-/// The minimum backoff after a failed attempt; up to 90 % of it is added at random. A server that is back is used within
+/// The minimum backoff after a failed attempt; up to 90 % of it is added at random. A server that has recovered is used within
 /// 200 ms, and an unreachable one is tried at most ten times a second.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// A connection to a replica is replaced after this long: the host name or a proxy may lead to the new master now.
+/// A connection to a replica is replaced after this time: the host name or a proxy may now lead to the new master.
 const READ_ONLY_RECONNECT_AFTER: Duration = Duration::from_secs(60);
 
 impl Node {
@@ -68,7 +68,7 @@ impl Node {
         let mut has_attempted = false;
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Registered before the check, so that a change in between is not missed.
+            // Register before the check, so that a change in between is not missed.
             changed.as_mut().enable();
             if let Some(connection) = self.connected() {
                 return Ok(connection);
@@ -87,7 +87,8 @@ impl Node {
         match &state.phase {
             ConnectPhase::Connecting => Ok(None),
             ConnectPhase::Backoff(error) => Err(error.clone()),
-            // This call's attempt ended with its runtime, or its connection closed at once. The next call may try again.
+            // The attempt of this call ended with its runtime, or the new connection closed at once. The next call may try
+            // again.
             ConnectPhase::Idle if has_attempted => Err(Error::Lost),
             ConnectPhase::Idle => {
                 state.attempts += 1;
@@ -102,8 +103,8 @@ impl Node {
         matches!(self.target, Target::Master { .. })
     }
 
-    /// Whether a new connection may reach a server that accepts writes: the sentinels may report another master now, or the host
-    /// name may resolve to one. The latter is tried rarely.
+    /// Whether a new connection may reach a server that accepts writes: the sentinels may report another master, or the host
+    /// name may resolve to one. A host name is tried only rarely.
     pub(crate) fn may_reach_new_master(&self, error: &Error, connection: &Connection) -> bool {
         matches!(error, Error::ReadOnly)
             && (self.is_behind_sentinels() || connection.age() >= READ_ONLY_RECONNECT_AFTER)
@@ -118,12 +119,12 @@ impl Node {
         broken.subscriptions().close();
     }
 
-    /// Connects in a task of its own, so that a cancelled caller does not cancel the attempt of the others. The task sleeps for the
-    /// backoff if it fails.
+    /// Connects in a task of its own, so that a cancelled caller does not cancel the attempt of the others. If the attempt
+    /// fails, the task sleeps for the backoff.
     fn spawn_attempt(self: &Arc<Self>, attempt: u64) -> Result<(), Error> {
         let (connector, target) = (Arc::clone(&self.connector), self.target.clone());
         let connecting = ConnectAttempt { node: Arc::downgrade(self), attempt };
-        // Spawned outside the lock: a runtime that shuts down drops the task at once, and its drop takes the lock.
+        // Spawn outside the lock: a runtime that shuts down drops the task at once, and its drop takes the lock.
         let task = task::spawn(async move {
             match connector.connect(&target).await {
                 Ok(connection) => connecting.succeeded(connection),
@@ -151,7 +152,7 @@ impl NodeState {
     }
 }
 
-/// An attempt to connect. Dropping it allows the next attempt, also after a panic or an abort.
+/// An attempt to connect. Its drop allows the next attempt, even after a panic or an abort.
 struct ConnectAttempt {
     node: Weak<Node>,
     attempt: u64,

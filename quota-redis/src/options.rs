@@ -17,7 +17,8 @@ use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 
 /// The servers of a store, and its settings.
 ///
-/// Most programs need only [`RedisStore::open`](crate::RedisStore::open) and a URL; this is for settings that should not be in one.
+/// Most programs need only [`RedisStore::open`](crate::RedisStore::open) and a URL. Options are for settings that should not be
+/// in a URL.
 ///
 /// ```
 /// use quota_redis::RedisOptions;
@@ -72,10 +73,7 @@ pub(crate) struct Login {
 
 /// The certificates for TLS.
 #[derive(Debug, Clone, Default)]
-#[cfg_attr(
-    not(feature = "tls"),
-    expect(dead_code, reason = "asking for TLS without the feature is an error")
-)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS without the feature is an error"))]
 pub(crate) struct Tls {
     pub(crate) authority: Option<Pem>,
     pub(crate) client: Option<(Pem, Pem)>,
@@ -83,16 +81,13 @@ pub(crate) struct Tls {
 
 /// Certificates or a key, as PEM.
 #[derive(Debug, Clone)]
-#[cfg_attr(
-    not(feature = "tls"),
-    expect(dead_code, reason = "asking for TLS without the feature is an error")
-)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS without the feature is an error"))]
 pub(crate) enum Pem {
     File(PathBuf),
     Text(Secret),
 }
 
-/// The upper bound of every setting. Clocks overflow beyond it.
+/// The upper bound of every duration. Clocks overflow beyond it.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Default for Settings {
@@ -132,7 +127,7 @@ impl RedisOptions {
         Ok(Self::on(Servers::Cluster(addresses(nodes, REDIS_PORT)?)))
     }
 
-    /// The master of this name, as its sentinels (`host` or `host:port`) report it, also after a failover.
+    /// The master with this name, as its sentinels (`host` or `host:port`) report it. After a failover this is the new master.
     ///
     /// # Errors
     ///
@@ -149,7 +144,7 @@ impl RedisOptions {
         Self { servers, settings: Settings::default(), tls: None }
     }
 
-    /// The user to log in as. Without one, the password is that of the user `default`.
+    /// The user to log in as. Without a user, the password is that of the user `default`.
     pub fn user(mut self, name: impl Into<String>) -> Self {
         self.settings.login.user = Some(name.into());
         self
@@ -161,7 +156,7 @@ impl RedisOptions {
         self
     }
 
-    /// The user and password for the sentinels, if they require one. They are independent of the login for the servers.
+    /// The user and password for the sentinels, if they require them. The login for the servers is independent of these.
     pub fn sentinel_login(mut self, user: Option<&str>, password: Secret) -> Self {
         self.settings.sentinel_login = Login { user: user.map(str::to_owned), password: Some(password) };
         self
@@ -185,8 +180,8 @@ impl RedisOptions {
         self
     }
 
-    /// The timeout for a reply, after which the call fails: 500 ms by default. If no byte has arrived in that time, the connection
-    /// is replaced. A slow server keeps its connection.
+    /// The timeout for a reply, after which the call fails: 500 ms by default. If no byte has arrived in that time, the
+    /// connection is replaced. A slow server keeps its connection.
     pub fn response_timeout(mut self, duration: Duration) -> Self {
         self.settings.response_timeout = duration;
         self
@@ -198,15 +193,15 @@ impl RedisOptions {
         self
     }
 
-    /// How often the version of an awaited document is polled if the server refuses subscriptions: every second by default, with
-    /// 25 % jitter.
+    /// How often the store polls the version of an awaited document if the server rejects subscriptions: every second by
+    /// default, with 25 % jitter.
     pub fn poll_interval(mut self, duration: Duration) -> Self {
         self.settings.poll_interval = duration;
         self
     }
 
-    /// How often a connection with waiters is probed, by one short command: every 5 s by default, with 25 % jitter. This bounds the
-    /// time until a caller that only waits notices a frozen server.
+    /// How often the store probes a connection with waiters, by one short command: every 5 s by default, with 25 % jitter. This
+    /// bounds the time until a caller that only waits notices a frozen server.
     pub fn keepalive_interval(mut self, duration: Duration) -> Self {
         self.settings.keepalive_interval = duration;
         self
@@ -214,22 +209,22 @@ impl RedisOptions {
 
     pub(crate) fn check(&self) -> Result<(), RedisOpenError> {
         let settings = &self.settings;
-        let prefix_is_fit = !settings.prefix.is_empty()
+        let is_prefix_valid = !settings.prefix.is_empty()
             && settings.prefix.len() <= 64
             && settings.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte));
-        let spans = [
+        let durations = [
             settings.connect_timeout,
             settings.response_timeout,
             settings.poll_interval,
             settings.keepalive_interval,
         ];
-        let longest = settings.unsubscribe_after.max(spans.into_iter().max().unwrap_or_default());
+        let longest = settings.unsubscribe_after.max(durations.into_iter().max().unwrap_or_default());
         let is_cluster = matches!(self.servers, Servers::Cluster(_));
         let is_socket = matches!(self.servers, Servers::Single(Address::Unix(_)));
         let lacks_password = |login: &Login| login.user.is_some() && login.password.is_none();
         for (is_invalid, reason) in [
-            (!prefix_is_fit, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
-            (spans.iter().any(Duration::is_zero), "a timeout or interval must be greater than zero"),
+            (!is_prefix_valid, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
+            (durations.iter().any(Duration::is_zero), "a timeout or interval must be greater than zero"),
             (longest > MAX_DURATION, "a timeout or interval must be at most ten years"),
             (is_cluster && settings.database != 0, "a redis cluster has only database 0"),
             (self.tls.is_some() && is_socket, "a unix socket cannot use TLS; remove the TLS settings"),
@@ -245,19 +240,19 @@ impl RedisOptions {
 
 #[cfg(feature = "tls")]
 impl RedisOptions {
-    /// Uses TLS, and trusts the system's authorities.
+    /// Uses TLS, and trusts the certificate authorities of the system.
     pub fn tls(mut self) -> Self {
         self.tls.get_or_insert_default();
         self
     }
 
-    /// Uses TLS, and trusts only this authority: certificates as PEM.
+    /// Uses TLS, and trusts only these CA certificates, as PEM.
     pub fn authority(mut self, certificates: impl Into<String>) -> Self {
         self.tls.get_or_insert_default().authority = Some(Pem::Text(Secret::new(certificates)));
         self
     }
 
-    /// Uses TLS, and trusts only the authority in this file.
+    /// Uses TLS, and trusts only the CA certificates in this file.
     pub fn authority_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.get_or_insert_default().authority = Some(Pem::File(path.into()));
         self
@@ -309,7 +304,7 @@ impl Pem {
     }
 }
 
-/// More than the certificates of all public authorities.
+/// More than the certificates of all public authorities need.
 #[cfg(feature = "tls")]
 const MAX_PEM_LEN: u64 = 16 * 1024 * 1024;
 

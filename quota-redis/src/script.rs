@@ -19,9 +19,9 @@ local now = redis.call('TIME')
 return {found, now[1] * 1000 + math.floor(now[2] / 1000)}
 ";
 
-/// Writes ARGV[2] if the version is still ARGV[1] ('-': if there is no value), for ARGV[3] milliseconds, and publishes the
-/// new version by ARGV[4] (PUBLISH or SPUBLISH) on the channel ARGV[5]. Redis does not roll back a script that fails halfway, so
-/// each command that may be refused runs by pcall, and either precedes the write or may fail without harm.
+/// Writes ARGV[2] if the version is still ARGV[1] (`-`: if there is no value), for ARGV[3] milliseconds. Then publishes the new
+/// version by ARGV[4] (PUBLISH or SPUBLISH) on the channel ARGV[5]. Redis does not roll back a script that fails halfway. So
+/// each command that the server may reject runs by pcall, and either precedes the write or may fail without harm.
 const SWAP: &str = r"
 local found = redis.pcall('GET', KEYS[1])
 if type(found) == 'table' then return found end
@@ -65,7 +65,7 @@ pub(crate) enum Reply {
     Current(StoreRead),
     /// The current version.
     Version(Option<Version>),
-    /// The write is applied; `published` if this call published the notice.
+    /// The write is applied. `published` is true if this call published the notice.
     Applied { published: bool },
 }
 
@@ -90,7 +90,7 @@ impl Command {
     }
 }
 
-/// A hundred years. Redis refuses an expiry that overflows its milliseconds.
+/// A hundred years. Redis rejects an expiry that overflows its milliseconds.
 const MAX_TTL_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 const VERSION_DIGITS: usize = 16;
 

@@ -19,10 +19,10 @@ use crate::wait::wait;
 
 /// A store on Redis or Valkey.
 ///
-/// It is cheap to clone; all clones share their connections. The first call connects, and the first call after a lost
-/// connection reconnects. It needs a tokio runtime with I/O and time enabled.
+/// Clones are cheap and share their connections. The first call connects, and the first call after a lost connection
+/// reconnects. The store needs a tokio runtime with I/O and time enabled.
 ///
-/// See the [front page](crate) for URLs, rights and the behaviour during an outage.
+/// See the [front page](crate) for URLs, permissions and behavior during an outage.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     client: Arc<Client>,
@@ -52,7 +52,7 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// [`RedisOpenError`], which never repeats the URL: it may hold a password.
+    /// [`RedisOpenError`], which never repeats the URL, because it may contain a password.
     pub fn open(url: &str) -> Result<Self, RedisOpenError> {
         url.parse::<RedisOptions>()?.open()
     }

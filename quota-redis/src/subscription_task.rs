@@ -1,4 +1,4 @@
-//! The task that keeps one document's version current while it has waiters: by a subscription, or by polling without one.
+//! The task that keeps the version of one document current while it has waiters: by a subscription, or else by polling.
 //! `subscriptions` decides which waiters to wake.
 
 use std::sync::{Arc, Weak};
@@ -32,7 +32,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>, key:
         subscriptions.wait_idle(&key.channel, || pause.unsubscribe_after()).await;
         let Some(connection) = connection.upgrade() else { return };
         if connection.is_sharded() {
-            // The reply to SUNSUBSCRIBE is equal to the message about a slot that has moved.
+            // The reply to SUNSUBSCRIBE looks the same as the message about a slot that has moved. So the task never sends it.
             match subscriptions.park(&key.channel) {
                 Parked::Yes => return,
                 Parked::TooMany => return subscriptions.close(),
@@ -72,7 +72,7 @@ impl Delays {
     }
 }
 
-/// Subscribes if possible, and queries the version. Returns whether notices arrive; `None` if the task must end.
+/// Subscribes if possible, and queries the version. Returns whether notices arrive, or `None` if the task must end.
 async fn subscribe_and_query(
     client: &Weak<Client>,
     connection: &Weak<Connection>,
@@ -94,7 +94,7 @@ async fn subscribe_and_query(
     if connection.supports_push()
         && let Err(error) = connection.subscribe(key).await
     {
-        if !error.refuses_notices() {
+        if !error.rejects_subscriptions() {
             fail(error);
             return None;
         }

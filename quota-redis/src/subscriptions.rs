@@ -25,7 +25,7 @@ pub(crate) use self::waiter::{Query, Waiter};
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     table: Mutex<Table>,
-    /// Set under the lock, and read without it by every call.
+    /// Set under the lock, and read by every call without it.
     is_closed: AtomicBool,
     desynced: AtomicBool,
 }
@@ -43,10 +43,10 @@ struct Subscription {
     key: Key,
     tracker: VersionTracker,
     phase: SubscriptionPhase,
-    /// SUBSCRIBE commands without a confirmation yet. A confirmation may arrive after its caller has timed out.
+    /// SUBSCRIBE commands that are not yet confirmed. A confirmation may arrive after its caller has timed out.
     unconfirmed: usize,
     waiters: usize,
-    /// Counts all waiters so far, so that the task notices one that came and left during its pause.
+    /// Counts all waiters so far. The task uses it to notice a waiter that came and went during its pause.
     arrivals: u64,
     changed: Arc<Notify>,
     last_waiter_left: Arc<Notify>,
@@ -55,11 +55,11 @@ struct Subscription {
 
 #[derive(Debug, Clone)]
 enum SubscriptionPhase {
-    /// Not subscribed, or not yet confirmed: versions come from replies only.
+    /// Not subscribed, or not yet confirmed. Versions come only from replies.
     Unsubscribed,
     /// Subscribed.
     Subscribed,
-    /// Subscribed, without waiters and without a task.
+    /// Subscribed, but without waiters and without a task.
     Parked,
     /// Unsubscribing.
     Unsubscribing,
@@ -76,7 +76,8 @@ pub(crate) enum StartFrom {
     Subscribed,
 }
 
-/// If more subscriptions than this, and more than half of all, are parked, their notices cost more than a new connection.
+/// The connection is replaced if more subscriptions than this, and more than half of all, are parked: their notices then cost
+/// more than a new connection.
 const MAX_PARKED: usize = 256;
 
 impl Subscriptions {
@@ -90,14 +91,14 @@ impl Subscriptions {
         match &push.kind {
             PushKind::Message | PushKind::SMessage => {
                 if let (Some(channel), Some(Value::BulkString(digits))) = (channel, push.data.get(1)) {
-                    // An unreadable notice counts as a version that no caller has, so it wakes all waiters.
+                    // Treat an unreadable notice as a version that no caller has, so that it wakes all waiters.
                     self.on_message(channel, script::version(digits).unwrap_or(Version::new(0)));
                 }
             }
             PushKind::Subscribe | PushKind::SSubscribe => self.on_confirmation(channel, true),
             PushKind::Unsubscribe => self.on_confirmation(channel, false),
-            // The redis client takes such a message for the reply to the oldest command, and from then on assigns each reply to the
-            // wrong command. We never send these commands; a cluster sends SUnsubscribe when a slot has moved.
+            // The redis client mistakes such a message for the reply to the oldest command, and assigns every later reply to
+            // the wrong command. We never send these commands; a cluster sends SUnsubscribe when a slot has moved.
             PushKind::SUnsubscribe | PushKind::PSubscribe | PushKind::PUnsubscribe => self.mark_desynced(),
             PushKind::Disconnection => self.close(),
             _ => {}
@@ -134,21 +135,21 @@ impl Subscriptions {
         }
     }
 
-    /// Call before sending SUBSCRIBE for the channel.
+    /// Call this before sending SUBSCRIBE for the channel.
     pub(crate) fn expect_confirmation(&self, channel: &str) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             subscription.unconfirmed += 1;
         }
     }
 
-    /// The server refused SUBSCRIBE, so no confirmation follows.
+    /// The server rejected SUBSCRIBE, so no confirmation follows.
     pub(crate) fn forget_confirmation(&self, channel: &str) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             subscription.unconfirmed = subscription.unconfirmed.saturating_sub(1);
         }
     }
 
-    /// Replies can no longer be assigned to commands: reject all later ones.
+    /// Rejects all later replies, because they can no longer be assigned to commands.
     fn mark_desynced(&self) {
         self.desynced.store(true, Ordering::Release);
         self.close();
@@ -176,7 +177,7 @@ impl Subscriptions {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Call before sending a query for the channel's document, or a write of the version `own`.
+    /// Call this before sending a query for the document of the channel, or a write of the version `own`.
     pub(crate) fn start_query<'a>(&'a self, channel: &'a str, own: Option<Version>) -> Query<'a> {
         let mut query = Query { subscriptions: self, channel, epoch: None, own_pending: None };
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
@@ -192,7 +193,7 @@ impl Subscriptions {
         query
     }
 
-    /// Begins to wait; `subscription_task` makes a keeper if there is none. `None` if the connection is over.
+    /// Starts to wait, and spawns the subscription task if there is none. `None` if the connection is closed.
     ///
     /// # Errors
     ///
@@ -249,7 +250,7 @@ impl Subscriptions {
         awaited().nth(index).map(|subscription| subscription.key.clone())
     }
 
-    /// Records that subscribing or the query after it failed, and wakes the waiters.
+    /// Records that subscribing failed, or the query after it, and wakes the waiters.
     pub(crate) fn fail(&self, channel: &str, error: Error) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             subscription.phase = SubscriptionPhase::Failed(error);
@@ -257,7 +258,7 @@ impl Subscriptions {
         }
     }
 
-    /// Waits until there was no waiter during a whole pause, then marks the subscription as unsubscribing.
+    /// Waits until a whole pause has passed without a waiter, then marks the subscription as unsubscribing.
     pub(crate) async fn wait_idle<F: Future<Output = ()>>(&self, channel: &str, pause: impl Fn() -> F) {
         loop {
             let Some(last_waiter_left) = self
@@ -312,7 +313,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes a subscription without waiters. Returns false if there is one: then the task must subscribe again.
+    /// Removes a subscription without waiters. Returns false if it has waiters; the task must then subscribe again.
     pub(crate) fn remove_if_idle(&self, channel: &str) -> bool {
         let mut table = self.table();
         let removed = match table.by_channel.get_mut(channel) {
@@ -324,7 +325,7 @@ impl Subscriptions {
             None => None,
         };
         drop(table);
-        // Dropped outside the lock, because it owns the handle of the calling task.
+        // Drop it outside the lock, because it owns the handle of the calling task.
         drop(removed);
         true
     }

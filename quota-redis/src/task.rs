@@ -15,7 +15,7 @@ pub(crate) type Task = AbortOnDropHandle<()>;
 ///
 /// # Errors
 ///
-/// If this is called outside a tokio runtime.
+/// If the caller is outside a tokio runtime.
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<Task, Error> {
     let runtime =
         Handle::try_current().map_err(|error| Error::unreachable("there is no tokio runtime", error))?;

@@ -1,5 +1,5 @@
-//! TLS by rustls with its own crypto provider, so the process need not install one.
-//! `options` defines the sources of certificates.
+//! TLS by rustls. It brings its own crypto provider, so the process need not install one. `options` defines the sources of
+//! certificates.
 
 use std::io;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::address::Address;
 use crate::error::{Error, sanitize};
 use crate::options::{Pem, RedisOpenError, Tls};
 
-/// Builds the client configuration. It trusts the system's authorities, or only the configured one.
+/// Builds the client configuration. It trusts the certificate authorities of the system, or only the configured ones.
 ///
 /// # Errors
 ///
-/// [`RedisOpenError`] if a file cannot be read, or holds no certificate or key.
+/// [`RedisOpenError`] if a file cannot be read, or contains no certificate or key.
 pub(crate) fn config(tls: &Tls) -> Result<ClientConfig, RedisOpenError> {
     let unusable = |what: &'static str| move |error: rustls::Error| RedisOpenError::tls(what, error);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -31,22 +31,22 @@ pub(crate) fn config(tls: &Tls) -> Result<ClientConfig, RedisOpenError> {
     let builder: ConfigBuilder<ClientConfig, WantsClientCert> = match &tls.authority {
         Some(authority) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(authority, "the certificate of the authority")? {
-                roots.add(certificate).map_err(unusable("could not use the certificate of the authority"))?;
+            for certificate in certificates(authority, "the CA certificate")? {
+                roots.add(certificate).map_err(unusable("could not use the CA certificate"))?;
             }
             builder.with_root_certificates(roots)
         }
-        None => builder
-            .with_platform_verifier()
-            .map_err(unusable("could not use the certificates of this system; set an authority with ?ca="))?,
+        None => builder.with_platform_verifier().map_err(unusable(
+            "could not use the certificates of this system; set a CA certificate with ?ca=",
+        ))?,
     };
     let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
-    let chain = certificates(certificate, "the client's certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(&key.read("the client's key")?)
-        .map_err(|_| RedisOpenError::setting("the client's key is not a PEM private key"))?;
+    let chain = certificates(certificate, "the client certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(&key.read("the client key")?)
+        .map_err(|_| RedisOpenError::setting("the client key is not a PEM private key"))?;
     builder
         .with_client_auth_cert(chain, key)
-        .map_err(unusable("could not use the client's certificate and key"))
+        .map_err(unusable("could not use the client certificate and its key"))
 }
 
 fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, RedisOpenError> {
@@ -67,7 +67,7 @@ pub(crate) async fn connect(
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(_)) => {
                 let reason = format!(
-                    "the certificate of redis at {address} is not trusted; set its authority with ?ca="
+                    "the certificate of redis at {address} is not trusted; set its CA certificate with ?ca="
                 );
                 because(reason, &error)
             }
@@ -81,7 +81,7 @@ pub(crate) async fn connect(
     })
 }
 
-/// The server rejected our TLS handshake.
+/// The error if the server rejected the TLS handshake.
 pub(crate) fn rejected(address: &Address) -> Error {
     Error::rejected(format!(
         "redis at {address} rejected the TLS handshake; if it requires a client certificate, set ?cert= and ?key="

@@ -31,7 +31,7 @@ impl Topology {
         }
     }
 
-    /// The node that owns a key.
+    /// Finds the node that owns a key.
     pub(crate) async fn node_for(&self, key: &Key) -> Result<Arc<Node>, Error> {
         match self {
             Self::One(node) => Ok(Arc::clone(node)),
@@ -39,7 +39,7 @@ impl Topology {
         }
     }
 
-    /// The node that owns a key and its open connection. `None` if either is not available without waiting.
+    /// Returns the node that owns a key and its open connection. `None` if either is not available without waiting.
     pub(crate) fn connected(&self, key: &Key) -> Option<(Arc<Node>, Arc<Connection>)> {
         let node = match self {
             Self::One(node) => Arc::clone(node),
@@ -64,7 +64,7 @@ impl Topology {
         }
     }
 
-    /// Refreshes the slot map if this node still counts as the owner: after an error another node may own the slot.
+    /// Refreshes the slot map if it still assigns the key to this node. After an error another node may own the slot.
     pub(crate) async fn suspect(&self, key: &Key, node: &Arc<Node>) {
         if let Self::Cluster(cluster) = self {
             cluster.suspect(key.slot(), node).await;

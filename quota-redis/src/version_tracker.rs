@@ -1,25 +1,27 @@
-//! The current version of one document, from notices and replies on one connection, and whether it differs from a waiter's.
-//! Pure logic without I/O: `subscriptions` owns the waiters, and `subscription_task` sends the queries.
+//! Tracks the current version of one document, from the notices and replies on one connection, and compares it with that of a
+//! waiter. Pure logic without I/O: `subscriptions` owns the waiters, and `subscription_task` sends the queries.
 //!
 //! # Order of notices and replies
 //!
-//! All input comes from one connection to the server that owns the key, so it arrives in the order in which that server executed
-//! the commands. The task that sent a query, though, may process its reply after notices that arrived behind it. Hence two rules:
+//! All input comes over one connection from the server that owns the key. It arrives in the order in which that server executed
+//! the commands. However, the task that sent a query may process the reply after it has processed later notices. This leads to
+//! two rules:
 //!
 //! 1. **A reply counts only if no notice arrived since its query was sent** ([`VersionTracker::start_query`],
 //!    [`VersionTracker::on_reply`]). Such a notice is newer than the reply, or contains the same version.
-//! 2. **An own write is registered before it is sent** ([`VersionTracker::expect_own`]), and is *pending* until its notice arrives.
-//!    All notices that arrived before are older than a pending version, so they do not wake a waiter that has it.
+//! 2. **The process's own write is registered before it is sent** ([`VersionTracker::expect_own`]), and is *pending* until its
+//!    notice arrives. All notices that arrive before then are older than the pending version, so they do not wake a waiter that
+//!    has it.
 //!
 //! | order | effect |
 //! |---|---|
 //! | own notice, then the reply (before Redis 7.2) | the notice makes the version the latest; a waiter that has it keeps waiting |
 //! | the reply, then the own notice (since 7.2) | in between the version is pending; a waiter that has it keeps waiting |
-//! | another writer's notice, then the own one | the first does not wake a waiter that has the own version, which is still pending |
-//! | own notice, then another writer's | the second wakes: nothing is pending any more |
-//! | the write failed, lost the swap, or its caller was cancelled | the version is no longer pending; its notice wakes like any other |
-//! | the server may not publish | the reply reports it: nothing is pending, and rule 1 takes the version from the reply |
-//! | a subscription starts | earlier notices are unknown: the version is queried, and until then nothing wakes |
+//! | another writer's notice, then the own notice | the first does not wake a waiter that has the own version, which is still pending |
+//! | own notice, then another writer's | the second wakes, because no version is pending any more |
+//! | the write failed, lost the swap, or its caller was cancelled | the version is no longer pending; its notice wakes waiters like any other |
+//! | the server may not publish | the reply reports this; no version is pending, and rule 1 takes the version from the reply |
+//! | a subscription starts | earlier notices are unknown; the task queries the version, and until then no waiter is woken |
 //! | the connection is lost | all state is dropped and all waiters are woken; see `subscriptions` |
 
 use quota_core::store::Version;
@@ -31,7 +33,7 @@ pub(crate) struct VersionTracker {
     latest: Option<Option<Version>>,
     /// Rises with each notice, and with each reply that changes the version.
     epoch: u64,
-    /// Versions that this process has sent, whose notices have not arrived.
+    /// Versions that this process has sent and whose notices have not arrived.
     own_pending: Vec<Version>,
 }
 
@@ -47,14 +49,14 @@ impl VersionTracker {
         self.own_pending.clear();
     }
 
-    /// A notice arrived: the document has this version now.
+    /// A notice arrived: the document now has this version.
     pub(crate) fn on_notice(&mut self, version: Version) {
         self.own_pending.retain(|own_pending| *own_pending != version);
         self.latest = Some(Some(version));
         self.epoch += 1;
     }
 
-    /// Call before sending a query.
+    /// Call this before sending a query.
     pub(crate) fn start_query(&self) -> QueryEpoch {
         QueryEpoch(self.epoch)
     }
@@ -69,7 +71,7 @@ impl VersionTracker {
         is_new
     }
 
-    /// Call before sending a write of this version whose notice arrives on this connection.
+    /// Call this before sending a write of this version whose notice arrives on this connection.
     pub(crate) fn expect_own(&mut self, version: Version) {
         self.own_pending.push(version);
     }
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_wakes_before_the_first_version_arrives() {
+    fn no_waiter_is_woken_before_the_first_version_arrives() {
         let tracker = VersionTracker::default();
 
         assert!(!tracker.differs_from(ZERO));
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_write_of_another_process_wakes() {
+    fn a_later_write_of_another_process_wakes_the_waiter() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
         tracker.on_notice(OWN);
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_document_wakes_once() {
+    fn a_removed_document_wakes_its_waiter_once() {
         let mut tracker = subscribed();
         let epoch = tracker.start_query();
 
@@ -237,9 +239,9 @@ mod tests {
     }
 
     proptest! {
-        /// In every order, of old servers (notice first) and of new ones (reply first): once all messages have arrived, a change
-        /// wakes each waiter with another version and no waiter with the current one; and older notices never wake a waiter
-        /// that has the last own write.
+        /// Checks every order of messages, from old servers (notice first) and new ones (reply first). Once all messages have
+        /// arrived, a change must have woken each waiter with another version, and no waiter with the current one. Older
+        /// notices must never wake a waiter that has this process's last write.
         #[test]
         fn no_change_is_missed_and_no_own_write_wakes_its_writer(steps in steps(), answer_first: bool) {
             let mut tracker = subscribed();
@@ -277,7 +279,7 @@ mod tests {
                         if !is_own {
                             tracker.on_reply(epoch, version);
                         }
-                        // The version in this reply wakes its own task only if a newer one exists.
+                        // The version in this reply must wake its own task only if a newer one exists.
                         let newer_exists = current != version;
                         prop_assert!(newer_exists || !tracker.differs_from(version), "woken without a reason");
                     }

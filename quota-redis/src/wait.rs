@@ -1,4 +1,4 @@
-//! Waits until a document changes: adds a waiter to the connection's subscriptions, and starts the two background tasks.
+//! Waits until a document changes: adds a waiter to the subscriptions of a connection, and starts the two background tasks.
 //! `subscriptions` wakes the waiter; the tasks are in `subscription_task` and `keepalive`.
 
 use std::sync::Arc;

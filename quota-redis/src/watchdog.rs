@@ -1,4 +1,4 @@
-//! Detects a hung connection: it expires once a query is open and no byte has arrived for the response timeout.
+//! Detects a hung connection. The watchdog expires once a query is open and no byte has arrived for the response timeout.
 //! `node` replaces an expired connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,11 @@ use std::time::Duration;
 use quota_core::Clock;
 use quota_core::clock::Instant;
 
-/// Measures the time since the first query after the last received byte.
+/// Measures the time since the first query that was sent after the last received byte.
 ///
-/// Callers may be cancelled before the reply arrives, so the timeout of one query does not prove that the server is gone. A late reply to
-/// a cancelled caller proves that it is alive: every received byte counts, whether or not a caller waits for it.
+/// Callers may be cancelled before the reply arrives, so the timeout of one query does not prove that the server is gone. A
+/// late reply to a cancelled caller proves that the server is alive. So every received byte counts, whether or not a caller
+/// waits for it.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     clock: Clock,
@@ -26,14 +27,14 @@ impl Watchdog {
         Self { clock, timeout, opened_at, waiting_since: AtomicU64::new(0) }
     }
 
-    /// Call before sending a query.
+    /// Call this before sending a query.
     pub(crate) fn sent(&self) {
         if self.waiting_since.load(Ordering::Relaxed) == 0 {
             self.waiting_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// Call after receiving bytes.
+    /// Call this after receiving bytes.
     pub(crate) fn received(&self) {
         if self.waiting_since.load(Ordering::Relaxed) != 0 {
             self.waiting_since.store(0, Ordering::Relaxed);
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     fn watchdog() -> Watchdog {
-        let start = "2026-11-01T00:00:00Z".parse().expect("it is a time");
+        let start = "2026-11-01T00:00:00Z".parse().expect("a valid timestamp");
         Watchdog::new(Clock::anchored(start), Duration::from_millis(500))
     }
 
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_expires_one_timeout_after_the_first_open_query() {
+    async fn the_watchdog_expires_one_timeout_after_the_first_open_query() {
         let watchdog = watchdog();
         watchdog.sent();
         pass(&watchdog, 499).await;
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_received_byte_resets_it() {
+    async fn a_received_byte_restarts_the_timeout() {
         let watchdog = watchdog();
         watchdog.sent();
         pass(&watchdog, 400).await;

@@ -1,5 +1,5 @@
-//! The guards of one subscription: a query in flight, and a waiter.
-//! Dropping either updates the subscription, also when its future is cancelled.
+//! The guards of one subscription: a query in flight, and a waiter. Dropping either one updates the subscription, even when its
+//! future is cancelled.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Query<'_> {
         }
     }
 
-    /// The write is applied; `published` if its notice arrives on this connection.
+    /// The write is applied. `published` is true if its notice arrives on this connection.
     pub(crate) fn on_applied(mut self, version: Version, published: bool) {
         if published && self.own_pending.is_some() {
             self.own_pending = None;
@@ -61,7 +61,7 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Ready once the document may have another version than `seen`, or the connection is closed.
+    /// Completes once the document may have another version than `seen`, or the connection is closed.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Waiter {
     pub(crate) async fn changed(&self, seen: Option<Version>) -> Result<(), Error> {
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Registered before the check, so that a change in between is not missed.
+            // Register before the check, so that a change in between is not missed.
             changed.as_mut().enable();
             match self.subscriptions.table().by_channel.get(&self.channel) {
                 None => return Ok(()),
@@ -87,7 +87,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if let Some(subscription) = self.subscriptions.table().by_channel.get_mut(&self.channel) {
-            // A subscription that was removed and added again did not count this waiter.
+            // A subscription that was removed and added again has not counted this waiter.
             subscription.waiters = subscription.waiters.saturating_sub(1);
             if subscription.waiters == 0 {
                 subscription.last_waiter_left.notify_waiters();

@@ -1,4 +1,4 @@
-//! A cluster: finding keys, also while their slots move.
+//! A cluster: how keys are found, even while their slots move.
 
 use std::pin::pin;
 
@@ -8,8 +8,8 @@ use redis_harness::Cluster;
 
 use crate::env::{applied, body, key, open, start, still_waits, swap, until, within_deadline};
 
-/// The rights that the front page of the crate lists for a cluster.
-pub(crate) const LEAST: [&str; 12] = [
+/// The permissions that the front page of the crate lists for a cluster.
+pub(crate) const REQUIRED_PERMISSIONS: [&str; 12] = [
     "~quota:1:*",
     "&quota:1:*",
     "+evalsha",
@@ -59,7 +59,7 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
 }
 
 #[tokio::test]
-async fn a_cluster_node_as_a_single_server_is_refused_with_the_cluster_url() {
+async fn a_cluster_node_as_a_single_server_is_rejected_with_the_right_url() {
     let cluster = Cluster::start();
     let (_, home, elsewhere) = slot_and_nodes(&cluster, &key("main"));
     let url = cluster.nodes()[elsewhere].url();
@@ -69,11 +69,11 @@ async fn a_cluster_node_as_a_single_server_is_refused_with_the_cluster_url() {
         .map(|number| key(&format!("a{number}")))
         .find(|key| slot_and_nodes(&cluster, key).1 == elsewhere);
 
-    let refused = store.read(&key("main")).await.unwrap_err();
-    // Also for a key that this node owns.
-    let also_refused = store.read(&here.unwrap()).await.unwrap_err();
+    let rejected = store.read(&key("main")).await.unwrap_err();
+    // The same holds for a key that this node owns.
+    let also_rejected = store.read(&here.unwrap()).await.unwrap_err();
 
-    for error in [refused, also_refused, open(&format!("{url}/3")).read(&key("main")).await.unwrap_err()] {
+    for error in [rejected, also_rejected, open(&format!("{url}/3")).read(&key("main")).await.unwrap_err()] {
         assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
         assert!(error.to_string().contains(&expected), "{error}");
     }
@@ -99,7 +99,7 @@ async fn a_moving_slot_does_not_make_waiters_spin() {
     cluster.begin_move(slot, from, to);
     cluster.move_keys(slot, from, to);
 
-    // Written on the other node, after ASK: no notice arrives here.
+    // The write goes to the other node, after ASK, so no notice arrives here.
     seen = applied(swap(&store, &key, Some(seen), "two").await);
     let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
 
@@ -164,7 +164,7 @@ async fn one_node_is_enough_to_find_the_others() {
 }
 
 #[tokio::test]
-async fn a_slot_that_another_node_took_over_is_found() {
+async fn a_slot_is_found_after_another_node_took_it_over() {
     let mut cluster = Cluster::start();
     let store = open(&cluster.url());
     let key = key("main");
@@ -185,10 +185,12 @@ async fn a_slot_that_another_node_took_over_is_found() {
 }
 
 #[tokio::test]
-async fn the_least_rights_are_sufficient_on_a_cluster() {
+async fn the_listed_permissions_are_sufficient_on_a_cluster() {
     let cluster = Cluster::start();
     for node in cluster.nodes() {
-        let () = node.command(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
+        let () = node.command(
+            &[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &REQUIRED_PERMISSIONS].concat(),
+        );
     }
     let url = cluster.url().replace("redis+cluster://", "redis+cluster://quota:pw@");
     let (here, there) = (open(&url), open(&url));

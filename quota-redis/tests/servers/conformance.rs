@@ -11,7 +11,7 @@ use quota_redis::RedisStore;
 use redis_harness::{Cluster, Sentinels, Server};
 
 use crate::env::open;
-use crate::rights;
+use crate::permissions;
 
 /// A store together with its servers, which stop when this is dropped.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ quota_core::store_conformance!(unix_socket, || async {
     On::new(open(&format!("redis+unix://{}?db=3", server.socket().display())), server)
 });
 
-quota_core::store_conformance!(least_rights, || async {
+quota_core::store_conformance!(required_permissions, || async {
     let server = Server::start();
-    On::new(rights::store_of_least(&server), server)
+    On::new(permissions::store_with_required_permissions(&server), server)
 });
 
 quota_core::store_conformance!(polling, || async {

@@ -1,4 +1,4 @@
-//! Helpers that the tests share.
+//! Shared helpers.
 //! `redis-harness` starts the servers.
 
 use std::future::Future;
@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn open(url: &str) -> RedisStore {
-    RedisStore::open(url).expect("the URL is good")
+    RedisStore::open(url).expect("the URL is valid")
 }
 
 pub(crate) fn key(name: &str) -> StoreKey {
-    StoreKey::account(&format!("anthropic/{name}").parse::<AccountId>().expect("the name is good"))
+    StoreKey::account(&format!("anthropic/{name}").parse::<AccountId>().expect("the name is valid"))
 }
 
 pub(crate) async fn swap(
@@ -43,11 +43,11 @@ pub(crate) fn applied(swap: Result<CasOutcome, StoreError>) -> Version {
 
 #[track_caller]
 pub(crate) fn body(reading: Result<StoreRead, StoreError>) -> Option<Bytes> {
-    let document: Option<Document> = reading.expect("it can be read").document;
+    let document: Option<Document> = reading.expect("the store can be read").document;
     document.map(|document| document.body)
 }
 
-/// Runs in a task of its own, while the test goes on.
+/// Runs `work` in a task of its own, while the test continues.
 pub(crate) fn start<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     Handle::current().spawn(work)
 }
@@ -77,14 +77,14 @@ pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>
     ended.unwrap_or_else(|| panic!("waited too long: {what}"))
 }
 
-/// Whether `work` is pending after all messages in flight have arrived: the store has received a later reply over the same
-/// connection since.
+/// Whether `work` is still pending after all messages in flight have arrived. A later reply over the same connection proves
+/// that they have.
 pub(crate) async fn still_waits(
     store: &RedisStore,
     work: &mut (impl Future<Output = Result<(), StoreError>> + Unpin),
 ) -> bool {
     for _ in 0..3 {
-        store.read(&StoreKey::probe()).await.expect("it can be read");
+        store.read(&StoreKey::probe()).await.expect("the store can be read");
         if (&mut *work).now_or_never().is_some() {
             return false;
         }

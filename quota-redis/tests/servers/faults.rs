@@ -10,7 +10,7 @@ use redis_harness::{Proxy, Server, redis};
 use crate::env::{TTL, applied, body, key, open, start, swap, until, until_usable, within_deadline};
 
 #[tokio::test]
-async fn a_script_that_the_server_forgot_is_sent_again() {
+async fn a_script_missing_on_the_server_is_sent_again() {
     let server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -62,7 +62,7 @@ async fn every_ttl_is_accepted() {
 }
 
 #[tokio::test]
-async fn of_64_swappers_one_wins() {
+async fn exactly_one_of_64_concurrent_swaps_wins() {
     let server = Server::start();
     let key = key("main");
     let first = applied(swap(&open(&server.url()), &key, None, "start").await);
@@ -86,7 +86,7 @@ async fn of_64_swappers_one_wins() {
     }
 
     assert_eq!(winners.len(), 1);
-    assert!(current.iter().all(|version| *version == winners[0]), "each loser got the winner");
+    assert!(current.iter().all(|version| *version == winners[0]), "each loser got the winning version");
     assert_eq!(current.len(), 63);
 }
 
@@ -106,7 +106,7 @@ async fn one_connection_is_enough_for_a_thousand_callers() {
         call.await.unwrap().unwrap();
     }
 
-    // The store's connection, and the one of this query.
+    // One is the store's connection, the other that of this query.
     assert_eq!(connections(&server) - before, 2);
 }
 
@@ -117,13 +117,13 @@ fn connections(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn an_absent_server_is_reported_at_once() {
+async fn an_unreachable_server_is_reported_at_once() {
     let mut server = Server::start();
     let store = open(&server.url());
     server.kill();
 
     for _ in 0..3 {
-        let error = within_deadline("the refusal", swap(&store, &key("main"), None, "x")).await.unwrap_err();
+        let error = within_deadline("the error", swap(&store, &key("main"), None, "x")).await.unwrap_err();
         assert!(
             matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }),
             "{error:?}"
@@ -133,7 +133,7 @@ async fn an_absent_server_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_is_used_again_and_waiters_are_woken() {
+async fn a_restarted_server_is_used_again_and_waiters_are_woken() {
     let mut server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -181,19 +181,22 @@ async fn a_call_to_a_frozen_server_times_out_and_may_be_applied() {
 
     let bound = Duration::from_millis(1000);
     let clock = Clock::system();
-    let error =
-        clock.bounded(bound, swap(&store, &key, Some(one), "two")).await.expect("it is bounded").unwrap_err();
+    let error = clock
+        .bounded(bound, swap(&store, &key, Some(one), "two"))
+        .await
+        .expect("the call has a timeout")
+        .unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { applied: WriteState::Unknown, .. }), "{error:?}");
     let error = clock
         .bounded(bound, swap(&store, &key, Some(one), "three"))
         .await
-        .expect("it is bounded")
+        .expect("the call has a timeout")
         .unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }), "{error:?}");
     server.resume();
 
     until_usable(&store, &key).await;
-    // A command that was in flight when the server froze is executed late; either way one of the two is current.
+    // A command that was in flight when the server froze is executed late. Either of the two values may be the current one.
     let current = body(store.read(&key).await).unwrap();
     assert!(current == "one" || current == "two", "{current:?}");
 }
@@ -213,7 +216,7 @@ async fn a_read_without_a_reply_reports_no_write() {
 }
 
 #[tokio::test]
-async fn a_replica_serves_reads_and_refuses_writes_over_one_connection() {
+async fn a_replica_serves_reads_and_rejects_writes_over_one_connection() {
     let master = Server::builder().with("repl-diskless-sync-delay 0").start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
     let main = key("main");
@@ -229,12 +232,12 @@ async fn a_replica_serves_reads_and_refuses_writes_over_one_connection() {
         assert_eq!(store.read(&main).await.unwrap().version(), Some(version));
     }
 
-    // The connection of this query.
+    // One is the connection of this query.
     assert_eq!(connections(&replica), before + 1);
 }
 
 #[tokio::test]
-async fn a_server_without_enough_replicas_serves_reads_and_refuses_writes() {
+async fn a_server_without_enough_replicas_serves_reads_and_rejects_writes() {
     let server = Server::start();
     let store = open(&server.url());
     let main = key("main");
@@ -249,7 +252,7 @@ async fn a_server_without_enough_replicas_serves_reads_and_refuses_writes() {
 }
 
 #[tokio::test]
-async fn a_replica_without_its_master_that_refuses_reads_is_unavailable() {
+async fn a_replica_without_its_master_that_rejects_reads_is_unavailable() {
     let server = Server::start();
     let store = open(&server.url());
     store.read(&key("main")).await.unwrap();
@@ -263,7 +266,7 @@ async fn a_replica_without_its_master_that_refuses_reads_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_server_without_memory_refuses_writes_and_keeps_its_data() {
+async fn a_server_without_memory_rejects_writes_and_keeps_its_data() {
     let server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -274,13 +277,13 @@ async fn a_server_without_memory_refuses_writes_and_keeps_its_data() {
 
     assert_eq!(
         error.to_string(),
-        "the store refused: redis refuses writes: it is out of memory; raise its maxmemory"
+        "the store refused: redis rejects writes: it is out of memory; raise its maxmemory"
     );
     assert_eq!(store.read(&key).await.unwrap().version(), Some(one));
 }
 
 #[tokio::test]
-async fn reaching_the_maximum_of_clients_is_transient() {
+async fn the_error_at_the_maximum_number_of_clients_is_transient() {
     let server = Server::start();
     let store = open(&server.url());
     let mut admin = server.admin();
@@ -300,7 +303,10 @@ async fn a_missing_database_is_reported() {
 
     let error = store.read(&key("main")).await.unwrap_err();
 
-    assert_eq!(error.to_string(), "the store refused: redis has no database of this number; use a lower one");
+    assert_eq!(
+        error.to_string(),
+        "the store refused: redis has no database with this number; use a lower one"
+    );
 }
 
 #[tokio::test]

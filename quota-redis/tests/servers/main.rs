@@ -1,12 +1,12 @@
-//! Tests of the store against real servers, each started by the test that needs it.
-//! Unit tests of pure code are beside the code.
+//! Tests of the store against real servers. Each test starts the server that it needs. Unit tests of pure code are beside the
+//! code.
 
 mod cluster;
 mod conformance;
 mod env;
 mod faults;
 mod notices;
-mod rights;
+mod permissions;
 mod sentinel;
 mod slow;
 #[cfg(feature = "tls")]

@@ -1,4 +1,4 @@
-//! Which changes wake which waiters, and their cost for the server.
+//! Which changes wake which waiters, and what this costs the server.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -168,14 +168,14 @@ async fn a_lost_connection_wakes_all_waiters() {
     }
 }
 
-/// A store with this keepalive interval.
+/// Opens a store with this keepalive interval.
 fn with_keepalive(url: &str, every: Duration) -> RedisStore {
-    let options: quota_redis::RedisOptions = url.parse().expect("the URL is good");
+    let options: quota_redis::RedisOptions = url.parse().expect("the URL is valid");
     options
         .keepalive_interval(every)
         .response_timeout(Duration::from_millis(100))
         .open()
-        .expect("the options are good")
+        .expect("the options are valid")
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn a_server_that_replies_with_an_error_keeps_its_connection() {
     let seen = applied(swap(&store, &key, None, "one").await);
     let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
-    let refusals = || {
+    let rejections = || {
         let stats: String = server.command(&["INFO", "errorstats"]);
         let line = stats.lines().find_map(|line| line.strip_prefix("errorstat_MASTERDOWN:count="));
         line.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
@@ -211,7 +211,7 @@ async fn a_server_that_replies_with_an_error_keeps_its_connection() {
 
     let () = server.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
     let () = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
-    until(async || (refusals() >= 3).then_some(())).await;
+    until(async || (rejections() >= 3).then_some(())).await;
     let () = server.command(&["REPLICAOF", "NO", "ONE"]);
 
     assert!(still_waits(&store, &mut wait).await);
@@ -246,8 +246,8 @@ async fn a_connection_without_waiters_is_not_probed() {
     until_unchanged(&server).await;
 }
 
-/// Over this URL a change is found by polling, without a subscription.
-async fn a_change_is_found_by_polls(server: &Server, url: &str) {
+/// Checks that the store finds a change by polling, without a subscription.
+async fn check_that_polls_find_a_change(server: &Server, url: &str) {
     let options: quota_redis::RedisOptions = url.parse().expect("the URL is valid");
     let store = options.poll_interval(Duration::from_millis(20)).open().expect("the options are valid");
     let other = open(&server.url());
@@ -258,12 +258,12 @@ async fn a_change_is_found_by_polls(server: &Server, url: &str) {
 
     applied(swap(&other, &key, Some(seen), "two").await);
 
-    within_deadline("the poll", wait).await.expect("the store is there");
+    within_deadline("the poll", wait).await.expect("the store is reachable");
     assert_eq!(count(server, "subscribe"), 0);
 }
 
 #[tokio::test]
-async fn without_the_right_to_subscribe_the_version_is_polled() {
+async fn without_the_permission_to_subscribe_the_version_is_polled() {
     let server = Server::start();
     let () = server.command(&[
         "ACL",
@@ -277,13 +277,13 @@ async fn without_the_right_to_subscribe_the_version_is_polled() {
         "-subscribe",
     ]);
     let url = format!("redis://no-subscribe:pw@127.0.0.1:{}", server.port());
-    a_change_is_found_by_polls(&server, &url).await;
+    check_that_polls_find_a_change(&server, &url).await;
 }
 
 #[tokio::test]
 async fn without_resp3_the_version_is_polled() {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
-    a_change_is_found_by_polls(&server, &server.url()).await;
+    check_that_polls_find_a_change(&server, &server.url()).await;
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ async fn until_unchanged(server: &Server) {
         let now = count(server, "getrange");
         unchanged = if now == last { unchanged + 1 } else { 0 };
         last = now;
-        // Checked every few milliseconds.
+        // `until` polls every few milliseconds.
         (unchanged == 20).then_some(())
     })
     .await;
@@ -344,7 +344,7 @@ async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
         (shards.len() == 1).then_some(())
     })
     .await;
-    // Other keys on the same node, read without a pause while the slot moves.
+    // Other keys on the same node, read without pause while the slot moves.
     let others: Vec<_> = (0..200).map(|index| key(&format!("other-{index}"))).collect();
     let others: Vec<_> = others
         .into_iter()
@@ -393,7 +393,7 @@ async fn no_change_is_missed_in_2000_rounds_of_two_writers() {
     let mut seen = applied(swap(&here, &key, None, "0").await);
 
     for round in 0..1000 {
-        // One writer writes while the other waits; the other then writes while that notice may be in flight.
+        // One writer writes while the other waits. Then the other writes, possibly while the first notice is still in flight.
         let writing = {
             let (there, key) = (there.clone(), key.clone());
             start(async move { applied(swap(&there, &key, Some(seen), "there").await) })

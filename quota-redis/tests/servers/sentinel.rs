@@ -1,4 +1,4 @@
-//! Sentinels: finding the master, also after a failover.
+//! Sentinels: how the master is found, even after a failover.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn after_a_failover_the_new_master_is_found_with_the_data() {
 }
 
 #[tokio::test]
-async fn callers_that_never_wait_for_a_reply_leave_a_frozen_master() {
+async fn callers_that_wait_for_no_reply_leave_a_frozen_master() {
     let mut sentinels = Sentinels::start();
     let store = open(&sentinels.url());
     let key = key("main");
@@ -54,7 +54,7 @@ async fn callers_that_never_wait_for_a_reply_leave_a_frozen_master() {
 }
 
 #[tokio::test]
-async fn a_dead_sentinel_does_not_matter() {
+async fn the_store_works_while_one_sentinel_is_down() {
     let mut sentinels = Sentinels::start();
     let url = sentinels.url();
     sentinels.sentinels_mut()[0].kill();
@@ -68,7 +68,7 @@ async fn a_dead_sentinel_does_not_matter() {
 }
 
 #[tokio::test]
-async fn an_unknown_master_name_is_refused() {
+async fn an_unknown_master_name_is_rejected() {
     let sentinels = Sentinels::start_single();
     let store = open(&sentinels.url().replace("quota-master", "unknown"));
 

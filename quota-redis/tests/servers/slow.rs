@@ -1,4 +1,4 @@
-//! A server that replies later than its callers wait keeps its connection.
+//! A server that replies too late for its callers keeps its connection.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use redis_harness::{Proxy, Server};
 
 use crate::env::{applied, key, open, start, swap, until, within_deadline};
 
-/// Longer than a manager waits for its store, and shorter than the response timeout of the store.
+/// Longer than a manager's store timeout, and shorter than the response timeout of the store.
 const DELAY: Duration = Duration::from_millis(300);
 
 fn subscriptions(server: &Server) -> usize {

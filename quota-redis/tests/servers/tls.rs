@@ -1,4 +1,4 @@
-//! TLS with a private authority, and with client certificates.
+//! TLS with a private certificate authority, and with client certificates.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) fn options(authority: &TestCa, server: &Server) -> RedisOptions {
 }
 
 async fn error(store: &RedisStore) -> StoreError {
-    store.read(&key("main")).await.expect_err("it must not be trusted")
+    store.read(&key("main")).await.expect_err("the connection must be rejected")
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_certificate_of_another_authority_is_not_trusted() {
     let error = error(&store).await;
 
     assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
-    assert!(error.to_string().contains("is not trusted; set its authority with ?ca="), "{error}");
+    assert!(error.to_string().contains("is not trusted; set its CA certificate with ?ca="), "{error}");
 }
 
 #[tokio::test]
@@ -102,10 +102,10 @@ async fn a_client_without_tls_is_an_error() {
 #[test]
 fn an_invalid_certificate_file_is_named() {
     let missing = RedisStore::open("rediss://host?ca=/nowhere/ca.pem").unwrap_err().to_string();
-    assert_eq!(missing, "could not read the certificate of the authority from /nowhere/ca.pem");
+    assert_eq!(missing, "could not read the CA certificate from /nowhere/ca.pem");
 
     let empty = RedisOptions::single("host", 1).authority("nothing").open().unwrap_err().to_string();
-    assert_eq!(empty, "the certificate of the authority is not a PEM certificate");
+    assert_eq!(empty, "the CA certificate is not a PEM certificate");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_certificate_is_read_from_a_regular_file_only() {
     {
         let error = RedisStore::open(&format!("rediss://host?ca={}", path.display())).unwrap_err();
 
-        let expected = format!("could not read the certificate of the authority from {}", path.display());
+        let expected = format!("could not read the CA certificate from {}", path.display());
         assert_eq!(error.to_string(), expected);
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(why));
     }

@@ -1,4 +1,4 @@
-//! Users: the least sufficient rights, and the errors without them.
+//! Users: the permissions that suffice, and the errors without them.
 
 use quota_core::QuotaStore;
 use quota_core::store::StoreError;
@@ -7,8 +7,8 @@ use redis_harness::{Server, redis};
 
 use crate::env::{applied, body, key, open, swap};
 
-/// The rights that the front page of the crate lists for a single server.
-const LEAST: [&str; 11] = [
+/// The permissions that the front page of the crate lists for a single server.
+const REQUIRED_PERMISSIONS: [&str; 11] = [
     "~quota:1:*",
     "&quota:1:*",
     "+evalsha",
@@ -22,32 +22,33 @@ const LEAST: [&str; 11] = [
     "+unsubscribe",
 ];
 
-/// A store whose user has exactly the required rights.
-pub(crate) fn store_of_least(server: &Server) -> RedisStore {
-    let () = server.command(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
+/// A store whose user has exactly the required permissions.
+pub(crate) fn store_with_required_permissions(server: &Server) -> RedisStore {
+    let () = server
+        .command(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &REQUIRED_PERMISSIONS].concat());
     open(&format!("redis://quota:pw@127.0.0.1:{}", server.port()))
 }
 
 #[test]
-fn the_least_rights_are_those_on_the_front_page() {
+fn the_front_page_lists_the_required_permissions() {
     let front_page = include_str!("../../src/lib.rs");
 
-    for rights in [&LEAST[..], &crate::cluster::LEAST] {
-        let rights = rights.join(" ");
-        assert!(front_page.contains(&rights), "the front page should say: {rights}");
+    for permissions in [&REQUIRED_PERMISSIONS[..], &crate::cluster::REQUIRED_PERMISSIONS] {
+        let permissions = permissions.join(" ");
+        assert!(front_page.contains(&permissions), "the front page should list: {permissions}");
     }
 }
 
 #[tokio::test]
-async fn each_listed_right_is_required() {
+async fn each_listed_permission_is_required() {
     let server = Server::start();
-    let store = store_of_least(&server);
+    let store = store_with_required_permissions(&server);
     let key = key("main");
     applied(swap(&store, &key, None, "one").await);
 
-    for right in ["+evalsha", "+eval", "+get", "+set"] {
-        let taken = right.replace('+', "-");
-        let () = server.command(&["ACL", "SETUSER", "quota", &taken]);
+    for permission in ["+evalsha", "+eval", "+get", "+set"] {
+        let revoked = permission.replace('+', "-");
+        let () = server.command(&["ACL", "SETUSER", "quota", &revoked]);
         let () = server.command(&["SCRIPT", "FLUSH"]);
 
         let error = swap(&store, &key, None, "two")
@@ -55,10 +56,10 @@ async fn each_listed_right_is_required() {
             .map(|swap| assert!(matches!(swap, quota_core::store::CasOutcome::Conflict(_))));
         let read = store.read(&key).await.map(drop);
 
-        let written = swap(&store, &crate::env::key(&right[1..]), None, "new").await.map(drop);
-        let refused = [error, read, written].into_iter().filter_map(Result::err).next();
-        assert!(matches!(refused, Some(StoreError::Rejected { .. })), "{right}: {refused:?}");
-        let () = server.command(&["ACL", "SETUSER", "quota", right]);
+        let written = swap(&store, &crate::env::key(&permission[1..]), None, "new").await.map(drop);
+        let rejected = [error, read, written].into_iter().filter_map(Result::err).next();
+        assert!(matches!(rejected, Some(StoreError::Rejected { .. })), "{permission}: {rejected:?}");
+        let () = server.command(&["ACL", "SETUSER", "quota", permission]);
     }
 }
 
@@ -76,7 +77,7 @@ async fn a_user_that_may_not_publish_can_write() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_not_repeated() {
+async fn a_wrong_password_is_rejected_and_not_repeated() {
     let server = Server::start();
     let mut admin = server.admin();
     let mut execute = |command: &[&str]| redis::cmd(command[0]).arg(&command[1..]).exec(&mut admin).unwrap();
