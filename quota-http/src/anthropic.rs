@@ -44,11 +44,11 @@ const ORGANIZATION: &str = "anthropic-organization-id";
 
 /// Fetches the usage of a Claude subscription, with the token of an OAuth login.
 ///
-/// Each call sends one request to `{base}/api/oauth/usage`. Before the first call nothing is
-/// connected and no certificate is loaded. The token is sent to the base URL only: redirects are not followed.
+/// Each call sends one request to `{base}/api/oauth/usage`. Creating the fetcher neither connects nor loads certificates. The
+/// token is sent only to the base URL: redirects are not followed.
 ///
-/// A credential that expired more than a minute ago (clocks differ) is not sent. The result is
-/// [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
+/// A credential that expired more than a minute ago is not sent (clocks differ). The result is [`FetchError::NotLoggedIn`],
+/// because only the program that owns the login can renew it.
 ///
 /// [`Anthropic::new`] has the default settings; see the [crate's documentation](crate) for an example.
 pub struct Anthropic {
@@ -62,10 +62,10 @@ impl Anthropic {
     /// The base URL of Anthropic's API.
     pub const BASE_URL: &str = "https://api.anthropic.com";
 
-    /// An expired credential is still sent for this long, because clocks differ.
+    /// An expired credential is still sent for this time, because clocks differ.
     const EXPIRY_SLACK: Duration = Duration::from_secs(60);
 
-    /// A fetcher with the default settings.
+    /// Creates a fetcher with the default settings.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build().expect("the default settings are valid")
@@ -190,13 +190,13 @@ impl AnthropicBuilder {
 
     /// Uses this HTTP client, with its TLS, proxies, redirects and retries.
     ///
-    /// Disable its redirects: a response of another host is rejected, but only after the request was sent there.
+    /// Disable its redirects. A response from another host is rejected, but only after the request was sent there.
     pub fn client(mut self, client: reqwest::Client) -> Self {
         self.transport.client = Some(client);
         self
     }
 
-    /// The clock for the expiry of credentials, and by which a date in `Retry-After` becomes a delay.
+    /// Sets the clock for the expiry of credentials. It also turns a date in `Retry-After` into a delay.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -224,7 +224,7 @@ impl AnthropicBuilder {
 
 impl fmt::Debug for AnthropicBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the URLs: before `build` validated them, they may contain a password.
+        // Omit the URLs: they may contain a password until `build` has validated them.
         f.debug_struct("AnthropicBuilder").finish_non_exhaustive()
     }
 }
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_of_the_headers_does_not_show_the_token() {
+    fn debug_output_of_the_headers_hides_the_token() {
         let headers = request_headers(&Secret::new("sk-ant-oat01-made-up")).unwrap();
 
         assert!(!format!("{headers:?}").contains("made-up"));

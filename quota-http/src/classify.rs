@@ -1,5 +1,5 @@
-//! Maps an HTTP status to a `FetchError`. Error texts never repeat the response body.
-//! Parsing a successful response is each provider's business.
+//! Maps an HTTP status to a `FetchError`. Error texts never repeat the response body. The module of each provider parses
+//! successful responses.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
 use quota_core::provider::retry_after;
 
-/// Returns the error that the response stands for; `None` if its status is 2xx.
+/// Returns the error for this response; `None` if its status is 2xx.
 pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<FetchError> {
     let unavailable = |reason: &'static str| FetchError::unavailable(reason);
     let error = match status {
@@ -39,7 +39,7 @@ pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Times
 
 /// Whether the response is a challenge or an error page of Cloudflare, not a response of the provider.
 ///
-/// Such a page does not mean that the login was rejected: the provider responds in JSON.
+/// Such a page does not mean that the login was rejected, because the provider responds in JSON.
 pub(crate) fn is_blocked_by_cloudflare<'a>(header: impl Fn(&str) -> Option<&'a str>) -> bool {
     // Set on challenges: developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
     let is_mitigated = header("cf-mitigated").is_some();
@@ -62,8 +62,8 @@ fn forbidden_reason(body: &[u8]) -> FetchError {
     }
 }
 
-/// The error for a successful status with a body that cannot be parsed. It names content type, length and parse error,
-/// and repeats nothing of the body.
+/// The error for a successful status whose body cannot be parsed. It names the content type, the length and the parse error,
+/// and repeats no part of the body.
 pub(crate) fn malformed(
     headers: &HeaderMap,
     body: &[u8],
@@ -72,7 +72,7 @@ pub(crate) fn malformed(
     FetchError::malformed(format!("{}, {} bytes: {}", content_type(headers), body.len(), reason.into()))
 }
 
-/// The content type if it is a common one. Others are not repeated: the header may hold any text.
+/// The content type, if it is a common one. Others are not repeated, because the header may contain any text.
 fn content_type(headers: &HeaderMap) -> &'static str {
     const KNOWN: [&str; 8] = [
         "application/json",

@@ -1,5 +1,5 @@
 //! OpenAI Codex: the parser for its ordinary API responses, and the token exchange for its logins.
-//! `quota-core` decides which credential a call has.
+//! `quota-core` decides which credential a call uses.
 
 mod headers;
 mod oauth;

@@ -3,13 +3,13 @@
 use quota_core::{AccountId, ProviderId};
 use url::{Host, Url};
 
-/// A setting from which no fetcher can be built.
+/// Why a fetcher or refresher cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The user agent is not a valid header value.
     #[error(
-        "the user agent is empty or has characters that a header cannot carry; use your program's name and version"
+        "the user agent is empty or has characters that are not valid in a header; use your program's name and version"
     )]
     UserAgent,
     /// The client id is empty or has spaces or non-ASCII characters.
@@ -24,7 +24,9 @@ pub enum BuildError {
     )]
     Insecure,
     /// The base URL has a user name or a password.
-    #[error("the base URL contains a user name or password; remove it, the credential comes from its source")]
+    #[error(
+        "the base URL contains a user name or password; remove it, because the credential comes from its source"
+    )]
     UserInfo,
     /// The base URL has a query or fragment, so the endpoint's path cannot be appended.
     #[error("the base URL has a query or fragment; remove everything from the `?` or `#` on")]
@@ -40,7 +42,7 @@ pub enum BuildError {
     },
 }
 
-/// Appends `path` to the base URL's own path, so that a proxy may serve the API below a prefix.
+/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix.
 ///
 /// # Errors
 ///

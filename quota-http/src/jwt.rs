@@ -17,7 +17,7 @@ pub(crate) fn claims(token: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&decode(claims)?).ok()
 }
 
-/// Base64 for URLs (RFC 4648, section 5). Tokens have no padding, but some issuers add it.
+/// URL-safe base64 (RFC 4648, section 5). Tokens have no padding, but some issuers add it.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -26,7 +26,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 );
 
 fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    // Enough capacity for the result, so that growing leaves no copy that is not zeroized.
+    // Reserve the full capacity, because growing would leave a copy that is not zeroized.
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     BASE64URL.decode_vec(text, &mut bytes).ok()?;
     Some(bytes)

@@ -1,5 +1,5 @@
-//! Reads numbers, timestamps and texts in the formats that providers use.
-//! It knows no field names, and never substitutes a default for a value it cannot read.
+//! Reads numbers, timestamps and texts in the formats that providers use. This module has no field names, and never substitutes
+//! a default for a value that it cannot read.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -11,9 +11,9 @@ use serde_json::Value;
 pub(crate) enum Field<T> {
     /// The field is missing or null.
     Absent,
-    /// The field holds this value.
+    /// The field has this value.
     Present(T),
-    /// The field holds something that is not a valid value.
+    /// The field has an invalid value.
     Unreadable,
 }
 
@@ -45,7 +45,7 @@ impl<T> Field<T> {
     }
 }
 
-/// The field holds something that is not a valid value.
+/// The field has an invalid value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Unreadable;
 
@@ -73,7 +73,7 @@ pub(crate) fn flag(field: Option<&Value>) -> Field<bool> {
     }
 }
 
-/// Reads a short string without control characters. An empty one is absent.
+/// Reads a short string without control characters. An empty string is absent.
 pub(crate) fn text(field: Option<&Value>) -> Field<&str> {
     match field {
         None | Some(Value::Null) => Field::Absent,
@@ -89,8 +89,8 @@ pub(crate) fn is_short_text(text: &str) -> bool {
     text.len() <= MAX_LEN && !text.chars().any(char::is_control)
 }
 
-/// Reads a timestamp: an ISO 8601 date, a Unix time, or a string with either. `None` for anything else: a window
-/// without its reset is still usable.
+/// Reads a timestamp: an ISO 8601 date, a Unix time, or a string with either. Anything else is `None`, because a window without
+/// its reset is still usable.
 pub(crate) fn timestamp(field: Option<&Value>) -> Option<Timestamp> {
     match field? {
         Value::Number(number) => from_epoch(number.as_f64()?),
@@ -106,15 +106,15 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
     }
     let text = text.trim();
     text.parse().ok().or_else(|| {
-        // Without an offset, providers mean UTC.
+        // Providers use UTC if there is no offset.
         let civil: DateTime = text.parse().ok()?;
         TimeZone::UTC.to_timestamp(civil).ok()
     })
 }
 
-/// Converts a Unix time in seconds, or in milliseconds if it is so large that seconds would be after the year 33,000.
+/// Converts a Unix time in seconds. A number that would be after the year 33,000 is in milliseconds.
 ///
-/// Programs write zero for a missing time, so it is `None`.
+/// Programs write zero for a missing time, so zero is `None`.
 pub(crate) fn from_epoch(number: f64) -> Option<Timestamp> {
     const MIN_MILLISECONDS: f64 = 1e12;
     if number <= 0.0 {

@@ -1,11 +1,11 @@
-//! Usage endpoints of LLM providers over reqwest, for quota.
+//! Requests usage from the endpoints of LLM providers over reqwest, for quota.
 //!
-//! A fetcher requests the usage of an account from its provider. `quota-core` decides when to call it and what follows.
-//! Each provider has a module with its fetcher and with parsers, which work on bytes and do no I/O:
+//! A fetcher requests the usage of an account from its provider. `quota-core` decides when to call it, and handles the result.
+//! Each provider has a module with its fetcher and its parsers. Parsers work on bytes and do no I/O:
 //!
 //! | module | fetcher | parsers |
 //! |---|---|---|
-//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), what Claude Code writes on this machine |
+//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), the data that Claude Code writes on this machine |
 //! | [`codex`] | | [ordinary API responses](codex::CodexResponseParser) to Codex |
 //!
 //! Both modules have a `refresher`, which exchanges the refresh token of a login ([`OAuthRefresher`]).
@@ -41,10 +41,10 @@
 //! - One call sends one request: no retries, no delays.
 //! - Tokens are sent over TLS or to a loopback address, and redirects are not followed. Errors, logs and `Debug` contain
 //!   neither tokens nor any part of a provider's response.
-//! - The `User-Agent` names this program, unless the user sets another.
+//! - The `User-Agent` names this program, unless the caller sets another.
 //! - At most 1 MiB of a response is read.
-//! - The process need not set up TLS: the crypto provider is ring, certificates are verified by the system. HTTP clients
-//!   are built by the first call.
+//! - The process need not set up TLS: the crypto provider is ring, and the operating system verifies certificates. The first
+//!   call builds the HTTP clients.
 //! - A field that cannot be parsed is skipped and listed by name. It never counts as 0 % or 100 % used.
 
 pub mod anthropic;
@@ -60,5 +60,5 @@ mod transport;
 pub use endpoint::BuildError;
 pub use oauth::{OAuthRefresher, OAuthRefresherBuilder};
 pub use parsed::{ParseError, Parsed, SkippedField};
-/// The crates whose types appear in the public signatures.
+/// The crates whose types appear in this API.
 pub use {jiff, reqwest, url};

@@ -1,5 +1,5 @@
-//! Exchanges a refresh token: the request, and the meaning of the response (RFC 6749, section 5).
-//! Differences between providers are in `ProviderConfig`. Callers decide when to exchange and store the tokens.
+//! Exchanges a refresh token: builds the request, and interprets the response (RFC 6749, section 5). `ProviderConfig` has the
+//! differences between providers. Callers decide when to exchange, and store the tokens.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::lenient::number;
 use crate::transport::{HttpResponse, Transport, TransportSettings};
 use quota_core::provider::retry_after;
 
-/// What differs between the token endpoints of providers.
+/// The differences between the token endpoints of providers.
 #[derive(Clone, Copy)]
 pub(crate) struct ProviderConfig {
     pub(crate) provider: ProviderIdOf,
@@ -30,11 +30,11 @@ pub(crate) struct ProviderConfig {
     pub(crate) path: &'static [&'static str],
     /// The `scope` parameter of the request.
     pub(crate) scope: Option<&'static str>,
-    /// Returns the error code of an error response.
+    /// Extracts the error code from an error response.
     pub(crate) error: fn(&Value) -> Option<&str>,
-    /// Returns the owner that a response names.
+    /// Extracts the owner from a response.
     pub(crate) owner_id: fn(&Map<String, Value>) -> Option<OwnerId>,
-    /// Returns the expiry in the access token's claims. Used if the response has no `expires_in`.
+    /// Extracts the expiry from the claims of the access token. It is used if the response has no `expires_in`.
     pub(crate) token_expiry: fn(&str) -> Option<Timestamp>,
 }
 
@@ -43,10 +43,10 @@ pub(crate) type ProviderIdOf = fn() -> ProviderId;
 
 /// Exchanges the refresh tokens of a provider's logins, over OAuth.
 ///
-/// Each call sends one request: no retries, no delays, no redirects. Tokens are sent to the base URL only. Errors, logs and
+/// Each call sends one request: no retries, no delays, no redirects. Tokens are sent only to the base URL. Errors, logs and
 /// `Debug` contain neither tokens nor any part of a response.
 ///
-/// Built with [`anthropic::refresher`](crate::anthropic::refresher) or [`codex::refresher`](crate::codex::refresher).
+/// Build it with [`anthropic::refresher`](crate::anthropic::refresher) or [`codex::refresher`](crate::codex::refresher).
 pub struct OAuthRefresher {
     config: ProviderConfig,
     client_id: String,
@@ -113,10 +113,10 @@ impl fmt::Debug for OAuthRefresher {
     }
 }
 
-/// Maps an error response to an [`TokenError`].
+/// Maps an error response to a [`TokenError`].
 fn error_from_response(config: &ProviderConfig, status: u16, body: &[u8]) -> TokenError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    // For these the error code does not matter: they are transient.
+    // These statuses are transient, whatever error code they carry.
     let code = (config.error)(&body).filter(|_| status != 429 && status < 500);
     match code {
         Some("invalid_grant") => TokenError::invalid_grant("its refresh token is no longer accepted"),
@@ -162,7 +162,7 @@ fn parse_tokens(config: &ProviderConfig, body: &[u8], now: Timestamp) -> Result<
     Ok(Tokens::new(access).refresh_token(refresh).expires_in(lives).owner_id(owner_id))
 }
 
-/// The field holds something that cannot be a token.
+/// The field has a value that cannot be a token.
 #[derive(Debug)]
 struct InvalidToken;
 
@@ -181,7 +181,7 @@ fn token(field: Option<Value>) -> Result<Option<Secret>, InvalidToken> {
     }
 }
 
-/// Zeroizes a field that is not used: it may be a token, too.
+/// Zeroizes a field that is not used, because it may also be a token.
 fn zeroize(value: Value) {
     if let Value::String(text) = value {
         drop(Zeroizing::new(text));
@@ -234,7 +234,7 @@ impl OAuthRefresherBuilder {
         self
     }
 
-    /// The clock by which a date in `Retry-After` becomes a delay.
+    /// Sets the clock that turns a date in `Retry-After` into a delay.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -259,7 +259,7 @@ impl OAuthRefresherBuilder {
 
 impl fmt::Debug for OAuthRefresherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the URL: before `build` validated it, it may contain a password.
+        // Omit the URL: it may contain a password until `build` has validated it.
         f.debug_struct("OAuthRefresherBuilder").finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
 //! The result of a parser: the usage, and a list of the fields that were skipped.
-//! Nothing here repeats values of a response, only names of its fields.
+//! This module repeats only the names of fields, never their values.
 
 use quota_core::{FetchError, UsageReport};
 use serde_json::error::Category;
@@ -10,7 +10,7 @@ use serde_json::error::Category;
 pub struct Parsed {
     /// The parsed usage. If [`UsageReport::is_empty`], the response has no reading to store.
     pub usage: UsageReport,
-    /// The fields that were skipped, and why: for users who miss a value.
+    /// The fields that were skipped, and why. This is for users who miss a value.
     pub skipped: Vec<SkippedField>,
 }
 
@@ -33,7 +33,7 @@ pub struct SkippedField {
 impl SkippedField {
     const MAX_FIELD: usize = 96;
 
-    /// A name with characters that a terminal would interpret is replaced.
+    /// Replaces a name that contains characters a terminal would interpret.
     pub(crate) fn new(field: impl Into<String>, reason: &'static str) -> Self {
         let field = field.into();
         let is_printable =
@@ -66,10 +66,10 @@ pub enum ParseError {
         kind: Option<&'static str>,
     },
     /// An empty object, or one without the expected fields.
-    #[error("no usage in it")]
+    #[error("no usage found")]
     NoUsage,
     /// The time of the readings is missing. Without it they cannot be ordered.
-    #[error("the time of its readings is missing")]
+    #[error("the timestamp of the readings is missing")]
     MissingTimestamp,
     /// More windows than any account has.
     #[error("more windows than an account can have")]
@@ -78,7 +78,7 @@ pub enum ParseError {
 
 impl From<serde_json::Error> for ParseError {
     fn from(error: serde_json::Error) -> Self {
-        // serde's text may quote the document.
+        // The error text of serde may quote the document.
         match error.classify() {
             Category::Data => Self::NotAnObject,
             _ => Self::NotJson { line: error.line(), column: error.column() },

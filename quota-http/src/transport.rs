@@ -1,5 +1,5 @@
-//! Sends one HTTP request: TLS, proxies, timeout, and the bound on the response's length.
-//! Requests are built in the providers' modules; `classify` interprets the status.
+//! Sends one HTTP request: TLS, proxies, timeout, and the limit on the length of the response. The modules of providers build
+//! requests; `classify` interprets the status.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,8 +21,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Usage responses are a few KiB, so a longer body is not one.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Sends requests. HTTP clients are built on first use: loading certificates takes up to 30 ms, which a program that reads
-/// only the cache must not pay.
+/// Sends requests. HTTP clients are built on first use. Loading certificates takes up to 30 ms, a cost that a program which
+/// only reads the cache must avoid.
 #[derive(Debug)]
 pub(crate) struct Transport {
     client: Option<Client>,
@@ -39,7 +39,7 @@ pub(crate) struct TransportSettings {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// A response, up to the bound on its length.
+/// A response, cut off at the length limit.
 #[derive(Debug)]
 pub(crate) struct HttpResponse {
     pub(crate) status: u16,
@@ -70,7 +70,7 @@ impl TransportSettings {
 }
 
 impl Transport {
-    /// Sends one GET request. Every status is `Ok`. An error status is returned even if reading its body fails.
+    /// Sends a GET request. Every status is `Ok`. An error status is returned even if reading its body fails.
     ///
     /// # Errors
     ///
@@ -80,18 +80,18 @@ impl Transport {
         self.send(self.client(&url)?.get(url.clone()), url, headers).await
     }
 
-    /// Sends one POST request, as [`get`](Self::get).
+    /// Sends a POST request; see [`get`](Self::get).
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// The same as those of [`get`](Self::get).
     pub(crate) async fn post(
         &self,
         url: Url,
         headers: HeaderMap,
         body: SecretBuffer,
     ) -> Result<HttpResponse, FetchError> {
-        // The owner zeroizes it after it was sent.
+        // `Bytes` owns the body and zeroizes it after it was sent.
         let body = Bytes::from_owner(body);
         self.send(self.client(&url)?.post(url.clone()).body(body), url, headers).await
     }
@@ -107,7 +107,7 @@ impl Transport {
         let mut response =
             request.timeout(self.timeout).send().await.map_err(|error| failure(error, &url))?;
         if response.url().origin() != origin {
-            // The caller's own client may follow redirects. A response of another host must not count as the provider's.
+            // A client set by the caller may follow redirects. A response from another host must not count as the provider's.
             return Err(FetchError::unavailable(
                 "the provider redirected the request to another host; check base_url",
             ));
@@ -130,18 +130,18 @@ impl Transport {
         if let Some(client) = cell.get() {
             return Ok(client);
         }
-        // Two concurrent calls may both build one; the first stays.
+        // If two concurrent calls build a client, the first one is used.
         let client = kind.build_client()?;
         Ok(cell.get_or_init(|| client))
     }
 }
 
-/// Which HTTP client a URL needs: they differ in certificates and proxies.
+/// The kind of HTTP client that a URL needs. Kinds differ in certificates and proxies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum ClientKind {
-    /// Unencrypted, to loopback: works on systems without root certificates.
+    /// Unencrypted, to a loopback address. Works on systems without root certificates.
     Http,
-    /// TLS to loopback, without a proxy.
+    /// TLS to a loopback address, without a proxy.
     LoopbackTls,
     /// TLS to any other host, through the system's proxy if one is set.
     Tls,
@@ -162,7 +162,7 @@ impl ClientKind {
         })?;
         let builder = Client::builder()
             .tls_backend_preconfigured(tls)
-            // A redirect could send the credential to another host. The manager decides about retries.
+            // A redirect could send the credential to another host. The manager decides whether to retry.
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .referer(false);
@@ -170,7 +170,7 @@ impl ClientKind {
         builder.build().map_err(|error| FetchError::unreachable("could not set up HTTP", error.without_url()))
     }
 
-    /// TLS with its own crypto provider, so the process need not install one.
+    /// TLS with its own crypto provider, so that the process need not install one.
     fn tls(self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -197,7 +197,7 @@ async fn read(response: &mut Response, url: &Url) -> Result<SecretBuffer, FetchE
     Ok(body)
 }
 
-/// Maps a reqwest error. Of the URL only the host is repeated: the rest may contain a secret.
+/// Maps a reqwest error. It repeats only the host of the URL, because the rest may contain a secret.
 fn failure(error: reqwest::Error, url: &Url) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
@@ -215,7 +215,7 @@ fn failure(error: reqwest::Error, url: &Url) -> FetchError {
     FetchError::unreachable(reason, error.without_url())
 }
 
-/// A DNS failure. The resolver's own text adds nothing, so it is dropped.
+/// A DNS failure. The resolver's own text is dropped, because it adds no information.
 #[derive(Debug, thiserror::Error)]
 #[error("could not resolve {host}")]
 struct Unresolved {

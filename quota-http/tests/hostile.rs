@@ -1,4 +1,4 @@
-//! No input makes a parser panic or report a usage that it does not contain.
+//! Checks that no input makes a parser panic, or report a usage that the input does not contain.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use quota_http::anthropic::{
 };
 use serde_json::{Map, Value, json};
 
-/// Field names that the parsers know, except those of usages.
+/// The field names that the parsers know, except those of usages.
 const NAMES: [&str; 30] = [
     "five_hour",
     "seven_day",

@@ -1,5 +1,5 @@
-//! Parses the rate-limit headers of Anthropic's ordinary API responses.
-//! Headers about money are skipped: only the usage endpoint's amounts count.
+//! Parses the rate-limit headers of Anthropic's ordinary API responses. Headers about money are skipped, because only the usage
+//! endpoint has reliable amounts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use quota_core::provider::retry_after;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ParsedHeaders {
-    /// The reported windows. A window without headers is not covered.
+    /// The reported windows. The report does not cover windows that have no headers.
     pub usage: UsageReport,
-    /// The delay that the response to a rejected request asks for. If no window is [`LimitStatus::Rejected`], the request rate was
-    /// too high: wait, and keep using the account.
+    /// The delay that the response to a rejected request demands. If no window is [`LimitStatus::Rejected`], the request rate
+    /// was too high: wait, and keep using the account.
     pub retry_after: Option<Duration>,
     /// Rate-limit headers that were skipped, and why.
     pub skipped: Vec<SkippedField>,
@@ -28,7 +28,7 @@ pub struct ParsedHeaders {
 
 /// Parses the headers of an ordinary API response.
 ///
-/// Names may be in any case. Of a repeated header the first value counts. `status` is the response's, if known.
+/// Names are case-insensitive. If a header is repeated, its first value counts. `status` is that of the response, if available.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -77,7 +77,7 @@ const API_KEY_WINDOWS: [(&str, &str); 4] = [
 struct Headers<'a>(BTreeMap<String, &'a str>);
 
 impl<'a> Headers<'a> {
-    /// More than any response has. Bounds the work for a hostile one.
+    /// More than any response has. It bounds the work for a hostile one.
     const MAX: usize = 256;
 
     fn collect(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
@@ -151,12 +151,12 @@ impl HeaderReadings {
             return self.skip(header("*"), "not a valid window name");
         };
         let resets_at = window_headers.resets_at.and_then(parse_timestamp);
-        match window_headers.status.map(parse_ruling) {
+        match window_headers.status.map(parse_status) {
             None => {}
             Some(None) => self.skip(header("status"), "unknown status"),
-            Some(Some(ruling)) => {
-                let verdict = WindowStatus::new(named.id.clone(), ruling).scope(named.scope.clone());
-                self.window_statuses.push(verdict.resets_at(resets_at));
+            Some(Some(limit_status)) => {
+                let status = WindowStatus::new(named.id.clone(), limit_status).scope(named.scope.clone());
+                self.window_statuses.push(status.resets_at(resets_at));
             }
         }
         match window_headers.used.map(|text| parse_number(text).and_then(Percent::from_fraction)) {
@@ -189,7 +189,7 @@ impl HeaderReadings {
     }
 }
 
-/// The overall status, for the window that `representative-claim` names. Used if no window has a status of its own.
+/// The overall status, for the window that `representative-claim` names. It is used if no window has a status of its own.
 fn overall_status(
     headers: &Headers<'_>,
     windows: &BTreeMap<&str, WindowHeaders<'_>>,
@@ -200,11 +200,11 @@ fn overall_status(
         .iter()
         .find(|(name, _)| WindowDef::parse(usage_field(name)).is_some_and(|own| own.id == named.id));
     let resets_at = own.and_then(|(_, window_headers)| window_headers.resets_at).or_else(|| unified("reset"));
-    let verdict = WindowStatus::new(named.id, parse_ruling(unified("status")?)?).scope(named.scope);
-    Some(verdict.resets_at(resets_at.and_then(parse_timestamp)))
+    let status = WindowStatus::new(named.id, parse_status(unified("status")?)?).scope(named.scope);
+    Some(status.resets_at(resets_at.and_then(parse_timestamp)))
 }
 
-/// The usage endpoint's name of a header window.
+/// The name that the usage endpoint gives to a window in the headers.
 fn usage_field(name: &str) -> &str {
     match name {
         "5h" => "five_hour",
@@ -215,7 +215,7 @@ fn usage_field(name: &str) -> &str {
 }
 
 /// Parses a status; `None` if it is unknown.
-pub(super) fn parse_ruling(status: &str) -> Option<LimitStatus> {
+pub(super) fn parse_status(status: &str) -> Option<LimitStatus> {
     match status {
         "allowed" => Some(LimitStatus::Allowed),
         "allowed_warning" => Some(LimitStatus::Warning),
@@ -224,7 +224,7 @@ pub(super) fn parse_ruling(status: &str) -> Option<LimitStatus> {
     }
 }
 
-/// The used fraction, computed from the limit and what remains of it.
+/// The used fraction, computed from the limit and the remaining amount.
 fn used_fraction(limit: Option<&str>, remaining: Option<&str>) -> Option<Percent> {
     let limit = limit.and_then(parse_number).filter(|limit| *limit > 0.0)?;
     let remaining = remaining.and_then(parse_number)?;

@@ -1,5 +1,5 @@
-//! Parses the rows of `limits`: the 5-hour session, the week, and the weeks of single models or surfaces.
-//! `usage` parses the fields at the root that repeat some of them.
+//! Parses the rows of `limits`: the 5-hour session, the week, and the weeks of single models or surfaces. `usage` parses the
+//! root fields that repeat some of them.
 
 use quota_core::model::{InvalidId, Scope};
 use quota_core::{WindowId, WindowReading};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ParsedWindows, ReadPercent, SEVEN_DAYS, WindowDef};
 use crate::lenient::{Field, Unreadable, number, text, timestamp};
 
-/// Parses all rows; `percent` converts and checks how much is used.
+/// Parses all rows; `percent` converts and checks each usage.
 pub(super) fn read(limits: &Value, percent: ReadPercent) -> ParsedWindows {
     let mut parsed_windows = ParsedWindows::default();
     match limits {
@@ -32,7 +32,7 @@ fn add_row(parsed_windows: &mut ParsedWindows, row: &Value, field: String, perce
         Err(NameError::Invalid(why)) => return parsed_windows.skip(field, why),
         Err(NameError::Unreadable) => {
             parsed_windows.has_unnamed = true;
-            return parsed_windows.skip(field, "cannot tell which window it is");
+            return parsed_windows.skip(field, "its window is unclear");
         }
     };
     match number(row.get("percent")).map(percent) {
@@ -47,7 +47,7 @@ fn add_row(parsed_windows: &mut ParsedWindows, row: &Value, field: String, perce
     }
 }
 
-/// Of two rows for one window the larger usage counts: the other row may be for a part of it.
+/// If two rows name one window, the larger usage counts: the other row may be for a part of the window.
 fn keep_larger(parsed_windows: &mut ParsedWindows, reading: WindowReading, field: String) {
     match parsed_windows.windows.get_mut(&reading.id) {
         None => {
@@ -62,7 +62,7 @@ fn keep_larger(parsed_windows: &mut ParsedWindows, reading: WindowReading, field
     }
 }
 
-/// Why a row has no valid window name.
+/// Why a row has no usable window name.
 enum NameError {
     /// The row is not a window that can be named.
     Invalid(&'static str),
@@ -82,7 +82,8 @@ impl From<InvalidId> for NameError {
     }
 }
 
-/// Returns the window of a row. An unknown kind becomes a surface's window: it must neither vanish nor block the account.
+/// Returns the window of a row. An unknown kind becomes the window of a surface: it must neither be dropped nor block the
+/// account.
 fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
     let kind = text(row.get("kind")).into_result()?.ok_or(NameError::Unreadable)?;
     let (whole, length) = match kind {
@@ -99,7 +100,7 @@ fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
     Ok(WindowDef { id, scope, length })
 }
 
-/// The id of the part of `whole` that counts `scope` only, named like the fields at the root.
+/// The id of the part of `whole` that counts only `scope`. It follows the naming of the root fields.
 fn scoped_id(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
     match (&scope.model, &scope.surface) {
         (Some(model), Some(surface)) => whole.for_model(&format!("{model} {surface}")),
@@ -131,7 +132,7 @@ fn scope(scope: Option<&Value>) -> Result<Option<Scope>, NameError> {
     }
 }
 
-/// The display name. An id alone does not count: it would be a second name for the same window.
+/// The display name. An id alone is not used, because it would be a second name for the same window.
 fn display_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
     match part {
         Some(Value::Object(fields)) => text(fields.get("display_name")).into_result(),
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_never_counts_the_whole_account() {
+    fn an_unknown_kind_never_covers_the_whole_account() {
         let window = only_window(json!({ "kind": "monthly_all", "percent": 99 }));
 
         assert_eq!(window.id.as_str(), "monthly_all");
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_rows_for_one_window_the_larger_usage_counts() {
+    fn the_larger_of_two_usages_of_one_window_counts() {
         let parsed_windows = read(&json!([week_of("Big", 5.0), week_of("big", 40.0), week_of("BIG", 7.0)]));
 
         let window = parsed_windows.windows.into_values().next().unwrap();

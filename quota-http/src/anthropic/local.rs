@@ -1,5 +1,5 @@
-//! Parses what Claude Code writes on this machine: its cached usage response, status line input, and output stream events.
-//! Callers read the files; these functions work on bytes.
+//! Parses the data that Claude Code writes on this machine: its cached usage response, status line input, and output stream
+//! events. Callers read the files; these functions parse bytes.
 
 use jiff::Timestamp;
 use quota_core::UsageReport;
@@ -7,22 +7,22 @@ use quota_core::model::{LimitStatus, Source, WindowStatus, plausible_percent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::headers::parse_ruling;
+use super::headers::parse_status;
 use super::usage::{self, object};
 use super::windows::{FieldNames, ParsedWindows, WindowDef};
 use crate::lenient::{from_epoch, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed, SkippedField};
 
-/// The windows of the cached response: as in the usage endpoint's, with the stricter checks for local sources.
+/// The windows of the cached response, named as in the usage endpoint. The checks are stricter, as for every local source.
 const CACHED_FIELDS: FieldNames =
     FieldNames { percent: |percent| plausible_percent(percent, Source::Local), ..usage::ROOT_FIELDS };
-/// The windows of a status line: 1 is 1 %.
+/// The windows of a status line, in percent: 1 means 1 %.
 const STATUSLINE_FIELDS: FieldNames = FieldNames {
     used: "used_percentage",
     resets_at: "resets_at",
     percent: |percent| plausible_percent(percent, Source::Statusline),
 };
-/// The windows of an event: 1 is 100 %.
+/// The windows of an event, as fractions: 1 means 100 %.
 const EVENT_FIELDS: FieldNames = FieldNames {
     used: "utilization",
     resets_at: "resetsAt",
@@ -35,7 +35,7 @@ const EVENT_FIELDS: FieldNames = FieldNames {
 pub struct CachedUsage {
     /// The parsed response, dated by the file's `fetchedAtMs`.
     pub parsed: Parsed,
-    /// The user's id. The owner that the usage endpoint names is the organization's id.
+    /// The id of the user. The owner that the usage endpoint names is the id of the organization.
     pub account: Option<String>,
 }
 
@@ -58,8 +58,8 @@ pub struct CachedUsage {
 ///
 /// # Errors
 ///
-/// [`ParseError::NoUsage`] if the file has none, [`ParseError::MissingTimestamp`] if `fetchedAtMs` is missing or invalid,
-/// and the errors of [`parse_usage`](super::parse_usage).
+/// [`ParseError::NoUsage`] if the file has no cached response, [`ParseError::MissingTimestamp`] if `fetchedAtMs` is missing or
+/// invalid, and the errors of [`parse_usage`](super::parse_usage).
 pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     let File { cached } = serde_json::from_slice(file)?;
     let cached = cached.ok_or(ParseError::NoUsage)?;
@@ -72,7 +72,7 @@ pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     Ok(CachedUsage { parsed: without_implausible(usage, skipped, fetched_at), account })
 }
 
-/// The only relevant field. The file may have megabytes of others, which serde skips.
+/// The only field that we need. serde skips the others, which may take up megabytes.
 #[derive(Deserialize)]
 struct File {
     #[serde(rename = "cachedUsageUtilization")]
@@ -81,9 +81,9 @@ struct File {
 
 /// Parses the `rate_limits` that Claude Code passes to a status line.
 ///
-/// The input has no timestamp: its values are those of the session's last response. `observed_at` is when it was read.
-/// A window is skipped if its usage is implausible, or its reset is past or too far in the future. Such input occurs after
-/// `/clear`, or in a terminal left open overnight.
+/// The input has no timestamp: its values come from the last response of the session. `observed_at` is the time at which the
+/// input was read. A window is skipped if its usage is implausible, or if its reset is in the past or too far in the future.
+/// Such input occurs after `/clear`, and in a terminal that was left open overnight.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -98,7 +98,8 @@ struct File {
 ///
 /// # Errors
 ///
-/// [`ParseError`] if it is not a JSON object, or has no `rate_limits`, as before the first response of a session.
+/// [`ParseError`] if the input is not a JSON object or has no `rate_limits`. Before the first response of a session there are
+/// none.
 pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
     let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
@@ -127,7 +128,7 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
 ///
 /// # Errors
 ///
-/// [`ParseError`] if it is not a JSON object, or a line of another type.
+/// [`ParseError`] if the line is not a JSON object or has another type.
 pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
     if root.get("type").and_then(Value::as_str) != Some("rate_limit_event") {
@@ -144,7 +145,7 @@ pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Par
         }
     }
     let usage =
-        UsageReport::from_local(parsed_windows.readings()?, observed_at).window_statuses(verdict(info));
+        UsageReport::from_local(parsed_windows.readings()?, observed_at).window_statuses(window_status(info));
     Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
 }
 
@@ -156,11 +157,11 @@ fn without_implausible(mut usage: UsageReport, mut skipped: Vec<SkippedField>, r
 }
 
 /// The status of an event, for the window that it names.
-fn verdict(info: &Map<String, Value>) -> Option<WindowStatus> {
+fn window_status(info: &Map<String, Value>) -> Option<WindowStatus> {
     let field = |name| text(info.get(name)).ok();
     let named = WindowDef::parse(field("rateLimitType")?)?;
-    let ruling: LimitStatus = parse_ruling(field("status")?)?;
-    Some(WindowStatus::new(named.id, ruling).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
+    let status: LimitStatus = parse_status(field("status")?)?;
+    Some(WindowStatus::new(named.id, status).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
 }
 
 fn add_all(windows: &Map<String, Value>, fields: &FieldNames, path: &str) -> ParsedWindows {

@@ -1,5 +1,5 @@
-//! Parses the money in a usage response: `spend`, and the older `extra_usage`.
-//! Amounts are in minor units. Percentages of money are not windows.
+//! Parses the money in a usage response: `spend`, and the older `extra_usage`. Amounts are in minor units. Percentages of money
+//! are not windows.
 
 use quota_core::model::{Credits, Money};
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::windows::ParsedWindows;
 use crate::lenient::{Field, Unreadable, flag, number, text};
 
-/// Parses the credits. `spend` has precedence. An unreadable amount keeps the cached credits.
+/// Parses the credits. `spend` has precedence. If an amount is unreadable, the cached credits stay.
 pub(super) fn read(root: &Map<String, Value>, parsed_windows: &mut ParsedWindows) -> Field<Credits> {
     let sources = [("spend", spend as fn(&Value) -> _), ("extra_usage", extra_usage)];
     let mut result = Field::Absent;
@@ -54,7 +54,7 @@ fn extra_usage(extra: &Value) -> Result<Option<Credits>, Unreadable> {
     Ok(non_empty(credits))
 }
 
-/// Why spending is disabled. It is only shown, so an invalid text does not make the credits unreadable.
+/// Why spending is disabled. The text is only displayed, so an invalid one does not make the credits unreadable.
 fn reason(fields: &Map<String, Value>) -> Option<String> {
     text(fields.get("disabled_reason")).ok().map(Into::into)
 }
@@ -81,7 +81,7 @@ fn money(value: Option<&Value>) -> Result<Option<Money>, Unreadable> {
 
 /// Parses whole minor units; fractions of a cent are rounded.
 fn minor_units(value: Option<&Value>) -> Result<Option<i64>, Unreadable> {
-    /// The largest integer that a JSON number holds exactly.
+    /// The largest integer that a JSON number can represent exactly.
     const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
     match number(value).into_result()? {
         None => Ok(None),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn without_monthly_limit_there_is_no_limit() {
+    fn credits_without_monthly_limit_have_no_limit() {
         let credits = credits_of(json!({ "extra_usage": { "used_credits": "5086", "monthly_limit": null } }));
 
         assert_eq!((credits.used, credits.limit), (Some(Money::new(5086, "", 2)), None));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn no_money_is_absent() {
+    fn a_response_without_money_has_no_credits() {
         assert_eq!(read_all(json!({ "spend": null, "extra_usage": {} })).0, Field::Absent);
     }
 }

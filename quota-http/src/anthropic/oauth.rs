@@ -9,8 +9,8 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 
 /// Starts building a refresher for Anthropic logins that were created with this client id.
 ///
-/// It sends requests to `https://platform.claude.com/v1/oauth/token`. There is no default client id: the existing ids belong to
-/// other programs, and using one is the user's decision.
+/// The refresher sends requests to `https://platform.claude.com/v1/oauth/token`. There is no default client id. The existing
+/// ids belong to other programs, and only the user can decide to use one.
 ///
 /// ```
 /// use quota_core::provider::TokenRefresher;
@@ -28,7 +28,7 @@ pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     base_url: "https://platform.claude.com",
     path: &["v1", "oauth", "token"],
     scope: None,
-    // Only a string: an object is the API's own error format, which does not concern the token.
+    // Accept only a string. An object is the error format of the API itself, and says nothing about the token.
     error: |body| body.get("error")?.as_str(),
     owner_id: organization,
     token_expiry: |_| None,

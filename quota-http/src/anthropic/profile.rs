@@ -1,5 +1,5 @@
-//! Parses the response of Anthropic's profile endpoint: who owns the account.
-//! Personal names and email addresses are not read.
+//! Parses the response of Anthropic's profile endpoint: the owner of the account. Personal names and email addresses are
+//! skipped.
 
 use quota_core::model::OwnerId;
 
@@ -13,7 +13,7 @@ use crate::parsed::ParseError;
 pub struct Profile {
     /// The id of the user.
     pub account: Option<String>,
-    /// The organization's id, which the usage endpoint's responses name, too.
+    /// The id of the organization, which also appears in the responses of the usage endpoint.
     pub organization: Option<OwnerId>,
     /// The plan as the provider names it, such as `claude_max`.
     pub plan: Option<String>,
@@ -31,7 +31,7 @@ pub struct Profile {
 ///
 /// # Errors
 ///
-/// [`ParseError`] if it is not JSON, not an object, or names neither a user nor an organization.
+/// [`ParseError`] if the body is not a JSON object, or names neither a user nor an organization.
 pub fn parse_profile(body: &[u8]) -> Result<Profile, ParseError> {
     let root = object(body)?;
     let field = |part: &str, name: &str| text(root.get(part).and_then(|part| part.get(name))).ok();

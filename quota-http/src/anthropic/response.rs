@@ -1,5 +1,5 @@
-//! Interprets Anthropic's ordinary API responses: usage in headers, and why a request was rejected.
-//! `headers` parses the headers; `quota-accounts` decides what follows.
+//! Interprets Anthropic's ordinary API responses: the usage in their headers, and why a request was rejected. `headers` parses
+//! the headers; `quota-accounts` decides what follows.
 
 use quota_core::model::{LimitStatus, WindowStatus};
 use quota_core::provider::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
@@ -11,9 +11,10 @@ use quota_core::provider::retry_after;
 
 /// Interprets Anthropic's responses to ordinary requests.
 ///
-/// - A 429 with a rejected window of the whole account is an exhausted quota, until the last of those windows resets. With a
-///   rejected window of one model, only that model is exhausted. Without a rejected window the request rate was too high.
-/// - A body with `overloaded_error` is not a quota problem, whatever the status. One that reports used-up extra usage is.
+/// - A 429 with a rejected window of the whole account means an exhausted quota, until the last of those windows resets. With a
+///   rejected window of one model, only that model is exhausted. Without a rejected window, the request rate was too high.
+/// - A body with `overloaded_error` is not a quota problem, regardless of the status. A body that reports used-up extra usage
+///   is one.
 ///
 /// ```
 /// use quota_core::provider::{RejectionKind, ResponseMeta, ResponseParser};
@@ -36,7 +37,7 @@ impl ResponseParser for AnthropicResponseParser {
     fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
         let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut parsed = parse_headers(Some(response.status), pairs);
-        // First: the failure lasts until the reset.
+        // Do this first, because the rejection lasts until the reset.
         let rejected = parsed.usage.reject_implausible(response.now);
         if !parsed.skipped.is_empty() || !rejected.is_empty() {
             tracing::debug!(skipped = ?parsed.skipped, ?rejected, "skipped headers");
@@ -51,7 +52,7 @@ impl ResponseParser for AnthropicResponseParser {
 fn failure(response: &ResponseMeta<'_>, usage: &UsageReport, is_blocked: bool) -> Option<Rejection> {
     let by_status = Rejection::of_status(response.status)?;
     if is_blocked && matches!(response.status, 401 | 403) {
-        // From Cloudflare, not from the provider: the login may be valid.
+        // The response comes from Cloudflare, not from the provider, so the login may be valid.
         return Some(Rejection::new(RejectionKind::Overloaded));
     }
     let body = String::from_utf8_lossy(response.body).to_lowercase();
@@ -67,10 +68,10 @@ fn failure(response: &ResponseMeta<'_>, usage: &UsageReport, is_blocked: bool) -
     Some(by_status)
 }
 
-/// The failure of the widest rejected window; of equally wide ones, the last to reset.
+/// The rejection for the widest rejected window. Among equally wide ones, the last to reset counts.
 fn exhausted(usage: &UsageReport) -> Option<Rejection> {
-    let rejected = usage.window_statuses.iter().filter(|verdict| verdict.status == LimitStatus::Rejected);
-    let worst = rejected.max_by_key(|verdict| (verdict.scope.is_none(), verdict.resets_at))?;
+    let rejected = usage.window_statuses.iter().filter(|window| window.status == LimitStatus::Rejected);
+    let worst = rejected.max_by_key(|window| (window.scope.is_none(), window.resets_at))?;
     let WindowStatus { window, scope, resets_at, .. } = worst;
     let failure = Rejection::new(RejectionKind::QuotaExhausted).window(window.clone());
     Some(failure.scope(scope.clone()).resets_at(*resets_at))
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_model_window_exhausts_that_model_only() {
+    fn a_rejected_model_window_exhausts_only_that_model() {
         let headers = [("5h-status", "allowed"), ("7d-status", "allowed"), ("7d_oi-status", "rejected")];
 
         let failure = parse(429, &headers, "").failure.unwrap();
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_rejected_windows_the_last_to_reset_counts() {
+    fn the_rejected_window_that_resets_last_counts() {
         let headers = [
             ("5h-status", "rejected"),
             ("5h-reset", "1800003600"),
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn overloaded_error_is_overload_whatever_the_status() {
+    fn overloaded_error_is_overload_regardless_of_the_status() {
         for status in [429, 500, 529] {
             assert_eq!(
                 kind(status, &[], r#"{"error":{"type":"overloaded_error"}}"#),

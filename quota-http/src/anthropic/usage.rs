@@ -8,13 +8,13 @@ use super::{limits, money};
 use crate::lenient::Field;
 use crate::parsed::{ParseError, Parsed};
 
-/// Windows at the root: 1 is 1 %.
+/// Windows at the root, in percent: 1 means 1 %.
 pub(super) const ROOT_FIELDS: FieldNames =
     FieldNames { used: "utilization", resets_at: "resets_at", percent: Percent::from_percent };
 
 /// Parses the response of the usage endpoint.
 ///
-/// A window that is missing or null no longer exists. One that is unreadable keeps its cached reading and does not affect the
+/// A window that is missing or null no longer exists. An unreadable window keeps its cached reading and does not affect the
 /// others. Unknown windows keep their own names.
 ///
 /// ```
@@ -32,7 +32,7 @@ pub(super) const ROOT_FIELDS: FieldNames =
 ///
 /// # Errors
 ///
-/// [`ParseError`] if it is not a JSON object, is empty, is an error response, or has too many windows.
+/// [`ParseError`] if the body is not a JSON object, is empty, is an error response, or has too many windows.
 pub fn parse_usage(body: &[u8]) -> Result<Parsed, ParseError> {
     read(&object(body)?, &ROOT_FIELDS)
 }
@@ -49,7 +49,7 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
     }
 }
 
-/// Parses the response's object, whose windows have these field names.
+/// Parses the object of a response whose windows have these field names.
 pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Parsed, ParseError> {
     let mut parsed_windows = limits::read(root.get("limits").unwrap_or(&Value::Null), fields.percent);
     for (name, value) in root {
@@ -62,7 +62,7 @@ pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Par
     Ok(Parsed::new(usage, parsed_windows.skipped))
 }
 
-/// Adds a field of the root, after the rows of `limits`.
+/// Adds a root field, after the rows of `limits`.
 fn add_field(parsed_windows: &mut ParsedWindows, name: &str, value: &Value, fields: &FieldNames) {
     match name {
         "limits" | "spend" | "extra_usage" => {}
@@ -76,13 +76,13 @@ fn add_field(parsed_windows: &mut ParsedWindows, name: &str, value: &Value, fiel
     }
 }
 
-/// Whether a field is a window: one of the known names, or an object with a usage.
+/// Whether a field is a window: it has one of the known names, or is an object with a usage.
 fn is_window(name: &str, value: &Value) -> bool {
     let is_known = name == "five_hour" || name.starts_with("seven_day") && name != "seven_day_breakdown";
     is_known || value.get(ROOT_FIELDS.used).is_some()
 }
 
-/// Merges a field of the root into the rows of `limits`, which have precedence.
+/// Merges a root field into the rows of `limits`, which have precedence.
 fn merge(parsed_windows: &mut ParsedWindows, flat: ParsedWindows) {
     for (id, reading) in flat.windows {
         match parsed_windows.windows.get_mut(&id) {
@@ -98,7 +98,7 @@ fn merge(parsed_windows: &mut ParsedWindows, flat: ParsedWindows) {
     }
 }
 
-/// Rows are rounded to whole percents. If the field at the root rounds to the same number, it is the more precise one.
+/// Rows are rounded to whole percents. If the root field rounds to the same number, it is more precise.
 fn refine(row: &mut WindowReading, flat: &WindowReading) {
     const WHOLE: u32 = 100;
     let (coarse, fine) = (row.used.basis_points(), flat.used.basis_points());

@@ -1,5 +1,5 @@
-//! Anthropic's window names, and the parser for an object of windows by name.
-//! `usage` decides which of two readings of a window counts.
+//! The window names of Anthropic, and the parser for an object that contains windows by name. `usage` decides which of two
+//! readings of a window counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct WindowDef {
 impl WindowDef {
     /// Parses a field name of the protocol; `None` if it is not a valid window name.
     ///
-    /// An unknown name becomes the window of a surface: it must neither vanish nor block the whole account.
+    /// An unknown name becomes the window of a surface: it must neither be dropped nor block the whole account.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let week = |id, scope| Some(Self { id, scope, length: Some(SEVEN_DAYS) });
         let model = |name| week(WindowId::seven_day().for_model(name).ok()?, Some(Scope::model(name)));
@@ -49,7 +49,7 @@ impl WindowDef {
     }
 }
 
-/// The field names of a window's object, and the unit of its usage. The source determines the unit, never the value.
+/// The field names of a window object, and the unit of its usage. The unit depends on the source, never on the value.
 pub(super) struct FieldNames {
     pub(super) used: &'static str,
     pub(super) resets_at: &'static str,
@@ -68,7 +68,7 @@ pub(super) struct ParsedWindows {
     pub(super) windows: BTreeMap<WindowId, WindowReading>,
     /// Windows whose usage could not be read.
     pub(super) unreadable: BTreeSet<WindowId>,
-    /// A window without a readable name exists, so a missing window may still exist.
+    /// There is a window without a readable name, so a missing window may still exist.
     pub(super) has_unnamed: bool,
     pub(super) skipped: Vec<SkippedField>,
 }
@@ -76,7 +76,7 @@ pub(super) struct ParsedWindows {
 impl ParsedWindows {
     /// Accounts have about ten.
     const MAX_WINDOWS: usize = 128;
-    /// Bounds the list, which is for people.
+    /// Bounds the list, which people read.
     const MAX_SKIPPED: usize = 256;
 
     /// Adds the window `name` with this value.
@@ -94,7 +94,7 @@ impl ParsedWindows {
                 self.windows.insert(reading.id.clone(), reading);
             }
             Field::Present(None) => self.mark_unreadable(named.id, field(), IMPLAUSIBLE),
-            // The provider has the window, but no reading.
+            // The provider has the window, but no usage for it.
             Field::Absent if value.get(fields.used).is_some() => {
                 self.skip(field(), "its usage is null");
             }
@@ -124,7 +124,7 @@ impl ParsedWindows {
         Coverage::Complete { except, credits }
     }
 
-    /// The windows; an error if there are too many.
+    /// Returns the windows, or an error if there are too many.
     pub(super) fn readings(&self) -> Result<Vec<WindowReading>, ParseError> {
         if self.windows.len() > Self::MAX_WINDOWS {
             return Err(ParseError::TooManyWindows);

@@ -1,5 +1,5 @@
-//! Parses the `x-codex-…` headers of OpenAI's responses to Codex.
-//! A window is identified by its length, not by its slot: the first slot may hold a weekly window.
+//! Parses the `x-codex-…` headers of OpenAI's responses to Codex. The length of a window identifies it, not its slot: the first
+//! slot may contain a weekly window.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) struct CodexHeaders {
     pub(super) slots: Vec<Slot>,
     /// The display name of the limit that rejected the request, if it is not the account's limit.
     pub(super) limit: Option<String>,
-    /// The windows of that limit. They are no readings of the account, because they count only a part of it.
+    /// The windows of that limit. They are not readings of the account, because they count only a part of it.
     pub(super) active_limit_slots: Vec<Slot>,
     pub(super) skipped: Vec<SkippedField>,
 }
@@ -37,10 +37,10 @@ const PREFIX: &str = "x-codex-";
 const SLOTS: [&str; 3] = ["primary", "secondary", "tertiary"];
 /// The account's limit, as named in `x-codex-active-limit`.
 const ACCOUNT_LIMIT: &str = "codex";
-/// More than any response has. Bounds the work for a hostile one.
+/// More than any response has. It bounds the work for a hostile one.
 const MAX_HEADERS: usize = 256;
 
-/// Parses the headers of a response that arrived at `now`. Names may be in any case.
+/// Parses the headers of a response that arrived at `now`. Names are case-insensitive.
 pub(super) fn read<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>, now: Timestamp) -> CodexHeaders {
     let mut by_name = BTreeMap::<String, &str>::new();
     for (name, value) in headers {
@@ -105,7 +105,7 @@ fn slots(
 }
 
 impl CodexHeaders {
-    /// The windows of the whole account. Of two slots for one window the larger usage counts.
+    /// The windows of the whole account. If two slots name one window, the larger usage counts.
     pub(super) fn windows(&self) -> impl Iterator<Item = WindowReading> {
         let mut windows = BTreeMap::<WindowId, WindowReading>::new();
         for slot in &self.slots {
@@ -119,7 +119,7 @@ impl CodexHeaders {
     }
 }
 
-/// The window with this length. Reported lengths vary slightly; an unknown length becomes part of the id.
+/// The window with this length. Reported lengths vary slightly. An unknown length becomes part of the id.
 fn window_for(minutes: f64) -> Option<(WindowId, Duration)> {
     const FIVE_HOURS: f64 = 300.0;
     const WEEK: f64 = 7.0 * 24.0 * 60.0;

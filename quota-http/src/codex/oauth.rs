@@ -11,8 +11,8 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 
 /// Starts building a refresher for Codex logins that were created with this client id.
 ///
-/// It sends requests to `https://auth.openai.com/oauth/token`. There is no default client id: the existing one belongs to Codex,
-/// and using it is the user's decision.
+/// The refresher sends requests to `https://auth.openai.com/oauth/token`. There is no default client id. The existing one
+/// belongs to Codex, and only the user can decide to use it.
 ///
 /// ```
 /// use quota_core::provider::TokenRefresher;
@@ -35,7 +35,7 @@ pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     token_expiry,
 };
 
-/// The error code: a string, or the `code` of an object.
+/// The error code: either a string, or the `code` of an object.
 fn error(body: &Value) -> Option<&str> {
     let error = body.get("error")?;
     error.as_str().or_else(|| error.get("code")?.as_str())

@@ -1,5 +1,5 @@
-//! Interprets OpenAI's ordinary API responses to Codex: usage in headers, and why a request was rejected.
-//! `headers` parses the headers; `quota-accounts` decides what follows.
+//! Interprets OpenAI's ordinary API responses to Codex: the usage in their headers, and why a request was rejected. `headers`
+//! parses the headers; `quota-accounts` decides what follows.
 
 use jiff::Timestamp;
 use quota_core::model::{Scope, plausible_reset};
@@ -15,9 +15,9 @@ use quota_core::provider::{retry_after, wait_of_seconds};
 
 /// Interprets OpenAI's responses to ordinary requests of Codex.
 ///
-/// - A window is identified by its length, not by its slot; a slot of zeros is no window.
-/// - A 429 with `usage_limit_reached` is an exhausted quota, until the time it names. If the active limit is not the account's,
-///   only that limit's models are exhausted. Any other 429 is throttling.
+/// - The length of a window identifies it, not its slot. A slot of zeros is not a window.
+/// - A 429 with `usage_limit_reached` means an exhausted quota, until the time that the response states. If the active limit is
+///   not the account's, only the models of that limit are exhausted. Any other 429 means throttling.
 ///
 /// ```
 /// use quota_core::provider::{RejectionKind, ResponseMeta, ResponseParser};
@@ -55,17 +55,17 @@ impl ResponseParser for CodexResponseParser {
 fn failure(response: &ResponseMeta<'_>, headers: &CodexHeaders, is_blocked: bool) -> Option<Rejection> {
     let by_status = Rejection::of_status(response.status)?;
     if is_blocked && matches!(response.status, 401 | 403) {
-        // From Cloudflare, not from the provider: the login may be valid.
+        // The response comes from Cloudflare, not from the provider, so the login may be valid.
         return Some(Rejection::new(RejectionKind::Overloaded));
     }
     if response.status != 429 {
         return Some(by_status);
     }
     let body: Value = serde_json::from_slice(response.body).unwrap_or_default();
-    // A WebSocket frame wraps the body.
+    // In a WebSocket frame, the body is wrapped in another object.
     let error = body.get("error").or_else(|| body.get("body")?.get("error"));
     let kind = error.and_then(|error| error.get("type")?.as_str());
-    // The body may be truncated, so it may not parse.
+    // The body may be truncated and so not parse.
     let is_exhausted = kind == Some("usage_limit_reached")
         || (error.is_none() && String::from_utf8_lossy(response.body).contains("\"usage_limit_reached\""));
     if !is_exhausted {
@@ -74,7 +74,7 @@ fn failure(response: &ResponseMeta<'_>, headers: &CodexHeaders, is_blocked: bool
     let scope = headers.limit.clone().map(Scope::model);
     let slots = if scope.is_some() { &headers.active_limit_slots } else { &headers.slots };
     let full = slots.iter().filter(|slot| slot.used >= Percent::FULL);
-    // Of several exhausted windows the last to reset counts.
+    // If several windows are exhausted, the last to reset counts.
     let full: Option<&Slot> = full.max_by_key(|slot| slot.resets_at);
     let reported = error.and_then(|error| reset(error, response.now));
     let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(scope);

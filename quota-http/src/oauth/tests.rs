@@ -22,7 +22,7 @@ fn parse(body: &str) -> Result<Tokens, TokenError> {
 }
 
 #[test]
-fn an_invalid_grant_is_dead() {
+fn an_invalid_grant_ends_the_login() {
     for status in [400, 401, 403] {
         let error = error_from(status, r#"{"error":"invalid_grant","error_description":"n33dle"}"#);
 
@@ -32,7 +32,7 @@ fn an_invalid_grant_is_dead() {
 }
 
 #[test]
-fn codex_error_codes_for_dead_logins_are_recognized() {
+fn codex_error_codes_for_ended_logins_are_recognized() {
     for code in ["refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated"] {
         for body in [format!(r#"{{"error":"{code}"}}"#), format!(r#"{{"error":{{"code":"{code}"}}}}"#)] {
             let error = codex_error_from(401, &body);

@@ -1,5 +1,5 @@
-//! The fetcher over a real socket: its requests, and the result for each kind of response.
-//! The parsers have their own tests.
+//! Tests of the fetcher over a real socket: its requests, and the result for each kind of response. The parsers have their own
+//! tests.
 
 // Lets clippy accept `unwrap` in helpers.
 #![cfg(test)]
@@ -185,7 +185,7 @@ async fn a_response_of_another_host_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_error_has_no_token_and_no_url() {
+async fn a_refused_connection_error_contains_no_token_and_no_url() {
     let url = {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/prefix", gone.local_addr().unwrap()).parse().unwrap()
@@ -199,7 +199,7 @@ async fn a_refused_connection_error_has_no_token_and_no_url() {
     assert!(!["made-up", "http://", "prefix"].iter().any(|secret| shown.contains(secret)), "{shown}");
 }
 
-/// A resolver without any host.
+/// A resolver that finds no host.
 struct EmptyResolver;
 
 impl reqwest::dns::Resolve for EmptyResolver {
@@ -302,7 +302,7 @@ async fn a_429_keeps_retry_after() {
 }
 
 #[tokio::test]
-async fn a_403_of_an_organization_names_its_policy() {
+async fn a_403_for_an_organization_names_its_policy() {
     let body =
         r#"{"error":{"type":"permission_error","message":"currently not allowed for this organization."}}"#;
 

@@ -1,5 +1,5 @@
-//! The refresher over a real socket: its requests, and the result of failed calls.
-//! Parsing the responses has its own tests.
+//! Tests of the refresher over a real socket: its requests, and the result of failed calls. Parsing the responses has its own
+//! tests.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn the_refresher_sends_a_user_agent() {
 }
 
 #[tokio::test]
-async fn invalid_grant_is_dead_and_invalid_client_is_not() {
+async fn only_invalid_grant_ends_the_login() {
     let dead = exchange(Reply::json(400, "", r#"{"error":"invalid_grant"}"#)).await.unwrap_err();
     let client = exchange(Reply::json(401, "", r#"{"error":"invalid_client"}"#)).await.unwrap_err();
 

@@ -1,5 +1,4 @@
-//! A server that sends scripted bytes and records the requests.
-//! Of HTTP it parses only where a request ends.
+//! A server that sends scripted bytes and records the requests. The only HTTP that it parses is the end of a request.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,11 +11,11 @@ use url::Url;
 /// How the server replies to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// Sends this and closes the connection.
+    /// Sends this text and closes the connection.
     Send(String),
-    /// Sends this and then nothing. Time is paused, so every timeout expires at once.
+    /// Sends this text and nothing more. The test clock is paused, so every timeout expires at once.
     Stall(String),
-    /// Sends this, then spaces without end.
+    /// Sends this text, then spaces without end.
     Flood(String),
     /// Closes the connection without a reply.
     HangUp,

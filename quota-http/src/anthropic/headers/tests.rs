@@ -5,7 +5,7 @@ use super::*;
 
 const RESET: &str = "1785634800";
 
-/// Reads the unified headers of these names.
+/// Parses unified headers with these names and values.
 fn parse(headers: &[(&str, &str)]) -> ParsedHeaders {
     let named: Vec<_> = headers.iter().map(|(name, value)| (format!("{UNIFIED}{name}"), *value)).collect();
     parse_headers(Some(200), named.iter().map(|(name, value)| (name.as_str(), *value)))
@@ -15,8 +15,8 @@ fn basis_points(parsed: &ParsedHeaders) -> Vec<(&str, u32)> {
     parsed.usage.windows.iter().map(|window| (window.id.as_str(), window.used.basis_points())).collect()
 }
 
-fn rulings(parsed: &ParsedHeaders) -> Vec<(&str, LimitStatus)> {
-    parsed.usage.window_statuses.iter().map(|verdict| (verdict.window.as_str(), verdict.status)).collect()
+fn statuses(parsed: &ParsedHeaders) -> Vec<(&str, LimitStatus)> {
+    parsed.usage.window_statuses.iter().map(|status| (status.window.as_str(), status.status)).collect()
 }
 
 fn skipped(parsed: &ParsedHeaders) -> Vec<&str> {
@@ -59,7 +59,7 @@ fn an_invalid_fraction_is_skipped() {
 }
 
 #[test]
-fn a_negative_fraction_is_zero_and_one_above_1_is_kept() {
+fn a_negative_fraction_is_zero_and_one_above_1_is_preserved() {
     let parsed = parse(&[("5h-utilization", "-0.1"), ("7d-utilization", "1.7")]);
 
     assert_eq!(basis_points(&parsed), [("five_hour", 0), ("seven_day", 17_000)]);
@@ -75,11 +75,14 @@ fn an_invalid_reset_leaves_the_window() {
 }
 
 #[test]
-fn a_status_is_a_verdict_and_not_a_reading() {
+fn a_status_without_a_usage_is_not_a_reading() {
     let parsed = parse(&[("5h-status", "rejected"), ("7d-status", "allowed"), ("7d-utilization", "0.4")]);
 
     assert_eq!(basis_points(&parsed), [("seven_day", 4000)]);
-    assert_eq!(rulings(&parsed), [("five_hour", LimitStatus::Rejected), ("seven_day", LimitStatus::Allowed)]);
+    assert_eq!(
+        statuses(&parsed),
+        [("five_hour", LimitStatus::Rejected), ("seven_day", LimitStatus::Allowed)]
+    );
 }
 
 #[test]
@@ -94,12 +97,8 @@ fn a_rejected_model_window_does_not_reject_the_account() {
         ("7d_oi-reset", "1785232800"),
     ]);
 
-    let rejected: Vec<_> = parsed
-        .usage
-        .window_statuses
-        .iter()
-        .filter(|verdict| verdict.status == LimitStatus::Rejected)
-        .collect();
+    let rejected: Vec<_> =
+        parsed.usage.window_statuses.iter().filter(|status| status.status == LimitStatus::Rejected).collect();
     let [only] = rejected[..] else { panic!("one window is rejected") };
     assert_eq!(only.window.as_str(), "seven_day_overage_included");
     assert_eq!(only.scope, Some(Scope::unknown_model()));
@@ -107,7 +106,7 @@ fn a_rejected_model_window_does_not_reject_the_account() {
 }
 
 #[test]
-fn a_verdict_never_takes_the_reset_of_another_window() {
+fn a_status_never_has_the_reset_of_another_window() {
     let parsed = parse(&[("5h-status", "rejected"), ("reset", RESET), ("7d-reset", RESET)]);
 
     assert_eq!(parsed.usage.window_statuses[0].resets_at, None);
@@ -117,7 +116,7 @@ fn a_verdict_never_takes_the_reset_of_another_window() {
 fn the_overall_status_applies_if_no_window_has_one() {
     let parsed = parse(&[("status", "rejected"), ("reset", RESET), ("representative-claim", "seven_day")]);
 
-    assert_eq!(rulings(&parsed), [("seven_day", LimitStatus::Rejected)]);
+    assert_eq!(statuses(&parsed), [("seven_day", LimitStatus::Rejected)]);
     assert_eq!(parsed.usage.window_statuses[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
 }
 
@@ -135,15 +134,15 @@ fn the_overall_status_has_the_reset_of_its_window() {
 
 #[test]
 fn an_overall_status_without_a_window_is_dropped() {
-    assert_eq!(rulings(&parse(&[("status", "rejected"), ("reset", RESET)])), []);
-    assert_eq!(rulings(&parse(&[("status", "rejected"), ("representative-claim", "")])), []);
+    assert_eq!(statuses(&parse(&[("status", "rejected"), ("reset", RESET)])), []);
+    assert_eq!(statuses(&parse(&[("status", "rejected"), ("representative-claim", "")])), []);
 }
 
 #[test]
 fn an_unknown_status_is_listed() {
     let parsed = parse(&[("5h-status", "pondering")]);
 
-    assert_eq!(rulings(&parsed), []);
+    assert_eq!(statuses(&parsed), []);
     assert_eq!(skipped(&parsed), ["5h-status"]);
 }
 
@@ -189,7 +188,7 @@ fn names_are_case_insensitive_and_the_first_value_counts() {
 }
 
 #[test]
-fn api_key_windows_are_computed_from_what_remains() {
+fn api_key_windows_are_computed_from_the_remaining_amount() {
     let parsed = parse_headers(
         Some(200),
         [

@@ -8,7 +8,7 @@ fn noon() -> Timestamp {
     "2026-07-01T12:00:00Z".parse().unwrap()
 }
 
-/// When lines and events are read.
+/// The time at which lines and events are read.
 fn morning() -> Timestamp {
     "2026-07-01T09:00:00Z".parse().unwrap()
 }
@@ -91,7 +91,7 @@ fn a_file_that_is_not_an_object_is_rejected() {
 }
 
 #[test]
-fn a_status_line_is_in_percent() {
+fn a_status_line_reports_percents() {
     let parsed = statusline(json!({ "rate_limits": {
         "five_hour": { "used_percentage": 1, "resets_at": 1_782_907_200 }, "seven_day": { "used_percentage": 0.5 }
     }}));
@@ -153,7 +153,7 @@ fn a_negative_cached_usage_is_skipped() {
 }
 
 #[test]
-fn a_malformed_status_line_window_spares_the_others() {
+fn a_malformed_status_line_window_does_not_affect_the_others() {
     let parsed = statusline(json!({ "rate_limits": {
         "five_hour": { "used_percentage": "abc" }, "seven_day": { "used_percentage": 3 }
     }}));
@@ -170,7 +170,7 @@ fn a_status_line_without_limits_has_no_usage() {
 }
 
 #[test]
-fn an_event_is_in_fractions() {
+fn an_event_reports_fractions() {
     let parsed = event(json!({ "unifiedWindows": {
         "five_hour": { "utilization": 1, "resetsAt": 1_782_907_200 },
         "seven_day_overage_included": { "utilization": 0.88 }
@@ -187,9 +187,9 @@ fn an_event_status_applies_to_the_window_it_names() {
     let parsed =
         event(json!({ "status": "rejected", "rateLimitType": "seven_day_opus", "resetsAt": 1_782_907_200 }));
 
-    let verdict = &parsed.usage.window_statuses[0];
-    assert_eq!((verdict.window.as_str(), verdict.status), ("seven_day/opus", LimitStatus::Rejected));
-    assert_eq!((verdict.scope.clone(), verdict.resets_at), (Some(Scope::model("Opus")), Some(noon())));
+    let status = &parsed.usage.window_statuses[0];
+    assert_eq!((status.window.as_str(), status.status), ("seven_day/opus", LimitStatus::Rejected));
+    assert_eq!((status.scope.clone(), status.resets_at), (Some(Scope::model("Opus")), Some(noon())));
     assert!(parsed.usage.windows.is_empty());
 }
 

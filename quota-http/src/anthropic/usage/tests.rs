@@ -37,7 +37,7 @@ fn complete_except(ids: &[&str], credits: bool) -> Coverage {
 }
 
 #[test]
-fn fields_of_the_root_are_windows() {
+fn root_fields_are_windows() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 64.5, "resets_at": "2026-07-01T19:00:00Z" },
         "seven_day": { "utilization": 37, "resets_at": null },
@@ -59,7 +59,7 @@ fn one_percent_is_not_100_percent() {
 }
 
 #[test]
-fn negative_usage_is_zero_and_usage_above_100_is_kept() {
+fn negative_usage_is_zero_and_usage_above_100_is_preserved() {
     let parsed = parse(json!({ "five_hour": { "utilization": -3 }, "seven_day": { "utilization": 104.2 } }));
 
     assert_eq!(window(&parsed, "five_hour").used, Percent::ZERO);
@@ -107,7 +107,7 @@ fn null_windows_are_not_reported_and_not_listed() {
 }
 
 #[test]
-fn a_window_with_null_usage_is_gone_and_listed() {
+fn a_window_with_null_usage_is_not_reported_but_listed() {
     let parsed = parse(json!({ "five_hour": { "utilization": null }, "seven_day": { "utilization": 1 } }));
 
     assert_eq!(ids(&parsed), ["seven_day"]);
@@ -116,7 +116,7 @@ fn a_window_with_null_usage_is_gone_and_listed() {
 }
 
 #[test]
-fn a_malformed_window_is_not_covered_and_spares_the_others() {
+fn a_malformed_window_is_not_covered_and_leaves_the_others() {
     for broken in
         [json!({ "utilization": "abc" }), json!({ "utilization": {} }), json!({}), json!(7), json!([])]
     {
@@ -169,7 +169,7 @@ fn rows_alone_are_enough() {
 }
 
 #[test]
-fn if_a_row_and_a_field_differ_the_row_counts() {
+fn a_row_has_precedence_over_a_different_field() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 40.0, "resets_at": "2026-07-01T19:00:00Z" },
         "limits": [{ "kind": "session", "percent": 11, "resets_at": null }]

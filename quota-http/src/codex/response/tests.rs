@@ -1,4 +1,4 @@
-//! Responses to Codex, parsed from headers and body.
+//! Responses to Codex, parsed from their headers and body.
 
 use proptest::prelude::*;
 use quota_core::WindowId;
@@ -89,7 +89,7 @@ fn a_cloudflare_challenge_is_not_a_rejected_login() {
 }
 
 #[test]
-fn a_window_is_identified_by_length_not_by_slot() {
+fn a_window_is_identified_by_its_length_not_its_slot() {
     for (minutes, id) in [
         ("10080", "seven_day"),
         ("300", "five_hour"),
@@ -108,15 +108,15 @@ fn a_window_is_identified_by_length_not_by_slot() {
 }
 
 #[test]
-fn a_slot_of_zeros_is_no_window() {
+fn a_slot_of_zeros_is_not_a_window() {
     assert_eq!(windows(&[("Primary-Used-Percent", "0"), ("Primary-Window-Minutes", "0")]), []);
     assert_eq!(windows(&[("Primary-Used-Percent", "0"), ("Primary-Reset-At", "0")]), []);
     let unused = [("Primary-Used-Percent", "0"), ("Primary-Window-Minutes", "300")];
-    assert_eq!(windows(&unused), [("five_hour".into(), 0.0)], "an unused window is a window");
+    assert_eq!(windows(&unused), [("five_hour".into(), 0.0)], "a window without use is still a window");
 }
 
 #[test]
-fn an_invalid_window_spares_the_others() {
+fn an_invalid_window_does_not_affect_the_others() {
     for bad in ["abc", "", "NaN", "Infinity"] {
         let headers = [
             ("Primary-Used-Percent", bad),
@@ -130,7 +130,7 @@ fn an_invalid_window_spares_the_others() {
 }
 
 #[test]
-fn a_window_without_a_length_is_not_guessed() {
+fn a_window_without_a_length_is_skipped() {
     assert_eq!(windows(&[("Primary-Used-Percent", "40")]), []);
 }
 
@@ -170,7 +170,7 @@ fn a_reached_limit_is_exhausted_until_the_reset_in_the_body() {
 }
 
 #[test]
-fn of_several_exhausted_windows_the_last_to_reset_counts() {
+fn the_exhausted_window_that_resets_last_counts() {
     let headers = [
         ("Primary-Used-Percent", "100"),
         ("Primary-Window-Minutes", "300"),
@@ -186,7 +186,7 @@ fn of_several_exhausted_windows_the_last_to_reset_counts() {
 }
 
 #[test]
-fn a_reached_limit_of_one_model_spares_the_others() {
+fn a_reached_limit_of_one_model_does_not_affect_the_others() {
     let headers = [
         ("Primary-Used-Percent", "40"),
         ("Primary-Window-Minutes", "300"),
