@@ -1,5 +1,5 @@
-//! One account while the script runs: which answer a call gets at a given time.
-//! `provider` reads the clock, `recorder` counts calls, and `wire` writes bytes.
+//! One account while the script runs: decides which answer a call gets at a given time. `provider` reads the clock, `recorder`
+//! counts calls, and `wire` writes the responses.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) struct AccountSim {
     override_: Option<Override>,
 }
 
-/// An answer that was set while the script runs. It takes precedence over the script.
+/// An answer that was set while the script runs. It has precedence over the script.
 #[derive(Debug, Clone, Copy)]
 struct Override {
     answer: Answer,
@@ -42,13 +42,13 @@ pub(crate) enum Decision {
     Garbage(UsageState),
 }
 
-/// A call has no answer yet. Decide again at `until`, or when something changes.
+/// A call has no answer yet. Decide again at `until`, or when the script changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoReplyYet {
     pub(crate) until: Option<SimTime>,
 }
 
-/// An answer that does not depend on the account's use.
+/// An answer that does not depend on the use of the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Unauthorized,
@@ -60,7 +60,7 @@ pub(crate) enum Fault {
     Empty,
 }
 
-/// The use of an account at one time.
+/// The use of an account at a given time.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct UsageState {
     pub(crate) windows: Vec<(Window, WindowLevel)>,
@@ -80,7 +80,7 @@ pub(crate) enum MessageResult {
     Fault(Fault),
 }
 
-/// The share of a seven-day window that a full five-hour window uses.
+/// The share of the seven-day window that a full five-hour window uses.
 const WEEKLY_SHARE: f64 = 5.0 / 168.0;
 
 impl AccountSim {
@@ -102,7 +102,7 @@ impl AccountSim {
         self.account.latency
     }
 
-    /// The answer to a call to the usage endpoint.
+    /// Decides the answer to a call to the usage endpoint.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl AccountSim {
         })
     }
 
-    /// The answer to a message that costs `percent` of a five-hour window, for `model`.
+    /// Decides the answer to a message to `model` that costs `percent` of a five-hour window.
     pub(crate) fn message(&mut self, now: SimTime, percent: f64, model: &str) -> MessageResult {
         if self.is_expired(now) {
             return MessageResult::Fault(Fault::Unauthorized);
@@ -151,19 +151,19 @@ impl AccountSim {
             let share = if sim.window.id == Kind::FiveHour { 1.0 } else { WEEKLY_SHARE };
             sim.add(now, percent * share);
         }
-        // Headers do not name the model of a model's window, so they do not report that window.
+        // Headers do not name the model of a model window, so they do not report such a window as full.
         let whole = |sim: &&mut WindowSim| sim.window.model.is_none();
         self.windows.iter_mut().filter(whole).for_each(|sim| sim.mark_reported(now));
         MessageResult::Done(self.usage_state(now))
     }
 
-    /// The scheduled answer to token exchanges, and its end.
+    /// The scheduled answer to token exchanges, and the time at which it ends.
     pub(crate) fn token_answer(&self, now: SimTime) -> (Answer, Option<SimTime>) {
         self.scheduled_answer(Endpoint::Token, now)
     }
 
-    /// Whether a message to `model` would succeed, by what clients can see: a model's use is reported in whole percent, so 99.5 %
-    /// counts as full.
+    /// Whether a message to `model` would succeed as far as clients can see. The use of a model is reported in whole percents,
+    /// so 99.5 % counts as full.
     pub(crate) fn has_capacity(&self, now: SimTime, model: &str) -> bool {
         let is_full = |sim: &WindowSim| {
             let used = sim.level(now).used;
@@ -174,7 +174,7 @@ impl AccountSim {
             && !self.windows.iter().any(|sim| is_for(&sim.window, model) && is_full(sim))
     }
 
-    /// Whether the login is expired, according to the script.
+    /// Whether the script has the login expired.
     pub(crate) fn is_expired(&self, now: SimTime) -> bool {
         self.scheduled_answer(Endpoint::Usage, now).0 == Answer::Unauthorized
     }
@@ -213,7 +213,7 @@ impl AccountSim {
         Ok(())
     }
 
-    /// The scheduled answer at this time, and its end.
+    /// The scheduled answer at this time, and the time at which it ends.
     fn scheduled_answer(&self, endpoint: Endpoint, now: SimTime) -> (Answer, Option<SimTime>) {
         let is_live = |override_: &Override| override_.until.is_none_or(|until| now < until);
         if let Some(override_) = self.override_.filter(|one| endpoint == Endpoint::Usage && is_live(one)) {
@@ -259,7 +259,7 @@ pub(crate) fn as_fault(answer: Answer) -> Option<Fault> {
     }
 }
 
-/// Whether a message to `model` counts in the window: `claude-fable-5` counts in that of Fable.
+/// Whether a message to `model` counts in the window. For example, `claude-fable-5` counts in that of Fable.
 pub(crate) fn is_for(window: &Window, model: &str) -> bool {
     match &window.model {
         None => true,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_overlapping_phases_the_first_applies() {
+    fn the_first_of_two_overlapping_phases_applies() {
         let phases = [Phase::new(Answer::Html).until(SECOND), Phase::new(Answer::Empty)];
         let mut running = AccountSim::new(Account::new("main").answers(phases));
 
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_model_window_rejects_that_model_only() {
+    fn a_full_model_window_rejects_only_that_model() {
         let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
         let mut running = AccountSim::new(Account::new("main").windows(windows));
 
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(used(&usage), [100.0]);
     }
 
-    /// Whether a message is rejected for a window that an earlier answer reported as full.
+    /// Whether a message is rejected for a window that an earlier answer has reported as full.
     fn is_futile(running: &mut AccountSim, model: &str) -> bool {
         let MessageResult::Rejected { was_reported, .. } = running.message(at(0), 1.0, model) else {
             panic!("a window is full")
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_report_a_full_window_unless_it_is_a_models() {
+    fn headers_do_not_report_a_full_model_window() {
         let fills = |window: Window| {
             let mut running = AccountSim::new(Account::new("main").windows([window.used(99.99)]));
             let last = running.message(at(0), 5.0, "claude-fable-5");
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_rounded_to_100_percent_is_no_capacity() {
+    fn a_use_rounded_to_100_percent_leaves_no_capacity() {
         let model = |used| AccountSim::new(Account::new("main").windows([Window::model("Fable").used(used)]));
         let all = |used| AccountSim::new(Account::new("main").windows([Window::five_hour().used(used)]));
 

@@ -1,5 +1,5 @@
-//! The call budget: how many calls in any trailing hour are answered, and how a further call is refused.
-//! `wire` writes the refusal.
+//! The call budget: how many calls in any trailing hour are answered, and how a further call is throttled. `wire` writes the
+//! 429.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::SimTime;
 use crate::script::BudgetAnswer;
 
-/// The calls of the trailing hour, up to the budget.
+/// The calls of the trailing hour, at most as many as the budget allows.
 #[derive(Debug)]
 pub(crate) struct Budget {
     per_hour: Option<usize>,
@@ -16,14 +16,14 @@ pub(crate) struct Budget {
     blocked_until: Option<SimTime>,
 }
 
-/// A 429, by its `Retry-After`.
+/// A 429, described by its `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttle {
     /// `Retry-After: 0`.
     Zero,
     /// Without the header.
     NoHeader,
-    /// A countdown to this time, which further calls do not move.
+    /// A countdown to this time. Further calls do not move it.
     Until(SimTime),
 }
 
@@ -39,7 +39,7 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// The refusal, if the budget is used up.
+    /// The 429, if the budget is used up.
     pub(crate) fn call(&mut self, now: SimTime) -> Result<(), Throttle> {
         let Some(per_hour) = self.per_hour else { return Ok(()) };
         if let Some(until) = self.blocked_until.filter(|until| now < *until) {
@@ -55,7 +55,7 @@ impl Budget {
                 Err(Throttle::Until(now + BUDGET_WINDOW))
             }
             BudgetAnswer::Zero if is_exhausted => {
-                // The refused call replaces the oldest one, so a client that keeps calling stays blocked.
+                // The rejected call replaces the oldest one, so a client that keeps calling stays blocked.
                 self.calls.pop_front();
                 self.calls.push_back(now);
                 Err(Throttle::Zero)
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_beyond_the_budget_is_refused() {
+    fn a_call_beyond_the_budget_is_throttled() {
         assert_eq!(exhausted(BudgetAnswer::Zero).call(minute(11)), Err(Throttle::Zero));
     }
 

@@ -1,5 +1,4 @@
-//! The changes that can be made to an account while the script runs.
-//! `account_sim` applies them.
+//! Changes to an account while the script runs. `account_sim` applies them.
 
 use std::time::Duration;
 
@@ -29,13 +28,13 @@ pub(crate) enum Action {
 }
 
 impl Change {
-    /// Answers every call like this from now on, in place of the script.
+    /// From now on, every call gets this answer instead of the scripted one.
     #[must_use]
     pub fn answer(answer: Answer) -> Self {
         Self(Action::Answer { answer, lasting: None })
     }
 
-    /// Answers every call like this for a duration of simulated time, then according to the script.
+    /// For this long in simulated time, every call gets this answer. Then the script applies again.
     #[must_use]
     pub fn answer_for(answer: Answer, duration: Duration) -> Self {
         Self(Action::Answer { answer, lasting: Some(duration) })
@@ -59,7 +58,7 @@ impl Change {
         Self(Action::ExpireTokens)
     }
 
-    /// Replaces the login: these tokens are valid from now on, those of the previous login are not.
+    /// Replaces the login. From now on only these tokens are valid.
     #[must_use]
     pub fn login(token: impl Into<String>, refresh_token: impl Into<String>) -> Self {
         Self(Action::Login { token: token.into(), refresh_token: refresh_token.into() })
@@ -72,7 +71,7 @@ impl Change {
     }
 }
 
-/// Why a change was rejected. Nothing was changed.
+/// Why a change was rejected. A rejected change has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {

@@ -1,6 +1,6 @@
-//! The clock of the simulation: simulated time, and waits.
-//! No other file reads a clock or sleeps, so a test that pauses tokio's time pauses the simulation.
-#![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+//! The clock of the simulation: simulated time, and waits. No other file reads a clock or sleeps, so a test that pauses tokio's
+//! clock pauses the simulation.
+#![expect(clippy::disallowed_methods, reason = "the only file that may read the clock")]
 
 use std::future::Future;
 use std::ops::Add;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// A time in the script, counted from its start.
+/// A time in the script, measured from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SimTime(Duration);
 
@@ -30,7 +30,7 @@ impl Add<Duration> for SimTime {
     }
 }
 
-/// Counts simulated time from a wall-clock time, `speed` times as fast as tokio's clock.
+/// Measures simulated time from a wall-clock time, `speed` times as fast as tokio's clock.
 #[derive(Debug)]
 pub(crate) struct SimClock {
     anchor: Timestamp,
@@ -55,7 +55,7 @@ impl SimClock {
         self.anchor.checked_add(self.real(at.0)).unwrap_or(Timestamp::MAX)
     }
 
-    /// The real time until a time in the script; zero if it has passed.
+    /// The real time until a time in the script. Zero if that time has passed.
     pub(crate) fn real_until(&self, at: SimTime) -> Duration {
         self.real(at.since(self.now()))
     }
@@ -65,7 +65,7 @@ impl SimClock {
     }
 
     fn scale(&self, duration: Duration, seconds: f64) -> Duration {
-        // Exact for scripts in real time, which most are.
+        // Avoid rounding for scripts that run in real time, as most do.
         if self.speed.to_bits() == 1f64.to_bits() {
             return duration;
         }

@@ -1,26 +1,25 @@
-//! The counts of a simulator, as plain data.
-//! `recorder` counts.
+//! The counts of a simulator, as plain data. `recorder` does the counting.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The calls that a simulator has received so far. It has the names of accounts and never a token.
+/// The calls that a simulator has received so far. It contains the names of accounts, and never a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ledger {
-    /// The highest number of concurrent calls to the usage endpoint, over all accounts.
+    /// The highest number of concurrent calls to the usage endpoint, across all accounts.
     pub max_concurrent: u64,
-    /// The highest number of concurrent token exchanges, over all accounts.
+    /// The highest number of concurrent token exchanges, across all accounts.
     pub max_concurrent_exchanges: u64,
     /// The counts of each account.
     pub accounts: BTreeMap<String, AccountLedger>,
-    /// The counts of requests without a token, or with an unknown one.
+    /// The counts of requests with an unknown token or none.
     pub unauthenticated: AccountLedger,
     /// The messages that a client gave up without sending them ([`Simulator::gave_up`](crate::Simulator::gave_up)).
     pub gave_up: u64,
-    /// Those of them that an account had capacity for.
+    /// Of these, the messages that an account had capacity for.
     pub gave_up_with_capacity: u64,
 }
 
@@ -28,9 +27,9 @@ pub struct Ledger {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AccountLedger {
-    /// All calls: the sum of those answered, abandoned and in flight.
+    /// All calls: those answered, abandoned and in flight.
     pub calls: u64,
-    /// The answered calls, by status.
+    /// The answered calls by status.
     pub answers: BTreeMap<u16, u64>,
     /// The calls whose client disconnected, or whose server stopped, before the answer.
     pub abandoned: u64,
@@ -40,8 +39,8 @@ pub struct AccountLedger {
     pub max_concurrent: u64,
     /// The calls that arrived during a hold.
     ///
-    /// A 429 with a deadline imposes a hold until then; one with `Retry-After: 0`, or without the header, for 60 simulated
-    /// seconds from its answer. Neither a success nor a change of the script shortens a hold.
+    /// A 429 with a deadline imposes a hold until the deadline. A 429 with `Retry-After: 0`, or without the header, imposes a
+    /// hold of 60 simulated seconds. Neither a success nor a change of the script shortens a hold.
     pub calls_during_hold: u64,
     /// The arrival times of the newest 1,000 calls, oldest first.
     pub arrivals: VecDeque<Timestamp>,
@@ -51,18 +50,18 @@ pub struct AccountLedger {
     pub messages: BTreeMap<u16, u64>,
     /// The messages that arrived before the deadline of a 429 to messages.
     pub messages_during_hold: u64,
-    /// The messages that were rejected for a full window, after an earlier answer had reported that it is full.
+    /// The messages that were rejected for a full window after an earlier answer had reported it as full.
     ///
-    /// The usage endpoint reports all windows. A rejected message reports the windows that it counts in. A successful message
-    /// reports the windows of all models, because headers do not name the model of a model's window.
+    /// The usage endpoint reports all windows. A rejected message reports the windows in which it counts. A successful message
+    /// reports only the windows that count all models, because headers do not name the model of a window.
     pub futile_messages: u64,
-    /// The refresh tokens that were exchanged for new ones.
+    /// The refresh tokens that were exchanged for new tokens.
     pub exchanges: u64,
-    /// The used refresh tokens that came again within the reuse grace, and got the same tokens again.
+    /// The used refresh tokens that arrived again within the reuse grace, and received the same tokens again.
     pub exchanges_replayed: u64,
-    /// The used refresh tokens that came again and revoked their login. Each is a lost login.
+    /// The used refresh tokens that arrived again and so revoked their login. Each one is a lost login.
     pub reuses: u64,
-    /// The refresh tokens that came after their login was revoked.
+    /// The refresh tokens that arrived after their login was revoked.
     pub exchanges_rejected: u64,
 }
 

@@ -1,6 +1,6 @@
-//! A simulated provider to run: scripted accounts, both kinds of 429, and a ledger of the calls it received.
+//! A simulated provider: scripted accounts, both kinds of 429, and a ledger of the calls that it received.
 //!
-//! It plays the provider and shares no code with its clients, so that it cannot share their mistakes.
+//! It shares no code with its clients, so that it cannot share their mistakes.
 //!
 //! ```
 //! use std::time::Duration;
@@ -14,7 +14,7 @@
 //!         .until(Duration::from_secs(900))]);
 //! let simulator = Simulator::builder(Script::new([main]).speed(60.0)).start().await?;
 //!
-//! // Clients call `simulator.url()` with the token `sim-token-main`. Meanwhile the test can change the account:
+//! Clients call `simulator.url()` with the token `sim-token-main`. The test can change the account while they do.
 //! simulator.set("main", Change::answer(Answer::Unauthorized))?;
 //!
 //! let ledger = simulator.stop().await;
@@ -24,17 +24,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | endpoint | behaviour |
+//! | endpoint | behavior |
 //! |---|---|
-//! | `GET /api/oauth/usage` | answers according to the script; needs the account's token and `anthropic-beta: oauth-2025-04-20` |
+//! | `GET /api/oauth/usage` | answers according to the script; requires the account's token and `anthropic-beta: oauth-2025-04-20` |
 //! | `GET /api/oauth/profile` | returns the owner of the account |
-//! | `POST /v1/messages` | uses `{"cost": 0.5}` percent of the five-hour window and answers with rate-limit headers |
-//! | `POST /v1/oauth/token` | exchanges a refresh token of the client `sim-client`; each works once, and reuse revokes its login |
+//! | `POST /v1/messages` | adds the `cost` of a body such as `{"cost": 0.5}` to the five-hour window, in percent, and answers with rate-limit headers |
+//! | `POST /v1/oauth/token` | exchanges a refresh token of the client `sim-client`; each token works once, and its reuse revokes the login |
 //! | `GET /ledger` | the [`Ledger`] as JSON |
 //!
-//! All time is tokio's clock, so nothing takes real time in a runtime that was started paused. A paused clock advances to the
-//! next timer whenever all tasks wait for the network. So a test on a paused clock gives its client no timeout and its accounts
-//! no latency.
+//! All time comes from tokio's clock, so in a runtime that was started paused the simulation takes no real time. A paused clock
+//! advances to the next timer whenever all tasks wait for the network. So a test on a paused clock must set no timeout in its
+//! client and no latency in its accounts.
 
 mod account_sim;
 mod budget;

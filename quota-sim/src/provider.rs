@@ -1,5 +1,5 @@
-//! The state that all connections share: the accounts and the recorder, behind one lock and one clock.
-//! It waits where the script requires it. `account_sim` decides the answers, and `recorder` counts them.
+//! The state that all connections share: the accounts and the recorder, behind one lock, and the clock. This module waits where
+//! the script requires it. `account_sim` decides the answers, and `recorder` counts them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,13 +51,13 @@ impl Provider {
         })
     }
 
-    /// The account that an access token belongs to.
+    /// The account to which an access token belongs.
     pub(crate) fn account_of_token(&self, token: &str) -> Option<usize> {
         let now = self.clock.now();
         self.read(|state| state.accounts.iter().position(|account| account.tokens.accepts(token, now)))
     }
 
-    /// Reads from one account, at the current time.
+    /// Reads from one account at the current time.
     pub(crate) fn with_account<T>(&self, account: usize, work: impl FnOnce(&AccountSim, SimTime) -> T) -> T {
         let now = self.clock.now();
         self.read(|state| work(&state.accounts[account], now))
@@ -82,7 +82,7 @@ impl Provider {
         Call { provider: Arc::clone(self), caller, ended: false }
     }
 
-    /// The answer to a call to the usage endpoint. Waits while the call hangs.
+    /// Decides the answer to a call to the usage endpoint. Waits while the call hangs.
     pub(crate) async fn decide(&self, account: usize) -> Decision {
         // Subscribe before the first read, so that no change between a read and the wait is missed.
         let mut changed = self.changed.subscribe();
@@ -131,7 +131,7 @@ impl Provider {
         })
     }
 
-    /// The account that a refresh token belongs to or belonged to.
+    /// The account to which a refresh token belongs or belonged.
     pub(crate) fn account_of_refresh_token(&self, token: &str) -> Option<usize> {
         self.read(|state| state.accounts.iter().position(|account| account.tokens.has_issued(token)))
     }
@@ -156,12 +156,12 @@ impl Provider {
         self.read(|state| state.recorder.ledger())
     }
 
-    /// Notifies of every change from now on.
+    /// Subscribes to all changes from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// The next request's id.
+    /// The id of the next request.
     pub(crate) fn request_id(&self) -> String {
         format!("req_sim_{:06}", self.requests.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -177,7 +177,7 @@ impl Provider {
     }
 }
 
-/// A token exchange without an answer yet.
+/// A token exchange that has no answer yet.
 #[derive(Debug)]
 pub(crate) struct ExchangeInFlight(Arc<Provider>);
 
@@ -187,7 +187,7 @@ impl Drop for ExchangeInFlight {
     }
 }
 
-/// A call to the usage endpoint without an answer yet. Dropping it counts an abandoned call.
+/// A call to the usage endpoint that has no answer yet. Dropping it counts the call as abandoned.
 #[derive(Debug)]
 pub(crate) struct Call {
     provider: Arc<Provider>,
@@ -196,7 +196,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Counts the answer. Call it before the answer is sent, so that the client finds its call counted.
+    /// Counts the answer. Call this before the answer is sent, so that the client finds its call counted.
     pub(crate) fn answered(mut self, status: u16, throttle: Option<Throttle>) {
         let now = self.provider.clock.now();
         let hold_until = throttle.map(|throttle| match throttle {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_429_without_a_deadline_holds_for_a_minute() {
+    async fn a_429_without_a_deadline_imposes_a_hold_of_a_minute() {
         for throttle in [Throttle::Zero, Throttle::NoHeader] {
             let provider = provider(Account::new("main"));
             throttled_once(&provider, throttle);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_429_with_a_deadline_holds_until_then() {
+    async fn a_429_with_a_deadline_imposes_a_hold_until_then() {
         let provider = provider(Account::new("main"));
         throttled_once(&provider, Throttle::Until(SimTime::START + SECOND * 5));
 
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_of_another_account_is_refused() {
+    async fn the_token_of_another_account_is_rejected() {
         let provider = Provider::new(Script::default(), None);
 
         let refused = provider.change("main", Change::token("sim-token-fallback-1"));

@@ -1,5 +1,5 @@
-//! Counts the calls: by caller, by status, calls during a hold, and concurrent calls.
-//! `account_sim` decides the answers; the counts are published as a `Ledger`.
+//! Counts the calls: by caller, by status, during a hold, and at the same time. `account_sim` decides the answers; a `Ledger`
+//! publishes the counts.
 
 use jiff::Timestamp;
 
@@ -12,11 +12,11 @@ use crate::tokens::TokenResult;
 pub(crate) enum Caller {
     /// The account with this index.
     Account(usize),
-    /// A request with an unknown token.
+    /// A request with an unknown token or none.
     Unauthenticated,
 }
 
-/// A call that arrives.
+/// An arriving call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival<'a> {
     pub(crate) caller: Caller,
@@ -43,26 +43,26 @@ pub(crate) struct Recorder {
 struct AccountStats {
     name: String,
     ledger: AccountLedger,
-    /// The end of the hold that the answers so far imposed on the client.
+    /// The end of the hold that the answers so far have imposed on the client.
     hold_until: Option<SimTime>,
-    /// Likewise for messages.
+    /// The same for messages.
     message_hold_until: Option<SimTime>,
 }
 
-/// A message that was answered.
+/// An answered message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message {
     pub(crate) caller: Caller,
     pub(crate) arrived: SimTime,
     pub(crate) status: u16,
-    /// The end of the hold that the answer imposes on its client.
+    /// The end of the hold that the answer imposes on the client.
     pub(crate) hold_until: Option<SimTime>,
-    /// Whether an earlier answer had reported to the client that the window is full.
+    /// Whether an earlier answer had reported the window as full to the client.
     pub(crate) is_futile: bool,
 }
 
 impl Message {
-    /// A message without a hold.
+    /// Creates a message without a hold.
     pub(crate) fn new(caller: Caller, arrived: SimTime, status: u16) -> Self {
         Self { caller, arrived, status, hold_until: None, is_futile: false }
     }
@@ -130,7 +130,7 @@ impl Recorder {
         account.message_hold_until = account.message_hold_until.max(message.hold_until);
     }
 
-    /// Counts a message that a client did not send, whether or not an account had capacity for it.
+    /// Counts a message that a client did not send, and whether an account had capacity for it.
     pub(crate) fn gave_up(&mut self, had_capacity: bool) {
         self.gave_up += 1;
         self.gave_up_with_capacity += u64::from(had_capacity);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_hold_counts_messages_and_no_calls() {
+    fn a_message_hold_counts_messages_but_no_calls() {
         let mut recorder = recorder();
         recorder.message_answered(Message { hold_until: Some(at(60)), ..message(0, 429) });
 
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_one_after_the_other_are_never_concurrent() {
+    fn sequential_calls_are_never_concurrent() {
         let mut recorder = recorder();
 
         for _ in 0..3 {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn concurrent_calls_of_two_accounts_count_for_the_provider_only() {
+    fn concurrent_calls_of_two_accounts_count_only_for_the_provider() {
         let mut recorder = recorder();
 
         arrive(&mut recorder, MAIN, at(0));

@@ -53,7 +53,7 @@ async fn usage(State(provider): Shared, headers: HeaderMap) -> Reply {
         Decision::Throttled(throttle) => Some(*throttle),
         _ => None,
     };
-    // Written after the delay, so that a countdown is correct when it is sent.
+    // Write the response after the delay, so that a countdown is correct when it is sent.
     let reply = wire::usage(&decision, &provider.clock);
     call.answered(reply.status(), throttle);
     for_account(account, reply, &provider)
@@ -91,7 +91,11 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
             wire::throttled(*throttle, &provider.clock)
         }
         Some((MessageResult::Fault(fault), _)) => wire::faulty(*fault),
-        None => Reply::error(400, "invalid_request_error", "the body is a JSON object; cost is 0 or more"),
+        None => Reply::error(
+            400,
+            "invalid_request_error",
+            "the body must be a JSON object with a cost of 0 or more",
+        ),
     };
     message.status = reply.status();
     provider.message_answered(message);
@@ -116,7 +120,7 @@ async fn token(State(provider): Shared, body: Bytes) -> Reply {
         delay(account, &provider).await;
         return for_account(account, wire::faulty(fault), &provider);
     }
-    // Exchanged before the response is sent, so that a client that disconnects loses the response.
+    // Exchange the token before the response is sent, so that a client that disconnects loses the response.
     let exchange = provider.exchange(account, &asked);
     delay(account, &provider).await;
     if answer == Answer::Hang {
@@ -134,7 +138,7 @@ async fn token(State(provider): Shared, body: Bytes) -> Reply {
 }
 
 async fn ledger(State(provider): Shared) -> Reply {
-    let ledger = serde_json::to_value(provider.ledger()).expect("a ledger is made of texts and numbers");
+    let ledger = serde_json::to_value(provider.ledger()).expect("a ledger contains only texts and numbers");
     with_common_headers(Reply::json(&ledger), &provider)
 }
 
@@ -163,19 +167,19 @@ async fn not_found(State(provider): Shared) -> Reply {
 
 async fn delay(account: usize, provider: &Provider) {
     let latency = provider.with_account(account, |sim, _| sim.latency());
-    // No timer for a zero latency: a paused clock would advance to it while bytes are in transit.
+    // Set no timer for a zero latency: a paused clock would advance to it while bytes are in transit.
     if !latency.is_zero() {
         provider.clock.sleep(latency).await;
     }
 }
 
-/// Adds the headers of every response to an account.
+/// Adds the headers that every response to an account has.
 fn for_account(account: usize, reply: Reply, provider: &Provider) -> Reply {
     let organization = provider.with_account(account, |sim, _| sim.account().organization().into_owned());
     with_common_headers(reply.header("anthropic-organization-id", organization), provider)
 }
 
-/// Adds the headers of every response.
+/// Adds the headers that every response has.
 fn with_common_headers(reply: Reply, provider: &Provider) -> Reply {
     let wall = provider.clock.wall(provider.clock.now());
     reply.date(wall).header("request-id", provider.request_id())

@@ -1,5 +1,4 @@
-//! The settings of a simulated provider, in code or in TOML.
-//! `account_sim` applies them over time.
+//! The settings of a simulated provider, from code or TOML. `account_sim` applies them over time.
 
 mod account;
 pub(crate) mod check;
@@ -20,7 +19,7 @@ pub use phase::{Answer, Phase};
 pub(crate) use window::Kind;
 pub use window::Window;
 
-/// The accounts of a provider and what happens to them.
+/// The accounts of a provider, and what happens to them over time.
 ///
 /// ```
 /// use quota_sim::Script;
@@ -62,7 +61,7 @@ pub use window::Window;
 /// # Ok::<(), quota_sim::ScriptError>(())
 /// ```
 ///
-/// Every duration except `latency` is simulated time: at speed 60 the first phase above starts after five real seconds.
+/// Every duration except `latency` is in simulated time. At speed 60 the first phase above starts after five real seconds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
@@ -76,7 +75,7 @@ fn real_time() -> f64 {
 }
 
 impl Script {
-    /// A script with these accounts, in real time.
+    /// Creates a script with these accounts, in real time.
     #[must_use]
     pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
         Self { speed: real_time(), accounts: accounts.into_iter().collect() }
@@ -104,9 +103,9 @@ impl Script {
         parse::script(text)
     }
 
-    /// Writes a `config.toml` with which the program `quota` uses a simulator of this script at `url`.
+    /// Writes a `config.toml` that makes the program `quota` use a simulator of this script at `url`.
     ///
-    /// The program reads the tokens from the environment; a comment has the lines that export them.
+    /// The program reads the tokens from environment variables. A comment in the file has the lines that export them.
     #[must_use]
     pub fn client_config(&self, url: &Url) -> String {
         client_config::write(&self.accounts, url)
@@ -114,7 +113,7 @@ impl Script {
 }
 
 impl Default for Script {
-    /// A used main account and two fallbacks, one of them unused.
+    /// A main account that is partly used, and two fallbacks, one of them unused.
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         Self::new([

@@ -1,5 +1,4 @@
-//! The simulator as a server: start, changes, ledger, stop.
-//! This is the only file that owns tasks.
+//! The simulator as a server: start, change, read the ledger, stop. Only this file owns tasks.
 
 use std::fmt;
 use std::io;
@@ -25,15 +24,15 @@ use crate::provider::Provider;
 use crate::script::{Script, ScriptError, check};
 use crate::{clock, routes};
 
-/// A running provider: it listens on the loopback interface and runs a [`Script`].
+/// A running provider, which listens on the loopback interface and runs a [`Script`].
 ///
-/// Dropping it closes every connection; [`stop`](Self::stop) waits for responses in flight first.
+/// Dropping it closes every connection. [`stop`](Self::stop) first waits for responses in flight.
 #[must_use = "a dropped simulator stops listening"]
 pub struct Simulator {
     url: Url,
     provider: Arc<Provider>,
     stopping: watch::Sender<bool>,
-    /// One task, which owns those of the connections. Aborting it ends them all.
+    /// One task, which owns the tasks of the connections. Aborting it ends them all.
     listening: JoinSet<()>,
 }
 
@@ -60,7 +59,7 @@ impl Simulator {
 
     /// Waits until the ledger meets a condition, and returns the ledger.
     ///
-    /// It waits without a bound; dropping the future is safe.
+    /// The wait has no bound. Dropping the future is safe.
     pub async fn until(&self, mut condition: impl FnMut(&Ledger) -> bool) -> Ledger {
         let mut changes = self.provider.changes();
         loop {
@@ -73,16 +72,17 @@ impl Simulator {
         }
     }
 
-    /// Changes an account from now on, including its hung calls.
+    /// Changes an account from now on. The change also applies to hung calls.
     ///
     /// # Errors
     ///
-    /// [`ChangeError`] if the account does not exist or the change is invalid. Then nothing is changed.
+    /// [`ChangeError`] if the account does not exist or the change is invalid. A rejected change has no effect.
     pub fn set(&self, account: &str, change: Change) -> Result<(), ChangeError> {
         self.provider.change(account, change)
     }
 
-    /// Notes that a client gave up a message to `model` without sending it. The ledger counts whether an account had capacity.
+    /// Records that a client gave up a message to `model` without sending it. The ledger counts whether an account had
+    /// capacity.
     pub fn gave_up(&self, model: &str) {
         self.provider.gave_up(model);
     }
@@ -92,7 +92,7 @@ impl Simulator {
     /// Dropping the future ends the simulator at once.
     pub async fn stop(mut self) -> Ledger {
         self.stopping.send_replace(true);
-        // Bounded by the task itself.
+        // The task itself bounds the wait.
         while self.listening.join_next().await.is_some() {}
         self.provider.ledger()
     }
@@ -104,9 +104,9 @@ impl fmt::Debug for Simulator {
     }
 }
 
-/// A simulator that does not listen yet.
+/// A simulator that is not listening yet.
 #[derive(Debug, Clone)]
-#[must_use = "it listens after `start`"]
+#[must_use = "the simulator listens only after `start`"]
 pub struct SimulatorBuilder {
     script: Script,
     port: u16,
@@ -120,17 +120,17 @@ impl SimulatorBuilder {
         self
     }
 
-    /// Sets the wall-clock time of the start. From there, tokio's clock counts.
+    /// Sets the wall-clock time at the start. tokio's clock counts from there.
     pub fn starting_at(mut self, time: Timestamp) -> Self {
         self.anchor = Some(time);
         self
     }
 
-    /// Starts to listen and runs the script. Call it inside a tokio runtime.
+    /// Starts to listen and runs the script. Call this inside a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`StartError::Script`] if the script is contradictory, [`StartError::Listen`] if the port is in use.
+    /// [`StartError::Script`] if the script is contradictory, [`StartError::Listen`] if the port is not available.
     pub async fn start(self) -> Result<Simulator, StartError> {
         check::script(&self.script).map_err(ScriptError::from)?;
         let refused = |source| StartError::Listen { port: self.port, source };
@@ -146,7 +146,7 @@ impl SimulatorBuilder {
     }
 }
 
-/// Why a simulator did not start.
+/// Why a simulator could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -159,12 +159,12 @@ pub enum StartError {
     Listen {
         /// The requested port.
         port: u16,
-        /// The system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// Accepts connections until `stopping` changes, then waits for them up to the timeout and aborts the rest.
+/// Accepts connections until `stopping` changes. Then waits for the open connections up to the timeout, and aborts the rest.
 async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
@@ -178,15 +178,15 @@ async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::
     }
     drop(listener);
     clock::with_timeout(SHUTDOWN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
-    // Await the aborted connections, so that the final ledger has their abandoned calls.
+    // Await the aborted connections, so that the final ledger contains their abandoned calls.
     connections.shutdown().await;
 }
 
 /// Serves one client until it disconnects or the simulator stops.
 async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
-    // Send each response at once. If the system refuses the option, responses only arrive a little later.
+    // Send each response at once. If the system rejects the option, responses only arrive a little later.
     let _ = stream.set_nodelay(true);
-    // No timer: a paused clock would advance to its timeouts while bytes are in transit.
+    // Set no timer: a paused clock would advance to its timeouts while bytes are in transit.
     let connection =
         http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);

@@ -1,5 +1,5 @@
-//! The tokens of one account: refresh tokens that work once, and the result of a reuse.
-//! Nothing here reads a clock. `wire::token` writes the responses.
+//! The tokens of one account: refresh tokens that work once, and what a reuse causes. This module reads no clock. `wire::token`
+//! writes the responses.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) struct TokenIssuer {
     access: Vec<(String, Option<SimTime>)>,
     refresh: String,
     used: Vec<UsedToken>,
-    /// How many were issued by exchange.
+    /// The number of tokens that exchanges have issued.
     issued_count: u32,
     is_revoked: bool,
     ttl: Duration,
@@ -40,13 +40,13 @@ pub(crate) struct IssuedTokens {
 /// The result of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TokenResult {
-    /// The response with new tokens.
+    /// The exchange succeeded.
     Issued(IssuedTokens),
-    /// The token was used within the reuse grace, so it gets the same tokens again.
+    /// The token was used within the reuse grace, so the client receives the same tokens again.
     Replayed(IssuedTokens),
-    /// The token was used before, so all tokens of its login are revoked.
+    /// The token was used before, so the whole login is revoked.
     ReuseDetected,
-    /// The login was revoked before.
+    /// The login was already revoked.
     Revoked,
 }
 
@@ -87,7 +87,7 @@ impl TokenIssuer {
             return TokenResult::Revoked;
         }
         if let Some(used) = self.used.iter().find(|used| used.token == refresh) {
-            // Its successor is unused, so the client has lost the response.
+            // The client has not used the new token, so it has lost the response.
             if now.since(used.at) < self.reuse_grace && used.issued.refresh == self.refresh {
                 return TokenResult::Replayed(used.issued.clone());
             }
@@ -108,7 +108,7 @@ impl TokenIssuer {
         TokenResult::Issued(issued)
     }
 
-    /// Makes this the only valid access token.
+    /// Makes this access token the only valid one.
     pub(crate) fn set_access(&mut self, token: String) {
         self.access = vec![(token, None)];
     }

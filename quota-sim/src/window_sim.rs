@@ -1,5 +1,5 @@
-//! One window while the script runs: it fills, resets, and messages add to it.
-//! Nothing here reads a clock. `wire` writes windows for clients.
+//! One window while the script runs: it fills and resets, and messages add to it. This module reads no clock. `wire` writes
+//! windows for clients.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::script::Window;
 #[derive(Debug)]
 pub(crate) struct WindowSim {
     pub(crate) window: Window,
-    /// The use at `since`, from which it grows.
+    /// The use at `since`. It grows from there.
     base: f64,
     since: SimTime,
     /// The next reset after `since`; `None` if the window has not started.
     resets: Option<SimTime>,
-    /// The reset until which an answer has reported the window as full.
+    /// The reset until which the window counts as reported full.
     reported_full_until: Option<SimTime>,
 }
 
-/// The use of a window at one time.
+/// The use of a window at a given time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct WindowLevel {
     pub(crate) used: f64,
@@ -53,23 +53,23 @@ impl WindowSim {
         self.level(now).used >= 100.0
     }
 
-    /// Notes that an answer reports the current level to the client.
+    /// Records that an answer reports the current level to the client.
     pub(crate) fn mark_reported(&mut self, now: SimTime) {
         let level = self.level(now);
         self.reported_full_until = level.resets.filter(|_| level.used >= 100.0);
     }
 
-    /// Whether the window is full and an answer has reported it.
+    /// Whether the window is full and an answer has reported that.
     pub(crate) fn is_reported_full(&self, now: SimTime) -> bool {
         self.is_full(now) && self.reported_full_until.is_some_and(|until| now < until)
     }
 
-    /// Adds to what is used; a window that had not started begins.
+    /// Adds to the use. A window that has not started starts now.
     pub(crate) fn add(&mut self, now: SimTime, percent: f64) {
         self.set(now, self.level(now).used + percent);
     }
 
-    /// Sets what is used; a window that had not started begins.
+    /// Sets the use. A window that has not started starts now.
     pub(crate) fn set(&mut self, now: SimTime, percent: f64) {
         let resets = self.level(now).resets.unwrap_or(now + self.window.full_length());
         (self.base, self.since, self.resets) = (percent, now, Some(resets));
@@ -77,7 +77,7 @@ impl WindowSim {
 
     fn filled(&self, base: f64, since: SimTime, now: SimTime) -> f64 {
         let hours = now.since(since).as_secs_f64() / 3600.0;
-        // Growth stops at 100 %. A higher value that was set or added remains.
+        // Growth stops at 100 %. A higher value that was set or added stays.
         (base + self.window.growth_per_hour * hours).min(base.max(100.0))
     }
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_above_100_percent_remains() {
+    fn a_use_above_100_percent_stays() {
         let sim = WindowSim::new(Window::five_hour().used(104.2).growth_per_hour(12.0));
 
         assert_eq!(sim.level(at(4)).used, 104.2);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn adding_to_a_growing_window_moves_no_reset() {
+    fn adding_to_a_growing_window_does_not_move_its_reset() {
         let mut sim = WindowSim::new(Window::five_hour().used(10.0).growth_per_hour(10.0));
 
         sim.add(at(2), 5.0);

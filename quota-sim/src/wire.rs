@@ -1,5 +1,4 @@
-//! Responses to clients: statuses, headers and bodies in the provider's formats.
-//! `account_sim` decides their content.
+//! Responses to clients: statuses, headers and bodies in the format of the provider. `account_sim` decides their content.
 
 mod message;
 pub(crate) mod token;
@@ -37,7 +36,7 @@ impl Reply {
         Self::text("application/json", body.to_string())
     }
 
-    /// An error in the provider's format.
+    /// An error in the format of the provider.
     pub(crate) fn error(status: u16, kind: &str, message: &str) -> Self {
         let body = json!({ "type": "error", "error": { "type": kind, "message": message } });
         Self { status, ..Self::json(&body) }
@@ -53,7 +52,7 @@ impl Reply {
         self
     }
 
-    /// Adds `Retry-After` in whole seconds, rounded up, so that a client that waits them is never early.
+    /// Adds `Retry-After` in whole seconds. It rounds up, so that a client which waits that long is never early.
     pub(crate) fn retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.header("retry-after", seconds.to_string())
@@ -69,12 +68,12 @@ impl Reply {
     }
 }
 
-/// The 401 of an unknown token.
+/// The 401 for an unknown token.
 pub(crate) fn invalid_token() -> Reply {
     Reply::error(401, "authentication_error", "Invalid bearer token")
 }
 
-/// The 401 of an expired login.
+/// The 401 for an expired login.
 pub(crate) fn expired() -> Reply {
     Reply::error(401, "authentication_error", "OAuth token has expired.")
 }

@@ -1,5 +1,4 @@
-//! The settings of one simulated account.
-//! `check` validates them together.
+//! The settings of one simulated account. `check` validates them together.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -56,13 +55,13 @@ fn default_windows() -> Vec<Window> {
     vec![Window::five_hour(), Window::seven_day()]
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the field")]
+#[expect(clippy::unnecessary_wraps, reason = "serde requires the type of the field")]
 fn default_budget() -> Option<u32> {
     Some(30)
 }
 
 impl Account {
-    /// An account with a budget of 30 calls per hour, an unused five-hour window and an unused seven-day window.
+    /// Creates an account with a budget of 30 calls per hour, an unused five-hour window and an unused seven-day window.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -89,24 +88,24 @@ impl Account {
         self
     }
 
-    /// Sets the refresh token. It must start with `sim-` as well.
+    /// Sets the refresh token. It must also start with `sim-`.
     #[must_use]
     pub fn with_refresh_token(mut self, token: impl Into<String>) -> Self {
         self.refresh_token = Some(token.into());
         self
     }
 
-    /// Sets how long access tokens are valid, in simulated time. It applies to the first one as well.
+    /// Sets how long access tokens are valid, in simulated time. This applies to the first one too.
     ///
-    /// By default the first one never expires, and later ones expire after eight hours.
+    /// By default the first token never expires, and later ones expire after eight hours.
     #[must_use]
     pub fn token_ttl(mut self, ttl: Duration) -> Self {
         self.token_ttl = Some(ttl);
         self
     }
 
-    /// Sets for how long a used refresh token gets the same tokens again, in simulated time, for clients that lost the response.
-    /// The default is zero.
+    /// Sets how long a used refresh token still gets the same tokens again, in simulated time, for clients that lost the
+    /// response. The default is zero.
     #[must_use]
     pub fn reuse_grace(mut self, grace: Duration) -> Self {
         self.reuse_grace = grace;
@@ -120,7 +119,7 @@ impl Account {
         self
     }
 
-    /// Sets the plan by the provider's name for it: `claude_max`, `claude_team`.
+    /// Sets the plan, by the name that the provider uses, such as `claude_max` or `claude_team`.
     #[must_use]
     pub fn plan(mut self, plan: impl Into<String>) -> Self {
         self.plan = plan.into();
@@ -136,7 +135,7 @@ impl Account {
 
     /// Sets how many calls the usage endpoint answers in any trailing hour; `None` for no limit.
     ///
-    /// Only calls that no phase of the script answers count.
+    /// Calls that a phase of the script answers do not count.
     #[must_use]
     pub fn budget(mut self, per_hour: impl Into<Option<u32>>) -> Self {
         self.budget = per_hour.into();
@@ -150,7 +149,7 @@ impl Account {
         self
     }
 
-    /// Replaces the phases of the script. Of two overlapping phases the first applies.
+    /// Replaces the phases of the script. If two phases overlap, the first applies.
     #[must_use]
     pub fn answers(mut self, phases: impl IntoIterator<Item = Phase>) -> Self {
         self.answers = phases.into_iter().collect();
@@ -205,12 +204,12 @@ fn or_default<'a>(set: Option<&'a str>, prefix: &str, name: &str) -> Cow<'a, str
     set.map_or_else(|| format!("{prefix}{name}").into(), Cow::Borrowed)
 }
 
-/// The answer to a call beyond the budget: the two kinds of 429 that providers send.
+/// The answer to a call beyond the budget. Providers send these two kinds of 429.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BudgetAnswer {
-    /// `Retry-After: 0`. The refused call counts as well, so a client that keeps calling is refused forever.
+    /// `Retry-After: 0`. The rejected call counts too, so a client that keeps calling stays blocked.
     #[default]
     Zero,
     /// A block of one hour. `Retry-After` counts down to its end, and further calls do not extend it.
@@ -239,7 +238,7 @@ fn dollars() -> String {
 }
 
 impl ExtraUsage {
-    /// The amount used and the limit; `None` for no limit.
+    /// Sets the used amount and the limit; `None` for no limit.
     #[must_use]
     pub fn new(used_minor: u64, limit_minor: impl Into<Option<u64>>) -> Self {
         Self { enabled: yes(), used_minor, limit_minor: limit_minor.into(), currency: dollars() }

@@ -1,5 +1,4 @@
-//! Validates a script beyond its types.
-//! `parse` finds the position of an invalid part in the text.
+//! Validates a script beyond its types. `parse` finds the position of an invalid part in the text.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +13,7 @@ pub(crate) struct InvalidPart {
     pub(super) reason: String,
 }
 
-/// A part of a script; the numbers count from 0.
+/// A part of a script. Indexes start at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Whole,
@@ -31,10 +30,10 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) fn script(script: &Script) -> Result<(), InvalidPart> {
     let fail = |part, reason: &str| Err(InvalidPart { part, reason: reason.to_owned() });
     if !SPEEDS.contains(&script.speed) {
-        return fail(Part::Speed, "speed is from 0.001 to 1000000");
+        return fail(Part::Speed, "speed must be from 0.001 to 1000000");
     }
     if script.accounts.is_empty() {
-        return fail(Part::Whole, "a script has at least one account");
+        return fail(Part::Whole, "a script needs at least one account");
     }
     let mut names = HashSet::new();
     let mut tokens = HashSet::new();
@@ -59,22 +58,22 @@ pub(crate) fn script(script: &Script) -> Result<(), InvalidPart> {
 
 fn account(account: &Account) -> Result<(), &'static str> {
     if !is_name(account.name()) {
-        return Err("an account's name has 1 to 64 lower-case letters, digits, '-', '_' or '.'");
+        return Err("the name of an account must have 1 to 64 lower-case letters, digits, '-', '_' or '.'");
     }
     token(&account.token())?;
     token(&account.refresh_token())?;
     if !is_word(&account.organization()) {
-        return Err("an organization has 1 to 128 letters, digits, '-', '_' or '.'");
+        return Err("an organization must have 1 to 128 letters, digits, '-', '_' or '.'");
     }
     Ok(())
 }
 
-/// The error does not repeat the text, because it may be a real token.
+/// The error does not repeat the token, because it may be a real one.
 pub(crate) fn token(token: &str) -> Result<(), &'static str> {
     if token.starts_with("sim-") && is_word(token) {
         Ok(())
     } else {
-        Err("a simulated token begins with sim- and has up to 128 letters, digits, '-', '_' or '.'")
+        Err("a simulated token must begin with sim- and have up to 128 letters, digits, '-', '_' or '.'")
     }
 }
 
@@ -82,7 +81,7 @@ fn is_name(name: &str) -> bool {
     is_word(name) && name.len() <= 64 && !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// Whether a text needs no escaping in a header, a shell command and TOML.
+/// Whether a text needs no escaping in headers, shell commands and TOML.
 fn is_word(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
@@ -98,24 +97,24 @@ fn window_after(one: &Window, earlier: &[Window]) -> Result<(), &'static str> {
 
 pub(crate) fn window(window: &Window) -> Result<(), &'static str> {
     if window.model.is_some() && window.id != Kind::SevenDay {
-        return Err("a model has a seven_day window, no other");
+        return Err("the window of a model must be seven_day");
     }
     if window.model.as_deref().is_some_and(|model| model.trim().is_empty()) {
-        return Err("a model has a name");
+        return Err("a model needs a name");
     }
     if !PERCENTS.contains(&window.used) || !PERCENTS.contains(&window.growth_per_hour) {
-        return Err("used and growth_per_hour are percentages, 0 or more");
+        return Err("used and growth_per_hour must be 0 or more");
     }
     if window.full_length() < SECOND {
-        return Err("a window lasts at least a second");
+        return Err("a window must last at least a second");
     }
     if window.resets_in.is_some_and(|wait| wait.is_zero()) {
-        return Err("resets_in must be above zero");
+        return Err("resets_in must be greater than zero");
     }
     Ok(())
 }
 
-/// Whether both are the same window of an account.
+/// Whether both settings are for the same window of an account.
 pub(crate) fn same(one: &Window, other: &Window) -> bool {
     one.id == other.id && one.model == other.model
 }
@@ -123,12 +122,12 @@ pub(crate) fn same(one: &Window, other: &Window) -> bool {
 fn phase(phase: &Phase) -> Result<(), &'static str> {
     match phase.until {
         Some(until) if until <= phase.from => Err("a phase must end after it starts"),
-        None if phase.answer == Answer::ThrottleUntilEnd => Err("throttle_until_end needs an until"),
+        None if phase.answer == Answer::ThrottleUntilEnd => Err("throttle_until_end needs `until`"),
         _ if phase.on == Endpoint::Messages && !is_for_messages(phase.answer) => {
-            Err("messages are answered by ok, the throttles, and errors with a status")
+            Err("messages allow only ok, the throttles, and errors with a status")
         }
         _ if phase.on == Endpoint::Token && !is_for_tokens(phase.answer) => {
-            Err("tokens are answered by ok, hang, html, the throttles, unavailable and overloaded")
+            Err("tokens allow only ok, hang, html, the throttles, unavailable and overloaded")
         }
         _ => Ok(()),
     }
@@ -176,7 +175,7 @@ mod tests {
     fn a_token_without_the_prefix_is_rejected_and_not_repeated() {
         let reason = reason(Account::new("main").with_token("sk-ant-oat01-abc"));
 
-        assert!(reason.starts_with("a simulated token begins with sim-"), "{reason}");
+        assert!(reason.starts_with("a simulated token must begin with sim-"), "{reason}");
         assert!(!reason.contains("oat01"));
     }
 
@@ -201,7 +200,7 @@ mod tests {
     #[test]
     fn a_name_that_needs_escaping_is_rejected() {
         for name in ["", "Main", "a b", "a\"", "a/b"] {
-            assert!(reason(Account::new(name)).starts_with("an account's name"), "{name}");
+            assert!(reason(Account::new(name)).starts_with("the name of an account"), "{name}");
         }
     }
 
@@ -215,12 +214,12 @@ mod tests {
         let mut window = Window::five_hour();
         window.model = Some("Fable".to_owned());
 
-        assert!(reason(Account::new("main").windows([window])).starts_with("a model has a seven_day window"));
+        assert!(reason(Account::new("main").windows([window])).starts_with("the window of a model"));
     }
 
     #[test]
     fn a_model_without_a_name_is_rejected() {
-        assert_eq!(reason(Account::new("main").windows([Window::model(" ")])), "a model has a name");
+        assert_eq!(reason(Account::new("main").windows([Window::model(" ")])), "a model needs a name");
     }
 
     #[test]
@@ -264,13 +263,13 @@ mod tests {
     fn a_countdown_without_an_end_is_rejected() {
         let phase = Phase::new(Answer::ThrottleUntilEnd);
 
-        assert_eq!(reason(Account::new("main").answers([phase])), "throttle_until_end needs an until");
+        assert_eq!(reason(Account::new("main").answers([phase])), "throttle_until_end needs `until`");
     }
 
     #[test]
     fn a_truncated_answer_to_messages_is_rejected() {
         let phase = Phase::new(Answer::Garbage).on_messages();
 
-        assert!(reason(Account::new("main").answers([phase])).starts_with("messages are answered by ok"));
+        assert!(reason(Account::new("main").answers([phase])).starts_with("messages allow only ok"));
     }
 }

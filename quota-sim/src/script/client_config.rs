@@ -1,5 +1,5 @@
-//! The configuration with which the program `quota` uses a simulator.
-//! It only formats text, and neither reads nor sets the environment.
+//! The configuration that makes the program `quota` use a simulator. This module only formats text. It neither reads nor sets
+//! environment variables.
 
 use std::fmt::Write as _;
 

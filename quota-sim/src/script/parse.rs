@@ -33,7 +33,7 @@ impl ScriptError {
         self.at.map(|(line, _)| line)
     }
 
-    /// The character of the line, counted from 1; `None` for a script in code.
+    /// The column in characters, counted from 1; `None` for a script in code.
     #[must_use]
     pub fn column(&self) -> Option<usize> {
         self.at.map(|(_, column)| column)
@@ -59,7 +59,7 @@ impl From<InvalidPart> for ScriptError {
 
 pub(super) fn script(text: &str) -> Result<Script, ScriptError> {
     let script: Script = toml::from_str(text).map_err(|error| ScriptError {
-        // Not the error's own text, because it repeats the whole line, which may contain a real token.
+        // Do not use the full text of the error: it repeats the line, which may contain a real token.
         reason: error.message().to_owned(),
         at: Some(position(text, error.span())),
     })?;
@@ -71,7 +71,7 @@ pub(super) fn script(text: &str) -> Result<Script, ScriptError> {
     }
 }
 
-/// A second parse of the same text, for the spans of its parts.
+/// A second parse of the same text, which yields the positions of its parts.
 #[derive(Deserialize)]
 struct Spans {
     speed: Option<Spanned<IgnoredAny>>,
@@ -99,7 +99,7 @@ fn span_of(text: &str, part: Part) -> Option<Range<usize>> {
     }
 }
 
-/// Line and column, from 1, of the start of a span; the start of the text without a span.
+/// The line and column, from 1, at which a span starts. Without a span, the start of the text.
 fn position(text: &str, span: Option<Range<usize>>) -> (usize, usize) {
     let start = span.map_or(0, |span| text.floor_char_boundary(span.start));
     let before = &text[..start];
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_in_toml_is_the_script_in_code() {
+    fn a_script_in_toml_equals_the_script_in_code() {
         let secs = std::time::Duration::from_secs;
 
         let script = Script::from_toml(
@@ -229,7 +229,7 @@ mod tests {
     fn an_invalid_script_in_code_has_no_position() {
         let invalid = check::script(&Script::new([])).unwrap_err();
 
-        assert_eq!(ScriptError::from(invalid).to_string(), "a script has at least one account");
+        assert_eq!(ScriptError::from(invalid).to_string(), "a script needs at least one account");
     }
 
     proptest! {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::optional as span;
 use serde::Deserialize;
 
-/// One window: its use at the start, its growth, and its reset.
+/// One window: its initial use, its growth, and its reset.
 ///
-/// A reset sets the use to zero, and the next reset follows one length later.
+/// At a reset the use becomes zero. The next reset follows one length later.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
@@ -55,35 +55,35 @@ impl Window {
         Self { id, model: None, used: 0.0, growth_per_hour: 0.0, length: None, resets_in: None }
     }
 
-    /// Sets the use at the start, in percent. It may exceed 100.
+    /// Sets the initial use in percent. It may exceed 100.
     #[must_use]
     pub fn used(mut self, percent: f64) -> Self {
         self.used = percent;
         self
     }
 
-    /// Sets the growth in percent per hour, up to a use of 100.
+    /// Sets the growth in percent per hour. It stops at a use of 100.
     #[must_use]
     pub fn growth_per_hour(mut self, percent: f64) -> Self {
         self.growth_per_hour = percent;
         self
     }
 
-    /// Sets a length other than the one in its name.
+    /// Sets a length that differs from the one in the name.
     #[must_use]
     pub fn length(mut self, length: Duration) -> Self {
         self.length = Some(length);
         self
     }
 
-    /// Sets the first reset, counted from the start. The default is one length.
+    /// Sets the time of the first reset, measured from the start. The default is one length.
     #[must_use]
     pub fn resets_in(mut self, wait: Duration) -> Self {
         self.resets_in = Some(wait);
         self
     }
 
-    /// Its length.
+    /// The length.
     pub(crate) fn full_length(&self) -> Duration {
         self.length.unwrap_or(match self.id {
             Kind::FiveHour => Duration::from_secs(5 * 3600),
@@ -91,7 +91,7 @@ impl Window {
         })
     }
 
-    /// Its first reset; `None` if it has not started.
+    /// The first reset; `None` if the window has not started.
     pub(crate) fn first_reset(&self) -> Option<Duration> {
         let has_started = self.id != Kind::FiveHour || self.used > 0.0 || self.growth_per_hour > 0.0;
         self.resets_in.or_else(|| has_started.then(|| self.full_length()))

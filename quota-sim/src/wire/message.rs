@@ -1,5 +1,4 @@
-//! Messages: requests, and the rate-limit headers of their responses.
-//! The responses of the usage endpoint are in `usage`.
+//! Messages: requests, and the rate-limit headers of their responses. `usage` has the responses of the usage endpoint.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -49,7 +48,7 @@ pub(crate) fn done(ask: &MessageRequest, usage: &UsageState, clock: &SimClock) -
     with_limits(Reply::json(&body), ask, usage, clock, MessageStatus::Done)
 }
 
-/// Writes the 429 of a full window.
+/// Writes the 429 for a full window.
 pub(crate) fn rejected(ask: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
     let message = "This request would exceed your account's rate limit. Please try again later.";
     let reply = Reply::error(429, "rate_limit_error", message);
@@ -60,14 +59,14 @@ pub(crate) fn rejected(ask: &MessageRequest, usage: &UsageState, clock: &SimCloc
     with_limits(reply, ask, usage, clock, MessageStatus::Rejected)
 }
 
-/// Whether the message succeeded, which its windows alone do not show.
+/// Whether the message succeeded. The windows alone do not show this.
 #[derive(Clone, Copy)]
 enum MessageStatus {
     Done,
     Rejected,
 }
 
-/// The representative window: the fullest that the request counts in; of two full ones the one that resets later.
+/// The representative window: the fullest of those in which the request counts. Of two full windows, the one that resets later.
 fn representative<'a>(ask: &MessageRequest, usage: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
     usage
         .windows
@@ -90,7 +89,7 @@ fn with_limits(
     let mut reply = reply.header("anthropic-ratelimit-unified-fallback-percentage", "0.5");
     let mut has_model_window = false;
     for (window, level) in &usage.windows {
-        // All models' windows share one header name, so only the first is sent.
+        // The windows of all models share one header name, so only the first is sent.
         if window.model.is_some() && std::mem::replace(&mut has_model_window, true) {
             continue;
         }
@@ -143,7 +142,7 @@ fn status(level: &WindowLevel) -> &'static str {
     }
 }
 
-/// A message that filled a window was itself allowed.
+/// A message that fills a window is itself allowed.
 fn overall(message: MessageStatus, level: &WindowLevel) -> &'static str {
     match (message, status(level)) {
         (MessageStatus::Rejected, _) => REJECTED,
@@ -189,7 +188,7 @@ mod tests {
         let reply = match running.message(SimTime::START, ask.cost, &ask.model) {
             MessageResult::Done(usage) => done(&ask, &usage, &clock),
             MessageResult::Rejected { usage, .. } => rejected(&ask, &usage, &clock),
-            refused => panic!("unexpected result: {refused:?}"),
+            other => panic!("unexpected result: {other:?}"),
         };
         let response = reply.into_response();
         let text = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_models_window_limits_that_model_only() {
+    async fn a_model_window_limits_only_that_model() {
         let windows = || [Window::seven_day().used(10.0), Window::model("Fable").used(100.0)];
 
         assert_eq!(headers(windows(), "claude-fable-5")["status"], "rejected");

@@ -13,7 +13,7 @@ use crate::tokens::IssuedTokens;
 /// The only valid client id.
 const CLIENT: &str = "sim-client";
 
-/// Parses the refresh token from a request, or returns the error response.
+/// Parses the refresh token from a request. The error is the response.
 pub(crate) fn parse_request(body: &[u8]) -> Result<String, Reply> {
     let form: Value = serde_json::from_slice(body).unwrap_or_default();
     let field = |name: &str| form.get(name).and_then(Value::as_str);

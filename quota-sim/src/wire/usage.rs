@@ -1,5 +1,4 @@
-//! The responses of the usage endpoint and of the profile endpoint.
-//! The headers of messages are in `message`.
+//! The responses of the usage endpoint and of the profile endpoint. `message` has the headers of messages.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::clock::{SimClock, SimTime};
 use crate::script::{Account, ExtraUsage, Kind, Window};
 use crate::window_sim::WindowLevel;
 
-/// The size of a body that clients must not read completely.
+/// The size of a body that is too large for clients to read completely.
 const HUGE: usize = 2 * 1024 * 1024;
 
 /// Writes the response to a call to the usage endpoint.
@@ -47,7 +46,7 @@ pub(crate) fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
     match throttle {
         Throttle::Zero => reply.header("retry-after", "0"),
         Throttle::NoHeader => reply,
-        // At least a second, because a deadline that passed during the delay must not become a zero.
+        // At least one second: a deadline that passed during the delay must not become a zero.
         Throttle::Until(until) => reply.retry_after(clock.real_until(until).max(Duration::from_secs(1))),
     }
 }
@@ -148,7 +147,7 @@ fn extra_usage(extra: &ExtraUsage) -> Value {
     })
 }
 
-/// The provider's format: microseconds, and `+00:00` for UTC.
+/// The format of the provider: microseconds, and `+00:00` for UTC.
 fn resets_at(at: Option<SimTime>, clock: &SimClock) -> Option<String> {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
     at.map(|at| PRINTER.timestamp_with_offset_to_string(&clock.wall(at), Offset::UTC))
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_passed_deadline_is_no_zero() {
+    async fn a_passed_deadline_is_not_zero() {
         let response = throttled(Throttle::Until(SimTime::START), &clock()).into_response();
 
         assert_eq!(response.headers()["retry-after"], "1");

@@ -1,4 +1,4 @@
-//! Each kind of answer as a client receives it.
+//! Each kind of answer, as a client receives it.
 
 use quota_sim::{Account, Answer, ExtraUsage, Phase, Window};
 use serde_json::json;
@@ -134,7 +134,7 @@ async fn errors_have_their_status_and_their_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttles_send_a_zero_or_no_header() {
+async fn the_throttles_send_a_zero_or_no_header() {
     for (answer, expected) in [(Answer::ThrottleZero, Some("0")), (Answer::ThrottleNoHeader, None)] {
         let simulator = answering(answer).await;
 

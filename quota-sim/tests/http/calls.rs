@@ -21,7 +21,7 @@ async fn calls_are_counted_by_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_one_after_the_other_are_never_concurrent() {
+async fn sequential_calls_are_never_concurrent() {
     let simulator = with(Account::new("main")).await;
 
     for _ in 0..20 {
@@ -32,7 +32,7 @@ async fn calls_one_after_the_other_are_never_concurrent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_at_once_are_concurrent() {
+async fn simultaneous_calls_are_concurrent() {
     let simulator = play(Script::default()).await;
     for account in ["main", "fallback-1"] {
         simulator.set(account, Change::answer(Answer::Hang)).unwrap();
@@ -78,7 +78,7 @@ async fn calls_during_a_hold_are_counted() {
 
     usage(&simulator, "main").await;
     advance(SECOND * 59).await;
-    // The phase is over and this call succeeds, but it is within the hold, and so is the next.
+    // The phase is over and this call succeeds, but it arrives within the hold. So does the next one.
     let early = usage(&simulator, "main").await;
     usage(&simulator, "main").await;
     advance(SECOND).await;

@@ -27,7 +27,7 @@ impl Response {
     }
 
     fn parse(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a response has a head");
         let head = std::str::from_utf8(&bytes[..end]).expect("a head is text");
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
@@ -38,7 +38,7 @@ impl Response {
     }
 }
 
-/// Sends a request, the last of its connection, and leaves the connection to the caller.
+/// Sends a request, the last of its connection, and returns the connection.
 pub(crate) async fn send(
     simulator: &Simulator,
     method: &str,
@@ -49,7 +49,7 @@ pub(crate) async fn send(
     send_one(simulator, method, path, &format!("connection: close\r\n{headers}"), body).await
 }
 
-/// Sends a request that may be followed by more.
+/// Sends a request that more requests may follow.
 pub(crate) async fn send_one(
     simulator: &Simulator,
     method: &str,
@@ -69,7 +69,7 @@ pub(crate) async fn send_one(
 /// Reads a whole response.
 pub(crate) async fn receive(mut stream: TcpStream) -> Response {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await.expect("the simulator answers");
+    stream.read_to_end(&mut bytes).await.expect("the simulator responds");
     Response::parse(&bytes)
 }
 

@@ -1,4 +1,4 @@
-//! Start and stop.
+//! Starting and stopping.
 
 use std::error::Error as _;
 
@@ -17,7 +17,7 @@ fn a_simulator_can_be_shared_by_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_listens_on_the_loopback_interface() {
+async fn the_simulator_listens_on_the_loopback_interface() {
     let url = answering(Answer::Ok).await.url();
 
     assert_eq!((url.scheme(), url.host_str()), ("http", Some("127.0.0.1")));
@@ -56,7 +56,7 @@ async fn stop_waits_for_a_response_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_during_stop_is_the_last_of_its_connection() {
+async fn a_response_during_stop_ends_its_connection() {
     let simulator = with(Account::new("main").latency(SECOND / 4)).await;
     let stream = send_one(&simulator, "GET", "/api/oauth/usage", &login("sim-token-main"), "").await;
     simulator.until(|ledger| ledger.calls() == 1).await;
@@ -76,7 +76,7 @@ async fn stop_does_not_wait_for_a_hung_call() {
 
     let main = ledger.account("main").unwrap();
     assert_eq!((main.in_flight, main.abandoned), (0, 1));
-    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "nothing may come");
+    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "no byte may arrive");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,5 +97,5 @@ async fn drop_closes_its_connections() {
 
     drop(simulator);
 
-    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "nothing may come");
+    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "no byte may arrive");
 }

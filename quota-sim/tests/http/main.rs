@@ -1,6 +1,6 @@
-//! A simulator over real loopback connections, with a minimal client without timers.
+//! Tests of a simulator over real loopback connections, with a minimal client that sets no timers.
 //!
-//! Time is paused. It does not advance while bytes are in transit, because no task waits for a timer meanwhile.
+//! The clock is paused. It does not advance while bytes are in transit, because no task waits for a timer then.
 
 mod answers;
 mod calls;
@@ -22,10 +22,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const START: Timestamp = Timestamp::constant(1_790_000_000, 0);
 
 async fn play(script: Script) -> Simulator {
-    Simulator::builder(script).starting_at(START).start().await.expect("the script is sound")
+    Simulator::builder(script).starting_at(START).start().await.expect("the script is valid")
 }
 
-/// A simulator with one account.
+/// A simulator with this account.
 async fn with(account: Account) -> Simulator {
     play(Script::new([account])).await
 }

@@ -1,4 +1,4 @@
-//! Messages: their cost and their headers.
+//! Messages: their cost, and the headers of their responses.
 
 use quota_sim::{Account, Answer, Change, Phase, Window};
 use serde_json::json;
@@ -52,7 +52,7 @@ async fn a_window_can_be_filled_while_the_script_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_login_can_send_no_message() {
+async fn a_message_with_an_expired_login_is_rejected() {
     let simulator = with(Account::new("main")).await;
 
     simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
@@ -83,7 +83,7 @@ async fn a_throttled_message_has_no_window_headers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_can_meet_an_overloaded_provider() {
+async fn a_message_to_an_overloaded_provider_is_rejected() {
     let simulator = with(Account::new("main").answers([Phase::new(Answer::Overloaded).on_messages()])).await;
 
     assert_eq!(message(&simulator, "").await.status, 529);

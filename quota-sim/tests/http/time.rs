@@ -1,4 +1,4 @@
-//! Behaviour over time.
+//! Behavior over time.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn the_budget_counts_the_trailing_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_used_up_budget_gives_its_configured_answer() {
+async fn a_used_up_budget_sends_its_configured_answer() {
     for (kind, expected) in [(BudgetAnswer::Zero, "0"), (BudgetAnswer::Deadline, "3600")] {
         let simulator = with(Account::new("main").budget(0).budget_answer(kind)).await;
 
@@ -96,12 +96,12 @@ async fn a_response_takes_the_accounts_latency_in_real_time() {
     usage(&simulator, "main").await;
 
     let arrivals = simulator.ledger().arrivals();
-    // Whole seconds, because tokio's timers may be a millisecond late.
+    // Compare whole seconds, because tokio's timers may be a millisecond late.
     assert_eq!(arrivals[1].duration_since(arrivals[0]).as_secs(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_has_the_use_at_the_calls_arrival() {
+async fn a_response_reports_the_use_when_the_call_arrived() {
     let simulator = with(Account::new("main").latency(SECOND * 3)).await;
 
     let stream = send_usage(&simulator, "main").await;

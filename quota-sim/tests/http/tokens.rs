@@ -94,7 +94,7 @@ async fn unknown_clients_unknown_tokens_and_invalid_bodies_are_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn exchanges_follow_phases_of_their_own() {
+async fn exchanges_follow_their_own_phases() {
     let unavailable = Phase::new(Answer::Unavailable).until(HOUR).on_token();
     let simulator = play(Script::new([Account::new("main").answers([unavailable])])).await;
 
