@@ -1,17 +1,17 @@
-//! A cluster of three masters that share the slots, with replicas on request.
-//! A slot moves step by step, so that a test can act in between. The nodes decide when a replica takes over.
+//! A cluster of three masters that share the slots, with replicas on request. A slot moves in steps, so that a test can act
+//! between them. The nodes decide when a replica takes over.
 
 use crate::server::Server;
 use crate::wait_until;
 
-/// A cluster of three masters, without replicas at first.
+/// A cluster of three masters, initially without replicas.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Server>,
 }
 
 impl Cluster {
-    /// Starts it, and waits until every node reports the state ok.
+    /// Starts the cluster, and waits until every node reports the state ok.
     ///
     /// # Panics
     ///
@@ -38,19 +38,19 @@ impl Cluster {
         cluster
     }
 
-    /// Adds a replica of a master, and waits until it is in sync and all nodes list it. Returns its index among the nodes.
+    /// Adds a replica of a master, and waits until it is in sync and all nodes list it. Returns the index of its node.
     ///
     /// # Panics
     ///
-    /// If it does not get in sync in time.
+    /// If the replica is not in sync in time.
     pub fn add_replica_of(&mut self, master: usize) -> usize {
         let replica = node();
         let () = replica.command(&["CLUSTER", "MEET", "127.0.0.1", &self.nodes[master].port().to_string()]);
         let id = self.id(master);
-        wait_until("the replica knows its master", || {
+        wait_until("the replica has found its master", || {
             replica.try_command::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok()
         });
-        wait_until("the replica follows", || {
+        wait_until("the replica is in sync", || {
             replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
         });
         let own: String = replica.command(&["CLUSTER", "MYID"]);
@@ -62,7 +62,7 @@ impl Cluster {
         self.nodes.len() - 1
     }
 
-    /// Waits until this node is the master of a slot, according to every node that runs.
+    /// Waits until this node is the master of a slot, according to every running node.
     ///
     /// # Panics
     ///
@@ -73,7 +73,7 @@ impl Cluster {
             let mut parts = line.split_whitespace();
             parts.next() == Some(&id) && line.contains("master") && holds(parts.skip(7), slot)
         };
-        wait_until("the replica was made the master", || {
+        wait_until("the replica is the master", || {
             self.nodes.iter().filter(|node| node.answers()).all(|node| {
                 node.command::<String>(&["CLUSTER", "NODES"]).lines().any(is_master)
                     && node.command::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
@@ -106,7 +106,7 @@ impl Cluster {
         self.nodes[0].command(&["CLUSTER", "KEYSLOT", key])
     }
 
-    /// The index of the node that owns a slot, according to the nodes.
+    /// The index of the node that owns a slot, as the nodes report it.
     ///
     /// # Panics
     ///
@@ -121,7 +121,7 @@ impl Cluster {
         self.nodes.iter().position(range).expect("every slot belongs to a node")
     }
 
-    /// Starts to move a slot. From now on the nodes answer `ASK` for keys that they do not have.
+    /// Starts to move a slot. From now on the nodes reply `ASK` for keys that they do not have.
     pub fn begin_move(&self, slot: u16, from: usize, to: usize) {
         let slot = slot.to_string();
         let () = self.nodes[to].command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]);
@@ -139,7 +139,7 @@ impl Cluster {
         }
     }
 
-    /// Assigns the slot to its new owner. From now on the others answer `MOVED`.
+    /// Assigns the slot to its new owner. From now on the other nodes reply `MOVED`.
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
         let id = self.id(to);
         let slot = slot.to_string();
@@ -149,7 +149,7 @@ impl Cluster {
         }
     }
 
-    /// Makes another node take over a slot without its owner's consent, like a replica whose master has died.
+    /// Makes another node take over a slot without the consent of its owner, as when a replica's master has died.
     pub fn take_over(&self, slot: u16, to: usize) {
         let slot = slot.to_string();
         let () = self.nodes[to].command(&["CLUSTER", "DELSLOTS", &slot]);

@@ -1,6 +1,6 @@
-//! Real Redis servers for tests: each on free ports, in a folder of its own, stopped by its own handle.
-//! A server that runs already is never touched. `REDIS_SERVER` names the program to start; the default is `redis-server`, or
-//! `valkey-server` where only that is installed.
+//! Starts real Redis servers for tests. Each has free ports and its own folder, and is stopped by its own handle. A server that
+//! already runs is never touched. `REDIS_SERVER` names the program to start. The default is `redis-server`, or `valkey-server`
+//! where only that is installed.
 //!
 //! ```
 //! let server = redis_harness::Server::start();
@@ -30,14 +30,14 @@ use std::time::Duration;
 ///
 /// # Panics
 ///
-/// If that takes longer than half a minute.
+/// If this takes longer than half a minute.
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..3000 {
         if done() {
             return;
         }
-        // Servers send no notice of a changed state, so they are polled.
+        // Poll, because servers send no notice when their state changes.
         thread::park_timeout(Duration::from_millis(10));
     }
     panic!("waited too long: {what}");

@@ -1,4 +1,4 @@
-//! Records the commands that scripts run on a server, in their order.
+//! Records the commands that scripts run on a server, in order.
 
 use std::io::{BufRead, BufReader, Split, Write};
 use std::os::unix::net::UnixStream;
@@ -32,7 +32,8 @@ impl Monitor {
         let mut lines = listen(server.socket()).expect("the server accepts MONITOR");
         let recorded = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
         let (writer, socket) = (Arc::clone(&recorded), server.socket());
-        // The thread ends with the server. A server that becomes the master closes all connections, so it reconnects at once.
+        // The thread ends with the server. A server that becomes the master closes all connections, so the thread reconnects at
+        // once.
         let listener = thread::spawn(move || {
             loop {
                 for line in lines.map_while(Result::ok) {
@@ -48,11 +49,11 @@ impl Monitor {
         Self { recorded, listener }
     }
 
-    /// The commands that scripts ran until the server was killed.
+    /// Returns the commands that scripts ran until the server was killed.
     ///
     /// # Panics
     ///
-    /// If the server still runs.
+    /// If the server is still running.
     #[must_use]
     pub fn into_recorded(self, killed: &Server) -> Vec<Vec<Vec<u8>>> {
         assert!(!killed.is_running(), "a running server may still send commands");
@@ -60,7 +61,7 @@ impl Monitor {
         std::mem::take(&mut self.recorded.lock())
     }
 
-    /// The commands that scripts ran up to now, each a name with its arguments.
+    /// The commands that scripts have run so far, each with its arguments.
     #[must_use]
     pub fn recorded(&self, server: &Server) -> Vec<Vec<Vec<u8>>> {
         let mark = format!("{}-{}", String::from_utf8_lossy(MARK), fastrand::u64(..));
@@ -75,7 +76,7 @@ impl Monitor {
     }
 }
 
-/// The lines of `MONITOR`; `None` without a server.
+/// The lines of `MONITOR`; `None` if the server is not running.
 fn listen(socket: PathBuf) -> Option<Split<BufReader<UnixStream>>> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.write_all(b"MONITOR\r\n").ok()?;
@@ -83,7 +84,7 @@ fn listen(socket: PathBuf) -> Option<Split<BufReader<UnixStream>>> {
     lines.next()?.ok()?.starts_with(b"+OK").then_some(lines)
 }
 
-/// The quoted arguments of a line.
+/// Splits a line into its quoted arguments.
 fn words(line: &[u8]) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut bytes = line.iter().copied();

@@ -1,5 +1,5 @@
-//! A TCP proxy that can close connections, stop, throttle, delay responses, or drop them.
-//! It knows no protocol, only bytes.
+//! A TCP proxy that can close connections, stop, throttle, delay responses, or drop them. It forwards bytes and parses no
+//! protocol.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,13 +23,13 @@ pub struct Proxy {
 struct Shared {
     swallow: AtomicUsize,
     state: Mutex<State>,
-    mended: Condvar,
+    restored: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     fault: Option<Fault>,
-    /// The delay of responses.
+    /// The delay of each response.
     delay: Duration,
     tries: Vec<Instant>,
     open: Vec<TcpStream>,
@@ -43,7 +43,7 @@ enum Fault {
 }
 
 impl Proxy {
-    /// A proxy in front of the server on `port`.
+    /// Creates a proxy in front of the server on `port`.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ impl Proxy {
         let own = listener.local_addr().expect("it is bound").port();
         let shared = Arc::<Shared>::default();
         let proxy = Self { port: own, shared: Arc::clone(&shared) };
-        // Its threads end with the test's process.
+        // The threads end with the test process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 #[expect(clippy::disallowed_methods, reason = "the arrival times are the result")]
@@ -100,7 +100,7 @@ impl Proxy {
         self.shared.state().tries.clone()
     }
 
-    /// Drops the next `count` responses, and closes their connections.
+    /// Drops the next `count` responses, and closes the connections that they belong to.
     pub fn drop_responses(&self, count: usize) {
         self.shared.swallow.store(count, Ordering::SeqCst);
     }
@@ -113,7 +113,7 @@ impl Proxy {
         }
     }
 
-    /// Accepts connections and bytes and forwards nothing, until [`restore`](Self::restore). Then the held bytes arrive.
+    /// Accepts connections and bytes but forwards nothing until [`restore`](Self::restore), which also delivers the held bytes.
     pub fn black_hole(&self) {
         self.set_fault(Some(Fault::Silent));
     }
@@ -123,8 +123,8 @@ impl Proxy {
         self.set_fault(Some(Fault::Slow));
     }
 
-    /// Delays each response by this much, like a slow server, until [`restore`](Self::restore). Responses that arrive together are all
-    /// delayed by the same time.
+    /// Delays each response by this time, like a slow server, until [`restore`](Self::restore). Responses that arrive together
+    /// share one delay.
     pub fn delay_responses(&self, by: Duration) {
         self.shared.state().delay = by;
     }
@@ -137,7 +137,7 @@ impl Proxy {
 
     fn set_fault(&self, fault: Option<Fault>) {
         self.shared.state().fault = fault;
-        self.shared.mended.notify_all();
+        self.shared.restored.notify_all();
     }
 }
 
@@ -146,7 +146,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Forwards one direction with two threads, so that delayed bytes do not delay the receipt of the next ones.
+    /// Forwards one direction with two threads, so that delayed bytes do not delay the receipt of later ones.
     fn connect(shared: &Arc<Self>, (from, to): (TcpStream, TcpStream), answers: bool) {
         let (sender, receiver) = sync_channel(1024);
         let ends = (from.try_clone().expect("a handle"), to);
@@ -155,7 +155,7 @@ impl Shared {
         thread::spawn(move || writer.deliver(ends, &receiver, answers));
     }
 
-    /// Reads until the sender closes, or a response must be dropped.
+    /// Reads until the sender closes, or until a response must be dropped.
     #[expect(clippy::disallowed_methods, reason = "a delay counts from the arrival")]
     fn receive(&self, mut from: TcpStream, to: &SyncSender<(Instant, Vec<u8>)>, answers: bool) {
         let mut buffer = [0; 64 * 1024];
@@ -193,23 +193,23 @@ impl Shared {
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 
-    /// Waits until the delay of bytes that arrived at this time is over.
+    /// Waits until the delay for bytes that arrived at this time is over.
     #[expect(clippy::disallowed_methods, reason = "a delay counts from the arrival")]
     fn wait_until_due(&self, at: Instant) {
         let mut state = self.state();
         while let Some(rest) =
             (at + state.delay).checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
         {
-            self.mended.wait_for(&mut state, rest);
+            self.restored.wait_for(&mut state, rest);
         }
     }
 
-    /// Waits until bytes may be forwarded: all (`true`), or one.
+    /// Waits until bytes may be forwarded. Returns true for all bytes, and false for one.
     fn may_forward_all(&self) -> bool {
         let silent = |state: &mut State| state.fault == Some(Fault::Silent);
         let mut state = self.state();
-        self.mended.wait_while(&mut state, silent);
+        self.restored.wait_while(&mut state, silent);
         let slow = |state: &mut State| state.fault == Some(Fault::Slow);
-        !self.mended.wait_while_for(&mut state, slow, Duration::from_secs(1)).timed_out()
+        !self.restored.wait_while_for(&mut state, slow, Duration::from_secs(1)).timed_out()
     }
 }

@@ -1,5 +1,4 @@
-//! A master, a replica, and three sentinels that watch them.
-//! The sentinels decide on a failover. This file only waits for it.
+//! A master, a replica, and three sentinels that watch them. The sentinels decide on a failover; this module only waits for it.
 
 use crate::server::Server;
 use crate::wait_until;
@@ -15,7 +14,7 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts them, and waits until every sentinel lists both servers and the other sentinels.
+    /// Starts the servers, and waits until every sentinel lists both servers and the other sentinels.
     ///
     /// # Panics
     ///
@@ -27,7 +26,7 @@ impl Sentinels {
             .with(format!("replicaof 127.0.0.1 {}", first.port()))
             .with("repl-diskless-sync-delay 0")
             .start();
-        wait_until("the replica follows", || {
+        wait_until("the replica is in sync", || {
             replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
         });
         let sentinel = || {
@@ -49,7 +48,7 @@ impl Sentinels {
         found
     }
 
-    /// A master with one sentinel, which is enough for discovery.
+    /// Starts a master with one sentinel, which is enough for discovery.
     #[must_use]
     pub fn start_single() -> Self {
         let master = Server::start();
@@ -95,7 +94,7 @@ impl Sentinels {
     /// Waits until the replica is the master, according to all sentinels.
     pub fn wait_for_failover(&self) {
         let port = self.data[1].port().to_string();
-        wait_until("the replica was made the master", || {
+        wait_until("the replica is the master", || {
             self.sentinels.iter().all(|sentinel| {
                 let address: Vec<String> = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
                 address.get(1) == Some(&port)

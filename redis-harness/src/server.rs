@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::test_ca::TestCa;
 
-/// A server of this test. Dropping it kills the process and removes its folder.
+/// A server for one test. Dropping it kills the process and removes its folder.
 #[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
@@ -39,19 +39,19 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Adds a line to the configuration file. `{folder}` is replaced by the server's folder, `{port}` by its port.
+    /// Adds a line to the configuration file. `{folder}` becomes the server's folder, and `{port}` its port.
     pub fn with(mut self, line: impl Into<String>) -> Self {
         self.settings.push(line.into());
         self
     }
 
-    /// Sets the port. The default is a free one.
+    /// Sets the port. The default is a free port.
     pub fn on_port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Accepts only TLS. With `clients_too`, a client needs a certificate of the same authority.
+    /// Accepts only TLS. With `clients_too`, clients need a certificate from the same authority.
     pub fn with_tls(mut self, authority: &TestCa, clients_too: bool) -> Self {
         let identity = authority.issue("127.0.0.1");
         self.files.push(("ca.pem", authority.certificate().to_owned()));
@@ -73,11 +73,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Starts it, and waits until it accepts connections.
+    /// Starts the server, and waits until it accepts connections.
     ///
     /// # Panics
     ///
-    /// If `redis-server` is missing, or does not start.
+    /// If `redis-server` is missing or does not start.
     #[must_use]
     pub fn start(self) -> Server {
         for _ in 0..20 {
@@ -92,7 +92,7 @@ impl ServerBuilder {
             server.configure(&self.settings);
             match server.launch() {
                 Ok(()) => return server,
-                // Another process has bound that port meanwhile.
+                // Another process has bound the port in the meantime.
                 Err(output) if output.contains("Address already in use") && self.port.is_none() => {}
                 Err(output) => panic!("the server did not start:\n{output}"),
             }
@@ -101,7 +101,7 @@ impl ServerBuilder {
     }
 }
 
-/// A free port, below the range for outgoing connections, whose cluster bus port (10,000 above it) is free too.
+/// A free port below the range for outgoing connections. Its cluster bus port (10,000 above it) is free too.
 fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..20_000);
@@ -118,24 +118,24 @@ impl Server {
         Self::builder().start()
     }
 
-    /// The settings for another kind of server.
+    /// The settings of a server.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
 
-    /// Its port.
+    /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The folder of its files.
+    /// The folder with the server's files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its unix socket.
+    /// The unix socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
@@ -147,7 +147,7 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// A connection with all rights, over the unix socket.
+    /// Connects as the administrator, over the unix socket.
     ///
     /// # Panics
     ///
@@ -160,7 +160,7 @@ impl Server {
         client.get_connection_with_timeout(Duration::from_secs(5)).expect("the server accepts connections")
     }
 
-    /// Runs one command, with all rights.
+    /// Runs one command as the administrator.
     ///
     /// # Panics
     ///
@@ -170,18 +170,18 @@ impl Server {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Runs one command, with all rights.
+    /// Runs one command as the administrator.
     ///
     /// # Errors
     ///
-    /// The server's error.
+    /// The error of the server.
     pub fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let (name, arguments) = words.split_first().expect("a command has a name");
         redis::cmd(name).arg(arguments).query(&mut self.admin())
     }
 
-    /// The calls of each command since the last reset, by `INFO commandstats`. They include those of scripts, and exclude those that
-    /// read the counts.
+    /// The number of calls of each command since the last reset, from `INFO commandstats`. It includes the calls of scripts,
+    /// and excludes the commands that read the counts.
     #[must_use]
     pub fn calls(&self) -> Vec<(String, u64)> {
         let text: String = self.command(&["INFO", "commandstats"]);
@@ -195,7 +195,7 @@ impl Server {
             .collect()
     }
 
-    /// Suspends the process: the system accepts connections, and nothing answers.
+    /// Suspends the process. The system still accepts connections, but the server does not reply.
     pub fn suspend(&self) {
         self.signal(Signal::STOP);
         self.frozen.store(true, Ordering::Relaxed);
@@ -207,7 +207,7 @@ impl Server {
         self.frozen.store(false, Ordering::Relaxed);
     }
 
-    /// Kills the process, like a crash.
+    /// Kills the process, as in a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -216,17 +216,17 @@ impl Server {
         self.frozen.store(false, Ordering::Relaxed);
     }
 
-    /// Starts it again after [`kill`](Self::kill), on the same port and in the same folder.
+    /// Starts the server again after [`kill`](Self::kill), on the same port and in the same folder.
     ///
     /// # Panics
     ///
-    /// If it does not start.
+    /// If the server does not start.
     pub fn restart(&mut self) {
         self.kill();
         self.launch().unwrap_or_else(|output| panic!("the server did not start again:\n{output}"));
     }
 
-    /// Whether the process exists, suspended or not.
+    /// Whether the process exists, whether or not it is suspended.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.child.is_some()
@@ -240,7 +240,8 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().map(Child::id).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        kill_process(id.expect("the server was started"), signal).expect("our own child can be signalled");
+        kill_process(id.expect("the server was started"), signal)
+            .expect("a process can signal its own child");
     }
 
     fn configure(&self, settings: &[String]) {
@@ -261,11 +262,11 @@ impl Server {
                 line.replace("{folder}", &folder.to_string_lossy()).replace("{port}", &self.port.to_string());
             writeln!(file, "{line}").expect("the file can be written");
         }
-        // It may contain passwords of a test.
+        // The file may contain passwords of a test.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     }
 
-    /// Starts the process. The error is its output if it ended before it was ready.
+    /// Starts the process. The error is the output of a process that ended before it was ready.
     fn launch(&mut self) -> Result<(), String> {
         let mut child = Command::new(program())
             .arg(self.folder.path().join("redis.conf"))
@@ -277,7 +278,7 @@ impl Server {
             .unwrap_or_else(|error| {
                 panic!("redis-server or valkey-server is needed, see scripts/test: {error}")
             });
-        let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (sender, receiver) = mpsc::channel();
         // The thread ends with the process, and drains the pipe until then.
         thread::spawn(move || {
@@ -302,13 +303,13 @@ impl Server {
         });
         let started = receiver
             .recv_timeout(Duration::from_secs(20))
-            .unwrap_or_else(|_| Err("it was not ready within 20 seconds".to_owned()));
+            .unwrap_or_else(|_| Err("the server was not ready within 20 seconds".to_owned()));
         self.child = Some(child);
         started.inspect_err(|_| self.kill())
     }
 }
 
-/// The program in `REDIS_SERVER`, or else Redis, or Valkey where only that is installed.
+/// The program that `REDIS_SERVER` names. The default is Redis, or Valkey where only that is installed.
 fn program() -> OsString {
     if let Some(named) = std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()) {
         return named;

@@ -1,5 +1,4 @@
-//! Certificates for one test, made when it runs.
-//! Keys live as long as the test's folder.
+//! Certificates for one test, created when it runs. The keys are deleted with the folder of the test.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -27,18 +26,18 @@ impl TestCa {
     ///
     /// If no key can be generated.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "no two authorities are equal")]
+    #[expect(clippy::new_without_default, reason = "each authority has its own key")]
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("an empty list of names is valid");
-        // The names must differ. Otherwise an issued certificate would look self-signed.
+        // Each name must be different. Otherwise an issued certificate would look self-signed.
         params.distinguished_name.push(DnType::CommonName, "an authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key can be generated");
-        let certificate = params.self_signed(&key).expect("it can sign itself").pem();
+        let certificate = params.self_signed(&key).expect("the authority can sign its certificate").pem();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
-    /// Its certificate, as PEM.
+    /// The CA certificate, as PEM.
     #[must_use]
     pub fn certificate(&self) -> &str {
         &self.certificate
@@ -48,13 +47,13 @@ impl TestCa {
     ///
     /// # Panics
     ///
-    /// If the name is invalid in a certificate.
+    /// If the name is not valid in a certificate.
     #[must_use]
     pub fn issue(&self, name: &str) -> Identity {
         let key = KeyPair::generate().expect("a key can be generated");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is valid");
         params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed").pem();
+        let certificate = params.signed_by(&key, &self.issuer).expect("the authority can sign it").pem();
         Identity { certificate, key: key.serialize_pem() }
     }
 }
