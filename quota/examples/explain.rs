@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let provider = FakeProvider::answering("example", 42.0);
     let accounts = FallbackAccountManager::builder(config).fetcher(provider).build()?;
 
-    // Refreshes what a request would refresh, and reserves nothing. `explain` decides on the cached readings alone.
+    // Does the same refreshes as a request, but reserves no quota. `explain` decides from the cached readings alone.
     let decision = accounts.decide(&Request::new()).await;
 
     println!("{decision}");

@@ -1,4 +1,4 @@
-//! Takes the credentials of accounts from a vault of your own.
+//! Reads the credentials of accounts from a vault of your own.
 //!
 //! ```text
 //! cargo run -p quota --features credentials,testing --example own_credentials
@@ -14,7 +14,7 @@ use quota::{Credential, QuotaManager};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vault = from_fn(|account| async move {
-        // Ask your vault here. The manager bounds the wait, and reads again before each call to the provider.
+        // Query your vault here. The manager limits the wait, and reads again before each call to the provider.
         Ok(Credential::new(format!("token of {account}")))
     });
     let quota = QuotaManager::builder(quota::open_store("memory:")?)
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("{} windows", account.get().await?.snapshot().windows().len());
 
-    // Requests of your program use the same source.
+    // The requests of your program use the same source.
     let credential = account.credential(Duration::from_secs(5)).await?.ok_or("the account has a source")?;
     println!("{} bytes", credential.secret.expose().len());
     quota.close().await;

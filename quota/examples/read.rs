@@ -1,11 +1,11 @@
-//! Reads what is left of an account's windows.
+//! Reads how much of an account's windows is left.
 //!
 //! ```text
 //! cargo run -p quota --features testing --example read
 //! ```
 //!
-//! A scripted provider stands in for a real one, so that the example runs without a login. With a login of Claude Code on this
-//! machine, add `.provider(Anthropic::new(), ClaudeCode::from_env())` instead.
+//! A scripted provider replaces the real one, so that the example runs without a login. If Claude Code is logged in on this
+//! machine, use `.provider(Anthropic::new(), ClaudeCode::from_env())` instead.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use quota::testing::FakeProvider;
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider).build()?;
     let account = quota.account(&"example/main".parse()?);
 
-    // Fresh readings: the cached ones, or those of one call that all concurrent callers share.
+    // Fresh readings: either cached ones, or those of a call that all concurrent callers share.
     let usage = account.get().await?;
     for window in usage.snapshot().windows() {
         println!("{}: {}", window.id(), usage.used(window.id()));

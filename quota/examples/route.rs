@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let route = accounts.route(Request::new().with_model("a-model").with_session("a-session")).await?;
     println!("first request: {} ({})", route.account(), route.reason());
 
-    // Send the request with `route.credential()`. The provider responds with 429 and asks for a wait of 30 seconds.
+    // Send the request with `route.credential()`. Here the provider responds with 429 and demands a wait of 30 seconds.
     let outcome = RequestOutcome::from_response(429, [("retry-after", "30")]);
     let report = accounts.report(&route, outcome).await?;
     println!("after the response: {:?}", report.next);

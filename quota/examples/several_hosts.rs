@@ -1,11 +1,11 @@
-//! One of several hosts that share readings through a store. Run it twice at once, here or on two machines.
+//! One of several hosts that share readings through a store. Run it twice at the same time, on one or two machines.
 //!
 //! ```text
 //! cargo run -p quota --features redis,testing --example several_hosts -- redis://127.0.0.1:6379
 //! ```
 //!
-//! One process calls the provider and the other reads the result from the store. `several_hosts_watch` shows it on a third host. With
-//! `memory:`, the default, processes share nothing and each calls.
+//! One process calls the provider, and the other reads the result from the store. `several_hosts_watch` prints it on a third
+//! host. With the default, `memory:`, the processes share no data and each makes a call.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use quota::QuotaManager;

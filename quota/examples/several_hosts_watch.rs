@@ -1,11 +1,11 @@
-//! A host that never calls the provider: it prints the readings that `several_hosts` shares, as they change.
+//! A host that never calls the provider. It prints the readings that `several_hosts` shares whenever they change.
 //!
 //! ```text
 //! cargo run -p quota --features redis --example several_hosts_watch -- redis://127.0.0.1:6379 3
 //! cargo run -p quota --features redis,testing --example several_hosts -- redis://127.0.0.1:6379
 //! ```
 //!
-//! It ends after that many changes. A manager without a fetcher makes no call, so this host needs no login.
+//! It ends after that many changes. A manager without a fetcher makes no calls, so this host needs no login.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use quota::{AccountUsage, QuotaManager};

@@ -1,4 +1,4 @@
-//! The shared cache and single gateway to LLM providers' usage endpoints.
+//! A shared cache for LLM usage, and the single gateway to the usage endpoints of providers.
 //!
 //! Applications add this crate. It re-exports [`quota_core`] at its root, and features add providers, stores and routing:
 //!
@@ -6,19 +6,19 @@
 //! |---|---|
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
 //! | `codex` | [`codex`]: parsers for ordinary responses to Codex, and the renewal of its logins |
-//! | | [`http`]: what the fetchers share: errors, and parser results |
-//! | `accounts` | [`accounts`]: which account a request goes to, and why |
-//! | `credentials` | [`credentials`]: where logins are found, and logins that this program owns |
-//! | `keyring` | `credentials::Keyring`: tokens in the keyring of the operating system |
-//! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
+//! | | [`http`]: the shared parts of the fetchers: errors, and parser results |
+//! | `accounts` | [`accounts`]: chooses the account for each request, with the reasons |
+//! | `credentials` | [`credentials`]: finds existing logins, and stores logins of this program |
+//! | `keyring` | `credentials::Keyring`: reads tokens from the keyring of the operating system |
+//! | `redis` | [`redis`]: a store on Redis or Valkey, for many hosts |
 //! | `redis-tls` | the same over TLS |
-//! | `sqlite` | [`sqlite`]: a store on one file, shared by the processes of one machine |
+//! | `sqlite` | [`sqlite`]: a store in one file, for the processes of one machine |
 //! | `testing` | [`testing`]: conformance suite, fakes and mocks |
 //!
-//! A feature adds API and never changes what existing calls do. The examples below are programs in `quota/examples`; a scripted
-//! provider stands in for a real one.
+//! A feature adds API and never changes what existing calls do. The examples below are programs in `quota/examples`. They use a
+//! scripted provider instead of a real one.
 //!
-//! # Read what is left
+//! # Read how much is left
 //!
 //! ```
 #![doc = include_str!("../examples/read.rs")]
@@ -69,7 +69,7 @@ pub use quota_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use quota_sqlite as sqlite;
 
-/// The README's example is compiled like any other.
+/// Compiles the example in the README.
 #[cfg(all(doctest, feature = "anthropic", feature = "accounts", feature = "credentials"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;

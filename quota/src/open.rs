@@ -5,29 +5,29 @@ use std::sync::Arc;
 use quota_core::{MemoryStore, QuotaStore};
 use url::Url;
 
-/// Opens the store that a URL names. It connects at the first use.
+/// Opens the store that a URL names. The first use connects.
 ///
 /// | URL | store | feature |
 /// |---|---|---|
-/// | `memory:` | memory of this process, not shared | |
-/// | `sqlite:///path` | a file, shared by the processes of one machine | `sqlite` |
-/// | `redis://host`, `redis+unix:///path`, `redis+cluster://host`, `redis+sentinel://host?master=name` | Redis or Valkey, shared by hosts | `redis` |
+/// | `memory:` | the memory of this process, not shared | |
+/// | `sqlite:///path` | a file, for the processes of one machine | `sqlite` |
+/// | `redis://host`, `redis+unix:///path`, `redis+cluster://host`, `redis+sentinel://host?master=name` | Redis or Valkey, for many hosts | `redis` |
 /// | `rediss://host`, `rediss+cluster://host`, `rediss+sentinel://host?master=name` | the same over TLS | `redis-tls` |
 ///
-/// The front pages of `quota-sqlite` and `quota-redis` ([`sqlite`](crate::sqlite) and [`redis`](crate::redis) here) describe the other
-/// parts of these URLs.
+/// The front pages of `quota-sqlite` and `quota-redis` ([`sqlite`](crate::sqlite) and [`redis`](crate::redis) here) describe
+/// the other parts of these URLs.
 ///
 /// ```
 /// let store = quota::open_store("memory:")?;
 /// let error = quota::open_store("carrier-pigeon://loft").unwrap_err();
-/// assert!(error.to_string().starts_with("no store for carrier-pigeon:, only for memory:"));
+/// assert!(error.to_string().starts_with("unknown store scheme carrier-pigeon: (expected one of: memory:"));
 /// # Ok::<(), quota::OpenError>(())
 /// ```
 ///
 /// # Errors
 ///
-/// [`OpenError`] if the text is not a URL, its scheme has no store, or another part is not valid. The error never repeats the URL,
-/// which may contain a password.
+/// [`OpenError`] if the text is not a URL, no store has its scheme, or another part is not valid. The error never repeats the
+/// URL, because it may contain a password.
 pub fn open_store(url: &str) -> Result<Arc<dyn QuotaStore>, OpenError> {
     let url = Url::parse(url).map_err(|error| OpenError::InvalidUrl { error })?;
     match url.scheme() {
@@ -114,7 +114,7 @@ pub enum OpenError {
         error: url::ParseError,
     },
     /// No store has this scheme.
-    #[error("no store for {scheme}:, only for {}", schemes())]
+    #[error("unknown store scheme {scheme}: (expected one of: {})", schemes())]
     #[non_exhaustive]
     UnknownScheme {
         /// The part before the colon.
@@ -122,17 +122,17 @@ pub enum OpenError {
     },
     /// The store of this scheme is not compiled in.
     #[error(
-        "the store for {scheme}: needs the feature {feature} of the crate quota; compiled in: {}",
+        "the scheme {scheme}: needs the feature {feature} of the crate quota (compiled in: {})",
         schemes()
     )]
     #[non_exhaustive]
     NotCompiledIn {
         /// The part before the colon.
         scheme: String,
-        /// The cargo feature that adds it.
+        /// The cargo feature that adds the store.
         feature: &'static str,
     },
-    /// The URL has other parts than its scheme.
+    /// The URL has parts after its scheme.
     #[error("{scheme}: allows nothing after the colon")]
     #[non_exhaustive]
     UnexpectedParts {
@@ -162,7 +162,10 @@ mod tests {
     fn an_unknown_scheme_lists_the_schemes() {
         let error = open_store("redsi://host").unwrap_err();
 
-        assert_eq!(error.to_string(), format!("no store for redsi:, only for {}", schemes()));
+        assert_eq!(
+            error.to_string(),
+            format!("unknown store scheme redsi: (expected one of: {})", schemes())
+        );
     }
 
     #[test]
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn something_behind_memory_is_refused_rather_than_ignored() {
+    fn parts_after_the_memory_scheme_are_rejected() {
         assert!(open_store("memory://somewhere/else").is_err());
     }
 }
