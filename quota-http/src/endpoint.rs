@@ -24,9 +24,7 @@ pub enum BuildError {
     )]
     Insecure,
     /// The base URL has a user name or a password.
-    #[error(
-        "the base URL contains a user name or password; remove it, because the credential comes from its source"
-    )]
+    #[error("the base URL contains a user name or password; remove it")]
     UserInfo,
     /// The base URL has a query or fragment, so the endpoint's path cannot be appended.
     #[error("the base URL has a query or fragment; remove everything from the `?` or `#` on")]
