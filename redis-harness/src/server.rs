@@ -34,7 +34,6 @@ pub struct Server {
 pub struct ServerBuilder {
     settings: Vec<String>,
     sentinel: bool,
-    port: Option<u16>,
     files: Vec<(&'static str, String)>,
 }
 
@@ -42,12 +41,6 @@ impl ServerBuilder {
     /// Adds a line to the configuration file. `{folder}` becomes the server's folder, and `{port}` its port.
     pub fn with(mut self, line: impl Into<String>) -> Self {
         self.settings.push(line.into());
-        self
-    }
-
-    /// Sets the port. The default is a free port.
-    pub fn on_port(mut self, port: u16) -> Self {
-        self.port = Some(port);
         self
     }
 
@@ -81,7 +74,7 @@ impl ServerBuilder {
     #[must_use]
     pub fn start(self) -> Server {
         for _ in 0..20 {
-            let port = self.port.unwrap_or_else(free_port);
+            let port = free_port();
             let folder =
                 tempfile::Builder::new().prefix("quota-redis-").tempdir().expect("a folder can be created");
             for (name, content) in &self.files {
@@ -93,7 +86,7 @@ impl ServerBuilder {
             match server.launch() {
                 Ok(()) => return server,
                 // Another process has bound the port in the meantime.
-                Err(output) if output.contains("Address already in use") && self.port.is_none() => {}
+                Err(output) if output.contains("Address already in use") => {}
                 Err(output) => panic!("the server did not start:\n{output}"),
             }
         }
