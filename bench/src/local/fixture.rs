@@ -19,7 +19,7 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// Without any reading.
+    /// Creates accounts without readings.
     pub(super) fn cold(accounts: usize, policy: &str) -> Self {
         let accounts = (0..accounts).map(|number| {
             let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
@@ -38,7 +38,10 @@ impl Fixture {
         let simulator = started.expect("a port is free");
         let home = tempfile::tempdir().expect("the disk has space");
         let config = home.path().join("config.toml");
-        let text = format!("[policy]\ngap = \"1ms\"\n{policy}\n{}", script.client_config(&simulator.url()));
+        let text = format!(
+            "[policy]\nmin_call_interval = \"1ms\"\n{policy}\n{}",
+            script.client_config(&simulator.url())
+        );
         std::fs::write(&config, text).expect("the disk has space");
         let token = |account: &Account| {
             let name = account.name().to_uppercase().replace('-', "_");
@@ -48,9 +51,12 @@ impl Fixture {
         Self { home, config, tokens, simulator, runtime }
     }
 
-    /// With readings of all accounts that stay fresh.
+    /// Creates accounts whose readings all stay fresh.
     pub(super) fn warm(accounts: usize) -> Self {
-        let fixture = Self::cold(accounts, "freshness = \"1h\"\ncomplete_every = \"1h\"\nparallel = 8");
+        let fixture = Self::cold(
+            accounts,
+            "max_age = \"1h\"\nfull_refresh_interval = \"1h\"\nmax_concurrent_calls = 8",
+        );
         fixture.process(["status"]).time_ms();
         fixture
     }
@@ -60,9 +66,9 @@ impl Fixture {
         self.process_with(self.config(), arguments)
     }
 
-    /// The same with `accounts` accounts, of which the first ones exist at the provider.
+    /// The program with `accounts` accounts, of which only the first ones exist at the provider.
     pub(super) fn process_among<const N: usize>(&self, accounts: usize, arguments: [&str; N]) -> Process {
-        let mut text = std::fs::read_to_string(&self.config).expect("it was written");
+        let mut text = std::fs::read_to_string(&self.config).expect("the file was written");
         for number in self.tokens.len()..accounts {
             let _ = write!(
                 text,
