@@ -1,4 +1,4 @@
-//! Group `core`: reads, shared refreshes, and the memory of an account, on the memory store.
+//! Group `core`: reads, shared refreshes, and the memory per account, on the memory store.
 
 pub(crate) mod account_bytes;
 mod herd;

@@ -1,5 +1,5 @@
-//! Group `local`: whole processes of the program, compared with an empty program and with Node.
-//! The provider counts the calls of many processes.
+//! Group `local`: whole processes of the program, compared with an empty program and with Node. The provider counts the calls
+//! of many processes.
 
 mod fixture;
 mod herd;
@@ -54,7 +54,8 @@ fn times() -> Vec<Row> {
     rows
 }
 
-/// How the time of a statusline grows with the number of configured accounts. It shows one of them and reads the configuration of all.
+/// How the time of a statusline grows with the number of configured accounts. It shows one account, but reads the configuration
+/// of all.
 fn by_accounts() -> Vec<Row> {
     let sizes = [20, 1_000, 20_000];
     let fixture = Fixture::warm(1);
@@ -70,7 +71,7 @@ fn by_accounts() -> Vec<Row> {
     vec![first, row(1), row(2)]
 }
 
-/// Milliseconds for each process, one after the other in each round.
+/// The milliseconds of each process. Each round runs the processes one after another.
 fn interleaved(routines: &[&Process], runs: usize) -> Vec<f64> {
     let mut figures = vec![Vec::with_capacity(runs); routines.len()];
     for round in 0..=runs {

@@ -13,12 +13,12 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// A routine that many threads can run at once, with one iteration for each number of the range.
+/// A routine that many threads can run at once. It runs one iteration for each number of the range.
 ///
 /// The routine contains the loop, so that no other code runs between two iterations.
 pub(crate) type Routine<'a> = &'a (dyn Fn(Range<usize>) + Sync);
 
-/// Nanoseconds per iteration of each routine, on that many threads at once.
+/// The nanoseconds per iteration of each routine, on this many threads at once.
 pub(crate) fn interleaved<const N: usize>(
     threads: usize,
     iterations: usize,

@@ -1,4 +1,4 @@
-//! Group `redis`: the cost of sharing through Redis, on a server of our own on loopback.
+//! Group `redis`: the cost of sharing through Redis, on a local server that the benchmark starts.
 
 mod documents;
 mod herds;
@@ -42,7 +42,7 @@ fn runtime() -> Runtime {
         .expect("a runtime can be built")
 }
 
-/// A store with its own connection, like that of another process.
+/// A store with its own connection, as in another process.
 fn open(server: &Server) -> RedisStore {
     RedisStore::open(&server.url()).expect("the URL is valid")
 }

@@ -1,4 +1,4 @@
-//! Group `route`: choosing an account for a request, compared with the reads it needs.
+//! Group `route`: choosing an account for a request, compared with the reads that it needs.
 
 mod herd;
 
@@ -36,14 +36,14 @@ fn three() -> Row {
     Row::at_most("route.3", (ours, "ns"), (&peer, target), 1.0)
 }
 
-/// Ten thousand accounts of which only the last is available, so that each must be evaluated.
+/// Ten thousand accounts of which only the last is available, so that the router must evaluate each one.
 fn ten_thousand() -> Row {
     const COUNT: usize = 10_000;
     let fixture = Fixture::with(COUNT, 100.0);
     let usage = UsageReport::from_headers([reading(50.0)]);
     let last = fixture.handles.last().expect("there are accounts");
     let _entered = fixture.runtime.enter();
-    last.observe(&usage).expect("it is the same login");
+    last.observe(&usage).expect("the login has not changed");
     let [ours] = interleaved(1, 200, [&|iterations| fixture.route(iterations)]);
     let ms = ours / 1e6;
     Row::absolute("route.10k", (ms, "ms"), "≤ 1 ms", ms <= 1.0)
@@ -93,12 +93,12 @@ impl Fixture {
             let mut handles = Vec::with_capacity(count);
             for id in &ids {
                 let account = quota.account(id);
-                drop(account.get().await.expect("the provider answers"));
+                drop(account.get().await.expect("the provider responds"));
                 handles.push(account);
             }
             let accounts = FallbackAccountManager::builder(config(&ids)).quota_manager(quota).build();
             let accounts = accounts.expect("there are accounts");
-            accounts.load().await.expect("there is no file");
+            accounts.load().await.expect("the state can be loaded");
             (accounts, handles)
         });
         Self { accounts, handles, runtime }
@@ -118,7 +118,7 @@ impl Fixture {
 
 /// A five-hour window with this use that resets in two hours.
 fn reading(used: f64) -> WindowReading {
-    let used = Percent::from_percent(used).expect("it is a number");
+    let used = Percent::from_percent(used).expect("a valid percentage");
     let reset = Clock::system().now() + jiff::SignedDuration::from_hours(2);
     WindowReading::new(WindowId::five_hour(), used).resets_at(reset)
 }

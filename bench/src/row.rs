@@ -19,7 +19,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A figure that must be at most `most` times its peer's.
+    /// A figure that must be at most `most` times that of its peer.
     pub(crate) fn at_most(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -30,7 +30,7 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), format!("≤ {most} ×"), ratio <= most)
     }
 
-    /// A figure that must be at least `least` times smaller than its peer's.
+    /// A figure that must be at least `least` times smaller than that of its peer.
     pub(crate) fn faster(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -42,7 +42,7 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), target, ratio * least < 1.0)
     }
 
-    /// A figure that must be at least `least` times its peer's.
+    /// A figure that must be at least `least` times that of its peer.
     pub(crate) fn at_least(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -53,7 +53,7 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), format!("≥ {least} ×"), ratio >= least)
     }
 
-    /// A figure that is only reported, beside its peer's.
+    /// A figure that is only reported, with that of its peer.
     pub(crate) fn reported(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -100,7 +100,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Writes the rows as JSON for scripts.
+/// Writes the rows as JSON, for scripts.
 pub(crate) fn write_json(rows: &[Row]) -> std::io::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     std::fs::create_dir_all(&target)?;

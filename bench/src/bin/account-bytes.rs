@@ -1,8 +1,8 @@
 //! Counts the bytes of an idle account: `account-bytes unread|read|stored`.
 //!
-//! `unread`: a handle, never read. `read`: a handle, and a reading of two windows in the view and in the memory store.
-//! `stored`: the documents of that store alone. The count has the bytes that are allocated and not freed, without the
-//! allocator's own overhead.
+//! `unread` is a handle that was never read. `read` is a handle, with a reading of two windows in the view and in the memory
+//! store. `stored` is only the documents of that store. The count includes the bytes that are allocated and not freed, without
+//! the overhead of the allocator.
 #![expect(clippy::print_stdout, reason = "the figure is printed")]
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use quota_core::{
 
 const ACCOUNTS: usize = 1_000_000;
 
-/// After this time without a read an account is no longer followed.
+/// After this time without a read, the manager no longer follows an account.
 const RECHECK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -40,25 +40,28 @@ impl UsageFetcher for Plain {
 fn main() {
     let state = std::env::args().nth(1).unwrap_or_default();
     let counted = allocation_counter::measure(|| {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it can be built");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime can be built");
         let filled = runtime.block_on(fill(&state));
         std::mem::forget((runtime, filled));
     });
     println!("{:.0}", counted.bytes_current as f64 / ACCOUNTS as f64);
 }
 
-/// Creates a million accounts in that state, and waits until no task is running.
+/// Creates a million accounts in this state, and waits until no task is running.
 async fn fill(state: &str) -> impl Sized {
     let policy =
         Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(16).poll_interval(RECHECK);
     let store = Arc::new(MemoryStore::new());
     let of_manager = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let quota = QuotaManager::builder(of_manager).fetcher(Plain).policy(policy).build().expect("it is valid");
+    let quota =
+        QuotaManager::builder(of_manager).fetcher(Plain).policy(policy).build().expect("the policy is valid");
     let sample = quota.account(&id(ACCOUNTS));
-    drop(sample.get().await.expect("the provider answers"));
-    let read = store.read(&StoreKey::account(sample.id())).await.expect("memory does not fail");
-    let document = read.document.expect("it was written").body;
+    drop(sample.get().await.expect("the provider responds"));
+    let read = store.read(&StoreKey::account(sample.id())).await.expect("the memory store does not fail");
+    let document = read.document.expect("the record was written").body;
 
     let mut handles = Vec::with_capacity(if state == "stored" { 0 } else { ACCOUNTS });
     for account in 0..ACCOUNTS {
@@ -67,12 +70,12 @@ async fn fill(state: &str) -> impl Sized {
             let swap = store
                 .compare_and_swap(&key, None, Bytes::copy_from_slice(&document), Duration::from_secs(3600))
                 .await;
-            let _ = swap.expect("memory does not fail");
+            let _ = swap.expect("the memory store does not fail");
             continue;
         }
         let handle = quota.account(&id(account));
         if state == "read" {
-            drop(handle.get().await.expect("the provider answers"));
+            drop(handle.get().await.expect("the provider responds"));
         }
         handles.push(handle);
     }

@@ -1,3 +1,3 @@
-//! An empty program: the minimal start time of a program on this machine.
+//! An empty program, which shows the minimal start time of a program on this machine.
 
 fn main() {}

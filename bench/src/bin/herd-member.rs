@@ -1,8 +1,9 @@
-//! One process of a herd: `herd-member STORE PROVIDER TASKS [FRESH]`. STORE is a URL, PROVIDER a port on loopback, FRESH the max age in
-//! milliseconds.
+//! One process of a herd: `herd-member STORE PROVIDER TASKS [FRESH]`. STORE is a URL, PROVIDER a loopback port, and FRESH the
+//! max age in milliseconds.
 //!
-//! It prints `ready`. For each line of input it gets one account, at first without readings, in that many tasks at once. It prints how
-//! many tasks got a reading, and the median and the longest wait in milliseconds. It ends with its input.
+//! It prints `ready`. For each line of input, that many tasks at once get one account, which has no readings at first. The
+//! program prints how many tasks got a reading, and the median and the longest wait in milliseconds. It exits at the end of its
+//! input.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads a clock, and the tasks are awaited")]
 
@@ -22,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
-/// A provider that sends each call to the parent, and returns the parent's answer.
+/// A provider that sends each call to the parent process, and returns its response.
 #[derive(Debug)]
 struct Parent {
     port: u16,
@@ -43,8 +44,8 @@ impl UsageFetcher for Parent {
     }
 
     async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
-        let used = self.call().await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
-        let used = Percent::from_percent(f64::from(used)).expect("it is finite");
+        let used = self.call().await.map_err(|_| FetchError::unavailable("the parent process has exited"))?;
+        let used = Percent::from_percent(f64::from(used)).expect("the percentage is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
 }
@@ -59,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (port, tasks): (u16, usize) = (port.parse()?, tasks.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, mut receiver) = unbounded_channel();
-    // The thread ends with the input, and the process with the thread.
+    // The thread ends with the input, and the process ends with the thread.
     std::thread::spawn(move || {
         stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
     });

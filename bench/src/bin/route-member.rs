@@ -1,7 +1,7 @@
-//! One process that routes: `route-member STORE PROVIDER REQUESTS`. STORE is a URL, PROVIDER a port on loopback.
+//! One process that routes: `route-member STORE PROVIDER REQUESTS`. STORE is a URL, and PROVIDER a loopback port.
 //!
-//! It prints `ready`, waits for a line, and then routes that many requests at once over accounts without readings. It prints how many
-//! of them were refused because no account is available, and ends.
+//! It prints `ready` and waits for a line. Then it routes that many requests at once over accounts without readings, and prints
+//! how many of them were rejected because no account was available.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// A provider that sends each call to the parent, and returns the parent's answer.
+/// A provider that sends each call to the parent process, and returns its response.
 #[derive(Debug)]
 struct Parent {
     port: u16,
@@ -42,8 +42,9 @@ impl UsageFetcher for Parent {
 
     async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let number = account.name().parse().map_err(|_| FetchError::unavailable("no such account"))?;
-        let used = self.call(number).await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
-        let used = Percent::from_percent(f64::from(used)).expect("it is finite");
+        let used =
+            self.call(number).await.map_err(|_| FetchError::unavailable("the parent process has exited"))?;
+        let used = Percent::from_percent(f64::from(used)).expect("the percentage is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
 }

@@ -1,5 +1,5 @@
-//! The memory of an idle account, with a million of them.
-//! A separate program with a counting allocator measures it; see `bin/account-bytes.rs`.
+//! The memory of an idle account, measured with a million of them. A separate program with a counting allocator measures it;
+//! see `bin/account-bytes.rs`.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::absolute("account.bytes", (own, "bytes"), "≤ 1 KiB", own <= MAX_BYTES),
         Row::absolute("account.bytes.never_read", (unread, "bytes"), "≤ 1 KiB", unread <= MAX_BYTES),
-        // Another store keeps these bytes on a disk or in a server.
+        // Other stores keep these bytes on a disk or in a server.
         Row::absolute("account.bytes.memory_store", (stored, "bytes"), "reported", true),
     ]
 }

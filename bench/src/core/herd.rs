@@ -1,4 +1,4 @@
-//! Many callers of one cold account: one call, and the cost of each caller.
+//! Many callers of one cold account: they make one call, and each caller has a cost.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl StartLatch {
     }
 }
 
-/// A provider that answers when the latch opens.
+/// A provider that responds when the latch opens.
 #[derive(Debug)]
 struct Slow {
     latch: Arc<StartLatch>,
@@ -120,7 +120,7 @@ async fn herd_of_ours(callers: usize, calls: &Arc<AtomicUsize>) -> f64 {
     let (_quota, account) = cold_account(&latch, calls);
     per_waiter(callers, &latch, || {
         let account = account.clone();
-        async move { drop(account.get().await.expect("the provider answers")) }
+        async move { drop(account.get().await.expect("the provider responds")) }
     })
     .await
 }
@@ -128,7 +128,7 @@ async fn herd_of_ours(callers: usize, calls: &Arc<AtomicUsize>) -> f64 {
 async fn herd_of_shared(callers: usize) -> f64 {
     let latch = StartLatch::for_callers(callers);
     let of_task = Arc::clone(&latch);
-    // In a task of its own like ours, so that a cancelled caller does not cancel the call.
+    // Use a separate task, as quota does, so that a cancelled caller does not cancel the call.
     let call = tokio::spawn(async move {
         of_task.open.notified().await;
         Arc::new(42_u64)
@@ -196,7 +196,7 @@ async fn joined() -> Row {
     Row::at_most("herd.joined", (hundred, "ms for 100k"), ("10k", ten), 12.0)
 }
 
-/// One call and no stuck caller, for each failure of the call or of its first caller.
+/// One call and no stuck caller, for each kind of failure of the call or of its first caller.
 async fn failures() -> Vec<Row> {
     const CALLERS: usize = 1_000;
     let mut rows = Vec::new();

@@ -84,7 +84,7 @@ struct Fixture {
     accounts: Vec<Account>,
     floor: Vec<Arc<ArcSwap<u64>>>,
     moka: moka::sync::Cache<String, Arc<u64>>,
-    /// A random order of all accounts, so that a large fixture does not fit the CPU caches.
+    /// A random order of all accounts, so that the CPU caches cannot hold a large fixture.
     order: Vec<usize>,
     _runtime: tokio::runtime::Runtime,
 }
@@ -110,7 +110,7 @@ impl Fixture {
             let mut accounts = Vec::with_capacity(count);
             for id in &ids {
                 let account = quota.account(id);
-                drop(account.get().await.expect("the provider answers"));
+                drop(account.get().await.expect("the provider responds"));
                 accounts.push(account);
             }
             accounts

@@ -1,5 +1,5 @@
-//! The row on a herd whose refreshers are killed during a call: the provider's calls, and the time until the next call.
-//! Processes are found in /proc, so the row exists on Linux only.
+//! The row about a herd whose refreshers are killed during a call: the provider's calls, and the time until the next call.
+//! Processes are found in /proc, so the row exists only on Linux.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::row::Row;
 
 /// The length of a lease: the fetch timeout plus two seconds.
 const LEASE: Duration = Duration::from_secs(6);
-/// After the lease a statusline must start, it must start a refresher, and that must reach the provider.
+/// The tolerance. After the lease a statusline must start, it must start a refresher, and the refresher must reach the
+/// provider.
 const SLACK: Duration = Duration::from_secs(3);
 const KILLS: u64 = 2;
 /// The first account of `Fixture`.
@@ -27,7 +28,7 @@ pub(super) fn row() -> Option<Row> {
     answer(&fixture, Answer::Hang);
     for killed in 1..=KILLS {
         run_herd(&fixture);
-        // Statuslines run until the lease of the killed process has expired.
+        // Run statuslines until the lease of the killed process has expired.
         while fixture.simulator.ledger().calls() < killed {
             line.time_ms();
         }
@@ -64,7 +65,7 @@ fn kill_refreshers(config: &str) {
         if !words.contains(&&b"refresh-detached"[..]) || !words.contains(&config.as_bytes()) {
             continue;
         }
-        // A process that has already ended cannot be killed. The ledger shows whether a call was cut off.
+        // A process that has already ended cannot be killed. The ledger shows whether a call was interrupted.
         let _ = Command::new("kill").arg("-9").arg(process.file_name()).status();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// The programs that were installed.
+/// The programs that were installed so far.
 static INSTALLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A program with its arguments and variables.
@@ -21,25 +21,27 @@ pub(super) struct Process {
 impl Process {
     /// A program that was built together with this one, installed as a copy.
     ///
-    /// The pages that a linker wrote are scattered in the page cache, which makes each start slower by a third. A copy is not.
+    /// The pages that a linker wrote are scattered in the page cache, which slows each start by a third. The pages of a copy
+    /// are not.
     pub(super) fn built<const N: usize>(name: &str, arguments: [&str; N]) -> Self {
         let here = std::env::current_exe().expect("this program is a file");
         let built = here.with_file_name(name);
         assert!(built.exists(), "{} is not built; run scripts/bench", built.display());
         let program = here.with_file_name("installed").join(name);
         let mut installed = INSTALLED.lock();
-        // Once, because a program cannot be run while another process has inherited its open file.
+        // Copy it only once, because a program cannot be run while another process has inherited its open file.
         if installed.insert(name.to_owned()) {
             let draft = program.with_file_name(format!("{name}.new"));
-            std::fs::create_dir_all(draft.parent().expect("it is in a folder")).expect("the disk has space");
+            std::fs::create_dir_all(draft.parent().expect("the path has a folder"))
+                .expect("the disk has space");
             std::fs::copy(&built, &draft).expect("the disk has space");
-            // A running program cannot be overwritten, only replaced.
-            std::fs::rename(&draft, &program).expect("the folder is ours");
+            // A running program can be replaced, but not overwritten.
+            std::fs::rename(&draft, &program).expect("this process owns the folder");
         }
         Self::at(program, arguments)
     }
 
-    /// A program in `PATH`; `None` if there is none.
+    /// A program in `PATH`; `None` if it is not installed.
     pub(super) fn in_path<const N: usize>(name: &str, arguments: [&str; N]) -> Option<Self> {
         let path = std::env::var_os("PATH")?;
         let program =
@@ -63,20 +65,20 @@ impl Process {
     }
 
     pub(super) fn start(&self) -> Child {
-        self.command(&self.program).args(&self.arguments).spawn().expect("it can be started")
+        self.command(&self.program).args(&self.arguments).spawn().expect("the program can be started")
     }
 
     pub(super) fn time_ms(&self) -> f64 {
         let start = Instant::now();
-        let ended = self.start().wait().expect("it can be waited for");
+        let ended = self.start().wait().expect("the process can be awaited");
         let took = start.elapsed();
         assert!(ended.success(), "{self:?} ended with {ended}");
         took.as_secs_f64() * 1e3
     }
 
-    /// The peak memory, by time(1); `None` if that is not installed.
+    /// The peak memory, as time(1) reports it; `None` if that is not installed.
     pub(super) fn peak_memory_mib(&self) -> Option<f64> {
-        // Started by a small program, because the memory of the parent counts until the exec.
+        // Start it from a small program, because the memory of the parent counts until the exec.
         let time = Path::new("/usr/bin/time");
         if !time.is_file() {
             return None;

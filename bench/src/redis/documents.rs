@@ -1,4 +1,4 @@
-//! Records like those that processes write, made without a provider.
+//! Records like those that processes write, created without a provider.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) const KEEP: Duration = Duration::from_secs(3600);
 
 /// The record of an account with this use of two windows, in hundredths of a percent.
 pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
-    let used = Percent::from_percent(used as f64 / 100.0).expect("it is finite");
+    let used = Percent::from_percent(used as f64 / 100.0).expect("the percentage is finite");
     let in_use = |id, hours: u64| {
         let length = Duration::from_secs(hours * 3600);
         WindowReading::new(id, used).length(length).resets_at(reading.now + length / 2)
@@ -27,10 +27,10 @@ pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
 /// Overwrites the document.
 pub(super) async fn write(store: &RedisStore, key: &StoreKey, seen: &mut Option<Version>, body: Bytes) {
     loop {
-        match store.compare_and_swap(key, *seen, body.clone(), KEEP).await.expect("the server answers") {
+        match store.compare_and_swap(key, *seen, body.clone(), KEEP).await.expect("the server responds") {
             CasOutcome::Applied(version) => break *seen = Some(version),
             CasOutcome::Conflict(found) => *seen = found.version(),
-            _ => unreachable!("a swap is applied or not"),
+            _ => unreachable!("a swap is either applied or not"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Many processes on one cold account: one call, and one more for each process that is killed during its call.
+//! Many processes on one cold account make one call. Each process that is killed during its call costs one more.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::measure::median;
 use crate::row::Row;
 
-/// How long a call takes.
+/// The duration of a call.
 const CALL: Duration = Duration::from_millis(50);
-/// The lease of the members, and the time they may need in addition.
+/// The lease of the members. They may need a little more time.
 const LEASE_MS: f64 = 3_000.0;
 
 pub(super) async fn rows() -> Vec<Row> {
@@ -86,7 +86,11 @@ impl Herd {
         for _ in 0..killed {
             let caller = callers.recv().await.expect("a process calls");
             let member = members.iter_mut().find(|member| member.child.id() == Some(caller));
-            member.expect("the caller is a member").child.start_kill().expect("our own child can be killed");
+            member
+                .expect("the caller is a member")
+                .child
+                .start_kill()
+                .expect("a process can kill its own child");
         }
         let mut answers = Vec::new();
         for member in &mut members {
@@ -105,7 +109,7 @@ impl Herd {
     }
 }
 
-/// A slow provider that counts its calls and never answers the first `killed` callers.
+/// A slow provider that counts its calls and never responds to the first `killed` callers.
 pub(super) struct Provider {
     pub(super) port: u16,
     calls: Arc<AtomicUsize>,
@@ -115,7 +119,7 @@ pub(super) struct Provider {
 impl Provider {
     pub(super) async fn start(killed: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let port = listener.local_addr().expect("it is bound").port();
+        let port = listener.local_addr().expect("the socket is bound").port();
         let calls = Arc::new(AtomicUsize::new(0));
         let (sender, callers) = unbounded_channel();
         let count = Arc::clone(&calls);
@@ -136,7 +140,7 @@ impl Provider {
 async fn answer(mut stream: TcpStream, is_left: bool, callers: UnboundedSender<u32>) -> std::io::Result<()> {
     let caller = stream.read_u32().await?;
     if is_left {
-        // The parent kills this caller now.
+        // The parent process now kills this caller.
         let _ = callers.send(caller);
         stream.read_u8().await?;
     }
@@ -155,7 +159,7 @@ impl Member {
         Self::start_with(&server.url(), port, tasks, None)
     }
 
-    /// With this max age, if there is one.
+    /// Starts a process with this max age, if there is one.
     pub(super) fn start_with(url: &str, port: u16, tasks: usize, freshness: Option<Duration>) -> Self {
         let program = std::env::current_exe().expect("this program has a path").with_file_name("herd-member");
         let mut child = Command::new(program)
@@ -166,7 +170,7 @@ impl Member {
             .kill_on_drop(true)
             .spawn()
             .expect("scripts/bench builds it");
-        let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("the stream is piped")).lines();
         Self { child, lines }
     }
 
@@ -175,7 +179,7 @@ impl Member {
     }
 
     pub(super) async fn start_round(&mut self) {
-        let stdin = self.child.stdin.as_mut().expect("it was piped");
+        let stdin = self.child.stdin.as_mut().expect("the stream is piped");
         stdin.write_all(b"go\n").await.expect("the member reads its input");
     }
 }

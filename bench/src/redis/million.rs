@@ -1,4 +1,4 @@
-//! A million accounts in one Redis: their memory, and the swaps per second of one server core.
+//! A million accounts in one Redis server: their memory, and the swaps per second on one core of the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ const TASKS: usize = 256;
 pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
     let store = open(&server);
-    let reading = store.read(&key(0)).await.expect("the server answers");
+    let reading = store.read(&key(0)).await.expect("the server responds");
     let body = record(&reading, 4_200);
     let (empty, idle) = (memory(&server), server_seconds(&server));
     fill(&store, &body).await;
@@ -59,7 +59,7 @@ fn memory(server: &Server) -> f64 {
     info(server, "memory", "used_memory")
 }
 
-/// The CPU time of the server's main thread.
+/// The CPU time of the server's main thread, in seconds.
 pub(super) fn server_seconds(server: &Server) -> f64 {
     let main_thread = ["used_cpu_sys_main_thread", "used_cpu_user_main_thread"];
     let worked: f64 = main_thread.iter().map(|name| info(server, "cpu", name)).sum();

@@ -1,4 +1,5 @@
-//! The latency of a change notice, compared with a bare push of the same client, and the server's cost of many subscribers.
+//! The latency of a change notice, compared with a bare push through the same client, and the cost of many subscribers for the
+//! server.
 
 use std::time::Instant;
 
@@ -31,11 +32,11 @@ pub(super) async fn rows() -> Vec<Row> {
     rows
 }
 
-/// Microseconds from the start of a write to its notice in another process, and the same for a bare message.
+/// The microseconds from the start of a write to its notice in another process, and the same for a bare message.
 async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
     let (writer, listener) = (open(server), open(server));
     let key = StoreKey::account(&"bench/main".parse().expect("a valid name"));
-    let reading = writer.read(&key).await.expect("the server answers");
+    let reading = writer.read(&key).await.expect("the server responds");
     let body = record(&reading, 4_200);
     let mut seen = None;
     write(&writer, &key, &mut seen, body.clone()).await;
@@ -45,7 +46,7 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
     for round in 0..ROUNDS + ROUNDS / 10 {
         let since = seen;
         let noticed = async {
-            listener.wait_for_change(&key, since).await.expect("the server answers");
+            listener.wait_for_change(&key, since).await.expect("the server responds");
             Instant::now()
         };
         let write = async {
@@ -65,7 +66,7 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
                 .arg("0123456789abcdef")
                 .query_async(&mut publisher)
                 .await
-                .expect("the server answers");
+                .expect("the server responds");
         };
         let received = async {
             while pushes.recv().await.is_some_and(|push| push.kind != PushKind::Message) {}
@@ -73,7 +74,7 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
         };
         let ((), theirs_took) = tokio::join!(message, received);
 
-        // The first ones are a warm-up.
+        // The first rounds are a warm-up.
         if round >= ROUNDS / 10 {
             ours.push(ours_took.as_secs_f64() * 1e6);
             theirs.push(theirs_took.as_secs_f64() * 1e6);
@@ -82,21 +83,21 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
     (ours, theirs)
 }
 
-/// A connection that publishes, and the messages pushed to another one that has subscribed.
+/// A connection that publishes, and the messages that are pushed to another connection, which has subscribed.
 async fn bare(server: &Server) -> (MultiplexedConnection, UnboundedReceiver<PushInfo>) {
     let client = Client::open(format!("{}?protocol=resp3", server.url())).expect("the URL is valid");
-    let publisher = client.get_multiplexed_async_connection().await.expect("the server answers");
+    let publisher = client.get_multiplexed_async_connection().await.expect("the server responds");
     let (sender, pushes) = unbounded_channel();
     let config = AsyncConnectionConfig::new().set_push_sender(sender);
     let mut listener =
-        client.get_multiplexed_async_connection_with_config(&config).await.expect("the server answers");
-    listener.subscribe("bare").await.expect("the server answers");
-    // The receiving task keeps the connection open.
+        client.get_multiplexed_async_connection_with_config(&config).await.expect("the server responds");
+    listener.subscribe("bare").await.expect("the server responds");
+    // Leak the connection, because the receiving task needs it open.
     std::mem::forget(listener);
     (publisher, pushes)
 }
 
-/// The server's cost of one write with this many subscribers.
+/// The cost of one write for the server with this many subscribers.
 async fn fan_out(listeners: usize) -> Row {
     const WRITES: u64 = 2_000;
     let server = Server::start();
@@ -104,12 +105,12 @@ async fn fan_out(listeners: usize) -> Row {
     for connection in &mut connections {
         connection
             .send_packed_command(&cmd("SUBSCRIBE").arg("quota:1:{bench/main}@0").get_packed_command())
-            .expect("the server answers");
-        let _ = connection.recv_response().expect("the server answers");
+            .expect("the server responds");
+        let _ = connection.recv_response().expect("the server responds");
     }
     let writer = open(&server);
     let key = StoreKey::account(&"bench/main".parse().expect("a valid name"));
-    let reading = writer.read(&key).await.expect("the server answers");
+    let reading = writer.read(&key).await.expect("the server responds");
     let (body, mut seen) = (record(&reading, 4_200), None);
     let before = million::server_seconds(&server);
     for _ in 0..WRITES {

@@ -19,13 +19,13 @@ use crate::row::Row;
 
 /// How long the server is down.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// The max age, so that several calls fall into an outage.
+/// The max age. It is so short that several calls fall into an outage.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The tolerance between the two times that are measured for one call.
 const SLACK: Duration = Duration::from_millis(10);
 const ACCOUNTS: usize = 3;
 const READS: usize = 200_000;
-/// How often the fault is repeated, because the figures vary.
+/// How often each fault is repeated, because the figures vary.
 const ROUNDS: usize = 3;
 
 /// A kind of fault.
@@ -75,7 +75,7 @@ impl Rig {
         Self { server, proxy }
     }
 
-    /// Through the proxy, for a fault of the network.
+    /// The URL of the server. A network fault needs the URL of the proxy.
     fn url(&self, fault: Fault) -> String {
         match fault {
             Fault::Refused | Fault::Frozen => self.server.url(),
@@ -101,7 +101,7 @@ impl Rig {
     }
 }
 
-/// A provider of one process that records the time and account of each call.
+/// A provider for one process that records the time and account of each call.
 #[derive(Debug, Clone, Default)]
 struct Ledger(Arc<Mutex<Vec<(AccountId, Instant)>>>);
 
@@ -113,13 +113,13 @@ impl UsageFetcher for Ledger {
 
     async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         self.0.lock().push((account.clone(), Instant::now()));
-        let used = Percent::from_percent(42.0).expect("it is finite");
+        let used = Percent::from_percent(42.0).expect("the percentage is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
 }
 
 impl Ledger {
-    /// The highest number of calls for one account within any interval since then.
+    /// The highest number of calls for one account within any interval after `since`.
     fn most_in_an_interval(&self, since: Instant) -> usize {
         let calls = self.0.lock().clone();
         let most = |account: &AccountId| {
@@ -161,7 +161,7 @@ impl Process {
         let id = |account| format!("bench/a{account}").parse().expect("a valid name");
         let accounts: Vec<_> = (0..ACCOUNTS).map(|account| quota.account(&id(account))).collect();
         for account in &accounts {
-            drop(account.get().await.expect("the provider answers"));
+            drop(account.get().await.expect("the provider responds"));
         }
         Self { quota, accounts, ledger }
     }
@@ -185,7 +185,7 @@ impl Outage {
         for _ in 0..3 {
             processes.push(Process::on(&rig.url(fault), INTERVAL).await);
         }
-        // All accounts are followed now.
+        // Wait until all accounts are followed.
         Clock::system().sleep(Duration::from_millis(300)).await;
 
         let start = Instant::now();
@@ -231,7 +231,7 @@ async fn longest_wait(processes: &[Process]) -> Duration {
     waits.into_iter().max().unwrap_or_default()
 }
 
-/// The 99th percentile of reads, alternately with the store up and with the store down.
+/// The 99th percentile of reads, alternating between a store that is up and one that is down.
 async fn reads(fault: Fault) -> (f64, f64) {
     let (up, mut down) = (Rig::start(), Rig::start());
     let long = Duration::from_secs(24 * 3600);

@@ -1,4 +1,4 @@
-//! Reads on a Redis store: as fast as on memory, and never left behind a write.
+//! Reads on a Redis store: they are as fast as on memory, and never stay older than the last write.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::row::Row;
 
 const READS: usize = 200_000;
 const ROUNDS: u64 = 20_000;
-/// A round is left stale only if its reading never arrives, however late.
+/// A round counts as stale only if its reading never arrives, however late.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn rows(runtime: &Runtime) -> Vec<Row> {
@@ -52,7 +52,7 @@ async fn accounts(builder: QuotaManagerBuilder) -> [Account; 3] {
         .expect("the policy is valid");
     let accounts = [0, 1, 2].map(|account| quota.account(&id(account)));
     for account in &accounts {
-        drop(account.get().await.expect("the provider answers"));
+        drop(account.get().await.expect("the provider responds"));
     }
     accounts
 }
@@ -78,7 +78,7 @@ async fn left_stale(server: &Server) -> Row {
     });
     let (clock, mut seen, mut stale) = (Clock::system(), None, 0);
     for round in 1..=ROUNDS {
-        let reading = writer.read(&key).await.expect("the server answers");
+        let reading = writer.read(&key).await.expect("the server responds");
         write(&writer, &key, &mut seen, record(&reading, round % 10_000)).await;
         let shown = async {
             let expected = (round % 10_000) as f64 / 100.0;

@@ -1,4 +1,4 @@
-//! A hundred processes whose server restarts: how they reconnect, and the calls to the provider.
+//! A hundred processes whose server restarts: how they reconnect, and their calls to the provider.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::row::Row;
 const PROCESSES: usize = 100;
 /// How long the server is down.
 const OUTAGE: Duration = Duration::from_secs(2);
-/// The max age. No call is due before all have reconnected.
+/// The max age. It is so long that no call is due before all processes have reconnected.
 const INTERVAL: Duration = Duration::from_secs(8);
 
 pub(super) async fn rows() -> Vec<Row> {
     let mut server = Server::start();
     let provider = Provider::start(0).await;
-    // A proxy for each, to time their connections separately.
+    // Each process has its own proxy, which records the times of its connections.
     let wires: Vec<_> = (0..PROCESSES).map(|_| Proxy::new(server.port())).collect();
     let mut members: Vec<_> =
         wires.iter().map(|wire| Member::start_with(&wire.url(), provider.port, 1, Some(INTERVAL))).collect();
@@ -81,7 +81,7 @@ pub(super) async fn rows() -> Vec<Row> {
     ]
 }
 
-/// Starts a read in all members at once. Returns how many succeeded.
+/// Starts a read in all members at once. Returns how many reads succeeded.
 async fn all_read(members: &mut [Member]) -> usize {
     for member in &mut *members {
         member.start_round().await;
@@ -93,7 +93,7 @@ async fn all_read(members: &mut [Member]) -> usize {
     served
 }
 
-/// The highest number of attempts within any second since then.
+/// The highest number of attempts within any second after `since`.
 fn most_in_a_second(tries: &[Instant], since: Instant) -> usize {
     let tries: Vec<_> = tries.iter().filter(|at| **at >= since).collect();
     let within = |first: &Instant| {

@@ -1,4 +1,4 @@
-//! A server that is slow for a while: whether a process that follows many accounts keeps its connection.
+//! A server that is slow for a while: does a process that follows many accounts keep its connection?
 
 use std::time::{Duration, Instant};
 

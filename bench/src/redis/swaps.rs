@@ -1,4 +1,4 @@
-//! Swaps by many tasks at once, compared with a bare script of equal work over the same client.
+//! Swaps by many tasks at once, compared with a bare script that does the same work over the same client.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
     let store = open(&server);
     let client = Client::open(server.url()).expect("the URL is valid");
-    let connection = client.get_multiplexed_async_connection().await.expect("the server answers");
-    let reading = store.read(&key(0)).await.expect("the server answers");
+    let connection = client.get_multiplexed_async_connection().await.expect("the server responds");
+    let reading = store.read(&key(0)).await.expect("the server responds");
     let body = record(&reading, 4_200);
     let mut rows = Vec::new();
     for tasks in [1, 64, 512] {
@@ -78,7 +78,7 @@ async fn calling(mut connection: MultiplexedConnection, task: usize, body: Bytes
     loop {
         let mut call = script.key(&key);
         call.arg(&body).arg(KEEP.as_millis() as u64).arg(&key);
-        let _: i64 = call.invoke_async(&mut connection).await.expect("the server answers");
+        let _: i64 = call.invoke_async(&mut connection).await.expect("the server responds");
         done.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -10,29 +10,29 @@ use redis_harness::Server;
 use super::manager;
 use crate::row::Row;
 
-/// The commands inside the scripts, which the server counts as well.
+/// The commands inside the scripts, which the server counts too.
 const INSIDE: [&str; 4] = ["get", "set", "time", "publish"];
 const REFRESHES: u64 = 100;
 
 pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
     // The first refresh loads the scripts into the server.
-    drop(account(&server, "other").refresh().await.expect("the provider answers"));
+    drop(account(&server, "other").refresh().await.expect("the provider responds"));
 
     let cold = account(&server, "main");
     let before = Count::of(&server);
-    drop(cold.refresh().await.expect("the provider answers"));
+    drop(cold.refresh().await.expect("the provider responds"));
     let counts = before.until_now(&server);
     let scripts = counts.scripts();
     let mut rows =
         vec![Row::absolute("redis.trips.cold", (scripts as f64, "script calls"), "≤ 3", scripts <= 3)];
 
-    drop(cold.refresh().await.expect("the provider answers"));
+    drop(cold.refresh().await.expect("the provider responds"));
     let before = Count::of(&server);
     for _ in 0..REFRESHES {
-        // A reading of this very millisecond satisfies a refresh without a call.
+        // A reading from the current millisecond would satisfy a refresh without a call.
         tokio::time::sleep(Duration::from_millis(2)).await;
-        drop(cold.refresh().await.expect("the provider answers"));
+        drop(cold.refresh().await.expect("the provider responds"));
     }
     let counts = before.until_now(&server);
     let (scripts, others) = (counts.scripts(), counts.others());
@@ -63,7 +63,7 @@ impl Count {
         Self(server.calls().into_iter().collect())
     }
 
-    /// The commands since then, without those that read the counts.
+    /// The commands since these counts, without those that read the counts.
     fn until_now(self, server: &Server) -> Self {
         let now = Self::of(server);
         let after = Self::of(server);

@@ -1,5 +1,5 @@
-//! Row `route.herd`: eight processes on one Redis route requests over accounts without readings.
-//! The processes are `route-member`.
+//! Row `route.herd`: eight processes on one Redis server route requests over accounts without readings. Each process runs
+//! `route-member`.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::row::Row;
 const PROCESSES: usize = 8;
 const REQUESTS: usize = 100;
 const ACCOUNTS: usize = 3;
-/// How long the provider takes to answer.
+/// The duration of a call to the provider.
 const CALL: Duration = Duration::from_millis(50);
 
 type Calls = Arc<[AtomicUsize; ACCOUNTS]>;
 
 pub(super) fn row() -> Row {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let (calls, refused) = runtime.expect("threads can be started").block_on(run());
-    // All are exhausted, so each of them is refreshed before a request is refused.
-    assert_eq!(refused, PROCESSES * REQUESTS, "every request is refused");
+    let (calls, rejected) = runtime.expect("threads can be started").block_on(run());
+    // All accounts are exhausted, so each of them is refreshed before a request is rejected.
+    assert_eq!(rejected, PROCESSES * REQUESTS, "every request is rejected");
     let most = calls.iter().map(|calls| calls.load(Ordering::Relaxed)).max().unwrap_or_default();
     Row::absolute("route.herd", (most as f64, "calls per account"), "1", most == 1)
 }
@@ -40,18 +40,18 @@ async fn run() -> (Calls, usize) {
     for member in &mut members {
         member.start_round().await;
     }
-    let mut refused = 0;
+    let mut rejected = 0;
     for member in &mut members {
         let results = member.line().await.and_then(|line| line.parse::<usize>().ok());
-        refused += results.expect("a member reports its results");
+        rejected += results.expect("a member reports its results");
     }
-    (calls, refused)
+    (calls, rejected)
 }
 
 /// A slow provider that counts its calls. Every account is exhausted.
 async fn provider() -> (u16, Calls) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let port = listener.local_addr().expect("it is bound").port();
+    let port = listener.local_addr().expect("the socket is bound").port();
     let calls = Calls::default();
     let counts = Arc::clone(&calls);
     tokio::spawn(async move {
@@ -85,7 +85,7 @@ impl Member {
             .kill_on_drop(true)
             .spawn()
             .expect("scripts/bench builds it");
-        let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("the stream is piped")).lines();
         Self { child, lines }
     }
 
@@ -94,7 +94,7 @@ impl Member {
     }
 
     async fn start_round(&mut self) {
-        let stdin = self.child.stdin.as_mut().expect("it was piped");
+        let stdin = self.child.stdin.as_mut().expect("the stream is piped");
         stdin.write_all(b"go\n").await.expect("the member reads its input");
     }
 }
