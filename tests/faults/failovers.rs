@@ -1,4 +1,4 @@
-//! The server that holds an account is replaced by another one during a refresh.
+//! Failovers: another server replaces the one that holds an account, during a refresh.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use redis_harness::{Cluster, Monitor, Sentinels, Server};
 use crate::fixture::*;
 
 /// Checks that the writes of a lost master, followed by those of its replacement, are a valid history.
-fn assert_good_histories((old, lost): (Monitor, &Server), (new, heir): (Monitor, &Server)) {
+fn assert_valid_histories((old, lost): (Monitor, &Server), (new, heir): (Monitor, &Server)) {
     let calls = [old.into_recorded(lost), new.recorded(heir)].concat();
     let history: Vec<_> = calls.iter().filter_map(|call| Written::by_call(call)).collect();
-    assert!(history.len() > 1, "there is something to check");
+    assert!(history.len() > 1, "the history is not empty");
     assert_eq!(check(&history), Ok(()));
 }
 
-/// Two hosts on sentinels. During a refresh `fault` takes the master away, and the replica becomes the master.
-async fn a_refresh_spans_a_sentinel_failover(fault: fn(&mut Server)) {
+/// Two hosts behind sentinels. During a refresh, `fault` takes the master down, and the replica becomes the master.
+async fn refresh_during_sentinel_failover(fault: fn(&mut Server)) {
     let mut sentinels = Sentinels::start();
     let (old, new) = (Monitor::start(sentinels.initial_master()), Monitor::start(sentinels.replica()));
     let provider = provider().taking(Duration::from_millis(500));
@@ -39,17 +39,17 @@ async fn a_refresh_spans_a_sentinel_failover(fault: fn(&mut Server)) {
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
     sentinels.initial_master().kill();
-    assert_good_histories((old, &sentinels.servers()[0]), (new, sentinels.replica()));
+    assert_valid_histories((old, &sentinels.servers()[0]), (new, sentinels.replica()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_survives_a_sentinel_failover_of_a_killed_master() {
-    a_refresh_spans_a_sentinel_failover(Server::kill).await;
+    refresh_during_sentinel_failover(Server::kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_survives_a_sentinel_failover_of_a_suspended_master() {
-    a_refresh_spans_a_sentinel_failover(|master| master.suspend()).await;
+    refresh_during_sentinel_failover(|master| master.suspend()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,9 +78,9 @@ async fn a_refresh_survives_a_takeover_of_its_slot_by_an_empty_node() {
     assert_eq!(cluster.nodes()[heir].command::<i64>(&["EXISTS", KEY]), 1);
 }
 
-/// Two hosts on a cluster. During a refresh `fault` takes the master of their account away, and its replica takes over. The writes
-/// of both masters, in that order, are a valid history.
-async fn a_refresh_spans_a_cluster_failover(fault: fn(&mut Server)) {
+/// Two hosts on a cluster. During a refresh, `fault` takes the master of their account down, and its replica takes over. The writes
+/// of both masters, in this order, are a valid history.
+async fn refresh_during_cluster_failover(fault: fn(&mut Server)) {
     let mut cluster = tokio::task::block_in_place(Cluster::start);
     let slot = cluster.slot_of(KEY);
     let owner = cluster.owner_of(slot);
@@ -106,17 +106,17 @@ async fn a_refresh_spans_a_cluster_failover(fault: fn(&mut Server)) {
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
     cluster.nodes_mut()[owner].kill();
-    assert_good_histories((old, &cluster.nodes()[owner]), (new, &cluster.nodes()[heir]));
+    assert_valid_histories((old, &cluster.nodes()[owner]), (new, &cluster.nodes()[heir]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_survives_a_cluster_failover_of_a_killed_master() {
-    a_refresh_spans_a_cluster_failover(Server::kill).await;
+    refresh_during_cluster_failover(Server::kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_survives_a_cluster_failover_of_a_suspended_master() {
-    a_refresh_spans_a_cluster_failover(|master| master.suspend()).await;
+    refresh_during_cluster_failover(|master| master.suspend()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

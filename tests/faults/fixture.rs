@@ -1,5 +1,4 @@
-//! Hosts that share one store and one provider.
-//! `redis-harness` starts the servers.
+//! Hosts that share a store and a provider. `redis-harness` starts the servers.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use redis_harness::{Monitor, Server};
 
 pub(crate) const KEY: &str = "quota:1:{anthropic/main}";
 
-/// A manager with a connection of its own. It checks that its readings never get older.
+/// A manager with its own connection. It checks that its readings never become older.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) quota: QuotaManager,
@@ -36,12 +35,12 @@ pub(crate) fn provider() -> FakeProvider {
     FakeProvider::answering("anthropic", 30.0)
 }
 
-/// Sets the use at the provider, and waits until a new reading is newer than the cached one by every host's estimate of the server's
-/// clock. That estimate is off by up to the round-trip time.
+/// Sets the use at the provider. Then waits until a new reading would be newer than the cached one, according to every host's
+/// estimate of the server's clock. The error of that estimate is at most the round-trip time.
 pub(crate) async fn set_usage(provider: &FakeProvider, hosts: &[Host], percent: f64) {
     let shown = hosts.iter().filter_map(|host| host.main.peek().snapshot().newest()).max();
-    let later = shown.expect("something was read") + jiff::SignedDuration::from_millis(300);
-    until("time passes", || hosts.iter().all(|host| host.main.peek().now() > later)).await;
+    let later = shown.expect("a reading is cached") + jiff::SignedDuration::from_millis(300);
+    until("the clock advances", || hosts.iter().all(|host| host.main.peek().now() > later)).await;
     let used = Percent::from_percent(percent).unwrap();
     provider.answer(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]));
 }
@@ -63,14 +62,14 @@ impl Host {
         Self { quota, main, newest: None }
     }
 
-    /// The cached use, without a call.
+    /// Returns the cached use, without a call.
     pub(crate) fn peek(&mut self) -> Option<f64> {
         let answer = self.main.peek();
         self.check_age(&answer)
     }
 
     pub(crate) async fn get(&mut self) -> Option<f64> {
-        let answer = within_deadline("a reader's answer", self.main.get()).await.unwrap();
+        let answer = within_deadline("a read", self.main.get()).await.unwrap();
         self.check_age(&answer)
     }
 
@@ -85,7 +84,7 @@ impl Host {
     }
 
     pub(crate) async fn until_shared(&self) {
-        until("the host shares again", || !self.is_standalone()).await;
+        until("the host is synced again", || !self.is_standalone()).await;
     }
 
     pub(crate) async fn until_shows(&mut self, percent: f64) {
@@ -94,7 +93,7 @@ impl Host {
 
     fn check_age(&mut self, answer: &AccountUsage) -> Option<f64> {
         let newest = answer.snapshot().newest();
-        assert!(newest >= self.newest, "a reading went back in time: {newest:?} after {:?}", self.newest);
+        assert!(newest >= self.newest, "a reading became older: {newest:?} after {:?}", self.newest);
         self.newest = newest;
         answer.snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
     }
@@ -115,13 +114,13 @@ pub(crate) async fn all_agree(provider: &FakeProvider, hosts: &mut [Host]) {
 }
 
 /// Checks the history of leases on this server.
-pub(crate) fn assert_good_history(monitor: &Monitor, server: &Server) {
+pub(crate) fn assert_valid_history(monitor: &Monitor, server: &Server) {
     let history: Vec<_> = monitor.recorded(server).iter().filter_map(|call| Written::by_call(call)).collect();
-    assert!(history.len() > 1, "there is something to check");
+    assert!(history.len() > 1, "the history is not empty");
     assert_eq!(check(&history), Ok(()));
 }
 
-/// Waits with a deadline. After it the test fails, and names what it waited for.
+/// Awaits `work` with a deadline. At the deadline the test fails, and the message names `what`.
 pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = Clock::system().bounded(Duration::from_secs(40), work).await;
     done.unwrap_or_else(|| panic!("timed out waiting for {what}"))

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::*;
 
-/// A line of a process, with its number.
+/// A line that a process printed, with the number of the process.
 type PrintedLine = (usize, String);
 
 /// Processes on one server, and their output.
@@ -47,24 +47,24 @@ impl Refreshers {
             .stdout(Stdio::piped())
             .spawn()
             .expect("cargo has built it");
-        let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let (number, sender) = (self.children.len(), self.sender.clone());
         // The thread ends with the process.
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send((number, line))));
         self.children.push(child);
     }
 
-    /// The number of the next running process that prints this line.
+    /// Returns the number of the next running process that prints this line.
     async fn next_that_prints(&mut self, expected: &str) -> usize {
         let mut found = None;
         until(&format!("a process that prints {expected}"), || {
-            // Lines of a killed process may still be unread.
+            // The queue may still contain lines of a killed process.
             let mut living = self.lines_read.try_iter().filter(|(number, _)| !self.dead.contains(number));
             found = living.find(|(_, line)| line == expected).map(|(number, _)| number);
             found.is_some()
         })
         .await;
-        found.expect("it was found")
+        found.expect("a process was found")
     }
 
     /// Discards unread lines.
@@ -72,16 +72,16 @@ impl Refreshers {
         self.lines_read.try_iter().for_each(drop);
     }
 
-    /// `kill -9`.
+    /// Kills a process, as `kill -9` does.
     fn kill(&mut self, number: usize) {
-        self.children[number].kill().expect("our own child can be killed");
-        self.children[number].wait().expect("it has ended");
+        self.children[number].kill().expect("a process can kill its own child");
+        self.children[number].wait().expect("the killed process ends");
         self.dead.insert(number);
     }
 
     fn signal(&self, number: usize, signal: Signal) {
         let id = i32::try_from(self.children[number].id()).ok().and_then(Pid::from_raw);
-        kill_process(id.expect("a process has an id"), signal).expect("our own child can be signalled");
+        kill_process(id.expect("a process has an id"), signal).expect("a process can signal its own child");
     }
 }
 
@@ -106,13 +106,13 @@ fn in_flight(ledger: &Ledger) -> u64 {
     ledger.account("main").map_or(0, |main| main.in_flight)
 }
 
-/// Kills the calling process `kills` times, each time before the provider answers. Then the provider answers.
+/// Kills the calling process `kills` times, each time before the provider responds. Then the provider responds.
 async fn kill_callers(refreshers: &mut Refreshers, simulator: &Simulator, kills: usize) {
     for kill in 1..=kills {
         let asking = refreshers.next_that_prints("calling").await;
         until("the call has arrived", || in_flight(&simulator.ledger()) == 1).await;
         if kill == kills {
-            // The next caller gets a response. The current caller has none before it is killed.
+            // The next caller gets a response. The current caller is killed before it gets one.
             refreshers.signal(asking, Signal::STOP);
             answers(simulator, Answer::Ok);
         }
@@ -134,7 +134,7 @@ async fn costs_one_call_for_each_kill_and_one_more(kills: usize) {
     }
 
     assert_eq!(simulator.stop().await.calls(), kills as u64 + 1);
-    assert_good_history(&monitor, &server);
+    assert_valid_history(&monitor, &server);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,7 +165,8 @@ async fn six_kills_and_six_late_responses_keep_the_lease_invariants() {
         let late = refreshers.next_that_prints("calling").await;
         refreshers.signal(late, Signal::STOP);
         answers(&simulator, Answer::Ok);
-        // Its lease expires, and another process gets it and a response. Then it resumes with a response for an older lease.
+        // The lease of the suspended process expires, and another process gets the lease and a response. Then the first process
+        // resumes, with a response for an older lease.
         refreshers.discard_lines();
         refreshers.next_that_prints("served").await;
         refreshers.signal(late, Signal::CONT);
@@ -175,6 +176,6 @@ async fn six_kills_and_six_late_responses_keep_the_lease_invariants() {
         monitor.recorded(&server).iter().filter_map(|call| Written::by_call(call)).collect();
     let leases: HashSet<_> =
         written.iter().filter_map(|written| Some(written.record.lease()?.fence)).collect();
-    assert!(leases.len() >= 3 * KILLS, "every round takes three leases at least: {}", leases.len());
-    assert_good_history(&monitor, &server);
+    assert!(leases.len() >= 3 * KILLS, "every round grants at least three leases: {}", leases.len());
+    assert_valid_history(&monitor, &server);
 }

@@ -1,10 +1,10 @@
-//! A server that loads its data set for as long as the test needs, and answers `LOADING` until then.
+//! A server that loads its data set for as long as the test needs, and replies `LOADING` until then.
 
 use redis_harness::{Server, redis};
 
 use crate::fixture::*;
 
-/// A server that loads one key in ten milliseconds, and serves clients after each.
+/// A server that needs ten milliseconds to load one key, and serves clients after each key.
 pub(crate) fn slow_reader() -> Server {
     Server::builder()
         .with("enable-debug-command yes")
@@ -14,13 +14,13 @@ pub(crate) fn slow_reader() -> Server {
         .start()
 }
 
-/// Fills it with data for half a minute of loading, unless a test shortens it.
+/// Fills the server with data that takes half a minute to load, unless a test shortens it.
 pub(crate) fn fill(server: &Server) {
     let () = server.command(&["DEBUG", "POPULATE", "3000", "other", "1100"]);
 }
 
-/// Makes it load at full speed from now on.
-pub(crate) fn let_it_finish(server: &Server) {
+/// Makes the server load at full speed from now on.
+pub(crate) fn finish_loading(server: &Server) {
     let () = server.command(&["CONFIG", "SET", "key-load-delay", "0"]);
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn is_loading(url: &str) -> bool {
     answer.is_err_and(|error| error.code() == Some("LOADING"))
 }
 
-/// Readers see cached readings, and one call is made.
+/// Checks that readers see cached readings and that one call is made.
 async fn is_served_while_loading(provider: &quota::testing::FakeProvider, hosts: &mut [Host]) {
     set_usage(provider, hosts, 40.0).await;
     for _ in 0..20 {
@@ -43,7 +43,7 @@ async fn is_served_while_loading(provider: &quota::testing::FakeProvider, hosts:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reloading_server_is_like_no_store() {
+async fn hosts_of_a_reloading_server_work_standalone() {
     let server = slow_reader();
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -56,8 +56,8 @@ async fn a_reloading_server_is_like_no_store() {
     let reload = tokio::task::spawn_blocking(move || redis::cmd("DEBUG").arg("RELOAD").exec(&mut admin));
     until("the server loads", || is_loading(&server.url())).await;
     is_served_while_loading(&provider, &mut hosts).await;
-    assert!(is_loading(&server.url()), "it has answered so all the time");
-    let_it_finish(&server);
+    assert!(is_loading(&server.url()), "the server has been loading the whole time");
+    finish_loading(&server);
     reload.await.unwrap().unwrap();
 
     hosts[1].until_shows(40.0).await;
@@ -66,7 +66,7 @@ async fn a_reloading_server_is_like_no_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restarted_server_is_like_no_store_until_it_has_loaded() {
+async fn hosts_work_standalone_until_a_restarted_server_has_loaded() {
     let mut server = slow_reader();
     let url = server.url();
     let provider = provider();
@@ -86,12 +86,12 @@ async fn a_restarted_server_is_like_no_store_until_it_has_loaded() {
 
     until("the server loads", || is_loading(&url)).await;
     is_served_while_loading(&provider, &mut hosts).await;
-    assert!(is_loading(&url), "it has answered so all the time");
+    assert!(is_loading(&url), "the server has been loading the whole time");
     let mut admin = redis::Client::open(format!("redis+unix://{}", socket.display())).unwrap();
     redis::cmd("CONFIG").arg(&["SET", "key-load-delay", "0"]).exec(&mut admin).unwrap();
     let server = starting.await.unwrap();
 
-    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1, "it has its data");
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1, "the server has loaded its data");
     hosts[1].until_shows(40.0).await;
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;

@@ -1,5 +1,5 @@
-//! The log and the counters after a server's errors: one warning for each outage, independent of the number of callers, and never an
-//! error for a reader.
+//! The log and the counters after errors of a server. Each outage logs one warning, independent of the number of callers, and no
+//! reader gets an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use crate::fixture::*;
 use crate::loading;
 
-/// Counts the warnings of this thread, which is the only one of its test.
+/// Counts the warnings of this thread, which is the only thread of its test.
 #[derive(Debug, Clone, Default)]
 struct Warnings(Arc<AtomicUsize>);
 
@@ -69,11 +69,11 @@ impl Reader {
         Self { quota, accounts, provider }
     }
 
-    /// Reads and refreshes every account again and again, for longer than the backoff after a rejection.
+    /// Reads and refreshes every account repeatedly, for longer than the backoff after a rejection.
     async fn is_served(&self) {
         for _ in 0..12 {
             for account in &self.accounts {
-                let _ = within_deadline("a reader's answer", account.get()).await.unwrap();
+                let _ = within_deadline("a read", account.get()).await.unwrap();
                 let refreshed = within_deadline("a refresh", account.refresh()).await.unwrap();
                 assert!(refreshed.error.is_none(), "{:?}", refreshed.error);
             }
@@ -91,7 +91,7 @@ impl Reader {
     }
 }
 
-/// The warnings and counters of a client that uses the store at this URL for a while.
+/// Returns the warnings and counters of a client that uses the store at this URL for a while.
 async fn warnings_and_stats(url: &str) -> (usize, StoreStats) {
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(url);
@@ -100,7 +100,7 @@ async fn warnings_and_stats(url: &str) -> (usize, StoreStats) {
 }
 
 #[tokio::test]
-async fn noscript_is_no_failure() {
+async fn noscript_is_not_a_failure() {
     let server = Server::start();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
@@ -113,7 +113,7 @@ async fn noscript_is_no_failure() {
 }
 
 #[tokio::test]
-async fn readonly_is_logged_once_and_is_no_outage() {
+async fn readonly_is_logged_once_and_is_not_an_outage() {
     let master = Server::start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
 
@@ -124,7 +124,7 @@ async fn readonly_is_logged_once_and_is_no_outage() {
 }
 
 #[tokio::test]
-async fn moved_is_logged_once_and_is_no_outage() {
+async fn moved_is_logged_once_and_is_not_an_outage() {
     let cluster = Cluster::start();
     let owner = cluster.owner_of(cluster.slot_of(KEY));
     let stranger = &cluster.nodes()[(owner + 1) % 3];
@@ -210,7 +210,7 @@ async fn loading_is_an_outage_that_is_logged_once() {
     let reload = tokio::task::spawn_blocking(move || redis::cmd("DEBUG").arg("RELOAD").exec(&mut admin));
     until("the server loads", || loading::is_loading(&server.url())).await;
     reader.is_served().await;
-    loading::let_it_finish(&server);
+    loading::finish_loading(&server);
     reload.await.unwrap().unwrap();
 
     reader.wait_until_synced().await;

@@ -1,4 +1,4 @@
-//! A server that ends, is suspended, or loses its data: readers go on with cached readings, and afterwards all agree.
+//! A server that ends, is suspended, or loses its data. Readers continue with cached readings, and afterwards all hosts agree.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn shared(server: &Server) -> (quota::testing::FakeProvider, Vec<Host>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_server_is_down_readers_see_cached_usage_without_a_call() {
+async fn readers_see_cached_usage_while_the_server_is_down() {
     let mut server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 
@@ -34,7 +34,7 @@ async fn while_the_server_is_down_readers_see_cached_usage_without_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_lost_its_data_gets_the_cached_records() {
+async fn hosts_restore_their_records_on_a_server_that_lost_its_data() {
     let mut server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 
@@ -44,7 +44,7 @@ async fn a_server_that_lost_its_data_gets_the_cached_records() {
         assert_eq!(host.refresh().await, Some(40.0));
         assert!(host.is_standalone());
     }
-    assert_eq!(provider.calls(), 3, "each host made one call, like a host without others");
+    assert_eq!(provider.calls(), 3, "each host made one call of its own");
     server.restart();
 
     all_agree(&provider, &mut hosts).await;
@@ -60,10 +60,10 @@ async fn a_restarted_server_is_used_again() {
     set_usage(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
     server.restart();
-    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1, "it has its data");
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1, "the server has its data");
     hosts[1].until_shows(40.0).await;
 
-    assert_eq!(provider.calls(), 2, "the reading of one host needs no call by the other");
+    assert_eq!(provider.calls(), 2, "the other host uses the reading without a call");
     all_agree(&provider, &mut hosts).await;
 }
 
@@ -91,7 +91,7 @@ async fn a_stale_reading_has_the_reason_store_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_flush_the_hosts_restore_their_records() {
+async fn hosts_restore_their_records_after_a_flush() {
     let server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 
@@ -124,11 +124,11 @@ async fn a_server_suspended_for_30_seconds_blocks_no_reader() {
         }
         Clock::system().sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(provider.calls(), 3, "each host made one call, like a host without others");
+    assert_eq!(provider.calls(), 3, "each host made one call of its own");
     server.resume();
 
     all_agree(&provider, &mut hosts).await;
-    assert_good_history(&monitor, &server);
+    assert_valid_history(&monitor, &server);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! Tests of a failing store: real Redis servers, hosts that share them, and the results of their readers.
+//! Tests of a failing store, with real Redis servers and the hosts that share them. They check the results that readers get.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failovers;

@@ -1,4 +1,4 @@
-//! A server that answers with errors: no reader gets one, and the provider gets no extra calls.
+//! A server that replies with errors: no reader gets an error, and the provider gets no extra calls.
 
 use std::slice;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use redis_harness::{Cluster, Server, redis};
 
 use crate::fixture::*;
 
-/// Checks that a host on an unusable store behaves like one without a store.
+/// Checks that a host with an unusable store behaves like one without a store.
 async fn is_served_standalone(url: &str) -> Host {
     let provider = provider();
     let mut host = Host::on(url, &provider);
@@ -24,7 +24,7 @@ async fn is_served_standalone(url: &str) -> Host {
 }
 
 #[tokio::test]
-async fn a_read_only_replica_is_like_no_store() {
+async fn a_host_on_a_read_only_replica_works_standalone() {
     let master = Server::start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
 
@@ -35,7 +35,7 @@ async fn a_read_only_replica_is_like_no_store() {
 async fn a_host_on_a_replica_shows_the_masters_writes() {
     let master = Server::builder().with("repl-diskless-sync-delay 0").start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
-    until("the replica follows", || {
+    until("the replica is in sync", || {
         replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
     })
     .await;
@@ -43,11 +43,14 @@ async fn a_host_on_a_replica_shows_the_masters_writes() {
     let mut hosts = vec![Host::on(&master.url(), &provider), Host::on(&replica.url(), &own_provider)];
     assert_eq!(hosts[0].get().await, Some(30.0));
     let version = || master.command::<String>(&["GET", KEY]);
-    until("the replica has it", || replica.command::<Option<String>>(&["GET", KEY]) == Some(version())).await;
+    until("the replica has the record", || {
+        replica.command::<Option<String>>(&["GET", KEY]) == Some(version())
+    })
+    .await;
 
     assert_eq!(hosts[1].get().await, Some(30.0));
     assert_eq!(own_provider.calls(), 0);
-    // Its write is rejected, and it goes on standalone.
+    // The write is rejected, so the host goes standalone.
     set_usage(&own_provider, &hosts, 40.0).await;
     assert_eq!(hosts[1].refresh().await, Some(40.0));
     assert!(hosts[1].is_standalone());
@@ -58,7 +61,7 @@ async fn a_host_on_a_replica_shows_the_masters_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_answers_moved_is_like_no_store() {
+async fn a_host_on_a_node_that_replies_moved_works_standalone() {
     let cluster = tokio::task::block_in_place(Cluster::start);
     let stranger = (cluster.owner_of(cluster.slot_of(KEY)) + 1) % 3;
     let node = &cluster.nodes()[stranger];
@@ -70,7 +73,7 @@ async fn a_node_that_answers_moved_is_like_no_store() {
 }
 
 #[tokio::test]
-async fn a_wrong_or_missing_password_is_like_no_store() {
+async fn a_host_with_a_wrong_or_missing_password_works_standalone() {
     let server = Server::start();
     let () = server.command(&["CONFIG", "SET", "requirepass", "right"]);
 
@@ -80,7 +83,7 @@ async fn a_wrong_or_missing_password_is_like_no_store() {
 }
 
 #[tokio::test]
-async fn a_user_without_permissions_is_like_no_store() {
+async fn a_host_without_permissions_works_standalone() {
     let server = Server::start();
     let () = server.command(&["ACL", "SETUSER", "no-rights", "on", ">secret", "~*", "&*", "+ping"]);
 
@@ -88,7 +91,7 @@ async fn a_user_without_permissions_is_like_no_store() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_is_unchanged_and_like_no_store() {
+async fn a_host_works_standalone_and_keeps_a_key_of_another_type() {
     let server = Server::start();
     let _: i64 = server.command(&["RPUSH", KEY, "another program's"]);
 
@@ -98,8 +101,8 @@ async fn a_key_of_another_type_is_unchanged_and_like_no_store() {
 }
 
 #[tokio::test]
-async fn a_corrupt_record_is_unchanged_and_like_no_store() {
-    for damaged in ["0123456789abcdef {\"format\":1,\"fen", "0123456789abcdef ", "no version at all"] {
+async fn a_host_works_standalone_and_keeps_a_corrupt_record() {
+    for damaged in ["0123456789abcdef {\"format\":1,\"fen", "0123456789abcdef ", "without a version"] {
         let server = Server::start();
         let () = server.command(&["SET", KEY, damaged]);
 
@@ -117,7 +120,7 @@ async fn a_record_of_a_newer_format_is_not_rewritten_and_causes_no_call() {
     let () = server.command(&["SET", KEY, newer]);
     let host = Host::on(&server.url(), &provider);
 
-    let got = within_deadline("an answer", host.main.get()).await;
+    let got = within_deadline("a read", host.main.get()).await;
 
     assert!(got.is_err(), "{got:?}");
     assert_eq!(provider.calls(), 0);
@@ -141,7 +144,7 @@ async fn a_record_of_five_megabytes_delays_no_reader_and_is_not_truncated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_memory_is_used_again_after_it_has_some() {
+async fn a_server_without_memory_is_used_again_after_it_gets_some() {
     let server = Server::start();
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -175,7 +178,7 @@ async fn an_evicted_record_is_restored_by_hosts_that_cached_it() {
     let () = server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
     until("everything was evicted", || {
-        // A write evicts keys first. None can be evicted, so it is rejected.
+        // A write evicts keys first. If no key can be evicted, the write is rejected.
         let _ = server.try_command::<()>(&["SET", "other", "x"]);
         server.command::<i64>(&["EXISTS", KEY]) == 0
     })
@@ -201,7 +204,7 @@ async fn a_server_with_too_many_clients_is_unavailable_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_script_is_no_outage() {
+async fn an_unknown_script_is_not_an_outage() {
     let server = Server::start();
     let provider = provider();
     let mut host = Host::on(&server.url(), &provider);

@@ -1,4 +1,4 @@
-//! The server never holds a secret: not in a key, a value, or a past write.
+//! The server never stores a secret: not in a key, not in a value, and not in an earlier write.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use redis_harness::{Monitor, Server, redis};
 
 use crate::fixture::*;
 
-/// The secrets, each searched in full and by its second half.
+/// The secrets. The tests search for each one in full, and for its second half.
 const SECRETS: [&str; 4] = ["sim-token-main", "sim-token-spare", "url-password-k7w", "header-secret-q9x"];
 
 /// A server that stores values uncompressed, so that a search finds their content.
@@ -28,7 +28,7 @@ fn contents(server: &Server) -> Vec<Vec<u8>> {
     let mut contents = Vec::new();
     for key in keys {
         contents.push(redis::cmd("DUMP").arg(&key).query(&mut admin).unwrap());
-        // A key that is no string is searched by its dump.
+        // A key of another type than a string is searched through its dump.
         contents.extend(redis::cmd("GET").arg(&key).query::<Vec<u8>>(&mut admin));
         contents.push(key);
     }
@@ -60,7 +60,7 @@ fn account(name: &str) -> AccountId {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_holds_no_secret_after_successes_failures_and_traffic() {
+async fn the_server_stores_no_secret_after_calls_failures_and_responses() {
     let server = plain_server();
     let () = server.command(&["ACL", "SETUSER", "quota", "on", ">url-password-k7w", "~*", "&*", "+@all"]);
     let monitor = Monitor::start(&server);
@@ -71,7 +71,7 @@ async fn the_server_holds_no_secret_after_successes_failures_and_traffic() {
     let main = hosts[0].account(&account("main"));
     let spare = hosts[1].account(&account("spare"));
 
-    drop(within_deadline("a reader's answer", main.get()).await.unwrap());
+    drop(within_deadline("a read", main.get()).await.unwrap());
     let headers = [
         ("anthropic-ratelimit-unified-5h-utilization", "0.45"),
         ("anthropic-ratelimit-unified-5h-status", "header-secret-q9x"),
@@ -91,13 +91,13 @@ async fn the_server_holds_no_secret_after_successes_failures_and_traffic() {
     let written: Vec<_> = monitor.recorded(&server).into_iter().flatten().collect();
     let contents = contents(&server);
     assert!(contents.iter().any(|text| text == KEY.as_bytes()), "the contents are searched");
-    assert!(written.iter().any(|word| word == KEY.as_bytes()), "and something was recorded");
+    assert!(written.iter().any(|word| word == KEY.as_bytes()), "the writes were recorded");
     assert_eq!(leaks(&contents), [""; 0]);
     assert_eq!(leaks(&written), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_secret_in_the_server_is_found_wherever_it_is() {
+async fn the_search_finds_a_secret_anywhere_in_the_server() {
     let server = plain_server();
     let long = format!("{}sim-token-main", "x".repeat(10_000));
 
@@ -107,6 +107,6 @@ async fn a_secret_in_the_server_is_found_wherever_it_is() {
     let () = server.command(&["SET", "header-secret-q9x", "in the key's name"]);
     let () = server.command(&["SET", "clean", "nothing"]);
 
-    // In its value and its dump, in its dump alone (twice), and in its key.
+    // Two leaks in a value and its dump, one in each of two dumps, and one in a key.
     assert_eq!(leaks(&contents(&server)).len(), 2 + 1 + 1 + 1);
 }

@@ -1,4 +1,4 @@
-//! Checks the records that a store has accepted, in their order, against the invariants of leases and readings.
+//! Checks the records that a store has accepted, in order, against the invariants of leases and readings.
 
 use std::collections::HashMap;
 
@@ -16,14 +16,14 @@ pub struct Written {
 }
 
 impl Written {
-    /// A write of a record under a key.
+    /// Creates a write of a record under a key.
     #[must_use]
     pub fn new(key: impl Into<String>, record: Record) -> Self {
         Self { key: key.into(), record }
     }
 
-    /// Decodes the write of the swap script: `SET`, a key, sixteen digits and a space before a record. `None` for every other
-    /// command, and for documents that are not records.
+    /// Decodes a write of the swap script: `SET`, a key, and sixteen digits and a space before a record. Returns `None` for every
+    /// other command, and for documents that are not records.
     #[must_use]
     pub fn by_call(words: &[Vec<u8>]) -> Option<Self> {
         let [name, key, value, ..] = words else { return None };
@@ -37,17 +37,17 @@ impl Written {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Broken {
-    /// A record with an older fence was accepted after a newer one.
+    /// A record with an older fence was accepted after one with a newer fence.
     FenceFell(usize),
     /// Two attempts got leases with the same fence.
     FenceShared(usize),
     /// A lease was granted while another one was live.
     LeasesOverlap(usize),
-    /// An older response of the provider replaced a newer one.
+    /// An older response of the provider replaced a newer response.
     ReadingsFell(usize),
 }
 
-/// Checks a history in the order of the store.
+/// Checks a history in the order of the store's writes.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ mod tests {
         let policy = Policy::default().max_age(Duration::from_secs(2));
         let request = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
         let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &policy) else {
-            panic!("it is free")
+            panic!("the lease is free")
         };
         lease
     }
@@ -106,7 +106,7 @@ mod tests {
         let _ = record.commit(at(second), lease, &UsageReport::polled([reading]));
     }
 
-    /// A record with a lease, the same record after its response, and with the next lease.
+    /// A record with a lease, the same record after the response, and the record with the next lease.
     fn valid_history() -> [Record; 3] {
         let mut record = Record::default();
         let lease = begin(&mut record, 0);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_beside_a_live_one_is_detected() {
+    fn a_lease_during_a_live_one_is_detected() {
         let (mut one, mut other) = (Record::default(), Record::default());
         drop((begin(&mut one, 0), begin(&mut other, 5)));
 

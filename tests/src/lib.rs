@@ -1,4 +1,4 @@
-//! The history checker for leases, which several test binaries share and which has tests of its own.
-//! The tests across crates are in `stories/` and `faults/`, one file for each subject.
+//! The history checker for leases. Several test binaries share it, and it has its own tests. The tests across crates are in
+//! `stories/` and `faults/`, one file per subject.
 
 pub mod history;

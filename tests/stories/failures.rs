@@ -8,13 +8,13 @@ use quota_sim::{Answer, Change};
 
 use crate::fixture::*;
 
-/// One successful call and one failed call: the error, the cached use, and the reason of the hold.
+/// Makes one successful call and one failed call. Returns the error, the cached use, and the reason for the hold.
 async fn after(answer: Answer) -> (FetchError, Option<f64>, Option<HoldReason>) {
     let simulator = provider([account("main")]).await;
     let store = memory();
     let first = process(&simulator, &store, tokens(["main"]), policy());
     drop(first.account(&id("main")).get().await.unwrap());
-    // Only a provider that hangs must reach the timeout. A busy machine can take long for any other response.
+    // Only a provider that hangs may cause the timeout. A busy machine can take long for any other response.
     let timeout = if answer == Answer::Hang { Duration::from_millis(500) } else { Duration::from_secs(60) };
     let quota = process(&simulator, &store, tokens(["main"]), policy().fetch_timeout(timeout));
     let main = quota.account(&id("main"));
@@ -25,7 +25,7 @@ async fn after(answer: Answer) -> (FetchError, Option<f64>, Option<HoldReason>) 
     drop(main.refresh().await);
 
     assert!(!refreshed.fetched && simulator.stop().await.calls() == 2, "one call, and then a hold");
-    let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("an error is due") };
+    let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("the refresh should fail") };
     (error, five_hours(&main.peek()), main.peek().hold().map(|hold| hold.reason))
 }
 

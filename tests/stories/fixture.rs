@@ -14,14 +14,14 @@ use quota::{
 };
 use quota_sim::{Account, Script, Simulator, Window};
 
-/// How many times faster than ours the provider's time runs: its hold of a minute is a tenth of a second.
+/// The speed of the provider's time: its hold of a minute takes a tenth of a second.
 pub(crate) const SPEED: f64 = 600.0;
 
 pub(crate) fn id(name: &str) -> AccountId {
     format!("anthropic/{name}").parse().unwrap()
 }
 
-/// An account with some use of both windows and without growth.
+/// An account with some use in both windows, and without growth.
 pub(crate) fn account(name: &str) -> Account {
     Account::new(name).windows([
         Window::five_hour().used(30.0).resets_in(Duration::from_secs(4 * 3600)),
@@ -44,7 +44,7 @@ pub(crate) fn policy() -> Policy {
     Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(8)
 }
 
-/// The same policy for a fast provider: every duration is scaled by its speed, plus a little slack.
+/// The same policy for a fast provider. Every duration is divided by its speed, plus a small tolerance.
 pub(crate) fn fast_policy() -> Policy {
     let backoff = Backoff::doubling(Duration::from_millis(150), Duration::from_millis(1500));
     policy()
@@ -66,7 +66,7 @@ pub(crate) fn login_in(folder: &Path) -> Arc<dyn CredentialSource> {
     Arc::new(ClaudeCode::in_dir(folder))
 }
 
-/// A manager of its own on a store that others may share, like another process.
+/// A manager on a store that other managers may share, like another process.
 pub(crate) fn process(
     simulator: &Simulator,
     store: &Arc<dyn QuotaStore>,
@@ -99,7 +99,7 @@ pub(crate) fn percent(value: f64) -> Percent {
     Percent::from_percent(value).unwrap()
 }
 
-/// Waits with a deadline. After it the test fails, and names what it waited for.
+/// Awaits `work` with a deadline. At the deadline the test fails, and the message names `what`.
 pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = Clock::system().bounded(Duration::from_secs(30), work).await;
     done.unwrap_or_else(|| panic!("timed out waiting for {what}"))

@@ -1,4 +1,4 @@
-//! Many concurrent callers, in one process and in several, make one call to the provider.
+//! Many concurrent callers, in one process or in several, make only one call to the provider.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,7 @@ async fn a_busy_loop_stays_within_the_budget_and_is_never_throttled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn accounts_of_one_provider_are_not_called_at_once() {
+async fn accounts_of_one_provider_are_not_called_concurrently() {
     let names = ["a", "b", "c", "d", "e"];
     let simulator = provider(names.map(|name| account(name).latency(Duration::from_millis(20)))).await;
     let policy = policy().max_concurrent_calls(1).min_call_interval(Duration::from_millis(50));

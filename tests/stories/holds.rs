@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::fixture::*;
 
-/// Many concurrent readers in a loop, until a refresh succeeds.
+/// Runs many concurrent readers in a loop, until a refresh succeeds.
 async fn crowd_until_refreshed(quota: &quota::QuotaManager, used: f64) {
     let main = quota.account(&id("main"));
     let mut watch = main.watch();
@@ -29,12 +29,12 @@ async fn crowd_until_refreshed(quota: &quota::QuotaManager, used: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_429_without_a_deadline_calls_resume_and_not_too_soon() {
+async fn calls_resume_after_a_429_without_a_deadline_but_not_too_soon() {
     let simulator = fast_provider([account("main")]).await;
     let quota = single_process(&simulator, tokens(["main"]), fast_policy());
     drop(quota.account(&id("main")).get().await.unwrap());
     simulator.set("main", Change::used(quota_sim::Window::five_hour(), 77.0)).unwrap();
-    // Ten minutes of the provider's time are a second of ours.
+    // Ten simulated minutes take one second.
     simulator.set("main", Change::answer_for(Answer::ThrottleZero, Duration::from_secs(600))).unwrap();
 
     within_deadline("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
@@ -46,12 +46,12 @@ async fn after_a_429_without_a_deadline_calls_resume_and_not_too_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_429_with_a_deadline_no_call_is_made_until_then() {
+async fn no_call_is_made_before_the_deadline_of_a_429() {
     let simulator = fast_provider([account("main")]).await;
     let quota = single_process(&simulator, tokens(["main"]), fast_policy());
     drop(quota.account(&id("main")).get().await.unwrap());
     simulator.set("main", Change::used(quota_sim::Window::five_hour(), 77.0)).unwrap();
-    // Ten minutes of the provider's time are a second of ours.
+    // Ten simulated minutes take one second.
     simulator.set("main", Change::answer_for(Answer::ThrottleUntilEnd, Duration::from_secs(600))).unwrap();
 
     within_deadline("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
@@ -99,7 +99,7 @@ async fn a_429_to_one_account_starts_a_cooldown_in_every_process() {
 }
 
 #[tokio::test]
-async fn a_forbidding_organization_holds_no_other_account() {
+async fn a_forbidding_organization_puts_no_other_account_on_hold() {
     let simulator = provider([account("main"), account("spare")]).await;
     simulator.set("main", Change::answer(Answer::Forbidden)).unwrap();
     let quota = single_process(&simulator, tokens(["main", "spare"]), policy());

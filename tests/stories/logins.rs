@@ -1,4 +1,4 @@
-//! The login file changes under a running program, and readings never mix between logins.
+//! The login file changes while a program runs, and readings never mix between logins.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use quota_sim::{Answer, Change};
 
 use crate::fixture::*;
 
-/// Writes the files that Claude Code writes at a login.
+/// Writes the files that Claude Code writes when a user logs in.
 fn log_in(folder: &Path, token: &str, user: &str) {
     let login = format!(
         r#"{{"claudeAiOauth":{{"accessToken":"{token}","refreshToken":"sim-refresh","expiresAt":4102444800000,"scopes":["user:profile"]}}}}"#
@@ -24,7 +24,7 @@ fn log_in(folder: &Path, token: &str, user: &str) {
 }
 
 #[tokio::test]
-async fn another_login_in_the_same_file_never_shows_the_first_ones_readings() {
+async fn a_new_login_in_a_file_never_shows_readings_of_the_previous_one() {
     let home = tempfile::tempdir().unwrap();
     let first = account("first").with_organization("org-first");
     let second = account("second")
@@ -47,7 +47,7 @@ async fn another_login_in_the_same_file_never_shows_the_first_ones_readings() {
 }
 
 #[tokio::test]
-async fn a_token_renewed_by_its_owner_is_used_within_the_refresh() {
+async fn a_token_renewed_by_its_owner_is_used_by_the_same_refresh() {
     // The provider rejects the old token, and the file already has a new one.
     let home = tempfile::tempdir().unwrap();
     let simulator = provider([account("main").with_token("sim-token-new")]).await;

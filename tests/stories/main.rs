@@ -1,4 +1,4 @@
-//! Tests of managers on a simulated provider over real connections, checked by the provider's ledger.
+//! Tests of managers with a simulated provider over real connections. The provider's ledger shows the calls.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failures;

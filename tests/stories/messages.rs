@@ -1,4 +1,4 @@
-//! A client that sends messages to a simulated provider over one connection, without a timer.
+//! A client that sends messages to a simulated provider over one connection, without timers.
 
 use quota_sim::Simulator;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};

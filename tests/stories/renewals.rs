@@ -1,6 +1,6 @@
-//! Owned logins are renewed by real processes, one of which may be killed at any step.
+//! Real processes renew owned logins, and one of them may be killed at any step.
 //!
-//! The provider's refresh tokens work once, and its ledger counts reuses. Each reuse is a lost login.
+//! The refresh tokens of the provider work once, and its ledger counts reuses. Each reuse is a lost login.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +34,7 @@ impl Renewer {
             .stdout(Stdio::piped())
             .spawn()
             .expect("cargo has built it");
-        let lines = BufReader::new(child.stdout.take().expect("it was piped"));
+        let lines = BufReader::new(child.stdout.take().expect("the stream is piped"));
         let mut renewer = Self { child, lines };
         assert_eq!(renewer.line(), "ready");
         renewer
@@ -42,24 +42,29 @@ impl Renewer {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("it speaks");
+        self.lines.read_line(&mut line).expect("the process prints a line");
         line.trim_end().to_owned()
     }
 
     fn start_renewal(&mut self) {
-        self.child.stdin.as_mut().expect("it was piped").write_all(b"go\n").expect("it listens");
+        self.child
+            .stdin
+            .as_mut()
+            .expect("the stream is piped")
+            .write_all(b"go\n")
+            .expect("the process reads its input");
     }
 
-    /// Starts the renewal and returns the result.
+    /// Starts the renewal and returns its result.
     fn go(&mut self) -> String {
         self.start_renewal();
         self.line()
     }
 
-    /// `kill -9`.
+    /// Kills the process, as `kill -9` does.
     fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it is a child");
+        self.child.kill().expect("the process is running");
+        self.child.wait().expect("the process is a child");
     }
 }
 
@@ -87,7 +92,7 @@ async fn ledger(simulator: Simulator) -> AccountLedger {
     simulator.stop().await.account("main").unwrap().clone()
 }
 
-/// Kills a process at that step, and returns the result of the next one.
+/// Kills a process at this step, and returns the result of the next process.
 async fn killed_at(step: &str, account: Account) -> (String, AccountLedger) {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account]).await;
@@ -101,7 +106,7 @@ async fn killed_at(step: &str, account: Account) -> (String, AccountLedger) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_killed_before_sending_or_after_writing_loses_nothing() {
+async fn a_process_killed_before_sending_or_after_writing_loses_no_login() {
     for (step, exchanges) in [("sent", 1), ("written", 1)] {
         let (next, ledger) = killed_at(step, account("main")).await;
 
@@ -121,7 +126,7 @@ async fn a_process_killed_before_writing_recovers_by_replay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_replay_the_login_is_lost_and_a_new_login_works() {
+async fn without_a_replay_the_login_is_lost_and_a_new_one_works() {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account("main")]).await;
     let once = || tokio::task::block_in_place(|| Renewer::start(&file, &simulator, "memory:", "once").go());
@@ -169,7 +174,7 @@ async fn twenty_processes_killed_anywhere_leave_a_valid_file_and_login() {
     assert_eq!((ledger.reuses, ledger.exchanges_rejected), (0, 0), "{ledger:?}");
 }
 
-/// The results of eight processes that resolve the same credential at once.
+/// Returns the results of eight processes that resolve the same credential at once.
 async fn eight_at_once(store: &str) -> (Vec<String>, AccountLedger) {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account("main").latency(Duration::from_millis(50))]).await;
@@ -185,7 +190,7 @@ async fn eight_at_once(store: &str) -> (Vec<String>, AccountLedger) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_concurrent_renewals_make_one_exchange() {
     let server = Server::start();
-    // Once with a store of each process's own, so that only the file lock coordinates, and once with a shared store.
+    // First, each process has its own store, so that only the file lock coordinates them. Then they share a store.
     for store in ["memory:".to_owned(), server.url()] {
         let (got, ledger) = eight_at_once(&store).await;
 
@@ -202,7 +207,7 @@ fn renewing(file: &Path, simulator: &Simulator) -> Arc<dyn CredentialSource> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rejected_call_renews_the_login_once_and_a_second_is_final() {
+async fn only_the_first_rejection_renews_the_login() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("logins.json");
     let simulator = provider([account("main").budget(None)]).await;

@@ -1,4 +1,4 @@
-//! Eight real processes that share one store route requests at once.
+//! Eight real processes that share a store route requests at once.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -26,18 +26,23 @@ impl Router {
             .stdout(Stdio::piped())
             .spawn()
             .expect("cargo has built it");
-        let lines = BufReader::new(child.stdout.take().expect("it was piped"));
+        let lines = BufReader::new(child.stdout.take().expect("the stream is piped"));
         Self { child, lines }
     }
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("it speaks");
+        self.lines.read_line(&mut line).expect("the process prints a line");
         line.trim_end().to_owned()
     }
 
     fn start_round(&mut self) {
-        self.child.stdin.as_mut().expect("it was piped").write_all(b"go\n").expect("it listens");
+        self.child
+            .stdin
+            .as_mut()
+            .expect("the stream is piped")
+            .write_all(b"go\n")
+            .expect("the process reads its input");
     }
 }
 
@@ -47,8 +52,8 @@ impl Drop for Router {
     }
 }
 
-/// Starts all processes, makes them route at once, and counts the requests that were refused because no account is available, and those
-/// that each account got.
+/// Starts all processes and makes them route at once. Counts the requests that were rejected because no account was available, and
+/// the requests that each account got.
 fn route_everywhere(store: &str, simulator: &Simulator, requests: usize, share: u32) -> [usize; 4] {
     let mut routers: Vec<_> =
         (0..PROCESSES).map(|_| Router::start(store, simulator, requests, share)).collect();
@@ -66,7 +71,7 @@ fn route_everywhere(store: &str, simulator: &Simulator, requests: usize, share: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_processes_on_cold_accounts_make_one_call_per_account() {
     let server = Server::start();
-    // All are exhausted, so each of them is refreshed before a request is refused.
+    // All accounts are exhausted, so each of them is refreshed before a request is rejected.
     let exhausted = |name| {
         let hours = Duration::from_secs(4 * 3600);
         let account = account(name).windows([Window::five_hour().used(100.0).resets_in(hours)]);
@@ -82,7 +87,7 @@ async fn eight_processes_on_cold_accounts_make_one_call_per_account() {
 }
 
 /// Main has 7 % left, `b` 20 % and `c` 30 %. Each of eighty requests has an estimate of 2 %.
-async fn a_burst_gets_what_fits(store: &str) {
+async fn check_that_a_burst_fits(store: &str) {
     let used = |name: &'static str, used| account(name).windows([Window::five_hour().used(used)]);
     let simulator = provider([used("main", 93.0), used("b", 80.0), used("c", 70.0)]).await;
 
@@ -96,12 +101,12 @@ async fn a_burst_gets_what_fits(store: &str) {
 async fn a_burst_of_processes_does_not_overrun_accounts_on_redis() {
     let server = Server::start();
 
-    a_burst_gets_what_fits(&format!("{}?connect_ms=60000&response_ms=60000", server.url())).await;
+    check_that_a_burst_fits(&format!("{}?connect_ms=60000&response_ms=60000", server.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_processes_does_not_overrun_accounts_on_sqlite() {
     let dir = tempfile::tempdir().unwrap();
 
-    a_burst_gets_what_fits(&format!("sqlite://{}/quota.db?busy_ms=60000", dir.path().display())).await;
+    check_that_a_burst_fits(&format!("sqlite://{}/quota.db?busy_ms=60000", dir.path().display())).await;
 }

@@ -1,5 +1,5 @@
-//! Three days of messages on a main account and two fallbacks. Windows fill and reset, one model has a window of its own,
-//! the provider throttles in both ways and is overloaded, and a login is rejected. The provider's ledger has the result.
+//! Three days of messages on a main account and two fallbacks. Windows fill and reset, one model has its own window, the provider
+//! throttles in both ways and is overloaded, and a login is rejected. The provider's ledger shows the result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ enum Numbers {
     Own,
 }
 
-/// Logins that change under a running program.
+/// Logins that change while the program runs.
 #[derive(Debug)]
 struct Logins(Mutex<HashMap<AccountId, StaticCredential>>);
 
@@ -69,7 +69,7 @@ impl CredentialSource for Logins {
     }
 }
 
-/// When the login of `b` is rejected, and when a user logs in again.
+/// When the login of `b` is rejected. Later a user logs in again.
 const DIES: Duration = hours(30);
 const REVIVES: Duration = hours(37);
 
@@ -142,7 +142,7 @@ impl Env {
         Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }
     }
 
-    /// Sends a message, and retries it on other accounts while the advice says so. Returns whether it succeeded.
+    /// Sends a message. While the advice says so, retries it on other accounts. Returns whether the message succeeded.
     async fn send(&mut self, request: Request, model: &str, cost: f64) -> bool {
         for _ in 0..10 {
             let route = match self.accounts.route(request.clone()).await {
@@ -165,11 +165,11 @@ impl Env {
                 _ => return false,
             }
         }
-        panic!("ten tries for one message");
+        panic!("one message took ten attempts");
     }
 }
 
-/// Runs three days in one mode. Returns the client's count of successful messages and the provider's ledger.
+/// Runs three days in one mode. Returns the number of messages that succeeded for the client, and the provider's ledger.
 async fn three_days(numbers: Numbers, mode: RoutingMode, seed: u64) -> (u64, Ledger) {
     let mut dice = Rng::with_seed(seed);
     let mut world = Env::new(numbers, mode, script(&mut dice)).await;
@@ -180,8 +180,8 @@ async fn three_days(numbers: Numbers, mode: RoutingMode, seed: u64) -> (u64, Led
         let session = dice.u8(0..20).to_string();
         let request = Request::new().with_model(model).with_session(&session);
         done += u64::from(within_deadline("a message", world.send(request, model, 2.5 * dice.f64())).await);
-        // Background tasks end before time advances.
-        within_deadline("what is under way", world.accounts.flush()).await.unwrap();
+        // Wait for background tasks before the clock advances.
+        within_deadline("the background tasks", world.accounts.flush()).await.unwrap();
         let step = Duration::from_secs(dice.u64(20..160));
         if passed < REVIVES && passed + step >= REVIVES {
             world.simulator.set("b", Change::token("sim-token-b-2")).unwrap();
@@ -228,13 +228,13 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
         assert_eq!(ledger.gave_up_with_capacity, 0, "{run}");
         assert_eq!(counts[&200], done, "{run}");
         assert!(done > 2000, "{run}: {done} messages");
-        // Each kind of failure occurred, and a rejected login was not retried again and again.
+        // Each kind of failure occurred, and a rejected login was not retried repeatedly.
         assert!(counts[&429] >= 10 && counts[&529] >= 1, "{run}: {counts:?}");
         assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{run}: {counts:?}");
         assert!(ledger.account("b").unwrap().messages[&200] > 100, "{run}: b was logged in again");
         given_up += ledger.gave_up;
     }
-    assert!(given_up > 0, "at times no account had capacity");
+    assert!(given_up > 0, "sometimes no account had capacity");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Headers of ordinary responses update readings without a call to the usage endpoint.
+//! The headers of ordinary responses update readings without a call to the usage endpoint.
 
 use quota::anthropic::parse_headers;
 use quota::{Used, WindowId};

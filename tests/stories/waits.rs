@@ -1,4 +1,4 @@
-//! How long a request without an available account must wait, according to the provider's headers.
+//! How long a request without an available account must wait, according to the headers of the provider.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +22,12 @@ enum Numbers {
     Own,
 }
 
-/// The report of the usage endpoint.
+/// A report of the usage endpoint.
 fn five_hours(used: f64, reset: SignedDuration) -> UsageReport {
     UsageReport::polled([WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(NOON + reset)])
 }
 
-/// One account at a scripted provider.
+/// Creates one account at a scripted provider.
 fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
     let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
     let builder = builder.response_parser(AnthropicResponseParser);
@@ -58,7 +58,7 @@ fn exhausted() -> RequestOutcome {
         ("7d_oi-reset", at(SignedDuration::from_hours(96))),
     ];
     let headers = headers.map(|(name, value)| (format!("anthropic-ratelimit-unified-{name}"), value));
-    // Retry-After may be that of the five-hour window, which is not the wait of the model.
+    // Retry-After may belong to the five-hour window, which is not the wait for the model.
     RequestOutcome::from_response(
         429,
         headers.into_iter().chain([("retry-after".to_owned(), "600".to_owned())]),
@@ -72,7 +72,7 @@ async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exhausted_model_waits_for_its_window_and_others_for_theirs() {
+async fn each_exhausted_model_waits_for_its_own_window() {
     for numbers in [Numbers::Shared, Numbers::Own] {
         let clock = Clock::anchored(NOON);
         let provider = FakeProvider::answering("anthropic", 0.0);

@@ -1,7 +1,7 @@
-//! One process that refreshes an account again and again: `refresher STORE PROVIDER [once]`, both URLs.
+//! One process that refreshes an account repeatedly: `refresher STORE PROVIDER [once]`, where both are URLs.
 //!
-//! It prints `calling` when it calls the provider and `served` when it has a reading. With `once` it only gets, and never refreshes.
-//! It ends with its input.
+//! It prints `calling` when it calls the provider, and `served` when it has a reading. With `once` it only gets a reading, and
+//! never refreshes. It exits at the end of its input.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -20,10 +20,10 @@ use quota::{
 
 /// Prints a line for each call.
 #[derive(Debug)]
-struct Telling(Anthropic);
+struct Announcing(Anthropic);
 
 #[async_trait]
-impl UsageFetcher for Telling {
+impl UsageFetcher for Announcing {
     fn provider(&self) -> ProviderId {
         self.0.provider()
     }
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
     let login = Arc::new(StaticCredential::new(Secret::new("sim-token-main".to_owned())));
-    let fetcher = Telling(Anthropic::builder().base_url(provider.parse()?).build()?);
+    let fetcher = Announcing(Anthropic::builder().base_url(provider.parse()?).build()?);
     let quota =
         QuotaManager::builder(open_store(store)?).provider(fetcher, login).policy(policy(once)).build()?;
     let main = quota.account(&"anthropic/main".parse()?);
@@ -69,8 +69,8 @@ async fn run(main: Account, once: bool) {
     }
 }
 
-/// A short timeout, because the lease of a killed process lasts two seconds longer. With `once` the parent counts calls, so none may
-/// time out before the parent has killed the calling process.
+/// The timeout is short, because the lease of a killed process lasts two seconds longer. With `once` the parent process counts
+/// calls, so no call may time out before the parent has killed the calling process.
 fn policy(once: bool) -> Policy {
     let timeout = Duration::from_millis(if once { 3_000 } else { 500 });
     let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));

@@ -1,8 +1,8 @@
-//! One process that renews an owned login: `renewer FILE PROVIDER STORE HOW`, a path, two URLs and a word.
+//! One process that renews an owned login: `renewer FILE PROVIDER STORE HOW`. FILE is a path, and PROVIDER and STORE are URLs.
 //!
-//! It prints `ready`, waits for a line, resolves the credential of `anthropic/main`, prints the token or the error, and ends.
-//! HOW is a step at which it prints `here` and stops: `sent` before the token is sent, `answered` after the new one has arrived,
-//! `written` after it is written. With `ever` it resolves again and again, with tokens that expire at once.
+//! It prints `ready` and waits for a line. Then it resolves the credential of `anthropic/main`, prints the token or the error, and
+//! exits. HOW is a step at which it prints `here` and stops: `sent` before the token is sent, `answered` after the new token has
+//! arrived, `written` after it is written. With `ever` it resolves the credential repeatedly, with tokens that expire at once.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -51,7 +51,7 @@ impl<R: TokenRefresher> TokenRefresher for Stopping<R> {
     }
 }
 
-/// A store that stops at its second swap, which releases the lease after everything is written.
+/// A store that stops at its second swap. That swap releases the lease after everything is written.
 #[derive(Debug)]
 struct StoppingStore {
     stopping: Stopping<Arc<dyn QuotaStore>>,

@@ -1,8 +1,8 @@
-//! One process that routes requests over `anthropic/main`, `b` and `c`: `router STORE PROVIDER REQUESTS SHARE`, the first two URLs.
-//! SHARE is the estimate of each request in percent of the five-hour window; 0 for no estimate.
+//! One process that routes requests over `anthropic/main`, `b` and `c`: `router STORE PROVIDER REQUESTS SHARE`. STORE and PROVIDER
+//! are URLs. SHARE is the estimate of each request in percent of the five-hour window, or 0 for no estimate.
 //!
-//! It prints `ready`, waits for a line, and then routes that many requests at once without ever reporting an outcome. It prints how
-//! many were refused because no account is available, and how many each account got, and ends.
+//! It prints `ready` and waits for a line. Then it routes that many requests at once, without reporting an outcome. It prints how
+//! many were rejected because no account was available, and how many each account got, and exits.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -66,7 +66,7 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
     let config =
         ids[1..].iter().fold(AccountsConfig::new(ids[0].clone()), |all, id| all.fallback(id.clone()));
     let accounts = FallbackAccountManager::builder(config).quota_manager(quota);
-    // Long enough for a busy machine, because the test counts admitted requests.
+    // The timeout is long enough for a busy machine, because the test counts admitted requests.
     let policy = RoutingPolicy::default().reservation_timeout(Duration::from_secs(60));
     Ok(accounts.reservations(store).policy(policy).build()?)
 }
