@@ -1,5 +1,5 @@
-//! Which events lie between two observations of an account.
-//! A pure function: every process that compares the same observations finds the same events with the same ids.
+//! Finds the events between two observations of an account. This is a pure function, so every process that compares the same
+//! observations finds the same events with the same ids.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use quota_core::record::HoldReason;
 use crate::event::{Direction, EventKind, JournalEvent};
 use crate::observation::{Observation, ObservedWindow};
 
-/// The thresholds that make events by default, in hundredths of a percent.
+/// The default thresholds for events, in hundredths of a percent.
 pub(crate) const DEFAULT_THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
-/// A use counts as lower only after it falls this far, because providers round and readings from two sources differ.
+/// A use counts as lowered only if it falls by at least this much, because providers round, and readings from two sources
+/// differ.
 pub(crate) const HYSTERESIS_BP: u32 = 200;
-/// Two resets that differ by less belong to one period, because a provider repeats a reset a few seconds apart.
+/// Two resets that differ by less belong to one period. A provider may report the same reset a few seconds apart.
 const SAME_PERIOD: Duration = Duration::from_secs(300);
 
-/// Returns the events since `before`, oldest first, and the observation to store.
+/// Compares an observation with the previous one. Returns the events, oldest first, and the observation to store.
 ///
-/// Without `before` there is nothing to compare with, and so no event.
+/// Without `before` there is nothing to compare with, so there are no events.
 pub(crate) fn diff(
     before: Option<&Observation>,
     mut after: Observation,
@@ -50,13 +51,13 @@ pub(crate) fn diff(
     diff_holds(before, &after, now, &mut events);
     for (id, window) in &mut after.windows {
         if before.refreshed_at.is_none() && !before.windows.contains_key(id) {
-            // The first reading of an account shows no change, so it crosses no threshold.
+            // The first reading of an account is not a change, so it crosses no threshold.
             window.last_threshold_bp = highest_threshold(window.used_bp, thresholds);
             continue;
         }
         diff_window(id, before.windows.get(id), window, now, thresholds, &mut events);
     }
-    // A window that the provider no longer reports still resets: its last reset is stored until then.
+    // A window that the provider no longer reports still resets. Its last reset is stored until then.
     let missing: Vec<_> = before.windows.iter().filter(|(id, _)| !after.windows.contains_key(*id)).collect();
     for (id, missing) in missing {
         match missing.resets_at {
@@ -76,7 +77,7 @@ fn diff_calls(before: &Observation, after: &Observation, events: &mut Vec<Journa
         events.push(JournalEvent::new(refreshed_at, EventKind::Refreshed));
     }
     let kind = |observation: &Observation| observation.failure.as_ref().map(|failure| failure.kind);
-    // A success in between ends a row of failures.
+    // A success in between ends a series of failures.
     let recovered =
         before.failure.as_ref().is_some_and(|failure| after.refreshed_at.is_some_and(|at| at > failure.at));
     if let Some(failure) = &after.failure
@@ -89,7 +90,7 @@ fn diff_calls(before: &Observation, after: &Observation, events: &mut Vec<Journa
 
 fn diff_holds(before: &Observation, after: &Observation, now: Timestamp, events: &mut Vec<JournalEvent>) {
     let same = match (&before.hold, &after.hold) {
-        // A hold that ends no later than the reported one continues it, whatever its reason: none ended and none began.
+        // A hold that ends no later than the reported one continues it, whatever its reason. No hold has ended or begun.
         (Some(old), Some(new)) => {
             let has_refreshed = after.refreshed_at > Some(old.since);
             old.since == new.since || (new.until <= old.until && !has_refreshed)
@@ -99,7 +100,7 @@ fn diff_holds(before: &Observation, after: &Observation, now: Timestamp, events:
     if let Some(old) = &before.hold
         && !same
     {
-        // It ended at its own time or earlier: through a successful call, or through the hold that replaced it.
+        // It ended on time, or earlier because of a successful call or because another hold replaced it.
         let replaced = after.hold.as_ref().map(|hold| hold.since);
         let refreshed = after.refreshed_at.filter(|at| *at > old.since);
         let early = replaced.or(refreshed).unwrap_or(now);
@@ -137,14 +138,14 @@ fn diff_window(
         window.lowered_at = before.lowered_at;
         if is_lowered(before, window) {
             if before.lowered_at.is_some_and(|at| between(at, window.at) < settling_time(window)) {
-                // Two sources contradict each other. Until they agree, neither a reset nor a threshold is an event.
+                // Two sources contradict each other. Until they agree, neither resets nor thresholds are events.
                 window.lowered_at = Some(window.at);
                 window.last_threshold_bp = crossed_before;
                 return;
             }
             events.push(JournalEvent::new(window.at, EventKind::Reset { window: id.to_owned() }));
             window.lowered_at = Some(window.at);
-            // Thresholds below the lower use were crossed before.
+            // Thresholds below the lowered use were crossed before.
             crossed_before = highest_threshold(window.used_bp, thresholds);
         }
     }
@@ -175,29 +176,29 @@ fn diff_window(
     window.last_threshold_bp = highest_threshold(window.used_bp, thresholds).max(still_crossed.unwrap_or(0));
 }
 
-/// When the window reset since the last observation, if it did.
+/// When the window reset since the last observation; `None` if it did not.
 fn rolled_over(before: Option<&ObservedWindow>, after: &ObservedWindow, now: Timestamp) -> Option<Timestamp> {
     let expected = before?.resets_at?;
     let is_same = |reset| is_same_reset(after, expected, reset);
     let moved_on = after.resets_at.is_some_and(|reset| reset > expected && !is_same(reset));
-    // The provider moved the reset by a few seconds, and it has not come yet.
+    // The provider postponed the reset by a few seconds, and it is still in the future.
     let is_postponed = after.resets_at.is_some_and(|reset| reset > now && is_same(reset));
-    // A reading after the reset belongs to the next period, whatever reset it states.
+    // A reading after the reset belongs to the next period, whatever reset it reports.
     let passed = expected <= now && !is_postponed;
     (passed || moved_on).then(|| expected.min(if moved_on && !passed { after.at } else { expected }))
 }
 
-/// Whether the provider lowered the use within the period, as in a reset that it grants to all accounts.
+/// Whether the provider lowered the use within the period, for example because it granted all accounts a reset.
 fn is_lowered(before: &ObservedWindow, after: &ObservedWindow) -> bool {
     let is_same_period = match (before.resets_at, after.resets_at) {
         (Some(one), Some(other)) => is_same_reset(after, one, other),
-        // A window without a reset may slide; its threshold events report the decline.
+        // A window without a reset may slide. Its threshold events report the decline.
         _ => false,
     };
     is_same_period && after.at > before.at && after.used_bp.saturating_add(HYSTERESIS_BP) < before.used_bp
 }
 
-/// How long after a lowered use another fall in the same period is no event.
+/// For how long after a lowered use another decrease in the same period is not an event.
 fn settling_time(window: &ObservedWindow) -> Duration {
     const MIN_SETTLING_TIME: Duration = Duration::from_secs(30 * 60);
     window.length().map_or(MIN_SETTLING_TIME, |length| (length / 10).max(MIN_SETTLING_TIME))

@@ -1,5 +1,5 @@
-//! One event of an account: its time, its kind, and an id that is the same in every process.
-//! Which events follow from a change of the record is in `diff`.
+//! One event of an account: its time, its kind, and an id that is the same in every process. `diff` decides which events follow
+//! from a change of the record.
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
@@ -8,11 +8,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Something that happened to an account.
+/// An event of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "StoredEvent")]
 pub struct JournalEvent {
-    /// When it happened. A reset, or the end of a hold, has its own time; any other event has the time of its reading or call.
+    /// When it happened. A reset, or the end of a hold, has its scheduled time. Any other event has the time of its reading or
+    /// call.
     #[serde(rename = "at_ms", with = "millisecond::required")]
     pub at: Timestamp,
     /// What happened.
@@ -29,7 +30,7 @@ pub struct JournalEvent {
 pub enum EventKind {
     /// A call to the provider succeeded.
     Refreshed,
-    /// The provider answered with a rate limit.
+    /// The provider responded with a rate limit.
     Throttled {
         /// No call is allowed before this time.
         #[serde(rename = "until_ms", with = "millisecond::required")]
@@ -40,7 +41,7 @@ pub enum EventKind {
         /// No call is allowed before this time.
         #[serde(rename = "until_ms", with = "millisecond::required")]
         until: Timestamp,
-        /// The reason of the hold.
+        /// The reason for the hold.
         reason: HoldReason,
     },
     /// Calls are allowed again.
@@ -58,12 +59,12 @@ pub enum EventKind {
         threshold_bp: u32,
         /// The use in the reading that crossed it, in hundredths of a percent.
         used_bp: u32,
-        /// In which direction the use crossed it.
+        /// The direction in which the use crossed it.
         direction: Direction,
     },
-    /// The account holds another login.
+    /// The account now has another login.
     LoginChanged,
-    /// A call failed after a success, or in another way than the call before it.
+    /// A call failed after a success, or in another way than the previous call.
     Failing {
         /// Why the call failed.
         reason: LastFailureKind,
@@ -73,18 +74,18 @@ pub enum EventKind {
     Newer(Map<String, Value>),
 }
 
-/// In which direction a use crossed a threshold.
+/// The direction in which a use crossed a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The use rose to the threshold or above it.
+    /// The use rose to the threshold or above.
     Up,
     /// The use fell below the threshold.
     Down,
 }
 
 impl JournalEvent {
-    /// An event at this time, truncated to the millisecond.
+    /// Creates an event at this time, truncated to the millisecond.
     #[must_use]
     pub fn new(at: Timestamp, kind: EventKind) -> Self {
         let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
@@ -107,7 +108,7 @@ impl JournalEvent {
 }
 
 impl EventKind {
-    /// The kind as a stable word.
+    /// The kind as an identifier that never changes.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -168,7 +169,7 @@ impl EventKind {
 }
 
 impl Direction {
-    /// The direction as a stable word.
+    /// The direction as an identifier that never changes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -178,7 +179,7 @@ impl Direction {
     }
 }
 
-/// An event of which only the time and the name of its kind are decoded.
+/// A stored event of which only the time and the name of its kind are decoded.
 ///
 /// A derived `Deserialize` of [`EventKind`] would drop fields that a newer program wrote.
 #[derive(Debug, Deserialize)]
@@ -207,7 +208,7 @@ fn timestamp(fields: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(field(fields, name)?).ok()
 }
 
-/// Decodes a reason. `None` if it would not be written back as it was read.
+/// Decodes a reason. `None` if encoding it again would change it.
 fn lossless<T: DeserializeOwned + Serialize>(fields: &Map<String, Value>, name: &str) -> Option<T> {
     let value: T = field(fields, name)?;
     (serde_json::to_value(&value).ok().as_ref() == fields.get(name)).then_some(value)
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_an_event_survive_a_rewrite() {
+    fn unknown_fields_of_an_event_are_preserved() {
         for stored in [
             r#"{"at_ms":7000,"kind":"refreshed","calls":3}"#,
             r#"{"at_ms":7000,"kind":"reset","window":"five_hour","early":{"by_s":60}}"#,
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_not_understood_survives_a_rewrite() {
+    fn an_event_of_an_unknown_kind_is_preserved() {
         for stored in [
             r#"{"at_ms":7000,"kind":"sold","price":3,"window":["five_hour","seven_day"]}"#,
             r#"{"at_ms":7000,"direction":"sideways","kind":"threshold","threshold_bp":1,"used_bp":2,"window":"w"}"#,

@@ -1,5 +1,5 @@
-//! The use of each window over time, in samples: enough for its pace, small enough to be stored beside a record.
-//! The pace itself is computed in `pace`.
+//! The use of each window over time, in samples: enough for its pace, and few enough to store beside a record. `pace` computes
+//! the pace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Up to this age there is one sample for each [`BUCKET`]; above it, one for each hour.
+/// Up to this age there is one sample per [`BUCKET`]. Older samples are reduced to one per hour.
 const FULL_RESOLUTION: Duration = Duration::from_secs(24 * 3600);
-/// In seconds. Every response of a busy account has a reading, and closer samples add nothing to a pace.
+/// The length in seconds. Every response of a busy account has a reading, and closer samples do not improve a pace.
 const BUCKET: i64 = 180;
 /// Older samples are dropped.
 const RETENTION: Duration = Duration::from_secs(35 * 24 * 3600);
 /// More windows than any account has.
 const MAX_WINDOWS: usize = 32;
-/// More samples of one window than the buckets of a day, the hours of a month and resets together.
+/// More than the samples of one window can be: the buckets of a day, the hours of a month, and the resets.
 const MAX_SAMPLES: usize = 1500;
 const HOUR: i64 = 3600;
 
@@ -38,7 +38,7 @@ pub struct Sample {
     pub resets_s: Option<i64>,
 }
 
-/// The samples of one window, oldest first, at most one for each second.
+/// The samples of one window, oldest first, at most one per second.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Columns", into = "Columns")]
 struct Samples {
@@ -87,7 +87,7 @@ impl History {
 impl Samples {
     fn insert(&mut self, sample: Sample) {
         match self.rows.binary_search_by_key(&sample.at_s, |stored| stored.at_s) {
-            // Of two samples of one second the greater wins, so that the order of arrival does not matter.
+            // If two samples have the same second, the greater one wins, so that the order of arrival does not matter.
             Ok(index) => self.rows[index] = self.rows[index].max(sample),
             Err(index) => self.rows.insert(index, sample),
         }
@@ -100,8 +100,8 @@ impl Samples {
         let mut remaining: Vec<Sample> = Vec::with_capacity(self.rows.len());
         for sample in self.rows.iter().filter(|sample| sample.at_s > oldest) {
             match remaining.last_mut() {
-                // The last sample of each hour of the clock remains, so that every process keeps the same ones. A
-                // reset within an hour ends the old period with a sample of its own.
+                // Keep the last sample of each clock hour, so that every process keeps the same ones. A reset within an hour
+                // ends the old period, which keeps its own last sample.
                 Some(last)
                     if is_same_bucket(last, sample, full_resolution) && sample.is_same_period(last) =>
                 {
@@ -116,16 +116,15 @@ impl Samples {
     }
 }
 
-/// Whether two samples are in the same bucket, or above the age of full resolution in the same hour.
+/// Whether two samples are in the same bucket. Beyond the age of full resolution, a bucket is an hour.
 fn is_same_bucket(before: &Sample, sample: &Sample, full_resolution: i64) -> bool {
     let bucket = if sample.at_s <= full_resolution { HOUR } else { BUCKET };
     before.at_s.div_euclid(bucket) == sample.at_s.div_euclid(bucket)
 }
 
 impl Sample {
-    /// Whether both samples are of one period of the window, by their resets.
-    #[must_use]
-    pub fn is_same_period(&self, other: &Self) -> bool {
+    /// Whether both samples belong to one period of the window, by their resets.
+    pub(crate) fn is_same_period(&self, other: &Self) -> bool {
         const SAME_PERIOD: i64 = 300;
         match (self.resets_s, other.resets_s) {
             (Some(one), Some(two)) => (one - two).abs() <= SAME_PERIOD,
@@ -135,13 +134,13 @@ impl Sample {
     }
 }
 
-/// The stored form of samples: differences in columns, a third of the size of objects.
+/// The stored form of samples: columns of differences, which take a third of the size of objects.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Columns {
-    /// Seconds since 1970, each after the first as the distance from the one before.
+    /// Seconds since 1970. Each value after the first is the distance from the one before.
     at_s: Vec<i64>,
     used_bp: Vec<u32>,
-    /// The reset as the distance from the sample; -1 if the reading had no reset.
+    /// The reset as the distance from the sample, or -1 if the reading had no reset.
     resets_in_s: Vec<i64>,
     /// A new column must raise the format number, because an older program adds and drops rows.
     #[serde(flatten)]
@@ -171,7 +170,7 @@ impl From<Columns> for Samples {
         let mut at_s = 0_i64;
         let rows = columns.at_s.into_iter().zip(columns.used_bp).zip(columns.resets_in_s);
         let mut samples = Self { rows: Vec::new(), unknown: columns.unknown };
-        // `insert` sorts, in case another program wrote the rows out of order.
+        // `insert` sorts the rows, in case another program wrote them out of order.
         for ((difference, used_bp), resets_in) in rows {
             at_s = clamp_to_timestamps(at_s.saturating_add(difference));
             let resets_s = (resets_in >= 0).then(|| clamp_to_timestamps(at_s.saturating_add(resets_in)));
@@ -181,7 +180,7 @@ impl From<Columns> for Samples {
     }
 }
 
-/// The nearest second within the range of `Timestamp`, so that differences of two of them never overflow.
+/// The nearest second in the range of `Timestamp`, so that the difference of two such seconds never overflows.
 fn clamp_to_timestamps(second: i64) -> i64 {
     second.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second())
 }
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_of_one_day_minutes_apart_all_remain() {
+    fn all_readings_of_one_day_minutes_apart_are_kept() {
         let mut day = history((0..288).map(|step| sample(step * 300, 0)));
 
         day.downsample(at(DAY - 1));
@@ -226,14 +225,14 @@ mod tests {
 
         let read: History = serde_json::from_str(stored).unwrap();
 
-        let [first, .., last] = read.samples("five_hour") else { panic!("two samples remain") };
+        let [first, .., last] = read.samples("five_hour") else { panic!("there should be two samples") };
         assert_eq!((first.at_s, last.at_s), (Timestamp::MIN.as_second(), Timestamp::MAX.as_second()));
         assert!(!first.is_same_period(last));
         assert!(serde_json::to_string(&read).is_ok());
     }
 
     #[test]
-    fn of_an_older_hour_the_last_reading_remains() {
+    fn the_last_reading_of_an_older_hour_is_kept() {
         let mut day = history((0..12).map(|step| sample(step * 300, u32::try_from(step).unwrap())));
 
         day.downsample(at(3 * DAY));
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_every_few_seconds_displace_no_history() {
+    fn frequent_readings_do_not_displace_older_ones() {
         let month = 30 * DAY;
         let mut month_long = history((0..30 * 24).map(|hour| sample(hour * HOUR, 5000)));
 
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_a_window_survive_a_rewrite() {
+    fn unknown_fields_of_a_window_are_preserved() {
         let stored = r#"{"seven_day":{"at_s":[1000],"used_bp":[10],"resets_in_s":[-1],"colour":"blue"}}"#;
         let mut read: History = serde_json::from_str(stored).unwrap();
 

@@ -1,8 +1,8 @@
-//! Hooks: a command that runs for an event, or a POST of it.
-//! `update` finds the events and makes sure that one process runs the hooks.
+//! Hooks: a command that runs for an event, or a POST request with it. `update` finds the events, and makes sure that only one
+//! process runs the hooks.
 //!
-//! A hook runs at most once. The event is written first, so a process that is killed before the hook loses the hook. The other
-//! order would let two processes run it.
+//! A hook runs at most once. The event is written first, so a process that is killed before it runs the hook loses that run.
+//! With the opposite order, two processes could run the hook.
 
 mod command;
 mod error;
@@ -26,27 +26,27 @@ use crate::event::{EventKind, JournalEvent};
 /// One hook of the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hook {
-    /// The kinds of events that it runs for.
+    /// The kinds of events for which it runs.
     pub on: Vec<&'static str>,
-    /// The accounts that it runs for; all if the list is empty.
+    /// The accounts for which it runs. An empty list means all.
     pub accounts: Vec<AccountId>,
-    /// The windows that it runs for; all if the list is empty.
+    /// The windows for which it runs. An empty list means all.
     pub windows: Vec<String>,
-    /// The thresholds that it runs for, in hundredths of a percent; all if the list is empty.
+    /// The thresholds for which it runs, in hundredths of a percent. An empty list means all.
     pub thresholds: Vec<u32>,
-    /// What it does.
+    /// The action of the hook.
     pub action: Action,
-    /// How long it may take.
+    /// The timeout of one run.
     pub timeout: Duration,
 }
 
-/// What a hook does.
+/// The action of a hook.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Action {
     /// Runs a program without a shell, with the payload on its standard input and in its environment.
     Run {
-        /// The program, by path or by a name that is searched in `PATH`.
+        /// The program: a path, or a name that is searched in `PATH`.
         program: PathBuf,
         /// Its arguments, passed unchanged.
         arguments: Vec<String>,
@@ -57,7 +57,7 @@ pub enum Action {
 }
 
 impl Hook {
-    /// Whether it runs for this event.
+    /// Whether the hook runs for this event.
     fn matches(&self, account: &AccountId, event: &JournalEvent) -> bool {
         let kind = self.on.contains(&event.kind.as_str());
         let account = self.accounts.is_empty() || self.accounts.contains(account);
@@ -74,10 +74,10 @@ impl Hook {
     }
 }
 
-/// Runs the hooks for the new events of an account, one after the other, each within its timeout.
+/// Runs the hooks for the new events of an account, one after another, each within its timeout.
 ///
-/// `secrets` names the environment variables that are removed from a command's environment. Returns the hooks that failed.
-/// Dropping the future kills the running command and every process that it started.
+/// `secrets` names the variables that are removed from the environment of a command. Returns the hooks that failed. Dropping
+/// the future kills the running command and every process that it started.
 pub async fn run_hooks(
     hooks: &[Hook],
     secrets: &[String],

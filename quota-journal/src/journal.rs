@@ -1,5 +1,5 @@
-//! The journal of an account as a document: the last observation, the events, and the history of use.
-//! Pure data and its rules; `update` swaps it into a store.
+//! The journal of an account as a document: the last observation, the events, and the history of use. This module has the data
+//! and its rules; `update` writes the document to a store.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -13,9 +13,9 @@ use crate::event::{EventKind, JournalEvent};
 use crate::history::{History, Sample};
 use crate::observation::Observation;
 
-/// The format number. It rises when a field changes what others mean.
+/// The format number. It must rise when a field changes the meaning of other fields.
 const FORMAT: u32 = 2;
-/// Events of more than a week, for an account that is refreshed every five minutes.
+/// The events of more than a week, for an account that is refreshed every five minutes.
 const MAX_EVENTS: usize = 2500;
 
 /// The journal of an account.
@@ -27,7 +27,7 @@ pub struct Journal {
     /// The number of the next event.
     #[serde(default)]
     next_number: u64,
-    /// The last events, oldest first, numbered without gaps up to `next_number`.
+    /// The last events, oldest first. Their numbers have no gaps up to `next_number`.
     #[serde(default)]
     events: Vec<JournalEvent>,
     #[serde(default)]
@@ -50,18 +50,18 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// The body of the stored document.
+    /// Encodes the body of the stored document.
     pub(crate) fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("it has only text keys").into()
+        serde_json::to_vec(self).expect("all keys are strings").into()
     }
 
     /// Decodes the body of a stored document. A journal of an older format starts over.
     ///
     /// # Errors
     ///
-    /// That of serde if the body is not a journal. A newer format is never an error.
+    /// The error of serde if the body is not a journal. A newer format is never an error.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
-        // The flattened field accepts only an object. Without it, serde reads `[3]` as an envelope too.
+        // The flattened field requires an object. Without it, serde would also accept `[3]` as an envelope.
         #[derive(Deserialize)]
         struct Envelope {
             format: u32,
@@ -69,7 +69,7 @@ impl Journal {
             _fields: IgnoredAny,
         }
         match serde_json::from_slice(body)? {
-            // No release wrote an older format.
+            // No release has written an older format.
             Envelope { format, .. } if format < FORMAT => Ok(Self::default()),
             Envelope { format, .. } => serde_json::from_slice(body).or_else(|error| {
                 if format > FORMAT { Ok(Self { format, ..Self::default() }) } else { Err(error) }
@@ -77,12 +77,12 @@ impl Journal {
         }
     }
 
-    /// Whether this program may change the journal. It must not change one of a newer format.
+    /// Whether this program may change the journal. It must not change a journal of a newer format.
     pub(crate) fn is_writable(&self) -> bool {
         self.format <= FORMAT
     }
 
-    /// Compares the record, and the `hold` that is in force, with the last observation. Adds what is new and returns the new events.
+    /// Compares the record, and the active `hold`, with the last observation. Adds the new events and returns them.
     pub(crate) fn update(
         &mut self,
         record: &Record,
@@ -92,7 +92,7 @@ impl Journal {
     ) -> Vec<JournalEvent> {
         let before = self.last_observation.as_ref();
         let (found, observed) = diff(before, Observation::new(record, hold), now, thresholds);
-        // Two events with one id are the same event, which a clock that moves back would report twice.
+        // Two events with one id are the same event. Otherwise a clock that was set back would report an event twice.
         let mut new: Vec<JournalEvent> = Vec::new();
         for event in found {
             let id = event.id();
@@ -169,12 +169,12 @@ mod tests {
         let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
             panic!("the lease is free");
         };
-        let used = Percent::from_percent(percent).expect("a number");
+        let used = Percent::from_percent(percent).expect("a valid percentage");
         let reading = WindowReading::new(WindowId::five_hour(), used).resets_at(at(18_000));
         let _ = record.commit(at(second), &lease, &UsageReport::polled([reading]));
     }
 
-    /// A journal with two readings, and the record it was made from.
+    /// A journal with two readings, and the record from which it was made.
     fn journal() -> (Journal, Record) {
         let (mut journal, mut record) = (Journal::default(), Record::default());
         journal.update(&record, None, at(0), &DEFAULT_THRESHOLDS);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reading_is_one_sample() {
+    fn every_reading_becomes_one_sample() {
         let (journal, _) = journal();
 
         let used: Vec<_> =
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_survive_and_a_newer_format_is_read_only() {
+    fn unknown_fields_are_preserved_and_a_newer_format_is_read_only() {
         let journal = Journal::decode(br#"{"format":3,"colour":"blue"}"#).unwrap();
 
         assert!(String::from_utf8_lossy(&journal.encode()).contains(r#""colour":"blue""#));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_every_object_survive_an_update() {
+    fn an_update_preserves_the_unknown_fields_of_every_object() {
         let (journal, mut record) = journal();
         let mut stored: Value = serde_json::from_slice(&journal.encode()).unwrap();
         let newer = [
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_a_hold_and_a_failure_survive_while_they_last() {
+    fn unknown_fields_of_a_hold_and_a_failure_are_preserved() {
         let (mut journal, mut record) = journal();
         let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(800)));
         let LeaseDecision::Granted(lease) = record.begin(at(800), &request, &Policy::default()) else {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_reason_survives_a_rewrite() {
+    fn an_unknown_reason_is_preserved() {
         let stored = serde_json::json!({
             "format": 2,
             "next_number": 2,

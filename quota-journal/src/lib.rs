@@ -1,9 +1,9 @@
-//! What happened to quota's accounts: events, samples of use and their pace, and hooks that run for events.
+//! The events of quota's accounts, samples of their use and its pace, and hooks that run for events.
 //!
-//! The journal of an account is one document beside its record in any [`QuotaStore`](quota_core::QuotaStore). Events are derived: an
-//! update compares the record with the journal's last observation of it, and writes the difference by one compare-and-swap. So each
-//! event is found once, by one of all processes that share the store, whichever program changed the record. That process runs the
-//! hooks.
+//! The journal of an account is one document beside its record in any [`QuotaStore`](quota_core::QuotaStore). Events are
+//! derived: an update compares the record with the journal's last observation, and writes the difference by one
+//! compare-and-swap. So exactly one of all processes that share the store finds each event, whichever program changed the
+//! record. That process runs the hooks.
 //!
 //! ```
 //! use quota_core::testing::FakeProvider;
@@ -14,12 +14,12 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
 //! let main: AccountId = "example/main".parse()?;
-//! // The first update has nothing to compare the account with, so it finds no event.
+//! The first update has no earlier observation, so it finds no event.
 //! let quota = QuotaManager::builder(Arc::clone(&store)).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! quota.account(&main).get().await?;
 //! assert!(update(store.as_ref(), &main, &Rules::default()).await?.new.is_empty());
 //!
-//! // A call that the next update finds.
+//! The next update finds this call.
 //! quota.account(&main).refresh().await?;
 //! let found = update(store.as_ref(), &main, &Rules::default()).await?;
 //! assert_eq!(found.new.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["refreshed"]);
@@ -29,13 +29,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | for | see |
+//! | to | use |
 //! |---|---|
 //! | update the journals of several accounts and run their hooks | [`update_and_run_hooks`] |
-//! | one account: its new events, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
-//! | an event, and its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
-//! | the use of a window over time, and its pace | [`History`], [`pace`] |
-//! | hooks, in this process or in another one | [`Hook`], [`run_hooks`], [`hook_runs`] with [`update_all`] |
+//! | get the new events of one account, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
+//! | read an event, and write its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
+//! | get the use of a window over time, and its pace | [`History`], [`pace`] |
+//! | run hooks, in this process or in another one | [`Hook`], [`run_hooks`], [`hook_runs`] with [`update_all`] |
 //!
 //! # Features
 //!

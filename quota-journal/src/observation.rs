@@ -1,5 +1,5 @@
-//! The part of a record whose changes are events, as the journal last observed it.
-//! Which events follow from two observations is in `diff`.
+//! The part of a record whose changes are events, as the journal last observed it. `diff` decides which events follow from two
+//! observations.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) struct Observation {
     pub(crate) failure: Option<ObservedFailure>,
     #[serde(default)]
     pub(crate) windows: BTreeMap<String, ObservedWindow>,
-    /// Fields that a newer program wrote; likewise below.
+    /// Fields that a newer program wrote. The same field exists in the structs below.
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -66,7 +66,7 @@ pub(crate) struct ObservedWindow {
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) last_reset: Option<Timestamp>,
-    /// When the journal last recorded that the provider lowered the use within the period.
+    /// When the journal last recorded that the provider had lowered the use within the period.
     #[serde(
         rename = "lowered_ms",
         with = "millisecond::optional",
@@ -84,7 +84,7 @@ pub(crate) struct ObservedWindow {
 }
 
 impl Observation {
-    /// Observes `record`, with the hold that is in force.
+    /// Observes `record`, with the hold that is active.
     pub(crate) fn new(record: &Record, hold: Option<&Hold>) -> Self {
         let windows = record.snapshot().windows().iter().map(|window| {
             let length = window.length().map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
@@ -120,7 +120,7 @@ impl Observation {
         }
     }
 
-    /// Copies the fields that a newer program wrote about the same things in `before`.
+    /// Copies the fields that a newer program wrote for the same objects in `before`.
     pub(crate) fn copy_unknown_fields(&mut self, before: &Self) {
         self.unknown.clone_from(&before.unknown);
         if let (Some(hold), Some(earlier)) = (&mut self.hold, &before.hold)
@@ -140,7 +140,8 @@ impl Observation {
         }
     }
 
-    /// Whether this observation is of another login than `before`. An id that is missing on either side contradicts nothing.
+    /// Whether this observation is of another login than `before`. An id that is missing on one side does not count as
+    /// different.
     pub(crate) fn is_other_login(&self, before: &Self) -> bool {
         let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);
         differ(&self.login, &before.login) || differ(&self.owner, &before.owner)

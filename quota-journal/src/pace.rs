@@ -1,6 +1,6 @@
-//! How fast a window is used: the trend of its recent samples, or else the average since the window started.
-//! A pure function. The trend is the median of the slopes between all pairs (Theil-Sen), which one outlier does not
-//! change. With too few samples, one reading and the elapsed time give the average.
+//! How fast a window is used: the trend of its recent samples, or else the average since the window started. This is a pure
+//! function. The trend is the median of the slopes between all pairs (Theil-Sen), which one outlier does not change. With too
+//! few samples, one reading and the elapsed time give the average.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use jiff::Timestamp;
 use crate::diff::HYSTERESIS_BP;
 use crate::history::Sample;
 
-/// A trend of fewer samples would be chance.
+/// With fewer samples, a trend would be chance.
 const MIN_SAMPLES: usize = 3;
 /// The trend covers the last fifth of a window's length, within these bounds.
 const MIN_TREND_WINDOW: Duration = Duration::from_secs(30 * 60);
 const MAX_TREND_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Used if the window's length is unknown.
 const DEFAULT_TREND_WINDOW: Duration = Duration::from_secs(3600);
-/// An average over less than this share of a window would be rounding error.
+/// In a smaller share of a window, an average would be mostly rounding error.
 const MIN_ELAPSED_SHARE: f64 = 0.05;
-/// The minimum for an average since the use was lowered.
+/// The minimum time for an average since the use was lowered.
 const MIN_SINCE_LOWERED: Duration = Duration::from_secs(15 * 60);
 const ALL_BP: f64 = 10_000.0;
 
 /// The pace of a window, from its samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// How fast the window is used; `None` if there is too little data for a trend and for an average.
+    /// How fast the window is used; `None` if there is too little data for a trend or an average.
     pub rate: Option<Rate>,
     /// Whether the window reset after its last reading.
     pub is_rolled_over: bool,
     /// The number of samples for the trend.
     pub samples: usize,
-    /// The time from the first to the last of them.
+    /// The time from the first to the last of these samples.
     pub covered: Duration,
-    /// The time that they must cover for a trend.
+    /// The time that the samples must cover for a trend.
     pub required: Duration,
 }
 
@@ -42,9 +42,9 @@ pub struct Estimate {
 pub struct Rate {
     /// How the rate was computed.
     pub basis: Basis,
-    /// Percent per hour. Below zero if the provider lowers the use, as in a sliding window.
+    /// The rate in percent per hour. It is negative if the provider lowers the use, as in a sliding window.
     pub percent_per_hour: f64,
-    /// The projected use at the reset; not below zero.
+    /// The projected use at the reset, at least zero.
     pub at_reset_percent: Option<f64>,
     /// When the window runs out at this rate, if that is before its reset.
     pub exhausted_at: Option<Timestamp>,
@@ -64,14 +64,14 @@ pub enum Basis {
 /// The samples of the current period.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Period {
-    /// Oldest first.
+    /// The samples, oldest first.
     pub samples: Vec<Sample>,
-    /// Whether they start within the period, at a use that the provider lowered.
+    /// Whether the samples start within the period, at a use that the provider lowered.
     pub is_lowered: bool,
 }
 
 impl Period {
-    /// The samples, oldest first, that belong to the period of a window that resets at `resets_at`.
+    /// Selects the samples of the current period, for a window that resets at `resets_at`.
     #[must_use]
     pub fn current(samples: &[Sample], resets_at: Option<Timestamp>) -> Self {
         let Some(last) = samples.last() else { return Self::default() };
@@ -79,15 +79,15 @@ impl Period {
         let since =
             samples.iter().rposition(|sample| !sample.is_same_period(&current)).map_or(0, |index| index + 1);
         let samples = &samples[since..];
-        // A window without a reset may slide, so a decline does not show that the provider lowered the use.
+        // A window without a reset may slide, so a decline does not mean that the provider lowered the use.
         let lowered = if resets_at.is_some() { since_lowered(samples) } else { 0 };
         Self { samples: samples[lowered..].to_vec(), is_lowered: lowered > 0 }
     }
 }
 
-/// The index of the first sample since the use was last lowered within the period; 0 if it was not.
+/// The index of the first sample after the use was last lowered within the period; 0 if it was not.
 ///
-/// One sample above both its neighbours, as when a provider serves an old response, does not count.
+/// One sample above both of its neighbours does not count. Such a sample appears when a provider serves an old response.
 fn since_lowered(samples: &[Sample]) -> usize {
     let is_above = |one: u32, other: u32| one > other.saturating_add(HYSTERESIS_BP);
     let Some(last) = samples.last() else { return 0 };
@@ -106,14 +106,14 @@ fn since_lowered(samples: &[Sample]) -> usize {
 }
 
 impl Estimate {
-    /// The estimate of a window that reset after its last reading: no rate.
+    /// The estimate for a window that has reset since its last reading: no rate.
     #[must_use]
     pub fn rolled_over() -> Self {
         let (samples, covered, required) = (0, Duration::ZERO, Duration::ZERO);
         Self { rate: None, is_rolled_over: true, samples, covered, required }
     }
 
-    /// The estimate at `now` from the samples of one period. `reading` is the last reading.
+    /// Computes the estimate at `now` from the samples of one period. `reading` is the last reading.
     #[must_use]
     pub fn new(
         period: &Period,
@@ -125,7 +125,7 @@ impl Estimate {
         let trend_window = length
             .map_or(DEFAULT_TREND_WINDOW, |length| (length / 5).clamp(MIN_TREND_WINDOW, MAX_TREND_WINDOW));
         let trend_s = i64::try_from(trend_window.as_secs()).unwrap_or(i64::MAX);
-        // Counted back from now and not from the last sample, because old samples do not show the current rate.
+        // Count back from now, not from the last sample, because old samples do not show the current rate.
         let since = now.as_second().saturating_sub(trend_s);
         let samples = &period.samples;
         let recent = &samples[samples.partition_point(|sample| sample.at_s < since)..];
@@ -148,7 +148,7 @@ fn covered_by(samples: &[Sample]) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// The average since the window started, or since its use was lowered; `None` if that was too recently.
+/// The average since the window started, or since its use was lowered; `None` if that was too recent.
 fn average(
     period: &Period,
     reading: Sample,
@@ -167,13 +167,13 @@ fn average(
         Basis::AverageSinceLowered => MIN_SINCE_LOWERED.as_secs_f64(),
         _ => length?.as_secs_f64() * MIN_ELAPSED_SHARE,
     };
-    // `elapsed` is negative if the provider states a wrong length.
+    // `elapsed` is negative if the provider reports a wrong length.
     let slope = (f64::from(reading.used_bp) - used_before) / elapsed;
     (elapsed >= min_elapsed && elapsed > 0.0).then(|| Rate::new(basis, slope, &reading, resets_at))
 }
 
 impl Rate {
-    /// `slope` is in hundredths of a percent for each second.
+    /// `slope` is in hundredths of a percent per second.
     fn new(basis: Basis, slope: f64, last: &Sample, resets_at: Option<Timestamp>) -> Self {
         let used = f64::from(last.used_bp);
         let at_reset = resets_at.map(|reset| {
@@ -184,14 +184,14 @@ impl Rate {
             let at = Timestamp::from_second(last.at_s).ok()?;
             let left = Duration::try_from_secs_f64(left.round()).ok()?;
             let at = at.checked_add(left).ok()?;
-            // Without a reset no period ends before the window runs out.
+            // Without a reset, no period ends before the window runs out.
             resets_at.is_none_or(|reset| at < reset).then_some(at)
         });
         Self { basis, percent_per_hour: slope * 36.0, at_reset_percent: at_reset, exhausted_at }
     }
 }
 
-/// The median of the slopes between all pairs, in hundredths of a percent for each second.
+/// The median of the slopes between all pairs, in hundredths of a percent per second.
 fn median_slope(samples: &[Sample]) -> Option<f64> {
     let pairs = samples
         .iter()
@@ -239,9 +239,9 @@ mod tests {
         Estimate::new(&period(samples), last, Some(at(5 * HOUR)), Some(FIVE_HOURS), at(last.at_s))
     }
 
-    /// The same without a length, so that there is no average.
+    /// The estimate for a window without a length, so that there is no average.
     fn trend_of(samples: &[Sample]) -> Option<Rate> {
-        let last = *samples.last().expect("there are some");
+        let last = *samples.last().expect("there are samples");
         Estimate::new(&period(samples), last, Some(at(5 * HOUR)), None, at(last.at_s)).rate
     }
 
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_a_window_runs_out_before_its_reset() {
+    fn a_window_that_runs_out_before_its_reset_has_a_time() {
         let rate = estimate(&samples((0..=12).map(|step| step * 500))).rate.unwrap();
 
         assert_eq!(rate.exhausted_at, Some(at(20 * 300)));
@@ -293,19 +293,19 @@ mod tests {
     }
 
     #[test]
-    fn two_samples_are_no_trend() {
+    fn two_samples_give_no_trend() {
         let two = [samples([0])[0], Sample { at_s: HOUR, used_bp: 100, resets_s: Some(5 * HOUR) }];
 
         assert_eq!(trend_of(&two), None);
     }
 
     #[test]
-    fn ten_minutes_are_no_trend() {
+    fn ten_minutes_give_no_trend() {
         assert_eq!(trend_of(&samples([0, 100, 200])), None);
     }
 
     #[test]
-    fn old_samples_are_no_trend() {
+    fn old_samples_give_no_trend() {
         let old = samples((0..=12).map(|step| step * 100));
         let last = *old.last().unwrap();
 
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn no_sample_is_no_rate() {
+    fn no_samples_give_no_rate() {
         assert_eq!(estimate(&[]).rate, None);
     }
 
@@ -365,13 +365,13 @@ mod tests {
     }
 
     #[test]
-    fn after_a_lowered_use_the_average_starts_there() {
+    fn the_average_starts_at_a_lowered_use() {
         let all = [reading(0, 4_200), reading(3_600, 4_200), reading(7_200, 300), reading(9_000, 400)];
 
         let rate = estimate(&all).rate.unwrap();
 
         assert_eq!((rate.basis, rate.percent_per_hour), (Basis::AverageSinceLowered, 2.0));
-        assert_eq!(estimate(&all[..3]).rate, None, "too little time has elapsed since");
+        assert_eq!(estimate(&all[..3]).rate, None, "too little time has elapsed since then");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Updates the journal of each account on a store: reads it, compares it with the record, and writes the difference.
-//! Which events follow from two observations is in `diff`; the hooks that run for them are in `hooks`.
+//! Updates the journal of each account in a store: reads it, compares it with the record, and writes the difference. `diff`
+//! decides which events follow from two observations, and `hooks` runs the hooks for them.
 //!
-//! The process that finds an event first writes it by one compare-and-swap, and every other process finds it recorded. So one
-//! process of all runs the hooks for it.
+//! The first process that finds an event writes it by one compare-and-swap, and every other process finds it recorded. So
+//! exactly one process runs the hooks for it.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use crate::journal::Journal;
 const TTL: Duration = Duration::from_secs(40 * 24 * 3600);
 /// How long the store keeps a journal that was emptied.
 const REMOVED_TTL: Duration = Duration::from_millis(1);
-/// How long the update of one account may take.
+/// The timeout of the update of one account.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long each call to the store may take while a journal is removed.
+/// The timeout of each store call while a journal is removed.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After so many conflicts, other processes have recorded the events.
+/// After this many conflicts, other processes have recorded the events.
 const MAX_CAS_ATTEMPTS: u32 = 8;
 
 /// The rules by which events are found.
@@ -54,11 +54,11 @@ impl Default for Rules {
     }
 }
 
-/// A problem while journals were updated. The journals are written nevertheless.
+/// A problem during the update of journals. The journals are still written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
-    /// The journal could not be decoded and was replaced; its past is lost.
+    /// The journal could not be decoded and was replaced. Its past events are lost.
     #[error("replaced the damaged journal of {0}; its past events are lost")]
     Replaced(AccountId),
     /// A hook failed.
@@ -66,10 +66,11 @@ pub enum Warning {
     Hook(#[from] HookError),
 }
 
-/// Updates the journals of all `accounts`, and runs the hooks for their new events. Call it after records may have changed.
+/// Updates the journals of all `accounts`, and runs the hooks for their new events. Call this after records may have changed.
 ///
-/// An account whose store does not answer within two seconds is skipped; the next update finds the same events. `secrets` names
-/// the environment variables that are removed from a command's environment. Dropping the future loses hooks that have not run yet.
+/// An account whose store does not respond within two seconds is skipped, and the next update finds the same events. `secrets`
+/// names the variables that are removed from the environment of a command. Dropping the future loses hooks that have not run
+/// yet.
 pub async fn update_and_run_hooks(
     store: &dyn QuotaStore,
     accounts: &[&AccountId],
@@ -90,10 +91,10 @@ pub async fn update_and_run_hooks(
     warnings
 }
 
-/// Updates the journals of all `accounts`, and passes each update to `updated` right after it is written, for a caller that runs the
-/// hooks elsewhere (see [`hook_runs`](crate::hook_runs)). Call it after records may have changed.
+/// Updates the journals of all `accounts`, and passes each update to `updated` right after it is written. This is for callers
+/// that run the hooks elsewhere (see [`hook_runs`](crate::hook_runs)). Call it after records may have changed.
 ///
-/// An account whose store does not answer within two seconds is skipped; the next update finds the same events.
+/// An account whose store does not respond within two seconds is skipped, and the next update finds the same events.
 pub async fn update_all(
     store: &dyn QuotaStore,
     accounts: &[&AccountId],
@@ -108,7 +109,8 @@ pub async fn update_all(
     }
 }
 
-/// The accounts that an update would change. Most of the time there are none, and one concurrent comparison of all accounts shows it.
+/// The accounts whose journal an update would change. Usually there are none, which one concurrent comparison of all accounts
+/// shows.
 async fn changed<'a>(
     store: &dyn QuotaStore,
     accounts: &[&'a AccountId],
@@ -126,10 +128,10 @@ async fn changed<'a>(
 ///
 /// # Errors
 ///
-/// Any [`StoreError`]. The journal may then exist or not, and likewise after the future is dropped.
+/// Any [`StoreError`]. Then, and also if the future is dropped, the journal may or may not exist.
 pub async fn remove(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
     let key = StoreKey::account_extension(account, "journal");
-    // A store has no delete, so an empty journal expires at once.
+    // A store has no delete operation, so an empty journal expires at once.
     let empty = |journal: &mut Undecoded, _| {
         if let Some(body) = &mut journal.0 {
             *body = Journal::default().encode();
@@ -138,7 +140,7 @@ pub async fn remove(store: &dyn QuotaStore, account: &AccountId) -> Result<(), S
     store::update(store, &key, Start::Read, REMOVED_TTL, STORE_TIMEOUT, empty).await.map(drop)
 }
 
-/// The body of a journal in any form, because a damaged journal and one of a newer format are emptied as well.
+/// The body of a journal in any form, because damaged journals and those of a newer format are emptied too.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Undecoded(Option<Bytes>);
 
@@ -152,14 +154,14 @@ impl DocumentBody for Undecoded {
     }
 }
 
-/// Which documents of an account could not be decoded or written.
+/// The documents of an account that could not be decoded or written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// The record could not be decoded. Nothing is written until it is replaced.
+    /// The record could not be decoded. Nothing is written until the record is replaced.
     pub record: bool,
     /// The journal could not be decoded. The next write replaces it.
     pub journal: bool,
-    /// A newer program wrote the journal. Nothing is added to it.
+    /// A newer program wrote the journal. This program adds nothing to it.
     pub is_journal_newer: bool,
 }
 
@@ -172,25 +174,25 @@ pub struct JournalUpdate {
     pub journal: Journal,
     /// The account's record.
     pub record: Record,
-    /// Which of the two is damaged, and therefore empty here.
+    /// The documents that are damaged, and therefore empty here.
     pub damage: Damage,
-    /// The time by the store's clock.
+    /// The time according to the store's clock.
     pub now: Timestamp,
     /// The versions of the record and of the journal.
     pub versions: (Option<Version>, Option<Version>),
 }
 
-/// Compares an account's record with its journal, and records the new events in it.
+/// Compares the record of an account with its journal, and records the new events.
 ///
-/// The journal is read before the record. So the record is never older than the journal's last observation, and events never run
+/// The journal is read before the record. So the record is never older than the journal's last observation, and events never go
 /// backwards. After a conflict both are read again.
 ///
 /// # Errors
 ///
-/// Any [`StoreError`] of reading. The first write replaces a damaged journal; with a damaged record nothing is written. If a write
-/// fails, the result is what could be read, without new events. A swap that may have been applied counts as a conflict: its
-/// events are in the journal, and their hooks do not run, because a hook runs at most once. Dropping the future has the same
-/// effect.
+/// Any [`StoreError`] of reading. The first write replaces a damaged journal. With a damaged record nothing is written. If a
+/// write fails, the result contains what could be read, without new events. A swap that may have been applied counts as a
+/// conflict. Its events are in the journal, but their hooks do not run, because a hook runs at most once. Dropping the future
+/// has the same effect.
 pub async fn update(
     store: &dyn QuotaStore,
     account: &AccountId,
@@ -199,7 +201,7 @@ pub async fn update(
     let key = StoreKey::account_extension(account, "journal");
     let mut found = store.read(&key).await?;
     let mut attempts = 0;
-    // Not `store::update`: after a conflict the record, which is another document, must be read again.
+    // Do not use `store::update`: after a conflict the record must be read again too, and it is another document.
     loop {
         attempts += 1;
         let Diff { read, record, before, after, new, damage } =
@@ -219,7 +221,8 @@ pub async fn update(
         match store.compare_and_swap(&key, found.version(), after.encode(), TTL).await {
             Ok(CasOutcome::Applied(version)) => return Ok(result(new, after, Some(version))),
             Ok(CasOutcome::Conflict(other)) => found = other,
-            // A full or read-only disk: return the events as part of the journal; a later update that can write finds them new.
+            // On a full or read-only disk, return the events only as part of the journal. A later update that can write reports
+            // them as new.
             Ok(_) | Err(_) => return Ok(result(Vec::new(), after, found.version())),
         }
     }
@@ -232,7 +235,7 @@ async fn has_changes(store: &dyn QuotaStore, account: &AccountId, rules: &Rules)
     Ok(diff.after != diff.before)
 }
 
-/// An account's record, and its journal before and after the record's changes.
+/// The record of an account, and its journal before and after the changes of the record.
 struct Diff {
     read: StoreRead,
     record: Record,

@@ -1,4 +1,4 @@
-//! Which events follow from which change, and that each event is found once.
+//! Tests which events follow from which change, and that each event is found once.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use quota_core::{FetchError, Percent, Policy, UsageReport, WindowId, WindowReadi
 
 use super::*;
 
-/// Well after the epoch, so that no timestamp is repaired as implausible.
+/// A time well after the epoch, so that no timestamp is repaired as implausible.
 const START: i64 = 1_800_000_000;
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(START + second).expect("a time of this century")
+    Timestamp::from_second(START + second).expect("a valid timestamp")
 }
 
-/// An account whose calls the test makes, and the last observation of it.
+/// An account whose calls the test makes, and its last observation.
 #[derive(Default)]
 struct Story {
     record: Record,
@@ -42,7 +42,7 @@ impl Story {
         }
     }
 
-    /// A successful call: the use of the five-hour window in percent, and the second of its reset.
+    /// A successful call, with the use of the five-hour window in percent and the second of its reset.
     fn read(&mut self, second: i64, percent: f64, resets: i64) {
         self.call(second, Ok(&usage(percent, resets)));
     }
@@ -52,7 +52,7 @@ impl Story {
         self.record.effective_hold(cooldown, at(second), &Policy::default())
     }
 
-    /// The events since the last observation.
+    /// Observes the account, and returns the events since the last observation.
     fn events(&mut self, second: i64) -> Vec<String> {
         let observation = Observation::new(&self.record, self.hold_at(second).as_ref());
         let (events, observed) = diff(self.observed.as_ref(), observation, at(second), &DEFAULT_THRESHOLDS);
@@ -71,7 +71,7 @@ impl Story {
 }
 
 fn usage(percent: f64, resets: i64) -> UsageReport {
-    let used = Percent::from_percent(percent).expect("a number");
+    let used = Percent::from_percent(percent).expect("a valid percentage");
     let reading = WindowReading::new(WindowId::five_hour(), used).resets_at(at(resets));
     UsageReport::polled([reading.length(Duration::from_secs(5 * 3600))])
 }
@@ -154,7 +154,7 @@ fn a_use_lowered_within_its_period_is_one_reset() {
 }
 
 #[test]
-fn after_a_lowered_use_only_thresholds_above_it_are_crossed_again() {
+fn a_lowered_use_can_cross_only_thresholds_above_it_again() {
     let mut story = Story::observed();
     story.read(10, 91.0, 5000);
     story.events(11);
@@ -203,7 +203,7 @@ fn a_reset_needs_no_call() {
 }
 
 #[test]
-fn a_reset_is_no_decline_and_starts_thresholds_afresh() {
+fn a_reset_is_not_a_decline_and_restarts_the_thresholds() {
     let mut story = Story::observed();
     story.read(10, 91.0, 5000);
     story.events(11);
@@ -223,7 +223,7 @@ fn an_early_reset_is_one_event() {
 }
 
 #[test]
-fn resets_a_few_seconds_apart_are_the_same() {
+fn resets_a_few_seconds_apart_are_one_reset() {
     let mut story = Story::observed();
     story.read(10, 20.0, 5000);
     story.events(11);
@@ -283,7 +283,7 @@ fn a_window_no_longer_reported_still_resets() {
 }
 
 #[test]
-fn a_429_is_a_failure_a_hold_and_its_end() {
+fn a_429_causes_a_failure_a_hold_and_its_end() {
     let mut story = Story::observed();
     story.call(10, Err(&FetchError::throttled(Some(Duration::from_secs(100)))));
 
@@ -300,7 +300,7 @@ fn a_hold_lasts_as_long_as_the_cooldown() {
     story.cooldown = Some(Hold::new(at(50), at(400), HoldReason::ProviderRateLimited));
 
     assert_eq!(story.events(51), ["failing 10", "throttled 10"]);
-    assert!(story.events(200).is_empty(), "its own hold is over, the cooldown is not");
+    assert!(story.events(200).is_empty(), "its own hold has ended, but the cooldown has not");
     assert_eq!(story.events(500), ["hold_ended 400"]);
 }
 
@@ -332,7 +332,7 @@ fn a_used_up_budget_is_one_hold_since_its_last_call() {
 }
 
 #[test]
-fn equal_failures_in_a_row_are_one_event_until_a_success() {
+fn equal_consecutive_failures_are_one_event_until_a_success() {
     let mut story = Story::observed();
     story.call(10, Err(&FetchError::Unauthorized));
     assert_eq!(story.events(11), ["failing 10"]);
@@ -346,7 +346,7 @@ fn equal_failures_in_a_row_are_one_event_until_a_success() {
 }
 
 #[test]
-fn another_login_is_an_event_and_its_windows_start_afresh() {
+fn another_login_is_an_event_and_restarts_its_windows() {
     let mut story = Story::observed();
     story.record.new_login(&LoginId::new("one"));
     story.read(10, 95.0, 5000);
@@ -358,7 +358,7 @@ fn another_login_is_an_event_and_its_windows_start_afresh() {
 }
 
 #[test]
-fn a_login_stated_for_the_first_time_is_no_change() {
+fn the_first_known_login_is_not_a_change() {
     let mut story = Story::observed();
     story.read(10, 5.0, 5000);
     story.events(11);

@@ -1,4 +1,4 @@
-//! Runs a command with the payload on its standard input. No shell: the arguments are passed unchanged.
+//! Runs a command with the payload on its standard input. There is no shell, so the arguments are passed unchanged.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,12 +9,12 @@ use tokio::process::Command;
 
 use super::error::HookFailure;
 
-/// Runs the command to its end, without the variables in `secrets`. Dropping the future kills the command and every process that it
-/// started.
+/// Runs the command until it ends, without the variables in `secrets`. Dropping the future kills the command and every process
+/// that it started.
 ///
 /// # Errors
 ///
-/// [`HookFailure::NotStarted`] and [`HookFailure::ExitStatus`]. Neither repeats the command's output.
+/// [`HookFailure::NotStarted`] or [`HookFailure::ExitStatus`]. Neither repeats the output of the command.
 pub(super) async fn run(
     program: &Path,
     arguments: &[String],
@@ -26,15 +26,15 @@ pub(super) async fn run(
     command.args(arguments);
     remove_secrets(&mut command, secrets);
     command.envs(variables.iter().map(|(name, value)| (name, value)));
-    // Its output would mix with that of the quota command that found the event.
+    // Discard the output. Otherwise it would mix with that of the quota command that found the event.
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut group = ProcessGroup::spawn(command).map_err(HookFailure::NotStarted)?;
     if let Some(mut stdin) = group.take_stdin() {
-        // A command that does not read its input is no failure.
+        // A command may ignore its input, so a failed write is not an error.
         let _ = stdin.write_all(format!("{payload}\n").as_bytes()).await;
     }
     let status = group.wait().await.map_err(HookFailure::NotStarted)?;
-    // Background processes of a command that ended by itself keep running.
+    // Do not kill the background processes of a command that ended by itself.
     group.release();
     if status.success() { Ok(()) } else { Err(HookFailure::ExitStatus(status)) }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use quota_core::AccountId;
 
-/// A hook that failed, and the event that it ran for.
+/// A failed hook, and the event for which it ran.
 #[derive(Debug, thiserror::Error)]
 #[error("hook {number} {failure} (for {kind} of {account})")]
 pub struct HookError {
-    /// Its position among the hooks, from 1.
+    /// The position of the hook in the configuration, counted from 1.
     pub number: usize,
     /// The kind of the event, see [`EventKind::as_str`](crate::EventKind::as_str).
     pub kind: String,
@@ -21,14 +21,14 @@ pub struct HookError {
     pub failure: HookFailure,
 }
 
-/// Why a hook failed, in words that follow its name. It has no output of the command and no URL.
+/// Why a hook failed, as a text that follows the name of the hook. It contains neither output of the command nor a URL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HookFailure {
-    /// The system could not start the command; the source is the cause.
+    /// The operating system could not start the command. The source is the cause.
     #[error("could not be run")]
     NotStarted(#[source] io::Error),
-    /// The command ended with a failure.
+    /// The command exited with a failure.
     #[error("ended with {0}")]
     ExitStatus(ExitStatus),
     /// The command or the request exceeded its timeout and was stopped.
@@ -37,7 +37,7 @@ pub enum HookFailure {
     /// The payload could not be posted.
     #[error("could not be posted: {0}")]
     PostFailed(&'static str),
-    /// The server answered with this HTTP status.
+    /// The server responded with this HTTP status.
     #[error("got HTTP status {0}")]
     HttpStatus(u16),
 }

@@ -1,4 +1,4 @@
-//! One run of a hook for one event, as data: another process can run it.
+//! One run of a hook for one event, as data that another process can run.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,9 +12,10 @@ use super::post::SecretUrl;
 use super::{Action, Hook, HookError, HookFailure, HookPayload, command};
 use crate::event::JournalEvent;
 
-/// One run of a hook for one event. It holds all that the run needs, so another process can run it without configuration and store.
+/// One run of a hook for one event. It contains all data for the run, so another process can run it without configuration and
+/// store.
 ///
-/// Its JSON may hold the URL of a webhook, which is a secret: pass it through a pipe, not through arguments or files.
+/// Its JSON may contain the URL of a webhook, which is a secret. Pass it through a pipe, not through arguments or files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookRun {
     number: usize,
@@ -27,7 +28,7 @@ pub struct HookRun {
     variables: Vec<(String, String)>,
 }
 
-/// The runs of `hooks` for the new events of an account, in the order of the events.
+/// Returns the runs of `hooks` for the new events of an account, in the order of the events.
 #[must_use]
 pub fn hook_runs(hooks: &[Hook], account: &AccountId, new: &[JournalEvent]) -> Vec<HookRun> {
     let runs = |event| {
@@ -52,8 +53,8 @@ impl HookRun {
         }
     }
 
-    /// Runs the hook once, within its timeout. `secrets` names the environment variables that are removed from a command's
-    /// environment. Dropping the future kills the command and every process that it started.
+    /// Runs the hook once, within its timeout. `secrets` names the variables that are removed from the environment of a
+    /// command. Dropping the future kills the command and every process that it started.
     ///
     /// # Errors
     ///
@@ -78,7 +79,7 @@ impl HookRun {
     }
 }
 
-/// The JSON of an action. [`Action`] itself has none, so that no output shows a URL by accident.
+/// The JSON of an action. [`Action`] itself does not implement `Serialize`, so that no output shows a URL by accident.
 mod stored {
     use serde::{Deserializer, Serializer};
 

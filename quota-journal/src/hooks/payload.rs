@@ -25,7 +25,7 @@ pub struct HookPayload<'a> {
     why: Option<Reason>,
 }
 
-/// The reason of a hold, or the kind of a failed call.
+/// The reason for a hold, or the kind of a failed call.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
 enum Reason {
@@ -34,7 +34,7 @@ enum Reason {
 }
 
 impl<'a> HookPayload<'a> {
-    /// The payload for this event of this account.
+    /// Creates the payload for an event of this account.
     #[must_use]
     pub fn new(account: &'a AccountId, event: &'a JournalEvent) -> Self {
         let percent = |basis_points: u32| f64::from(basis_points) / 100.0;
@@ -71,13 +71,13 @@ impl<'a> HookPayload<'a> {
         payload
     }
 
-    /// One line of JSON, without a line break.
+    /// Returns one line of JSON, without a line break.
     #[must_use]
     pub fn json(&self) -> String {
-        serde_json::to_string(self).expect("it has only text keys")
+        serde_json::to_string(self).expect("all keys are strings")
     }
 
-    /// The payload as variables of a command's environment.
+    /// Returns the payload as environment variables for a command.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let number = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();

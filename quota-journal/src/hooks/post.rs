@@ -1,4 +1,4 @@
-//! Posts the payload as JSON. No error shows the URL, and no redirect is followed, because it would send the payload elsewhere.
+//! Posts the payload as JSON. No error shows the URL. No redirect is followed, because that would send the payload elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::error::HookFailure;
 
 const USER_AGENT_VALUE: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (hook)");
 
-/// The URL of a webhook. It is a secret, because its holder may post to it; no output shows it.
+/// The URL of a webhook. It is a secret, because its holder may post to it. No output shows it.
 #[derive(Clone, PartialEq)]
 pub struct SecretUrl(Url);
 
@@ -59,18 +59,19 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// A client for one request to `url`. It follows no redirect. For a plain `http` URL it trusts no certificate and uses no proxy.
+/// A client for one request to `url`, which follows no redirects. For a plain `http` URL it trusts no certificates and uses no
+/// proxy.
 ///
 /// # Errors
 ///
-/// If TLS cannot be set up, for example without certificates on the system.
-#[expect(clippy::result_unit_err, reason = "there is one way to fail")]
+/// If TLS cannot be set up, for example because the system has no certificates.
+#[expect(clippy::result_unit_err, reason = "there is only one way to fail")]
 pub fn post_client(url: &Url) -> Result<Client, ()> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(drop)?;
     let is_plain = url.scheme() == "http";
-    // A plain URL points to this machine, and must work without any certificates installed.
+    // A plain URL leads to this machine, and must work even if no certificates are installed.
     let builder = if is_plain {
         builder.with_root_certificates(RootCertStore::empty())
     } else {

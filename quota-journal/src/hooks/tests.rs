@@ -1,4 +1,4 @@
-//! Which hooks run for which event, and what they receive.
+//! Tests which hooks run for which event, and what they receive.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ fn account() -> AccountId {
 }
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("a time")
+    Timestamp::from_second(second).expect("a valid timestamp")
 }
 
 fn crossed(window: &str, threshold_bp: u32) -> JournalEvent {
@@ -40,7 +40,7 @@ async fn run_one(hook: Hook) -> Vec<String> {
 }
 
 #[test]
-fn a_hook_runs_for_what_it_lists() {
+fn a_hook_runs_for_the_events_it_lists() {
     let mut hook = hook("threshold", shell("true"));
     hook.thresholds = vec![8_000];
     hook.windows = vec!["five_hour".into()];
@@ -71,7 +71,7 @@ fn a_payload_has_every_field() {
 }
 
 #[test]
-fn a_run_is_the_same_after_its_json() {
+fn a_run_is_unchanged_by_json() {
     let hooks = [hook("threshold", shell("true"))];
 
     let runs = hook_runs(&hooks, &account(), &[crossed("five_hour", 8_000)]);
@@ -117,7 +117,7 @@ async fn a_command_gets_the_payload_on_stdin_and_in_its_environment() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_error_of_a_command_has_nothing_of_its_output() {
+async fn the_error_of_a_command_does_not_repeat_its_output() {
     let errors = run_one(hook("threshold", shell("echo secret >&2; exit 3"))).await;
 
     assert_eq!(errors, ["hook 1 ended with exit status: 3 (for threshold of anthropic/main)"]);
@@ -145,7 +145,7 @@ async fn child_processes_of_a_command_are_killed_with_it() {
     let reader = tokio::task::spawn_blocking(move || {
         let mut lines = BufReader::new(std::fs::File::open(pipe).unwrap()).lines();
         started.send(lines.next().unwrap().unwrap()).unwrap();
-        // A pipe ends with the last process that has it open for writing.
+        // A pipe ends when the last process that has it open for writing ends.
         lines.next().is_none()
     });
 
@@ -177,23 +177,23 @@ async fn a_missing_program_is_an_error() {
     assert_eq!(failed[0].to_string(), "hook 1 could not be run (for threshold of anthropic/main)");
 }
 
-/// Serves one request with `response`; the thread returns the request.
+/// Serves one request with `response`. The thread returns the request.
 fn serving(response: &'static str) -> (Action, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client connects");
         let mut request = Vec::new();
         let mut chunk = [0; 4096];
         while !request.ends_with(b"}") {
-            let read = stream.read(&mut chunk).expect("it can be read");
-            assert!(read > 0, "it ended early");
+            let read = stream.read(&mut chunk).expect("the request can be read");
+            assert!(read > 0, "the request ended early");
             request.extend_from_slice(&chunk[..read]);
         }
-        stream.write_all(response.as_bytes()).expect("it can be written");
-        String::from_utf8(request).expect("it is text")
+        stream.write_all(response.as_bytes()).expect("the response can be written");
+        String::from_utf8(request).expect("the request is text")
     });
-    let url = format!("http://{address}/secret-path").parse().expect("it is a URL");
+    let url = format!("http://{address}/secret-path").parse().expect("a valid URL");
     (Action::Post(SecretUrl::new(url)), server)
 }
 

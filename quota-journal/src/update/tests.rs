@@ -1,4 +1,4 @@
-//! The journal on a store: of many concurrent updates, one records an event.
+//! The journal in a store: only one of many concurrent updates records an event.
 
 use std::sync::Arc;
 
@@ -17,20 +17,20 @@ fn account() -> AccountId {
 /// Writes a reading into the record, as a manager does.
 async fn write_reading(store: &dyn QuotaStore, percent: f64) {
     let key = StoreKey::account(&account());
-    let reading = store.read(&key).await.expect("memory can be read");
+    let reading = store.read(&key).await.expect("the memory store can be read");
     let mut record = reading.document.as_ref().map_or_else(Record::default, |document| {
-        Record::decode(&document.body).expect("a record was written")
+        Record::decode(&document.body).expect("the test has written a record")
     });
     let request = LeaseRequest::new(
         RequestId::random(),
         MaxStaleness::StartedAfter(reading.now + Duration::from_millis(1)),
     );
     let policy = Policy::default();
-    // A reading of this very millisecond does not satisfy the request.
+    // A reading from the current millisecond would not satisfy the request.
     let LeaseDecision::Granted(lease) = record.begin(reading.now, &request, &policy) else {
         panic!("the lease is free")
     };
-    let used = Percent::from_percent(percent).expect("a number");
+    let used = Percent::from_percent(percent).expect("a valid percentage");
     let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
     let _ = record.commit(reading.now, &lease, &usage);
     let swap = store.compare_and_swap(&key, reading.version(), record.encode(), policy.record_ttl).await;
