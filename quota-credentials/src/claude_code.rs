@@ -1,5 +1,5 @@
-//! The login of Claude Code: where it may be stored, and which copy is used.
-//! The login belongs to Claude Code. This module only reads it and never renews, repairs or copies it.
+//! The login of Claude Code: where it may be stored, and which copy is used. The login belongs to Claude Code. This module only reads
+//! it, and never renews, repairs or copies it.
 
 mod keychain;
 mod location;
@@ -26,16 +26,16 @@ use crate::Environment;
 use crate::error::{check_provider, read_error};
 use crate::token::{self, InvalidToken};
 
-/// The variable that Claude Code reads before it looks for a login.
+/// The variable that Claude Code reads before it searches for a login.
 const TOKEN_VARIABLE: &str = "CLAUDE_CODE_OAUTH_TOKEN";
 
-/// The maximum size of a login. One login is shorter than a kilobyte, but the file may hold logins of other services.
+/// The maximum size of a login. A login is shorter than a kilobyte, but the file may also contain logins of other services.
 const LOGIN_LIMIT: u64 = 1024 * 1024;
 
-/// The maximum size of the state file, which grows with each project.
+/// The maximum size of the state file, which grows with every project.
 const STATE_LIMIT: u64 = 32 * 1024 * 1024;
 
-/// How long to wait before an incomplete file is read again.
+/// The delay before an incomplete file is read again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Finds the current login of Claude Code.
@@ -60,27 +60,27 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 ///
 /// # Locations
 ///
-/// 1. `CLAUDE_CODE_OAUTH_TOKEN`. If it is set, it is the login, as it is for Claude Code, and nothing else is read. The provider may
-///    reject usage calls with a token that `claude setup-token` created. [`in_dir`](Self::in_dir) ignores the variable.
-/// 2. On macOS, the item `Claude Code-credentials` of the keychain whose account is the user's login name (`$USER`). Without such an
-///    item, the item of that name, if there is only one.
-/// 3. `.credentials.json` in `$CLAUDE_CONFIG_DIR`, and only there if that is set. Otherwise in `~/.claude`, and in
-///    `$XDG_CONFIG_HOME/claude` (`~/.config/claude`).
+/// 1. `CLAUDE_CODE_OAUTH_TOKEN`. If it is set, its token is the login, as in Claude Code, and no other location is read. The provider
+///    may reject usage calls with a token that `claude setup-token` created. [`in_dir`](Self::in_dir) ignores the variable.
+/// 2. On macOS, the item `Claude Code-credentials` of the keychain whose account is the user's login name (`$USER`). If there is none,
+///    the only item with that name.
+/// 3. `.credentials.json` in `$CLAUDE_CONFIG_DIR`. If that is not set, in `~/.claude` and in `$XDG_CONFIG_HOME/claude`
+///    (`~/.config/claude`).
 ///
-/// Of several copies, the one that expires last is used; of equal ones, the first in this order. [`discover`](Self::discover) lists
-/// all copies. An expired login is found too, with its expiry.
+/// If there are several copies, the one that expires last is used. If several expire at the same time, the first in this order is used.
+/// [`discover`](Self::discover) lists all copies. An expired login is returned too, with its expiry.
 ///
 /// # Login id
 ///
 /// The [login id](quota_core::model::LoginInfo::login_id) is a hash of the account and the organization in Claude Code's state file
 /// (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). It stays the same when the token is renewed. If another
-/// program replaces the login, the state file may still name the previous account; the owner that the provider reports then reveals
-/// the change. A token in the variable has no login id, since the state file may name another account.
+/// program replaces the login, the state file may still name the previous account. The owner that the provider reports then reveals the
+/// change. A token from the variable has no login id, because the state file may name another account.
 ///
-/// This source needs a tokio runtime with timers, and on macOS with I/O.
+/// This source needs a tokio runtime with timers, and on macOS also with I/O.
 #[derive(Debug, Clone)]
 pub struct ClaudeCode {
-    /// The token in the variable, if that is set.
+    /// The token from the variable, if it is set.
     token: Option<Result<Credential, InvalidToken>>,
     keychain: Option<Keychain>,
     locations: Vec<CredentialLocation>,
@@ -88,21 +88,22 @@ pub struct ClaudeCode {
 }
 
 impl ClaudeCode {
-    /// Uses the locations of a Claude Code that runs in the environment of this process, which is read now.
+    /// Uses the locations that Claude Code would use in the environment of this process. The environment is read now.
     #[must_use]
     pub fn from_env() -> Self {
         Self::in_environment(&Environment::process())
     }
 
-    /// Uses the locations of a Claude Code that runs in this environment, which is read now.
+    /// Uses the locations that Claude Code would use in this environment. The environment is read now.
     #[must_use]
     pub fn in_environment(environment: &Environment) -> Self {
         Self::from_parts(environment, Keychain::system())
     }
 
-    /// Uses the locations of a Claude Code whose `CLAUDE_CONFIG_DIR` is `dir`, and no others.
+    /// Uses only the locations of a Claude Code whose `CLAUDE_CONFIG_DIR` is `dir`.
     ///
-    /// A leading `~/` is the home directory. `~/.claude` is the default of Claude Code, so its locations are those without the variable.
+    /// A leading `~/` means the home directory. `~/.claude` is the default of Claude Code, so it has the same locations as an unset
+    /// variable.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
         Self::in_dir_from_parts(dir.into(), &Environment::process(), Keychain::system())
@@ -134,7 +135,7 @@ impl ClaudeCode {
         Self::at(&dir, is_default, keychain)
     }
 
-    /// The locations of the default directory or of one that the user set.
+    /// The locations for the default directory, or for one that the user set.
     fn at(dir: &Path, is_default: bool, keychain: Option<Keychain>) -> Self {
         let (state_dir, set_by_user) =
             if is_default { (dir.parent().unwrap_or(dir), None) } else { (dir, Some(dir)) };
@@ -144,7 +145,7 @@ impl ClaudeCode {
         Self { token: None, keychain, locations, state_file: Some(state_dir.join(".claude.json")) }
     }
 
-    /// Reads all [locations](Self#locations), in that order.
+    /// Reads all [locations](Self#locations), in their order.
     ///
     /// Dropping the future is safe.
     pub async fn discover(&self) -> Vec<DiscoveredCredential> {
@@ -165,10 +166,10 @@ impl ClaudeCode {
         from_env.into_iter().chain(stored).collect()
     }
 
-    /// Reads the usage that Claude Code cached for its login, without a call to the provider.
+    /// Reads the usage that Claude Code cached for its login, without calling the provider.
     ///
-    /// `None` if there is none, if it belongs to another login than the current one, or if the token comes from
-    /// `CLAUDE_CODE_OAUTH_TOKEN`, whose account is unknown. Dropping the future is safe.
+    /// `None` if there is none or it belongs to another login than the current one. Also `None` if the token comes from
+    /// `CLAUDE_CODE_OAUTH_TOKEN`, because the account of that token is unknown. Dropping the future is safe.
     pub async fn cached_usage(&self) -> Option<UnparsedUsage> {
         if self.token.is_some() {
             return None;
@@ -176,18 +177,18 @@ impl ClaudeCode {
         self.read_state().await?.cached_usage()
     }
 
-    /// The token in the environment variable, if that is set.
+    /// The token from the environment variable, if it is set.
     fn token_from_env(&self) -> Option<Result<Credential, CredentialError>> {
         let token = self.token.clone()?;
         Some(token.map_err(|error| {
             let reason = format!(
-                "the environment variable {TOKEN_VARIABLE} does not hold a token; set it to one, or unset it"
+                "the environment variable {TOKEN_VARIABLE} does not contain a token; set it to one, or unset it"
             );
             CredentialError::unreadable(reason, error)
         }))
     }
 
-    /// Reads all locations, and returns the index of the copy to use. Only that copy has a login id.
+    /// Reads all locations. Returns their results and the index of the copy to use. Only that copy has a login id.
     async fn read_all(&self) -> (Vec<Result<Credential, LookupError>>, Option<usize>) {
         let mut found = Vec::with_capacity(self.locations.len());
         for location in &self.locations {
@@ -211,7 +212,7 @@ impl ClaudeCode {
                 if !matches!(found, Err(LookupError::NoLogin(ParseError::Empty | ParseError::Malformed))) {
                     return found;
                 }
-                // Claude Code may be writing the file. An error would send the user to log in again.
+                // Claude Code may be writing the file. An error now would send the user to log in again.
                 Clock::system().sleep(RETRY_DELAY).await;
                 read_file(path).await
             }
@@ -232,11 +233,11 @@ impl CredentialSource for ClaudeCode {
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if no location holds a login, or the account belongs to another provider.
-    /// [`CredentialError::Unreadable`] if no location holds a login and one of them cannot be read.
+    /// [`CredentialError::NotLoggedIn`] if no location has a login, or the account belongs to another provider.
+    /// [`CredentialError::Unreadable`] if no location has a login and at least one of them cannot be read.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         check_provider(account, "anthropic", "Claude Code")?;
-        // Nothing else is read, because the keychain could ask the user for a password.
+        // Read no other location, because the keychain could prompt the user for a password.
         if let Some(result) = self.token_from_env() {
             return result;
         }
@@ -259,7 +260,7 @@ async fn read_file(path: &Path) -> Result<Credential, LookupError> {
     }
 }
 
-/// The index of the copy that expires last, the first of equal ones. A copy without an expiry is used only if there is no other.
+/// The index of the copy that expires last; of several, the first. A copy without an expiry is used only if there is no other.
 fn latest_expiring(found: &[Result<Credential, LookupError>]) -> Option<usize> {
     let copies = found.iter().enumerate().filter_map(|(index, found)| Some((index, found.as_ref().ok()?)));
     copies.min_by_key(|(_, credential)| Reverse(credential.expires_at)).map(|(index, _)| index)

@@ -1,5 +1,4 @@
-//! The current login of Codex.
-//! The login belongs to Codex. This module only reads it, and never its refresh token.
+//! The current login of Codex. The login belongs to Codex. This module only reads it, and never its refresh token.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use crate::error::{check_provider, read_error};
 use crate::{Environment, token};
 
-/// Finds the login of Codex (a ChatGPT subscription) in the file of Codex.
+/// Finds the login of Codex (a ChatGPT subscription) in the file that Codex writes.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -31,23 +30,23 @@ use crate::{Environment, token};
 /// ```
 ///
 /// The file is `auth.json` in `$CODEX_HOME`, otherwise in `~/.codex`. The [login id](quota_core::model::LoginInfo::login_id) is a hash of the
-/// account id in it, which stays the same when tokens rotate. An API key without a login has no usage and is ignored.
+/// account id in it, which stays the same when tokens rotate. An API key without a login is ignored, because it has no usage.
 #[derive(Debug, Clone)]
 pub struct Codex {
     path: Option<PathBuf>,
 }
 
-/// The maximum size of the file; a login has a few kilobytes.
+/// The maximum size of the file. A login takes a few kilobytes.
 const LIMIT: u64 = 1024 * 1024;
 
 impl Codex {
-    /// Uses the file of a Codex that runs in the environment of this process, which is read now.
+    /// Uses the file that Codex would use in the environment of this process. The environment is read now.
     #[must_use]
     pub fn from_env() -> Self {
         Self::in_environment(&Environment::process())
     }
 
-    /// Uses the file of a Codex that runs in this environment, which is read now.
+    /// Uses the file that Codex would use in this environment. The environment is read now.
     #[must_use]
     pub fn in_environment(environment: &Environment) -> Self {
         let dir = environment.path("CODEX_HOME").map(|dir| environment.expand(dir));
@@ -55,7 +54,7 @@ impl Codex {
         Self { path: dir.map(|dir| dir.join("auth.json")) }
     }
 
-    /// Uses the file of a Codex whose `CODEX_HOME` is `dir`. A leading `~/` is the home directory.
+    /// Uses the file of a Codex whose `CODEX_HOME` is `dir`. A leading `~/` means the home directory.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
         Self { path: Some(Environment::process().expand(dir.into()).join("auth.json")) }
@@ -68,13 +67,13 @@ impl CredentialSource for Codex {
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no file or no login in it, or the account belongs to another provider than `openai`.
-    /// [`CredentialError::Unreadable`] if the file cannot be read or parsed. Neither repeats its content.
+    /// [`CredentialError::NotLoggedIn`] if there is no file or no login in it, or the provider of the account is not `openai`.
+    /// [`CredentialError::Unreadable`] if the file cannot be read or parsed. Neither error repeats its content.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         check_provider(account, "openai", "Codex")?;
         let Some(path) = &self.path else {
             return Err(CredentialError::not_logged_in(
-                "could not look for a login of Codex: neither CODEX_HOME nor HOME is set; set one of them",
+                "could not find a login of Codex: neither CODEX_HOME nor HOME is set; set one of them",
             ));
         };
         match file::load(path, LIMIT).await {
@@ -89,12 +88,12 @@ fn no_login_error(path: &Path) -> CredentialError {
     CredentialError::not_logged_in(format!("no login of Codex in {}; run `codex login`", path.display()))
 }
 
-/// The content is not a login. The error does not repeat it.
+/// The content is not a login. The error does not repeat the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its content is not a login")]
 struct InvalidLogin;
 
-/// The part of the file that is read. Older versions of Codex wrote the names in camel case.
+/// The relevant part of the file. Older versions of Codex wrote the names in camel case.
 #[derive(Deserialize)]
 struct Auth {
     #[serde(default)]
@@ -114,7 +113,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
         let reason = format!("could not parse {}: it is not a login; run `codex login`", path.display());
         CredentialError::unreadable(reason, InvalidLogin)
     };
-    // The parser's own error could repeat the content.
+    // The error of the parser could repeat the content.
     let auth: Auth = serde_json::from_slice(file::strip_bom(contents)).map_err(|_| invalid())?;
     let tokens = auth.tokens.ok_or_else(|| no_login_error(path))?;
     let text = Zeroizing::new(tokens.access_token.unwrap_or_default());
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_login_id_stays_when_the_token_rotates() {
+    async fn the_login_id_does_not_change_when_the_token_rotates() {
         let one = read(r#"{"tokens":{"access_token":"abc","account_id":"id-1"}}"#).await.unwrap();
         let next = read(r#"{"tokens":{"access_token":"def","account_id":"id-1"}}"#).await.unwrap();
         let other = read(r#"{"tokens":{"access_token":"def","account_id":"id-2"}}"#).await.unwrap();
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_the_one_of_codex() {
+    fn the_file_is_the_one_that_codex_uses() {
         let path = |variables: &[(&str, &str)]| {
             Codex::in_environment(&Environment::from_vars(variables.iter().copied())).path
         };

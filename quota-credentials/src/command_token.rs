@@ -1,4 +1,4 @@
-//! A token that a command prints.
+//! A token from the output of a command.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::token;
 
-/// Runs a command that prints a token, such as that of a password manager.
+/// Runs a command that prints a token, such as the command of a password manager.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -30,12 +30,12 @@ use crate::token;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The command runs at each call, without a shell and with empty input. Its standard error is discarded, since it may hold the
-/// token. The timeout is ten seconds. Output ends when the command exits, even if a descendant still runs.
+/// Each call runs the command, without a shell and with empty input. Its standard error is discarded, because it may contain the token.
+/// The timeout is ten seconds. The output ends when the command exits, even if a descendant is still running.
 ///
-/// The command has its own [process group](quota_core::process::ProcessGroup), which is killed at the timeout or when the future is
-/// dropped. It inherits the environment without the [variables that hold secrets](quota_core::process::SECRET_VARIABLES);
-/// [`hide`](Self::hide) removes more.
+/// The command has its own [process group](quota_core::process::ProcessGroup), which is killed at the timeout, or when the future is
+/// dropped. It inherits the environment without the [variables that contain secrets](quota_core::process::SECRET_VARIABLES).
+/// [`hide`](Self::hide) removes further variables.
 #[derive(Clone)]
 pub struct CommandToken {
     program: OsString,
@@ -44,7 +44,7 @@ pub struct CommandToken {
     timeout: Duration,
 }
 
-/// The maximum length of the output; tokens are much shorter.
+/// The maximum length of the output. Tokens are much shorter.
 const LIMIT: usize = 64 * 1024;
 
 impl CommandToken {
@@ -66,7 +66,7 @@ impl CommandToken {
         self
     }
 
-    /// Removes a variable from the environment of the command, such as one that holds the token of another account.
+    /// Removes a variable from the environment of the command, such as one with the token of another account.
     #[must_use]
     pub fn hide(mut self, variable: impl Into<OsString>) -> Self {
         self.hidden.push(variable.into());
@@ -87,12 +87,12 @@ impl CommandToken {
 
 #[async_trait]
 impl CredentialSource for CommandToken {
-    /// Runs the command, for any account. Dropping the future kills it.
+    /// Runs the command, for any account. Dropping the future kills the command.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if it prints nothing. [`CredentialError::Unreadable`] if it cannot be started, fails, times out
-    /// or prints anything but one token. They name the program, but neither its arguments nor its output.
+    /// [`CredentialError::NotLoggedIn`] if the command prints nothing. [`CredentialError::Unreadable`] if it cannot be started, fails,
+    /// times out, or prints anything but one token. The errors name the program, but neither its arguments nor its output.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
@@ -112,8 +112,11 @@ impl CredentialSource for CommandToken {
             CredentialError::unreadable(message, error)
         })?;
         if !output.status.success() {
-            let message = self.error("it failed; run it by hand to see why");
-            return Err(CredentialError::unreadable(message, io::Error::other("it exited with a failure")));
+            let message = self.error("it failed; run it manually to see why");
+            return Err(CredentialError::unreadable(
+                message,
+                io::Error::other("the command exited with a failure"),
+            ));
         }
         token::require(
             &output.stdout,
@@ -123,7 +126,7 @@ impl CredentialSource for CommandToken {
     }
 }
 
-/// Shows the program and the number of its arguments. An argument may be a secret.
+/// Shows the program and the number of its arguments, because an argument may be a secret.
 impl fmt::Debug for CommandToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CommandToken")
@@ -202,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hidden_variable_is_not_inherited() {
-        // Cargo sets it for each test.
+        // Cargo sets this variable for each test.
         let script = "echo ${CARGO_PKG_NAME-none}";
 
         assert_eq!(run(&shell(script)).await.unwrap().secret.expose(), "quota-credentials");

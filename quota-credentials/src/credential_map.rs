@@ -23,7 +23,7 @@ pub struct CredentialMap {
 }
 
 impl CredentialMap {
-    /// An empty map.
+    /// Creates an empty map.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -46,11 +46,11 @@ impl CredentialMap {
 
 #[async_trait]
 impl CredentialSource for CredentialMap {
-    /// Delegates to the source of the account. Dropping the future is safe if it is for that source.
+    /// Delegates to the source of the account. Dropping the future is safe if it is safe for that source.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if the account has no source, otherwise the error of the source.
+    /// [`CredentialError::NotLoggedIn`] if the account has no source, otherwise the error of its source.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         self.source(account)?.credential(account).await
     }
@@ -59,7 +59,7 @@ impl CredentialSource for CredentialMap {
     ///
     /// # Errors
     ///
-    /// As [`credential`](Self::credential).
+    /// The same as those of [`credential`](Self::credential).
     async fn renew(
         &self,
         account: &AccountId,

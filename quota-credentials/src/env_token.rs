@@ -1,4 +1,4 @@
-//! A token in an environment variable.
+//! A token from an environment variable.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ use crate::{Environment, token};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// White space around the token is ignored. A variable states no login and no expiry.
+/// White space around the token is ignored. A variable provides no login and no expiry.
 #[derive(Clone)]
 pub struct EnvToken {
     name: String,
@@ -32,19 +32,19 @@ pub struct EnvToken {
 }
 
 impl EnvToken {
-    /// Reads a variable of this process.
+    /// Reads a variable from the environment of this process.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self::in_environment(name, Environment::process())
     }
 
-    /// Reads a variable of another environment.
+    /// Reads a variable from another environment.
     #[must_use]
     pub fn in_environment(name: impl Into<String>, environment: Environment) -> Self {
         Self { name: name.into(), environment }
     }
 
-    /// The variable for messages. A name that may be a token, entered by mistake, is hidden.
+    /// The variable as shown in messages. A name that may be a token, entered by mistake, is hidden.
     fn display_name(&self) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if self.name.len() <= 64 && self.name.bytes().all(is_plain) {
@@ -61,14 +61,14 @@ impl CredentialSource for EnvToken {
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if it is unset or empty, [`CredentialError::Unreadable`] if it does not hold a token. Both
-    /// name the variable and never its value.
+    /// [`CredentialError::NotLoggedIn`] if the variable is unset or empty, [`CredentialError::Unreadable`] if it does not contain a
+    /// token. Both errors name the variable, and never show its value.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let name = self.display_name();
         token::require(
             self.environment.var(&self.name).unwrap_or_default().as_encoded_bytes(),
             || format!("{name} is not set; set it to a token"),
-            || format!("{name} does not hold a token; set it to one"),
+            || format!("{name} does not contain a token; set it to one"),
         )
     }
 }
@@ -121,7 +121,7 @@ mod tests {
         assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "the environment variable MY_TOKEN does not hold a token; set it to one"
+            "the environment variable MY_TOKEN does not contain a token; set it to one"
         );
     }
 

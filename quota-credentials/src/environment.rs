@@ -1,4 +1,4 @@
-//! Environment variables of this process, or given ones.
+//! Environment variables: those of this process, or given ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,9 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Environment variables: those of this process, or given ones.
+/// A set of environment variables: those of this process, or given ones.
 ///
-/// `Debug` shows their names only, since some values are tokens.
+/// `Debug` shows only their names, because some values are tokens.
 ///
 /// ```
 /// use quota_credentials::{ClaudeCode, Environment};
@@ -30,13 +30,13 @@ enum Variables {
 }
 
 impl Environment {
-    /// The environment of this process. It is read at each use.
+    /// The environment of this process. Each use reads it again.
     #[must_use]
     pub fn process() -> Self {
         Self(Variables::Process)
     }
 
-    /// These variables and no others.
+    /// Exactly these variables.
     #[must_use]
     pub fn from_vars<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Self
     where
@@ -47,7 +47,7 @@ impl Environment {
         Self(Variables::Given(Arc::new(variables.collect())))
     }
 
-    /// The value of a variable; `None` if it is unset or empty.
+    /// Reads a variable; `None` if it is unset or empty.
     pub(crate) fn var(&self, name: &str) -> Option<OsString> {
         let value = match &self.0 {
             Variables::Process => std::env::var_os(name),
@@ -56,25 +56,25 @@ impl Environment {
         value.filter(|value| !value.is_empty())
     }
 
-    /// The value of a variable as a path.
+    /// Reads a variable as a path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.var(name).map(PathBuf::from)
     }
 
-    /// A base directory: the variable `name` of the XDG specification, otherwise `default` below the home directory.
+    /// A base directory: the variable `name` of the XDG specification, otherwise `default` in the home directory.
     pub(crate) fn xdg_dir(&self, name: &str, default: &str) -> Option<PathBuf> {
-        // The specification says to ignore relative paths.
+        // The specification requires relative paths to be ignored.
         let given = self.path(name).filter(|dir| dir.is_absolute());
         given.or_else(|| Some(self.home()?.join(default)))
     }
 
     /// The home directory of the user.
     pub(crate) fn home(&self) -> Option<PathBuf> {
-        // Windows has no HOME. A shell that sets it means it for the programs it starts.
+        // Windows has no HOME. A shell that sets it there wants programs to use it.
         self.path("HOME").or_else(|| self.path("USERPROFILE"))
     }
 
-    /// The path with a leading `~/` replaced by the home directory. Without a home directory it is unchanged.
+    /// Replaces a leading `~/` by the home directory. Without a home directory the path is unchanged.
     pub(crate) fn expand(&self, path: PathBuf) -> PathBuf {
         match (path.strip_prefix(Path::new("~")), self.home()) {
             (Ok(rest), Some(home)) => home.join(rest),
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_environment_of_the_process_is_read() {
-        // Cargo sets it for each test.
+        // Cargo sets this variable for each test.
         assert!(Environment::process().var("CARGO_MANIFEST_DIR").is_some());
     }
 }

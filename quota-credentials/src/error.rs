@@ -1,4 +1,4 @@
-//! Errors that several sources share.
+//! Errors that several sources use.
 
 use std::io;
 use std::path::Path;
@@ -18,13 +18,13 @@ pub(crate) fn check_provider(
     Err(CredentialError::not_logged_in(reason))
 }
 
-/// The error with the path, the cause and what to do.
+/// The error for a file: its path, the cause, and what to do.
 pub(crate) fn read_error(path: &Path, error: io::Error) -> CredentialError {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => ": permission denied; run this program as the owner of the login",
         io::ErrorKind::IsADirectory => ": it is a directory; move it away",
         io::ErrorKind::InvalidInput => ": it is not a regular file; replace it with one",
-        io::ErrorKind::FileTooLarge => ": it is too large for a login; check what it is",
+        io::ErrorKind::FileTooLarge => ": it is too large for a login; check the path",
         _ => "; check the disk",
     };
     CredentialError::unreadable(format!("could not read {}{hint}", path.display()), error)
@@ -45,7 +45,7 @@ mod tests {
             ),
             (io::ErrorKind::IsADirectory, "could not read /a: it is a directory; move it away"),
             (io::ErrorKind::InvalidInput, "could not read /a: it is not a regular file; replace it with one"),
-            (io::ErrorKind::FileTooLarge, "could not read /a: it is too large for a login; check what it is"),
+            (io::ErrorKind::FileTooLarge, "could not read /a: it is too large for a login; check the path"),
             (io::ErrorKind::TimedOut, "could not read /a; check the disk"),
         ] {
             assert_eq!(read_error(Path::new("/a"), kind.into()).to_string(), text);
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_the_system_is_the_source() {
+    fn the_operating_systems_error_is_the_source() {
         let error = read_error(Path::new("/a"), io::ErrorKind::PermissionDenied.into());
 
         assert_eq!(error.source().unwrap().to_string(), "permission denied");

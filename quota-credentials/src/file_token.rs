@@ -1,5 +1,5 @@
-//! A token in a file that holds nothing else.
-//! The login files of other programs have formats of their own, see `claude_code` and `codex`.
+//! A token in a file that contains nothing else. The login files of other programs have their own formats; see `claude_code` and
+//! `codex`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 use crate::error::read_error;
 use crate::{Environment, token};
 
-/// The maximum size of a file; tokens are much shorter.
+/// The maximum size of a file. Tokens are much shorter.
 const LIMIT: u64 = 64 * 1024;
 
-/// Reads a token from a file that holds nothing else.
+/// Reads a token from a file that contains nothing else.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -35,21 +35,21 @@ const LIMIT: u64 = 64 * 1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// White space around the token is ignored. On Unix, a file that other users may read or write is rejected, with the command that
-/// fixes it. A file states no login and no expiry.
+/// White space around the token is ignored. On Unix, a file that other users may read or write is rejected, and the error names the
+/// command that fixes it. A file provides no login and no expiry.
 #[derive(Debug, Clone)]
 pub struct FileToken {
     path: PathBuf,
 }
 
 impl FileToken {
-    /// Reads this file. A leading `~/` is the home directory.
+    /// Reads this file. A leading `~/` means the home directory.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self::in_environment(path, &Environment::process())
     }
 
-    /// Reads this file, with the home directory of another environment.
+    /// Reads this file. A leading `~/` means the home directory of this environment.
     #[must_use]
     pub fn in_environment(path: impl Into<PathBuf>, environment: &Environment) -> Self {
         Self { path: environment.expand(path.into()) }
@@ -63,7 +63,7 @@ impl CredentialSource for FileToken {
     /// # Errors
     ///
     /// [`CredentialError::NotLoggedIn`] if the file is missing or blank. [`CredentialError::Unreadable`] if it cannot be read, other
-    /// users may read it, or it does not hold exactly one token. Both name the file and never its content.
+    /// users may read or write it, or it does not contain exactly one token. Both errors name the file, and never show its content.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let path = self.path.clone();
         file::blocking(move || Ok(read(&path)))
@@ -89,7 +89,7 @@ fn read(path: &Path) -> Result<Credential, CredentialError> {
     token::require(
         file::strip_bom(&contents),
         || missing("is empty"),
-        || format!("{} does not hold exactly one token; put one token in it, on one line", path.display()),
+        || format!("{} does not contain exactly one token; put one token in it, on one line", path.display()),
     )
 }
 
@@ -112,7 +112,7 @@ fn check_permissions(_path: &Path, _file: &File) -> Result<(), CredentialError> 
     Ok(())
 }
 
-/// The command that makes the file accessible to its owner only, quoted for a shell.
+/// The command that restricts access to the owner of the file, quoted for a shell.
 fn chmod_hint(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@%:".contains(&byte);

@@ -1,4 +1,4 @@
-//! A credential source made of an async function.
+//! A credential source from an async function.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::token;
 
 /// Returns a source that calls `read` for each credential.
 ///
-/// A credential without a fingerprint gets one of its secret, so that a rejected secret is not tried again until it changes.
+/// A credential without a fingerprint gets that of its secret, so that a rejected secret is not tried again until it changes.
 ///
 /// ```
 /// use quota_core::{Credential, CredentialSource};
@@ -17,7 +17,7 @@ use crate::token;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let vault = from_fn(|account| async move {
-///     // Ask your own vault for the token of `account`.
+/// Query your own vault for the token of `account`.
 ///     Ok(Credential::new(format!("token of {account}")))
 /// });
 ///
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_is_passed_on() {
+    async fn an_error_of_the_function_is_returned() {
         let source = from_fn(|account| async move {
             Err(CredentialError::not_logged_in(format!("the vault has no {account}")))
         });

@@ -1,5 +1,5 @@
-//! A token in the keyring of the operating system, which is only read.
-//! `claude_code` reads Claude Code's own item of the macOS keychain, because other programs may read it only with the user's permission.
+//! A token in the keyring of the operating system, which is only read. `claude_code` reads Claude Code's own keychain item on macOS,
+//! because other programs need the user's permission to read it.
 
 use std::fmt;
 use std::io;
@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use crate::token;
 
-/// Reads a token from the keyring of the operating system: the Secret Service on Linux and the BSDs, Keychain on macOS, the
-/// Credential Manager on Windows.
+/// Reads a token from the keyring of the operating system: the Secret Service on Linux and the BSDs, Keychain on macOS, Credential
+/// Manager on Windows.
 ///
 /// ```
 /// use quota_credentials::Keyring;
@@ -25,11 +25,11 @@ use crate::token;
 /// let source = Keyring::new("my-program");
 /// ```
 ///
-/// A service and a user identify the item. The user is the account's name (`anthropic/work`) unless another is set. The item holds the
-/// token and nothing else, and states no login and no expiry.
+/// A service and a user identify the item. The user is the name of the account (`anthropic/work`), unless another is set. The item
+/// contains only the token, and provides no login and no expiry.
 ///
-/// A locked keyring may ask its user to unlock it. The call waits at most five seconds. Until the keyring answers, further calls fail
-/// at once.
+/// A locked keyring may prompt the user to unlock it. The call waits at most five seconds. Until the keyring responds, further calls
+/// fail at once.
 #[derive(Clone)]
 pub struct Keyring {
     service: String,
@@ -42,11 +42,11 @@ pub struct Keyring {
 
 type StoreFactory = fn() -> keyring_core::Result<Arc<CredentialStore>>;
 
-/// A locked keyring waits for the user's password.
+/// The timeout of a lookup, because a locked keyring waits for the user's password.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Keyring {
-    /// Reads items of this service.
+    /// Reads items of this service. The user is the account's name.
     #[must_use]
     pub fn new(service: impl Into<String>) -> Self {
         Self::with_store(service.into(), platform_store)
@@ -63,7 +63,7 @@ impl Keyring {
         self
     }
 
-    /// The item for messages. A name that may be a token, entered by mistake, is hidden.
+    /// The item as shown in messages. A name that may be a token, entered by mistake, is hidden.
     fn display_item(&self, user: &str) -> String {
         let is_plain = |text: &str| {
             text.len() <= 64
@@ -77,8 +77,7 @@ impl Keyring {
         }
     }
 
-    /// Reads the item on a thread of its own. A thread of the runtime's pool would delay the end of the program until the keyring
-    /// answers.
+    /// Reads the item on its own thread. A thread of the runtime's pool would delay the end of the program until the keyring responds.
     async fn lookup(&self, user: &str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
         if self.in_flight.swap(true, Ordering::AcqRel) {
             return Err(KeyringError::InFlight);
@@ -106,12 +105,12 @@ impl Keyring {
 
 #[async_trait]
 impl CredentialSource for Keyring {
-    /// Reads the item. Dropping the future is safe; a dialog that the keyring opened stays open.
+    /// Reads the item. Dropping the future is safe, but a dialog that the keyring has opened stays open.
     ///
     /// # Errors
     ///
     /// [`CredentialError::NotLoggedIn`] if the item is missing or blank. [`CredentialError::Unreadable`] if there is no keyring, it is
-    /// locked, or the item does not hold exactly one token. Neither repeats its content.
+    /// locked, or the item does not contain exactly one token. Neither error repeats the content.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let user = self.user.clone().unwrap_or_else(|| account.to_string());
         let item = self.display_item(&user);
@@ -119,7 +118,7 @@ impl CredentialSource for Keyring {
             Ok(secret) => token::require(
                 &secret,
                 || format!("{item} is empty; put a token in it"),
-                || format!("{item} does not hold exactly one token; put one token in it"),
+                || format!("{item} does not contain exactly one token; put one token in it"),
             ),
             Err(KeyringError::NotFound) => {
                 Err(CredentialError::not_logged_in(format!("{item} does not exist; create it with a token")))
@@ -132,7 +131,7 @@ impl CredentialSource for Keyring {
     }
 }
 
-/// Marks the lookup as finished, also if its thread panics.
+/// Marks the lookup as finished, even if its thread panics.
 struct PendingLookup(Arc<AtomicBool>);
 
 impl Drop for PendingLookup {
@@ -141,7 +140,7 @@ impl Drop for PendingLookup {
     }
 }
 
-/// Why a lookup failed, without the text of the keyring's own error, which may repeat the secret.
+/// Why a lookup failed. The keyring's own error text is dropped, because it may repeat the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum KeyringError {
     #[error("it does not exist")]
@@ -152,11 +151,11 @@ enum KeyringError {
     Locked,
     #[error("several items have this name; keep one of them")]
     Ambiguous,
-    #[error("the keyring failed; check it")]
+    #[error("the keyring reported an error; check it")]
     Failed,
-    #[error("the keyring did not answer in time; unlock it")]
+    #[error("the keyring timed out; unlock it")]
     TimedOut,
-    #[error("the keyring has not answered the previous lookup yet; unlock it")]
+    #[error("the previous lookup is still waiting for the keyring; unlock it")]
     InFlight,
     #[error("the keyring library panicked; report it")]
     Panicked,

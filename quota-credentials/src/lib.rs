@@ -1,4 +1,4 @@
-//! Credential sources: where the logins of accounts are found, and a store of tokens that this program owns.
+//! Credential sources, which find the logins of accounts, and a store for tokens that this program owns.
 //!
 //! | source | reads |
 //! |---|---|
@@ -6,15 +6,15 @@
 //! | [`Codex`] | the login of Codex: its file |
 //! | [`CommandToken`] | the token that a command prints |
 //! | [`EnvToken`] | a token in an environment variable |
-//! | [`FileToken`] | a file that holds a token and nothing else |
+//! | [`FileToken`] | a file that contains only a token |
 //! | [`StaticCredential`] | the credential that it was created with |
 //! | [`TokenStore`] | logins that were created for this program, which it can also renew |
 //! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
-//! | [`from_fn`] | what an async function of yours returns |
-//! | [`CredentialMap`] | another source for each account |
+//! | [`from_fn`] | the result of your own async function |
+//! | [`CredentialMap`] | a separate source for each account |
 //!
-//! Each call of a source reads the login again, because logins change while a program runs. No source uses the refresh token of
-//! another program: it works once, so using it would log the other program out.
+//! Each call of a source reads the login again, because logins change while a program runs. No source uses the refresh token of another
+//! program. Such a token works once, so using it would log the other program out.
 //!
 //! # Features
 //!

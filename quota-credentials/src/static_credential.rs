@@ -1,4 +1,4 @@
-//! A credential that the program already has, for tests and for programs that keep credentials themselves.
+//! A credential that the program already has, for tests and for programs that manage credentials themselves.
 
 use async_trait::async_trait;
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secret};
@@ -24,7 +24,7 @@ use crate::token;
 pub struct StaticCredential(Credential);
 
 impl StaticCredential {
-    /// A secret with a fingerprint, but no login, expiry or plan.
+    /// Creates a credential with a fingerprint, but no login, expiry or plan.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
         Self(token::credential(secret))
@@ -32,7 +32,7 @@ impl StaticCredential {
 }
 
 impl From<Credential> for StaticCredential {
-    /// A whole credential. It gets a fingerprint if it has none.
+    /// Uses a complete credential. It gets a fingerprint if it has none.
     fn from(mut credential: Credential) -> Self {
         credential.login.fingerprint.get_or_insert_with(|| token::fingerprint(&credential.secret));
         Self(credential)

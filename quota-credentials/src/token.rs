@@ -5,25 +5,25 @@ use quota_core::{Credential, CredentialError, Secret};
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest, Sha256};
 
-/// The text cannot be a token. The error does not repeat it, because it may be a token with a typing error.
+/// The text cannot be a token. The error does not repeat it, because it may be a mistyped token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token is one word of printable ASCII characters")]
 pub(crate) struct InvalidToken;
 
-/// Parses a token and ignores white space around it; `None` if the text is blank.
+/// Parses a token, ignoring white space around it; `None` if the text is blank.
 pub(crate) fn parse(text: &[u8]) -> Result<Option<Credential>, InvalidToken> {
     let token = std::str::from_utf8(text).map_err(|_| InvalidToken)?.trim();
     if token.is_empty() {
         return Ok(None);
     }
-    // An HTTP header cannot carry other characters.
+    // Other characters are not valid in an HTTP header.
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(InvalidToken);
     }
     Ok(Some(credential(Secret::new(token))))
 }
 
-/// Parses a token, and reports a blank or invalid text with these messages.
+/// Parses a token. Reports a blank or an invalid text with these messages.
 pub(crate) fn require(
     text: &[u8],
     blank: impl FnOnce() -> String,
@@ -36,7 +36,7 @@ pub(crate) fn require(
     }
 }
 
-/// A credential that has a fingerprint and nothing else.
+/// A credential with a fingerprint and nothing else.
 pub(crate) fn credential(secret: Secret) -> Credential {
     let login = LoginInfo::unknown().fingerprint(fingerprint(&secret));
     Credential::new(secret).login(login)
@@ -48,7 +48,7 @@ pub(crate) fn fingerprint(secret: &Secret) -> CredentialFingerprint {
     CredentialFingerprint::from_hash(sha256_prefix_u64(&text))
 }
 
-/// The login that is identified by these parts. Only their hash is visible.
+/// The login id for these parts. It reveals only their hash.
 pub(crate) fn login_id(parts: &[&str]) -> LoginId {
     LoginId::new(&format!("{:016x}", sha256_prefix_u64(parts.join("\0").as_bytes())))
 }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_alone_is_no_token() {
+    fn white_space_alone_is_not_a_token() {
         assert_eq!(token_in(" \r\n\t"), Ok(None));
     }
 
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_no_header_can_carry_are_invalid() {
+    fn characters_that_are_invalid_in_a_header_are_rejected() {
         for text in ["sk ant", "sk\0ant", "sk\u{1b}[31m", "schlüssel", "“sk-ant”"] {
             assert_eq!(token_in(text), Err(InvalidToken), "{text:?}");
         }

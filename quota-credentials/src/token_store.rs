@@ -1,5 +1,5 @@
-//! Logins that this program owns: stored in a file of its own, and renewed if a refresher is configured.
-//! The logins of other programs are never stored here; their sources only read them.
+//! Logins that this program owns. They are stored in its own file, and renewed if a refresher is configured. Logins of other programs
+//! are never stored here; their sources only read them.
 
 mod lease;
 mod login;
@@ -44,16 +44,16 @@ use crate::Environment;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Nothing is renewed without a [refresher](TokenStoreBuilder::refresher) for the provider. With one, a background task renews an
-/// access token shortly before it expires, and once if the provider rejects it ([`renew`](Self::renew)).
+/// Without a [refresher](TokenStoreBuilder::refresher) for the provider, nothing is renewed. With one, a background task renews an
+/// access token shortly before it expires. It also renews a token once if the provider rejects it ([`renew`](Self::renew)).
 ///
-/// A refresh token works once. If it is sent twice, the provider logs all holders out. So only one task of one process sends it at a
-/// time: the file is locked, and with a [store](TokenStoreBuilder::store) a lease excludes other hosts. Logins of one provider are
-/// never renewed at the same time. The new token replaces the old one atomically, and only if the old one is still stored. If a
-/// provider rejects a refresh token, that token is never sent again; a new login replaces it.
+/// A refresh token works once. If it is sent twice, the provider revokes the whole login. So only one task of one process sends it at a
+/// time. A file lock excludes other processes, and with a [store](TokenStoreBuilder::store) a lease excludes other hosts. Logins of one
+/// provider are never renewed at the same time. The new token replaces the old one atomically, and only if the old one is still stored.
+/// A refresh token that the provider has rejected is never sent again; the user must log in.
 ///
-/// Only the owner of the file may access it. A malformed file is never overwritten. Never store another program's refresh token in
-/// it: that program would be logged out.
+/// Only the owner of the file may access it. A malformed file is never overwritten. Never store another program's refresh token in the
+/// file, because that would log the other program out.
 ///
 /// Clones share all state. Call [`close`](Self::close) before the program ends.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl TokenStore {
         TokenStoreBuilder { path: path.into(), settings }
     }
 
-    /// The default path: `quota/logins.json` in `$XDG_STATE_HOME`, otherwise in `~/.local/state`. `None` without a home directory.
+    /// The default path: `quota/logins.json` in `$XDG_STATE_HOME`, otherwise in `~/.local/state`. `None` if there is no home directory.
     #[must_use]
     pub fn default_path(environment: &Environment) -> Option<PathBuf> {
         Some(environment.xdg_dir("XDG_STATE_HOME", ".local/state")?.join("quota").join("logins.json"))
@@ -93,8 +93,8 @@ impl TokenStore {
 
     /// Stores a new login in place of the account's previous one.
     ///
-    /// If its refresh token is stored already, or the stored one descends from it, nothing changes: the stored login is newer. If the
-    /// future is dropped, the login is stored or not.
+    /// If its refresh token is already stored, or the stored one descends from it, nothing changes, because the stored login is newer.
+    /// If the future is dropped, the login may or may not be stored.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl TokenStore {
         self.renewer.file.update(move |file: &mut LoginsFile| file.put(account, login, now)).await
     }
 
-    /// Removes the login of an account; `true` if it existed. The provider is not notified.
+    /// Removes the login of an account. Returns whether there was one. The provider is not notified.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl TokenStore {
         Ok(self.renewer.load().await?.logins.into_keys().collect())
     }
 
-    /// Waits for running renewals, which their timeouts bound. A renewal that is interrupted may lose its login.
+    /// Waits for running renewals. Their timeouts bound the wait. Interrupting a renewal may lose its login.
     pub async fn close(&self) {
         self.renewer.close().await;
     }
@@ -132,24 +132,25 @@ impl TokenStore {
 
 #[async_trait]
 impl CredentialSource for TokenStore {
-    /// Reads the file. If the token expires soon, it is renewed in the background. If it has expired, the call waits a few seconds for
-    /// the renewal. If the future is dropped, the renewal goes on.
+    /// Reads the file. If the token expires soon, a background task renews it. If it has expired, the call waits a few seconds for the
+    /// renewal. If the future is dropped, the renewal continues.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no login or it is no longer valid. [`CredentialError::TemporarilyUnavailable`] if the token has
-    /// expired and cannot be renewed yet. [`CredentialError::Unreadable`] if the file cannot be read. None repeats its content.
+    /// [`CredentialError::NotLoggedIn`] if there is no login or it is no longer valid. [`CredentialError::TemporarilyUnavailable`] if
+    /// the token has expired and cannot be renewed yet. [`CredentialError::Unreadable`] if the file cannot be read. No error repeats
+    /// its content.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         self.renewer.credential(account, Demand::Credential).await
     }
 
-    /// Renews a login whose access token the provider rejected; if another one is stored by now, returns that. Dropping the future is
-    /// safe.
+    /// Renews a login whose access token the provider rejected. If another token has been stored since, returns that one. Dropping the
+    /// future is safe.
     ///
     /// # Errors
     ///
-    /// As [`credential`](Self::credential). If the provider also rejects the token that replaced a rejected one, the user must log in
-    /// again.
+    /// The same as those of [`credential`](Self::credential). If the provider also rejects the token that replaced a rejected one, the
+    /// user must log in again.
     async fn renew(
         &self,
         account: &AccountId,
@@ -181,39 +182,39 @@ impl TokenStoreBuilder {
         self
     }
 
-    /// Shares the lease for renewals through this store with hosts that have sibling logins in files of their own. Without a store, or
-    /// while it is unavailable, only processes that use this file exclude each other. The store never holds a token.
+    /// Shares the lease for renewals, through this store, with hosts that have sibling logins in their own files. Without a
+    /// store, or while it is unavailable, only processes that use the same file exclude each other. The store never contains a token.
     pub fn store(mut self, store: Arc<dyn QuotaStore>) -> Self {
         self.settings.store = Some(store);
         self
     }
 
-    /// How long before an access token expires it is renewed, at most a quarter of its lifetime. Default: ten minutes. Each process
-    /// subtracts a random part of up to one half, so that processes do not renew at the same time.
+    /// Sets how long before its expiry an access token is renewed. The limit is a quarter of its lifetime, and the default ten minutes.
+    /// Each process subtracts a random part of up to one half, so that processes do not renew at the same time.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.settings.timing.margin = margin;
         self
     }
 
-    /// The backoff after a failed renewal. Default: 30 s, doubling to 15 min.
+    /// Sets the backoff after a failed renewal. The default is 30 s, doubling up to 15 min.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.timing.backoff = backoff;
         self
     }
 
-    /// The command that logs a user in, for error messages, such as `my-program login`.
+    /// Sets the command for logging in that error messages show, such as `my-program login`.
     pub fn login_hint(mut self, command: impl Into<String>) -> Self {
         self.settings.login_hint = Some(command.into());
         self
     }
 
-    /// Uses this clock.
+    /// Sets the clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
         self
     }
 
-    /// Creates the store. Nothing is read yet.
+    /// Creates the store, without reading the file.
     #[must_use]
     pub fn build(self) -> TokenStore {
         let file = JsonFile::at(self.path, self.settings.clock.clone());

@@ -1,5 +1,5 @@
-//! No text of this crate shows a token.
-//! Each source finds a token and fails because of one, and all its texts are searched for it.
+//! Checks that no text of this crate shows a token. Each source finds a token, and fails because of one. The tests search all its texts
+//! for the token.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -25,7 +25,7 @@ const NEEDLE: &str = "n33dle";
 const TOKEN: &str = "sk-ant-oat01-n33dle";
 
 fn account() -> AccountId {
-    "anthropic/main".parse().expect("a well-formed account")
+    "anthropic/main".parse().expect("a valid account")
 }
 
 /// All texts of a source, before and after a call.
@@ -58,7 +58,7 @@ fn file(dir: &TempDir, name: &str, contents: &str, mode: u32) -> std::path::Path
     fs::write(&path, contents).expect("a file in a new directory can be written");
     #[cfg(unix)]
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-        .expect("the mode of an own file can be set");
+        .expect("this process owns the file");
     let _ = mode;
     path
 }
@@ -208,7 +208,7 @@ impl TokenRefresher for Refresher {
 }
 
 #[tokio::test]
-async fn only_the_file_of_a_token_store_holds_its_tokens() {
+async fn only_the_file_of_a_token_store_contains_its_tokens() {
     let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).owner_id(OwnerId::new("an-owner"));
     for result in [
         Ok(tokens.refresh_token(Secret::new(format!("{TOKEN}-3")))),
@@ -236,7 +236,7 @@ async fn only_the_file_of_a_token_store_holds_its_tokens() {
         let lease = store.read(&StoreKey::provider_extension(account().provider(), "logins")).await.unwrap();
         texts += &String::from_utf8_lossy(&lease.document.expect("the lease was acquired").body);
 
-        assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file holds the tokens");
+        assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file contains the tokens");
         assert!(!texts.contains(NEEDLE), "{texts}");
     }
 }

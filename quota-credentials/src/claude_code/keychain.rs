@@ -1,5 +1,4 @@
-//! Reads Claude Code's item from the keychain of macOS with the program `security`.
-//! `login_file` parses the content of the item.
+//! Reads Claude Code's item from the macOS keychain with the program `security`. `login_file` parses the content of the item.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,16 +13,16 @@ use tokio::process::Command;
 use super::LOGIN_LIMIT;
 use crate::{Environment, token};
 
-/// A locked keychain waits for the user's password.
+/// The timeout of a read, because a locked keychain waits for the user's password.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The exit code of `security` for a missing item: the low byte of errSecItemNotFound, -25300.
 const NOT_FOUND: i32 = 44;
 
-/// The maximum length of the list of all items, each of which has a few hundred bytes.
+/// The maximum length of the list of all items. Each item takes a few hundred bytes.
 const LIST_LIMIT: usize = 32 * 1024 * 1024;
 
-/// The keychain, read by `security` or by another program in tests.
+/// The keychain, read by `security`, or by another program in tests.
 #[derive(Debug, Clone)]
 pub(super) struct Keychain {
     program: OsString,
@@ -33,25 +32,25 @@ pub(super) struct Keychain {
 }
 
 impl Keychain {
-    /// The keychain of this machine, on macOS.
+    /// The keychain of this machine. `None` on systems other than macOS.
     pub(super) fn system() -> Option<Self> {
         cfg!(target_os = "macos").then(|| Self::with_program("/usr/bin/security", &[]))
     }
 
-    /// A program that takes `first_arguments` before the arguments of `security`.
+    /// Uses a program that takes `first_arguments` before the arguments of `security`.
     pub(super) fn with_program(program: &str, first_arguments: &[&str]) -> Self {
         let first_arguments = first_arguments.iter().map(OsString::from).collect();
         Self { program: program.into(), first_arguments, user: None }
     }
 
-    /// Reads the items of the user of this environment.
+    /// Sets the user to that of this environment.
     pub(super) fn for_user_of(self, environment: &Environment) -> Self {
         Self { user: environment.var("USER").or_else(|| environment.var("LOGNAME")), ..self }
     }
 
-    /// Reads an item; `None` if no item has that name. Dropping the future kills the program.
+    /// Reads an item; `None` if no item has this name. Dropping the future kills the program.
     ///
-    /// The name alone does not identify an item. Other programs, and Claude Code itself, create items of the same name with other
+    /// The name alone does not identify an item. Other programs, and Claude Code itself, create items with the same name for other
     /// accounts, and `security` prints the first one.
     pub(super) async fn read(&self, item: &str) -> Result<Option<SecretBuffer>, CredentialError> {
         let reading = async {
@@ -72,7 +71,7 @@ impl Keychain {
         })
     }
 
-    /// The content of an item; `None` if it does not exist.
+    /// Reads the content of an item; `None` if it does not exist.
     async fn password(
         &self,
         item: &str,
@@ -81,12 +80,12 @@ impl Keychain {
         let account = account.into_iter().flat_map(|account| ["-a".as_ref(), account]);
         let arguments = ["find-generic-password".as_ref()].into_iter().chain(account);
         let arguments = arguments.chain(["-s", item, "-w"].map(OsStr::new));
-        // Each byte may be printed as two digits.
+        // `security` may print each byte as two digits.
         let limit = usize::try_from(2 * LOGIN_LIMIT).unwrap_or(usize::MAX);
         Ok(self.run(arguments, limit).await?.map(|output| decode_hex(&output).unwrap_or(output)))
     }
 
-    /// The number of items of that name. Reading attributes needs no permission of the user.
+    /// The number of items with this name. Reading attributes needs no permission from the user.
     async fn count(&self, item: &str) -> Result<usize, CredentialError> {
         let attributes = ["find-generic-password", "-s", item].map(OsStr::new);
         if self.run(attributes, LIST_LIMIT).await?.is_none() {
@@ -141,7 +140,7 @@ fn read_error(cause: &str, source: io::Error) -> CredentialError {
     CredentialError::unreadable(format!("could not read the keychain: {cause}"), source)
 }
 
-/// Decodes hexadecimal digits. `security` prints them if an item has a byte that is not printable ASCII.
+/// Decodes hexadecimal digits. `security` prints them if an item contains a byte that is not printable ASCII.
 fn decode_hex(output: &[u8]) -> Option<SecretBuffer> {
     let digits = output.trim_ascii();
     let mut bytes = SecretBuffer::with_capacity(digits.len().div_ceil(2));
@@ -159,7 +158,7 @@ fn decode_byte(pair: &[u8]) -> Option<u8> {
     }
 }
 
-/// The name of Claude Code's item. It has a suffix if the user set the directory.
+/// The name of Claude Code's item. It has a suffix if the user has set the directory.
 pub(super) fn item_name(config_dir: Option<&Path>) -> String {
     match config_dir {
         None => "Claude Code-credentials".to_owned(),
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pure_hex_output_is_decode_hex() {
+    fn only_pure_hex_output_is_decoded() {
         let text_of = |printed: &str| decode_hex(printed.as_bytes()).map(|bytes| bytes.to_vec());
 
         assert_eq!(text_of("7b22C3a9227D\n").unwrap(), "{\"é\"}".as_bytes());
@@ -208,13 +207,13 @@ mod tests {
     mod programs {
         use super::*;
 
-        /// A shell script instead of `security`; its arguments are in `$*`.
+        /// A shell script in place of `security`; its arguments are in `$*`.
         fn script(text: &str) -> Keychain {
             let keychain = Keychain::with_program("/bin/sh", &["-c", text, "security"]);
             keychain.for_user_of(&Environment::from_vars([("USER", "me")]))
         }
 
-        /// A keychain with items named `a`, one for each account; each holds its account. A search by name finds the first.
+        /// A keychain with an item named `a` for each account, which contains the account. A search by name finds the first item.
         fn with_items(accounts: &[&str]) -> Keychain {
             let services: String = accounts.iter().map(|_| "    \"svce\"<blob>=\"a\"\n").collect();
             let by_account: String = accounts
@@ -243,7 +242,7 @@ mod tests {
         }
 
         #[tokio::test]
-        async fn of_several_items_the_users_own_is_read() {
+        async fn the_item_of_the_user_is_read_if_there_are_several() {
             assert_eq!(read(&with_items(&["unknown", "me", "root"])).await.as_deref(), Some("of-me"));
         }
 
@@ -278,7 +277,7 @@ mod tests {
         }
 
         #[tokio::test]
-        async fn a_missing_item_is_no_error() {
+        async fn a_missing_item_is_not_an_error() {
             assert!(script("echo {}; exit 44").read("a").await.unwrap().is_none());
         }
 

@@ -1,4 +1,4 @@
-//! The locations of a login of Claude Code, and the errors of those that hold none.
+//! The locations of a login of Claude Code, and the errors of locations without one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ const LOG_IN_HINT: &str = "run `claude` and log in";
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialLocation {
-    /// An environment variable, by its name.
+    /// An environment variable, identified by its name.
     Variable(&'static str),
-    /// An item of the keychain of macOS, by its name.
+    /// An item of the macOS keychain, identified by its name.
     Keychain(String),
     /// A file.
     File(PathBuf),
@@ -48,25 +48,25 @@ pub struct DiscoveredCredential {
 pub(super) enum LookupError {
     /// The location does not exist.
     NotFound,
-    /// Its content is no login.
+    /// Its content is not a login.
     NoLogin(ParseError),
     /// It could not be read.
     Unreadable(CredentialError),
 }
 
-/// The source of an error about malformed content. It does not repeat the content, which may be half a token.
+/// The source of an error about malformed content. It does not repeat the content, which may include a token.
 #[derive(Debug, thiserror::Error)]
 #[error("its content is not JSON")]
 struct NotJson;
 
 impl LookupError {
-    /// Why the location holds no login; `None` if that is unknown.
+    /// Why the location has no login; `None` if that is unknown.
     fn reason(&self) -> Option<&'static str> {
         match self {
             Self::NotFound => Some("does not exist"),
             Self::NoLogin(ParseError::Empty) => Some("is empty"),
-            Self::NoLogin(ParseError::MissingToken) => Some("holds a login without a token"),
-            Self::NoLogin(ParseError::UnknownFormat) => Some("holds no login of Claude Code"),
+            Self::NoLogin(ParseError::MissingToken) => Some("has a login without a token"),
+            Self::NoLogin(ParseError::UnknownFormat) => Some("has no login of Claude Code"),
             Self::NoLogin(ParseError::Malformed) | Self::Unreadable(_) => None,
         }
     }
@@ -86,7 +86,7 @@ impl LookupError {
     }
 }
 
-/// The error if no location holds a login: the first location that could not be read, otherwise the list of all locations.
+/// The error if no location has a login: the first location that could not be read, otherwise a list of all locations.
 pub(super) fn no_login_error<'a>(
     errors: impl IntoIterator<Item = (&'a CredentialLocation, LookupError)>,
 ) -> CredentialError {
@@ -99,7 +99,7 @@ pub(super) fn no_login_error<'a>(
     }
     if reasons.is_empty() {
         return CredentialError::not_logged_in(
-            "could not look for a login of Claude Code: neither CLAUDE_CONFIG_DIR nor HOME is set; set one of them",
+            "could not find a login of Claude Code: neither CLAUDE_CONFIG_DIR nor HOME is set; set one of them",
         );
     }
     CredentialError::not_logged_in(format!("{}; {LOG_IN_HINT}", reasons.join(", ")))
@@ -121,11 +121,11 @@ mod tests {
         assert_eq!(text(LookupError::NoLogin(ParseError::Empty)), "/a is empty; run `claude` and log in");
         assert_eq!(
             text(LookupError::NoLogin(ParseError::MissingToken)),
-            "/a holds a login without a token; run `claude` and log in"
+            "/a has a login without a token; run `claude` and log in"
         );
         assert_eq!(
             text(LookupError::NoLogin(ParseError::UnknownFormat)),
-            "/a holds no login of Claude Code; run `claude` and log in"
+            "/a has no login of Claude Code; run `claude` and log in"
         );
         assert_eq!(
             text(LookupError::NoLogin(ParseError::Malformed)),
@@ -145,7 +145,7 @@ mod tests {
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "the keychain item \"Claude Code-credentials\" does not exist, /a holds a login without a token; \
+            "the keychain item \"Claude Code-credentials\" does not exist, /a has a login without a token; \
              run `claude` and log in"
         );
     }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn without_locations_the_error_says_what_to_set() {
+    fn an_error_without_locations_names_the_variables_to_set() {
         let error = no_login_error([]);
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");

@@ -1,4 +1,4 @@
-//! Parses the login that Claude Code stores in a file or in the keychain. The refresh token is never read.
+//! Parses the login that Claude Code stores in a file or in the keychain. It never reads the refresh token.
 
 use jiff::Timestamp;
 use quota_core::Credential;
@@ -10,16 +10,16 @@ use serde_json::error::Category;
 use crate::token;
 use quota_core::file;
 
-/// Why the content is no login.
+/// Why the content is not a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ParseError {
     /// It is empty.
     Empty,
-    /// It is not JSON, perhaps because it was being written.
+    /// It is not JSON, perhaps because Claude Code is writing it.
     Malformed,
-    /// The login has no token. Claude Code leaves it so after a lost race to renew it.
+    /// The login has no token. Claude Code leaves such a login behind when it loses a race to renew it.
     MissingToken,
-    /// It is other JSON, or holds only logins of other services.
+    /// It is other JSON, or contains only logins of other services.
     UnknownFormat,
 }
 
@@ -29,7 +29,7 @@ struct Stored {
     login: Option<Login>,
 }
 
-/// Only the token is required. The other fields may have any type; unexpected values are ignored.
+/// Only the token is required. The other fields may have any type, and unexpected values are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Login {
@@ -48,7 +48,7 @@ pub(super) fn parse(contents: &[u8]) -> Result<Credential, ParseError> {
     if contents.is_empty() {
         return Err(ParseError::Empty);
     }
-    // The parser's own error may quote the content.
+    // The error of the parser may quote the content.
     let stored: Stored = serde_json::from_slice(contents).map_err(|error| match error.classify() {
         Category::Data => ParseError::UnknownFormat,
         Category::Syntax | Category::Eof | Category::Io => ParseError::Malformed,
@@ -61,7 +61,7 @@ pub(super) fn parse(contents: &[u8]) -> Result<Credential, ParseError> {
         .plan(plan(&login.subscription_type, &login.rate_limit_tier)))
 }
 
-/// A timestamp in milliseconds since 1970. Smaller numbers, which would lie before September 2001, are seconds.
+/// Parses a timestamp in milliseconds since 1970. Numbers that would mean a time before September 2001 are in seconds.
 fn timestamp(value: &Value) -> Option<Timestamp> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -69,18 +69,18 @@ fn timestamp(value: &Value) -> Option<Timestamp> {
         _ => return None,
     };
     let ms = if number.abs() < 1e12 { number * 1000.0 } else { number };
-    // The cast saturates, and such values are rejected by the range check of `Timestamp`.
+    // The cast saturates. `Timestamp` then rejects such values as out of range.
     if ms.is_finite() { Timestamp::from_millisecond(ms as i64).ok() } else { None }
 }
 
-/// The plan in the provider's own terms: `max` and `default_claude_max_20x` give "max 20x".
+/// The plan in the provider's terms: `max` and `default_claude_max_20x` give "max 20x".
 fn plan(subscription: &Value, tier: &Value) -> Option<String> {
     let subscription = short_text(subscription);
     let tier = short_text(tier).map(|tier| {
         let tier = tier.strip_prefix("default_").unwrap_or(tier);
         tier.strip_prefix("claude_").unwrap_or(tier).replace('_', " ")
     });
-    // Each login with claude.ai has the tier "ai" if it has no other.
+    // A claude.ai login without another tier has the tier "ai".
     let tier = tier.filter(|tier| tier != "ai");
     match (subscription, tier) {
         (None, tier) => tier,
@@ -90,7 +90,7 @@ fn plan(subscription: &Value, tier: &Value) -> Option<String> {
     }
 }
 
-/// A short text that is safe to display. Other values are not the name of a plan.
+/// A short text that is safe to display. Other values are not plan names.
 fn short_text(value: &Value) -> Option<&str> {
     let text = value.as_str()?.trim();
     let is_safe = !text.is_empty() && text.len() <= 48 && !text.contains(char::is_control);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_plans_are_displayed_as_they_are() {
+    fn unknown_plans_are_displayed_unchanged() {
         assert_eq!(plan_of("galaxy", "default_raven").as_deref(), Some("galaxy raven"));
         assert_eq!(plan_of("", "special_offer").as_deref(), Some("special offer"));
     }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_plan_name_is_ignored() {
+    fn text_that_is_not_a_plan_name_is_ignored() {
         assert_eq!(plan_of("\u{1b}[31mmax", ""), None);
         assert_eq!(plan_of(&"x".repeat(49), ""), None);
     }

@@ -1,5 +1,5 @@
-//! Parses two values of Claude Code's state file: the account that is logged in, and its cached usage.
-//! The provider's parser in `quota-http` parses the usage itself.
+//! Parses two values from Claude Code's state file: the account that is logged in, and its cached usage. The provider's parser in
+//! `quota-http` parses the usage itself.
 
 use quota_core::file;
 use quota_core::model::LoginId;
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use crate::token;
 
-/// The cached usage in Claude Code's state file, unparsed, and the login it belongs to.
+/// The cached usage in Claude Code's state file, unparsed, and the login that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnparsedUsage {
-    /// The state file reduced to its `cachedUsageUtilization`: JSON for the provider's parser
-    /// (`quota_http::anthropic::parse_claude_json`).
+    /// The state file, reduced to its `cachedUsageUtilization`. It is the JSON that the provider's parser
+    /// (`quota_http::anthropic::parse_claude_json`) expects.
     pub state_file: Vec<u8>,
-    /// The login it belongs to; `None` if the organization is unknown.
+    /// The login that the usage belongs to; `None` if the organization is unknown.
     pub login_id: Option<LoginId>,
 }
 
-/// The field that holds the cached usage.
+/// The field with the cached usage.
 const CACHED_USAGE: &str = "cachedUsageUtilization";
 
 /// The two values; `Null` if they are missing.
@@ -32,12 +32,12 @@ pub(super) struct ClaudeState {
 }
 
 impl ClaudeState {
-    /// Parses the file; `None` if it is not JSON, perhaps because it was being written.
+    /// Parses the file; `None` if it is not JSON, perhaps because Claude Code is writing it.
     pub(super) fn parse(contents: &[u8]) -> Option<Self> {
         serde_json::from_slice(file::strip_bom(contents)).ok()
     }
 
-    /// The login. It needs both ids, because an account has a quota per organization.
+    /// The login id. It needs both ids, because an account has a separate quota in each organization.
     pub(super) fn login_id(&self) -> Option<LoginId> {
         let (account, organization) =
             (text(&self.account, "accountUuid")?, text(&self.account, "organizationUuid")?);
@@ -46,7 +46,7 @@ impl ClaudeState {
 
     /// The cached usage, if it belongs to the account that is logged in.
     pub(super) fn cached_usage(&self) -> Option<UnparsedUsage> {
-        // Cached usage survives a change of the login, and then belongs to the previous account.
+        // Cached usage survives a change of login. It then still belongs to the previous account.
         if text(&self.cached, "accountUuid")? != text(&self.account, "accountUuid")? {
             return None;
         }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_is_no_state_file() {
+    fn other_content_is_not_a_state_file() {
         for contents in ["", "null", "7", "[]x", "{\"oauthAccount\": {", "\u{0}"] {
             assert!(ClaudeState::parse(contents.as_bytes()).is_none(), "{contents:?}");
         }

@@ -1,5 +1,4 @@
-//! Which locations are read, which copy is used, and which login it is.
-//! The content of a file or an item is tested with its parser.
+//! Tests which locations are read, which copy is used, and which login it is. The parsers have their own tests of the content.
 
 mod cached_usage;
 mod changes;
@@ -57,7 +56,7 @@ impl Home {
         ClaudeCode::from_parts(&self.environment(), None)
     }
 
-    /// The credential that this environment leads to.
+    /// The credential that is found in this environment.
     async fn credential(&self) -> Result<Credential, CredentialError> {
         credential_of(&self.source()).await
     }
@@ -79,7 +78,7 @@ fn login(token: &str, expires_at: impl Into<Value>) -> String {
     json!({ "claudeAiOauth": { "accessToken": token, "expiresAt": expires_at.into() } }).to_string()
 }
 
-/// The text, padded with spaces to a length.
+/// The text, padded with spaces to this length.
 fn padded(text: &str, length: usize) -> String {
     text.to_owned() + &" ".repeat(length - text.len())
 }

@@ -1,4 +1,4 @@
-//! Which token files are read and which are rejected.
+//! Tests which token files are read and which are rejected.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ impl TestFile {
         FileToken::new(self.path()).credential(&"anthropic/main".parse().unwrap()).await
     }
 
-    /// Whether the error is `Unreadable`, and its text with the path replaced by FILE.
+    /// Whether the error is `Unreadable`, and its text with FILE in place of the path.
     async fn error(&self) -> (bool, String) {
         let error = self.read().await.unwrap_err();
         let is_unreadable = matches!(error, CredentialError::Unreadable { .. });
@@ -111,7 +111,7 @@ async fn a_file_without_exactly_one_token_is_rejected() {
 
         let error = file.error().await;
 
-        let text = "FILE does not hold exactly one token; put one token in it, on one line";
+        let text = "FILE does not contain exactly one token; put one token in it, on one line";
         assert_eq!(error, (true, text.to_owned()));
     }
 }
@@ -131,7 +131,7 @@ async fn a_larger_file_is_rejected() {
 
     assert_eq!(
         file.error().await,
-        (true, "could not read FILE: it is too large for a login; check what it is".to_owned())
+        (true, "could not read FILE: it is too large for a login; check the path".to_owned())
     );
 }
 

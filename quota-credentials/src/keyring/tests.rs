@@ -1,4 +1,4 @@
-//! Keyrings in memory that hold items, fail, or never answer.
+//! In-memory keyrings that contain items, fail, or never respond.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use super::*;
 /// One store for all tests. Each test uses its own service in it.
 fn in_memory() -> keyring_core::Result<Arc<CredentialStore>> {
     static STORE: OnceLock<Arc<CredentialStore>> = OnceLock::new();
-    Ok(Arc::clone(STORE.get_or_init(|| mock::Store::new().expect("the mock store needs nothing"))))
+    Ok(Arc::clone(STORE.get_or_init(|| mock::Store::new().expect("the mock store can always be created"))))
 }
 
 fn entry(service: &str, user: &str) -> Entry {
@@ -101,7 +101,7 @@ async fn a_token_given_as_the_service_is_hidden() {
 }
 
 #[tokio::test]
-async fn without_a_keyring_the_error_says_what_to_do() {
+async fn an_error_without_a_keyring_says_what_to_do() {
     let source = Keyring::with_store("a".into(), || Err(Error::PlatformFailure("no bus".into())));
 
     let error = read_token(&source).await.unwrap_err();
@@ -109,7 +109,7 @@ async fn without_a_keyring_the_error_says_what_to_do() {
     assert!(error.to_string().contains("use a file or a variable"), "{error}");
 }
 
-/// A keyring that never answers.
+/// A keyring that never responds.
 #[derive(Debug)]
 struct Stuck;
 
@@ -140,8 +140,8 @@ async fn a_lookup_times_out_and_the_next_one_fails_at_once() {
     let first = read_token(&source).await.unwrap_err();
     let second = read_token(&source).await.unwrap_err();
 
-    assert!(first.to_string().ends_with("did not answer in time; unlock it"), "{first}");
-    assert!(second.to_string().ends_with("has not answered the previous lookup yet; unlock it"), "{second}");
+    assert!(first.to_string().ends_with("the keyring timed out; unlock it"), "{first}");
+    assert!(second.to_string().ends_with("is still waiting for the keyring; unlock it"), "{second}");
 }
 
 #[tokio::test]

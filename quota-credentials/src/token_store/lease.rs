@@ -1,4 +1,5 @@
-//! The exclusive right to renew logins of a provider: a file lock among the processes of one file, a lease in the store among hosts.
+//! The exclusive right to renew logins of a provider: a file lock between processes that share a file, and a lease in the store between
+//! hosts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +9,15 @@ use quota_core::model::RequestId;
 use quota_core::store::{Acquire, LeaseDoc, Start, StoreError, StoreKey, update};
 use quota_core::{Clock, ProviderId, QuotaStore};
 
-/// Longer than a renewal with its writes may take, and shorter than the margin before a token's expiry.
+/// Longer than a renewal and its writes can take, and shorter than the margin before a token expires.
 const LEASE_DURATION: Duration = Duration::from_secs(60);
 /// How long the store keeps the lease document after its last change.
 const TTL: Duration = LEASE_DURATION.saturating_mul(2);
-/// The timeout of one store operation. After it, only the file lock excludes other processes.
+/// The timeout of a store operation. After it, only the file lock excludes other processes.
 const STORE_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long to wait for other processes, each of which may need the time of a renewal.
+/// How long to wait for other processes. Each of them may need the time of a renewal.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often to retry without a change notice.
+/// How often to retry if no change notice arrives.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The right to renew logins of one provider. Dropping it unlocks the file, but does not release the lease in the store.
@@ -35,7 +36,7 @@ struct SharedLease {
 
 /// Waits for the lease; `None` if other processes held it for too long.
 ///
-/// Without a store, or while it is unavailable, the file lock is enough. If the future is dropped, an acquired lease expires.
+/// Without a store, or while it is unavailable, the file lock is enough. If the future is dropped, an acquired lease expires by itself.
 pub(super) async fn acquire(
     file: &JsonFile,
     store: Option<&Arc<dyn QuotaStore>>,
@@ -65,7 +66,7 @@ pub(super) async fn acquire(
 }
 
 impl RenewalLease {
-    /// Releases the lease for other hosts. If that fails, it expires.
+    /// Releases the lease for other hosts. If that fails, the lease expires by itself.
     pub(super) async fn release(self) {
         let Some(shared) = &self.shared else { return };
         if let Err(error) = shared.release().await {
@@ -75,7 +76,7 @@ impl RenewalLease {
 }
 
 impl SharedLease {
-    /// Waits for the lease; `false` if the document belongs to a newer program and must not be changed.
+    /// Waits for the lease. Returns false if a newer program wrote the document, which must then not be changed.
     async fn acquire(&self, clock: &Clock) -> Result<bool, StoreError> {
         loop {
             let acquire = |lease: &mut LeaseDoc, now| lease.acquire(self.holder, now, LEASE_DURATION);
@@ -85,10 +86,10 @@ impl SharedLease {
                 Acquire::Busy { .. } => {}
                 _ => return Ok(false),
             }
-            // The wait is bounded, because the holder may have been killed.
+            // Bound the wait, because the holder may have been killed.
             let changed = self.store.wait_for_change(&self.key, updated.version);
             if let Some(Err(_)) = clock.bounded(RETRY_INTERVAL, changed).await {
-                // Without notices, poll.
+                // Poll if there are no notices.
                 clock.sleep(RETRY_INTERVAL).await;
             }
         }

@@ -1,4 +1,4 @@
-//! The stored logins and their JSON format. Nothing here does I/O; `policy` decides what to do with a login.
+//! The stored logins and their JSON format. This module does no I/O; `policy` decides what happens to a login.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,14 +45,14 @@ pub(crate) struct StoredLogin {
     pub(crate) issued_at: Option<Timestamp>,
     #[serde(rename = "expires_ms", default, with = "optional_ms", skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<Timestamp>,
-    /// Stays the same when tokens rotate.
+    /// Does not change when tokens rotate.
     pub(crate) login_id: LoginId,
     /// The hash of the owner that the provider reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<CredentialFingerprint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<String>,
-    /// Whether the access token replaced one that the provider rejected. If it is rejected too, the user must log in again.
+    /// Whether the access token replaced one that the provider rejected. If the provider rejects it too, the user must log in again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) from_rejection: bool,
     /// Fingerprints of the refresh tokens that led to the current one, the latest last. None of them is accepted as a new login.
@@ -64,7 +64,7 @@ pub(crate) struct StoredLogin {
     unknown: Map<String, Value>,
 }
 
-/// Why the last renewal with one refresh token did not succeed.
+/// Why the last renewal with a refresh token failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RenewalFailure {
     /// The fingerprint of the refresh token.
@@ -77,27 +77,27 @@ pub(crate) struct RenewalFailure {
     pub(crate) retry_at: Timestamp,
     /// How often the token was sent.
     pub(crate) attempts: u32,
-    /// A text for the user.
+    /// The reason, as text for the user.
     pub(crate) reason: String,
     #[serde(flatten)]
     pub(crate) unknown: Map<String, Value>,
 }
 
-/// The kinds of failure, by their consequences.
+/// The kinds of failures, which differ in their consequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FailureKind {
-    /// The token was sent, and no result is stored. The response is pending, or the process was killed.
+    /// The token was sent, and no result is stored. Either the response is pending, or the process was killed.
     Sent,
     /// The provider will never accept the token again.
     InvalidGrant,
-    /// The provider rejects the client, so no token is accepted until a setting is changed.
+    /// The provider rejects the client. It accepts no token until a setting changes.
     InvalidClient,
     /// The token may be sent again.
     Transient,
-    /// The token and those of sibling logins may be sent again at the time that the provider named.
+    /// The token, and those of sibling logins, may be sent again at the time that the provider named.
     RateLimited,
-    /// A kind of a newer program. Only its time is used.
+    /// A kind that a newer program wrote. Only its time is used.
     #[serde(untagged)]
     Other(UnknownWord),
 }
@@ -122,12 +122,12 @@ pub struct NewLogin {
 }
 
 impl NewLogin {
-    /// A login with this access token.
+    /// Creates a login with this access token.
     pub fn new(access_token: Secret) -> Self {
         Self { access_token, refresh_token: None, expires_at: None, owner: None, plan: None }
     }
 
-    /// Sets the refresh token. No other program may have it, because it works once.
+    /// Sets the refresh token. No other program may use it, because it works once.
     pub fn refresh_token(mut self, token: impl Into<Option<Secret>>) -> Self {
         self.refresh_token = token.into();
         self
@@ -159,7 +159,7 @@ impl NewLogin {
 pub enum PutResult {
     /// The login was stored.
     Stored,
-    /// The stored login is the same or descends from it, so it was not replaced.
+    /// The stored login is the same or descends from the new one, so it was not replaced.
     AlreadyStored,
 }
 
@@ -210,7 +210,7 @@ impl StoredLogin {
         self.refresh_fingerprint() == Some(refresh_token) || self.used_refresh_tokens.contains(&refresh_token)
     }
 
-    /// The last failure, if it is one of the current refresh token.
+    /// The last failure, if it concerns the current refresh token.
     pub(crate) fn current_failure(&self) -> Option<&RenewalFailure> {
         let fingerprint = self.refresh_fingerprint()?;
         self.last_failure.as_ref().filter(|failure| failure.fingerprint == fingerprint)
@@ -241,7 +241,7 @@ impl fmt::Debug for StoredLogin {
     }
 }
 
-/// Serializes secrets. The file of logins is the only one that may hold them.
+/// Serializes secrets. No other file may contain them.
 mod secret {
     use quota_core::Secret;
     use serde::{Deserialize, Deserializer, Serializer};

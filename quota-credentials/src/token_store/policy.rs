@@ -1,5 +1,5 @@
-//! The rules of renewal: when to renew a login, and what a renewal changes in the file.
-//! They are pure functions. `renewal` does the I/O.
+//! The rules of renewal: when to renew a login, and what a renewal changes in the file. They are pure functions; `renewal` does the
+//! I/O.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::token;
 pub(crate) enum Demand {
     /// The credential.
     Credential,
-    /// Another credential than the rejected one with this fingerprint.
+    /// Another credential than the one with this fingerprint, which was rejected.
     Replacement(CredentialFingerprint),
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Demand {
 pub(crate) enum TokenAction {
     /// Return the stored credential.
     Use,
-    /// Renew it. While the renewal runs, the stored credential can be used or not.
+    /// Renew the credential. `is_usable` says whether the stored one can be used during the renewal.
     Renew { is_usable: bool },
     /// Fail: no credential is usable, and no renewal is allowed before `until`.
     Wait { until: Timestamp },
@@ -37,20 +37,20 @@ pub(crate) enum TokenAction {
 /// When to renew, and how long to back off after a failure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct RenewalTiming {
-    /// The maximum time before its expiry that an access token is renewed.
+    /// The longest time before its expiry at which an access token is renewed.
     pub(crate) margin: Duration,
-    /// From 0 to below 1, random per process, so that processes do not renew at the same time.
+    /// From 0 to below 1. It is random per process, so that processes do not renew at the same time.
     pub(crate) jitter: f64,
     pub(crate) backoff: Backoff,
 }
 
-/// A failure further in the future was recorded with a wrong clock.
+/// A failure further in the future than this was recorded with a wrong clock.
 const MAX_SKEW: Duration = Duration::from_secs(30);
-/// The maximum number of used refresh tokens to remember.
+/// The maximum number of used refresh tokens that are remembered.
 const MAX_USED_TOKENS: usize = 16;
 
 impl LoginsFile {
-    /// What to do for a caller; `None` if the account has no login.
+    /// Decides what to do for a caller; `None` if the account has no login.
     pub(crate) fn action(
         &self,
         account: &AccountId,
@@ -93,10 +93,10 @@ impl LoginsFile {
         rate_limits.filter_map(|failure| failure.blocked_until(now)).max()
     }
 
-    /// Records that a refresh token is about to be sent, in case the process is killed before the result is stored.
+    /// Records that a refresh token is about to be sent, because the process may be killed before the result is stored.
     ///
-    /// After the first time the token may be sent again at once, since some providers repeat a lost response for a short time.
-    /// Later attempts back off. `false` if another token is stored by now.
+    /// After the first attempt the token may be sent again at once, because some providers repeat a lost response for a short time.
+    /// Later attempts back off. Returns false if another token has been stored since.
     pub(crate) fn mark_sending(
         &mut self,
         account: &AccountId,
@@ -112,7 +112,7 @@ impl LoginsFile {
         true
     }
 
-    /// Stores the tokens of a renewal; `false` if another refresh token is stored by now, which is newer.
+    /// Stores the tokens of a renewal. Returns false if another refresh token has been stored since, which is newer.
     pub(crate) fn apply(
         &mut self,
         account: &AccountId,
@@ -136,7 +136,7 @@ impl LoginsFile {
         login.last_failure = None;
         if let Some(owner) = tokens.owner_id.as_ref().map(owner_hash) {
             if login.owner.is_some_and(|previous| previous != owner) {
-                // Readings of the previous owner do not apply to this one.
+                // Readings of the previous owner do not apply to this owner.
                 login.login_id = StoredLogin::new_login_id();
             }
             login.owner = Some(owner);
@@ -144,7 +144,7 @@ impl LoginsFile {
         true
     }
 
-    /// Records why a renewal failed. No change if another refresh token is stored by now.
+    /// Records why a renewal failed. Changes nothing if another refresh token has been stored since.
     pub(crate) fn record_failure(
         &mut self,
         account: &AccountId,
@@ -167,7 +167,7 @@ impl LoginsFile {
         login.set_failure(fingerprint, kind, now, wait, attempts, reason(error));
     }
 
-    /// The login of an account, if it still has the refresh token with this fingerprint.
+    /// The login of an account, if its refresh token still has this fingerprint.
     fn login_with(
         &mut self,
         account: &AccountId,
@@ -191,7 +191,7 @@ impl StoredLogin {
     /// When to renew the access token; `None` if it has no expiry.
     fn renew_at(&self, timing: &RenewalTiming) -> Option<Timestamp> {
         let expiry = self.expires_at?;
-        // A short-lived token would otherwise be renewed all the time.
+        // Otherwise a short-lived token would be renewed constantly.
         let lifetime =
             self.issued_at.and_then(|issued| Duration::try_from(expiry.duration_since(issued)).ok());
         let margin = lifetime.map_or(timing.margin, |lifetime| timing.margin.min(lifetime / 4));
@@ -234,7 +234,7 @@ impl RenewalTiming {
     }
 }
 
-/// The cause alone, without the advice of the error's own text.
+/// Only the cause, without the advice in the error text.
 fn reason(error: &TokenError) -> String {
     match error {
         TokenError::InvalidGrant { reason: why, .. }

@@ -1,5 +1,5 @@
-//! Returns credentials and renews them. Per account one renewal task runs at a time, and it outlives its callers.
-//! `policy` decides when to renew and what to store.
+//! Returns credentials and renews them. Each account has at most one renewal task, which outlives its callers. `policy` decides when to
+//! renew and what to store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::policy::{Demand, Exchanged, RenewalTiming, TokenAction};
 const RENEWAL_WAIT: Duration = Duration::from_secs(12);
 /// The timeout of the request to the provider, shorter than the lease.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often to try to write new tokens while the lease is held.
+/// The maximum number of attempts to write new tokens while the lease is held.
 const MAX_WRITE_ATTEMPTS: u32 = 3;
 const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When a caller should retry while a renewal is running.
@@ -41,10 +41,10 @@ pub(super) struct Settings {
 pub(super) struct Renewer {
     pub(super) file: JsonFile,
     pub(super) settings: Settings,
-    /// The last renewal of each account. Its token is cancelled when the renewal ends.
+    /// The last renewal of each account. Its cancellation token is cancelled when the renewal ends.
     renewals: Mutex<HashMap<AccountId, CancellationToken>>,
-    /// New tokens that could not be written, with the fingerprint of the refresh token they replace. Otherwise that used token would
-    /// be sent again.
+    /// New tokens that could not be written, with the fingerprint of the refresh token that they replace. Without them, that used token
+    /// would be sent again.
     unsaved: Mutex<HashMap<AccountId, (CredentialFingerprint, Exchanged)>>,
     tasks: TaskTracker,
 }
@@ -55,7 +55,7 @@ impl Renewer {
         Self { file, settings, renewals, unsaved, tasks: TaskTracker::new() }
     }
 
-    /// Reads the file and applies unsaved tokens. Those that no longer apply are dropped.
+    /// Reads the file and applies unsaved tokens. Unsaved tokens that no longer apply are dropped.
     pub(super) async fn load(&self) -> Result<LoginsFile, FileError> {
         let mut file: LoginsFile = self.file.load().await?;
         self.unsaved
@@ -70,7 +70,7 @@ impl Renewer {
         demand: Demand,
     ) -> Result<Credential, CredentialError> {
         self.save_or_warn(account).await;
-        // The caller may join a renewal that does not meet its demand, so it may need to wait for a second one.
+        // The caller may join a renewal that does not meet its demand, so it may have to wait for a second one.
         for _ in 0..2 {
             let file = self.load().await;
             let file = file.map_err(|error| CredentialError::unreadable(error.to_string(), error))?;
@@ -98,7 +98,7 @@ impl Renewer {
                     }
                 }
                 TokenAction::Wait { until } => {
-                    let reason = failure_reason(login).unwrap_or("the provider limits renewals");
+                    let reason = failure_reason(login).unwrap_or("the provider rate limits renewals");
                     let message = format!("could not renew the login of {account} yet: {reason}");
                     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                     return Err(CredentialError::temporarily_unavailable(message, Some(wait)));
@@ -112,7 +112,7 @@ impl Renewer {
         Err(CredentialError::temporarily_unavailable(message, Some(RETRY_AFTER)))
     }
 
-    /// Starts a renewal, or joins the one that runs.
+    /// Starts a renewal, or joins the running one.
     fn renew_in_background(self: &Arc<Self>, account: &AccountId, demand: Demand) -> CancellationToken {
         let mut renewals = self.renewals.lock();
         if let Some(renewal) = renewals.get(account).filter(|renewal| !renewal.is_cancelled()) {
@@ -121,7 +121,7 @@ impl Renewer {
         let renewal = CancellationToken::new();
         renewals.insert(account.clone(), renewal.clone());
         drop(renewals);
-        // Cancelled also if the task panics. Its callers then read the file again.
+        // It is cancelled even if the task panics. The callers then read the file again.
         let finished = renewal.clone().drop_guard();
         let (this, account) = (Arc::clone(self), account.clone());
         self.tasks.spawn(async move {
@@ -157,7 +157,7 @@ impl Renewer {
         demand: Demand,
         refresher: &dyn TokenRefresher,
     ) -> Result<(), FileError> {
-        // The previous holder of the lease may have renewed the login.
+        // The previous lease holder may have renewed the login.
         let file = self.load().await?;
         let (started_at, timing) = (self.settings.clock.now(), self.settings.timing);
         let action = file.action(account, demand, started_at, &timing);
@@ -168,7 +168,7 @@ impl Renewer {
             return Ok(());
         };
         let from_rejection = demand == Demand::Replacement(login.access_fingerprint());
-        // Written before the request, for the case that this process is killed. It also proves that the file can be written.
+        // Write this before the request, because the process may be killed. The write also proves that the file is writable.
         let id = account.clone();
         let mark = move |file: &mut LoginsFile| file.mark_sending(&id, fingerprint, started_at, &timing);
         if !self.file.update(mark).await? {
@@ -196,7 +196,7 @@ impl Renewer {
         bounded.unwrap_or_else(|| Err(TokenError::transient("the provider timed out")))
     }
 
-    /// Writes unsaved tokens of an account. Until that succeeds, `load` applies them.
+    /// Writes the unsaved tokens of an account. Until that succeeds, `load` applies them.
     async fn save(&self, account: &AccountId) -> Result<(), FileError> {
         let unsaved = self.unsaved.lock().get(account).cloned();
         let Some((fingerprint, exchanged)) = unsaved else { return Ok(()) };

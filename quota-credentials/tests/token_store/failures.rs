@@ -19,7 +19,7 @@ async fn expired(env: &Env) -> quota_credentials::TokenStore {
 async fn retry_after_of_the_provider_blocks_all_processes() {
     let env = Env::new();
     let logins = expired(&env).await;
-    let hour = TokenError::transient("the provider asked to slow down").with_retry_after(HOUR);
+    let hour = TokenError::transient("rate limited").with_retry_after(HOUR);
     env.provider.set_error(Some(hour));
 
     let error = token(&logins, "main").await.unwrap_err();
@@ -33,7 +33,7 @@ async fn retry_after_of_the_provider_blocks_all_processes() {
         FetchError::from(error),
         FetchError::CredentialUnavailable { retry_after: Some(_), .. }
     ));
-    assert_eq!(env.provider.request_count(), 1, "by all processes");
+    assert_eq!(env.provider.request_count(), 1, "requests of all processes");
 
     env.provider.set_error(None);
     env.clock.sleep(HOUR).await;
@@ -44,13 +44,13 @@ async fn retry_after_of_the_provider_blocks_all_processes() {
 async fn a_rejected_refresh_token_is_not_sent_again() {
     let env = Env::new();
     let logins = expired(&env).await;
-    env.provider.set_error(Some(TokenError::invalid_grant("it was ended elsewhere")));
+    env.provider.set_error(Some(TokenError::invalid_grant("the user logged out")));
 
     for _ in 0..20 {
         let error = token(&logins, "main").await.unwrap_err();
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
-        let text = "the login of example/main is no longer valid (it was ended elsewhere); log in again with `example login`";
+        let text = "the login of example/main is no longer valid (the user logged out); log in again with `example login`";
         assert_eq!(error.to_string(), text);
         env.clock.sleep(24 * HOUR).await;
     }
@@ -59,7 +59,7 @@ async fn a_rejected_refresh_token_is_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_valid_access_token_is_used_although_its_renewal_fails() {
+async fn a_valid_access_token_is_used_while_its_renewal_fails() {
     let env = Env::new();
     let logins = env.process();
     env.log_in(&logins, "main", 8 * 3600).await;
@@ -88,7 +88,7 @@ async fn a_refresher_that_panics_releases_lock_and_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_never_answers_times_out() {
+async fn a_provider_that_never_responds_times_out() {
     let env = Env::new();
     let logins = expired(&env).await;
     env.provider.set_latency(Duration::from_secs(3600));
@@ -101,7 +101,7 @@ async fn a_provider_that_never_answers_times_out() {
     assert_eq!(env.provider.request_count(), 1);
 }
 
-/// Creates a folder at the path of the temporary file, so that the file cannot be written.
+/// Creates a folder at the path of the temporary file, so that writing the file fails.
 fn block_writes(env: &Env) -> std::path::PathBuf {
     let path = env.dir.path().join("logins.json.quota-new");
     fs::create_dir(&path).unwrap();
@@ -161,7 +161,7 @@ async fn an_unsaved_token_is_written_before_the_lease_is_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_stored_during_a_renewal_stays() {
+async fn a_login_stored_during_a_renewal_is_not_replaced() {
     let env = Env::new();
     let logins = expired(&env).await;
     env.provider.set_latency(Duration::from_secs(4));
@@ -205,7 +205,7 @@ async fn a_file_of_a_newer_program_is_read_but_not_renewed() {
 
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn a_file_that_others_may_read_is_rejected_with_a_hint() {
+async fn a_file_accessible_to_others_is_rejected_with_a_hint() {
     use std::os::unix::fs::PermissionsExt;
 
     let env = Env::new();

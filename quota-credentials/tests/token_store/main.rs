@@ -1,7 +1,7 @@
-//! The token store with a paused clock and a fake provider.
-//! `policy` tests the rules alone; `tests/stories` uses real processes and the simulator.
+//! Tests of the token store with a paused clock and a fake provider. `policy` tests the rules alone; `tests/stories` uses real
+//! processes and the simulator.
 
-// With this, Clippy allows helpers to unwrap as in tests.
+// This lets clippy accept `unwrap` in helpers, as in tests.
 #![cfg(test)]
 
 mod failures;
@@ -42,7 +42,7 @@ impl Env {
         Self { dir: tempfile::tempdir().unwrap(), clock, provider }
     }
 
-    /// The settings of another process that uses the file of this name.
+    /// The settings of another process that uses the file with this name.
     fn process_on(&self, file: &str) -> TokenStoreBuilder {
         TokenStore::builder(self.dir.path().join(file))
             .clock(self.clock.clone())

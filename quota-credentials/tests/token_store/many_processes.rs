@@ -1,4 +1,4 @@
-//! Several processes, with one file or with own files and a shared store.
+//! Several processes that share one file, or that have separate files and share a store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,9 +43,9 @@ async fn eight_processes_on_one_file_renew_once() {
     assert_eq!(env.provider.request_count(), 1);
 }
 
-// Siblings share an OAuth client. Concurrent renewals have invalidated all tokens of a client.
+// Siblings share an OAuth client. Concurrent renewals have invalidated all tokens of a client before.
 #[tokio::test(start_paused = true)]
-async fn siblings_in_one_file_are_renewed_one_after_the_other() {
+async fn siblings_in_one_file_are_renewed_sequentially() {
     let env = Env::new();
     env.provider.set_latency(Duration::from_secs(1));
     let logins = env.process();
@@ -157,7 +157,7 @@ async fn a_login_by_another_process_is_used_at_once() {
     env.provider.set_error(Some(quota_core::provider::TokenError::invalid_grant("refused")));
     assert!(token(&logins, "main").await.is_err());
     env.provider.set_error(None);
-    assert!(token(&logins, "main").await.is_err(), "a rejection is final");
+    assert!(token(&logins, "main").await.is_err(), "the rejected token is not sent again");
 
     env.log_in(&env.process(), "main", 3600).await;
 

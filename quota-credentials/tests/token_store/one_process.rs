@@ -1,4 +1,4 @@
-//! One process: when it renews, which callers wait, and what it returns during a renewal.
+//! One process: when it renews, which callers wait, and what they get during a renewal.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn a_hundred_callers_share_one_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_does_not_stop_the_renewal() {
+async fn a_cancelled_caller_does_not_stop_the_renewal() {
     let env = Env::new();
     let logins = env.process();
     env.provider.set_latency(Duration::from_secs(2));
@@ -82,7 +82,7 @@ async fn a_caller_waits_for_a_renewal_only_a_few_seconds() {
     assert!(matches!(error, CredentialError::TemporarilyUnavailable { .. }), "{error:?}");
 
     logins.close().await;
-    assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1", "the renewal went on");
+    assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1", "the renewal continued");
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +104,7 @@ async fn a_second_rejection_in_a_row_needs_a_new_login() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_refresher_nothing_is_renewed_or_written() {
+async fn without_a_refresher_no_login_is_renewed_or_written() {
     let env = Env::new();
     let with_refresher = env.process();
     env.log_in(&with_refresher, "main", 60).await;
@@ -133,7 +133,7 @@ async fn without_a_file_no_account_is_logged_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_login_is_gone() {
+async fn a_removed_login_is_not_found() {
     let env = Env::new();
     let logins = env.process();
     env.log_in(&logins, "main", 3600).await;

@@ -1,4 +1,4 @@
-//! A fake provider whose refresh tokens work once. It counts reused ones and rejects them.
+//! A fake provider whose refresh tokens work once. It counts reused tokens and rejects them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -90,7 +90,7 @@ impl TokenRefresher for Provider {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let concurrent = self.concurrent.fetch_add(1, Ordering::SeqCst) + 1;
         self.max_concurrent.fetch_max(concurrent, Ordering::SeqCst);
-        // The token is used when the request arrives, before the latency.
+        // The token counts as used when the request arrives, before the latency.
         let response = self.respond(refresh_token.expose());
         let latency = *self.latency.lock().unwrap();
         self.clock.sleep(latency).await;

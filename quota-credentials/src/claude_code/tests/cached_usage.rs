@@ -1,4 +1,4 @@
-//! The usage that Claude Code caches. The content of the state file is tested with its parser.
+//! The usage that Claude Code caches. The parser has its own tests of the state file.
 
 use super::*;
 
@@ -19,7 +19,7 @@ async fn without_a_state_file_there_is_no_cached_usage() {
 }
 
 #[tokio::test]
-async fn for_a_token_in_the_variable_there_is_no_cached_usage() {
+async fn a_token_in_the_variable_has_no_cached_usage() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
     home.write(".claude.json", state("account-a", "org-a"));
 

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn of_two_copies_the_one_that_expires_later_is_used() {
+async fn the_copy_that_expires_later_is_used() {
     for (first, second, winner) in [(LATER, EARLIER, "first"), (EARLIER, LATER, "second")] {
         let home = Home::new();
         home.write(".claude/.credentials.json", login("sk-ant-oat01-first", first));
@@ -14,7 +14,7 @@ async fn of_two_copies_the_one_that_expires_later_is_used() {
 }
 
 #[tokio::test]
-async fn of_two_copies_with_equal_expiry_the_first_is_used() {
+async fn the_first_of_two_copies_with_equal_expiry_is_used() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-first", LATER));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", LATER));

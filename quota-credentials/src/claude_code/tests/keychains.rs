@@ -1,4 +1,4 @@
-//! Logins in the keychain of macOS, with a shell script instead of `security`.
+//! Logins in the macOS keychain, with a shell script in place of `security`.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn an_item_that_expires_after_the_file_is_used() {
 }
 
 #[tokio::test]
-async fn of_equal_copies_the_item_is_used() {
+async fn the_item_is_used_if_copies_expire_together() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-file", LATER));
 

@@ -1,9 +1,9 @@
-//! The login id of the credential. The content of the state file is tested with its parser.
+//! The login id of the credential. The parser has its own tests of the state file.
 
 use super::*;
 
 #[tokio::test]
-async fn the_login_id_stays_when_the_token_is_renewed() {
+async fn the_login_id_does_not_change_when_the_token_is_renewed() {
     let home = Home::new();
     home.write(".claude.json", state("account-a", "org-a"));
     home.write(".claude/.credentials.json", login("sk-ant-oat01-old", EARLIER));

@@ -34,7 +34,7 @@ async fn files_without_a_login_are_not_parse_errors() {
 }
 
 #[tokio::test]
-async fn a_directory_instead_of_the_file_is_an_error() {
+async fn a_directory_in_place_of_the_file_is_an_error() {
     let home = Home::new();
     home.write(".claude/.credentials.json/a", "");
 
@@ -75,7 +75,7 @@ async fn a_file_of_one_mebibyte_is_read_and_a_larger_one_is_not() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_permissions_of_another_programs_file_do_not_matter() {
+async fn the_permissions_of_another_programs_file_are_not_checked() {
     use std::os::unix::fs::PermissionsExt;
 
     let home = Home::new();

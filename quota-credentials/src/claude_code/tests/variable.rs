@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_token_in_the_variable_precedes_all_logins() {
+async fn a_token_in_the_variable_has_precedence_over_all_logins() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable\n");
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
 

@@ -44,7 +44,7 @@ fn written_logins_are_read_back() {
 }
 
 #[test]
-fn fields_and_kinds_of_a_newer_program_survive() {
+fn fields_and_kinds_of_a_newer_program_are_preserved() {
     let text = r#"{"version":2,"logins":{"anthropic/main":{"access_token":"a","login_id":"l","colour":"green",
         "last_failure":{"fingerprint":"0000000000000007","kind":"new","at_ms":0,"retry_at_ms":9,"attempts":1,"reason":"w","size":"big"}}},
         "shape":"round"}"#;

@@ -29,7 +29,7 @@ fn fingerprint(token: &str) -> CredentialFingerprint {
     token::fingerprint(&Secret::new(token))
 }
 
-/// A login of eight hours, stored at 0.
+/// A login that is valid for eight hours from second 0.
 fn file() -> LoginsFile {
     let mut file = LoginsFile::default();
     let _ = file.put(id("main"), login("a", "r").expires_at(at(8 * 3600)), at(0));
@@ -54,7 +54,7 @@ fn fail(file: &mut LoginsFile, error: &TokenError, now: i64) {
     file.record_failure(&id("main"), fingerprint("r"), error, at(now), &timing());
 }
 
-/// After the expiry, so that no credential is usable.
+/// A time after the expiry, at which no credential is usable.
 const EXPIRED: i64 = 9 * 3600;
 
 #[test]
@@ -80,7 +80,7 @@ fn the_margin_is_jittered_per_process() {
 }
 
 #[test]
-fn a_short_lived_token_is_not_renewed_all_the_time() {
+fn a_short_lived_token_is_not_renewed_constantly() {
     let mut file = LoginsFile::default();
     let _ = file.put(id("main"), login("a", "r").expires_at(at(80)), at(0));
 
@@ -94,7 +94,7 @@ fn an_account_without_a_login_has_no_action() {
 }
 
 #[test]
-fn a_login_without_a_refresh_token_is_used_until_it_expires() {
+fn a_login_without_a_refresh_token_is_used_until_its_expiry() {
     let mut file = LoginsFile::default();
     let _ = file.put(id("main"), NewLogin::new(Secret::new("a")).expires_at(at(3600)), at(0));
 
@@ -118,7 +118,7 @@ fn a_second_rejection_in_a_row_needs_a_new_login() {
     assert_eq!(
         action(&file, Demand::Replacement(fingerprint("a")), 1),
         TokenAction::Use,
-        "another one is stored by now"
+        "another one has been stored since"
     );
     assert_eq!(action(&file, Demand::Replacement(fingerprint("a-2")), 1), TokenAction::Reauthenticate);
 
@@ -251,7 +251,7 @@ fn consecutive_failures_back_off() {
 }
 
 #[test]
-fn retry_after_is_a_floor_and_blocks_siblings_too() {
+fn retry_after_is_a_minimum_and_blocks_siblings_too() {
     let mut file = file();
     let _ = file.put(id("sibling"), login("b", "s").expires_at(at(EXPIRED)), at(0));
     fail(&mut file, &TokenError::transient("status 429").with_retry_after(8 * HOUR), EXPIRED);
@@ -263,7 +263,7 @@ fn retry_after_is_a_floor_and_blocks_siblings_too() {
 }
 
 #[test]
-fn an_absurd_retry_after_is_capped_at_24_hours() {
+fn a_long_retry_after_is_capped_at_24_hours() {
     let mut file = file();
     fail(&mut file, &TokenError::transient("status 429").with_retry_after(18 * 24 * HOUR), EXPIRED);
 
@@ -347,9 +347,9 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// In any order of events, a used token is never stored again and a rejected one never sent.
+    /// In any order of events, a used token is never stored again and a rejected one is never sent.
     #[test]
-    fn a_used_token_never_returns_and_a_rejected_one_is_never_sent(events in prop::collection::vec(event(), 1..40)) {
+    fn used_tokens_are_not_stored_and_rejected_ones_not_sent_again(events in prop::collection::vec(event(), 1..40)) {
         let mut file = file();
         let mut used = Vec::new();
         let mut rejected = Vec::new();
