@@ -1,6 +1,5 @@
 //! How long a request without an available account must wait, according to the headers of the provider.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
