@@ -1,6 +1,7 @@
 //! A shared cache for LLM usage, and the single gateway to the usage endpoints of providers.
 //!
-//! Applications add this crate. It re-exports [`quota_core`] at its root, and features add providers, stores and routing:
+//! Applications add this crate. It re-exports [`quota_core`]: the names that most programs need at the root, the others in the
+//! modules [`model`], [`record`], [`store`], [`provider`], [`policy`] and [`manager`]. Features add providers, stores and routing:
 //!
 //! | feature | adds |
 //! |---|---|
