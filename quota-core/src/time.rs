@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Clocks of hosts that share a store differ by less than this; what claims to be later comes from a wrong clock.
+/// Clocks of hosts that share a store differ by less than this. A later timestamp comes from a wrong clock.
 pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(30);
 
 /// No record is older than this program. A machine whose clock is before this has just started, and will set its clock.
@@ -27,46 +27,46 @@ pub fn is_from_future(at: Timestamp, now: Timestamp) -> bool {
     at > latest_plausible(now)
 }
 
-/// Cuts a moment to whole milliseconds.
+/// Truncates a timestamp to whole milliseconds.
 pub(crate) fn truncate_ms(at: Timestamp) -> Timestamp {
     from_ms(at.as_millisecond())
 }
 
-/// The moment that many milliseconds after 1970; the ends of time for what lies beyond them.
+/// The timestamp that many milliseconds after 1970, clamped to the range of `Timestamp`.
 pub(crate) fn from_ms(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { MAX })
 }
 
-/// The last moment that whole milliseconds can name.
+/// The last timestamp in whole milliseconds.
 const MAX: Timestamp = Timestamp::constant(253_402_207_200, 0);
 
-/// `at` and `span` later, in whole milliseconds; the end of time if that lies beyond it.
-pub(crate) fn saturating_add(at: Timestamp, span: Duration) -> Timestamp {
-    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-    from_ms(at.as_millisecond().saturating_add(span))
+/// `at` plus `duration` in whole milliseconds, at most [`MAX`].
+pub(crate) fn saturating_add(at: Timestamp, duration: Duration) -> Timestamp {
+    let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    from_ms(at.as_millisecond().saturating_add(ms))
 }
 
-/// A moment as the least fence of a lease that is given then.
+/// The lowest fence of a lease that is granted at `at`.
 pub(crate) fn as_fence(at: Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or(0)
 }
 
-/// `at` and `span` earlier, in whole milliseconds; the beginning of time if that lies before it.
-pub(crate) fn saturating_sub(at: Timestamp, span: Duration) -> Timestamp {
-    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-    from_ms(at.as_millisecond().saturating_sub(span))
+/// `at` minus `duration` in whole milliseconds, at least `Timestamp::MIN`.
+pub(crate) fn saturating_sub(at: Timestamp, duration: Duration) -> Timestamp {
+    let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    from_ms(at.as_millisecond().saturating_sub(ms))
 }
 
-/// The time from `from` to `to`; nothing if `to` is not after `from`.
+/// The time from `from` to `to`; zero if `to` is not after `from`.
 pub(crate) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// A moment in eight bytes, also where it may be absent: this is kept for every window of a million accounts.
+/// A timestamp in eight bytes, also as an `Option`. A process with a million accounts stores several per window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UnixMillis(NonZeroI64);
 
-/// Added to the milliseconds, so that no moment is zero; more than there are on either side of 1970.
+/// Added to the milliseconds, so that no timestamp is zero. It exceeds the range of `Timestamp` on either side of 1970.
 const BIAS: i64 = 1 << 60;
 
 impl UnixMillis {
@@ -74,19 +74,19 @@ impl UnixMillis {
         from_ms(self.0.get() - BIAS)
     }
 
-    /// The whole minute that is nearest.
+    /// The nearest whole minute.
     pub(crate) fn to_minute(self) -> Self {
         const MINUTE: i64 = 60_000;
         let ms = self.0.get() - BIAS;
         from_ms((ms + MINUTE / 2).div_euclid(MINUTE) * MINUTE).into()
     }
 
-    /// The time between the two, whichever is earlier.
+    /// The absolute time between the two.
     pub(crate) fn distance(self, other: Self) -> Duration {
         Duration::from_millis(self.0.get().abs_diff(other.0.get()))
     }
 
-    /// The time from here to `later`; nothing if that is not after it.
+    /// The time from this to `later`; zero if `later` is not after it.
     pub(crate) fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.get().saturating_sub(self.0.get())).unwrap_or(0))
     }
@@ -95,9 +95,9 @@ impl UnixMillis {
 impl From<Timestamp> for UnixMillis {
     fn from(at: Timestamp) -> Self {
         Self(
-            // What lies beyond the last whole millisecond is that millisecond, as everywhere.
+            // Clamped, as in `from_ms`.
             NonZeroI64::new(at.as_millisecond().min(MAX.as_millisecond()) + BIAS)
-                .expect("no moment is as far from 1970 as the bias"),
+                .expect("every timestamp is nearer to 1970 than the bias"),
         )
     }
 }
@@ -129,7 +129,7 @@ pub(crate) mod ms {
     }
 }
 
-/// A span in whole milliseconds on the wire.
+/// A duration in whole milliseconds on the wire.
 pub(crate) mod span_ms {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::time::Duration;
@@ -138,11 +138,13 @@ pub(crate) mod span_ms {
         use super::{Deserialize, Deserializer, Duration, Serializer};
 
         pub(crate) fn serialize<S: Serializer>(
-            span: &Option<Duration>,
+            duration: &Option<Duration>,
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
-            match span {
-                Some(span) => serializer.serialize_some(&u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            match duration {
+                Some(duration) => {
+                    serializer.serialize_some(&u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+                }
                 None => serializer.serialize_none(),
             }
         }

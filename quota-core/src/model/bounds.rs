@@ -1,4 +1,4 @@
-//! How long a window can be, and how far ahead its reset can lie.
+//! The maximum length of a window, and the latest possible reset.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::time;
 
-/// Clocks differ, and a call takes a while: a reset may lie this much further ahead than the window is long.
+/// A reset may be later than the window's length allows by this much, because clocks differ and a call takes time.
 const RESET_SLACK: Duration = Duration::from_secs(2 * 60);
 
 /// The longest time to a reset where the length of the window is unknown; nor is a window longer than this.
@@ -18,7 +18,7 @@ pub(crate) fn plausible_length(length: Duration) -> Option<Duration> {
     (!ms.is_zero() && ms <= LONGEST_WINDOW).then_some(ms)
 }
 
-/// Whether a reset lies further ahead than the window is long.
+/// Whether a reset is later than the length of the window allows.
 pub(crate) fn is_too_far(resets_at: Timestamp, length: Option<Duration>, read_at: Timestamp) -> bool {
     let longest = length.and_then(plausible_length).map_or(LONGEST_WINDOW, |length| length + RESET_SLACK);
     resets_at > time::saturating_add(read_at, longest)

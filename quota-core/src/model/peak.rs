@@ -15,8 +15,8 @@ use crate::time::{self, UnixMillis};
 ///
 /// Windows of one model or surface have none, because only sources with a time of their own report them.
 ///
-/// Of two peaks the one of the later period counts, then the higher use, then the earlier arrival. A source with a time of
-/// its own counts as the earliest: what it reports is known without the reading that has none.
+/// Of two peaks the one of the later period counts, then the higher use, then the earlier arrival. A timestamped reading counts as
+/// the earliest arrival, because it needs no reading without a timestamp to prove it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Peak {
     #[serde(rename = "used_bp", deserialize_with = "Percent::deserialize_any")]
@@ -44,8 +44,8 @@ const ROUNDING: Duration = Duration::from_secs(30);
 impl Peak {
     /// What a reading whose source has a time of its own contributes.
     ///
-    /// The reset is kept to the minute. Otherwise a provider that reports it a few milliseconds off each time would have
-    /// every idle account keep a peak beside its reading.
+    /// The reset is rounded to the minute. Otherwise each idle account would store a peak beside its reading if the provider's
+    /// resets vary by a few milliseconds.
     pub(crate) fn timed(used: Percent, resets_at: Option<UnixMillis>, length: Option<Duration>) -> Self {
         let resets_at = resets_at.map(UnixMillis::to_minute);
         Self { used, resets_at, arrived_at: None, length, unknown: ExtraFields::default() }
@@ -65,18 +65,18 @@ impl Peak {
             .then_with(|| self.unknown.cmp(&other.unknown))
     }
 
-    /// Whether the period is over. A reset that is kept to the minute may lie half a minute later than that.
+    /// Whether the period is over. The true reset may be half a minute later than the rounded one.
     pub(crate) fn is_over(&self, now: UnixMillis) -> bool {
         let rounding = if self.arrived_at.is_none() { ROUNDING } else { Duration::ZERO };
         self.resets_at
             .is_some_and(|reset| time::saturating_add(reset.timestamp(), rounding) <= now.timestamp())
     }
 
-    /// Takes out what cannot be true of a stored peak, of which no reading is later than `read_at`; whether it can be true.
+    /// Removes implausible values of a stored peak whose readings are no later than `read_at`. Returns whether the peak is plausible.
     pub(crate) fn keep_plausible(&mut self, read_at: Option<UnixMillis>) -> bool {
         self.length = self.length.and_then(plausible_length);
         let is_too_far = |reset: UnixMillis| {
-            // Without either moment, `forget_peaks` judges the reset.
+            // Without either timestamp, `forget_peaks` checks the reset.
             let latest = self.arrived_at.max(read_at)?;
             let latest = time::saturating_add(latest.timestamp(), ROUNDING);
             Some(is_too_far(reset.timestamp(), self.length, latest))
@@ -84,13 +84,13 @@ impl Peak {
         self.used.is_plausible() && self.resets_at.and_then(is_too_far) != Some(true)
     }
 
-    /// Which of the two is of the later period; a reading without a reset says nothing of its period, and counts as earlier.
+    /// Compares the periods. A reading without a reset states no period, and counts as earlier.
     fn by_period(&self, other: &Self) -> Ordering {
         if let (Some(mine), Some(theirs)) = (self.resets_at, other.resets_at) {
             let is_same = match self.length.max(other.length) {
                 Some(length) => mine.distance(theirs) < length / 2,
-                // A distance would not do: of three resets, each near the next, the first and the last may be of two periods, and
-                // then the order of arrival would count.
+                // A maximum distance is not transitive. Of three resets, each near the next, the first and the last could be of
+                // two periods, and the result would depend on the order of arrival.
                 None => mine.to_minute() == theirs.to_minute(),
             };
             if is_same {

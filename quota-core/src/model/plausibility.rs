@@ -59,8 +59,8 @@ pub fn plausible_percent(percent: f64, source: Source) -> Option<Percent> {
 
 /// Keeps a reset that a provider reported at `read_at` for a window of this length, if it can be true.
 ///
-/// It lies at most the window's length and two minutes ahead, or 400 days where the length is unknown. A reset that has just
-/// passed is kept as it was sent.
+/// It is at most the window's length plus two minutes after `read_at`, or 400 days where the length is unknown. A reset that has
+/// just passed stays as the provider sent it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,7 +84,7 @@ pub fn plausible_reset(
     judge_reset(resets_at, length, read_at, Some(RESET_LAG)).is_ok().then_some(resets_at)
 }
 
-/// Whether a reset can be true: neither too far ahead nor longer ago than `lag`, if that is given. Otherwise the reason.
+/// Checks that a reset is neither too late nor, with `lag`, longer ago than that. The error is the reason.
 fn judge_reset(
     resets_at: Timestamp,
     length: Option<Duration>,
@@ -128,10 +128,10 @@ fn judge_at(reading: &WindowReading, read_at: ReadAt, source: Source) -> Option<
 }
 
 impl UsageReport {
-    /// Takes out what cannot be true of something read at `read_at`, and lists it.
+    /// Removes implausible values of a report that was read at `read_at`, and lists them.
     ///
-    /// Of what a provider reports, a reset that is further ahead than its window is long is taken out, and the window stays.
-    /// From elsewhere such a reading is taken out as a whole, as is one whose reset is past: its use is unknown then.
+    /// A reset is implausible if it is later than the window's length allows. From a provider only the reset is removed, and the
+    /// window stays. From other sources the whole reading is removed. So is one whose reset is past, because its use is unknown.
     ///
     /// [`Snapshot::of`](crate::Snapshot::of) does the same without a list, so nothing gets past it.
     ///
@@ -156,12 +156,12 @@ impl UsageReport {
         self.reject(ReadAt::At(read_at))
     }
 
-    /// What [`reject_implausible`](Self::reject_implausible) would take out of the windows.
+    /// What [`reject_implausible`](Self::reject_implausible) would remove from the windows.
     pub(crate) fn implausible(&self, read_at: Timestamp) -> Vec<Rejected> {
         self.windows.iter().filter_map(|reading| judge(reading, read_at, self.source)).collect()
     }
 
-    /// The same for a saved answer, of which it is only known that it was read before `now`: its resets may be long past.
+    /// The same for a saved response that was read at an unknown time before `now`, so its resets may be long past.
     pub fn reject_implausible_saved(&mut self, now: Timestamp) -> Vec<Rejected> {
         self.reject(ReadAt::Before(now))
     }

@@ -123,14 +123,13 @@ impl Window {
         self.shown().2.map(UnixMillis::timestamp)
     }
 
-    /// When it was read: the start of the call that reported it, or, from a source without a time, its arrival.
+    /// The start of the call that reported it, or the arrival of a reading without a timestamp.
     #[must_use]
     pub fn observed_at(&self) -> Timestamp {
         self.shown().0.timestamp()
     }
 
-    /// When the newest reading of a source with a time of its own was taken, whether or not one without a time is shown in its
-    /// place; `None` if there is none.
+    /// The time of the newest timestamped reading, even if a reading without a timestamp is effective; `None` if there is none.
     #[must_use]
     pub fn timed_at(&self) -> Option<Timestamp> {
         self.source.has_time().then(|| self.at.timestamp())
@@ -168,9 +167,8 @@ impl Window {
 
     /// The use of the window at `now`. A reading counts as exact for `fresh_for`.
     ///
-    /// A reading that has grown old is a lower bound until the window resets: a provider that lowers use within a period
-    /// says so with its next reading. After the reset nothing is known: not that it is empty, and not that it is full. Where no reset was said, an old reading
-    /// bounds nothing.
+    /// An older reading is a lower bound until the window resets. (A provider that lowers use within a period reports that with its
+    /// next reading.) After the reset the use is unknown, neither empty nor full. Without a reset an old reading is no bound.
     ///
     /// ```
     /// use std::time::Duration;
@@ -192,7 +190,7 @@ impl Window {
     /// ```
     #[must_use]
     pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> Used {
-        // In whole milliseconds, as all moments in here are: this is asked for every window of every account of a choice.
+        // In whole milliseconds, like all timestamps here. A choice calls this for every window of every account.
         let now = UnixMillis::from(now);
         let (at, used, resets_at) = self.shown();
         match resets_at.filter(|reset| *reset > at) {
@@ -212,8 +210,8 @@ impl Window {
         resets_at.filter(|reset| *reset > at).map(UnixMillis::timestamp)
     }
 
-    /// The total order in which readings with a time of their own replace each other: by moment, source, use, reset, and
-    /// then by whatever else could differ, so that of two different readings one always wins, in whatever order they come.
+    /// The total order in which timestamped readings replace each other: by time, source, use, reset, and then by all other fields.
+    /// So of two different readings the same one wins in either order.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         self.order(other) == Ordering::Greater
@@ -228,10 +226,10 @@ impl Window {
         }
     }
 
-    /// The peak, if it is a reading without a time that counts, and when it arrived.
+    /// The peak and its arrival, if the peak is a reading without a timestamp that overrides the timestamped one.
     ///
-    /// A later one in the peak is above all that was reported before it. If the reading with a time names no reset, their
-    /// periods cannot be compared, and only a higher use counts.
+    /// A later peak is above every use that was reported before it. If the timestamped reading has no reset, their periods cannot
+    /// be compared, and only a higher use counts.
     #[inline]
     fn raised(&self) -> Option<(UnixMillis, &Peak)> {
         let peak = self.peak.as_deref()?;
@@ -252,18 +250,18 @@ impl Window {
         self.set_peak(peak);
     }
 
-    /// Gives a reading that has neither a time nor a reset that of `known`, if it was of the period in which this arrived.
+    /// Copies the reset of `cached` to a reading without a timestamp and without a reset, if it arrived in that period.
     ///
-    /// A reset that the reading could not have named itself is not given: a store would not keep it.
-    pub(crate) fn assume_reset(&mut self, known: &Self) {
-        let (at, _, resets_at) = known.shown();
+    /// A reset that would be implausible for this reading is not copied, because decoding would drop it.
+    pub(crate) fn assume_reset(&mut self, cached: &Self) {
+        let (at, _, resets_at) = cached.shown();
         if !self.source.has_time() && self.resets_at.is_none() && at <= self.at {
-            self.length = self.length.or(known.length);
+            self.length = self.length.or(cached.length);
             self.resets_at = resets_at.filter(|reset| *reset > self.at && !self.is_too_far(*reset));
         }
     }
 
-    /// Whether a reset lies further ahead of the reading than the window is long.
+    /// Whether a reset is later than the length of the window allows.
     fn is_too_far(&self, reset: UnixMillis) -> bool {
         is_too_far(reset.timestamp(), self.length, self.at.timestamp())
     }
@@ -314,13 +312,13 @@ impl Window {
         }
     }
 
-    /// Drops the reading if a later answer that covered the window, at `gone`, does not report it.
+    /// Drops the reading if a later response that covered the window, at `gone`, does not report it.
     ///
-    /// A peak without a time that arrived after that takes its place.
+    /// A peak without a timestamp that arrived after that replaces it.
     ///
     /// # Errors
     ///
-    /// What is left if there is no such peak: the window is gone.
+    /// The remaining peak, if no such peak exists: the window is gone.
     pub(crate) fn resolve(&mut self, gone: Option<Provenance>) -> Result<(), Option<Peak>> {
         let is_gone = |at: UnixMillis, source| {
             gone.is_some_and(|gone| Provenance { at: at.timestamp(), source } < gone)
@@ -336,20 +334,20 @@ impl Window {
         Ok(())
     }
 
-    /// Drops what claims to have been read after `limit`; whether anything is left.
+    /// Drops readings with a time after `limit`. Returns whether any reading is left.
     pub(crate) fn drop_after(&mut self, limit: UnixMillis) -> bool {
         self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at > limit));
         if self.at <= limit {
             return true;
         }
-        // A peak that has a time is at most as old as the reading, and may be of the same clock.
+        // A timestamped peak is no older than the reading, and may come from the same clock.
         let rest = self.peak.take().and_then(|peak| Some((peak.arrived_at?, *peak)));
         let Some((arrived_at, peak)) = rest else { return false };
         *self = Self::of_peak(self.id.clone(), arrived_at, peak);
         true
     }
 
-    /// Drops what was read at `limit` or before; whether anything is left. A peak that has a time goes with the reading.
+    /// Drops readings from `limit` or before, with their timestamped peak. Returns whether any reading is left.
     pub(crate) fn drop_until(&mut self, limit: UnixMillis) -> bool {
         self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at <= limit));
         if self.at > limit {
@@ -367,9 +365,9 @@ impl Window {
         self.peak.take_if(|peak| !is_shown && peak.is_over(now));
     }
 
-    /// Takes out what cannot be true of a stored window; whether anything is left.
+    /// Removes implausible values of a stored window. Returns whether any reading is left.
     ///
-    /// What was let into a snapshot stays as it is: a record that comes back from a store is the one that was put there.
+    /// A value that a snapshot accepted stays, so that a decoded record equals the encoded one.
     pub(crate) fn keep_plausible(&mut self) -> bool {
         let read_at = self.at;
         self.peak.take_if(|peak| !peak.keep_plausible(Some(read_at)));

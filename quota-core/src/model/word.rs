@@ -1,5 +1,5 @@
-//! Values of an enum that a newer program wrote and this one does not know, preserved on a rewrite.
-//! Fields that this program does not know are in `extra_fields`.
+//! Unknown values of an enum from a newer version, preserved on a rewrite.
+//! Unknown fields are in `extra_fields`.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,11 +7,10 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-/// A word that only a newer program knows, such as a reason of a hold.
+/// An enum value from a newer version, such as a reason of a hold.
 ///
-/// It takes one byte, so that enums which hold it stay small and `Copy`. The words themselves are kept for the life of the
-/// process: the first 254 of them, of at most 64 bytes and without control characters. Every other one is read as `other`, so that a
-/// store of invented words takes no memory.
+/// It takes one byte, so that enums that contain it stay small and `Copy`. The process interns the first 254 words of at most
+/// 64 bytes without control characters. Every other word is read as `other`, so that invented words use no memory.
 ///
 /// ```
 /// use quota_core::model::UnknownWord;
@@ -26,7 +25,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UnknownWord(u8);
 
-/// Each place is filled once, and the first with [`OTHER`].
+/// Each slot is filled once, and the first with [`OTHER`].
 static WORDS: [OnceLock<Box<str>>; 255] = [const { OnceLock::new() }; 255];
 
 const OTHER: &str = "other";
@@ -46,12 +45,12 @@ impl From<&str> for UnknownWord {
         if word.len() > LONGEST || word.chars().any(char::is_control) {
             return Self(0);
         }
-        let place = WORDS.iter().position(|place| **place.get_or_init(|| word.into()) == *word);
-        Self(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(0))
+        let slot = WORDS.iter().position(|slot| **slot.get_or_init(|| word.into()) == *word);
+        Self(slot.and_then(|slot| u8::try_from(slot).ok()).unwrap_or(0))
     }
 }
 
-/// By the words: the numbers differ from process to process.
+/// By word, because the numbers differ between processes.
 impl Ord for UnknownWord {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())

@@ -80,7 +80,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// A credential about which nothing else is known.
+    /// A credential without a stated login, expiry or plan.
     #[must_use]
     pub fn new(secret: impl Into<Secret>) -> Self {
         Self { secret: secret.into(), login: LoginInfo::unknown(), expires_at: None, plan: None }

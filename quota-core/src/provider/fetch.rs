@@ -54,7 +54,7 @@ pub enum FetchError {
     #[error("rate limited (429)")]
     #[non_exhaustive]
     Throttled {
-        /// The wait that the provider asked for.
+        /// The wait that the provider requested.
         retry_after: Option<Duration>,
     },
     /// The provider rejected the credential (401), so the user must log in. No backoff.
@@ -101,7 +101,7 @@ pub enum FetchError {
     Unavailable {
         /// What happened, as a line of its own: `could not resolve api.anthropic.com`.
         reason: Cow<'static, str>,
-        /// The wait that the provider asked for.
+        /// The wait that the provider requested.
         retry_after: Option<Duration>,
         /// The cause, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
@@ -149,7 +149,7 @@ impl FetchError {
         Self::NotLoggedIn { reason: reason.into() }
     }
 
-    /// The credential could not be got now.
+    /// The credential is temporarily unavailable.
     #[must_use]
     pub fn credential_unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::CredentialUnavailable { reason: reason.into(), retry_after: None, timed_out: false }
@@ -176,19 +176,19 @@ impl FetchError {
         Self::Unavailable { reason: reason.into(), retry_after: None, source: Some(Arc::new(source)) }
     }
 
-    /// Says how long to wait, where that may be known: when the provider throttles or is unavailable, or the credential is.
+    /// Sets the wait. Only `Throttled`, `Unavailable` and `CredentialUnavailable` have one.
     #[must_use]
-    pub fn with_retry_after(mut self, span: Option<Duration>) -> Self {
+    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
         if let Self::Throttled { retry_after }
         | Self::Unavailable { retry_after, .. }
         | Self::CredentialUnavailable { retry_after, .. } = &mut self
         {
-            *retry_after = span;
+            *retry_after = wait;
         }
         self
     }
 
-    /// How long the provider wants to be left alone, if it said.
+    /// The wait that the provider requested, if it requested one.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -197,13 +197,13 @@ impl FetchError {
         }
     }
 
-    /// The answer was not understood.
+    /// The response could not be parsed.
     #[must_use]
     pub fn malformed(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed { reason: reason.into() }
     }
 
-    /// Whether the fetch ended before the provider was asked.
+    /// Whether the fetch ended before a request was sent.
     #[must_use]
     pub fn is_before_request(&self) -> bool {
         matches!(self, Self::NotLoggedIn { .. } | Self::CredentialUnavailable { .. })
@@ -228,8 +228,8 @@ impl FetchError {
 
 /// An error and its innermost cause, in one line.
 ///
-/// The layers between the two are those of a library; they name steps, not causes. A cause that the line already contains is
-/// not repeated. The number of a system error says nothing to people.
+/// The layers between the two belong to libraries and name steps, not causes. A cause that the line already contains is not
+/// repeated. The number of a system error is left out.
 pub(crate) fn with_cause(error: &dyn Error) -> String {
     let line = error.to_string();
     let innermost = std::iter::successors(error.source(), |&cause| cause.source()).last();

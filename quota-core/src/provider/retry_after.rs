@@ -1,5 +1,5 @@
-//! The wait that a provider asks for, from response headers.
-//! What follows from it, a floor under every backoff, is a rule of the record or of the sender of the request.
+//! The wait that a provider requests in response headers.
+//! The record and the sender of the request decide what follows from it: it is a floor under every backoff.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use jiff::Timestamp;
 use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
 
-/// The longest wait that is obeyed. A provider that asks for more is called once after this time.
+/// The longest wait that is obeyed. If a provider requests more, one call is made after this time.
 ///
-/// Providers send waits that they cannot mean, such as 18 days, and a wait that is meant may end earlier: an account that is
-/// called once a day notices both.
+/// Providers send waits by mistake, such as 18 days, and may end a real wait early. One call a day detects both.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// The part of a requested wait that is obeyed: at most [`LONGEST_WAIT`].
 ///
-/// Every wait that comes from outside goes through this function before it becomes a hold or a pause. Blocks that last until a
-/// window's reset are no waits.
+/// Every requested wait passes through this function before it becomes a hold or a pause. A block until a window's reset is not
+/// a wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,19 +29,19 @@ pub fn bounded_wait(requested: Duration) -> Duration {
     requested.min(LONGEST_WAIT)
 }
 
-/// Reads how long to wait from `retry-after-ms`, and from `Retry-After` where that is missing or is not understood.
+/// Parses the wait from `retry-after-ms`, or from `Retry-After` if the former is missing or malformed.
 ///
 /// `Retry-After` is that of RFC 9110, section 10.2.3: a number of seconds, or a date in any of the three forms of section 5.6.7.
-/// Decimals are no part of it, and some providers send them; `retry-after-ms` is theirs, too. `header` gives a header's text by its
-/// name in lower case. What is neither says nothing, and what is longer than time goes is [`Duration::MAX`].
+/// Some providers also send decimals, and `retry-after-ms`, which no RFC defines. `header` returns a header's text by its name in
+/// lower case. A malformed value is ignored, and a value above the range of `Duration` is [`Duration::MAX`].
 ///
-/// A number of seconds from 10⁹ on is read as an epoch, see [`wait_of_seconds`]. In `retry-after-ms` an epoch begins at 10¹²,
-/// the same length of time: 10⁹ milliseconds are 12 days, which a provider with a monthly limit may ask for.
+/// A number of seconds from 10⁹ on is an epoch, see [`wait_of_seconds`]. In `retry-after-ms` an epoch begins at 10¹², which is the
+/// same length of time. 10⁹ milliseconds are 12 days, a possible wait for a monthly limit.
 ///
-/// A date or an epoch counts from the answer's own `Date`: the provider's clock made both. Where there is no such date, or it
-/// is far from `now` (an old answer out of some cache), it counts from `now`; without that either, it says nothing.
+/// A date or an epoch counts from the response's `Date`, because both are times of the provider's clock. If that is missing or far
+/// from `now` (a response from a cache), it counts from `now`. Without `now` it is ignored.
 ///
-/// The result is what was asked for; [`bounded_wait`] says how much of it is obeyed.
+/// The result is the requested wait; [`bounded_wait`] limits it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,11 +62,11 @@ pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>, now: Option<Tim
     })
 }
 
-/// The wait that a number of seconds asks for.
+/// The wait that a number of seconds requests.
 ///
-/// From 10⁹ on (31 years) it is a moment in seconds since 1970, and from 10¹² on in milliseconds: some providers send the
-/// moment where a wait belongs. A moment counts from `now`, and is no wait if it has passed. `None` for a moment without
-/// `now`, and for what is no length of time.
+/// From 10⁹ on (31 years) it is a time in seconds since 1970, and from 10¹² on in milliseconds, because some providers send a time
+/// instead of a wait. A time counts from `now`, and a past time is a wait of zero. `None` for a time without `now`, and for a number
+/// that is not a length of time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -87,33 +86,33 @@ pub fn wait_of_seconds(seconds: f64, now: Option<Timestamp>) -> Option<Duration>
     } else if seconds >= EPOCH_SECONDS {
         until_epoch(seconds, now)
     } else {
-        span(seconds)
+        duration(seconds)
     }
 }
 
 fn wait_of_ms(ms: f64, now: Option<Timestamp>) -> Option<Duration> {
-    if ms >= EPOCH_MS { until_epoch(ms / 1000.0, now) } else { span(ms / 1000.0) }
+    if ms >= EPOCH_MS { until_epoch(ms / 1000.0, now) } else { duration(ms / 1000.0) }
 }
 
-/// From here on a number of seconds is no wait, but a moment: September 2001.
+/// From here on a number of seconds is a time (September 2001), not a wait.
 const EPOCH_SECONDS: f64 = 1e9;
 
-/// The same moment in milliseconds.
+/// The same time in milliseconds.
 const EPOCH_MS: f64 = 1e12;
 
 fn until_epoch(seconds: f64, now: Option<Timestamp>) -> Option<Duration> {
     let now = now?;
-    let epoch = span(seconds).and_then(|span| Timestamp::UNIX_EPOCH.checked_add(span).ok());
-    // A moment beyond the end of time.
+    let epoch = duration(seconds).and_then(|since| Timestamp::UNIX_EPOCH.checked_add(since).ok());
+    // The time is beyond the range of `Timestamp`.
     Some(epoch.map_or(Duration::MAX, |epoch| between(now, epoch)))
 }
 
-/// A number of seconds as a length of time; the longest there is if it is longer than that.
-fn span(seconds: f64) -> Option<Duration> {
+/// A number of seconds as a duration, at most [`Duration::MAX`]; `None` if it is negative.
+fn duration(seconds: f64) -> Option<Duration> {
     (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-/// Whether a `Date` may be believed.
+/// Whether a `Date` is near enough to `now` to come from a current response.
 fn is_near(date: Timestamp, now: Option<Timestamp>) -> bool {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     now.is_none_or(|now| between(date, now).max(between(now, date)) <= DAY)

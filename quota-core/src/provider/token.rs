@@ -61,8 +61,8 @@ impl Tokens {
 
     /// Says how long the access token is accepted.
     #[must_use]
-    pub fn expires_in(mut self, span: impl Into<Option<Duration>>) -> Self {
-        self.expires_in = span.into();
+    pub fn expires_in(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.expires_in = lifetime.into();
         self
     }
 
@@ -100,7 +100,7 @@ pub enum TokenError {
     Transient {
         /// What happened.
         reason: Cow<'static, str>,
-        /// The wait that the provider asked for.
+        /// The wait that the provider requested.
         retry_after: Option<Duration>,
         /// The cause, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
@@ -126,11 +126,11 @@ impl TokenError {
         Self::Transient { reason: reason.into(), retry_after: None, source: None }
     }
 
-    /// Sets the wait that the provider asked for, on a transient error.
+    /// Sets the wait that the provider requested, on a transient error.
     #[must_use]
-    pub fn with_retry_after(mut self, span: impl Into<Option<Duration>>) -> Self {
+    pub fn with_retry_after(mut self, wait: impl Into<Option<Duration>>) -> Self {
         if let Self::Transient { retry_after, .. } = &mut self {
-            *retry_after = span.into();
+            *retry_after = wait.into();
         }
         self
     }
@@ -144,7 +144,7 @@ impl TokenError {
         self
     }
 
-    /// The wait that the provider asked for.
+    /// The wait that the provider requested.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
