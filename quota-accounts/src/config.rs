@@ -119,18 +119,18 @@ impl AccountsConfig {
     /// Adds an account after those that are there, with nothing set.
     #[must_use]
     pub fn fallback(self, account: AccountId) -> Self {
-        self.with(AccountConfig::new(account))
+        self.with_account(AccountConfig::new(account))
     }
 
     /// Adds an account at the end, or puts it in the place it has.
     #[must_use]
-    pub fn with(mut self, account: AccountConfig) -> Self {
-        self.put(account);
+    pub fn with_account(mut self, account: AccountConfig) -> Self {
+        self.upsert(account);
         self
     }
 
     /// The same for accounts that stand already.
-    pub fn put(&mut self, account: AccountConfig) {
+    pub fn upsert(&mut self, account: AccountConfig) {
         match self.accounts.iter_mut().find(|known| known.id == account.id) {
             Some(known) => *known = account,
             None => self.accounts.push(account),
@@ -144,7 +144,7 @@ impl AccountsConfig {
     }
 
     /// Puts these accounts first, in this order; the others follow in theirs. Names that are not there are left out.
-    pub fn order(&mut self, first: &[AccountId]) {
+    pub fn move_to_front(&mut self, first: &[AccountId]) {
         let place = |id: &AccountId| first.iter().position(|named| named == id).unwrap_or(first.len());
         self.accounts.sort_by_key(|account| place(&account.id));
     }
@@ -312,7 +312,7 @@ mod tests {
     fn an_account_that_is_there_keeps_its_place() {
         let mut config = three();
 
-        config.put(AccountConfig::new(id("b")).disabled(true));
+        config.upsert(AccountConfig::new(id("b")).disabled(true));
 
         assert_eq!(names(&config), ["a", "b", "c"]);
         assert!(config.accounts()[1].disabled);
@@ -326,7 +326,8 @@ mod tests {
             AccountConfig::new(id("a")).disabled(true),
         ];
 
-        let one_by_one = accounts.iter().cloned().fold(AccountsConfig::new(id("a")), AccountsConfig::with);
+        let one_by_one =
+            accounts.iter().cloned().fold(AccountsConfig::new(id("a")), AccountsConfig::with_account);
         assert_eq!(accounts.into_iter().collect::<AccountsConfig>(), one_by_one);
     }
 
@@ -334,7 +335,7 @@ mod tests {
     fn what_is_not_named_follows_in_its_own_order() {
         let mut config = three();
 
-        config.order(&[id("c"), id("x")]);
+        config.move_to_front(&[id("c"), id("x")]);
 
         assert_eq!(names(&config), ["c", "a", "b"]);
     }
@@ -356,7 +357,9 @@ mod tests {
         let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","killswitch":{"size":"big"}}}],"note":"mine"}"#;
         std::fs::write(file.path(), text).unwrap();
 
-        file.update(|config| config.put(AccountConfig::new("anthropic/b".parse().unwrap()))).await.unwrap();
+        file.update(|config| config.upsert(AccountConfig::new("anthropic/b".parse().unwrap())))
+            .await
+            .unwrap();
 
         let written = std::fs::read_to_string(file.path()).unwrap();
         for text in ["green", "mine", "round", "big"] {
@@ -397,7 +400,7 @@ mod tests {
         let limits = |left| Limits::of(Percent::from_percent(left).unwrap());
         let own = AccountLimits::none().min_remaining(limits(20.0));
         let own = own.killswitch(limits(5.0).window(WindowId::seven_day(), Percent::FULL));
-        let config = three().with(AccountConfig::new(id("d")).disabled(true).limits(own));
+        let config = three().with_account(AccountConfig::new(id("d")).disabled(true).limits(own));
 
         insta::assert_json_snapshot!(config);
     }

@@ -196,7 +196,7 @@ impl Inner {
     ) -> Candidate<'a> {
         slot.candidate()
             .session_account(session_account == Some(at))
-            .with_credential_verdict(self.hangs(slot))
+            .with_credential_verdict(self.credential_cooldown(slot))
     }
 
     fn session_account(&self, request: &Request) -> Option<usize> {

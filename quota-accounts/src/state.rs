@@ -21,8 +21,8 @@ pub(crate) struct AccountsState {
     version: u32,
     #[serde(default)]
     pub(crate) accounts: BTreeMap<AccountId, AccountState>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) pins: Vec<SessionAffinity>,
+    #[serde(rename = "pins", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sessions: Vec<SessionAffinity>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -76,7 +76,7 @@ impl AccountState {
     }
 
     /// Brings back what a clock ahead of `now` has left, by the rules of a record that is seeded with it.
-    fn settle(&mut self, now: Timestamp) {
+    fn clamp_to_now(&mut self, now: Timestamp) {
         let hold = self.hold.as_ref().map(|hold| hold.since);
         if !hold.max(self.snapshot.newest()).is_some_and(|newest| is_from_future(newest, now)) {
             return;
@@ -92,8 +92,8 @@ impl AccountState {
     ///
     /// Readings of two logins are never mixed. Of two logins the one stands that was read or refused later: one that was
     /// refused may never have been read. `refused` are the blocks of what was seen.
-    pub(crate) fn learn(&mut self, seen: &Seed, refused: &[Block], now: Timestamp) {
-        self.settle(now);
+    pub(crate) fn merge(&mut self, seen: &Seed, refused: &[Block], now: Timestamp) {
+        self.clamp_to_now(now);
         let differ = matches!((&self.login_id, &seen.login_id), (Some(kept), Some(seen)) if kept != seen);
         if differ {
             let seen_at = last_contact(&seen.snapshot, refused, seen.login_id.as_ref(), now);
@@ -160,14 +160,14 @@ impl AccountsState {
 
     /// Whether anything is kept of the account.
     pub(crate) fn knows(&self, account: &AccountId) -> bool {
-        self.accounts.contains_key(account) || self.pins.iter().any(|pin| pin.account == *account)
+        self.accounts.contains_key(account) || self.sessions.iter().any(|pin| pin.account == *account)
     }
 
     /// Drops what is kept of these accounts.
     pub(crate) fn forget(&mut self, accounts: &[AccountId]) {
         self.set_version();
         self.accounts.retain(|account, _| !accounts.contains(account));
-        self.pins.retain(|pin| !accounts.contains(&pin.account));
+        self.sessions.retain(|pin| !accounts.contains(&pin.account));
     }
 
     /// Drops blocks that are over.

@@ -31,7 +31,7 @@ fn as_writer() -> Option<(AccountsFile, String)> {
 
 async fn add(file: &AccountsFile, writer: &str, round: usize) {
     let account = format!("example/w{writer}-{round}").parse().expect("a valid name");
-    file.update(|config| config.put(AccountConfig::new(account))).await.expect("the file can be changed");
+    file.update(|config| config.upsert(AccountConfig::new(account))).await.expect("the file can be changed");
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Inner {
         }) = &result
         {
             // The request would wait as long for the same source.
-            slot.hangs_since(self.now());
+            slot.credential_timed_out(self.now());
         }
         if let Err(QuotaError::DeadlineExceeded { .. }) = result {
             self.out_of_time.store(true, Ordering::Relaxed);

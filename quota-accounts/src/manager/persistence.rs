@@ -77,7 +77,7 @@ impl Inner {
             }
         }
         let mut written = Vec::new();
-        for pin in &state.pins {
+        for pin in &state.sessions {
             if let Some(at) = self.index_of.get(&pin.account) {
                 let used_at = if is_from_future(pin.used_at, now) { now } else { pin.used_at };
                 self.sessions.set(pin.session, *at, used_at);
@@ -112,7 +112,7 @@ impl Inner {
                 state.set_version();
                 for Delta { id, known, blocks, is_stored, .. } in &mut news {
                     let kept = state.accounts.entry(id.clone()).or_default();
-                    kept.learn(known, blocks.as_ref().map_or(&[], |(live, _)| live), now);
+                    kept.merge(known, blocks.as_ref().map_or(&[], |(live, _)| live), now);
                     if let Some((live, removed)) = blocks {
                         kept.blocks.retain(|block| !removed.contains(block));
                         for block in live.iter() {
@@ -121,7 +121,7 @@ impl Inner {
                     }
                 }
                 state.prune_blocks(now);
-                state.pins = merge_sessions(&state.pins, &pins, now, keep, most);
+                state.sessions = merge_sessions(&state.sessions, &pins, now, keep, most);
                 news
             })
             .await?;

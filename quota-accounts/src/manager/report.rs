@@ -7,12 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::model::{LimitStatus, plausible_reset};
 use quota_core::provider::{ParsedResponse, Rejection, RejectionKind};
-use quota_core::{AccountId, ProviderId};
+use quota_core::{AccountId, ProviderId, UsageReport};
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
 use crate::RoutingPolicy;
-use crate::outcome::{RequestOutcome, RetryAdvice, classify};
+use crate::outcome::{Consequence, RequestOutcome, RetryAdvice, classify};
 use crate::routing::Block;
 
 /// What an outcome means for the request.
@@ -55,39 +55,37 @@ impl FallbackAccountManager {
     ) -> Result<Classification, ReportError> {
         let inner = &self.inner;
         let slot = inner.slots.get(route.index).filter(|slot| slot.id == route.account);
-        let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
-        let slot = slot.ok_or_else(unknown)?;
+        let slot = slot.ok_or_else(|| ReportError::UnknownAccount { account: route.account.clone() })?;
         let now = inner.now();
-        let answered = outcome.received_or(now);
-        let mut seen = inner.parse(&outcome, slot.id.provider(), answered);
+        let received_at = outcome.received_or(now);
+        let ParsedResponse { mut usage, mut failure, .. } =
+            inner.parse(&outcome, slot.id.provider(), received_at);
         // Use the time of the response, so that a late report does not replace newer readings.
-        let read_at = *seen.usage.observed_at.get_or_insert(answered);
+        let read_at = *usage.observed_at.get_or_insert(received_at);
         // Parsers are not trusted: a block must not last until an implausible reset.
-        let _ = seen.usage.reject_implausible(read_at);
-        if let Some(failure) = &mut seen.failure {
-            failure.resets_at = failure.resets_at.and_then(|at| plausible_reset(at, None, answered));
+        let _ = usage.reject_implausible(read_at);
+        if let Some(failure) = &mut failure {
+            failure.resets_at = failure.resets_at.and_then(|at| plausible_reset(at, None, received_at));
         }
-        let fingerprint = route.credential.as_ref().and_then(|credential| credential.login.fingerprint);
-        let found = seen.failure.as_ref().map(|failure| {
-            classify(failure, outcome.status(), &route.request, fingerprint, answered, &inner.policy)
-        });
-        let others: Vec<Block> = other_spent(&seen)
-            .filter_map(|failure| {
-                classify(&failure, outcome.status(), &route.request, fingerprint, answered, &inner.policy)
-                    .block
-            })
-            .collect();
-        let elapsed = Duration::try_from(now.duration_since(answered)).unwrap_or_default();
-        let next = found.as_ref().map_or(RetryAdvice::Done, |found| found.next.later(elapsed));
-        let mut report = Classification { failure: seen.failure, next };
+        let login = route.credential.as_ref().map(|credential| &credential.login);
+        let fingerprint = login.and_then(|login| login.fingerprint);
+        let login_id = login.and_then(|login| login.login_id.clone());
+        let classify = |failure: &Rejection| {
+            classify(failure, outcome.status(), &route.request, fingerprint, received_at, &inner.policy)
+        };
+        let consequence = failure.as_ref().map(classify);
+        let others = other_exhausted(failure.as_ref(), &usage);
+        let other_blocks: Vec<Block> = others.filter_map(|failure| classify(&failure).block).collect();
+        let elapsed = Duration::try_from(now.duration_since(received_at)).unwrap_or_default();
+        let next = consequence.as_ref().map_or(RetryAdvice::Done, |found| found.next.later(elapsed));
+        let mut report = Classification { failure, next };
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }
-        if !seen.usage.windows.is_empty() || seen.usage.owner_id.is_some() {
+        if !usage.windows.is_empty() || usage.owner_id.is_some() {
             // Late headers of an old login state that login, and are rejected.
-            seen.usage.login_id =
-                route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
-            if slot.usage.observe(&seen.usage).is_err() {
+            usage.login_id.clone_from(&login_id);
+            if slot.usage.observe(&usage).is_err() {
                 tracing::debug!(account = %slot.id, "the observed usage belongs to another login");
             }
             inner.schedule_save();
@@ -96,7 +94,7 @@ impl FallbackAccountManager {
             // After the observation: otherwise neither the estimate nor the real use would count for a moment.
             inner.release(route.index, id);
         }
-        if let Some(found) = found {
+        if let Some(Consequence { block, .. }) = consequence {
             let is_login =
                 report.failure.as_ref().is_some_and(|failure| failure.kind == RejectionKind::Unauthorized);
             let has_another = is_login && inner.has_another_credential(route).await;
@@ -104,13 +102,13 @@ impl FallbackAccountManager {
                 report.next = RetryAdvice::SameAccount;
             } else {
                 // A source that returns another credential each time has none that could end the block.
-                let block =
-                    found.block.map(|block| if has_another { unmarked(block, &inner.policy) } else { block });
+                let block = block.map(|block| match has_another {
+                    true => for_any_credential(block, &inner.policy),
+                    false => block,
+                });
                 // Without a credential the login is that of the readings.
-                let login =
-                    route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
-                let login_id = login.or_else(|| slot.login_id());
-                let blocks: Vec<_> = block.into_iter().chain(others).collect();
+                let login_id = login_id.or_else(|| slot.login_id());
+                let blocks: Vec<_> = block.into_iter().chain(other_blocks).collect();
                 let is_blocked = !blocks.is_empty();
                 for block in blocks {
                     tracing::debug!(account = %slot.id, kind = block.kind.as_str(), "account blocked");
@@ -120,7 +118,7 @@ impl FallbackAccountManager {
                     inner.save_now().await;
                 }
             }
-        } else if outcome.status().is_some() && slot.clear_rejections(answered) {
+        } else if outcome.status().is_some() && slot.clear_rejections(received_at) {
             inner.schedule_save();
         }
         if slot.usage.needs_refresh(slot.usage.count_request()) {
@@ -131,22 +129,22 @@ impl FallbackAccountManager {
 }
 
 /// The other windows that the response reports as exhausted. Each is blocked until its own reset.
-fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
-    let main = seen.failure.as_ref().filter(|failure| failure.kind == RejectionKind::QuotaExhausted);
-    let verdicts = main.into_iter().flat_map(|_| &seen.usage.window_statuses);
-    verdicts
-        .filter(move |verdict| {
-            verdict.status == LimitStatus::Rejected
-                && main.is_some_and(|main| main.window.as_ref() != Some(&verdict.window))
+fn other_exhausted(failure: Option<&Rejection>, usage: &UsageReport) -> impl Iterator<Item = Rejection> {
+    let main = failure.filter(|failure| failure.kind == RejectionKind::QuotaExhausted);
+    let statuses =
+        main.into_iter().flat_map(|main| usage.window_statuses.iter().map(move |status| (main, status)));
+    statuses
+        .filter(|(main, status)| {
+            status.status == LimitStatus::Rejected && main.window.as_ref() != Some(&status.window)
         })
-        .map(|verdict| {
-            let failure = Rejection::new(RejectionKind::QuotaExhausted).window(verdict.window.clone());
-            failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
+        .map(|(_, status)| {
+            let failure = Rejection::new(RejectionKind::QuotaExhausted).window(status.window.clone());
+            failure.scope(status.scope.clone()).resets_at(status.resets_at)
         })
 }
 
-/// The same for every credential.
-fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
+/// The same block for every credential, so for a limited time.
+fn for_any_credential(block: Block, policy: &RoutingPolicy) -> Block {
     let until = block.since.checked_add(policy.forbidden_cooldown).unwrap_or(Timestamp::MAX);
     block.fingerprint(None).until(until)
 }
@@ -163,12 +161,12 @@ impl Inner {
         })
     }
 
-    /// Whether the account has another credential than the one that was refused, or can be given one.
+    /// Whether the account has another credential than the rejected one, or its source can renew it.
     async fn has_another_credential(&self, route: &Route) -> bool {
         let Some(used) = &route.credential else { return false };
-        let Ok(Some(now)) = self.renewed(&self.slots[route.index], used.login.fingerprint).await else {
-            return false;
-        };
-        now.login.fingerprint.is_some() && now.login.fingerprint != used.login.fingerprint
+        let usage = &self.slots[route.index].usage;
+        let renewed = usage.renew_credential(used.login.fingerprint, self.policy.credential_timeout).await;
+        let Ok(Some(renewed)) = renewed else { return false };
+        renewed.login.fingerprint.is_some() && renewed.login.fingerprint != used.login.fingerprint
     }
 }

@@ -102,7 +102,7 @@ impl Inner {
             return Err(full());
         }
         let id = wanted.id;
-        let reserved = ReservationGuard { inner: Arc::clone(self), at, id, is_kept: false };
+        let reserved = self.guard_for(at, id);
         match self.sync_reservations(at, Some(id)).await {
             Some(false) => return Err(full()),
             Some(true) => {}
@@ -166,8 +166,6 @@ impl Inner {
     /// whether the reservation fits; `None` if the store cannot be used.
     ///
     /// The holder of the lock does it for all waiting requests, so that they do not wait for one round trip each.
-    ///
-    /// The holder of the lock does it for all waiting requests, so that they do not wait for one round trip each.
     async fn sync_reservations(&self, at: usize, asked: Option<RequestId>) -> Option<bool> {
         let shared = self.reservations.as_ref()?;
         let slot = &self.slots[at];
@@ -188,7 +186,7 @@ impl Inner {
             // The previous holder of the lock has waited long enough for all.
             return None;
         }
-        let number = slot.begin();
+        let number = slot.start_sync();
         let patience = self.policy.reservation_timeout;
         let settled = self.clock.bounded(patience, sync_with_store(&*shared.store, slot, patience)).await;
         let settled = settled.unwrap_or_else(|| {

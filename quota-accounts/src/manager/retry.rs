@@ -38,6 +38,7 @@ impl FallbackAccountManager {
         F: Future<Output = (T, RequestOutcome)>,
     {
         self.inner.load().await;
+        let may_retry = idempotency == Idempotency::Idempotent;
         let mut without = Vec::new();
         let mut tried: Vec<(usize, RejectionKind)> = Vec::new();
         let mut last = None;
@@ -52,15 +53,14 @@ impl FallbackAccountManager {
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route is of this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));
-            let is_known = reason.is_some_and(|reason| tried.contains(&reason));
+            let is_repeated = reason.is_some_and(|reason| tried.contains(&reason));
             tried.extend(reason);
             let next = report.next;
             last = Some((got, report));
             match next {
-                RetryAdvice::OtherAccount if idempotency == Idempotency::Idempotent => without.push(at),
-                RetryAdvice::SameAccount if idempotency == Idempotency::Idempotent && !is_known => {}
-                RetryAdvice::SameAccount if idempotency == Idempotency::Idempotent => without.push(at),
-                _ => return Ok(last.expect("it was just put there")),
+                RetryAdvice::OtherAccount if may_retry => without.push(at),
+                RetryAdvice::SameAccount if may_retry => without.extend(is_repeated.then_some(at)),
+                _ => return Ok(last.expect("it was just set")),
             }
         }
     }

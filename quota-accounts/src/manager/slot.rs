@@ -76,10 +76,7 @@ impl AccountSlot {
             id: account.id.clone(),
             role,
             disabled: account.disabled,
-            limits: Some(&account.limits)
-                .filter(|limits| **limits != AccountLimits::none())
-                .cloned()
-                .map(Box::new),
+            limits: (account.limits != AccountLimits::none()).then(|| Box::new(account.limits.clone())),
             usage,
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
@@ -190,7 +187,7 @@ impl AccountSlot {
     }
 
     /// Begins the next one, with the turn; its number.
-    pub(super) fn begin(&self) -> u64 {
+    pub(super) fn start_sync(&self) -> u64 {
         self.reservations().sync_seq.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -307,11 +304,11 @@ impl AccountSlot {
         if since == NEVER { None } else { Timestamp::from_millisecond(since).ok() }
     }
 
-    pub(super) fn hangs_since(&self, now: Timestamp) {
+    pub(super) fn credential_timed_out(&self, now: Timestamp) {
         self.credential_timeout_at.store(now.as_millisecond(), Ordering::Relaxed);
     }
 
-    pub(super) fn hangs_no_more(&self) {
+    pub(super) fn clear_credential_timeout(&self) {
         self.credential_timeout_at.store(NEVER, Ordering::Relaxed);
     }
 

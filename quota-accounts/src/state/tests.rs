@@ -27,8 +27,8 @@ fn pin(session: &str, account: &str, second: i64) -> SessionAffinity {
 fn the_newer_reading_wins_in_either_order_of_writes() {
     let mut state = AccountState::default();
 
-    state.learn(&seed(50.0, 10, "a"), &[], at(100));
-    state.learn(&seed(40.0, 5, "a"), &[], at(100));
+    state.merge(&seed(50.0, 10, "a"), &[], at(100));
+    state.merge(&seed(40.0, 5, "a"), &[], at(100));
 
     assert_eq!(used(&state), Some(50.0));
 }
@@ -36,10 +36,10 @@ fn the_newer_reading_wins_in_either_order_of_writes() {
 #[test]
 fn a_new_login_leaves_nothing_of_the_old_one() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a"), &[], at(100));
+    state.merge(&seed(50.0, 5, "a"), &[], at(100));
     state.block(&Block::new(RejectionKind::Unauthorized, at(5)));
 
-    state.learn(&seed(10.0, 10, "b"), &[], at(100));
+    state.merge(&seed(10.0, 10, "b"), &[], at(100));
 
     assert_eq!((used(&state), state.blocks.len()), (Some(10.0), 0));
 }
@@ -47,9 +47,9 @@ fn a_new_login_leaves_nothing_of_the_old_one() {
 #[test]
 fn an_old_logins_late_writer_does_not_bring_it_back() {
     let mut state = AccountState::default();
-    state.learn(&seed(10.0, 10, "b"), &[], at(100));
+    state.merge(&seed(10.0, 10, "b"), &[], at(100));
 
-    state.learn(&seed(50.0, 5, "a"), &[], at(100));
+    state.merge(&seed(50.0, 5, "a"), &[], at(100));
 
     assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
@@ -61,10 +61,10 @@ fn dead(second: i64, login_id: &str) -> Block {
 #[test]
 fn a_block_of_a_login_without_readings_is_kept() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a"), &[], at(100));
+    state.merge(&seed(50.0, 5, "a"), &[], at(100));
     let unread = Seed::default().login_id(LoginId::new("b"));
 
-    state.learn(&unread, &[dead(10, "b")], at(100));
+    state.merge(&unread, &[dead(10, "b")], at(100));
 
     assert!(state.block(&dead(10, "b")));
     assert_eq!((used(&state), state.login_id, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
@@ -74,10 +74,10 @@ fn a_block_of_a_login_without_readings_is_kept() {
 fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another() {
     let mut state = AccountState::default();
     let unread = Seed::default().login_id(LoginId::new("b"));
-    state.learn(&unread, &[dead(10, "b")], at(100));
+    state.merge(&unread, &[dead(10, "b")], at(100));
     state.block(&dead(10, "b"));
 
-    state.learn(&seed(50.0, 5, "a"), &[dead(5, "a")], at(100));
+    state.merge(&seed(50.0, 5, "a"), &[dead(5, "a")], at(100));
 
     assert!(!state.block(&dead(5, "a")), "it is another's");
     assert_eq!((used(&state), state.blocks), (None, vec![dead(10, "b")]));
@@ -86,10 +86,10 @@ fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another
 #[test]
 fn a_block_from_the_future_says_nothing_of_which_login_is_the_later_one() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 50, "a"), &[], at(100));
+    state.merge(&seed(50.0, 50, "a"), &[], at(100));
     let unread = Seed::default().login_id(LoginId::new("b"));
 
-    state.learn(&unread, &[dead(5000, "b")], at(100));
+    state.merge(&unread, &[dead(5000, "b")], at(100));
 
     assert_eq!(used(&state), Some(50.0));
 }
@@ -101,9 +101,9 @@ fn hold(since: i64) -> Hold {
 #[test]
 fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
+    state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
 
-    state.learn(&seed(40.0, 7, "a"), &[], at(100));
+    state.merge(&seed(40.0, 7, "a"), &[], at(100));
 
     assert_eq!(state.hold, Some(hold(10)));
 }
@@ -111,9 +111,9 @@ fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
 #[test]
 fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
+    state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
 
-    state.learn(&seed(40.0, 20, "a"), &[], at(100));
+    state.merge(&seed(40.0, 20, "a"), &[], at(100));
 
     assert_eq!(state.hold, None);
 }
@@ -125,7 +125,7 @@ fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
     (state.hold, state.blocks) = (Some(hold(10)), vec![block.clone()]);
 
     // Of a call before the hold, so it has not ended that.
-    state.learn(&seed(60.0, 7, "a"), &[], at(100));
+    state.merge(&seed(60.0, 7, "a"), &[], at(100));
 
     assert_eq!((used(&state), &state.login_id), (Some(60.0), &Some(LoginId::new("a"))));
     assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
@@ -179,7 +179,7 @@ fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
     let mut state = AccountState { snapshot: seed(50.0, 1000, "a").snapshot, ..AccountState::default() };
     state.login_id = Some(LoginId::new("a"));
 
-    state.learn(&seed(10.0, 90, "b"), &[], at(100));
+    state.merge(&seed(10.0, 90, "b"), &[], at(100));
 
     assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
@@ -208,7 +208,7 @@ fn everything() -> AccountsState {
     let mut state = AccountsState::default();
     state.set_version();
     let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
-    account.learn(
+    account.merge(
         &seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::record::HoldReason::RateLimited)),
         &[],
         at(100),
@@ -219,7 +219,7 @@ fn everything() -> AccountsState {
         &Block::new(RejectionKind::Unauthorized, at(0))
             .fingerprint(quota_core::model::CredentialFingerprint::from_hash(255)),
     );
-    state.pins.push(pin("s", "anthropic/main", 5));
+    state.sessions.push(pin("s", "anthropic/main", 5));
 
     state
 }
