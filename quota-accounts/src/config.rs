@@ -1,5 +1,5 @@
-//! Which accounts there are, in the user's words: their order, which are switched off, their limits.
-//! What is learned of them while they are used is kept apart, in `state`.
+//! The accounts as the user configures them: their order, limits, and which are disabled.
+//! What the router learns about them is in `state`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::routing::Role;
 use crate::state::AccountsState;
 use quota_core::file::{FileError, JsonContent, JsonFile};
 
-/// The accounts that requests may go to: the main one, and those that stand in for it, in their order.
+/// The accounts that requests may use: the main one and its fallbacks, in order of preference.
 ///
 /// ```
 /// use quota_accounts::AccountsConfig;
@@ -27,8 +27,8 @@ use quota_core::file::{FileError, JsonContent, JsonFile};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AccountsConfig {
-    /// Absent in what a hand has written: then it is the present one.
-    #[serde(default = "present")]
+    /// The format version. A file written by hand may omit it; the current version is then assumed.
+    #[serde(default = "current_version")]
     version: u32,
     #[serde(default)]
     accounts: Vec<AccountConfig>,
@@ -36,53 +36,53 @@ pub struct AccountsConfig {
     unknown: Map<String, Value>,
 }
 
-fn present() -> u32 {
+fn current_version() -> u32 {
     AccountsConfig::VERSION
 }
 
-/// One account, as the user has set it up.
+/// One account as the user configures it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AccountConfig {
-    /// Its name.
+    /// The name.
     pub id: AccountId,
-    /// Whether it is switched off.
+    /// Whether the account is disabled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
-    /// Its own limits, where they differ from the policy's.
-    #[serde(default, skip_serializing_if = "is_none")]
+    /// The limits that replace those of the policy.
+    #[serde(default, skip_serializing_if = "has_no_limits")]
     pub limits: AccountLimits,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
-fn is_none(limits: &AccountLimits) -> bool {
+fn has_no_limits(limits: &AccountLimits) -> bool {
     *limits == AccountLimits::none()
 }
 
 impl AccountConfig {
-    /// An account with nothing set.
+    /// Creates an enabled account without own limits.
     #[must_use]
     pub fn new(id: AccountId) -> Self {
         Self { id, disabled: false, limits: AccountLimits::none(), unknown: Map::new() }
     }
 
-    /// Switches it off, or on.
+    /// Disables the account, or enables it.
     #[must_use]
     pub fn disabled(mut self, disabled: bool) -> Self {
         self.disabled = disabled;
         self
     }
 
-    /// Sets its own limits.
+    /// Sets the limits of the account.
     #[must_use]
     pub fn limits(mut self, limits: AccountLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What another program keeps beside this account under a name of its own, such as where it finds the login. `None` if
-    /// there is nothing of that name, or it has another form.
+    /// A field that another program stores with this account, such as the location of the login. `None` if there is no field of
+    /// this name, or it has another type.
     ///
     /// ```
     /// use quota_accounts::AccountConfig;
@@ -97,12 +97,12 @@ impl AccountConfig {
         T::deserialize(self.unknown.get(name)?).ok()
     }
 
-    /// Keeps something beside this account. It is no place for a secret: the file is not one. What cannot be written as JSON,
-    /// and a name that this program uses itself, change nothing.
+    /// Stores a field of another program with this account. The file is not meant for secrets. A value that JSON cannot represent
+    /// is ignored, and so are the names of this crate's own fields.
     pub fn set_extra<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
-        const OWN: [&str; 3] = ["id", "disabled", "limits"];
+        const RESERVED: [&str; 3] = ["id", "disabled", "limits"];
         if let Ok(value) = serde_json::to_value(value)
-            && !OWN.contains(&name)
+            && !RESERVED.contains(&name)
         {
             self.unknown.insert(name.to_owned(), value);
         }
@@ -110,46 +110,46 @@ impl AccountConfig {
 }
 
 impl AccountsConfig {
-    /// A main account, without others so far.
+    /// Creates a configuration with only a main account.
     #[must_use]
     pub fn new(main: AccountId) -> Self {
         Self { version: Self::VERSION, ..Self::default() }.fallback(main)
     }
 
-    /// Adds an account after those that are there, with nothing set.
+    /// Adds a fallback account after the existing accounts.
     #[must_use]
     pub fn fallback(self, account: AccountId) -> Self {
         self.with_account(AccountConfig::new(account))
     }
 
-    /// Adds an account at the end, or puts it in the place it has.
+    /// Adds an account at the end, or replaces the account of this name in its position.
     #[must_use]
     pub fn with_account(mut self, account: AccountConfig) -> Self {
         self.upsert(account);
         self
     }
 
-    /// The same for accounts that stand already.
+    /// Adds an account at the end, or replaces the account of this name in its position.
     pub fn upsert(&mut self, account: AccountConfig) {
-        match self.accounts.iter_mut().find(|known| known.id == account.id) {
-            Some(known) => *known = account,
+        match self.accounts.iter_mut().find(|other| other.id == account.id) {
+            Some(existing) => *existing = account,
             None => self.accounts.push(account),
         }
     }
 
-    /// Removes an account. If it was the main one, the next one is.
+    /// Removes an account. If it was the main one, the next account becomes the main one.
     pub fn remove(&mut self, id: &AccountId) -> Option<AccountConfig> {
         let at = self.accounts.iter().position(|account| account.id == *id)?;
         Some(self.accounts.remove(at))
     }
 
-    /// Puts these accounts first, in this order; the others follow in theirs. Names that are not there are left out.
+    /// Moves these accounts to the front, in this order. The others keep their order after them; unknown names are ignored.
     pub fn move_to_front(&mut self, first: &[AccountId]) {
-        let place = |id: &AccountId| first.iter().position(|named| named == id).unwrap_or(first.len());
-        self.accounts.sort_by_key(|account| place(&account.id));
+        let position = |id: &AccountId| first.iter().position(|other| other == id).unwrap_or(first.len());
+        self.accounts.sort_by_key(|account| position(&account.id));
     }
 
-    /// An account, to be changed.
+    /// The account of this name, mutably.
     pub fn account_mut(&mut self, id: &AccountId) -> Option<&mut AccountConfig> {
         self.accounts.iter_mut().find(|account| account.id == *id)
     }
@@ -160,13 +160,13 @@ impl AccountsConfig {
         &self.accounts
     }
 
-    /// An account that stands there more than once, as only a hand can write it.
+    /// The first account that is listed twice. Only a file written by hand can contain one.
     pub(crate) fn first_duplicate(&self) -> Option<&AccountId> {
-        let mut known = HashSet::new();
-        self.accounts.iter().map(|account| &account.id).find(|id| !known.insert(*id))
+        let mut seen = HashSet::new();
+        self.accounts.iter().map(|account| &account.id).find(|id| !seen.insert(*id))
     }
 
-    /// The same with their roles.
+    /// All accounts with their roles.
     pub(crate) fn with_roles(&self) -> impl Iterator<Item = (Role, &AccountConfig)> {
         let role = |at| if at == 0 { Role::Main } else { Role::Fallback };
         self.accounts.iter().enumerate().map(move |(at, account)| (role(at), account))
@@ -174,15 +174,15 @@ impl AccountsConfig {
 }
 
 impl FromIterator<AccountConfig> for AccountsConfig {
-    /// The accounts in this order; of several with one name the last one is used, in the place of the first.
+    /// The accounts in this order. Of several accounts with one name, the last replaces the first in its position.
     fn from_iter<I: IntoIterator<Item = AccountConfig>>(accounts: I) -> Self {
         let mut config = Self { version: Self::VERSION, ..Self::default() };
-        let mut places = HashMap::new();
+        let mut positions = HashMap::new();
         for account in accounts {
-            match places.get(&account.id) {
-                Some(place) => config.accounts[*place] = account,
+            match positions.get(&account.id) {
+                Some(at) => config.accounts[*at] = account,
                 None => {
-                    places.insert(account.id.clone(), config.accounts.len());
+                    positions.insert(account.id.clone(), config.accounts.len());
                     config.accounts.push(account);
                 }
             }
@@ -199,83 +199,80 @@ impl JsonContent for AccountsConfig {
     }
 }
 
-/// The file in which the accounts are kept.
+/// The JSON file that stores the accounts.
 ///
-/// Only the user changes it; the router never writes it. Every change is written whole, readable by its owner only. A
-/// lock spans reading and writing, so that no two programs undo each other. A damaged file is an error and is not
-/// changed; a missing one is empty.
+/// The router never writes it. A change replaces the whole file atomically, readable only by its owner. A lock covers reading
+/// and writing, so concurrent programs do not undo each other's changes. A malformed file is an error and stays unchanged; a
+/// missing file counts as empty.
 #[derive(Debug, Clone)]
 pub struct AccountsFile(JsonFile);
 
 impl AccountsFile {
-    /// The file at that path.
+    /// The file at this path.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self(JsonFile::at(path, Clock::system()))
     }
 
-    /// Refuses the file with [`FileError::Untrusted`] if a user other than this one and root may have written it: for
-    /// programs that keep in it which hosts get a token, or which programs are run.
+    /// Rejects the file with [`FileError::Untrusted`] if a user other than the current one and root may have written it. Use this if
+    /// the file decides which hosts receive a token or which programs run.
     #[must_use]
     pub fn trusted_only(self) -> Self {
         Self(self.0.trusted_only())
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Where what is learned of the accounts is kept: beside it, in a file of its own.
+    /// The path of the [state file](crate::FallbackAccountManagerBuilder::state_file) in the same folder.
     #[must_use]
     pub fn state_path(&self) -> PathBuf {
         self.path().with_extension("state.json")
     }
 
-    /// Reads the file as it is now.
+    /// Reads the file.
     ///
     /// # Errors
     ///
-    /// [`FileError::Malformed`] if it is not what it should be, [`FileError::Io`] if it cannot be read.
+    /// [`FileError::Malformed`] if it has another format, [`FileError::Io`] if it cannot be read.
     pub async fn load(&self) -> Result<AccountsConfig, FileError> {
         self.0.load().await
     }
 
-    /// The same on this thread, which waits for the disk: for programs that have no runtime yet. Where there is no file it
-    /// costs one look.
+    /// Reads the file on the current thread, for programs without an async runtime.
     ///
     /// # Errors
     ///
-    /// Those of [`load`](Self::load).
+    /// The same as [`load`](Self::load).
     pub fn load_blocking(&self) -> Result<AccountsConfig, FileError> {
         self.0.load_blocking()
     }
 
-    /// Removes what was learned of accounts that are removed, from the file at [`state_path`](Self::state_path): readings, holds and
-    /// blocks, and the sessions that stay with them. A file without any of it is not written.
+    /// Removes the readings, holds, blocks and sessions of these accounts from the file at [`state_path`](Self::state_path). A file
+    /// without them is not written.
     ///
-    /// A process that still uses one of the accounts writes what it learns from then on.
+    /// A process that still uses one of the accounts may add it to the file again.
     ///
     /// # Errors
     ///
-    /// Any [`FileError`]; the file is then as it was. Dropping the future leaves the change undone, or done; never half
-    /// done.
+    /// Any [`FileError`]; the file is then unchanged. If the future is dropped, the change is made completely or not at all.
     pub async fn forget(&self, accounts: Vec<AccountId>) -> Result<(), FileError> {
         let document = JsonFile::at(self.state_path(), Clock::system());
-        let knows = |state: &AccountsState| accounts.iter().any(|account| state.knows(account));
-        if !knows(&document.load().await?) {
+        let state: AccountsState = document.load().await?;
+        if !accounts.iter().any(|account| state.contains(account)) {
             return Ok(());
         }
-        document.update(move |state: &mut AccountsState| state.forget(&accounts)).await
+        document.update(move |state: &mut AccountsState| state.remove(&accounts)).await
     }
 
-    /// Reads the file, changes what is in it, and writes it, while no other program does.
+    /// Reads the file, applies the change, and writes the file, under a lock.
     ///
     /// # Errors
     ///
-    /// Any [`FileError`]; the file is then as it was. Dropping the future leaves the change undone, or done; never half
-    /// done.
+    /// Any [`FileError`]; the file is then unchanged. If the future is dropped, the change is made completely or not at all.
     pub async fn update<R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut AccountsConfig) -> R + Send + 'static,
@@ -309,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_that_is_there_keeps_its_place() {
+    fn upsert_replaces_an_existing_account_in_its_position() {
         let mut config = three();
 
         config.upsert(AccountConfig::new(id("b")).disabled(true));
@@ -319,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn collected_accounts_are_those_that_were_added_one_by_one() {
+    fn collecting_accounts_equals_adding_them_one_by_one() {
         let accounts = [
             AccountConfig::new(id("a")),
             AccountConfig::new(id("b")),
@@ -332,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_named_follows_in_its_own_order() {
+    fn move_to_front_keeps_the_order_of_the_other_accounts() {
         let mut config = three();
 
         config.move_to_front(&[id("c"), id("x")]);
@@ -341,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_main_account_goes_the_next_one_is_main() {
+    fn removing_the_main_account_makes_the_next_one_main() {
         let mut config = three();
 
         config.remove(&id("a"));
@@ -351,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_program_wrote_beside_an_account_survives() {
+    async fn unknown_fields_survive_an_update() {
         let dir = tempfile::tempdir().unwrap();
         let file = AccountsFile::at(dir.path().join("accounts.json"));
         let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","killswitch":{"size":"big"}}}],"note":"mine"}"#;
@@ -369,21 +366,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_keeps_beside_an_account_is_its_own_business() {
+    fn set_extra_stores_a_field_but_never_a_reserved_one() {
         let mut account = AccountConfig::new(id("a"));
 
         account.set_extra("login", &["x", "y"]);
         account.set_extra("id", "anthropic/b");
 
         assert_eq!(account.extra::<Vec<String>>("login"), Some(vec!["x".to_owned(), "y".to_owned()]));
-        assert_eq!(account.extra::<u32>("login"), None, "it has another form");
+        assert_eq!(account.extra::<u32>("login"), None, "it has another type");
         assert_eq!(account.extra::<String>("id"), None);
         let text = serde_json::to_string(&account).unwrap();
         assert_eq!(text, r#"{"id":"anthropic/a","login":["x","y"]}"#);
     }
 
     #[test]
-    fn on_this_thread_the_same_is_read() {
+    fn load_blocking_reads_missing_valid_and_malformed_files() {
         let dir = tempfile::tempdir().unwrap();
         let file = AccountsFile::at(dir.path().join("accounts.json"));
         assert_eq!(file.load_blocking().unwrap(), AccountsConfig::default());

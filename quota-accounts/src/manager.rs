@@ -38,12 +38,12 @@ use slot::AccountSlot;
 use crate::routing::{Candidate, Decision, Verdict, choose};
 use crate::{AccountsConfig, Request, RoutingPolicy};
 
-/// A main account and those that stand in for it: gives each request an account that has room, and says why.
+/// Gives each request an available account, the main one or a fallback, and explains the choice.
 ///
-/// All numbers are those of a quota manager: it decides what is stale and when to call the provider. With a
-/// [given one](FallbackAccountManagerBuilder::quota_manager) they are shared with every process on its store. Without one, the router
-/// makes its own, on a store in memory, from its [fetchers](FallbackAccountManagerBuilder::fetcher). The
-/// [state file](FallbackAccountManagerBuilder::state_file) is a copy to start from.
+/// All readings come from a quota manager, which decides what is stale and when to call the provider. If the builder
+/// [gets one](FallbackAccountManagerBuilder::quota_manager), every process on its store shares the readings. Otherwise the router
+/// builds its own on a memory store, with the [fetchers](FallbackAccountManagerBuilder::fetcher) of the builder. The
+/// [state file](FallbackAccountManagerBuilder::state_file) preserves the readings across restarts.
 ///
 /// ```
 /// use quota_accounts::{AccountsConfig, FallbackAccountManager, RequestOutcome, Request};
@@ -62,7 +62,7 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 /// let route = accounts.route(Request::new().with_model("a-model").with_session("a-session")).await?;
 /// assert_eq!(route.account().as_str(), "example/main");
 ///
-/// // The request is sent with `route.credential()`; here is what came back.
+/// // Send the request with `route.credential()`, then report the status and headers of the response.
 /// let headers = [("retry-after", "30")];
 /// accounts.report(&route, RequestOutcome::from_response(429, headers)).await?;
 ///
@@ -73,14 +73,14 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Cheap to clone; all clones are one. Call [`flush`](Self::flush) before the last one goes, so that what was learned last
-/// is kept.
+/// Clones are cheap and share their state. Call [`flush`](Self::flush) before the last clone is dropped, or recent changes may be
+/// lost.
 #[derive(Clone)]
 pub struct FallbackAccountManager {
     inner: Arc<Inner>,
 }
 
-/// What all clones share.
+/// The state that all clones share.
 pub(crate) struct Inner {
     slots: Vec<AccountSlot>,
     index_of: HashMap<AccountId, usize>,
@@ -94,41 +94,40 @@ pub(crate) struct Inner {
     reservations: Option<SharedReservations>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
-    /// Those that [`flush`](FallbackAccountManager::flush) waits for.
+    /// The tasks that [`flush`](FallbackAccountManager::flush) waits for.
     flushing: tokio::sync::Mutex<JoinSet<()>>,
-    /// Whether a refresh of all accounts makes one call after another: the quota manager does not queue calls.
+    /// Whether a refresh of all accounts makes one call at a time, because the router's own quota manager does not limit calls.
     calls_in_turn: bool,
-    /// Whether the quota manager had no time left for a call.
+    /// Whether the quota manager reported that no time is left for a call.
     out_of_time: AtomicBool,
 }
 
 impl FallbackAccountManager {
-    /// Begins a manager of these accounts, the main one first.
+    /// Creates a builder for these accounts, the main one first.
     pub fn builder(config: AccountsConfig) -> FallbackAccountManagerBuilder {
         FallbackAccountManagerBuilder::of(config)
     }
 
-    /// Reads what was kept from earlier runs and gives it to the quota manager, if that has not been done yet.
+    /// Seeds the quota manager from the state file, once.
     ///
-    /// The first use of any other method does it as well, before it asks what is stale; if the file is damaged, they go
-    /// on without it, and this says so. Dropping the future is safe.
+    /// Every other async method does this first, before it checks what is stale. They continue without a file that cannot be
+    /// read; only this method returns the error. Dropping the future is safe.
     ///
     /// # Errors
     ///
-    /// [`FileError`] if the file could not be read; it stays as it is.
+    /// [`FileError`] if the file could not be read; the file is unchanged.
     pub async fn load(&self) -> Result<(), FileError> {
         self.inner.load().await.clone()
     }
 
-    /// The decision that [`route`](Self::route) would take now, with every account, its readings, and the rule that took or
-    /// refused it. No I/O, and nothing changes.
+    /// The decision that [`route`](Self::route) would make on the cached readings: every account, its readings, and the reason
+    /// that selected or excluded it. It does no I/O and changes nothing.
     pub fn explain(&self, request: &Request) -> Decision {
         self.inner.decision(request, &[])
     }
 
-    /// The same after all that [`route`](Self::route) does to decide: numbers are refreshed, as far as one may ask, and an
-    /// account whose credential cannot be had counts as refused, by the rule that says why. Nothing is reserved, and no session
-    /// remembered.
+    /// The decision after the same refreshes and credential reads that [`route`](Self::route) makes. An account without a usable
+    /// credential is ineligible, with the reason. It makes no reservation and remembers no session.
     ///
     /// Dropping the future is safe.
     pub async fn decide(&self, request: &Request) -> Decision {
@@ -142,17 +141,17 @@ impl FallbackAccountManager {
         self.inner.slots.iter().map(|slot| &slot.id)
     }
 
-    /// Writes what was learned and not written yet, and waits for what is under way in the background.
+    /// Waits for background tasks, and writes pending changes to the state file.
     ///
-    /// Dropping the future gives up waiting: what is under way goes on, and the next flush waits for it.
+    /// If the future is dropped, the tasks go on, and the next flush waits for them.
     ///
     /// # Errors
     ///
-    /// [`FileError`] if it could not be written.
+    /// [`FileError`] if the file could not be written.
     pub async fn flush(&self) -> Result<(), FileError> {
         let mut flushing = self.inner.flushing.lock().await;
         self.inner.flush_now();
-        // Those of a flush that was given up come first: two sets cannot be made one.
+        // First wait for the tasks of a cancelled flush, because two `JoinSet`s cannot be merged.
         while flushing.join_next().await.is_some() {}
         *flushing = std::mem::take(&mut *self.inner.tasks());
         self.inner.flush_now();
@@ -167,12 +166,12 @@ impl Inner {
         self.loaded.get_or_init(|| self.seed()).await
     }
 
-    /// What the time is by the clock that the readings are by.
+    /// The time by the clock of the readings.
     fn now(&self) -> Timestamp {
         self.slots.first().map_or_else(|| self.clock.now(), AccountSlot::now)
     }
 
-    /// The choice on what is known now, where this was found of the credentials of accounts.
+    /// The decision on cached readings. `found` are verdicts about credentials that only a request can find out.
     fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision {
         let session_account = self.session_account(request);
         let candidates = self.slots.iter().enumerate().map(|(at, slot)| {
@@ -186,7 +185,7 @@ impl Inner {
         choose(candidates, request, self.now(), &self.policy)
     }
 
-    /// In line, as what it is made of: of ten thousand accounts each is made anew for every request.
+    /// Inlined, because every request builds a candidate for each of up to ten thousand accounts.
     #[inline]
     fn candidate<'a>(
         &'a self,
@@ -203,7 +202,7 @@ impl Inner {
         self.sessions.get(request.session()?, self.now())
     }
 
-    /// Runs a task in the background. It ends with the manager.
+    /// Runs a task in the background. Dropping the manager aborts it.
     fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}

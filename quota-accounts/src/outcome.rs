@@ -1,4 +1,4 @@
-//! The outcome of a request, and what it means for the account, the model and the next attempt.
+//! The outcome of a request, and its consequence for the account, the model and the next attempt.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use quota_core::provider::{
 use crate::routing::Block;
 use crate::{Request, RoutingPolicy};
 
-/// The outcome of a request that was sent.
+/// The outcome of a request that a program sent to a provider.
 ///
 /// ```
 /// use quota_accounts::RequestOutcome;
@@ -39,7 +39,7 @@ enum Response {
 }
 
 impl RequestOutcome {
-    /// The provider answered with this status and these headers, such as `&http::HeaderMap`.
+    /// The provider responded with this status and these headers, such as `&http::HeaderMap`.
     pub fn from_response<N: AsRef<str>, V: AsRef<[u8]>>(
         status: u16,
         headers: impl IntoIterator<Item = (N, V)>,
@@ -72,22 +72,21 @@ impl RequestOutcome {
         Self { kind, received_at: None }
     }
 
-    /// States when the response began to arrive, if it is reported later, such as after a long stream. Its windows and
-    /// failures are as old as that, and waits count from it. A time in the future is now; without this call the
-    /// response is as old as its report.
+    /// Sets when the headers arrived, for a response that is reported later, such as after a long stream. Readings get this
+    /// time, and waits count from it. The default is the time of the report, which also replaces a time in the future.
     ///
-    /// Read it from the manager's clock when the headers arrive.
+    /// Use the manager's clock.
     pub fn received_at(mut self, at: Timestamp) -> Self {
         self.received_at = Some(at);
         self
     }
 
-    /// When the response arrived, if it is reported at `now`.
+    /// When the response arrived: the time that was set, but not after `now`.
     pub(crate) fn received_or(&self, now: Timestamp) -> Timestamp {
         self.received_at.map_or(now, |at| at.min(now))
     }
 
-    /// Adds the body of a rejection, or its beginning. Some providers state the reason only there.
+    /// Sets the body of a rejection, or its beginning. Some providers state the reason only there.
     pub fn body(mut self, bytes: &[u8]) -> Self {
         if let Response::Answered { body, .. } = &mut self.kind {
             *body = bytes[..bytes.len().min(MAX_BODY_LEN)].to_vec();
@@ -95,7 +94,7 @@ impl RequestOutcome {
         self
     }
 
-    /// The status, if the provider answered.
+    /// The status, if the provider responded.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match &self.kind {
@@ -125,7 +124,7 @@ impl RequestOutcome {
     }
 }
 
-/// Shows the kind and status only, never headers or the body.
+/// Shows only the kind and the status, because headers and the body may contain secrets.
 impl fmt::Debug for RequestOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
@@ -152,21 +151,21 @@ fn has_credentials(name: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAdvice {
-    /// Nothing: it succeeded.
+    /// Do nothing: the request succeeded.
     Done,
-    /// Try on another account, at once.
+    /// Retry at once on another account.
     OtherAccount,
-    /// Try on the same account again, with the credential it has now.
+    /// Retry at once on the same account, with its current credential.
     SameAccount,
-    /// Try again after this wait; another account would not help. The wait counts from the response and is at least a
-    /// second. The time since [`RequestOutcome::received_at`] is subtracted: zero is now.
+    /// Retry after this wait; another account would not help. The wait is at least one second from the response, minus the time
+    /// since [`RequestOutcome::received_at`].
     After(Duration),
-    /// Do not try again: every account would reject it.
+    /// Do not retry: every account would reject the request.
     DoNotRetry,
 }
 
 impl RetryAdvice {
-    /// The same, that long after the response.
+    /// The same advice, `elapsed` after the response.
     pub(crate) fn later(self, elapsed: Duration) -> Self {
         match self {
             Self::After(wait) => Self::After(wait.saturating_sub(elapsed)),
@@ -175,14 +174,14 @@ impl RetryAdvice {
     }
 }
 
-/// What a rejection means.
+/// The consequence of a rejection.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Consequence {
     pub(crate) block: Option<Block>,
     pub(crate) next: RetryAdvice,
 }
 
-/// Classifies a rejection: what it means for the account or one model of it, and for the next attempt.
+/// Classifies a rejection: which block it causes, and whether and where to retry.
 pub(crate) fn classify(
     failure: &Rejection,
     status: Option<u16>,
@@ -192,22 +191,22 @@ pub(crate) fn classify(
     policy: &RoutingPolicy,
 ) -> Consequence {
     let fallback_on = status.is_some_and(|status| policy.fallback_on.contains(&status));
-    let later = |span: Duration| now.checked_add(span).unwrap_or(Timestamp::MAX);
-    let asked = failure.retry_after.map(bounded_wait);
-    let wait = asked.unwrap_or(policy.throttle_cooldown).max(LEAST_PAUSE);
+    let later = |wait: Duration| now.checked_add(wait).unwrap_or(Timestamp::MAX);
+    let requested = failure.retry_after.map(bounded_wait);
+    let wait = requested.unwrap_or(policy.throttle_cooldown).max(MIN_WAIT);
     let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
     let stay = RetryAdvice::After(wait);
     match failure.kind {
         RejectionKind::QuotaExhausted => {
-            let told = failure.resets_at.filter(|at| *at > now);
-            let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.exhausted_cooldown)));
-            // Headers may not name the model. In that case it is the requested model.
+            let reset = failure.resets_at.filter(|at| *at > now);
+            let until = reset.unwrap_or_else(|| later(requested.unwrap_or(policy.exhausted_cooldown)));
+            // If the response does not name the model, it is the requested one.
             let block = block(Some(until)).window(failure.window.clone());
             let block = match (&failure.scope, request.model()) {
                 (None, _) => Some(block),
                 (Some(Scope { model: Some(model), .. }), _) => Some(block.model(model.clone())),
                 (Some(_), Some(model)) => Some(block.exactly(model.to_owned())),
-                // An exhausted part of the account without a name must not block the rest.
+                // An unnamed part of the account is exhausted. It must not block the rest.
                 (Some(_), None) => None,
             };
             Consequence { block, next: RetryAdvice::OtherAccount }
@@ -218,7 +217,7 @@ pub(crate) fn classify(
         }
         RejectionKind::Unauthorized => {
             let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
-            // Without a fingerprint a new credential cannot be recognised.
+            // Without a fingerprint the router cannot recognise a new credential, so the block must end by itself.
             let until = fingerprint.is_none().then(|| later(policy.forbidden_cooldown));
             Consequence { block: Some(block(until).fingerprint(fingerprint)), next }
         }
@@ -239,7 +238,7 @@ pub(crate) fn classify(
 }
 
 /// The minimum wait before a retry. Otherwise `Retry-After: 0` would cause a hot loop.
-const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const MIN_WAIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_quota_blocks_the_account_until_its_reset() {
+    fn an_exhausted_quota_blocks_the_account_until_its_reset() {
         let reset = now() + SignedDuration::from_hours(3);
         let failure =
             Rejection::new(RejectionKind::QuotaExhausted).window(WindowId::five_hour()).resets_at(reset);
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_window_of_one_model_blocks_the_model_that_was_asked_for() {
+    fn an_exhausted_window_of_an_unnamed_model_blocks_the_requested_model() {
         let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
 
         let block = after(failure, 429).block.unwrap();
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exhausted_part_without_a_name_does_not_block_the_account() {
+    fn an_exhausted_unnamed_part_does_not_block_the_account() {
         let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
 
         let found = classify(&failure, Some(429), &Request::new(), None, now(), &RoutingPolicy::default());
@@ -293,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_quota_moves_the_request_whatever_the_status() {
+    fn an_exhausted_quota_moves_the_request_whatever_the_status() {
         assert_eq!(after(Rejection::new(RejectionKind::QuotaExhausted), 400).next, RetryAdvice::OtherAccount);
     }
 
     #[test]
-    fn a_reset_that_is_past_ends_nothing_at_once() {
+    fn a_past_reset_is_replaced_by_the_exhausted_cooldown() {
         let failure = Rejection::new(RejectionKind::QuotaExhausted).resets_at(now());
 
         let block = after(failure, 429).block.unwrap();
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_that_says_nothing_is_a_pause_and_no_spent_quota() {
+    fn a_429_without_details_is_throttling_not_exhausted_quota() {
         let failure = read(&RequestOutcome::from_response(429, [("content-type", "text/html")])).unwrap();
 
         let block = after(failure, 429).block.unwrap();
@@ -317,16 +316,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_as_long_as_the_provider_says_and_never_nothing() {
-        let asked = read(&RequestOutcome::from_response(429, [("Retry-After", "7")])).unwrap();
-        let nothing = read(&RequestOutcome::from_response(429, [("retry-after", "0")])).unwrap();
+    fn a_throttled_account_is_blocked_as_long_as_requested_at_least_a_second() {
+        let requested = read(&RequestOutcome::from_response(429, [("Retry-After", "7")])).unwrap();
+        let zero = read(&RequestOutcome::from_response(429, [("retry-after", "0")])).unwrap();
 
-        assert_eq!(after(asked, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(7)));
-        assert_eq!(after(nothing, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(1)));
+        assert_eq!(after(requested, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(7)));
+        assert_eq!(after(zero, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(1)));
     }
 
     #[test]
-    fn a_throttled_request_stays_where_429_is_no_trigger() {
+    fn a_throttled_request_stays_if_fallback_on_lacks_429() {
         let failure = Rejection::new(RejectionKind::Throttled).retry_after(Duration::from_secs(7));
         let policy = RoutingPolicy::default().fallback_on([401]);
 
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_403_moves_the_request_at_once_and_blocks_the_credential() {
+    fn a_403_moves_the_request_and_blocks_the_credential() {
         let failure = read(&RequestOutcome::from_response(403, [("a", "b")])).unwrap();
         let fingerprint = CredentialFingerprint::from_hash(7);
 
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_blocks_the_credential_until_there_is_another() {
+    fn a_401_blocks_the_credential_until_it_changes() {
         let (failure, fingerprint) =
             (Rejection::new(RejectionKind::Unauthorized), Some(CredentialFingerprint::from_hash(7)));
         let found =
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_to_a_credential_that_cannot_be_told_from_another_does_not_last_for_ever() {
+    fn a_401_without_a_fingerprint_blocks_for_a_limited_time() {
         let found = after(Rejection::new(RejectionKind::Unauthorized), 401);
 
         let hour = now() + RoutingPolicy::default().forbidden_cooldown;
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overloaded_provider_is_no_quota_and_no_reason_to_move() {
+    fn an_overloaded_provider_blocks_no_account_and_the_request_waits() {
         let failure = read(&RequestOutcome::from_response(529, [("retry-after", "3")])).unwrap();
 
         assert_eq!(
@@ -382,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_provider_wants_no_pause_is_no_permission_to_try_at_once() {
+    fn a_requested_wait_of_zero_still_waits_a_second() {
         let policy = RoutingPolicy::default().fallback_on([]);
         for status in [429, 503, 529] {
             let failure = read(&RequestOutcome::from_response(status, [("retry-after", "0")])).unwrap();
@@ -394,21 +393,21 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_obeyed_for_24_hours_at_most() {
+    fn a_requested_wait_is_limited_to_24_hours() {
         let huge = "9".repeat(400);
         let failure = read(&RequestOutcome::from_response(529, [("retry-after", &huge)])).unwrap();
         let throttled = read(&RequestOutcome::from_response(429, [("retry-after", &huge)])).unwrap();
 
-        let spent = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::MAX);
+        let exhausted = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::MAX);
 
         let day = now().checked_add(LONGEST_WAIT).ok();
         assert_eq!(after(failure, 529).next, RetryAdvice::After(LONGEST_WAIT));
         assert_eq!(after(throttled, 429).block.unwrap().until, day);
-        assert_eq!(after(spent, 429).block.unwrap().until, day);
+        assert_eq!(after(exhausted, 429).block.unwrap().until, day);
     }
 
     #[test]
-    fn a_wait_that_is_an_epoch_ends_then() {
+    fn a_wait_given_as_an_epoch_ends_at_that_time() {
         let at = (now().as_second() + 90).to_string();
         let failure = read(&RequestOutcome::from_response(429, [("retry-after", &*at)])).unwrap();
 
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_window_blocks_until_its_reset_however_far_that_is() {
+    fn an_exhausted_window_blocks_until_its_reset_even_if_weeks_away() {
         let reset = now() + SignedDuration::from_hours(29 * 24);
         let failure =
             Rejection::new(RejectionKind::QuotaExhausted).window(WindowId::monthly()).resets_at(reset);
@@ -425,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_was_made_a_trigger_moves_the_request() {
+    fn a_status_in_fallback_on_moves_the_request() {
         let failure = Rejection::new(RejectionKind::Overloaded);
         let policy = RoutingPolicy::default().fallback_on([529]);
 
@@ -435,14 +434,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_at_fault_is_not_tried_again() {
+    fn an_invalid_request_is_not_retried() {
         let failure = read(&RequestOutcome::from_response(400, [("a", "b")])).unwrap();
 
         assert_eq!(after(failure, 400), Consequence { block: None, next: RetryAdvice::DoNotRetry });
     }
 
     #[test]
-    fn a_provider_out_of_reach_is_not_the_accounts_fault() {
+    fn an_unreachable_provider_counts_as_overloaded() {
         let failure = read(&RequestOutcome::unreachable()).unwrap();
 
         assert_eq!(failure.kind, RejectionKind::Overloaded);
@@ -453,7 +452,7 @@ mod tests {
         let headers = [("set-cookie", "n33dle"), ("Authorization", "n33dle"), ("X-RateLimit-Reset", "5")];
         let outcome = RequestOutcome::from_response(200, headers);
 
-        let Response::Answered { headers, .. } = &outcome.kind else { panic!("it was answered") };
+        let Response::Answered { headers, .. } = &outcome.kind else { panic!("not a response") };
         assert_eq!(headers, &[("x-ratelimit-reset".to_owned(), "5".to_owned())]);
     }
 
@@ -512,18 +511,18 @@ mod tests {
     }
 
     #[test]
-    fn neither_headers_nor_body_are_shown() {
+    fn debug_shows_neither_headers_nor_body() {
         let outcome = RequestOutcome::from_response(429, [("x-ratelimit-a", "n33dle")]).body(b"n33dle");
 
         assert!(!format!("{outcome:?}").contains("n33dle"));
     }
 
     #[test]
-    fn a_hostile_answer_makes_us_keep_little() {
+    fn the_stored_part_of_a_hostile_response_is_bounded() {
         let headers = (0..10_000).map(|at| (format!("x-ratelimit-{at}"), "1"));
         let outcome = RequestOutcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
 
-        let Response::Answered { headers, body, .. } = &outcome.kind else { panic!("it was answered") };
+        let Response::Answered { headers, body, .. } = &outcome.kind else { panic!("not a response") };
         assert_eq!((headers.len(), body.len()), (MAX_HEADERS, MAX_BODY_LEN));
     }
 }

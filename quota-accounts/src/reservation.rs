@@ -40,7 +40,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// No request takes longer to be answered, or to be given up.
+    /// Longer than any request takes.
     pub(crate) const TTL: Duration = Duration::from_secs(10 * 60);
 
     pub(crate) fn new(window: WindowId, share: Percent, now: Timestamp) -> Self {
@@ -48,30 +48,30 @@ impl Reservation {
         Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
-    /// Whether it still counts. One with a longer life than any can have comes from a clock that was ahead.
+    /// Whether it still counts. An end beyond the TTL comes from a clock that was ahead.
     fn is_live(&self, now: Timestamp) -> bool {
         let latest = now.checked_add(Self::TTL + MAX_SKEW).unwrap_or(Timestamp::MAX);
         now < self.until && self.until <= latest
     }
 
-    /// The same by a clock that shows so much more.
+    /// The reservation in the time of a clock that is ahead by `by`.
     fn moved(&self, by: SignedDuration) -> Self {
         let until = self.until.checked_add(by).unwrap_or(self.until);
         Self { until, ..self.clone() }
     }
 }
 
-/// By how much a clock may waver.
+/// How much the clocks of two hosts may differ.
 const MAX_SKEW: Duration = Duration::from_secs(60);
 
-/// The form that this program writes.
+/// The format that this program writes.
 const VERSION: u32 = 1;
 
 impl Reservations {
-    /// Reserves if it fits beside the others into `left` basis points. It fits if `left` is unknown.
+    /// Reserves if the sum of the window's reservations is at most `left` basis points, or `left` is unknown.
     ///
-    /// The first one always fits: an estimate alone must not leave a rest unused. Reserving the same one twice
-    /// reserves it once. One that does not fit changes nothing.
+    /// The only reservation of a window always fits, so that a high estimate does not leave the rest unused. A second call with the
+    /// same reservation has no effect. A reservation that does not fit changes nothing.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         let others = self.of_others(wanted, now);
         let sum = others + u64::from(wanted.share.basis_points());
@@ -83,7 +83,7 @@ impl Reservations {
         fits
     }
 
-    /// Adds one that was let in already.
+    /// Adds a reservation that was admitted already.
     fn add(&mut self, reservation: Reservation) {
         self.held.push(reservation);
     }
@@ -92,7 +92,7 @@ impl Reservations {
         self.held.iter().any(|held| held.id == id)
     }
 
-    /// The same by a clock that shows so much more.
+    /// The reservations in the time of a clock that is ahead by `by`.
     fn moved(mut self, by: SignedDuration) -> Self {
         for held in &mut self.held {
             *held = held.moved(by);
@@ -100,7 +100,7 @@ impl Reservations {
         self
     }
 
-    /// Gives a reservation back; whether there was one.
+    /// Removes a reservation. Returns whether it existed.
     pub(crate) fn release(&mut self, id: RequestId) -> bool {
         let before = self.held.len();
         self.held.retain(|held| held.id != id);
@@ -113,7 +113,7 @@ impl Reservations {
         live.map(|held| u64::from(held.share.basis_points())).sum()
     }
 
-    /// What is reserved and not over, one by one.
+    /// The live reservations: window and share.
     pub(crate) fn live(&self, now: Timestamp) -> impl Iterator<Item = (WindowId, Percent)> {
         let live = self.held.iter().filter(move |held| held.is_live(now));
         live.map(|held| (held.window.clone(), held.share))
@@ -126,8 +126,8 @@ impl Reservations {
 
 impl DocumentBody for Reservations {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        let unusable = || StoreError::corrupt("the reservations are damaged");
-        let found: Self = serde_json::from_slice(body).map_err(|error| unusable().with_source(error))?;
+        let corrupt = || StoreError::corrupt("the reservations are malformed");
+        let found: Self = serde_json::from_slice(body).map_err(|error| corrupt().with_source(error))?;
         if found.version > VERSION {
             return Err(StoreError::corrupt("the reservations were written by a newer program"));
         }
@@ -152,7 +152,7 @@ mod tests {
         Percent::from_percent(percent).unwrap()
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "what is left may not be known")]
+    #[expect(clippy::unnecessary_wraps, reason = "reserve takes an Option")]
     fn left(share: f64) -> Option<u32> {
         Some(percent(share).basis_points())
     }
@@ -162,21 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_let_in_as_far_as_it_fits() {
+    fn a_burst_is_admitted_up_to_what_is_left() {
         let mut reservations = Reservations::default();
 
-        let let_in = (0..10).filter(|_| reservations.reserve(&of(2.0), left(7.0), now())).count();
+        let admitted = (0..10).filter(|_| reservations.reserve(&of(2.0), left(7.0), now())).count();
 
-        assert_eq!(let_in, 3);
+        assert_eq!(admitted, 3);
     }
 
     #[test]
-    fn the_first_always_fits() {
+    fn the_first_reservation_always_fits() {
         assert!(Reservations::default().reserve(&of(50.0), left(1.0), now()));
     }
 
     #[test]
-    fn one_that_does_not_fit_changes_nothing() {
+    fn a_reservation_that_does_not_fit_changes_nothing() {
         let mut reservations = Reservations::default();
         assert!(reservations.reserve(&of(2.0), left(3.0), now()));
         let expired = Reservation { until: now(), ..of(1.0) };
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_reservation_is_free_again() {
+    fn a_release_makes_room_for_another_reservation() {
         let mut reservations = Reservations::default();
         let one = of(2.0);
         reservations.reserve(&one, left(3.0), now());
@@ -223,17 +223,17 @@ mod tests {
 
     #[test]
     fn a_reservation_from_the_future_does_not_count() {
-        let ahead =
+        let future =
             Reservation::new(WindowId::five_hour(), percent(2.0), now() + SignedDuration::from_hours(1));
         let mut reservations = Reservations::default();
-        reservations.add(ahead);
+        reservations.add(future);
 
         assert_eq!(reservations.live(now()).count(), 0);
         assert!(reservations.reserve(&of(2.0), left(3.0), now()));
     }
 
     #[test]
-    fn windows_do_not_count_for_each_other() {
+    fn reservations_of_another_window_do_not_count() {
         let mut reservations = Reservations::default();
         let week = Reservation { window: WindowId::seven_day(), ..of(2.0) };
         reservations.reserve(&week, left(3.0), now());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_of_newer_programs_and_damaged_ones_are_rejected() {
+    fn newer_and_malformed_documents_are_rejected() {
         for body in [r#"{"version":2}"#, "{"] {
             let decoded = Reservations::decode(body.as_bytes());
 

@@ -1,5 +1,5 @@
-//! Which account a request goes to: pure functions over readings, blocks and limits.
-//! Nothing here does I/O, reads a clock or has state; see [`FallbackAccountManager`](crate::FallbackAccountManager) for that.
+//! The choice of an account for a request: pure functions over readings, blocks and limits.
+//! Nothing here does I/O, reads a clock or has state; [`FallbackAccountManager`](crate::FallbackAccountManager) does.
 
 mod balance;
 mod block;

@@ -14,7 +14,7 @@ use crate::routing::{Block, Session};
 use quota_core::clock::is_from_future;
 use quota_core::file::JsonContent;
 
-/// All that is kept.
+/// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AccountsState {
     #[serde(default)]
@@ -35,7 +35,7 @@ impl JsonContent for AccountsState {
     }
 }
 
-/// What is kept of one account.
+/// The state of one account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AccountState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub(crate) struct AccountState {
 pub(crate) struct SessionAffinity {
     pub(crate) session: Session,
     pub(crate) account: AccountId,
-    /// When its last request was.
+    /// The time of its last request.
     #[serde(rename = "used_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub(crate) used_at: Timestamp,
     #[serde(flatten)]
@@ -70,12 +70,12 @@ impl SessionAffinity {
 }
 
 impl AccountState {
-    /// What a manager is seeded with.
+    /// The readings and the hold, for the quota manager.
     pub(crate) fn seed(&self) -> Seed {
         Seed::new(self.snapshot.clone()).hold(self.hold.clone()).login_id(self.login_id.clone())
     }
 
-    /// Brings back what a clock ahead of `now` has left, by the rules of a record that is seeded with it.
+    /// Corrects timestamps from a clock ahead of `now`, by the rules that a record applies to a seed.
     fn clamp_to_now(&mut self, now: Timestamp) {
         let hold = self.hold.as_ref().map(|hold| hold.since);
         if !hold.max(self.snapshot.newest()).is_some_and(|newest| is_from_future(newest, now)) {
@@ -87,37 +87,36 @@ impl AccountState {
         }
     }
 
-    /// Puts what one process has learned to what is kept: readings at their own age, and the later hold. Neither counts for
-    /// longer, or before others, because it was kept by a clock ahead of `now`.
+    /// Merges the readings and the hold of a process. Each reading keeps its time, and the later hold wins. Timestamps from a
+    /// clock ahead of `now` get no advantage.
     ///
-    /// Readings of two logins are never mixed. Of two logins the one stands that was read or refused later: one that was
-    /// refused may never have been read. `refused` are the blocks of what was seen.
-    pub(crate) fn merge(&mut self, seen: &Seed, refused: &[Block], now: Timestamp) {
+    /// Readings of two logins are never mixed. The login with the later contact wins. A contact is a reading or one of
+    /// `blocks`, because a rejected login may have no readings. `blocks` belong to `other`.
+    pub(crate) fn merge(&mut self, other: &Seed, blocks: &[Block], now: Timestamp) {
         self.clamp_to_now(now);
-        let differ = matches!((&self.login_id, &seen.login_id), (Some(kept), Some(seen)) if kept != seen);
+        let differ = matches!((&self.login_id, &other.login_id), (Some(own), Some(other)) if own != other);
         if differ {
-            let seen_at = last_contact(&seen.snapshot, refused, seen.login_id.as_ref(), now);
-            if seen_at < last_contact(&self.snapshot, &self.blocks, self.login_id.as_ref(), now) {
+            let contact = last_contact(&other.snapshot, blocks, other.login_id.as_ref(), now);
+            if contact < last_contact(&self.snapshot, &self.blocks, self.login_id.as_ref(), now) {
                 return;
             }
             (self.snapshot, self.hold) = (Snapshot::default(), None);
             self.blocks.clear();
         }
-        if seen.login_id.is_some() {
-            self.login_id.clone_from(&seen.login_id);
+        if other.login_id.is_some() {
+            self.login_id.clone_from(&other.login_id);
         }
-        self.snapshot.join(&seen.snapshot);
-        // A call that ended after the hold began has ended the hold. A process that never saw the hold has not.
-        let answered = self.snapshot.complete_at();
-        self.hold.take_if(|hold| answered.is_some_and(|at| at > hold.since));
+        self.snapshot.join(&other.snapshot);
+        // Only a successful call after the start of the hold ends it. A process without the hold does not.
+        let complete_at = self.snapshot.complete_at();
+        self.hold.take_if(|hold| complete_at.is_some_and(|at| at > hold.since));
         let until = |hold: &Option<Hold>| hold.as_ref().map(|hold| hold.until);
-        if until(&self.hold) < until(&seen.hold) {
-            self.hold.clone_from(&seen.hold);
+        if until(&self.hold) < until(&other.hold) {
+            self.hold.clone_from(&other.hold);
         }
     }
 
-    /// Adds a block, unless it is another login's; whether it was added. Of two about the same thing the one that ends later
-    /// stands.
+    /// Adds a block, or extends an equal one. Returns whether it belongs to this login; otherwise nothing changes.
     pub(crate) fn block(&mut self, block: &Block) -> bool {
         let is_own = !block.is_of_another(self.login_id.as_ref());
         if is_own {
@@ -127,50 +126,51 @@ impl AccountState {
     }
 }
 
-/// When a provider was last heard of a login, whether it told of use or refused a request.
+/// The last time the provider reported usage of a login or rejected one of its requests.
 fn last_contact(
     snapshot: &Snapshot,
     blocks: &[Block],
     login_id: Option<&LoginId>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    // What a clock ahead of this one has made is no later than anything.
+    // A block from a clock ahead of `now` does not count as the latest.
     let counts = |block: &&Block| {
         block.is_live(now) && !is_from_future(block.since, now) && !block.is_of_another(login_id)
     };
-    let refused_at = blocks.iter().filter(counts).map(|block| block.since).max();
-    snapshot.newest().max(refused_at)
+    let rejected_at = blocks.iter().filter(counts).map(|block| block.since).max();
+    snapshot.newest().max(rejected_at)
 }
 
-/// Adds a block to others; of two about the same thing the one that ends later stands.
+/// Adds a block. Of two blocks of the same kind, model, window and login, the later end wins.
 pub(crate) fn insert_or_extend(blocks: &mut Vec<Block>, block: Block) {
-    match blocks.iter_mut().find(|known| known.is_about(&block)) {
-        Some(known) if known.until.is_none() => known.since = known.since.max(block.since),
-        Some(known) if block.until.is_none() || known.until <= block.until => *known = block,
-        Some(known) => known.since = known.since.max(block.since),
+    match blocks.iter_mut().find(|other| other.is_about(&block)) {
+        Some(other) if other.until.is_some() && (block.until.is_none() || other.until <= block.until) => {
+            *other = block;
+        }
+        Some(other) => other.since = other.since.max(block.since),
         None => blocks.push(block),
     }
 }
 
 impl AccountsState {
-    /// Makes it one that this program has written.
+    /// Sets the format version of this program.
     pub(crate) fn set_version(&mut self) {
         self.version = Self::VERSION;
     }
 
-    /// Whether anything is kept of the account.
-    pub(crate) fn knows(&self, account: &AccountId) -> bool {
+    /// Whether the file has an entry or a session of the account.
+    pub(crate) fn contains(&self, account: &AccountId) -> bool {
         self.accounts.contains_key(account) || self.sessions.iter().any(|pin| pin.account == *account)
     }
 
-    /// Drops what is kept of these accounts.
-    pub(crate) fn forget(&mut self, accounts: &[AccountId]) {
+    /// Removes the entries and sessions of these accounts.
+    pub(crate) fn remove(&mut self, accounts: &[AccountId]) {
         self.set_version();
         self.accounts.retain(|account, _| !accounts.contains(account));
         self.sessions.retain(|pin| !accounts.contains(&pin.account));
     }
 
-    /// Drops blocks that are over.
+    /// Removes expired blocks.
     pub(crate) fn prune_blocks(&mut self, now: Timestamp) {
         for account in self.accounts.values_mut() {
             account.blocks.retain(|block| block.is_live(now));
@@ -178,40 +178,41 @@ impl AccountsState {
     }
 }
 
-/// Puts two lists of pins together: the later use of each session stands, with what a newer program keeps of the session; old
-/// ones go, and so do the oldest of too many.
+/// Merges the sessions of the file and of this process. The later use of a session wins, and unknown fields of the file survive.
+/// Sessions that were idle for `ttl` are dropped, and so are the oldest beyond `max_sessions`.
 pub(crate) fn merge_sessions(
-    kept: &[SessionAffinity],
-    seen: &[SessionAffinity],
+    stored: &[SessionAffinity],
+    current: &[SessionAffinity],
     now: Timestamp,
-    keep: Duration,
-    most: usize,
+    ttl: Duration,
+    max_sessions: usize,
 ) -> Vec<SessionAffinity> {
     let mut latest = BTreeMap::<Session, (Option<Timestamp>, &SessionAffinity)>::new();
-    for pin in kept.iter().chain(seen) {
-        // What a clock that was ahead has written is no later than anything.
-        let used_at = Some(pin.used_at).filter(|at| !is_from_future(*at, now));
-        let age = Duration::try_from(now.duration_since(pin.used_at)).unwrap_or_default();
-        let is_newer = latest.get(&pin.session).is_none_or(|(known, _)| *known <= used_at);
-        if is_newer && age < keep {
-            latest.insert(pin.session, (used_at, pin));
+    for affinity in stored.iter().chain(current) {
+        // A use in the future counts as older than any other.
+        let used_at = Some(affinity.used_at).filter(|at| !is_from_future(*at, now));
+        let age = Duration::try_from(now.duration_since(affinity.used_at)).unwrap_or_default();
+        let is_newer = latest.get(&affinity.session).is_none_or(|(other, _)| *other <= used_at);
+        if is_newer && age < ttl {
+            latest.insert(affinity.session, (used_at, affinity));
         }
     }
-    let known = kept.iter().filter(|pin| !pin.unknown.is_empty());
-    let unknown: BTreeMap<Session, _> = known.map(|pin| (pin.session, &pin.unknown)).collect();
-    let pins = latest.into_values().map(|(used_at, pin)| {
-        let mut joined = SessionAffinity { used_at: used_at.unwrap_or(now), ..pin.clone() };
-        if let Some(unknown) = unknown.get(&pin.session) {
-            joined.unknown.clone_from(unknown);
+    let with_unknown = stored.iter().filter(|affinity| !affinity.unknown.is_empty());
+    let unknown: BTreeMap<Session, _> =
+        with_unknown.map(|affinity| (affinity.session, &affinity.unknown)).collect();
+    let merged = latest.into_values().map(|(used_at, affinity)| {
+        let mut merged = SessionAffinity { used_at: used_at.unwrap_or(now), ..affinity.clone() };
+        if let Some(unknown) = unknown.get(&affinity.session) {
+            merged.unknown.clone_from(unknown);
         }
-        joined
+        merged
     });
-    let mut pins: Vec<SessionAffinity> = pins.collect();
-    if pins.len() > most {
-        pins.sort_unstable_by_key(|pin| std::cmp::Reverse((pin.used_at, pin.session)));
-        pins.truncate(most);
+    let mut merged: Vec<SessionAffinity> = merged.collect();
+    if merged.len() > max_sessions {
+        merged.sort_unstable_by_key(|affinity| std::cmp::Reverse((affinity.used_at, affinity.session)));
+        merged.truncate(max_sessions);
     }
-    pins
+    merged
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Putting a manager of accounts together.
-//! What it does once it stands is in `manager`.
+//! The builder of the router, and the quota manager that it builds if it gets none.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,7 +23,7 @@ use super::slot::AccountSlot;
 use super::{FallbackAccountManager, Inner};
 use crate::{AccountsConfig, RoutingPolicy};
 
-/// Puts a [`FallbackAccountManager`] together.
+/// Builds a [`FallbackAccountManager`].
 #[derive(Debug)]
 #[must_use]
 pub struct FallbackAccountManagerBuilder {
@@ -56,23 +55,24 @@ impl FallbackAccountManagerBuilder {
         }
     }
 
-    /// Takes all numbers and the time from this quota manager, and leaves to it what is stale and when to call the provider. Without
-    /// this, the router makes a quota manager of its own, on a store in memory.
+    /// Sets the quota manager. The router takes all readings and the time from it, and it decides what is stale and when to call
+    /// the provider. Without this setting, the router builds its own on a memory store.
     pub fn quota_manager(mut self, quota: QuotaManager) -> Self {
         self.quota = Some(quota);
         self
     }
 
-    /// Fetches a provider's usage for the router's own quota manager. A given one has its own fetchers.
+    /// Adds a fetcher to the router's own quota manager. Conflicts with [`quota_manager`](Self::quota_manager).
     pub fn fetcher(mut self, fetcher: impl UsageFetcher) -> Self {
         self.fetchers.insert(fetcher.provider(), Arc::new(fetcher));
         self
     }
 
-    /// Sets the policy of the router's own quota manager. A given one has its own policy.
+    /// Sets the policy of the router's own quota manager. Conflicts with [`quota_manager`](Self::quota_manager).
     ///
-    /// What is between the accounts of a provider (`gap`, `parallel`, `quiet`) has no effect here: after a 429 about one account, the
-    /// others are refreshed all the same. Programs with many accounts of one provider give a quota manager.
+    /// The limits across accounts of a provider (`min_call_interval`, `max_concurrent_calls`, the scope of `cooldown`) have no
+    /// effect: a 429 for one account does not delay the refresh of others. A program with many accounts of one provider should
+    /// set a quota manager instead.
     pub fn usage_policy(mut self, policy: Policy) -> Self {
         self.usage_policy = Some(policy);
         self
@@ -84,12 +84,12 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Sets the credential source of the accounts in the router's own quota manager. A given one has its own sources, and each route
-    /// carries the credential that they return.
+    /// Sets the credential source of the accounts in the router's own quota manager. Conflicts with
+    /// [`quota_manager`](Self::quota_manager), which has its own sources.
     ///
-    /// The router waits for a source no longer than [`credential_timeout`](RoutingPolicy#structfield.credential_timeout). After a
-    /// timeout or a panic it skips the account by [`Reason::CredentialUnavailable`](crate::Reason::CredentialUnavailable). A source that blocks its thread
-    /// blocks the other tasks of that thread.
+    /// The router waits for a source at most [`credential_timeout`](RoutingPolicy#structfield.credential_timeout). After a timeout
+    /// or a panic it skips the account with [`Reason::CredentialUnavailable`](crate::Reason::CredentialUnavailable). A source that
+    /// blocks its thread blocks the other tasks of that thread.
     pub fn credentials(mut self, source: impl CredentialSource) -> Self {
         self.credentials = Some(Arc::new(source));
         self
@@ -102,21 +102,21 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Keeps what is learned in this file, for the next run; such as
-    /// [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without one, it is kept in memory.
+    /// Saves readings, holds, blocks and sessions to this file and loads them at the next start. The path may be
+    /// [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without a file they stay in memory.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self
     }
 
-    /// Shares what requests are expected to use ([`Request::estimate`](crate::Request::estimate)) through this store, so that
-    /// hosts together do not overrun an account. Without one, only this process's requests count.
+    /// Shares reservations (see [`Request::with_estimate`](crate::Request::with_estimate)) through this store, so that several
+    /// hosts together do not overrun an account. Without a store only this process's reservations count.
     pub fn reservations(mut self, store: Arc<dyn QuotaStore>) -> Self {
         self.reservations = Some(store);
         self
     }
 
-    /// Sets the clock. A given quota manager has its own, and the router uses that.
+    /// Sets the clock. Conflicts with [`quota_manager`](Self::quota_manager), whose clock the router uses.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
@@ -126,8 +126,8 @@ impl FallbackAccountManagerBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if there is no account, one is named twice, the policy for asking contradicts itself, or a setting beside a
-    /// given quota manager would have no effect.
+    /// [`BuildError`] if there is no account, an account is listed twice, the usage policy is invalid, or a setting conflicts with
+    /// the quota manager.
     pub fn build(self) -> Result<FallbackAccountManager, BuildError> {
         if self.config.accounts().is_empty() {
             return Err(BuildError::NoAccount);
@@ -188,46 +188,46 @@ impl FallbackAccountManagerBuilder {
     }
 }
 
-/// The quota manager of a router that was given none.
+/// The quota manager of a router without a given one.
 ///
-/// It shares nothing with other accounts or processes, so each call starts when it is wanted: no gap, no limit of calls at once,
-/// and no cooldown of the whole provider.
+/// It shares nothing with other processes, so its calls start at once: without a minimum interval, without a limit on
+/// concurrent calls, and without a cooldown of the whole provider.
 fn private_manager(
     fetchers: HashMap<ProviderId, Arc<dyn UsageFetcher>>,
     policy: Policy,
     clock: &Clock,
 ) -> Result<QuotaManager, PolicyError> {
     policy.validate()?;
-    let quiet = CooldownPolicy::new(policy.cooldown.duration, CooldownScope::Account);
-    let policy = policy.min_call_interval(Duration::ZERO).max_concurrent_calls(usize::MAX).cooldown(quiet);
+    let cooldown = CooldownPolicy::new(policy.cooldown.duration, CooldownScope::Account);
+    let policy = policy.min_call_interval(Duration::ZERO).max_concurrent_calls(usize::MAX).cooldown(cooldown);
     let builder = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
     let builder =
         fetchers.into_values().fold(builder.policy(policy), |builder, fetcher| builder.fetcher(fetcher));
-    Ok(builder.build().expect("the policy was validated, and no other setting can be wrong"))
+    Ok(builder.build().expect("the policy is valid, and no other setting can fail"))
 }
 
-/// Why a manager of accounts was not built.
+/// Why a [`FallbackAccountManager`] could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// There is no account to route to.
     #[error("no account is configured; add one")]
     NoAccount,
-    /// A hand has written one account twice: what is learned of it would count for one of the two.
-    #[error("{account} is named twice; remove one of them")]
+    /// The configuration lists an account twice.
+    #[error("{account} is listed twice; remove one of the entries")]
     #[non_exhaustive]
     Duplicate {
         /// The account.
         account: AccountId,
     },
-    /// The setting belongs to the router's own quota manager, and there is none beside a given one.
-    #[error("`{setting}` has no effect beside a quota manager; set it on the quota manager")]
+    /// The setting belongs to the router's own quota manager, but the builder got a quota manager.
+    #[error("`{setting}` conflicts with `quota_manager`; set it on the quota manager")]
     #[non_exhaustive]
     NoEffect {
-        /// The method of the builder.
+        /// The builder method.
         setting: &'static str,
     },
-    /// The policy for asking contradicts itself.
+    /// The usage policy is invalid.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }

@@ -1,4 +1,4 @@
-//! Keeping the readings of all accounts fresh. The quota manager decides what is stale, never the state file.
+//! Refreshes the readings of many accounts. The quota manager decides what is stale, never the state file.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::Request;
 use crate::routing::{Choice, evaluate};
 use crate::routing::{Eligibility, Role};
 
-/// After this a refresh no longer delays the next account.
+/// A refresh that takes longer no longer delays the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
 /// How many refreshes [`FallbackAccountManager::refresh_until_usable`] runs at once.
 const MAX_PARALLEL_REFRESHES: usize = 4;
@@ -30,14 +30,14 @@ pub struct RefreshReport {
 impl FallbackAccountManager {
     /// Refreshes every account that is stale and may be refreshed now, and saves the readings.
     ///
-    /// Accounts that are fresh, on hold or disabled cost nothing and are not in the result. If the future is dropped,
-    /// the readings that arrived by then are saved later.
+    /// The result omits accounts that are fresh, on hold or disabled. If the future is dropped, the readings that have arrived
+    /// are saved later.
     pub async fn refresh_quota_for_due_accounts(&self) -> Vec<RefreshReport> {
         self.inner.load().await;
         self.refresh(|_| true).await
     }
 
-    /// The fallback accounts that are above every minimum by readings that are fresh where possible, in their order.
+    /// Refreshes the fallback accounts that are due, and returns those above every minimum, in order.
     pub async fn usable_fallback_accounts(&self) -> Vec<AccountId> {
         self.inner.load().await;
         let is_fallback = |role| role == Role::Fallback;
@@ -52,13 +52,12 @@ impl FallbackAccountManager {
         usable.map(|(_, slot)| slot.id.clone()).collect()
     }
 
-    /// Refreshes the accounts that cannot serve this request only because their usage is unknown, in their order, until one
-    /// can. Returns how many it refreshed, with or without success; none if an account can serve already.
+    /// Refreshes accounts that are ineligible only because their usage is unknown, in order, until one can serve this request.
+    /// Returns how many refreshes ended, successful or not; zero if an account can serve already.
     ///
-    /// A [`route`](Self::route) waits for four refreshes at most, because a request waits for it. This is for programs that
-    /// need an answer more than a fast one. A refresh that takes longer than two seconds no longer holds up the next one; at
-    /// most four run at once. Accounts whose last refresh failed are left out. Once the quota manager has no time left for a
-    /// call ([`QuotaError::DeadlineExceeded`]), no further account is tried. Dropping the future is safe.
+    /// A [`route`](Self::route) waits for at most four refreshes. This method has no such limit. At most four refreshes run at
+    /// once, and one that takes longer than two seconds does not delay the next. It skips accounts whose last refresh failed, and
+    /// ends once the quota manager has no time left for a call ([`QuotaError::DeadlineExceeded`]). Dropping the future is safe.
     pub async fn refresh_until_usable(&self, request: &Request) -> usize {
         self.inner.load().await;
         self.inner.refresh_until_usable(request).await
@@ -74,28 +73,28 @@ impl FallbackAccountManager {
         if due.is_empty() {
             return Vec::new();
         }
-        let mut found = Vec::with_capacity(due.len());
+        let mut results = Vec::with_capacity(due.len());
         let mut calls = JoinSet::new();
         for at in due {
             if inner.calls_in_turn
                 && let Some(done) = calls.join_next().await
             {
-                found.extend(done.ok());
+                results.extend(done.ok());
             }
             let inner = Arc::clone(inner);
             calls.spawn(async move { (at, inner.slots[at].refresh_if_stale(None).await) });
         }
         while let Some(done) = calls.join_next().await {
-            // A call that broke has told so by its own means, and is due again.
-            found.extend(done.ok());
+            // After a panic, which the quota manager reports, the account is due again.
+            results.extend(done.ok());
         }
         inner.save_or_warn().await;
-        found.sort_unstable_by_key(|(at, _)| *at);
-        let told = |(at, result): (usize, Result<(), QuotaError>)| RefreshReport {
+        results.sort_unstable_by_key(|(at, _)| *at);
+        let report = |(at, result): (usize, Result<(), QuotaError>)| RefreshReport {
             account: inner.slots[at].id.clone(),
             error: result.err(),
         };
-        found.into_iter().map(told).collect()
+        results.into_iter().map(report).collect()
     }
 }
 
@@ -138,7 +137,7 @@ impl Inner {
         refreshed
     }
 
-    /// The accounts that are refused only because their usage is unknown and that may be refreshed; none if an account can serve.
+    /// The accounts that are ineligible only because their usage is unknown, and may be refreshed; none if an account can serve.
     fn unknown(&self, request: &Request) -> Vec<usize> {
         let decision = self.decision(request, &[]);
         if !matches!(decision.choice(), Choice::NoAccount { .. }) {
@@ -154,7 +153,7 @@ impl Inner {
         unknown.map(|(at, _)| at).collect()
     }
 
-    /// Makes an account's usage fresh for a request of `model`, if it is not.
+    /// Refreshes an account if its readings are stale for a request of `model`.
     pub(super) async fn refresh_if_stale(&self, at: usize, model: Option<&str>) -> Result<(), QuotaError> {
         let slot = &self.slots[at];
         let result = slot.refresh_if_stale(model).await;
@@ -163,7 +162,7 @@ impl Inner {
             ..
         }) = &result
         {
-            // The request would wait as long for the same source.
+            // Otherwise the request would wait for the same source again.
             slot.credential_timed_out(self.now());
         }
         if let Err(QuotaError::DeadlineExceeded { .. }) = result {
@@ -182,7 +181,7 @@ impl Inner {
         evaluate(&candidate, request, self.now(), &self.policy).eligibility != Eligibility::Ineligible
     }
 
-    /// Reads the credentials of accounts that are on hold: a hold does not apply to another login.
+    /// Reads the credentials of accounts on hold, because a hold does not apply to another login.
     async fn recheck_held_logins(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
         let now = self.now();
         let held = self.slots.iter().enumerate().filter(|(_, slot)| {
@@ -197,24 +196,21 @@ impl Inner {
         self.recheck_credentials_of(&held).await;
     }
 
-    /// Refreshes accounts for a request like this while no caller waits, one after the other, and keeps what comes of it. Those
-    /// with a refresh in the background are left out.
-    pub(super) fn refresh_sequentially(self: &Arc<Self>, places: &[usize], request: &Request) {
-        let is_free = |at: &&usize| !self.slots[**at].refreshing.swap(true, Ordering::AcqRel);
-        let free = places.iter().filter(is_free);
-        let claims: Vec<RefreshGuard> =
-            free.map(|at| RefreshGuard { inner: Arc::clone(self), at: *at }).collect();
-        if claims.is_empty() {
+    /// Refreshes accounts for this request in the background, one after the other, and saves the readings. It skips accounts with
+    /// a background refresh in progress.
+    pub(super) fn refresh_sequentially(self: &Arc<Self>, indices: &[usize], request: &Request) {
+        let guards: Vec<_> = indices.iter().filter_map(|at| self.start_refresh(*at)).collect();
+        if guards.is_empty() {
             return;
         }
         let (inner, request) = (Arc::clone(self), request.clone());
         self.in_background(async move {
-            for claim in claims {
+            for guard in guards {
                 if inner.is_out_of_time() {
                     break;
                 }
-                if let Err(error) = inner.refresh_if_stale(claim.at, request.model()).await {
-                    let account = &inner.slots[claim.at].id;
+                if let Err(error) = inner.refresh_if_stale(guard.at, request.model()).await {
+                    let account = &inner.slots[guard.at].id;
                     tracing::debug!(%account, %error, "refresh failed");
                 }
             }
@@ -222,19 +218,16 @@ impl Inner {
         });
     }
 
-    /// Refreshes an account for a request like this while no caller waits, and keeps what comes of it; with `force` also
-    /// where it is fresh.
+    /// Refreshes an account for this request in the background, and saves the readings. With `force` it refreshes fresh readings
+    /// too.
     pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, force: bool, request: &Request) {
-        let slot = &self.slots[at];
-        if (!force && slot.is_held()) || self.is_out_of_time() || slot.refreshing.swap(true, Ordering::AcqRel)
-        {
+        if (!force && self.slots[at].is_held()) || self.is_out_of_time() {
             return;
         }
-        // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
-        let claim = RefreshGuard { inner: Arc::clone(self), at };
+        let Some(guard) = self.start_refresh(at) else { return };
         let request = request.clone();
         self.in_background(async move {
-            let inner = &claim.inner;
+            let inner = &guard.inner;
             let slot = &inner.slots[at];
             let result = match force {
                 true => slot.refresh().await,
@@ -245,14 +238,21 @@ impl Inner {
                 return;
             };
             tracing::debug!(account = %slot.id, %error, "refresh failed");
-            // The hold that it left is kept: the next program must not ask before that ends either. Not at once, for where it
-            // leaves none, each request has a refresh that fails.
+            // A failure may leave a hold, which must survive a restart. The save is delayed, because without a hold every
+            // request starts a refresh that fails.
             inner.schedule_save();
         });
     }
+
+    /// Marks an account as being refreshed in the background; `None` if it already is.
+    fn start_refresh(self: &Arc<Self>, at: usize) -> Option<RefreshGuard> {
+        let is_free = !self.slots[at].refreshing.swap(true, Ordering::AcqRel);
+        is_free.then(|| RefreshGuard { inner: Arc::clone(self), at })
+    }
 }
 
-/// The right to refresh an account in the background, until it is dropped.
+/// The right to refresh an account in the background. Dropping it allows the next refresh, also after a panic and if the runtime
+/// ends before the task starts.
 struct RefreshGuard {
     inner: Arc<Inner>,
     at: usize,

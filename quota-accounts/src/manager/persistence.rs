@@ -1,5 +1,5 @@
-//! The state file: loaded before the first staleness check, saved after every refresh. Its errors are logged and fail
-//! no request.
+//! The state file: loaded before the first staleness check, saved after every refresh. Its errors are logged and never fail a
+//! request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 pub(super) struct StateFile {
     document: JsonFile,
     /// Serializes collecting and writing. Otherwise a slow writer could restore a block that was cleared in between.
-    /// It holds the sessions as last written.
+    /// The value is the sessions as last written.
     writing: tokio::sync::Mutex<Vec<SessionAffinity>>,
     /// Whether a save is scheduled.
     is_due: Arc<AtomicBool>,
@@ -40,140 +40,142 @@ impl StateFile {
     }
 }
 
-/// How long a response waits for its block to be written: many times what a healthy disk needs.
+/// How long a report waits for its block to be written, many times what a healthy disk needs.
 const SAVE_WAIT: Duration = Duration::from_millis(250);
 
 /// How long a save is delayed, so that one write serves many changes.
 const SAVE_DELAY: Duration = Duration::from_secs(3);
 
-/// What one account adds to the file.
+/// The changes of one account since the last save.
 struct Delta {
     at: usize,
     id: AccountId,
-    known: Seed,
+    usage: Seed,
     blocks: Option<(Arc<[Block]>, Vec<Block>)>,
-    /// Whether the file has all active blocks. While it holds another login, it takes none of this one, and they are
-    /// written later.
+    /// Whether the file has all active blocks. It accepts none while it holds another login; they are then written later.
     is_stored: bool,
 }
 
 impl Inner {
-    /// Seeds the quota manager from the file. This precedes every staleness check, so a restart makes no call for
-    /// fresh readings.
+    /// Seeds the quota manager from the file. This precedes every staleness check, so that a restart with fresh readings makes no
+    /// call.
     pub(super) async fn seed(&self) -> Result<(), FileError> {
         let Some(state_file) = &self.state_file else { return Ok(()) };
         let state: AccountsState = state_file.document.load().await.inspect_err(|error| {
             tracing::warn!(error = %error, "could not read the state file, starting without it");
         })?;
         let now = self.now();
-        for (id, kept) in &state.accounts {
+        for (id, stored) in &state.accounts {
             let Some(slot) = self.index_of.get(id).map(|at| &self.slots[*at]) else { continue };
-            let seed = kept.seed();
+            let seed = stored.seed();
             if slot.usage.seed(&seed).is_ok() {
-                slot.load_blocks(&kept.blocks, now);
+                slot.load_blocks(&stored.blocks, now);
                 *slot.last_saved.lock() = Some(Box::new(seed));
             } else {
-                tracing::debug!(account = %id, "the state file has another login");
+                tracing::debug!(account = %id, "the state file has readings of another login");
             }
         }
         let mut written = Vec::new();
-        for pin in &state.sessions {
-            if let Some(at) = self.index_of.get(&pin.account) {
-                let used_at = if is_from_future(pin.used_at, now) { now } else { pin.used_at };
-                self.sessions.set(pin.session, *at, used_at);
-                // As it stands there: what was brought back is news.
-                written.push(SessionAffinity::new(pin.session, pin.account.clone(), pin.used_at));
+        for affinity in &state.sessions {
+            if let Some(at) = self.index_of.get(&affinity.account) {
+                let used_at = if is_from_future(affinity.used_at, now) { now } else { affinity.used_at };
+                self.sessions.set(affinity.session, *at, used_at);
+                // With the time in the file, so that a corrected time counts as a change.
+                written.push(SessionAffinity::new(
+                    affinity.session,
+                    affinity.account.clone(),
+                    affinity.used_at,
+                ));
             }
         }
         self.sessions.prune(now);
-        written.sort_unstable_by_key(|pin| pin.session);
+        written.sort_unstable_by_key(|affinity| affinity.session);
         *state_file.writing.lock().await = written;
         Ok(())
     }
 
-    /// Writes what has changed. Accounts without changes stay as the file has them.
+    /// Writes the accounts and sessions that have changed.
     pub(super) async fn save(&self) -> Result<(), FileError> {
         let Some(state_file) = &self.state_file else { return Ok(()) };
-        // Bounded: otherwise each of many waiters would wait as long for another process as the one before.
+        // With a timeout: while another process holds the lock, each waiter would wait the full lock timeout after the previous one.
         let writing = self.clock.bounded(LOCK_TIMEOUT, state_file.writing.lock()).await;
         let mut written = writing.ok_or_else(|| state_file.document.locked_error())?;
         let now = self.now();
-        let mut news: Vec<Delta> = self.news();
+        let mut changes = self.changes();
         self.sessions.prune(now);
-        let pins = self.sessions_to_save();
-        if news.is_empty() && pins == *written {
+        let sessions = self.sessions_to_save();
+        if changes.is_empty() && sessions == *written {
             return Ok(());
         }
-        let brought = pins.clone();
-        let (keep, most) = (self.policy.session_ttl, self.policy.max_sessions);
-        let news = state_file
+        let saved = sessions.clone();
+        let (ttl, max_sessions) = (self.policy.session_ttl, self.policy.max_sessions);
+        let changes = state_file
             .document
             .update(move |state: &mut AccountsState| {
                 state.set_version();
-                for Delta { id, known, blocks, is_stored, .. } in &mut news {
-                    let kept = state.accounts.entry(id.clone()).or_default();
-                    kept.merge(known, blocks.as_ref().map_or(&[], |(live, _)| live), now);
-                    if let Some((live, removed)) = blocks {
-                        kept.blocks.retain(|block| !removed.contains(block));
-                        for block in live.iter() {
-                            *is_stored &= kept.block(block);
+                for Delta { id, usage, blocks, is_stored, .. } in &mut changes {
+                    let stored = state.accounts.entry(id.clone()).or_default();
+                    stored.merge(usage, blocks.as_ref().map_or(&[], |(active, _)| active), now);
+                    if let Some((active, removed)) = blocks {
+                        stored.blocks.retain(|block| !removed.contains(block));
+                        for block in active.iter() {
+                            *is_stored &= stored.block(block);
                         }
                     }
                 }
                 state.prune_blocks(now);
-                state.sessions = merge_sessions(&state.sessions, &pins, now, keep, most);
-                news
+                state.sessions = merge_sessions(&state.sessions, &sessions, now, ttl, max_sessions);
+                changes
             })
             .await?;
-        *written = brought;
-        for Delta { at, known, blocks, is_stored, .. } in news {
+        *written = saved;
+        for Delta { at, usage, blocks, is_stored, .. } in changes {
             let slot = &self.slots[at];
-            *slot.last_saved.lock() = Some(Box::new(known));
-            if let Some((live, removed)) = blocks {
-                slot.blocks_written(is_stored.then_some(&live), &removed);
+            *slot.last_saved.lock() = Some(Box::new(usage));
+            if let Some((active, removed)) = blocks {
+                slot.blocks_written(is_stored.then_some(&active), &removed);
             }
         }
         Ok(())
     }
 
-    /// The pins, in an order that is that of any others that are the same.
+    /// The sessions, sorted so that equal sets compare equal.
     fn sessions_to_save(&self) -> Vec<SessionAffinity> {
-        let pins = self.sessions.all().into_iter();
-        let pin = |(session, at, used_at): (_, usize, _)| {
-            SessionAffinity::new(session, self.slots[at].id.clone(), used_at)
-        };
-        let mut pins: Vec<SessionAffinity> = pins.map(pin).collect();
-        pins.sort_unstable_by_key(|pin| pin.session);
-        pins
+        let sessions = self.sessions.all().into_iter();
+        let mut sessions: Vec<_> = sessions
+            .map(|(session, at, used_at)| SessionAffinity::new(session, self.slots[at].id.clone(), used_at))
+            .collect();
+        sessions.sort_unstable_by_key(|affinity| affinity.session);
+        sessions
     }
 
-    fn news(&self) -> Vec<Delta> {
-        let news = self.slots.iter().enumerate().filter_map(|(at, slot)| {
-            let known = slot.exported();
+    /// The accounts with readings or blocks that the file does not have.
+    fn changes(&self) -> Vec<Delta> {
+        let changes = self.slots.iter().enumerate().filter_map(|(at, slot)| {
+            let usage = slot.exported();
             slot.clear_foreign();
             let blocks = slot.dirty_blocks();
-            let kept = slot.last_saved.lock();
-            let is_news = kept.as_deref() != Some(&known) && known != Seed::default();
-            (is_news || blocks.is_some()).then(|| Delta {
+            let has_new_usage = slot.last_saved.lock().as_deref() != Some(&usage) && usage != Seed::default();
+            (has_new_usage || blocks.is_some()).then(|| Delta {
                 at,
                 id: slot.id.clone(),
-                known,
+                usage,
                 blocks,
                 is_stored: true,
             })
         });
-        news.collect()
+        changes.collect()
     }
 
-    /// Saves, and logs an error without failing.
+    /// Saves, and logs an error.
     pub(super) async fn save_or_warn(&self) {
         if let Err(error) = self.save().await {
-            tracing::warn!(error = %error, "could not write the state file, retrying later");
+            tracing::warn!(error = %error, "could not write the state file, the next save retries it");
         }
     }
 
-    /// Saves at once, and waits for that only shortly: another process that is writing must not delay a response. A
-    /// longer save goes on in the background.
+    /// Saves now, and waits for that at most [`SAVE_WAIT`], because another process that writes must not delay a response. The save
+    /// goes on in the background.
     pub(super) async fn save_now(self: &Arc<Self>) {
         if self.state_file.is_none() {
             return;
@@ -195,20 +197,20 @@ impl Inner {
         }
     }
 
-    /// Writes within a few seconds, so that busy traffic becomes one write.
+    /// Saves within [`SAVE_DELAY`], so that one write serves many requests.
     pub(super) fn schedule_save(self: &Arc<Self>) {
         let Some(state_file) = &self.state_file else { return };
         if state_file.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Made here, for a task may end before it begins: with its runtime.
+        // Created outside the task, which never starts if its runtime ends.
         let due = ScheduledGuard(Arc::clone(&state_file.is_due));
         // Weak: the task must not keep the manager alive.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         let flush_now = Arc::clone(&state_file.flush_now);
         self.in_background(async move {
             clock.bounded(SAVE_DELAY, flush_now.notified()).await;
-            // What is new from here on may be too late for this one.
+            // Later changes may miss this save, so they schedule the next one.
             drop(due);
             if let Some(inner) = inner.upgrade() {
                 inner.save_or_warn().await;
@@ -217,7 +219,7 @@ impl Inner {
     }
 }
 
-/// Marks a save as scheduled until it starts, or ends before that.
+/// Marks a save as scheduled until it starts or its task is dropped.
 struct ScheduledGuard(Arc<AtomicBool>);
 
 impl Drop for ScheduledGuard {

@@ -1,4 +1,4 @@
-//! Reporting the outcome of a route: usage is observed, failures become blocks, and the caller gets advice.
+//! Reports the outcome of a route: the router observes usage, blocks rejected accounts, and advises the caller.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -15,14 +15,14 @@ use crate::RoutingPolicy;
 use crate::outcome::{Consequence, RequestOutcome, RetryAdvice, classify};
 use crate::routing::Block;
 
-/// What an outcome means for the request.
+/// The consequence of an outcome for the request.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub struct Classification {
     /// Why the provider rejected the request; `None` if it did not.
     pub failure: Option<Rejection>,
-    /// What to do about it.
+    /// Whether and where to retry.
     pub next: RetryAdvice,
 }
 
@@ -40,10 +40,10 @@ pub enum ReportError {
 }
 
 impl FallbackAccountManager {
-    /// Reports the outcome of a route. The manager observes usage in the headers. A rejection blocks the account, or
-    /// one model of it, for as long as it lasts.
+    /// Reports the outcome of a route. The router observes the usage in the headers, and a rejection may block the account or one
+    /// of its models.
     ///
-    /// A second report for the same route has no effect. Dropping the future may lose changes that are not applied yet.
+    /// A second report of the same route has no effect. If the future is dropped, changes that are not applied yet may be lost.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl FallbackAccountManager {
             inner.schedule_save();
         }
         if let Some(id) = route.reservation {
-            // After the observation: otherwise neither the estimate nor the real use would count for a moment.
+            // After the observation. Otherwise, in between, neither the estimate nor the real use would count.
             inner.release(route.index, id);
         }
         if let Some(Consequence { block, .. }) = consequence {
@@ -101,12 +101,12 @@ impl FallbackAccountManager {
             if has_another && slot.may_try_another(fingerprint) {
                 report.next = RetryAdvice::SameAccount;
             } else {
-                // A source that returns another credential each time has none that could end the block.
+                // If the source returns another credential each time, a change of credential must not end the block.
                 let block = block.map(|block| match has_another {
                     true => for_any_credential(block, &inner.policy),
                     false => block,
                 });
-                // Without a credential the login is that of the readings.
+                // Without a credential, the block belongs to the login of the readings.
                 let login_id = login_id.or_else(|| slot.login_id());
                 let blocks: Vec<_> = block.into_iter().chain(other_blocks).collect();
                 let is_blocked = !blocks.is_empty();
@@ -150,7 +150,7 @@ fn for_any_credential(block: Block, policy: &RoutingPolicy) -> Block {
 }
 
 impl Inner {
-    /// Parses a response. If the parser panics, only the status counts, and that is logged once per status.
+    /// Parses a response. If the parser panics, only the status and the requested wait count.
     fn parse(&self, outcome: &RequestOutcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
         let parser = self.parsers.get(provider).map(|parser| &**parser);
         catch_unwind(AssertUnwindSafe(|| outcome.parse(parser, now))).unwrap_or_else(|_| {

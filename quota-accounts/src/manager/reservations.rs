@@ -1,4 +1,4 @@
-//! Reserving the expected use of a request: here at once, and in the store for all hosts.
+//! Reserves the expected use of a request, locally and in the store for all hosts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,11 +21,11 @@ use crate::routing::{Reason, Verdict, headroom};
 /// How long the store is not used after a failure. Otherwise each request would wait for it.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
-/// Where reservations are shared, and whether that works.
+/// The store for reservations, and whether it works.
 #[derive(Debug)]
 pub(super) struct SharedReservations {
     store: Arc<dyn QuotaStore>,
-    /// When the store failed last, in milliseconds; [`NEVER`](Self::NEVER) if it has worked since.
+    /// When the store last failed, in milliseconds; [`NEVER`](Self::NEVER) if it has worked since.
     failed_at: AtomicI64,
     /// Releases reservations once the store works again. It ends with the manager.
     release_retry: Mutex<JoinSet<()>>,
@@ -39,17 +39,17 @@ impl SharedReservations {
     }
 
     fn in_cooldown(&self, now: Timestamp) -> bool {
-        // By the distance: the clock may have been set back since.
+        // The absolute difference, because the clock may have been set back since.
         let since = now.as_millisecond().abs_diff(self.failed_at.load(Ordering::Relaxed));
         u128::from(since) < COOLDOWN.as_millis()
     }
 
-    fn record_outcome(&self, now: Timestamp, trouble: Option<&StoreError>) {
-        let at = trouble.map_or(Self::NEVER, |_| now.as_millisecond());
+    fn record_outcome(&self, now: Timestamp, error: Option<&StoreError>) {
+        let at = error.map_or(Self::NEVER, |_| now.as_millisecond());
         let before = self.failed_at.swap(at, Ordering::Relaxed);
-        match (trouble, before == Self::NEVER) {
+        match (error, before == Self::NEVER) {
             (Some(error), true) => {
-                tracing::warn!(%error, "cannot share reservations, only those of this process count");
+                tracing::warn!(%error, "could not share reservations, only those of this process count");
             }
             (None, false) => tracing::info!("reservations are shared again"),
             _ => {}
@@ -57,7 +57,7 @@ impl SharedReservations {
     }
 }
 
-/// Releases a reservation when dropped, unless the request has its route.
+/// Releases a reservation when dropped, unless it was handed to a route.
 pub(super) struct ReservationGuard {
     inner: Arc<Inner>,
     at: usize,
@@ -66,7 +66,7 @@ pub(super) struct ReservationGuard {
 }
 
 impl ReservationGuard {
-    /// Leaves it until the request is reported.
+    /// Keeps the reservation until the request is reported.
     pub(super) fn keep(mut self) -> RequestId {
         self.is_kept = true;
         self.id
@@ -82,10 +82,9 @@ impl Drop for ReservationGuard {
 }
 
 impl Inner {
-    /// Reserves what the request is expected to use; the verdict if that does not fit beside the others.
+    /// Reserves the estimated use of the request. The error is the verdict if that does not fit beside other reservations.
     ///
-    /// Without an estimate it reserves nothing. If the store cannot be used, only the reservations of this process
-    /// count.
+    /// It reserves nothing without an estimate. If the store is unavailable, only the reservations of this process count.
     pub(super) async fn reserve(
         self: &Arc<Self>,
         request: &Request,
@@ -111,21 +110,21 @@ impl Inner {
         Ok(Some(reserved))
     }
 
-    /// Takes over what every host has reserved by now.
+    /// Reads the reservations of all hosts.
     pub(super) async fn read_reservations(&self, at: usize) {
         self.sync_reservations(at, None).await;
     }
 
-    /// Releases the reservation when dropped, so that a cancelled sender leaves none behind.
+    /// A guard that releases the reservation when dropped, so that a cancelled sender leaves none behind.
     pub(super) fn guard_for(self: &Arc<Self>, at: usize, id: RequestId) -> ReservationGuard {
         ReservationGuard { inner: Arc::clone(self), at, id, is_kept: false }
     }
 
     /// Releases a reservation; a second release changes nothing.
     pub(super) fn release(self: &Arc<Self>, at: usize, id: RequestId) {
-        let is_to_be_told = self.slots[at].change_reservations(|held| held.release(id));
-        // Without a runtime the next reservation or release syncs it, or it expires.
-        if is_to_be_told && self.reservations.is_some() && Handle::try_current().is_ok() {
+        let is_pending = self.slots[at].change_reservations(|held| held.release(id));
+        // Without a runtime the next sync releases it, or it expires.
+        if is_pending && self.reservations.is_some() && Handle::try_current().is_ok() {
             let inner = Arc::clone(self);
             self.in_background(async move {
                 inner.sync_reservations(at, None).await;
@@ -136,7 +135,7 @@ impl Inner {
         }
     }
 
-    /// Releases reservations in the store as soon as it can be used.
+    /// Retries releases until the store has them.
     fn retry_releases(self: &Arc<Self>) {
         let Some(shared) = &self.reservations else { return };
         let mut release_retry = shared.release_retry.lock();
@@ -150,12 +149,12 @@ impl Inner {
             loop {
                 clock.sleep(COOLDOWN).await;
                 let Some(inner) = inner.upgrade() else { return };
-                let untold =
+                let pending =
                     || inner.slots.iter().enumerate().filter(|(_, slot)| slot.has_pending_releases());
-                for (at, _) in untold() {
+                for (at, _) in pending() {
                     inner.sync_reservations(at, None).await;
                 }
-                if untold().next().is_none() {
+                if pending().next().is_none() {
                     return;
                 }
             }
@@ -163,10 +162,10 @@ impl Inner {
     }
 
     /// Merges this process's reservations and releases into the store's document, and adopts the result. Returns
-    /// whether the reservation fits; `None` if the store cannot be used.
+    /// whether the reservation fits; `None` if the store is unavailable.
     ///
-    /// The holder of the lock does it for all waiting requests, so that they do not wait for one round trip each.
-    async fn sync_reservations(&self, at: usize, asked: Option<RequestId>) -> Option<bool> {
+    /// The holder of the lock syncs for all waiting requests, so that they do not wait for one round trip each.
+    async fn sync_reservations(&self, at: usize, requested: Option<RequestId>) -> Option<bool> {
         let shared = self.reservations.as_ref()?;
         let slot = &self.slots[at];
         if shared.in_cooldown(self.clock.now()) {
@@ -174,55 +173,55 @@ impl Inner {
         }
         let before = slot.sync_seq();
         let mut synced_seq = slot.sync_lock().await;
-        let answer = || asked.and_then(|id| slot.change_reservations(|held| held.admission(id)));
-        if let Some(answer) = answer() {
-            return Some(answer);
+        let admission = || requested.and_then(|id| slot.change_reservations(|held| held.admission(id)));
+        if let Some(is_admitted) = admission() {
+            return Some(is_admitted);
         }
-        if asked.is_none() && *synced_seq > before {
-            // Another request has synced everything since.
+        if requested.is_none() && *synced_seq > before {
+            // Another request has synced since this one started to wait.
             return Some(true);
         }
         if shared.in_cooldown(self.clock.now()) {
-            // The previous holder of the lock has waited long enough for all.
+            // The previous holder of the lock has just waited for the store in vain.
             return None;
         }
-        let number = slot.start_sync();
-        let patience = self.policy.reservation_timeout;
-        let settled = self.clock.bounded(patience, sync_with_store(&*shared.store, slot, patience)).await;
-        let settled = settled.unwrap_or_else(|| {
+        let seq = slot.start_sync();
+        let timeout = self.policy.reservation_timeout;
+        let synced = self.clock.bounded(timeout, sync_with_store(&*shared.store, slot, timeout)).await;
+        let synced = synced.unwrap_or_else(|| {
             Err(StoreError::unavailable(
                 WriteState::Unknown,
-                format!("no answer within {} ms", patience.as_millis()),
+                format!("timed out after {} ms", timeout.as_millis()),
             ))
         });
-        shared.record_outcome(self.clock.now(), settled.as_ref().err());
-        settled.ok()?;
-        *synced_seq = number;
-        Some(answer().unwrap_or(true))
+        shared.record_outcome(self.clock.now(), synced.as_ref().err());
+        synced.ok()?;
+        *synced_seq = seq;
+        Some(admission().unwrap_or(true))
     }
 }
 
-/// Brings what this process knows to the store, and takes over what the store has then.
+/// Merges this process's reservations and releases into the store's document, and adopts the result.
 async fn sync_with_store(
     store: &dyn QuotaStore,
     slot: &AccountSlot,
     timeout: Duration,
 ) -> Result<(), StoreError> {
     let key = StoreKey::account_extension(&slot.id, "reservations");
-    let (mut ahead, mut attempts) = (SignedDuration::ZERO, 0);
-    let bring = |document: &mut Reservations, now: Timestamp| {
-        ahead = now.duration_since(slot.now());
+    let (mut offset, mut attempts) = (SignedDuration::ZERO, 0);
+    let merge = |document: &mut Reservations, now: Timestamp| {
+        offset = now.duration_since(slot.now());
         attempts += 1;
         slot.change_reservations(|held| {
             if attempts > 1 {
-                // The swap before conflicted. If it was applied all the same, the document shows it.
+                // The previous swap conflicted. If it was applied nevertheless, the document shows it.
                 held.write_failed();
             }
-            held.merge_into(document, now, ahead);
+            held.merge_into(document, now, offset);
         });
     };
-    let updated = update(store, &key, Start::Read, LocalReservations::TTL, timeout, bring).await?;
-    slot.change_reservations(|held| held.adopt(Arc::unwrap_or_clone(updated.document), ahead));
+    let updated = update(store, &key, Start::Read, LocalReservations::TTL, timeout, merge).await?;
+    slot.change_reservations(|held| held.adopt(Arc::unwrap_or_clone(updated.document), offset));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Sending a request to one account after the other, until it succeeds or no account is left.
+//! Sends a request to one account after the other, until it succeeds or no account is left.
 
 use quota_core::provider::RejectionKind;
 
@@ -7,27 +7,26 @@ use super::{Classification, FallbackAccountManager};
 use crate::Request;
 use crate::outcome::{RequestOutcome, RetryAdvice};
 
-/// Whether a rejected request may be sent again.
+/// Whether a rejected request may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Idempotency {
-    /// It may: sending it twice does no harm.
+    /// Sending the request twice does no harm, so it may be retried.
     Idempotent,
-    /// It may not: the first outcome is final.
+    /// The first outcome is final.
     NotIdempotent,
 }
 
 impl FallbackAccountManager {
-    /// Routes a request, sends it by `send`, reports the outcome, and tries another account where that helps and the
-    /// request is idempotent.
+    /// Routes a request, sends it with `send`, reports the outcome, and retries it as the outcome advises if the request is
+    /// idempotent. It returns the result of the last attempt with its classification.
     ///
-    /// It never waits, and never tries an account twice for one reason. The caller waits where a provider requires it.
-    /// It returns the result of the last attempt with its classification.
+    /// It never waits before a retry: if the provider asks for a wait, the caller waits. It never retries an account twice for
+    /// the same kind of rejection.
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve the first try. If none is left after others were tried, the last one's
-    /// result is given instead.
+    /// [`RouteError`] if no account may serve the first attempt. After an attempt, its result is returned instead.
     pub async fn send_with_retry<T, F>(
         &self,
         request: Request,
@@ -51,7 +50,7 @@ impl FallbackAccountManager {
             // If the future is dropped, this releases the reservation.
             let _pending = route.reservation.map(|id| self.inner.guard_for(route.index, id));
             let (got, outcome) = send(&route).await;
-            let report = self.report(&route, outcome).await.expect("the route is of this manager");
+            let report = self.report(&route, outcome).await.expect("the route belongs to this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));
             let is_repeated = reason.is_some_and(|reason| tried.contains(&reason));
             tried.extend(reason);

@@ -1,5 +1,5 @@
-//! Which session stays with which account.
-//! Whether it may stay is decided in `routing`.
+//! The sessions and the accounts they stay with.
+//! `routing` decides whether a session may stay.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::routing::{Session, Verdict, evaluate};
 use crate::{Request, RoutingMode, RoutingPolicy};
 use quota_core::clock::is_from_future;
 
-/// The sessions of one manager, bounded in number and last_used.
+/// The sessions of one router, bounded in number and age.
 #[derive(Debug)]
 pub(super) struct SessionTable {
     ttl: Duration,
@@ -31,7 +31,7 @@ impl SessionTable {
         }
     }
 
-    /// The account of a session that was not quiet for too long.
+    /// The account of a session, unless the session has expired.
     pub(super) fn get(&self, session: Session, now: Timestamp) -> Option<usize> {
         if !self.enabled {
             return None;
@@ -41,32 +41,32 @@ impl SessionTable {
         is_current(*used_at, now, self.ttl).then_some(*at)
     }
 
-    /// A session has used an account.
+    /// Records that a session used an account.
     pub(super) fn set(&self, session: Session, at: usize, now: Timestamp) {
         if !self.enabled || self.capacity == 0 {
             return;
         }
         let mut sessions = self.sessions();
-        let known = sessions.insert(session, (at, now));
-        if known.is_none() && sessions.len() > self.capacity {
-            // An eighth at once, so that a full table is not searched for every new session.
-            // One of a clock that was ahead is as old as the others that may go, not the latest of all.
+        let previous = sessions.insert(session, (at, now));
+        if previous.is_none() && sessions.len() > self.capacity {
+            // Drop an eighth at once, so that not every new session searches a full table.
+            // A timestamp from the future counts as the oldest, not as the latest.
             let last_used =
                 |used_at: Timestamp| if is_from_future(used_at, now) { Timestamp::MIN } else { used_at };
             let mut times: Vec<_> = sessions.values().map(|(_, used_at)| last_used(*used_at)).collect();
-            let goes = (times.len() / 8).max(1);
-            let (_, limit, _) = times.select_nth_unstable(goes - 1);
+            let excess = (times.len() / 8).max(1);
+            let (_, limit, _) = times.select_nth_unstable(excess - 1);
             let limit = *limit;
-            let mut goes = sessions.len().saturating_sub(self.capacity).max(goes);
+            let mut excess = sessions.len().saturating_sub(self.capacity).max(excess);
             sessions.retain(|other, (_, used_at)| {
-                let gone = goes > 0 && *other != session && last_used(*used_at) <= limit;
-                goes -= usize::from(gone);
-                !gone
+                let is_dropped = excess > 0 && *other != session && last_used(*used_at) <= limit;
+                excess -= usize::from(is_dropped);
+                !is_dropped
             });
         }
     }
 
-    /// Forgets sessions that have been quiet for too long.
+    /// Drops expired sessions.
     pub(super) fn prune(&self, now: Timestamp) {
         let ttl = self.ttl;
         self.sessions().retain(|_, (_, used_at)| {
@@ -91,8 +91,8 @@ fn is_current(used_at: Timestamp, now: Timestamp, ttl: Duration) -> bool {
 }
 
 impl Inner {
-    /// Remembers that the request's session is in use, now that it is served by the account at `at`: there, or still with its
-    /// own account, if that is out only for now. `unusable` are the accounts that could not serve though their numbers let them.
+    /// Remembers the session of a request that the account at `at` serves. The session keeps its own account if that is only
+    /// temporarily ineligible. `unusable` are the accounts that turned out to be unusable although their readings admit them.
     pub(super) fn remember_session(
         &self,
         request: &Request,
@@ -102,10 +102,10 @@ impl Inner {
     ) {
         let Some(session) = request.session() else { return };
         let stays = |own: &usize| {
-            let found = unusable.iter().find(|(out, _)| out == own).map(|(_, verdict)| *verdict);
-            let found =
-                found.unwrap_or_else(|| evaluate(&self.slots[*own].candidate(), request, now, &self.policy));
-            !found.ends_affinity()
+            let verdict = unusable.iter().find(|(other, _)| other == own).map(|(_, verdict)| *verdict);
+            let verdict = verdict
+                .unwrap_or_else(|| evaluate(&self.slots[*own].candidate(), request, now, &self.policy));
+            !verdict.ends_affinity()
         };
         let own = self.sessions.get(session, now).filter(|own| *own != at).filter(stays);
         self.sessions.set(session, own.unwrap_or(at), now);
@@ -120,13 +120,13 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn sessions(most: usize) -> SessionTable {
+    fn sessions(capacity: usize) -> SessionTable {
         let policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        SessionTable::new(&policy.sessions(Duration::from_secs(100), most))
+        SessionTable::new(&policy.sessions(Duration::from_secs(100), capacity))
     }
 
     #[test]
-    fn the_table_of_sessions_is_bounded_and_keeps_the_latest() {
+    fn a_full_table_keeps_the_latest_sessions() {
         let sessions = sessions(16);
 
         for second in 0..1000 {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_one_moment_are_bounded_too() {
+    fn sessions_with_equal_timestamps_are_bounded_too() {
         let sessions = sessions(16);
 
         for session in 0..1000 {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_was_used_before_the_clock_was_set_back_is_not_kept_for_longer() {
+    fn a_session_from_before_a_clock_correction_expires_in_time() {
         let (sessions, now) = (sessions(16), 1_800_000_000);
         sessions.set(Session::of("s"), 2, at(now + 3600));
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_was_quiet_for_too_long_is_forgotten() {
+    fn an_idle_session_expires() {
         let sessions = sessions(16);
         sessions.set(Session::of("s"), 2, at(0));
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_of_a_clock_that_was_ahead_makes_room_for_new_sessions() {
+    fn a_full_table_from_a_fast_clock_accepts_new_sessions() {
         let (sessions, now) = (sessions(16), 1_800_000_000);
         for session in 0..16 {
             sessions.set(Session::of(&session.to_string()), 0, at(now + 86_400));

@@ -1,5 +1,5 @@
-//! One account of a manager: how the user has set it up, its usage, and what providers answered to its requests.
-//! What follows from an answer is decided in `outcome`.
+//! One account of the router: its configuration, usage, blocks and reservations.
+//! `outcome` decides which blocks a response causes.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,26 +24,26 @@ pub(super) struct AccountSlot {
     pub(super) id: AccountId,
     pub(super) role: Role,
     pub(super) disabled: bool,
-    /// Boxed, because few accounts have limits: a choice among many accounts is as fast as memory.
+    /// Boxed, because few accounts have limits, and a smaller slot makes a scan of many accounts faster.
     limits: Option<Box<AccountLimits>>,
-    /// Its usage and its credential source, in the quota manager.
+    /// The usage and the credential source, in the quota manager.
     pub(super) usage: Account,
-    /// Whether there is any block: readers look no further if not.
+    /// Whether there is any block. Readers check this before they take the lock.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
-    /// Whether anything is reserved: readers look no further if not.
+    /// Whether there is any reservation. Readers check this before they take the lock.
     is_reserved: AtomicBool,
-    /// Made for the first request that reserves anything.
+    /// Created by the first reservation.
     reservations: OnceLock<Box<ReservationState>>,
-    /// When its credential was last checked for a change, in milliseconds.
+    /// When the credential was last checked for a change, in milliseconds.
     credential_checked_at: AtomicI64,
-    /// When its credential source timed out last, in milliseconds; [`NEVER`] if it has answered since.
+    /// When the credential source last timed out, in milliseconds; [`NEVER`] if it has succeeded since.
     credential_timeout_at: AtomicI64,
     /// Whether a background refresh is running.
     pub(super) refreshing: AtomicBool,
-    /// The credential that was rejected last and replaced, until a request succeeds.
+    /// The fingerprint for which a retry with another credential was allowed, until a request succeeds.
     last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
-    /// What the state file has of it.
+    /// The readings in the state file.
     pub(super) last_saved: Mutex<Option<Box<Seed>>>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct AccountSlot {
 #[derive(Debug, Default)]
 struct ReservationState {
     held: Mutex<LocalReservations>,
-    /// One request syncs with the store for all. The value is the number of the last sync that succeeded.
+    /// One request syncs with the store for all. The value is the sequence number of the last successful sync.
     sync_lock: tokio::sync::Mutex<u64>,
     /// How many syncs have started.
     sync_seq: AtomicU64,
@@ -60,7 +60,7 @@ struct ReservationState {
 #[derive(Debug, Default)]
 struct Blocks {
     active: Arc<[Block]>,
-    /// Blocks that were cleared, until the state file has lost them too.
+    /// Blocks that were cleared here, but not yet in the state file.
     removed: Vec<Block>,
     is_dirty: bool,
 }
@@ -110,56 +110,54 @@ impl AccountSlot {
         candidate.reserved(reserved)
     }
 
-    /// What the time is by the clock that the usage is by.
+    /// The time by the clock of the usage.
     pub(super) fn now(&self) -> Timestamp {
         self.usage.peek().now()
     }
 
-    /// Whether no call may be made now.
+    /// Whether a hold forbids a refresh now.
     pub(super) fn is_held(&self) -> bool {
         self.usage.peek().hold().is_some()
     }
 
-    /// The login that the usage is of, where that was stated.
+    /// The login that the usage belongs to, if stated.
     pub(super) fn login_id(&self) -> Option<LoginId> {
         self.usage.peek().login_id().cloned()
     }
 
-    /// Makes the usage fresh for a request of `model`, if it is not.
+    /// Refreshes the usage if it is stale for a request of `model`.
     pub(super) async fn refresh_if_stale(&self, model: Option<&str>) -> Result<(), QuotaError> {
-        let answer = self.usage.get_for(model).await?;
-        match answer.error() {
-            Some(error) if answer.is_stale_for(model) => Err(error.clone()),
+        let usage = self.usage.get_for(model).await?;
+        match usage.error() {
+            Some(error) if usage.is_stale_for(model) => Err(error.clone()),
             _ => Ok(()),
         }
     }
 
-    /// Calls the provider now, if the rules allow, whether or not the usage is fresh.
+    /// Refreshes the usage even if it is fresh, unless a hold or the budget forbids it.
     pub(super) async fn refresh(&self) -> Result<(), QuotaError> {
         self.usage.refresh().await?.error.map_or(Ok(()), Err)
     }
 
-    /// What to keep of its usage for the next run.
+    /// The usage to save in the state file.
     pub(super) fn exported(&self) -> Seed {
-        let answer = self.usage.peek();
-        // A neighbour's quiet time is not this account's to keep.
+        let usage = self.usage.peek();
+        // A cooldown of the whole provider is not a hold of this account.
         let own = |hold: &Hold| hold.reason != HoldReason::ProviderRateLimited;
-        Seed::new(answer.snapshot().clone())
-            .hold(answer.hold().filter(own))
-            .login_id(answer.login_id().cloned())
+        Seed::new(usage.snapshot().clone()).hold(usage.hold().filter(own)).login_id(usage.login_id().cloned())
     }
 
-    /// The blocks, without those of another login than the numbers are of.
+    /// The blocks, without those of another login than that of the readings.
     fn own_blocks(&self) -> Arc<[Block]> {
-        let live = Arc::clone(&self.blocks().active);
+        let active = Arc::clone(&self.blocks().active);
         let login_id = self.login_id();
-        if !live.iter().any(|block| block.is_of_another(login_id.as_ref())) {
-            return live;
+        if !active.iter().any(|block| block.is_of_another(login_id.as_ref())) {
+            return active;
         }
-        live.iter().filter(|block| !block.is_of_another(login_id.as_ref())).cloned().collect()
+        active.iter().filter(|block| !block.is_of_another(login_id.as_ref())).cloned().collect()
     }
 
-    /// Whether nothing was ever read of it.
+    /// Whether the account has no readings.
     pub(super) fn has_no_readings(&self) -> bool {
         self.candidate().snapshot().is_empty()
     }
@@ -171,22 +169,22 @@ impl AccountSlot {
         result
     }
 
-    /// Looks at what is reserved; `None` if nothing ever was.
-    pub(super) fn with_reservations<R>(&self, look: impl FnOnce(&LocalReservations) -> R) -> Option<R> {
-        self.reservations.get().map(|reservations| look(&reservations.held.lock()))
+    /// Reads the reservations; `None` if there never was one.
+    pub(super) fn with_reservations<R>(&self, read: impl FnOnce(&LocalReservations) -> R) -> Option<R> {
+        self.reservations.get().map(|reservations| read(&reservations.held.lock()))
     }
 
-    /// The right to bring reservations to the store.
+    /// The right to sync reservations with the store.
     pub(super) async fn sync_lock(&self) -> tokio::sync::MutexGuard<'_, u64> {
         self.reservations().sync_lock.lock().await
     }
 
-    /// How many conversations about reservations have begun by now.
+    /// The sequence number of the last sync that started.
     pub(super) fn sync_seq(&self) -> u64 {
         self.reservations().sync_seq.load(Ordering::Acquire)
     }
 
-    /// Begins the next one, with the turn; its number.
+    /// Starts the next sync, and returns its sequence number. The caller holds the lock.
     pub(super) fn start_sync(&self) -> u64 {
         self.reservations().sync_seq.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -197,17 +195,17 @@ impl AccountSlot {
 
     pub(super) fn block(&self, block: Block, now: Timestamp) {
         self.change_blocks(|blocks| {
-            blocks.retain(|known| known.is_live(now));
+            blocks.retain(|block| block.is_live(now));
             insert_or_extend(blocks, block);
         });
     }
 
-    /// Takes over what was kept of an earlier run, or what another process has written, as far as it is this login's.
-    pub(super) fn load_blocks(&self, kept: &[Block], now: Timestamp) {
+    /// Adds the blocks of the state file that belong to this login.
+    pub(super) fn load_blocks(&self, stored: &[Block], now: Timestamp) {
         let login_id = self.login_id();
         let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(login_id.as_ref());
         self.change_blocks(|blocks| {
-            for block in kept.iter().filter(counts) {
+            for block in stored.iter().filter(counts) {
                 insert_or_extend(blocks, block.clone());
             }
         });
@@ -215,23 +213,23 @@ impl AccountSlot {
         self.rebase_future_blocks(now);
     }
 
-    /// Has blocks that a clock ahead of `now` has made begin now: once, and on disk too.
+    /// Moves the start of blocks from a clock ahead of `now` to `now`, also in the state file.
     fn rebase_future_blocks(&self, now: Timestamp) {
         if !self.blocks().active.iter().any(|block| is_from_future(block.since, now)) {
             return;
         }
-        let mut gone = Vec::new();
+        let mut replaced = Vec::new();
         self.change_blocks(|blocks| {
             for block in blocks {
-                if let Some(back) = block.rebased_to(now) {
-                    gone.push(std::mem::replace(block, back));
+                if let Some(rebased) = block.rebased_to(now) {
+                    replaced.push(std::mem::replace(block, rebased));
                 }
             }
         });
-        self.blocks().removed.extend(gone);
+        self.blocks().removed.extend(replaced);
     }
 
-    /// Lifts what was answered to another credential or login than this one.
+    /// Clears the blocks of other credentials and logins than this one. Returns whether there were any.
     pub(super) fn clear_for_login(&self, login: &LoginInfo) -> bool {
         let is_other = |block: &Block| {
             block.fingerprint.is_some()
@@ -241,7 +239,7 @@ impl AccountSlot {
         self.clear_blocks(|block| is_other(block) || block.is_of_another(login.login_id.as_ref()))
     }
 
-    /// Lifts what was answered to another login than the numbers are of.
+    /// Clears the blocks of other logins than that of the readings.
     pub(super) fn clear_foreign(&self) {
         if self.is_blocked.load(Ordering::Acquire) {
             let login_id = self.login_id();
@@ -249,14 +247,14 @@ impl AccountSlot {
         }
     }
 
-    /// Whether to try another credential than the one that was refused: once, for a source may give another each time.
-    pub(super) fn may_try_another(&self, refused: Option<CredentialFingerprint>) -> bool {
-        let mut last_rejected = self.last_rejected.lock();
-        // Of many requests with the one that was refused, all may go on with the next.
-        *last_rejected.get_or_insert(refused) == refused
+    /// Whether a request may retry with another credential than the rejected one. This is allowed for one rejected credential,
+    /// because a source may return another credential each time.
+    pub(super) fn may_try_another(&self, rejected: Option<CredentialFingerprint>) -> bool {
+        // All requests that used the same rejected credential may retry.
+        *self.last_rejected.lock().get_or_insert(rejected) == rejected
     }
 
-    /// Lifts what a request that was served then has refuted: the login works.
+    /// Clears the rejections of the login before `served_at`, when a request was served. Returns whether there were any.
     pub(super) fn clear_rejections(&self, served_at: Timestamp) -> bool {
         *self.last_rejected.lock() = None;
         self.clear_blocks(|block| {
@@ -279,29 +277,28 @@ impl AccountSlot {
         true
     }
 
-    /// Whether the credential of an account that is of no use is worth a look: another one could end that, and it was not
-    /// looked at a moment ago.
+    /// Whether to read the credential of an ineligible account again: another credential could make it eligible, and the last check
+    /// is at least [`RECHECK_INTERVAL_MS`] old.
     pub(super) fn should_recheck_credential(&self, now: Timestamp) -> bool {
-        let ends_with_its_login = |block: &Block| block.fingerprint.is_some() || block.login_id.is_some();
-        let is_marked = || {
-            self.is_blocked.load(Ordering::Acquire) && self.blocks().active.iter().any(ends_with_its_login)
-        };
-        if self.usage.peek().login_id().is_none() && !is_marked() {
+        let belongs_to_login = |block: &Block| block.fingerprint.is_some() || block.login_id.is_some();
+        let has_login_block =
+            || self.is_blocked.load(Ordering::Acquire) && self.blocks().active.iter().any(belongs_to_login);
+        if self.usage.peek().login_id().is_none() && !has_login_block() {
             return false;
         }
         let now = now.as_millisecond();
         let last = self.credential_checked_at.load(Ordering::Relaxed);
-        // By the distance: the clock may have been set back since.
+        // The absolute difference, because the clock may have been set back since.
         if now.abs_diff(last) < RECHECK_INTERVAL_MS {
             return false;
         }
         self.credential_checked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// When the source of credentials hung about it, if it has not answered since.
+    /// When the credential source last timed out, if it has not succeeded since.
     pub(super) fn credential_timeout_at(&self) -> Option<Timestamp> {
-        let since = self.credential_timeout_at.load(Ordering::Relaxed);
-        if since == NEVER { None } else { Timestamp::from_millisecond(since).ok() }
+        let at = self.credential_timeout_at.load(Ordering::Relaxed);
+        if at == NEVER { None } else { Timestamp::from_millisecond(at).ok() }
     }
 
     pub(super) fn credential_timed_out(&self, now: Timestamp) {
@@ -312,17 +309,17 @@ impl AccountSlot {
         self.credential_timeout_at.store(NEVER, Ordering::Relaxed);
     }
 
-    /// The blocks to write, and those to remove; `None` if nothing has changed since.
+    /// The active and the removed blocks; `None` if the state file has them already.
     pub(super) fn dirty_blocks(&self) -> Option<(Arc<[Block]>, Vec<Block>)> {
         let blocks = self.blocks();
         (blocks.is_dirty || !blocks.removed.is_empty())
             .then(|| (Arc::clone(&blocks.active), blocks.removed.clone()))
     }
 
-    /// Says that these have been written, where the live ones were taken, and removed.
-    pub(super) fn blocks_written(&self, live: Option<&Arc<[Block]>>, removed: &[Block]) {
+    /// Records a save. `active` is what the file accepted, and `removed` is what it no longer has.
+    pub(super) fn blocks_written(&self, active: Option<&Arc<[Block]>>, removed: &[Block]) {
         let mut blocks = self.blocks();
-        if live.is_some_and(|live| Arc::ptr_eq(&blocks.active, live)) {
+        if active.is_some_and(|active| Arc::ptr_eq(&blocks.active, active)) {
             blocks.is_dirty = false;
         }
         blocks.removed.retain(|block| !removed.contains(block));

@@ -1,4 +1,4 @@
-//! The reservations that this process has read from the store, and its own.
+//! The reservations of this process, and those it has read from the store.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Reservation, Reservations};
 /// The reservations of one account, as this process has them.
 #[derive(Debug, Default)]
 pub(crate) struct LocalReservations {
-    known: Reservations,
+    cached: Reservations,
     own: Vec<OwnReservation>,
 }
 
@@ -19,75 +19,75 @@ pub(crate) struct LocalReservations {
 #[derive(Debug)]
 struct OwnReservation {
     reservation: Reservation,
-    /// What remained of the window, in basis points, when it was requested.
+    /// What remained of the window at the time of the request, in basis points.
     left: Option<u32>,
-    answer: Admission,
+    admission: Admission,
     stored: ReservationWrite,
-    /// The request has ended, and the store must lose it.
+    /// Whether the request has ended, so that the store must lose the reservation.
     is_over: bool,
-    /// How often the document was read without it since.
+    /// How often the document was read without it since the request ended.
     missed: u8,
 }
 
-/// Whether the request may use it.
+/// Whether the reservation was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    /// The store has not confirmed yet that it fits beside the others.
+    /// The store has not confirmed yet that it fits.
     Pending,
     Admitted,
     Rejected,
 }
 
-/// Whether the store has it.
+/// Whether the store has the reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReservationWrite {
     Absent,
-    /// A write with it may have been applied.
+    /// A write may have been applied.
     Unknown,
     Written,
 }
 
-/// After so many reads without it, a write of unknown outcome was not applied.
+/// After this many reads without the reservation, a write of unknown outcome counts as not applied.
 const MAX_MISSED: u8 = 3;
 
 impl LocalReservations {
-    /// Reserves here if it fits beside the cached reservations. The next sync checks it against the store.
+    /// Reserves locally if it fits beside the cached reservations. The next sync checks it against the store.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         self.own.retain(|own| own.reservation.is_live(now));
-        let fits = self.known.reserve(wanted, left, now);
+        let fits = self.cached.reserve(wanted, left, now);
         if fits {
             let reservation = wanted.clone();
-            let (answer, stored) = (Admission::Pending, ReservationWrite::Absent);
-            self.own.push(OwnReservation { reservation, left, answer, stored, is_over: false, missed: 0 });
+            let (admission, stored) = (Admission::Pending, ReservationWrite::Absent);
+            self.own.push(OwnReservation { reservation, left, admission, stored, is_over: false, missed: 0 });
         }
         fits
     }
 
-    /// Whether it fits beside the reservations of others; `None` while that is pending.
+    /// Whether the reservation was admitted; `None` while that is pending.
     pub(crate) fn admission(&self, id: RequestId) -> Option<bool> {
-        match self.own.iter().find(|own| own.reservation.id == id)?.answer {
+        match self.own.iter().find(|own| own.reservation.id == id)?.admission {
             Admission::Pending => None,
-            answer => Some(answer == Admission::Admitted),
+            admission => Some(admission == Admission::Admitted),
         }
     }
 
-    /// Admits it although the store cannot be used.
+    /// Admits a reservation because the store is unavailable.
     pub(crate) fn admit_locally(&mut self, id: RequestId) {
         for own in self.own.iter_mut().filter(|own| own.reservation.id == id) {
-            own.answer = Admission::Admitted;
+            own.admission = Admission::Admitted;
         }
     }
 
     /// Releases a reservation. Returns whether the store must lose it.
     pub(crate) fn release(&mut self, id: RequestId) -> bool {
-        self.known.release(id);
+        self.cached.release(id);
         self.own.retain(|own| own.reservation.id != id || own.stored != ReservationWrite::Absent);
-        let mut is_known = false;
+        let mut is_stored = false;
         for own in self.own.iter_mut().filter(|own| own.reservation.id == id && !own.is_over) {
             own.is_over = true;
-            is_known = true;
+            is_stored = true;
         }
-        is_known
+        is_stored
     }
 
     /// Whether the store still has a released reservation.
@@ -95,11 +95,12 @@ impl LocalReservations {
         self.own.iter().any(|own| own.is_over)
     }
 
-    /// Merges into the document: pending reservations that fit, those admitted without the store, and releases.
+    /// Adds the pending reservations that fit and the locally admitted ones to the document, and removes the released ones.
     ///
-    /// It is `now` by the store's clock, which shows `ahead` more than this process's. Doing it again changes nothing.
-    pub(crate) fn merge_into(&mut self, document: &mut Reservations, now: Timestamp, ahead: SignedDuration) {
-        self.own.retain(|own| own.reservation.moved(ahead).is_live(now));
+    /// `now` is the store's time, and `offset` is how far the store's clock is ahead of this process's. A second merge into the
+    /// same document changes nothing.
+    pub(crate) fn merge_into(&mut self, document: &mut Reservations, now: Timestamp, offset: SignedDuration) {
+        self.own.retain(|own| own.reservation.moved(offset).is_live(now));
         for own in &mut self.own {
             let id = own.reservation.id;
             if own.is_over {
@@ -107,47 +108,49 @@ impl LocalReservations {
                     own.stored = ReservationWrite::Written;
                 }
             } else if document.has(id) {
-                (own.stored, own.answer) = (ReservationWrite::Written, Admission::Admitted);
+                (own.stored, own.admission) = (ReservationWrite::Written, Admission::Admitted);
             } else {
-                let there = own.reservation.moved(ahead);
-                let fits = match own.answer {
-                    // The store was unavailable when it was admitted, or has lost it since.
+                let stored = own.reservation.moved(offset);
+                let fits = match own.admission {
+                    // The store was unavailable at the admission, or has lost the reservation since.
                     Admission::Admitted => {
-                        document.add(there);
+                        document.add(stored);
                         true
                     }
-                    Admission::Pending | Admission::Rejected => document.reserve(&there, own.left, now),
+                    Admission::Pending | Admission::Rejected => document.reserve(&stored, own.left, now),
                 };
                 if fits {
                     own.stored = ReservationWrite::Unknown;
                 } else {
-                    own.answer = Admission::Rejected;
+                    own.admission = Admission::Rejected;
                 }
             }
         }
     }
 
-    /// The write was not applied.
+    /// Records that the last write was not applied.
     pub(crate) fn write_failed(&mut self) {
         for own in self.own.iter_mut().filter(|own| !own.is_over && own.stored == ReservationWrite::Unknown) {
             own.stored = ReservationWrite::Absent;
         }
     }
 
-    /// Adopts the store's document, with this process's reservations and releases since.
-    pub(crate) fn adopt(&mut self, document: Reservations, ahead: SignedDuration) {
-        self.known = document.moved(-ahead);
+    /// Replaces the cached reservations by the store's document, then applies later reservations and releases of this process.
+    pub(crate) fn adopt(&mut self, document: Reservations, offset: SignedDuration) {
+        self.cached = document.moved(-offset);
         self.own.retain_mut(|own| {
             let id = own.reservation.id;
-            match (own.is_over, self.known.has(id)) {
-                (false, true) => (own.stored, own.answer) = (ReservationWrite::Written, Admission::Admitted),
-                (false, false) if own.answer == Admission::Rejected => {}
-                (false, false) => self.known.add(own.reservation.clone()),
+            match (own.is_over, self.cached.has(id)) {
+                (false, true) => {
+                    (own.stored, own.admission) = (ReservationWrite::Written, Admission::Admitted)
+                }
+                (false, false) if own.admission == Admission::Rejected => {}
+                (false, false) => self.cached.add(own.reservation.clone()),
                 (true, true) => {
                     own.stored = ReservationWrite::Written;
-                    self.known.release(id);
+                    self.cached.release(id);
                 }
-                // The store has lost it, unless a write is still in flight.
+                // The store no longer has it, unless a write is still in flight.
                 (true, false) => {
                     own.missed += 1;
                     return own.stored == ReservationWrite::Unknown && own.missed < MAX_MISSED;
@@ -157,13 +160,13 @@ impl LocalReservations {
         });
     }
 
-    /// What is reserved and not over, one by one.
+    /// The live reservations: window and share.
     pub(crate) fn live(&self, now: Timestamp) -> impl Iterator<Item = (WindowId, Percent)> {
-        self.known.live(now)
+        self.cached.live(now)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.cached.is_empty()
     }
 
     /// How long the store keeps the document after its last write.

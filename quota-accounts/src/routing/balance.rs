@@ -1,22 +1,22 @@
-//! How new sessions are spread over accounts, and whose windows begin anew soonest.
-//! Whether an account may serve at all is decided in `evaluate`.
+//! The preference among eligible accounts: weighted rendezvous for sessions, and the soonest reset.
+//! `evaluate` decides whether an account is eligible.
 
 use jiff::Timestamp;
 
 use super::evaluate::{limits, remaining};
 use super::{Candidate, Request, RoutingPolicy};
 
-/// What a window is taken to have left to run where its reset is not known.
+/// The assumed time to the reset of a window whose reset is unknown.
 const UNKNOWN_RUN_SECONDS: i64 = 5 * 3600;
-/// No window is so near its reset that it is worth everything.
-const LEAST_RUN_SECONDS: i64 = 60;
-/// The weight of an account of which nothing is known: a full day for a full window. It is tried, and then it is known.
+/// The minimum time to a reset, so that a reset in seconds does not outweigh everything.
+const MIN_RUN_SECONDS: i64 = 60;
+/// The weight of an account without readings: a full window over one day. Its first request brings readings.
 const UNKNOWN_WEIGHT: f64 = 10_000.0 / 86_400.0;
-/// So little that everything else goes first, and more than nothing: divisions stay finite.
-const LEAST_WEIGHT: f64 = 1e-9;
+/// Less than any other weight, but not zero, so that the score is finite.
+const MIN_WEIGHT: f64 = 1e-9;
 
-/// How fast an account may be spent without being used up before its resets: of all windows that count, the one that
-/// allows least. In basis points per second; more headroom never makes it less.
+/// The rate at which an account may be used without exhaustion before a reset, in basis points per second: the minimum over all
+/// windows that count. More headroom never lowers it.
 pub(super) fn weight(
     candidate: &Candidate<'_>,
     request: &Request,
@@ -29,29 +29,29 @@ pub(super) fn weight(
     let rates = counted.filter_map(|window| {
         let left = f64::from(remaining(candidate, window, killswitch, now)?);
         let run = window.expires_at().map_or(UNKNOWN_RUN_SECONDS, |at| at.as_second() - now.as_second());
-        #[expect(clippy::cast_precision_loss, reason = "seconds of all time fit well enough")]
-        let run = run.max(LEAST_RUN_SECONDS) as f64;
+        #[expect(clippy::cast_precision_loss, reason = "timestamps in seconds are below 2^53")]
+        let run = run.max(MIN_RUN_SECONDS) as f64;
         Some(left / run)
     });
-    rates.reduce(f64::min).unwrap_or(UNKNOWN_WEIGHT).max(LEAST_WEIGHT)
+    rates.reduce(f64::min).unwrap_or(UNKNOWN_WEIGHT).max(MIN_WEIGHT)
 }
 
-/// The place of an account in the order for one session: least first.
+/// The score of an account for one session; the lowest wins.
 ///
-/// Weighted rendezvous: each account draws a number that depends on the session and itself alone, so an account that comes
-/// or goes moves only the sessions it gains or loses. A greater weight only ever brings an account forward.
+/// Weighted rendezvous hashing: a score depends only on the session and the account, so adding or removing an account moves only
+/// the sessions that it gains or loses. A greater weight never raises the score.
 pub(super) fn rendezvous_score(candidate: &Candidate<'_>, request: &Request, weight: f64) -> u64 {
-    let drawn = request.session().map_or(1.0, |session| {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits are drawn")]
-        let drawn = ((session.with(candidate.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        // Not that of the system: the last bit of its logarithm is another one elsewhere, and with it the place of a session.
-        -libm::log(drawn)
+    let draw = request.session().map_or(1.0, |session| {
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are used")]
+        let uniform = ((session.with(candidate.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        // Not `f64::ln`: its last bit differs among platforms, and hosts must agree on the account of a session.
+        -libm::log(uniform)
     });
-    // Positive floats are ordered as their bits are.
-    (drawn / weight).to_bits()
+    // The bits of positive floats have the same order as the floats.
+    (draw / weight).to_bits()
 }
 
-/// When the furthest window of an account begins anew; the end of time if that is not known.
+/// The latest reset among the account's windows that count, in milliseconds; `i64::MAX` if unknown.
 pub(super) fn latest_reset(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> i64 {
     let counted = candidate.snapshot().windows().iter();
     let counted = counted.filter(|window| request.counts(window));

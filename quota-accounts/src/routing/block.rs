@@ -1,5 +1,5 @@
-//! A reason not to use an account that no reading tells: what a provider answered to a request.
-//! When one is made is decided in `outcome`; whether it counts for a request in `evaluate`.
+//! A block: an account must not be used for a while, because the provider rejected a request.
+//! `outcome` creates blocks; `evaluate` decides whether one counts for a request.
 
 use jiff::Timestamp;
 use quota_core::model::{CredentialFingerprint, LoginId, Window, model_matches};
@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 
 use quota_core::clock::is_from_future;
 
-/// An account, or one model on it, is not to be used for a while.
+/// A time during which an account, or one of its models, must not be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Block {
-    /// What the provider answered.
+    /// Why the provider rejected the request.
     pub kind: RejectionKind,
-    /// When it was answered.
+    /// When the provider rejected it.
     #[serde(rename = "since_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub since: Timestamp,
-    /// When the account may be used again; `None` where only a new login helps.
+    /// When the account may be used again; `None` if only a new login ends the block.
     #[serde(
         rename = "until_ms",
         with = "jiff::fmt::serde::timestamp::millisecond::optional",
@@ -27,20 +27,20 @@ pub struct Block {
         skip_serializing_if = "Option::is_none"
     )]
     pub until: Option<Timestamp>,
-    /// The one model it counts for, as requests or the provider name it; `None` for all of them.
+    /// The model it applies to, as the request or the provider names it; `None` for all models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Whether `model` is what a request named, and so means itself alone: `gpt-5` is not `gpt-5-mini`.
+    /// Whether `model` is the full name from a request, so that `gpt-5` does not include `gpt-5-mini`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_exact: bool,
-    /// The window that is spent, where that was said.
+    /// The exhausted window, if stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowId>,
-    /// The credential it counts for: another one ends it.
+    /// The credential it applies to. Another credential ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "mark")]
     pub fingerprint: Option<CredentialFingerprint>,
-    /// The login it counts for, where that was known: another one ends it.
+    /// The login it applies to, if stated. Another login ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "lineage")]
     pub login_id: Option<LoginId>,
@@ -49,7 +49,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block of the whole account, until there is a new login.
+    /// Creates a block of the whole account that lasts until a new login.
     #[must_use]
     pub fn new(kind: RejectionKind, since: Timestamp) -> Self {
         Self {
@@ -65,69 +65,70 @@ impl Block {
         }
     }
 
-    /// Says when it ends.
+    /// Sets the end.
     #[must_use]
     pub fn until(mut self, until: impl Into<Option<Timestamp>>) -> Self {
         self.until = until.into();
         self
     }
 
-    /// Says which model it counts for.
+    /// Sets the model it applies to, and other models that contain this name.
     #[must_use]
     pub fn model(mut self, model: impl Into<Option<String>>) -> Self {
         self.model = model.into();
         self
     }
 
-    /// Says which model it counts for, as a request named it: for that one alone.
+    /// Sets the one model it applies to, by its full name.
     #[must_use]
     pub fn exactly(self, model: impl Into<Option<String>>) -> Self {
         Self { is_exact: true, ..self.model(model) }
     }
 
-    /// Says which window is spent.
+    /// Sets the exhausted window.
     #[must_use]
     pub fn window(mut self, window: impl Into<Option<WindowId>>) -> Self {
         self.window = window.into();
         self
     }
 
-    /// Says which credential it counts for.
+    /// Sets the credential it applies to.
     #[must_use]
     pub fn fingerprint(mut self, fingerprint: impl Into<Option<CredentialFingerprint>>) -> Self {
         self.fingerprint = fingerprint.into();
         self
     }
 
-    /// Says which login it counts for.
+    /// Sets the login it applies to.
     #[must_use]
     pub fn login_id(mut self, login_id: impl Into<Option<LoginId>>) -> Self {
         self.login_id = login_id.into();
         self
     }
 
-    /// Whether it belongs to another login than this. An unknown login contradicts nothing.
+    /// Whether it belongs to another login than this. An unknown login matches any.
     pub(crate) fn is_of_another(&self, login_id: Option<&LoginId>) -> bool {
         matches!((&self.login_id, login_id), (Some(own), Some(other)) if own != other)
     }
 
-    /// Whether it still stands at `now`, whatever the request.
+    /// Whether it has not expired at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 
-    /// The same from `now` on, as long as it was, if a clock that was ahead has made it.
+    /// The block with its start at `now` and its duration unchanged, if it starts in the future.
     pub(crate) fn rebased_to(&self, now: Timestamp) -> Option<Self> {
         if !is_from_future(self.since, now) {
             return None;
         }
-        let lasts = |until: Timestamp| until.duration_since(self.since);
-        let until = self.until.map(|until| now.checked_add(lasts(until)).unwrap_or(Timestamp::MAX));
+        let end =
+            |until: Timestamp| now.checked_add(until.duration_since(self.since)).unwrap_or(Timestamp::MAX);
+        let until = self.until.map(end);
         Some(Self { since: now, until, ..self.clone() })
     }
 
-    /// Whether it counts for a request for `model`.
+    /// Whether it applies to a request for `model`.
     pub(crate) fn counts_for(&self, model: Option<&str>) -> bool {
         match (&self.model, model) {
             (None, _) => true,
@@ -137,13 +138,13 @@ impl Block {
         }
     }
 
-    /// Whether a later reading shows that the window is available again, or that the login works where the rejected credential
-    /// is unknown.
+    /// Whether later readings disprove it: the window has capacity again, or the login works although the rejected credential is
+    /// unknown.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
         match self.kind {
             RejectionKind::QuotaExhausted => match &self.window {
-                Some(id) => snapshot.window(id).is_some_and(|window| self.has_room_in(window)),
-                None => self.has_room_everywhere(snapshot),
+                Some(id) => snapshot.window(id).is_some_and(|window| self.has_capacity(window)),
+                None => self.have_all_capacity(snapshot),
             },
             RejectionKind::Unauthorized => {
                 self.fingerprint.is_none() && snapshot.complete_at() > Some(self.since)
@@ -152,30 +153,33 @@ impl Block {
         }
     }
 
-    /// Whether a reading that was taken later says that a window has room. One without a time may be older than it arrived: it
-    /// ends no block, and brings none back unless it leaves no room.
-    fn has_room_in(&self, window: &Window) -> bool {
+    /// Whether a later reading shows that the window has capacity. A reading without its own time may be older than its arrival, so
+    /// it ends no block.
+    fn has_capacity(&self, window: &Window) -> bool {
         window.timed_at() > Some(self.since) && window.used().remaining() > Percent::ZERO
     }
 
-    /// The same of every window that it can be about, where it names none. Only a complete answer says which these are.
-    fn has_room_everywhere(&self, snapshot: &Snapshot) -> bool {
+    /// Whether every window that it may be about has capacity, for a block that names none. Only a complete response lists these
+    /// windows.
+    fn have_all_capacity(&self, snapshot: &Snapshot) -> bool {
         if snapshot.complete_at() <= Some(self.since) {
             return false;
         }
         let model = self.model.as_deref();
-        // Where one model is blocked, the windows of the whole account say nothing: they were not spent.
-        let is_meant = |is_of_a_part: bool| is_of_a_part == model.is_some();
+        // A block of one model concerns only windows of a part of the account, not those of the whole account.
+        let is_relevant = |is_partial: bool| is_partial == model.is_some();
         let windows = snapshot.windows().iter();
-        let mut meant = windows
-            .filter(|window| is_meant(window.scope().is_some()) && window.applies_to(model))
+        let mut relevant = windows
+            .filter(|window| is_relevant(window.scope().is_some()) && window.applies_to(model))
             .peekable();
         let mut unread =
-            snapshot.unreadable().filter(|id| is_meant(id.part().is_some()) && id.applies_to(model));
-        meant.peek().is_some() && meant.all(|window| self.has_room_in(window)) && unread.next().is_none()
+            snapshot.unreadable().filter(|id| is_relevant(id.part().is_some()) && id.applies_to(model));
+        relevant.peek().is_some()
+            && relevant.all(|window| self.has_capacity(window))
+            && unread.next().is_none()
     }
 
-    /// Whether the other is about the same thing and the same credential, so that one of them says it all.
+    /// Whether both have the same kind, model, window, credential and login, so that one of them can be dropped.
     pub(crate) fn is_about(&self, other: &Self) -> bool {
         (self.kind, &self.model, &self.window) == (other.kind, &other.model, &other.window)
             && (self.fingerprint, &self.login_id) == (other.fingerprint, &other.login_id)

@@ -1,5 +1,5 @@
-//! Which of several accounts a request goes to.
-//! Whether one may serve at all is decided in `evaluate`.
+//! The choice among several accounts.
+//! `evaluate` decides whether an account is eligible.
 
 use std::borrow::Borrow;
 
@@ -30,12 +30,12 @@ use super::{
 ///     Snapshot::of(&UsageReport::polled([reading]), now)
 /// };
 /// let (main, work): (AccountId, AccountId) = ("anthropic/main".parse()?, "anthropic/work".parse()?);
-/// let (spent, half) = (used(100.0), used(50.0));
-/// let fresh_for = Duration::from_secs(300);
+/// let (full, half) = (used(100.0), used(50.0));
+/// let max_age = Duration::from_secs(300);
 ///
 /// let candidates = [
-///     Candidate::new(&main, Role::Main, &spent, fresh_for),
-///     Candidate::new(&work, Role::Fallback, &half, fresh_for),
+///     Candidate::new(&main, Role::Main, &full, max_age),
+///     Candidate::new(&work, Role::Fallback, &half, max_age),
 /// ];
 /// let decision = choose(candidates, &Request::new(), now, &RoutingPolicy::default());
 ///
@@ -61,30 +61,33 @@ pub fn choose<'a>(
     Decision::new(now, choice, evaluated)
 }
 
-/// Considers one account after the other, and keeps only the best.
+/// Evaluates one account after the other, and remembers only the best.
 pub(crate) struct Selector<'a> {
     request: &'a Request,
     now: Timestamp,
     policy: &'a RoutingPolicy,
     evaluated: usize,
     best: Option<(Rank, usize, Reason)>,
-    /// The session's own account, if it is refused only until then, and that is soon.
+    /// The session's own account and when it is available again, if it is ineligible for a short time only.
     wait: Option<(usize, Timestamp)>,
     retry_at: Option<Timestamp>,
-    /// Whether an account was refused because something is not known of it.
+    /// Whether an account is ineligible because its usage or its owner is unknown.
     is_unknown: bool,
 }
 
-/// The order of accounts that may serve: the least is taken.
+/// The rank of an account that may serve; the lowest wins.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// The session's own account, those that are open, those that are low.
+    /// [`OWN`], [`OPEN`] or [`LOW`].
     tier: u8,
     preference: u64,
 }
 
+/// The session's own account.
 const OWN: u8 = 0;
+/// Accounts above their minimum.
 const OPEN: u8 = 1;
+/// Accounts below their minimum.
 const LOW: u8 = 2;
 
 impl<'a> Selector<'a> {
@@ -121,20 +124,21 @@ impl<'a> Selector<'a> {
         verdict
     }
 
-    /// Whether a session had better wait for its account than move.
+    /// Whether a session waits for its account instead of moving.
     fn is_soon(&self, until: Timestamp, reason: Reason) -> bool {
-        let passes = matches!(
+        let ends_by_itself = matches!(
             reason,
             Reason::Exhausted | Reason::QuotaExhausted | Reason::Throttled | Reason::BelowKillswitch
         );
         let wait = until.duration_since(self.now);
-        passes && std::time::Duration::try_from(wait).is_ok_and(|wait| wait <= self.policy.max_session_wait)
+        ends_by_itself
+            && std::time::Duration::try_from(wait).is_ok_and(|wait| wait <= self.policy.max_session_wait)
     }
 
-    /// Less is better; of equal ones the earlier is kept.
+    /// The preference within a tier; the lowest wins. Of equal accounts, the first wins.
     fn preference(&self, candidate: &Candidate<'_>) -> u64 {
         match self.policy.mode {
-            // The main one comes first; of the others, the earlier is kept.
+            // The main account comes first among the candidates.
             RoutingMode::MainFirst => 0,
             RoutingMode::FallbackFirst => u64::from(candidate.role == Role::Main),
             RoutingMode::StickyBalanced => rendezvous_score(
@@ -143,29 +147,29 @@ impl<'a> Selector<'a> {
                 weight(candidate, self.request, self.now, self.policy),
             ),
             RoutingMode::SoonestResetFirst => {
-                // From signed to unsigned, in the same order.
+                // Maps i64 to u64 in the same order.
                 latest_reset(candidate, self.request, self.now).cast_unsigned() ^ (1 << 63)
             }
         }
     }
 
-    /// Whether no account that comes later can be better: those come in the order in which they are preferred.
+    /// Whether no later account can be better, because the mode prefers accounts in their order.
     pub(crate) fn is_settled(&self) -> bool {
         let is_ordered = matches!(self.policy.mode, RoutingMode::MainFirst | RoutingMode::FallbackFirst);
         is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: OPEN, preference: 0 })
     }
 
-    /// Whether the chosen account is only taken because none is open.
+    /// Whether the chosen account is below its minimum.
     pub(crate) fn is_low(&self) -> bool {
         self.best.as_ref().is_some_and(|(best, ..)| best.tier == LOW)
     }
 
-    /// The rule by which the chosen account was taken.
+    /// The reason of the chosen account.
     pub(crate) fn reason(&self) -> Reason {
         self.best.as_ref().map_or(Reason::Available, |(.., reason)| *reason)
     }
 
-    /// The choice. `again` yields the candidates once more, to find out when an account may serve if none may now.
+    /// The choice. If no account may serve, it evaluates the candidates that `again` yields, to find out when one may.
     pub(crate) fn choice<'c, C: Borrow<Candidate<'c>>, I: Iterator<Item = C>>(
         &self,
         again: impl FnOnce() -> I,
@@ -174,9 +178,10 @@ impl<'a> Selector<'a> {
             (Some((at, until)), _) => Choice::Wait { index: at, until },
             (None, Some((_, at, _))) => Choice::Use { index: *at },
             (None, None) if self.is_unknown => {
-                let until =
-                    |one: C| evaluate_with_retry(one.borrow(), self.request, self.now, self.policy).retry_at;
-                Choice::NoAccount { retry_at: again().filter_map(until).min() }
+                let retry_at = |candidate: C| {
+                    evaluate_with_retry(candidate.borrow(), self.request, self.now, self.policy).retry_at
+                };
+                Choice::NoAccount { retry_at: again().filter_map(retry_at).min() }
             }
             (None, None) => Choice::NoAccount { retry_at: self.retry_at },
         }

@@ -1,5 +1,5 @@
-//! What was decided: every account with its readings, and the reason that selected or excluded it.
-//! Deciding is in `choose`; the JSON is in `decision_json`.
+//! A decision: every account with its readings, and the reason that selected or excluded it.
+//! `choose` makes decisions; `decision_json` serializes them.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub enum Choice {
     /// No account may serve the request.
     #[non_exhaustive]
     NoAccount {
-        /// When the first of them may serve again; `None` if that is unknown.
+        /// When the first account may serve again; `None` if that is unknown.
         retry_at: Option<Timestamp>,
     },
 }
@@ -90,7 +90,7 @@ pub enum Disposition {
     Selected,
     /// The session waits for it.
     Awaited,
-    /// It is not needed, because another account serves the request.
+    /// Another account serves the request.
     Standby,
     /// It is below its minimum.
     Skipped,
@@ -119,7 +119,7 @@ impl fmt::Display for Disposition {
 }
 
 impl Decision {
-    /// A decision on these accounts. The library makes them; a program needs this to test how it prints one.
+    /// Creates a decision, so that programs can test how they print one.
     pub fn new(now: Timestamp, choice: Choice, accounts: Vec<Evaluated>) -> Self {
         Self { now, choice, accounts }
     }
@@ -168,7 +168,7 @@ impl Decision {
             Choice::Wait { index: awaited, .. } if awaited == index => return Disposition::Awaited,
             choice => matches!(choice, Choice::Use { .. }),
         };
-        // Its usage is unknown only because the request did not need it.
+        // No refresh failed: the request did not need this account, so it was not refreshed.
         let is_unneeded = |account: &Evaluated| {
             is_served && account.reason == Reason::UnknownDenied && account.not_refreshed.is_none()
         };
@@ -185,8 +185,8 @@ impl Decision {
 
     /// How long to wait before the next attempt; `None` if a wait is not needed, or its end is unknown.
     ///
-    /// If no account may serve, it is the shortest of the accounts' waits, and an account's wait is the longest of its
-    /// exclusions. An account of unknown usage is worth another attempt when it may be refreshed again, or else after
+    /// If no account may serve, it is the shortest wait of any account. An account's wait lasts until its last exclusion ends. The
+    /// wait for an account of unknown usage ends when the account may be refreshed again, or else after
     /// [`throttle_cooldown`](crate::RoutingPolicy#structfield.throttle_cooldown).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -222,7 +222,7 @@ impl fmt::Display for Decision {
 pub struct Evaluated {
     /// The account.
     pub account: AccountId,
-    /// Whether it is the main one.
+    /// Whether the account is the main one.
     pub role: Role,
     /// Whether it may serve the request.
     pub eligibility: Eligibility,
@@ -230,9 +230,9 @@ pub struct Evaluated {
     pub reason: Reason,
     /// When the exclusion ends by itself; `None` if it does not, or that is unknown.
     pub retry_at: Option<Timestamp>,
-    /// The window that the reason is about, if it is about one. There may be no reading of it.
+    /// The window that the reason is about, if any. It may have no reading.
     pub window: Option<WindowId>,
-    /// How much of that window must remain, if the reason is that less remains.
+    /// The limit that the window is below, if that is the reason.
     pub limit: Option<Percent>,
     /// The account's readings, short windows first.
     pub windows: Vec<WindowUsage>,
@@ -244,7 +244,7 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
-    /// An account without readings. The library fills in the rest; a program needs this to test how it prints a decision.
+    /// Creates an account without readings, so that programs can test how they print a decision.
     #[must_use]
     pub fn new(account: AccountId, role: Role, eligibility: Eligibility, reason: Reason) -> Self {
         Self {
@@ -261,7 +261,7 @@ impl Evaluated {
         }
     }
 
-    /// What `verdict` says of a candidate.
+    /// The candidate with its verdict and its readings.
     pub(crate) fn of(
         candidate: &Candidate<'_>,
         verdict: Verdict,
@@ -272,12 +272,12 @@ impl Evaluated {
         let snapshot = candidate.snapshot();
         let window = verdict.window.and_then(|index| snapshot.windows().get(usize::try_from(index).ok()?));
         let (min_remaining, killswitch) = limits(candidate, policy);
-        let broken = match verdict.reason {
+        let violated = match verdict.reason {
             Reason::BelowMinimum => Some(min_remaining),
             Reason::BelowKillswitch => Some(killswitch),
             _ => None,
         };
-        let limit = broken.zip(window).map(|(limits, window)| limits.min_remaining_of(window.id()));
+        let limit = violated.zip(window).map(|(limits, window)| limits.min_remaining_of(window.id()));
         let mut window = window.map(|window| window.id().clone());
         if verdict.reason.is_unknown() && verdict.window.is_none() {
             let unread = |limits| request.first_unread(limits, snapshot);
@@ -313,7 +313,7 @@ impl Evaluated {
     }
 }
 
-/// The reason; in the alternate form (`{:#}`) with the window, what prevents a refresh, and the end.
+/// Prints the reason. The alternate form (`{:#}`) adds the window, what prevents a refresh, and when the exclusion ends.
 impl fmt::Display for Evaluated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reason)?;
@@ -330,7 +330,7 @@ impl fmt::Display for Evaluated {
     }
 }
 
-/// RFC 3339 in UTC and whole seconds.
+/// The time in RFC 3339, UTC, whole seconds.
 pub(super) fn seconds(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
@@ -348,7 +348,7 @@ pub struct WindowUsage {
 }
 
 impl WindowUsage {
-    /// The reading of a window, of which that much is used.
+    /// Creates the reading of a window.
     #[must_use]
     pub fn new(window: Window, used: Used, age: Duration) -> Self {
         Self { window, used, age }
@@ -356,10 +356,10 @@ impl WindowUsage {
 
     fn of(window: &Window, candidate: &Candidate<'_>, now: Timestamp) -> Self {
         let age = Duration::try_from(now.duration_since(window.observed_at())).unwrap_or_default();
-        Self::new(window.clone(), window.used_at(now, candidate.fresh_for), age)
+        Self::new(window.clone(), window.used_at(now, candidate.max_age), age)
     }
 
-    /// Short windows first, those of the whole account before those of a part of it.
+    /// The sort key: short windows first, windows of the whole account before those of a part.
     fn rank(&self) -> (Duration, bool, WindowId) {
         let window = &self.window;
         (window.length().unwrap_or(Duration::MAX), window.scope().is_some(), window.id().clone())

@@ -14,7 +14,7 @@ impl Serialize for Decision {
             now: seconds(now),
             account: self.chosen().map(|account| account.account.as_str()),
             waits_for: self.awaited().map(|account| account.account.as_str()),
-            // Rounded up: a program that waits so long is not early.
+            // Rounded up, so that a program that waits this long is not early.
             retry_after_seconds: self
                 .retry_after()
                 .map(|wait| wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))),
@@ -88,7 +88,7 @@ impl<'a> AccountJson<'a> {
 impl<'a> WindowJson<'a> {
     fn of(usage: &'a WindowUsage, now: Timestamp) -> Self {
         let window = &usage.window;
-        // A reset that has passed is not in so many seconds.
+        // `None` if the reset has passed.
         let resets_in =
             window.resets_at().and_then(|at| u64::try_from(at.duration_since(now).as_secs()).ok());
         Self {

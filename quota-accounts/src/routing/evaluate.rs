@@ -1,5 +1,5 @@
-//! Whether one account may serve a request, and which rule says so.
-//! Which of several accounts is taken is decided in `choose`.
+//! Whether one account may serve a request, and why.
+//! `choose` selects among several accounts.
 
 use jiff::Timestamp;
 use quota_core::model::Window;
@@ -10,7 +10,7 @@ use super::{
     Candidate, Eligibility, LimitCheck, Limits, Reason, Request, RoutingPolicy, UnknownUsage, Verdict,
 };
 
-/// Judges one account.
+/// Evaluates one account.
 #[inline]
 pub(crate) fn evaluate(
     candidate: &Candidate<'_>,
@@ -21,18 +21,19 @@ pub(crate) fn evaluate(
     evaluate_by(candidate, request, now, policy, |_| None)
 }
 
-/// The same, with the end of unknown usage: when the account may be refreshed again.
+/// Evaluates one account. If its usage is unknown, `retry_at` is when it may be refreshed again.
 ///
-/// Only a request without an account pays for that.
+/// It costs more than [`evaluate`], so it runs only if no account may serve.
 pub(crate) fn evaluate_with_retry(
     candidate: &Candidate<'_>,
     request: &Request,
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Verdict {
-    let pause = || now.checked_add(policy.throttle_cooldown).ok();
-    let refreshed = |candidate: &Candidate<'_>| candidate.refreshed_from(request.model(), now);
-    evaluate_by(candidate, request, now, policy, |candidate| refreshed(candidate).or_else(pause))
+    evaluate_by(candidate, request, now, policy, |candidate| {
+        let refresh_at = candidate.refreshed_from(request.model(), now);
+        refresh_at.or_else(|| now.checked_add(policy.throttle_cooldown).ok())
+    })
 }
 
 #[inline]
@@ -41,7 +42,7 @@ fn evaluate_by(
     request: &Request,
     now: Timestamp,
     policy: &RoutingPolicy,
-    known_again: impl Fn(&Candidate<'_>) -> Option<Timestamp>,
+    unknown_until: impl Fn(&Candidate<'_>) -> Option<Timestamp>,
 ) -> Verdict {
     if candidate.is_disabled {
         return Verdict::ineligible(Reason::Disabled, None);
@@ -49,41 +50,42 @@ fn evaluate_by(
     if candidate.login_rejected {
         return Verdict::ineligible(Reason::LoginRejected, None);
     }
-    let closed = policy.when_unknown != UnknownUsage::Allow;
+    let denies_unknown = policy.when_unknown != UnknownUsage::Allow;
     let needs_fresh = policy.when_unknown == UnknownUsage::DenyStale;
     let (min_remaining, killswitch) = limits(candidate, policy);
     // While the owner is unknown, readings may exclude the account but not admit it.
     let snapshot = candidate.raw_snapshot();
-    let mut refused = later_of(blocked(candidate, request, now), candidate.credential_verdict());
-    if candidate.has_unknown_owner && closed {
-        refused = later_of(refused, Some(Verdict::ineligible(Reason::OwnerUnknown, known_again(candidate))));
+    let mut excluded = later_of(blocked(candidate, request, now), candidate.credential_verdict());
+    if candidate.has_unknown_owner && denies_unknown {
+        excluded =
+            later_of(excluded, Some(Verdict::ineligible(Reason::OwnerUnknown, unknown_until(candidate))));
     }
     let mut low = None;
     let mut unknown = (candidate.has_unknown_owner || snapshot.windows().is_empty()).then_some(None);
     let mut is_any_counted = false;
-    for (place, window) in snapshot.windows().iter().enumerate() {
+    for (index, window) in snapshot.windows().iter().enumerate() {
         if !request.counts(window) {
             continue;
         }
         is_any_counted = true;
-        let used = window.used_at(now, candidate.fresh_for);
+        let used = window.used_at(now, candidate.max_age);
         let reason = match killswitch.check(window, used) {
             LimitCheck::Unknown => {
-                unknown = Some(Some(place));
+                unknown = Some(Some(index));
                 continue;
             }
             LimitCheck::Exhausted => Reason::Exhausted,
             LimitCheck::Below { .. } => Reason::BelowKillswitch,
             LimitCheck::Passed { is_exact: false, .. } if needs_fresh => {
-                unknown = Some(Some(place));
+                unknown = Some(Some(index));
                 continue;
             }
-            // A stale reading that passes is used: the refresh in the background corrects it.
+            // A stale reading may admit an account, because the refresh in the background corrects it.
             LimitCheck::Passed { left, .. } => {
                 if !is_reserved(candidate, request, window, || headroom_above(left, window, killswitch)) {
                     if low.is_none() && matches!(min_remaining.check(window, used), LimitCheck::Below { .. })
                     {
-                        low = Some(place);
+                        low = Some(index);
                     }
                     continue;
                 }
@@ -91,13 +93,13 @@ fn evaluate_by(
             }
         };
         let until = match reason {
-            // The end of the requests in flight is unknown, so it is estimated.
+            // Nothing states when the requests in flight end.
             Reason::Reserved => now.checked_add(policy.throttle_cooldown).ok(),
             _ => ends_at(window, candidate),
         };
-        refused = later_of(refused, Some(Verdict::ineligible(reason, until).at(place)));
+        excluded = later_of(excluded, Some(Verdict::ineligible(reason, until).at(index)));
     }
-    if let Some(verdict) = refused {
+    if let Some(verdict) = excluded {
         return verdict;
     }
     if unknown.is_none() {
@@ -106,17 +108,17 @@ fn evaluate_by(
         unknown = is_unknown.then_some(None);
     }
     match (unknown, low) {
-        (Some(place), _) if closed => {
-            with_place(Verdict::ineligible(Reason::UnknownDenied, known_again(candidate)), place)
+        (Some(index), _) if denies_unknown => {
+            with_window(Verdict::ineligible(Reason::UnknownDenied, unknown_until(candidate)), index)
         }
-        (_, Some(place)) => Verdict::new(Eligibility::LastResort, Reason::BelowMinimum).at(place),
-        (Some(place), None) => with_place(Verdict::eligible(Reason::UnknownAllowed), place),
+        (_, Some(index)) => Verdict::new(Eligibility::LastResort, Reason::BelowMinimum).at(index),
+        (Some(index), None) => with_window(Verdict::eligible(Reason::UnknownAllowed), index),
         (None, None) => Verdict::eligible(Reason::Available),
     }
 }
 
-fn with_place(verdict: Verdict, place: Option<usize>) -> Verdict {
-    place.map_or(verdict, |place| verdict.at(place))
+fn with_window(verdict: Verdict, index: Option<usize>) -> Verdict {
+    index.map_or(verdict, |index| verdict.at(index))
 }
 
 pub(super) fn limits<'a>(candidate: &Candidate<'a>, policy: &'a RoutingPolicy) -> (&'a Limits, &'a Limits) {
@@ -126,7 +128,7 @@ pub(super) fn limits<'a>(candidate: &Candidate<'a>, policy: &'a RoutingPolicy) -
     (min_remaining, killswitch)
 }
 
-/// The block that ends last of those that count.
+/// The verdict of the block that ends last among those that count.
 fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Option<Verdict> {
     let mut found = None;
     for block in candidate.own_blocks() {
@@ -139,7 +141,7 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Opti
             RejectionKind::Throttled => Reason::Throttled,
             RejectionKind::Unauthorized => Reason::LoginRejected,
             RejectionKind::Forbidden => Reason::Forbidden,
-            // Neither is the account's fault, so neither is a reason to avoid it.
+            // The account is not the cause.
             RejectionKind::Overloaded | RejectionKind::InvalidRequest => continue,
             _ => Reason::Other,
         };
@@ -148,7 +150,7 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Opti
     found
 }
 
-/// The refusal that lasts longer: an account is of use again when the last of its refusals has ended.
+/// The exclusion that lasts longer, because an account is available only after its last exclusion has ended.
 fn later_of(one: Option<Verdict>, other: Option<Verdict>) -> Option<Verdict> {
     let (Some(a), Some(b)) = (one, other) else { return one.or(other) };
     let a_lasts = match (a.retry_at, b.retry_at) {
@@ -159,14 +161,12 @@ fn later_of(one: Option<Verdict>, other: Option<Verdict>) -> Option<Verdict> {
     Some(if a_lasts { a } else { b })
 }
 
-/// When a window that is used up will be no more: at its reset, or, where none was said, when the reading is no longer
-/// believed.
+/// When an exhausted window is available again: at its reset, or, without one, when its reading becomes stale.
 fn ends_at(window: &Window, candidate: &Candidate<'_>) -> Option<Timestamp> {
-    window.expires_at().or_else(|| window.observed_at().checked_add(candidate.fresh_for).ok())
+    window.expires_at().or_else(|| window.observed_at().checked_add(candidate.max_age).ok())
 }
 
-/// What requests under way may use of a window together, in basis points: what is left above the killswitch. `None` if it is not
-/// known.
+/// What remains of a window above the killswitch, in basis points, for all requests in flight together; `None` if unknown.
 pub(crate) fn headroom(
     candidate: &Candidate<'_>,
     window: &WindowId,
@@ -174,7 +174,7 @@ pub(crate) fn headroom(
     policy: &RoutingPolicy,
 ) -> Option<u32> {
     let window = candidate.snapshot().window(window)?;
-    let left = window.used_at(now, candidate.fresh_for).lower_bound()?.remaining();
+    let left = window.used_at(now, candidate.max_age).lower_bound()?.remaining();
     Some(headroom_above(left, window, limits(candidate, policy).1))
 }
 
@@ -182,7 +182,7 @@ fn headroom_above(left: Percent, window: &Window, killswitch: &Limits) -> u32 {
     left.basis_points().saturating_sub(killswitch.min_remaining_of(window.id()).basis_points())
 }
 
-/// Whether requests under way, and this one, would use up the `headroom` that there is.
+/// Whether the requests in flight and this one would exceed the `headroom`.
 fn is_reserved(
     candidate: &Candidate<'_>,
     request: &Request,
@@ -191,7 +191,7 @@ fn is_reserved(
 ) -> bool {
     let others = candidate.reserved_of(window.id());
     if others == 0 {
-        // An estimate alone must not leave a rest unused.
+        // The only request always fits, so that a high estimate does not leave the rest unused.
         return false;
     }
     let own = request.estimate().filter(|(id, _)| *id == window.id());
@@ -199,14 +199,14 @@ fn is_reserved(
     others + own.max(1) > u64::from(headroom())
 }
 
-/// What can still be spent of a window before the killswitch, in basis points; `None` if it is not known.
+/// What remains of a window above the killswitch and beside reservations, in basis points; `None` if unknown.
 pub(super) fn remaining(
     candidate: &Candidate<'_>,
     window: &Window,
     killswitch: &Limits,
     now: Timestamp,
 ) -> Option<u32> {
-    match window.used_at(now, candidate.fresh_for) {
+    match window.used_at(now, candidate.max_age) {
         Used::Exact(used) | Used::AtLeast(used) => {
             let reserved = u32::try_from(candidate.reserved_of(window.id())).unwrap_or(u32::MAX);
             Some(headroom_above(used.remaining(), window, killswitch).saturating_sub(reserved))

@@ -1,5 +1,5 @@
-//! How much must be left of windows.
-//! What happens below it is decided in `evaluate`.
+//! How much must remain of each window.
+//! `evaluate` decides what follows if less remains.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use quota_core::{Percent, Snapshot, Used, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How much must be left of each window, as a share of the whole.
+/// How much must remain of each window, as a share of the window.
 ///
-/// A window that counts the whole account passes with exactly that much, one that counts a model only needs more. A limit
-/// applies to the requests that its window counts: one of `seven_day/opus` concerns no request of another model, and no account
-/// of which a complete answer says that it has no such window.
+/// A window of the whole account passes at exactly the limit; a window of one model must be above it. A limit applies only to
+/// requests that count against its window: `seven_day/opus` concerns no request for another model. It does not apply to an
+/// account whose last complete response has no such window.
 ///
 /// ```
 /// use quota_accounts::Limits;
@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// For every window that is not named.
+    /// The limit of every window without its own limit.
     #[serde(rename = "every_bp", skip_serializing_if = "Option::is_none")]
     default_limit: Option<Percent>,
     #[serde(rename = "windows_bp", skip_serializing_if = "BTreeMap::is_empty")]
@@ -37,34 +37,34 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Nothing must be left.
+    /// No limits.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// That much must be left of every window.
+    /// The same limit for every window.
     #[must_use]
-    pub fn of(left: Percent) -> Self {
-        Self { default_limit: Some(left), ..Self::default() }
+    pub fn of(limit: Percent) -> Self {
+        Self { default_limit: Some(limit), ..Self::default() }
     }
 
-    /// That much must be left of this window.
+    /// Sets the limit of one window.
     #[must_use]
-    pub fn window(mut self, window: WindowId, left: Percent) -> Self {
-        self.windows.insert(window, left);
+    pub fn window(mut self, window: WindowId, limit: Percent) -> Self {
+        self.windows.insert(window, limit);
         self
     }
 
-    /// How much must be left of a window.
+    /// How much must remain of a window.
     #[must_use]
     pub fn min_remaining_of(&self, window: &WindowId) -> Percent {
-        // Nearly always there are none, and this is asked for every window of every account.
+        // Fast path: this runs for every window of every account, and few limits name a window.
         let own = if self.windows.is_empty() { None } else { self.windows.get(window) };
         own.copied().or(self.default_limit).unwrap_or(Percent::ZERO)
     }
 
-    /// Compares one window, of which so much is used, with its limit.
+    /// Compares the use of a window with its limit.
     ///
     /// ```
     /// use quota_accounts::Limits;
@@ -73,8 +73,8 @@ impl Limits {
     /// use quota_core::model::{Provenance, Source};
     ///
     /// let percent = |percent| Percent::from_percent(percent).unwrap();
-    /// let stamp = Provenance::new("2026-01-01T12:00:00Z".parse()?, Source::Poll);
-    /// let window = WindowReading::new(WindowId::five_hour(), percent(95.0)).stamped(stamp);
+    /// let provenance = Provenance::new("2026-01-01T12:00:00Z".parse()?, Source::Poll);
+    /// let window = WindowReading::new(WindowId::five_hour(), percent(95.0)).stamped(provenance);
     /// let used = Used::Exact(window.used());
     ///
     /// assert_eq!(Limits::of(percent(5.0)).check(&window, used), LimitCheck::Passed { left: percent(5.0), is_exact: true });
@@ -89,7 +89,7 @@ impl Limits {
             return LimitCheck::Exhausted;
         }
         let limit = self.min_remaining_of(window.id());
-        // Of a model's window all that remains at its limit is what must remain, and the rest of the account goes on.
+        // A model's window must be above its limit. Stopping one model leaves the account to the others.
         let is_below = if window.scope().is_none() { left < limit } else { left <= limit };
         match is_below {
             true => LimitCheck::Below { left },
@@ -97,28 +97,28 @@ impl Limits {
         }
     }
 
-    /// The windows that count for requests of `model` and of which there is no reading: those that the last complete answer
-    /// held in a form that could not be read, and those with a limit of their own that no answer has named yet.
+    /// The windows that count for requests for `model` but have no reading: those that the parser could not read in the last
+    /// complete response, and those with their own limit that no response has listed yet.
     ///
-    /// A window that a complete answer left out is not among them: the account has none.
+    /// It omits windows that a complete response does not list, because the account does not have them.
     pub fn unread<'a>(
         &'a self,
         snapshot: &'a Snapshot,
         model: Option<&'a str>,
     ) -> impl Iterator<Item = &'a WindowId> {
-        let unnamed = self.windows.keys().filter(|id| snapshot.presence(id) == Presence::Unknown);
-        snapshot.unreadable().chain(unnamed).filter(move |id| id.applies_to(model))
+        let unlisted = self.windows.keys().filter(|id| snapshot.presence(id) == Presence::Unknown);
+        snapshot.unreadable().chain(unlisted).filter(move |id| id.applies_to(model))
     }
 
-    /// How much must be left of every window that is not named; `None` if that was not said.
+    /// The limit of every window without its own limit, if set.
     #[must_use]
     pub fn default_limit(&self) -> Option<Percent> {
         self.default_limit
     }
 
-    /// The windows that were named, and how much must be left of each.
+    /// The windows with their own limit, and that limit.
     pub fn windows(&self) -> impl Iterator<Item = (&WindowId, Percent)> {
-        self.windows.iter().map(|(window, left)| (window, *left))
+        self.windows.iter().map(|(window, limit)| (window, *limit))
     }
 }
 
@@ -126,34 +126,34 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LimitCheck {
-    /// Enough is left.
+    /// Enough remains.
     Passed {
-        /// What is left.
+        /// What remains, at most.
         left: Percent,
-        /// Whether that is exact. What an old reading says is left is the most that can be: more may be used by now.
+        /// Whether `left` is exact. After a stale reading, less may remain.
         is_exact: bool,
     },
-    /// Less is left than the limit.
+    /// Less remains than the limit.
     Below {
-        /// What is left, at most.
+        /// What remains, at most.
         left: Percent,
     },
-    /// Nothing is left, whatever the limit.
+    /// Nothing remains, whatever the limit.
     Exhausted,
-    /// It is not known how much is left: the window has reset since, or its reading is old and has no reset.
+    /// What remains is unknown: the window has reset since the reading, or the reading is stale and has no reset.
     Unknown,
 }
 
-/// The limits of one account, where they differ from the policy's.
+/// The limits of one account, which replace those of the policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct AccountLimits {
-    /// In place of [`RoutingPolicy::min_remaining`](crate::RoutingPolicy#structfield.min_remaining).
-    // The alias reads a file of format 1: a limit that went unnoticed would be none.
+    /// Replaces [`RoutingPolicy::min_remaining`](crate::RoutingPolicy#structfield.min_remaining).
+    // The alias reads files of format 1. Otherwise their limits would be ignored.
     #[serde(rename = "min_remaining", alias = "minimum", skip_serializing_if = "Option::is_none")]
     pub min_remaining: Option<Limits>,
-    /// In place of [`RoutingPolicy::killswitch`](crate::RoutingPolicy#structfield.killswitch).
+    /// Replaces [`RoutingPolicy::killswitch`](crate::RoutingPolicy#structfield.killswitch).
     #[serde(rename = "killswitch", alias = "stop", skip_serializing_if = "Option::is_none")]
     pub killswitch: Option<Limits>,
     #[serde(flatten)]
@@ -161,13 +161,13 @@ pub struct AccountLimits {
 }
 
 impl AccountLimits {
-    /// No limits but the policy's.
+    /// No own limits: those of the policy apply.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Sets how much must be left for the account to be taken while another has more.
+    /// Sets the account's minimum. Below it, the router prefers another account.
     #[must_use]
     pub fn min_remaining(mut self, limits: Limits) -> Self {
         self.min_remaining = Some(limits);

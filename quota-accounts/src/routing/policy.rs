@@ -1,5 +1,5 @@
-//! The settings of routing: plain data with sound defaults.
-//! What they mean in action is in `evaluate` and `choose`.
+//! The settings of routing: plain data with defaults.
+//! `evaluate` and `choose` apply them.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Limits;
 
-/// Which account to prefer, how much to leave on each, and what turns a request to another one.
+/// Which account to prefer, how much must remain of each, and when to try another one.
+///
+/// Each field names its default.
 ///
 /// ```
 /// use quota_accounts::{Limits, RoutingMode, RoutingPolicy};
@@ -23,52 +25,49 @@ use super::Limits;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RoutingPolicy {
-    /// Which of the accounts that have room is taken. The main one first.
+    /// Which of the available accounts serves a request. Default: main account first.
     pub mode: RoutingMode,
-    /// How much must be left of each window for an account to be taken while another has more. Nothing.
+    /// The minimum that should remain of each window. Default: none.
     ///
-    /// An account below it is passed over, and still used when no other is above it.
-    #[serde(rename = "min_remaining")]
+    /// An account below it serves only if no account is above its own minimum.
     pub min_remaining: Limits,
-    /// The killswitch: an account of which less is left is never used, whatever happens. Off.
+    /// The killswitch: an account with less remaining is never used. Default: off.
     ///
-    /// Of a window that counts one model only, more than that must be left, here and for the minimum: see [`Limits`].
-    #[serde(rename = "killswitch")]
+    /// A window of one model must be above this limit and above the minimum, not just at it: see [`Limits`].
     pub killswitch: Limits,
-    /// What to do with an account of which a window is not known. Use it.
+    /// What to do with an account if the use of a window is unknown. Default: allow.
     pub when_unknown: UnknownUsage,
-    /// The statuses after which a request is tried on another account. 401, 403 and 429.
+    /// The statuses after which a request is retried on another account. Default: 401, 403 and 429.
     ///
-    /// A spent quota is a reason whatever its status.
+    /// An exhausted quota always causes a retry, whatever the status.
     pub fallback_on: Vec<u16>,
-    /// How long a throttled account is skipped if the provider states no time. Also how long until the next attempt at
-    /// an account of unknown usage, or with an unreadable credential, if no other account is available. Thirty
-    /// seconds.
+    /// How long a throttled account is skipped if the provider states no wait. If no account is available, it is also the wait
+    /// for an account of unknown usage or with an unreadable credential. Default: 30 seconds.
     #[serde(with = "span")]
     pub throttle_cooldown: Duration,
-    /// How long an exhausted account is skipped if the provider states no reset. Five minutes.
+    /// How long an exhausted account is skipped if the provider states no reset. Default: 5 minutes.
     #[serde(with = "span")]
     pub exhausted_cooldown: Duration,
-    /// How long an account is skipped after a provider or an organisation forbade the request, unless there is a new
-    /// login. One hour.
+    /// How long an account is skipped after a provider or an organisation forbade a request. A new login ends this early.
+    /// Default: 1 hour.
     #[serde(with = "span")]
     pub forbidden_cooldown: Duration,
-    /// How long a request or a report waits for the credential of an account. Twenty seconds.
+    /// How long a request or a report waits for the credential of an account. Default: 20 seconds.
     ///
-    /// The sources of `quota-credentials` have shorter timeouts of their own, unless a command was given more time.
-    /// After a timeout the account is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
+    /// The sources of `quota-credentials` have shorter timeouts, unless one is configured with more. After a timeout the account
+    /// is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
     #[serde(with = "span")]
     pub credential_timeout: Duration,
-    /// How long a session stays with its account after its last request. Seven days.
+    /// How long a session stays with its account after its last request. Default: 7 days.
     #[serde(with = "span")]
     pub session_ttl: Duration,
-    /// How many sessions are remembered. The one that was idle longest is dropped first. 10,000.
+    /// How many sessions are remembered. The longest idle one is dropped first. Default: 10,000.
     pub max_sessions: usize,
-    /// A session waits for its account instead of moving if the account is available again within this. Two minutes.
+    /// A session waits for its account instead of moving if the account is available again within this time. Default: 2 minutes.
     #[serde(with = "span")]
     pub max_session_wait: Duration,
-    /// How long a request waits for the store to confirm its reservation. After that only the reservations of this
-    /// process count. A quarter of a second.
+    /// How long a request waits for the store to confirm its reservation. After that only the reservations of this process count.
+    /// Default: 250 milliseconds.
     #[serde(with = "span")]
     pub reservation_timeout: Duration,
 }
@@ -101,7 +100,7 @@ impl RoutingPolicy {
         self
     }
 
-    /// Sets how much must be left for an account to be taken while another has more.
+    /// Sets the minimum that should remain of each window.
     #[must_use]
     pub fn min_remaining(mut self, limits: Limits) -> Self {
         self.min_remaining = limits;
@@ -115,43 +114,43 @@ impl RoutingPolicy {
         self
     }
 
-    /// Sets what to do with an account of which a window is not known.
+    /// Sets what to do with an account if the use of a window is unknown.
     #[must_use]
-    pub fn when_unknown(mut self, what: UnknownUsage) -> Self {
-        self.when_unknown = what;
+    pub fn when_unknown(mut self, unknown: UnknownUsage) -> Self {
+        self.when_unknown = unknown;
         self
     }
 
-    /// Sets the statuses after which a request is tried on another account.
+    /// Sets the statuses after which a request is retried on another account.
     #[must_use]
     pub fn fallback_on(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.fallback_on = statuses.into_iter().collect();
         self
     }
 
-    /// Sets within which time of a reset a session waits for its account instead of moving.
+    /// Sets how long a session waits for its account instead of moving.
     #[must_use]
-    pub fn max_session_wait(mut self, span: Duration) -> Self {
-        self.max_session_wait = span;
+    pub fn max_session_wait(mut self, wait: Duration) -> Self {
+        self.max_session_wait = wait;
         self
     }
 
-    /// Sets how long a request waits to reserve what it is expected to use.
+    /// Sets how long a request waits for the store to confirm its reservation.
     #[must_use]
-    pub fn reservation_timeout(mut self, span: Duration) -> Self {
-        self.reservation_timeout = span;
+    pub fn reservation_timeout(mut self, timeout: Duration) -> Self {
+        self.reservation_timeout = timeout;
         self
     }
 
     /// Sets how long a session stays with its account, and how many are remembered.
     #[must_use]
-    pub fn sessions(mut self, session_ttl: Duration, most: usize) -> Self {
-        (self.session_ttl, self.max_sessions) = (session_ttl, most);
+    pub fn sessions(mut self, ttl: Duration, max_sessions: usize) -> Self {
+        (self.session_ttl, self.max_sessions) = (ttl, max_sessions);
         self
     }
 }
 
-/// Which of the accounts that have room is taken.
+/// Which of the available accounts serves a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -161,23 +160,24 @@ pub enum RoutingMode {
     MainFirst,
     /// The fallbacks in their order, then the main account.
     FallbackFirst,
-    /// A session stays with its account; new ones are spread by what can be spent before each account's reset.
+    /// A session stays with its account. New sessions are spread by how much each account can use before its resets.
     StickyBalanced,
-    /// The account whose furthest window begins anew soonest: what is left of it then is lost.
+    /// The account whose last window resets soonest, because what remains at the reset is lost.
     SoonestResetFirst,
 }
 
-/// What to do with an account of which a window is not known.
+/// What to do with an account if the use of a window is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UnknownUsage {
-    /// Use it: the provider will say if it is spent.
+    /// Use it: the provider rejects the request if the account is exhausted.
     #[default]
     Allow,
-    /// Do not use it before its numbers are known.
+    /// Do not use it until there are readings.
     Deny,
-    /// Do not use it before a fresh reading of every window that counts shows that enough remains. Not for configurations.
+    /// Do not use it until a fresh reading of every window that counts shows that enough remains. Not available in configuration
+    /// files.
     #[serde(skip)]
     DenyStale,
 }

@@ -1,5 +1,4 @@
-//! What is known of a request before it is sent.
-//! Nothing of its content is needed.
+//! The metadata of a request that the choice of an account needs.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Limits;
 
-/// A request that is to be sent, as far as the choice of an account depends on it.
+/// The metadata of a request before it is sent.
 ///
 /// ```
 /// use quota_accounts::Request;
@@ -27,38 +26,38 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of which nothing is known.
+    /// Creates a request without metadata.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Names the model, as the provider is to be told it.
+    /// Sets the model, by the name that the request sends to the provider.
     pub fn with_model(mut self, model: &str) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Names the session (conversation) it belongs to.
+    /// Sets the session (conversation) it belongs to.
     pub fn with_session(mut self, session: &str) -> Self {
         self.session = Some(Session::of(session));
         self
     }
 
-    /// Estimates how much of a window it will use, so that a burst of requests does not overrun one account.
+    /// Sets the estimated use of a window, so that a burst of requests does not overrun one account.
     ///
-    /// The share counts against the account from the moment the request is routed until its result is reported.
+    /// The router reserves this share of the account from the route until the report.
     pub fn with_estimate(mut self, window: WindowId, share: Percent) -> Self {
         self.estimate = Some((window, share));
         self
     }
 
-    /// Restricts the choice to the window of this id: no other window counts.
+    /// Restricts the choice to the window of this id. No other window counts.
     pub fn with_only_window(mut self, id: &str) -> Self {
         self.only_window = Some(id.into());
         self
     }
 
-    /// Whether a window counts for the request: the only one, or else any that applies to the model.
+    /// Whether a window counts for the request: the only window if one is set, or else each that applies to the model.
     #[inline]
     #[must_use]
     pub fn counts(&self, window: &Window) -> bool {
@@ -80,51 +79,51 @@ impl Request {
         }
     }
 
-    /// The model, if it was named.
+    /// The model, if set.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// The session, if it was named.
+    /// The session, if set.
     #[must_use]
     pub fn session(&self) -> Option<Session> {
         self.session
     }
 
-    /// The share it was estimated to use, and of which window.
+    /// The window and the share of it that the request is estimated to use, if set.
     #[must_use]
     pub fn estimate(&self) -> Option<(&WindowId, Percent)> {
         self.estimate.as_ref().map(|(window, share)| (window, *share))
     }
 }
 
-/// A session, by a hash of its name: the name itself is kept nowhere.
+/// A session, identified by a hash of its name. The name itself is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Session(u64);
 
 impl Session {
-    /// The session of that name. The same on every host, and in every version of this program.
+    /// The session of this name. The hash is the same on every host and in every version.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self(spread(fnv(name)))
     }
 
-    /// A number that depends on this session and an account, evenly over all of them.
+    /// A uniform hash of this session and an account.
     pub(crate) fn with(self, account: &str) -> u64 {
         spread(self.0 ^ fnv(account))
     }
 }
 
-/// FNV-1a: short, and equal on every host. It protects nothing.
+/// FNV-1a, the same on every host. It is not a cryptographic hash.
 fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// The last steps of splitmix64: neighbours become strangers.
+/// The finalizer of splitmix64: similar inputs give unrelated outputs.
 fn spread(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -137,12 +136,12 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_session_is_the_same_in_every_version() {
-        // FNV-1a of "a" is af63dc4c8601ec8c; stored pins depend on it.
+        // FNV-1a of "a" is af63dc4c8601ec8c; stored sessions depend on it.
         assert_eq!(fnv("a"), 0xaf63_dc4c_8601_ec8c);
     }
 
     #[test]
-    fn the_name_of_a_session_is_kept_nowhere() {
+    fn the_name_of_a_session_is_not_stored() {
         let request = Request::new().with_session("n33dle");
 
         assert!(!format!("{request:?}").contains("n33dle"));

@@ -1,4 +1,4 @@
-//! The rules of choosing, one by one, and the laws they obey together.
+//! Tests of each routing rule, and laws for all of them.
 
 mod eligibility;
 mod laws;

@@ -1,5 +1,5 @@
-//! The verdict on one account: whether it may serve, and the reason.
-//! The rules are in `evaluate`.
+//! The verdict on one account: whether it may serve a request, and the reason.
+//! `evaluate` has the rules.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use jiff::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Eligibility {
-    /// It may.
+    /// It may serve.
     Eligible,
-    /// It may if no account is eligible: less remains than the policy wants.
+    /// It may serve if no account is eligible, because less than its minimum remains.
     LastResort,
-    /// It may not.
+    /// It must not serve.
     Ineligible,
 }
 
 impl Eligibility {
-    /// The eligibility as a stable word for programs, such as `last_resort`.
+    /// The eligibility as a stable identifier, such as `last_resort`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Eligibility {
     }
 }
 
-/// Why an account may serve a request, or may not.
+/// Why an account may or must not serve a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -47,7 +47,7 @@ pub enum Reason {
     LoginRejected,
     /// The credential has expired, and its renewal is pending.
     LoginRenewing,
-    /// The credential could not be read, such as while a keychain is locked. A new login does not help.
+    /// The credential could not be read, for example while a keychain is locked. A new login does not help.
     CredentialUnavailable,
     /// A policy of the provider or of an organisation forbids the request.
     Forbidden,
@@ -63,24 +63,24 @@ pub enum Reason {
     Reserved,
     /// The use of a window is unknown, and the policy denies that.
     UnknownDenied,
-    /// The provider rejected a request for a reason of a newer program.
+    /// The provider rejected a request for a reason that only a newer program knows.
     Other,
 }
 
 impl Reason {
-    /// Whether the account's usage is unknown, whatever the policy makes of that.
+    /// Whether the account's usage or its owner is unknown, whether the policy allows that or not.
     #[must_use]
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::UnknownAllowed | Self::UnknownDenied | Self::OwnerUnknown)
     }
 
-    /// Whether the reason is the account's credential, or that it has none.
+    /// Whether the reason is the account's credential or its absence.
     #[must_use]
     pub fn is_about_credential(self) -> bool {
         matches!(self, Self::LoginRejected | Self::LoginRenewing | Self::CredentialUnavailable)
     }
 
-    /// The reason as a stable word for programs, such as `below_minimum`.
+    /// The reason as a stable identifier, such as `below_minimum`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl Reason {
     }
 }
 
-/// For people: the same in words.
+/// Prints the reason in words.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -151,8 +151,8 @@ impl Verdict {
         Self { retry_at, ..Self::new(Eligibility::Ineligible, reason) }
     }
 
-    /// Whether a session leaves this account for good: it has nothing left for the request, or may not be used any more.
-    /// A cooldown or unknown usage is no reason to leave.
+    /// Whether a session leaves this account for good, because it is exhausted or no longer usable. A cooldown or unknown usage
+    /// does not end the affinity.
     pub(crate) fn ends_affinity(&self) -> bool {
         use Reason::{BelowKillswitch, Disabled, Exhausted, Forbidden, LoginRejected, QuotaExhausted};
         let is_final = matches!(
@@ -168,7 +168,7 @@ impl Verdict {
             && matches!(self.reason, Reason::UnknownDenied | Reason::OwnerUnknown)
     }
 
-    /// Whether only a request finds this out, because readings do not show it.
+    /// Whether only a request can find this out, by a refresh or by reading the credential.
     pub(crate) fn is_credential_verdict(&self) -> bool {
         self.is_unknown() || self.reason.is_about_credential()
     }

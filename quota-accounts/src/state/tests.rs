@@ -1,4 +1,4 @@
-//! What is kept, and how what several processes have learned is put together.
+//! The stored state, and how changes of several processes are merged.
 
 use jiff::SignedDuration;
 use quota_core::provider::RejectionKind;
@@ -19,7 +19,7 @@ fn used(state: &AccountState) -> Option<f64> {
     Some(state.snapshot.window(&WindowId::five_hour())?.used().as_f64())
 }
 
-fn pin(session: &str, account: &str, second: i64) -> SessionAffinity {
+fn affinity(session: &str, account: &str, second: i64) -> SessionAffinity {
     SessionAffinity::new(Session::of(session), account.parse().unwrap(), at(second))
 }
 
@@ -34,7 +34,7 @@ fn the_newer_reading_wins_in_either_order_of_writes() {
 }
 
 #[test]
-fn a_new_login_leaves_nothing_of_the_old_one() {
+fn a_new_login_replaces_the_state_of_the_old_one() {
     let mut state = AccountState::default();
     state.merge(&seed(50.0, 5, "a"), &[], at(100));
     state.block(&Block::new(RejectionKind::Unauthorized, at(5)));
@@ -45,7 +45,7 @@ fn a_new_login_leaves_nothing_of_the_old_one() {
 }
 
 #[test]
-fn an_old_logins_late_writer_does_not_bring_it_back() {
+fn a_late_writer_of_an_old_login_changes_nothing() {
     let mut state = AccountState::default();
     state.merge(&seed(10.0, 10, "b"), &[], at(100));
 
@@ -54,42 +54,42 @@ fn an_old_logins_late_writer_does_not_bring_it_back() {
     assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
 
-fn dead(second: i64, login_id: &str) -> Block {
+fn rejected(second: i64, login_id: &str) -> Block {
     Block::new(RejectionKind::Unauthorized, at(second)).login_id(LoginId::new(login_id))
 }
 
 #[test]
-fn a_block_of_a_login_without_readings_is_kept() {
+fn a_block_of_a_login_without_readings_is_stored() {
     let mut state = AccountState::default();
     state.merge(&seed(50.0, 5, "a"), &[], at(100));
     let unread = Seed::default().login_id(LoginId::new("b"));
 
-    state.merge(&unread, &[dead(10, "b")], at(100));
+    state.merge(&unread, &[rejected(10, "b")], at(100));
 
-    assert!(state.block(&dead(10, "b")));
+    assert!(state.block(&rejected(10, "b")));
     assert_eq!((used(&state), state.login_id, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
 }
 
 #[test]
-fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another() {
+fn an_older_reading_does_not_replace_a_later_rejected_login() {
     let mut state = AccountState::default();
     let unread = Seed::default().login_id(LoginId::new("b"));
-    state.merge(&unread, &[dead(10, "b")], at(100));
-    state.block(&dead(10, "b"));
+    state.merge(&unread, &[rejected(10, "b")], at(100));
+    state.block(&rejected(10, "b"));
 
-    state.merge(&seed(50.0, 5, "a"), &[dead(5, "a")], at(100));
+    state.merge(&seed(50.0, 5, "a"), &[rejected(5, "a")], at(100));
 
-    assert!(!state.block(&dead(5, "a")), "it is another's");
-    assert_eq!((used(&state), state.blocks), (None, vec![dead(10, "b")]));
+    assert!(!state.block(&rejected(5, "a")), "it belongs to another login");
+    assert_eq!((used(&state), state.blocks), (None, vec![rejected(10, "b")]));
 }
 
 #[test]
-fn a_block_from_the_future_says_nothing_of_which_login_is_the_later_one() {
+fn a_block_from_the_future_does_not_make_its_login_the_latest() {
     let mut state = AccountState::default();
     state.merge(&seed(50.0, 50, "a"), &[], at(100));
     let unread = Seed::default().login_id(LoginId::new("b"));
 
-    state.merge(&unread, &[dead(5000, "b")], at(100));
+    state.merge(&unread, &[rejected(5000, "b")], at(100));
 
     assert_eq!(used(&state), Some(50.0));
 }
@@ -99,7 +99,7 @@ fn hold(since: i64) -> Hold {
 }
 
 #[test]
-fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
+fn a_writer_without_the_hold_does_not_end_it() {
     let mut state = AccountState::default();
     state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
 
@@ -109,7 +109,7 @@ fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
 }
 
 #[test]
-fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
+fn a_successful_call_after_the_hold_began_ends_it() {
     let mut state = AccountState::default();
     state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
 
@@ -119,12 +119,12 @@ fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
 }
 
 #[test]
-fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
+fn a_login_adopts_the_state_that_was_stored_without_one() {
     let block = Block::new(RejectionKind::QuotaExhausted, at(10)).until(at(600));
     let mut state = AccountState { snapshot: seed(50.0, 5, "a").snapshot, ..AccountState::default() };
     (state.hold, state.blocks) = (Some(hold(10)), vec![block.clone()]);
 
-    // Of a call before the hold, so it has not ended that.
+    // A call before the hold does not end it.
     state.merge(&seed(60.0, 7, "a"), &[], at(100));
 
     assert_eq!((used(&state), &state.login_id), (Some(60.0), &Some(LoginId::new("a"))));
@@ -132,7 +132,7 @@ fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
 }
 
 #[test]
-fn of_two_blocks_about_one_thing_the_later_end_stands() {
+fn the_later_end_of_two_equal_blocks_wins() {
     let mut state = AccountState::default();
     let block = |until| Block::new(RejectionKind::QuotaExhausted, at(0)).until(at(until));
 
@@ -144,7 +144,7 @@ fn of_two_blocks_about_one_thing_the_later_end_stands() {
 }
 
 #[test]
-fn blocks_of_two_models_stand_beside_each_other() {
+fn blocks_of_two_models_are_both_stored() {
     let mut state = AccountState::default();
     let block = |model: &str| Block::new(RejectionKind::QuotaExhausted, at(0)).model(model.to_owned());
 
@@ -155,27 +155,27 @@ fn blocks_of_two_models_stand_beside_each_other() {
 }
 
 #[test]
-fn the_later_use_of_a_session_stands() {
+fn the_later_use_of_a_session_wins() {
     let week = Duration::from_secs(7 * 24 * 3600);
 
-    let pins = merge_sessions(&[pin("s", "a/x", 10)], &[pin("s", "a/y", 5)], at(20), week, 10);
+    let sessions = merge_sessions(&[affinity("s", "a/x", 10)], &[affinity("s", "a/y", 5)], at(20), week, 10);
 
-    assert_eq!(pins, [pin("s", "a/x", 10)]);
+    assert_eq!(sessions, [affinity("s", "a/x", 10)]);
 }
 
 #[test]
-fn a_use_of_a_session_from_the_future_is_no_later_than_a_true_one() {
+fn a_session_use_from_the_future_loses_to_a_past_one() {
     let week = Duration::from_secs(7 * 24 * 3600);
-    let ahead = pin("s", "a/y", 1000);
+    let future = affinity("s", "a/y", 1000);
 
-    let joined = merge_sessions(std::slice::from_ref(&ahead), &[pin("s", "a/x", 10)], at(20), week, 10);
-    let alone = merge_sessions(&[ahead], &[], at(20), week, 10);
+    let merged = merge_sessions(std::slice::from_ref(&future), &[affinity("s", "a/x", 10)], at(20), week, 10);
+    let alone = merge_sessions(&[future], &[], at(20), week, 10);
 
-    assert_eq!((joined, alone), (vec![pin("s", "a/x", 10)], vec![pin("s", "a/y", 20)]));
+    assert_eq!((merged, alone), (vec![affinity("s", "a/x", 10)], vec![affinity("s", "a/y", 20)]));
 }
 
 #[test]
-fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
+fn readings_from_the_future_do_not_make_their_login_the_latest() {
     let mut state = AccountState { snapshot: seed(50.0, 1000, "a").snapshot, ..AccountState::default() };
     state.login_id = Some(LoginId::new("a"));
 
@@ -185,25 +185,25 @@ fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
 }
 
 #[test]
-fn a_session_that_was_quiet_for_too_long_is_forgotten() {
-    let pins = [pin("s", "a/x", 0), pin("t", "a/x", 1)];
+fn an_idle_session_is_dropped() {
+    let sessions = [affinity("s", "a/x", 0), affinity("t", "a/x", 1)];
 
-    let kept = merge_sessions(&pins, &[], at(10), Duration::from_secs(10), 10);
+    let merged = merge_sessions(&sessions, &[], at(10), Duration::from_secs(10), 10);
 
-    assert_eq!(kept, [pin("t", "a/x", 1)]);
+    assert_eq!(merged, [affinity("t", "a/x", 1)]);
 }
 
 #[test]
-fn of_too_many_sessions_those_that_were_quiet_longest_are_forgotten() {
-    let pins: Vec<SessionAffinity> = (0..20).map(|at| pin(&format!("s{at}"), "a/x", at)).collect();
+fn the_longest_idle_of_too_many_sessions_are_dropped() {
+    let sessions: Vec<SessionAffinity> = (0..20).map(|at| affinity(&format!("s{at}"), "a/x", at)).collect();
 
-    let kept = merge_sessions(&pins, &[], at(30), Duration::from_secs(1000), 3);
+    let merged = merge_sessions(&sessions, &[], at(30), Duration::from_secs(1000), 3);
 
-    let times: Vec<_> = kept.iter().map(|pin| pin.used_at).collect();
+    let times: Vec<_> = merged.iter().map(|affinity| affinity.used_at).collect();
     assert_eq!(times, [at(19), at(18), at(17)]);
 }
 
-/// Everything that can be kept.
+/// A state with every field set.
 fn everything() -> AccountsState {
     let mut state = AccountsState::default();
     state.set_version();
@@ -219,13 +219,13 @@ fn everything() -> AccountsState {
         &Block::new(RejectionKind::Unauthorized, at(0))
             .fingerprint(quota_core::model::CredentialFingerprint::from_hash(255)),
     );
-    state.sessions.push(pin("s", "anthropic/main", 5));
+    state.sessions.push(affinity("s", "anthropic/main", 5));
 
     state
 }
 
 #[test]
-fn what_is_kept_reads_the_same_when_it_is_read_back() {
+fn the_state_survives_a_round_trip() {
     let state = everything();
 
     let text = serde_json::to_string(&state).unwrap();
@@ -234,6 +234,6 @@ fn what_is_kept_reads_the_same_when_it_is_read_back() {
 }
 
 #[test]
-fn what_is_kept_is_written_in_this_form() {
+fn the_state_is_written_in_this_form() {
     insta::assert_json_snapshot!(everything());
 }

@@ -118,7 +118,7 @@ async fn an_account_that_a_hand_has_written_twice_is_told_before_anything_is_rou
             matches!(&error, Some(BuildError::Duplicate { account, .. }) if *account == id("main")),
             "{kind:?}"
         );
-        assert_eq!(error.unwrap().to_string(), "example/main is named twice; remove one of them");
+        assert_eq!(error.unwrap().to_string(), "example/main is listed twice; remove one of the entries");
     }
 }
 

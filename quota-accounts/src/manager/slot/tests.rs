@@ -1,4 +1,4 @@
-//! What becomes of blocks and looks when the clock is set back under a running program.
+//! Blocks and credential checks when the clock is set back while the program runs.
 
 use std::time::Duration;
 
@@ -26,38 +26,38 @@ fn until(slot: &AccountSlot, now: Timestamp) -> Option<Timestamp> {
     evaluate(&slot.candidate(), &Request::new(), now, &RoutingPolicy::default()).retry_at
 }
 
-/// A block of a clock that was an hour ahead, which was to last ten minutes.
-fn ahead(now: Timestamp) -> Block {
+/// A block of ten minutes, made by a clock that was an hour ahead.
+fn future_block(now: Timestamp) -> Block {
     let since = now + SignedDuration::from_hours(1);
     Block::new(RejectionKind::Throttled, since).until(since + SignedDuration::from_mins(10))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_was_made_before_the_clock_was_set_back_lasts_as_long_from_now() {
+async fn a_block_from_the_future_lasts_its_duration_from_now() {
     let clock = clock();
     let (slot, now) = (slot(&clock), clock.now());
-    slot.block(ahead(now), now);
+    slot.block(future_block(now), now);
 
     assert_eq!(until(&slot, now), Some(now + SignedDuration::from_mins(10)));
 
     clock.sleep(Duration::from_secs(60)).await;
-    assert_eq!(until(&slot, now), Some(now + SignedDuration::from_mins(10)), "it is brought back once");
+    assert_eq!(until(&slot, now), Some(now + SignedDuration::from_mins(10)), "it is rebased only once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_was_brought_back_takes_its_own_place_on_disk() {
+async fn a_rebased_block_replaces_the_stored_one() {
     let clock = clock();
     let (slot, now) = (slot(&clock), clock.now());
-    slot.load_blocks(&[ahead(now)], now);
+    slot.load_blocks(&[future_block(now)], now);
 
-    let (live, removed) = slot.dirty_blocks().expect("there is something to write");
+    let (active, removed) = slot.dirty_blocks().expect("the blocks are dirty");
 
-    assert_eq!(removed, [ahead(now)]);
-    assert_eq!(live.iter().map(|block| block.since).collect::<Vec<_>>(), [now]);
+    assert_eq!(removed, [future_block(now)]);
+    assert_eq!(active.iter().map(|block| block.since).collect::<Vec<_>>(), [now]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn blocks_that_are_kept_as_they_were_are_not_written_again() {
+async fn unchanged_loaded_blocks_are_not_written_again() {
     let clock = clock();
     let (slot, now) = (slot(&clock), clock.now());
 
@@ -67,7 +67,7 @@ async fn blocks_that_are_kept_as_they_were_are_not_written_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_is_looked_at_again_although_the_clock_was_set_back_since_the_last_look() {
+async fn a_credential_is_rechecked_after_the_clock_was_set_back() {
     let clock = clock();
     let (slot, now) = (slot(&clock), clock.now());
     slot.block(
@@ -76,6 +76,6 @@ async fn a_credential_is_looked_at_again_although_the_clock_was_set_back_since_t
     );
 
     assert!(slot.should_recheck_credential(now + SignedDuration::from_hours(1)));
-    assert!(slot.should_recheck_credential(now), "the last look was not a moment ago");
+    assert!(slot.should_recheck_credential(now), "the last check is an hour away");
     assert!(!slot.should_recheck_credential(now + SignedDuration::from_secs(4)));
 }

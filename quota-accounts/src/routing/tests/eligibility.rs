@@ -1,4 +1,4 @@
-//! Whether one account may serve.
+//! Whether one account may serve a request.
 
 use jiff::Timestamp;
 use quota_core::model::{Coverage, CredentialFingerprint, Scope};
@@ -9,7 +9,7 @@ use super::support::*;
 use crate::routing::{Block, Eligibility, Reason};
 use crate::{AccountLimits, Decision, Limits, Request, RoutingPolicy, UnknownUsage};
 
-fn plain() -> (Request, RoutingPolicy) {
+fn defaults() -> (Request, RoutingPolicy) {
     (Request::new(), RoutingPolicy::default())
 }
 
@@ -17,13 +17,13 @@ fn for_opus() -> Request {
     Request::new().with_model("claude-opus-4-5")
 }
 
-fn closed() -> RoutingPolicy {
+fn deny_unknown() -> RoutingPolicy {
     RoutingPolicy::default().when_unknown(UnknownUsage::Deny)
 }
 
 #[test]
-fn an_account_with_room_in_every_window_is_open() {
-    let (request, policy) = plain();
+fn an_account_with_capacity_in_every_window_is_eligible() {
+    let (request, policy) = defaults();
 
     let verdict = verdict(Given::new("a", [five_hour(50.0), seven_day(10.0)]), &request, &policy);
 
@@ -31,8 +31,8 @@ fn an_account_with_room_in_every_window_is_open() {
 }
 
 #[test]
-fn an_account_with_nothing_left_of_one_window_is_refused_until_its_reset() {
-    let (request, policy) = plain();
+fn an_account_with_an_exhausted_window_is_excluded_until_its_reset() {
+    let (request, policy) = defaults();
 
     let verdict = verdict(Given::new("a", [five_hour(0.0), seven_day(10.0)]), &request, &policy);
 
@@ -40,7 +40,7 @@ fn an_account_with_nothing_left_of_one_window_is_refused_until_its_reset() {
 }
 
 #[test]
-fn the_killswitch_lets_pass_what_is_exactly_at_it() {
+fn an_account_exactly_at_its_killswitch_passes() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
 
     let at = verdict(Given::new("a", [five_hour(5.0)]), &Request::new(), &policy);
@@ -50,7 +50,7 @@ fn the_killswitch_lets_pass_what_is_exactly_at_it() {
 }
 
 #[test]
-fn the_killswitch_stops_a_model_that_is_exactly_at_it() {
+fn a_model_exactly_at_the_killswitch_is_excluded() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
     let reason = |left| verdict(Given::new("a", [opus_week(left)]), &for_opus(), &policy).reason;
 
@@ -61,7 +61,7 @@ fn the_killswitch_stops_a_model_that_is_exactly_at_it() {
 }
 
 #[test]
-fn the_minimum_lets_pass_an_account_that_is_exactly_at_it_and_not_a_model() {
+fn exactly_at_the_minimum_an_account_passes_and_a_model_does_not() {
     let policy = RoutingPolicy::default().min_remaining(left(20.0));
     let account = |left| verdict(Given::new("a", [five_hour(left)]), &for_opus(), &policy).reason;
     let model = |left| verdict(Given::new("a", [opus_week(left)]), &for_opus(), &policy).reason;
@@ -71,7 +71,7 @@ fn the_minimum_lets_pass_an_account_that_is_exactly_at_it_and_not_a_model() {
 }
 
 #[test]
-fn a_model_of_which_nothing_need_be_left_is_open_to_its_last_share() {
+fn a_model_without_a_limit_is_available_until_exhausted() {
     for policy in
         [RoutingPolicy::default(), RoutingPolicy::default().killswitch(left(0.0)).min_remaining(left(0.0))]
     {
@@ -82,7 +82,7 @@ fn a_model_of_which_nothing_need_be_left_is_open_to_its_last_share() {
 }
 
 #[test]
-fn a_limit_that_names_a_models_window_stops_that_model_at_it() {
+fn a_limit_of_a_models_window_excludes_only_that_model() {
     let policy = RoutingPolicy::default().killswitch(Limits::of(percent(1.0)).window(opus(), percent(10.0)));
     let account = Given::new("a", [five_hour(1.0), opus_week(10.0)]);
 
@@ -93,7 +93,7 @@ fn a_limit_that_names_a_models_window_stops_that_model_at_it() {
 }
 
 #[test]
-fn a_model_with_nothing_left_is_blocked_where_nothing_need_be_left() {
+fn an_exhausted_model_is_excluded_even_with_a_limit_of_zero() {
     let policy = RoutingPolicy::default().killswitch(left(0.0));
 
     let verdict = verdict(Given::new("a", [opus_week(0.0)]), &for_opus(), &policy);
@@ -102,7 +102,7 @@ fn a_model_with_nothing_left_is_blocked_where_nothing_need_be_left() {
 }
 
 #[test]
-fn an_exhausted_models_window_blocks_that_model_and_no_other() {
+fn an_exhausted_models_window_excludes_only_that_model() {
     let account = Given::new("a", [five_hour(50.0), opus_week(0.0)]);
     let policy = RoutingPolicy::default().when_unknown(UnknownUsage::Allow);
 
@@ -117,7 +117,7 @@ fn an_exhausted_models_window_blocks_that_model_and_no_other() {
 }
 
 #[test]
-fn between_the_killswitch_and_the_minimum_an_account_is_low_and_not_killed() {
+fn between_killswitch_and_minimum_an_account_is_a_last_resort() {
     let policy = RoutingPolicy::default().min_remaining(left(20.0)).killswitch(left(5.0));
 
     let verdict = verdict(Given::new("a", [five_hour(10.0)]), &Request::new(), &policy);
@@ -126,7 +126,7 @@ fn between_the_killswitch_and_the_minimum_an_account_is_low_and_not_killed() {
 }
 
 #[test]
-fn an_account_has_limits_of_its_own() {
+fn the_limits_of_an_account_replace_those_of_the_policy() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
     let mut account = Given::new("a", [five_hour(30.0)]);
     account.limits = AccountLimits::none().killswitch(left(40.0));
@@ -135,7 +135,7 @@ fn an_account_has_limits_of_its_own() {
 }
 
 #[test]
-fn a_limit_for_one_window_leaves_the_others_alone() {
+fn a_limit_of_one_window_does_not_affect_the_others() {
     let policy =
         RoutingPolicy::default().killswitch(Limits::none().window(WindowId::seven_day(), percent(30.0)));
 
@@ -146,8 +146,8 @@ fn a_limit_for_one_window_leaves_the_others_alone() {
 }
 
 #[test]
-fn an_old_reading_is_a_lower_bound_so_what_was_exhausted_still_is() {
-    let (request, policy) = plain();
+fn a_stale_reading_of_an_exhausted_window_still_excludes() {
+    let (request, policy) = defaults();
 
     let verdict = verdict(Given::read_at("a", hours(-2), [five_hour(0.0)]), &request, &policy);
 
@@ -155,30 +155,30 @@ fn an_old_reading_is_a_lower_bound_so_what_was_exhausted_still_is() {
 }
 
 #[test]
-fn after_its_reset_a_window_is_neither_empty_nor_full() {
-    let (request, policy) = plain();
+fn a_window_is_unknown_after_its_reset() {
+    let (request, policy) = defaults();
     let rolled = with_left(WindowId::five_hour(), 0.0, minutes(-5));
     let account = Given::read_at("a", hours(-1), [rolled, seven_day(50.0)]);
 
-    let open = verdict(account.clone(), &request, &policy);
-    let shut = verdict(account, &request, &closed());
+    let allowed = verdict(account.clone(), &request, &policy);
+    let denied = verdict(account, &request, &deny_unknown());
 
-    assert_eq!((open.eligibility, open.reason), (Eligibility::Eligible, Reason::UnknownAllowed));
-    assert_eq!((shut.eligibility, shut.reason), (Eligibility::Ineligible, Reason::UnknownDenied));
+    assert_eq!((allowed.eligibility, allowed.reason), (Eligibility::Eligible, Reason::UnknownAllowed));
+    assert_eq!((denied.eligibility, denied.reason), (Eligibility::Ineligible, Reason::UnknownDenied));
 }
 
 #[test]
-fn an_account_that_was_never_read_is_used_only_where_the_policy_is_open() {
+fn an_account_without_readings_needs_a_policy_that_allows_it() {
     let account = Given::new("a", []);
 
     assert_eq!(
         verdict(account.clone(), &Request::new(), &RoutingPolicy::default()).reason,
         Reason::UnknownAllowed
     );
-    assert_eq!(verdict(account, &Request::new(), &closed()).reason, Reason::UnknownDenied);
+    assert_eq!(verdict(account, &Request::new(), &deny_unknown()).reason, Reason::UnknownDenied);
 }
 
-/// An account whose last complete answer held these windows, and another one that could not be read.
+/// An account whose last complete response had these windows, and one that the parser could not read.
 fn with_unreadable(id: WindowId, readings: impl IntoIterator<Item = WindowReading>) -> Given {
     let mut given = Given::new("a", []);
     let usage = UsageReport::polled(readings).coverage(Coverage::complete_except([id]));
@@ -186,7 +186,7 @@ fn with_unreadable(id: WindowId, readings: impl IntoIterator<Item = WindowReadin
     given
 }
 
-/// An account of which only response headers have said anything.
+/// An account with readings from response headers only.
 fn from_headers(readings: impl IntoIterator<Item = WindowReading>) -> Given {
     let mut given = Given::new("a", []);
     given.snapshot = Snapshot::of(&UsageReport::from_headers(readings), minutes(-1));
@@ -194,7 +194,7 @@ fn from_headers(readings: impl IntoIterator<Item = WindowReading>) -> Given {
 }
 
 #[test]
-fn limits_apply_to_the_requests_that_their_windows_count() {
+fn limits_apply_to_requests_that_count_against_their_windows() {
     let every = Limits::of(percent(5.0));
     let week = || Limits::none().window(WindowId::seven_day(), percent(5.0));
     let fable_id = || WindowId::seven_day().for_model("Fable").unwrap();
@@ -202,18 +202,18 @@ fn limits_apply_to_the_requests_that_their_windows_count() {
     let fable_week = |left| with_left(fable_id(), left, hours(96)).scope(Scope::model("Fable"));
     let for_fable = Request::new().with_model("claude-fable-1");
     let for_any = Request::new();
-    let (passes, killed, unknown) = (Reason::Available, Reason::BelowKillswitch, Reason::UnknownDenied);
+    let (passes, below, unknown) = (Reason::Available, Reason::BelowKillswitch, Reason::UnknownDenied);
 
     let table = [
         (
-            "a complete answer without a model's window",
+            "a complete response without a model's window",
             fable(),
             Given::new("a", [five_hour(50.0)]),
             passes,
             passes,
         ),
         (
-            "a complete answer without a limited window",
+            "a complete response without a limited window",
             week(),
             Given::new("a", [five_hour(50.0)]),
             passes,
@@ -223,10 +223,10 @@ fn limits_apply_to_the_requests_that_their_windows_count() {
             "a model's window below its limit",
             fable(),
             Given::new("a", [five_hour(50.0), fable_week(3.0)]),
-            killed,
+            below,
             passes,
         ),
-        ("headers, which name no model's window", fable(), from_headers([five_hour(50.0)]), unknown, passes),
+        ("headers, which list no model's window", fable(), from_headers([five_hour(50.0)]), unknown, passes),
         ("headers without a limited window", week(), from_headers([five_hour(50.0)]), unknown, unknown),
         (
             "an unreadable window without a limit",
@@ -260,13 +260,13 @@ fn limits_apply_to_the_requests_that_their_windows_count() {
             "one window below, the other unreadable",
             every,
             with_unreadable(WindowId::seven_day(), [five_hour(3.0)]),
-            killed,
-            killed,
+            below,
+            below,
         ),
     ];
 
     for (name, limits, given, of_fable, of_any) in table {
-        let policy = closed().killswitch(limits.clone());
+        let policy = deny_unknown().killswitch(limits.clone());
         assert_eq!(verdict(given.clone(), &for_fable, &policy).reason, of_fable, "{name}, fable");
         assert_eq!(verdict(given.clone(), &for_any, &policy).reason, of_any, "{name}");
         let open = RoutingPolicy::default().killswitch(limits);
@@ -276,9 +276,9 @@ fn limits_apply_to_the_requests_that_their_windows_count() {
 }
 
 #[test]
-fn a_minimum_applies_as_a_killswitch_does() {
+fn the_minimum_applies_like_the_killswitch() {
     let fable = WindowId::seven_day().for_model("Fable").unwrap();
-    let policy = closed().min_remaining(Limits::none().window(fable, percent(5.0)));
+    let policy = deny_unknown().min_remaining(Limits::none().window(fable, percent(5.0)));
     let for_fable = Request::new().with_model("claude-fable-1");
     let reason = |given, request| verdict(given, request, &policy).reason;
 
@@ -288,20 +288,20 @@ fn a_minimum_applies_as_a_killswitch_does() {
 }
 
 #[test]
-fn a_use_that_is_no_number_is_unknown() {
-    assert_eq!(Percent::from_percent(f64::NAN), None, "no window can have it, so it is unreadable");
+fn nan_is_not_a_percentage() {
+    assert_eq!(Percent::from_percent(f64::NAN), None, "a window with it is unreadable");
 }
 
 #[test]
-fn an_account_whose_owner_is_unknown_is_blocked_where_the_policy_is_closed() {
+fn an_unknown_owner_excludes_if_the_policy_denies_unknown() {
     let mut account = Given::new("a", []);
     account.has_unknown_owner = true;
 
-    assert_eq!(verdict(account, &Request::new(), &closed()).reason, Reason::OwnerUnknown);
+    assert_eq!(verdict(account, &Request::new(), &deny_unknown()).reason, Reason::OwnerUnknown);
 }
 
 #[test]
-fn restrictions_stay_while_the_owner_is_unknown() {
+fn a_block_counts_while_the_owner_is_unknown() {
     let mut account =
         Given::new("a", []).blocked(Block::new(RejectionKind::QuotaExhausted, minutes(-1)).until(hours(1)));
     account.has_unknown_owner = true;
@@ -310,7 +310,7 @@ fn restrictions_stay_while_the_owner_is_unknown() {
 }
 
 #[test]
-fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_believed() {
+fn readings_of_an_unknown_owner_can_only_exclude() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
     let without_owner = |left| {
         let mut account = Given::new("a", [five_hour(left)]);
@@ -318,17 +318,17 @@ fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_b
         account
     };
 
-    let rules = [0.0, 3.0, 50.0].map(|left| verdict(without_owner(left), &Request::new(), &policy).reason);
+    let reasons = [0.0, 3.0, 50.0].map(|left| verdict(without_owner(left), &Request::new(), &policy).reason);
 
-    assert_eq!(rules, [Reason::Exhausted, Reason::BelowKillswitch, Reason::UnknownAllowed]);
+    assert_eq!(reasons, [Reason::Exhausted, Reason::BelowKillswitch, Reason::UnknownAllowed]);
     let given = [without_owner(50.0)];
     let decision = decide(&given, &Request::new(), &policy);
-    assert_eq!(decision.accounts()[0].windows.len(), 0, "what is withheld is not shown");
+    assert_eq!(decision.accounts()[0].windows.len(), 0, "unattributed readings are not shown");
 }
 
 #[test]
-fn what_is_switched_off_is_refused_whatever_it_has_left() {
-    let (request, policy) = plain();
+fn a_disabled_account_is_excluded_whatever_remains() {
+    let (request, policy) = defaults();
 
     assert_eq!(
         verdict(Given::new("a", [five_hour(90.0)]).disabled(), &request, &policy).reason,
@@ -337,7 +337,7 @@ fn what_is_switched_off_is_refused_whatever_it_has_left() {
 }
 
 #[test]
-fn a_block_of_one_model_leaves_the_others_alone() {
+fn a_block_of_one_model_does_not_affect_the_others() {
     let block = Block::new(RejectionKind::QuotaExhausted, minutes(-1))
         .until(hours(90))
         .model("claude-opus-4-5".to_owned());
@@ -351,9 +351,9 @@ fn a_block_of_one_model_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_block_ends_at_its_time() {
+fn a_block_ends_at_its_end() {
     let block = |until| Block::new(RejectionKind::Throttled, minutes(-1)).until(until);
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let over = verdict(Given::new("a", [five_hour(50.0)]).blocked(block(now())), &request, &policy);
     let live = verdict(Given::new("a", [five_hour(50.0)]).blocked(block(minutes(1))), &request, &policy);
@@ -362,28 +362,28 @@ fn a_block_ends_at_its_time() {
 }
 
 #[test]
-fn a_later_reading_with_room_ends_a_spent_quota() {
+fn a_later_reading_with_capacity_ends_a_quota_block() {
     let block = |since| {
         Block::new(RejectionKind::QuotaExhausted, since).until(hours(2)).window(WindowId::five_hour())
     };
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let refuted = Given::new("a", [five_hour(60.0)]).blocked(block(minutes(-2)));
-    let stands = Given::new("a", [five_hour(60.0)]).blocked(block(minutes(0)));
+    let counts = Given::new("a", [five_hour(60.0)]).blocked(block(minutes(0)));
 
     assert_eq!(verdict(refuted, &request, &policy).eligibility, Eligibility::Eligible);
-    assert_eq!(verdict(stands, &request, &policy).reason, Reason::QuotaExhausted);
+    assert_eq!(verdict(counts, &request, &policy).reason, Reason::QuotaExhausted);
 }
 
 #[test]
-fn a_later_complete_reading_with_room_ends_a_block_that_names_no_window() {
+fn a_later_complete_reading_ends_a_block_without_a_window() {
     let block = |since: Timestamp| Block::new(RejectionKind::QuotaExhausted, since).until(hours(100));
     let blocked = |given: Given, since| given.blocked(block(since));
-    let room = || Given::new("a", [five_hour(60.0), seven_day(10.0), opus_week(0.0)]);
+    let available = || Given::new("a", [five_hour(60.0), seven_day(10.0), opus_week(0.0)]);
     let reason = |given| verdict(given, &Request::new(), &RoutingPolicy::default()).reason;
 
-    assert_eq!(reason(blocked(room(), minutes(-2))), Reason::Available);
-    assert_eq!(reason(blocked(room(), minutes(-1))), Reason::QuotaExhausted, "the reading is not later");
+    assert_eq!(reason(blocked(available(), minutes(-2))), Reason::Available);
+    assert_eq!(reason(blocked(available(), minutes(-1))), Reason::QuotaExhausted, "the reading is not later");
     assert_eq!(
         reason(blocked(from_headers([five_hour(60.0), seven_day(10.0)]), minutes(-2))),
         Reason::QuotaExhausted
@@ -400,7 +400,7 @@ fn a_later_complete_reading_with_room_ends_a_block_that_names_no_window() {
 }
 
 #[test]
-fn a_line_above_a_later_reading_with_room_does_not_bring_a_block_back() {
+fn a_higher_statusline_reading_does_not_restore_a_block() {
     let now_used = |used| {
         let reading = WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(hours(2));
         Snapshot::of(&UsageReport::from_statusline([reading], now()), now())
@@ -419,7 +419,7 @@ fn a_line_above_a_later_reading_with_room_does_not_bring_a_block_back() {
 }
 
 #[test]
-fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
+fn only_a_models_own_window_ends_its_block_without_a_window() {
     let block = Block::new(RejectionKind::QuotaExhausted, minutes(-2)).until(hours(20));
     let block = block.exactly("claude-opus-4-5".to_owned());
     let reason =
@@ -430,10 +430,10 @@ fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
 }
 
 #[test]
-fn another_windows_healthy_reading_ends_nothing() {
+fn a_reading_of_another_window_does_not_end_a_block() {
     let block =
         Block::new(RejectionKind::QuotaExhausted, minutes(-2)).until(hours(2)).window(WindowId::seven_day());
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
 
@@ -441,9 +441,9 @@ fn another_windows_healthy_reading_ends_nothing() {
 }
 
 #[test]
-fn a_provider_that_is_overloaded_is_no_reason_to_avoid_the_account() {
+fn an_overloaded_provider_does_not_exclude_the_account() {
     let block = Block::new(RejectionKind::Overloaded, minutes(-1)).until(hours(2));
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
 
@@ -451,10 +451,10 @@ fn a_provider_that_is_overloaded_is_no_reason_to_avoid_the_account() {
 }
 
 #[test]
-fn a_dead_login_is_refused_without_an_end() {
+fn a_rejected_login_is_excluded_without_an_end() {
     let block =
         Block::new(RejectionKind::Unauthorized, minutes(-1)).fingerprint(CredentialFingerprint::from_hash(1));
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
 
@@ -462,7 +462,7 @@ fn a_dead_login_is_refused_without_an_end() {
 }
 
 #[test]
-fn what_is_reserved_by_others_counts_as_used() {
+fn reservations_of_other_requests_count_as_used() {
     let mut account = Given::new("a", [five_hour(3.0)]);
     account.reserved = vec![(WindowId::five_hour(), percent(2.0))];
     let request = |share| Request::new().with_estimate(WindowId::five_hour(), percent(share));
@@ -484,9 +484,9 @@ fn an_estimate_alone_excludes_no_account() {
 }
 
 #[test]
-fn a_decision_tells_every_reading_with_its_age() {
+fn a_decision_lists_every_reading_with_its_age() {
     let given = [Given::new("a", [five_hour(50.0)])];
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let decision = decide(&given, &request, &policy);
 
@@ -496,9 +496,9 @@ fn a_decision_tells_every_reading_with_its_age() {
 }
 
 #[test]
-fn a_decision_names_the_window_that_refused() {
+fn a_decision_names_the_window_that_excluded_the_account() {
     let given = [Given::new("a", [five_hour(50.0), seven_day(0.0)])];
-    let (request, policy) = plain();
+    let (request, policy) = defaults();
 
     let decision = decide(&given, &request, &policy);
 
@@ -506,17 +506,17 @@ fn a_decision_names_the_window_that_refused() {
 }
 
 #[test]
-fn a_spent_window_without_a_reset_is_believed_as_long_as_it_is_fresh() {
-    let spent = WindowReading::new(WindowId::five_hour(), percent(100.0));
-    let (request, policy) = plain();
+fn an_exhausted_window_without_a_reset_excludes_while_fresh() {
+    let exhausted = WindowReading::new(WindowId::five_hour(), percent(100.0));
+    let (request, policy) = defaults();
 
-    let verdict = verdict(Given::new("a", [spent]), &request, &policy);
+    let verdict = verdict(Given::new("a", [exhausted]), &request, &policy);
 
     assert_eq!((verdict.reason, verdict.retry_at), (Reason::Exhausted, Some(minutes(4))));
 }
 
 #[test]
-fn a_decision_states_the_limit_that_is_broken_and_the_window_that_is_unread() {
+fn a_decision_states_the_violated_limit_or_the_unread_window() {
     let policy = RoutingPolicy::default()
         .min_remaining(Limits::of(percent(20.0)))
         .killswitch(Limits::none().window(WindowId::seven_day(), percent(5.0)))
@@ -533,8 +533,8 @@ fn a_decision_states_the_limit_that_is_broken_and_the_window_that_is_unread() {
     assert_eq!(found(1), (Reason::UnknownDenied, None, Some(WindowId::seven_day()), false));
 }
 
-/// The windows of a decision that shows everything there is to show.
-fn shown() -> Decision {
+/// A decision with every kind of account.
+fn sample() -> Decision {
     let policy = RoutingPolicy::default()
         .min_remaining(left(20.0))
         .killswitch(Limits::none().window(WindowId::seven_day(), percent(5.0)))
@@ -551,16 +551,16 @@ fn shown() -> Decision {
 
 #[test]
 fn a_decision_is_printed_with_a_line_for_each_account() {
-    insta::assert_snapshot!(shown());
+    insta::assert_snapshot!(sample());
 }
 
 #[test]
 fn a_decision_is_serialized_in_this_form() {
-    insta::assert_json_snapshot!(shown());
+    insta::assert_json_snapshot!(sample());
 }
 
 #[test]
-fn a_stale_reading_proves_only_that_too_little_remains() {
+fn deny_stale_accepts_stale_readings_only_as_exclusions() {
     let policy = RoutingPolicy::default().killswitch(left(10.0)).when_unknown(UnknownUsage::DenyStale);
     let stale = |left| Given::read_at("a", minutes(-6), [five_hour(left)]);
     let reason = |given| verdict(given, &Request::new(), &policy).reason;

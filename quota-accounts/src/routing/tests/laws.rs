@@ -1,4 +1,4 @@
-//! What holds for every choice.
+//! Laws that hold for every choice.
 
 use proptest::prelude::*;
 use quota_core::WindowReading;
@@ -19,8 +19,8 @@ fn modes() -> impl Strategy<Value = RoutingMode> {
 }
 
 fn policies() -> impl Strategy<Value = RoutingPolicy> {
-    (modes(), 0u32..40, 0u32..20, any::<bool>()).prop_map(|(mode, min_remaining, killswitch, closed)| {
-        let unknown = if closed { UnknownUsage::Deny } else { UnknownUsage::Allow };
+    (modes(), 0u32..40, 0u32..20, any::<bool>()).prop_map(|(mode, min_remaining, killswitch, denies)| {
+        let unknown = if denies { UnknownUsage::Deny } else { UnknownUsage::Allow };
         let limit = |whole: u32| Limits::of(percent(whole));
         RoutingPolicy::default()
             .mode(mode)
@@ -42,8 +42,8 @@ impl Readings {
     fn windows(&self) -> Vec<WindowReading> {
         let window = |id, (left, reset): (u32, i64)| with_left(id, f64::from(left), minutes(reset));
         let mut windows = Vec::new();
-        windows.extend(self.five_hour.map(|told| window(quota_core::WindowId::five_hour(), told)));
-        windows.extend(self.seven_day.map(|told| window(quota_core::WindowId::seven_day(), told)));
+        windows.extend(self.five_hour.map(|reading| window(quota_core::WindowId::five_hour(), reading)));
+        windows.extend(self.seven_day.map(|reading| window(quota_core::WindowId::seven_day(), reading)));
         windows.extend(self.opus.map(|left| opus_week(f64::from(left))));
         windows
     }
@@ -59,31 +59,35 @@ fn accounts() -> impl Strategy<Value = Vec<(Readings, u8)>> {
     proptest::collection::vec((readings(), 0u8..10), 1..6)
 }
 
-/// What requests under way use of five hours, and at what an account with a limit of its own is stopped, in percent.
+/// The share of the 5-hour window that requests in flight have reserved, in percent.
 const RESERVED: u32 = 60;
-const OWN_STOP: u32 = 25;
+/// The killswitch of an account with its own limits, in percent.
+const OWN_KILLSWITCH: u32 = 25;
 
 fn percent(whole: u32) -> quota_core::Percent {
     quota_core::Percent::from_basis_points(whole * 100)
 }
 
 fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
-    let made = |(at, (readings, fate)): (usize, &(Readings, u8))| {
+    let made = |(at, (readings, variant)): (usize, &(Readings, u8))| {
         let account = Given::read_at(&format!("a{at}"), minutes(-readings.age), readings.windows());
-        match fate {
+        match variant {
             0 => account.disabled(),
             1 => {
-                // Of a credential that is known: no later reading says that it works.
+                // With a fingerprint, so that no later reading disproves it.
                 account.blocked(
                     Block::new(RejectionKind::Unauthorized, minutes(-1))
                         .fingerprint(CredentialFingerprint::from_hash(1)),
                 )
             }
-            // As new as any reading: none ends it.
+            // As new as any reading, so that none disproves it.
             2 => account.blocked(Block::new(RejectionKind::QuotaExhausted, now()).until(minutes(1))),
             3 => account.session_account(),
             4 => Given { reserved: vec![(quota_core::WindowId::five_hour(), percent(RESERVED))], ..account },
-            5 => Given { limits: AccountLimits::none().killswitch(Limits::of(percent(OWN_STOP))), ..account },
+            5 => Given {
+                limits: AccountLimits::none().killswitch(Limits::of(percent(OWN_KILLSWITCH))),
+                ..account
+            },
             6 => Given { has_unknown_owner: true, ..account },
             _ => account,
         }
@@ -100,18 +104,18 @@ fn requests() -> impl Strategy<Value = Request> {
 
 proptest! {
     #[test]
-    fn what_is_killed_disabled_or_dead_is_never_taken(
+    fn an_ineligible_account_is_never_chosen(
         accounts in accounts(), request in requests(), policy in policies(),
     ) {
         let given = given(&accounts);
         let decision = decide(&given, &request, &policy);
         let opus = request.model().is_some();
 
-        if let Some(at) = taken(&given, &request, &policy) {
-            let (readings, fate) = &accounts[at];
-            prop_assert!(*fate > 2);
-            let killswitch = if *fate == 5 { Limits::of(percent(OWN_STOP)) } else { policy.killswitch.clone() };
-            prop_assert!(*fate != 6 || policy.when_unknown == UnknownUsage::Allow, "it cannot be told whose it is");
+        if let Some(at) = chosen(&given, &request, &policy) {
+            let (readings, variant) = &accounts[at];
+            prop_assert!(*variant > 2);
+            let killswitch = if *variant == 5 { Limits::of(percent(OWN_KILLSWITCH)) } else { policy.killswitch.clone() };
+            prop_assert!(*variant != 6 || policy.when_unknown == UnknownUsage::Allow, "its owner is unknown");
             for window in given[at].snapshot.windows() {
                 let counts = window.scope().is_none() || opus;
                 let used = window.used_at(now(), FRESH).lower_bound();
@@ -119,14 +123,14 @@ proptest! {
                     let (left, killswitch) = (used.remaining(), killswitch.min_remaining_of(window.id()));
                     prop_assert!(left >= killswitch && left.basis_points() > 0, "{readings:?}");
                     prop_assert!(left > killswitch || window.scope().is_none(), "{readings:?}");
-                    let is_reserved = *fate == 4 && *window.id() == quota_core::WindowId::five_hour();
+                    let is_reserved = *variant == 4 && *window.id() == quota_core::WindowId::five_hour();
                     prop_assert!(!is_reserved || left > percent(RESERVED), "{readings:?}");
                 }
             }
         }
         for evaluated in decision.accounts() {
-            let refused = !matches!(evaluated.reason, Reason::Available | Reason::UnknownAllowed | Reason::BelowMinimum);
-            prop_assert_eq!(refused, evaluated.eligibility == Eligibility::Ineligible);
+            let is_excluded = !matches!(evaluated.reason, Reason::Available | Reason::UnknownAllowed | Reason::BelowMinimum);
+            prop_assert_eq!(is_excluded, evaluated.eligibility == Eligibility::Ineligible);
         }
     }
 
@@ -141,7 +145,7 @@ proptest! {
         match decision.choice() {
             Choice::Use { .. } => prop_assert!(usable),
             Choice::NoAccount { .. } => prop_assert!(!usable),
-            // A session may wait although others have room.
+            // A session may wait although other accounts are available.
             Choice::Wait { index: at, .. } => {
                 prop_assert_eq!(decision.accounts()[at].eligibility, Eligibility::Ineligible);
             }
@@ -161,10 +165,10 @@ proptest! {
     }
 
     #[test]
-    fn more_headroom_never_unchooses_the_account_that_was_taken(
+    fn more_headroom_never_unselects_the_chosen_account(
         accounts in accounts(), request in requests(), policy in policies(), more in 1u32..60,
     ) {
-        let Some(at) = taken(&given(&accounts), &request, &policy) else { return Ok(()) };
+        let Some(at) = chosen(&given(&accounts), &request, &policy) else { return Ok(()) };
 
         let mut richer = accounts.clone();
         let readings = &mut richer[at].0;
@@ -175,6 +179,6 @@ proptest! {
             *left = (*left + more).min(100);
         }
 
-        prop_assert_eq!(taken(&given(&richer), &request, &policy), Some(at));
+        prop_assert_eq!(chosen(&given(&richer), &request, &policy), Some(at));
     }
 }

@@ -1,4 +1,4 @@
-//! Which of the accounts that may serve is taken.
+//! Which of several eligible accounts is chosen.
 
 use std::collections::BTreeMap;
 
@@ -23,63 +23,63 @@ fn session(name: &str) -> Request {
 }
 
 #[test]
-fn the_main_account_goes_first_as_long_as_it_has_room() {
+fn main_first_uses_the_main_account_until_it_is_exhausted() {
     let policy = in_mode(RoutingMode::MainFirst);
 
-    assert_eq!(taken(&three([1.0, 90.0, 90.0]), &Request::new(), &policy), Some(0));
-    assert_eq!(taken(&three([0.0, 10.0, 90.0]), &Request::new(), &policy), Some(1));
-    assert_eq!(taken(&three([0.0, 0.0, 90.0]), &Request::new(), &policy), Some(2));
+    assert_eq!(chosen(&three([1.0, 90.0, 90.0]), &Request::new(), &policy), Some(0));
+    assert_eq!(chosen(&three([0.0, 10.0, 90.0]), &Request::new(), &policy), Some(1));
+    assert_eq!(chosen(&three([0.0, 0.0, 90.0]), &Request::new(), &policy), Some(2));
 }
 
 #[test]
-fn the_fallbacks_go_first_where_that_is_wanted() {
+fn fallback_first_uses_the_fallbacks_before_the_main_account() {
     let policy = in_mode(RoutingMode::FallbackFirst);
 
-    assert_eq!(taken(&three([90.0, 1.0, 90.0]), &Request::new(), &policy), Some(1));
-    assert_eq!(taken(&three([90.0, 0.0, 0.0]), &Request::new(), &policy), Some(0));
+    assert_eq!(chosen(&three([90.0, 1.0, 90.0]), &Request::new(), &policy), Some(1));
+    assert_eq!(chosen(&three([90.0, 0.0, 0.0]), &Request::new(), &policy), Some(0));
 }
 
 #[test]
-fn an_account_below_the_minimum_is_passed_over_for_one_above_it() {
+fn an_account_above_its_minimum_is_preferred_to_one_below() {
     let policy = in_mode(RoutingMode::MainFirst).min_remaining(left(20.0)).killswitch(left(5.0));
 
-    assert_eq!(taken(&three([10.0, 0.0, 30.0]), &Request::new(), &policy), Some(2));
+    assert_eq!(chosen(&three([10.0, 0.0, 30.0]), &Request::new(), &policy), Some(2));
 }
 
 #[test]
-fn an_account_below_the_minimum_is_taken_when_none_is_above_it() {
+fn an_account_below_its_minimum_serves_if_none_is_above() {
     let policy = in_mode(RoutingMode::MainFirst).min_remaining(left(20.0)).killswitch(left(5.0));
 
-    assert_eq!(taken(&three([3.0, 10.0, 12.0]), &Request::new(), &policy), Some(1));
+    assert_eq!(chosen(&three([3.0, 10.0, 12.0]), &Request::new(), &policy), Some(1));
 }
 
 #[test]
-fn what_begins_anew_soonest_is_used_first() {
+fn soonest_reset_first_uses_the_account_that_resets_soonest() {
     let week =
         |name, reset| Given::new(name, [five_hour(50.0), with_left(WindowId::seven_day(), 50.0, reset)]);
     let given = [week("a", hours(100)), week("b", hours(20)), week("c", hours(60))];
 
-    assert_eq!(taken(&given, &Request::new(), &in_mode(RoutingMode::SoonestResetFirst)), Some(1));
+    assert_eq!(chosen(&given, &Request::new(), &in_mode(RoutingMode::SoonestResetFirst)), Some(1));
 }
 
 #[test]
-fn an_account_whose_resets_are_not_known_goes_last() {
+fn soonest_reset_first_puts_unknown_resets_last() {
     let given = [Given::new("a", []), Given::new("b", [seven_day(50.0)])];
 
-    assert_eq!(taken(&given, &Request::new(), &in_mode(RoutingMode::SoonestResetFirst)), Some(1));
+    assert_eq!(chosen(&given, &Request::new(), &in_mode(RoutingMode::SoonestResetFirst)), Some(1));
 }
 
 #[test]
-fn new_sessions_are_spread_by_what_can_be_spent_before_the_reset() {
+fn new_sessions_are_spread_by_capacity_until_the_reset() {
     let given = three([80.0, 20.0, 0.0]);
     let policy = in_mode(RoutingMode::StickyBalanced);
 
     let mut counts = BTreeMap::new();
     for name in 0..2000 {
-        *counts.entry(taken(&given, &session(&format!("session {name}")), &policy)).or_insert(0) += 1;
+        *counts.entry(chosen(&given, &session(&format!("session {name}")), &policy)).or_insert(0) += 1;
     }
 
-    // Four to one, and nothing for who has nothing; two thousand draws are within a few percent of it.
+    // Four to one, and none for the exhausted account. Two thousand sessions are within a few percent of that.
     assert!((1500..1700).contains(&counts[&Some(0)]), "{counts:?}");
     assert_eq!(counts.len(), 2);
 }
@@ -91,50 +91,50 @@ fn an_account_that_leaves_moves_only_its_own_sessions() {
 
     for name in 0..200 {
         let request = session(&format!("session {name}"));
-        let before = taken(&given, &request, &policy);
-        let after = taken(&given[..2], &request, &policy);
+        let before = chosen(&given, &request, &policy);
+        let after = chosen(&given[..2], &request, &policy);
 
         assert!(before == Some(2) || before == after, "{name}: {before:?} {after:?}");
     }
 }
 
 #[test]
-fn without_a_session_the_account_that_can_spend_most_is_taken() {
+fn without_a_session_the_account_with_most_capacity_is_chosen() {
     assert_eq!(
-        taken(&three([30.0, 60.0, 50.0]), &Request::new(), &in_mode(RoutingMode::StickyBalanced)),
+        chosen(&three([30.0, 60.0, 50.0]), &Request::new(), &in_mode(RoutingMode::StickyBalanced)),
         Some(1)
     );
 }
 
 #[test]
-fn what_the_killswitch_keeps_cannot_be_spent() {
+fn capacity_below_the_killswitch_does_not_count() {
     let policy = in_mode(RoutingMode::StickyBalanced).killswitch(left(5.0));
     let mut given = three([60.0, 50.0, 0.0]);
     given[0].limits = given[0].limits.clone().killswitch(left(55.0));
 
-    assert_eq!(taken(&given, &Request::new(), &policy), Some(1));
+    assert_eq!(chosen(&given, &Request::new(), &policy), Some(1));
 }
 
 #[test]
-fn a_session_stays_with_its_account_while_that_may_serve() {
+fn a_session_stays_with_its_account_while_that_is_eligible() {
     let policy = in_mode(RoutingMode::StickyBalanced).min_remaining(left(20.0)).killswitch(left(1.0));
     let [a, b, c] = three([90.0, 90.0, 2.0]);
 
-    assert_eq!(taken(&[a, b, c.session_account()], &session("s"), &policy), Some(2));
+    assert_eq!(chosen(&[a, b, c.session_account()], &session("s"), &policy), Some(2));
 }
 
 #[test]
-fn a_session_moves_when_its_account_is_spent() {
+fn a_session_moves_when_its_account_is_exhausted() {
     let [a, b, c] = three([90.0, 0.0, 0.0]);
 
     assert_eq!(
-        taken(&[a, b, c.session_account()], &session("s"), &in_mode(RoutingMode::StickyBalanced)),
+        chosen(&[a, b, c.session_account()], &session("s"), &in_mode(RoutingMode::StickyBalanced)),
         Some(0)
     );
 }
 
 #[test]
-fn a_session_waits_when_its_accounts_reset_is_near() {
+fn a_session_waits_for_a_near_reset_of_its_account() {
     let own = Given::new("b", [with_left(WindowId::five_hour(), 0.0, minutes(2))]).session_account();
     let given = [Given::new("main", [five_hour(90.0)]), own];
 
@@ -144,23 +144,26 @@ fn a_session_waits_when_its_accounts_reset_is_near() {
 }
 
 #[test]
-fn a_session_waits_out_a_short_pause_and_not_a_dead_login() {
+fn a_session_waits_for_a_short_cooldown_but_not_a_rejected_login() {
     let policy = in_mode(RoutingMode::StickyBalanced);
     let own = |block| Given::new("b", [five_hour(50.0)]).session_account().blocked(block);
     let main = || Given::new("main", [five_hour(90.0)]);
 
-    let paused = [main(), own(Block::new(RejectionKind::Throttled, now()).until(minutes(1)))];
-    let dead = [main(), own(Block::new(RejectionKind::Unauthorized, now()))];
+    let throttled = [main(), own(Block::new(RejectionKind::Throttled, now()).until(minutes(1)))];
+    let rejected = [main(), own(Block::new(RejectionKind::Unauthorized, now()))];
 
-    assert!(matches!(decide(&paused, &session("s"), &policy).choice(), Choice::Wait { index: 1, .. }));
-    assert_eq!(taken(&dead, &session("s"), &policy), Some(0));
+    assert!(matches!(decide(&throttled, &session("s"), &policy).choice(), Choice::Wait { index: 1, .. }));
+    assert_eq!(chosen(&rejected, &session("s"), &policy), Some(0));
 }
 
 #[test]
-fn a_pin_counts_only_where_sessions_stick() {
+fn session_affinity_counts_only_in_sticky_mode() {
     let [a, b, c] = three([90.0, 90.0, 90.0]);
 
-    assert_eq!(taken(&[a, b, c.session_account()], &session("s"), &in_mode(RoutingMode::MainFirst)), Some(0));
+    assert_eq!(
+        chosen(&[a, b, c.session_account()], &session("s"), &in_mode(RoutingMode::MainFirst)),
+        Some(0)
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! When no account may serve, and when one may again.
+//! Requests without an eligible account, and their wait.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn in_hours(hours: u64) -> Option<Duration> {
 }
 
 #[test]
-fn an_account_is_of_use_again_when_its_last_spent_window_is() {
+fn the_wait_lasts_until_the_last_exhausted_window_resets() {
     let soon = with_left(WindowId::five_hour(), 0.0, minutes(10));
     let request = Request::new().with_model("claude-opus-4-5");
 
@@ -30,7 +30,7 @@ fn an_account_is_of_use_again_when_its_last_spent_window_is() {
 }
 
 #[test]
-fn a_window_that_has_room_does_not_shorten_the_wait() {
+fn an_available_window_does_not_shorten_the_wait() {
     let soon = with_left(WindowId::five_hour(), 50.0, minutes(10));
     let request = Request::new().with_model("claude-opus-4-5");
 
@@ -40,7 +40,7 @@ fn a_window_that_has_room_does_not_shorten_the_wait() {
 }
 
 #[test]
-fn of_several_accounts_the_first_that_is_of_use_again_counts() {
+fn the_wait_is_that_of_the_first_available_account() {
     let long = Given::new("a", [with_left(WindowId::five_hour(), 0.0, hours(1)), seven_day(0.0)]);
     let short = Given::new("b", [with_left(WindowId::five_hour(), 0.0, hours(5)), seven_day(50.0)]);
     let policy = RoutingPolicy::default();
@@ -50,7 +50,7 @@ fn of_several_accounts_the_first_that_is_of_use_again_counts() {
 }
 
 #[test]
-fn a_killed_main_account_is_not_fallen_back_to() {
+fn a_main_account_below_its_killswitch_is_no_last_resort() {
     let policy = RoutingPolicy::default().killswitch(left(5.0));
     let given = [Given::new("main", [five_hour(3.0)]), Given::new("work", [five_hour(0.0)])];
 
@@ -60,33 +60,36 @@ fn a_killed_main_account_is_not_fallen_back_to() {
 }
 
 #[test]
-fn a_killed_fallback_is_never_taken() {
+fn a_fallback_below_its_killswitch_is_never_chosen() {
     let policy = RoutingPolicy::default().min_remaining(left(20.0)).killswitch(left(5.0));
     let given = [Given::new("main", [five_hour(0.0)]), Given::new("work", [five_hour(4.0)])];
 
-    assert_eq!(taken(&given, &Request::new(), &policy), None);
+    assert_eq!(chosen(&given, &Request::new(), &policy), None);
 }
 
 #[test]
-fn when_all_are_spent_the_answer_says_how_long_to_wait() {
+fn exhausted_accounts_have_a_wait_until_the_reset() {
     let given = [Given::new("a", [five_hour(0.0)]), Given::new("b", [five_hour(0.0)])];
 
     assert_eq!(retry_after(&given, &Request::new(), &RoutingPolicy::default()), in_hours(2));
 }
 
 #[test]
-fn dead_logins_have_no_time_at_which_to_come_back() {
-    let dead = |name| Given::new(name, []).blocked(Block::new(RejectionKind::Unauthorized, minutes(-1)));
+fn rejected_logins_have_no_wait() {
+    let rejected = |name| Given::new(name, []).blocked(Block::new(RejectionKind::Unauthorized, minutes(-1)));
 
-    assert_eq!(retry_after(&[dead("a"), dead("b")], &Request::new(), &RoutingPolicy::default()), None);
+    assert_eq!(
+        retry_after(&[rejected("a"), rejected("b")], &Request::new(), &RoutingPolicy::default()),
+        None
+    );
 }
 
 #[test]
-fn a_dead_login_with_a_spent_window_does_not_come_back_at_the_reset() {
-    let dead =
+fn a_rejected_login_has_no_wait_despite_a_reset() {
+    let rejected =
         Given::new("a", [five_hour(0.0)]).blocked(Block::new(RejectionKind::Unauthorized, minutes(-1)));
 
-    assert_eq!(retry_after(&[dead], &Request::new(), &RoutingPolicy::default()), None);
+    assert_eq!(retry_after(&[rejected], &Request::new(), &RoutingPolicy::default()), None);
 }
 
 #[test]
@@ -94,17 +97,17 @@ fn without_accounts_none_is_chosen() {
     assert_eq!(retry_after(&[], &Request::new(), &RoutingPolicy::default()), None);
 }
 
-fn closed() -> RoutingPolicy {
+fn deny_unknown() -> RoutingPolicy {
     RoutingPolicy::default().when_unknown(UnknownUsage::Deny)
 }
 
 #[test]
-fn an_account_that_is_not_known_is_worth_another_look_after_a_pause() {
-    let spent = Given::new("a", [five_hour(0.0)]);
+fn unknown_usage_is_retried_after_the_throttle_cooldown() {
+    let exhausted = Given::new("a", [five_hour(0.0)]);
 
-    let retry = retry_after(&[spent, Given::new("b", [])], &Request::new(), &closed());
+    let retry = retry_after(&[exhausted, Given::new("b", [])], &Request::new(), &deny_unknown());
 
-    assert_eq!(retry, Some(closed().throttle_cooldown));
+    assert_eq!(retry, Some(deny_unknown().throttle_cooldown));
 }
 
 #[test]
@@ -116,15 +119,15 @@ fn an_unknown_owner_is_retried_after_the_other_exclusions_have_ended() {
     };
 
     assert_eq!(
-        retry_after(&[without_owner(50.0)], &Request::new(), &closed()),
-        Some(closed().throttle_cooldown)
+        retry_after(&[without_owner(50.0)], &Request::new(), &deny_unknown()),
+        Some(deny_unknown().throttle_cooldown)
     );
-    assert_eq!(retry_after(&[without_owner(0.0)], &Request::new(), &closed()), in_hours(2));
+    assert_eq!(retry_after(&[without_owner(0.0)], &Request::new(), &deny_unknown()), in_hours(2));
 }
 
 #[test]
-fn what_is_not_known_has_no_end_of_its_own() {
-    let verdict = verdict(Given::new("a", []), &Request::new(), &closed());
+fn unknown_usage_has_no_retry_time_of_its_own() {
+    let verdict = verdict(Given::new("a", []), &Request::new(), &deny_unknown());
 
     assert_eq!(verdict.retry_at, None);
 }

@@ -1,4 +1,4 @@
-//! Accounts as tests see them: owned, so that candidates can be made of them again and again.
+//! Owned accounts for tests, from which candidates can be built repeatedly.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::{AccountLimits, Decision, Limits, Request, RoutingPolicy};
 
 pub(super) const FRESH: Duration = Duration::from_secs(300);
 
-/// The moment of every decision here.
+/// The time of every decision.
 pub(super) fn now() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).expect("it is within all time")
+    Timestamp::from_second(1_800_000_000).expect("a valid timestamp")
 }
 
 pub(super) fn minutes(minutes: i64) -> Timestamp {
@@ -25,7 +25,7 @@ pub(super) fn hours(hours: i64) -> Timestamp {
 }
 
 pub(super) fn percent(percent: f64) -> Percent {
-    Percent::from_percent(percent).expect("it is a number")
+    Percent::from_percent(percent).expect("a valid percentage")
 }
 
 pub(super) fn left(left: f64) -> Limits {
@@ -33,10 +33,10 @@ pub(super) fn left(left: f64) -> Limits {
 }
 
 pub(super) fn opus() -> WindowId {
-    WindowId::seven_day().for_model("Opus").expect("it has a name")
+    WindowId::seven_day().for_model("Opus").expect("a valid name")
 }
 
-/// A reading of a window with that much left, which begins anew at `reset`.
+/// A reading of a window with this much left, which resets at `reset`.
 pub(super) fn with_left(id: WindowId, left: f64, reset: Timestamp) -> WindowReading {
     WindowReading::new(id, percent(100.0 - left)).resets_at(reset)
 }
@@ -53,7 +53,7 @@ pub(super) fn opus_week(left: f64) -> WindowReading {
     with_left(opus(), left, hours(96)).scope(Scope::model("Opus"))
 }
 
-/// An account of a test.
+/// An account.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
     pub(super) id: AccountId,
@@ -67,7 +67,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// An account that was read a minute ago.
+    /// An account with readings that are a minute old.
     pub(super) fn new(name: &str, readings: impl IntoIterator<Item = WindowReading>) -> Self {
         Self::read_at(name, minutes(-1), readings)
     }
@@ -78,10 +78,10 @@ impl Given {
         readings: impl IntoIterator<Item = WindowReading>,
     ) -> Self {
         let mut snapshot = Snapshot::default();
-        let stamp = Provenance::new(at, Source::Poll);
+        let provenance = Provenance::new(at, Source::Poll);
         let readings: Vec<_> = readings.into_iter().collect();
         if !readings.is_empty() {
-            snapshot.join(&Snapshot::of(&UsageReport::polled(readings), stamp.at));
+            snapshot.join(&Snapshot::of(&UsageReport::polled(readings), provenance.at));
         }
         Self {
             id: format!("anthropic/{name}").parse().expect("a valid name"),
@@ -111,7 +111,7 @@ impl Given {
     }
 }
 
-/// Chooses among accounts of which the first is the main one.
+/// Chooses among accounts. The first is the main one.
 pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Decision {
     let candidates = given.iter().enumerate().map(|(at, given)| {
         let role = if at == 0 { Role::Main } else { Role::Fallback };
@@ -129,15 +129,15 @@ pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy)
     choose(candidates, request, now(), policy)
 }
 
-/// Which account is taken, by place.
-pub(super) fn taken(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<usize> {
+/// The index of the chosen account.
+pub(super) fn chosen(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<usize> {
     match decide(given, request, policy).choice() {
         Choice::Use { index } => Some(index),
         _ => None,
     }
 }
 
-/// What is found of one account alone.
+/// The verdict on one account alone.
 pub(super) fn verdict(given: Given, request: &Request, policy: &RoutingPolicy) -> Verdict {
     decide(&[given], request, policy).accounts()[0].verdict()
 }
