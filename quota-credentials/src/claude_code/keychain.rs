@@ -198,8 +198,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(output in any::<Vec<u8>>()) {
-            let _ = decode_hex(&output);
+        fn any_bytes_are_decoded_from_their_digits(bytes in any::<Vec<u8>>()) {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+
+            prop_assert_eq!(decode_hex(digits.as_bytes()).unwrap().to_vec(), bytes);
+        }
+
+        #[test]
+        fn other_output_is_not_decoded(output in any::<Vec<u8>>()) {
+            let digits = output.trim_ascii();
+            let is_hex = digits.iter().all(u8::is_ascii_hexdigit) && digits.len() % 2 == 0;
+
+            prop_assert_eq!(decode_hex(&output).is_some(), is_hex);
         }
     }
 

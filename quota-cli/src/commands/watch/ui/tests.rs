@@ -103,9 +103,13 @@ fn the_screen_of_a_small_terminal() {
 }
 
 #[test]
-fn the_smallest_terminal_is_drawn_without_panic() {
-    for (width, height) in [(1, 1), (2, 3), (8, 2), (20, 5)] {
-        let _ = drawn(&mut state(), width, height);
+fn the_smallest_terminal_shows_the_start_of_the_header_or_the_footer() {
+    for (width, height, first) in
+        [(1, 1, "…"), (2, 3, "q…"), (8, 2, "quota ·…"), (20, 5, "quota · 08:00:00 · …")]
+    {
+        let drawn = drawn(&mut state(), width, height);
+
+        assert!(drawn.starts_with(&format!("\"{first}\"")), "{width} x {height}:\n{drawn}");
     }
 }
 
