@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::record::LastFailureKind;
-use quota_core::{AccountId, AccountUsage, Percent, QuotaError, Snapshot, WindowId};
+use quota_core::{AccountId, AccountUsage, Percent, Snapshot, WindowId};
 
 use super::{AccountLimits, Block, Verdict};
 
@@ -192,7 +192,7 @@ impl<'a> Candidate<'a> {
     pub(super) fn not_refreshed(&self) -> Option<String> {
         let Readings::Usage(usage) = &self.readings else { return None };
         if let Some(error) = usage.error() {
-            return Some(cause(error));
+            return Some(error.cause());
         }
         let hold = usage.hold().map(|hold| hold.reason.to_string());
         let failure = usage.last_failure().map(|failure| failure.message.clone());
@@ -235,19 +235,5 @@ impl<'a> Candidate<'a> {
     /// The readings, even if the owner is unknown. In that case they may only exclude the account.
     pub(super) fn raw_snapshot(&self) -> &Snapshot {
         self.readings.snapshot()
-    }
-}
-
-/// The cause of an error, without the account, which callers print beside it.
-fn cause(error: &QuotaError) -> String {
-    match error {
-        QuotaError::Fetch { error, .. } => error.report(),
-        QuotaError::CredentialRejected { failure, .. } | QuotaError::CalledRecently { failure, .. } => {
-            failure.message.clone()
-        }
-        QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
-        QuotaError::InProgress { .. } => "another process is refreshing it, and has not finished".to_owned(),
-        QuotaError::OnHold { hold, .. } => hold.reason.to_string(),
-        _ => error.report(),
     }
 }

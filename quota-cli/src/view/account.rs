@@ -142,17 +142,11 @@ pub(crate) fn not_asked(hold: &Hold) -> String {
     format!("on hold: {}", hold.reason)
 }
 
-/// The error with its causes.
+/// The cause of an error.
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
-        QuotaError::Fetch { error, .. } => error.report(),
-        QuotaError::CredentialRejected { failure: trouble, .. }
-        | QuotaError::CalledRecently { failure: trouble, .. } => trouble.message.clone(),
-        // No call was made, so the provider is not the cause.
-        QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
-        QuotaError::InProgress { .. } => "another process is still refreshing it".to_owned(),
         QuotaError::OnHold { hold, .. } => not_asked(hold),
-        _ => error.report(),
+        _ => error.cause(),
     }
 }
 

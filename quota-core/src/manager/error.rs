@@ -140,6 +140,35 @@ impl QuotaError {
             _ => self.to_string(),
         }
     }
+
+    /// The cause alone, for a reader that shows the account beside it.
+    ///
+    /// ```
+    /// # use quota_core::{AccountId, FetchError, MemoryStore, QuotaManager, testing::FakeProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// # let fetcher = FakeProvider::answering("example", 1.0);
+    /// # fetcher.then_fail(FetchError::unavailable("the provider is out of service (status 503)"));
+    /// # let quota = QuotaManager::builder(MemoryStore::new()).fetcher(fetcher).build()?;
+    /// # let error = quota.account(&"example/main".parse::<AccountId>()?).get().await.unwrap_err();
+    /// assert_eq!(error.cause(), "the provider is out of service (status 503)");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Fetch { error, .. } => error.report(),
+            Self::CredentialRejected { failure, .. } | Self::CalledRecently { failure, .. } => {
+                failure.message.clone()
+            }
+            // No call was made, so the provider is not the cause.
+            Self::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
+            Self::InProgress { .. } => "another process is still refreshing it".to_owned(),
+            Self::OnHold { hold, .. } => hold.reason.to_string(),
+            _ => self.report(),
+        }
+    }
 }
 
 /// Why an observation or a seed was not taken.
