@@ -9,6 +9,7 @@ use quota_journal::{
 };
 
 use crate::config::{Config, clear_hold};
+use crate::view::json;
 use crate::{detached, hook_failures, io_cause, term};
 
 /// The rules by which a configuration finds events.
@@ -50,8 +51,7 @@ pub(crate) fn start_hooks(config: &Config, account: &AccountId, new: &[JournalEv
     if runs.is_empty() {
         return None;
     }
-    let lines: String =
-        runs.iter().map(|run| serde_json::to_string(run).expect("it has only text keys") + "\n").collect();
+    let lines: String = runs.iter().map(json::one_line).collect();
     let without_secrets = |command: &mut Command| {
         for name in SECRET_VARIABLES {
             command.env_remove(name);

@@ -6,6 +6,7 @@ pub(crate) mod account_text;
 pub(crate) mod bar;
 pub(crate) mod decision_text;
 pub(crate) mod event_text;
+pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod reason;
 pub(crate) mod window_name;

@@ -16,6 +16,7 @@ use crate::scope;
 use crate::store;
 use crate::term::{self, Screen};
 use crate::token_like::masked;
+use crate::view::json;
 
 /// Prints the decision.
 ///
@@ -49,7 +50,7 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
 /// The whole document, with a line break at its end.
 fn json(decision: &Decision, model: Option<&str>) -> String {
     let document = Document { version: 2, model: model.map(masked), decision };
-    serde_json::to_string_pretty(&document).expect("it has only text keys") + "\n"
+    json::pretty(&document)
 }
 
 #[derive(Serialize)]

@@ -30,6 +30,7 @@ use crate::store_probe::StoreProbe;
 use crate::term;
 use crate::token_like::masked;
 use crate::unnamed_model;
+use crate::view::json;
 
 /// While it waits it checks again after this at the latest: a window may have reset, or a hold may have ended. The provider is
 /// called no more often for that, because only stale readings are refreshed.
@@ -208,8 +209,7 @@ impl Guard<'_> {
     fn print(&self, check: &Check, exit: Exit) -> Result<(), CliError> {
         if self.is_json {
             let document = Document::of(self, check, exit, check.usage.now());
-            let text = serde_json::to_string(&document).expect("it has only text keys");
-            return term::print(&(text + "\n"));
+            return term::print(&json::one_line(&document));
         }
         if exit != Exit::Success {
             let (cause, why) = (self.cause(check), self.why_unknown(check));

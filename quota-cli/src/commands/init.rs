@@ -19,6 +19,7 @@ use crate::runtime;
 use crate::scope;
 use crate::term;
 use crate::token_like::without_tokens;
+use crate::view::json;
 
 /// Writes the configuration, or prints it.
 ///
@@ -67,8 +68,7 @@ fn text() -> Result<String, CliError> {
 fn print_json(path: &Path, backup: Option<&Path>) -> Result<Exit, CliError> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
     let document = Document { version: 1, path: text(path), kept: backup.map(text) };
-    let json = serde_json::to_string(&document).expect("it has only text keys");
-    term::print(&(json + "\n"))?;
+    term::print(&json::one_line(&document))?;
     Ok(Exit::Success)
 }
 

@@ -14,6 +14,7 @@ use crate::scope;
 use crate::store;
 use crate::term;
 use crate::view::decision_text;
+use crate::view::json;
 
 /// Prints the name of the account, or why there is none.
 ///
@@ -61,7 +62,7 @@ fn json(decision: &Decision) -> String {
         _ => "unknown",
     };
     let document = Document { version: 2, verdict, decision };
-    serde_json::to_string(&document).expect("it has only text keys") + "\n"
+    json::one_line(&document)
 }
 
 #[derive(Serialize)]

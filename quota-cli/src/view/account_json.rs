@@ -6,6 +6,7 @@ use quota::record::LastFailureKind;
 use serde::Serialize;
 
 use super::account::{AccountView, ViewFreshness, WindowView};
+use super::json;
 use super::reason::Reason;
 use crate::format::{LocalTime, between, rfc3339};
 
@@ -25,9 +26,7 @@ fn document(accounts: &[AccountView], error: Option<Reason>, local: &LocalTime) 
     let accounts = accounts.iter().map(|account| AccountJson::of(account, local)).collect();
     let document =
         Document { version: VERSION, now: rfc3339(local.now), error: error.map(Reason::word), accounts };
-    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
-    text.push('\n');
-    text
+    json::pretty(&document)
 }
 
 #[derive(Serialize)]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::text::AccountRow;
 use crate::config::{self, Config, Origin};
 use crate::format::{LocalTime, rfc3339};
+use crate::view::json;
 
 /// The whole document, with a line break at its end.
 pub(super) fn render(
@@ -27,9 +28,7 @@ pub(super) fn render(
         accounts: accounts.iter().enumerate().map(|(at, account)| AccountJson::of(at, account)).collect(),
         unusable: config.unusable.iter().map(|id| id.as_str()).collect(),
     };
-    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
-    text.push('\n');
-    text
+    json::pretty(&document)
 }
 
 #[derive(Serialize)]

@@ -5,23 +5,13 @@ use serde::Serialize;
 
 use super::CallBudget;
 use crate::format::{LocalTime, rfc3339};
+use crate::view::json;
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
 pub(super) fn render(all: &[CallBudget], local: &LocalTime) -> String {
-    let accounts = all.iter().map(AccountJson::of).collect();
-    let document = Document { version: VERSION, now: rfc3339(local.now), accounts };
-    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
-    text.push('\n');
-    text
-}
-
-#[derive(Serialize)]
-struct Document<'a> {
-    version: u32,
-    now: String,
-    accounts: Vec<AccountJson<'a>>,
+    json::accounts(VERSION, all.iter().map(AccountJson::of).collect(), local)
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::counters::Counters;
 use super::plan::Plan;
 use crate::format::{pluralize, thousands};
+use crate::view::json;
 use crate::view::line::{Line, Style};
 use crate::view::wrap::{self, padded};
 
@@ -69,9 +70,7 @@ impl Summary {
 
     /// One line of JSON.
     pub(crate) fn json(&self) -> String {
-        let mut text = serde_json::to_string(self).expect("it has only text keys");
-        text.push('\n');
-        text
+        json::one_line(self)
     }
 
     /// The text.

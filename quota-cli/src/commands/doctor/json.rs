@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Area, Check, Level};
 use crate::format::rfc3339;
+use crate::view::json;
 
 const VERSION: u32 = 1;
 
@@ -26,9 +27,7 @@ pub(super) fn render(checks: &[Check]) -> String {
             .map(|requested| requested.as_secs()),
     });
     let document = Document { version: VERSION, checks: checks.collect() };
-    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
-    text.push('\n');
-    text
+    json::pretty(&document)
 }
 
 #[derive(Serialize)]

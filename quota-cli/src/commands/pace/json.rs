@@ -4,25 +4,14 @@ use serde::Serialize;
 
 use super::{AccountPace, WindowPace};
 use crate::format::{LocalTime, rfc3339};
+use crate::view::json;
 use quota_journal::pace::Basis;
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
 pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
-    let account = |account| AccountJson::of(account, local);
-    let document =
-        Document { version: VERSION, now: rfc3339(local.now), accounts: all.iter().map(account).collect() };
-    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
-    text.push('\n');
-    text
-}
-
-#[derive(Serialize)]
-struct Document<'a> {
-    version: u32,
-    now: String,
-    accounts: Vec<AccountJson<'a>>,
+    json::accounts(VERSION, all.iter().map(|account| AccountJson::of(account, local)).collect(), local)
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::format::rfc3339;
 use crate::view::account_json::{CreditsJson, ScopeJson};
+use crate::view::json;
 
 /// What was parsed.
 #[derive(Debug)]
@@ -59,9 +60,7 @@ impl ParseReport {
             retry_after_seconds: self.retry_after.map(|wait| wait.as_secs_f64()),
             ignored: self.ignored.iter().map(|(field, why)| IgnoredJson { field, why }).collect(),
         };
-        let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
-        text.push('\n');
-        text
+        json::pretty(&document)
     }
 
     /// The windows with a number, then those with only a verdict, then those that could not be parsed.
