@@ -6,6 +6,8 @@ pub(crate) mod account_text;
 pub(crate) mod bar;
 pub(crate) mod decision_text;
 pub(crate) mod event_text;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod reason;

@@ -55,6 +55,7 @@ fn area(area: Area) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::fixtures::assert_fits;
     use crate::view::line::print;
 
     fn checks() -> [Check; 2] {
@@ -73,9 +74,7 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_the_terminal() {
         for width in [42, 50, 80, 120] {
-            let lines = lines(&checks(), Some(width));
-
-            assert!(lines.iter().all(|line| line.width() <= width), "{width}: {lines:#?}");
+            assert_fits(&lines(&checks(), Some(width)), width);
         }
     }
 

@@ -163,53 +163,22 @@ fn markup(text: &str) -> String {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use jiff::Timestamp;
-    use jiff::tz::TimeZone;
     use quota::manager::StaleReason;
-    use quota::model::{Credits, Money, Source};
+    use quota::model::{Credits, Money};
 
     use super::*;
     use crate::commands::statusline::session::Session;
-    use crate::format::LocalTime;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().expect("a moment")
-    }
-
-    fn window(id: &str, used: Used, resets_at: &str) -> WindowView {
-        let now = at("2026-11-23T11:55:00Z");
-        WindowView {
-            id: id.to_owned(),
-            used,
-            resets_at: Some(at(resets_at)),
-            observed_at: now,
-            source: Source::Poll,
-            scope: None,
-            length: None,
-        }
-    }
+    use crate::view::fixtures::{self, HOUR, MINUTE, local, window};
 
     fn account() -> AccountView {
-        let percent = Percent::from_basis_points;
-        AccountView {
-            id: "anthropic/main".parse().expect("a name"),
-            state: ViewFreshness::Fresh,
-            age: Some(Duration::from_secs(12)),
-            plan: Some("max 20x".into()),
-            windows: vec![
-                window("five_hour", Used::Exact(percent(6250)), "2026-11-23T14:05:00Z"),
-                window("seven_day", Used::Exact(percent(9300)), "2026-11-26T14:05:00Z"),
-                window("seven_day/opus", Used::Exact(percent(100)), "2026-11-26T14:05:00Z"),
-            ],
-            credits: None,
-            hold: None,
-            trouble: None,
-            failure: None,
-            reason: None,
-            not_refreshed: None,
-            called_at: None,
-            switched_off: false,
-        }
+        let used = |basis_points| Used::Exact(Percent::from_basis_points(basis_points));
+        let windows = vec![
+            window("five_hour", used(6250), MINUTE * 130),
+            window("seven_day", used(9300), HOUR * 74 + MINUTE * 10),
+            window("seven_day/opus", used(100), HOUR * 74 + MINUTE * 10),
+        ];
+        let (age, plan) = (Some(Duration::from_secs(12)), Some("max 20x".into()));
+        AccountView { age, plan, ..fixtures::account("anthropic/main", windows) }
     }
 
     fn on<T>(account: &AccountView, model: &str, dir: &str, print: impl FnOnce(&LineData<'_>) -> T) -> T {
@@ -219,8 +188,7 @@ pub(super) mod tests {
             dir: Some(dir.into()),
             cost: Some(1.25),
         };
-        let local = LocalTime { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        print(&LineData { account: Some(account), session: &session, local: &local, broken: None })
+        print(&LineData { account: Some(account), session: &session, local: &local(), broken: None })
     }
 
     pub(in super::super) fn line_of<T>(model: &str, dir: &str, print: impl FnOnce(&LineData<'_>) -> T) -> T {
@@ -345,11 +313,10 @@ pub(super) mod tests {
     }
 
     fn broken_line<T>(account: Option<&AccountView>, print: impl FnOnce(&LineData<'_>) -> T) -> T {
-        let local = LocalTime { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
         print(&LineData {
             account,
             session: &Session::default(),
-            local: &local,
+            local: &local(),
             broken: Some(Reason::ConfigError),
         })
     }

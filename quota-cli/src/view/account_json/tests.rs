@@ -2,48 +2,25 @@
 
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use quota::manager::StaleReason;
-use quota::model::{Money, Source};
+use quota::model::Money;
 use quota::record::{Hold, HoldReason};
 use quota::{Percent, Used};
 use serde_json::Value;
 
 use super::super::account::FailureView;
+use super::super::fixtures::{self, MINUTE, local};
 use super::*;
 
-fn local() -> LocalTime {
-    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
-}
-
 fn account() -> AccountView {
-    AccountView {
-        id: "anthropic/main".parse().unwrap(),
-        state: ViewFreshness::Fresh,
-        age: Some(Duration::from_secs(12)),
-        plan: Some("max 20x".to_owned()),
-        windows: Vec::new(),
-        credits: None,
-        hold: None,
-        trouble: None,
-        failure: None,
-        reason: None,
-        not_refreshed: None,
-        called_at: None,
-        switched_off: false,
-    }
+    let (age, plan) = (Some(Duration::from_secs(12)), Some("max 20x".to_owned()));
+    AccountView { age, plan, ..fixtures::account("anthropic/main", Vec::new()) }
 }
 
 fn window(used: Used) -> WindowView {
-    WindowView {
-        id: "seven_day/fable".to_owned(),
-        used,
-        resets_at: Some(local().now + Duration::from_secs(7800)),
-        observed_at: local().now - Duration::from_secs(12),
-        source: Source::Poll,
-        scope: Some(Scope::model("Fable")),
-        length: Some(Duration::from_secs(604_800)),
-    }
+    let observed_at = local().now - Duration::from_secs(12);
+    let scope = Some(Scope::model("Fable"));
+    WindowView { observed_at, scope, ..fixtures::window("seven_day/fable", used, MINUTE * 130) }
 }
 
 /// The only window of the only account in what is written.

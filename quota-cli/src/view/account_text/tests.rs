@@ -3,23 +3,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use quota::Percent;
-use quota::model::{Money, Scope, Source};
+use quota::model::{Money, Scope};
 use quota::record::{Hold, HoldReason};
 
 use super::super::account::FailureView;
+use super::super::fixtures::{HOUR, MINUTE, account, local, window};
 use super::*;
 use crate::term::Screen;
-
-/// 11:55 in Greenwich.
-const NOW: &str = "2026-11-23T11:55:00Z";
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn local() -> LocalTime {
-    LocalTime { now: NOW.parse().unwrap(), zone: TimeZone::UTC }
-}
 
 fn after(duration: Duration) -> Timestamp {
     local().now + duration
@@ -37,44 +28,9 @@ fn exact(used: f64) -> Used {
     Used::Exact(percent(used))
 }
 
-fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>>) -> WindowView {
-    let length = match id.split('/').next() {
-        Some("five_hour") => Some(HOUR * 5),
-        Some("seven_day") => Some(HOUR * 168),
-        _ => None,
-    };
-    WindowView {
-        id: id.to_owned(),
-        used,
-        resets_at: resets_in.into().map(after),
-        observed_at: local().now - MINUTE * 2,
-        source: Source::Poll,
-        scope: None,
-        length,
-    }
-}
-
 fn of_model(model: &str, used: Used, resets_in: Duration) -> WindowView {
     let id = format!("seven_day/{}", model.to_lowercase());
     WindowView { scope: Some(Scope::model(model)), ..window(&id, used, resets_in) }
-}
-
-fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
-    AccountView {
-        id: name.parse().unwrap(),
-        state: ViewFreshness::Fresh,
-        age: Some(MINUTE * 2),
-        plan: None,
-        windows,
-        credits: None,
-        hold: None,
-        trouble: None,
-        failure: None,
-        reason: None,
-        not_refreshed: None,
-        called_at: None,
-        switched_off: false,
-    }
 }
 
 fn failed(name: &str, why: &str, advice: Option<&str>) -> AccountView {

@@ -3,18 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use quota::accounts::routing::{Choice, Eligibility, Role, WindowUsage};
 use quota::model::{Provenance, Source};
 use quota::{Used, WindowReading};
 
 use super::*;
 use crate::config::LoginSource;
-
-/// 11:55 in Greenwich.
-fn local() -> LocalTime {
-    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
-}
+use crate::view::fixtures::local;
 
 fn account(name: &str, reason: Reason, minutes: impl Into<Option<u64>>) -> Evaluated {
     let id = format!("anthropic/{name}").parse().unwrap();

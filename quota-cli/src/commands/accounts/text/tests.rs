@@ -1,18 +1,13 @@
 //! How the list looks, at widths that terminals have, without colours.
 
-use jiff::tz::TimeZone;
 use quota::accounts::routing::{Eligibility, Reason, Role};
 use quota::accounts::{AccountLimits, Evaluated, Limits};
 use quota::{Percent, WindowId};
 
 use super::*;
 use crate::config::{AccountSettings, LoginSource};
+use crate::view::fixtures::{assert_fits, local};
 use crate::view::line::print;
-
-/// 11:55 in Greenwich.
-fn local() -> LocalTime {
-    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
-}
 
 fn evaluated(
     account: &AccountSettings,
@@ -76,9 +71,7 @@ fn everything_in_a_narrow_terminal() {
 #[test]
 fn no_line_is_longer_than_the_terminal() {
     for width in 20..=160 {
-        let lines = at(width);
-        let long: Vec<_> = lines.iter().filter(|line| line.width() > width).collect();
-        assert!(long.is_empty(), "{width}: {long:#?}");
+        assert_fits(&at(width), width);
     }
 }
 

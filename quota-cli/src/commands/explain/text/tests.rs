@@ -2,22 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use quota::accounts::routing::{Choice, Eligibility, Reason, WindowUsage};
 use quota::model::{Provenance, Source};
 use quota::{Percent, Used, WindowId, WindowReading};
 
 use super::*;
 use crate::config::LoginSource;
+use crate::view::fixtures::{HOUR, MINUTE, assert_fits, local};
 use crate::view::line::print;
-
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// 11:55 in Greenwich.
-fn local() -> LocalTime {
-    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
-}
 
 fn percent(percent: u32) -> Percent {
     Percent::from_basis_points(percent * 100)
@@ -107,9 +99,7 @@ fn everything_in_a_narrow_terminal() {
 #[test]
 fn no_line_is_longer_than_the_terminal() {
     for width in 44..=160 {
-        let lines = lines(&decision(), &settings(), &local(), width);
-        let long: Vec<_> = lines.iter().filter(|line| line.width() > width).collect();
-        assert!(long.is_empty(), "{width}: {long:#?}");
+        assert_fits(&lines(&decision(), &settings(), &local(), width), width);
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent};
 use jiff::tz::TimeZone;
-use quota::model::Source;
 use quota::record::{Hold, HoldReason};
 use quota::{Percent, Used};
 use ratatui::Terminal;
@@ -13,7 +12,8 @@ use ratatui::backend::TestBackend;
 use super::*;
 use crate::commands::watch::journal_task::DisplayUpdate;
 use crate::commands::watch::state::KeyAction;
-use crate::view::account::{AccountView, ViewFreshness, WindowView};
+use crate::view::account::{AccountView, WindowView};
+use crate::view::fixtures;
 use quota_journal::EventKind;
 
 fn at(second: i64) -> Timestamp {
@@ -25,34 +25,14 @@ fn local() -> LocalTime {
 }
 
 fn account(name: &str, percent: f64) -> AccountView {
-    let hours = |hours: u64| Duration::from_secs(hours * 3600);
-    let window = |id: &str, used: f64, length, left: i64| WindowView {
-        id: id.into(),
-        used: Used::Exact(Percent::from_percent(used).expect("a number")),
-        resets_at: Some(at(left)),
-        observed_at: at(-12),
-        source: Source::Poll,
-        scope: None,
-        length: Some(length),
+    let window = |id: &str, used: f64, left: i64| {
+        let used = Used::Exact(Percent::from_percent(used).expect("a number"));
+        let (resets_at, observed_at) = (Some(at(left)), at(-12));
+        WindowView { resets_at, observed_at, ..fixtures::window(id, used, None) }
     };
-    AccountView {
-        id: name.parse().expect("a valid name"),
-        state: ViewFreshness::Fresh,
-        age: Some(Duration::from_secs(12)),
-        plan: Some("max 20x".into()),
-        windows: vec![
-            window("five_hour", percent, hours(5), 7800),
-            window("seven_day", percent / 2.0, hours(168), 300_000),
-        ],
-        credits: None,
-        hold: None,
-        trouble: None,
-        failure: None,
-        reason: None,
-        not_refreshed: None,
-        called_at: None,
-        switched_off: false,
-    }
+    let windows = vec![window("five_hour", percent, 7800), window("seven_day", percent / 2.0, 300_000)];
+    let (age, plan) = (Some(Duration::from_secs(12)), Some("max 20x".into()));
+    AccountView { age, plan, ..fixtures::account(name, windows) }
 }
 
 fn state() -> State {

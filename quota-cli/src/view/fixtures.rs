@@ -1,0 +1,63 @@
+//! Accounts and windows for the tests of several surfaces.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use quota::Used;
+use quota::model::Source;
+
+use super::account::{AccountView, ViewFreshness, WindowView};
+use super::line::Line;
+use crate::format::LocalTime;
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// 11:55 in Greenwich.
+pub(crate) fn local() -> LocalTime {
+    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+}
+
+/// A fresh account, read two minutes ago, with nothing but these windows.
+pub(crate) fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
+    AccountView {
+        id: name.parse().unwrap(),
+        state: ViewFreshness::Fresh,
+        age: Some(MINUTE * 2),
+        plan: None,
+        windows,
+        credits: None,
+        hold: None,
+        trouble: None,
+        failure: None,
+        reason: None,
+        not_refreshed: None,
+        called_at: None,
+        switched_off: false,
+    }
+}
+
+/// A window, read two minutes ago. Its id states its length.
+pub(crate) fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>>) -> WindowView {
+    let length = match id.split('/').next() {
+        Some("five_hour") => Some(HOUR * 5),
+        Some("seven_day") => Some(HOUR * 168),
+        _ => None,
+    };
+    WindowView {
+        id: id.to_owned(),
+        used,
+        resets_at: resets_in.into().map(|duration| local().now + duration),
+        observed_at: local().now - MINUTE * 2,
+        source: Source::Poll,
+        scope: None,
+        length,
+    }
+}
+
+/// Asserts that no line is wider than the terminal.
+#[track_caller]
+pub(crate) fn assert_fits(lines: &[Line], width: usize) {
+    let wide: Vec<_> = lines.iter().filter(|line| line.width() > width).collect();
+    assert!(wide.is_empty(), "{width}: {wide:#?}");
+}
