@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use quota_core::clock::is_from_future;
 use quota_core::model::RequestId;
 use quota_core::store::{DocumentBody, StoreError};
 use quota_core::{Percent, WindowId};
@@ -48,10 +49,10 @@ impl Reservation {
         Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
-    /// Whether it still counts. An end beyond the TTL comes from a clock that was ahead.
+    /// Whether it still counts. One that a clock ahead of `now` has made does not.
     fn is_live(&self, now: Timestamp) -> bool {
-        let latest = now.checked_add(Self::TTL + MAX_SKEW).unwrap_or(Timestamp::MAX);
-        now < self.until && self.until <= latest
+        let made_at = self.until.checked_sub(Self::TTL).unwrap_or(Timestamp::MIN);
+        now < self.until && !is_from_future(made_at, now)
     }
 
     /// The reservation in the time of a clock that is ahead by `by`.
@@ -60,9 +61,6 @@ impl Reservation {
         Self { until, ..self.clone() }
     }
 }
-
-/// How much the clocks of two hosts may differ.
-const MAX_SKEW: Duration = Duration::from_secs(60);
 
 /// The format that this program writes.
 const VERSION: u32 = 1;

@@ -26,7 +26,7 @@ pub use self::wire::DecodeError;
 use crate::model::extra_fields::ExtraFields;
 use crate::model::login::RecordOwner;
 use crate::model::{CredentialFingerprint, LoginId, OwnerId, Snapshot};
-use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, latest_plausible};
+use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, is_from_future, latest_plausible};
 
 /// All shared state of one login: readings, lease, hold, budget and last failure.
 ///
@@ -237,12 +237,6 @@ impl Record {
         self.owner.contradicts(other.login_id(), other.owner_id())
     }
 
-    /// Whether no reading is from the future.
-    pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
-        let newest = self.complete_at().max(self.snapshot.newest());
-        newest <= Some(time::saturating_add(now, CLOCK_SLACK))
-    }
-
     /// Releases spare capacity: records live long and change seldom.
     pub(crate) fn shrink(&mut self) {
         self.calls.shrink_to_fit();
@@ -250,26 +244,35 @@ impl Record {
         self.snapshot.shrink();
     }
 
-    /// Repairs timestamps that a clock in the future wrote. Called before each decision.
+    /// Repairs timestamps that a clock in the future wrote. Each rule that changes a record calls it first.
     ///
     /// Otherwise a hold would last for years, and readings would win over all true ones. A clock that was never set (see
-    /// [`is_from_future`](crate::clock::is_from_future)) changes nothing.
+    /// [`is_from_future`]) changes nothing.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         if now < EARLIEST_RECORD {
             return;
         }
         let limit = latest_plausible(now);
-        if let Some(hold) = &mut self.hold
-            && hold.since > limit
-        {
-            hold.rebase_to(now);
+        if let Some(hold) = &mut self.hold {
+            hold.repair_clock(now);
+        }
+        if let Some(lease) = &mut self.lease {
+            // The call has the real time of the grant; `granted_at` can be later (see `next_call_time`).
+            let call = self.calls.iter().rfind(|call| call.fence == lease.fence);
+            if call.map_or(lease.granted_at, |call| call.at) > limit {
+                // It expires and stays: its holder may still commit, because the fence protects the record.
+                lease.until = lease.until.min(now);
+            }
         }
         self.last_failure.take_if(|last_failure| last_failure.at > limit);
         self.unscoped.retain(|refusal| refusal.at <= limit && refusal.bars_at(now));
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
-        self.clamp_forgotten(now);
+        if self.forgotten_at.is_some_and(|at| at.timestamp() > limit) {
+            // Just before now, so that the removal hides no recent reading.
+            self.forgotten_at = Some(time::saturating_sub(now, CLOCK_SLACK).into());
+        }
         let counts =
             |attempt: &CallRecord| attempt.at <= limit && time::elapsed(attempt.at, now) < BUDGET_WINDOW;
         self.calls.retain(counts);
@@ -281,11 +284,12 @@ impl Record {
         self.snapshot.forget_peaks(now);
     }
 
-    /// Moves a removal from the future to just before now, so that it hides no recent reading.
-    fn clamp_forgotten(&mut self, now: Timestamp) {
-        if self.forgotten_at.is_some_and(|at| at.timestamp() > latest_plausible(now)) {
-            self.forgotten_at = Some(time::saturating_sub(now, CLOCK_SLACK).into());
-        }
+    /// Whether a reading or the hold is from the future.
+    ///
+    /// Readers see the record as it is stored: until a refresh repairs it, such readings are stale and such a hold is ignored.
+    pub(crate) fn needs_clock_repair(&self, now: Timestamp) -> bool {
+        let timestamps = [self.complete_at(), self.snapshot.newest(), self.hold().map(|hold| hold.since)];
+        timestamps.into_iter().flatten().any(|at| is_from_future(at, now))
     }
 
     /// Removes the account for all processes: its readings, its owner and its last failure.
@@ -406,11 +410,6 @@ impl Record {
 
     fn given_back(&self) -> &[CallRecord] {
         self.given_back.as_deref().map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether no hold is from the future. Otherwise it would be repaired at each read and never end.
-    pub(crate) fn is_clock_repaired(&self, now: Timestamp) -> bool {
-        now < EARLIEST_RECORD || self.hold().is_none_or(|hold| hold.is_plausible(now))
     }
 
     /// Clears everything that belongs to the previous owner.

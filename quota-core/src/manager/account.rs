@@ -261,9 +261,7 @@ impl Account {
     /// [`ObserveError`] if the readings belong to a login other than the account's current one, or the manager was closed.
     pub fn observe(&self, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.entry.provider.store_client.now_estimate();
-        let at = usage
-            .observed_at
-            .map_or(now, |observed| observed.min(time::saturating_add(now, time::CLOCK_SLACK)));
+        let at = usage.observed_at.map_or(now, |observed| observed.min(time::latest_plausible(now)));
         let rejected = usage.implausible(at);
         rejected_values(&self.shared.context.events, self.id(), &rejected);
         let seed = Seed::new(Snapshot::of(usage, at)).login_id(usage.login_id.clone());

@@ -101,8 +101,7 @@ impl AccountUsage {
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         let now = self.now();
-        let counts = |hold: &&Hold| hold.is_live(now) && hold.is_plausible(now);
-        let own = self.0.record.hold().filter(counts).cloned();
+        let own = self.0.record.hold().filter(|hold| hold.is_in_force(now)).cloned();
         let cooldown = self.0.provider.cooldown_at(now);
         [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
     }

@@ -90,7 +90,7 @@ async fn wait_until_due(entry: &AccountEntry, at_least: Duration) {
         let view = entry.view_handle.load_owned();
         let now = view.now();
         let policy = &entry.provider.policy;
-        let binds = |hold: &Hold| hold.is_live(now) && !view.record.may_let_through();
+        let binds = |hold: &Hold| hold.is_in_force(now) && !view.record.may_let_through();
         let hold = view.record.hold().cloned().filter(binds);
         let hold = [hold, entry.provider.cooldown_at(now)].into_iter().flatten().map(|hold| hold.until).max();
         let barred = view.record.last_failure().filter(|failure| failure.is_credential_rejection());

@@ -44,9 +44,8 @@ impl CredentialSources {
         drop(before);
     }
 
-    /// Removes an account's own source.
-    pub(crate) fn remove(&self, account: &AccountId) {
-        let before = self.own.write().remove(account);
-        drop(before);
+    /// Removes an account's own source and returns it. Dropping a source can run other code, so drop it without a lock.
+    pub(crate) fn remove(&self, account: &AccountId) -> Option<Arc<dyn CredentialSource>> {
+        self.own.write().remove(account)
     }
 }

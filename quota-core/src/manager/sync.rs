@@ -177,11 +177,13 @@ impl AccountEntry {
         true
     }
 
-    /// Repairs timestamps of a clock that was ahead, and stores the result. Usually there are none.
+    /// Stores a repaired record if a clock that was ahead wrote timestamps in it. Otherwise each decision would repair it again, and
+    /// a hold from the future would never end.
     pub(crate) async fn repair_clock(&self) {
         let now = self.provider.store_client.now_estimate();
-        if !self.local().effective_record(now).is_clock_repaired(now) {
-            let _ = self.change(|record, now| record.repair_clock(now)).await;
+        let record = self.local().effective_record(now);
+        if record.is_writable() && record.needs_clock_repair(now) {
+            let _ = self.change(|record, now| record.is_writable().then(|| record.repair_clock(now))).await;
         }
     }
 

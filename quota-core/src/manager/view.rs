@@ -61,10 +61,10 @@ impl View {
         flags: ViewFlags,
     ) -> Self {
         let policy = &provider.policy;
-        // Readings from the future are never fresh; the next refresh repairs them.
+        // A record from the future is never fresh; the next refresh repairs it.
         let due = record
             .due_at(policy.max_age, Counted::Account, policy)
-            .filter(|_| record.is_plausible(provider.store_client.now_estimate()));
+            .filter(|_| !record.needs_clock_repair(provider.store_client.now_estimate()));
         let offset_ms = provider.store_client.offset_ms();
         let due_ms = match due {
             Some(due) if !flags.unattributed => due.as_millisecond().saturating_sub(offset_ms),
@@ -105,7 +105,7 @@ impl View {
     }
 
     fn is_fresh_by(&self, within: Duration, counted: Counted<'_>) -> bool {
-        // Fresh by no idea is what is withheld, or stamped by a clock that was ahead.
+        // Fresh by no idea is what is withheld, or from the future.
         let is_usable =
             self.due_ms > i64::MIN && self.provider.clock.now_ms() >= self.created_ms - SET_BACK_MS;
         let due = self.record.due_at(within, counted, &self.provider.policy);

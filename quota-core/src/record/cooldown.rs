@@ -12,7 +12,6 @@ use crate::model::ProviderId;
 use crate::model::extra_fields::ExtraFields;
 use crate::policy::{CooldownScope, Policy};
 use crate::store::{DocumentBody, QuotaStore, StoreError, StoreKey};
-use crate::time::{self, CLOCK_SLACK};
 
 /// Until when no account of a provider may call it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,9 +35,7 @@ impl ProviderCooldown {
     /// The hold that is in force at `now`.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Hold> {
-        // A hold from the future is ignored. Its true end is unknown, and counted from each read it would never end.
-        let plausible = |hold: &&Hold| hold.since <= time::saturating_add(now, CLOCK_SLACK);
-        self.hold.as_ref().filter(plausible).filter(|hold| hold.is_live(now)).cloned()
+        self.hold.clone().filter(|hold| hold.is_in_force(now))
     }
 
     /// Extends the cooldown to the end of `hold`; an earlier end changes nothing.
@@ -102,7 +99,7 @@ mod tests {
     use crate::record::HoldReason;
 
     fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
     fn hold(since: i64, until: i64) -> Hold {
@@ -155,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
-        let body = br#"{"format":2,"hold":{"since_ms":0,"until_ms":60000,"why":"rate_limited"}}"#;
+        let body = br#"{"format":2,"hold":{"since_ms":1800000000000,"until_ms":1800000060000,"why":"rate_limited"}}"#;
         let mut cooldown = ProviderCooldown::decode(body).unwrap();
         let before = cooldown.clone();
 

@@ -44,7 +44,7 @@ impl Record {
     #[must_use]
     pub fn effective_hold(&self, cooldown: Option<&Hold>, now: Timestamp, policy: &Policy) -> Option<Hold> {
         let met = self.hold_for(Priority::Interactive, cooldown, now, policy);
-        let Some(own) = self.hold().filter(|hold| hold.is_live(now)) else { return met };
+        let Some(own) = self.hold().filter(|hold| hold.is_in_force(now)) else { return met };
         let mut hold = own.clone();
         hold.until = met.map_or(own.until, |other| other.until.max(own.until));
         Some(hold)

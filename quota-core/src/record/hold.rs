@@ -145,15 +145,19 @@ impl Hold {
         now < self.until
     }
 
-    /// Whether a correct clock can have armed it.
-    pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
-        self.since <= time::saturating_add(now, time::CLOCK_SLACK)
+    /// Whether readers of a stored hold obey it: it is live, and not from the future.
+    ///
+    /// A reader cannot store a repaired hold. If it counted the length of the hold from each read, the hold would never end.
+    pub(crate) fn is_in_force(&self, now: Timestamp) -> bool {
+        self.is_live(now) && !time::is_from_future(self.since, now)
     }
 
     /// Moves a hold from the future to start now, with the same length.
-    pub(crate) fn rebase_to(&mut self, now: Timestamp) {
-        self.until = time::saturating_add(now, time::elapsed(self.since, self.until));
-        self.since = time::truncate_ms(now);
+    pub(crate) fn repair_clock(&mut self, now: Timestamp) {
+        if time::is_from_future(self.since, now) {
+            self.until = time::saturating_add(now, time::elapsed(self.since, self.until));
+            self.since = time::truncate_ms(now);
+        }
     }
 }
 

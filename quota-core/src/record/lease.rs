@@ -41,8 +41,7 @@ impl Lease {
     /// Whether its holder may still be calling the provider.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        // A lease from the future was granted by a clock that has been set back since. The fence still protects the record.
-        now < self.until && self.granted_at <= time::saturating_add(now, time::CLOCK_SLACK)
+        now < self.until
     }
 }
 

@@ -70,11 +70,9 @@ impl Record {
         if self.owner.contradicts(login_id, owner_id) {
             return MergeOutcome::OtherLogin;
         }
-        self.clamp_forgotten(now);
-        let limit = latest_plausible(now);
-        self.snapshot.drop_after(limit);
+        self.repair_clock(now);
         let mut plausible = readings.clone();
-        plausible.drop_after(limit);
+        plausible.drop_after(latest_plausible(now));
         if let Some(at) = self.forgotten_at {
             let was_empty = plausible.is_empty();
             plausible.drop_until(at.timestamp());
@@ -93,7 +91,9 @@ impl Record {
     pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> MergeOutcome {
         let joined = self.observe(now, &seed.snapshot, seed.login_id.as_ref(), None);
         if joined == MergeOutcome::Merged {
-            self.extend_hold(now, seed.hold.as_ref());
+            let mut hold = seed.hold.clone();
+            hold.iter_mut().for_each(|hold| hold.repair_clock(now));
+            self.extend_hold(now, hold.as_ref());
         }
         joined
     }
@@ -111,7 +111,7 @@ impl Record {
         let mut alone = alone.clone();
         alone.repair_clock(now);
         if self.is_writable() {
-            self.clamp_forgotten(now);
+            self.repair_clock(now);
         }
         if let Some(at) = self.forgotten_at.max(alone.forgotten_at).filter(|_| self.is_writable()) {
             // A side that was removed then, or later, has only later readings.
@@ -210,9 +210,6 @@ impl Record {
     pub(super) fn extend_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
         hold.shorten();
-        if hold.since > latest_plausible(now) {
-            hold.rebase_to(now);
-        }
         if !hold.is_live(now) || (self.cleared_fence > 0 && hold.order() <= self.cleared_fence) {
             return;
         }

@@ -11,7 +11,6 @@ use super::{DocumentBody, StoreError};
 use crate::model::RequestId;
 use crate::model::extra_fields::ExtraFields;
 use crate::time;
-use crate::time::CLOCK_SLACK;
 
 /// A lease that processes share through a document of the store; see [`update`](super::update).
 ///
@@ -65,10 +64,11 @@ impl LeaseDoc {
         if self.format > FORMAT {
             return Acquire::Newer;
         }
-        let until = time::saturating_add(now, duration);
-        if let Some(until) = self.live_until(now, until) {
+        self.repair_clock(now, duration);
+        if let Some(until) = self.until.filter(|until| self.holder.is_some() && now < *until) {
             return if self.holder == Some(holder) { Acquire::Acquired } else { Acquire::Busy { until } };
         }
+        let until = time::saturating_add(now, duration);
         (self.format, self.holder, self.until) = (FORMAT, Some(holder), Some(until));
         Acquire::Acquired
     }
@@ -82,11 +82,12 @@ impl LeaseDoc {
         is_own
     }
 
-    /// When the lease expires, if it is live at `now`, where one that is granted now would expire at `longest`.
-    fn live_until(&self, now: Timestamp, longest: Timestamp) -> Option<Timestamp> {
-        self.holder?;
-        // One that ends later than any granted now was granted by a clock that was ahead.
-        self.until.filter(|until| now < *until && *until <= time::saturating_add(longest, CLOCK_SLACK))
+    /// Drops a lease from the future. The document states only its end, and all its holders acquire it for the same duration.
+    fn repair_clock(&mut self, now: Timestamp, duration: Duration) {
+        let granted_at = self.until.map(|until| time::saturating_sub(until, duration));
+        if granted_at.is_some_and(|at| time::is_from_future(at, now)) {
+            (self.holder, self.until) = (None, None);
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::model::RequestId;
-use quota_core::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record};
+use quota_core::model::{RequestId, Snapshot};
+use quota_core::record::{
+    Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record, Seed,
+};
 use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
@@ -186,6 +188,25 @@ async fn a_quiet_time_that_the_store_has_lost_is_put_back() {
 fn quiet_until(reading: &StoreRead) -> Option<Timestamp> {
     let document = reading.document.as_ref()?;
     ProviderCooldown::decode(&document.body).unwrap().at(reading.now).map(|hold| hold.until)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_kept_fresh_outlasts_a_hold_of_a_clock_that_was_ahead() {
+    let world = world();
+    let _guard = world.quota.account(&id("main")).keep_fresh();
+    world.clock.sleep(SECOND * 10).await;
+    let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
+    let hold = Hold::new(tomorrow, tomorrow + MINUTE, HoldReason::RateLimited);
+    let key = StoreKey::account(&id("main"));
+    let document = world.store.read(&key).await.unwrap().document.unwrap();
+    let mut record = Record::decode(&document.body).unwrap();
+    let _ = record.seed(tomorrow, &Seed::new(Snapshot::default()).hold(hold));
+    record.bump_revision();
+    drop(world.store.compare_and_swap(&key, Some(document.version), record.encode(), MINUTE * 60).await);
+
+    world.clock.sleep(MINUTE * 10).await;
+
+    assert!(world.provider.calls() > 1, "the hold was to last a minute");
 }
 
 #[tokio::test(start_paused = true)]

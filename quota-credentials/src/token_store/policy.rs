@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::AccountId;
+use quota_core::clock::is_from_future;
 use quota_core::model::CredentialFingerprint;
 use quota_core::policy::Backoff;
 use quota_core::provider::{TokenError, Tokens, bounded_wait};
@@ -44,8 +45,6 @@ pub(crate) struct RenewalTiming {
     pub(crate) backoff: Backoff,
 }
 
-/// A failure further in the future than this was recorded with a wrong clock.
-const MAX_SKEW: Duration = Duration::from_secs(30);
 /// The maximum number of used refresh tokens that are remembered.
 const MAX_USED_TOKENS: usize = 16;
 
@@ -223,8 +222,7 @@ impl StoredLogin {
 impl RenewalFailure {
     /// Until when the token must not be sent; `None` if it may be sent now.
     fn blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let is_from_future = self.at > saturating_add(now, MAX_SKEW);
-        Some(self.retry_at).filter(|retry_at| now < *retry_at && !is_from_future)
+        Some(self.retry_at).filter(|retry_at| now < *retry_at && !is_from_future(self.at, now))
     }
 }
 

@@ -120,6 +120,17 @@ fn a_lease_within_the_slack_of_clocks_is_not_taken_over() {
 }
 
 #[test]
+fn a_lease_with_later_readings_than_its_grant_is_not_taken_over() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let granted = begin(&mut record, at(-17), &insist(8, Timestamp::MAX));
+    assert!(matches!(granted, LeaseDecision::Granted(_)), "{granted:?}");
+
+    let second = begin(&mut record, at(-30), &insist(9, Timestamp::MAX));
+
+    assert!(matches!(second, LeaseDecision::InProgress { .. }), "{second:?}");
+}
+
+#[test]
 fn an_answer_that_comes_after_the_clock_was_set_back_is_not_from_the_future() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
     let lease = grant(&mut record, year_2100());
