@@ -120,23 +120,25 @@ impl Registry {
         entry
     }
 
-    /// Knows the account no longer. A handle that exists keeps its slot; the next one that is made has another.
+    /// Removes the account. Existing handles keep their entry; the next handle gets a new one.
     pub(crate) fn forget(&self, entry: Arc<AccountEntry>) {
-        let empty = {
-            let mut accounts = self.accounts.write();
-            let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &entry);
-            if !accounts.slots.get(entry.id.as_str()).is_some_and(is_same) {
-                return;
-            }
-            accounts.slots.remove(entry.id.as_str());
-            accounts.empty_view(&entry.provider)
-        };
-        entry.leave_register();
-        if Arc::strong_count(&entry) == 1 {
-            // Its row stays as long as one of its accounts does: with as little as may be.
-            entry.view_handle.store(empty);
-            entry.provider.credentials.remove(&entry.id);
+        let mut accounts = self.accounts.write();
+        let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &entry);
+        if !accounts.slots.get(entry.id.as_str()).is_some_and(is_same) {
+            return;
         }
+        accounts.slots.remove(entry.id.as_str());
+        entry.leave_register();
+        if Arc::strong_count(&entry) > 1 {
+            return;
+        }
+        // Under the lock: sources are found by name, and the account may be registered again right after it.
+        let source = entry.provider.credentials.remove(&entry.id);
+        let empty = accounts.empty_view(&entry.provider);
+        drop(accounts);
+        drop(source);
+        // The view's chunk stays as long as one of its accounts does, so let it hold as little as possible.
+        entry.view_handle.store(empty);
     }
 
     pub(crate) fn store_stats(&self) -> StoreStats {
@@ -205,5 +207,38 @@ impl Registry {
             self.clock.clone(),
             shared_cooldown,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::testing::FakeProvider;
+
+    #[test]
+    fn a_source_of_an_account_that_is_registered_again_survives_forgetting() {
+        let fetcher = FakeProvider::answering("example", 40.0);
+        let quota =
+            crate::QuotaManager::builder(MemoryStore::new()).fetcher(fetcher.clone()).build().unwrap();
+        let registry = &quota.shared.registry;
+        let id: AccountId = "example/main".parse().unwrap();
+        let source = || Arc::new(fetcher.clone()) as Arc<dyn CredentialSource>;
+        for round in 0..2_000 {
+            let old = registry.entry(&id);
+            old.provider.credentials.set(id.clone(), source());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while registry.accounts().slots.contains(id.as_str()) {
+                        std::hint::spin_loop();
+                    }
+                    registry.entry(&id).provider.credentials.set(id.clone(), source());
+                });
+                registry.forget(old);
+            });
+            assert!(registry.entry(&id).provider.credentials.of(&id).is_some(), "round {round}");
+        }
     }
 }
