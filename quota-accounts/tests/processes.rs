@@ -1,5 +1,5 @@
-//! Real processes that change one file of accounts at once, and some that are killed while they do.
-//! The test is its own child: run with a file named in the environment, it writes to it.
+//! Processes that change one accounts file concurrently, some of which are killed.
+//! Each test starts itself as a child process, with the file in an environment variable.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ const ROUNDS: usize = 20;
 
 /// Starts a process that runs one test of this file as a writer.
 fn start(test: &str, file: &Path, writer: usize) -> Child {
-    let program = std::env::current_exe().expect("a test has a program");
+    let program = std::env::current_exe().expect("the path of this program");
     Command::new(program)
         .args([test, "--exact", "--test-threads", "1"])
         .env(FILE, file)
@@ -21,10 +21,10 @@ fn start(test: &str, file: &Path, writer: usize) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("a program can be started")
+        .expect("the child process starts")
 }
 
-/// The file to write to, and as whom, if this process is a writer.
+/// The file and the name of the writer, if this process is a writer.
 fn as_writer() -> Option<(AccountsFile, String)> {
     Some((AccountsFile::at(std::env::var_os(FILE)?), std::env::var(WRITER).ok()?))
 }
@@ -35,7 +35,7 @@ async fn add(file: &AccountsFile, writer: &str, round: usize) {
 }
 
 #[tokio::test]
-async fn of_what_eight_processes_add_nothing_is_lost() {
+async fn concurrent_processes_lose_no_account() {
     if let Some((file, writer)) = as_writer() {
         for round in 0..ROUNDS {
             add(&file, &writer, round).await;
@@ -45,7 +45,7 @@ async fn of_what_eight_processes_add_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let file = AccountsFile::at(dir.path().join("accounts.json"));
 
-    let name = "of_what_eight_processes_add_nothing_is_lost";
+    let name = "concurrent_processes_lose_no_account";
     let writers: Vec<Child> = (0..WRITERS).map(|writer| start(name, file.path(), writer)).collect();
     let ended: Vec<bool> =
         writers.into_iter().map(|mut writer| writer.wait().is_ok_and(|status| status.success())).collect();
@@ -55,7 +55,7 @@ async fn of_what_eight_processes_add_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_writer_that_is_killed_leaves_a_whole_file_and_no_lock() {
+async fn a_killed_writer_leaves_a_complete_file_and_no_lock() {
     if let Some((file, writer)) = as_writer() {
         for round in 0.. {
             add(&file, &writer, round).await;
@@ -64,13 +64,13 @@ async fn a_writer_that_is_killed_leaves_a_whole_file_and_no_lock() {
     let dir = tempfile::tempdir().unwrap();
     let file = AccountsFile::at(dir.path().join("accounts.json"));
 
-    let name = "a_writer_that_is_killed_leaves_a_whole_file_and_no_lock";
+    let name = "a_killed_writer_leaves_a_complete_file_and_no_lock";
     for writer in 0..5 {
         let mut child = start(name, file.path(), writer);
-        // Until it is in the midst of it.
+        // Wait until the child has written a few times.
         let before = file.load().await.unwrap().accounts().len();
         while file.load().await.unwrap().accounts().len() < before + 3 {
-            assert!(child.try_wait().unwrap().is_none(), "a writer writes until it is killed");
+            assert!(child.try_wait().unwrap().is_none(), "the child writes until it is killed");
         }
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! No token is shown by what this crate hands out, or kept in its files.
+//! No output of this crate and none of its files contains a token.
 
 use std::fmt::Debug;
 use std::fs;
@@ -8,12 +8,12 @@ use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RequestOut
 use quota_core::{AccountId, Secret};
 use quota_credentials::StaticCredential;
 
-/// What must not be seen: the middle of the token below.
+/// The part of the token that must not appear.
 const NEEDLE: &str = "n33dle";
 const TOKEN: &str = "sk-ant-oat01-n33dle";
 
 fn account() -> AccountId {
-    "anthropic/main".parse().expect("a well-formed account")
+    "anthropic/main".parse().expect("a valid name")
 }
 
 fn debug(value: &dyn Debug) -> String {
@@ -21,7 +21,7 @@ fn debug(value: &dyn Debug) -> String {
 }
 
 #[tokio::test]
-async fn a_manager_of_accounts_shows_no_token_in_what_it_gives_says_or_keeps() {
+async fn no_output_error_or_file_contains_a_token() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("accounts.state.json");
     let accounts = FallbackAccountManager::builder(AccountsConfig::new(account()))
@@ -35,11 +35,11 @@ async fn a_manager_of_accounts_shows_no_token_in_what_it_gives_says_or_keeps() {
     let outcome = outcome.body(TOKEN.as_bytes());
     let texts = debug(&route) + &debug(&outcome) + &debug(&accounts);
     let report = accounts.report(&route, outcome).await.unwrap();
-    let refused = accounts.route(Request::new()).await.unwrap_err();
+    let error = accounts.route(Request::new()).await.unwrap_err();
     accounts.flush().await.unwrap();
-    let kept = fs::read_to_string(&state).unwrap();
+    let stored = fs::read_to_string(&state).unwrap();
 
-    let texts = texts + &debug(&report) + &debug(&refused) + &refused.to_string() + &kept;
-    assert!(kept.contains("login_dead"));
+    let texts = texts + &debug(&report) + &debug(&error) + &error.to_string() + &stored;
+    assert!(stored.contains("login_dead"));
     assert!(!texts.contains(NEEDLE), "{texts}");
 }

@@ -1,4 +1,4 @@
-//! A clock that was ahead, and has been set back: what it left lasts no longer than it would from now on.
+//! A clock that was ahead and was set back: stored blocks, holds and readings get no longer life.
 
 use std::time::Duration;
 
@@ -9,72 +9,72 @@ use quota_core::{Clock, FetchError};
 use crate::logins::next;
 use crate::support::*;
 
-/// The clock that is right: the one of the world was ten days ahead.
-fn right(world: &World) -> Clock {
-    Clock::anchored(world.clock.now() - SignedDuration::from_hours(240))
+/// The correct clock. That of the environment is ten days ahead.
+fn right(env: &Env) -> Clock {
+    Clock::anchored(env.clock.now() - SignedDuration::from_hours(240))
 }
 
-/// A world that was ahead, and whose main account was throttled for ten minutes.
-async fn throttled(kind: Kind) -> World {
-    let world = world(kind);
-    let accounts = world.accounts();
+/// An environment with a fast clock, whose main account is throttled for ten minutes.
+async fn throttled(kind: Kind) -> Env {
+    let env = env(kind);
+    let accounts = env.accounts();
     accounts.refresh_quota_for_due_accounts().await;
-    let route = accounts.route(Request::new()).await.expect("all have room");
+    let route = accounts.route(Request::new()).await.expect("all are available");
     let throttled = RequestOutcome::from_response(429, [("retry-after", "600")]);
-    let _ = accounts.report(&route, throttled).await.expect("it is our route");
-    accounts.flush().await.expect("the disk is in order");
-    world
+    let _ = accounts.report(&route, throttled).await.expect("a route of this manager");
+    accounts.flush().await.expect("the file can be written");
+    env
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_of_a_clock_that_was_ahead_lasts_as_long_from_now() {
+async fn a_block_from_a_fast_clock_lasts_its_duration_from_now() {
     for kind in BOTH {
-        let world = throttled(kind).await;
-        let accounts = world.restarted_at(&right(&world)).accounts();
+        let env = throttled(kind).await;
+        let accounts = env.restarted_at(&right(&env)).accounts();
 
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
-        minutes(&world.clock, 9).await;
+        minutes(&env.clock, 9).await;
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
-        minutes(&world.clock, 2).await;
+        minutes(&env.clock, 2).await;
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_is_brought_back_once_and_not_at_every_start() {
+async fn a_block_from_a_fast_clock_is_rebased_only_once() {
     for kind in BOTH {
-        let world = throttled(kind).await;
-        let world = world.restarted_at(&right(&world));
+        let env = throttled(kind).await;
+        let env = env.restarted_at(&right(&env));
         for _ in 0..2 {
-            let accounts = world.restarted().accounts();
-            accounts.load().await.expect("the file is in order");
-            accounts.flush().await.expect("the disk is in order");
-            minutes(&world.clock, 6).await;
+            let accounts = env.restarted().accounts();
+            accounts.load().await.expect("the file can be read");
+            accounts.flush().await.expect("the file can be written");
+            minutes(&env.clock, 6).await;
         }
 
-        assert_eq!(next(&world.restarted().accounts()).await, id("main"), "{kind:?}");
+        assert_eq!(next(&env.restarted().accounts()).await, id("main"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_is_brought_back_once_and_not_at_every_start() {
+async fn a_hold_from_a_fast_clock_is_rebased_only_once() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = quota_accounts::AccountsConfig::new(id("main"));
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.config = quota_accounts::AccountsConfig::new(id("main"));
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        accounts.flush().await.expect("the disk is in order");
+        accounts.flush().await.expect("the file can be written");
 
-        let world = world.restarted_at(&right(&world));
+        let env = env.restarted_at(&right(&env));
         let mut calls = Vec::new();
         for _ in 0..3 {
-            let accounts = world.restarted().accounts();
+            let accounts = env.restarted().accounts();
             accounts.refresh_quota_for_due_accounts().await;
-            accounts.flush().await.expect("the disk is in order");
-            calls.push(world.provider.calls());
-            minutes(&world.clock, 16).await;
+            accounts.flush().await.expect("the file can be written");
+            calls.push(env.provider.calls());
+            minutes(&env.clock, 16).await;
         }
 
         assert_eq!(calls, [1, 1, 2], "{kind:?}");
@@ -82,18 +82,18 @@ async fn a_hold_is_brought_back_once_and_not_at_every_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_of_a_clock_that_was_ahead_do_not_hide_true_ones_from_the_next_start() {
+async fn readings_from_a_fast_clock_do_not_hide_newer_ones_after_a_restart() {
     for kind in BOTH {
-        let world = throttled(kind).await;
-        let world = world.restarted_at(&right(&world));
-        let accounts = world.accounts();
+        let env = throttled(kind).await;
+        let env = env.restarted_at(&right(&env));
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        accounts.flush().await.expect("the disk is in order");
-        let before = world.provider.calls();
-        minutes(&world.clock, 1).await;
+        accounts.flush().await.expect("the file can be written");
+        let before = env.provider.calls();
+        minutes(&env.clock, 1).await;
 
-        let due = world.restarted().accounts().refresh_quota_for_due_accounts().await;
+        let due = env.restarted().accounts().refresh_quota_for_due_accounts().await;
 
-        assert_eq!((before, world.provider.calls(), due.len()), (6, 6, 0), "{kind:?}");
+        assert_eq!((before, env.provider.calls(), due.len()), (6, 6, 0), "{kind:?}");
     }
 }

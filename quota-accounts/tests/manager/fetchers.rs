@@ -18,7 +18,7 @@ use crate::logins::next;
 use crate::support::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Step {
     Credential,
     Fetch,
     Renew,
@@ -27,26 +27,26 @@ enum Place {
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Hangs,
-    Breaks,
+    Panics,
 }
 
-/// Hangs or breaks about the main account as long as it is told to, and else does what it should.
+/// Hangs or panics for the main account while `is_faulty`, and otherwise works.
 #[derive(Debug)]
 struct Faulty {
-    place: Place,
+    step: Step,
     fault: Fault,
     is_faulty: AtomicBool,
     provider: FakeProvider,
 }
 
 impl Faulty {
-    async fn fail(&self, account: &AccountId, place: Place) {
-        if place != self.place || *account != id("main") || !self.is_faulty.load(Ordering::Relaxed) {
+    async fn fail(&self, account: &AccountId, step: Step) {
+        if step != self.step || *account != id("main") || !self.is_faulty.load(Ordering::Relaxed) {
             return;
         }
         match self.fault {
             Fault::Hangs => std::future::pending().await,
-            Fault::Breaks => panic!("a fetcher that breaks on purpose"),
+            Fault::Panics => panic!("panics on purpose"),
         }
     }
 }
@@ -58,8 +58,8 @@ impl UsageFetcher for Faulty {
     }
 
     async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
-        self.fail(account, Place::Fetch).await;
-        if self.place == Place::Renew && *account == id("main") && self.is_faulty.load(Ordering::Relaxed) {
+        self.fail(account, Step::Fetch).await;
+        if self.step == Step::Renew && *account == id("main") && self.is_faulty.load(Ordering::Relaxed) {
             return Err(FetchError::Unauthorized);
         }
         self.provider.fetch(account, credential).await
@@ -69,7 +69,7 @@ impl UsageFetcher for Faulty {
 #[async_trait]
 impl CredentialSource for Faulty {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        self.fail(account, Place::Credential).await;
+        self.fail(account, Step::Credential).await;
         Ok(Credential::new(Secret::new("n33dle")))
     }
 
@@ -78,71 +78,71 @@ impl CredentialSource for Faulty {
         account: &AccountId,
         _rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
-        self.fail(account, Place::Renew).await;
+        self.fail(account, Step::Renew).await;
         self.credential(account).await
     }
 }
 
-fn faulty(world: &World, place: Place, fault: Fault) -> (Arc<Faulty>, FallbackAccountManager) {
-    let provider = world.provider.clone();
-    let fetcher = Arc::new(Faulty { place, fault, is_faulty: AtomicBool::new(true), provider });
-    let builder = match world.kind {
-        Kind::Without => world.builder().fetcher(fetcher.clone()).credentials(fetcher.clone()),
+fn faulty(env: &Env, step: Step, fault: Fault) -> (Arc<Faulty>, FallbackAccountManager) {
+    let provider = env.provider.clone();
+    let fetcher = Arc::new(Faulty { step, fault, is_faulty: AtomicBool::new(true), provider });
+    let builder = match env.kind {
+        Kind::Without => env.builder().fetcher(fetcher.clone()).credentials(fetcher.clone()),
         Kind::With => {
-            let quota = QuotaManager::builder(MemoryStore::with_clock(world.clock.clone()))
+            let quota = QuotaManager::builder(MemoryStore::with_clock(env.clock.clone()))
                 .provider(fetcher.clone(), fetcher.clone())
-                .clock(world.clock.clone())
-                .policy(world.usage_policy.clone());
-            world.builder().quota_manager(quota.build().expect("the policy is sound"))
+                .clock(env.clock.clone())
+                .policy(env.usage_policy.clone());
+            env.builder().quota_manager(quota.build().expect("a valid policy"))
         }
     };
-    (fetcher, builder.build().expect("there are accounts"))
+    (fetcher, builder.build().expect("a valid configuration"))
 }
 
-fn all_faults() -> impl Iterator<Item = (Kind, Place, Fault)> {
-    let places = [Place::Credential, Place::Fetch, Place::Renew];
-    let faults = places.into_iter().flat_map(|place| [(place, Fault::Hangs), (place, Fault::Breaks)]);
-    faults.flat_map(|(place, fault)| BOTH.map(|kind| (kind, place, fault)))
+fn all_faults() -> impl Iterator<Item = (Kind, Step, Fault)> {
+    let steps = [Step::Credential, Step::Fetch, Step::Renew];
+    let faults = steps.into_iter().flat_map(|step| [(step, Fault::Hangs), (step, Fault::Panics)]);
+    faults.flat_map(|(step, fault)| BOTH.map(|kind| (kind, step, fault)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetcher_that_hangs_or_breaks_keeps_no_request_for_longer_than_a_call_may_take() {
-    for (kind, place, fault) in all_faults() {
-        let world = world(kind);
-        let (_fetcher, accounts) = faulty(&world, place, fault);
-        let began = world.clock.now();
+async fn a_faulty_fetcher_delays_a_request_at_most_by_its_timeout() {
+    for (kind, step, fault) in all_faults() {
+        let env = env(kind);
+        let (_fetcher, accounts) = faulty(&env, step, fault);
+        let began = env.clock.now();
 
         let route = accounts.route(Request::new()).await.expect("an account may serve");
 
-        let rule = if place == Place::Fetch { Reason::UnknownAllowed } else { Reason::Available };
-        assert_eq!(route.reason(), rule, "{kind:?} {place:?} {fault:?}");
-        let took = world.clock.now().duration_since(began);
-        assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {place:?} {took:?}");
+        let rule = if step == Step::Fetch { Reason::UnknownAllowed } else { Reason::Available };
+        assert_eq!(route.reason(), rule, "{kind:?} {step:?} {fault:?}");
+        let took = env.clock.now().duration_since(began);
+        assert!(took <= env.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {step:?} {took:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetcher_that_hung_or_broke_and_is_in_order_again_is_asked_again() {
-    for (kind, place, fault) in all_faults() {
-        let world = world(kind);
-        let (fetcher, accounts) = faulty(&world, place, fault);
+async fn a_repaired_fetcher_is_called_again() {
+    for (kind, step, fault) in all_faults() {
+        let env = env(kind);
+        let (fetcher, accounts) = faulty(&env, step, fault);
         accounts.refresh_quota_for_due_accounts().await;
         let before = used(&accounts, "main");
-        minutes(&world.clock, 6).await;
+        minutes(&env.clock, 6).await;
 
         fetcher.is_faulty.store(false, Ordering::Relaxed);
         accounts.refresh_quota_for_due_accounts().await;
 
-        assert_eq!((before, used(&accounts, "main")), (None, Some(40.0)), "{kind:?} {place:?} {fault:?}");
+        assert_eq!((before, used(&accounts, "main")), (None, Some(40.0)), "{kind:?} {step:?} {fault:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_wait_for_a_hanging_source_wait_once() {
+async fn concurrent_requests_share_the_wait_for_a_hanging_source() {
     for kind in BOTH {
-        let world = world(kind);
-        let (_fetcher, accounts) = faulty(&world, Place::Credential, Fault::Hangs);
-        let began = world.clock.now();
+        let env = env(kind);
+        let (_fetcher, accounts) = faulty(&env, Step::Credential, Fault::Hangs);
+        let began = env.clock.now();
 
         let mut requests = tokio::task::JoinSet::new();
         for _ in 0..20 {
@@ -152,48 +152,48 @@ async fn requests_that_wait_for_a_hanging_source_wait_once() {
         let rules = requests.join_all().await;
 
         assert!(rules.iter().all(|rule| *rule.as_ref().unwrap() == Reason::Available), "{kind:?} {rules:?}");
-        let took = world.clock.now().duration_since(began);
-        assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {took:?}");
+        let took = env.clock.now().duration_since(began);
+        assert!(took <= env.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {took:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_behind_a_requests_back_that_failed_is_written_back_too() {
+async fn a_failed_background_refresh_saves_its_hold() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
-        world.answers(40.0);
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.answers(40.0);
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        minutes(&env.clock, 6).await;
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
 
-        assert_eq!(next(&accounts).await, id("main"), "{kind:?}: old numbers pass");
-        minutes(&world.clock, 1).await;
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}: stale readings admit it");
+        minutes(&env.clock, 1).await;
 
-        assert!(world.kept().contains("rate_limited"), "{kind:?} {}", world.kept());
+        assert!(env.stored().contains("rate_limited"), "{kind:?} {}", env.stored());
     }
 }
 
-// As it is documented: what is between the accounts of a provider is the quota manager's.
+// As documented: only a given quota manager has limits across accounts.
 #[tokio::test(start_paused = true)]
-async fn without_a_quota_manager_a_429_about_one_account_is_a_hold_of_that_one_alone() {
-    let world = world(Kind::Without);
-    world.provider.then_fail(FetchError::throttled(None));
+async fn without_a_quota_manager_a_429_holds_only_its_account() {
+    let env = env(Kind::Without);
+    env.provider.then_fail(FetchError::throttled(None));
 
-    let reports = world.accounts().refresh_quota_for_due_accounts().await;
+    let reports = env.accounts().refresh_quota_for_due_accounts().await;
 
     let failed = reports.iter().filter(|report| report.error.is_some()).count();
-    assert_eq!((failed, world.provider.calls(), world.provider.most_at_once()), (1, 3, 1));
+    assert_eq!((failed, env.provider.calls(), env.provider.most_at_once()), (1, 3, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_setting_that_has_no_effect_beside_a_quota_manager_is_refused() {
-    let world = world(Kind::With);
-    let refused = [
-        world.builder().fetcher(world.provider.clone()),
-        world.builder().usage_policy(world.usage_policy.clone()),
-        world.builder().credentials(world.provider.clone()),
-        world.builder().clock(world.clock.clone()),
+async fn settings_that_conflict_with_a_quota_manager_are_rejected() {
+    let env = env(Kind::With);
+    let results = [
+        env.builder().fetcher(env.provider.clone()),
+        env.builder().usage_policy(env.usage_policy.clone()),
+        env.builder().credentials(env.provider.clone()),
+        env.builder().clock(env.clock.clone()),
     ]
     .map(|builder| builder.build().map(drop));
 
@@ -201,5 +201,5 @@ async fn a_setting_that_has_no_effect_beside_a_quota_manager_is_refused() {
         Err(BuildError::NoEffect { setting, .. }) => *setting,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused.each_ref().map(no_effect), ["fetcher", "usage_policy", "credentials", "clock"]);
+    assert_eq!(results.each_ref().map(no_effect), ["fetcher", "usage_policy", "credentials", "clock"]);
 }

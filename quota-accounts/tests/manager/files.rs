@@ -1,4 +1,4 @@
-//! What is kept on disk, when it is in trouble.
+//! State files that are malformed, locked, shared or written by newer programs.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use quota_core::file::FileError;
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_file_is_told_and_left_as_it_is_and_routing_goes_on() {
+async fn a_malformed_file_is_reported_and_unchanged_and_routing_continues() {
     for kind in BOTH {
-        let world = world(kind);
-        std::fs::write(world.state_path(), "{ damaged").unwrap();
-        let accounts = world.accounts();
+        let env = env(kind);
+        std::fs::write(env.state_path(), "{ damaged").unwrap();
+        let accounts = env.accounts();
 
         let loaded = accounts.load().await.unwrap_err();
         let route = accounts.route(Request::new()).await;
@@ -21,14 +21,14 @@ async fn a_damaged_file_is_told_and_left_as_it_is_and_routing_goes_on() {
         assert!(matches!(loaded, FileError::Malformed { .. }), "{kind:?} {loaded:?}");
         assert!(matches!(flushed, FileError::Malformed { .. }), "{kind:?} {flushed:?}");
         assert!(route.is_ok(), "{kind:?}");
-        assert_eq!(world.kept(), "{ damaged");
+        assert_eq!(env.stored(), "{ damaged");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_managers_of_different_accounts_keep_each_others_numbers() {
+async fn two_managers_of_different_accounts_preserve_each_others_readings() {
     for kind in BOTH {
-        let one = world(kind);
+        let one = env(kind);
         let mut other = one.restarted();
         other.config = quota_accounts::AccountsConfig::new(id("x"));
 
@@ -37,19 +37,19 @@ async fn two_managers_of_different_accounts_keep_each_others_numbers() {
         one.accounts().refresh_quota_for_due_accounts().await;
 
         for name in ["main", "b", "c", "x"] {
-            assert!(one.kept().contains(&format!("\"example/{name}\"")), "{kind:?} {name}");
+            assert!(one.stored().contains(&format!("\"example/{name}\"")), "{kind:?} {name}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_process_writes_while_this_one_waits_for_its_turn_is_not_lost() {
+async fn a_save_preserves_changes_made_while_it_waited_for_the_lock() {
     for kind in BOTH {
-        let one = world(kind);
+        let one = env(kind);
         let mut other = one.restarted();
         other.config = quota_accounts::AccountsConfig::new(id("x"));
         other.accounts().refresh_quota_for_due_accounts().await;
-        let theirs = one.kept();
+        let theirs = one.stored();
         std::fs::remove_file(one.state_path()).unwrap();
         let lock = one.locked();
 
@@ -63,56 +63,60 @@ async fn what_another_process_writes_while_this_one_waits_for_its_turn_is_not_lo
         let _ = tokio::join!(ours, change);
 
         for name in ["main", "b", "c", "x"] {
-            assert!(one.kept().contains(&format!("\"example/{name}\"")), "{kind:?} {name} {}", one.kept());
+            assert!(
+                one.stored().contains(&format!("\"example/{name}\"")),
+                "{kind:?} {name} {}",
+                one.stored()
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_newer_program_keeps_of_an_account_survives() {
+async fn unknown_fields_of_an_account_survive() {
     for kind in BOTH {
-        let world = world(kind);
+        let env = env(kind);
         let text = r#"{"version":1,"accounts":{"example/main":{"colour":"green"}},"more":"too"}"#;
-        std::fs::write(world.state_path(), text).unwrap();
+        std::fs::write(env.state_path(), text).unwrap();
 
-        world.accounts().refresh_quota_for_due_accounts().await;
+        env.accounts().refresh_quota_for_due_accounts().await;
 
-        assert!(world.kept().contains("green") && world.kept().contains("too"), "{kind:?} {}", world.kept());
+        assert!(env.stored().contains("green") && env.stored().contains("too"), "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_newer_program_keeps_of_a_session_survives() {
+async fn unknown_fields_of_a_session_survive() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        let accounts = world.accounts();
-        let _ = accounts.route(Request::new().with_session("used")).await.expect("all have room");
-        let _ = accounts.route(Request::new().with_session("quiet")).await.expect("all have room");
-        accounts.flush().await.expect("the disk is in order");
-        let colours = world.kept().replace("\"session\":", "\"colour\": \"green\", \"session\":");
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+        let accounts = env.accounts();
+        let _ = accounts.route(Request::new().with_session("used")).await.expect("all are available");
+        let _ = accounts.route(Request::new().with_session("quiet")).await.expect("all are available");
+        accounts.flush().await.expect("the file can be written");
+        let colours = env.stored().replace("\"session\":", "\"colour\": \"green\", \"session\":");
         assert_eq!(colours.matches("green").count(), 2, "{kind:?} {colours}");
-        std::fs::write(world.state_path(), colours).unwrap();
+        std::fs::write(env.state_path(), colours).unwrap();
 
-        let accounts = world.restarted().accounts();
-        minutes(&world.clock, 1).await;
-        let _ = accounts.route(Request::new().with_session("used")).await.expect("all have room");
-        accounts.flush().await.expect("the disk is in order");
+        let accounts = env.restarted().accounts();
+        minutes(&env.clock, 1).await;
+        let _ = accounts.route(Request::new().with_session("used")).await.expect("all are available");
+        accounts.flush().await.expect("the file can be written");
 
-        assert_eq!(world.kept().matches("green").count(), 2, "{kind:?} {}", world.kept());
+        assert_eq!(env.stored().matches("green").count(), 2, "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_a_hand_has_written_twice_is_told_before_anything_is_routed() {
+async fn an_account_listed_twice_is_a_build_error() {
     for kind in BOTH {
-        let mut world = world(kind);
+        let mut env = env(kind);
         let text = r#"{"accounts":[{"id":"example/main"},{"id":"example/b"},{"id":"example/main"}]}"#;
-        let file = AccountsFile::at(world.dir.path().join("accounts.json"));
+        let file = AccountsFile::at(env.dir.path().join("accounts.json"));
         std::fs::write(file.path(), text).unwrap();
-        world.config = file.load().await.unwrap();
+        env.config = file.load().await.unwrap();
 
-        let error = world.builder().build().err();
+        let error = env.builder().build().err();
 
         assert!(
             matches!(&error, Some(BuildError::Duplicate { account, .. }) if *account == id("main")),
@@ -123,14 +127,14 @@ async fn an_account_that_a_hand_has_written_twice_is_told_before_anything_is_rou
 }
 
 #[tokio::test(start_paused = true)]
-async fn routing_leaves_the_users_file_as_a_hand_has_written_it_even_during_a_run() {
+async fn routing_never_changes_the_users_file() {
     for kind in BOTH {
-        let mut world = world(kind);
-        let file = AccountsFile::at(world.dir.path().join("accounts.json"));
+        let mut env = env(kind);
+        let file = AccountsFile::at(env.dir.path().join("accounts.json"));
         let by_hand = "{ \"accounts\": [ {\"id\":\"example/main\"},\n\n {\"id\":\"example/b\"} ] }";
         std::fs::write(file.path(), by_hand).unwrap();
-        world.config = file.load().await.unwrap();
-        let accounts = world.builder().state_file(file.state_path()).build().unwrap();
+        env.config = file.load().await.unwrap();
+        let accounts = env.builder().state_file(file.state_path()).build().unwrap();
         let request = || async {
             let route = accounts.route(Request::new().with_session("s")).await.unwrap();
             let _ = accounts
@@ -147,6 +151,6 @@ async fn routing_leaves_the_users_file_as_a_hand_has_written_it_even_during_a_ru
         std::fs::write(file.path(), &edited).unwrap();
 
         assert_eq!(request().await, edited, "{kind:?}");
-        assert!(world.kept().contains("throttled"), "{kind:?} {}", world.kept());
+        assert!(env.stored().contains("throttled"), "{kind:?} {}", env.stored());
     }
 }

@@ -1,4 +1,4 @@
-//! What the integration with the quota manager promises, each with and without it.
+//! The promises of the integration, with and without a quota manager.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-// The first question of each kind, so that seeding must come before any of them.
+// Each entry point comes first once, so seeding must precede every one.
 #[tokio::test(start_paused = true)]
 async fn a_restart_with_fresh_snapshots_on_disk_makes_no_call() {
     for kind in BOTH {
-        let mut world = world(kind);
+        let mut env = env(kind);
         for name in 0..19 {
-            world.config = world.config.fallback(id(&format!("f{name}")));
+            env.config = env.config.fallback(id(&format!("f{name}")));
         }
-        world.accounts().refresh_quota_for_due_accounts().await;
-        let before = world.provider.calls();
+        env.accounts().refresh_quota_for_due_accounts().await;
+        let before = env.provider.calls();
         assert_eq!(before, 22, "{kind:?}");
 
         for question in 0..5 {
-            let restarted = world.restarted();
+            let restarted = env.restarted();
             let accounts = restarted.accounts();
             match question {
                 0 => assert!(accounts.refresh_quota_for_due_accounts().await.is_empty()),
@@ -45,170 +45,169 @@ async fn a_restart_with_fresh_snapshots_on_disk_makes_no_call() {
             accounts.flush().await.unwrap();
         }
 
-        assert_eq!(world.provider.calls(), before, "{kind:?}");
+        assert_eq!(env.provider.calls(), before, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_with_old_snapshots_on_disk_asks_anew() {
+async fn a_restart_with_stale_snapshots_on_disk_refreshes() {
     for kind in BOTH {
-        let world = world(kind);
-        world.accounts().refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
+        let env = env(kind);
+        env.accounts().refresh_quota_for_due_accounts().await;
+        minutes(&env.clock, 6).await;
 
-        world.restarted().accounts().refresh_quota_for_due_accounts().await;
+        env.restarted().accounts().refresh_quota_for_due_accounts().await;
 
-        assert_eq!(world.provider.calls(), 6, "{kind:?}");
+        assert_eq!(env.provider.calls(), 6, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn staleness_is_the_quota_managers_and_not_that_of_what_lies_on_disk() {
-    let world = world(Kind::With);
-    let accounts = world.accounts();
+async fn staleness_comes_from_the_quota_manager_not_from_the_file() {
+    let env = env(Kind::With);
+    let accounts = env.accounts();
     accounts.refresh_quota_for_due_accounts().await;
-    minutes(&world.clock, 6).await;
-    // Another user of the quota manager refreshes; the file stays old.
+    minutes(&env.clock, 6).await;
+    // Another user of the quota manager refreshes. The file stays old.
     for name in ["main", "b", "c"] {
-        let _ = world.quota.account(&id(name)).get().await.unwrap();
+        let _ = env.quota.account(&id(name)).get().await.unwrap();
     }
-    let (before, kept) = (world.provider.calls(), world.kept());
+    let (before, stored) = (env.provider.calls(), env.stored());
 
     let usable = accounts.usable_fallback_accounts().await;
-    // A router that finds them stale writes what its refresh brings.
-    assert_eq!(world.kept(), kept, "nothing was due");
+    // A router that refreshes stale readings saves them.
+    assert_eq!(env.stored(), stored, "no account was due");
     let due = accounts.refresh_quota_for_due_accounts().await;
 
     assert_eq!((usable.len(), due.len()), (2, 0));
-    assert_eq!(world.provider.calls(), before);
+    assert_eq!(env.provider.calls(), before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_fresh_on_disk_is_stale_where_the_quota_manager_says_so() {
-    let mut world = world(Kind::With);
-    world.accounts().refresh_quota_for_due_accounts().await;
-    let policy = world.usage_policy.clone().max_age(Duration::from_secs(60));
-    let store = MemoryStore::with_clock(world.clock.clone());
-    let quota = QuotaManager::builder(store).fetcher(world.provider.clone()).clock(world.clock.clone());
-    world.quota = quota.policy(policy).build().unwrap();
-    minutes(&world.clock, 2).await;
-    let accounts = world.accounts();
+async fn readings_fresh_on_disk_are_stale_if_the_quota_manager_says_so() {
+    let mut env = env(Kind::With);
+    env.accounts().refresh_quota_for_due_accounts().await;
+    let policy = env.usage_policy.clone().max_age(Duration::from_secs(60));
+    let store = MemoryStore::with_clock(env.clock.clone());
+    let quota = QuotaManager::builder(store).fetcher(env.provider.clone()).clock(env.clock.clone());
+    env.quota = quota.policy(policy).build().unwrap();
+    minutes(&env.clock, 2).await;
+    let accounts = env.accounts();
 
     let usable = accounts.usable_fallback_accounts().await;
-    assert_eq!((usable.len(), world.provider.calls()), (2, 3 + 2));
+    assert_eq!((usable.len(), env.provider.calls()), (2, 3 + 2));
     let due = accounts.refresh_quota_for_due_accounts().await;
-    assert_eq!((due.len(), world.provider.calls()), (1, 3 + 3));
+    assert_eq!((due.len(), env.provider.calls()), (1, 3 + 3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_quota_manager_each_account_is_as_stale_as_its_own_numbers() {
-    let world = world(Kind::Without);
-    let accounts = world.accounts();
+async fn without_a_quota_manager_staleness_comes_from_the_readings() {
+    let env = env(Kind::Without);
+    let accounts = env.accounts();
     accounts.refresh_quota_for_due_accounts().await;
 
-    minutes(&world.clock, 4).await;
+    minutes(&env.clock, 4).await;
     assert_eq!(accounts.refresh_quota_for_due_accounts().await.len(), 0);
 
-    // Exactly at the max age it is stale.
-    minutes(&world.clock, 1).await;
+    // Exactly at the max age, a reading is stale.
+    minutes(&env.clock, 1).await;
     assert_eq!(accounts.refresh_quota_for_due_accounts().await.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_refresh_is_written_back_to_the_kept_account() {
+async fn every_refresh_is_saved() {
     for kind in BOTH {
-        let world = world(kind);
-        world.answers(67.89);
+        let env = env(kind);
+        env.answers(67.89);
 
-        world.accounts().refresh_quota_for_due_accounts().await;
+        env.accounts().refresh_quota_for_due_accounts().await;
 
-        assert_eq!(world.kept().matches("6789").count(), 3, "{kind:?} {}", world.kept());
+        assert_eq!(env.stored().matches("6789").count(), 3, "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_only_the_choice_of_fallbacks_needed_is_written_back() {
+async fn a_refresh_for_the_choice_of_fallbacks_is_saved() {
     for kind in BOTH {
-        let world = world(kind);
-        world.answers(67.89);
+        let env = env(kind);
+        env.answers(67.89);
 
-        world.accounts().usable_fallback_accounts().await;
+        env.accounts().usable_fallback_accounts().await;
 
-        assert_eq!(world.kept().matches("6789").count(), 2, "{kind:?}");
+        assert_eq!(env.stored().matches("6789").count(), 2, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_a_request_waited_for_is_written_back() {
+async fn a_refresh_that_a_request_waited_for_is_saved() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
-        world.answers(67.89);
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.answers(67.89);
 
         let _ = accounts.route(Request::new()).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
-        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+        assert_eq!(env.stored().matches("6789").count(), 1, "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_behind_a_requests_back_is_written_back() {
+async fn a_background_refresh_is_saved() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
+        let env = env(kind);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
-        world.answers(67.89);
+        minutes(&env.clock, 6).await;
+        env.answers(67.89);
 
         let _ = accounts.route(Request::new()).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
-        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+        assert_eq!(env.stored().matches("6789").count(), 1, "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_after_so_many_requests_is_written_back() {
+async fn a_refresh_after_every_n_requests_is_saved() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.counting(2);
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.refresh_every(2);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 1).await;
-        world.answers(67.89);
+        minutes(&env.clock, 1).await;
+        env.answers(67.89);
 
         for _ in 0..2 {
             let route = accounts.route(Request::new()).await.unwrap();
             let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
         }
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
-        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+        assert_eq!(env.stored().matches("6789").count(), 1, "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
+async fn a_vanished_window_is_removed_on_disk_and_after_a_restart() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = AccountsConfig::new(id("main"));
+        let mut env = env(kind);
+        env.config = AccountsConfig::new(id("main"));
         let opus = WindowReading::new(WindowId::new("seven_day/opus").unwrap(), percent(100.0));
-        world
-            .provider
-            .then_answer(UsageReport::polled([world.five_hour(40.0), opus.scope(Scope::model("opus"))]));
-        let accounts = world.accounts();
+        env.provider
+            .then_answer(UsageReport::polled([env.five_hour(40.0), opus.scope(Scope::model("opus"))]));
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         let request = || Request::new().with_model("opus");
-        assert!(world.kept().contains("seven_day/opus"), "{kind:?} {}", world.kept());
-        assert!(accounts.explain(&request()).chosen().is_none(), "{kind:?}: it is spent");
-        minutes(&world.clock, 6).await;
+        assert!(env.stored().contains("seven_day/opus"), "{kind:?} {}", env.stored());
+        assert!(accounts.explain(&request()).chosen().is_none(), "{kind:?}: the model is exhausted");
+        minutes(&env.clock, 6).await;
 
         accounts.refresh_quota_for_due_accounts().await;
 
         assert!(accounts.explain(&request()).chosen().is_some(), "{kind:?}");
-        assert!(!world.kept().contains("seven_day/opus"), "{kind:?} {}", world.kept());
-        let restarted = world.restarted().accounts();
+        assert!(!env.stored().contains("seven_day/opus"), "{kind:?} {}", env.stored());
+        let restarted = env.restarted().accounts();
         restarted.load().await.unwrap();
         assert!(restarted.explain(&request()).chosen().is_some(), "{kind:?}");
     }
@@ -216,35 +215,35 @@ async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_is_visible_to_all_users_of_the_quota_manager() {
-    let world = world(Kind::With);
-    world.answers(67.0);
+    let env = env(Kind::With);
+    env.answers(67.0);
 
-    world.accounts().refresh_quota_for_due_accounts().await;
+    env.accounts().refresh_quota_for_due_accounts().await;
 
-    let answer = world.quota.account(&id("b")).peek();
+    let answer = env.quota.account(&id("b")).peek();
     assert!(!answer.is_stale());
     assert_eq!(answer.used(&WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn routing_reads_the_quota_managers_numbers_and_never_an_older_copy() {
-    let world = world(Kind::With);
-    let accounts = world.accounts();
+async fn routing_uses_the_readings_of_the_quota_manager() {
+    let env = env(Kind::With);
+    let accounts = env.accounts();
     accounts.refresh_quota_for_due_accounts().await;
-    minutes(&world.clock, 1).await;
+    minutes(&env.clock, 1).await;
 
-    world.quota.account(&id("main")).observe(&UsageReport::from_headers([world.five_hour(100.0)])).unwrap();
+    env.quota.account(&id("main")).observe(&UsageReport::from_headers([env.five_hour(100.0)])).unwrap();
 
     assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_reaches_the_quota_manager_at_its_own_age() {
-    let world = world(Kind::With);
-    world.answers(67.0);
-    world.accounts().refresh_quota_for_due_accounts().await;
-    minutes(&world.clock, 3).await;
-    let restarted = world.restarted();
+async fn stored_readings_are_seeded_with_their_own_age() {
+    let env = env(Kind::With);
+    env.answers(67.0);
+    env.accounts().refresh_quota_for_due_accounts().await;
+    minutes(&env.clock, 3).await;
+    let restarted = env.restarted();
 
     restarted.accounts().load().await.unwrap();
 
@@ -254,78 +253,78 @@ async fn what_is_kept_reaches_the_quota_manager_at_its_own_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_was_on_hold_when_it_was_kept_is_not_asked_about() {
+async fn a_stored_hold_prevents_a_refresh_after_a_restart() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = AccountsConfig::new(id("main")).fallback(id("b"));
-        let accounts = world.accounts();
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        let mut env = env(kind);
+        env.config = AccountsConfig::new(id("main")).fallback(id("b"));
+        let accounts = env.accounts();
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.usable_fallback_accounts().await;
         accounts.flush().await.unwrap();
-        minutes(&world.clock, 2).await;
-        let before = world.provider.calls_about(&id("b"));
+        minutes(&env.clock, 2).await;
+        let before = env.provider.calls_about(&id("b"));
 
-        world.restarted().accounts().usable_fallback_accounts().await;
+        env.restarted().accounts().usable_fallback_accounts().await;
 
-        assert_eq!((before, world.provider.calls_about(&id("b"))), (1, 1), "{kind:?}");
+        assert_eq!((before, env.provider.calls_about(&id("b"))), (1, 1), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_kept_without_a_login_is_the_known_logins_and_its_hold_survives_new_tokens() {
+async fn a_hold_stored_without_a_login_survives_token_rotation() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = AccountsConfig::new(id("main"));
-        world.answers(40.0);
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.config = AccountsConfig::new(id("main"));
+        env.answers(40.0);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        minutes(&env.clock, 6).await;
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.refresh_quota_for_due_accounts().await;
-        assert!(!world.kept().contains("lineage"), "{kind:?} {}", world.kept());
-        let before = world.provider.calls();
+        assert!(!env.stored().contains("lineage"), "{kind:?} {}", env.stored());
+        let before = env.provider.calls();
 
         for token in 1..=3 {
             let login =
                 LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(token));
-            world.provider.set_login(&id("main"), Ok(login));
-            let accounts = world.restarted().accounts();
+            env.provider.set_login(&id("main"), Ok(login));
+            let accounts = env.restarted().accounts();
             accounts.refresh_quota_for_due_accounts().await;
             let _ = accounts.route(Request::new()).await.unwrap();
             accounts.flush().await.unwrap();
 
-            assert_eq!((world.provider.calls(), used(&accounts, "main")), (before, Some(40.0)), "{kind:?}");
-            minutes(&world.clock, 9).await;
+            assert_eq!((env.provider.calls(), used(&accounts, "main")), (before, Some(40.0)), "{kind:?}");
+            minutes(&env.clock, 9).await;
         }
-        minutes(&world.clock, 4).await;
-        world.restarted().accounts().refresh_quota_for_due_accounts().await;
+        minutes(&env.clock, 4).await;
+        env.restarted().accounts().refresh_quota_for_due_accounts().await;
 
-        assert_eq!(world.provider.calls(), before + 1, "{kind:?}: the hold is over");
+        assert_eq!(env.provider.calls(), before + 1, "{kind:?}: the hold is over");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_hold_that_is_over_is_nothing() {
+async fn an_expired_stored_hold_has_no_effect() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = AccountsConfig::new(id("main")).fallback(id("b"));
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
-        world.accounts().usable_fallback_accounts().await;
-        minutes(&world.clock, 31).await;
+        let mut env = env(kind);
+        env.config = AccountsConfig::new(id("main")).fallback(id("b"));
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
+        env.accounts().usable_fallback_accounts().await;
+        minutes(&env.clock, 31).await;
 
-        world.restarted().accounts().usable_fallback_accounts().await;
+        env.restarted().accounts().usable_fallback_accounts().await;
 
-        assert_eq!(world.provider.calls_about(&id("b")), 2, "{kind:?}");
+        assert_eq!(env.provider.calls_about(&id("b")), 2, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_is_told_and_the_others_are_refreshed() {
+async fn one_failed_refresh_is_reported_and_the_others_succeed() {
     for kind in BOTH {
-        let world = world(kind);
-        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+        let env = env(kind);
+        env.provider.then_fail(FetchError::unavailable("it is out of service"));
 
-        let reports = world.accounts().refresh_quota_for_due_accounts().await;
+        let reports = env.accounts().refresh_quota_for_due_accounts().await;
 
         assert_eq!(reports.len(), 3, "{kind:?}");
         assert_eq!(reports.iter().filter(|report| report.error.is_some()).count(), 1, "{kind:?}");
@@ -333,29 +332,29 @@ async fn what_failed_is_told_and_the_others_are_refreshed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_is_switched_off_is_not_asked_about() {
+async fn a_disabled_account_is_not_refreshed() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config.account_mut(&id("b")).unwrap().disabled = true;
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.config.account_mut(&id("b")).unwrap().disabled = true;
+        let accounts = env.accounts();
 
         accounts.refresh_quota_for_due_accounts().await;
 
-        assert_eq!(world.provider.calls_about(&id("b")), 0, "{kind:?}");
+        assert_eq!(env.provider.calls_about(&id("b")), 0, "{kind:?}");
         assert_eq!(accounts.usable_fallback_accounts().await, [id("c")], "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_hour_of_traffic_costs_one_call_whatever_the_age_of_another_models_window() {
+async fn a_stale_window_of_another_model_causes_no_calls() {
     for kind in BOTH {
-        let world = world(kind);
+        let env = env(kind);
         let week = WindowId::seven_day();
         let opus = WindowReading::new(week.for_model("Opus").unwrap(), percent(30.0));
-        let opus = opus.scope(Scope::model("Opus")).resets_at(world.clock.now() + HOUR * 96);
-        let five_hour = world.five_hour(40.0).resets_at(world.clock.now() + HOUR * 4);
-        world.provider.answer(UsageReport::polled([five_hour, opus]));
-        let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
+        let opus = opus.scope(Scope::model("Opus")).resets_at(env.clock.now() + HOUR * 96);
+        let five_hour = env.five_hour(40.0).resets_at(env.clock.now() + HOUR * 4);
+        env.provider.answer(UsageReport::polled([five_hour, opus]));
+        let accounts = env.builder().response_parser(ExampleParser).build().unwrap();
         let sonnet = || Request::new().with_model("claude-sonnet-4-5");
 
         for minute in 0..60 {
@@ -364,13 +363,13 @@ async fn an_hour_of_traffic_costs_one_call_whatever_the_age_of_another_models_wi
             let used = (40 + minute / 2).to_string();
             let outcome = RequestOutcome::from_response(200, [("x-ratelimit-used", &*used)]);
             let _ = accounts.report(&route, outcome).await.unwrap();
-            minutes(&world.clock, 1).await;
+            minutes(&env.clock, 1).await;
         }
-        assert_eq!(world.provider.calls(), 1, "{kind:?}: one call made it known");
+        assert_eq!(env.provider.calls(), 1, "{kind:?}: the first refresh");
 
-        // A request of that model reads its window again, and only that.
+        // Only a request for that model refreshes its window.
         let _ = accounts.route(Request::new().with_model("claude-opus-4-5")).await.unwrap();
-        minutes(&world.clock, 1).await;
-        assert_eq!(world.provider.calls(), 2, "{kind:?}");
+        minutes(&env.clock, 1).await;
+        assert_eq!(env.provider.calls(), 2, "{kind:?}");
     }
 }

@@ -1,23 +1,23 @@
-//! Answers that are reported later than they came.
+//! Responses that are reported late.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use quota_accounts::{Request, RequestOutcome, RetryAdvice, RoutingPolicy};
 
-use crate::reports::{reading, served, spent};
+use crate::reports::{exhausted, reading, served};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn headers_of_an_answer_that_is_reported_late_do_not_replace_newer_ones() {
+async fn headers_of_a_late_report_do_not_replace_newer_readings() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let stream = accounts.route(Request::new()).await.unwrap();
-        let answered = world.clock.now();
-        minutes(&world.clock, 1).await;
+        let answered = env.clock.now();
+        minutes(&env.clock, 1).await;
         let other = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&other, served("77")).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
         let _ = accounts.report(&stream, served("42").received_at(answered)).await.unwrap();
 
@@ -28,27 +28,27 @@ async fn headers_of_an_answer_that_is_reported_late_do_not_replace_newer_ones() 
 #[tokio::test(start_paused = true)]
 async fn a_late_report_of_exhaustion_does_not_outlive_a_newer_reading() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let late = accounts.route(Request::new()).await.unwrap();
-        let answered = world.clock.now();
-        minutes(&world.clock, 1).await;
+        let answered = env.clock.now();
+        minutes(&env.clock, 1).await;
         let other = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&other, served("3")).await.unwrap();
 
-        let _ = accounts.report(&late, spent("account").received_at(answered)).await.unwrap();
+        let _ = accounts.report(&late, exhausted("account").received_at(answered)).await.unwrap();
 
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_is_counted_from_the_answer_and_not_from_the_report() {
+async fn a_cooldown_counts_from_the_response_not_from_the_report() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
+        let env = env(kind);
+        let accounts = env.accounts();
         let late = accounts.route(Request::new()).await.unwrap();
-        let answered = world.clock.now();
-        minutes(&world.clock, 1).await;
+        let answered = env.clock.now();
+        minutes(&env.clock, 1).await;
 
         let throttled = RequestOutcome::from_response(429, [("retry-after", "120")]).received_at(answered);
         let _ = accounts.report(&late, throttled).await.unwrap();
@@ -58,20 +58,20 @@ async fn a_pause_is_counted_from_the_answer_and_not_from_the_report() {
     }
 }
 
-/// What to do about a request that is told of so many minutes after its answer, and was to be tried again two after it.
+/// The advice for a report `late` minutes after a response that asks for a wait of two minutes.
 async fn next_try(kind: Kind, status: u16, late: u64) -> RetryAdvice {
-    let mut world = world(kind);
-    world.policy = RoutingPolicy::default().fallback_on([]);
-    let accounts = world.accounts();
-    let route = accounts.route(Request::new()).await.expect("an account has room");
-    let answered = world.clock.now();
-    minutes(&world.clock, late).await;
+    let mut env = env(kind);
+    env.policy = RoutingPolicy::default().fallback_on([]);
+    let accounts = env.accounts();
+    let route = accounts.route(Request::new()).await.expect("an account is available");
+    let answered = env.clock.now();
+    minutes(&env.clock, late).await;
     let outcome = RequestOutcome::from_response(status, [("retry-after", "120")]).received_at(answered);
-    accounts.report(&route, outcome).await.expect("it is our route").next
+    accounts.report(&route, outcome).await.expect("a route of this manager").next
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_is_counted_from_the_answer_and_is_over_if_the_report_comes_after_it() {
+async fn a_wait_counts_from_the_response_and_may_have_passed() {
     for kind in BOTH {
         for status in [429, 503] {
             for (late, left) in [(0, 120), (1, 60), (2, 0), (3, 0)] {
@@ -83,7 +83,7 @@ async fn a_wait_is_counted_from_the_answer_and_is_over_if_the_report_comes_after
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_to_be_waited_for_is_not_when_it_is_told_late_either() {
+async fn a_late_report_adds_no_wait_to_final_advice() {
     for kind in BOTH {
         assert_eq!(next_try(kind, 400, 3).await, RetryAdvice::DoNotRetry, "{kind:?}");
         assert_eq!(next_try(kind, 200, 3).await, RetryAdvice::Done, "{kind:?}");
@@ -91,13 +91,13 @@ async fn what_is_not_to_be_waited_for_is_not_when_it_is_told_late_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_was_served_before_the_login_was_refused_does_not_say_that_it_works() {
+async fn a_success_from_before_a_rejection_does_not_end_it() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let [stream, other] = [(); 2].map(|()| accounts.route(Request::new()));
         let (stream, other) = (stream.await.unwrap(), other.await.unwrap());
-        let answered = world.clock.now();
-        minutes(&world.clock, 1).await;
+        let answered = env.clock.now();
+        minutes(&env.clock, 1).await;
         let _ = accounts.report(&other, RequestOutcome::from_response(403, [("a", "b")])).await.unwrap();
 
         let _ = accounts.report(&stream, served("42").received_at(answered)).await.unwrap();
@@ -107,15 +107,15 @@ async fn a_request_that_was_served_before_the_login_was_refused_does_not_say_tha
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_from_the_future_is_one_of_now() {
+async fn a_response_from_the_future_counts_as_received_now() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let [first, other] = [(); 2].map(|()| accounts.route(Request::new()));
         let (first, other) = (first.await.unwrap(), other.await.unwrap());
-        let ahead = world.clock.now() + SignedDuration::from_secs(20);
+        let ahead = env.clock.now() + SignedDuration::from_secs(20);
 
         let _ = accounts.report(&first, served("42").received_at(ahead)).await.unwrap();
-        world.clock.sleep(Duration::from_secs(1)).await;
+        env.clock.sleep(Duration::from_secs(1)).await;
         let _ = accounts.report(&other, served("77")).await.unwrap();
 
         assert_eq!(used(&accounts, "main"), Some(77.0), "{kind:?}");

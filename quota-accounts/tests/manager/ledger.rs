@@ -1,4 +1,4 @@
-//! The calls that a provider receives from a program without a quota manager, with their times, and what comes of them.
+//! The calls that a provider receives from a program without a quota manager: their times and results.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +19,12 @@ use quota_core::{
 };
 
 use crate::logins::Logins;
-use crate::support::{ExampleTraffic, id, percent};
+use crate::support::{ExampleParser, id, percent};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Writes down what happens, with the time since the start.
+/// Records events with the time since the start.
 #[derive(Debug)]
 struct Ledger {
     clock: Clock,
@@ -45,14 +45,14 @@ impl Ledger {
     }
 }
 
-/// The provider's side of each call.
+/// A provider that records each call.
 #[derive(Debug)]
 struct Recorded {
     provider: FakeProvider,
     ledger: Arc<Ledger>,
 }
 
-/// Notes a call that the program has given up.
+/// Records a call that the program cancels.
 struct Call<'a> {
     ledger: &'a Ledger,
     account: &'a AccountId,
@@ -141,7 +141,7 @@ impl Program {
             .fetcher(provider())
             .credentials(provider())
             .usage_policy(self.policy.clone())
-            .response_parser(ExampleTraffic)
+            .response_parser(ExampleParser)
             .clock(self.clock.clone());
         match &self.state_file {
             Some(path) => builder.state_file(path),
@@ -184,7 +184,7 @@ impl Program {
     }
 
     async fn report(&self, accounts: &FallbackAccountManager, route: &Route, outcome: RequestOutcome) {
-        let report = accounts.report(route, outcome).await.expect("the route is of this manager");
+        let report = accounts.report(route, outcome).await.expect("a route of this manager");
         self.ledger.note(format!("report: {:?}", report.next));
     }
 
@@ -202,7 +202,7 @@ impl Program {
         }
     }
 
-    /// Refreshes what is due, every ten seconds, and notes only the calls.
+    /// Refreshes due accounts every ten seconds, and records only the calls.
     async fn refresh_for(&self, accounts: &FallbackAccountManager, span: Duration) {
         let end = self.clock.now() + SignedDuration::try_from(span).expect("a short time");
         while self.clock.now() < end {
@@ -240,7 +240,7 @@ async fn first_use_waits_for_a_call_and_later_requests_do_not() {
     program.route(&accounts).await;
     program.route(&accounts).await;
     program.wait(MINUTE * 6).await;
-    let route = program.route(&accounts).await.expect("an account has room");
+    let route = program.route(&accounts).await.expect("an account is available");
     program.report(&accounts, &route, RequestOutcome::from_response(200, [("a", "b")])).await;
     program.wait(MINUTE).await;
     program.route(&accounts).await;
@@ -298,7 +298,7 @@ async fn concurrent_requests_share_the_first_call() {
     for _ in 0..20 {
         let accounts = accounts.clone();
         requests.spawn(async move {
-            let route = accounts.route(Request::new()).await.expect("an account has room");
+            let route = accounts.route(Request::new()).await.expect("an account is available");
             format!("{} ({:?})", route.account(), route.reason())
         });
     }
@@ -321,7 +321,7 @@ async fn concurrent_refreshes_of_all_accounts_share_their_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_during_a_call() {
+async fn a_cancelled_caller_during_a_call() {
     let program = Program::new();
     let accounts = program.start();
 
@@ -384,7 +384,7 @@ async fn an_hour_of_a_provider_out_of_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_hour_of_refused_credentials() {
+async fn an_hour_of_rejected_credentials() {
     let program = Program::new();
     let accounts = program.start();
     program.fail(&FetchError::Unauthorized, 200);
@@ -410,7 +410,7 @@ async fn an_hour_without_a_login() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_credential_that_was_renewed_is_tried_once_more() {
+async fn a_rejected_and_renewed_credential_is_tried_once_more() {
     let program = Program::new();
     let accounts = program.start();
     program.provider.then_fail(FetchError::Unauthorized);
@@ -426,7 +426,7 @@ async fn a_refused_credential_that_was_renewed_is_tried_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_hangs_is_given_up() {
+async fn a_call_to_a_hanging_provider_times_out() {
     let program = Program::new();
     let accounts = program.start();
     (0..3).for_each(|_| program.provider.then_hang());
@@ -460,7 +460,7 @@ async fn another_login_is_not_bound_by_the_hold_of_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_login_is_called_for_by_the_next_request() {
+async fn the_next_request_refreshes_another_login() {
     let program = Program::new();
     let accounts = program.start();
     let holds = |name: &'static str| {
@@ -501,12 +501,12 @@ async fn another_credential_without_a_login_is_bound_by_the_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_from_headers_make_calls_rarer() {
+async fn readings_from_headers_reduce_calls() {
     let program = Program::new();
     let accounts = program.start();
     for _ in 0..80 {
-        let route = accounts.route(Request::new()).await.expect("an account has room");
-        let _ = accounts.report(&route, headers("41")).await.expect("the route is of this manager");
+        let route = accounts.route(Request::new()).await.expect("an account is available");
+        let _ = accounts.report(&route, headers("41")).await.expect("a route of this manager");
         program.wait(MINUTE).await;
     }
 
@@ -554,8 +554,8 @@ async fn a_stale_window_of_one_model_is_refreshed_for_its_requests() {
     program.refresh(&accounts).await;
     for _ in 0..8 {
         program.wait(MINUTE).await;
-        let route = accounts.route(Request::new()).await.expect("an account has room");
-        let _ = accounts.report(&route, headers("41")).await.expect("the route is of this manager");
+        let route = accounts.route(Request::new()).await.expect("an account is available");
+        let _ = accounts.report(&route, headers("41")).await.expect("a route of this manager");
     }
 
     program.route_for(&accounts, Request::new().with_model("claude-sonnet-4-5")).await;
@@ -571,7 +571,7 @@ async fn every_fifth_request_refreshes_in_the_background() {
     program.policy = policy().every_n_requests(5);
     let accounts = program.start();
     for _ in 0..12 {
-        let route = program.route(&accounts).await.expect("an account has room");
+        let route = program.route(&accounts).await.expect("an account is available");
         program.report(&accounts, &route, RequestOutcome::from_response(200, [("a", "b")])).await;
         program.wait(SECOND * 2).await;
     }
@@ -591,7 +591,7 @@ async fn calls_stay_within_the_budget_of_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_fresh_or_held_in_the_state_file_is_not_called_for_after_a_restart() {
+async fn stored_fresh_readings_and_holds_prevent_calls_after_a_restart() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut program = Program::new();
     program.state_file = Some(folder.path().join("state.json"));

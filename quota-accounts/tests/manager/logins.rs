@@ -1,4 +1,4 @@
-//! Credentials that are refused, missing, or others by now.
+//! Credentials that are rejected, missing or replaced.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource
 
 use crate::support::*;
 
-/// Logins that change under a running program.
+/// Logins that change while the program runs.
 #[derive(Debug, Default)]
 pub(crate) struct Logins(Mutex<HashMap<AccountId, (Option<u64>, &'static str)>>);
 
@@ -36,14 +36,14 @@ impl CredentialSource for Logins {
     }
 }
 
-pub(crate) async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccountManager) {
-    let world = world(kind);
+pub(crate) async fn logged_in(kind: Kind) -> (Env, Arc<Logins>, FallbackAccountManager) {
+    let env = env(kind);
     let logins = Arc::new(Logins::default());
     let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = world.builder_with(source).response_parser(ExampleTraffic);
-    let accounts = accounts.build().expect("there are accounts");
+    let accounts = env.builder_with(source).response_parser(ExampleParser);
+    let accounts = accounts.build().expect("a valid configuration");
     accounts.refresh_quota_for_due_accounts().await;
-    (world, logins, accounts)
+    (env, logins, accounts)
 }
 
 pub(crate) fn unauthorized() -> RequestOutcome {
@@ -51,13 +51,13 @@ pub(crate) fn unauthorized() -> RequestOutcome {
 }
 
 pub(crate) async fn next(accounts: &FallbackAccountManager) -> AccountId {
-    accounts.route(Request::new()).await.expect("an account has room").account().clone()
+    accounts.route(Request::new()).await.expect("an account is available").account().clone()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_route_carries_its_accounts_credential() {
     for kind in BOTH {
-        let (_world, logins, accounts) = logged_in(kind).await;
+        let (_env, logins, accounts) = logged_in(kind).await;
         logins.set("main", Some(7), "someone");
 
         let route = accounts.route(Request::new()).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_route_carries_its_accounts_credential() {
 #[tokio::test(start_paused = true)]
 async fn an_account_without_a_login_is_skipped() {
     for kind in BOTH {
-        let (_world, logins, accounts) = logged_in(kind).await;
+        let (_env, logins, accounts) = logged_in(kind).await;
         logins.set("main", None, "someone");
 
         let route = accounts.route(Request::new()).await.unwrap();
@@ -83,7 +83,7 @@ async fn an_account_without_a_login_is_skipped() {
 #[tokio::test(start_paused = true)]
 async fn without_any_login_the_error_says_so() {
     for kind in BOTH {
-        let (_world, logins, accounts) = logged_in(kind).await;
+        let (_env, logins, accounts) = logged_in(kind).await;
         ["main", "b", "c"].iter().for_each(|name| logins.set(name, None, "someone"));
 
         let error = accounts.route(Request::new()).await.unwrap_err();
@@ -93,9 +93,9 @@ async fn without_any_login_the_error_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
+async fn a_rejected_request_is_retried_with_a_changed_credential() {
     for kind in BOTH {
-        let (_world, logins, accounts) = logged_in(kind).await;
+        let (_env, logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         logins.set("main", Some(2), "someone");
 
@@ -108,16 +108,16 @@ async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_rejected_login_is_skipped_until_there_is_a_new_one() {
     for kind in BOTH {
-        let (world, logins, accounts) = logged_in(kind).await;
+        let (env, logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
         let report = accounts.report(&route, unauthorized()).await.unwrap();
         assert_eq!((report.next, next(&accounts).await), (RetryAdvice::OtherAccount, id("b")), "{kind:?}");
-        minutes(&world.clock, 60).await;
+        minutes(&env.clock, 60).await;
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
         logins.set("main", Some(2), "someone");
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
 }
@@ -125,21 +125,21 @@ async fn a_rejected_login_is_skipped_until_there_is_a_new_one() {
 #[tokio::test(start_paused = true)]
 async fn a_new_login_ends_the_block_of_the_old_one_on_disk_too() {
     for kind in BOTH {
-        let (world, logins, accounts) = logged_in(kind).await;
+        let (env, logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, unauthorized()).await.unwrap();
-        assert!(world.kept().contains("login_dead"), "{kind:?}");
+        assert!(env.stored().contains("login_dead"), "{kind:?}");
         logins.set("main", Some(2), "someone");
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
         accounts.flush().await.unwrap();
 
-        assert!(!world.kept().contains("login_dead"), "{kind:?} {}", world.kept());
+        assert!(!env.stored().contains("login_dead"), "{kind:?} {}", env.stored());
     }
 }
 
-/// A source that renews a token before it gives it, which takes a second.
+/// A source that takes a second to renew a token before it returns it.
 #[derive(Debug)]
 struct Slow(Clock);
 
@@ -156,17 +156,17 @@ pub(crate) fn stop_at(left: f64) -> RoutingPolicy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_waits_for_it() {
+async fn readings_that_arrive_during_a_renewal_count_for_the_request() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = stop_at(5.0);
-        let source = Arc::new(Slow(world.clock.clone()));
-        let accounts = world.builder_with(source).response_parser(ExampleTraffic).build().unwrap();
+        let mut env = env(kind);
+        env.policy = stop_at(5.0);
+        let source = Arc::new(Slow(env.clock.clone()));
+        let accounts = env.builder_with(source).response_parser(ExampleParser).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         let other = accounts.route(Request::new()).await.unwrap();
 
         let falls = async {
-            world.clock.sleep(Duration::from_millis(500)).await;
+            env.clock.sleep(Duration::from_millis(500)).await;
             let outcome = RequestOutcome::from_response(200, [("x-ratelimit-used", "96")]);
             accounts.report(&other, outcome).await.unwrap()
         };
@@ -181,42 +181,42 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
 #[tokio::test(start_paused = true)]
 async fn the_killswitch_counts_for_every_source_and_login() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = stop_at(5.0);
-        // A vault that gives one token for ever and cannot say whose login it is.
+        let mut env = env(kind);
+        env.policy = stop_at(5.0);
+        // A source of one token that states no login.
         let vault = Arc::new(quota_credentials::StaticCredential::new(Secret::new("n33dle")));
-        let accounts = world.builder_with(vault).build().unwrap();
+        let accounts = env.builder_with(vault).build().unwrap();
         let answers = |used: f64, whose: &str| {
-            let usage = UsageReport::polled([world.five_hour(used)]).owner_id(OwnerId::new(whose));
-            world.provider.answer(usage);
+            let usage = UsageReport::polled([env.five_hour(used)]).owner_id(OwnerId::new(whose));
+            env.provider.answer(usage);
         };
         answers(97.0, "org-1");
         accounts.refresh_quota_for_due_accounts().await;
         let before = accounts.route(Request::new()).await;
-        minutes(&world.clock, 6).await;
+        minutes(&env.clock, 6).await;
 
         answers(5.0, "org-2");
         let after = next(&accounts).await;
 
-        assert!(before.is_err(), "{kind:?}: all are killed");
+        assert!(before.is_err(), "{kind:?}: all are below the killswitch");
         assert_eq!((after, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_rotates_ends_the_block_of_the_old_one_once() {
+async fn a_rotated_token_ends_the_block_of_the_old_one_once() {
     for kind in BOTH {
-        let (world, logins, accounts) = logged_in(kind).await;
+        let (env, logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, unauthorized()).await.unwrap();
         logins.set("main", Some(2), "someone");
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
         let route = accounts.route(Request::new()).await.unwrap();
         assert_eq!(route.account(), &id("main"), "{kind:?}");
 
-        // The new one is refused as well: that it differs from the first is no reason to try it again.
+        // The new token is rejected too. It is not retried just because it differs from the first.
         let report = accounts.report(&route, unauthorized()).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
         assert_eq!((report.next, next(&accounts).await), (RetryAdvice::OtherAccount, id("b")), "{kind:?}");
     }
@@ -225,17 +225,17 @@ async fn a_token_that_rotates_ends_the_block_of_the_old_one_once() {
 #[tokio::test(start_paused = true)]
 async fn late_headers_of_an_old_login_are_dropped() {
     for kind in BOTH {
-        let (world, logins, accounts) = logged_in(kind).await;
+        let (env, logins, accounts) = logged_in(kind).await;
         logins.set("main", Some(1), "old");
-        world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("old"))));
-        minutes(&world.clock, 6).await;
+        env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("old"))));
+        minutes(&env.clock, 6).await;
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
         // The login changes while the request is in flight.
         logins.set("main", Some(2), "new");
-        world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("new"))));
-        minutes(&world.clock, 6).await;
-        world.answers(5.0);
+        env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("new"))));
+        minutes(&env.clock, 6).await;
+        env.answers(5.0);
         accounts.refresh_quota_for_due_accounts().await;
 
         let _ = accounts
@@ -248,25 +248,25 @@ async fn late_headers_of_an_old_login_are_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_like_a_token_is_kept() {
+async fn no_token_is_stored() {
     for kind in BOTH {
-        let (world, _logins, accounts) = logged_in(kind).await;
+        let (env, _logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new().with_session("n33dle").with_model("big")).await.unwrap();
         let _ = accounts.report(&route, unauthorized().body(b"n33dle")).await.unwrap();
         accounts.flush().await.unwrap();
 
-        assert!(!world.kept().contains("n33dle") && !world.kept().is_empty(), "{kind:?}");
+        assert!(!env.stored().contains("n33dle") && !env.stored().is_empty(), "{kind:?}");
         assert!(!format!("{accounts:?}").contains("n33dle"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_decided_is_what_a_route_would_do() {
+async fn decide_agrees_with_route_about_credentials() {
     for kind in BOTH {
-        let world = world(kind);
+        let env = env(kind);
         let logins = Arc::new(Logins::default());
         logins.set("main", None, "someone");
-        let accounts = world.builder_with(logins.clone()).build().expect("there are accounts");
+        let accounts = env.builder_with(logins.clone()).build().expect("a valid configuration");
 
         let decision = accounts.decide(&Request::new()).await;
 
@@ -275,28 +275,28 @@ async fn what_is_decided_is_what_a_route_would_do() {
         assert_eq!(
             rules[..2],
             [Reason::LoginRejected, Reason::Available],
-            "{kind:?}: the other was asked about"
+            "{kind:?}: the other account was refreshed"
         );
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_what_is_decided_nothing_is_kept() {
+async fn decide_remembers_no_session() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+        let accounts = env.accounts();
         let request = Request::new().with_session("s");
-        let kept = || std::fs::read_to_string(world.state_path()).unwrap_or_default();
+        let stored = || std::fs::read_to_string(env.state_path()).unwrap_or_default();
 
         let decided = accounts.decide(&request).await.chosen().map(|chosen| chosen.account.clone());
-        accounts.flush().await.expect("the disk is in order");
-        assert!(!kept().contains("\"session\""), "{kind:?}: {}", kept());
+        accounts.flush().await.expect("the file can be written");
+        assert!(!stored().contains("\"session\""), "{kind:?}: {}", stored());
 
-        let routed = accounts.route(request).await.expect("all have room");
-        accounts.flush().await.expect("the disk is in order");
-        assert!(kept().contains("\"session\""), "{kind:?}: {}", kept());
+        let routed = accounts.route(request).await.expect("all are available");
+        accounts.flush().await.expect("the file can be written");
+        assert!(stored().contains("\"session\""), "{kind:?}: {}", stored());
         assert_eq!(decided.as_ref(), Some(routed.account()), "{kind:?}");
     }
 }

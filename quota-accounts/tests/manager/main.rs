@@ -1,4 +1,4 @@
-//! The manager of accounts, with and without a quota manager, under a clock that stands still until it is moved.
+//! The router with and without a quota manager, under a virtual clock.
 
 mod clocks;
 mod fetchers;

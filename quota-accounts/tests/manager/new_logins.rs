@@ -1,4 +1,4 @@
-//! A new login in an account: nothing that the old login left counts for it.
+//! A new login in an account: no state of the old login applies to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,38 +12,38 @@ use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Fetch
 use crate::logins::{Logins, logged_in, next, stop_at, unauthorized};
 use crate::support::*;
 
-/// Gives the main account another login.
+/// Replaces the login of the main account.
 fn log_in(logins: &Logins, token: u64, who: &'static str) {
     logins.set("main", Some(token), who);
 }
 
-/// A world whose main account is the old login's, and is used so far.
-async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, FallbackAccountManager) {
-    let mut world = world(kind);
-    world.policy = stop_at(stop);
+/// An environment whose main account has the old login, used to `used`.
+async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (Env, Arc<Logins>, FallbackAccountManager) {
+    let mut env = env(kind);
+    env.policy = stop_at(stop);
     let logins = Arc::new(Logins::default());
     log_in(&logins, 1, "old");
     let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = world.builder_with(source).response_parser(ExampleTraffic);
-    let accounts = accounts.build().expect("there are accounts");
-    world.provider.then_answer(UsageReport::polled([world.five_hour(used)]));
+    let accounts = env.builder_with(source).response_parser(ExampleParser);
+    let accounts = accounts.build().expect("a valid configuration");
+    env.provider.then_answer(UsageReport::polled([env.five_hour(used)]));
     accounts.refresh_quota_for_due_accounts().await;
-    (world, logins, accounts)
+    (env, logins, accounts)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_login_is_asked_about_although_the_old_one_is_on_hold() {
+async fn a_route_refreshes_a_new_login_although_the_old_one_is_on_hold() {
     for kind in BOTH {
-        let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
-        minutes(&world.clock, 6).await;
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        let (env, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
+        minutes(&env.clock, 6).await;
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 2).await;
-        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is spent");
+        minutes(&env.clock, 2).await;
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is exhausted");
 
         log_in(&logins, 2, "new");
-        world.answers(5.0);
-        minutes(&world.clock, 2).await;
+        env.answers(5.0);
+        minutes(&env.clock, 2).await;
 
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
     }
@@ -52,13 +52,13 @@ async fn a_new_login_is_asked_about_although_the_old_one_is_on_hold() {
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
     for kind in BOTH {
-        let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
-        minutes(&world.clock, 6).await;
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        let (env, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
+        minutes(&env.clock, 6).await;
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.refresh_quota_for_due_accounts().await;
         log_in(&logins, 2, "new");
-        world.answers(5.0);
-        minutes(&world.clock, 2).await;
+        env.answers(5.0);
+        minutes(&env.clock, 2).await;
 
         accounts.refresh_quota_for_due_accounts().await;
 
@@ -67,13 +67,13 @@ async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers() {
+async fn readings_of_the_old_login_do_not_bypass_the_killswitch() {
     for kind in BOTH {
-        let (world, logins, accounts) = held_by_old(kind, 10.0, 5.0).await;
-        minutes(&world.clock, 1).await;
+        let (env, logins, accounts) = held_by_old(kind, 10.0, 5.0).await;
+        minutes(&env.clock, 1).await;
 
         log_in(&logins, 2, "new");
-        world.provider.then_answer(UsageReport::polled([world.five_hour(97.0)]));
+        env.provider.then_answer(UsageReport::polled([env.five_hour(97.0)]));
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
@@ -82,71 +82,71 @@ async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_request_learned_of_a_new_login_is_written_back() {
+async fn readings_of_a_new_login_are_saved() {
     for kind in BOTH {
-        let (world, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
-        minutes(&world.clock, 1).await;
+        let (env, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
+        minutes(&env.clock, 1).await;
 
         log_in(&logins, 2, "new");
-        world.answers(67.89);
+        env.answers(67.89);
         let _ = accounts.route(Request::new()).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
-        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+        assert_eq!(env.stored().matches("6789").count(), 1, "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {
+async fn stored_readings_of_an_old_login_do_not_count_for_the_new_one() {
     for kind in BOTH {
-        let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
+        let (env, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
         accounts.flush().await.unwrap();
         log_in(&logins, 2, "new");
-        world.answers(5.0);
-        minutes(&world.clock, 1).await;
+        env.answers(5.0);
+        minutes(&env.clock, 1).await;
 
-        let restarted = world.restarted();
-        let accounts = restarted.builder_with(logins).build().expect("there are accounts");
+        let restarted = env.restarted();
+        let accounts = restarted.builder_with(logins).build().expect("a valid configuration");
 
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
     }
 }
 
-// A 403 and a 429 without numbers: what is known of the new login is that it was refused, and nothing else.
+// A 403 and a 429 without readings: only the rejection of the new login is stored.
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_a_new_login_that_was_never_read_survives_a_restart() {
+async fn a_rejection_of_a_login_without_readings_survives_a_restart() {
     for (kind, status) in BOTH.into_iter().flat_map(|kind| [(kind, 403), (kind, 429)]) {
-        let (world, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
+        let (env, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
         accounts.flush().await.unwrap();
-        minutes(&world.clock, 6).await;
+        minutes(&env.clock, 6).await;
         log_in(&logins, 2, "new");
-        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+        env.provider.then_fail(FetchError::unavailable("it is out of service"));
 
         let route = accounts.route(Request::new()).await.unwrap();
         assert_eq!((route.account(), used(&accounts, "main")), (&id("main"), None), "{kind:?}");
-        let refused = RequestOutcome::from_response(status, [("retry-after", "1800")]);
-        let _ = accounts.report(&route, refused).await.unwrap();
+        let rejected = RequestOutcome::from_response(status, [("retry-after", "1800")]);
+        let _ = accounts.report(&route, rejected).await.unwrap();
         accounts.flush().await.unwrap();
 
-        let restarted = world.restarted();
-        let accounts = restarted.builder_with(logins).build().expect("there are accounts");
-        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {status} {}", world.kept());
+        let restarted = env.restarted();
+        let accounts = restarted.builder_with(logins).build().expect("a valid configuration");
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {status} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_login_ends_the_exhaustion_of_the_old_one() {
     for kind in BOTH {
-        let (world, logins, accounts) = logged_in(kind).await;
-        minutes(&world.clock, 1).await;
+        let (env, logins, accounts) = logged_in(kind).await;
+        minutes(&env.clock, 1).await;
         let route = accounts.route(Request::new()).await.unwrap();
-        let spent = RequestOutcome::from_response(200, [("x-ratelimit-used", "100")]);
-        let _ = accounts.report(&route, spent).await.unwrap();
-        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is spent");
+        let exhausted = RequestOutcome::from_response(200, [("x-ratelimit-used", "100")]);
+        let _ = accounts.report(&route, exhausted).await.unwrap();
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is exhausted");
 
         logins.set("main", Some(2), "new");
-        world.answers(5.0);
-        minutes(&world.clock, 2).await;
+        env.answers(5.0);
+        minutes(&env.clock, 2).await;
 
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
     }
@@ -155,52 +155,52 @@ async fn a_new_login_ends_the_exhaustion_of_the_old_one() {
 #[tokio::test(start_paused = true)]
 async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
     for kind in BOTH {
-        let (world, logins, accounts) = held_by_old(kind, 40.0, 0.0).await;
+        let (env, logins, accounts) = held_by_old(kind, 40.0, 0.0).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts
-            .report(&route, RequestOutcome::from_response(429, [("x-ratelimit-spent", "account")]))
+            .report(&route, RequestOutcome::from_response(429, [("x-ratelimit-exhausted", "account")]))
             .await;
-        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+        assert!(env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
         log_in(&logins, 2, "new");
-        world.answers(5.0);
-        minutes(&world.clock, 2).await;
+        env.answers(5.0);
+        minutes(&env.clock, 2).await;
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
         accounts.flush().await.unwrap();
-        assert!(!world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+        assert!(!env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_without_a_fingerprint_ends_when_the_login_works() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
+        let env = env(kind);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, unauthorized()).await.unwrap();
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
         // After a new login the provider reports usage again.
-        minutes(&world.clock, 6).await;
+        minutes(&env.clock, 6).await;
         accounts.refresh_quota_for_due_accounts().await;
         accounts.flush().await.unwrap();
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
-        assert_eq!(next(&world.restarted().accounts()).await, id("main"), "{kind:?}: on disk too");
+        assert_eq!(next(&env.restarted().accounts()).await, id("main"), "{kind:?}: on disk too");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_without_a_fingerprint_lasts_as_long_as_a_forbidden_one() {
     for kind in BOTH {
-        let mut world = world(kind);
-        // So that nothing is learned of the login meanwhile.
-        world.usage_policy = world.usage_policy.clone().max_age(Duration::from_secs(1));
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        // So that no refresh updates the login in between.
+        env.usage_policy = env.usage_policy.clone().max_age(Duration::from_secs(1));
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, unauthorized()).await.unwrap();
@@ -209,18 +209,18 @@ async fn a_rejection_without_a_fingerprint_lasts_as_long_as_a_forbidden_one() {
             let decision = accounts.explain(&Request::new());
             decision.accounts().iter().find(|evaluated| evaluated.account == id(name)).unwrap().clone()
         };
-        let until = world.clock.now() + jiff::SignedDuration::from_hours(1);
+        let until = env.clock.now() + jiff::SignedDuration::from_hours(1);
         assert_eq!(
             (blocked("main").reason, blocked("main").retry_at),
             (Reason::LoginRejected, Some(until)),
             "{kind:?}"
         );
-        minutes(&world.clock, 60).await;
+        minutes(&env.clock, 60).await;
         assert_ne!(blocked("main").reason, Reason::LoginRejected, "{kind:?}");
     }
 }
 
-/// Prints another token at every call.
+/// Returns another token at each call.
 #[derive(Debug, Default)]
 struct Printer(AtomicU64);
 
@@ -234,10 +234,10 @@ impl CredentialSource for Printer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_gives_another_credential_each_time_is_tried_twice_and_then_left() {
+async fn a_source_with_another_credential_each_time_is_tried_twice() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.builder_with(Arc::new(Printer::default())).build().unwrap();
+        let env = env(kind);
+        let accounts = env.builder_with(Arc::new(Printer::default())).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
 
         let mut tries = Vec::new();
@@ -248,9 +248,9 @@ async fn a_source_that_gives_another_credential_each_time_is_tried_twice_and_the
             }
             tries.push(accounts.report(&route, unauthorized()).await.unwrap().next);
         }
-        world.clock.sleep(Duration::from_secs(10)).await;
+        env.clock.sleep(Duration::from_secs(10)).await;
 
         assert_eq!(tries, [RetryAdvice::SameAccount, RetryAdvice::OtherAccount], "{kind:?}");
-        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: a look at the credential says nothing");
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: another credential changes nothing");
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials that their source renews: when it is asked to, and what follows if it has not done so yet.
+//! Credentials that their source renews, and pending renewals.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secre
 
 use crate::support::*;
 
-/// A source that renews a refused credential as often as it may, and counts how often it was asked to.
+/// A source that renews a rejected credential at most `max_renewals` times, and counts the calls.
 #[derive(Debug)]
 struct Renewing {
     token: AtomicU64,
-    asked: AtomicU64,
-    may: u64,
+    renewals: AtomicU64,
+    max_renewals: u64,
 }
 
 #[async_trait]
@@ -40,11 +40,11 @@ impl CredentialSource for Renewing {
     async fn renew(
         &self,
         account: &AccountId,
-        refused: Option<CredentialFingerprint>,
+        rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
-        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        if asked <= self.may
-            && refused == Some(CredentialFingerprint::from_hash(self.token.load(Ordering::SeqCst)))
+        let renewals = self.renewals.fetch_add(1, Ordering::SeqCst) + 1;
+        if renewals <= self.max_renewals
+            && rejected == Some(CredentialFingerprint::from_hash(self.token.load(Ordering::SeqCst)))
         {
             self.token.fetch_add(1, Ordering::SeqCst);
         }
@@ -52,41 +52,41 @@ impl CredentialSource for Renewing {
     }
 }
 
-async fn manager(kind: Kind, token: u64) -> (World, Arc<Renewing>, FallbackAccountManager) {
-    let world = world(kind);
-    let source = Arc::new(Renewing { token: token.into(), asked: 0.into(), may: 1 });
-    let accounts = world.builder_with(source.clone()).build().expect("there are accounts");
+async fn manager(kind: Kind, token: u64) -> (Env, Arc<Renewing>, FallbackAccountManager) {
+    let env = env(kind);
+    let source = Arc::new(Renewing { token: token.into(), renewals: 0.into(), max_renewals: 1 });
+    let accounts = env.builder_with(source.clone()).build().expect("a valid configuration");
     accounts.refresh_quota_for_due_accounts().await;
-    (world, source, accounts)
+    (env, source, accounts)
 }
 
-fn refused() -> RequestOutcome {
+fn rejected() -> RequestOutcome {
     RequestOutcome::from_response(401, [("a", "b")])
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login() {
+async fn a_rejected_token_is_renewed_once_then_a_login_is_needed() {
     for kind in BOTH {
-        let (_world, source, accounts) = manager(kind, 1).await;
+        let (_env, source, accounts) = manager(kind, 1).await;
 
         let first = accounts.route(Request::new()).await.unwrap();
-        let once = accounts.report(&first, refused()).await.unwrap();
+        let once = accounts.report(&first, rejected()).await.unwrap();
         let second = accounts.route(Request::new()).await.unwrap();
-        let twice = accounts.report(&second, refused()).await.unwrap();
+        let twice = accounts.report(&second, rejected()).await.unwrap();
 
         assert_eq!((second.account(), once.next), (&id("main"), RetryAdvice::SameAccount), "{kind:?}");
         assert_eq!(second.credential().unwrap().secret.expose(), "token-2");
         assert_eq!(twice.next, RetryAdvice::OtherAccount, "{kind:?}");
         let next = accounts.route(Request::new()).await.unwrap();
         assert_eq!(next.account(), &id("b"), "{kind:?}");
-        assert_eq!(source.asked.load(Ordering::SeqCst), 2, "once for each refusal");
+        assert_eq!(source.renewals.load(Ordering::SeqCst), 2, "once for each rejection");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_be() {
+async fn an_account_with_a_pending_renewal_is_skipped_until_then() {
     for kind in BOTH {
-        let (_world, _source, accounts) = manager(kind, 0).await;
+        let (_env, _source, accounts) = manager(kind, 0).await;
 
         let error = accounts.route(Request::new()).await.unwrap_err();
 
@@ -97,14 +97,14 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsewhere() {
+async fn a_request_is_retried_with_a_renewed_token_then_elsewhere() {
     for kind in BOTH {
         for (repeat, statuses, names, end) in [
             (Idempotency::Idempotent, &[401, 200][..], &["main", "main"][..], 200),
             (Idempotency::Idempotent, &[401], &["main", "main", "b", "c"], 401),
             (Idempotency::NotIdempotent, &[401, 200], &["main"], 401),
         ] {
-            let (_world, _, accounts) = manager(kind, 1).await;
+            let (_env, _, accounts) = manager(kind, 1).await;
             let tried = RefCell::new(Vec::new());
             let send = |route: &Route| {
                 let mut tried = tried.borrow_mut();
@@ -114,7 +114,7 @@ async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsew
             };
 
             let (got, _) =
-                accounts.send_with_retry(Request::new(), repeat, send).await.expect("there are accounts");
+                accounts.send_with_retry(Request::new(), repeat, send).await.expect("a valid configuration");
 
             assert_eq!(
                 (tried.into_inner(), got),
@@ -125,7 +125,7 @@ async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsew
     }
 }
 
-/// A source whose login of the main account is being renewed for another 40 seconds.
+/// A source with a pending renewal of the main account for another 40 seconds.
 #[derive(Debug)]
 struct MainIsNotYet;
 
@@ -143,10 +143,10 @@ impl CredentialSource for MainIsNotYet {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
+async fn decide_agrees_with_route_during_a_renewal() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.builder_with(Arc::new(MainIsNotYet)).build().expect("there are accounts");
+        let env = env(kind);
+        let accounts = env.builder_with(Arc::new(MainIsNotYet)).build().expect("a valid configuration");
         accounts.refresh_quota_for_due_accounts().await;
 
         let decision = accounts.decide(&Request::new()).await;
@@ -161,9 +161,9 @@ async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_logins_are_being_renewed_what_is_decided_ends_when_the_route_says() {
+async fn decide_has_the_wait_of_route_if_all_logins_are_renewing() {
     for kind in BOTH {
-        let (_world, _, accounts) = manager(kind, 0).await;
+        let (_env, _, accounts) = manager(kind, 0).await;
 
         let decided = accounts.decide(&Request::new()).await.retry_after();
         let routed = accounts.route(Request::new()).await.unwrap_err().retry_after();

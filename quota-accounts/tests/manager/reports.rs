@@ -1,4 +1,4 @@
-//! What a report changes.
+//! The effects of a report.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,23 +16,23 @@ pub(crate) fn served(used: &str) -> RequestOutcome {
     RequestOutcome::from_response(200, [("x-ratelimit-used", used)])
 }
 
-pub(crate) fn spent(what: &str) -> RequestOutcome {
-    RequestOutcome::from_response(429, [("x-ratelimit-spent", what)])
+pub(crate) fn exhausted(what: &str) -> RequestOutcome {
+    RequestOutcome::from_response(429, [("x-ratelimit-exhausted", what)])
 }
 
-pub(crate) async fn reading(kind: Kind) -> (World, quota_accounts::FallbackAccountManager) {
-    let world = world(kind);
-    world.answers(40.0);
-    let accounts = world.builder().response_parser(ExampleTraffic).build().expect("there are accounts");
+pub(crate) async fn reading(kind: Kind) -> (Env, quota_accounts::FallbackAccountManager) {
+    let env = env(kind);
+    env.answers(40.0);
+    let accounts = env.builder().response_parser(ExampleParser).build().expect("a valid configuration");
     accounts.refresh_quota_for_due_accounts().await;
-    minutes(&world.clock, 1).await;
-    (world, accounts)
+    minutes(&env.clock, 1).await;
+    (env, accounts)
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_headers_say_is_what_is_known_next() {
+async fn readings_in_headers_count_for_the_next_decision() {
     for kind in BOTH {
-        let (_world, accounts) = reading(kind).await;
+        let (_env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
         let report = accounts.report(&route, served("77")).await.unwrap();
@@ -43,26 +43,26 @@ async fn what_headers_say_is_what_is_known_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_headers_say_is_kept_within_seconds() {
+async fn readings_in_headers_are_saved_within_seconds() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
         let _ = accounts.report(&route, served("77.77")).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
         accounts.flush().await.unwrap();
 
-        assert!(world.kept().contains("7777"), "{kind:?}");
+        assert!(env.stored().contains("7777"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_account_is_left_until_its_reset_and_the_next_try_goes_elsewhere() {
+async fn an_exhausted_account_is_skipped_until_its_reset() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
-        let report = accounts.report(&route, spent("account")).await.unwrap();
+        let report = accounts.report(&route, exhausted("account")).await.unwrap();
 
         assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         let next = accounts.route(Request::new()).await.unwrap();
@@ -71,19 +71,19 @@ async fn a_spent_account_is_left_until_its_reset_and_the_next_try_goes_elsewhere
             (&id("b"), Reason::QuotaExhausted),
             "{kind:?}"
         );
-        minutes(&world.clock, 181).await;
+        minutes(&env.clock, 181).await;
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_model_leaves_the_account_to_the_others() {
+async fn an_exhausted_model_leaves_the_account_to_other_models() {
     for kind in BOTH {
-        let (_world, accounts) = reading(kind).await;
+        let (_env, accounts) = reading(kind).await;
         let big = || Request::new().with_model("big-1");
         let route = accounts.route(big()).await.unwrap();
 
-        let _ = accounts.report(&route, spent("model")).await.unwrap();
+        let _ = accounts.report(&route, exhausted("model")).await.unwrap();
 
         assert_eq!(accounts.route(big()).await.unwrap().account(), &id("b"), "{kind:?}");
         let small = accounts.route(Request::new().with_model("small-1")).await.unwrap();
@@ -92,17 +92,17 @@ async fn a_spent_model_leaves_the_account_to_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_spent_windows_each_counts_until_its_own_reset() {
+async fn each_exhausted_window_counts_until_its_own_reset() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = quota_accounts::AccountsConfig::new(id("main"));
-        let accounts = world.builder().response_parser(ExampleTraffic).build().expect("there is an account");
+        let mut env = env(kind);
+        env.config = quota_accounts::AccountsConfig::new(id("main"));
+        let accounts = env.builder().response_parser(ExampleParser).build().expect("a valid configuration");
         let big = || Request::new().with_model("big-1");
         let route = accounts.route(big()).await.unwrap();
 
-        let spent =
+        let exhausted =
             RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1 seven_day/oi=96")]);
-        let _ = accounts.report(&route, spent).await.unwrap();
+        let _ = accounts.report(&route, exhausted).await.unwrap();
 
         let wait = |request| {
             let accounts = &accounts;
@@ -111,19 +111,19 @@ async fn of_several_spent_windows_each_counts_until_its_own_reset() {
         let hours = |hours: u64| Some(Duration::from_secs(3600 * hours));
         assert_eq!(wait(big()).await, hours(96), "{kind:?}");
         assert_eq!(wait(Request::new().with_model("small-1")).await, hours(1), "{kind:?}");
-        minutes(&world.clock, 61).await;
+        minutes(&env.clock, 61).await;
         assert_eq!(wait(big()).await, Some(Duration::from_secs(95 * 3600 - 60)), "{kind:?}");
         assert_eq!(wait(Request::new().with_model("small-1")).await, None, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_model_leaves_the_account_to_models_whose_names_begin_alike() {
+async fn an_exhausted_model_does_not_block_models_with_longer_names() {
     for kind in BOTH {
-        let (_world, accounts) = reading(kind).await;
+        let (_env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new().with_model("gpt-5")).await.unwrap();
 
-        let _ = accounts.report(&route, spent("model")).await.unwrap();
+        let _ = accounts.report(&route, exhausted("model")).await.unwrap();
 
         let next = accounts.route(Request::new().with_model("gpt-5")).await.unwrap();
         let mini = accounts.route(Request::new().with_model("gpt-5-mini")).await.unwrap();
@@ -132,15 +132,15 @@ async fn a_spent_model_leaves_the_account_to_models_whose_names_begin_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_that_says_nothing_is_a_pause_of_seconds() {
+async fn a_429_without_details_is_a_cooldown_of_seconds() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
         let _ = accounts.report(&route, RequestOutcome::from_response(429, [("a", "b")])).await.unwrap();
 
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
 }
@@ -148,7 +148,7 @@ async fn a_429_that_says_nothing_is_a_pause_of_seconds() {
 #[tokio::test(start_paused = true)]
 async fn an_overloaded_provider_changes_nothing_for_the_account() {
     for kind in BOTH {
-        let (_world, accounts) = reading(kind).await;
+        let (_env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
         let report = accounts.report(&route, RequestOutcome::from_response(529, [("a", "b")])).await.unwrap();
@@ -161,11 +161,11 @@ async fn an_overloaded_provider_changes_nothing_for_the_account() {
 #[tokio::test(start_paused = true)]
 async fn a_second_report_of_one_route_changes_nothing() {
     for kind in BOTH {
-        let (_world, accounts) = reading(kind).await;
+        let (_env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, served("50")).await.unwrap();
 
-        let _ = accounts.report(&route, spent("account")).await.unwrap();
+        let _ = accounts.report(&route, exhausted("account")).await.unwrap();
 
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
@@ -174,27 +174,27 @@ async fn a_second_report_of_one_route_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_block_survives_a_restart() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
-        let _ = accounts.report(&route, spent("account")).await.unwrap();
+        let _ = accounts.report(&route, exhausted("account")).await.unwrap();
 
-        let route = world.restarted().accounts().route(Request::new()).await.unwrap();
+        let route = env.restarted().accounts().route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
     }
 }
 
-/// Breaks on every answer.
+/// Panics on every response.
 #[derive(Debug)]
-struct Broken;
+struct Panicking;
 
-impl ResponseParser for Broken {
+impl ResponseParser for Panicking {
     fn provider(&self) -> ProviderId {
         ProviderId::from_static("example")
     }
 
     fn parse(&self, _response: &ResponseMeta<'_>) -> ParsedResponse {
-        panic!("a reader that breaks on purpose")
+        panic!("panics on purpose")
     }
 }
 
@@ -225,12 +225,12 @@ impl Subscriber for Warnings {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_once_for_each_status() {
+async fn a_panicking_parser_fails_no_report_and_is_logged_once_a_status() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.builder().response_parser(Broken).build().unwrap();
+        let env = env(kind);
+        let accounts = env.builder().response_parser(Panicking).build().unwrap();
         let warnings = Warnings::default();
-        let _told = tracing::subscriber::set_default(warnings.clone());
+        let _guard = tracing::subscriber::set_default(warnings.clone());
 
         for _ in 0..3 {
             let route = accounts.route(Request::new()).await.unwrap();
@@ -246,32 +246,32 @@ async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_ends_late_does_not_undo_what_was_learned_meanwhile() {
+async fn a_late_refresh_does_not_undo_a_report() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
-        minutes(&world.clock, 5).await;
-        world.answers(10.0);
-        drop(world.provider.clone().taking(Duration::from_secs(10)));
-        // Old numbers that pass: they are asked for behind the request's back.
+        let (env, accounts) = reading(kind).await;
+        minutes(&env.clock, 5).await;
+        env.answers(10.0);
+        drop(env.provider.clone().taking(Duration::from_secs(10)));
+        // Stale readings that admit the account, so the refresh runs in the background.
         let route = accounts.route(Request::new()).await.unwrap();
-        world.clock.sleep(Duration::from_secs(5)).await;
+        env.clock.sleep(Duration::from_secs(5)).await;
 
         let _ = accounts.report(&route, served("100")).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
-        assert_eq!(world.provider.calls_about(&id("main")), 2, "{kind:?}: it was asked");
+        assert_eq!(env.provider.calls_about(&id("main")), 2, "{kind:?}: it was refreshed");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
+async fn an_unwritable_file_fails_no_report() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
-        std::fs::write(world.state_path(), "{ damaged").unwrap();
+        let (env, accounts) = reading(kind).await;
+        std::fs::write(env.state_path(), "{ damaged").unwrap();
         let route = accounts.route(Request::new()).await.unwrap();
 
-        let report = accounts.report(&route, spent("account")).await;
+        let report = accounts.report(&route, exhausted("account")).await;
 
         assert_eq!(report.unwrap().next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
@@ -279,47 +279,47 @@ async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_written_when_it_is_free() {
+async fn a_locked_file_delays_no_report_and_is_written_later() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         accounts.flush().await.unwrap();
-        let (lock, began) = (world.locked(), world.clock.now());
+        let (lock, began) = (env.locked(), env.clock.now());
 
-        let report = accounts.report(&route, spent("account")).await.unwrap();
+        let report = accounts.report(&route, exhausted("account")).await.unwrap();
 
-        let took = world.clock.now().duration_since(began);
+        let took = env.clock.now().duration_since(began);
         assert!(took <= jiff::SignedDuration::from_millis(250), "{kind:?} {took:?}");
         assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
-        assert!(!world.kept().contains("quota_spent"), "{kind:?}: another process is writing");
+        assert!(!env.stored().contains("quota_spent"), "{kind:?}: another process is writing");
         drop(lock);
-        world.clock.sleep(Duration::from_secs(1)).await;
-        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+        env.clock.sleep(Duration::from_secs(1)).await;
+        assert!(env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_written_for_too_long_is_written_at_the_next_occasion() {
+async fn a_failed_save_is_retried_by_the_next_one() {
     for kind in BOTH {
-        let (world, accounts) = reading(kind).await;
+        let (env, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         accounts.flush().await.unwrap();
-        let lock = world.locked();
-        let _ = accounts.report(&route, spent("account")).await.unwrap();
-        minutes(&world.clock, 1).await;
+        let lock = env.locked();
+        let _ = accounts.report(&route, exhausted("account")).await.unwrap();
+        minutes(&env.clock, 1).await;
 
         drop(lock);
         accounts.flush().await.unwrap();
 
-        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+        assert!(env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_route_of_another_manager_is_refused() {
-    let (_world, accounts) = reading(Kind::With).await;
-    let mut other = world(Kind::With);
+async fn a_route_of_another_manager_is_rejected() {
+    let (_env, accounts) = reading(Kind::With).await;
+    let mut other = env(Kind::With);
     other.config = quota_accounts::AccountsConfig::new(id("stranger"));
     let route = other.accounts().route(Request::new()).await.unwrap();
 
@@ -332,38 +332,38 @@ async fn a_route_of_another_manager_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn an_old_model_window_is_refreshed_for_requests_of_that_model_only() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = quota_accounts::AccountsConfig::new(id("main"));
+        let mut env = env(kind);
+        env.config = quota_accounts::AccountsConfig::new(id("main"));
         let opus = quota_core::WindowReading::new(
             quota_core::WindowId::new("seven_day/opus").unwrap(),
             percent(10.0),
         );
         let opus = opus.scope(quota_core::model::Scope::model("Opus"));
-        world.provider.answer(quota_core::UsageReport::polled([world.five_hour(40.0), opus]));
-        let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
+        env.provider.answer(quota_core::UsageReport::polled([env.five_hour(40.0), opus]));
+        let accounts = env.builder().response_parser(ExampleParser).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         for _ in 0..2 {
-            minutes(&world.clock, 4).await;
+            minutes(&env.clock, 4).await;
             let route = accounts.route(Request::new()).await.unwrap();
             let _ = accounts.report(&route, served("41")).await.unwrap();
         }
 
         let _ = accounts.route(Request::new().with_model("claude-sonnet-4-5")).await.unwrap();
-        minutes(&world.clock, 1).await;
-        let of_another = world.provider.calls();
+        minutes(&env.clock, 1).await;
+        let of_another = env.provider.calls();
         let _ = accounts.route(Request::new().with_model("claude-opus-4-5")).await.unwrap();
-        minutes(&world.clock, 1).await;
+        minutes(&env.clock, 1).await;
 
-        assert_eq!((of_another, world.provider.calls()), (1, 2), "{kind:?}");
+        assert_eq!((of_another, env.provider.calls()), (1, 2), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_does_not_last_until_a_reset_that_cannot_be_true() {
+async fn a_block_does_not_last_until_an_implausible_reset() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.config = quota_accounts::AccountsConfig::new(id("main"));
-        let accounts = world.builder().response_parser(ExampleTraffic).build().unwrap();
+        let mut env = env(kind);
+        env.config = quota_accounts::AccountsConfig::new(id("main"));
+        let accounts = env.builder().response_parser(ExampleParser).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
         let in_years = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=10000")]);
@@ -371,6 +371,6 @@ async fn a_block_does_not_last_until_a_reset_that_cannot_be_true() {
         let _ = accounts.report(&route, in_years).await.unwrap();
 
         let wait = accounts.route(Request::new()).await.unwrap_err().retry_after().unwrap();
-        assert_eq!(wait, world.policy.exhausted_cooldown, "{kind:?}");
+        assert_eq!(wait, env.policy.exhausted_cooldown, "{kind:?}");
     }
 }

@@ -27,21 +27,21 @@ fn big() -> Request {
 }
 
 async fn route(accounts: &FallbackAccountManager) -> Route {
-    accounts.route(big()).await.expect("there are three accounts")
+    accounts.route(big()).await.expect("an account is available")
 }
 
-/// Main has seven percent left, the others more.
-async fn nearly_spent(kind: Kind, store: Option<Arc<dyn QuotaStore>>) -> (World, FallbackAccountManager) {
-    let world = world(kind);
+/// The main account has seven percent left, the others more.
+async fn nearly_exhausted(kind: Kind, store: Option<Arc<dyn QuotaStore>>) -> (Env, FallbackAccountManager) {
+    let env = env(kind);
     let builder = match store {
-        Some(store) => world.builder().reservations(store),
-        None => world.builder(),
+        Some(store) => env.builder().reservations(store),
+        None => env.builder(),
     };
-    let accounts = builder.build().expect("there are accounts");
-    world.provider.then_answer(quota_core::UsageReport::polled([world.five_hour(93.0)]));
-    let _ = accounts.route(Request::new()).await.expect("there are three accounts");
+    let accounts = builder.build().expect("a valid configuration");
+    env.provider.then_answer(quota_core::UsageReport::polled([env.five_hour(93.0)]));
+    let _ = accounts.route(Request::new()).await.expect("an account is available");
     accounts.refresh_quota_for_due_accounts().await;
-    (world, accounts)
+    (env, accounts)
 }
 
 fn names(routes: &[Route]) -> Vec<&str> {
@@ -49,9 +49,9 @@ fn names(routes: &[Route]) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_goes_to_one_account_as_far_as_it_fits_and_then_to_the_next() {
+async fn a_burst_fills_one_account_and_then_the_next() {
     for kind in BOTH {
-        let (_world, accounts) = nearly_spent(kind, None).await;
+        let (_env, accounts) = nearly_exhausted(kind, None).await;
 
         let mut routes = Vec::new();
         for _ in 0..5 {
@@ -63,9 +63,9 @@ async fn a_burst_goes_to_one_account_as_far_as_it_fits_and_then_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_result_is_known_reserves_nothing() {
+async fn a_reported_request_reserves_nothing() {
     for kind in BOTH {
-        let (_world, accounts) = nearly_spent(kind, None).await;
+        let (_env, accounts) = nearly_exhausted(kind, None).await;
 
         for _ in 0..10 {
             let route = route(&accounts).await;
@@ -76,15 +76,15 @@ async fn a_request_whose_result_is_known_reserves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_was_never_reported_is_forgotten_after_a_while() {
+async fn the_reservation_of_an_unreported_request_expires() {
     for kind in BOTH {
-        let (world, accounts) = nearly_spent(kind, None).await;
+        let (env, accounts) = nearly_exhausted(kind, None).await;
         for _ in 0..3 {
             let _ = route(&accounts).await;
         }
         assert_eq!(route(&accounts).await.account(), &id("b"), "{kind:?}");
 
-        minutes(&world.clock, 10).await;
+        minutes(&env.clock, 10).await;
 
         assert_eq!(route(&accounts).await.account(), &id("main"), "{kind:?}");
     }
@@ -94,8 +94,8 @@ async fn a_request_that_was_never_reported_is_forgotten_after_a_while() {
 async fn hosts_that_share_a_store_do_not_overrun_an_account_together() {
     for kind in BOTH {
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-        let (_one_world, one) = nearly_spent(kind, Some(Arc::clone(&store))).await;
-        let (_other_world, other) = nearly_spent(kind, Some(store)).await;
+        let (_one_env, one) = nearly_exhausted(kind, Some(Arc::clone(&store))).await;
+        let (_other_env, other) = nearly_exhausted(kind, Some(store)).await;
 
         let mut routes = Vec::new();
         for _ in 0..2 {
@@ -108,11 +108,11 @@ async fn hosts_that_share_a_store_do_not_overrun_an_account_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_host_gives_back_another_may_use() {
+async fn a_share_released_by_one_host_is_available_to_another() {
     for kind in BOTH {
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-        let (_one_world, one) = nearly_spent(kind, Some(Arc::clone(&store))).await;
-        let (_other_world, other) = nearly_spent(kind, Some(store)).await;
+        let (_one_env, one) = nearly_exhausted(kind, Some(Arc::clone(&store))).await;
+        let (_other_env, other) = nearly_exhausted(kind, Some(store)).await;
         let mut routes = Vec::new();
         for _ in 0..3 {
             routes.push(route(&one).await);
@@ -127,9 +127,9 @@ async fn what_one_host_gives_back_another_may_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_holds_no_request_up() {
+async fn a_failing_store_delays_no_request() {
     let store = FlakyStore::new(MemoryStore::new(), 7, 0.9);
-    let (_world, accounts) = nearly_spent(Kind::Without, Some(Arc::new(store))).await;
+    let (_env, accounts) = nearly_exhausted(Kind::Without, Some(Arc::new(store))).await;
 
     let mut routes = Vec::new();
     for _ in 0..4 {
@@ -139,58 +139,58 @@ async fn a_store_that_fails_holds_no_request_up() {
     assert_eq!(names(&routes), ["main", "main", "main", "b"]);
 }
 
-/// A store that can go away, takes its time, and counts who was too late.
+/// A store with outages and latency that counts round trips and conflicts.
 #[derive(Debug)]
-struct Away {
+struct SlowStore {
     inner: MemoryStore,
     clock: Clock,
-    is_away: AtomicBool,
+    is_unavailable: AtomicBool,
     conflicts: AtomicUsize,
     trips: AtomicUsize,
-    /// How long each trip takes, in milliseconds.
-    takes: AtomicU64,
+    /// The latency of each round trip, in milliseconds.
+    latency: AtomicU64,
 }
 
-impl Away {
+impl SlowStore {
     fn on(clock: &Clock) -> Arc<Self> {
         let inner = MemoryStore::with_clock(clock.clone());
         Arc::new(Self {
             inner,
             clock: clock.clone(),
-            is_away: AtomicBool::new(false),
+            is_unavailable: AtomicBool::new(false),
             conflicts: AtomicUsize::new(0),
             trips: AtomicUsize::new(0),
-            takes: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
         })
     }
 
-    fn go(&self, is_away: bool) {
-        self.is_away.store(is_away, Ordering::SeqCst);
+    fn set_unavailable(&self, is_unavailable: bool) {
+        self.is_unavailable.store(is_unavailable, Ordering::SeqCst);
     }
 
-    /// The way back of an answer.
-    async fn answer(&self) {
-        match self.takes.load(Ordering::SeqCst) {
+    /// Delays a response.
+    async fn delay(&self) {
+        match self.latency.load(Ordering::SeqCst) {
             0 => tokio::task::yield_now().await,
-            takes => self.clock.sleep(Duration::from_millis(takes)).await,
+            latency => self.clock.sleep(Duration::from_millis(latency)).await,
         }
     }
 
     fn check(&self) -> Result<(), StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
-        if self.is_away.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable(WriteState::NotApplied, "it is away"));
+        if self.is_unavailable.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable(WriteState::NotApplied, "the store is unavailable"));
         }
         Ok(())
     }
 }
 
 #[async_trait]
-impl QuotaStore for Away {
+impl QuotaStore for SlowStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.check()?;
         let reading = self.inner.read(key).await;
-        self.answer().await;
+        self.delay().await;
         reading
     }
 
@@ -206,7 +206,7 @@ impl QuotaStore for Away {
         if let Ok(CasOutcome::Conflict(_)) = swap {
             self.conflicts.fetch_add(1, Ordering::SeqCst);
         }
-        self.answer().await;
+        self.delay().await;
         swap
     }
 
@@ -215,23 +215,23 @@ impl QuotaStore for Away {
     }
 }
 
-/// Two hosts on one store that can go away.
-async fn two_hosts(kind: Kind) -> (Arc<Away>, [(World, FallbackAccountManager); 2]) {
-    let world = world(kind);
-    let store = Away::on(&world.clock);
-    let one = nearly_spent(kind, Some(store.clone())).await;
-    let other = nearly_spent(kind, Some(store.clone())).await;
+/// Two hosts on one store with outages.
+async fn two_hosts(kind: Kind) -> (Arc<SlowStore>, [(Env, FallbackAccountManager); 2]) {
+    let env = env(kind);
+    let store = SlowStore::on(&env.clock);
+    let one = nearly_exhausted(kind, Some(store.clone())).await;
+    let other = nearly_exhausted(kind, Some(store.clone())).await;
     (store, [one, other])
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_reserved_while_the_store_was_away_counts_everywhere_once_it_is_back() {
+async fn reservations_of_an_outage_are_shared_after_it() {
     for kind in BOTH {
-        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
-        store.go(true);
+        let (store, [(env, one), (_, other)]) = two_hosts(kind).await;
+        store.set_unavailable(true);
         let _alone = [route(&one).await, route(&one).await];
-        store.go(false);
-        minutes(&world.clock, 1).await;
+        store.set_unavailable(false);
+        minutes(&env.clock, 1).await;
 
         let _third = route(&one).await;
 
@@ -240,33 +240,33 @@ async fn what_was_reserved_while_the_store_was_away_counts_everywhere_once_it_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_reserved_while_the_store_was_away_is_not_forgotten_here() {
+async fn reservations_of_an_outage_still_count_locally_after_it() {
     for kind in BOTH {
-        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        let (store, [(env, one), (_, other)]) = two_hosts(kind).await;
         let _theirs = route(&other).await;
-        store.go(true);
+        store.set_unavailable(true);
         let _alone = [route(&one).await, route(&one).await];
-        store.go(false);
-        minutes(&world.clock, 1).await;
+        store.set_unavailable(false);
+        minutes(&env.clock, 1).await;
 
         assert_eq!(route(&one).await.account(), &id("b"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_given_back_while_the_store_was_away_is_told_once_it_is_back() {
+async fn releases_during_an_outage_are_shared_after_it() {
     for kind in BOTH {
-        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        let (store, [(env, one), (_, other)]) = two_hosts(kind).await;
         let routes = [route(&one).await, route(&one).await, route(&one).await];
-        store.go(true);
+        store.set_unavailable(true);
         for route in &routes {
             let _ = one.report(route, RequestOutcome::cancelled()).await.unwrap();
         }
         one.flush().await.unwrap();
-        store.go(false);
+        store.set_unavailable(false);
 
-        // This host gets no more requests.
-        minutes(&world.clock, 1).await;
+        // This host sends no more requests.
+        minutes(&env.clock, 1).await;
 
         let theirs = [route(&other).await, route(&other).await, route(&other).await];
         assert_eq!(names(&theirs), ["main", "main", "main"], "{kind:?}");
@@ -274,15 +274,15 @@ async fn what_was_given_back_while_the_store_was_away_is_told_once_it_is_back() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_is_shared_by_a_store_that_takes_its_time() {
+async fn a_slow_store_shares_a_burst() {
     for kind in BOTH {
-        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
-        // By now sixty percent are left, which is thirty of these requests.
-        minutes(&world.clock, 6).await;
+        let (store, [(env, one), (_, other)]) = two_hosts(kind).await;
+        // Sixty percent remain, enough for thirty of these requests.
+        minutes(&env.clock, 6).await;
         for accounts in [&one, &other] {
             accounts.refresh_quota_for_due_accounts().await;
         }
-        store.takes.store(20, Ordering::SeqCst);
+        store.latency.store(20, Ordering::SeqCst);
 
         let mut tasks = tokio::task::JoinSet::new();
         for accounts in [&one, &other].into_iter().cycle().take(60) {
@@ -297,33 +297,33 @@ async fn a_burst_is_shared_by_a_store_that_takes_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_holds_one_request_up_for_a_moment_and_the_next_not_at_all() {
+async fn a_hanging_store_delays_only_the_first_request_and_briefly() {
     for kind in BOTH {
-        let (store, [(world, one), _]) = two_hosts(kind).await;
-        store.takes.store(3_600_000, Ordering::SeqCst);
-        let sync_seq = world.clock.now();
+        let (store, [(env, one), _]) = two_hosts(kind).await;
+        store.latency.store(3_600_000, Ordering::SeqCst);
+        let sync_seq = env.clock.now();
 
         let _first = route(&one).await;
-        let first = world.clock.now();
+        let first = env.clock.now();
         let _second = route(&one).await;
 
         assert_eq!(first.duration_since(sync_seq), SignedDuration::from_millis(250), "{kind:?}");
-        assert_eq!(world.clock.now(), first, "{kind:?}");
+        assert_eq!(env.clock.now(), first, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_given_up_while_its_write_is_on_the_way_reserves_nothing() {
+async fn a_request_cancelled_during_its_write_reserves_nothing() {
     for kind in BOTH {
-        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
-        store.takes.store(20, Ordering::SeqCst);
+        let (store, [(env, one), (_, other)]) = two_hosts(kind).await;
+        store.latency.store(20, Ordering::SeqCst);
         for _ in 0..3 {
-            // The write is applied, and its answer on the way.
+            // The write is applied, but its response has not arrived.
             let routing = pin!(one.route(big()));
-            assert!(world.clock.bounded(Duration::from_millis(30), routing).await.is_none(), "{kind:?}");
+            assert!(env.clock.bounded(Duration::from_millis(30), routing).await.is_none(), "{kind:?}");
         }
-        store.takes.store(0, Ordering::SeqCst);
-        minutes(&world.clock, 1).await;
+        store.latency.store(0, Ordering::SeqCst);
+        minutes(&env.clock, 1).await;
 
         let theirs = [route(&other).await, route(&other).await, route(&other).await];
         assert_eq!(names(&theirs), ["main", "main", "main"], "{kind:?}");
@@ -331,12 +331,12 @@ async fn a_request_that_is_given_up_while_its_write_is_on_the_way_reserves_nothi
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_killswitch_keeps_is_not_reserved() {
+async fn reservations_stop_at_the_killswitch() {
     for kind in BOTH {
-        let (world, warm) = nearly_spent(kind, None).await;
+        let (env, warm) = nearly_exhausted(kind, None).await;
         warm.flush().await.unwrap();
         let policy = RoutingPolicy::default().killswitch(Limits::of(percent(3.0)));
-        let accounts = world.builder().policy(policy).build().unwrap();
+        let accounts = env.builder().policy(policy).build().unwrap();
 
         let routes = [route(&accounts).await, route(&accounts).await, route(&accounts).await];
 
@@ -345,12 +345,12 @@ async fn what_the_killswitch_keeps_is_not_reserved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_requests_of_many_hosts_at_once_do_not_overrun_an_account() {
+async fn concurrent_requests_of_many_hosts_do_not_overrun_an_account() {
     const HOSTS: usize = 8;
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
     let mut hosts = Vec::new();
     for _ in 0..HOSTS {
-        hosts.push(nearly_spent(Kind::Without, Some(Arc::clone(&store))).await);
+        hosts.push(nearly_exhausted(Kind::Without, Some(Arc::clone(&store))).await);
     }
 
     let mut tasks = tokio::task::JoinSet::new();
@@ -363,15 +363,15 @@ async fn many_requests_of_many_hosts_at_once_do_not_overrun_an_account() {
     let routes: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
 
     let on_main = names(&routes).into_iter().filter(|name| *name == "main").count();
-    // Seven percent are left of main, and sixty of each of the others: no more than fits, and all that does.
+    // Seven percent remain of the main account and sixty of each other one. Exactly what fits is admitted.
     assert_eq!((on_main, routes.len()), (3, 3 + 30 + 30));
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_one_process_are_not_in_each_others_way_at_the_store() {
-    let world = world(Kind::Without);
-    let store = Away::on(&world.clock);
-    let (_world, accounts) = nearly_spent(Kind::Without, Some(store.clone())).await;
+async fn concurrent_requests_of_one_process_share_store_round_trips() {
+    let env = env(Kind::Without);
+    let store = SlowStore::on(&env.clock);
+    let (_env, accounts) = nearly_exhausted(Kind::Without, Some(store.clone())).await;
 
     let requests = (0..20).map(|_| {
         let accounts = accounts.clone();
@@ -380,17 +380,17 @@ async fn requests_of_one_process_are_not_in_each_others_way_at_the_store() {
     let routes = requests.collect::<tokio::task::JoinSet<_>>().join_all().await;
 
     assert_eq!((routes.len(), store.conflicts.load(Ordering::SeqCst)), (20, 0));
-    // For each of the two accounts that they went to, one reads and writes for all; and one reads again before it moves on.
+    // For each of the two accounts, one request reads and writes for all, and one reads again before it moves on.
     assert_eq!(store.trips.load(Ordering::SeqCst), 5);
 }
 
-/// By whose clock a reservation lasts must not matter: it is the store's.
+/// Reservations expire by the clock of the store.
 #[tokio::test(start_paused = true)]
 async fn hosts_whose_clocks_differ_see_each_others_reservations() {
     let store = Arc::new(MemoryStore::new());
-    let (world, one) = nearly_spent(Kind::Without, Some(store.clone())).await;
-    let ahead = Clock::anchored(world.clock.now() + SignedDuration::from_mins(30));
-    let later = world.restarted_at(&ahead);
+    let (env, one) = nearly_exhausted(Kind::Without, Some(store.clone())).await;
+    let ahead = Clock::anchored(env.clock.now() + SignedDuration::from_mins(30));
+    let later = env.restarted_at(&ahead);
     later.provider.answer(quota_core::UsageReport::polled([later.five_hour(93.0)]));
     let other = later.builder().reservations(store).build().unwrap();
     other.refresh_quota_for_due_accounts().await;
@@ -404,7 +404,7 @@ async fn hosts_whose_clocks_differ_see_each_others_reservations() {
     );
 }
 
-/// A source that waits until it is let go, for the accounts that it is told.
+/// A source that blocks until it is released.
 #[derive(Debug, Default)]
 struct Slow {
     is_held: AtomicBool,
@@ -421,16 +421,16 @@ impl CredentialSource for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_given_up_while_it_is_routed_reserves_nothing() {
+async fn a_request_cancelled_during_its_route_reserves_nothing() {
     for kind in BOTH {
         let source = Arc::new(Slow::default());
-        let (world, warm) = nearly_spent(kind, None).await;
+        let (env, warm) = nearly_exhausted(kind, None).await;
         warm.flush().await.unwrap();
-        let accounts = world.builder_with(source.clone()).build().unwrap();
+        let accounts = env.builder_with(source.clone()).build().unwrap();
         source.is_held.store(true, Ordering::SeqCst);
         for _ in 0..3 {
             let routing = pin!(accounts.route(big()));
-            assert!(world.clock.bounded(Duration::from_millis(1), routing).await.is_none(), "{kind:?}");
+            assert!(env.clock.bounded(Duration::from_millis(1), routing).await.is_none(), "{kind:?}");
         }
         source.is_held.store(false, Ordering::SeqCst);
 
@@ -439,37 +439,37 @@ async fn a_request_that_is_given_up_while_it_is_routed_reserves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_given_up_while_it_is_sent_reserves_nothing() {
+async fn a_request_cancelled_while_it_is_sent_reserves_nothing() {
     for kind in BOTH {
-        let (world, accounts) = nearly_spent(kind, None).await;
+        let (env, accounts) = nearly_exhausted(kind, None).await;
         for _ in 0..3 {
             let sending = accounts.send_with_retry(big(), Idempotency::NotIdempotent, |_| {
                 std::future::pending::<((), RequestOutcome)>()
             });
             let sending = pin!(sending);
-            assert!(world.clock.bounded(Duration::from_millis(1), sending).await.is_none(), "{kind:?}");
+            assert!(env.clock.bounded(Duration::from_millis(1), sending).await.is_none(), "{kind:?}");
         }
 
         assert_eq!(route(&accounts).await.account(), &id("main"), "{kind:?}");
     }
 }
 
-/// While a credential is read, another request is told to pause.
+/// While a credential is read, the report of another request blocks the account.
 #[derive(Debug, Default)]
-struct ToldMeanwhile {
+struct ReportDuringRead {
     accounts: Mutex<Option<(FallbackAccountManager, Route)>>,
     clock: Mutex<Option<Clock>>,
 }
 
 #[async_trait]
-impl CredentialSource for ToldMeanwhile {
+impl CredentialSource for ReportDuringRead {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
-        let told = self.accounts.lock().expect("no thread panics").take();
-        if let Some((accounts, route)) = told {
-            let pause = RequestOutcome::from_response(429, [("retry-after", "10")]);
-            let report = accounts.report(&route, pause).await.expect("it is its own");
+        let accounts = self.accounts.lock().expect("no thread panics").take();
+        if let Some((accounts, route)) = accounts {
+            let throttled = RequestOutcome::from_response(429, [("retry-after", "10")]);
+            let report = accounts.report(&route, throttled).await.expect("a route of this manager");
             assert!(matches!(report.next, RetryAdvice::After(_) | RetryAdvice::OtherAccount), "{report:?}");
-            let clock = self.clock.lock().expect("no thread panics").clone().expect("it was told");
+            let clock = self.clock.lock().expect("no thread panics").clone().expect("the clock is set");
             clock.sleep(Duration::from_millis(5)).await;
         }
         Ok(Credential::new(Secret::new("a-token")))
@@ -477,15 +477,15 @@ impl CredentialSource for ToldMeanwhile {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_reserved_does_not_hide_a_pause_that_ends_sooner() {
+async fn a_reservation_does_not_hide_a_cooldown_that_ends_sooner() {
     for kind in BOTH {
-        let source = Arc::new(ToldMeanwhile::default());
-        let (world, warm) = nearly_spent(kind, None).await;
+        let source = Arc::new(ReportDuringRead::default());
+        let (env, warm) = nearly_exhausted(kind, None).await;
         warm.flush().await.unwrap();
-        let accounts = world.builder_with(source.clone()).build().unwrap();
+        let accounts = env.builder_with(source.clone()).build().unwrap();
         let theirs = accounts.route(Request::new()).await.unwrap();
         let _others = [route(&accounts).await, route(&accounts).await];
-        *source.clock.lock().unwrap() = Some(world.clock.clone());
+        *source.clock.lock().unwrap() = Some(env.clock.clone());
         *source.accounts.lock().unwrap() = Some((accounts.clone(), theirs));
 
         let route = route(&accounts).await;

@@ -1,4 +1,4 @@
-//! Trying on one account after the other.
+//! Retries on one account after the other.
 
 use std::cell::RefCell;
 
@@ -6,14 +6,14 @@ use quota_accounts::{Idempotency, Request, RequestOutcome, RetryAdvice, RoutingP
 
 use crate::support::*;
 
-/// Sends by answering each try with the next status, and tells which accounts were tried.
+/// Responds to each attempt with the next status. Returns the attempted accounts, the last status and the advice.
 async fn run(kind: Kind, repeat: Idempotency, statuses: &[u16]) -> (Vec<String>, u16, RetryAdvice) {
-    run_in(&world(kind), repeat, statuses).await
+    run_in(&env(kind), repeat, statuses).await
 }
 
-/// The same in this world.
-async fn run_in(world: &World, repeat: Idempotency, statuses: &[u16]) -> (Vec<String>, u16, RetryAdvice) {
-    let accounts = world.accounts();
+/// The same in this environment.
+async fn run_in(env: &Env, repeat: Idempotency, statuses: &[u16]) -> (Vec<String>, u16, RetryAdvice) {
+    let accounts = env.accounts();
     accounts.refresh_quota_for_due_accounts().await;
     let tried = RefCell::new(Vec::new());
     let send = |route: &quota_accounts::Route| {
@@ -24,13 +24,13 @@ async fn run_in(world: &World, repeat: Idempotency, statuses: &[u16]) -> (Vec<St
     };
 
     let (got, report) =
-        accounts.send_with_retry(Request::new(), repeat, send).await.expect("there are accounts");
+        accounts.send_with_retry(Request::new(), repeat, send).await.expect("a valid configuration");
 
     (tried.into_inner(), got, report.next)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_served_is_sent_once() {
+async fn a_successful_request_is_sent_once() {
     for kind in BOTH {
         assert_eq!(
             run(kind, Idempotency::Idempotent, &[200]).await,
@@ -40,7 +40,7 @@ async fn a_request_that_is_served_is_sent_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_was_turned_away_is_tried_elsewhere() {
+async fn a_rejected_request_is_retried_on_other_accounts() {
     for kind in BOTH {
         let (tried, got, _) = run(kind, Idempotency::Idempotent, &[429, 403, 200]).await;
 
@@ -49,7 +49,7 @@ async fn a_request_that_was_turned_away_is_tried_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_account_is_tried_twice_for_one_reason() {
+async fn no_account_is_tried_twice_for_the_same_rejection() {
     for kind in BOTH {
         let (tried, got, _) = run(kind, Idempotency::Idempotent, &[429]).await;
 
@@ -57,13 +57,13 @@ async fn no_account_is_tried_twice_for_one_reason() {
     }
 }
 
-// An overload leaves no block, so nothing else keeps the account away.
+// An overload leaves no block, so only the list of attempts excludes the account.
 #[tokio::test(start_paused = true)]
-async fn no_account_is_tried_twice_although_nothing_is_held_against_it() {
+async fn no_account_is_tried_twice_even_without_a_block() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().fallback_on([529]);
-        let (tried, got, next) = run_in(&world, Idempotency::Idempotent, &[529]).await;
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().fallback_on([529]);
+        let (tried, got, next) = run_in(&env, Idempotency::Idempotent, &[529]).await;
 
         let all = ["main", "b", "c"].map(str::to_owned).to_vec();
         assert_eq!((tried, got, next), (all, 529, RetryAdvice::OtherAccount), "{kind:?}");
@@ -71,7 +71,7 @@ async fn no_account_is_tried_twice_although_nothing_is_held_against_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_not_be_repeated_is_sent_once() {
+async fn a_request_that_is_not_idempotent_is_sent_once() {
     for kind in BOTH {
         let (tried, got, next) = run(kind, Idempotency::NotIdempotent, &[429, 200]).await;
 
@@ -80,7 +80,7 @@ async fn what_must_not_be_repeated_is_sent_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_at_fault_everywhere_is_sent_once() {
+async fn an_invalid_request_is_sent_once() {
     for kind in BOTH {
         let (tried, _, next) = run(kind, Idempotency::Idempotent, &[400, 200]).await;
 

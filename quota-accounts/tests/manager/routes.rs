@@ -1,4 +1,4 @@
-//! Which account a request is given, and what it waits for.
+//! The account that a request gets, and what it waits for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,44 +14,44 @@ use crate::logins::Logins;
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_waits_for_numbers() {
+async fn the_first_request_waits_for_readings() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
+        let env = env(kind);
+        let accounts = env.accounts();
 
         let _ = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(used(&accounts, "main"), Some(40.0), "{kind:?}");
-        assert_eq!(world.provider.called_accounts(), [id("main")], "{kind:?}");
+        assert_eq!(env.provider.called_accounts(), [id("main")], "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn stale_readings_that_pass_delay_no_request() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
-        world.answers(40.0);
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.answers(40.0);
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
-        let asked = world.clock.now();
-        world.provider.then_hang();
+        minutes(&env.clock, 6).await;
+        let start = env.clock.now();
+        env.provider.then_hang();
 
         let _ = accounts.route(Request::new()).await.unwrap();
 
-        assert_eq!(world.clock.now(), asked, "{kind:?}");
+        assert_eq!(env.clock.now(), start, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_that_are_old_and_exhausted_are_asked_for_before_moving() {
+async fn a_stale_exhausted_account_is_refreshed_before_moving() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
-        world.answers(100.0);
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.answers(100.0);
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
-        world.answers(10.0);
+        minutes(&env.clock, 6).await;
+        env.answers(10.0);
 
         let route = accounts.route(Request::new()).await.unwrap();
 
@@ -59,58 +59,58 @@ async fn numbers_that_are_old_and_exhausted_are_asked_for_before_moving() {
     }
 }
 
-/// Once all numbers are old: whether a request waits for those that refuse it, and who serves it.
-async fn waits(world: &World, accounts: &FallbackAccountManager, request: Request) -> (bool, String) {
-    minutes(&world.clock, 6).await;
-    let begun = world.clock.now();
-    world.provider.then_hang();
-    let route = accounts.route(request).await.expect("one has room");
-    (world.clock.now() != begun, route.account().name().to_owned())
+/// With stale readings: whether a request waits for a refresh, and which account serves it.
+async fn waits(env: &Env, accounts: &FallbackAccountManager, request: Request) -> (bool, String) {
+    minutes(&env.clock, 6).await;
+    let begun = env.clock.now();
+    env.provider.then_hang();
+    let route = accounts.route(request).await.expect("one is available");
+    (env.clock.now() != begun, route.account().name().to_owned())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_own() {
+async fn a_session_does_not_wait_for_readings_of_other_accounts() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        let accounts = world.accounts();
-        world.answers(40.0);
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+        let accounts = env.accounts();
+        env.answers(40.0);
         accounts.refresh_quota_for_due_accounts().await;
         let request = Request::new().with_session("s");
         let own = accounts.route(request.clone()).await.unwrap().account().clone();
-        minutes(&world.clock, 6).await;
+        minutes(&env.clock, 6).await;
         for account in accounts.accounts().cloned().collect::<Vec<_>>() {
             let used = if account == own { 40.0 } else { 100.0 };
-            world.provider.then_answer(UsageReport::polled([world.five_hour(used)]));
+            env.provider.then_answer(UsageReport::polled([env.five_hour(used)]));
         }
         accounts.refresh_quota_for_due_accounts().await;
 
-        assert_eq!(waits(&world, &accounts, request).await, (false, own.name().to_owned()), "{kind:?}");
+        assert_eq!(waits(&env, &accounts, request).await, (false, own.name().to_owned()), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn fallback_first_does_not_wait_for_the_main_account() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::FallbackFirst);
-        let accounts = world.accounts();
-        world.answers(40.0);
-        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::FallbackFirst);
+        let accounts = env.accounts();
+        env.answers(40.0);
+        env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
         accounts.refresh_quota_for_due_accounts().await;
         assert_eq!(used(&accounts, "main"), Some(100.0), "{kind:?}");
 
-        assert_eq!(waits(&world, &accounts, Request::new()).await, (false, "b".to_owned()), "{kind:?}");
+        assert_eq!(waits(&env, &accounts, Request::new()).await, (false, "b".to_owned()), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn fresh_numbers_cost_no_call() {
+async fn fresh_readings_cause_no_call() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
+        let env = env(kind);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let before = world.provider.calls();
+        let before = env.provider.calls();
 
         for _ in 0..100 {
             let route = accounts.route(Request::new()).await.unwrap();
@@ -118,16 +118,16 @@ async fn fresh_numbers_cost_no_call() {
         }
         accounts.flush().await.unwrap();
 
-        assert_eq!(world.provider.calls(), before, "{kind:?}");
+        assert_eq!(env.provider.calls(), before, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_does_not_keep_requests_from_an_open_account() {
+async fn a_failing_usage_endpoint_does_not_block_requests() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
-        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.provider.then_fail(FetchError::unavailable("it is out of service"));
 
         let route = accounts.route(Request::new()).await.unwrap();
 
@@ -138,13 +138,13 @@ async fn a_provider_that_fails_does_not_keep_requests_from_an_open_account() {
 #[tokio::test(start_paused = true)]
 async fn unknown_usage_is_denied_where_the_policy_says_so() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         for _ in 0..3 {
-            world.provider.then_fail(FetchError::unavailable("it is out of service"));
+            env.provider.then_fail(FetchError::unavailable("it is out of service"));
         }
 
-        let error = world.accounts().route(Request::new()).await.unwrap_err();
+        let error = env.accounts().route(Request::new()).await.unwrap_err();
 
         let RouteError::NoAccountAvailable { skipped, .. } = error else { panic!("{kind:?} {error:?}") };
         assert!(
@@ -154,80 +154,80 @@ async fn unknown_usage_is_denied_where_the_policy_says_so() {
     }
 }
 
-/// How long a request for the only account must wait if unknown usage is denied.
-async fn wait_of_one(world: &mut World) -> Option<Duration> {
-    world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
-    world.config = AccountsConfig::new(id("main"));
-    let accounts = world.accounts();
-    let error = accounts.route(Request::new()).await.expect_err("nothing is known");
+/// The wait for the only account if the policy denies unknown usage.
+async fn wait_of_one(env: &mut Env) -> Option<Duration> {
+    env.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
+    env.config = AccountsConfig::new(id("main"));
+    let accounts = env.accounts();
+    let error = accounts.route(Request::new()).await.expect_err("the account has no readings");
     let decided = accounts.decide(&Request::new()).await.retry_after();
-    assert_eq!(error.retry_after(), decided, "{:?}: a decision says the same", world.kind);
+    assert_eq!(error.retry_after(), decided, "{:?}: the decision agrees", env.kind);
     decided
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_known_is_worth_another_look_when_one_may_ask_about_it_again() {
+async fn unknown_usage_is_retried_when_a_refresh_is_allowed_again() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
+        let mut env = env(kind);
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
 
-        assert_eq!(wait_of_one(&mut world).await, Some(Duration::from_secs(600)), "{kind:?}");
+        assert_eq!(wait_of_one(&mut env).await, Some(Duration::from_secs(600)), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_known_and_may_be_asked_about_is_worth_another_look_after_a_pause() {
+async fn refreshable_unknown_usage_is_retried_after_the_cooldown() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.provider.set_login(&id("main"), Err(CredentialError::timed_out("too slow")));
+        let mut env = env(kind);
+        env.provider.set_login(&id("main"), Err(CredentialError::timed_out("too slow")));
 
-        assert_eq!(wait_of_one(&mut world).await, Some(world.policy.throttle_cooldown), "{kind:?}");
+        assert_eq!(wait_of_one(&mut env).await, Some(env.policy.throttle_cooldown), "{kind:?}");
     }
 }
 
-// The credential says that it is another login's, and nothing is known of that.
+// The credential states another login, which has no readings.
 #[tokio::test(start_paused = true)]
-async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
+async fn a_new_login_without_readings_has_a_wait() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
-        world.config = AccountsConfig::new(id("main"));
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
+        env.config = AccountsConfig::new(id("main"));
         let logins = Arc::new(Logins::default());
         logins.set("main", Some(1), "old");
-        let accounts = world.builder_with(logins.clone()).build().expect("there is an account");
+        let accounts = env.builder_with(logins.clone()).build().expect("a valid configuration");
         accounts.refresh_quota_for_due_accounts().await;
         logins.set("main", Some(2), "new");
-        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
+        env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
 
-        let error = accounts.route(Request::new()).await.expect_err("nothing is known of the new one");
+        let error = accounts.route(Request::new()).await.expect_err("the new login has no readings");
 
         assert_eq!(error.retry_after(), Some(Duration::from_secs(600)), "{kind:?} {error:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_an_account_that_is_low_is_taken_those_that_are_not_known_are_asked_about() {
+async fn unknown_accounts_are_refreshed_before_a_low_one_is_chosen() {
     for kind in BOTH {
-        let mut world = world(kind);
+        let mut env = env(kind);
         let policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
-        world.policy = policy.min_remaining(Limits::of(percent(20.0)));
-        // The main account is refreshed first and is low; the next one has more.
-        world.provider.then_answer(UsageReport::polled([world.five_hour(85.0)]));
-        world.answers(10.0);
+        env.policy = policy.min_remaining(Limits::of(percent(20.0)));
+        // The main account is refreshed first and is low. The next one has more.
+        env.provider.then_answer(UsageReport::polled([env.five_hour(85.0)]));
+        env.answers(10.0);
 
-        let route = world.accounts().route(Request::new()).await.expect("one has room");
+        let route = env.accounts().route(Request::new()).await.expect("one is available");
 
         assert_eq!((route.account(), route.reason()), (&id("b"), Reason::Available), "{kind:?}");
-        assert_eq!(world.provider.calls(), 2, "{kind:?}");
+        assert_eq!(env.provider.calls(), 2, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {
+async fn exhausted_accounts_give_an_error_with_wait_and_reasons() {
     for kind in BOTH {
-        let world = world(kind);
-        world.answers(100.0);
-        let accounts = world.accounts();
+        let env = env(kind);
+        env.answers(100.0);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
 
         let error = accounts.route(Request::new()).await.unwrap_err();
@@ -240,11 +240,11 @@ async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_route_tells_who_was_passed_over_and_why() {
+async fn a_route_lists_skipped_accounts_and_reasons() {
     for kind in BOTH {
-        let world = world(kind);
-        let accounts = world.accounts();
-        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
 
         let route = accounts.route(Request::new()).await.unwrap();
 
@@ -255,11 +255,11 @@ async fn a_route_tells_who_was_passed_over_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_explained_is_what_is_routed() {
+async fn explain_agrees_with_route() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().min_remaining(Limits::of(percent(80.0)));
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().min_remaining(Limits::of(percent(80.0)));
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
 
         let explained = accounts.explain(&Request::new()).chosen().unwrap().account.clone();
@@ -272,15 +272,15 @@ async fn what_is_explained_is_what_is_routed() {
 #[tokio::test(start_paused = true)]
 async fn a_session_stays_with_its_account_across_a_restart() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        let accounts = world.accounts();
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         let request = || Request::new().with_session("s");
         let own = accounts.route(request()).await.unwrap().account().clone();
         accounts.flush().await.unwrap();
-        // From now on another account would be preferred for a new session.
-        let restarted = world.restarted();
+        // A new session would now prefer another account.
+        let restarted = env.restarted();
         let accounts = restarted.accounts();
         accounts.load().await.unwrap();
         for name in ["main", "b", "c"] {
@@ -288,7 +288,7 @@ async fn a_session_stays_with_its_account_across_a_restart() {
             restarted
                 .quota
                 .account(&id(name))
-                .observe(&UsageReport::from_headers([world.five_hour(used)]))
+                .observe(&UsageReport::from_headers([env.five_hour(used)]))
                 .unwrap();
         }
 
@@ -297,13 +297,13 @@ async fn a_session_stays_with_its_account_across_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_the_main_account() {
+async fn every_n_requests_the_fallback_that_served_is_refreshed() {
     for kind in BOTH {
-        let world = every_fifth(kind);
-        let accounts = world.accounts();
-        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
+        let env = every_fifth(kind);
+        let accounts = env.accounts();
+        env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 2).await;
+        minutes(&env.clock, 2).await;
 
         for _ in 0..5 {
             let route = accounts.route(Request::new()).await.unwrap();
@@ -312,35 +312,35 @@ async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_
         }
         accounts.flush().await.unwrap();
 
-        assert_eq!(world.provider.called_accounts()[3..], [id("b")], "{kind:?}");
+        assert_eq!(env.provider.called_accounts()[3..], [id("b")], "{kind:?}");
     }
 }
 
-/// A world in which every fifth request of an account is one after which to ask.
-fn every_fifth(kind: Kind) -> World {
-    let mut world = world(kind);
-    world.counting(5);
-    world
+/// An environment in which every fifth request of an account causes a refresh.
+fn every_fifth(kind: Kind) -> Env {
+    let mut env = env(kind);
+    env.refresh_every(5);
+    env
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_so_many_requests_the_account_that_served_is_asked_about() {
+async fn every_n_requests_the_account_that_served_is_refreshed() {
     for kind in BOTH {
-        let world = every_fifth(kind);
-        let accounts = world.accounts();
+        let env = every_fifth(kind);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 2).await;
+        minutes(&env.clock, 2).await;
 
         let mut calls = Vec::new();
         for _ in 0..10 {
             let route = accounts.route(Request::new()).await.unwrap();
             let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
-            world.clock.sleep(Duration::from_secs(10)).await;
+            env.clock.sleep(Duration::from_secs(10)).await;
             accounts.flush().await.unwrap();
-            calls.push(world.provider.calls() - 3);
+            calls.push(env.provider.calls() - 3);
         }
 
         assert_eq!(calls, [0, 0, 0, 0, 1, 1, 1, 1, 1, 2], "{kind:?}");
-        assert_eq!(world.provider.calls_about(&id("main")), 3, "{kind:?}");
+        assert_eq!(env.provider.calls_about(&id("main")), 3, "{kind:?}");
     }
 }

@@ -11,65 +11,60 @@ use quota_core::{AccountId, UsageReport};
 use crate::logins::Logins;
 use crate::support::*;
 
-/// A world whose sessions stay with an account.
-fn sticky(kind: Kind) -> World {
-    let mut world = world(kind);
-    // So that a throttled account is left at once, and not waited for.
-    world.policy =
-        RoutingPolicy::default().mode(RoutingMode::StickyBalanced).max_session_wait(Duration::ZERO);
-    world
+/// An environment with sticky sessions.
+fn sticky(kind: Kind) -> Env {
+    let mut env = env(kind);
+    // So that a session leaves a throttled account at once.
+    env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced).max_session_wait(Duration::ZERO);
+    env
 }
 
 async fn routed(accounts: &FallbackAccountManager) -> AccountId {
     let request = Request::new().with_session("s");
-    accounts.route(request).await.expect("an account has room").account().clone()
+    accounts.route(request).await.expect("an account is available").account().clone()
 }
 
-/// What a session's own account answers, and where the session is then, and two hours later.
-async fn answered(
-    world: &World,
-    accounts: &FallbackAccountManager,
-    outcome: RequestOutcome,
-) -> [AccountId; 3] {
+/// The account of a session before a response, right after it, and two hours later.
+async fn answered(env: &Env, accounts: &FallbackAccountManager, outcome: RequestOutcome) -> [AccountId; 3] {
     accounts.refresh_quota_for_due_accounts().await;
-    let route = accounts.route(Request::new().with_session("s")).await.expect("all have room");
-    let _ = accounts.report(&route, outcome).await.expect("it is our route");
+    let route = accounts.route(Request::new().with_session("s")).await.expect("all are available");
+    let _ = accounts.report(&route, outcome).await.expect("a route of this manager");
     let own = route.account().clone();
-    // The others could be preferred by now; what counts is where the session belongs.
+    // Other accounts may be preferred by now, but the session keeps its own.
     let then = routed(accounts).await;
-    minutes(&world.clock, 61).await;
+    minutes(&env.clock, 61).await;
     [own, then, routed(accounts).await]
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_was_throttled_once_is_served_elsewhere_and_comes_back() {
+async fn a_throttled_session_is_served_elsewhere_and_returns() {
     for kind in BOTH {
-        let world = sticky(kind);
-        let accounts = world.accounts();
+        let env = sticky(kind);
+        let accounts = env.accounts();
 
         let throttled = RequestOutcome::from_response(429, [("retry-after", "60")]);
-        let [own, then, later] = answered(&world, &accounts, throttled).await;
+        let [own, then, later] = answered(&env, &accounts, throttled).await;
 
-        assert_ne!(own, then, "{kind:?}: it is not kept waiting");
+        assert_ne!(own, then, "{kind:?}: it does not wait");
         assert_eq!(own, later, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_served_elsewhere_for_a_while_is_remembered_as_in_use() {
+async fn a_session_served_elsewhere_does_not_expire() {
     for kind in BOTH {
-        let mut world = sticky(kind);
-        world.policy = world.policy.sessions(Duration::from_secs(3600), 10);
-        let accounts = world.accounts();
+        let mut env = sticky(kind);
+        env.policy = env.policy.sessions(Duration::from_secs(3600), 10);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let route = accounts.route(Request::new().with_session("s")).await.expect("all have room");
+        let route = accounts.route(Request::new().with_session("s")).await.expect("all are available");
         let throttled = RequestOutcome::from_response(429, [("retry-after", "5000")]);
-        let _ = accounts.report(&route, throttled).await.expect("it is our route");
+        let _ = accounts.report(&route, throttled).await.expect("a route of this manager");
 
         for _ in 0..9 {
-            minutes(&world.clock, 10).await;
+            minutes(&env.clock, 10).await;
             let _ = routed(&accounts).await;
-            accounts.flush().await.expect("the disk is in order");
+            accounts.flush().await.expect("the file can be written");
         }
 
         assert_eq!(&routed(&accounts).await, route.account(), "{kind:?}");
@@ -77,34 +72,34 @@ async fn a_session_that_is_served_elsewhere_for_a_while_is_remembered_as_in_use(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_account_is_spent_moves_for_good() {
+async fn a_session_with_an_exhausted_account_moves_for_good() {
     for kind in BOTH {
-        let world = sticky(kind);
-        let accounts = world.builder().response_parser(ExampleTraffic).build().expect("there are accounts");
+        let env = sticky(kind);
+        let accounts = env.builder().response_parser(ExampleParser).build().expect("a valid configuration");
 
-        let spent = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
-        let [own, then, later] = answered(&world, &accounts, spent).await;
+        let exhausted = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
+        let [own, then, later] = answered(&env, &accounts, exhausted).await;
 
         assert_ne!(own, then, "{kind:?}");
-        assert_eq!(then, later, "{kind:?}: the account has room again, and the session has moved");
+        assert_eq!(then, later, "{kind:?}: the account is available again, but the session has moved");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_account_reads_as_exhausted_moves_for_good() {
+async fn a_session_whose_account_is_exhausted_by_readings_moves_for_good() {
     for kind in BOTH {
-        let world = sticky(kind);
-        let accounts = world.accounts();
+        let env = sticky(kind);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         let own = routed(&accounts).await;
-        minutes(&world.clock, 6).await;
-        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
+        minutes(&env.clock, 6).await;
+        env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
 
-        // The old numbers pass; the new ones do not.
+        // The stale readings admit the account, the new ones do not.
         let _ = routed(&accounts).await;
-        accounts.flush().await.expect("the disk is in order");
+        accounts.flush().await.expect("the file can be written");
         let then = routed(&accounts).await;
-        minutes(&world.clock, 121).await;
+        minutes(&env.clock, 121).await;
 
         assert_ne!(own, then, "{kind:?}");
         assert_eq!(routed(&accounts).await, then, "{kind:?}");
@@ -112,14 +107,14 @@ async fn a_session_whose_account_reads_as_exhausted_moves_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_account_is_not_allowed_or_has_a_dead_login_moves_for_good() {
+async fn a_session_whose_account_rejects_the_login_moves_for_good() {
     for kind in BOTH {
         for status in [401, 403] {
-            let world = sticky(kind);
-            let accounts = world.accounts();
+            let env = sticky(kind);
+            let accounts = env.accounts();
 
-            let refused = RequestOutcome::from_response(status, [("a", "b")]);
-            let [own, then, later] = answered(&world, &accounts, refused).await;
+            let rejected = RequestOutcome::from_response(status, [("a", "b")]);
+            let [own, then, later] = answered(&env, &accounts, rejected).await;
 
             assert_ne!(own, then, "{kind:?} {status}");
             assert_eq!(then, later, "{kind:?} {status}");
@@ -130,9 +125,9 @@ async fn a_session_whose_account_is_not_allowed_or_has_a_dead_login_moves_for_go
 #[tokio::test(start_paused = true)]
 async fn a_session_leaves_an_account_without_a_login_for_good() {
     for kind in BOTH {
-        let world = sticky(kind);
+        let env = sticky(kind);
         let logins = Arc::new(Logins::default());
-        let accounts = world.builder_with(logins.clone()).build().expect("there are accounts");
+        let accounts = env.builder_with(logins.clone()).build().expect("a valid configuration");
         accounts.refresh_quota_for_due_accounts().await;
         let own = routed(&accounts).await;
 
@@ -146,15 +141,15 @@ async fn a_session_leaves_an_account_without_a_login_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_account_is_out_for_a_moment_is_told_how_long_to_wait() {
+async fn a_session_with_a_briefly_unavailable_account_gets_the_wait() {
     for kind in BOTH {
-        let mut world = sticky(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        let accounts = world.accounts();
+        let mut env = sticky(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+        let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let route = accounts.route(Request::new().with_session("s")).await.expect("all have room");
+        let route = accounts.route(Request::new().with_session("s")).await.expect("all are available");
         let throttled = RequestOutcome::from_response(429, [("retry-after", "90")]);
-        let _ = accounts.report(&route, throttled).await.expect("it is our route");
+        let _ = accounts.report(&route, throttled).await.expect("a route of this manager");
 
         let error = accounts.route(Request::new().with_session("s")).await.expect_err("it is out");
 
@@ -162,35 +157,35 @@ async fn a_session_whose_account_is_out_for_a_moment_is_told_how_long_to_wait() 
             panic!("{kind:?} {error:?}")
         };
         assert_eq!((&account, retry_after), (route.account(), Duration::from_secs(90)), "{kind:?}");
-        world.clock.sleep(retry_after).await;
+        env.clock.sleep(retry_after).await;
         assert_eq!(&routed(&accounts).await, route.account(), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_session_that_stays_only_a_first_request_and_one_that_old_numbers_refuse_wait() {
+async fn a_sticky_session_waits_only_without_or_for_excluding_readings() {
     for kind in BOTH {
-        let mut world = sticky(kind);
-        world.config = AccountsConfig::new(id("main"));
-        let accounts = world.accounts();
+        let mut env = sticky(kind);
+        env.config = AccountsConfig::new(id("main"));
+        let accounts = env.accounts();
 
         let own = routed(&accounts).await;
-        assert_eq!((world.provider.calls(), used(&accounts, "main")), (1, Some(40.0)), "{kind:?}: it waited");
-        minutes(&world.clock, 6).await;
-        world.provider.then_hang();
-        let before = world.clock.now();
         assert_eq!(
-            (routed(&accounts).await, world.clock.now()),
-            (own.clone(), before),
-            "{kind:?}: it did not"
+            (env.provider.calls(), used(&accounts, "main")),
+            (1, Some(40.0)),
+            "{kind:?}: the request waited"
         );
-        accounts.flush().await.expect("the disk is in order");
+        minutes(&env.clock, 6).await;
+        env.provider.then_hang();
+        let before = env.clock.now();
+        assert_eq!((routed(&accounts).await, env.clock.now()), (own.clone(), before), "{kind:?}: it did not");
+        accounts.flush().await.expect("the file can be written");
 
-        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
-        minutes(&world.clock, 20).await;
+        env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
+        minutes(&env.clock, 20).await;
         accounts.refresh_quota_for_due_accounts().await;
-        minutes(&world.clock, 6).await;
-        world.answers(10.0);
+        minutes(&env.clock, 6).await;
+        env.answers(10.0);
         assert_eq!((routed(&accounts).await, used(&accounts, "main")), (own, Some(10.0)), "{kind:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Three days of traffic on three accounts: windows fill and begin anew, one model has a window of its own, the provider
-//! throttles, is overloaded, and one login dies. The provider's own ledger says how it went.
+//! Three days of requests on three accounts: windows fill and reset, one model has its own window, the provider throttles and is
+//! overloaded, and one login is rejected. The ledger of the provider shows the results.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ const NAMES: [&str; 3] = ["main", "b", "c"];
 const STEP: Duration = Duration::from_secs(30);
 const REQUESTS: usize = 3 * 24 * 120;
 
-/// One window as the provider counts it.
+/// A window as the provider counts it.
 #[derive(Debug, Clone)]
 struct Meter {
     id: WindowId,
@@ -54,11 +54,11 @@ impl Meter {
 struct Ledger {
     served: u32,
     usage_calls: BTreeMap<String, Vec<Timestamp>>,
-    /// Requests to an account of which the provider had said that it is spent, and until when.
-    known_spent: u32,
-    spent: u32,
-    refused: u32,
-    dead: u32,
+    /// Requests to an account after the provider had reported it as exhausted.
+    futile: u32,
+    exhausted: u32,
+    wrongly_rejected: u32,
+    unauthorized: u32,
     overloaded: u32,
     throttled: u32,
 }
@@ -66,17 +66,17 @@ struct Ledger {
 #[derive(Debug)]
 struct State {
     meters: BTreeMap<String, Vec<Meter>>,
-    /// The credential that opens each account.
-    opens: BTreeMap<String, u64>,
-    /// The credential that is at hand for each account.
-    at_hand: BTreeMap<String, u64>,
-    told: BTreeMap<(String, WindowId), Timestamp>,
+    /// The credential that the provider accepts for each account.
+    accepted: BTreeMap<String, u64>,
+    /// The credential that the source returns for each account.
+    available: BTreeMap<String, u64>,
+    reported: BTreeMap<(String, WindowId), Timestamp>,
     ledger: Ledger,
     requests: u32,
     is_overloaded: bool,
 }
 
-/// The provider, and the place where its logins are kept.
+/// The provider and the credential source.
 #[derive(Debug, Clone)]
 struct Provider {
     clock: Clock,
@@ -94,7 +94,7 @@ impl Provider {
                 reset: now + SignedDuration::from_hours(ahead),
                 length: SignedDuration::from_hours(hours),
             };
-            let opus = WindowId::seven_day().for_model("Opus").expect("it has a name");
+            let opus = WindowId::seven_day().for_model("Opus").expect("a valid name");
             vec![
                 meter(WindowId::five_hour(), None, 5, 2 + offset),
                 meter(WindowId::seven_day(), None, 168, 40 + 10 * offset),
@@ -104,9 +104,9 @@ impl Provider {
         let all = |value: u64| NAMES.iter().map(|name| ((*name).to_owned(), value)).collect();
         let state = State {
             meters: NAMES.iter().zip(0..).map(|(name, at)| ((*name).to_owned(), meters(at))).collect(),
-            opens: all(1),
-            at_hand: all(1),
-            told: BTreeMap::new(),
+            accepted: all(1),
+            available: all(1),
+            reported: BTreeMap::new(),
             ledger: Ledger::default(),
             requests: 0,
             is_overloaded: false,
@@ -122,21 +122,21 @@ impl Provider {
     }
 
     /// Whether any account could serve the model.
-    fn has_room(&self, model: &str) -> bool {
+    fn has_capacity(&self, model: &str) -> bool {
         let state = self.state();
         NAMES.iter().any(|name| {
-            let opens = state.opens[*name] == state.at_hand[*name];
-            opens && state.meters[*name].iter().all(|meter| !meter.counts(model) || meter.used < 100.0)
+            let is_accepted = state.accepted[*name] == state.available[*name];
+            is_accepted && state.meters[*name].iter().all(|meter| !meter.counts(model) || meter.used < 100.0)
         })
     }
 
-    /// Serves a request, or turns it away.
+    /// Serves or rejects a request.
     fn message(&self, name: &str, credential: &Credential, model: &str) -> RequestOutcome {
         let mut state = self.state();
         let now = self.clock.now();
         state.requests += 1;
-        if credential.secret.expose() != format!("n33dle-{}", state.opens[name]) {
-            state.ledger.dead += 1;
+        if credential.secret.expose() != format!("n33dle-{}", state.accepted[name]) {
+            state.ledger.unauthorized += 1;
             return RequestOutcome::from_response(401, [("date", "")]);
         }
         if state.is_overloaded {
@@ -149,16 +149,16 @@ impl Provider {
             .cloned()
             .collect();
         if let Some(worst) = full.iter().max_by_key(|meter| (meter.scope.is_none(), meter.reset)) {
-            state.ledger.spent += 1;
+            state.ledger.exhausted += 1;
             let key = (name.to_owned(), worst.id.clone());
-            if state.told.get(&key).is_some_and(|until| now < *until) {
-                state.ledger.known_spent += 1;
+            if state.reported.get(&key).is_some_and(|until| now < *until) {
+                state.ledger.futile += 1;
             }
-            state.told.insert(key, worst.reset);
+            state.reported.insert(key, worst.reset);
             let reset = worst.reset.as_second().to_string();
             return RequestOutcome::from_response(
                 429,
-                [("x-ratelimit-spent", worst.id.as_str()), ("x-ratelimit-reset", &reset)],
+                [("x-ratelimit-exhausted", worst.id.as_str()), ("x-ratelimit-reset", &reset)],
             );
         }
         if state.requests.is_multiple_of(97) {
@@ -166,15 +166,19 @@ impl Provider {
             return RequestOutcome::from_response(429, [("retry-after", "5")]);
         }
         let headers: Vec<(String, String)> = {
-            let meters = state.meters.get_mut(name).expect("it is one of the three");
+            let meters = state.meters.get_mut(name).expect("one of the three accounts");
             for meter in meters.iter_mut().filter(|meter| meter.counts(model)) {
                 meter.used += if meter.length > SignedDuration::from_hours(24) { 0.04 } else { 0.5 };
             }
-            let told = meters.iter().filter(|meter| meter.scope.is_none());
-            told.map(|meter| {
-                (format!("x-ratelimit-{}", meter.id), format!("{};{}", meter.used, meter.reset.as_second()))
-            })
-            .collect()
+            let account_meters = meters.iter().filter(|meter| meter.scope.is_none());
+            account_meters
+                .map(|meter| {
+                    (
+                        format!("x-ratelimit-{}", meter.id),
+                        format!("{};{}", meter.used, meter.reset.as_second()),
+                    )
+                })
+                .collect()
         };
         state.ledger.served += 1;
         RequestOutcome::from_response(200, headers)
@@ -191,7 +195,7 @@ impl UsageFetcher for Provider {
         let now = self.clock.now();
         let mut state = self.state();
         state.ledger.usage_calls.entry(account.name().to_owned()).or_default().push(now);
-        if state.opens[account.name()] != state.at_hand[account.name()] {
+        if state.accepted[account.name()] != state.available[account.name()] {
             return Err(FetchError::Unauthorized);
         }
         Ok(UsageReport::polled(state.meters[account.name()].iter().map(Meter::reading)))
@@ -201,34 +205,34 @@ impl UsageFetcher for Provider {
 #[async_trait]
 impl CredentialSource for Provider {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        let token = self.state().at_hand[account.name()];
+        let token = self.state().available[account.name()];
         let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }
 
-/// Reads what the provider above writes.
+/// Parses the headers of this provider.
 #[derive(Debug)]
-struct Reader;
+struct Parser;
 
-impl ResponseParser for Reader {
+impl ResponseParser for Parser {
     fn provider(&self) -> ProviderId {
         ProviderId::from_static("example")
     }
 
     fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
         let header = |name: &str| response.header(name);
-        let moment = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
+        let timestamp = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
         let window = |id: WindowId| {
             let (used, reset) = header(&format!("x-ratelimit-{id}"))?.split_once(';')?;
-            Some(WindowReading::new(id, percent(used.parse().ok()?)).resets_at(moment(reset)))
+            Some(WindowReading::new(id, percent(used.parse().ok()?)).resets_at(timestamp(reset)))
         };
         let windows = [WindowId::five_hour(), WindowId::seven_day()].into_iter().filter_map(window);
-        let failure = match header("x-ratelimit-spent").and_then(|id| WindowId::new(id).ok()) {
+        let failure = match header("x-ratelimit-exhausted").and_then(|id| WindowId::new(id).ok()) {
             Some(id) => {
                 let scope = id.as_str().contains('/').then(Scope::unknown_model);
                 let failure = Rejection::new(RejectionKind::QuotaExhausted).window(id).scope(scope);
-                Some(failure.resets_at(header("x-ratelimit-reset").and_then(moment)))
+                Some(failure.resets_at(header("x-ratelimit-reset").and_then(timestamp)))
             }
             None => {
                 let wait = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
@@ -241,47 +245,47 @@ impl ResponseParser for Reader {
 
 fn manager(kind: Kind, clock: &Clock, provider: &Provider) -> FallbackAccountManager {
     let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
-    let builder = FallbackAccountManager::builder(config).response_parser(Reader);
+    let builder = FallbackAccountManager::builder(config).response_parser(Parser);
     let builder = match kind {
         Kind::Without => builder.fetcher(provider.clone()).credentials(provider.clone()).clock(clock.clone()),
         Kind::With => {
             let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
                 .provider(provider.clone(), provider.clone())
                 .clock(clock.clone());
-            builder.quota_manager(quota.build().expect("the policy is sound"))
+            builder.quota_manager(quota.build().expect("a valid policy"))
         }
     };
-    builder.build().expect("there are accounts")
+    builder.build().expect("a valid configuration")
 }
 
-/// Sends one request, on one account after the other while that helps; whether it was served.
+/// Sends a request with retries on other accounts. Returns whether it was served.
 async fn send(accounts: &FallbackAccountManager, provider: &Provider, model: &str) -> bool {
     for _ in 0..10 {
         let route = match accounts.route(Request::new().with_model(model)).await {
             Ok(route) => route,
             Err(error) => {
-                // What was throttled a moment ago is not without room, and not to be asked either.
-                let is_pause = error.retry_after().is_some_and(|wait| wait <= Duration::from_secs(30));
-                if provider.has_room(model) && !is_pause {
-                    provider.state().ledger.refused += 1;
+                // A throttled account has capacity, but must not be used yet.
+                let is_throttled = error.retry_after().is_some_and(|wait| wait <= Duration::from_secs(30));
+                if provider.has_capacity(model) && !is_throttled {
+                    provider.state().ledger.wrongly_rejected += 1;
                 }
                 return false;
             }
         };
-        let credential = route.credential().expect("there is a source of credentials");
+        let credential = route.credential().expect("the account has a source");
         let outcome = provider.message(route.account().name(), credential, model);
-        let report = accounts.report(&route, outcome).await.expect("it is our route");
+        let report = accounts.report(&route, outcome).await.expect("a route of this manager");
         match report.next {
             RetryAdvice::Done => return true,
             RetryAdvice::OtherAccount | RetryAdvice::SameAccount => {}
             _ => return false,
         }
     }
-    panic!("ten tries for one request");
+    panic!("ten attempts for one request");
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_days_of_traffic_waste_no_request_and_refuse_none_that_could_be_served() {
+async fn three_days_of_requests_waste_none_and_reject_no_servable_one() {
     for kind in BOTH {
         let clock = Clock::anchored("2026-06-01T12:00:00Z".parse().unwrap());
         let provider = Provider::new(&clock);
@@ -293,9 +297,9 @@ async fn three_days_of_traffic_waste_no_request_and_refuse_none_that_could_be_se
             {
                 let mut state = provider.state();
                 state.is_overloaded = hour == 50;
-                // A login dies after thirty hours, and ten hours later there is a new one.
-                state.opens.insert("b".to_owned(), if hour >= 30 { 2 } else { 1 });
-                state.at_hand.insert("b".to_owned(), if hour >= 40 { 2 } else { 1 });
+                // The provider rejects a login after thirty hours. Ten hours later there is a new one.
+                state.accepted.insert("b".to_owned(), if hour >= 30 { 2 } else { 1 });
+                state.available.insert("b".to_owned(), if hour >= 40 { 2 } else { 1 });
             }
             let model = if at % 3 == 0 { "claude-opus-4-5" } else { "claude-sonnet-4-5" };
             unserved += u32::from(!send(&accounts, &provider, model).await);
@@ -304,12 +308,12 @@ async fn three_days_of_traffic_waste_no_request_and_refuse_none_that_could_be_se
 
         let state = provider.state();
         let ledger = &state.ledger;
-        assert_eq!((ledger.known_spent, ledger.refused), (0, 0), "{kind:?} {ledger:?}");
+        assert_eq!((ledger.futile, ledger.wrongly_rejected), (0, 0), "{kind:?} {ledger:?}");
         assert!(ledger.served > 7000, "{kind:?} {} served, {unserved} not", ledger.served);
-        // Each kind of trouble has come, and none came again and again.
-        assert!((1..=3).contains(&ledger.dead), "{kind:?} {}", ledger.dead);
+        // Each kind of failure occurred, and the router did not repeat it.
+        assert!((1..=3).contains(&ledger.unauthorized), "{kind:?} {}", ledger.unauthorized);
         assert!(ledger.overloaded >= 100 && ledger.throttled >= 50, "{kind:?} {ledger:?}");
-        assert!(ledger.spent <= 60, "{kind:?} {}", ledger.spent);
+        assert!(ledger.exhausted <= 60, "{kind:?} {}", ledger.exhausted);
         for (name, calls) in &ledger.usage_calls {
             let busiest = calls.iter().map(|start| {
                 let hour = SignedDuration::from_hours(1);

@@ -1,4 +1,4 @@
-//! Accounts of a provider that answers as it is told, a file to keep what is learned, and a clock that stands still.
+//! The test environment: accounts of a scripted provider, a state file, and a virtual clock.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ pub(crate) enum Kind {
     Without,
 }
 
-/// What is promised is promised of both.
+/// Every promise holds with and without a quota manager.
 pub(crate) const BOTH: [Kind; 2] = [Kind::With, Kind::Without];
 
-pub(crate) struct World {
+pub(crate) struct Env {
     pub(crate) kind: Kind,
     pub(crate) clock: Clock,
     pub(crate) provider: FakeProvider,
@@ -41,21 +41,21 @@ pub(crate) fn id(name: &str) -> AccountId {
 }
 
 pub(crate) fn percent(value: f64) -> Percent {
-    Percent::from_percent(value).expect("it is a number")
+    Percent::from_percent(value).expect("a valid percentage")
 }
 
 fn noon() -> Timestamp {
-    "2026-06-01T12:00:00Z".parse().expect("it is a moment")
+    "2026-06-01T12:00:00Z".parse().expect("a valid timestamp")
 }
 
-/// Main and two fallbacks, whose five hours are used to 40 %.
-pub(crate) fn world(kind: Kind) -> World {
+/// A main account and two fallbacks, each with 40 % of its 5-hour window used.
+pub(crate) fn env(kind: Kind) -> Env {
     let clock = Clock::anchored(noon());
-    let dir = Arc::new(tempfile::tempdir().expect("there is room for a folder"));
-    World::new(kind, &clock, &FakeProvider::answering("example", 40.0), &dir)
+    let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    Env::new(kind, &clock, &FakeProvider::answering("example", 40.0), &dir)
 }
 
-impl World {
+impl Env {
     fn new(kind: Kind, clock: &Clock, provider: &FakeProvider, dir: &Arc<TempDir>) -> Self {
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
         let usage_policy = Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(64);
@@ -64,7 +64,7 @@ impl World {
             .clock(clock.clone())
             .policy(usage_policy.clone())
             .build()
-            .expect("the policy is sound");
+            .expect("a valid policy");
         Self {
             kind,
             clock: clock.clone(),
@@ -77,25 +77,25 @@ impl World {
         }
     }
 
-    /// Another process on the same disk: nothing is left of this one but the file.
+    /// Another process on the same disk. Only the state file survives.
     pub(crate) fn restarted(&self) -> Self {
         self.restarted_at(&self.clock)
     }
 
-    /// The same, by another clock.
+    /// Another process on the same disk, with another clock.
     pub(crate) fn restarted_at(&self, clock: &Clock) -> Self {
-        let world = Self::new(self.kind, clock, &self.provider, &self.dir);
-        Self { policy: self.policy.clone(), config: self.config.clone(), ..world }
+        let env = Self::new(self.kind, clock, &self.provider, &self.dir);
+        Self { policy: self.policy.clone(), config: self.config.clone(), ..env }
     }
 
-    /// Asks after every so many requests, whatever is known.
-    pub(crate) fn counting(&mut self, every: u64) {
+    /// Refreshes after every `every` requests, even if readings are fresh.
+    pub(crate) fn refresh_every(&mut self, every: u64) {
         self.usage_policy = self.usage_policy.clone().every_n_requests(every);
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(self.clock.clone()));
         let quota = QuotaManager::builder(store)
             .provider(self.provider.clone(), self.provider.clone())
             .clock(self.clock.clone());
-        self.quota = quota.policy(self.usage_policy.clone()).build().expect("the policy is sound");
+        self.quota = quota.policy(self.usage_policy.clone()).build().expect("a valid policy");
     }
 
     pub(crate) fn state_path(&self) -> PathBuf {
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// The same with another credential source.
+    /// A builder with another credential source.
     pub(crate) fn builder_with(&self, source: impl CredentialSource) -> FallbackAccountManagerBuilder {
         let builder = self.builder();
         match self.kind {
@@ -132,40 +132,41 @@ impl World {
     }
 
     pub(crate) fn accounts(&self) -> FallbackAccountManager {
-        self.builder().build().expect("there are accounts")
+        self.builder().build().expect("a valid configuration")
     }
 
-    /// What the five hours are used, from now on, and until when.
+    /// Sets the use of the 5-hour window that the provider reports from now on.
     pub(crate) fn answers(&self, used: f64) {
         self.provider.answer(UsageReport::polled([self.five_hour(used)]));
     }
 
-    /// A reading of five hours that begin anew in two.
+    /// A reading of the 5-hour window, which resets in two hours.
     pub(crate) fn five_hour(&self, used: f64) -> WindowReading {
         let reset = self.clock.now() + SignedDuration::from_hours(2);
         WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(reset)
     }
 
-    /// Locks the file, as another process does that is about to change it.
+    /// Locks the state file, like another process that changes it.
     pub(crate) fn locked(&self) -> std::fs::File {
         let lock = std::fs::File::create(self.dir.path().join("accounts.state.json.lock"));
-        let lock = lock.expect("there is room for a file");
+        let lock = lock.expect("the file can be created");
         lock.try_lock().expect("no other lock holder");
         lock
     }
 
-    /// What the file says, as text.
-    pub(crate) fn kept(&self) -> String {
+    /// The text of the state file.
+    pub(crate) fn stored(&self) -> String {
         std::fs::read_to_string(self.state_path()).unwrap_or_default()
     }
 }
 
-/// Reads headers of its own making: what is used, and what is spent. `x-ratelimit-rejected` is a list of windows that the
-/// provider rejects, each with the hours until it begins anew; those with a `/` are of a model that is not named.
+/// Parses the headers of the example provider. `x-ratelimit-used` is the use of the 5-hour window, and `x-ratelimit-exhausted` is
+/// `account` or `model`. `x-ratelimit-rejected` is a list of rejected windows with the hours until their reset; a `/` marks the
+/// window of an unnamed model.
 #[derive(Debug)]
-pub(crate) struct ExampleTraffic;
+pub(crate) struct ExampleParser;
 
-impl ResponseParser for ExampleTraffic {
+impl ResponseParser for ExampleParser {
     fn provider(&self) -> ProviderId {
         ProviderId::from_static("example")
     }
@@ -175,27 +176,27 @@ impl ResponseParser for ExampleTraffic {
         let reset = response.now + SignedDuration::from_hours(3);
         let used = header("x-ratelimit-used").and_then(|text| text.parse().ok()).map(percent);
         let windows = used.map(|used| WindowReading::new(WindowId::five_hour(), used).resets_at(reset));
-        let failure = header("x-ratelimit-spent").map(|spent| {
+        let failure = header("x-ratelimit-exhausted").map(|exhausted| {
             let failure =
                 Rejection::new(RejectionKind::QuotaExhausted).window(WindowId::five_hour()).resets_at(reset);
-            failure.scope((spent == "model").then(Scope::unknown_model))
+            failure.scope((exhausted == "model").then(Scope::unknown_model))
         });
         let rejected = header("x-ratelimit-rejected").into_iter().flat_map(|list| list.split(' '));
-        let verdicts: Vec<WindowStatus> = rejected
-            .filter_map(|told| {
-                let (window, hours) = told.split_once('=')?;
+        let statuses: Vec<WindowStatus> = rejected
+            .filter_map(|entry| {
+                let (window, hours) = entry.split_once('=')?;
                 let reset = response.now + SignedDuration::from_hours(hours.parse().ok()?);
                 let scope = window.contains('/').then(Scope::unknown_model);
-                let verdict = WindowStatus::new(WindowId::new(window).ok()?, LimitStatus::Rejected);
-                Some(verdict.scope(scope).resets_at(reset))
+                let status = WindowStatus::new(WindowId::new(window).ok()?, LimitStatus::Rejected);
+                Some(status.scope(scope).resets_at(reset))
             })
             .collect();
-        let first = verdicts.first().map(|verdict| {
-            let failure = Rejection::new(RejectionKind::QuotaExhausted).window(verdict.window.clone());
-            failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
+        let first = statuses.first().map(|status| {
+            let failure = Rejection::new(RejectionKind::QuotaExhausted).window(status.window.clone());
+            failure.scope(status.scope.clone()).resets_at(status.resets_at)
         });
         let mut usage = UsageReport::from_headers(windows);
-        usage.window_statuses = verdicts;
+        usage.window_statuses = statuses;
         ParsedResponse::new(usage, failure.or(first).or_else(|| Rejection::of_status(response.status)))
     }
 }
@@ -204,7 +205,7 @@ pub(crate) async fn minutes(clock: &Clock, minutes: u64) {
     clock.sleep(Duration::from_secs(60 * minutes)).await;
 }
 
-/// What an account's five hours are used, as the manager decides on.
+/// The use of an account's 5-hour window by the readings that the router decides on.
 pub(crate) fn used(accounts: &FallbackAccountManager, name: &str) -> Option<f64> {
     let decision = accounts.explain(&quota_accounts::Request::new());
     let evaluated = decision.accounts().iter().find(|evaluated| evaluated.account == id(name))?;

@@ -1,4 +1,4 @@
-//! Unreadable credentials: they need no new login, and the account is available again by itself.
+//! Unreadable credentials: the account becomes available again without a new login.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,69 +16,71 @@ use crate::support::*;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
 
-/// What a source does when it is asked about an account.
+/// The behaviour of a source for an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
+enum Behaviour {
     Reads,
     CannotRead,
     Renews,
     Hangs,
-    Breaks,
+    Panics,
 }
 
-/// A source that does as it is told, and reads unless it is told otherwise.
+/// A source with a scripted behaviour for each account.
 #[derive(Debug, Default)]
-struct Moody(Mutex<HashMap<AccountId, Does>>);
+struct ScriptedSource(Mutex<HashMap<AccountId, Behaviour>>);
 
-impl Moody {
-    fn set(&self, name: &str, does: Does) {
-        self.0.lock().expect("no thread panics").insert(id(name), does);
+impl ScriptedSource {
+    fn set(&self, name: &str, behaviour: Behaviour) {
+        self.0.lock().expect("no thread panics").insert(id(name), behaviour);
     }
 }
 
 #[async_trait]
-impl CredentialSource for Moody {
+impl CredentialSource for ScriptedSource {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        let does = self.0.lock().expect("no thread panics").get(account).copied().unwrap_or(Does::Reads);
-        match does {
-            Does::Reads => {
+        let behaviour =
+            self.0.lock().expect("no thread panics").get(account).copied().unwrap_or(Behaviour::Reads);
+        match behaviour {
+            Behaviour::Reads => {
                 let login =
                     LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(1));
                 Ok(Credential::new(Secret::new("n33dle")).login(login))
             }
-            Does::CannotRead => {
+            Behaviour::CannotRead => {
                 let locked = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
                 Err(CredentialError::unreadable("the keychain is locked", locked))
             }
-            Does::Hangs => std::future::pending().await,
-            Does::Breaks => panic!("a source that breaks on purpose"),
-            Does::Renews => {
-                Err(CredentialError::temporarily_unavailable("it is renewed", Some(Duration::from_secs(5))))
-            }
+            Behaviour::Hangs => std::future::pending().await,
+            Behaviour::Panics => panic!("panics on purpose"),
+            Behaviour::Renews => Err(CredentialError::temporarily_unavailable(
+                "a renewal is in progress",
+                Some(Duration::from_secs(5)),
+            )),
         }
     }
 }
 
-fn all_faults() -> impl Iterator<Item = (Kind, Does)> {
-    [Does::Hangs, Does::Breaks].into_iter().flat_map(|does| BOTH.map(|kind| (kind, does)))
+fn all_faults() -> impl Iterator<Item = (Kind, Behaviour)> {
+    [Behaviour::Hangs, Behaviour::Panics].into_iter().flat_map(|behaviour| BOTH.map(|kind| (kind, behaviour)))
 }
 
-fn accounts_of(world: &World) -> (Arc<Moody>, FallbackAccountManager) {
-    let source = Arc::new(Moody::default());
-    let accounts = world.builder_with(source.clone()).build().expect("there are accounts");
+fn accounts_of(env: &Env) -> (Arc<ScriptedSource>, FallbackAccountManager) {
+    let source = Arc::new(ScriptedSource::default());
+    let accounts = env.builder_with(source.clone()).build().expect("a valid configuration");
     (source, accounts)
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_whose_credential_cannot_be_read_is_passed_over_for_a_pause() {
+async fn an_account_with_an_unreadable_credential_is_skipped() {
     for kind in BOTH {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        source.set("main", Does::CannotRead);
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        source.set("main", Behaviour::CannotRead);
 
-        let route = accounts.route(Request::new()).await.expect("another has room");
+        let route = accounts.route(Request::new()).await.expect("another is available");
 
-        let until = world.clock.now() + world.policy.throttle_cooldown;
+        let until = env.clock.now() + env.policy.throttle_cooldown;
         let skipped = &route.skipped()[0];
         assert_eq!(route.account(), &id("b"), "{kind:?}");
         assert_eq!(
@@ -90,61 +92,61 @@ async fn an_account_whose_credential_cannot_be_read_is_passed_over_for_a_pause()
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_no_credential_can_be_read_the_answer_says_when_to_come_back() {
+async fn without_a_readable_credential_the_error_has_a_wait() {
     for kind in BOTH {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        NAMES.iter().for_each(|name| source.set(name, Does::CannotRead));
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        NAMES.iter().for_each(|name| source.set(name, Behaviour::CannotRead));
 
         let error = accounts.route(Request::new()).await.expect_err("none can be read");
         let decided = accounts.decide(&Request::new()).await.retry_after();
 
-        assert_eq!(error.retry_after(), Some(world.policy.throttle_cooldown), "{kind:?} {error:?}");
-        assert_eq!(decided, error.retry_after(), "{kind:?}: a decision says the same");
+        assert_eq!(error.retry_after(), Some(env.policy.throttle_cooldown), "{kind:?} {error:?}");
+        assert_eq!(decided, error.retry_after(), "{kind:?}: the decision agrees");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_can_be_read_again_is_used_at_once() {
+async fn a_credential_that_is_readable_again_is_used_at_once() {
     for kind in BOTH {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        source.set("main", Does::CannotRead);
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        source.set("main", Behaviour::CannotRead);
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
-        source.set("main", Does::Reads);
+        source.set("main", Behaviour::Reads);
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_comes_back_to_its_account_once_the_credential_can_be_read() {
+async fn a_session_returns_once_the_credential_is_readable() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
-        let (source, accounts) = accounts_of(&world);
+        let mut env = env(kind);
+        env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+        let (source, accounts) = accounts_of(&env);
         accounts.refresh_quota_for_due_accounts().await;
         let request = || Request::new().with_session("s");
         let routed = async || accounts.route(request()).await.expect("one can be read").account().clone();
         let own = routed().await;
 
-        source.set(own.name(), Does::CannotRead);
+        source.set(own.name(), Behaviour::CannotRead);
         let then = routed().await;
-        source.set(own.name(), Does::Reads);
+        source.set(own.name(), Behaviour::Reads);
 
-        assert_ne!(own, then, "{kind:?}: it is not kept waiting");
+        assert_ne!(own, then, "{kind:?}: it behaviour not wait");
         assert_eq!(routed().await, own, "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_decided_of_credentials_that_are_not_there_yet_is_what_a_route_would_do() {
+async fn decide_agrees_with_route_about_unreadable_credentials() {
     for kind in BOTH {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        source.set("main", Does::CannotRead);
-        source.set("b", Does::Renews);
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        source.set("main", Behaviour::CannotRead);
+        source.set("b", Behaviour::Renews);
 
         let decision = accounts.decide(&Request::new()).await;
 
@@ -155,79 +157,79 @@ async fn what_is_decided_of_credentials_that_are_not_there_yet_is_what_a_route_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_hangs_or_breaks_holds_no_request_up() {
-    for (kind, does) in all_faults() {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        source.set("main", does);
-        let began = world.clock.now();
+async fn a_faulty_source_delays_a_request_at_most_by_its_timeout() {
+    for (kind, behaviour) in all_faults() {
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        source.set("main", behaviour);
+        let began = env.clock.now();
 
         let route = accounts.route(Request::new()).await.expect("another can be read");
 
-        let took = world.clock.now().duration_since(began);
-        assert!(took <= world.policy.credential_timeout.try_into().unwrap(), "{kind:?} {does:?} {took:?}");
-        let until = world.clock.now() + world.policy.throttle_cooldown;
+        let took = env.clock.now().duration_since(began);
+        assert!(took <= env.policy.credential_timeout.try_into().unwrap(), "{kind:?} {behaviour:?} {took:?}");
+        let until = env.clock.now() + env.policy.throttle_cooldown;
         let skipped = &route.skipped()[0];
-        assert_eq!(route.account(), &id("b"), "{kind:?} {does:?}");
+        assert_eq!(route.account(), &id("b"), "{kind:?} {behaviour:?}");
         assert_eq!(
             (skipped.reason, skipped.retry_at),
             (Reason::CredentialUnavailable, Some(until)),
-            "{kind:?} {does:?}"
+            "{kind:?} {behaviour:?}"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_hung_is_asked_again_after_a_pause_and_not_before() {
+async fn a_source_that_timed_out_is_skipped_for_the_cooldown() {
     for kind in BOTH {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        source.set("main", Does::Hangs);
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        source.set("main", Behaviour::Hangs);
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
-        let began = world.clock.now();
+        let began = env.clock.now();
 
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
-        assert_eq!(world.clock.now(), began, "{kind:?}: no request waits for it again");
+        assert_eq!(env.clock.now(), began, "{kind:?}: no request waits for it again");
         let explained = accounts.explain(&Request::new()).accounts()[0].reason;
         assert_eq!(explained, Reason::CredentialUnavailable, "{kind:?}");
 
-        source.set("main", Does::Reads);
-        minutes(&world.clock, 1).await;
+        source.set("main", Behaviour::Reads);
+        minutes(&env.clock, 1).await;
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_decision_is_held_up_by_no_source_that_hangs_or_breaks() {
-    for (kind, does) in all_faults() {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
-        source.set("main", does);
+async fn a_faulty_source_does_not_block_a_decision() {
+    for (kind, behaviour) in all_faults() {
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        source.set("main", behaviour);
 
         let decision = accounts.decide(&Request::new()).await;
 
-        assert_eq!(decision.accounts()[0].reason, Reason::CredentialUnavailable, "{kind:?} {does:?}");
-        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&id("b")), "{kind:?} {does:?}");
+        assert_eq!(decision.accounts()[0].reason, Reason::CredentialUnavailable, "{kind:?} {behaviour:?}");
+        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&id("b")), "{kind:?} {behaviour:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_is_held_up_by_no_source_that_hangs_or_breaks() {
-    for (kind, does) in all_faults() {
-        let world = world(kind);
-        let (source, accounts) = accounts_of(&world);
+async fn a_faulty_source_does_not_block_a_report() {
+    for (kind, behaviour) in all_faults() {
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
         let route = accounts.route(Request::new()).await.expect("all can be read");
-        source.set("main", does);
-        let began = world.clock.now();
+        source.set("main", behaviour);
+        let began = env.clock.now();
 
-        let report = accounts.report(&route, unauthorized()).await.expect("it is our route");
-        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?} {does:?}");
-        // The refused credential is looked at, in case there is another by now.
-        minutes(&world.clock, 1).await;
-        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {does:?}");
+        let report = accounts.report(&route, unauthorized()).await.expect("a route of this manager");
+        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?} {behaviour:?}");
+        // The rejected credential is read again, in case it has changed.
+        minutes(&env.clock, 1).await;
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {behaviour:?}");
 
-        let took = world.clock.now().duration_since(began) - SignedDuration::from_mins(1);
-        let twice = 2 * world.policy.credential_timeout;
-        assert!(took <= twice.try_into().unwrap(), "{kind:?} {does:?} {took:?}");
+        let took = env.clock.now().duration_since(began) - SignedDuration::from_mins(1);
+        let twice = 2 * env.policy.credential_timeout;
+        assert!(took <= twice.try_into().unwrap(), "{kind:?} {behaviour:?} {took:?}");
     }
 }
