@@ -63,7 +63,7 @@ impl Live {
         self.write(&format!(
             "{} read {} of a simulated provider through one manager.\n\
              {minutes} minutes pass in {seconds} s: a reading is fresh for {} instead of 5 min, and so on.\n\n\
-             What the provider is going to do:\n  {throttled}\n  {expired}\n\n",
+             The provider will do this:\n  {throttled}\n  {expired}\n\n",
             format::pluralize(plan.consumers.into(), "consumer"),
             format::pluralize(plan.script.accounts().len() as u64, "account"),
             format::seconds(plan.policy.max_age),
@@ -87,7 +87,7 @@ impl Live {
             lines.push(Line::plain(format!("and {more} more")));
         }
         let figures = format!(
-            "{:.1} of {} s   {} reads   {} calls   {} without coordination",
+            "{:.1} of {} s   {} reads   {} calls   {} without quota",
             passed.as_secs_f64(),
             plan.lasts.as_secs(),
             thousands(counters.reads()),
@@ -114,20 +114,19 @@ impl Live {
         self.failing.insert(account.clone());
         let what = match error {
             FetchError::Throttled { .. } => "rate limited".to_owned(),
-            FetchError::Unauthorized => "login refused".to_owned(),
+            FetchError::Unauthorized => "login rejected".to_owned(),
             other => other.to_string(),
         };
-        let then = match hold {
-            Some(hold) => format::seconds(format::between(hold.since, hold.until)),
-            None => "a while".to_owned(),
-        };
-        self.note(passed, &format!("{account}: {what}, not asked for {then}"))
+        let duration = hold.map_or_else(String::new, |hold| {
+            format!(" for {}", format::seconds(format::between(hold.since, hold.until)))
+        });
+        self.note(passed, &format!("{account}: {what}, backing off{duration}"))
     }
 
     /// An account's call succeeded.
     pub(crate) fn answered(&mut self, account: &AccountId, passed: Duration) -> Result<(), CliError> {
         if self.failing.remove(account) {
-            self.note(passed, &format!("{account}: answers again"))
+            self.note(passed, &format!("{account}: refreshed again"))
         } else {
             Ok(())
         }

@@ -75,7 +75,7 @@ impl Summary {
 
     /// The text.
     pub(crate) fn lines(&self, width: usize) -> Vec<Line> {
-        const LABEL: usize = "the same without coordination".len() + 2;
+        const LABEL: usize = "calls sent during backoff".len() + 2;
         let calls: u64 = self.provider_calls.values().sum();
         let early: u64 = self.calls_during_hold.values().sum();
         let figures = [
@@ -89,13 +89,11 @@ impl Summary {
                 ),
             ),
             ("calls to the provider", thousands(calls)),
-            (
-                "the same without coordination",
-                format!("{}, each consumer for itself", thousands(self.naive_calls)),
-            ),
+            ("without quota", format!("{} calls", thousands(self.naive_calls))),
             ("stale reads", self.stale_text()),
-            ("429s, and calls they forbade", format!("{}, {early}", self.throttled_answers)),
-            ("a look at a number takes", format!("{} ns (median)", self.peek_ns_p50.round())),
+            ("429s", thousands(self.throttled_answers)),
+            ("calls sent during backoff", thousands(early)),
+            ("read latency", format!("{} ns (median)", self.peek_ns_p50.round())),
         ];
         let mut lines = self.table();
         lines.push(Line::default());
