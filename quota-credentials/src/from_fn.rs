@@ -17,7 +17,7 @@ use crate::token;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let vault = from_fn(|account| async move {
-/// Query your own vault for the token of `account`.
+///     // Query your own vault for the token of `account`.
 ///     Ok(Credential::new(format!("token of {account}")))
 /// });
 ///

@@ -14,12 +14,12 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
 //! let main: AccountId = "example/main".parse()?;
-//! The first update has no earlier observation, so it finds no event.
+//! // The first update has no earlier observation, so it finds no event.
 //! let quota = QuotaManager::builder(Arc::clone(&store)).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! quota.account(&main).get().await?;
 //! assert!(update(store.as_ref(), &main, &Rules::default()).await?.new.is_empty());
 //!
-//! The next update finds this call.
+//! // The next update finds this call.
 //! quota.account(&main).refresh().await?;
 //! let found = update(store.as_ref(), &main, &Rules::default()).await?;
 //! assert_eq!(found.new.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["refreshed"]);

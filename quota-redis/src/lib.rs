@@ -1,7 +1,7 @@
 //! Stores the records of quota on Redis or Valkey, so that many hosts share one record per account.
 //!
 //! ```no_run
-//! Not run, because it needs a server.
+//! // Not run, because it needs a server.
 //! use quota_core::{AccountId, QuotaManager};
 //! use quota_core::testing::FakeProvider;
 //! use quota_redis::RedisStore;

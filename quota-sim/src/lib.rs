@@ -14,7 +14,7 @@
 //!         .until(Duration::from_secs(900))]);
 //! let simulator = Simulator::builder(Script::new([main]).speed(60.0)).start().await?;
 //!
-//! Clients call `simulator.url()` with the token `sim-token-main`. The test can change the account while they do.
+//! // Clients call `simulator.url()` with the token `sim-token-main`. The test can change the account while they do.
 //! simulator.set("main", Change::answer(Answer::Unauthorized))?;
 //!
 //! let ledger = simulator.stop().await;
