@@ -63,7 +63,7 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
         keep: Duration,
     ) -> Result<CasOutcome, StoreError>;
 
-    /// Waits until the document may have another version than `seen` (with `None`: until it may exist).
+    /// Waits until the document may have a version other than `seen` (with `None`: until it may exist).
     ///
     /// The wake-up is a hint and may be spurious; callers add a timeout. It returns at once if the version differs already, and
     /// after a lost connection, because a change may have been missed.

@@ -110,9 +110,9 @@ impl Observation {
                 reason: hold.reason,
                 unknown: Map::new(),
             }),
-            failure: record.last_failure().map(|trouble| ObservedFailure {
-                at: trouble.at,
-                kind: trouble.kind,
+            failure: record.last_failure().map(|failure| ObservedFailure {
+                at: failure.at,
+                kind: failure.kind,
                 unknown: Map::new(),
             }),
             windows: windows.collect(),

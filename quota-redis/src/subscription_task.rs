@@ -32,7 +32,8 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>, key:
         subscriptions.wait_idle(&key.channel, || pause.unsubscribe_after()).await;
         let Some(connection) = connection.upgrade() else { return };
         if connection.is_sharded() {
-            // The reply to SUNSUBSCRIBE looks the same as the message about a slot that has moved. So the task never sends it.
+            // The reply to SUNSUBSCRIBE looks the same as the message about a slot that has moved. So a connection to a cluster
+            // never unsubscribes.
             match subscriptions.park(&key.channel) {
                 Parked::Yes => return,
                 Parked::TooMany => return subscriptions.close(),

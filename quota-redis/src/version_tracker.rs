@@ -81,7 +81,7 @@ impl VersionTracker {
         self.own_pending.retain(|own_pending| *own_pending != version);
     }
 
-    /// Whether the document may have another version than `seen`.
+    /// Whether the document may have a version other than `seen`.
     pub(crate) fn differs_from(&self, seen: Option<Version>) -> bool {
         let is_own_pending = seen.is_some_and(|seen| self.own_pending.contains(&seen));
         self.latest.is_some_and(|latest| latest != seen) && !is_own_pending

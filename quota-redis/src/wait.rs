@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::subscription_task;
 use crate::task;
 
-/// Waits until the document may have another version than `seen`. Safe to cancel.
+/// Waits until the document may have a version other than `seen`. Safe to cancel.
 pub(crate) async fn wait(client: &Arc<Client>, key: &Key, seen: Option<Version>) -> Result<(), Error> {
     let mut budget = RetryBudget::default();
     loop {

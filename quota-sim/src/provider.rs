@@ -69,9 +69,9 @@ impl Provider {
     }
 
     /// Answers a message, and adds its cost.
-    pub(crate) fn message(&self, account: usize, ask: &MessageRequest) -> MessageResult {
+    pub(crate) fn message(&self, account: usize, request: &MessageRequest) -> MessageResult {
         let now = self.clock.now();
-        self.update(|state| state.accounts[account].message(now, ask.cost, &ask.model))
+        self.update(|state| state.accounts[account].message(now, request.cost, &request.model))
     }
 
     /// Counts a call as in flight until it is answered or dropped.

@@ -76,13 +76,14 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
         return with_common_headers(wire::invalid_token(), &provider);
     };
     let mut message = Message::new(Caller::Account(account), provider.clock.now(), 200);
-    let outcome = wire::MessageRequest::parse(&body).map(|ask| (provider.message(account, &ask), ask));
+    let outcome =
+        wire::MessageRequest::parse(&body).map(|request| (provider.message(account, &request), request));
     delay(account, &provider).await;
     let reply = match &outcome {
-        Some((MessageResult::Done(usage), ask)) => wire::done(ask, usage, &provider.clock),
-        Some((MessageResult::Rejected { usage, was_reported }, ask)) => {
+        Some((MessageResult::Done(usage), request)) => wire::done(request, usage, &provider.clock),
+        Some((MessageResult::Rejected { usage, was_reported }, request)) => {
             message.is_futile = *was_reported;
-            wire::rejected(ask, usage, &provider.clock)
+            wire::rejected(request, usage, &provider.clock)
         }
         Some((MessageResult::Throttled(throttle), _)) => {
             if let Throttle::Until(until) = throttle {
@@ -104,11 +105,11 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
 
 async fn token(State(provider): Shared, body: Bytes) -> Reply {
     let _in_flight = provider.begin_exchange();
-    let asked = match wire::token::parse_request(&body) {
-        Ok(asked) => asked,
+    let token = match wire::token::parse_request(&body) {
+        Ok(token) => token,
         Err(refused) => return with_common_headers(refused, &provider),
     };
-    let Some(account) = provider.account_of_refresh_token(&asked) else {
+    let Some(account) = provider.account_of_refresh_token(&token) else {
         return with_common_headers(wire::token::invalid_grant(), &provider);
     };
     let (answer, until) = provider.with_account(account, |sim, now| sim.token_answer(now));
@@ -121,7 +122,7 @@ async fn token(State(provider): Shared, body: Bytes) -> Reply {
         return for_account(account, wire::faulty(fault), &provider);
     }
     // Exchange the token before the response is sent, so that a client that disconnects loses the response.
-    let exchange = provider.exchange(account, &asked);
+    let exchange = provider.exchange(account, &token);
     delay(account, &provider).await;
     if answer == Answer::Hang {
         match until {

@@ -42,7 +42,7 @@ static EXAMINED: Mutex<BTreeMap<FileId, Examined>> = Mutex::new(BTreeMap::new())
 
 /// Renames the file, its log and the log's index, if it is still the damaged file.
 ///
-/// This process does not examine a file again that stays in place.
+/// If the file stays in place, this process never examines it again.
 pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     // A new file would replace the link, not its target.
     if path.is_symlink() {

@@ -17,8 +17,9 @@ use crate::{error, permissions, schema};
 /// Held while creating or opening the file. Creating closes a descriptor, which releases all POSIX locks of this process on the file.
 pub(crate) static CREATE_LOCK: Mutex<()> = Mutex::new(());
 
-/// Creates the file, unless another process is faster or an orphaned log is in its place. The file is never visible in part: a draft is
-/// linked to its name.
+/// Creates the file, unless another process creates it first or an orphaned log exists.
+///
+/// A draft is linked to the final name, so no process opens a partial file.
 pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
     // Replace the target of a link, not the link.
     let target = if path.is_symlink() { path.canonicalize().ok() } else { None };

@@ -13,7 +13,7 @@ pub(crate) struct LockTimeout {
 }
 
 /// The timeout of later writes in an outage: another process has held the lock for longer than the full timeout.
-const BRIEF: Duration = Duration::from_millis(50);
+const BRIEF_TIMEOUT: Duration = Duration::from_millis(50);
 /// A timeout older than this belongs to an earlier outage.
 const OUTAGE_GAP: Duration = Duration::from_secs(10);
 
@@ -27,7 +27,7 @@ impl LockTimeout {
         if self.failed_at.is_none_or(|at| now.saturating_since(at) >= OUTAGE_GAP) {
             self.waited = Duration::ZERO;
         }
-        self.full.saturating_sub(self.waited).max(BRIEF.min(self.full))
+        self.full.saturating_sub(self.waited).max(BRIEF_TIMEOUT.min(self.full))
     }
 
     /// Records that a write timed out after waiting this long for the lock.
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(lock_timeout.next(clock.instant()), Duration::from_secs(1));
         lock_timeout.failed(Duration::from_secs(1), clock.instant());
 
-        assert_eq!(lock_timeout.next(clock.instant()), BRIEF);
+        assert_eq!(lock_timeout.next(clock.instant()), BRIEF_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]

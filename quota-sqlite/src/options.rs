@@ -17,7 +17,7 @@ use quota_core::Clock;
 /// use std::time::Duration;
 /// use quota_sqlite::SqliteOptions;
 ///
-/// The first call opens the file.
+/// // The first call opens the file.
 /// let store = SqliteOptions::file("/home/me/.local/state/quota/quota.db").busy_timeout(Duration::from_millis(50)).open()?;
 /// # Ok::<(), quota_sqlite::SqliteOpenError>(())
 /// ```
@@ -77,7 +77,7 @@ impl SqliteOptions {
     /// of a newer version of this crate, nor through a symbolic link. The store renames the file to `NAME.damaged-TIME`, together with
     /// its `-wal` and `-shm`, and deletes nothing. If several processes find the damage, one of them renames the file and calls `notice`
     /// with the new path, on a thread of the store. If a process is killed in between, the next one renames the log that has lost its
-    /// file. Each process examines a damaged file that stays in place only once.
+    /// file. If a damaged file stays in place, each process examines it only once.
     pub fn set_damaged_aside(mut self, notice: impl Fn(&Path) + Send + Sync + 'static) -> Self {
         self.on_aside = Some(OnAside(Arc::new(notice)));
         self

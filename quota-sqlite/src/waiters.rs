@@ -12,7 +12,7 @@ pub(crate) struct Waiters {
     by_key: HashMap<StoreKey, Vec<Waiter>>,
 }
 
-/// A caller that waits for another version than `seen`.
+/// A caller that waits for a version other than `seen`.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) seen: Option<Version>,

@@ -70,7 +70,7 @@ impl Reader {
     }
 
     /// Reads and refreshes every account repeatedly, for longer than the backoff after a rejection.
-    async fn is_served(&self) {
+    async fn check_served(&self) {
         for _ in 0..12 {
             for account in &self.accounts {
                 let _ = within_deadline("a read", account.get()).await.unwrap();
@@ -95,7 +95,7 @@ impl Reader {
 async fn warnings_and_stats(url: &str) -> (usize, StoreStats) {
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(url);
-    reader.is_served().await;
+    reader.check_served().await;
     (warnings.count(), reader.stats())
 }
 
@@ -104,10 +104,10 @@ async fn noscript_is_not_a_failure() {
     let server = Server::start();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
-    reader.is_served().await;
+    reader.check_served().await;
 
     let () = server.command(&["SCRIPT", "FLUSH"]);
-    reader.is_served().await;
+    reader.check_served().await;
 
     assert_eq!((warnings.count(), reader.stats()), (0, StoreStats::default()));
 }
@@ -150,11 +150,11 @@ async fn oom_is_logged_once_per_episode() {
     let server = Server::start();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
-    reader.is_served().await;
+    reader.check_served().await;
 
     for time in 1..=2 {
         let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
-        reader.is_served().await;
+        reader.check_served().await;
         assert_eq!(warnings.count(), time, "{:?}", reader.stats());
 
         let () = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -171,7 +171,7 @@ async fn wrongtype_is_logged_once_and_affects_no_other_account() {
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
 
-    reader.is_served().await;
+    reader.check_served().await;
 
     let tally = reader.stats();
     assert_eq!((warnings.count(), tally.outages, tally.rejected), (1, 0, 0), "{tally:?}");
@@ -186,11 +186,11 @@ async fn a_killed_server_is_logged_once_per_outage() {
     let mut server = Server::start();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
-    reader.is_served().await;
+    reader.check_served().await;
 
     for time in 1..=2 {
         server.kill();
-        reader.is_served().await;
+        reader.check_served().await;
         assert_eq!((warnings.count(), reader.stats().outages), (time, time as u64), "{:?}", reader.stats());
 
         server.restart();
@@ -203,13 +203,13 @@ async fn loading_is_an_outage_that_is_logged_once() {
     let server = loading::slow_reader();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
-    reader.is_served().await;
+    reader.check_served().await;
     loading::fill(&server);
 
     let mut admin = server.admin();
     let reload = tokio::task::spawn_blocking(move || redis::cmd("DEBUG").arg("RELOAD").exec(&mut admin));
     until("the server loads", || loading::is_loading(&server.url())).await;
-    reader.is_served().await;
+    reader.check_served().await;
     loading::finish_loading(&server);
     reload.await.unwrap().unwrap();
 
@@ -223,10 +223,10 @@ async fn a_black_hole_is_logged_once() {
     let proxy = Proxy::new(server.port());
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&proxy.url());
-    reader.is_served().await;
+    reader.check_served().await;
 
     proxy.black_hole();
-    reader.is_served().await;
+    reader.check_served().await;
 
     assert_eq!((warnings.count(), reader.stats().outages), (1, 1), "{:?}", reader.stats());
     assert!(reader.provider.calls() > 0);

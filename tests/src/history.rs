@@ -36,7 +36,7 @@ impl Written {
 /// A violated invariant, with the index of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Broken {
+pub enum Violation {
     /// A record with an older fence was accepted after one with a newer fence.
     FenceFell(usize),
     /// Two attempts got leases with the same fence.
@@ -52,27 +52,27 @@ pub enum Broken {
 /// # Errors
 ///
 /// The first violated invariant.
-pub fn check(history: &[Written]) -> Result<(), Broken> {
+pub fn check(history: &[Written]) -> Result<(), Violation> {
     let mut last = HashMap::<&str, &Record>::new();
     let mut holders = HashMap::<(&str, u64), RequestId>::new();
     for (index, Written { key, record }) in history.iter().enumerate() {
         if let Some(lease) = record.lease()
             && *holders.entry((key, lease.fence)).or_insert(lease.attempt) != lease.attempt
         {
-            return Err(Broken::FenceShared(index));
+            return Err(Violation::FenceShared(index));
         }
         let Some(before) = last.insert(key, record) else { continue };
         if record.fence() < before.fence() {
-            return Err(Broken::FenceFell(index));
+            return Err(Violation::FenceFell(index));
         }
         if record.complete_at() < before.complete_at() {
-            return Err(Broken::ReadingsFell(index));
+            return Err(Violation::ReadingsFell(index));
         }
         if let (Some(old), Some(new)) = (before.lease(), record.lease())
             && old.attempt != new.attempt
             && old.is_live(new.granted_at)
         {
-            return Err(Broken::LeasesOverlap(index));
+            return Err(Violation::LeasesOverlap(index));
         }
     }
     Ok(())
@@ -117,7 +117,7 @@ mod tests {
         [leased, answered, record]
     }
 
-    fn checked<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<(), Broken> {
+    fn checked<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<(), Violation> {
         let written: Vec<_> =
             records.into_iter().map(|record| Written::new("quota:1:{a/b}", record.clone())).collect();
         check(&written)
@@ -132,7 +132,7 @@ mod tests {
     fn a_falling_fence_is_detected() {
         let [leased, answered, next] = valid_history();
 
-        assert_eq!(checked([&leased, &answered, &next, &answered]), Err(Broken::FenceFell(3)));
+        assert_eq!(checked([&leased, &answered, &next, &answered]), Err(Violation::FenceFell(3)));
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let (mut one, mut other) = (Record::default(), Record::default());
         drop((begin(&mut one, 0), begin(&mut other, 0)));
 
-        assert_eq!(checked([&one, &other]), Err(Broken::FenceShared(1)));
+        assert_eq!(checked([&one, &other]), Err(Violation::FenceShared(1)));
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         let (mut one, mut other) = (Record::default(), Record::default());
         drop((begin(&mut one, 0), begin(&mut other, 5)));
 
-        assert_eq!(checked([&one, &other]), Err(Broken::LeasesOverlap(1)));
+        assert_eq!(checked([&one, &other]), Err(Violation::LeasesOverlap(1)));
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
     fn a_lost_response_is_detected() {
         let [leased, answered, _] = valid_history();
 
-        assert_eq!(checked([&leased, &answered, &leased]), Err(Broken::ReadingsFell(2)));
+        assert_eq!(checked([&leased, &answered, &leased]), Err(Violation::ReadingsFell(2)));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 
 mod failures;
 mod fixture;
-mod frozen;
 mod herds;
 mod holds;
 mod logins;
 mod messages;
+mod paused_clock;
 mod renewals;
 mod routers;
 mod routing;

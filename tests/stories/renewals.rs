@@ -56,7 +56,7 @@ impl Renewer {
     }
 
     /// Starts the renewal and returns its result.
-    fn go(&mut self) -> String {
+    fn run(&mut self) -> String {
         self.start_renewal();
         self.line()
     }
@@ -98,9 +98,9 @@ async fn killed_at(step: &str, account: Account) -> (String, AccountLedger) {
     let simulator = provider([account]).await;
     let next = tokio::task::block_in_place(|| {
         let mut first = Renewer::start(&file, &simulator, "memory:", step);
-        assert_eq!(first.go(), "here");
+        assert_eq!(first.run(), "here");
         first.kill();
-        Renewer::start(&file, &simulator, "memory:", "once").go()
+        Renewer::start(&file, &simulator, "memory:", "once").run()
     });
     (next, ledger(simulator).await)
 }
@@ -129,10 +129,10 @@ async fn a_process_killed_before_writing_recovers_by_replay() {
 async fn without_a_replay_the_login_is_lost_and_a_new_one_works() {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account("main")]).await;
-    let once = || tokio::task::block_in_place(|| Renewer::start(&file, &simulator, "memory:", "once").go());
+    let once = || tokio::task::block_in_place(|| Renewer::start(&file, &simulator, "memory:", "once").run());
     tokio::task::block_in_place(|| {
         let mut first = Renewer::start(&file, &simulator, "memory:", "answered");
-        assert_eq!(first.go(), "here");
+        assert_eq!(first.run(), "here");
         first.kill();
     });
 

@@ -20,8 +20,8 @@ use quota::{Credential, CredentialError, CredentialSource, Secret};
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Simulator, Window};
 
 use crate::fixture::*;
-use crate::frozen::Frozen;
 use crate::messages::Messages;
+use crate::paused_clock::PausedClock;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
 const START: Timestamp = Timestamp::constant(1_790_000_000, 0);
@@ -39,9 +39,9 @@ const fn minutes(minutes: u64) -> Duration {
 
 /// Whether the accounts use a given quota manager or a private one.
 #[derive(Debug, Clone, Copy)]
-enum Numbers {
+enum ManagerKind {
     Shared,
-    Own,
+    Private,
 }
 
 /// Logins that change while the program runs.
@@ -70,32 +70,33 @@ impl CredentialSource for Logins {
 }
 
 /// When the login of `b` is rejected. Later a user logs in again.
-const DIES: Duration = hours(30);
-const REVIVES: Duration = hours(37);
+const LOGIN_REJECTED_AT: Duration = hours(30);
+const LOGIN_RENEWED_AT: Duration = hours(37);
 
 /// The provider's script for a seed.
-fn script(dice: &mut Rng) -> Script {
-    let phase = |dice: &mut Rng, answer, lasts: Duration| {
-        let from = Duration::from_secs(dice.u64(0..DAYS.as_secs()));
+fn script(rng: &mut Rng) -> Script {
+    let phase = |rng: &mut Rng, answer, lasts: Duration| {
+        let from = Duration::from_secs(rng.u64(0..DAYS.as_secs()));
         Phase::new(answer).from(from).until(from + lasts)
     };
     // An overload affects all accounts.
-    let storms: Vec<_> = (0..6).map(|_| phase(dice, Answer::Overloaded, minutes(5)).on_messages()).collect();
+    let overloads: Vec<_> =
+        (0..6).map(|_| phase(rng, Answer::Overloaded, minutes(5)).on_messages()).collect();
     Script::new(NAMES.map(|name| {
-        let mut phases = storms.clone();
+        let mut phases = overloads.clone();
         if name == "b" {
-            phases.push(Phase::new(Answer::Unauthorized).from(DIES).until(REVIVES));
+            phases.push(Phase::new(Answer::Unauthorized).from(LOGIN_REJECTED_AT).until(LOGIN_RENEWED_AT));
         }
         for _ in 0..3 {
-            phases.push(phase(dice, Answer::ThrottleUntilEnd, minutes(40)));
-            phases.push(phase(dice, Answer::ThrottleZero, minutes(40)));
-            phases.push(phase(dice, Answer::Overloaded, minutes(15)));
+            phases.push(phase(rng, Answer::ThrottleUntilEnd, minutes(40)));
+            phases.push(phase(rng, Answer::ThrottleZero, minutes(40)));
+            phases.push(phase(rng, Answer::Overloaded, minutes(15)));
         }
         for _ in 0..12 {
-            phases.push(phase(dice, Answer::ThrottleUntilEnd, minutes(10)).on_messages());
-            phases.push(phase(dice, Answer::ThrottleZero, minutes(1)).on_messages());
+            phases.push(phase(rng, Answer::ThrottleUntilEnd, minutes(10)).on_messages());
+            phases.push(phase(rng, Answer::ThrottleZero, minutes(1)).on_messages());
         }
-        let mut reset = |from, to| hours(dice.u64(from..to));
+        let mut reset = |from, to| hours(rng.u64(from..to));
         Account::new(name).budget(BUDGET).answers(phases).windows([
             Window::five_hour(),
             Window::seven_day().used(60.0).resets_in(reset(30, 60)),
@@ -105,7 +106,7 @@ fn script(dice: &mut Rng) -> Script {
 }
 
 struct Env {
-    frozen: Frozen,
+    paused_clock: PausedClock,
     simulator: Simulator,
     messages: Messages,
     logins: Arc<Logins>,
@@ -113,8 +114,8 @@ struct Env {
 }
 
 impl Env {
-    async fn new(numbers: Numbers, mode: RoutingMode, script: Script) -> Self {
-        let frozen = Frozen::here();
+    async fn new(manager_kind: ManagerKind, mode: RoutingMode, script: Script) -> Self {
+        let paused_clock = PausedClock::start();
         let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
         let clock = Clock::anchored(START);
         let logins = Logins::new();
@@ -125,8 +126,8 @@ impl Env {
         let builder = FallbackAccountManager::builder(config)
             .response_parser(AnthropicResponseParser)
             .policy(RoutingPolicy::default().mode(mode).min_remaining(Limits::of(percent(5.0))));
-        let builder = match numbers {
-            Numbers::Shared => {
+        let builder = match manager_kind {
+            ManagerKind::Shared => {
                 let store = MemoryStore::with_clock(clock.clone());
                 let quota = QuotaManager::builder(store)
                     .provider(fetcher, logins.clone())
@@ -134,12 +135,12 @@ impl Env {
                     .policy(policy);
                 builder.quota_manager(quota.build().unwrap())
             }
-            Numbers::Own => {
+            ManagerKind::Private => {
                 builder.fetcher(fetcher).credentials(logins.clone()).usage_policy(policy).clock(clock)
             }
         };
         let messages = Messages::to(&simulator).await;
-        Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }
+        Self { paused_clock, simulator, messages, logins, accounts: builder.build().unwrap() }
     }
 
     /// Sends a message. While the advice says so, retries it on other accounts. Returns whether the message succeeded.
@@ -170,27 +171,27 @@ impl Env {
 }
 
 /// Runs three days in one mode. Returns the number of messages that succeeded for the client, and the provider's ledger.
-async fn three_days(numbers: Numbers, mode: RoutingMode, seed: u64) -> (u64, Ledger) {
-    let mut dice = Rng::with_seed(seed);
-    let mut world = Env::new(numbers, mode, script(&mut dice)).await;
+async fn three_days(manager_kind: ManagerKind, mode: RoutingMode, seed: u64) -> (u64, Ledger) {
+    let mut rng = Rng::with_seed(seed);
+    let mut env = Env::new(manager_kind, mode, script(&mut rng)).await;
     let mut passed = Duration::ZERO;
     let mut done = 0;
     while passed < DAYS {
-        let model = *dice.choice(&MODELS).unwrap();
-        let session = dice.u8(0..20).to_string();
+        let model = *rng.choice(&MODELS).unwrap();
+        let session = rng.u8(0..20).to_string();
         let request = Request::new().with_model(model).with_session(&session);
-        done += u64::from(within_deadline("a message", world.send(request, model, 2.5 * dice.f64())).await);
+        done += u64::from(within_deadline("a message", env.send(request, model, 2.5 * rng.f64())).await);
         // Wait for background tasks before the clock advances.
-        within_deadline("the background tasks", world.accounts.flush()).await.unwrap();
-        let step = Duration::from_secs(dice.u64(20..160));
-        if passed < REVIVES && passed + step >= REVIVES {
-            world.simulator.set("b", Change::token("sim-token-b-2")).unwrap();
-            world.logins.log_in("b", "sim-token-b-2");
+        within_deadline("the background tasks", env.accounts.flush()).await.unwrap();
+        let step = Duration::from_secs(rng.u64(20..160));
+        if passed < LOGIN_RENEWED_AT && passed + step >= LOGIN_RENEWED_AT {
+            env.simulator.set("b", Change::token("sim-token-b-2")).unwrap();
+            env.logins.log_in("b", "sim-token-b-2");
         }
         passed += step;
-        world.frozen.passes(step).await;
+        env.paused_clock.advance(step).await;
     }
-    (done, world.simulator.stop().await)
+    (done, env.simulator.stop().await)
 }
 
 /// The highest number of calls within an hour.
@@ -202,7 +203,7 @@ fn busiest_hour(arrivals: &[Timestamp]) -> usize {
 }
 
 /// Runs three days in every mode, and checks the provider's ledger.
-async fn play(numbers: Numbers, seeds: [u64; 4]) {
+async fn play(manager_kind: ManagerKind, seeds: [u64; 4]) {
     let modes = [
         RoutingMode::MainFirst,
         RoutingMode::FallbackFirst,
@@ -211,9 +212,9 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
     ];
     let mut given_up = 0;
     for (mode, seed) in modes.into_iter().zip(seeds) {
-        let (done, ledger) = three_days(numbers, mode, seed).await;
+        let (done, ledger) = three_days(manager_kind, mode, seed).await;
 
-        let run = format!("{numbers:?}, {mode:?}, seed {seed}");
+        let run = format!("{manager_kind:?}, {mode:?}, seed {seed}");
         let mut counts = HashMap::<u16, u64>::new();
         for (name, account) in &ledger.accounts {
             // No message was sent to an account that was reported as exhausted or throttled.
@@ -239,10 +240,10 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
 
 #[tokio::test(start_paused = true)]
 async fn three_days_with_a_manager_waste_no_message_and_no_capacity() {
-    play(Numbers::Shared, [1, 2, 3, 4]).await;
+    play(ManagerKind::Shared, [1, 2, 3, 4]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn three_days_without_a_manager_waste_no_message_and_no_capacity() {
-    play(Numbers::Own, [5, 6, 7, 8]).await;
+    play(ManagerKind::Private, [5, 6, 7, 8]).await;
 }

@@ -16,9 +16,9 @@ const SONNET: &str = "claude-sonnet-4-5";
 
 /// Whether the accounts use a given quota manager or a private one.
 #[derive(Debug, Clone, Copy)]
-enum Numbers {
+enum ManagerKind {
     Shared,
-    Own,
+    Private,
 }
 
 /// A report of the usage endpoint.
@@ -27,12 +27,12 @@ fn five_hours(used: f64, reset: SignedDuration) -> UsageReport {
 }
 
 /// Creates one account at a scripted provider.
-fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
+fn one_account(manager_kind: ManagerKind, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
     let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
     let builder = builder.response_parser(AnthropicResponseParser);
-    let builder = match numbers {
-        Numbers::Own => builder.fetcher(provider).clock(clock.clone()),
-        Numbers::Shared => {
+    let builder = match manager_kind {
+        ManagerKind::Private => builder.fetcher(provider).clock(clock.clone()),
+        ManagerKind::Shared => {
             let store = MemoryStore::with_clock(clock.clone());
             let quota = QuotaManager::builder(store).fetcher(provider).clock(clock.clone());
             builder.quota_manager(quota.build().unwrap())
@@ -72,20 +72,20 @@ async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> 
 
 #[tokio::test(start_paused = true)]
 async fn each_exhausted_model_waits_for_its_own_window() {
-    for numbers in [Numbers::Shared, Numbers::Own] {
+    for manager_kind in [ManagerKind::Shared, ManagerKind::Private] {
         let clock = Clock::anchored(NOON);
         let provider = FakeProvider::answering("anthropic", 0.0);
         provider.then_answer(five_hours(60.0, SignedDuration::from_mins(10)));
-        let accounts = one_account(numbers, &clock, provider.clone());
+        let accounts = one_account(manager_kind, &clock, provider.clone());
         let route = accounts.route(Request::new().with_model(OPUS)).await.unwrap();
 
         let _ = accounts.report(&route, exhausted()).await.unwrap();
 
         let waits = (wait_of(&accounts, OPUS).await, wait_of(&accounts, SONNET).await);
-        assert_eq!(waits, (Some(96 * 60), Some(10)), "{numbers:?}");
+        assert_eq!(waits, (Some(96 * 60), Some(10)), "{manager_kind:?}");
         clock.sleep(Duration::from_secs(11 * 60)).await;
         provider.answer(five_hours(0.0, SignedDuration::from_hours(5)));
         let waits = (wait_of(&accounts, OPUS).await, wait_of(&accounts, SONNET).await);
-        assert_eq!(waits, (Some(96 * 60 - 11), None), "{numbers:?}");
+        assert_eq!(waits, (Some(96 * 60 - 11), None), "{manager_kind:?}");
     }
 }

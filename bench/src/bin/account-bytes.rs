@@ -19,7 +19,7 @@ use quota_core::{
 const ACCOUNTS: usize = 1_000_000;
 
 /// After this time without a read, the manager no longer follows an account.
-const RECHECK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Plain;
@@ -52,8 +52,10 @@ fn main() {
 
 /// Creates a million accounts in this state, and waits until no task is running.
 async fn fill(state: &str) -> impl Sized {
-    let policy =
-        Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(16).poll_interval(RECHECK);
+    let policy = Policy::default()
+        .min_call_interval(Duration::ZERO)
+        .max_concurrent_calls(16)
+        .poll_interval(POLL_INTERVAL);
     let store = Arc::new(MemoryStore::new());
     let of_manager = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let quota =
@@ -79,7 +81,7 @@ async fn fill(state: &str) -> impl Sized {
         }
         handles.push(handle);
     }
-    Clock::system().sleep(RECHECK * 20).await;
+    Clock::system().sleep(POLL_INTERVAL * 20).await;
     (quota, store, handles)
 }
 

@@ -46,7 +46,7 @@ impl StartLatch {
         Arc::new(Self { expected, came: AtomicUsize::new(0), open: Notify::new() })
     }
 
-    fn come(&self) {
+    fn arrive(&self) {
         if self.came.fetch_add(1, Ordering::AcqRel) + 1 == self.expected {
             self.open.notify_one();
         }
@@ -168,7 +168,7 @@ async fn per_waiter<F: Future<Output = ()> + Send + 'static>(
     for _ in 0..callers {
         let (latch, caller) = (Arc::clone(latch), caller());
         tasks.spawn(async move {
-            latch.come();
+            latch.arrive();
             caller.await;
         });
     }
@@ -185,7 +185,7 @@ async fn joined() -> Row {
             let (_quota, account) = cold_account(&latch, &Arc::default());
             let start = Instant::now();
             let all = (0..callers).map(|_| async {
-                latch.come();
+                latch.arrive();
                 account.get().await.is_ok()
             });
             assert!(join_all(all).await.into_iter().all(|served| served), "every caller is served");

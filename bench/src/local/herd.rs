@@ -9,7 +9,7 @@ use crate::row::Row;
 const HERD: usize = 50;
 const STATUSLINES: usize = 40;
 const REDRAW_INTERVAL: Duration = Duration::from_millis(300);
-const LASTING: Duration = Duration::from_secs(180);
+const DURATION: Duration = Duration::from_secs(180);
 /// The max age in that row. With a shorter one, the hourly budget would be used up after a tenth of the calls.
 const INTERVAL: Duration = Duration::from_secs(15);
 
@@ -38,7 +38,7 @@ pub(super) fn statuslines() -> Row {
                     let due = offset + REDRAW_INTERVAL * round;
                     std::thread::sleep(due.saturating_sub(started.elapsed()));
                     // Stop by the clock, so that a slow machine does not prolong the row.
-                    if started.elapsed() > LASTING {
+                    if started.elapsed() > DURATION {
                         break;
                     }
                     line.time_ms();

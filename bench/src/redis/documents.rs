@@ -9,7 +9,7 @@ use quota_core::{Percent, QuotaStore, Snapshot, UsageReport, WindowId, WindowRea
 use quota_redis::RedisStore;
 
 /// The TTL of documents.
-pub(super) const KEEP: Duration = Duration::from_secs(3600);
+pub(super) const TTL: Duration = Duration::from_secs(3600);
 
 /// The record of an account with this use of two windows, in hundredths of a percent.
 pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
@@ -27,7 +27,7 @@ pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
 /// Overwrites the document.
 pub(super) async fn write(store: &RedisStore, key: &StoreKey, seen: &mut Option<Version>, body: Bytes) {
     loop {
-        match store.compare_and_swap(key, *seen, body.clone(), KEEP).await.expect("the server responds") {
+        match store.compare_and_swap(key, *seen, body.clone(), TTL).await.expect("the server responds") {
             CasOutcome::Applied(version) => break *seen = Some(version),
             CasOutcome::Conflict(found) => *seen = found.version(),
             _ => unreachable!("a swap is either applied or not"),

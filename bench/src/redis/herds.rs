@@ -164,7 +164,7 @@ impl Member {
         let program = std::env::current_exe().expect("this program has a path").with_file_name("herd-member");
         let mut child = Command::new(program)
             .args([url.to_owned(), port.to_string(), tasks.to_string()])
-            .args(freshness.map(|span| span.as_millis().to_string()))
+            .args(freshness.map(|max_age| max_age.as_millis().to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -63,12 +63,12 @@ pub(super) async fn rows() -> Vec<Row> {
 }
 
 /// A server, and the proxy in front of it.
-struct Rig {
+struct Setup {
     server: Server,
     proxy: Proxy,
 }
 
-impl Rig {
+impl Setup {
     fn start() -> Self {
         let server = Server::start();
         let proxy = Proxy::new(server.port());
@@ -180,22 +180,22 @@ struct Outage {
 
 impl Outage {
     async fn of(fault: Fault) -> Self {
-        let mut rig = Rig::start();
+        let mut setup = Setup::start();
         let mut processes = Vec::new();
         for _ in 0..3 {
-            processes.push(Process::on(&rig.url(fault), INTERVAL).await);
+            processes.push(Process::on(&setup.url(fault), INTERVAL).await);
         }
         // Wait until all accounts are followed.
         Clock::system().sleep(Duration::from_millis(300)).await;
 
         let start = Instant::now();
-        rig.fail(fault);
+        setup.fail(fault);
         let mut wait = Duration::ZERO;
         while start.elapsed() < OUTAGE {
             wait = wait.max(longest_wait(&processes).await);
         }
         let calls = processes.iter().map(|process| process.ledger.most_in_an_interval(start)).max();
-        rig.restore(fault);
+        setup.restore(fault);
         let mended = Instant::now();
         while processes.iter().any(Process::is_standalone) {
             Clock::system().sleep(Duration::from_millis(1)).await;
@@ -233,7 +233,7 @@ async fn longest_wait(processes: &[Process]) -> Duration {
 
 /// The 99th percentile of reads, alternating between a store that is up and one that is down.
 async fn reads(fault: Fault) -> (f64, f64) {
-    let (up, mut down) = (Rig::start(), Rig::start());
+    let (up, mut down) = (Setup::start(), Setup::start());
     let long = Duration::from_secs(24 * 3600);
     let whole = Process::on(&up.url(fault), long).await;
     let broken = Process::on(&down.url(fault), long).await;

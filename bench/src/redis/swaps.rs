@@ -14,13 +14,13 @@ use redis_harness::redis::aio::MultiplexedConnection;
 use redis_harness::redis::{Client, Script};
 use tokio::task::JoinSet;
 
-use super::documents::{KEEP, record, write};
+use super::documents::{TTL, record, write};
 use super::open;
 use crate::measure::median;
 use crate::row::Row;
 
 const SAMPLES: usize = 9;
-const SPAN: Duration = Duration::from_millis(300);
+const MEASURED_TIME: Duration = Duration::from_millis(300);
 
 /// The work of a swap: a read, a write with a TTL, a notice.
 const BARE: &str = r"
@@ -77,7 +77,7 @@ async fn calling(mut connection: MultiplexedConnection, task: usize, body: Bytes
     let body = [b"0123456789abcdef ", &body[..]].concat();
     loop {
         let mut call = script.key(&key);
-        call.arg(&body).arg(KEEP.as_millis() as u64).arg(&key);
+        call.arg(&body).arg(TTL.as_millis() as u64).arg(&key);
         let _: i64 = call.invoke_async(&mut connection).await.expect("the server responds");
         done.fetch_add(1, Ordering::Relaxed);
     }
@@ -93,9 +93,9 @@ async fn per_second<F: Future<Output = ()> + Send + 'static>(
         set.spawn(work(task, Arc::clone(&done)));
     }
     let (start, swaps_before) = (Instant::now(), done.load(Ordering::Relaxed));
-    tokio::time::sleep(SPAN).await;
+    tokio::time::sleep(MEASURED_TIME).await;
     let swaps = done.load(Ordering::Relaxed) - swaps_before;
-    let span = start.elapsed();
+    let elapsed = start.elapsed();
     set.shutdown().await;
-    swaps as f64 / span.as_secs_f64()
+    swaps as f64 / elapsed.as_secs_f64()
 }

@@ -11,7 +11,7 @@ use super::manager;
 use crate::row::Row;
 
 /// The commands inside the scripts, which the server counts too.
-const INSIDE: [&str; 4] = ["get", "set", "time", "publish"];
+const SCRIPT_COMMANDS: [&str; 4] = ["get", "set", "time", "publish"];
 const REFRESHES: u64 = 100;
 
 pub(super) async fn rows() -> Vec<Row> {
@@ -77,7 +77,7 @@ impl Count {
     }
 
     fn others(&self) -> u64 {
-        let is_other = |name: &str| !name.starts_with("eval") && !INSIDE.contains(&name);
+        let is_other = |name: &str| !name.starts_with("eval") && !SCRIPT_COMMANDS.contains(&name);
         self.0.iter().filter(|(name, _)| is_other(name)).map(|(_, calls)| calls).sum()
     }
 }

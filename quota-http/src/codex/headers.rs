@@ -82,8 +82,8 @@ fn slots(
             continue;
         };
         let resets_at = number("reset-at").and_then(from_epoch).or_else(|| {
-            let span = wait_of_seconds(number("reset-after-seconds")?, Some(now))?;
-            now.checked_add(span).ok().filter(|_| !span.is_zero())
+            let wait = wait_of_seconds(number("reset-after-seconds")?, Some(now))?;
+            now.checked_add(wait).ok().filter(|_| !wait.is_zero())
         });
         let window = number("window-minutes").filter(|minutes| *minutes > 0.0).and_then(window_for);
         let length = window.as_ref().map(|(_, length)| *length);

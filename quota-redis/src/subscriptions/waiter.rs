@@ -61,7 +61,7 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Completes once the document may have another version than `seen`, or the connection is closed.
+    /// Completes once the document may have a version other than `seen`, or the connection is closed.
     ///
     /// # Errors
     ///

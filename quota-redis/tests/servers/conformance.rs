@@ -15,19 +15,19 @@ use crate::permissions;
 
 /// A store together with its servers, which stop when this is dropped.
 #[derive(Debug)]
-struct On<S> {
+struct WithServers<S> {
     store: RedisStore,
     _servers: S,
 }
 
-impl<S> On<S> {
+impl<S> WithServers<S> {
     fn new(store: RedisStore, servers: S) -> Self {
         Self { store, _servers: servers }
     }
 }
 
 #[async_trait]
-impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for On<S> {
+impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for WithServers<S> {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.store.read(key).await
     }
@@ -49,36 +49,36 @@ impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for On<S> {
 
 quota_core::store_conformance!(single, || async {
     let server = Server::start();
-    On::new(open(&server.url()), server)
+    WithServers::new(open(&server.url()), server)
 });
 
 quota_core::store_conformance!(unix_socket, || async {
     let server = Server::start();
-    On::new(open(&format!("redis+unix://{}?db=3", server.socket().display())), server)
+    WithServers::new(open(&format!("redis+unix://{}?db=3", server.socket().display())), server)
 });
 
 quota_core::store_conformance!(required_permissions, || async {
     let server = Server::start();
-    On::new(permissions::store_with_required_permissions(&server), server)
+    WithServers::new(permissions::store_with_required_permissions(&server), server)
 });
 
 quota_core::store_conformance!(polling, || async {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    On::new(options.poll_interval(Duration::from_millis(5)).open().unwrap(), server)
+    WithServers::new(options.poll_interval(Duration::from_millis(5)).open().unwrap(), server)
 });
 
 #[cfg(feature = "tls")]
 quota_core::store_conformance!(tls, || async {
     let (authority, server) = crate::tls::server(true);
-    On::new(crate::tls::options(&authority, &server).open().unwrap(), server)
+    WithServers::new(crate::tls::options(&authority, &server).open().unwrap(), server)
 });
 
 quota_core::store_conformance!(
     cluster,
     || async {
         let cluster = Cluster::start();
-        On::new(open(&cluster.url()), cluster)
+        WithServers::new(open(&cluster.url()), cluster)
     },
     in_one_test
 );
@@ -87,7 +87,7 @@ quota_core::store_conformance!(
     sentinel,
     || async {
         let sentinels = Sentinels::start_single();
-        On::new(open(&sentinels.url()), sentinels)
+        WithServers::new(open(&sentinels.url()), sentinels)
     },
     in_one_test
 );

@@ -30,33 +30,35 @@ impl MessageRequest {
         if body.is_empty() {
             return Some(Self::default());
         }
-        serde_json::from_slice::<Self>(body).ok().filter(|ask| (0.0..=1_000_000.0).contains(&ask.cost))
+        serde_json::from_slice::<Self>(body)
+            .ok()
+            .filter(|request| (0.0..=1_000_000.0).contains(&request.cost))
     }
 }
 
 /// Writes the response to a successful message.
-pub(crate) fn done(ask: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
+pub(crate) fn done(request: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
     let body = json!({
         "id": "msg_sim",
         "type": "message",
         "role": "assistant",
-        "model": ask.model,
+        "model": request.model,
         "content": [{ "type": "text", "text": "This is a simulation." }],
         "stop_reason": "end_turn",
         "usage": { "input_tokens": 1, "output_tokens": 4 },
     });
-    with_limits(Reply::json(&body), ask, usage, clock, MessageStatus::Done)
+    with_limits(Reply::json(&body), request, usage, clock, MessageStatus::Done)
 }
 
 /// Writes the 429 for a full window.
-pub(crate) fn rejected(ask: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
+pub(crate) fn rejected(request: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
     let message = "This request would exceed your account's rate limit. Please try again later.";
     let reply = Reply::error(429, "rate_limit_error", message);
-    let reply = match representative(ask, usage).and_then(|(_, level)| level.resets) {
+    let reply = match representative(request, usage).and_then(|(_, level)| level.resets) {
         Some(resets) => reply.retry_after(clock.real_until(resets)),
         None => reply,
     };
-    with_limits(reply, ask, usage, clock, MessageStatus::Rejected)
+    with_limits(reply, request, usage, clock, MessageStatus::Rejected)
 }
 
 /// Whether the message succeeded. The windows alone do not show this.
@@ -67,11 +69,11 @@ enum MessageStatus {
 }
 
 /// The representative window: the fullest of those in which the request counts. Of two full windows, the one that resets later.
-fn representative<'a>(ask: &MessageRequest, usage: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
+fn representative<'a>(request: &MessageRequest, usage: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
     usage
         .windows
         .iter()
-        .filter(|(window, _)| account_sim::is_for(window, &ask.model))
+        .filter(|(window, _)| account_sim::is_for(window, &request.model))
         .max_by(|(_, one), (_, other)| full(one).total_cmp(&full(other)).then(one.resets.cmp(&other.resets)))
 }
 
@@ -81,7 +83,7 @@ fn full(level: &WindowLevel) -> f64 {
 
 fn with_limits(
     reply: Reply,
-    ask: &MessageRequest,
+    request: &MessageRequest,
     usage: &UsageState,
     clock: &SimClock,
     status: MessageStatus,
@@ -95,7 +97,7 @@ fn with_limits(
         }
         reply = window_headers(reply, window, level, clock);
     }
-    if let Some((window, level)) = representative(ask, usage) {
+    if let Some((window, level)) = representative(request, usage) {
         reply = reply
             .header("anthropic-ratelimit-unified-status", overall(status, level))
             .header("anthropic-ratelimit-unified-representative-claim", names(window).claim);
@@ -183,11 +185,11 @@ mod tests {
     /// The unified headers of the response to a message by `model`, without their common prefix.
     fn headers(windows: impl IntoIterator<Item = Window>, model: &str) -> BTreeMap<String, String> {
         let clock = SimClock::start(Some(Timestamp::constant(1_790_000_000, 0)), 1.0);
-        let ask = MessageRequest { cost: 0.5, model: model.to_owned() };
+        let request = MessageRequest { cost: 0.5, model: model.to_owned() };
         let mut running = AccountSim::new(Account::new("main").windows(windows));
-        let reply = match running.message(SimTime::START, ask.cost, &ask.model) {
-            MessageResult::Done(usage) => done(&ask, &usage, &clock),
-            MessageResult::Rejected { usage, .. } => rejected(&ask, &usage, &clock),
+        let reply = match running.message(SimTime::START, request.cost, &request.model) {
+            MessageResult::Done(usage) => done(&request, &usage, &clock),
+            MessageResult::Rejected { usage, .. } => rejected(&request, &usage, &clock),
             other => panic!("unexpected result: {other:?}"),
         };
         let response = reply.into_response();

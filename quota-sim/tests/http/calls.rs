@@ -4,7 +4,7 @@ use quota_sim::{Account, Answer, Change, Ledger, Phase, Script};
 use tokio::time::advance;
 
 use super::client::{get, login, receive, send_usage, usage};
-use super::{SECOND, START, answering, play, with};
+use super::{SECOND, START, answering, start, with};
 
 #[tokio::test(start_paused = true)]
 async fn calls_are_counted_by_status() {
@@ -33,7 +33,7 @@ async fn sequential_calls_are_never_concurrent() {
 
 #[tokio::test(start_paused = true)]
 async fn simultaneous_calls_are_concurrent() {
-    let simulator = play(Script::default()).await;
+    let simulator = start(Script::default()).await;
     for account in ["main", "fallback-1"] {
         simulator.set(account, Change::answer(Answer::Hang)).unwrap();
     }

@@ -21,13 +21,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The wall-clock time at the start of every test: 2026-09-21T14:13:20Z.
 const START: Timestamp = Timestamp::constant(1_790_000_000, 0);
 
-async fn play(script: Script) -> Simulator {
+async fn start(script: Script) -> Simulator {
     Simulator::builder(script).starting_at(START).start().await.expect("the script is valid")
 }
 
 /// A simulator with this account.
 async fn with(account: Account) -> Simulator {
-    play(Script::new([account])).await
+    start(Script::new([account])).await
 }
 
 /// A simulator whose account `main` gives this answer.

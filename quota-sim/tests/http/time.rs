@@ -6,7 +6,7 @@ use quota_sim::{Account, Answer, BudgetAnswer, Change, Phase, Script, Window};
 use tokio::time::advance;
 
 use super::client::{receive, send_usage, usage};
-use super::{HOUR, SECOND, play, with};
+use super::{HOUR, SECOND, start, with};
 
 #[tokio::test(start_paused = true)]
 async fn a_window_fills_and_resets() {
@@ -27,7 +27,7 @@ async fn a_window_fills_and_resets() {
 #[tokio::test(start_paused = true)]
 async fn at_a_higher_speed_a_reset_is_reported_in_real_time() {
     let account = Account::new("main").windows([Window::five_hour().growth_per_hour(6.0)]);
-    let simulator = play(Script::new([account]).speed(60.0)).await;
+    let simulator = start(Script::new([account]).speed(60.0)).await;
 
     advance(SECOND * 120).await;
     let body = usage(&simulator, "main").await.json();
@@ -56,7 +56,7 @@ async fn a_countdown_has_a_fixed_deadline() {
 #[tokio::test(start_paused = true)]
 async fn at_a_higher_speed_a_countdown_is_in_real_time() {
     let phase = Phase::new(Answer::ThrottleUntilEnd).until(HOUR);
-    let simulator = play(Script::new([Account::new("main").answers([phase])]).speed(60.0)).await;
+    let simulator = start(Script::new([Account::new("main").answers([phase])]).speed(60.0)).await;
 
     assert_eq!(usage(&simulator, "main").await.header("retry-after"), Some("60"));
 }
@@ -90,7 +90,7 @@ async fn a_used_up_budget_sends_its_configured_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_response_takes_the_accounts_latency_in_real_time() {
     let account = Account::new("main").latency(SECOND * 3);
-    let simulator = play(Script::new([account]).speed(60.0)).await;
+    let simulator = start(Script::new([account]).speed(60.0)).await;
 
     usage(&simulator, "main").await;
     usage(&simulator, "main").await;

@@ -4,18 +4,18 @@ use quota_sim::{Account, Answer, Change, Phase, Script, Simulator};
 use serde_json::json;
 
 use super::client::{Response, get, login, receive, send};
-use super::{HOUR, SECOND, play, with};
+use super::{HOUR, SECOND, start, with};
 
 async fn exchange(simulator: &Simulator, token: &str) -> Response {
     let form = json!({"grant_type": "refresh_token", "client_id": "sim-client", "refresh_token": token});
-    ask(simulator, &form.to_string()).await
+    request_token(simulator, &form.to_string()).await
 }
 
-async fn ask(simulator: &Simulator, body: &str) -> Response {
+async fn request_token(simulator: &Simulator, body: &str) -> Response {
     receive(send(simulator, "POST", "/v1/oauth/token", "", body).await).await
 }
 
-async fn opens(simulator: &Simulator, token: &str) -> bool {
+async fn is_valid(simulator: &Simulator, token: &str) -> bool {
     get(simulator, "/api/oauth/usage", &login(token)).await.status == 200
 }
 
@@ -26,7 +26,7 @@ async fn a_refresh_token_is_exchanged_for_valid_tokens() {
     let issued = exchange(&simulator, "sim-refresh-main").await.json();
     let next = exchange(&simulator, issued["refresh_token"].as_str().unwrap()).await;
 
-    assert!(opens(&simulator, issued["access_token"].as_str().unwrap()).await);
+    assert!(is_valid(&simulator, issued["access_token"].as_str().unwrap()).await);
     assert_eq!((&issued["expires_in"], next.status), (&json!(28800), 200));
     assert_eq!(issued["organization"]["uuid"], "sim-org-main");
     assert_eq!(simulator.stop().await.account("main").unwrap().exchanges, 2);
@@ -42,7 +42,7 @@ async fn a_reused_token_revokes_its_login_and_is_counted() {
 
     assert_eq!((again.status, again.json()), (400, json!({"error": "invalid_grant"})));
     assert_eq!(next.status, 400);
-    assert!(!opens(&simulator, "sim-token-main-2").await);
+    assert!(!is_valid(&simulator, "sim-token-main-2").await);
     let ledger = simulator.stop().await;
     let main = ledger.account("main").unwrap();
     assert_eq!((main.exchanges, main.reuses, main.exchanges_rejected), (1, 1, 1));
@@ -64,17 +64,17 @@ async fn a_lost_response_is_replayed_within_the_grace() {
 #[tokio::test(start_paused = true)]
 async fn tokens_expire_and_a_new_login_is_valid() {
     let simulator = with(Account::new("main").token_ttl(HOUR)).await;
-    assert!(opens(&simulator, "sim-token-main").await);
+    assert!(is_valid(&simulator, "sim-token-main").await);
 
     tokio::time::advance(HOUR).await;
-    assert!(!opens(&simulator, "sim-token-main").await);
+    assert!(!is_valid(&simulator, "sim-token-main").await);
 
     simulator.set("main", Change::login("sim-token-b", "sim-refresh-b")).unwrap();
-    assert!(opens(&simulator, "sim-token-b").await);
+    assert!(is_valid(&simulator, "sim-token-b").await);
     assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 400);
 
     simulator.set("main", Change::expire_tokens()).unwrap();
-    assert!(!opens(&simulator, "sim-token-b").await);
+    assert!(!is_valid(&simulator, "sim-token-b").await);
     assert_eq!(exchange(&simulator, "sim-refresh-b").await.status, 200);
 }
 
@@ -83,9 +83,12 @@ async fn unknown_clients_unknown_tokens_and_invalid_bodies_are_rejected() {
     let simulator = with(Account::new("main")).await;
     let words = [
         (exchange(&simulator, "sim-refresh-unknown").await, "invalid_grant"),
-        (ask(&simulator, r#"{"grant_type":"refresh_token","client_id":"x"}"#).await, "invalid_client"),
-        (ask(&simulator, r#"{"grant_type":"password"}"#).await, "unsupported_grant_type"),
-        (ask(&simulator, "n33dle").await, "invalid_request"),
+        (
+            request_token(&simulator, r#"{"grant_type":"refresh_token","client_id":"x"}"#).await,
+            "invalid_client",
+        ),
+        (request_token(&simulator, r#"{"grant_type":"password"}"#).await, "unsupported_grant_type"),
+        (request_token(&simulator, "n33dle").await, "invalid_request"),
     ];
 
     for (answer, word) in words {
@@ -96,10 +99,10 @@ async fn unknown_clients_unknown_tokens_and_invalid_bodies_are_rejected() {
 #[tokio::test(start_paused = true)]
 async fn exchanges_follow_their_own_phases() {
     let unavailable = Phase::new(Answer::Unavailable).until(HOUR).on_token();
-    let simulator = play(Script::new([Account::new("main").answers([unavailable])])).await;
+    let simulator = start(Script::new([Account::new("main").answers([unavailable])])).await;
 
     assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 503);
-    assert!(opens(&simulator, "sim-token-main").await);
+    assert!(is_valid(&simulator, "sim-token-main").await);
 
     tokio::time::advance(HOUR).await;
     assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 200);

@@ -11,7 +11,7 @@ use quota_sqlite::SqliteStore;
 use tempfile::TempDir;
 
 use crate::env::{new_path, open};
-use crate::processes::Elsewhere;
+use crate::processes::ChildStore;
 
 /// Several handles on one file, used round-robin, so that one handle reads what another wrote.
 #[derive(Debug)]
@@ -61,6 +61,6 @@ quota_core::store_conformance!(one_handle, || on_handles(1));
 quota_core::store_conformance!(two_handles, || on_handles(2));
 quota_core::store_conformance!(two_processes, || async {
     let (folder, path) = new_path();
-    let stores = [Elsewhere::start(&path), Elsewhere::start(&path)];
+    let stores = [ChildStore::start(&path), ChildStore::start(&path)];
     RoundRobin::new(folder, stores)
 });

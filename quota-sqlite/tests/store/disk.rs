@@ -11,7 +11,7 @@ use quota_core::QuotaStore;
 use quota_core::store::{CasOutcome, StoreError};
 
 use crate::env::{TTL, body, key, new_path, open, raw, write};
-use crate::processes::{Elsewhere, this_program};
+use crate::processes::{ChildStore, this_program};
 
 /// The id of an unprivileged user, for tests that run as root: file modes do not restrict root.
 const UNPRIVILEGED: u32 = 65_534;
@@ -23,7 +23,7 @@ async fn a_full_disk_rejects_writes_and_keeps_its_data() {
     // A file size limit fails a write just as a full disk does, and needs no privileges.
     let mut limited = Command::new("sh");
     limited.args(["-c", r#"trap "" XFSZ; ulimit -f 80; exec "$0" "$@""#]).arg(this_program());
-    let store = Elsewhere::by(limited, &path);
+    let store = ChildStore::by(limited, &path);
     let large = Bytes::from(vec![b'x'; 200 * 1024]);
 
     let rejected = store.compare_and_swap(&key("other"), None, large, TTL).await.unwrap_err();
@@ -44,7 +44,7 @@ async fn a_read_only_folder_serves_reads_and_rejects_writes() {
     for log in ["quota.db-wal", "quota.db-shm"] {
         let _ = fs::remove_file(folder.path().join(log));
     }
-    let store = Elsewhere::by(without_rights(folder.path(), &path), &path);
+    let store = ChildStore::by(without_rights(folder.path(), &path), &path);
 
     let reading = store.read(&key("main")).await.unwrap();
     let rejected = store
@@ -63,7 +63,7 @@ async fn a_read_only_folder_serves_reads_and_rejects_writes() {
 async fn a_read_only_folder_is_read_with_its_log() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
-    let store = Elsewhere::by(without_rights(folder.path(), &path), &path);
+    let store = ChildStore::by(without_rights(folder.path(), &path), &path);
 
     let reading = store.read(&key("main")).await.unwrap();
 
@@ -82,8 +82,8 @@ async fn a_log_without_its_index_is_found_through_any_path() {
     symlink(&path, &link).unwrap();
     fs::set_permissions(elsewhere.path(), Permissions::from_mode(0o755)).unwrap();
     let program_for_link = program_without_rights(folder.path(), &path);
-    let by_name = Elsewhere::by(without_rights(folder.path(), &path), &path);
-    let by_link = Elsewhere::by(program_for_link, &link);
+    let by_name = ChildStore::by(without_rights(folder.path(), &path), &path);
+    let by_link = ChildStore::by(program_for_link, &link);
 
     for store in [&by_name, &by_link] {
         let rejected = store.read(&key("main")).await;
@@ -105,7 +105,7 @@ async fn a_folder_without_permission_is_named_with_the_command_that_opens_it() {
     let program = program_without_rights(folder.path(), &path);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(quota, Permissions::from_mode(if is_root { 0o700 } else { 0o000 })).unwrap();
-    let store = Elsewhere::by(program, &path);
+    let store = ChildStore::by(program, &path);
 
     let message = store.read(&key("main")).await.unwrap_err().to_string();
 
@@ -125,7 +125,7 @@ async fn the_chown_command_lists_all_files_of_another_user() {
     }
     let program = program_without_rights(folder.path(), &path);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let store = Elsewhere::by(program, &path);
+    let store = ChildStore::by(program, &path);
 
     let message = store.read(&key("main")).await.unwrap_err().to_string();
 

@@ -24,7 +24,7 @@ use crate::env::{TTL, body, key, new_path, open, raw, read, write};
 /// The variable with the file of the child. If it is set, this process is the child.
 const FILE: &str = "QUOTA_TEST_SQLITE_FILE";
 /// The prefix of a child's lines, because the test harness writes to standard output too.
-const MARK: &str = "@ ";
+const LINE_PREFIX: &str = "@ ";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_of_another_process_is_read() {
@@ -32,7 +32,7 @@ async fn a_write_of_another_process_is_read() {
         return run_child(&PathBuf::from(path));
     }
     let (_folder, path) = new_path();
-    let written = Elsewhere::start(&path)
+    let written = ChildStore::start(&path)
         .compare_and_swap(&key("main"), None, Bytes::from_static(b"theirs"), TTL)
         .await;
 
@@ -45,7 +45,7 @@ async fn a_write_of_another_process_is_read() {
 #[tokio::test]
 async fn a_wait_ends_when_another_process_writes() {
     let (_folder, path) = new_path();
-    let (here, there) = (open(&path), Elsewhere::start(&path));
+    let (here, there) = (open(&path), ChildStore::start(&path));
     let first = there.compare_and_swap(&key("main"), None, Bytes::from_static(b"one"), TTL).await.unwrap();
     let CasOutcome::Applied(first) = first else { panic!("no other process writes: {first:?}") };
 
@@ -89,7 +89,7 @@ fn eight_processes_count_exactly_in_20_rounds_while_some_are_killed() {
 /// Runs counting children one after another. Each is killed during a round, except the last.
 fn count_in_processes(path: &Path, number: usize, rounds: usize) -> usize {
     for kills in 0.. {
-        let mut other = Other::start(path);
+        let mut other = ChildProcess::start(path);
         let _ = writeln!(other.stdin, "0 count {number} {rounds}");
         let kill_after = (kills < 3).then(|| fastrand::usize(0..rounds / 3));
         let mut lines = other.lines();
@@ -108,13 +108,13 @@ pub(crate) fn this_program() -> PathBuf {
 }
 
 /// Another process.
-struct Other {
+struct ChildProcess {
     child: Child,
     stdin: ChildStdin,
     stdout: Option<ChildStdout>,
 }
 
-impl Other {
+impl ChildProcess {
     fn start(path: &Path) -> Self {
         Self::by(Command::new(this_program()), path)
     }
@@ -137,11 +137,11 @@ impl Other {
         let stdout = self.stdout.take().expect("it is read once");
         let lines = BufReader::new(stdout).lines().map_while(Result::ok);
         // The harness writes progress without ending the line.
-        lines.filter_map(|line| line.split_once(MARK).map(|(_, text)| text.to_owned()))
+        lines.filter_map(|line| line.split_once(LINE_PREFIX).map(|(_, text)| text.to_owned()))
     }
 }
 
-impl Drop for Other {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // SIGKILL, so the child cannot clean up.
         let _ = self.child.kill();
@@ -150,20 +150,20 @@ impl Drop for Other {
 }
 
 /// A store that forwards each call to another process.
-pub(crate) struct Elsewhere {
-    other: Mutex<Other>,
+pub(crate) struct ChildStore {
+    other: Mutex<ChildProcess>,
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<String>>>>,
     last: AtomicU64,
 }
 
-impl Elsewhere {
+impl ChildStore {
     pub(crate) fn start(path: &Path) -> Self {
         Self::by(Command::new(this_program()), path)
     }
 
     /// Starts [`this_program`] with further arguments by this command.
     pub(crate) fn by(command: Command, path: &Path) -> Self {
-        let mut other = Other::by(command, path);
+        let mut other = ChildProcess::by(command, path);
         let waiting = Arc::new(Mutex::new(HashMap::<u64, oneshot::Sender<String>>::new()));
         let (lines, answers) = (other.lines(), Arc::clone(&waiting));
         std::thread::spawn(move || {
@@ -194,14 +194,14 @@ impl Elsewhere {
     }
 }
 
-impl std::fmt::Debug for Elsewhere {
+impl std::fmt::Debug for ChildStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Elsewhere").finish_non_exhaustive()
+        f.debug_struct("ChildStore").finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl QuotaStore for Elsewhere {
+impl QuotaStore for ChildStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         Ok(parsed_reading(&self.call(format!("read {key}")).await?[1..]))
     }
@@ -251,7 +251,7 @@ fn run_child(path: &Path) {
 
 fn print_line(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{MARK}{text}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{LINE_PREFIX}{text}").and_then(|()| stdout.flush());
 }
 
 async fn execute(store: &SqliteStore, fields: &[&str]) -> String {

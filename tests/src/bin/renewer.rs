@@ -22,12 +22,12 @@ use quota::{AccountId, CredentialSource, ProviderId, QuotaStore, Secret, anthrop
 
 /// A token refresher that stops at a step.
 #[derive(Debug)]
-struct Stopping<R> {
+struct StopAt<R> {
     inner: R,
     at: String,
 }
 
-impl<R> Stopping<R> {
+impl<R> StopAt<R> {
     async fn pass(&self, step: &str) {
         if self.at == step {
             println!("here");
@@ -37,7 +37,7 @@ impl<R> Stopping<R> {
 }
 
 #[async_trait]
-impl<R: TokenRefresher> TokenRefresher for Stopping<R> {
+impl<R: TokenRefresher> TokenRefresher for StopAt<R> {
     fn provider(&self) -> ProviderId {
         self.inner.provider()
     }
@@ -54,14 +54,14 @@ impl<R: TokenRefresher> TokenRefresher for Stopping<R> {
 /// A store that stops at its second swap. That swap releases the lease after everything is written.
 #[derive(Debug)]
 struct StoppingStore {
-    stopping: Stopping<Arc<dyn QuotaStore>>,
+    stop_at: StopAt<Arc<dyn QuotaStore>>,
     swaps: AtomicU32,
 }
 
 #[async_trait]
 impl QuotaStore for StoppingStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.stopping.inner.read(key).await
+        self.stop_at.inner.read(key).await
     }
 
     async fn compare_and_swap(
@@ -72,13 +72,13 @@ impl QuotaStore for StoppingStore {
         keep: Duration,
     ) -> Result<CasOutcome, StoreError> {
         if self.swaps.fetch_add(1, Ordering::SeqCst) == 1 {
-            self.stopping.pass("written").await;
+            self.stop_at.pass("written").await;
         }
-        self.stopping.inner.compare_and_swap(key, expected, body, keep).await
+        self.stop_at.inner.compare_and_swap(key, expected, body, keep).await
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.stopping.inner.wait_for_change(key, seen).await
+        self.stop_at.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -90,11 +90,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let inner = anthropic::refresher("sim-client").base_url(provider.parse()?).build()?;
-        let stopping = Stopping { inner: open_store(store)?, at: how.clone() };
+        let stop_at = StopAt { inner: open_store(store)?, at: how.clone() };
         let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
         let logins = TokenStore::builder(file)
-            .refresher(Arc::new(Stopping { inner, at: how.clone() }))
-            .store(Arc::new(StoppingStore { stopping, swaps: AtomicU32::new(0) }))
+            .refresher(Arc::new(StopAt { inner, at: how.clone() }))
+            .store(Arc::new(StoppingStore { stop_at, swaps: AtomicU32::new(0) }))
             .backoff(backoff)
             .build();
         let main: AccountId = "anthropic/main".parse()?;
