@@ -302,7 +302,8 @@ impl Account {
     /// Clears the account's hold for all processes that share the store, and resets its count of consecutive failures.
     ///
     /// Returns the hold that was lifted; `None` if none was in force. A process that still knows it does not bring it back, and
-    /// a call that fails after this arms a new one. A damaged record is replaced by what this process knows. The provider's quiet time, the budget and the refusal of a credential stay.
+    /// a call that fails after this arms a new one. A damaged record is replaced by this process's copy. The provider's cooldown, the
+    /// budget and the rejection of a credential stay.
     ///
     /// # Errors
     ///

@@ -40,7 +40,7 @@ pub(crate) fn keep_fresh(
     context: &TaskContext,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (entry, own_crew) = (Arc::clone(entry), context.clone());
+    let (entry, task_context) = (Arc::clone(entry), context.clone());
     let tasks = Arc::clone(&context.tasks);
     context.tasks.spawn(async move {
         let work = async {
@@ -48,7 +48,7 @@ pub(crate) fn keep_fresh(
             loop {
                 let request = RefreshRequest::Age(entry.provider.policy.max_age);
                 // Waited for, so a slow call is never overtaken by the next.
-                let in_flight = refresh::join(&entry, request, Priority::Background, &own_crew);
+                let in_flight = refresh::join(&entry, request, Priority::Background, &task_context);
                 let pause = match in_flight.wait().await {
                     Ok(_) => {
                         failures = 0;

@@ -14,14 +14,14 @@ use crate::record::{Hold, ProviderCooldown};
 use crate::store::update::update_through;
 use crate::store::{DocumentBody, Start, StoreError, StoreKey, StoreRead, Version};
 
-/// The quiet time of one provider.
+/// The cooldown of one provider.
 #[derive(Debug)]
 pub(crate) struct SharedCooldown {
     pub(crate) key: StoreKey,
     store_client: Arc<StoreClient>,
-    /// What the store said last.
+    /// The store's document, as last read.
     shared: ArcSwap<ProviderCooldown>,
-    /// What this process has seen itself: it holds even if the store cannot be written.
+    /// The cooldown after 429s of this process. It applies even if the store cannot be written.
     local: ArcSwap<ProviderCooldown>,
     read: OnceCell<()>,
     /// Whether a task follows the changes of the document.
@@ -41,7 +41,7 @@ impl SharedCooldown {
         })
     }
 
-    /// The hold in force, as far as this process has heard.
+    /// The hold in force, as far as this process knows.
     pub(crate) fn at(&self, now: Timestamp) -> Option<Hold> {
         [self.shared.load().at(now), self.local.load().at(now)]
             .into_iter()
@@ -54,7 +54,7 @@ impl SharedCooldown {
         let _ = self.read.get_or_try_init(|| async { self.reload(keep).await.map(drop) }).await;
     }
 
-    /// Reads the document anew; which state of it that was. A quiet time that the store has lost is put back.
+    /// Reads the document and returns its version. Restores a cooldown that the store has lost.
     pub(crate) async fn reload(&self, keep: Duration) -> Result<Option<Version>, StoreError> {
         let reading = self.store_client.read(&self.key).await?;
         if let Some(shared) = self.decode_read(&reading) {
@@ -69,9 +69,9 @@ impl SharedCooldown {
         Ok(reading.version())
     }
 
-    /// Imposes a quiet time, here at once and in the store as soon as it can be written.
+    /// Starts a cooldown in this process at once, and in the store as soon as it can be written.
     ///
-    /// If the store cannot be written the other processes learn by a 429 of their own: that is bounded by their backoff.
+    /// If the store cannot be written, other processes get a 429 of their own, and their backoff limits that.
     pub(crate) async fn publish(&self, hold: &Hold, keep: Duration) {
         self.local.rcu(|local| {
             let mut cooldown = (**local).clone();
@@ -85,7 +85,7 @@ impl SharedCooldown {
         }
     }
 
-    /// What a document says; no document is no quiet time, and `None` is a damaged one.
+    /// Decodes a document. No document means no cooldown; `None` is a damaged one.
     fn decode_read(&self, reading: &StoreRead) -> Option<ProviderCooldown> {
         let Some(document) = &reading.document else { return Some(ProviderCooldown::default()) };
         DocumentBody::decode(&document.body).inspect_err(|error| self.log_unusable(error)).ok()
@@ -100,7 +100,7 @@ impl SharedCooldown {
         self.following.store(false, Ordering::Release);
     }
 
-    /// Whether this is the first to ask for the document to be followed.
+    /// Whether the document was not followed before this call.
     pub(crate) fn try_start_following(&self) -> bool {
         !self.following.swap(true, Ordering::AcqRel)
     }

@@ -22,13 +22,13 @@ pub(crate) struct AccountEntry {
     pub(crate) provider: Arc<Provider>,
     pub(crate) view_handle: ViewHandle,
     local: Mutex<LocalState>,
-    /// One conversation with the store at a time, so that answers are taken in the order in which they were true.
+    /// Serializes trips to the store, so that responses are accepted in the order of the store's versions.
     pub(crate) sync_lock: tokio::sync::Mutex<()>,
     /// The view has changed.
     pub(crate) view_changed: Notify,
     pub(crate) requests: AtomicU64,
     pub(crate) watchers: AtomicU32,
-    /// Whether the manager's register holds it, too.
+    /// Whether the registry holds it, too.
     is_registered: AtomicBool,
 }
 
@@ -57,12 +57,12 @@ impl AccountEntry {
         self.view_handle.take_accessed() || self.watchers.load(Ordering::Relaxed) > 0
     }
 
-    /// The manager has forgotten the account; existing handles keep the slot.
+    /// The manager has forgotten the account; existing handles keep the entry.
     pub(crate) fn leave_register(&self) {
         self.is_registered.store(false, Ordering::Relaxed);
     }
 
-    /// Whether there is a handle or a refresh of the account, beside the register and the caller of this.
+    /// Whether there is a handle or a refresh of the account, beside the registry and the caller of this.
     pub(crate) fn has_handle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1 + usize::from(self.is_registered.load(Ordering::Relaxed))
     }
@@ -77,7 +77,7 @@ impl AccountEntry {
         self.local.lock()
     }
 
-    /// Works at the desk, and shows what came of it.
+    /// Changes the local state and publishes the new view.
     pub(crate) fn update<T>(&self, work: impl FnOnce(&mut LocalState) -> T) -> T {
         let mut local = self.local();
         let done = work(&mut local);
@@ -91,7 +91,7 @@ impl AccountEntry {
         let is_news = flags.differs_from(&before.flags) || record != before.record;
         let generation = before.generation + u64::from(is_news);
         let view = View::new(generation, record, Arc::clone(&self.provider), flags);
-        // Stored under the lock: of two pictures the later is never replaced by the earlier.
+        // Stored under the lock, so that an earlier view never replaces a later one.
         self.view_handle.store(Arc::new(view));
         drop(local);
         if is_news {

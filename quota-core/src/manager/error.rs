@@ -102,7 +102,7 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// The fetcher broke, or the store did. The next refresh starts anew.
+    /// The fetcher broke, or the store did. The next refresh starts from the beginning.
     #[error("the refresh of {account} broke in the middle")]
     #[non_exhaustive]
     Panicked {

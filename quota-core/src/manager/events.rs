@@ -102,8 +102,8 @@ impl Events {
     /// How many events are kept for a slow listener.
     const KEPT: usize = 256;
 
-    pub(crate) fn of(stage: &EventSender, tasks: &Arc<Tasks>) -> Self {
-        Self { events: stage.subscribe(), tasks: Arc::clone(tasks) }
+    pub(crate) fn of(sender: &EventSender, tasks: &Arc<Tasks>) -> Self {
+        Self { events: sender.subscribe(), tasks: Arc::clone(tasks) }
     }
 
     /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the

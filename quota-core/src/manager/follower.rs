@@ -97,7 +97,7 @@ fn next_wakeup(
     Some((seen, wait))
 }
 
-/// Follows the quiet time of a provider.
+/// Follows the cooldown of a provider.
 fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
     let Some(shared_cooldown) =
         provider.shared_cooldown.as_ref().filter(|shared_cooldown| shared_cooldown.try_start_following())
@@ -140,13 +140,13 @@ async fn wait_for_notice(
     match clock.bounded(poll_interval, notice).await {
         // The store may be unavailable without a failed call so far: the next read starts the probes.
         Some(Err(error)) if error.is_transient() => {}
-        // Without notices there is only the slow look, and it must not become a fast one.
+        // Without notices the record is polled, and no more often than at the interval.
         Some(Err(_)) => clock.sleep(poll_interval).await,
         Some(Ok(())) | None => {}
     }
 }
 
-/// Spread by a quarter to both sides, so that a fleet does not look all at once.
+/// Spread by a quarter to both sides, so that a fleet does not poll all at once.
 fn jittered(span: Duration) -> Duration {
     span.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
@@ -154,5 +154,5 @@ fn jittered(span: Duration) -> Duration {
 /// An account without readers for this many poll intervals is not followed any more, to save its cost.
 const IDLE_POLLS: u32 = 2;
 
-/// A store that refuses is looked at again after no longer than this.
+/// The maximum pause before a store that rejects calls is tried again.
 const MAX_PAUSE: Duration = Duration::from_secs(1);

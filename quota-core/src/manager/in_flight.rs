@@ -20,23 +20,23 @@ use crate::time;
 /// A refresh under way.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// The login it was asked for; `None` if it is for whichever the account holds.
+    /// The login it was requested for; `None` for the login that the account holds.
     pub(crate) login_id: Option<LoginId>,
-    /// What its first caller wanted.
+    /// The request of its first caller.
     pub(crate) request: RefreshRequest,
     result: OnceLock<RefreshResult>,
     done: Notify,
     position: Mutex<QueuePosition>,
 }
 
-/// Where it stands in the line to the provider.
+/// Its position in the queue for the provider.
 #[derive(Debug)]
 struct QueuePosition {
     priority: Priority,
     ticket: Option<u64>,
 }
 
-/// What a refresh came to.
+/// The outcome of a refresh.
 pub(crate) type RefreshResult = Result<Refreshed, QuotaError>;
 
 /// A refresh that ended without an error.
@@ -44,9 +44,9 @@ pub(crate) type RefreshResult = Result<Refreshed, QuotaError>;
 pub(crate) struct Refreshed {
     /// Whether the provider was called; otherwise another process's readings were fresh enough.
     pub(crate) fetched: bool,
-    /// When the call was started that made another one needless, where that is why none was made.
+    /// When the call started that made another one unnecessary, if that is why none was made.
     pub(crate) called_at: Option<Timestamp>,
-    /// What was known then, of the login it was asked for.
+    /// The view of the requested login at the end of the refresh.
     pub(crate) view: Arc<View>,
 }
 
@@ -105,7 +105,7 @@ impl InFlight {
     /// Waits for the end. Dropping the future does not stop the refresh.
     pub(crate) async fn wait(&self) -> &RefreshResult {
         wait_until(&self.done, || self.is_complete()).await;
-        self.result.get().expect("it has landed")
+        self.result.get().expect("the refresh is complete")
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -118,7 +118,7 @@ impl InFlight {
         self.done.notify_waiters();
     }
 
-    /// Takes a place in the line to the provider, where those who join later can move it up.
+    /// Enters the queue for the provider. Callers that join later can raise its priority.
     pub(crate) fn enqueue(&self, limiter: &Arc<CallLimiter>) -> Ticket {
         let mut position = self.position.lock();
         let ticket = limiter.enqueue(position.priority);
@@ -126,12 +126,12 @@ impl InFlight {
         ticket
     }
 
-    /// The urgency of the most urgent of those who have joined.
+    /// The highest priority of its callers.
     pub(crate) fn priority(&self) -> Priority {
         self.position.lock().priority
     }
 
-    /// Moves it up in the line, if this is more urgent.
+    /// Raises its priority in the queue, if `priority` is higher.
     pub(crate) fn raise_priority(&self, limiter: &CallLimiter, priority: Priority) {
         let mut position = self.position.lock();
         if priority > position.priority {

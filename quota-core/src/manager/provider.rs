@@ -43,7 +43,7 @@ impl Provider {
         Arc::new(Self { id, fetcher, credentials, policy, limiter, store_client, clock, shared_cooldown })
     }
 
-    /// The quiet time in force, as far as this process has heard.
+    /// The cooldown in force, as far as this process knows.
     pub(crate) fn cooldown_at(&self, now: Timestamp) -> Option<Hold> {
         self.shared_cooldown.as_ref().and_then(|shared_cooldown| shared_cooldown.at(now))
     }

@@ -43,7 +43,7 @@ pub(crate) fn join(
         in_flight
     };
     follower::follow(entry, context);
-    // Made before the task: if the task is never run, it is dropped, and that ends the flight.
+    // Created before the task: a task that never runs drops it, and that ends the refresh.
     let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), context.clone());
     context.tasks.spawn(async move {
         let result = refresh.run(request).await;
@@ -52,7 +52,7 @@ pub(crate) fn join(
     in_flight
 }
 
-/// One run. Dropped before its end (a closed manager, a runtime that shuts down), it still lands its flight.
+/// One run. Dropped before its end (a closed manager, a runtime that shuts down), it still ends its refresh for all callers.
 pub(crate) struct Refresh {
     in_flight: Arc<InFlight>,
     entry: Arc<AccountEntry>,
@@ -74,7 +74,7 @@ impl Refresh {
         Self { in_flight, entry, context }
     }
 
-    /// Ends the flight, once. Callers that wait find the reason of a failure in the view as well: it is shown first.
+    /// Ends the refresh, once. The view shows a failure first, so waiting callers find it there too.
     fn complete(&self, result: RefreshResult) {
         let Self { in_flight, entry, .. } = self;
         if in_flight.is_complete() {
@@ -302,7 +302,7 @@ impl Refresh {
         let timeout = self.entry.provider.policy.fetch_timeout;
         let left = self.time_left().filter(|left| *left < timeout);
         let step = self.entry.provider.clock.bounded(left.unwrap_or(timeout), catch_panic(step));
-        // The step first: a program that reaches its deadline cancels its calls at that moment, and the timeout must be recorded.
+        // The step first: a program that reaches its deadline cancels its calls at that time, and the timeout must be recorded.
         let ended = tokio::select! {
             biased;
             ended = step => ended,

@@ -23,7 +23,7 @@ use crate::provider::{CredentialSource, UsageFetcher};
 use crate::record::Record;
 use crate::store::StoreKey;
 
-/// Who is known, and what a new one begins with.
+/// The accounts and providers of a manager, and what a new one of them starts with.
 pub(crate) struct Registry {
     store_client: Arc<StoreClient>,
     clock: Clock,
@@ -33,12 +33,12 @@ pub(crate) struct Registry {
     accounts: RwLock<Accounts>,
 }
 
-/// The accounts that were asked for, and where their views stand.
+/// The accounts that have had a handle, and the tables of their views.
 #[derive(Default)]
 struct Accounts {
-    slots: HashSet<ByName>,
-    shelves: HashMap<ProviderId, ViewTable>,
-    /// The view that all accounts of a provider begin with.
+    entries: HashSet<ByName>,
+    view_tables: HashMap<ProviderId, ViewTable>,
+    /// The view that all accounts of a provider start with.
     empty_views: HashMap<ProviderId, Weak<View>>,
 }
 
@@ -55,7 +55,7 @@ impl Accounts {
     }
 }
 
-/// A slot that is found by its account's name. A map would keep each name twice.
+/// An entry that is found by its account's name. A map would store each name twice.
 struct ByName(Arc<AccountEntry>);
 
 impl Borrow<str> for ByName {
@@ -90,19 +90,19 @@ impl Registry {
         Self { store_client, clock, policy, policies, providers, accounts }
     }
 
-    /// Adds a provider that `fetcher` calls with the credentials of `source`, in place of the one that was there.
+    /// Adds a provider that `fetcher` calls with the credentials of `source`, in place of the previous one.
     pub(crate) fn add(&mut self, fetcher: Arc<dyn UsageFetcher>, source: Option<Arc<dyn CredentialSource>>) {
         let provider = self.new_provider(fetcher.provider(), Some(fetcher), source);
         let providers = self.providers.get_mut();
         providers.insert(provider.id.clone(), provider);
     }
 
-    /// Gives an account a credential source of its own.
+    /// Sets the credential source of one account.
     pub(crate) fn set_credentials(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
         self.provider(account.provider()).credentials.set(account, source);
     }
 
-    /// The account's slot, made if it is asked for the first time.
+    /// The account's entry, created on the first call.
     pub(crate) fn entry(&self, id: &AccountId) -> Arc<AccountEntry> {
         if let Some(entry) = self.known(id) {
             return entry;
@@ -110,13 +110,13 @@ impl Registry {
         let provider = self.provider(id.provider());
         let mut accounts = self.accounts.write();
         // Another thread may have added it between the two locks.
-        if let Some(ByName(entry)) = accounts.slots.get(id.as_str()) {
+        if let Some(ByName(entry)) = accounts.entries.get(id.as_str()) {
             return Arc::clone(entry);
         }
         let view = accounts.empty_view(&provider);
-        let view_handle = accounts.shelves.entry(provider.id.clone()).or_default().add(&view);
+        let view_handle = accounts.view_tables.entry(provider.id.clone()).or_default().add(&view);
         let entry = AccountEntry::new(id.clone(), provider, view_handle);
-        accounts.slots.insert(ByName(Arc::clone(&entry)));
+        accounts.entries.insert(ByName(Arc::clone(&entry)));
         entry
     }
 
@@ -124,10 +124,10 @@ impl Registry {
     pub(crate) fn forget(&self, entry: Arc<AccountEntry>) {
         let mut accounts = self.accounts.write();
         let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &entry);
-        if !accounts.slots.get(entry.id.as_str()).is_some_and(is_same) {
+        if !accounts.entries.get(entry.id.as_str()).is_some_and(is_same) {
             return;
         }
-        accounts.slots.remove(entry.id.as_str());
+        accounts.entries.remove(entry.id.as_str());
         entry.leave_register();
         if Arc::strong_count(&entry) > 1 {
             return;
@@ -145,19 +145,19 @@ impl Registry {
         self.store_client.metrics()
     }
 
-    /// The slot of an account that was asked for before.
+    /// The entry of an account that has had a handle.
     pub(crate) fn known(&self, id: &AccountId) -> Option<Arc<AccountEntry>> {
-        self.accounts().slots.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
+        self.accounts().entries.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
     }
 
-    /// The accounts of which the store does not have all that is to be written to it.
+    /// The accounts with changes that the store does not have yet.
     pub(crate) fn dirty(&self) -> Vec<Arc<AccountEntry>> {
-        let slots = self.accounts();
-        let dirty = slots.slots.iter().filter(|ByName(entry)| !entry.local().is_saved());
+        let accounts = self.accounts();
+        let dirty = accounts.entries.iter().filter(|ByName(entry)| !entry.local().is_saved());
         dirty.map(|ByName(entry)| Arc::clone(entry)).collect()
     }
 
-    /// Has the next call go to the store although it is away.
+    /// Lets the next call try the store although it is unavailable.
     pub(crate) fn try_store_again(&self) {
         self.store_client.try_again();
     }
@@ -231,7 +231,7 @@ mod tests {
             old.provider.credentials.set(id.clone(), source());
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    while registry.accounts().slots.contains(id.as_str()) {
+                    while registry.accounts().entries.contains(id.as_str()) {
                         std::hint::spin_loop();
                     }
                     registry.entry(&id).provider.credentials.set(id.clone(), source());

@@ -13,13 +13,13 @@ use crate::record::{Lease, MergeOutcome, Record, Seed};
 use crate::store::Version;
 use crate::time::UnixMillis;
 
-/// What this process knows and has in hand of one account.
+/// The local state of one account.
 #[derive(Debug)]
 pub(crate) struct LocalState {
-    /// The record as the store last showed it, or, while the store is away, as this process goes on with it.
+    /// The record as last read from the store, or this process's own copy while the store is unavailable.
     pub(crate) base: Arc<Record>,
     pub(crate) sync_state: SyncState,
-    /// Counts what was joined here, so that what came during a write is not thrown away with what was written.
+    /// Counts merges, so that what arrives during a write is not dropped with what was written.
     pending_seq: u64,
     /// What was observed or seeded here and not written yet.
     pub(crate) pending: Option<Box<Pending>>,
@@ -29,11 +29,11 @@ pub(crate) struct LocalState {
     pub(crate) refreshes: Vec<Arc<InFlight>>,
     /// The login that the user of this manager set last.
     pub(crate) login: Option<LoginId>,
-    /// It cannot be told whose the numbers are.
+    /// It is unknown which login the readings belong to.
     pub(crate) unattributed: bool,
     /// Why this process's last refresh failed, unless another process has refreshed since.
     pub(crate) failed: Option<Arc<QuotaError>>,
-    /// Whose the base was when it began to go its own way.
+    /// The login of the base when standalone operation began.
     pub(crate) standalone_owner: Option<LoginId>,
     /// The base has changed since.
     pub(crate) dirty: bool,
@@ -42,19 +42,19 @@ pub(crate) struct LocalState {
     pub(crate) flush_scheduled: bool,
 }
 
-/// How the base stands to the store.
+/// How the base relates to the store's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SyncState {
-    /// The store was never asked, or not for so long that the base says little about it.
+    /// The store was never read, or not for so long that the base may be outdated.
     Unsynced,
     /// The base is the store's document in this state, or the store has none.
     Synced(Option<Version>),
-    /// The base has gone its own way since this moment, because the store could not be used.
+    /// This process has changed the base without the store since then, because the store could not be used.
     Standalone(UnixMillis),
 }
 
 impl SyncState {
-    /// The state of the store's document that the base is.
+    /// The version of the store's document that the base equals.
     pub(crate) fn version(self) -> Option<Version> {
         match self {
             Self::Synced(version) => version,
@@ -63,17 +63,17 @@ impl SyncState {
     }
 }
 
-/// What is to be joined to the record at the next write.
+/// What the next write merges into the record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pending {
     pub(crate) seed: Seed,
     pub(crate) owner_id: Option<OwnerId>,
-    /// The last join that is in it.
+    /// The number of the last merge in it.
     pub(crate) count: u64,
 }
 
 impl Pending {
-    /// Puts what is pending into `record`.
+    /// Merges what is pending into `record`.
     pub(crate) fn merge_into(&self, record: &mut Record, now: Timestamp) -> MergeOutcome {
         let joined = record.seed(now, &self.seed);
         if joined == MergeOutcome::Merged && self.owner_id.is_some() {
@@ -84,7 +84,7 @@ impl Pending {
 }
 
 impl LocalState {
-    /// A desk with a record that the store was never asked about.
+    /// The state of an account that was never read from the store.
     pub(crate) fn new(base: Arc<Record>) -> Self {
         Self {
             base,
@@ -103,7 +103,7 @@ impl LocalState {
         }
     }
 
-    /// What has to be said beside the record.
+    /// What readers need to know beside the record.
     pub(crate) fn flags(&self) -> ViewFlags {
         let store_unavailable_since = match self.sync_state {
             SyncState::Standalone(since) => Some(since),
@@ -118,7 +118,7 @@ impl LocalState {
         }
     }
 
-    /// What the record is for this process: of the login it holds, with what is pending.
+    /// The record as this process sees it: of the login that it holds, with what is pending.
     pub(crate) fn effective_record(&self, now: Timestamp) -> Arc<Record> {
         let another =
             self.login.as_ref().is_some_and(|login| self.base.login_id().is_some_and(|other| other != login));
@@ -130,7 +130,7 @@ impl LocalState {
         Arc::new(record)
     }
 
-    /// Puts into a record what this process knows and the record may not: who holds the account, and what is pending.
+    /// Applies to a record what only this process has: the login that was set, and what is pending.
     pub(crate) fn apply_local(&self, record: &mut Record, now: Timestamp) {
         if let Some(login) = &self.login {
             record.new_login(login);
@@ -143,20 +143,20 @@ impl LocalState {
         }
     }
 
-    /// Joins something at the desk, to be written later. What belongs to another login is refused.
+    /// Merges something that is written later. What belongs to another login is rejected.
     pub(crate) fn observe(
         &mut self,
         now: Timestamp,
         seed: &Seed,
         owner_id: Option<&OwnerId>,
     ) -> MergeOutcome {
-        // Against the record as it would be with all that is pending: that may have named a login first.
+        // Compared with the record that includes what is pending, because that may state a login first.
         let mut trial = (*self.base).clone();
         self.apply_local(&mut trial, now);
         // Readings without a login belong to the current login, and to no later one.
         let mut seed = seed.clone();
         seed.login_id = seed.login_id.or_else(|| trial.login_id().cloned());
-        // Joined to readings with a time, one without a reset would count as one of an earlier period.
+        // Merged with readings that have a time, one without a reset would count as one of an earlier period.
         seed.snapshot.assume_resets(trial.snapshot());
         let addition = Pending { seed, owner_id: owner_id.cloned(), count: 0 };
         let joined = addition.merge_into(&mut trial, now);
@@ -190,12 +190,12 @@ impl LocalState {
         }
     }
 
-    /// Says which login the account holds from now on.
+    /// Sets the login that the account holds from now on.
     pub(crate) fn set_login(&mut self, login: LoginId) {
         let before = self.login.replace(login);
         let Some(before) = before.filter(|before| self.login.as_ref() != Some(before)) else { return };
         self.failed = None;
-        // What names no login belongs to the one that was set before, not to the next.
+        // What states no login belongs to the previous login, not to the next.
         if self.base.login_id().is_none() {
             let mut record = (*self.base).clone();
             record.new_login(&before);
@@ -203,7 +203,7 @@ impl LocalState {
         }
         let pending = self.pending.get_or_insert_default();
         pending.seed.login_id.get_or_insert(before);
-        // To be written soon, so that other processes do not take it for the new login's either.
+        // Written soon, so that other processes do not attribute it to the new login either.
         self.pending_seq += 1;
         pending.count = self.pending_seq;
     }
@@ -213,17 +213,17 @@ impl LocalState {
         matches!(self.sync_state, SyncState::Standalone(_))
     }
 
-    /// Whether the store has all that is to be written to it.
+    /// Whether the store has all changes.
     pub(crate) fn is_saved(&self) -> bool {
         self.pending.is_none() && !self.dirty && self.abandoned.is_none()
     }
 
-    /// Whether a write would bring the store something: what is pending, or the release of a lease.
+    /// Whether there is something to write: what is pending, or the release of a lease.
     pub(crate) fn needs_write(&self) -> bool {
         self.pending.is_some() || self.abandoned.is_some()
     }
 
-    /// Forgets an abandoned lease once `record` is what the store has: there it is released, or another one was granted.
+    /// Drops an abandoned lease once the store's `record` no longer has it.
     pub(crate) fn clear_released(&mut self, record: &Record) {
         self.abandoned.take_if(|lease| record.lease().is_none_or(|other| other.fence != lease.fence));
     }
@@ -233,19 +233,19 @@ impl LocalState {
         self.pending.take_if(|pending| pending.count == count);
     }
 
-    /// Forgets a flight that has landed.
+    /// Removes a refresh that has ended.
     pub(crate) fn refresh_done(&mut self, refresh_done: &Arc<InFlight>) {
         self.refreshes.retain(|in_flight| !Arc::ptr_eq(in_flight, refresh_done));
         if self.refreshes.is_empty() {
-            // Most accounts have no flight most of the time, and then no room for one either.
+            // Most accounts have no refresh most of the time, so the capacity is released too.
             self.refreshes = Vec::new();
         }
     }
 
-    /// The same for one that brought nothing, and remembers why.
+    /// The same for a refresh that failed, and stores why.
     pub(crate) fn refresh_failed(&mut self, refresh_done: &Arc<InFlight>, error: QuotaError) {
         self.refresh_done(refresh_done);
-        // That no other call was made says less than why the last one failed.
+        // The error of the last call says more than that no other call was made.
         let is_known = matches!(error, QuotaError::CalledRecently { .. }) && self.failed.is_some();
         if refresh_done.login_id == self.login && !is_known {
             self.failed = Some(Arc::new(error));

@@ -56,7 +56,7 @@ impl Trips for Arc<StoreClient> {
     }
 }
 
-/// When the store last told its time, by both of our clocks.
+/// When the store last reported its time, by both clocks of this process.
 #[derive(Debug, Clone, Copy)]
 struct ClockSample {
     wall_ms: i64,
@@ -65,7 +65,7 @@ struct ClockSample {
     max_offset_ms: i64,
 }
 
-/// How the store was looked for the last time.
+/// The state of the probes.
 #[derive(Debug, Clone, Copy, Default)]
 struct ProbeState {
     probe_backoff: Duration,
@@ -146,18 +146,17 @@ impl StoreClient {
         self.store.wait_for_change(key, seen).await
     }
 
-    /// Waits until the store is there, which it may be already.
+    /// Waits until the store is available; ready at once if it is.
     pub(crate) async fn wait_available(&self) {
         wait_until(&self.store_available, || !self.is_away()).await;
     }
 
-    /// Waits until the store is away, which it may be already.
+    /// Waits until the store is unavailable; ready at once if it is.
     pub(crate) async fn wait_unavailable(&self) {
         wait_until(&self.store_unavailable, || self.is_away()).await;
     }
 
-    /// What the store's time is now; `None` if it has not been heard for so long, or our clock was set, that it must
-    /// be asked.
+    /// The store's time now; `None` if the last sample is too old, or this process's clock was set, so the store must be read.
     pub(crate) fn now_if_trusted(&self) -> Option<Timestamp> {
         let clock_sample = (*self.clock_sample.lock())?;
         let by_wall = self.clock.now_ms().saturating_sub(clock_sample.wall_ms);
@@ -166,13 +165,12 @@ impl StoreClient {
         (drift.abs() <= DRIFT_MS).then(|| self.now_estimate())
     }
 
-    /// What the store's time is now, as well as can be said without it.
+    /// An estimate of the store's time now, without a trip.
     pub(crate) fn now_estimate(&self) -> Timestamp {
         time::from_ms(self.clock.now_ms().saturating_add(self.offset_ms()))
     }
 
-    /// A moment later than the time of any call that has begun before now, whichever process stamped it: as far as no clock
-    /// was set since the store's time was last heard.
+    /// A time later than the start of any call before now, of any process, unless a clock was set since the last sample.
     ///
     /// The guess of a process is behind by no more than its last trip took. So a stamp may be too old, and never too young;
     /// this is as young as the time can be.
@@ -252,7 +250,7 @@ impl StoreClient {
         let (probe_backoff, is_relapse) = self.next_probe_backoff();
         // A locked file answers every probe and takes no write: that is one outage, and logged once.
         if is_relapse && !self.write_confirmed.load(Ordering::Relaxed) {
-            tracing::debug!(%error, "store unavailable again, as it was a moment ago");
+            tracing::debug!(%error, "store unavailable again after a short recovery");
         } else {
             tracing::warn!(%error, "store unavailable, going on without it");
         }
@@ -275,7 +273,7 @@ impl StoreClient {
                     let sent_at = clock.instant();
                     match clock.bounded(timeout, store.read(&key)).await {
                         Some(Ok(reading)) => return Some((sent_at, reading)),
-                        // It is there; that this key is of no use is its own trouble.
+                        // The store answers. That this key cannot be used is another error.
                         Some(Err(error)) if !error.is_transient() => return None,
                         Some(Err(_)) | None => {}
                     }
@@ -308,7 +306,7 @@ impl StoreClient {
         (probe_state.probe_backoff, is_relapse)
     }
 
-    /// Lets the next call go to the store although it is away. If that fails, it is away again.
+    /// Lets the next call try the store although it is unavailable. If that fails, it is unavailable again.
     pub(crate) fn try_again(&self) {
         self.is_unavailable.store(false, Ordering::Release);
     }
@@ -327,7 +325,7 @@ impl StoreClient {
 /// has lost it comes back as widely spread as that allows.
 const PROBE_INTERVAL: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
 
-/// One that is lost again within this time is not back, and is looked for less and less often.
+/// A store that is lost again within this time is probed less and less often.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(10);
 const MIN_PROBE_BACKOFF: Duration = Duration::from_millis(400);
 const MAX_PROBE_BACKOFF: Duration = Duration::from_secs(10);

@@ -48,7 +48,7 @@ pub(crate) enum StoreOp {
     Swap,
 }
 
-/// The store refuses, and that was told.
+/// The store rejects calls, and that was logged.
 #[derive(Debug)]
 struct RejectionEpisode {
     /// What it refused first: if it does that again, this is over. A store without memory is still read.

@@ -14,23 +14,23 @@ use crate::record::Record;
 use crate::store::update::{Change, run};
 use crate::store::{CasOutcome, Document, Start, StoreError, StoreKey, StoreRead, Version};
 
-/// What the store does not have.
+/// Local changes that the store does not have.
 #[derive(Clone)]
 struct LocalChanges {
     record: Arc<Record>,
-    /// Whose it was before it went its own way; `None` if that was not said, or if it is the store that has lost it.
+    /// The login of the record before standalone operation; `None` if no login was stated, or if the store lost the record.
     standalone_owner: Option<LoginId>,
 }
 
 impl AccountEntry {
-    /// Changes the shared record by `work`, which may be run several times, and shows the result.
+    /// Changes the shared record by `work`, which may run several times, and publishes the result.
     ///
-    /// While the store cannot be used the change is made to this process's own copy, which is joined to the shared record
-    /// by the first change after.
+    /// While the store is unavailable, the change is made to this process's own copy. The first change after the outage merges it
+    /// into the shared record.
     ///
     /// # Errors
     ///
-    /// Only where the policy is to refuse without the store.
+    /// Only if the policy is [`StoreOutagePolicy::FailClosed`].
     pub(crate) async fn change<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
@@ -59,7 +59,7 @@ impl AccountEntry {
         changed.map(drop).inspect_err(|_| self.update(|local| local.unattributed = true))
     }
 
-    /// The same for what follows from a call that was made: that is never refused, with or without the store.
+    /// The same for the outcome of a call: it is stored under every policy, with or without the store.
     pub(crate) async fn change_always<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
         let _guard = self.sync_lock.lock().await;
         match self.cas_loop(&mut work).await {
@@ -68,11 +68,11 @@ impl AccountEntry {
         }
     }
 
-    /// The same for a change that the caller wants all processes to see: an error says that they do not see it yet. A damaged record
-    /// is replaced, because the caller asks for the account to be put in order.
+    /// The same for a change that the caller wants all processes to see: an error means that they do not see it yet. A damaged
+    /// record is replaced, because the caller asked for a repair.
     ///
-    /// Where the policy is to go on without the store, the change is made to this process's own copy. It is merged into the
-    /// shared record once the store is back.
+    /// After an error the change is made to this process's own copy, unless the policy is [`StoreOutagePolicy::FailClosed`]. It is
+    /// merged into the shared record once the store is back.
     pub(crate) async fn change_shared<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
@@ -92,9 +92,9 @@ impl AccountEntry {
         })
     }
 
-    /// Replaces a record that cannot be decoded by what this process has of it. The caller has the turn.
+    /// Replaces a record that cannot be decoded with this process's copy. The caller holds `sync_lock`.
     ///
-    /// One of a newer format can be decoded, as far as this program knows it, and stays.
+    /// A record of a newer format can be decoded in part, and stays.
     async fn replace_damaged(&self) -> Result<(), StoreError> {
         let key = StoreKey::account(&self.id);
         let reading = self.provider.store_client.read(&key).await?;
@@ -116,7 +116,7 @@ impl AccountEntry {
         Ok(())
     }
 
-    /// The caller has the turn, and keeps it until what comes of an error is done as well.
+    /// The caller holds `sync_lock`, and keeps it until the error is handled.
     async fn cas_loop<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
         let (start, alone) = self.start();
         let (key, keep) = (StoreKey::account(&self.id), self.provider.policy.record_ttl);
@@ -126,7 +126,7 @@ impl AccountEntry {
                 self.accept_remote(updated.document, updated.version, change.joined);
                 Ok(updated.value)
             }
-            // It may have been applied: going on as if it had been is safe, for every change may be repeated.
+            // The change may have been applied. Continuing is safe, because every change can be repeated.
             Err(error) => {
                 if let (Some(alone), Some((shared, now))) = (&change.alone, &change.shared) {
                     self.store_merged(shared, alone, *now);
@@ -136,7 +136,7 @@ impl AccountEntry {
         }
     }
 
-    /// Brings the view up to what the store says, and puts in what is not there yet.
+    /// Reads the record, publishes it, and writes what the store does not have yet.
     ///
     /// `seen` is the state before the notice. If this process has changed its state since, the notice was of its own write, and
     /// the store is not read.
@@ -152,7 +152,7 @@ impl AccountEntry {
         }
     }
 
-    /// Takes over what the store says; `false` if it has lost something that this process knows and can put back.
+    /// Accepts the store's record; `false` if the store lost something that this process can restore.
     async fn pull(&self, seen: Option<SyncState>) -> bool {
         let _guard = self.sync_lock.lock().await;
         if seen.is_some_and(|seen| self.local().sync_state != seen) {
@@ -200,14 +200,14 @@ impl AccountEntry {
         }
     }
 
-    /// Tries `work` on what is known here, without a trip to the store and without changing anything.
+    /// Runs `work` on a copy of the local record, without a trip to the store.
     pub(crate) fn dry_run<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
         let now = self.provider.store_client.now_estimate();
         let mut record = (*self.local().effective_record(now)).clone();
         work(&mut record, now)
     }
 
-    /// What a change starts from, and what this process did on its own since it went alone.
+    /// The start of a change, and this process's changes of standalone operation.
     fn start(&self) -> (Start<Record>, Option<LocalChanges>) {
         let (record, sync_state, standalone_owner) = {
             let local = self.local();
@@ -225,8 +225,8 @@ impl AccountEntry {
         }
     }
 
-    /// Whether nothing is known of the account, and the store's time is: then what is to be changed can be tried as if
-    /// there were no document, which costs no more than a look whether there is one.
+    /// Whether the account was never read and the store's time is available. Then a change may assume that there is no document:
+    /// a conflict costs no more than a read.
     pub(crate) fn may_assume_absent(&self) -> bool {
         let is_blank = {
             let local = self.local();
@@ -247,7 +247,7 @@ impl AccountEntry {
         }
     }
 
-    /// What this process still knows and the store has lost: a hold, calls, readings.
+    /// What this process has and the store lost: a hold, calls, readings.
     fn lost_by_store(&self, shared: &Arc<Record>) -> Option<LocalChanges> {
         let known = Arc::clone(&self.local().base);
         let is_lost = !Arc::ptr_eq(shared, &known) && shared.is_behind(&known);
@@ -262,7 +262,7 @@ impl AccountEntry {
         error
     }
 
-    /// Goes on from what the store has now; `joined` is what was pending and is in it.
+    /// Accepts the store's record; `joined` is what was pending and is in it.
     fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
         self.update(|local| {
             local.clear_released(&record);
@@ -275,8 +275,8 @@ impl AccountEntry {
         });
     }
 
-    /// Goes on from what the store has now, joined with this process's own copy, although the store does not take it. Otherwise a
-    /// process whose writes are refused would never see what others write.
+    /// Accepts the store's record merged with this process's copy, although the store rejects the write. Otherwise a process whose
+    /// writes are rejected would never see what other processes write.
     fn store_merged(&self, shared: &Record, own: &LocalChanges, now: Timestamp) {
         let mut joined = shared.clone();
         let _ = joined.merge_standalone(now, &own.record, own.standalone_owner.as_ref());
@@ -284,22 +284,22 @@ impl AccountEntry {
             local.base = Arc::new(joined);
             local.standalone_owner = shared.login_id().cloned();
             local.dirty = true;
-            // The base is no state of the store's document any more: the next cas_loop must read that before it compares.
+            // The base is no version of the store's document any more, so the next change must read first.
             local.invalidate();
         });
     }
 
-    /// Makes the change to this process's own copy.
+    /// Makes the change in this process's own copy.
     fn apply_standalone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
         self.update(|local| {
             let now = self.provider.store_client.now_estimate();
-            // The record is what the store had when it was read last; that the store is away now is another reason.
+            // Says why this process is standalone: for a damaged record, and not for an outage.
             local.is_damaged &= matches!(error, StoreError::Corrupt { .. });
             if !local.is_standalone() {
                 if let StoreError::Corrupt { .. } = error {
                     tracing::warn!(account = %self.id, %error, "record not usable, going on alone");
                 } else {
-                    // Of the store as a whole it was told already: once, not for each account.
+                    // The store client logs an outage once, not for each account.
                     tracing::debug!(account = %self.id, %error, "store not usable for this account, going on alone");
                 }
                 local.sync_state = SyncState::Standalone(now.into());
@@ -322,11 +322,11 @@ impl AccountEntry {
 struct RecordChange<'a, W> {
     entry: &'a AccountEntry,
     work: &'a mut W,
-    /// What this process did on its own, and has to be put back in.
+    /// Changes of standalone operation, which are merged first.
     alone: Option<LocalChanges>,
     /// The store's record that was decided on last, and when.
     shared: Option<(Arc<Record>, Timestamp)>,
-    /// What was pending and is in the last decision.
+    /// The number of the last pending merge that the decision includes.
     joined: Option<u64>,
 }
 
@@ -344,7 +344,7 @@ impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for RecordChange<'_, W> {
 
     fn lost_to(&mut self, record: &Arc<Record>, version: Option<Version>) {
         if self.alone.is_none() {
-            // Should this one never win, it goes on from what it has learned.
+            // If this change never wins, the next one starts from this record.
             self.entry.accept_remote(Arc::clone(record), version, None);
         }
     }

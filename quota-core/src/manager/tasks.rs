@@ -122,7 +122,7 @@ impl<T> Drop for OnPanic<T> {
     }
 }
 
-/// Waits until `holds`, looking whenever `view_changed` comes. Nothing is missed between the look and the wait.
+/// Waits until `holds`, which is checked at each notification of `view_changed`. None is missed between a check and the wait.
 pub(crate) async fn wait_until(view_changed: &Notify, mut holds: impl FnMut() -> bool) {
     loop {
         let mut next = pin!(view_changed.notified());

@@ -31,7 +31,7 @@ pub(crate) struct View {
 /// What has to be said beside the record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ViewFlags {
-    /// It cannot be told whose the numbers are: then none are shown.
+    /// It is unknown which login the readings belong to, so none are shown.
     pub(crate) unattributed: bool,
     /// Since when this process has been going on without the store.
     pub(crate) store_unavailable_since: Option<UnixMillis>,
@@ -75,7 +75,7 @@ impl View {
     }
 
     /// Whether the readings are fresh. Three comparisons and one read of the coarse clock: this is on every reader's path. The fine
-    /// clock decides about the last moment, which the coarse one may show too late.
+    /// clock decides in the last 10 ms, because the coarse one lags.
     #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
         let clock = &self.provider.clock;

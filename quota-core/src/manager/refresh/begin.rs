@@ -19,7 +19,7 @@ use crate::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall
 use crate::store::StoreKey;
 use crate::time;
 
-/// The right to ask, with the turn to do so; or no need to.
+/// The lease with a permit, or no need for a call.
 pub(super) enum LeaseAcquired {
     Granted(Lease, Permit),
     Fresh,
@@ -46,8 +46,8 @@ impl Refresh {
         let mut is_known = !entry.may_assume_absent();
         let mut permit = None;
         let mut announced = None;
-        // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
-        // for those who insist: others take the numbers of a call that is over, if they are young enough.
+        // Whether the lease of a holder was read from the store for this request. Only a caller that requires a new call needs that:
+        // other callers accept the readings of a call that is over, if they are fresh enough.
         let mut is_confirmed = !matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
         let mut max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
@@ -77,17 +77,17 @@ impl Refresh {
             };
             let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
             // Drop an unused permit before waiting on another lease holder.
-            let turn = permit.take();
-            let begin = match (begin, turn) {
-                (LeaseDecision::Granted(lease), Some(turn)) => {
-                    return Ok(LeaseAcquired::Granted(lease, turn));
+            let unused = permit.take();
+            let begin = match (begin, unused) {
+                (LeaseDecision::Granted(lease), Some(permit)) => {
+                    return Ok(LeaseAcquired::Granted(lease, permit));
                 }
                 (begin, _unused) => begin,
             };
             match begin {
                 LeaseDecision::Granted(_) => {
                     self.may_call()?;
-                    permit = self.turn(&mut is_known).await?;
+                    permit = self.acquire_permit(&mut is_known).await?;
                     if permit.is_some() {
                         self.or_closed(self.reread_access(access)).await??;
                         self.may_call()?;
@@ -109,7 +109,7 @@ impl Refresh {
                 }
                 LeaseDecision::InProgress { until, since } => {
                     let waited = holder.waited_for(since, entry.provider.clock.instant());
-                    // Without the store, what the holder brings would not be heard here.
+                    // Without the store, the holder's outcome would not arrive here.
                     if waited >= patience
                         || entry.provider.store_client.is_away()
                         || entry.local().is_standalone()
@@ -121,7 +121,7 @@ impl Refresh {
                         self.or_closed(entry.sync(None)).await?;
                         continue;
                     }
-                    // What the holder brings is as good as what we would have brought.
+                    // The outcome of the holder's call satisfies this request too.
                     max_staleness = match max_staleness {
                         MaxStaleness::StartedAfter(moment) => MaxStaleness::StartedAfter(moment.min(since)),
                         MaxStaleness::CalledAfter(moment) => MaxStaleness::CalledAfter(moment.min(since)),
@@ -144,23 +144,23 @@ impl Refresh {
         }
     }
 
-    /// A turn in the line. `None` if there was none at once and what stands was not known: it was read, for then it may be
-    /// of no use to stand in line.
-    async fn turn(&self, is_known: &mut bool) -> Result<Option<Permit>, QuotaError> {
+    /// A permit from the queue. `None` if none was free at once and the record had not been read: it is read now, because it may
+    /// make the call unnecessary.
+    async fn acquire_permit(&self, is_known: &mut bool) -> Result<Option<Permit>, QuotaError> {
         let ticket = self.in_flight.enqueue(&self.entry.provider.limiter);
-        let stands_in_line = *is_known;
-        let turn = async {
+        let may_wait = *is_known;
+        let permit = async {
             match ticket.try_acquire() {
-                None if stands_in_line => Ok(Some(self.while_time_is_left(ticket.acquire()).await?)),
+                None if may_wait => Ok(Some(self.while_time_is_left(ticket.acquire()).await?)),
                 at_once => Ok(at_once),
             }
         };
-        let turn = self.or_closed(turn).await??;
-        if turn.is_none() {
+        let permit = self.or_closed(permit).await??;
+        if permit.is_none() {
             self.entry.ensure_synced().await;
             *is_known = true;
         }
-        Ok(turn)
+        Ok(permit)
     }
 
     /// Whether a call may be started now: there is time for it, and the manager is not being closed.
@@ -185,13 +185,13 @@ impl Refresh {
         QuotaError::DeadlineExceeded { account: self.entry.id.clone() }
     }
 
-    /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
+    /// Waits for `wait` until the manager is being closed: no new step starts after that.
     async fn or_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
         self.context.tasks.until_closing(wait).await.ok_or(QuotaError::Closed)
     }
 
-    /// Waits until the record moves from where it was `seen`, the holder's time is over, or ours; or until the store is away,
-    /// for then nothing is heard.
+    /// Waits until the record changes from the state `seen`, the holder's lease or `patience` ends, or the store becomes
+    /// unavailable, because then no notice arrives.
     async fn wait_for_holder(&self, seen: SyncState, until: Timestamp, patience: Duration) {
         let entry = &*self.entry;
         let store_client = &entry.provider.store_client;
@@ -208,15 +208,15 @@ impl Refresh {
         };
         entry.sync(Some(seen)).await;
         if matches!(notice, Some(Err(_))) || entry.local().sync_state == seen {
-            // No notice, or one of nothing: look now and then, and no more often.
+            // No notice, or a spurious one: poll at an interval.
             entry.provider.clock.sleep(left.min(POLL)).await;
         }
     }
 }
 
-/// Who holds the lease, by when it was granted, and since when they are waited for.
+/// The holder of the lease, identified by the time of its grant, and when the wait for it began.
 ///
-/// One that dies must not use up the time of the next.
+/// A holder that dies must not use up the time of the next.
 #[derive(Default)]
 struct HolderTimer(Option<(Timestamp, Instant)>);
 
@@ -234,7 +234,7 @@ const SHORTEST_CALL: Duration = Duration::from_secs(2);
 /// The store's clock and ours differ a little: a wait for the end of a lease is never shorter than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
-/// How often to look where there are no notices.
+/// The interval of polls if there are no notices.
 const POLL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
