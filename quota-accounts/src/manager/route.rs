@@ -1,4 +1,4 @@
-//! Giving a request an account: the choice by current readings, the refreshes worth waiting for, the credential.
+//! Routes a request: the choice by current readings, the refreshes that it waits for, and the credential.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,19 +56,19 @@ impl Route {
         self.reason
     }
 
-    /// The ineligible accounts that the request came across, at most eight.
-    /// [`FallbackAccountManager::explain_route`] shows all accounts.
+    /// The ineligible accounts that the request considered, at most eight. [`FallbackAccountManager::explain_route`] lists all
+    /// accounts.
     #[must_use]
     pub fn skipped(&self) -> &[Evaluated] {
         &self.skipped
     }
 }
 
-/// Why a request was given no account.
+/// Why a request got no account.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// No account may serve it.
+    /// No account may serve the request.
     #[error("no account can serve this request{}", again(*retry_after))]
     #[non_exhaustive]
     NoAccountAvailable {
@@ -83,7 +83,7 @@ pub enum RouteError {
     SessionAccountUnavailable {
         /// The account.
         account: AccountId,
-        /// How long.
+        /// How long to wait.
         retry_after: Duration,
     },
 }
@@ -107,7 +107,7 @@ impl RouteError {
         }
     }
 
-    /// The ineligible accounts that the request came across, at most eight.
+    /// The ineligible accounts that the request considered, at most eight.
     #[must_use]
     pub fn skipped(&self) -> &[Evaluated] {
         match self {
@@ -118,26 +118,26 @@ impl RouteError {
 }
 
 impl FallbackAccountManager {
-    /// Gives a request the preferred available account, with its credential.
+    /// Returns the preferred available account for a request, with its credential.
     ///
-    /// If an account has no readings, or a better one is ineligible by stale readings, the request waits for a refresh
-    /// where the rules allow one. Stale readings that pass are refreshed in the background. It waits for a credential
-    /// up to [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
+    /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible by stale
+    /// readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it. If
+    /// stale readings admit the chosen account, the refresh runs in the background. The request waits for a credential at most
+    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
     ///
-    /// Every route must be [reported](Self::report): its reservation ends with that, or after ten minutes.
+    /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve; it says when one may again. One request waits for at most four
-    /// refreshes. If more accounts have unknown usage, and the policy denies that, they are refreshed in the
-    /// background, and the request may try again after two seconds.
+    /// [`RouteError`] if no account may serve, with the time until one may. If more than four accounts have unknown usage and the
+    /// policy denies that, the others are refreshed in the background, and the wait is two seconds.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
     }
 
-    /// The decision behind a result of [`route`](Self::route): every account by its current readings, and what the request
-    /// learned about credentials. No I/O, and nothing changes.
+    /// The decision behind a result of [`route`](Self::route): every account with its current readings, and the verdicts about
+    /// credentials from that route. It does no I/O and changes nothing.
     pub fn explain_route(&self, request: &Request, routed: Result<&Route, &RouteError>) -> Decision {
         let inner = &self.inner;
         let index_of = |account: &AccountId| inner.index_of.get(account).copied();
@@ -145,13 +145,13 @@ impl FallbackAccountManager {
             Ok(route) => route.skipped(),
             Err(error) => error.skipped(),
         };
-        let learned = skipped.iter().filter(|account| account.reason.is_about_credential());
-        let learned: Vec<_> =
-            learned.filter_map(|account| Some((index_of(&account.account)?, account.verdict()))).collect();
-        let decision = inner.decision(request, &learned);
+        let found = skipped.iter().filter(|account| account.reason.is_about_credential());
+        let found: Vec<_> =
+            found.filter_map(|account| Some((index_of(&account.account)?, account.verdict()))).collect();
+        let decision = inner.decision(request, &found);
         let after = |wait: Duration| decision.now().checked_add(wait).unwrap_or(Timestamp::MAX);
         let choice = match routed {
-            // Whatever has been read since, this is the account that the request has.
+            // The account of the route, even if newer readings would select another one.
             Ok(route) => index_of(route.account()).map(|index| Choice::Use { index }),
             Err(RouteError::SessionAccountUnavailable { account, retry_after }) => {
                 index_of(account).map(|index| Choice::Wait { index, until: after(*retry_after) })
@@ -165,14 +165,14 @@ impl FallbackAccountManager {
     }
 }
 
-/// What one request has learned on its way.
+/// What one request has done and found so far.
 #[derive(Debug, Default)]
 struct Attempt {
-    /// Accounts that it has refreshed.
-    asked: Vec<usize>,
-    /// Accounts whose reservations it has read.
+    /// The accounts that it has refreshed.
+    refreshed: Vec<usize>,
+    /// The accounts whose reservations it has read.
     read: Vec<usize>,
-    /// Accounts that turned out not to serve though their numbers would let them.
+    /// The accounts that turned out to be unusable although their readings admit them.
     unusable: Vec<(usize, Verdict)>,
 }
 
@@ -183,9 +183,9 @@ impl Inner {
         request: Request,
         without: &[usize],
     ) -> Result<Route, RouteError> {
-        let mut search = Attempt::default();
+        let mut attempt = Attempt::default();
         loop {
-            let scan = self.select_account(&request, without, &mut search).await;
+            let scan = self.select_account(&request, without, &mut attempt).await;
             let at = match scan.choice {
                 Choice::Use { index } => index,
                 Choice::Wait { index: at, until } => {
@@ -196,19 +196,19 @@ impl Inner {
                     });
                 }
                 Choice::NoAccount { retry_at } => {
-                    // Accounts that turned out not to serve were not weighed the last time.
-                    let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.retry_at);
+                    // The last scan left out the accounts that turned out to be unusable.
+                    let others = attempt.unusable.iter().filter_map(|(_, verdict)| verdict.retry_at);
                     let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.retry_at);
                     let retry_at = retry_at.into_iter().chain(others).chain(unknown.flatten()).min();
                     let retry_after = retry_at.map(|at| between(scan.now, at));
-                    let skipped = self.skipped(scan.rejected, &search.unusable, &request, scan.now);
+                    let skipped = self.skipped(scan.rejected, &attempt.unusable, &request, scan.now);
                     return Err(RouteError::NoAccountAvailable { retry_after, skipped });
                 }
             };
             let reserved = match self.reserve(&request, at).await {
                 Ok(reserved) => reserved,
                 Err(verdict) => {
-                    search.unusable.push((at, verdict));
+                    attempt.unusable.push((at, verdict));
                     continue;
                 }
             };
@@ -217,19 +217,19 @@ impl Inner {
                     if self.slots[at].usage.is_stale_for(request.model()) {
                         self.refresh_in_background(at, false, &request);
                     }
-                    self.remember_session(&request, at, &search.unusable, scan.now);
+                    self.remember_session(&request, at, &attempt.unusable, scan.now);
                     return Ok(Route {
                         account: self.slots[at].id.clone(),
                         index: at,
                         credential,
                         reason: scan.reason,
-                        skipped: self.skipped(scan.rejected, &search.unusable, &request, scan.now),
+                        skipped: self.skipped(scan.rejected, &attempt.unusable, &request, scan.now),
                         request,
                         reservation: reserved.map(ReservationGuard::keep),
                         is_reported: AtomicBool::new(false),
                     });
                 }
-                Err(verdict) => search.unusable.push((at, verdict)),
+                Err(verdict) => attempt.unusable.push((at, verdict)),
             }
         }
     }
@@ -237,16 +237,16 @@ impl Inner {
     /// The accounts that are unusable although their readings admit them, up to the one that a request would use.
     /// Accounts are refreshed as for a request; it reserves nothing and remembers no session.
     pub(super) async fn dry_run(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
-        let mut search = Attempt::default();
+        let mut attempt = Attempt::default();
         loop {
-            let scan = self.select_account(request, &[], &mut search).await;
+            let scan = self.select_account(request, &[], &mut attempt).await;
             let Choice::Use { index: at } = scan.choice else {
-                search.unusable.extend(self.retry_soon(&scan));
-                return search.unusable;
+                attempt.unusable.extend(self.retry_soon(&scan));
+                return attempt.unusable;
             };
             match self.credential(request, at, scan.now).await {
-                Ok(_) => return search.unusable,
-                Err(verdict) => search.unusable.push((at, verdict)),
+                Ok(_) => return attempt.unusable,
+                Err(verdict) => attempt.unusable.push((at, verdict)),
             }
         }
     }
@@ -262,18 +262,18 @@ impl Inner {
         self: &Arc<Self>,
         request: &Request,
         without: &[usize],
-        search: &mut Attempt,
+        attempt: &mut Attempt,
     ) -> Scan {
-        let Attempt { asked, read, unusable } = search;
+        let Attempt { refreshed, read, unusable } = attempt;
         loop {
             let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
-            let scan = self.scan(request, &is_out, asked, read);
+            let scan = self.scan(request, &is_out, refreshed, read);
             if self.recheck_credentials_of(&scan.recheck_credentials).await {
                 continue;
             }
-            let may_ask = asked.len() < MAX_REFRESHES && !self.is_out_of_time();
-            if let Some(at) = scan.refresh_first.first().filter(|_| may_ask) {
-                asked.push(*at);
+            let may_refresh = refreshed.len() < MAX_REFRESHES && !self.is_out_of_time();
+            if let Some(at) = scan.refresh_first.first().filter(|_| may_refresh) {
+                refreshed.push(*at);
                 if let Err(error) = self.refresh_if_stale(*at, request.model()).await {
                     tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, cached readings count");
                 }
@@ -286,17 +286,17 @@ impl Inner {
                 continue;
             }
             if let Choice::NoAccount { .. } = scan.choice {
-                // One of the others may be available: the next attempt finds its readings.
+                // One of them may be available. The next attempt has its readings.
                 self.refresh_sequentially(&scan.unknown, request);
             }
             return scan;
         }
     }
 
-    /// Checks whether unavailable accounts have other credentials by now. Returns whether any has.
-    pub(super) async fn recheck_credentials_of(self: &Arc<Self>, places: &[usize]) -> bool {
+    /// Checks whether ineligible accounts have other credentials by now. Returns whether any has.
+    pub(super) async fn recheck_credentials_of(self: &Arc<Self>, indices: &[usize]) -> bool {
         let mut any = false;
-        for at in places {
+        for at in indices {
             let slot = &self.slots[*at];
             let before = slot.login_id();
             if let Ok(Some(credential)) = self.read_credential(slot).await {
@@ -307,8 +307,8 @@ impl Inner {
         any
     }
 
-    /// Refreshes an account whose readings belonged to another login, so that reading the credential cleared them. Returns whether it
-    /// did.
+    /// Refreshes an account if it has another login than `before`, because reading the credential then cleared its readings.
+    /// Returns whether it has.
     async fn refresh_new_login(self: &Arc<Self>, slot: &AccountSlot, before: Option<&LoginId>) -> bool {
         if before.is_none() || slot.login_id().as_ref() == before {
             return false;
@@ -321,7 +321,7 @@ impl Inner {
         true
     }
 
-    /// Reads the credential, and evaluates the account again; the verdict if it is unusable after all.
+    /// Reads the credential, and evaluates the account again. The error is the verdict if the account is unusable.
     async fn credential(
         self: &Arc<Self>,
         request: &Request,
@@ -329,7 +329,7 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
-        // First, because each request of a program without credential sources passes here.
+        // First, because this is the common case of a program without credential sources.
         if !slot.usage.has_credentials() {
             return Ok(None);
         }
@@ -341,10 +341,10 @@ impl Inner {
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
             let is_another = self.refresh_new_login(slot, login_before.as_ref()).await;
-            // Reading it may take a while, so the current readings count.
+            // Reading it may take a while, so readings may have changed.
             let now = self.now();
             if is_another || now != before {
-                // The request has its reservation by now. It must not hide another reason.
+                // The request has its own reservation, which must not exclude the account or hide another reason.
                 let candidate = slot.candidate().reserved([]);
                 if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {
                     return Err(evaluate_with_retry(&candidate, request, now, &self.policy));
@@ -354,14 +354,14 @@ impl Inner {
         Ok(credential)
     }
 
-    /// The verdict on an account without a credential. Only a missing login needs a person.
+    /// The verdict on an account without a usable credential. Only a missing login needs a person.
     fn without_credential(&self, error: &CredentialError) -> Verdict {
         let (reason, wait) = match error {
             CredentialError::NotLoggedIn { .. } => return Verdict::ineligible(Reason::LoginRejected, None),
             CredentialError::TemporarilyUnavailable { retry_after, .. } => {
                 (Reason::LoginRenewing, *retry_after)
             }
-            // A locked keychain, a file that is being rewritten, a command that failed once; or what a newer source says.
+            // A locked keychain, a file during a rewrite, a command that failed once, or an error that only a newer source knows.
             _ => (Reason::CredentialUnavailable, None),
         };
         Verdict::ineligible(
@@ -380,7 +380,7 @@ impl Inner {
     ) -> Vec<Evaluated> {
         let room = MAX_REPORTED.saturating_sub(rejected.len());
         rejected.extend(unusable.iter().take(room).map(|(index, verdict)| {
-            // The account may have other windows by now.
+            // The index of the window may be invalid by now.
             let verdict = verdict.without_window();
             Evaluated::of(&self.slots[*index].candidate(), verdict, request, now, &self.policy)
         }));

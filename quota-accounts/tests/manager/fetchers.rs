@@ -162,7 +162,7 @@ async fn a_failed_background_refresh_saves_its_hold() {
     for kind in BOTH {
         let env = env(kind);
         let accounts = env.accounts();
-        env.answers(40.0);
+        env.set_usage(40.0);
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
         env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));

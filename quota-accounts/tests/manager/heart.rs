@@ -118,7 +118,7 @@ async fn without_a_quota_manager_staleness_comes_from_the_readings() {
 async fn every_refresh_is_saved() {
     for kind in BOTH {
         let env = env(kind);
-        env.answers(67.89);
+        env.set_usage(67.89);
 
         env.accounts().refresh_quota_for_due_accounts().await;
 
@@ -130,7 +130,7 @@ async fn every_refresh_is_saved() {
 async fn a_refresh_for_the_choice_of_fallbacks_is_saved() {
     for kind in BOTH {
         let env = env(kind);
-        env.answers(67.89);
+        env.set_usage(67.89);
 
         env.accounts().usable_fallback_accounts().await;
 
@@ -143,7 +143,7 @@ async fn a_refresh_that_a_request_waited_for_is_saved() {
     for kind in BOTH {
         let env = env(kind);
         let accounts = env.accounts();
-        env.answers(67.89);
+        env.set_usage(67.89);
 
         let _ = accounts.route(Request::new()).await.unwrap();
         minutes(&env.clock, 1).await;
@@ -159,7 +159,7 @@ async fn a_background_refresh_is_saved() {
         let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
-        env.answers(67.89);
+        env.set_usage(67.89);
 
         let _ = accounts.route(Request::new()).await.unwrap();
         minutes(&env.clock, 1).await;
@@ -176,7 +176,7 @@ async fn a_refresh_after_every_n_requests_is_saved() {
         let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 1).await;
-        env.answers(67.89);
+        env.set_usage(67.89);
 
         for _ in 0..2 {
             let route = accounts.route(Request::new()).await.unwrap();
@@ -216,13 +216,13 @@ async fn a_vanished_window_is_removed_on_disk_and_after_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_is_visible_to_all_users_of_the_quota_manager() {
     let env = env(Kind::With);
-    env.answers(67.0);
+    env.set_usage(67.0);
 
     env.accounts().refresh_quota_for_due_accounts().await;
 
-    let answer = env.quota.account(&id("b")).peek();
-    assert!(!answer.is_stale());
-    assert_eq!(answer.used(&WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
+    let usage = env.quota.account(&id("b")).peek();
+    assert!(!usage.is_stale());
+    assert_eq!(usage.used(&WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,16 +240,16 @@ async fn routing_uses_the_readings_of_the_quota_manager() {
 #[tokio::test(start_paused = true)]
 async fn stored_readings_are_seeded_with_their_own_age() {
     let env = env(Kind::With);
-    env.answers(67.0);
+    env.set_usage(67.0);
     env.accounts().refresh_quota_for_due_accounts().await;
     minutes(&env.clock, 3).await;
     let restarted = env.restarted();
 
     restarted.accounts().load().await.unwrap();
 
-    let answer = restarted.quota.account(&id("main")).peek();
-    assert!(!answer.is_stale());
-    assert_eq!(answer.age(), Some(Duration::from_secs(180)));
+    let usage = restarted.quota.account(&id("main")).peek();
+    assert!(!usage.is_stale());
+    assert_eq!(usage.age(), Some(Duration::from_secs(180)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,7 +275,7 @@ async fn a_hold_stored_without_a_login_survives_token_rotation() {
     for kind in BOTH {
         let mut env = env(kind);
         env.config = AccountsConfig::new(id("main"));
-        env.answers(40.0);
+        env.set_usage(40.0);
         let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;

@@ -13,13 +13,13 @@ async fn headers_of_a_late_report_do_not_replace_newer_readings() {
     for kind in BOTH {
         let (env, accounts) = reading(kind).await;
         let stream = accounts.route(Request::new()).await.unwrap();
-        let answered = env.clock.now();
+        let received_at = env.clock.now();
         minutes(&env.clock, 1).await;
         let other = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&other, served("77")).await.unwrap();
         minutes(&env.clock, 1).await;
 
-        let _ = accounts.report(&stream, served("42").received_at(answered)).await.unwrap();
+        let _ = accounts.report(&stream, served("42").received_at(received_at)).await.unwrap();
 
         assert_eq!(used(&accounts, "main"), Some(77.0), "{kind:?}");
     }
@@ -30,12 +30,12 @@ async fn a_late_report_of_exhaustion_does_not_outlive_a_newer_reading() {
     for kind in BOTH {
         let (env, accounts) = reading(kind).await;
         let late = accounts.route(Request::new()).await.unwrap();
-        let answered = env.clock.now();
+        let received_at = env.clock.now();
         minutes(&env.clock, 1).await;
         let other = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&other, served("3")).await.unwrap();
 
-        let _ = accounts.report(&late, exhausted("account").received_at(answered)).await.unwrap();
+        let _ = accounts.report(&late, exhausted("account").received_at(received_at)).await.unwrap();
 
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
@@ -47,14 +47,14 @@ async fn a_cooldown_counts_from_the_response_not_from_the_report() {
         let env = env(kind);
         let accounts = env.accounts();
         let late = accounts.route(Request::new()).await.unwrap();
-        let answered = env.clock.now();
+        let received_at = env.clock.now();
         minutes(&env.clock, 1).await;
 
-        let throttled = RequestOutcome::from_response(429, [("retry-after", "120")]).received_at(answered);
+        let throttled = RequestOutcome::from_response(429, [("retry-after", "120")]).received_at(received_at);
         let _ = accounts.report(&late, throttled).await.unwrap();
 
         let verdict = accounts.explain(&Request::new()).accounts()[0].clone();
-        assert_eq!(verdict.retry_at, Some(answered + SignedDuration::from_mins(2)), "{kind:?}");
+        assert_eq!(verdict.retry_at, Some(received_at + SignedDuration::from_mins(2)), "{kind:?}");
     }
 }
 
@@ -64,9 +64,9 @@ async fn next_try(kind: Kind, status: u16, late: u64) -> RetryAdvice {
     env.policy = RoutingPolicy::default().fallback_on([]);
     let accounts = env.accounts();
     let route = accounts.route(Request::new()).await.expect("an account is available");
-    let answered = env.clock.now();
+    let received_at = env.clock.now();
     minutes(&env.clock, late).await;
-    let outcome = RequestOutcome::from_response(status, [("retry-after", "120")]).received_at(answered);
+    let outcome = RequestOutcome::from_response(status, [("retry-after", "120")]).received_at(received_at);
     accounts.report(&route, outcome).await.expect("a route of this manager").next
 }
 
@@ -96,11 +96,11 @@ async fn a_success_from_before_a_rejection_does_not_end_it() {
         let (env, accounts) = reading(kind).await;
         let [stream, other] = [(); 2].map(|()| accounts.route(Request::new()));
         let (stream, other) = (stream.await.unwrap(), other.await.unwrap());
-        let answered = env.clock.now();
+        let received_at = env.clock.now();
         minutes(&env.clock, 1).await;
         let _ = accounts.report(&other, RequestOutcome::from_response(403, [("a", "b")])).await.unwrap();
 
-        let _ = accounts.report(&stream, served("42").received_at(answered)).await.unwrap();
+        let _ = accounts.report(&stream, served("42").received_at(received_at)).await.unwrap();
 
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
     }
@@ -112,9 +112,9 @@ async fn a_response_from_the_future_counts_as_received_now() {
         let (env, accounts) = reading(kind).await;
         let [first, other] = [(); 2].map(|()| accounts.route(Request::new()));
         let (first, other) = (first.await.unwrap(), other.await.unwrap());
-        let ahead = env.clock.now() + SignedDuration::from_secs(20);
+        let future = env.clock.now() + SignedDuration::from_secs(20);
 
-        let _ = accounts.report(&first, served("42").received_at(ahead)).await.unwrap();
+        let _ = accounts.report(&first, served("42").received_at(future)).await.unwrap();
         env.clock.sleep(Duration::from_secs(1)).await;
         let _ = accounts.report(&other, served("77")).await.unwrap();
 

@@ -157,7 +157,7 @@ impl Program {
         self.clock.sleep(span).await;
     }
 
-    fn answers(&self, used: f64) {
+    fn set_usage(&self, used: f64) {
         self.provider.answer(UsageReport::polled([self.five_hour(used)]));
     }
 
@@ -470,7 +470,7 @@ async fn the_next_request_refreshes_another_login() {
     program.refresh(&accounts).await;
 
     holds("second");
-    program.answers(77.0);
+    program.set_usage(77.0);
     program.refresh(&accounts).await;
     program.route(&accounts).await;
     program.wait(MINUTE * 6).await;
@@ -517,12 +517,12 @@ async fn readings_from_headers_reduce_calls() {
 async fn requests_at_exhausted_accounts() {
     let program = Program::new();
     let accounts = program.start();
-    program.answers(100.0);
+    program.set_usage(100.0);
 
     program.route(&accounts).await;
     program.route(&accounts).await;
     program.wait(MINUTE * 6).await;
-    program.answers(10.0);
+    program.set_usage(10.0);
     program.route(&accounts).await;
     let usable = accounts.usable_fallback_accounts().await;
     program.ledger.note(format!("usable fallbacks: {usable:?}"));

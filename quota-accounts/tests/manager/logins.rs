@@ -186,16 +186,16 @@ async fn the_killswitch_counts_for_every_source_and_login() {
         // A source of one token that states no login.
         let vault = Arc::new(quota_credentials::StaticCredential::new(Secret::new("n33dle")));
         let accounts = env.builder_with(vault).build().unwrap();
-        let answers = |used: f64, whose: &str| {
+        let set_usage = |used: f64, whose: &str| {
             let usage = UsageReport::polled([env.five_hour(used)]).owner_id(OwnerId::new(whose));
             env.provider.answer(usage);
         };
-        answers(97.0, "org-1");
+        set_usage(97.0, "org-1");
         accounts.refresh_quota_for_due_accounts().await;
         let before = accounts.route(Request::new()).await;
         minutes(&env.clock, 6).await;
 
-        answers(5.0, "org-2");
+        set_usage(5.0, "org-2");
         let after = next(&accounts).await;
 
         assert!(before.is_err(), "{kind:?}: all are below the killswitch");
@@ -235,7 +235,7 @@ async fn late_headers_of_an_old_login_are_dropped() {
         logins.set("main", Some(2), "new");
         env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("new"))));
         minutes(&env.clock, 6).await;
-        env.answers(5.0);
+        env.set_usage(5.0);
         accounts.refresh_quota_for_due_accounts().await;
 
         let _ = accounts

@@ -31,7 +31,7 @@ fn exhaust_all_but_the_last(env: &Env, count: usize) {
     for _ in 0..count {
         env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
     }
-    env.answers(10.0);
+    env.set_usage(10.0);
 }
 
 fn out_of_service(env: &Env, calls: usize) {
@@ -93,7 +93,7 @@ async fn once_all_accounts_are_exhausted_the_error_has_the_reset() {
     for kind in BOTH {
         let env = ten(kind);
         let accounts = env.accounts();
-        env.answers(100.0);
+        env.set_usage(100.0);
 
         assert_eq!(wait_after_rejection(&accounts).await, SOON, "{kind:?}");
         accounts.flush().await.expect("the file can be written");
@@ -108,7 +108,7 @@ async fn concurrent_rejected_requests_refresh_each_account_once() {
     for kind in BOTH {
         let env = ten(kind);
         let accounts = env.accounts();
-        env.answers(100.0);
+        env.set_usage(100.0);
 
         let mut requests = tokio::task::JoinSet::new();
         for _ in 0..50 {
@@ -176,8 +176,8 @@ async fn no_account_is_refreshed_once_no_time_is_left_for_a_call() {
 
     assert_eq!(env.provider.calls(), refreshed);
     let is_in_vain = |account: &&AccountId| {
-        let answer = env.quota.account(account).peek();
-        matches!(answer.error(), Some(QuotaError::DeadlineExceeded { .. }))
+        let usage = env.quota.account(account).peek();
+        matches!(usage.error(), Some(QuotaError::DeadlineExceeded { .. }))
     };
     let in_vain = accounts.accounts().filter(is_in_vain).count();
     assert!((1..10).contains(&in_vain), "{in_vain}");

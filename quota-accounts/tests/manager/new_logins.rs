@@ -42,7 +42,7 @@ async fn a_route_refreshes_a_new_login_although_the_old_one_is_on_hold() {
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is exhausted");
 
         log_in(&logins, 2, "new");
-        env.answers(5.0);
+        env.set_usage(5.0);
         minutes(&env.clock, 2).await;
 
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
@@ -57,7 +57,7 @@ async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
         env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.refresh_quota_for_due_accounts().await;
         log_in(&logins, 2, "new");
-        env.answers(5.0);
+        env.set_usage(5.0);
         minutes(&env.clock, 2).await;
 
         accounts.refresh_quota_for_due_accounts().await;
@@ -88,7 +88,7 @@ async fn readings_of_a_new_login_are_saved() {
         minutes(&env.clock, 1).await;
 
         log_in(&logins, 2, "new");
-        env.answers(67.89);
+        env.set_usage(67.89);
         let _ = accounts.route(Request::new()).await.unwrap();
         minutes(&env.clock, 1).await;
 
@@ -102,7 +102,7 @@ async fn stored_readings_of_an_old_login_do_not_count_for_the_new_one() {
         let (env, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
         accounts.flush().await.unwrap();
         log_in(&logins, 2, "new");
-        env.answers(5.0);
+        env.set_usage(5.0);
         minutes(&env.clock, 1).await;
 
         let restarted = env.restarted();
@@ -145,7 +145,7 @@ async fn a_new_login_ends_the_exhaustion_of_the_old_one() {
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is exhausted");
 
         logins.set("main", Some(2), "new");
-        env.answers(5.0);
+        env.set_usage(5.0);
         minutes(&env.clock, 2).await;
 
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
@@ -164,7 +164,7 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
         log_in(&logins, 2, "new");
-        env.answers(5.0);
+        env.set_usage(5.0);
         minutes(&env.clock, 2).await;
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");

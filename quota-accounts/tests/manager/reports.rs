@@ -22,7 +22,7 @@ pub(crate) fn exhausted(what: &str) -> RequestOutcome {
 
 pub(crate) async fn reading(kind: Kind) -> (Env, quota_accounts::FallbackAccountManager) {
     let env = env(kind);
-    env.answers(40.0);
+    env.set_usage(40.0);
     let accounts = env.builder().response_parser(ExampleParser).build().expect("a valid configuration");
     accounts.refresh_quota_for_due_accounts().await;
     minutes(&env.clock, 1).await;
@@ -250,7 +250,7 @@ async fn a_late_refresh_does_not_undo_a_report() {
     for kind in BOTH {
         let (env, accounts) = reading(kind).await;
         minutes(&env.clock, 5).await;
-        env.answers(10.0);
+        env.set_usage(10.0);
         drop(env.provider.clone().taking(Duration::from_secs(10)));
         // Stale readings that admit the account, so the refresh runs in the background.
         let route = accounts.route(Request::new()).await.unwrap();

@@ -31,7 +31,7 @@ async fn stale_readings_that_pass_delay_no_request() {
     for kind in BOTH {
         let env = env(kind);
         let accounts = env.accounts();
-        env.answers(40.0);
+        env.set_usage(40.0);
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
         let start = env.clock.now();
@@ -48,10 +48,10 @@ async fn a_stale_exhausted_account_is_refreshed_before_moving() {
     for kind in BOTH {
         let env = env(kind);
         let accounts = env.accounts();
-        env.answers(100.0);
+        env.set_usage(100.0);
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
-        env.answers(10.0);
+        env.set_usage(10.0);
 
         let route = accounts.route(Request::new()).await.unwrap();
 
@@ -74,7 +74,7 @@ async fn a_session_does_not_wait_for_readings_of_other_accounts() {
         let mut env = env(kind);
         env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = env.accounts();
-        env.answers(40.0);
+        env.set_usage(40.0);
         accounts.refresh_quota_for_due_accounts().await;
         let request = Request::new().with_session("s");
         let own = accounts.route(request.clone()).await.unwrap().account().clone();
@@ -95,7 +95,7 @@ async fn fallback_first_does_not_wait_for_the_main_account() {
         let mut env = env(kind);
         env.policy = RoutingPolicy::default().mode(RoutingMode::FallbackFirst);
         let accounts = env.accounts();
-        env.answers(40.0);
+        env.set_usage(40.0);
         env.provider.then_answer(UsageReport::polled([env.five_hour(100.0)]));
         accounts.refresh_quota_for_due_accounts().await;
         assert_eq!(used(&accounts, "main"), Some(100.0), "{kind:?}");
@@ -213,7 +213,7 @@ async fn unknown_accounts_are_refreshed_before_a_low_one_is_chosen() {
         env.policy = policy.min_remaining(Limits::of(percent(20.0)));
         // The main account is refreshed first and is low. The next one has more.
         env.provider.then_answer(UsageReport::polled([env.five_hour(85.0)]));
-        env.answers(10.0);
+        env.set_usage(10.0);
 
         let route = env.accounts().route(Request::new()).await.expect("one is available");
 
@@ -226,7 +226,7 @@ async fn unknown_accounts_are_refreshed_before_a_low_one_is_chosen() {
 async fn exhausted_accounts_give_an_error_with_wait_and_reasons() {
     for kind in BOTH {
         let env = env(kind);
-        env.answers(100.0);
+        env.set_usage(100.0);
         let accounts = env.accounts();
         accounts.refresh_quota_for_due_accounts().await;
 

@@ -25,7 +25,11 @@ async fn routed(accounts: &FallbackAccountManager) -> AccountId {
 }
 
 /// The account of a session before a response, right after it, and two hours later.
-async fn answered(env: &Env, accounts: &FallbackAccountManager, outcome: RequestOutcome) -> [AccountId; 3] {
+async fn accounts_of_session(
+    env: &Env,
+    accounts: &FallbackAccountManager,
+    outcome: RequestOutcome,
+) -> [AccountId; 3] {
     accounts.refresh_quota_for_due_accounts().await;
     let route = accounts.route(Request::new().with_session("s")).await.expect("all are available");
     let _ = accounts.report(&route, outcome).await.expect("a route of this manager");
@@ -43,7 +47,7 @@ async fn a_throttled_session_is_served_elsewhere_and_returns() {
         let accounts = env.accounts();
 
         let throttled = RequestOutcome::from_response(429, [("retry-after", "60")]);
-        let [own, then, later] = answered(&env, &accounts, throttled).await;
+        let [own, then, later] = accounts_of_session(&env, &accounts, throttled).await;
 
         assert_ne!(own, then, "{kind:?}: it does not wait");
         assert_eq!(own, later, "{kind:?}");
@@ -78,7 +82,7 @@ async fn a_session_with_an_exhausted_account_moves_for_good() {
         let accounts = env.builder().response_parser(ExampleParser).build().expect("a valid configuration");
 
         let exhausted = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
-        let [own, then, later] = answered(&env, &accounts, exhausted).await;
+        let [own, then, later] = accounts_of_session(&env, &accounts, exhausted).await;
 
         assert_ne!(own, then, "{kind:?}");
         assert_eq!(then, later, "{kind:?}: the account is available again, but the session has moved");
@@ -114,7 +118,7 @@ async fn a_session_whose_account_rejects_the_login_moves_for_good() {
             let accounts = env.accounts();
 
             let rejected = RequestOutcome::from_response(status, [("a", "b")]);
-            let [own, then, later] = answered(&env, &accounts, rejected).await;
+            let [own, then, later] = accounts_of_session(&env, &accounts, rejected).await;
 
             assert_ne!(own, then, "{kind:?} {status}");
             assert_eq!(then, later, "{kind:?} {status}");
@@ -185,7 +189,7 @@ async fn a_sticky_session_waits_only_without_or_for_excluding_readings() {
         minutes(&env.clock, 20).await;
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
-        env.answers(10.0);
+        env.set_usage(10.0);
         assert_eq!((routed(&accounts).await, used(&accounts, "main")), (own, Some(10.0)), "{kind:?}");
     }
 }

@@ -87,11 +87,11 @@ impl Provider {
     fn new(clock: &Clock) -> Self {
         let now = clock.now();
         let meters = |offset: i64| {
-            let meter = |id, scope, hours: i64, ahead: i64| Meter {
+            let meter = |id, scope, hours: i64, hours_to_reset: i64| Meter {
                 id,
                 scope,
                 used: 0.0,
-                reset: now + SignedDuration::from_hours(ahead),
+                reset: now + SignedDuration::from_hours(hours_to_reset),
                 length: SignedDuration::from_hours(hours),
             };
             let opus = WindowId::seven_day().for_model("Opus").expect("a valid name");

@@ -136,7 +136,7 @@ impl Env {
     }
 
     /// Sets the use of the 5-hour window that the provider reports from now on.
-    pub(crate) fn answers(&self, used: f64) {
+    pub(crate) fn set_usage(&self, used: f64) {
         self.provider.answer(UsageReport::polled([self.five_hour(used)]));
     }
 

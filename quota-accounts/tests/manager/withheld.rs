@@ -30,7 +30,7 @@ async fn the_killswitch_counts_while_the_owner_is_unknown() {
         let mut env = env(kind);
         env.policy = stop_at(5.0);
         let accounts = env.accounts();
-        env.answers(97.0);
+        env.set_usage(97.0);
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
         lock(&env);
@@ -42,7 +42,7 @@ async fn the_killswitch_counts_while_the_owner_is_unknown() {
         assert_eq!(used(&accounts, "main"), None, "{kind:?}: the readings are not shown");
 
         unlock(&env);
-        env.answers(10.0);
+        env.set_usage(10.0);
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(10.0)), "{kind:?}");
     }
 }
@@ -52,7 +52,7 @@ async fn exhaustion_counts_while_the_owner_is_unknown() {
     for kind in BOTH {
         let env = env(kind);
         let accounts = env.accounts();
-        env.answers(100.0);
+        env.set_usage(100.0);
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
         lock(&env);
@@ -69,7 +69,7 @@ async fn unknown_owners_are_excluded_if_the_policy_denies_unknown_usage() {
         let mut env = env(kind);
         env.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         let accounts = env.accounts();
-        env.answers(40.0);
+        env.set_usage(40.0);
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&env.clock, 6).await;
         lock(&env);
