@@ -151,10 +151,10 @@ pub enum LimitCheck {
 pub struct AccountLimits {
     /// Replaces [`RoutingPolicy::min_remaining`](crate::RoutingPolicy#structfield.min_remaining).
     // The alias reads files of format 1. Otherwise their limits would be ignored.
-    #[serde(rename = "min_remaining", alias = "minimum", skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "minimum", skip_serializing_if = "Option::is_none")]
     pub min_remaining: Option<Limits>,
     /// Replaces [`RoutingPolicy::killswitch`](crate::RoutingPolicy#structfield.killswitch).
-    #[serde(rename = "killswitch", alias = "stop", skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "stop", skip_serializing_if = "Option::is_none")]
     pub killswitch: Option<Limits>,
     #[serde(flatten)]
     unknown: Map<String, Value>,

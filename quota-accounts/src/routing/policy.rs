@@ -176,8 +176,10 @@ pub enum UnknownUsage {
     Allow,
     /// Do not use it until there are readings.
     Deny,
-    /// Do not use it until a fresh reading of every window that counts shows that enough remains. Not available in configuration
-    /// files.
-    #[serde(skip)]
+    /// Do not use it until a fresh reading of every window that counts shows that enough remains.
+    ///
+    /// It suits a single decision. A policy with it is serialized, but never read: in a configuration file it would make every
+    /// request wait for a refresh.
+    #[serde(skip_deserializing)]
     DenyStale,
 }

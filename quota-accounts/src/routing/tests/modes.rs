@@ -7,7 +7,7 @@ use quota_core::provider::RejectionKind;
 
 use super::support::*;
 use crate::routing::{Block, Choice};
-use crate::{Request, RoutingMode, RoutingPolicy};
+use crate::{Request, RoutingMode, RoutingPolicy, UnknownUsage};
 
 fn in_mode(mode: RoutingMode) -> RoutingPolicy {
     RoutingPolicy::default().mode(mode)
@@ -164,6 +164,16 @@ fn session_affinity_counts_only_in_sticky_mode() {
         chosen(&[a, b, c.session_account()], &session("s"), &in_mode(RoutingMode::MainFirst)),
         Some(0)
     );
+}
+
+#[test]
+fn a_policy_that_denies_stale_usage_is_written_and_never_read() {
+    let policy = RoutingPolicy::default().when_unknown(UnknownUsage::DenyStale);
+
+    let written = serde_json::to_value(policy).unwrap();
+
+    assert_eq!(written["when_unknown"], "deny_stale");
+    assert!(serde_json::from_value::<RoutingPolicy>(written).is_err());
 }
 
 #[test]
