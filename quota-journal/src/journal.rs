@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use quota_core::record::{Hold, Record};
-use serde::de::IgnoredAny;
+use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ use crate::history::{History, Sample};
 use crate::observation::Observation;
 
 /// The format number. It must rise when a field changes the meaning of other fields.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The events of more than a week, for an account that is refreshed every five minutes.
 const MAX_EVENTS: usize = 2500;
 
@@ -55,11 +55,11 @@ impl Journal {
         serde_json::to_vec(self).expect("all keys are strings").into()
     }
 
-    /// Decodes the body of a stored document. A journal of an older format starts over.
+    /// Decodes the body of a stored document.
     ///
     /// # Errors
     ///
-    /// The error of serde if the body is not a journal. A newer format is never an error.
+    /// The error of serde if the body is not a journal, or of an older format. A newer format is never an error.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
         // The flattened field requires an object. Without it, serde would also accept `[3]` as an envelope.
         #[derive(Deserialize)]
@@ -70,7 +70,7 @@ impl Journal {
         }
         match serde_json::from_slice(body)? {
             // No release has written an older format.
-            Envelope { format, .. } if format < FORMAT => Ok(Self::default()),
+            Envelope { format, .. } if format < FORMAT => Err(Error::custom("it has an older format")),
             Envelope { format, .. } => serde_json::from_slice(body).or_else(|error| {
                 if format > FORMAT { Ok(Self { format, ..Self::default() }) } else { Err(error) }
             }),
@@ -235,17 +235,17 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_preserved_and_a_newer_format_is_read_only() {
-        let journal = Journal::decode(br#"{"format":3,"colour":"blue"}"#).unwrap();
+        let journal = Journal::decode(br#"{"format":4,"colour":"blue"}"#).unwrap();
 
         assert!(String::from_utf8_lossy(&journal.encode()).contains(r#""colour":"blue""#));
         assert!(!journal.is_writable());
     }
 
     #[test]
-    fn a_journal_of_an_older_format_starts_over() {
-        let journal = Journal::decode(br#"{"format":1,"seen":{},"happenings":[]}"#).unwrap();
-
-        assert_eq!(journal, Journal::default());
+    fn a_journal_of_an_older_format_is_an_error() {
+        for older in [r#"{"format":1,"seen":{},"happenings":[]}"#, r#"{"format":2}"#] {
+            assert!(Journal::decode(older.as_bytes()).is_err(), "{older}");
+        }
     }
 
     #[test]
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn an_unknown_reason_is_preserved() {
         let stored = serde_json::json!({
-            "format": 2,
+            "format": 3,
             "next_number": 2,
             "events": [
                 { "at_ms": 1_800_000_000_000_i64, "kind": "held", "until_ms": 1_800_000_060_000_i64, "reason": "asleep" },
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_a_journal_is_an_error() {
-        for damaged in ["", "null", "{}", "[1]", "[3]", r#"{"format":2,"events":7}"#] {
+        for damaged in ["", "null", "{}", "[1]", "[3]", r#"{"format":3,"events":7}"#] {
             assert!(Journal::decode(damaged.as_bytes()).is_err(), "{damaged}");
         }
     }

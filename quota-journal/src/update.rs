@@ -58,8 +58,10 @@ impl Default for Rules {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
-    /// The journal could not be decoded and was replaced. Its past events are lost.
-    #[error("replaced the damaged journal of {0}; its past events are lost")]
+    /// The journal could not be decoded, or had an older format, and was replaced. Its past events are lost.
+    #[error(
+        "replaced the journal of {0}, which was damaged or of an older version; its past events are lost"
+    )]
     Replaced(AccountId),
     /// A hook failed.
     #[error(transparent)]
@@ -159,7 +161,7 @@ impl DocumentBody for Undecoded {
 pub struct Damage {
     /// The record could not be decoded. Nothing is written until the record is replaced.
     pub record: bool,
-    /// The journal could not be decoded. The next write replaces it.
+    /// The journal could not be decoded, or has an older format. The next write replaces it.
     pub journal: bool,
     /// A newer program wrote the journal. This program adds nothing to it.
     pub is_journal_newer: bool,
@@ -189,10 +191,10 @@ pub struct JournalUpdate {
 ///
 /// # Errors
 ///
-/// Any [`StoreError`] of reading. The first write replaces a damaged journal. With a damaged record nothing is written. If a
-/// write fails, the result contains what could be read, without new events. A swap that may have been applied counts as a
-/// conflict. Its events are in the journal, but their hooks do not run, because a hook runs at most once. Dropping the future
-/// has the same effect.
+/// Any [`StoreError`] of reading. The first write replaces a journal that is damaged or of an older format. With a damaged
+/// record nothing is written. If a write fails, the result contains what could be read, without new events. A swap that may
+/// have been applied counts as a conflict. Its events are in the journal, but their hooks do not run, because a hook runs at
+/// most once. Dropping the future has the same effect.
 pub async fn update(
     store: &dyn QuotaStore,
     account: &AccountId,

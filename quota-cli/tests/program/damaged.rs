@@ -18,7 +18,7 @@ struct World {
     _server: Option<Server>,
 }
 
-const DAMAGED: &str = "{\"format\":2,\"sna";
+const DAMAGED: &str = "{\"format\":3,\"sna";
 
 impl World {
     fn on_sqlite() -> Self {
@@ -202,7 +202,8 @@ fn a_damaged_journal_is_named_once_and_a_new_one_begins() {
 
         assert_ne!(first.code, Some(69), "{command}");
         assert_eq!(
-            first.stderr, "quota: replaced the damaged journal of anthropic/main; its past events are lost\n",
+            first.stderr,
+            "quota: replaced the journal of anthropic/main, which was damaged or of an older version; its past events are lost\n",
             "{command}"
         );
         assert!(!second.stderr.contains("damaged"), "{command}: {}", second.stderr);

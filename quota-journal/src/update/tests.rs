@@ -114,22 +114,43 @@ async fn a_failed_write_returns_the_journal_and_no_new_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_journal_is_replaced() {
+async fn a_journal_that_is_damaged_or_older_is_replaced() {
+    for unreadable in ["torn", r#"{"format":1,"happenings":[]}"#, r#"{"format":2,"next_number":3}"#] {
+        let store = MemoryStore::new();
+        write_reading(&store, 10.0).await;
+        let key = StoreKey::account_extension(&account(), "journal");
+        let _ = store.compare_and_swap(&key, None, unreadable.into(), TTL).await.unwrap();
+
+        let updated = update(&store, &account(), &Rules::default()).await.unwrap();
+
+        assert!(updated.damage.journal && !updated.damage.record, "{unreadable}");
+        let body = store.read(&key).await.unwrap().document.unwrap().body;
+        assert_eq!(Journal::decode(&body).unwrap(), updated.journal, "{unreadable}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_replacement_of_an_older_journal_is_reported() {
     let store = MemoryStore::new();
     write_reading(&store, 10.0).await;
     let key = StoreKey::account_extension(&account(), "journal");
-    let _ = store.compare_and_swap(&key, None, "torn".into(), TTL).await.unwrap();
+    let _ = store.compare_and_swap(&key, None, r#"{"format":2}"#.into(), TTL).await.unwrap();
 
-    let updated = update(&store, &account(), &Rules::default()).await.unwrap();
+    let warnings = update_and_run_hooks(&store, &[&account()], &Rules::default(), &[], &[]).await;
 
-    assert!(updated.damage.journal && !updated.damage.record);
-    let body = store.read(&key).await.unwrap().document.unwrap().body;
-    assert_eq!(Journal::decode(&body).unwrap(), updated.journal);
+    let text: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        text,
+        [format!(
+            "replaced the journal of {}, which was damaged or of an older version; its past events are lost",
+            account()
+        )]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_journal_in_any_form_is_removed() {
-    for body in ["torn", r#"{"format":3}"#, r#"{"format":2}"#] {
+    for body in ["torn", r#"{"format":4}"#, r#"{"format":3}"#, r#"{"format":2}"#] {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let store = MemoryStore::with_clock(clock.clone());
         let key = StoreKey::account_extension(&account(), "journal");
