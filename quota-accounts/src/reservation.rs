@@ -21,7 +21,7 @@ pub(crate) struct Reservations {
     #[serde(default)]
     version: u32,
     #[serde(default)]
-    held: Vec<Reservation>,
+    reservations: Vec<Reservation>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -63,7 +63,7 @@ impl Reservation {
 }
 
 /// The format that this program writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl Reservations {
     /// Reserves if the sum of the window's reservations is at most `left` basis points, or `left` is unknown.
@@ -75,50 +75,51 @@ impl Reservations {
         let sum = others + u64::from(wanted.share.basis_points());
         let fits = others == 0 || left.is_none_or(|left| sum <= u64::from(left));
         if fits {
-            self.held.retain(|held| held.is_live(now) && held.id != wanted.id);
-            self.held.push(wanted.clone());
+            self.reservations.retain(|reservation| reservation.is_live(now) && reservation.id != wanted.id);
+            self.reservations.push(wanted.clone());
         }
         fits
     }
 
     /// Adds a reservation that was admitted already.
     fn add(&mut self, reservation: Reservation) {
-        self.held.push(reservation);
+        self.reservations.push(reservation);
     }
 
     fn has(&self, id: RequestId) -> bool {
-        self.held.iter().any(|held| held.id == id)
+        self.reservations.iter().any(|reservation| reservation.id == id)
     }
 
     /// The reservations in the time of a clock that is ahead by `by`.
     fn moved(mut self, by: SignedDuration) -> Self {
-        for held in &mut self.held {
-            *held = held.moved(by);
+        for reservation in &mut self.reservations {
+            *reservation = reservation.moved(by);
         }
         self
     }
 
     /// Removes a reservation. Returns whether it existed.
     pub(crate) fn release(&mut self, id: RequestId) -> bool {
-        let before = self.held.len();
-        self.held.retain(|held| held.id != id);
-        self.held.len() != before
+        let before = self.reservations.len();
+        self.reservations.retain(|reservation| reservation.id != id);
+        self.reservations.len() != before
     }
 
     fn of_others(&self, wanted: &Reservation, now: Timestamp) -> u64 {
-        let is_other = |held: &&Reservation| held.window == wanted.window && held.id != wanted.id;
-        let live = self.held.iter().filter(is_other).filter(|held| held.is_live(now));
-        live.map(|held| u64::from(held.share.basis_points())).sum()
+        let is_other =
+            |reservation: &&Reservation| reservation.window == wanted.window && reservation.id != wanted.id;
+        let live = self.reservations.iter().filter(is_other).filter(|reservation| reservation.is_live(now));
+        live.map(|reservation| u64::from(reservation.share.basis_points())).sum()
     }
 
     /// The live reservations: window and share.
     pub(crate) fn live(&self, now: Timestamp) -> impl Iterator<Item = (WindowId, Percent)> {
-        let live = self.held.iter().filter(move |held| held.is_live(now));
-        live.map(|held| (held.window.clone(), held.share))
+        let live = self.reservations.iter().filter(move |reservation| reservation.is_live(now));
+        live.map(|reservation| (reservation.window.clone(), reservation.share))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.reservations.is_empty()
     }
 }
 
@@ -128,6 +129,10 @@ impl DocumentBody for Reservations {
         let found: Self = serde_json::from_slice(body).map_err(|error| corrupt().with_source(error))?;
         if found.version > VERSION {
             return Err(StoreError::corrupt("the reservations were written by a newer program"));
+        }
+        if found.version < VERSION {
+            // No release wrote an older version, and a reservation lasts ten minutes.
+            return Ok(Self::default());
         }
         Ok(found)
     }
@@ -241,7 +246,7 @@ mod tests {
 
     #[test]
     fn newer_and_malformed_documents_are_rejected() {
-        for body in [r#"{"version":2}"#, "{"] {
+        for body in [r#"{"version":3}"#, "{"] {
             let decoded = Reservations::decode(body.as_bytes());
 
             assert!(matches!(decoded, Err(StoreError::Corrupt { .. })), "{body}");
@@ -249,8 +254,15 @@ mod tests {
     }
 
     #[test]
+    fn reservations_of_an_older_version_start_over() {
+        let older = br#"{"version":1,"held":[{"id":"07","window":"five_hour","share_bp":150,"until_ms":0}]}"#;
+
+        assert_eq!(Reservations::decode(older).unwrap(), Reservations::default());
+    }
+
+    #[test]
     fn fields_of_a_newer_program_survive() {
-        let found = Reservations::decode(br#"{"version":1,"held":[],"colour":"green"}"#).unwrap();
+        let found = Reservations::decode(br#"{"version":2,"reservations":[],"colour":"green"}"#).unwrap();
 
         let text = String::from_utf8(found.encode().to_vec()).unwrap();
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use quota_core::model::LoginId;
 use quota_core::record::{Hold, MergeOutcome, Record, Seed};
 use quota_core::{AccountId, Snapshot};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -21,17 +22,32 @@ pub(crate) struct AccountsState {
     version: u32,
     #[serde(default)]
     pub(crate) accounts: BTreeMap<AccountId, AccountState>,
-    #[serde(rename = "pins", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sessions: Vec<SessionAffinity>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl JsonContent for AccountsState {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn version(&self) -> u32 {
         self.version
+    }
+
+    /// A file of an older version starts over. No release wrote one.
+    fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            #[serde(default)]
+            version: u32,
+            #[serde(flatten)]
+            _fields: IgnoredAny,
+        }
+        match serde_json::from_slice(text)? {
+            Envelope { version, .. } if version < Self::VERSION => Ok(Self::default()),
+            Envelope { .. } => serde_json::from_slice(text),
+        }
     }
 }
 
@@ -39,7 +55,6 @@ impl JsonContent for AccountsState {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AccountState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "lineage")]
     pub(crate) login_id: Option<LoginId>,
     #[serde(default)]
     pub(crate) snapshot: Snapshot,

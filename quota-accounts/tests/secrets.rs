@@ -40,6 +40,6 @@ async fn no_output_error_or_file_contains_a_token() {
     let stored = fs::read_to_string(&state).unwrap();
 
     let texts = texts + &debug(&report) + &debug(&error) + &error.to_string() + &stored;
-    assert!(stored.contains("login_dead"));
+    assert!(stored.contains("unauthorized"));
     assert!(!texts.contains(NEEDLE), "{texts}");
 }

@@ -238,7 +238,7 @@ impl<'a> AccountPicker<'a> {
 
 fn read_state(answer: &AccountUsage) -> ReadState {
     let held = answer.hold().map(|hold| hold.since);
-    (answer.snapshot().complete_at(), held, answer.last_failure().map(|trouble| trouble.at))
+    (answer.snapshot().complete_at(), held, answer.last_failure().map(|failure| failure.at))
 }
 
 /// The policy of the configuration, with the command line's choice for unknown usage.

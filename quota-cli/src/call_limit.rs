@@ -26,7 +26,7 @@ pub(crate) async fn refresh(account: &Account) -> Result<RefreshOutcome, QuotaEr
 pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Option<Timestamp> {
     match refreshed {
         Ok(refreshed) => refreshed.called_at,
-        Err(QuotaError::CalledRecently { failure: trouble, .. }) => Some(trouble.at),
+        Err(QuotaError::CalledRecently { failure, .. }) => Some(failure.at),
         Err(_) => None,
     }
 }

@@ -65,7 +65,7 @@ pub struct Record {
     lease: Option<Box<Lease>>,
     hold: Option<Box<Hold>>,
     /// Rate limits in a row, and other failures in a row: each has its own backoff.
-    strikes: u32,
+    rate_limit_streak: u32,
     failures: u32,
     /// The fence of the last call that either counts.
     streak_fence: u64,
@@ -181,8 +181,8 @@ impl Record {
 
     /// Rate limits and other failures in a row, together.
     #[must_use]
-    pub fn strikes(&self) -> u32 {
-        self.strikes.saturating_add(self.failures)
+    pub fn consecutive_failures(&self) -> u32 {
+        self.rate_limit_streak.saturating_add(self.failures)
     }
 
     /// The calls of the trailing hour, oldest first.
@@ -365,7 +365,7 @@ impl Record {
     }
 
     fn end_streak(&mut self) {
-        (self.strikes, self.failures, self.streak_fence) = (0, 0, 0);
+        (self.rate_limit_streak, self.failures, self.streak_fence) = (0, 0, 0);
     }
 
     /// Records that a credential lacks a scope; only the newest are stored.

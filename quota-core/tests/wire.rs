@@ -10,7 +10,8 @@ use quota_core::model::{
 };
 use quota_core::policy::{Backoff, StoreOutagePolicy};
 use quota_core::record::{
-    Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record,
+    Hold, HoldReason, LastFailureKind, Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown,
+    Record,
 };
 use quota_core::{FetchError, Percent, Policy, Snapshot, UsageReport, WindowId, WindowReading};
 use serde_json::{Value, json};
@@ -99,7 +100,7 @@ fn a_record_with_everything_in_it() {
 
 #[test]
 fn a_record_with_nothing_in_it() {
-    assert_eq!(Record::default().encode(), r#"{"format":2,"fence":0,"snapshot":{}}"#);
+    assert_eq!(Record::default().encode(), r#"{"format":3,"fence":0,"snapshot":{}}"#);
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn a_lowered_window_with_its_peak_and_the_peak_of_one_that_is_gone() {
             "peaks": {
                 "seven_day": { "used_bp": 9600, "resets_ms": 1_800_099_000_000_i64, "length_ms": 604_800_000 }
             },
-            "horizon": { "all": { "at_ms": 1_800_000_600_000_i64, "source": "poll" } }
+            "watermark": { "all": { "at_ms": 1_800_000_600_000_i64, "source": "poll" } }
         })
     };
 
@@ -153,7 +154,7 @@ fn a_quiet_time() {
 
 #[test]
 fn a_quiet_time_that_is_none() {
-    assert_eq!(ProviderCooldown::default().encode(), r#"{"format":1}"#);
+    assert_eq!(ProviderCooldown::default().encode(), r#"{"format":2}"#);
 }
 
 #[test]
@@ -200,22 +201,22 @@ fn the_reasons_of_holds() {
     assert_json_snapshot!(reasons, @r#"
     [
       "rate_limited",
-      "neighbour_rate_limited",
+      "provider_rate_limited",
       "failing",
-      "budget_spent",
+      "budget_exhausted",
       "eclipse"
     ]
     "#);
 }
 
 #[test]
-fn every_kind_of_trouble_comes_back() {
+fn every_kind_of_failure_comes_back() {
     let errors = [
         (FetchError::throttled(None), "throttled"),
         (FetchError::TimedOut, "timed_out"),
         (FetchError::unavailable("500"), "failing"),
         (FetchError::unreachable("DNS", std::io::Error::other("no route")), "unreachable"),
-        (FetchError::Unauthorized, "login_refused"),
+        (FetchError::Unauthorized, "unauthorized"),
         (FetchError::forbidden("no"), "forbidden"),
         (FetchError::missing_scope("user:profile"), "missing_scope"),
     ];
@@ -225,26 +226,65 @@ fn every_kind_of_trouble_comes_back() {
         let lease = grant(&mut record, 0, "");
         let _ = record.fail(at(1), &lease, &error, &Policy::default());
 
-        assert_eq!(value(&record.encode())["trouble"]["kind"], word);
+        assert_eq!(value(&record.encode())["last_failure"]["kind"], word);
         assert_eq!(Record::decode(&record.encode()).expect("it was just written"), record);
     }
 }
 
-#[test]
-fn a_record_of_format_1_is_read_and_rewritten_as_format_2() {
-    let written = include_bytes!("wire/record-1.json");
-
-    let record = Record::decode(written).expect("its format is known");
-
-    let mut expected = value(written);
-    expected["format"] = json!(2);
-    assert!(record.is_writable());
-    assert_eq!(value(&record.encode()), expected);
+/// A record of format 1 or 2 with the names of format 3.
+fn renamed(older: &str) -> Value {
+    let names = [
+        ("lineage", "login_id"),
+        ("identity", "owner_id"),
+        ("strikes", "rate_limit_streak"),
+        ("trouble", "last_failure"),
+        ("attempts_ms", "calls_ms"),
+        ("refreshed_mark", "refreshed_with"),
+        ("mark", "fingerprint"),
+        ("why", "reason"),
+        ("note", "message"),
+        ("horizon", "watermark"),
+        ("apart", "exceptions"),
+        ("$money", "$credits"),
+    ];
+    let replace = |text: String, (old, new)| text.replace(&format!("\"{old}\":"), &format!("\"{new}\":"));
+    let text = names.into_iter().fold(older.to_owned(), replace);
+    let mut record: Value = serde_json::from_str(&text).expect("it is JSON");
+    record["format"] = json!(3);
+    record
 }
 
 #[test]
-fn a_record_of_format_2_is_read_and_rewritten_as_it_was() {
-    let written = include_bytes!("wire/record-2.json");
+fn records_of_formats_1_and_2_are_read_and_rewritten_as_format_3() {
+    for written in [include_str!("wire/record-1.json"), include_str!("wire/record-2.json")] {
+        let record = Record::decode(written.as_bytes()).expect("its format is known");
+
+        assert!(record.is_writable());
+        assert_eq!(value(&record.encode()), renamed(written));
+    }
+}
+
+#[test]
+fn words_of_format_2_are_read() {
+    let failure = json!({ "at_ms": 1_800_000_000_000_i64, "kind": "missing_scope", "note": "n", "mark": "00000000000000ff" });
+    let hold = |reason| json!({ "since_ms": 1_800_000_000_000_i64, "until_ms": 1_800_000_060_000_i64, "why": reason });
+    let trouble = json!({ "at_ms": 1_800_000_000_000_i64, "kind": "login_refused" });
+    let decode = |reason| {
+        let older = json!({ "format": 2, "hold": hold(reason), "trouble": trouble, "unscoped": [failure] });
+        Record::decode(older.to_string().as_bytes()).expect("its format is known")
+    };
+
+    let record = decode("neighbour_rate_limited");
+    assert_eq!(record.hold().expect("it has one").reason, HoldReason::ProviderRateLimited);
+    assert_eq!(record.last_failure().expect("it has one").kind, LastFailureKind::Unauthorized);
+    let unscoped = &value(&record.encode())["unscoped"][0];
+    assert_eq!((&unscoped["message"], &unscoped["fingerprint"]), (&json!("n"), &json!("00000000000000ff")));
+    assert_eq!(decode("budget_spent").hold().expect("it has one").reason, HoldReason::BudgetExhausted);
+}
+
+#[test]
+fn a_record_of_format_3_is_read_and_rewritten_as_it_was() {
+    let written = include_bytes!("wire/record-3.json");
 
     let record = Record::decode(written).expect("its format is known");
 
@@ -256,7 +296,7 @@ fn a_record_of_format_2_is_read_and_rewritten_as_it_was() {
 fn no_token_is_ever_written() {
     let text = String::from_utf8(full().encode().to_vec()).expect("it is JSON");
 
-    // The mark is a hash; nothing else of a credential is known to a record.
-    assert!(text.contains(r#""mark":"00000000000000ff""#));
+    // The fingerprint is a hash; a record stores nothing else of a credential.
+    assert!(text.contains(r#""fingerprint":"00000000000000ff""#));
     assert!(["token", "sk-", "Bearer", "secret"].iter().all(|word| !text.contains(word)));
 }

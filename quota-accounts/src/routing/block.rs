@@ -38,11 +38,9 @@ pub struct Block {
     pub window: Option<WindowId>,
     /// The credential it applies to. Another credential ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "mark")]
     pub fingerprint: Option<CredentialFingerprint>,
     /// The login it applies to, if stated. Another login ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "lineage")]
     pub login_id: Option<LoginId>,
     #[serde(flatten)]
     unknown: Map<String, Value>,

@@ -237,3 +237,18 @@ fn the_state_survives_a_round_trip() {
 fn the_state_is_written_in_this_form() {
     insta::assert_json_snapshot!(everything());
 }
+
+#[test]
+fn a_state_file_of_an_older_version_starts_over() {
+    let older =
+        br#"{"version":1,"accounts":{"a/b":{"hold":{"since_ms":0,"until_ms":1,"why":"failing"}}},"pins":[]}"#;
+
+    assert_eq!(AccountsState::parse(older).unwrap(), AccountsState::default());
+}
+
+#[test]
+fn a_state_file_that_is_damaged_is_an_error() {
+    for damaged in ["", "[]", r#"{"version":1"#, r#"{"version":2,"accounts":7}"#] {
+        assert!(AccountsState::parse(damaged.as_bytes()).is_err(), "{damaged}");
+    }
+}

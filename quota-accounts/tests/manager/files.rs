@@ -76,7 +76,7 @@ async fn a_save_preserves_changes_made_while_it_waited_for_the_lock() {
 async fn unknown_fields_of_an_account_survive() {
     for kind in BOTH {
         let env = env(kind);
-        let text = r#"{"version":1,"accounts":{"example/main":{"colour":"green"}},"more":"too"}"#;
+        let text = r#"{"version":2,"accounts":{"example/main":{"colour":"green"}},"more":"too"}"#;
         std::fs::write(env.state_path(), text).unwrap();
 
         env.accounts().refresh_quota_for_due_accounts().await;

@@ -281,7 +281,7 @@ async fn a_hold_stored_without_a_login_survives_token_rotation() {
         minutes(&env.clock, 6).await;
         env.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.refresh_quota_for_due_accounts().await;
-        assert!(!env.stored().contains("lineage"), "{kind:?} {}", env.stored());
+        assert!(!env.stored().contains("login_id"), "{kind:?} {}", env.stored());
         let before = env.provider.calls();
 
         for token in 1..=3 {

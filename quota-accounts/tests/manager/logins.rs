@@ -128,14 +128,14 @@ async fn a_new_login_ends_the_block_of_the_old_one_on_disk_too() {
         let (env, logins, accounts) = logged_in(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let _ = accounts.report(&route, unauthorized()).await.unwrap();
-        assert!(env.stored().contains("login_dead"), "{kind:?}");
+        assert!(env.stored().contains("unauthorized"), "{kind:?}");
         logins.set("main", Some(2), "someone");
         minutes(&env.clock, 1).await;
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
         accounts.flush().await.unwrap();
 
-        assert!(!env.stored().contains("login_dead"), "{kind:?} {}", env.stored());
+        assert!(!env.stored().contains("unauthorized"), "{kind:?} {}", env.stored());
     }
 }
 

@@ -160,7 +160,7 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
         let _ = accounts
             .report(&route, RequestOutcome::from_response(429, [("x-ratelimit-exhausted", "account")]))
             .await;
-        assert!(env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
+        assert!(env.stored().contains("quota_exhausted"), "{kind:?} {}", env.stored());
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
         log_in(&logins, 2, "new");
@@ -169,7 +169,7 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
         accounts.flush().await.unwrap();
-        assert!(!env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
+        assert!(!env.stored().contains("quota_exhausted"), "{kind:?} {}", env.stored());
     }
 }
 

@@ -28,7 +28,7 @@ async fn a_block_cleared_before_its_save_does_not_return() {
         drop(lock);
         accounts.flush().await.unwrap();
 
-        assert!(!env.stored().contains("not_allowed"), "{kind:?} {}", env.stored());
+        assert!(!env.stored().contains("forbidden"), "{kind:?} {}", env.stored());
         let restarted = env.restarted().accounts();
         assert_eq!(restarted.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }

@@ -292,10 +292,10 @@ async fn a_locked_file_delays_no_report_and_is_written_later() {
         assert!(took <= jiff::SignedDuration::from_millis(250), "{kind:?} {took:?}");
         assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
-        assert!(!env.stored().contains("quota_spent"), "{kind:?}: another process is writing");
+        assert!(!env.stored().contains("quota_exhausted"), "{kind:?}: another process is writing");
         drop(lock);
         env.clock.sleep(Duration::from_secs(1)).await;
-        assert!(env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
+        assert!(env.stored().contains("quota_exhausted"), "{kind:?} {}", env.stored());
     }
 }
 
@@ -312,7 +312,7 @@ async fn a_failed_save_is_retried_by_the_next_one() {
         drop(lock);
         accounts.flush().await.unwrap();
 
-        assert!(env.stored().contains("quota_spent"), "{kind:?} {}", env.stored());
+        assert!(env.stored().contains("quota_exhausted"), "{kind:?} {}", env.stored());
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct DemoArgs {
 Input for anthropic: responses of its usage and profile endpoints, ~/.claude.json, the input of a status line, a rate_limit_event; \
 their keys tell them apart. With --headers: header lines, optionally after a status line such as HTTP/2 429.
 
-A window with only a verdict, or with nothing readable, has used_percent null: neither 0 nor 100.
+A window with only a status, or with nothing readable, has used_percent null: neither 0 nor 100.
 
 Examples:
   quota parse anthropic usage.json

@@ -272,7 +272,7 @@ struct Document<'a> {
     now: String,
     account: &'a str,
     go: bool,
-    verdict: &'static str,
+    result: &'static str,
     reason: &'static str,
     window: Option<&'a str>,
     left_percent: Option<f64>,
@@ -284,11 +284,11 @@ impl<'a> Document<'a> {
     fn of(guard: &Guard<'a>, check: &'a Check, exit: Exit, now: Timestamp) -> Self {
         let (window, left) = guard.requirements.deciding(&check.account);
         Self {
-            version: 1,
+            version: 2,
             now: rfc3339(now),
             account: guard.account.id().as_str(),
             go: exit == Exit::Success,
-            verdict: match check.account.reason {
+            result: match check.account.reason {
                 Reason::Available => "go",
                 Reason::UnknownDenied => "unknown",
                 _ => "below",

@@ -67,7 +67,7 @@ fn text() -> Result<String, CliError> {
 
 fn print_json(path: &Path, backup: Option<&Path>) -> Result<Exit, CliError> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
-    let document = Document { version: 1, path: text(path), kept: backup.map(text) };
+    let document = Document { version: 2, path: text(path), backup: backup.map(text) };
     term::print(&json::one_line(&document))?;
     Ok(Exit::Success)
 }
@@ -77,7 +77,7 @@ fn print_json(path: &Path, backup: Option<&Path>) -> Result<Exit, CliError> {
 struct Document {
     version: u32,
     path: String,
-    kept: Option<String>,
+    backup: Option<String>,
 }
 
 fn target(named: Option<&Path>) -> Result<PathBuf, CliError> {

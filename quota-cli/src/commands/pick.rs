@@ -55,20 +55,20 @@ fn print(decision: &Decision, config: &Config, as_json: bool) -> Result<(), CliE
 
 /// The whole document, on one line.
 fn json(decision: &Decision) -> String {
-    let verdict = match exit_of(decision) {
+    let outcome = match exit_of(decision) {
         Exit::Success => "picked",
         Exit::Incomplete => "no_account_available",
         Exit::NoAccount => "all_accounts_disabled",
         _ => "unknown",
     };
-    let document = Document { version: 2, verdict, decision };
+    let document = Document { version: 3, outcome, decision };
     json::one_line(&document)
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
     version: u32,
-    verdict: &'static str,
+    outcome: &'static str,
     #[serde(flatten)]
     decision: &'a Decision,
 }

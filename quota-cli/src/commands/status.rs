@@ -63,7 +63,7 @@ async fn shown(
     term::print(&shown)?;
     // After the output, so that hooks do not delay it.
     journal::update_and_print(&config, store.store.as_ref()).await;
-    if accounts.iter().all(|account| account.switched_off) {
+    if accounts.iter().all(|account| account.disabled) {
         return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
     }
     let gaps = accounts.iter().any(|account| account.failure.is_some());

@@ -252,7 +252,7 @@ impl Output {
 /// The stored state of the account, with the reason why it is not fresh.
 async fn view(config: &Config, settings: &AccountSettings, usage: &AccountUsage) -> AccountView {
     let mut view = AccountView::of(&settings.id, usage, None);
-    view.switched_off = settings.disabled;
+    view.disabled = settings.disabled;
     if settings.disabled {
         view.reason = Some(Reason::Disabled);
     } else if view.reason.is_none() && usage.is_stale() {

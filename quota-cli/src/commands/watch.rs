@@ -281,7 +281,7 @@ impl Watch<'_> {
                 let failure = usage.error().filter(|_| usage.snapshot().is_empty());
                 let failure = failure.map(|error| FailureView::of(error, || settings.login.hint()));
                 let view = AccountView::of(&settings.id, usage, failure);
-                AccountView { switched_off: settings.disabled, ..view }
+                AccountView { disabled: settings.disabled, ..view }
             })
             .collect();
         self.state.views = views;

@@ -35,7 +35,7 @@ async fn report_later(account: Account, until: Timestamp) {
 /// What changes when the other process ends its call.
 fn mark(account: &Account) -> impl PartialEq + use<> {
     let answer = account.peek();
-    (answer.snapshot().complete_at(), answer.last_failure().map(|trouble| trouble.at))
+    (answer.snapshot().complete_at(), answer.last_failure().map(|failure| failure.at))
 }
 
 fn line(account: &AccountId, until: Timestamp, local: &LocalTime) -> String {

@@ -22,7 +22,7 @@ pub(crate) struct AccountView {
     pub(crate) windows: Vec<WindowView>,
     pub(crate) credits: Option<Credits>,
     pub(crate) hold: Option<Hold>,
-    pub(crate) trouble: Option<LastFailure>,
+    pub(crate) last_failure: Option<LastFailure>,
     pub(crate) failure: Option<FailureView>,
     /// Why the numbers are missing or stale, in two words.
     pub(crate) reason: Option<Reason>,
@@ -31,7 +31,7 @@ pub(crate) struct AccountView {
     /// The start of the recent call that made another one unnecessary; see `call_limit`.
     pub(crate) called_at: Option<Timestamp>,
     /// Whether the account is disabled, so that it is never refreshed.
-    pub(crate) switched_off: bool,
+    pub(crate) disabled: bool,
 }
 
 /// Whether an account's numbers are fresh.
@@ -78,12 +78,12 @@ impl AccountView {
             windows,
             credits: snapshot.credits().cloned(),
             hold: answer.hold(),
-            trouble: answer.last_failure().cloned(),
+            last_failure: answer.last_failure().cloned(),
             failure,
             reason: Reason::of(answer),
             not_refreshed: answer.error().map(why),
             called_at: None,
-            switched_off: false,
+            disabled: false,
         }
     }
 }
@@ -127,9 +127,8 @@ impl FailureView {
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let refused = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
-            QuotaError::CredentialRejected { failure: trouble, .. }
-            | QuotaError::CalledRecently { failure: trouble, .. } => {
-                trouble.kind == quota::record::LastFailureKind::Unauthorized
+            QuotaError::CredentialRejected { failure, .. } | QuotaError::CalledRecently { failure, .. } => {
+                failure.kind == quota::record::LastFailureKind::Unauthorized
             }
             _ => false,
         };

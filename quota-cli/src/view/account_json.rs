@@ -10,7 +10,7 @@ use super::json;
 use super::reason::Reason;
 use crate::format::{LocalTime, between, rfc3339};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The whole document, with a line break at its end.
 pub(crate) fn render(accounts: &[AccountView], local: &LocalTime) -> String {
@@ -42,18 +42,18 @@ struct AccountJson<'a> {
     account: &'a str,
     state: &'static str,
     stale_since: Option<String>,
-    why: Option<&'static str>,
+    stale_reason: Option<&'static str>,
     reason: Option<String>,
     age_seconds: Option<u64>,
     plan: Option<&'a str>,
     windows: Vec<WindowJson<'a>>,
     credits: Option<CreditsJson<'a>>,
     hold: Option<HoldJson>,
-    trouble: Option<TroubleJson<'a>>,
+    last_failure: Option<LastFailureJson<'a>>,
     error: Option<&'a str>,
     not_refreshed: Option<&'a str>,
     called_at: Option<String>,
-    switched_off: bool,
+    disabled: bool,
 }
 
 /// One window.
@@ -74,21 +74,21 @@ pub(crate) struct WindowJson<'a> {
 #[derive(Serialize)]
 struct HoldJson {
     until: String,
-    why: quota::record::HoldReason,
+    reason: quota::record::HoldReason,
     retry_after_seconds: Option<u64>,
 }
 
 impl HoldJson {
     fn of(hold: &quota::record::Hold) -> Self {
         let retry_after_seconds = hold.retry_after.map(|requested| requested.as_secs());
-        Self { until: rfc3339(hold.until), why: hold.reason, retry_after_seconds }
+        Self { until: rfc3339(hold.until), reason: hold.reason, retry_after_seconds }
     }
 }
 
 #[derive(Serialize)]
-struct TroubleJson<'a> {
+struct LastFailureJson<'a> {
     kind: LastFailureKind,
-    note: &'a str,
+    message: &'a str,
     at: String,
 }
 
@@ -118,7 +118,7 @@ struct MoneyJson<'a> {
 
 impl<'a> AccountJson<'a> {
     fn of(account: &'a AccountView, local: &LocalTime) -> Self {
-        let (state, stale_since, why) = match account.state {
+        let (state, stale_since, stale_reason) = match account.state {
             ViewFreshness::Fresh => ("fresh", None, None),
             ViewFreshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(why.as_str())),
         };
@@ -126,22 +126,22 @@ impl<'a> AccountJson<'a> {
             account: account.id.as_str(),
             state,
             stale_since,
-            why,
+            stale_reason,
             reason: account.reason.map(Reason::word),
             age_seconds: account.age.map(|age| age.as_secs()),
             plan: account.plan.as_deref(),
             windows: account.windows.iter().map(|window| WindowJson::of(window, local)).collect(),
             credits: account.credits.as_ref().map(CreditsJson::of),
             hold: account.hold.as_ref().map(HoldJson::of),
-            trouble: account.trouble.as_ref().map(|trouble| TroubleJson {
-                kind: trouble.kind,
-                note: &trouble.message,
-                at: rfc3339(trouble.at),
+            last_failure: account.last_failure.as_ref().map(|failure| LastFailureJson {
+                kind: failure.kind,
+                message: &failure.message,
+                at: rfc3339(failure.at),
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),
             not_refreshed: account.not_refreshed.as_deref(),
             called_at: account.called_at.map(rfc3339),
-            switched_off: account.switched_off,
+            disabled: account.disabled,
         }
     }
 }

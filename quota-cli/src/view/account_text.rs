@@ -107,13 +107,13 @@ fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usi
         if let Some(advice) = &failure.advice {
             note(Style::Plain, &sanitize(advice));
         }
-    } else if let Some(failed) = account.trouble.as_ref().filter(|_| !hold_names_failure(account)) {
+    } else if let Some(failed) = account.last_failure.as_ref().filter(|_| !hold_names_failure(account)) {
         note(Style::Warn, &format!("last refresh failed: {}", sanitize(&failed.message)));
     } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| !hold_explains(account)) {
         note(Style::Warn, &format!("not refreshed: {}", sanitize(why)));
     }
     if let Some(called_at) = account.called_at {
-        let has_failed = account.failure.is_some() || account.trouble.is_some();
+        let has_failed = account.failure.is_some() || account.last_failure.is_some();
         note(Style::Plain, &call_limit::text(called_at, has_failed, local.now));
     }
     if let Some(hold) = &account.hold {
@@ -128,7 +128,7 @@ fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usi
 
 /// Whether the hold names the reason of the last failure.
 fn hold_names_failure(account: &AccountView) -> bool {
-    let failure = account.trouble.as_ref().map(|failure| failure.kind);
+    let failure = account.last_failure.as_ref().map(|failure| failure.kind);
     let hold = account.hold.as_ref().map(|hold| hold.reason);
     failure == Some(LastFailureKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
@@ -137,7 +137,7 @@ fn hold_names_failure(account: &AccountView) -> bool {
 /// has no login.
 fn hold_explains(account: &AccountView) -> bool {
     account.hold.as_ref().is_some_and(|hold| {
-        account.trouble.is_some() || account.not_refreshed.as_ref() == Some(&not_asked(hold))
+        account.last_failure.is_some() || account.not_refreshed.as_ref() == Some(&not_asked(hold))
     })
 }
 
@@ -167,13 +167,13 @@ pub(crate) fn heading(mark: Line, name: &str, style: Style, aside: &str, width: 
 }
 
 fn freshness(account: &AccountView) -> (String, Style) {
-    if account.switched_off {
+    if account.disabled {
         return ("disabled".to_owned(), Style::Dim);
     }
     let age = account.age.map(format::ago);
     match (account.state, age) {
         (ViewFreshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Style::Dim),
-        (ViewFreshness::Stale { why: StaleReason::NeverRead | StaleReason::IdentityUnknown, .. }, _)
+        (ViewFreshness::Stale { why: StaleReason::NeverRead | StaleReason::OwnerUnknown, .. }, _)
         | (_, None) => ("no data".to_owned(), Style::Bad),
         (_, Some(age)) => (format!("stale, read {age}"), Style::Warn),
     }

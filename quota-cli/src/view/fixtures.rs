@@ -28,12 +28,12 @@ pub(crate) fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
         windows,
         credits: None,
         hold: None,
-        trouble: None,
+        last_failure: None,
         failure: None,
         reason: None,
         not_refreshed: None,
         called_at: None,
-        switched_off: false,
+        disabled: false,
     }
 }
 

@@ -54,17 +54,17 @@ impl Reason {
             }
             _ => {}
         }
-        let (trouble, hold) =
-            (answer.last_failure().map(|trouble| trouble.kind), answer.hold().map(|hold| hold.reason));
-        Self::of_record(trouble, hold, why)
+        let (failure, hold) =
+            (answer.last_failure().map(|failure| failure.kind), answer.hold().map(|hold| hold.reason));
+        Self::of_record(failure, hold, why)
     }
 
     fn of_record(
-        trouble: Option<LastFailureKind>,
+        failure: Option<LastFailureKind>,
         hold: Option<HoldReason>,
         why: StaleReason,
     ) -> Option<Self> {
-        let of_trouble = trouble.map(|kind| match kind {
+        let of_failure = failure.map(|kind| match kind {
             LastFailureKind::Unauthorized => Self::LoginRejected,
             LastFailureKind::Forbidden => Self::NotAllowed,
             LastFailureKind::MissingScope => Self::MissingScope,
@@ -73,16 +73,16 @@ impl Reason {
             LastFailureKind::TimedOut => Self::TimedOut,
             _ => Self::ProviderError,
         });
-        match (of_trouble, hold) {
+        match (of_failure, hold) {
             // What only the user can fix comes before what time fixes.
-            (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_trouble,
+            (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_failure,
             (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
             (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetUsedUp),
             (Some(reason), _) => Some(reason),
             (None, Some(HoldReason::Failing)) => Some(Self::ProviderError),
             (None, Some(_)) => Some(Self::OnHold),
             (None, None) => match why {
-                StaleReason::IdentityUnknown => Some(Self::OwnerUnknown),
+                StaleReason::OwnerUnknown => Some(Self::OwnerUnknown),
                 StaleReason::UnsupportedFormat => Some(Self::UpdateNeeded),
                 _ => None,
             },
@@ -133,8 +133,8 @@ impl Reason {
 mod tests {
     use super::*;
 
-    fn of(trouble: impl Into<Option<LastFailureKind>>, hold: impl Into<Option<HoldReason>>) -> &'static str {
-        Reason::of_record(trouble.into(), hold.into(), StaleReason::Aged).map_or("", Reason::text)
+    fn of(failure: impl Into<Option<LastFailureKind>>, hold: impl Into<Option<HoldReason>>) -> &'static str {
+        Reason::of_record(failure.into(), hold.into(), StaleReason::Aged).map_or("", Reason::text)
     }
 
     #[test]

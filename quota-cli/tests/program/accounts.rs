@@ -26,7 +26,7 @@ fn listed(machine: &Machine) -> Vec<String> {
     let document = machine.run(&["accounts", "list", "--json"]).json();
     let name = |account: &Value| {
         let id = account["account"].as_str().unwrap().trim_start_matches("anthropic/").to_owned();
-        if account["switched_off"] == true { format!("-{id}") } else { id }
+        if account["disabled"] == true { format!("-{id}") } else { id }
     };
     document["accounts"].as_array().unwrap().iter().map(name).collect()
 }

@@ -55,7 +55,7 @@ fn a_wait_of_18_days_is_shown_and_held_for_24_hours() {
     let account = world.account(&["--offline"]);
     let requested = account["hold"]["retry_after_seconds"].as_u64().unwrap();
     assert!((18 * DAY - 60..=18 * DAY).contains(&requested), "{account}");
-    let [since, until] = [&account["trouble"]["at"], &account["hold"]["until"]]
+    let [since, until] = [&account["last_failure"]["at"], &account["hold"]["until"]]
         .map(|at| at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
     let held = Duration::try_from(until.duration_since(since)).unwrap();
     assert!((DAY..DAY + 60).contains(&held.as_secs()), "{account}");
@@ -66,7 +66,7 @@ fn after_a_clear_the_next_status_calls_the_provider() {
     let world = World::new();
     world.run(&["status"]);
     world.provider.simulator.set("main", Change::follow_script()).unwrap();
-    assert_eq!((world.account(&[])["hold"]["why"].take(), world.calls()), (json!("rate_limited"), 1));
+    assert_eq!((world.account(&[])["hold"]["reason"].take(), world.calls()), (json!("rate_limited"), 1));
 
     let cleared = world.clear();
 
@@ -86,7 +86,7 @@ fn after_a_clear_a_new_429_holds() {
 
     let account = world.account(&[]);
 
-    assert_eq!((&account["hold"]["why"], world.calls()), (&json!("rate_limited"), 2));
+    assert_eq!((&account["hold"]["reason"], world.calls()), (&json!("rate_limited"), 2));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_replaced_token_calls_during_the_hold_of_the_old_one() {
     world.run(&["status"]);
     world.provider.simulator.set("main", Change::follow_script()).unwrap();
     world.provider.simulator.set("main", Change::token("sim-token-replaced")).unwrap();
-    assert_eq!((world.account(&[])["hold"]["why"].take(), world.calls()), (json!("rate_limited"), 1));
+    assert_eq!((world.account(&[])["hold"]["reason"].take(), world.calls()), (json!("rate_limited"), 1));
 
     let mut status = world.machine.command(&["status", "--json", "--config", argument(&world.config)]);
     let replaced = Ended::of(status.env("QUOTA_SIM_MAIN", "sim-token-replaced").output().unwrap()).json();

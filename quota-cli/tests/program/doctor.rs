@@ -31,7 +31,7 @@ fn findings(ended: &Ended, area: &str) -> Vec<(String, String)> {
     let checks = json["checks"].as_array().unwrap().iter().filter(|check| check["area"] == area);
     let of = |check: &Value| {
         let text = |field: &str| check[field].as_str().map(str::to_owned);
-        Some((text("told")?, text("advice")?))
+        Some((text("message")?, text("hint")?))
     };
     checks.filter_map(of).collect()
 }
@@ -56,7 +56,7 @@ fn every_area_is_looked_at() {
     let mut areas: Vec<_> = json["checks"].as_array().unwrap().iter().map(|check| &check["area"]).collect();
     areas.dedup();
     assert_eq!(areas, ["config", "store", "clock", "login", "refresh", "provider", "clock"]);
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["version"], 2);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_login_that_the_provider_rejects_fails() {
     let (ended, found) = refreshes_after(Answer::Unauthorized);
 
     assert_eq!(ended.code, Some(1));
-    assert_eq!(found, [("fail".to_owned(), "login_refused".into())], "{}", ended.stdout);
+    assert_eq!(found, [("fail".to_owned(), "unauthorized".into())], "{}", ended.stdout);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn removing_and_adding_lifts_no_hold_and_resets_no_budget() {
     add(&provider, &machine);
     let status = machine.run(&["status", "--refresh", "--json"]).json();
 
-    assert_eq!(status["accounts"][0]["hold"]["why"], "rate_limited", "{status}");
+    assert_eq!(status["accounts"][0]["hold"]["reason"], "rate_limited", "{status}");
     assert_eq!((provider.simulator.ledger().calls(), record(&machine).calls().len()), (1, 1));
 }
 
@@ -105,7 +105,7 @@ fn disabling_and_enabling_lifts_no_hold_and_resets_no_budget() {
     assert_eq!(machine.run(&["accounts", "enable", "spare"]).code, Some(0));
     let status = machine.run(&["status", "--refresh", "--json"]).json();
 
-    assert_eq!(status["accounts"][0]["hold"]["why"], "rate_limited", "{status}");
+    assert_eq!(status["accounts"][0]["hold"]["reason"], "rate_limited", "{status}");
     assert_eq!((provider.simulator.ledger().calls(), record(&machine).calls().len()), (1, 1));
 }
 

@@ -106,10 +106,7 @@ fn json_says_what_it_was_judged_by() {
     let ended = machine.run(&["guard", "--json", "--config", &config]);
 
     let document = ended.json();
-    assert_eq!(
-        (ended.code, &document["go"], &document["verdict"]),
-        (Some(1), &false.into(), &"below".into())
-    );
+    assert_eq!((ended.code, &document["go"], &document["result"]), (Some(1), &false.into(), &"below".into()));
     assert_eq!((&document["window"], &document["left_percent"]), (&"five_hour".into(), &5.0.into()));
 }
 
@@ -283,7 +280,7 @@ fn where_all_accounts_are_disabled_every_command_says_so_with_3() {
         }
         assert_eq!(machine.run(&["explain"]).code, Some(3));
         let document = machine.run(&["pick", "--json"]).json();
-        assert_eq!(document["verdict"], "all_accounts_disabled");
+        assert_eq!(document["outcome"], "all_accounts_disabled");
     }
     for command in ["guard", "status"] {
         assert_eq!(machine.run(&[command, "--account", "main"]).stderr, one, "{command}");

@@ -163,8 +163,8 @@ fn json_has_the_path_and_the_backup() {
 
     assert_eq!(
         (&told["version"], &told["path"]),
-        (&1.into(), &machine.path(CONFIG).to_str().unwrap().into())
+        (&2.into(), &machine.path(CONFIG).to_str().unwrap().into())
     );
-    let kept = told["kept"].as_str().unwrap();
+    let kept = told["backup"].as_str().unwrap();
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
 }

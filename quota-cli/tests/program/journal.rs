@@ -337,7 +337,7 @@ fn a_failed_hook_is_reported_once_by_doctor_or_the_next_command() {
         checks
             .iter()
             .filter(|check| check["area"] == "hook")
-            .map(|check| check["told"].clone())
+            .map(|check| check["message"].clone())
             .collect::<Vec<_>>()
     });
     assert!(hooks[0].len() == 1 && hooks[0][0].as_str().unwrap().starts_with(line), "{hooks:?}");
@@ -377,9 +377,9 @@ fn the_calls_of_all_processes_are_counted_together() {
 
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let account = &ended.json()["accounts"][0];
-    assert_eq!((&account["made"], &account["left"]), (&json!(2), &json!(26)));
+    assert_eq!((&account["calls"], &account["left"]), (&json!(2), &json!(26)));
     assert_eq!(account["callers"][0]["name"], "quota status");
-    assert_eq!(account["held"], Value::Null);
+    assert_eq!(account["hold"], Value::Null);
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn a_process_killed_while_it_creates_the_database_does_no_harm() {
         let store =
             shown["checks"].as_array().unwrap().iter().find(|check| check["area"] == "store").unwrap();
         assert_eq!(
-            (&store["ok"], &store["told"]),
+            (&store["ok"], &store["message"]),
             (&true.into(), &"can be read and written".into()),
             "{shown}"
         );

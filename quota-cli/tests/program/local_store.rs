@@ -312,7 +312,7 @@ fn a_token_that_may_not_read_usage_is_tried_once() {
     assert!(doctor.stdout.contains("lacks the scope user:profile"), "{}", doctor.stdout);
     assert_eq!(added.code, Some(0));
     assert!(added.stderr.contains("anthropic/twin: the token may not read usage"), "{}", added.stderr);
-    assert_eq!(json["accounts"][0]["trouble"]["kind"], "missing_scope");
+    assert_eq!(json["accounts"][0]["last_failure"]["kind"], "missing_scope");
     assert_eq!(provider.simulator.ledger().calls(), 1);
 }
 
@@ -340,7 +340,7 @@ fn a_refresh_obeys_a_hold_and_prints_the_reason() {
     let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
 
     assert!(held.stdout.contains("42 %") && held.stdout.contains("retrying in"), "{}", held.stdout);
-    assert_eq!(json["accounts"][0]["hold"]["why"], "rate_limited");
+    assert_eq!(json["accounts"][0]["hold"]["reason"], "rate_limited");
     assert!(json["accounts"][0]["not_refreshed"].as_str().unwrap().contains("on hold"), "{json}");
     assert_eq!(
         (provider.simulator.ledger().calls(), provider.simulator.ledger().calls_during_hold()),

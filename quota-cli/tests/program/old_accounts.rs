@@ -88,7 +88,7 @@ fn it_is_moved_once() {
 
     assert!(first.stderr.contains("named with --config no longer have its limits"), "{}", first.stderr);
     assert_eq!(&*again.stderr, "");
-    let disabled: Vec<_> = listed(&machine).iter().map(|one| one["switched_off"] == true).collect();
+    let disabled: Vec<_> = listed(&machine).iter().map(|one| one["disabled"] == true).collect();
     assert_eq!(disabled, [false, false, true, false]);
 }
 
@@ -251,6 +251,6 @@ fn of_many_who_change_at_once_it_is_moved_once_and_no_change_is_lost() {
 
     let accounts = listed(&machine);
     assert_eq!(accounts.len(), 9);
-    assert!(accounts.iter().all(|account| account["switched_off"] == false));
+    assert!(accounts.iter().all(|account| account["disabled"] == false));
     assert_eq!(read(&machine, MOVED), Some(old()));
 }

@@ -51,7 +51,7 @@ fn the_first_fallback_that_has_room_stands_in() {
 
     let document = ended.json();
     assert_eq!(
-        (ended.code, &document["account"], &document["verdict"]),
+        (ended.code, &document["account"], &document["outcome"]),
         (Some(0), &json!("anthropic/spare"), &json!("picked"))
     );
     let told =
@@ -110,7 +110,7 @@ fn where_none_has_room_it_says_when_to_come_back() {
         ended.stderr
     );
     assert!(ended.stderr.contains(" in 2 h"), "{}", ended.stderr);
-    assert_eq!((&document["account"], &document["verdict"]), (&Value::Null, &json!("no_account_available")));
+    assert_eq!((&document["account"], &document["outcome"]), (&Value::Null, &json!("no_account_available")));
     let seconds = document["retry_after_seconds"].as_u64().unwrap();
     assert!((7_000..=7_200).contains(&seconds), "{seconds}");
 }

@@ -133,7 +133,7 @@ fn json_has_its_version_and_the_fields_of_a_window() {
 
     let account = &document["accounts"][0];
     let window = &account["windows"][0];
-    assert_eq!(document["version"], 1);
+    assert_eq!(document["version"], 2);
     assert_eq!((&account["account"], &account["state"]), (&json!("anthropic/main"), &json!("fresh")));
     assert_eq!((&window["id"], &window["used_percent"]), (&json!("five_hour"), &json!(62.5)));
     assert_eq!((&window["certainty"], &window["source"]), (&json!("exact"), &json!("poll")));
@@ -147,8 +147,8 @@ fn a_429_shows_when_the_next_call_is_made() {
 
     let account = &machine.run(&["status", "--json", "--config", argument(&config)]).json()["accounts"][0];
 
-    assert_eq!(account["hold"]["why"], "rate_limited");
-    assert_eq!(account["trouble"]["kind"], "throttled");
+    assert_eq!(account["hold"]["reason"], "rate_limited");
+    assert_eq!(account["last_failure"]["kind"], "throttled");
 }
 
 #[test]

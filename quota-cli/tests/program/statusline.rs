@@ -75,7 +75,7 @@ fn json_has_the_format_of_status() {
 
     let document = machine.run(&["statusline", "--config", &config, "--json"]).json();
 
-    assert_eq!(document["version"], 1);
+    assert_eq!(document["version"], 2);
     assert_eq!(document["accounts"][0]["windows"][0]["used_percent"], 42.0);
 }
 

@@ -77,6 +77,15 @@ pub trait JsonContent: Serialize + DeserializeOwned + Default + Send + 'static {
 
     /// The format number of the content.
     fn version(&self) -> u32;
+
+    /// Parses the text of the file.
+    ///
+    /// # Errors
+    ///
+    /// That of serde. The file is then reported as malformed and never overwritten.
+    fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(text)
+    }
 }
 
 /// A JSON file that several processes read and change.
@@ -176,7 +185,7 @@ fn read<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<T, FileErr
         Err(error) if file::is_not_found(&error) => return Ok(T::default()),
         Err(error) => return Err(io_error("read", path, error)),
     };
-    serde_json::from_slice(file::strip_bom(&contents)).map_err(|error| {
+    T::parse(file::strip_bom(&contents)).map_err(|error| {
         // The parser's own text could repeat the content, so only the position is reported.
         FileError::Malformed { path: path.to_owned(), line: error.line(), column: error.column() }
     })

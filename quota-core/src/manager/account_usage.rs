@@ -157,7 +157,7 @@ impl AccountUsage {
         let view = &*self.0;
         let record = &view.record;
         if view.flags.unattributed {
-            StaleReason::IdentityUnknown
+            StaleReason::OwnerUnknown
         } else if record.snapshot().is_empty() {
             StaleReason::NeverRead
         } else if self.hold().is_some() {
@@ -229,7 +229,7 @@ pub enum StaleReason {
     /// The store's record of the account is damaged; see [`AccountUsage::is_record_damaged`].
     RecordDamaged,
     /// The owner of the readings is unknown, so they are hidden.
-    IdentityUnknown,
+    OwnerUnknown,
     /// A refresh was tried and failed; see [`AccountUsage::error`].
     NotRefreshed,
     /// A newer program wrote the record, and this one must not change it.
@@ -244,13 +244,13 @@ impl StaleReason {
             Self::NeverRead => "never_read",
             Self::Aged => "aged",
             Self::RolledOver => "rolled_over",
-            Self::OnHold => "held",
+            Self::OnHold => "on_hold",
             Self::Failing => "failing",
-            Self::StoreUnavailable => "store_away",
+            Self::StoreUnavailable => "store_unavailable",
             Self::RecordDamaged => "record_damaged",
-            Self::IdentityUnknown => "identity_unknown",
+            Self::OwnerUnknown => "owner_unknown",
             Self::NotRefreshed => "not_refreshed",
-            Self::UnsupportedFormat => "newer",
+            Self::UnsupportedFormat => "unsupported_format",
         }
     }
 }

@@ -114,10 +114,8 @@ impl LoginInfo {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordOwner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "lineage")]
     pub(crate) login_id: Option<LoginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "identity")]
     pub(crate) owner_id: Option<OwnerId>,
 }
 

@@ -29,7 +29,7 @@ pub struct Snapshot {
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
     peaks: Option<Box<BTreeMap<WindowId, Peak>>>,
     #[serde(default, skip_serializing_if = "CoverageWatermark::is_empty")]
-    horizon: CoverageWatermark,
+    watermark: CoverageWatermark,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan: Option<Box<Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,17 +61,17 @@ struct CoverageWatermark {
     /// The last complete response. It applies to every window that is not in `exceptions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     all: Option<CoverageStamp>,
-    /// Windows whose horizon differs, because the last complete answer held them in a form that could not be read.
+    /// Windows whose watermark differs, because the last complete answer held them in a form that could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
-    #[serde(rename = "apart")]
     exceptions: Option<Box<BTreeMap<WindowId, Option<CoverageStamp>>>>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
 /// The key for credits in a watermark, next to the windows.
-static CREDITS_KEY: LazyLock<WindowId> = LazyLock::new(|| WindowId::new("$money").expect("it is printable"));
+static CREDITS_KEY: LazyLock<WindowId> =
+    LazyLock::new(|| WindowId::new("$credits").expect("it is printable"));
 
 /// The stored provenance of a response.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -121,14 +121,14 @@ impl Snapshot {
             let money_apart = (!credits).then(|| CREDITS_KEY.clone());
             let except = except.iter().cloned().chain(unread).chain(money_apart);
             let exceptions = except.map(|id| (id, None)).collect();
-            snapshot.horizon = CoverageWatermark::new(Some(told), exceptions);
+            snapshot.watermark = CoverageWatermark::new(Some(told), exceptions);
         }
         snapshot
     }
 
     /// Merges another snapshot of the same login into this one.
     pub fn join(&mut self, other: &Self) {
-        self.horizon.join(&other.horizon);
+        self.watermark.join(&other.watermark);
         if self.windows.is_empty() {
             self.windows.reserve_exact(other.windows.len());
         }
@@ -141,8 +141,8 @@ impl Snapshot {
         self.resolve();
         max_into(&mut self.plan, other.plan.as_ref());
         max_into(&mut self.credits, other.credits.as_ref());
-        let horizon = &self.horizon;
-        self.credits.take_if(|said| horizon.of(&CREDITS_KEY).is_some_and(|gone| said.stamp < gone.stamp));
+        let watermark = &self.watermark;
+        self.credits.take_if(|said| watermark.of(&CREDITS_KEY).is_some_and(|gone| said.stamp < gone.stamp));
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
@@ -175,7 +175,7 @@ impl Snapshot {
         self.windows.retain_mut(|window| window.drop_after(limit.into()));
         self.plan.take_if(|said| said.stamp.at > limit);
         self.credits.take_if(|said| said.stamp.at > limit);
-        let is_true = self.horizon.drop_after(limit);
+        let is_true = self.watermark.drop_after(limit);
         // Of a peak that has a time it is not known which; it may be of the clock that was ahead.
         self.retain_peaks(|peak| {
             peak.arrived_at.map_or(is_true, |arrived_at| arrived_at.timestamp() <= limit)
@@ -209,7 +209,7 @@ impl Snapshot {
     pub(crate) fn drop_until(&mut self, limit: Timestamp) {
         self.windows.retain_mut(|window| window.drop_until(limit.into()));
         if let Some(peaks) = &mut self.peaks {
-            let ended_at = |id: &WindowId| self.horizon.of(id).map(|told| told.stamp.at);
+            let ended_at = |id: &WindowId| self.watermark.of(id).map(|told| told.stamp.at);
             peaks
                 .retain(|id, peak| peak.arrived_at.map(UnixMillis::timestamp).or(ended_at(id)) > Some(limit));
         }
@@ -217,7 +217,7 @@ impl Snapshot {
         self.plan.take_if(|said| said.stamp.at <= limit);
         self.credits.take_if(|said| said.stamp.at <= limit);
         if self.complete_at().is_none_or(|at| at <= limit) {
-            self.horizon = CoverageWatermark::default();
+            self.watermark = CoverageWatermark::default();
         }
         if self.is_empty() {
             *self = Self::default();
@@ -254,9 +254,9 @@ impl Snapshot {
 
     /// Removes windows that a later response no longer reports, and keeps their peaks.
     fn resolve(&mut self) {
-        let (horizon, peaks) = (&self.horizon, &mut self.peaks);
+        let (watermark, peaks) = (&self.watermark, &mut self.peaks);
         self.windows.retain_mut(|window| {
-            let Err(peak) = window.resolve(horizon.of(window.id()).map(|told| told.stamp)) else {
+            let Err(peak) = window.resolve(watermark.of(window.id()).map(|told| told.stamp)) else {
                 return true;
             };
             if let Some(peak) = peak {
@@ -303,8 +303,8 @@ impl Snapshot {
         if self.window(id).is_some() {
             return Presence::Read;
         }
-        let exceptions = self.horizon.exceptions.as_ref().and_then(|exceptions| exceptions.get(id));
-        match (exceptions, &self.horizon.all) {
+        let exceptions = self.watermark.exceptions.as_ref().and_then(|exceptions| exceptions.get(id));
+        match (exceptions, &self.watermark.all) {
             (Some(_), Some(_)) => Presence::Unreadable,
             (Some(Some(_)), None) | (None, Some(_)) => Presence::Absent,
             (Some(None) | None, None) => Presence::Unknown,
@@ -313,7 +313,7 @@ impl Snapshot {
 
     /// The windows that the account has and of which no reading is left: those that are [`Presence::Unreadable`].
     pub fn unreadable(&self) -> impl Iterator<Item = &WindowId> {
-        let exceptions = self.horizon.exceptions.iter().flat_map(|exceptions| exceptions.keys());
+        let exceptions = self.watermark.exceptions.iter().flat_map(|exceptions| exceptions.keys());
         exceptions.filter(|id| **id != *CREDITS_KEY && self.presence(id) == Presence::Unreadable)
     }
 
@@ -332,7 +332,7 @@ impl Snapshot {
     /// The time of the last complete response; `None` if there was none.
     #[must_use]
     pub fn complete_at(&self) -> Option<Timestamp> {
-        self.horizon.all.as_ref().map(|told| told.stamp.at)
+        self.watermark.all.as_ref().map(|told| told.stamp.at)
     }
 
     /// The time of the newest reading.
@@ -344,7 +344,10 @@ impl Snapshot {
     /// Whether the snapshot has no data.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty() && self.horizon.all.is_none() && self.plan.is_none() && self.credits.is_none()
+        self.windows.is_empty()
+            && self.watermark.all.is_none()
+            && self.plan.is_none()
+            && self.credits.is_none()
     }
 }
 

@@ -156,20 +156,16 @@ impl Rejection {
 #[non_exhaustive]
 pub enum RejectionKind {
     /// A window is exhausted: the account, or one model on it, is unavailable until the window resets.
-    #[serde(rename = "quota_spent")]
     QuotaExhausted,
     /// Rate limited: pause. The account has quota left.
     Throttled,
     /// The login was rejected: a person must log in again.
-    #[serde(rename = "login_dead")]
     Unauthorized,
     /// The credential is valid, but a policy forbids this.
-    #[serde(rename = "not_allowed")]
     Forbidden,
     /// The provider is overloaded, failing or unreachable, for any account.
     Overloaded,
     /// The request is invalid: every account would reject it.
-    #[serde(rename = "ours")]
     InvalidRequest,
     /// A kind that only a newer program knows. It is written back unchanged.
     #[serde(untagged)]
@@ -177,16 +173,16 @@ pub enum RejectionKind {
 }
 
 impl RejectionKind {
-    /// The kind as a stable identifier, such as `quota_spent`.
+    /// The kind as a stable identifier, such as `quota_exhausted`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::QuotaExhausted => "quota_spent",
+            Self::QuotaExhausted => "quota_exhausted",
             Self::Throttled => "throttled",
-            Self::Unauthorized => "login_dead",
-            Self::Forbidden => "not_allowed",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::Overloaded => "overloaded",
-            Self::InvalidRequest => "ours",
+            Self::InvalidRequest => "invalid_request",
             Self::Other(word) => word.as_str(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, Hold};
@@ -23,7 +24,8 @@ pub struct ProviderCooldown {
     unknown: ExtraFields,
 }
 
-const FORMAT: u32 = 1;
+/// The format number. It rises when a field changes its form, or what others mean.
+const FORMAT: u32 = 2;
 
 impl Default for ProviderCooldown {
     fn default() -> Self {
@@ -52,13 +54,25 @@ impl ProviderCooldown {
         serde_json::to_vec(self).expect("a quiet time has only string keys").into()
     }
 
-    /// Decodes a stored cooldown.
+    /// Decodes a stored cooldown. One of an older format starts over, because a cooldown lasts a minute.
     ///
     /// # Errors
     ///
     /// [`DecodeError`] if it is not a cooldown.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        serde_json::from_slice(body).map_err(|error| DecodeError { source: Arc::new(error) })
+        // The flattened field accepts only an object. Without it, serde reads `[1]` as an envelope too.
+        #[derive(Deserialize)]
+        struct Envelope {
+            format: u32,
+            #[serde(flatten)]
+            _fields: IgnoredAny,
+        }
+        let parsed = match serde_json::from_slice(body) {
+            Ok(Envelope { format, .. }) if format < FORMAT => return Ok(Self::default()),
+            Ok(Envelope { .. }) => serde_json::from_slice(body),
+            Err(error) => Err(error),
+        };
+        parsed.map_err(|error| DecodeError { source: Arc::new(error) })
     }
 }
 
@@ -152,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
-        let body = br#"{"format":2,"hold":{"since_ms":1800000000000,"until_ms":1800000060000,"why":"rate_limited"}}"#;
+        let body = br#"{"format":3,"hold":{"since_ms":1800000000000,"until_ms":1800000060000,"reason":"rate_limited"}}"#;
         let mut cooldown = ProviderCooldown::decode(body).unwrap();
         let before = cooldown.clone();
 
@@ -163,15 +177,22 @@ mod tests {
     }
 
     #[test]
+    fn a_cooldown_of_an_older_format_starts_over() {
+        let body = br#"{"format":1,"hold":{"since_ms":0,"until_ms":60000,"why":"rate_limited"}}"#;
+
+        assert_eq!(ProviderCooldown::decode(body).unwrap(), ProviderCooldown::default());
+    }
+
+    #[test]
     fn what_is_no_quiet_time_is_refused() {
-        for damaged in ["", "null", "{}", "[1]", r#"{"format":1,"hold":7}"#] {
+        for damaged in ["", "null", "{}", "[1]", r#"{"format":2,"hold":7}"#] {
             assert!(ProviderCooldown::decode(damaged.as_bytes()).is_err(), "{damaged}");
         }
     }
 
     #[test]
     fn fields_of_a_newer_program_survive() {
-        let cooldown = ProviderCooldown::decode(br#"{"format":1,"colour":"blue"}"#).unwrap();
+        let cooldown = ProviderCooldown::decode(br#"{"format":2,"colour":"blue"}"#).unwrap();
 
         assert!(String::from_utf8_lossy(&cooldown.encode()).contains(r#""colour":"blue""#));
     }

@@ -181,7 +181,7 @@ impl Record {
     ) -> Option<Hold> {
         let (backoff, reason, in_a_row) = match error {
             FetchError::Throttled { .. } => {
-                (policy.rate_limit_backoff, HoldReason::RateLimited, &mut self.strikes)
+                (policy.rate_limit_backoff, HoldReason::RateLimited, &mut self.rate_limit_streak)
             }
             FetchError::Unavailable { .. } | FetchError::TimedOut | FetchError::Malformed { .. } => {
                 (policy.error_backoff, HoldReason::Failing, &mut self.failures)

@@ -24,7 +24,6 @@ pub struct Hold {
     #[serde(rename = "until_ms", with = "time::ms")]
     pub until: Timestamp,
     /// Why there is a hold.
-    #[serde(rename = "why")]
     pub reason: HoldReason,
     /// The wait that the provider asked for, if any. It is a floor under every other rule.
     #[serde(
@@ -169,12 +168,10 @@ pub enum HoldReason {
     /// The provider rate limited this account.
     RateLimited,
     /// The provider's cooldown after a 429, to this account or to another one.
-    #[serde(rename = "neighbour_rate_limited")]
     ProviderRateLimited,
     /// The provider failed, was unreachable or sent an unreadable answer.
     Failing,
     /// The hourly call budget is used up.
-    #[serde(rename = "budget_spent")]
     BudgetExhausted,
     /// A reason that only a newer program knows. It is written back unchanged.
     #[serde(untagged)]
@@ -185,9 +182,9 @@ impl<'de> Deserialize<'de> for HoldReason {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match &*std::borrow::Cow::<str>::deserialize(deserializer)? {
             "rate_limited" => Self::RateLimited,
-            "neighbour_rate_limited" => Self::ProviderRateLimited,
+            "provider_rate_limited" => Self::ProviderRateLimited,
             "failing" => Self::Failing,
-            "budget_spent" => Self::BudgetExhausted,
+            "budget_exhausted" => Self::BudgetExhausted,
             word => Self::Other(word.into()),
         })
     }
@@ -216,11 +213,9 @@ pub struct LastFailure {
     pub kind: LastFailureKind,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[serde(rename = "note")]
     pub message: String,
     /// The credential that was used, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "mark")]
     pub fingerprint: Option<CredentialFingerprint>,
     /// The fence of its call; zero if that equals the time.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -295,7 +290,6 @@ pub enum LastFailureKind {
     /// The provider timed out: wait.
     TimedOut,
     /// The login was rejected: log in again.
-    #[serde(rename = "login_refused")]
     Unauthorized,
     /// The provider's policy forbids it: ask an administrator.
     Forbidden,
@@ -313,7 +307,7 @@ impl<'de> Deserialize<'de> for LastFailureKind {
             "failing" => Self::Failing,
             "unreachable" => Self::Unreachable,
             "timed_out" => Self::TimedOut,
-            "login_refused" => Self::Unauthorized,
+            "unauthorized" => Self::Unauthorized,
             "forbidden" => Self::Forbidden,
             "missing_scope" => Self::MissingScope,
             word => Self::Other(word.into()),

@@ -31,7 +31,6 @@ pub struct Lease {
     pub until: Timestamp,
     /// The credential that the call uses, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "mark")]
     pub(crate) fingerprint: Option<crate::model::CredentialFingerprint>,
     #[serde(flatten)]
     pub(crate) unknown: ExtraFields,

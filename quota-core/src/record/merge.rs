@@ -190,7 +190,7 @@ impl Record {
         self.last_failure.take_if(|failure| Some(failure.at) < asked);
         self.extend_hold(now, alone.hold());
         if self.hold.is_some() {
-            self.strikes = self.strikes.max(alone.strikes);
+            self.rate_limit_streak = self.rate_limit_streak.max(alone.rate_limit_streak);
             self.failures = self.failures.max(alone.failures);
             self.streak_fence = self.streak_fence.max(alone.streak_fence);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{CallRecord, Hold, LastFailure, Lease, Record};
 use crate::model::extra_fields::ExtraFields;
@@ -15,13 +16,13 @@ use crate::time::{self, UnixMillis};
 
 /// The format number of a record. It rises when a field changes its form, or what others mean.
 ///
-/// 1: calls have no fence. 2: they have.
+/// 1: calls have no fence. 2: they have. 3: fields and words have other names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Format(u32);
 
 impl Format {
-    const CURRENT: Self = Self(2);
+    const CURRENT: Self = Self(3);
 }
 
 impl Default for Format {
@@ -48,7 +49,7 @@ impl Record {
             revision: self.revision,
             lease: self.lease.clone(),
             hold: self.hold.clone(),
-            strikes: self.strikes,
+            rate_limit_streak: self.rate_limit_streak,
             failures: self.failures,
             streak_fence: self.streak_fence,
             cleared_fence: self.cleared_fence,
@@ -73,7 +74,7 @@ impl Record {
     ///
     /// [`DecodeError`] if it is not a record. Leave the document as it is, so that a person can inspect it.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let stored: Stored = match serde_json::from_slice(body) {
+        let stored = match parse(body) {
             Ok(stored) => stored,
             Err(error) => {
                 return Self::opaque_newer(body).ok_or(DecodeError { source: Arc::new(error) });
@@ -89,7 +90,7 @@ impl Record {
             revision: stored.revision,
             lease: stored.lease,
             hold,
-            strikes: stored.strikes,
+            rate_limit_streak: stored.rate_limit_streak,
             failures: stored.failures,
             streak_fence: stored.streak_fence,
             cleared_fence: stored.cleared_fence,
@@ -109,11 +110,7 @@ impl Record {
 
     /// What is known from a record that says it is of a newer format, and is too different to be read: that it is.
     fn opaque_newer(body: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Envelope {
-            format: Format,
-        }
-        let Envelope { format } = serde_json::from_slice(body).ok()?;
+        let format = format_of(body)?;
         (format > Format::CURRENT).then(|| Self { format, ..Self::default() })
     }
 
@@ -121,6 +118,71 @@ impl Record {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.format <= Format::CURRENT
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Stored, serde_json::Error> {
+    match serde_json::from_slice::<Stored>(body) {
+        Ok(stored) if stored.format >= Format::CURRENT => Ok(stored),
+        _ if format_of(body).is_some_and(|format| format < Format::CURRENT) => {
+            let mut older = serde_json::from_slice(body)?;
+            rename_older(&mut older);
+            serde_json::from_value(older)
+        }
+        parsed => parsed,
+    }
+}
+
+fn format_of(body: &[u8]) -> Option<Format> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        format: Format,
+    }
+    serde_json::from_slice(body).ok().map(|Envelope { format }| format)
+}
+
+/// Gives the fields and words of formats 1 and 2 their names of format 3.
+fn rename_older(record: &mut Value) {
+    // The object, and in it the old and the new name.
+    const FIELDS: [(&str, &str, &str); 13] = [
+        ("", "lineage", "login_id"),
+        ("", "identity", "owner_id"),
+        ("", "strikes", "rate_limit_streak"),
+        ("", "trouble", "last_failure"),
+        ("", "attempts_ms", "calls_ms"),
+        ("", "refreshed_mark", "refreshed_with"),
+        ("/lease", "mark", "fingerprint"),
+        ("/hold", "why", "reason"),
+        ("/last_failure", "note", "message"),
+        ("/last_failure", "mark", "fingerprint"),
+        ("/snapshot", "horizon", "watermark"),
+        ("/snapshot/watermark", "apart", "exceptions"),
+        ("/snapshot/watermark/exceptions", "$money", "$credits"),
+    ];
+    const WORDS: [(&str, &str, &str); 3] = [
+        ("/hold/reason", "neighbour_rate_limited", "provider_rate_limited"),
+        ("/hold/reason", "budget_spent", "budget_exhausted"),
+        ("/last_failure/kind", "login_refused", "unauthorized"),
+    ];
+    for (object, old, new) in FIELDS {
+        rename(record.pointer_mut(object), old, new);
+    }
+    for failure in record.pointer_mut("/unscoped").and_then(Value::as_array_mut).into_iter().flatten() {
+        rename(Some(&mut *failure), "note", "message");
+        rename(Some(failure), "mark", "fingerprint");
+    }
+    for (field, old, new) in WORDS {
+        if let Some(word) = record.pointer_mut(field).filter(|word| *word == old) {
+            *word = new.into();
+        }
+    }
+}
+
+fn rename(object: Option<&mut Value>, old: &str, new: &str) {
+    if let Some(fields) = object.and_then(Value::as_object_mut)
+        && let Some(value) = fields.remove(old)
+    {
+        fields.insert(new.to_owned(), value);
     }
 }
 
@@ -138,7 +200,7 @@ struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<Box<Hold>>,
     #[serde(default, skip_serializing_if = "is_zero")]
-    strikes: u32,
+    rate_limit_streak: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
     failures: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -146,18 +208,17 @@ struct Stored {
     #[serde(default, skip_serializing_if = "is_zero")]
     cleared_fence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "trouble")]
     last_failure: Option<Box<LastFailure>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unscoped: Vec<LastFailure>,
     /// By who made them, so that a name is written once.
-    #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(rename = "calls_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     calls: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "given_back_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     given_back: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
     refreshed_at: Option<UnixMillis>,
-    #[serde(rename = "refreshed_mark", default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     refreshed_with: Option<CredentialFingerprint>,
     #[serde(rename = "forgotten_ms", default, skip_serializing_if = "Option::is_none")]
     forgotten_at: Option<UnixMillis>,

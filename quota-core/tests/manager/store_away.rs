@@ -217,7 +217,7 @@ async fn a_document_of_a_newer_format_is_read_and_neither_changed_nor_refreshed(
     let key = StoreKey::account(&id("main"));
     let known = world.store.read(&key).await.unwrap().document.unwrap();
     let text = String::from_utf8(known.body.to_vec()).unwrap();
-    let newer = Bytes::from(text.replacen("\"format\":2", "\"format\":3,\"novelty\":[1,2]", 1));
+    let newer = Bytes::from(text.replacen("\"format\":3", "\"format\":4,\"novelty\":[1,2]", 1));
     let _ =
         world.store.compare_and_swap(&key, Some(known.version), newer.clone(), MINUTE * 600).await.unwrap();
     world.clock.sleep(MINUTE * 6).await;

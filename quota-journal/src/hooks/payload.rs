@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::event::{EventKind, JournalEvent};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The JSON of an event. Every field is always present.
 #[derive(Debug, Clone, Serialize)]
@@ -22,7 +22,7 @@ pub struct HookPayload<'a> {
     threshold_percent: Option<f64>,
     direction: Option<&'static str>,
     until: Option<String>,
-    why: Option<Reason>,
+    reason: Option<Reason>,
 }
 
 /// The reason for a hold, or the kind of a failed call.
@@ -49,7 +49,7 @@ impl<'a> HookPayload<'a> {
             threshold_percent: None,
             direction: None,
             until: None,
-            why: None,
+            reason: None,
         };
         match &event.kind {
             EventKind::Threshold { threshold_bp, used_bp, direction, .. } => {
@@ -59,13 +59,13 @@ impl<'a> HookPayload<'a> {
             }
             EventKind::Throttled { until } => {
                 payload.until = Some(rfc3339(*until));
-                payload.why = Some(Reason::Hold(HoldReason::RateLimited));
+                payload.reason = Some(Reason::Hold(HoldReason::RateLimited));
             }
             EventKind::Held { until, reason } => {
                 payload.until = Some(rfc3339(*until));
-                payload.why = Some(Reason::Hold(*reason));
+                payload.reason = Some(Reason::Hold(*reason));
             }
-            EventKind::Failing { reason } => payload.why = Some(Reason::Failure(*reason)),
+            EventKind::Failing { reason } => payload.reason = Some(Reason::Failure(*reason)),
             _ => {}
         }
         payload

@@ -109,7 +109,7 @@ async fn a_command_gets_the_payload_on_stdin_and_in_its_environment() {
     assert_eq!(errors, Vec::<String>::new());
     let output = std::fs::read_to_string(output).unwrap();
     assert!(
-        output.starts_with(r#"{"version":1,"id":"anthropic/main:threshold-up:five_hour:8000@7000""#),
+        output.starts_with(r#"{"version":2,"id":"anthropic/main:threshold-up:five_hour:8000@7000""#),
         "{output}"
     );
     assert!(output.ends_with("\nthreshold five_hour 80.5\n"), "{output}");

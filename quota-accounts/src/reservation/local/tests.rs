@@ -87,8 +87,8 @@ fn times_are_converted_between_the_clocks() {
     let (held, wanted, document) = written();
 
     let until = store_now().checked_add(Reservation::TTL).unwrap();
-    assert_eq!(document.held[0].until, until);
-    assert_eq!(held.cached.held[0].until, wanted.until);
+    assert_eq!(document.reservations[0].until, until);
+    assert_eq!(held.cached.reservations[0].until, wanted.until);
 }
 
 #[test]

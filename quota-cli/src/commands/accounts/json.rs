@@ -21,7 +21,7 @@ pub(super) fn render(
     local: &LocalTime,
 ) -> String {
     let document = Document {
-        version: 2,
+        version: 3,
         now: rfc3339(local.now),
         config: config.path.as_ref().map(|path| path.display().to_string()),
         file: config::path(named).ok().map(|path| path.display().to_string()),
@@ -45,7 +45,7 @@ struct Document<'a> {
 struct AccountJson<'a> {
     account: &'a str,
     role: &'static str,
-    switched_off: bool,
+    disabled: bool,
     login: LoginJson,
     origin: &'static str,
     line: Option<usize>,
@@ -85,14 +85,14 @@ impl<'a> AccountJson<'a> {
         let AccountRow { settings, evaluated } = listed;
         let (kind, name) = settings.login.kind();
         let (origin, line) = match settings.origin {
-            Origin::Default => ("implied", None),
+            Origin::Default => ("default", None),
             Origin::Configured { line } => ("config", Some(line)),
             Origin::OldFile => ("added", None),
         };
         Self {
             account: settings.id.as_str(),
             role: if at == 0 { "main" } else { "fallback" },
-            switched_off: settings.disabled,
+            disabled: settings.disabled,
             login: LoginJson { kind, name },
             origin,
             line,

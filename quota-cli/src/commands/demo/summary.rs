@@ -158,7 +158,7 @@ mod tests {
             seconds: 10.0,
             seed: 7,
             reads: 98_709,
-            stale_reads: [("held", 4_935), ("never_read", 99)].into(),
+            stale_reads: [("on_hold", 4_935), ("never_read", 99)].into(),
             provider_calls: by_account(12, 10),
             max_concurrent_per_account: by_account(1, 1),
             calls_during_hold: by_account(0, 0),

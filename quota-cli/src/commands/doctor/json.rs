@@ -6,7 +6,7 @@ use super::{Area, Check, Level};
 use crate::format::rfc3339;
 use crate::view::json;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The whole document, with a line break at its end.
 pub(super) fn render(checks: &[Check]) -> String {
@@ -15,8 +15,8 @@ pub(super) fn render(checks: &[Check]) -> String {
         subject: &check.subject,
         ok: check.level == Level::Ok,
         level: check.level,
-        told: &check.message,
-        advice: check.hint.as_deref(),
+        message: &check.message,
+        hint: check.hint.as_deref(),
         reason: check.incident.as_ref().map(|incident| &*incident.reason),
         at: check.incident.as_ref().and_then(|incident| incident.at).map(rfc3339),
         until: check.incident.as_ref().and_then(|incident| incident.until).map(rfc3339),
@@ -42,8 +42,8 @@ struct CheckJson<'a> {
     subject: &'a str,
     ok: bool,
     level: Level,
-    told: &'a str,
-    advice: Option<&'a str>,
+    message: &'a str,
+    hint: Option<&'a str>,
     reason: Option<&'a str>,
     at: Option<String>,
     until: Option<String>,

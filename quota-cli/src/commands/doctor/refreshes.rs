@@ -288,7 +288,7 @@ mod tests {
                 "Fail: last refresh failed 1 min ago (08:00): login rejected (401) (log in again: run `claude`, then /login)"
             ]
         );
-        assert_eq!(found[0].incident.as_ref().unwrap().reason, "login_refused");
+        assert_eq!(found[0].incident.as_ref().unwrap().reason, "unauthorized");
     }
 
     #[test]
@@ -398,7 +398,7 @@ mod tests {
             budget.starts_with("Warn: hourly call budget used up (2 calls), next call in 50 min (09:00)"),
             "{budget}"
         );
-        assert_eq!(found[0].incident.as_ref().unwrap().reason, "budget_spent");
+        assert_eq!(found[0].incident.as_ref().unwrap().reason, "budget_exhausted");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::format::{LocalTime, rfc3339};
 use crate::view::json;
 use quota_journal::pace::Basis;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The whole document, with a line break at its end.
 pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
@@ -26,13 +26,13 @@ struct WindowJson<'a> {
     used_percent: Option<f64>,
     certainty: &'static str,
     observed_at: String,
-    passed_percent: Option<f64>,
+    elapsed_percent: Option<f64>,
     resets_at: Option<String>,
     enough: bool,
     basis: Option<&'static str>,
     percent_per_hour: Option<f64>,
     at_reset_percent: Option<f64>,
-    used_up_at: Option<String>,
+    exhausted_at: Option<String>,
     evidence: EvidenceJson,
 }
 
@@ -62,7 +62,7 @@ impl<'a> WindowJson<'a> {
                 Some(_) => "exact",
             },
             observed_at: rfc3339(window.observed_at),
-            passed_percent: window.elapsed(local.now).map(|elapsed| hundredths(elapsed * 100.0)),
+            elapsed_percent: window.elapsed(local.now).map(|elapsed| hundredths(elapsed * 100.0)),
             resets_at: window.resets_at.map(rfc3339),
             enough: rate.is_some_and(|rate| rate.basis == Basis::Trend),
             basis: rate.map(|rate| match rate.basis {
@@ -72,7 +72,7 @@ impl<'a> WindowJson<'a> {
             }),
             percent_per_hour: rate.map(|rate| hundredths(rate.percent_per_hour)),
             at_reset_percent: rate.and_then(|rate| rate.at_reset_percent).map(hundredths),
-            used_up_at: rate.and_then(|rate| rate.exhausted_at).map(rfc3339),
+            exhausted_at: rate.and_then(|rate| rate.exhausted_at).map(rfc3339),
             evidence: EvidenceJson {
                 samples: window.estimate.samples,
                 span_seconds: window.estimate.covered.as_secs(),

@@ -51,22 +51,22 @@ impl ParseReport {
         let document = Document {
             kind: self.kind,
             windows: self.windows(),
-            window_statuses: usage.window_statuses.iter().map(VerdictJson::of).collect(),
+            window_statuses: usage.window_statuses.iter().map(WindowStatusJson::of).collect(),
             plan: usage.plan.as_deref(),
             credits: usage.credits.as_ref().map(CreditsJson::of),
             owner_id: usage.owner_id.as_ref().map(OwnerId::as_str),
             user: self.user.as_deref(),
             observed_at: self.observed_at.map(rfc3339),
             retry_after_seconds: self.retry_after.map(|wait| wait.as_secs_f64()),
-            ignored: self.ignored.iter().map(|(field, why)| IgnoredJson { field, why }).collect(),
+            ignored: self.ignored.iter().map(|(field, reason)| IgnoredJson { field, reason }).collect(),
         };
         json::pretty(&document)
     }
 
-    /// The windows with a number, then those with only a verdict, then those that could not be parsed.
+    /// The windows with a number, then those with only a status, then those that could not be parsed.
     fn windows(&self) -> Vec<WindowJson<'_>> {
         let usage = &self.usage;
-        let verdict = |id: &WindowId| usage.window_statuses.iter().find(|verdict| verdict.window == *id);
+        let status_of = |id: &WindowId| usage.window_statuses.iter().find(|status| status.window == *id);
         let mut listed = BTreeSet::new();
         let mut windows = Vec::new();
         for window in &usage.windows {
@@ -77,16 +77,16 @@ impl ParseReport {
                 resets_at: window.resets_at.map(rfc3339),
                 scope: window.scope.as_ref().map(ScopeJson::of),
                 length_seconds: window.length.map(|length| length.as_secs()),
-                status: verdict(&window.id).map(|verdict| word(verdict.status)),
+                status: status_of(&window.id).map(|status| word(status.status)),
             });
         }
-        for verdict in &usage.window_statuses {
-            if listed.insert(&verdict.window) {
+        for status in &usage.window_statuses {
+            if listed.insert(&status.window) {
                 windows.push(WindowJson {
-                    resets_at: verdict.resets_at.map(rfc3339),
-                    scope: verdict.scope.as_ref().map(ScopeJson::of),
-                    status: Some(word(verdict.status)),
-                    ..WindowJson::unknown(&verdict.window)
+                    resets_at: status.resets_at.map(rfc3339),
+                    scope: status.scope.as_ref().map(ScopeJson::of),
+                    status: Some(word(status.status)),
+                    ..WindowJson::unknown(&status.window)
                 });
             }
         }
@@ -101,11 +101,9 @@ impl ParseReport {
 struct Document<'a> {
     kind: &'static str,
     windows: Vec<WindowJson<'a>>,
-    #[serde(rename = "verdicts")]
-    window_statuses: Vec<VerdictJson<'a>>,
+    window_statuses: Vec<WindowStatusJson<'a>>,
     plan: Option<&'a str>,
     credits: Option<CreditsJson<'a>>,
-    #[serde(rename = "identity")]
     owner_id: Option<&'a str>,
     user: Option<&'a str>,
     observed_at: Option<String>,
@@ -130,20 +128,20 @@ impl<'a> WindowJson<'a> {
 }
 
 #[derive(Serialize)]
-struct VerdictJson<'a> {
+struct WindowStatusJson<'a> {
     window: &'a WindowId,
     status: &'static str,
     resets_at: Option<String>,
     scope: Option<ScopeJson<'a>>,
 }
 
-impl<'a> VerdictJson<'a> {
-    fn of(verdict: &'a WindowStatus) -> Self {
+impl<'a> WindowStatusJson<'a> {
+    fn of(status: &'a WindowStatus) -> Self {
         Self {
-            window: &verdict.window,
-            status: word(verdict.status),
-            resets_at: verdict.resets_at.map(rfc3339),
-            scope: verdict.scope.as_ref().map(|scope: &Scope| ScopeJson::of(scope)),
+            window: &status.window,
+            status: word(status.status),
+            resets_at: status.resets_at.map(rfc3339),
+            scope: status.scope.as_ref().map(|scope: &Scope| ScopeJson::of(scope)),
         }
     }
 }
@@ -151,12 +149,12 @@ impl<'a> VerdictJson<'a> {
 #[derive(Serialize)]
 struct IgnoredJson<'a> {
     field: &'a str,
-    why: &'static str,
+    reason: &'static str,
 }
 
-/// The provider's words for the rulings.
-fn word(ruling: LimitStatus) -> &'static str {
-    match ruling {
+/// The provider's words for a status.
+fn word(status: LimitStatus) -> &'static str {
+    match status {
         LimitStatus::Allowed => "allowed",
         LimitStatus::Warning => "allowed_warning",
         LimitStatus::Rejected => "rejected",

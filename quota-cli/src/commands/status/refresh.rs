@@ -113,7 +113,7 @@ async fn view(
     };
     let view = AccountView::of(&settings.id, &answer, failure);
     let not_refreshed = not_refreshed.or(view.not_refreshed);
-    AccountView { not_refreshed, called_at, switched_off: settings.disabled, ..view }
+    AccountView { not_refreshed, called_at, disabled: settings.disabled, ..view }
 }
 
 /// Whether the cached readings are too old for `mode`.

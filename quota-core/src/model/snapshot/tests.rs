@@ -284,7 +284,7 @@ fn a_window_that_a_clock_ahead_could_not_read_is_read_by_the_next() {
     assert_eq!(snapshot.window(&WindowId::seven_day()).map(Window::used), Some(percent(20)));
 }
 
-/// Adds a field to the snapshot, its windows, its plan and its horizon.
+/// Adds a field to the snapshot, its windows, its plan and its watermark.
 fn add_fields(document: &mut Value, newer: u8) {
     document["newer"] = json!(newer);
     for window in document.get_mut("windows").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -296,7 +296,7 @@ fn add_fields(document: &mut Value, newer: u8) {
     for (_, peak) in document.get_mut("peaks").and_then(Value::as_object_mut).into_iter().flatten() {
         peak["newer"] = json!(newer);
     }
-    for place in ["/plan", "/horizon", "/horizon/all"] {
+    for place in ["/plan", "/watermark", "/watermark/all"] {
         if let Some(fields) = document.pointer_mut(place) {
             fields["newer"] = json!(newer);
         }

@@ -108,7 +108,7 @@ fn another_credential_that_is_answered_ends_the_hold_for_all() {
 
     let _ = record.commit(at(61), &lease, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!((record.hold(), record.strikes()), (None, 0));
+    assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_lease_that_was_lost_is_not_counted_as_a_failure() {
 
     let _ = record.fail(at(32), &late, &FetchError::TimedOut, &policy());
 
-    assert_eq!((record.strikes(), record.hold(), record.last_failure()), (0, None, None));
+    assert_eq!((record.consecutive_failures(), record.hold(), record.last_failure()), (0, None, None));
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn the_fence_of_a_call_is_stored_only_where_it_is_not_its_time() {
     }
     let ms = at(0).as_millisecond();
 
-    assert_eq!(document(&record)["attempts_ms"], json!({ "": [ms, [ms, 1]] }));
+    assert_eq!(document(&record)["calls_ms"], json!({ "": [ms, [ms, 1]] }));
     assert_eq!(stored(&record), record);
 }
 

@@ -265,7 +265,7 @@ fn a_cooldown_holds_without_a_failure_of_the_account() {
 
     let _ = begin(&mut main, at(1), &ask(1).cooldown(Some(cooldown)));
 
-    assert_eq!((main.hold(), main.strikes(), main.last_failure()), (None, 0, None));
+    assert_eq!((main.hold(), main.consecutive_failures(), main.last_failure()), (None, 0, None));
 }
 
 #[test]
@@ -337,19 +337,22 @@ fn a_success_clears_hold_strikes_and_trouble() {
 
     poll(&mut record, over, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!((record.hold(), record.strikes(), record.last_failure()), (None, 0, None));
+    assert_eq!((record.hold(), record.consecutive_failures(), record.last_failure()), (None, 0, None));
 }
 
 #[test]
 fn headers_that_are_seen_during_a_hold_update_the_windows_and_leave_the_hold() {
     let mut record = Record::default();
     fail(&mut record, at(0), &THROTTLED);
-    let before = (record.hold().cloned(), record.strikes(), record.last_failure().cloned());
+    let before = (record.hold().cloned(), record.consecutive_failures(), record.last_failure().cloned());
 
     let _ = see(&mut record, at(10), [five_hour(42)]);
 
     assert_eq!(used(&record, &crate::WindowId::five_hour()), Some(percent(42)));
-    assert_eq!((record.hold().cloned(), record.strikes(), record.last_failure().cloned()), before);
+    assert_eq!(
+        (record.hold().cloned(), record.consecutive_failures(), record.last_failure().cloned()),
+        before
+    );
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn without_a_hold_there_is_nothing_to_clear() {
 
     assert_eq!(Record::default().clear_hold(at(0)), Cleared::NoHold);
     assert_eq!(over.clear_hold(at(3600)), Cleared::NoHold);
-    assert_eq!((over.hold(), over.strikes()), (None, 0));
+    assert_eq!((over.hold(), over.consecutive_failures()), (None, 0));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_hold_of_a_clock_that_was_ahead_is_cleared_too() {
 
 #[test]
 fn a_record_of_a_newer_program_is_not_cleared() {
-    let mut newer = Record::decode(br#"{"format":3,"fence":7}"#).unwrap();
+    let mut newer = Record::decode(br#"{"format":4,"fence":7}"#).unwrap();
     let before = newer.clone();
 
     assert_eq!(newer.clear_hold(at(0)), Cleared::UnsupportedFormat);
@@ -83,7 +83,7 @@ fn a_standalone_process_does_not_restore_a_cleared_hold() {
 
     let _ = record.merge_standalone(at(61), &throttled(), None);
 
-    assert_eq!((record.hold(), record.strikes()), (None, 0));
+    assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_standalone_process_that_has_cleared_lifts_the_hold_of_the_store() {
 
     let _ = record.merge_standalone(at(61), &cleared(), None);
 
-    assert_eq!((record.hold(), record.strikes()), (None, 0));
+    assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_clear_is_stored() {
 fn state(record: &Record) -> (u64, bool, bool) {
     let cleared = record.cleared_fence;
     let held = record.hold().is_some_and(|hold| cleared > 0 && hold.order() <= cleared);
-    let streak = record.strikes() > 0 && cleared > 0 && record.streak_fence <= cleared;
+    let streak = record.consecutive_failures() > 0 && cleared > 0 && record.streak_fence <= cleared;
     (cleared, held, streak)
 }
 

@@ -12,7 +12,16 @@ use crate::record::{Counted, Record};
 
 #[test]
 fn what_is_no_record_is_refused() {
-    let damaged = ["", "{", "null", "[]", "{}", "{\"format\":\"1\"}", "{\"format\":2,\"fence\":-1}"];
+    let damaged = [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        "{\"format\":\"1\"}",
+        "{\"format\":2,\"hold\":7}",
+        "{\"format\":3,\"fence\":-1}",
+    ];
 
     for body in damaged {
         assert!(Record::decode(body.as_bytes()).is_err(), "{body}");

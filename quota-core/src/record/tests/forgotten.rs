@@ -38,7 +38,7 @@ fn readings_owner_and_failure_are_gone() {
 fn a_live_hold_the_calls_of_the_hour_and_the_fence_stay() {
     let (before, after) = (known(), forgotten(400));
 
-    assert_eq!((after.hold(), after.strikes()), (before.hold(), before.strikes()));
+    assert_eq!((after.hold(), after.consecutive_failures()), (before.hold(), before.consecutive_failures()));
     assert_eq!((after.calls(), after.fence()), (before.calls(), before.fence()));
 }
 
@@ -46,7 +46,7 @@ fn a_live_hold_the_calls_of_the_hour_and_the_fence_stay() {
 fn a_hold_that_is_over_and_its_streak_are_gone() {
     let record = forgotten(2 * 3600);
 
-    assert_eq!((record.hold(), record.strikes(), record.calls().len()), (None, 0, 0));
+    assert_eq!((record.hold(), record.consecutive_failures(), record.calls().len()), (None, 0, 0));
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
 #[test]
 fn a_call_that_an_older_program_counts_again_stays_given_back() {
     let mut older = document(&given_back());
-    older["attempts_ms"] = older["given_back_ms"].clone();
+    older["calls_ms"] = older["given_back_ms"].clone();
 
     assert_eq!(decode(&older).calls(), []);
 }

@@ -91,7 +91,7 @@ fn a_failure_that_is_reported_twice_counts_once() {
     let again = record.fail(at(2), &lease, &FetchError::TimedOut, &policy());
 
     assert_eq!(again, first);
-    assert_eq!(record.strikes(), 1);
+    assert_eq!(record.consecutive_failures(), 1);
 }
 
 #[test]

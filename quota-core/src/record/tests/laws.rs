@@ -100,7 +100,7 @@ proptest! {
             let _ = world.apply(op);
         }
         world.record.repair_clock(world.now);
-        // What `repair_clock` leaves of a horizon gets its one form with the next join, and an outdated failure goes then.
+        // What `repair_clock` leaves of a watermark gets its one form with the next join, and an outdated failure goes then.
         let snapshot = world.record.snapshot.clone();
         world.record.snapshot.join(&snapshot);
         let asked = world.record.complete_at();

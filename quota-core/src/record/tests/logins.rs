@@ -82,7 +82,7 @@ fn a_new_login_is_not_held_by_what_the_old_one_did() {
     let begun = begin(&mut record, at(700), &of(ask(9), "b"));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
-    assert_eq!((record.hold(), record.strikes(), record.last_failure()), (None, 0, None));
+    assert_eq!((record.hold(), record.consecutive_failures(), record.last_failure()), (None, 0, None));
 }
 
 #[test]

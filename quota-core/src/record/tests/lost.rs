@@ -67,7 +67,7 @@ fn an_answer_that_is_put_back_ends_the_hold_it_had_ended() {
 
     let joined = stands.merge_standalone(over + SECOND * 2, &lost, None);
 
-    assert_eq!((joined, stands.strikes(), stands.hold()), (MergeOutcome::Merged, 0, None));
+    assert_eq!((joined, stands.consecutive_failures(), stands.hold()), (MergeOutcome::Merged, 0, None));
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
 
     let _ = stands.merge_standalone(at(70), &lost, None);
 
-    assert_eq!((stands.strikes(), stands.hold()), (0, None));
+    assert_eq!((stands.consecutive_failures(), stands.hold()), (0, None));
 }
 
 #[test]
 fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
-    let newer = Record::decode(br#"{"format":3,"fence":7}"#).unwrap();
+    let newer = Record::decode(br#"{"format":4,"fence":7}"#).unwrap();
     let mut empty = Record::default();
 
     let joined = empty.merge_standalone(at(0), &newer, None);
@@ -93,7 +93,7 @@ fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
 
 #[test]
 fn fields_of_a_newer_program_are_put_back_too() {
-    let newer = Record::decode(br#"{"format":2,"fence":7,"later":1}"#).unwrap();
+    let newer = Record::decode(br#"{"format":3,"fence":7,"later":1}"#).unwrap();
     let mut empty = Record::default();
 
     let _ = empty.merge_standalone(at(0), &newer, None);

@@ -53,7 +53,7 @@ fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() 
 
     let _ = record.fail(at(1), &lease, &FetchError::malformed("it is empty"), &policy());
 
-    assert_eq!(record.strikes(), 1);
+    assert_eq!(record.consecutive_failures(), 1);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
     assert_eq!(joined, MergeOutcome::Merged);
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
     assert_eq!(shared.calls(), alone.calls());
-    assert_eq!((shared.hold(), shared.strikes()), (Some(&hold), 1));
+    assert_eq!((shared.hold(), shared.consecutive_failures()), (Some(&hold), 1));
     assert_eq!((shared.fence(), shared.complete_at()), (alone.fence(), Some(at(400))));
 }
 

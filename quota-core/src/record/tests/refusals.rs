@@ -33,7 +33,7 @@ fn a_rejection_arms_no_hold_and_counts_no_failure() {
         let failed = record.fail(at(1), &lease, &error, &policy());
 
         assert_eq!(failed, FailOutcome::Stored { hold: None, cooldown: None });
-        assert_eq!((record.hold(), record.strikes()), (None, 0));
+        assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
     }
 }
 
@@ -180,7 +180,7 @@ fn five_credentials_without_the_scope_are_all_barred_in_a_second_round() {
 fn a_credential_without_the_scope_arms_no_hold() {
     let record = refused(1, &missing_scope());
 
-    assert_eq!((record.hold(), record.strikes()), (None, 0));
+    assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_refusal_leaves_a_429s_strikes_as_they_are() {
 
     fail(&mut record, over, &FetchError::Unauthorized);
 
-    assert_eq!(record.strikes(), 1);
+    assert_eq!(record.consecutive_failures(), 1);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::record::{
 const NOW: i64 = 1300;
 
 /// The names under which these objects keep others by name; what is in them is no field.
-const MAPS: [&str; 3] = ["attempts_ms", "apart", "peaks"];
+const MAPS: [&str; 3] = ["calls_ms", "exceptions", "peaks"];
 
 /// Adds a field to every object, as a newer program might.
 fn add_everywhere(value: &mut Value, name: &str) {
@@ -82,22 +82,22 @@ fn fields_of_a_newer_program_come_back_at_every_level() {
             "",
             "hold",
             "hold.calls",
+            "last_failure",
             "lease",
             "snapshot",
             "snapshot.credits",
             "snapshot.credits.value",
             "snapshot.credits.value.used",
-            "snapshot.horizon",
-            "snapshot.horizon.all",
-            "snapshot.horizon.apart.$money",
-            "snapshot.horizon.apart.seven_day",
             "snapshot.plan",
+            "snapshot.watermark",
+            "snapshot.watermark.all",
+            "snapshot.watermark.exceptions.$credits",
+            "snapshot.watermark.exceptions.seven_day",
             "snapshot.windows.five_hour",
             "snapshot.windows.five_hour.peak",
             "snapshot.windows.seven_day",
             "snapshot.windows.seven_day/opus",
             "snapshot.windows.seven_day/opus.scope",
-            "trouble",
         ]
     );
 }
@@ -144,13 +144,13 @@ fn a_cancelled_call_loses_only_its_lease() {
 }
 
 #[test]
-fn a_failed_call_loses_its_lease_and_the_trouble_and_hold_it_replaces() {
+fn a_failed_call_loses_its_lease_and_the_failure_and_hold_it_replaces() {
     let replaced = lost(|record| {
         let lease = record.lease().unwrap().clone();
         let _ = record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy());
     });
 
-    assert_eq!(replaced, ["hold", "hold.calls", "lease", "trouble"]);
+    assert_eq!(replaced, ["hold", "hold.calls", "last_failure", "lease"]);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn an_answer_loses_only_what_it_replaces() {
         let _ = record.commit(at(NOW), &lease, &UsageReport::from_headers([five_hour(50)]));
     });
 
-    assert_eq!(replaced, ["hold", "hold.calls", "lease", "snapshot.windows.five_hour", "trouble"]);
+    assert_eq!(replaced, ["hold", "hold.calls", "last_failure", "lease", "snapshot.windows.five_hour"]);
 }
 
 #[test]
@@ -172,14 +172,14 @@ fn a_full_record_comes_back() {
 
 #[test]
 fn a_document_with_nothing_but_its_format_is_an_empty_record() {
-    assert_eq!(decode(&json!({ "format": 2 })), Record::default());
+    assert_eq!(decode(&json!({ "format": 3 })), Record::default());
 }
 
 #[test]
 fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
     let mut document = document(&full());
-    document["hold"]["why"] = json!("eclipse");
-    document["trouble"]["kind"] = json!("comet");
+    document["hold"]["reason"] = json!("eclipse");
+    document["last_failure"]["kind"] = json!("comet");
     document["snapshot"]["windows"][0]["source"] = json!("telepathy");
     document["snapshot"]["plan"]["source"] = json!("oracle");
 
@@ -194,7 +194,7 @@ fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
 /// A record that a program of the next format wrote.
 fn of_next_format(record: &Record) -> Record {
     let mut document = document(record);
-    document["format"] = json!(3);
+    document["format"] = json!(4);
     decode(&document)
 }
 
