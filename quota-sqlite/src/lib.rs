@@ -49,7 +49,7 @@
 //! # Faults
 //!
 //! A process that is killed loses no applied write, and the system releases its locks. A process that is stopped during a write blocks
-//! other writers but no readers. Those writers fail after 150 ms with an unavailable store. A power failure may lose the last seconds of
+//! other writers but no readers. Those writers fail after 150 ms and report the store as unavailable. A power failure may lose the last seconds of
 //! writes but never damages the file. That can lose a lease, which costs at most one extra call to the provider.
 //!
 //! On a full disk, or if the file or its folder is read-only, reads work and writes are rejected. If the file is deleted or replaced
