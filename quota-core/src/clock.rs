@@ -1,4 +1,4 @@
-//! The only module that reads a clock or sleeps. A test that pauses the time of the runtime therefore pauses everything.
+//! The only module that reads a clock or sleeps. A test that pauses tokio's time therefore pauses the whole crate.
 #![expect(clippy::disallowed_methods, reason = "all other code uses this module")]
 
 use std::future::Future;
@@ -59,7 +59,7 @@ impl Clock {
     /// The maximum lag of [`recent_ms`](Self::recent_ms): one tick of a kernel with 100 ticks a second.
     pub(crate) const RECENT_LAG_MS: i64 = 10;
 
-    /// The time of a few milliseconds ago, cheap enough for every read.
+    /// The time up to a few milliseconds ago. It is coarse enough to call on every read.
     ///
     /// It lags and never leads, so a reading that is stale by this clock is stale by [`now`](Self::now).
     pub(crate) fn recent_ms(&self) -> i64 {
@@ -76,12 +76,12 @@ impl Clock {
 
     /// Waits until `deadline`, but at most for `bound`.
     ///
-    /// After a change of the wall clock or a suspend of the machine the caller can read the time again.
+    /// The bound lets the caller read the wall clock again after a clock change or a suspend.
     pub async fn sleep_until(&self, deadline: Timestamp, bound: Duration) {
         self.sleep(time::elapsed(self.now(), deadline).min(bound)).await;
     }
 
-    /// Runs `work` for at most `timeout`; `None` if it timed out, and then it is dropped.
+    /// Runs `work` for at most `timeout`. On a timeout it drops `work` and returns `None`.
     pub async fn bounded<F: Future>(&self, timeout: Duration, work: F) -> Option<F::Output> {
         tokio::time::timeout(timeout, work).await.ok()
     }
@@ -93,7 +93,7 @@ impl Clock {
     }
 }
 
-/// The wall clock at the kernel's last tick, on systems that have it.
+/// The wall clock at the kernel's last tick, on systems that provide it.
 #[cfg(target_os = "linux")]
 fn coarse_ms() -> Option<i64> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
@@ -116,7 +116,7 @@ fn whole_ms(duration: Duration) -> i64 {
 pub struct Instant(tokio::time::Instant);
 
 impl Instant {
-    /// The duration since `earlier`; zero if that is later.
+    /// The duration since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn saturating_since(self, earlier: Self) -> Duration {
         self.0.saturating_duration_since(earlier.0)
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn the_cheap_clock_lags_and_never_leads() {
+    fn the_coarse_clock_lags_and_never_leads() {
         let clock = Clock::system();
 
         for _ in 0..1000 {
-            let cheap = clock.recent_ms();
+            let coarse = clock.recent_ms();
             let fine = clock.now_ms();
-            assert!(cheap <= fine && fine - cheap < 1000, "{cheap} against {fine}");
+            assert!(coarse <= fine && fine - coarse < 1000, "{coarse} against {fine}");
         }
     }
 

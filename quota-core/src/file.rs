@@ -1,5 +1,5 @@
 //! Small files that several programs share: opened safely, locked, and replaced atomically.
-//! Nothing here interprets their content.
+//! This module does not interpret their content.
 
 mod json;
 mod lock;
@@ -13,11 +13,11 @@ pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
 pub use self::lock::{FileLock, resolve_symlinks};
 use crate::secret::SecretBuffer;
 
-/// Runs blocking file work on a thread of the runtime's pool. Dropping the future does not stop the work.
+/// Runs a blocking closure on the runtime's blocking thread pool. Dropping the future does not stop the closure.
 ///
 /// # Errors
 ///
-/// Those of the work, and one if the runtime shuts down.
+/// The errors of the closure, and an error if the runtime shuts down.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -87,11 +87,11 @@ pub fn read(file: File, limit: u64) -> io::Result<SecretBuffer> {
     SecretBuffer::read(file, to_usize(size), to_usize(limit))
 }
 
-/// Opens a regular file and reads it as [`open`] and [`read`] do, on a blocking thread.
+/// Opens and reads a regular file on a blocking thread; see [`open`] and [`read`].
 ///
 /// # Errors
 ///
-/// Those of both.
+/// The errors of [`open`] and [`read`].
 pub async fn load(path: &Path, limit: u64) -> io::Result<SecretBuffer> {
     let path = path.to_owned();
     blocking(move || read(open(&path)?, limit)).await
@@ -165,7 +165,7 @@ mod tests {
         let path = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
 
-        // As if it had replaced a file that was checked before.
+        // The pipe stands for a file that replaced the checked one.
         let opened = open_nonblocking(&path).unwrap();
 
         let error = expect_regular(&opened.metadata().unwrap()).unwrap_err();

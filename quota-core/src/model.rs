@@ -1,5 +1,5 @@
 //! Plain data: accounts, logins, windows, readings, and how readings merge into a snapshot.
-//! It imports none of the other folders.
+//! It does not depend on the file, provider, store, record or manager modules.
 
 mod account;
 mod bounds;

@@ -1,5 +1,5 @@
-//! The settings of the rules: plain data with defaults, the same for every store.
-//! The rules that read them are in [`record`](crate::record).
+//! Settings for refreshes, backoff and budgets: plain data with defaults, the same for every store. The code that applies
+//! them is in [`record`](crate::record).
 
 use std::time::Duration;
 
@@ -20,60 +20,63 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Policy {
-    /// A reading younger than this is fresh. Five minutes.
+    /// A reading younger than this is fresh. Default: five minutes.
     #[serde(with = "span")]
     #[serde(alias = "freshness")]
     pub max_age: Duration,
-    /// Headers keep the windows that they name fresh; a complete refresh is made at least this often. One hour.
+    /// The maximum time between complete refreshes. Headers refresh only the windows that they report. Default: one hour.
     #[serde(with = "span")]
     #[serde(alias = "complete_every")]
     pub full_refresh_interval: Duration,
-    /// How long to wait after a window's reset before the next call. Fifteen seconds.
+    /// How long to wait after a window's reset before the next call. Default: 15 seconds.
     #[serde(with = "span")]
     pub reset_grace: Duration,
-    /// Refresh at every so many requests, in addition to the age; 0 (the default) for never.
+    /// Also refresh after this many requests, regardless of age. 0, the default, disables this.
     pub every_n_requests: u64,
-    /// The minimum time between the starts of two calls of this process to one provider. One second.
+    /// The minimum time between the starts of two calls of this process to one provider. Default: one second.
     #[serde(with = "span")]
     #[serde(alias = "gap")]
     pub min_call_interval: Duration,
-    /// The maximum number of calls of this process to one provider at once. One. A call without an answer for two seconds does
-    /// not count, up to four calls in all.
+    /// The maximum number of concurrent calls of this process to one provider. Default: 1. A call that has run for two
+    /// seconds no longer counts, up to four calls in all.
     #[serde(alias = "parallel")]
     pub max_concurrent_calls: usize,
-    /// The timeout of one call. Ten seconds. If the calling process dies, another may call two seconds after that: see
-    /// [`lease_ttl`](Self::lease_ttl).
+    /// The timeout of one call. Default: ten seconds. If the calling process dies, another process may call two seconds after
+    /// this timeout; see [`lease_ttl`](Self::lease_ttl).
     #[serde(with = "span")]
     pub fetch_timeout: Duration,
-    /// The backoff of an account after a 429. 60 s, doubling to 15 min.
+    /// The backoff of an account after a 429. Default: 60 s, doubling to 15 min.
     #[serde(alias = "backoff")]
     pub rate_limit_backoff: Backoff,
-    /// The backoff of an account after another failure of the provider. 15 s, doubling to 5 min.
+    /// The backoff of an account after any other provider error. Default: 15 s, doubling to 5 min.
     #[serde(alias = "transient")]
     pub error_backoff: Backoff,
-    /// The cooldown for other accounts after a 429. The whole provider, 60 s.
+    /// The cooldown for other accounts after a 429. Default: 60 s for the whole provider.
     #[serde(alias = "quiet")]
     pub cooldown: CooldownPolicy,
-    /// The number of calls that an account may make.
+    /// The number of calls that an account may make per hour.
     pub budget: Budget,
-    /// How long after the first observed reading the store is written. Three seconds.
+    /// How long to collect observed readings before writing them to the store. Default: three seconds.
     #[serde(with = "span")]
     #[serde(alias = "flush")]
     pub flush_interval: Duration,
-    /// How long the store keeps the record of an unused account. Forty days.
+    /// How long the store keeps the record of an unused account. Default: 40 days.
     #[serde(with = "span")]
     #[serde(alias = "keep")]
     pub record_ttl: Duration,
-    /// The timeout of the store, after which a process goes on without it. 225 ms, so that each caller has an answer within a
-    /// quarter of a second, also on a busy machine. There is one store, so this setting of the manager's own policy counts, not
-    /// that of a provider.
+    /// The timeout of a store operation, after which the process continues without the store. Default: 225 ms, so each caller
+    /// gets a result within a quarter of a second even on a busy machine.
+    ///
+    /// All providers share one store. Only the manager's own policy therefore sets this timeout, not the policy of a
+    /// provider.
     #[serde(with = "span")]
     #[serde(alias = "store_patience")]
     pub store_timeout: Duration,
-    /// What to do while the store is unavailable. Go on without it.
+    /// What to do while the store is unavailable. Default: continue without it.
     #[serde(alias = "when_away")]
     pub on_store_unavailable: StoreOutagePolicy,
-    /// How often to read the shared record although no notice came, because notices may be lost. One minute, jittered.
+    /// How often to read the shared record without a notification, because the store may lose notifications. Default: one
+    /// minute, with jitter.
     #[serde(with = "span")]
     #[serde(alias = "recheck")]
     pub poll_interval: Duration,
@@ -139,13 +142,16 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// [`PolicyError`] says which two settings contradict each other, or that a time is longer than ten years.
+    /// [`PolicyError`] names the two settings that contradict each other, or reports a duration above ten years.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let rules = [
-            (self.max_age.is_zero(), "max_age must be above zero, or every read would ask the provider"),
+            (
+                self.max_age.is_zero(),
+                "max_age must be above zero, otherwise every read would call the provider",
+            ),
             (
                 self.min_call_interval >= self.max_age,
-                "min_call_interval must be shorter than max_age, or readings grow old in the queue",
+                "min_call_interval must be shorter than max_age, otherwise readings become stale while calls wait",
             ),
             (self.fetch_timeout.is_zero(), "fetch_timeout must be above zero"),
             (self.max_concurrent_calls == 0, "max_concurrent_calls must be at least 1"),
@@ -155,21 +161,21 @@ impl Policy {
                 "budget.interactive_reserve must be below budget.per_hour",
             ),
             (
-                !self.rate_limit_backoff.is_sound(),
+                !self.rate_limit_backoff.is_valid(),
                 "rate_limit_backoff needs 0 < initial <= max and a jitter from 0 to 1",
             ),
             (
-                !self.error_backoff.is_sound(),
+                !self.error_backoff.is_valid(),
                 "error_backoff needs 0 < initial <= max and a jitter from 0 to 1",
             ),
             (self.store_timeout.is_zero(), "store_timeout must be above zero"),
             (self.poll_interval.is_zero(), "poll_interval must be above zero"),
             (
                 self.record_ttl < Duration::from_secs(2 * 3600),
-                "record_ttl must be at least two hours, or the store forgets calls that still count",
+                "record_ttl must be at least two hours, otherwise the store would drop calls that still count",
             ),
         ];
-        let spans = [
+        let durations = [
             self.max_age,
             self.full_refresh_interval,
             self.reset_grace,
@@ -183,8 +189,8 @@ impl Policy {
             self.store_timeout,
             self.poll_interval,
         ];
-        if spans.iter().any(|span| *span > LONGEST) {
-            return Err(PolicyError { reason: "no time may be longer than ten years" });
+        if durations.iter().any(|duration| *duration > MAX_DURATION) {
+            return Err(PolicyError { reason: "no duration may exceed ten years" });
         }
         match rules.iter().find(|(broken, _)| *broken) {
             Some((_, reason)) => Err(PolicyError { reason }),
@@ -192,16 +198,16 @@ impl Policy {
         }
     }
 
-    /// How long a lease lasts: [`fetch_timeout`](Self#structfield.fetch_timeout), and two seconds to store the result.
+    /// How long a lease lasts: [`fetch_timeout`](Self#structfield.fetch_timeout) plus two seconds to store the result.
     ///
-    /// There is no setting for it. A shorter lease would expire during a call; a longer one would block the account for no reason
+    /// It is not configurable. A shorter lease would expire during a call. A longer one would block the account for no reason
     /// after its holder died.
     #[must_use]
     pub fn lease_ttl(&self) -> Duration {
         self.fetch_timeout.saturating_add(LEASE_MARGIN)
     }
 
-    /// Whether the request of this number refreshes, by [`every_n_requests`](Self#structfield.every_n_requests).
+    /// Whether request number `request` triggers a refresh; see [`every_n_requests`](Self#structfield.every_n_requests).
     #[must_use]
     pub fn refreshes_on_request(&self, request: u64) -> bool {
         request > 0 && self.every_n_requests > 0 && request.is_multiple_of(self.every_n_requests)
@@ -211,20 +217,20 @@ impl Policy {
 /// How much longer a lease lasts than a call.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
-/// The longest duration of a setting. A longer one means "never", and could overflow a sum of times.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// The maximum duration of a setting. A longer one means "never", and adding it to a timestamp could overflow.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Settings that contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("unusable policy: {reason}")]
+#[error("invalid policy: {reason}")]
 pub struct PolicyError {
     reason: &'static str,
 }
 
 /// A delay that doubles with every failure in a row, up to a maximum.
 ///
-/// Jitter only lengthens a delay, by up to that share of it, so that hosts that were rejected together do not return together.
-/// (Capped exponential backoff; see Brooker, "Exponential Backoff And Jitter", AWS 2015.)
+/// Jitter adds up to a given fraction of the delay. Otherwise hosts that were rejected at the same time would retry at the
+/// same time. (Capped exponential backoff; see Brooker, "Exponential Backoff And Jitter", AWS 2015.)
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -237,7 +243,7 @@ pub struct Backoff {
     #[serde(with = "span")]
     #[serde(alias = "cap")]
     pub max: Duration,
-    /// The maximum share by which a delay is lengthened, 0 to 1.
+    /// The maximum fraction of the delay that jitter adds, 0 to 1.
     #[serde(default = "default_jitter")]
     pub jitter: f64,
 }
@@ -253,24 +259,24 @@ impl Backoff {
         Self { initial, max, jitter: default_jitter() }
     }
 
-    /// Sets the maximum share by which a delay is lengthened.
+    /// Sets the maximum fraction of the delay that jitter adds.
     #[must_use]
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// The delay after that many failures in a row; `dice`, from 0 to 1, is the part of the jitter that applies.
+    /// The delay after `failures` failures in a row. `jitter_unit`, from 0 to 1, selects how much of the jitter to add.
     #[must_use]
-    pub fn delay(&self, failures: u32, dice: f64) -> Duration {
+    pub fn delay(&self, failures: u32, jitter_unit: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let plain = self.initial.saturating_mul(1 << doublings).min(self.max);
-        let share = self.jitter * dice;
+        let share = self.jitter * jitter_unit;
         let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         Duration::try_from_secs_f64(plain.as_secs_f64() * (1.0 + share)).unwrap_or(Duration::MAX)
     }
 
-    fn is_sound(&self) -> bool {
+    fn is_valid(&self) -> bool {
         !self.initial.is_zero() && self.initial <= self.max && (0.0..=1.0).contains(&self.jitter)
     }
 }
@@ -280,7 +286,7 @@ impl Backoff {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CooldownPolicy {
-    /// How long it lasts. 60 s.
+    /// How long it lasts. Default: 60 s.
     #[serde(alias = "span")]
     #[serde(with = "span")]
     pub duration: Duration,
@@ -307,9 +313,9 @@ impl Default for CooldownPolicy {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CooldownScope {
-    /// Only the account that got it, by its own backoff.
+    /// Only the account that received the 429; its own backoff covers it.
     Account,
-    /// All accounts of the provider. Whether the limit counts by account, organization or address is not documented.
+    /// All accounts of the provider. Providers do not document whether the limit counts by account, organization or address.
     #[default]
     Provider,
 }
@@ -319,33 +325,34 @@ pub enum CooldownScope {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreOutagePolicy {
-    /// It goes on with its own copy of the record by the same rules, and merges the copy into the shared record later. Readings
-    /// stay fresh; each process makes at most as many calls as a single one would.
+    /// Continue with a local copy of the record under the same rules, and merge the copy into the shared record later.
+    ///
+    /// Readings stay fresh. Each process makes at most as many calls as a single process would.
     #[default]
     #[serde(alias = "go_alone")]
     Standalone,
-    /// It makes no calls, and shows stale readings. For fleets so large that their separate calls would burden the provider.
+    /// Make no calls, and return stale readings. For fleets whose uncoordinated calls would overload the provider.
     #[serde(alias = "refuse")]
     FailClosed,
 }
 
-/// The calls to the usage endpoint that an account may make in any trailing hour, over all hosts.
+/// The calls to the usage endpoint that an account may make in any trailing hour, across all hosts.
 ///
-/// It is stated in advance, so that the provider need not answer 429.
+/// The budget limits calls in advance, so that the provider does not respond with 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Budget {
-    /// All calls together. 28: Anthropic's endpoint allows 28 to 30 an hour. A record stores the last 1,000 calls, so a higher
-    /// budget is no limit.
+    /// The maximum number of calls, interactive callers included. Default: 28, because Anthropic's endpoint allows 28 to 30
+    /// an hour. A record stores the last 1,000 calls, so a budget above that limits nothing.
     pub per_hour: u32,
-    /// How many of these are reserved for interactive callers. 6.
+    /// The number of these calls that are reserved for interactive callers. Default: 6.
     #[serde(alias = "reserve")]
     pub interactive_reserve: u32,
 }
 
 impl Budget {
-    /// `per_hour` calls, of which `interactive_reserve` are for interactive callers only.
+    /// Allows `per_hour` calls, of which `interactive_reserve` are for interactive callers only.
     #[must_use]
     pub fn new(per_hour: u32, interactive_reserve: u32) -> Self {
         Self { per_hour, interactive_reserve }
@@ -365,17 +372,17 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn the_defaults_are_sound() {
+    fn the_defaults_are_valid() {
         assert_eq!(Policy::default().validate(), Ok(()));
     }
 
     #[test]
-    fn a_gap_as_long_as_the_freshness_is_refused() {
+    fn a_call_interval_as_long_as_max_age_is_rejected() {
         assert!(Policy::default().min_call_interval(SECOND * 300).validate().is_err());
     }
 
     #[test]
-    fn a_time_that_means_never_is_refused() {
+    fn a_duration_above_ten_years_is_rejected() {
         assert!(Policy::default().record_ttl(Duration::MAX).validate().is_err());
         assert!(Policy::default().poll_interval(Duration::MAX).validate().is_err());
     }
@@ -387,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_the_cap() {
+    fn delays_double_up_to_the_maximum() {
         let rate_limit_backoff = Policy::default().rate_limit_backoff;
         let delays: Vec<_> =
             (1..=6).map(|failures| rate_limit_backoff.delay(failures, 0.0).as_secs()).collect();
@@ -404,15 +411,15 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_longer_than_all_time_does_not_overflow() {
-        let endless = Backoff::doubling(Duration::MAX, Duration::MAX);
+    fn the_longest_delay_does_not_overflow() {
+        let longest = Backoff::doubling(Duration::MAX, Duration::MAX);
 
-        assert_eq!(endless.delay(1, 0.0), Duration::MAX);
-        assert_eq!(endless.delay(u32::MAX, 1.0), Duration::MAX);
+        assert_eq!(longest.delay(1, 0.0), Duration::MAX);
+        assert_eq!(longest.delay(u32::MAX, 1.0), Duration::MAX);
     }
 
     #[test]
-    fn a_jitter_or_a_dice_that_is_no_number_is_none() {
+    fn a_nan_jitter_or_unit_adds_no_delay() {
         let rate_limit_backoff = Backoff::doubling(SECOND * 60, SECOND * 900);
 
         assert_eq!(rate_limit_backoff.jitter(f64::NAN).delay(1, 1.0), SECOND * 60);
@@ -424,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fifth_request_refreshes_and_the_first_does_not() {
+    fn every_fifth_request_triggers_a_refresh_and_the_first_does_not() {
         let policy = Policy::default().every_n_requests(5);
         let due: Vec<_> = (0..=10).filter(|request| policy.refreshes_on_request(*request)).collect();
 
@@ -432,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_no_number_of_requests_refreshes() {
+    fn by_default_the_request_count_never_triggers_a_refresh() {
         assert!((0..100).all(|request| !Policy::default().refreshes_on_request(request)));
     }
 

@@ -1,4 +1,4 @@
-//! Child processes: in a process group of their own, killed as a group, without the secrets of this process.
+//! Child processes: each runs in its own process group, inherits no secrets, and is killed with its descendants.
 
 use std::ffi::OsStr;
 use std::io;
@@ -31,7 +31,7 @@ pub const SECRET_VARIABLES: [&str; 11] = [
     "QUOTA_STORE",
 ];
 
-/// Removes [`SECRET_VARIABLES`] and the variables `others` from the environment of a command.
+/// Removes [`SECRET_VARIABLES`] and the variables in `others` from the environment of a command.
 pub fn remove_secrets<N: AsRef<OsStr>>(command: &mut Command, others: impl IntoIterator<Item = N>) {
     for name in SECRET_VARIABLES {
         command.env_remove(name);
@@ -41,7 +41,7 @@ pub fn remove_secrets<N: AsRef<OsStr>>(command: &mut Command, others: impl IntoI
     }
 }
 
-/// A child process in a process group of its own. Dropping it kills the child and its descendants.
+/// A child process in its own process group. Dropping it kills the child and its descendants.
 ///
 /// ```
 /// # #[cfg(unix)]
@@ -115,7 +115,7 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(leader) = self.leader {
-            // An error means that the group has no process any more.
+            // An error means that the group has no processes left.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
@@ -159,7 +159,7 @@ pub async fn output_of(mut command: Command, limit: usize) -> io::Result<Output>
                 }
             }
         } else {
-            // A descendant that still runs can hold the pipe open for any time.
+            // A running descendant can hold the pipe open indefinitely.
             clock.bounded(DRAIN_TIMEOUT, pipe.read(&mut *chunk)).await.unwrap_or(Ok(0))?
         };
         if read == 0 {
@@ -174,7 +174,7 @@ pub async fn output_of(mut command: Command, limit: usize) -> io::Result<Output>
         Some(status) => status,
         None => group.wait().await?,
     };
-    // Password managers start agents that must go on running.
+    // Password managers start agents that must keep running.
     group.release();
     Ok(Output { status, stdout })
 }
@@ -194,7 +194,7 @@ mod tests {
         command
     }
 
-    /// Starts a child whose own child holds the pipe, and waits until that one runs.
+    /// Starts a child whose own child holds the pipe, and waits until the grandchild runs.
     async fn with_grandchild() -> (ProcessGroup, BufReader<ChildStdout>) {
         let mut group = ProcessGroup::spawn(shell("(echo started; exec sleep 3600) & wait")).unwrap();
         let mut output = BufReader::new(group.take_stdout().unwrap());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_ends_although_a_descendant_holds_the_pipe() {
+    async fn output_ends_while_a_descendant_holds_the_pipe() {
         let output = output_of(shell("echo abc; sleep 3600 & echo $!"), 1024).await.unwrap();
 
         let text = String::from_utf8(output.stdout.to_vec()).unwrap();

@@ -3,10 +3,10 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// 64 random bits. Two draws are equal with a probability of 2⁻⁶⁴, also in different processes and on different hosts.
+/// 64 random bits. Two draws are equal with a probability of 2⁻⁶⁴, even across processes and hosts.
 ///
-/// The hasher's keys come from the system's random source. `fastrand` is no substitute: it may draw the same numbers on two hosts
-/// that were started from one image, and any code of this thread may seed it.
+/// The hasher's keys come from the system's random source. `fastrand` is no substitute: two hosts that start from the same
+/// image may draw the same numbers, and any code of this thread may seed it.
 pub(crate) fn random_u64() -> u64 {
     RandomState::new().build_hasher().finish()
 }

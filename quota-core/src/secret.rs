@@ -24,7 +24,8 @@ impl Secret {
     /// Wraps a value.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
-        // Copied and zeroed: a conversion would shrink the string to its length, which can leave a copy in freed memory.
+        // Copy and zero the value. A conversion would shrink the string to its length, which can leave a copy in freed
+        // memory.
         let value = Zeroizing::new(value.into());
         Self(SecretString::from(value.as_str()))
     }
@@ -74,7 +75,7 @@ impl SecretBuffer {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    /// Reads a reader to its end, which is after at most `limit` bytes. `expected` is the probable size.
+    /// Reads at most `limit` bytes until the reader's end. `expected` is the expected size and sets the initial capacity.
     ///
     /// # Errors
     ///

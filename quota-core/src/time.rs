@@ -1,5 +1,5 @@
-//! Timestamps as the shared state stores them: whole milliseconds since 1970.
-//! They are truncated when they enter, so that memory equals what comes back from a store.
+//! Timestamps as the shared state stores them: whole milliseconds since 1970. They are truncated on entry, so that a value in
+//! memory equals the value that a store returns.
 
 use std::num::NonZeroI64;
 use std::time::Duration;
@@ -10,18 +10,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Clocks of hosts that share a store differ by less than this. A later timestamp comes from a wrong clock.
 pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(30);
 
-/// No record is older than this program. A machine whose clock is before this has just started, and will set its clock.
+/// The earliest possible time of a record. A machine with an earlier clock has just booted and has not set its clock yet.
 pub(crate) const EARLIEST_RECORD: Timestamp = Timestamp::constant(1_735_689_600, 0);
 
-/// The latest timestamp that a correct clock can have written before `now`. A clock that was never set rejects nothing.
+/// The latest timestamp that a correct clock can have written before `now`. A `now` from a clock that was never set rejects
+/// nothing.
 pub(crate) fn latest_plausible(now: Timestamp) -> Timestamp {
     if now < EARLIEST_RECORD { Timestamp::MAX } else { saturating_add(now, CLOCK_SLACK) }
 }
 
-/// Whether `at`, which must be past, was written by a clock that was ahead of `now`.
+/// Whether a clock that was ahead of `now` wrote `at`, which must be in the past.
 ///
-/// This is the one rule for timestamps in shared documents. Clocks of hosts differ by less than 30 seconds, so less is not the
-/// future. A clock that was never set (before 2025) finds nothing in the future.
+/// All timestamps in shared documents follow this rule. Clocks of hosts differ by less than 30 seconds, so a smaller
+/// difference is not the future. If `now` is before 2025, the clock was never set and the result is false.
 #[must_use]
 pub fn is_from_future(at: Timestamp, now: Timestamp) -> bool {
     at > latest_plausible(now)
@@ -114,7 +115,7 @@ impl<'de> Deserialize<'de> for UnixMillis {
     }
 }
 
-/// Milliseconds since 1970 on the wire.
+/// Serializes a timestamp as milliseconds since 1970.
 pub(crate) mod ms {
     use super::from_ms;
     use jiff::Timestamp;
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timestamp_is_from_the_future_only_by_more_than_clocks_differ() {
+    fn a_timestamp_beyond_the_clock_slack_is_from_the_future() {
         let at = |second| Timestamp::from_second(second).unwrap();
 
         assert!(!is_from_future(at(1_800_000_030), at(1_800_000_000)));
@@ -170,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_never_set_finds_nothing_in_the_future() {
+    fn an_unset_clock_finds_no_timestamp_in_the_future() {
         let at = |second| Timestamp::from_second(second).unwrap();
 
         assert!(!is_from_future(at(1_800_000_000), at(60)));
     }
 
     #[test]
-    fn a_span_beyond_the_end_of_time_ends_there() {
+    fn adding_a_duration_saturates_at_the_maximum() {
         let end = saturating_add(Timestamp::UNIX_EPOCH, Duration::MAX);
 
         assert_eq!(end, MAX);
@@ -185,22 +186,22 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_time_is_not_before_any_moment() {
+    fn timestamps_beyond_the_maximum_are_truncated_to_it() {
         assert_eq!(truncate_ms(Timestamp::MAX), MAX);
         assert_eq!(saturating_add(Timestamp::MAX, Duration::from_secs(1)), MAX);
     }
 
     #[test]
-    fn eight_bytes_hold_every_moment_and_none() {
+    fn an_optional_timestamp_takes_eight_bytes() {
         assert_eq!(size_of::<Option<UnixMillis>>(), 8);
-        for moment in [Timestamp::MIN, Timestamp::UNIX_EPOCH, MAX] {
-            assert_eq!(UnixMillis::from(moment).timestamp(), moment);
+        for timestamp in [Timestamp::MIN, Timestamp::UNIX_EPOCH, MAX] {
+            assert_eq!(UnixMillis::from(timestamp).timestamp(), timestamp);
         }
         assert!(UnixMillis::from(Timestamp::MIN) < UnixMillis::from(Timestamp::UNIX_EPOCH));
     }
 
     #[test]
-    fn nothing_lies_between_a_moment_and_an_earlier_one() {
+    fn the_time_to_an_earlier_timestamp_is_zero() {
         assert_eq!(elapsed(from_ms(10), from_ms(3)), Duration::ZERO);
     }
 }

@@ -1,5 +1,5 @@
-//! A JSON file that several processes change, one after the other. Each change replaces the whole file.
-//! A malformed file is never overwritten.
+//! A JSON file that several processes read and change under a lock. Each change replaces the whole file. A malformed file is
+//! never overwritten.
 
 use std::fs::File;
 use std::io;
@@ -20,13 +20,13 @@ use crate::secret::SecretBuffer;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The content is not what this program writes.
+    /// The content is not valid JSON, or its structure is wrong.
     #[error("could not parse {}: invalid at line {line}, column {column}; fix or delete it", path.display())]
     #[non_exhaustive]
     Malformed {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// The line where parsing stopped; 0 if it stopped before the first.
+        /// The line where parsing stopped; 0 if the position is unknown.
         line: usize,
         /// The column.
         column: usize,
@@ -35,24 +35,24 @@ pub enum FileError {
     #[error("could not change {}: a newer version of this program wrote it; update this program", path.display())]
     #[non_exhaustive]
     UnsupportedVersion {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
     },
     /// The file holds secrets, and other users may read or change it.
     #[error("{0} is accessible to other users; run `chmod 600 {0}`", path.display())]
     #[non_exhaustive]
     InsecurePermissions {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// The file names hosts and programs, and another user may have written it.
+    /// Another user may have written the file, which names hosts and programs.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// Another process held the lock of the file for too long.
     #[error("could not lock {}: another process is changing it", path.display())]
     #[non_exhaustive]
     Locked {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
     },
     /// The system reported an error.
@@ -61,7 +61,7 @@ pub enum FileError {
     Io {
         /// What failed: `read`, `write` or `lock`.
         operation: &'static str,
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
         /// The system's error.
         source: Arc<io::Error>,
@@ -103,7 +103,7 @@ const LIMIT: u64 = 64 * 1024 * 1024;
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl JsonFile {
-    /// The file at this path. The clock bounds waits for its lock.
+    /// Creates a handle for the file at this path. `clock` measures the wait for its lock.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
         Self { path: path.into(), clock, is_trusted_only: false }
@@ -127,7 +127,7 @@ impl JsonFile {
         blocking(move || Ok(read(&path, is_trusted_only))).await.map_err(failed)?
     }
 
-    /// Does the same and blocks this thread.
+    /// Reads the file like [`load`](Self::load), but blocks the thread.
     pub fn load_blocking<T: JsonContent>(&self) -> Result<T, FileError> {
         read(&self.path, self.is_trusted_only)
     }
@@ -149,14 +149,14 @@ impl JsonFile {
         blocking(work).await.map_err(self.failed("write"))?
     }
 
-    /// Locks the sibling file with this suffix, and waits at most `timeout` for it. Dropping the lock releases it, and so does the
-    /// end of the process.
+    /// Waits at most `timeout` for the lock of the sibling file with this suffix. The lock is released when it is dropped or
+    /// when the process ends.
     pub async fn lock_sibling(&self, suffix: &str, timeout: Duration) -> Result<FileLock, FileError> {
         let lock = FileLock::acquire(&self.path, suffix, &self.clock, timeout).await;
         lock.map_err(self.failed("lock"))?.ok_or_else(|| self.locked_error())
     }
 
-    /// The error of a caller that timed out while waiting for the lock.
+    /// Returns the error for a caller that timed out while waiting for the lock.
     pub fn locked_error(&self) -> FileError {
         FileError::Locked { path: self.path.clone() }
     }
@@ -381,7 +381,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
-    async fn a_dangling_link_has_its_targets_lock_and_stays_a_link() {
+    async fn a_dangling_link_uses_its_targets_lock_and_stays_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let file = json_file(&dir);
         let link = JsonFile::at(dir.path().join("link.json"), Clock::system());

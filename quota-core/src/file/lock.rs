@@ -1,5 +1,4 @@
-//! Atomic replacement of a small file under a lock in a sibling file.
-//! Nothing here interprets the content; JSON files are in `json`.
+//! Atomic replacement of a small file under a lock in a sibling file. JSON files are in `json`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -14,10 +13,10 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 /// The suffix of the temporary file that replaces the target.
 const TEMPORARY_SUFFIX: &str = ".quota-new";
 
-/// An exclusive lock that allows to replace a file. Dropping it releases it, and so does the end of the process.
+/// An exclusive lock for replacing a file. It is released when it is dropped or when the process ends.
 ///
-/// The lock is a separate sibling file, because a lock on a file that is replaced guards the wrong inode. Symbolic links are
-/// followed: a link stays a link, and a file and a link to it share a lock.
+/// The lock is a separate sibling file, because a lock on the replaced file itself would guard the old inode. Symbolic links
+/// are followed: a link stays a link, and a file and a link to it share a lock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,10 +56,10 @@ impl Drop for FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock file, whose name is the target's name plus `suffix`. `None` if another process held it for longer than
-    /// `timeout`. Missing folders are created, accessible to their owner only.
+    /// Waits for the lock file, whose name is the target's name plus `suffix`. Returns `None` if another process holds it for
+    /// longer than `timeout`. Missing folders are created with access for their owner only.
     ///
-    /// Dropping the future is safe: the lock is then not held.
+    /// Dropping the future cancels the wait and leaves no lock behind.
     ///
     /// # Errors
     ///
@@ -115,7 +114,7 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// The system's error. The file is then unchanged.
+    /// The system's error; the file is then unchanged.
     pub fn replace(&self, contents: &[u8]) -> io::Result<()> {
         let temporary = self.write_temporary(contents)?;
         self.rename(&temporary)
@@ -128,7 +127,7 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// The system's error. The file is then unchanged.
+    /// The system's error; the file is then unchanged.
     pub fn replace_if_unchanged(&self, expected: Option<&[u8]>, contents: &[u8]) -> io::Result<bool> {
         let temporary = self.write_temporary(contents)?;
         let replaced = match expected {
@@ -167,7 +166,7 @@ impl FileLock {
         self.rename(temporary).map(|()| true).inspect_err(|_| drop(fs::remove_file(&self.target)))
     }
 
-    /// Removes the lock file on release. For folders in which users keep files of their own.
+    /// Removes the lock file on release. Otherwise it would stay in the user's own folder.
     #[must_use]
     pub fn remove_on_release(mut self) -> Self {
         self.remove_on_release = true;
@@ -223,7 +222,7 @@ fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether an open file is still the one at this path.
+/// Whether the path still refers to this open file.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
@@ -250,7 +249,7 @@ fn copy_permissions(file: &Path, from: &Path) -> io::Result<()> {
     let (source, own) = (fs::metadata(from)?, fs::metadata(file)?);
     let mut mode = source.mode() & 0o777;
     if source.gid() != own.gid() && chown(file, None, Some(source.gid())).is_err() {
-        // This user is not a member of that group. The file's present group must not get the rights of that group.
+        // This user is not a member of that group. The file's current group must not get the rights of that group.
         mode &= !GROUP;
     }
     fs::set_permissions(file, fs::Permissions::from_mode(mode))
@@ -261,7 +260,7 @@ fn copy_permissions(_file: &Path, _from: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Otherwise a power failure could undo the rename.
+/// Flushes the directory. Otherwise a power failure could undo the rename.
 #[cfg(unix)]
 fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
     let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -273,7 +272,7 @@ fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-/// Options that create a file with access for its owner only.
+/// Returns options that create a file with access for its owner only.
 fn owner_only() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! Whether a file that names programs and hosts is trustworthy: only its user and root may change it.
-//! Nothing here changes permissions; the errors name the command that does.
+//! Checks that only this user and root may change a file that names programs and hosts. The errors suggest the command that
+//! fixes the permissions.
 
 use std::fs::File;
 use std::io;
@@ -13,11 +13,11 @@ pub enum Untrusted {
     #[error("{} belongs to another user (id {owner}); run: sudo chown {own} {}", path.display(), quoted(path))]
     #[non_exhaustive]
     Foreign {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its owner.
+        /// The user id of its owner.
         owner: u32,
-        /// This user.
+        /// The user id of this process.
         own: u32,
     },
     /// A folder above the file belongs to another user, and users other than root may write in it. It may be a system folder, so the
@@ -25,14 +25,14 @@ pub enum Untrusted {
     #[error("other users may write in {}; keep the file in a folder of your own", path.display())]
     #[non_exhaustive]
     SharedFolder {
-        /// Which folder.
+        /// The path of the folder.
         path: PathBuf,
     },
     /// Other users may write the file, or replace it in a folder of this user above it.
     #[error("other users may write {}; run: chmod go-w {}", paths[0].display(), quoted_list(paths))]
     #[non_exhaustive]
     Writable {
-        /// Which file and folders; at least one.
+        /// The paths of the writable file and folders; at least one.
         paths: Vec<PathBuf>,
     },
 }
@@ -44,7 +44,7 @@ pub enum Untrusted {
 ///
 /// # Errors
 ///
-/// The inner result is [`Untrusted`] if other users may. The outer error is the system's.
+/// The inner result is [`Untrusted`] if other users may change or replace the file. The outer error is the system's.
 #[cfg(unix)]
 pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
     use std::fs;
@@ -53,7 +53,7 @@ pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
     let access = |metadata: fs::Metadata| Access { owner: metadata.uid(), mode: metadata.mode() };
     let opened = file.metadata()?;
     if opened.file_type().is_char_device() {
-        // Data that other users write to a device, such as /dev/null, is not read back from it.
+        // A device such as /dev/null does not return data that other users wrote to it.
         return Ok(Ok(()));
     }
     let is_file = opened.is_file();
@@ -102,7 +102,7 @@ fn folders_above<'a>(path: &'a Path, homes: &[PathBuf]) -> Vec<&'a Path> {
     folders
 }
 
-/// Other systems have no such permissions.
+/// Accepts every file, because other systems have no such permissions.
 #[cfg(not(unix))]
 pub fn check(_file: &File, _path: &Path) -> io::Result<Result<(), Untrusted>> {
     Ok(Ok(()))
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn for_a_foreign_folder_no_command_is_suggested() {
+    fn the_error_for_a_foreign_folder_suggests_no_command() {
         let shared = "other users may write in /x; keep the file in a folder of your own";
         for (owner, mode) in [(1001, 0o755), (0, 0o775)] {
             assert_eq!(error_of(owner, FOLDER | mode).unwrap(), shared);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writable_folder_higher_up_is_found() {
+    fn a_writable_folder_above_the_parent_is_rejected() {
         let (top, _) = file();
         let above = top.path().join("above");
         fs::create_dir_all(above.join("own")).unwrap();

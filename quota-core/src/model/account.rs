@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone)]
 pub struct ProviderId(Name);
 
-/// A name that costs nothing to clone, whether it was known at compile time or read at run time.
+/// A name that is cheap to clone: either a constant or shared text that was read at run time.
 #[derive(Clone)]
 enum Name {
     Static(&'static str),
@@ -22,11 +22,12 @@ enum Name {
 impl ProviderId {
     const MAX_LEN: usize = 32;
 
-    /// Names a provider that is known at compile time.
+    /// Creates a provider id from a constant name.
     ///
     /// # Panics
     ///
-    /// Panics if the name is not made of lower-case letters, digits, `-`, `_` and `.`; in a `const` the compiler says so.
+    /// If the name has other characters than lower-case letters, digits, `-`, `_` and `.`. In a `const` this is a compile
+    /// error.
     #[must_use]
     pub const fn from_static(name: &'static str) -> Self {
         assert!(
@@ -36,12 +37,12 @@ impl ProviderId {
         Self(Name::Static(name))
     }
 
-    /// Names a provider.
+    /// Creates a provider id.
     ///
     /// # Errors
     ///
-    /// [`InvalidId`] if the name is empty, longer than 32 bytes, or has other characters than lower-case letters,
-    /// digits, `-`, `_` and `.`.
+    /// [`InvalidId`] if the name is empty, longer than 32 bytes, or has other characters than lower-case letters, digits,
+    /// `-`, `_` and `.`.
     pub fn new(name: &str) -> Result<Self, InvalidId> {
         if is_provider(name.as_bytes()) {
             Ok(Self(Name::Shared(name.into())))
@@ -76,8 +77,8 @@ const fn is_provider(name: &[u8]) -> bool {
 
 /// An account of a provider: `anthropic/main`.
 ///
-/// The person who configures the account chooses the name. It stays when its tokens rotate, so it is never made from a
-/// token; a name that looks like one is refused. Equal text means the same account on every host.
+/// The user who configures the account chooses the name. Names that look like a token are rejected, because tokens rotate and
+/// are secret. The same text means the same account on every host.
 ///
 /// ```
 /// use quota_core::AccountId;
@@ -97,7 +98,7 @@ pub struct AccountId {
 impl AccountId {
     const MAX_NAME: usize = 128;
 
-    /// Names an account.
+    /// Creates an account id.
     ///
     /// # Errors
     ///
@@ -115,13 +116,13 @@ impl AccountId {
         Ok(Self { provider, text })
     }
 
-    /// The provider this account is with.
+    /// The provider of the account.
     #[must_use]
     pub fn provider(&self) -> &ProviderId {
         &self.provider
     }
 
-    /// The account's own name, without the provider.
+    /// The name of the account, without the provider.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.text[self.provider.as_str().len() + 1..]
@@ -138,7 +139,7 @@ impl AccountId {
     }
 }
 
-/// The beginnings of the tokens that providers hand out.
+/// Whether the name begins like a provider's token.
 fn looks_like_a_secret(name: &str) -> bool {
     ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"]
         .iter()
@@ -154,24 +155,25 @@ impl FromStr for AccountId {
     }
 }
 
-/// Why a text does not name a provider, an account or a window. The text itself is not repeated: it may be a secret.
+/// Why a text is not a valid name of a provider, an account or a window. The error does not repeat the text, which may be a
+/// secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidId {
-    /// There is no `/` between provider and account.
-    #[error("an account is written provider/name, as in anthropic/main")]
+    /// The text has no `/` between provider and account.
+    #[error("an account is written provider/name, such as anthropic/main")]
     NoSlash,
-    /// The provider's name is empty, too long, or has a character it must not have.
+    /// The provider's name is empty, too long, or has an invalid character.
     #[error("a provider's name has 1 to 32 lower-case letters, digits, '-', '_' or '.'")]
     Provider,
-    /// The account's name is empty, too long, or has a character it must not have.
+    /// The account's name is empty, too long, or has an invalid character.
     #[error("an account's name has 1 to 128 letters, digits, or '.', '_', '@', '+', ':', '-'")]
     Account,
-    /// A window's name is empty, too long, or has control characters.
+    /// The window's name is empty, too long, or has control characters.
     #[error("a window's name has 1 to 96 printable characters")]
     Window,
     /// The name looks like a token, and names are stored and logged.
-    #[error("an account is not named by its token; choose a name such as main")]
+    #[error("a token is not a valid account name; choose a name such as main")]
     Secret,
 }
 
@@ -193,7 +195,7 @@ macro_rules! text_type {
                 self.as_str().cmp(other.as_str())
             }
         }
-        // By text, as `Borrow<str>` demands: a map keyed by this type can be asked with a `&str`.
+        // Hashes the text, as `Borrow<str>` requires, so that a map with this key can be searched with a `&str`.
         impl std::hash::Hash for $type {
             fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
                 self.as_str().hash(state);
@@ -249,21 +251,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_read_from_provider_slash_name() {
+    fn an_account_id_is_parsed_from_provider_slash_name() {
         let id: AccountId = "anthropic/me@example.com".parse().unwrap();
 
         assert_eq!((id.provider().as_str(), id.name()), ("anthropic", "me@example.com"));
     }
 
     #[test]
-    fn a_name_with_a_slash_or_a_brace_is_refused() {
+    fn a_name_with_a_slash_or_a_brace_is_rejected() {
         for bad in ["anthropic/a/b", "anthropic/{x}", "anthropic/", "anthropic/a b", "/main"] {
             assert!(bad.parse::<AccountId>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn a_token_is_refused_as_a_name_and_not_repeated() {
+    fn a_token_is_rejected_as_a_name_and_not_repeated() {
         let error = "anthropic/sk-ant-oat01-abc".parse::<AccountId>().unwrap_err();
 
         assert_eq!(error, InvalidId::Secret);
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn static_and_read_names_are_equal() {
+    fn static_and_parsed_names_are_equal() {
         assert_eq!(ProviderId::from_static("anthropic"), ProviderId::new("anthropic").unwrap());
     }
 }

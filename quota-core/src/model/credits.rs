@@ -1,5 +1,5 @@
-//! Money an account may spend beyond its windows.
-//! Amounts are whole minor units (cents); nothing here converts currencies.
+//! Money that an account may spend beyond its windows. Amounts are whole minor units (cents). No code here converts
+//! currencies.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,18 @@ use super::extra_fields::ExtraFields;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Money {
-    /// The amount in the currency's smallest unit; may be negative.
+    /// The amount in the currency's smallest unit. It may be negative.
     pub minor: i64,
-    /// The currency as the provider writes it, mostly ISO 4217.
+    /// The currency as the provider writes it, usually an ISO 4217 code.
     pub currency: String,
-    /// How many decimal digits the minor unit stands for.
+    /// The number of decimal digits in a major unit.
     pub exponent: u8,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
 impl Money {
-    /// An amount in minor units.
+    /// Creates an amount in minor units.
     #[must_use]
     pub fn new(minor: i64, currency: impl Into<String>, exponent: u8) -> Self {
         Self { minor, currency: currency.into(), exponent, unknown: ExtraFields::default() }
@@ -38,23 +38,23 @@ impl std::fmt::Display for Money {
     }
 }
 
-/// What an account may spend beyond its windows, and what it has spent.
+/// The extra usage of an account: its spending limit beyond the windows, and the amount spent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Credits {
-    /// Whether spending is switched on; absent if the provider does not say.
+    /// Whether extra usage is enabled; absent if the provider does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// What was spent in this period.
+    /// The amount spent in this period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Money>,
-    /// What may be spent in this period; absent if there is no cap, or none is said.
+    /// The spending limit of this period; absent if there is no limit or the provider does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Money>,
-    /// What is left to spend, where the provider counts that way.
+    /// The remaining balance, if the provider reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Money>,
-    /// Why spending is switched off, in the provider's word.
+    /// Why extra usage is disabled, in the provider's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<String>,
     #[serde(flatten)]
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn minor_units_are_written_with_their_decimals() {
+    fn minor_units_are_displayed_with_decimals() {
         let text = |minor, exponent| Money::new(minor, "EUR", exponent).to_string();
 
         assert_eq!(text(2050, 2), "20.50 EUR");
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_exponent_is_written_without_a_panic() {
+    fn a_huge_exponent_is_displayed_without_a_panic() {
         assert!(Money::new(i64::MIN, "X", 255).to_string().ends_with(" X"));
     }
 }

@@ -1,12 +1,11 @@
-//! Fields of a stored document that a newer program wrote and this one does not know.
-//! They are preserved, so that a rewrite by an older program loses nothing.
+//! Unknown fields of a stored document, which a newer program wrote. A rewrite by this program preserves them.
 
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The unknown fields of one stored object; almost always none, which costs a pointer.
+/// The unknown fields of one stored object. Almost every object has none, which costs one pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ExtraFields(Option<Box<Map<String, Value>>>);
 
@@ -16,7 +15,7 @@ impl ExtraFields {
     }
 }
 
-/// By a stable text, to break ties with: joins of two stored objects stay commutative.
+/// Orders by the serialized text. The merge of stored objects needs this tie-break to stay commutative.
 impl Ord for ExtraFields {
     fn cmp(&self, other: &Self) -> Ordering {
         self.text().cmp(&other.text())

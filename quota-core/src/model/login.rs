@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Identifies a login, as the source of its credential states it.
 ///
-/// It stays when tokens rotate, and changes when a person logs in with another account. It is an opaque text, such as a hash of
-/// the provider's user id, and never derived from a token.
+/// It stays the same when tokens rotate, and changes when the user logs in to another account. It is opaque text, such as a
+/// hash of the provider's user id, and is never derived from a token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(Arc<str>);
@@ -48,7 +48,7 @@ opaque_text!(OwnerId);
 
 /// Identifies a credential without revealing it: 64 bits of a hash.
 ///
-/// A rejected login is not tried again until its fingerprint changes, that is, until there is a new credential.
+/// A rejected credential is not retried. The next call needs a different fingerprint, and so a new credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialFingerprint(u64);
 
@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for CredentialFingerprint {
     }
 }
 
-/// What is known of the login that the next call would use. Both fields may be unknown.
+/// The login that the next call would use. Either field may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LoginInfo {
@@ -90,19 +90,19 @@ pub struct LoginInfo {
 }
 
 impl LoginInfo {
-    /// A login with nothing known about it.
+    /// Creates a login with both fields unknown.
     #[must_use]
     pub fn unknown() -> Self {
         Self::default()
     }
 
-    /// A login with this id.
+    /// Creates a login with this id.
     #[must_use]
     pub fn new(login_id: LoginId) -> Self {
         Self { login_id: Some(login_id), fingerprint: None }
     }
 
-    /// Sets the credential.
+    /// Sets the fingerprint of the credential.
     #[must_use]
     pub fn fingerprint(mut self, fingerprint: impl Into<Option<CredentialFingerprint>>) -> Self {
         self.fingerprint = fingerprint.into();
@@ -120,12 +120,12 @@ pub(crate) struct RecordOwner {
 }
 
 impl RecordOwner {
-    /// Whether the ids belong to another owner. An unknown id contradicts nothing.
+    /// Whether the ids belong to another owner. An unknown id never contradicts.
     pub(crate) fn contradicts(&self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) -> bool {
         differ(self.login_id.as_ref(), login_id) || differ(self.owner_id.as_ref(), owner_id)
     }
 
-    /// Takes over the ids that are stated; an unknown id of this owner is filled in.
+    /// Stores the given ids. An unknown id keeps its stored value.
     pub(crate) fn adopt(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
         if let Some(login_id) = login_id {
             self.login_id = Some(login_id.clone());
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_contradicts_nothing() {
+    fn an_unknown_id_never_contradicts() {
         let owner = RecordOwner { login_id: Some(LoginId::new("a")), owner_id: None };
 
         assert!(!owner.contradicts(None, Some(&OwnerId::new("org"))));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_written_as_sixteen_digits() {
+    fn a_fingerprint_is_serialized_as_sixteen_digits() {
         let text = serde_json::to_string(&CredentialFingerprint::from_hash(255)).unwrap();
 
         assert_eq!(text, "\"00000000000000ff\"");

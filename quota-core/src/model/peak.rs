@@ -1,5 +1,5 @@
 //! The highest use that any source reported in one period of a window.
-//! It distinguishes a new reading without a time from one that an idle session repeats.
+//! It tells a new untimed reading apart from an old one that an idle session repeats.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::time::{self, UnixMillis};
 
 /// The highest use that any source reported in one period.
 ///
-/// Windows of one model or surface have none, because only sources with a time of their own report them.
+/// Windows of one model or surface have no peak, because only timestamped sources report them.
 ///
 /// Of two peaks the one of the later period counts, then the higher use, then the earlier arrival. A timestamped reading counts as
 /// the earliest arrival, because it needs no reading without a timestamp to prove it.
@@ -24,7 +24,7 @@ pub(crate) struct Peak {
     /// The end of the period.
     #[serde(rename = "resets_ms", default, skip_serializing_if = "Option::is_none")]
     pub(crate) resets_at: Option<UnixMillis>,
-    /// When the reading arrived, if its source has no time of its own.
+    /// When the reading arrived, if its source has no timestamps.
     #[serde(rename = "arrived_ms", default, skip_serializing_if = "Option::is_none")]
     pub(crate) arrived_at: Option<UnixMillis>,
     #[serde(
@@ -38,11 +38,11 @@ pub(crate) struct Peak {
     pub(crate) unknown: ExtraFields,
 }
 
-/// Rounding a reset to the nearest minute moves it by this at most.
+/// The maximum distance between a reset and its nearest minute.
 const ROUNDING: Duration = Duration::from_secs(30);
 
 impl Peak {
-    /// What a reading whose source has a time of its own contributes.
+    /// Creates the peak of a timestamped reading.
     ///
     /// The reset is rounded to the minute. Otherwise each idle account would store a peak beside its reading if the provider's
     /// resets vary by a few milliseconds.
@@ -51,7 +51,7 @@ impl Peak {
         Self { used, resets_at, arrived_at: None, length, unknown: ExtraFields::default() }
     }
 
-    /// The total order in which peaks replace each other.
+    /// The total order of peaks. The greater peak wins.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
         let by_arrival = match (self.arrived_at, other.arrived_at) {
             (Some(mine), Some(theirs)) => theirs.cmp(&mine),

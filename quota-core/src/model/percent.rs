@@ -1,5 +1,5 @@
-//! How much of a window is used.
-//! The source decides whether a number is a percentage or a fraction, never its size.
+//! How much of a window is used. The caller states whether a number is a percentage or a fraction. The value of the number
+//! never decides that.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// The used share of a window, in basis points (hundredths of a percent).
 ///
-/// It may exceed 100 %: providers report that. More than 1,000 % is a number of something else, and no percentage.
+/// It may exceed 100 %, because providers report that. A number above 1,000 % is rejected.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -31,16 +31,17 @@ impl Percent {
     pub const ZERO: Self = Self(0);
     /// All used.
     pub const FULL: Self = Self(10_000);
-    /// The highest use that is believed: ten times all.
+    /// The highest accepted use: 1,000 %.
     pub const MAX: Self = Self(100_000);
 
-    /// Reads a number where 100 means all; `None` below −100, above 1,000 and for what is no number. Below 0 counts as 0.
+    /// Converts a number where 100 means all. Returns `None` below −100, above 1,000 and for NaN. Numbers from −100 to 0
+    /// count as 0.
     #[must_use]
     pub fn from_percent(value: f64) -> Option<Self> {
         Self::plausible(value * 100.0)
     }
 
-    /// Reads a number where 1 means all; `None` below −1, above 10 and for what is no number. Below 0 counts as 0.
+    /// Converts a number where 1 means all. Returns `None` below −1, above 10 and for NaN. Numbers from −1 to 0 count as 0.
     #[must_use]
     pub fn from_fraction(value: f64) -> Option<Self> {
         Self::plausible(value * 10_000.0)
@@ -53,40 +54,41 @@ impl Percent {
     )]
     fn plausible(basis_points: f64) -> Option<Self> {
         let rounded = basis_points.round();
-        // Written so that it is false for what is no number.
+        // This comparison is false for NaN.
         let is_plausible = rounded >= -f64::from(Self::FULL.0) && rounded <= f64::from(Self::MAX.0);
         is_plausible.then_some(Self(rounded as u32))
     }
 
-    /// Takes basis points: 10,000 means all. More than [`MAX`](Self::MAX) counts as that.
+    /// Converts basis points, where 10,000 means all. Values above [`MAX`](Self::MAX) saturate.
     #[must_use]
     pub const fn from_basis_points(basis_points: u32) -> Self {
         if basis_points > Self::MAX.0 { Self::MAX } else { Self(basis_points) }
     }
 
-    /// Reads stored basis points even above [`MAX`](Self::MAX), so that one window can be left out and the others kept.
+    /// Deserializes basis points even above [`MAX`](Self::MAX), so that the caller can drop one window and keep the others.
     pub(crate) fn deserialize_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         u32::deserialize(deserializer).map(Self)
     }
 
-    /// Whether it can be true; it cannot where [`deserialize_any`](Self::deserialize_any) has read something absurd.
+    /// Whether the value is at most [`MAX`](Self::MAX). Only [`deserialize_any`](Self::deserialize_any) creates greater
+    /// values.
     pub(crate) fn is_plausible(self) -> bool {
         self <= Self::MAX
     }
 
-    /// In hundredths of a percent.
+    /// The value in hundredths of a percent.
     #[must_use]
     pub const fn basis_points(self) -> u32 {
         self.0
     }
 
-    /// As a number where 100 means all.
+    /// The value as a number where 100 means all.
     #[must_use]
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 
-    /// What is left of the window; nothing is left at 100 % and above.
+    /// The unused share of the window; zero at 100 % and above.
     #[must_use]
     pub const fn remaining(self) -> Self {
         Self(Self::FULL.0.saturating_sub(self.0))
@@ -104,28 +106,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fraction_is_not_guessed_to_be_a_percentage() {
+    fn a_small_percentage_is_not_read_as_a_fraction() {
         assert_eq!(Percent::from_fraction(0.42).unwrap().as_f64(), 42.0);
         assert_eq!(Percent::from_percent(0.42).unwrap().as_f64(), 0.42);
         assert_eq!(Percent::from_percent(1.0).unwrap().as_f64(), 1.0);
     }
 
     #[test]
-    fn what_is_not_a_number_is_no_reading() {
+    fn nan_and_infinity_are_rejected() {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(Percent::from_fraction(value), None);
         }
     }
 
     #[test]
-    fn below_nothing_is_nothing_and_above_all_is_kept() {
+    fn slightly_negative_numbers_are_zero_and_overuse_is_preserved() {
         assert_eq!(Percent::from_fraction(-0.1), Some(Percent::ZERO));
         assert_eq!(Percent::from_fraction(1.7).unwrap().as_f64(), 170.0);
         assert_eq!(Percent::from_fraction(1.7).unwrap().remaining(), Percent::ZERO);
     }
 
     #[test]
-    fn an_absurd_number_is_no_percentage() {
+    fn a_number_out_of_range_is_rejected() {
         for value in [1_782_907_200.0, 1e308, 1_000.1, -100.1] {
             assert_eq!(Percent::from_percent(value), None, "{value}");
             assert_eq!(Percent::from_fraction(value / 100.0), None, "{value}");
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn basis_points_end_at_the_greatest_use() {
+    fn basis_points_saturate_at_the_maximum() {
         assert_eq!(Percent::from_basis_points(u32::MAX), Percent::MAX);
         assert_eq!(serde_json::from_str::<Percent>("4294967295").unwrap(), Percent::MAX);
     }

@@ -1,5 +1,5 @@
-//! Whether a value from outside is plausible, by the source that reports it.
-//! An implausible value is dropped where readings enter a snapshot; nothing here corrects one.
+//! Checks whether an external value is plausible for the source that reports it. Implausible values are dropped where
+//! readings enter a snapshot, and never corrected.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,39 +10,39 @@ use super::bounds::is_too_far;
 use super::{Percent, Source, UsageReport, WindowId, WindowReading};
 use crate::time;
 
-/// Providers reset late: a reset that a provider reports may be this long ago.
+/// Providers reset windows late, so a reported reset may be this long in the past.
 const RESET_LAG: Duration = Duration::from_secs(3600);
 
-/// A value that was left out because it cannot be true.
+/// A value that was dropped because it is implausible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// The window that it was reported for.
+    /// The window of the value.
     pub window: WindowId,
-    /// Whether the whole reading was left out. Otherwise only its reset was.
+    /// Whether the whole reading was dropped. Otherwise only its reset was.
     pub whole: bool,
-    /// Why it cannot be true.
+    /// Why the value is implausible.
     pub reason: &'static str,
 }
 
 impl Rejected {
-    /// What was left out: the window's name, or that of its reset.
+    /// The dropped field: the window's name, or that of its reset.
     #[must_use]
     pub fn field(&self) -> String {
         if self.whole { self.window.to_string() } else { format!("{}.resets_at", self.window) }
     }
 }
 
-/// For people: what was left out, and why.
+/// Displays the dropped field and the reason.
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field(), self.reason)
     }
 }
 
-/// Reads a used share in percent, as `source` reports it; `None` if it cannot be true.
+/// Converts a used share in percent that `source` reports. Returns `None` if it is implausible.
 ///
-/// From a poll or headers that is −100 to 1,000, where below 0 reads as 0; from elsewhere it is 0 to 1,000.
+/// Polls and headers may report −100 to 1,000, and negative values count as 0. Other sources may report 0 to 1,000.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -57,10 +57,10 @@ pub fn plausible_percent(percent: f64, source: Source) -> Option<Percent> {
     Percent::from_percent(percent).filter(|_| source.is_provider() || percent >= 0.0)
 }
 
-/// Keeps a reset that a provider reported at `read_at` for a window of this length, if it can be true.
+/// Returns a reset that a provider reported at `read_at` for a window of this length, if it is plausible.
 ///
-/// It is at most the window's length plus two minutes after `read_at`, or 400 days where the length is unknown. A reset that has
-/// just passed stays as the provider sent it.
+/// A reset may exceed the window's length by two minutes. Without a length it may be 400 days in the future. A reset in the
+/// last hour is returned unchanged.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,59 +81,59 @@ pub fn plausible_reset(
     length: Option<Duration>,
     read_at: Timestamp,
 ) -> Option<Timestamp> {
-    judge_reset(resets_at, length, read_at, Some(RESET_LAG)).is_ok().then_some(resets_at)
+    check_reset(resets_at, length, read_at, Some(RESET_LAG)).is_ok().then_some(resets_at)
 }
 
-/// Checks that a reset is neither too late nor, with `lag`, longer ago than that. The error is the reason.
-fn judge_reset(
+/// Checks that a reset is neither too far in the future nor longer ago than `lag`. The error is the reason.
+fn check_reset(
     resets_at: Timestamp,
     length: Option<Duration>,
     read_at: Timestamp,
     lag: Option<Duration>,
 ) -> Result<(), &'static str> {
     if is_too_far(resets_at, length, read_at) {
-        Err("its reset is further ahead than the window is long")
+        Err("its reset is further in the future than the window is long")
     } else if lag.is_some_and(|lag| time::saturating_add(resets_at, lag) < read_at) {
-        Err("its reset is long past")
+        Err("its reset is too long ago")
     } else {
         Ok(())
     }
 }
 
-/// When something was read.
+/// When a report was read.
 #[derive(Clone, Copy)]
 enum ReadAt {
     At(Timestamp),
-    /// Unknown, but before this.
+    /// The time is unknown, but before this one.
     Before(Timestamp),
 }
 
-/// Judges one reading: what of it is left out.
-pub(crate) fn judge(reading: &WindowReading, read_at: Timestamp, source: Source) -> Option<Rejected> {
-    judge_at(reading, ReadAt::At(read_at), source)
+/// Checks one reading, and returns the value to drop.
+pub(crate) fn check_reading(reading: &WindowReading, read_at: Timestamp, source: Source) -> Option<Rejected> {
+    check_reading_at(reading, ReadAt::At(read_at), source)
 }
 
-fn judge_at(reading: &WindowReading, read_at: ReadAt, source: Source) -> Option<Rejected> {
+fn check_reading_at(reading: &WindowReading, read_at: ReadAt, source: Source) -> Option<Rejected> {
     let resets_at = reading.resets_at?;
     let (read_at, lag) = match read_at {
         ReadAt::At(read_at) if !source.is_provider() && resets_at <= read_at => {
-            let reason = "its reset is past, so its use is of an earlier period";
+            let reason = "its reset is in the past, so its use belongs to an earlier period";
             return Some(Rejected { window: reading.id.clone(), whole: true, reason });
         }
         ReadAt::At(read_at) => (read_at, Some(RESET_LAG)),
         ReadAt::Before(read_at) => (read_at, None),
     };
-    let reason = judge_reset(resets_at, reading.length, read_at, lag).err()?;
+    let reason = check_reset(resets_at, reading.length, read_at, lag).err()?;
     Some(Rejected { window: reading.id.clone(), whole: !source.is_provider(), reason })
 }
 
 impl UsageReport {
-    /// Removes implausible values of a report that was read at `read_at`, and lists them.
+    /// Removes the implausible values of a report that was read at `read_at`, and returns them.
     ///
-    /// A reset is implausible if it is later than the window's length allows. From a provider only the reset is removed, and the
-    /// window stays. From other sources the whole reading is removed. So is one whose reset is past, because its use is unknown.
+    /// If a provider reports a reset further in the future than its window is long, only the reset is removed. For other
+    /// sources the whole reading is removed. It is also removed if its reset is in the past, because its use is then unknown.
     ///
-    /// [`Snapshot::of`](crate::Snapshot::of) does the same without a list, so nothing gets past it.
+    /// [`Snapshot::of`](crate::Snapshot::of) applies the same rules without returning the removed values.
     ///
     /// ```
     /// use std::time::Duration;
@@ -156,12 +156,12 @@ impl UsageReport {
         self.reject(ReadAt::At(read_at))
     }
 
-    /// What [`reject_implausible`](Self::reject_implausible) would remove from the windows.
+    /// The values that [`reject_implausible`](Self::reject_implausible) would remove from the windows.
     pub(crate) fn implausible(&self, read_at: Timestamp) -> Vec<Rejected> {
-        self.windows.iter().filter_map(|reading| judge(reading, read_at, self.source)).collect()
+        self.windows.iter().filter_map(|reading| check_reading(reading, read_at, self.source)).collect()
     }
 
-    /// The same for a saved response that was read at an unknown time before `now`, so its resets may be long past.
+    /// Applies these rules to a saved response, which was read at an unknown time before `now`. Its resets may be long past.
     pub fn reject_implausible_saved(&mut self, now: Timestamp) -> Vec<Rejected> {
         self.reject(ReadAt::Before(now))
     }
@@ -172,27 +172,27 @@ impl UsageReport {
             ReadAt::At(at) => (at, Some(RESET_LAG)),
             ReadAt::Before(at) => (at, None),
         };
-        let mut found = Vec::new();
-        for verdict in &mut self.window_statuses {
-            let of_window = self.windows.iter().find(|reading| reading.id == verdict.window);
-            let length = of_window.and_then(|reading| reading.length);
-            let Some(reset) = verdict.resets_at else { continue };
-            let Err(reason) = judge_reset(reset, length, at, lag) else { continue };
-            verdict.resets_at = None;
-            if of_window.is_none() {
-                found.push(Rejected { window: verdict.window.clone(), whole: false, reason });
+        let mut dropped = Vec::new();
+        for status in &mut self.window_statuses {
+            let window = self.windows.iter().find(|reading| reading.id == status.window);
+            let length = window.and_then(|reading| reading.length);
+            let Some(reset) = status.resets_at else { continue };
+            let Err(reason) = check_reset(reset, length, at, lag) else { continue };
+            status.resets_at = None;
+            if window.is_none() {
+                dropped.push(Rejected { window: status.window.clone(), whole: false, reason });
             }
         }
         self.windows.retain_mut(|reading| {
-            let Some(rejected) = judge_at(reading, read_at, source) else { return true };
+            let Some(rejected) = check_reading_at(reading, read_at, source) else { return true };
             let is_kept = !rejected.whole;
             reading.resets_at = None;
-            found.push(rejected);
+            dropped.push(rejected);
             is_kept
         });
-        let whole = found.iter().filter(|rejected| rejected.whole);
+        let whole = dropped.iter().filter(|rejected| rejected.whole);
         self.coverage.except_also(whole.map(|rejected| &rejected.window));
-        found
+        dropped
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
 
     const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 
-    /// That many seconds after a morning in 2027.
+    /// A time `second` seconds after a fixed start in 2027.
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
@@ -216,18 +216,18 @@ mod tests {
         WindowReading::new(WindowId::monthly(), Percent::FULL).resets_at(resets_at)
     }
 
-    /// What is left of a reading from this source, read at `at(0)`: nothing, or its reset.
+    /// The reset of a reading from this source that was read at `at(0)`; `None` if the reading was dropped.
     fn left(source: Source, reading: WindowReading) -> Option<Option<Timestamp>> {
         let mut usage = UsageReport::polled([reading]);
         usage.source = source;
         let rejected = usage.reject_implausible(at(0));
         let left = usage.windows.first().map(|reading| reading.resets_at);
-        assert_eq!(rejected.is_empty(), matches!(left, Some(Some(_))), "what is left out is listed");
+        assert_eq!(rejected.is_empty(), matches!(left, Some(Some(_))), "every dropped value is returned");
         left
     }
 
     #[test]
-    fn a_reset_up_to_two_minutes_beyond_the_length_is_kept() {
+    fn a_reset_up_to_two_minutes_beyond_the_length_is_accepted() {
         let last = at(5 * 3600 + 120);
 
         for source in [Source::Poll, Source::Headers, Source::Local, Source::Statusline] {
@@ -236,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_window_keeps_its_use_without_a_reset_that_is_too_far() {
+    fn a_provider_reset_too_far_ahead_is_dropped_alone() {
         for source in [Source::Poll, Source::Headers] {
             assert_eq!(left(source, five_hour(at(5 * 3600 + 121))), Some(None), "{source:?}");
         }
     }
 
     #[test]
-    fn a_reading_from_elsewhere_goes_with_a_reset_that_is_too_far() {
+    fn another_sources_reading_with_a_reset_too_far_ahead_is_dropped() {
         for source in [Source::Local, Source::Statusline, Source::Unknown] {
             assert_eq!(left(source, five_hour(at(5 * 3600 + 121))), None, "{source:?}");
         }
@@ -259,20 +259,20 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_length_is_no_excuse_for_a_reset() {
-        let endless = monthly(at(401 * 24 * 3600)).length(Duration::MAX);
+    fn an_implausible_length_does_not_extend_the_reset_limit() {
+        let too_long = monthly(at(401 * 24 * 3600)).length(Duration::MAX);
 
-        assert_eq!(left(Source::Poll, endless), Some(None));
+        assert_eq!(left(Source::Poll, too_long), Some(None));
     }
 
     #[test]
-    fn a_reset_that_has_just_passed_counts_as_sent_by_a_provider() {
+    fn a_provider_reset_that_has_just_passed_is_preserved() {
         assert_eq!(left(Source::Poll, five_hour(at(-60))), Some(Some(at(-60))));
         assert_eq!(left(Source::Headers, five_hour(at(-3601))), Some(None));
     }
 
     #[test]
-    fn a_past_reset_from_elsewhere_takes_the_reading_with_it() {
+    fn another_sources_reading_with_a_past_reset_is_dropped() {
         for source in [Source::Local, Source::Statusline] {
             assert_eq!(left(source, five_hour(at(0))), None, "{source:?}");
             assert_eq!(left(source, five_hour(at(-9 * 3600))), None, "{source:?}");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_of_a_saved_answer_may_be_long_past_and_not_too_far_ahead() {
+    fn a_saved_reset_may_be_long_past_but_not_too_far_ahead() {
         let mut usage = UsageReport::polled([five_hour(at(-90 * 24 * 3600)), monthly(at(401 * 24 * 3600))]);
 
         let rejected = usage.reject_implausible_saved(at(0));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_without_a_reset_is_kept() {
+    fn a_reading_without_a_reset_is_accepted() {
         let reading = WindowReading::new(WindowId::five_hour(), Percent::FULL);
         let mut usage = UsageReport::from_statusline([reading], at(0));
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_answer_does_not_cover_a_reading_that_was_left_out() {
+    fn a_complete_response_does_not_cover_a_dropped_reading() {
         let mut usage = UsageReport::polled([five_hour(at(-9 * 3600))]);
         usage.source = Source::Local;
 
@@ -308,9 +308,9 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_keeps_its_ruling_without_an_implausible_reset() {
-        let verdict = WindowStatus::new(WindowId::five_hour(), LimitStatus::Rejected).resets_at(at(6 * 3600));
-        let mut usage = UsageReport::from_headers([five_hour(at(60))]).window_statuses([verdict]);
+    fn a_window_status_survives_an_implausible_reset() {
+        let status = WindowStatus::new(WindowId::five_hour(), LimitStatus::Rejected).resets_at(at(6 * 3600));
+        let mut usage = UsageReport::from_headers([five_hour(at(60))]).window_statuses([status]);
 
         let _ = usage.reject_implausible(at(0));
 
@@ -321,9 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn the_implausible_reset_of_a_verdict_alone_is_listed() {
-        let verdict = WindowStatus::new(WindowId::monthly(), LimitStatus::Rejected).resets_at(Timestamp::MAX);
-        let mut usage = UsageReport::from_headers([]).window_statuses([verdict]);
+    fn an_implausible_reset_of_a_status_without_a_reading_is_returned() {
+        let status = WindowStatus::new(WindowId::monthly(), LimitStatus::Rejected).resets_at(Timestamp::MAX);
+        let mut usage = UsageReport::from_headers([]).window_statuses([status]);
 
         let rejected = usage.reject_implausible(at(0));
 
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_has_bounds_that_depend_on_the_source() {
+    fn the_bounds_of_a_percentage_depend_on_the_source() {
         let cases = [
             (-100.0, Some(0), None),
             (-100.1, None, None),

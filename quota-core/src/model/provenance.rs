@@ -19,8 +19,8 @@ pub enum Source {
     Other(UnknownWord),
     /// A statusline or another source without timestamps. It may repeat readings that are hours old.
     ///
-    /// Such a reading only raises a window. It counts if it is above every use that was reported in the window's period, and
-    /// arrived after the newest reading that has a time.
+    /// Such a reading only raises a window. It counts if it exceeds every use reported in the window's period and arrived
+    /// after the newest timestamped reading.
     Statusline,
     /// A timestamped reading that another program on this machine stored.
     Local,
@@ -42,7 +42,7 @@ impl Source {
         matches!(self, Self::Poll | Self::Headers)
     }
 
-    /// The source as a stable word for programs, such as `poll`.
+    /// The source as a stable name for programs, such as `poll`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Provenance {
-    /// The start of the call. A reading is as old as that.
+    /// The start of the call. The age of a reading counts from it.
     #[serde(rename = "at_ms", with = "time::ms")]
     pub at: Timestamp,
     /// The source of the reading.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random;
 
-/// Identifies one attempt to refresh. An attempt whose answer was lost is repeated with the same id, and counts once.
+/// Identifies one attempt to refresh. A retry after a lost response has the same id, so the attempt counts once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(u128);
 
@@ -19,7 +19,7 @@ impl RequestId {
         Self(u128::from(random::random_u64()) << 64 | u128::from(random::random_u64()))
     }
 
-    /// Returns a number from 0 to below 1 that is fixed per id. It spreads backoffs over a fleet.
+    /// Returns a number from 0 up to but excluding 1 that is fixed per id. It spreads the backoffs of a fleet.
     #[must_use]
     pub fn jitter_unit(self) -> f64 {
         #[expect(clippy::cast_possible_truncation, reason = "the low bits are as random as all of them")]

@@ -1,17 +1,17 @@
-//! What a window counts if it does not count everything, and which requests that includes.
-//! Providers display one name of a model and accept another in requests; the rule that matches them is here.
+//! The part of an account that a window counts, and the requests that it includes. Providers display a model under one name
+//! and accept another in requests; [`model_matches`] compares the two.
 
 use serde::{Deserialize, Serialize};
 
 use super::extra_fields::ExtraFields;
 
-/// What a window counts, if it does not count everything.
+/// The part of an account that a window counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Scope {
-    /// The model, as the provider names it to people; absent if the window is a model's and it is not said which.
+    /// The model as the provider displays it; absent if the window counts one model that the source does not name.
     pub model: Option<String>,
-    /// The surface (an application of the provider's), as the provider names it.
+    /// The surface (an application of the provider), as the provider names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub surface: Option<String>,
     #[serde(flatten)]
@@ -19,19 +19,19 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A window that counts one model.
+    /// Creates the scope of a window that counts one model.
     #[must_use]
     pub fn model(name: impl Into<String>) -> Self {
         Self { model: Some(name.into()), ..Self::default() }
     }
 
-    /// A window that counts one surface.
+    /// Creates the scope of a window that counts one surface.
     #[must_use]
     pub fn surface(name: impl Into<String>) -> Self {
         Self { surface: Some(name.into()), ..Self::default() }
     }
 
-    /// A window that counts one model, and the source does not say which.
+    /// Creates the scope of a window that counts one model without a known name.
     #[must_use]
     pub fn unknown_model() -> Self {
         Self::default()
@@ -39,8 +39,8 @@ impl Scope {
 
     /// Whether a window with this scope counts requests for `model`, as requests name it.
     ///
-    /// A window of an unnamed model or of a surface counts no request: it cannot be decided which ones it would count.
-    /// Neither does a model's window count a request that names no model.
+    /// A scope with an unnamed model or a surface applies to no request, because the match cannot be decided. A model's scope
+    /// does not apply to a request without a model.
     ///
     /// ```
     /// use quota_core::model::Scope;
@@ -58,10 +58,10 @@ impl Scope {
     }
 }
 
-/// Whether `name`, as a provider shows it to people, means `model`, as requests name it.
+/// Whether `name`, as a provider displays it, refers to `model`, as requests name it.
 ///
-/// It does if all words of the name are words of the model, in any order and case: `Opus 4` means `claude-opus-4-5`, and
-/// `Opus` means every Opus. A name without words means nothing.
+/// All words of the name must be words of the model, in any order and case: `Opus 4` matches `claude-opus-4-5`, and `Opus`
+/// matches every Opus. A name without words matches nothing.
 ///
 /// ```
 /// use quota_core::model::model_matches;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_means_the_models_that_contain_its_words() {
+    fn a_name_matches_the_models_that_contain_its_words() {
         assert!(model_matches("Opus", "claude-opus-4-5-20260101"));
         assert!(model_matches("Opus 4", "claude-opus-4-5"));
         assert!(!model_matches("Opus 4", "claude-opus-5"));

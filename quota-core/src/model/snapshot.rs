@@ -11,20 +11,23 @@ use serde::{Deserialize, Serialize};
 use super::bounds::is_too_far;
 use super::extra_fields::ExtraFields;
 use super::peak::Peak;
-use super::plausibility::judge;
+use super::plausibility::check_reading;
 use super::{Coverage, Credits, Provenance, Source, UsageReport, Window, WindowId};
 use crate::time::UnixMillis;
 
-/// All windows of an account, its plan and its money, each with its own age.
+/// All windows of an account, its plan and its credits, each with its own age.
 ///
-/// Of every window the newest reading counts (see [`Window::supersedes`]), or a later and higher one of a source that has no
-/// time of its own ([`Source::Statusline`]). A window vanishes when a later answer that covers it does not report it. What is joined is a state, not a change: joining twice is joining once.
+/// The newest reading of each window wins; see [`Window::supersedes`]. A later and higher reading of a source without
+/// timestamps ([`Source::Statusline`]) overrides it. If a later response covers a window and does not report it, the window
+/// is removed.
+///
+/// Merging the same snapshot again changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Sorted by id, without duplicates.
     #[serde(default, deserialize_with = "in_order", skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
-    /// Peaks of removed windows. Otherwise a session that repeats an old reading would restore the window.
+    /// The peaks of removed windows. Otherwise a session that repeats an old reading would restore the window.
     #[serde(default, deserialize_with = "plausible_peaks", skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
     peaks: Option<Box<BTreeMap<WindowId, Peak>>>,
@@ -54,14 +57,14 @@ impl<T> Stamped<T> {
     }
 }
 
-/// Up to when each window is accounted for: a reading from before it is gone, because a later answer that covered the
-/// window did not report it.
+/// The time up to which responses account for each window. An earlier reading is removed if a response covered the window and
+/// did not report it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct CoverageWatermark {
     /// The last complete response. It applies to every window that is not in `exceptions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     all: Option<CoverageStamp>,
-    /// Windows whose watermark differs, because the last complete answer held them in a form that could not be read.
+    /// Windows with another stamp, because the last complete response contained them in an unreadable form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
     exceptions: Option<Box<BTreeMap<WindowId, Option<CoverageStamp>>>>,
@@ -69,7 +72,7 @@ struct CoverageWatermark {
     unknown: ExtraFields,
 }
 
-/// The key for credits in a watermark, next to the windows.
+/// The key of the credits in a watermark, which otherwise has window ids as keys.
 static CREDITS_KEY: LazyLock<WindowId> =
     LazyLock::new(|| WindowId::new("$credits").expect("it is printable"));
 
@@ -83,27 +86,27 @@ struct CoverageStamp {
 }
 
 impl Snapshot {
-    /// What `usage` says, as said at `at`, without what cannot be true; see [`UsageReport::reject_implausible`].
+    /// Creates a snapshot of `usage` at `at`, without implausible values; see [`UsageReport::reject_implausible`].
     ///
-    /// Headers and statuslines never speak about windows of one model or surface, about money, or about all there is, whatever a
-    /// fetcher put into them.
+    /// Headers and statuslines never cover model or surface windows, credits, or the whole account. Such fields of `usage`
+    /// are ignored.
     #[must_use]
     pub fn of(usage: &UsageReport, at: Timestamp) -> Self {
         let stamp = Provenance::new(at, usage.source);
-        let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
-        let readings = usage.windows.iter().filter(|reading| !(narrow && reading.scope.is_some()));
+        let is_partial = matches!(usage.source, Source::Headers | Source::Statusline);
+        let readings = usage.windows.iter().filter(|reading| !(is_partial && reading.scope.is_some()));
         let mut snapshot = Self { windows: Vec::with_capacity(usage.windows.len()), ..Self::default() };
-        let mut unread = Vec::new();
+        let mut unreadable = Vec::new();
         for reading in readings {
             let mut reading = reading.clone();
-            if let Some(rejected) = judge(&reading, at, usage.source) {
+            if let Some(rejected) = check_reading(&reading, at, usage.source) {
                 if rejected.whole {
-                    unread.push(rejected.window);
+                    unreadable.push(rejected.window);
                     continue;
                 }
                 reading.resets_at = None;
             }
-            snapshot.take(&reading.stamped(stamp));
+            snapshot.add(&reading.stamped(stamp));
         }
         snapshot.resolve();
         if !usage.source.has_time() {
@@ -111,17 +114,17 @@ impl Snapshot {
             return snapshot;
         }
         snapshot.plan = usage.plan.clone().map(|plan| Stamped::boxed(stamp, plan));
-        if !narrow {
+        if !is_partial {
             snapshot.credits = usage.credits.clone().map(|credits| Stamped::boxed(stamp, credits));
         }
         if let Coverage::Complete { except, credits } = &usage.coverage
-            && !narrow
+            && !is_partial
         {
-            let told = CoverageStamp { stamp, unknown: ExtraFields::default() };
-            let money_apart = (!credits).then(|| CREDITS_KEY.clone());
-            let except = except.iter().cloned().chain(unread).chain(money_apart);
+            let response = CoverageStamp { stamp, unknown: ExtraFields::default() };
+            let credits_exception = (!credits).then(|| CREDITS_KEY.clone());
+            let except = except.iter().cloned().chain(unreadable).chain(credits_exception);
             let exceptions = except.map(|id| (id, None)).collect();
-            snapshot.watermark = CoverageWatermark::new(Some(told), exceptions);
+            snapshot.watermark = CoverageWatermark::new(Some(response), exceptions);
         }
         snapshot
     }
@@ -133,7 +136,7 @@ impl Snapshot {
             self.windows.reserve_exact(other.windows.len());
         }
         for window in &other.windows {
-            self.take(window);
+            self.add(window);
         }
         for (id, peak) in other.peaks.iter().flat_map(|peaks| peaks.iter()) {
             self.raise(id, peak);
@@ -142,13 +145,14 @@ impl Snapshot {
         max_into(&mut self.plan, other.plan.as_ref());
         max_into(&mut self.credits, other.credits.as_ref());
         let watermark = &self.watermark;
-        self.credits.take_if(|said| watermark.of(&CREDITS_KEY).is_some_and(|gone| said.stamp < gone.stamp));
+        self.credits
+            .take_if(|stamped| watermark.of(&CREDITS_KEY).is_some_and(|gone| stamped.stamp < gone.stamp));
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
-    /// Sets the reset of readings that have neither a timestamp nor a reset, to that of the period in which they arrived.
+    /// Adds the reset of the current period to readings that have neither a timestamp nor a reset.
     ///
-    /// Their use counts only if it exceeds the peak of its period, so the period must be determined.
+    /// Their use counts only if it exceeds the peak of its period, so the period must be known.
     pub(crate) fn assume_resets(&mut self, known: &Self) {
         for window in &mut self.windows {
             if let Some(known) = known.window(window.id()) {
@@ -159,34 +163,34 @@ impl Snapshot {
 
     /// Whether merging `usage`, read at `at`, would change this snapshot.
     ///
-    /// A session that has been idle repeats its last numbers with every line of its statusline. They change nothing, and a
-    /// caller can spare itself the rest.
+    /// An idle session repeats its last numbers with every line of its statusline. Such a line changes nothing, and the
+    /// caller can skip the write.
     #[must_use]
     pub fn is_changed_by(&self, usage: &UsageReport, at: Timestamp) -> bool {
-        let mut news = Self::of(usage, at);
-        news.assume_resets(self);
+        let mut update = Self::of(usage, at);
+        update.assume_resets(self);
         let mut joined = self.clone();
-        joined.join(&news);
+        joined.join(&update);
         joined != *self
     }
 
-    /// Drops values with a timestamp after `limit`. Their clock was wrong, and they would override every correct reading.
+    /// Drops values with a timestamp after `limit`. A wrong clock wrote them, and they would override every correct reading.
     pub(crate) fn drop_after(&mut self, limit: Timestamp) {
         self.windows.retain_mut(|window| window.drop_after(limit.into()));
-        self.plan.take_if(|said| said.stamp.at > limit);
-        self.credits.take_if(|said| said.stamp.at > limit);
-        let is_true = self.watermark.drop_after(limit);
-        // Of a peak that has a time it is not known which; it may be of the clock that was ahead.
+        self.plan.take_if(|stamped| stamped.stamp.at > limit);
+        self.credits.take_if(|stamped| stamped.stamp.at > limit);
+        let is_unchanged = self.watermark.drop_after(limit);
+        // A peak of a timestamped source stores no time, so the wrong clock may have written it.
         self.retain_peaks(|peak| {
-            peak.arrived_at.map_or(is_true, |arrived_at| arrived_at.timestamp() <= limit)
+            peak.arrived_at.map_or(is_unchanged, |arrived_at| arrived_at.timestamp() <= limit)
         });
     }
 
-    /// Forgets the peaks of periods that are over by `now`, and of windows that are gone all but a few.
+    /// Removes the peaks of periods that ended before `now`, and limits those of removed windows to [`MAX_REMOVED_PEAKS`].
     pub(crate) fn forget_peaks(&mut self, now: Timestamp) {
         let now = UnixMillis::from(now);
         self.windows.iter_mut().for_each(|window| window.forget_peak(now));
-        let mut left = MOST_GONE;
+        let mut left = MAX_REMOVED_PEAKS;
         self.retain_peaks(|peak| {
             let is_near = |reset: UnixMillis| !is_too_far(reset.timestamp(), None, now.timestamp());
             let counts = left > 0 && !peak.is_over(now) && peak.resets_at.is_some_and(is_near);
@@ -204,18 +208,18 @@ impl Snapshot {
 
     /// Drops values that were read at or before `limit`.
     ///
-    /// A peak that has a time goes with its reading, or with the answer that ended its window: of what moment it is itself
-    /// is not known.
+    /// A peak of a timestamped source stores no time. It is dropped with its reading, or with the response that removed its
+    /// window.
     pub(crate) fn drop_until(&mut self, limit: Timestamp) {
         self.windows.retain_mut(|window| window.drop_until(limit.into()));
         if let Some(peaks) = &mut self.peaks {
-            let ended_at = |id: &WindowId| self.watermark.of(id).map(|told| told.stamp.at);
+            let ended_at = |id: &WindowId| self.watermark.of(id).map(|covered| covered.stamp.at);
             peaks
                 .retain(|id, peak| peak.arrived_at.map(UnixMillis::timestamp).or(ended_at(id)) > Some(limit));
         }
         self.peaks.take_if(|peaks| peaks.is_empty());
-        self.plan.take_if(|said| said.stamp.at <= limit);
-        self.credits.take_if(|said| said.stamp.at <= limit);
+        self.plan.take_if(|stamped| stamped.stamp.at <= limit);
+        self.credits.take_if(|stamped| stamped.stamp.at <= limit);
         if self.complete_at().is_none_or(|at| at <= limit) {
             self.watermark = CoverageWatermark::default();
         }
@@ -228,7 +232,7 @@ impl Snapshot {
         self.windows.shrink_to_fit();
     }
 
-    fn take(&mut self, window: &Window) {
+    fn add(&mut self, window: &Window) {
         match self.position(window.id()) {
             Ok(at) => self.windows[at].join(window),
             Err(at) => {
@@ -252,11 +256,11 @@ impl Snapshot {
         }
     }
 
-    /// Removes windows that a later response no longer reports, and keeps their peaks.
+    /// Removes windows that a later response no longer reports. Their peaks stay.
     fn resolve(&mut self) {
         let (watermark, peaks) = (&self.watermark, &mut self.peaks);
         self.windows.retain_mut(|window| {
-            let Err(peak) = window.resolve(watermark.of(window.id()).map(|told| told.stamp)) else {
+            let Err(peak) = window.resolve(watermark.of(window.id()).map(|covered| covered.stamp)) else {
                 return true;
             };
             if let Some(peak) = peak {
@@ -311,7 +315,7 @@ impl Snapshot {
         }
     }
 
-    /// The windows that the account has and of which no reading is left: those that are [`Presence::Unreadable`].
+    /// The windows that the account has but that have no reading: those that are [`Presence::Unreadable`].
     pub fn unreadable(&self) -> impl Iterator<Item = &WindowId> {
         let exceptions = self.watermark.exceptions.iter().flat_map(|exceptions| exceptions.keys());
         exceptions.filter(|id| **id != *CREDITS_KEY && self.presence(id) == Presence::Unreadable)
@@ -320,7 +324,7 @@ impl Snapshot {
     /// The plan, as the provider names it.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
-        self.plan.as_ref().map(|said| said.value.as_str())
+        self.plan.as_ref().map(|stamped| stamped.value.as_str())
     }
 
     /// The credits, if the provider reported any.
@@ -332,7 +336,7 @@ impl Snapshot {
     /// The time of the last complete response; `None` if there was none.
     #[must_use]
     pub fn complete_at(&self) -> Option<Timestamp> {
-        self.watermark.all.as_ref().map(|told| told.stamp.at)
+        self.watermark.all.as_ref().map(|covered| covered.stamp.at)
     }
 
     /// The time of the newest reading.
@@ -355,14 +359,14 @@ impl Snapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Presence {
-    /// There is a reading; [`Window::used_at`] says what it is worth.
+    /// There is a reading; [`Window::used_at`] returns the use.
     Read,
-    /// The last complete answer contained the window in a form that could not be read, and no earlier reading is left.
-    /// The account has the window, and its use is unknown.
+    /// The last complete response contained the window in an unreadable form, and there is no earlier reading. The account
+    /// has the window, but its use is unknown.
     Unreadable,
-    /// The last complete response did not contain the window: the account has no such window.
+    /// The last complete response did not contain the window, so the account does not have it.
     Absent,
-    /// There is no complete response yet, and no other response named the window.
+    /// No response named the window, and no response was complete.
     Unknown,
 }
 
@@ -372,21 +376,22 @@ fn max_into<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
     }
 }
 
-/// More gone windows than an account has, and a bound on what a provider that names new ones each time makes us keep.
-const MOST_GONE: usize = 32;
+/// The maximum number of peaks of removed windows. An account has fewer windows. The limit bounds a record if a provider
+/// keeps inventing names.
+const MAX_REMOVED_PEAKS: usize = 32;
 
-/// Sorts stored windows and drops implausible ones.
+/// Deserializes windows, sorts them and drops implausible ones.
 fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Window>, D::Error> {
     let mut snapshot = Snapshot::default();
     for mut window in Vec::<Window>::deserialize(deserializer)? {
         if window.keep_plausible() {
-            snapshot.take(&window);
+            snapshot.add(&window);
         }
     }
     Ok(snapshot.windows)
 }
 
-/// Drops implausible stored peaks.
+/// Deserializes peaks and drops implausible ones.
 #[expect(clippy::box_collection, reason = "as in the snapshot")]
 fn plausible_peaks<'de, D>(deserializer: D) -> Result<Option<Box<BTreeMap<WindowId, Peak>>>, D::Error>
 where
@@ -412,7 +417,7 @@ impl CoverageWatermark {
         }
     }
 
-    /// Keeps the later stamp of each window.
+    /// Merges two watermarks. The later stamp of each window wins.
     fn join(&mut self, other: &Self) {
         let named = [&self.exceptions, &other.exceptions]
             .into_iter()
@@ -421,22 +426,22 @@ impl CoverageWatermark {
         let all = self.all.as_ref().max(other.all.as_ref());
         let exceptions = named
             .map(|id| (id, self.of(id).max(other.of(id))))
-            .filter(|(_, told)| *told != all)
-            .map(|(id, told)| (id.clone(), told.cloned()))
+            .filter(|(_, stamp)| *stamp != all)
+            .map(|(id, stamp)| (id.clone(), stamp.cloned()))
             .collect();
         let unknown = take(&mut self.unknown).max(other.unknown.clone());
         *self = Self { unknown, ..Self::new(all.cloned(), exceptions) };
     }
 
-    /// Whether nothing had to be dropped.
+    /// Drops stamps after `limit`, and returns whether there were none.
     fn drop_after(&mut self, limit: Timestamp) -> bool {
-        let mut is_true = self.all.take_if(|told| told.stamp.at > limit).is_none();
+        let mut is_unchanged = self.all.take_if(|covered| covered.stamp.at > limit).is_none();
         if let Some(exceptions) = &mut self.exceptions {
             let before = exceptions.len();
-            exceptions.retain(|_, told| told.as_ref().is_none_or(|told| told.stamp.at <= limit));
-            is_true &= exceptions.len() == before;
+            exceptions.retain(|_, covered| covered.as_ref().is_none_or(|covered| covered.stamp.at <= limit));
+            is_unchanged &= exceptions.len() == before;
         }
-        is_true
+        is_unchanged
     }
 
     fn is_empty(&self) -> bool {

@@ -19,13 +19,13 @@ use super::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 pub struct UsageReport {
     /// The windows that could be parsed.
     pub windows: Vec<WindowReading>,
-    /// What the report covers: a window that is covered and not reported is gone.
+    /// What the report covers. A window that is covered and not reported is removed.
     pub coverage: Coverage,
-    /// The status that the provider gave per window, beside the numbers.
+    /// The status that the provider reported per window, in addition to the numbers.
     pub window_statuses: Vec<WindowStatus>,
     /// The plan of the account, as the provider names it.
     pub plan: Option<String>,
-    /// Money beyond the windows.
+    /// The credits: money beyond the windows.
     pub credits: Option<Credits>,
     /// The owner that the provider named.
     pub owner_id: Option<OwnerId>,
@@ -33,32 +33,32 @@ pub struct UsageReport {
     pub login_id: Option<LoginId>,
     /// The source of the report.
     pub source: Source,
-    /// When it was true, if that is known better than its arrival: a delayed message, a file's own date.
+    /// When the report was true, if that differs from its arrival: the time of a delayed message, or the date of a file.
     pub observed_at: Option<Timestamp>,
 }
 
 impl UsageReport {
-    /// A complete answer of a usage endpoint: a window that it does not report is gone.
+    /// Creates a report from a complete response of a usage endpoint. Windows that it does not report are removed.
     #[must_use]
     pub fn polled(windows: impl IntoIterator<Item = WindowReading>) -> Self {
         Self::new(windows, Coverage::complete(), Source::Poll)
     }
 
-    /// Headers of an ordinary response: they cover only what they report.
+    /// Creates a report from the headers of an ordinary response. They cover only the windows that they report.
     #[must_use]
     pub fn from_headers(windows: impl IntoIterator<Item = WindowReading>) -> Self {
         Self::new(windows, Coverage::Reported, Source::Headers)
     }
 
-    /// What another program of this machine wrote at `observed_at`.
+    /// Creates a report that another program on this machine wrote at `observed_at`.
     #[must_use]
     pub fn from_local(windows: impl IntoIterator<Item = WindowReading>, observed_at: Timestamp) -> Self {
         Self { observed_at: Some(observed_at), ..Self::new(windows, Coverage::Reported, Source::Local) }
     }
 
-    /// A report without a time of its own that arrived at `arrived_at`: a statusline, or a file without a date.
+    /// Creates a report without a timestamp that arrived at `arrived_at`, such as a statusline or a file without a date.
     ///
-    /// It may repeat hours-old numbers, so it only raises a window; see [`Source::Statusline`].
+    /// It may repeat readings that are hours old, so it only raises a window; see [`Source::Statusline`].
     #[must_use]
     pub fn from_statusline(windows: impl IntoIterator<Item = WindowReading>, arrived_at: Timestamp) -> Self {
         Self { observed_at: Some(arrived_at), ..Self::new(windows, Coverage::Reported, Source::Statusline) }
@@ -85,7 +85,7 @@ impl UsageReport {
         self
     }
 
-    /// Adds the status of windows.
+    /// Adds the statuses of windows.
     #[must_use]
     pub fn window_statuses(mut self, window_statuses: impl IntoIterator<Item = WindowStatus>) -> Self {
         self.window_statuses.extend(window_statuses);
@@ -120,14 +120,14 @@ impl UsageReport {
         self
     }
 
-    /// Sets when it was true.
+    /// Sets when the report was true.
     #[must_use]
     pub fn observed_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.observed_at = at.into();
         self
     }
 
-    /// Whether it contains nothing. Such an answer is malformed, and replaces no readings.
+    /// Whether the report contains no data. Such a response is malformed and replaces no readings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let no_plan = self.plan.as_ref().is_none_or(String::is_empty);
@@ -140,11 +140,11 @@ impl UsageReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Coverage {
-    /// Only what it reports.
+    /// Only what the report contains.
     Reported,
     /// Every window and the credits of the account, except what could not be parsed.
     Complete {
-        /// Windows that were present and could not be parsed: their readings stay.
+        /// Windows that were present but could not be parsed. Their readings stay.
         except: Vec<WindowId>,
         /// Whether the credits could be parsed, or were absent.
         credits: bool,
@@ -152,13 +152,13 @@ pub enum Coverage {
 }
 
 impl Coverage {
-    /// Everything the account has.
+    /// Creates the coverage of everything that the account has.
     #[must_use]
     pub fn complete() -> Self {
         Self::Complete { except: Vec::new(), credits: true }
     }
 
-    /// Everything but these windows, which could not be parsed.
+    /// Creates the coverage of everything except these windows, which could not be parsed.
     #[must_use]
     pub fn complete_except(windows: impl IntoIterator<Item = WindowId>) -> Self {
         Self::Complete { except: windows.into_iter().collect(), credits: true }
@@ -166,7 +166,7 @@ impl Coverage {
 }
 
 impl Coverage {
-    /// Adds windows that could not be parsed, if this covers everything.
+    /// Adds windows that could not be parsed, if the coverage is complete.
     pub(crate) fn except_also<'a>(&mut self, windows: impl Iterator<Item = &'a WindowId>) {
         if let Self::Complete { except, .. } = self {
             except.extend(windows.cloned());
@@ -230,17 +230,17 @@ mod tests {
     use crate::model::{Percent, WindowReading};
 
     #[test]
-    fn an_answer_with_a_window_a_plan_or_money_says_something() {
-        let mut spent = Credits::default();
-        spent.enabled = Some(false);
+    fn a_report_with_a_window_a_plan_or_credits_is_not_empty() {
+        let mut credits = Credits::default();
+        credits.enabled = Some(false);
 
         assert!(!UsageReport::polled([WindowReading::new(WindowId::monthly(), Percent::ZERO)]).is_empty());
         assert!(!UsageReport::polled([]).plan("free".to_owned()).is_empty());
-        assert!(!UsageReport::polled([]).credits(spent).is_empty());
+        assert!(!UsageReport::polled([]).credits(credits).is_empty());
     }
 
     #[test]
-    fn an_answer_without_any_of_them_says_nothing() {
+    fn a_report_without_data_is_empty() {
         assert!(UsageReport::polled([]).is_empty());
         assert!(UsageReport::polled([]).plan(String::new()).is_empty());
         assert!(UsageReport::polled([]).credits(Credits::default()).is_empty());

@@ -1,5 +1,5 @@
-//! One window of an account: how much of it is used, when it resets, and the source and time of the reading.
-//! How the windows of one account are merged is in `snapshot`.
+//! One window of an account: its use, its reset, and the time and source of the reading. The merge of all windows of an
+//! account is in `snapshot`.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -14,24 +14,24 @@ use super::peak::Peak;
 use super::{Percent, Provenance, Scope, Source, WindowId};
 use crate::time::{self, UnixMillis};
 
-/// A window in one provider response, without a timestamp.
+/// One window as a provider response reports it, without a timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowReading {
-    /// Which window.
+    /// The id of the window.
     pub id: WindowId,
-    /// How much of it is used.
+    /// How much of the window is used.
     pub used: Percent,
-    /// When it resets; absent if it has not started, or the provider does not state it.
+    /// When the window resets; absent if it has not started or the provider does not report it.
     pub resets_at: Option<Timestamp>,
-    /// Its length, if known.
+    /// The length of the window, if known.
     pub length: Option<Duration>,
-    /// What it counts, if not everything.
+    /// What the window counts, if not everything.
     pub scope: Option<Scope>,
 }
 
 impl WindowReading {
-    /// A reading of the whole account's window `id`.
+    /// Creates a reading of the account-wide window `id`.
     #[must_use]
     pub fn new(id: WindowId, used: Percent) -> Self {
         Self { id, used, resets_at: None, length: None, scope: None }
@@ -58,7 +58,7 @@ impl WindowReading {
         self
     }
 
-    /// Adds the time and the source.
+    /// Adds the time and the source of the reading.
     #[must_use]
     pub fn stamped(self, stamp: Provenance) -> Window {
         Window {
@@ -105,7 +105,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Which window.
+    /// The id of the window.
     #[must_use]
     pub fn id(&self) -> &WindowId {
         &self.id
@@ -117,25 +117,25 @@ impl Window {
         self.shown().1
     }
 
-    /// When it resets, if stated.
+    /// When the window resets, if the source reports it.
     #[must_use]
     pub fn resets_at(&self) -> Option<Timestamp> {
         self.shown().2.map(UnixMillis::timestamp)
     }
 
-    /// The start of the call that reported it, or the arrival of a reading without a timestamp.
+    /// The time of the reading: the start of the call that reported it, or the arrival if the source has no timestamps.
     #[must_use]
     pub fn observed_at(&self) -> Timestamp {
         self.shown().0.timestamp()
     }
 
-    /// The time of the newest timestamped reading, even if a reading without a timestamp is effective; `None` if there is none.
+    /// The time of the newest timestamped reading, even if an untimed reading overrides it; `None` if there is none.
     #[must_use]
     pub fn timed_at(&self) -> Option<Timestamp> {
         self.source.has_time().then(|| self.at.timestamp())
     }
 
-    /// Where the reading is from.
+    /// The source of the reading.
     #[must_use]
     pub fn source(&self) -> Source {
         if self.raised().is_some() { Source::Statusline } else { self.source }
@@ -167,8 +167,10 @@ impl Window {
 
     /// The use of the window at `now`. A reading counts as exact for `fresh_for`.
     ///
-    /// An older reading is a lower bound until the window resets. (A provider that lowers use within a period reports that with its
-    /// next reading.) After the reset the use is unknown, neither empty nor full. Without a reset an old reading is no bound.
+    /// An older reading is a lower bound until the window resets. If the provider lowers the use within a period, its next
+    /// reading shows that.
+    ///
+    /// After the reset the use is unknown. An old reading without a reset is unknown too.
     ///
     /// ```
     /// use std::time::Duration;
@@ -190,7 +192,7 @@ impl Window {
     /// ```
     #[must_use]
     pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> Used {
-        // In whole milliseconds, like all timestamps here. A choice calls this for every window of every account.
+        // Compare whole milliseconds, because routing calls this for every window of every account.
         let now = UnixMillis::from(now);
         let (at, used, resets_at) = self.shown();
         match resets_at.filter(|reset| *reset > at) {
@@ -201,7 +203,7 @@ impl Window {
         }
     }
 
-    /// When this reading expires: at its reset, if that was in the future when it was read.
+    /// When this reading expires: at its reset, if that was in the future when the provider reported it.
     ///
     /// A reset that was already past comes from a provider that lags, so it is ignored.
     #[must_use]
@@ -210,8 +212,10 @@ impl Window {
         resets_at.filter(|reset| *reset > at).map(UnixMillis::timestamp)
     }
 
-    /// The total order in which timestamped readings replace each other: by time, source, use, reset, and then by all other fields.
-    /// So of two different readings the same one wins in either order.
+    /// Whether this reading replaces `other`, by a total order of timestamped readings.
+    ///
+    /// The order compares time, source, use and reset, and then all other fields. Of two different readings the same one
+    /// therefore wins in any order of arrival.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         self.order(other) == Ordering::Greater
@@ -226,10 +230,10 @@ impl Window {
         }
     }
 
-    /// The peak and its arrival, if the peak is a reading without a timestamp that overrides the timestamped one.
+    /// The arrival and the peak, if the peak is an untimed reading that overrides the timestamped one.
     ///
-    /// A later peak is above every use that was reported before it. If the timestamped reading has no reset, their periods cannot
-    /// be compared, and only a higher use counts.
+    /// A later arrival implies that the peak exceeds all use reported before it. If the timestamped reading has no reset, the
+    /// periods cannot be compared, and only a higher use counts.
     #[inline]
     fn raised(&self) -> Option<(UnixMillis, &Peak)> {
         let peak = self.peak.as_deref()?;
@@ -250,9 +254,9 @@ impl Window {
         self.set_peak(peak);
     }
 
-    /// Copies the reset of `cached` to a reading without a timestamp and without a reset, if it arrived in that period.
+    /// Adds the reset of `cached` to an untimed reading without a reset, if the reading arrived in that period.
     ///
-    /// A reset that would be implausible for this reading is not copied, because decoding would drop it.
+    /// A reset that is implausible for this reading is not added, because a store would drop it.
     pub(crate) fn assume_reset(&mut self, cached: &Self) {
         let (at, _, resets_at) = cached.shown();
         if !self.source.has_time() && self.resets_at.is_none() && at <= self.at {
@@ -261,7 +265,7 @@ impl Window {
         }
     }
 
-    /// Whether a reset is later than the length of the window allows.
+    /// Whether the reset is further after the reading than the window is long.
     fn is_too_far(&self, reset: UnixMillis) -> bool {
         is_too_far(reset.timestamp(), self.length, self.at.timestamp())
     }
@@ -276,7 +280,7 @@ impl Window {
         self.peak.as_deref().cloned().or_else(|| self.own_peak())
     }
 
-    /// What the reading itself contributes to the peak.
+    /// The peak that the reading itself contributes.
     fn own_peak(&self) -> Option<Peak> {
         if self.scope.is_some() {
             return None;
@@ -297,7 +301,7 @@ impl Window {
         self.peak = peak.filter(|peak| self.own_peak().as_ref() != Some(peak)).map(Box::new);
     }
 
-    /// Creates a window from a reading without a timestamp.
+    /// Creates a window from an untimed reading.
     fn of_peak(id: WindowId, arrived_at: UnixMillis, peak: Peak) -> Self {
         Self {
             id,
@@ -312,13 +316,13 @@ impl Window {
         }
     }
 
-    /// Drops the reading if a later response that covered the window, at `gone`, does not report it.
+    /// Drops the reading if a later response, at `gone`, covered the window and did not report it.
     ///
-    /// A peak without a timestamp that arrived after that replaces it.
+    /// An untimed peak that arrived after that response replaces the reading.
     ///
     /// # Errors
     ///
-    /// The remaining peak, if no such peak exists: the window is gone.
+    /// The remaining peak, if no untimed peak replaces the reading. The caller must then remove the window.
     pub(crate) fn resolve(&mut self, gone: Option<Provenance>) -> Result<(), Option<Peak>> {
         let is_gone = |at: UnixMillis, source| {
             gone.is_some_and(|gone| Provenance { at: at.timestamp(), source } < gone)
@@ -334,20 +338,21 @@ impl Window {
         Ok(())
     }
 
-    /// Drops readings with a time after `limit`. Returns whether any reading is left.
+    /// Drops data with a timestamp after `limit`, and returns whether any is left.
     pub(crate) fn drop_after(&mut self, limit: UnixMillis) -> bool {
         self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at > limit));
         if self.at <= limit {
             return true;
         }
-        // A timestamped peak is no older than the reading, and may come from the same clock.
+        // A peak of a timestamped source stores no time, so the same wrong clock may have written it.
         let rest = self.peak.take().and_then(|peak| Some((peak.arrived_at?, *peak)));
         let Some((arrived_at, peak)) = rest else { return false };
         *self = Self::of_peak(self.id.clone(), arrived_at, peak);
         true
     }
 
-    /// Drops readings from `limit` or before, with their timestamped peak. Returns whether any reading is left.
+    /// Drops data read at or before `limit`, and returns whether any is left. A peak of a timestamped source is dropped with
+    /// the reading.
     pub(crate) fn drop_until(&mut self, limit: UnixMillis) -> bool {
         self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at <= limit));
         if self.at > limit {
@@ -365,9 +370,9 @@ impl Window {
         self.peak.take_if(|peak| !is_shown && peak.is_over(now));
     }
 
-    /// Removes implausible values of a stored window. Returns whether any reading is left.
+    /// Removes implausible values from a stored window, and returns whether a reading is left.
     ///
-    /// A value that a snapshot accepted stays, so that a decoded record equals the encoded one.
+    /// Values that a snapshot accepted stay unchanged, so that a record survives a round trip through a store.
     pub(crate) fn keep_plausible(&mut self) -> bool {
         let read_at = self.at;
         self.peak.take_if(|peak| !peak.keep_plausible(Some(read_at)));
@@ -399,13 +404,13 @@ fn later(one: Option<Peak>, other: Option<Peak>) -> Option<Peak> {
 pub enum Used {
     /// A fresh reading.
     Exact(Percent),
-    /// An old reading of a window that has not reset since: at least this much is used.
+    /// An older reading of a window that has not reset since. At least this much is used.
     AtLeast(Percent),
-    /// Unknown: never read, or the window has reset since.
+    /// There is no reading, or the window has reset since.
     Unknown,
 }
 
-/// `42%`, `at least 42%` or `unknown`.
+/// Displays `42%`, `at least 42%` or `unknown`.
 impl fmt::Display for Used {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -426,7 +431,7 @@ impl Used {
         }
     }
 
-    /// The word for this certainty: `exact`, `at_least` or `unknown`.
+    /// The name of this certainty: `exact`, `at_least` or `unknown`.
     #[must_use]
     pub fn certainty(self) -> &'static str {
         match self {
@@ -456,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_exact_for_less_than_the_freshness() {
+    fn a_reading_is_exact_while_it_is_fresh() {
         let window = polled(half().resets_at(at(10_000)), 0);
 
         assert!(matches!(window.used_at(at(299), FRESH), Used::Exact(_)));
@@ -464,26 +469,26 @@ mod tests {
     }
 
     #[test]
-    fn after_the_reset_nothing_is_known() {
+    fn the_use_is_unknown_after_the_reset() {
         let window = polled(half().resets_at(at(100)), 0);
 
         assert_eq!(window.used_at(at(100), FRESH), Used::Unknown);
     }
 
     #[test]
-    fn an_old_reading_without_a_reset_bounds_nothing() {
+    fn an_old_reading_without_a_reset_is_unknown() {
         assert_eq!(polled(half(), 0).used_at(at(300), FRESH), Used::Unknown);
     }
 
     #[test]
-    fn a_reset_that_was_past_when_read_dates_nothing() {
+    fn a_reset_before_the_reading_is_ignored() {
         let window = polled(half().resets_at(at(50)), 100);
 
         assert!(matches!(window.used_at(at(101), FRESH), Used::Exact(_)));
     }
 
     #[test]
-    fn a_poll_beats_headers_of_the_same_moment() {
+    fn a_poll_wins_over_headers_of_the_same_time() {
         let poll = polled(half(), 7);
         let headers = half().stamped(Provenance::new(at(7), Source::Headers));
 

@@ -11,7 +11,7 @@ use super::{InvalidId, model_matches};
 
 /// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or a name that a provider adds later.
 ///
-/// Unknown names are preserved. Otherwise an older version would drop new windows.
+/// Ids that this version does not know are preserved. Otherwise an older version would drop new windows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowId(Arc<str>);
 
@@ -48,11 +48,11 @@ impl WindowId {
         Self::new(MONTHLY).expect("a constant name is valid")
     }
 
-    /// The part of this window that counts one model only: `seven_day` and `Opus 4` give `seven_day/opus-4`.
+    /// Creates the id of this window for one model: `seven_day` and `Opus 4` give `seven_day/opus-4`.
     ///
     /// # Errors
     ///
-    /// [`InvalidId::Window`] if nothing of the model's name is left, or the whole becomes too long.
+    /// [`InvalidId::Window`] if the model's name has no words, or the id becomes too long.
     pub fn for_model(&self, model: &str) -> Result<Self, InvalidId> {
         let words = model.split(|c: char| c.is_whitespace() || c == '/').filter(|word| !word.is_empty());
         let slug = words.collect::<Vec<_>>().join("-").to_lowercase();
@@ -68,14 +68,16 @@ impl WindowId {
         &self.0
     }
 
-    /// The part of the account that the name says the window counts, if that is not everything: `opus` of `seven_day/opus`.
+    /// The part of the account that the window counts, by its name: `opus` of `seven_day/opus`. `None` means everything.
     #[must_use]
     pub fn part(&self) -> Option<&str> {
         self.0.split_once('/').map(|(_, part)| part)
     }
 
-    /// Whether a window of this name counts requests for `model`, as requests name it, by the name alone: for windows of which
-    /// there is no reading, see [`Window::applies_to`](super::Window::applies_to).
+    /// Whether a window with this name counts requests for `model`, as requests name it.
+    ///
+    /// It uses the name alone, for windows without a reading. For the others see
+    /// [`Window::applies_to`](super::Window::applies_to).
     ///
     /// ```
     /// use quota_core::WindowId;
@@ -95,7 +97,7 @@ const FIVE_HOUR: &str = "five_hour";
 const SEVEN_DAY: &str = "seven_day";
 const MONTHLY: &str = "monthly";
 
-/// Shares the names that nearly every account has: one copy per process, not one per account.
+/// Shares the common names: one copy per process, not one per account.
 fn interned(name: &str) -> Option<Arc<str>> {
     static COMMON: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| [FIVE_HOUR, SEVEN_DAY, MONTHLY].map(Arc::from));
     COMMON.iter().find(|common| &***common == name).cloned()
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_without_a_name_is_no_window() {
+    fn a_model_without_a_name_has_no_window_id() {
         assert_eq!(WindowId::seven_day().for_model(" / "), Err(InvalidId::Window));
     }
 }

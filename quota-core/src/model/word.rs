@@ -32,7 +32,7 @@ const OTHER: &str = "other";
 const LONGEST: usize = 64;
 
 impl UnknownWord {
-    /// The word.
+    /// The text of the word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         WORDS[usize::from(self.0)].get().map_or(OTHER, |word| word)
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_kept_and_equal_to_itself() {
+    fn a_word_is_preserved_and_equals_itself() {
         let word = UnknownWord::from("eclipse");
 
         assert_eq!((word.as_str(), word), ("eclipse", UnknownWord::from("eclipse")));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_ordered_by_their_letters() {
+    fn words_are_ordered_alphabetically() {
         let (late, early) = (UnknownWord::from("zenith"), UnknownWord::from("aurora"));
 
         assert!(early < late);
@@ -114,11 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn more_words_than_there_is_room_for_are_read_as_other() {
+    fn words_beyond_the_capacity_are_read_as_other() {
         let words: Vec<_> = (0..300).map(|number| UnknownWord::from(&*format!("word-{number}"))).collect();
 
-        let kept = words.iter().filter(|word| word.as_str() != "other").count();
-        assert!(kept <= 254, "{kept}");
+        let preserved = words.iter().filter(|word| word.as_str() != "other").count();
+        assert!(preserved <= 254, "{preserved}");
         assert_eq!(words[299].as_str(), "other");
     }
 

@@ -1,5 +1,5 @@
-//! Which of two readings the merge keeps.
-//! The laws of the merge are in `laws`; what a record does with a snapshot is in the tests of `record`.
+//! Which of two readings the merge selects. The laws of the merge are in `laws`. The tests of `record` cover how a record
+//! uses a snapshot.
 
 mod laws;
 mod peaks;
@@ -20,29 +20,29 @@ fn joined<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Snapshot {
     all
 }
 
-/// What two snapshots say of the window of five hours, in either order.
+/// The five-hour window after merging two snapshots in either order.
 fn both_ways(one: &Snapshot, other: &Snapshot) -> Window {
-    let (forth, back) = (joined([one, other]), joined([other, one]));
-    assert_eq!(forth, back);
-    forth.window(&WindowId::five_hour()).unwrap().clone()
+    let (forward, backward) = (joined([one, other]), joined([other, one]));
+    assert_eq!(forward, backward);
+    forward.window(&WindowId::five_hour()).unwrap().clone()
 }
 
 #[test]
-fn the_newer_of_two_readings_stands() {
-    let stands = both_ways(&poll(0, [five_hour(90)]), &poll(1, [five_hour(10)]));
+fn the_newer_of_two_readings_wins() {
+    let winner = both_ways(&poll(0, [five_hour(90)]), &poll(1, [five_hour(10)]));
 
-    assert_eq!(stands.used(), percent(10));
+    assert_eq!(winner.used(), percent(10));
 }
 
 #[test]
-fn of_one_moment_and_source_the_higher_use_stands() {
-    let stands = both_ways(&poll(0, [five_hour(10)]), &poll(0, [five_hour(11)]));
+fn the_higher_use_wins_at_equal_time_and_source() {
+    let winner = both_ways(&poll(0, [five_hour(10)]), &poll(0, [five_hour(11)]));
 
-    assert_eq!(stands.used(), percent(11));
+    assert_eq!(winner.used(), percent(11));
 }
 
 #[test]
-fn of_equal_use_the_later_reset_stands() {
+fn the_later_reset_wins_at_equal_use() {
     let early = poll(0, [five_hour(10).resets_at(at(60))]);
     let late = poll(0, [five_hour(10).resets_at(at(61))]);
 
@@ -50,7 +50,7 @@ fn of_equal_use_the_later_reset_stands() {
 }
 
 #[test]
-fn of_readings_that_differ_in_whatever_else_one_always_stands() {
+fn any_other_difference_selects_the_same_winner_in_both_orders() {
     let plain = poll(0, [five_hour(10)]);
     let mut document = serde_json::to_value(&plain).unwrap();
     document["windows"][0]["newer"] = json!(1);
@@ -62,13 +62,13 @@ fn of_readings_that_differ_in_whatever_else_one_always_stands() {
 
     for other in others {
         assert_ne!(other, plain);
-        let stands = both_ways(&plain, &other);
-        assert!(!stands.supersedes(&other.windows()[0]) && stands.supersedes(&plain.windows()[0]));
+        let winner = both_ways(&plain, &other);
+        assert!(!winner.supersedes(&other.windows()[0]) && winner.supersedes(&plain.windows()[0]));
     }
 }
 
 #[test]
-fn of_one_moment_a_poll_beats_headers_and_these_beat_a_file() {
+fn a_poll_wins_over_headers_and_headers_over_a_file_at_equal_time() {
     let headers = headers(at(0), [five_hour(20)]);
     let file = Snapshot::of(&UsageReport::from_local([five_hour(30)], at(0)), at(0));
 
@@ -77,83 +77,83 @@ fn of_one_moment_a_poll_beats_headers_and_these_beat_a_file() {
 }
 
 #[test]
-fn any_reading_beats_none() {
+fn any_reading_wins_over_none() {
     let file = Snapshot::of(&UsageReport::from_local([five_hour(30)], at(0)), at(0));
 
     assert_eq!(both_ways(&file, &Snapshot::default()).used(), percent(30));
 }
 
 #[test]
-fn headers_beat_a_poll_that_started_before_them() {
-    let stands = both_ways(&poll(100, [five_hour(40)]), &headers(at(110), [five_hour(50)]));
+fn headers_win_over_a_poll_that_started_before_them() {
+    let winner = both_ways(&poll(100, [five_hour(40)]), &headers(at(110), [five_hour(50)]));
 
-    assert_eq!((stands.used(), stands.source()), (percent(50), Source::Headers));
+    assert_eq!((winner.used(), winner.source()), (percent(50), Source::Headers));
 }
 
 #[test]
-fn a_window_that_a_later_complete_answer_does_not_report_is_gone() {
+fn a_window_omitted_by_a_later_complete_response_is_removed() {
     let all = joined([&poll(0, [five_hour(10), opus(100)]), &poll(1, [five_hour(11)])]);
 
     assert_eq!(all.window(&opus_id()), None);
 }
 
 #[test]
-fn a_window_that_is_gone_comes_back_with_a_later_reading_only() {
-    let gone = poll(1, [five_hour(11)]);
+fn only_a_later_reading_restores_a_removed_window() {
+    let removed = poll(1, [five_hour(11)]);
     let earlier = Snapshot::of(&UsageReport::polled([opus(1)]).coverage(Coverage::Reported), at(0));
     let later = Snapshot::of(&UsageReport::polled([opus(2)]).coverage(Coverage::Reported), at(2));
 
-    assert_eq!(joined([&gone, &earlier]).window(&opus_id()), None);
-    assert_eq!(joined([&gone, &later]).window(&opus_id()).map(Window::used), Some(percent(2)));
+    assert_eq!(joined([&removed, &earlier]).window(&opus_id()), None);
+    assert_eq!(joined([&removed, &later]).window(&opus_id()).map(Window::used), Some(percent(2)));
 }
 
 #[test]
-fn an_answer_that_covers_only_what_it_reports_removes_nothing() {
-    let narrow = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(Coverage::Reported), at(1));
+fn a_partial_response_removes_nothing() {
+    let partial = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(Coverage::Reported), at(1));
 
-    let all = joined([&poll(0, [five_hour(10), seven_day(20)]), &narrow]);
+    let all = joined([&poll(0, [five_hour(10), seven_day(20)]), &partial]);
 
     assert_eq!(all.windows().len(), 2);
     assert_eq!(all.complete_at(), Some(at(0)));
 }
 
 #[test]
-fn a_window_that_stood_there_and_could_not_be_read_stays_as_it_was() {
+fn an_unreadable_window_keeps_its_last_reading() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
-    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(1));
+    let unreadable = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(1));
 
-    let all = joined([&poll(0, [five_hour(10), seven_day(20), opus(30)]), &lame]);
+    let all = joined([&poll(0, [five_hour(10), seven_day(20), opus(30)]), &unreadable]);
 
     assert_eq!(all.window(&WindowId::seven_day()).map(Window::observed_at), Some(at(0)));
     assert_eq!(all.window(&opus_id()), None);
 }
 
 #[test]
-fn a_window_that_was_gone_before_it_could_not_be_read_stays_gone() {
+fn a_removed_window_stays_removed_when_it_is_unreadable() {
     let except = Coverage::complete_except([opus_id()]);
-    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(2));
+    let unreadable = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(2));
 
-    let all = joined([&poll(1, [five_hour(10)]), &lame, &poll(0, [five_hour(1), opus(30)])]);
+    let all = joined([&poll(1, [five_hour(10)]), &unreadable, &poll(0, [five_hour(1), opus(30)])]);
 
     assert_eq!(all.window(&opus_id()), None);
 }
 
 #[test]
-fn that_a_window_could_not_be_read_is_forgotten_when_it_is_read_again() {
+fn a_new_reading_clears_the_unreadable_state() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
-    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(0));
+    let unreadable = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(0));
     let whole = poll(1, [five_hour(12), seven_day(20)]);
 
-    assert_eq!(joined([&poll(-1, [five_hour(1)]), &lame, &whole]), whole);
+    assert_eq!(joined([&poll(-1, [five_hour(1)]), &unreadable, &whole]), whole);
 }
 
 #[test]
-fn a_window_no_answer_named_is_unknown_until_a_complete_answer_omits_it() {
-    let narrow = Snapshot::of(&UsageReport::polled([five_hour(1)]).coverage(Coverage::Reported), at(0));
+fn an_unnamed_window_is_unknown_until_a_complete_response_omits_it() {
+    let partial = Snapshot::of(&UsageReport::polled([five_hour(1)]).coverage(Coverage::Reported), at(0));
 
-    assert_eq!(narrow.presence(&WindowId::five_hour()), Presence::Read);
-    assert_eq!(narrow.presence(&opus_id()), Presence::Unknown);
-    assert_eq!(joined([&narrow, &poll(1, [five_hour(2)])]).presence(&opus_id()), Presence::Absent);
+    assert_eq!(partial.presence(&WindowId::five_hour()), Presence::Read);
+    assert_eq!(partial.presence(&opus_id()), Presence::Unknown);
+    assert_eq!(joined([&partial, &poll(1, [five_hour(2)])]).presence(&opus_id()), Presence::Absent);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn an_unreadable_window_without_an_earlier_reading_is_unreadable() {
 }
 
 #[test]
-fn an_unreadable_window_that_a_later_answer_omits_is_absent() {
+fn an_unreadable_window_that_a_later_response_omits_is_absent() {
     let except = Coverage::complete_except([opus_id()]);
     let unreadable = Snapshot::of(&UsageReport::polled([five_hour(1)]).coverage(except), at(0));
 
@@ -178,7 +178,7 @@ fn an_unreadable_window_that_a_later_answer_omits_is_absent() {
 }
 
 #[test]
-fn fields_of_a_newer_program_survive_a_join_in_either_order() {
+fn unknown_fields_survive_a_merge_in_either_order() {
     let plain = poll(1, [five_hour(10)]);
     let mut document = serde_json::to_value(&plain).unwrap();
     add_fields(&mut document, 1);
@@ -190,19 +190,19 @@ fn fields_of_a_newer_program_survive_a_join_in_either_order() {
 }
 
 #[test]
-fn headers_never_speak_of_a_models_window() {
+fn headers_never_report_a_models_window() {
     assert_eq!(headers(at(0), [five_hour(10), opus(20)]).windows().len(), 1);
 }
 
 #[test]
-fn headers_never_speak_of_money() {
+fn headers_never_report_credits() {
     let usage = UsageReport::from_headers([five_hour(10)]).credits(Credits::default());
 
     assert_eq!(Snapshot::of(&usage, at(0)).credits(), None);
 }
 
 #[test]
-fn headers_never_cover_everything_even_if_they_say_so() {
+fn headers_never_have_complete_coverage() {
     let mut usage = UsageReport::from_headers([five_hour(11)]).coverage(Coverage::complete());
     usage.plan = Some("max".to_owned());
     let spent = spending();
@@ -222,7 +222,7 @@ fn headers_may_name_the_plan() {
 }
 
 #[test]
-fn the_later_plan_stands_in_either_order() {
+fn the_later_plan_wins_in_either_order() {
     let pro = Snapshot::of(&UsageReport::polled([]).plan("pro".to_owned()), at(0));
     let max = Snapshot::of(&UsageReport::polled([]).plan("max".to_owned()), at(1));
 
@@ -231,25 +231,25 @@ fn the_later_plan_stands_in_either_order() {
 }
 
 #[test]
-fn money_that_a_later_answer_covers_and_does_not_report_is_gone() {
+fn credits_omitted_by_a_later_complete_response_are_removed() {
     let spent = spending();
-    let rich = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent), at(0));
+    let before = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent), at(0));
 
-    assert_eq!(joined([&rich, &poll(1, [five_hour(2)])]).credits(), None);
+    assert_eq!(joined([&before, &poll(1, [five_hour(2)])]).credits(), None);
 }
 
 #[test]
-fn money_that_could_not_be_read_stays_as_it_was() {
+fn unreadable_credits_keep_their_last_value() {
     let spent = spending();
-    let rich = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent.clone()), at(0));
-    let unread = Coverage::Complete { except: Vec::new(), credits: false };
-    let poor = Snapshot::of(&UsageReport::polled([five_hour(2)]).coverage(unread), at(1));
+    let before = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent.clone()), at(0));
+    let unreadable = Coverage::Complete { except: Vec::new(), credits: false };
+    let after = Snapshot::of(&UsageReport::polled([five_hour(2)]).coverage(unreadable), at(1));
 
-    assert_eq!(joined([&rich, &poor]).credits(), Some(&spent));
+    assert_eq!(joined([&before, &after]).credits(), Some(&spent));
 }
 
 #[test]
-fn of_a_window_that_one_answer_names_twice_the_higher_use_stands() {
+fn the_higher_use_wins_if_a_response_names_a_window_twice() {
     let snapshot = poll(0, [five_hour(10), five_hour(20), five_hour(15)]);
 
     assert_eq!(snapshot.windows().len(), 1);
@@ -257,13 +257,13 @@ fn of_a_window_that_one_answer_names_twice_the_higher_use_stands() {
 }
 
 #[test]
-fn an_answer_without_windows_has_an_age() {
+fn a_response_without_windows_has_a_time() {
     assert_eq!(poll(7, []).newest(), Some(at(7)));
     assert_eq!(Snapshot::default().newest(), None);
 }
 
 #[test]
-fn a_plan_and_money_that_claim_to_be_later_than_a_limit_leave_no_trace() {
+fn a_plan_and_credits_after_the_limit_are_dropped() {
     let usage = UsageReport::polled([]).plan("max".to_owned()).credits(spending());
     let mut snapshot = Snapshot::of(&usage, at(1));
 
@@ -273,10 +273,10 @@ fn a_plan_and_money_that_claim_to_be_later_than_a_limit_leave_no_trace() {
 }
 
 #[test]
-fn a_window_that_a_clock_ahead_could_not_read_is_read_by_the_next() {
+fn drop_after_removes_the_unreadable_state_from_the_future() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
-    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(9001));
-    let mut snapshot = joined([&poll(9000, [five_hour(10)]), &lame]);
+    let unreadable = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(9001));
+    let mut snapshot = joined([&poll(9000, [five_hour(10)]), &unreadable]);
 
     snapshot.drop_after(at(0));
     snapshot.join(&poll(0, [seven_day(20)]));
@@ -296,8 +296,8 @@ fn add_fields(document: &mut Value, newer: u8) {
     for (_, peak) in document.get_mut("peaks").and_then(Value::as_object_mut).into_iter().flatten() {
         peak["newer"] = json!(newer);
     }
-    for place in ["/plan", "/watermark", "/watermark/all"] {
-        if let Some(fields) = document.pointer_mut(place) {
+    for pointer in ["/plan", "/watermark", "/watermark/all"] {
+        if let Some(fields) = document.pointer_mut(pointer) {
             fields["newer"] = json!(newer);
         }
     }

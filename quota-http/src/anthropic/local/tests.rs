@@ -125,7 +125,7 @@ fn a_status_line_window_with_a_past_reset_is_skipped() {
 
     let (used, skipped) = five_hour_of(json!({ "used_percentage": 97, "resets_at": nine_hours_ago }));
 
-    let reason = "its reset is past, so its use is of an earlier period";
+    let reason = "its reset is in the past, so its use belongs to an earlier period";
     assert_eq!((used, skipped), (vec![], vec![("five_hour".to_owned(), reason)]));
 }
 
@@ -135,7 +135,7 @@ fn a_status_line_window_with_a_too_late_reset_is_skipped() {
 
     let (used, skipped) = five_hour_of(json!({ "used_percentage": 97, "resets_at": in_six_hours }));
 
-    let reason = "its reset is further ahead than the window is long";
+    let reason = "its reset is further in the future than the window is long";
     assert_eq!((used, skipped), (vec![], vec![("five_hour".to_owned(), reason)]));
 }
 

@@ -1,5 +1,5 @@
-//! The laws of joining, whatever is joined: who joins whom, when and how often makes no difference.
-//! Which of two readings stands is spelled out in the tests beside this.
+//! The laws of the merge: order, grouping and repetition make no difference. The tests next to this file state which of two
+//! readings wins.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +13,22 @@ use crate::record::tests::random::{usage, window_id};
 use crate::record::tests::support::*;
 use crate::time;
 
-/// A few answers joined, some of them with a field of a newer program.
+/// Several merged responses, some of them with an unknown field.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let answer = (usage(), 0_i64..4, prop::option::weighted(0.2, 0_u8..2));
     vec(answer, 0..3).prop_map(|answers| {
-        let told = answers.iter().map(|(usage, second, newer)| {
+        let merged = answers.iter().map(|(usage, second, newer)| {
             let mut document = serde_json::to_value(Snapshot::of(usage, at(*second))).unwrap();
             if let Some(newer) = newer {
                 add_fields(&mut document, *newer);
             }
             serde_json::from_value(document).unwrap()
         });
-        joined(&told.collect::<Vec<_>>())
+        joined(&merged.collect::<Vec<_>>())
     })
 }
 
-/// One reading of a window whose length is unknown, with any reset.
+/// A response with one reading of a window of unknown length, with any reset.
 fn of_unknown_length() -> impl Strategy<Value = Snapshot> {
     let reset = prop::option::weighted(0.9, 0_i64..400);
     let source = prop::sample::select(vec![Source::Statusline, Source::Headers, Source::Poll]);
@@ -40,19 +40,19 @@ fn of_unknown_length() -> impl Strategy<Value = Snapshot> {
     })
 }
 
-/// What comes back from a store.
+/// The snapshot after a round trip through a store.
 fn stored(snapshot: &Snapshot) -> Snapshot {
     serde_json::from_slice(&serde_json::to_vec(snapshot).unwrap()).unwrap()
 }
 
 proptest! {
     #[test]
-    fn it_does_not_matter_who_joins_whom(a in snapshot(), b in snapshot()) {
+    fn the_merge_is_commutative(a in snapshot(), b in snapshot()) {
         prop_assert_eq!(joined([&a, &b]), joined([&b, &a]));
     }
 
     #[test]
-    fn it_does_not_matter_who_joins_first(a in snapshot(), b in snapshot(), c in snapshot()) {
+    fn the_merge_is_associative(a in snapshot(), b in snapshot(), c in snapshot()) {
         let mut left = a.clone();
         left.join(&b);
         left.join(&c);
@@ -65,7 +65,7 @@ proptest! {
     }
 
     #[test]
-    fn joining_twice_is_joining_once(a in snapshot(), b in snapshot()) {
+    fn merging_twice_equals_merging_once(a in snapshot(), b in snapshot()) {
         let once = joined([&a, &b]);
         let mut twice = once.clone();
         twice.join(&b);
@@ -76,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn a_snapshot_joined_to_itself_or_to_nothing_is_itself(a in snapshot()) {
+    fn a_merge_with_itself_or_an_empty_snapshot_changes_nothing(a in snapshot()) {
         let mut itself = a.clone();
         itself.join(&a);
         itself.join(&Snapshot::default());
@@ -86,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn joining_goes_through_a_store_unchanged(a in snapshot(), b in snapshot()) {
+    fn a_merged_snapshot_survives_a_round_trip_through_a_store(a in snapshot(), b in snapshot()) {
         let all = joined([&a, &b]);
 
         prop_assert_eq!(&stored(&a), &a);
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn readings_of_unknown_length_are_joined_in_any_order(a in of_unknown_length(), b in of_unknown_length(), c in of_unknown_length()) {
+    fn readings_of_unknown_length_merge_in_any_order(a in of_unknown_length(), b in of_unknown_length(), c in of_unknown_length()) {
         let left = joined([&joined([&a, &b]), &c]);
         let right = joined([&a, &joined([&b, &c])]);
 
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn in_whatever_order_answers_arrive_one_reading_of_each_window_is_shown(
+    fn the_shown_readings_do_not_depend_on_the_order_of_arrival(
         (answers, shuffled) in vec((usage(), 0_i64..6), 0..6)
             .prop_flat_map(|answers| (Just(answers.clone()), Just(answers).prop_shuffle())),
     ) {
@@ -116,21 +116,21 @@ proptest! {
     }
 
     #[test]
-    fn what_claims_to_be_later_than_a_limit_leaves_no_trace(a in snapshot(), limit in 0_i64..4) {
+    fn values_after_the_limit_have_no_effect(a in snapshot(), limit in 0_i64..4) {
         let mut limited = a.clone();
 
         limited.drop_after(at(limit));
 
         prop_assert!(limited.newest().is_none_or(|newest| newest <= at(limit)));
         prop_assert!(limited.windows().iter().all(|window| a.window(window.id()).is_some()));
-        let true_one = poll(limit, [five_hour(7).resets_at(Timestamp::MAX), seven_day(7), opus(7)]);
+        let correct = poll(limit, [five_hour(7).resets_at(Timestamp::MAX), seven_day(7), opus(7)]);
         let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id()];
-        limited.join(&true_one);
+        limited.join(&correct);
         prop_assert!(ids.iter().all(|id| limited.window(id).map(Window::used) == Some(percent(7))));
     }
 
     #[test]
-    fn windows_stand_in_the_order_of_their_names(a in snapshot(), id in window_id()) {
+    fn windows_are_sorted_by_name(a in snapshot(), id in window_id()) {
         let names: Vec<_> = a.windows().iter().map(Window::id).collect();
 
         prop_assert!(names.is_sorted_by(|one, other| one < other));
@@ -138,14 +138,14 @@ proptest! {
     }
 }
 
-/// What a reader sees of a window.
+/// The fields of a window that a reader sees.
 type Shown = (Timestamp, Source, Percent);
 
 fn shown(window: &Window) -> Shown {
     (window.observed_at(), window.source(), window.used())
 }
 
-/// What should be shown of these answers, in plain words and from all readings at once.
+/// The windows that a reader must see, computed from all readings at once.
 fn expected(answers: &[(UsageReport, i64)]) -> BTreeMap<WindowId, Shown> {
     let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id(), WindowId::new("moon phase").unwrap()];
     let mut readings = BTreeMap::<WindowId, Vec<Window>>::new();
@@ -154,12 +154,12 @@ fn expected(answers: &[(UsageReport, i64)]) -> BTreeMap<WindowId, Shown> {
         let (at, mut usage) = (at(*second), usage.clone());
         let stamp = Provenance::new(time::truncate_ms(at), usage.source);
         let _ = usage.reject_implausible(at);
-        let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
-        for reading in usage.windows.iter().filter(|reading| !narrow || reading.scope.is_none()) {
+        let is_partial = matches!(usage.source, Source::Headers | Source::Statusline);
+        for reading in usage.windows.iter().filter(|reading| !is_partial || reading.scope.is_none()) {
             readings.entry(reading.id.clone()).or_default().push(reading.clone().stamped(stamp));
         }
         if let Coverage::Complete { except, .. } = &usage.coverage
-            && !narrow
+            && !is_partial
         {
             for id in ids.iter().filter(|id| !except.contains(id)) {
                 let until = gone.entry(id.clone()).or_insert(stamp);
@@ -174,14 +174,14 @@ fn expected(answers: &[(UsageReport, i64)]) -> BTreeMap<WindowId, Shown> {
     shown.collect()
 }
 
-/// Of one window: the newest reading with a time, or a reading without one that is above all others of the latest period and
-/// arrived after it; unless a later answer that covered the window did not report it.
+/// The winner of one window: the newest timestamped reading, or an untimed one that exceeds all others of the latest period
+/// and arrived after it. A later response that covered the window and did not report it removes both.
 fn expected_of(readings: &[Window], gone: Option<&Provenance>) -> Option<Shown> {
     let is_left = |window: &&Window| gone.is_none_or(|gone| window.stamp() >= *gone);
     let timed = readings.iter().filter(|window| window.source().has_time());
     let newest = timed.filter(is_left).reduce(|one, other| if other.supersedes(one) { other } else { one });
 
-    // Where the length is unknown, resets of one minute are one period.
+    // If the length is unknown, resets within one minute belong to one period.
     let same = if readings.iter().any(|window| window.length().is_some()) { 3600 } else { 60 };
     let period =
         |window: &&Window| window.resets_at().map(|reset| (reset.as_second() + same / 2).div_euclid(same));

@@ -1,5 +1,5 @@
-//! Readings without a time of their own: when one raises a window, and when an idle session only repeats old numbers.
-//! That the order of arrival makes no difference is in `laws`.
+//! Readings without timestamps: when one raises a window, and when an idle session only repeats old numbers. The tests in
+//! `laws` check that the order of arrival makes no difference.
 
 use super::joined;
 use super::poll as answer;
@@ -12,12 +12,12 @@ fn of_period(used: u32) -> WindowReading {
     five_hour(used).length(HOUR * 5).resets_at(at(3600))
 }
 
-/// A line that a session prints at this second.
+/// A statusline that a session prints at this second.
 fn line<const N: usize>(second: i64, windows: [WindowReading; N]) -> Snapshot {
     Snapshot::of(&UsageReport::from_statusline(windows, at(second)), at(second))
 }
 
-/// What is shown of the five-hour window, in every order of arrival.
+/// The reading of the five-hour window that a reader sees, which must not depend on the order of arrival.
 fn shown(snapshots: &[Snapshot]) -> (Source, u32) {
     let all = joined(snapshots);
     assert_eq!(joined(snapshots.iter().rev()), all);
@@ -26,7 +26,7 @@ fn shown(snapshots: &[Snapshot]) -> (Source, u32) {
 }
 
 #[test]
-fn a_lowered_reading_is_not_raised_by_a_session_that_repeats_the_old_one() {
+fn a_repeated_old_line_does_not_raise_a_lowered_reading() {
     let high = answer(0, [of_period(42)]);
     let low = answer(10, [of_period(3)]);
 
@@ -62,7 +62,7 @@ fn polls_and_repeated_lines_do_not_alternate() {
 }
 
 #[test]
-fn headers_lower_a_window_as_a_poll_does() {
+fn headers_lower_a_window_like_a_poll() {
     let headers = headers(at(10), [of_period(3)]);
 
     assert_eq!(
@@ -72,7 +72,7 @@ fn headers_lower_a_window_as_a_poll_does() {
 }
 
 #[test]
-fn a_file_with_a_date_lowers_a_window_too() {
+fn a_file_with_a_date_lowers_a_window() {
     let file = Snapshot::of(&UsageReport::from_local([of_period(3)], at(10)), at(10));
 
     assert_eq!(shown(&[answer(0, [of_period(42)]), file]), (Source::Local, 3));
@@ -84,19 +84,19 @@ fn a_line_without_any_other_reading_is_shown() {
 }
 
 #[test]
-fn of_two_lines_the_higher_is_shown() {
+fn the_higher_of_two_lines_is_shown() {
     assert_eq!(shown(&[line(0, [of_period(42)]), line(10, [of_period(41)])]), (Source::Statusline, 42));
 }
 
 #[test]
-fn a_line_that_repeats_a_reading_does_not_make_it_younger() {
+fn a_repeated_line_does_not_refresh_a_reading() {
     let polled = answer(0, [of_period(42)]);
 
     assert_eq!(joined([&polled, &line(10, [of_period(42)])]), polled);
 }
 
 #[test]
-fn only_a_line_above_the_peak_changes_what_is_known() {
+fn only_a_line_above_the_peak_changes_the_snapshot() {
     let known = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
     let changes = |used| {
         let line = UsageReport::from_statusline([of_period(used)], at(20));
@@ -107,7 +107,7 @@ fn only_a_line_above_the_peak_changes_what_is_known() {
 }
 
 #[test]
-fn a_line_without_a_reset_is_of_the_period_in_which_it_arrives() {
+fn a_line_without_a_reset_belongs_to_the_period_of_its_arrival() {
     let mut record = polled(at(0), [of_period(42)]);
     let line = |second, used| line(second, [five_hour(used)]);
     let shown = |record: &Record| record.snapshot().window(&WindowId::five_hour()).map(Window::used);
@@ -122,7 +122,7 @@ fn a_line_without_a_reset_is_of_the_period_in_which_it_arrives() {
 }
 
 #[test]
-fn a_line_without_a_reset_assumes_none_that_its_length_rules_out() {
+fn a_line_without_a_reset_assumes_no_reset_beyond_its_length() {
     let mut record = polled(at(0), [five_hour(0).resets_at(at(2 * 3600))]);
 
     let _ = record.observe(at(10), &line(10, [five_hour(100).length(HOUR)]), None, None);
@@ -134,7 +134,7 @@ fn a_line_without_a_reset_assumes_none_that_its_length_rules_out() {
 }
 
 #[test]
-fn a_line_without_a_reset_assumes_one_within_its_length() {
+fn a_line_without_a_reset_assumes_a_reset_within_its_length() {
     let mut record = polled(at(0), [five_hour(0).resets_at(at(3600))]);
 
     let _ = record.observe(at(10), &line(10, [five_hour(100).length(HOUR)]), None, None);
@@ -145,7 +145,7 @@ fn a_line_without_a_reset_assumes_one_within_its_length() {
 }
 
 #[test]
-fn a_line_of_a_later_period_is_shown_though_it_is_lower() {
+fn a_lower_line_of_a_later_period_is_shown() {
     let next = five_hour(1).length(HOUR * 5).resets_at(at(6 * 3600));
 
     assert_eq!(shown(&[answer(0, [of_period(42)]), line(3700, [next])]), (Source::Statusline, 1));
@@ -161,7 +161,7 @@ fn resets_less_than_half_a_length_apart_are_one_period() {
 }
 
 #[test]
-fn resets_of_one_minute_are_one_period_of_a_window_of_unknown_length() {
+fn without_a_length_resets_within_one_minute_are_one_period() {
     let window = |used, second| five_hour(used).resets_at(at(second));
 
     assert_eq!(shown(&[answer(0, [window(42, 3600)]), line(10, [window(41, 3629)])]), (Source::Poll, 42));
@@ -172,48 +172,48 @@ fn resets_of_one_minute_are_one_period_of_a_window_of_unknown_length() {
 }
 
 #[test]
-fn a_line_of_a_window_that_has_not_begun_for_the_provider_raises_it() {
+fn a_line_raises_a_window_that_has_not_started_for_the_provider() {
     assert_eq!(shown(&[answer(0, [five_hour(0)]), line(10, [of_period(12)])]), (Source::Statusline, 12));
 }
 
 #[test]
-fn a_line_never_lowers_a_window_of_an_unknown_period() {
+fn a_line_never_lowers_a_window_of_unknown_period() {
     assert_eq!(shown(&[answer(0, [five_hour(80)]), line(10, [of_period(40)])]), (Source::Poll, 80));
 }
 
 #[test]
-fn a_line_of_a_period_that_is_over_is_not_shown() {
+fn a_line_of_an_ended_period_is_not_shown() {
     let left_open_overnight = five_hour(97).length(HOUR * 5).resets_at(at(-9 * 3600));
 
     assert_eq!(shown(&[answer(0, [five_hour(0)]), line(10, [left_open_overnight])]), (Source::Poll, 0));
 }
 
 #[test]
-fn a_window_that_is_gone_is_not_brought_back_by_a_repeated_line() {
-    let gone = [answer(0, [of_period(42)]), answer(10, [])];
-    let repeated = joined(gone.iter().chain([&line(20, [of_period(42)])]));
+fn a_repeated_line_does_not_restore_a_removed_window() {
+    let removed = [answer(0, [of_period(42)]), answer(10, [])];
+    let repeated = joined(removed.iter().chain([&line(20, [of_period(42)])]));
 
     assert_eq!(repeated.presence(&WindowId::five_hour()), Presence::Absent);
-    let above = joined(gone.iter().chain([&line(20, [of_period(43)])]));
+    let above = joined(removed.iter().chain([&line(20, [of_period(43)])]));
     assert_eq!(above.window(&WindowId::five_hour()).map(Window::used), Some(percent(43)));
 }
 
 #[test]
-fn a_peak_is_forgotten_after_its_period() {
+fn a_peak_is_removed_after_its_period() {
     let mut known = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
-    let mut gone = joined(&[answer(0, [of_period(42)]), answer(10, [])]);
+    let mut removed = joined(&[answer(0, [of_period(42)]), answer(10, [])]);
 
     known.forget_peaks(at(3629));
-    gone.forget_peaks(at(3629));
+    removed.forget_peaks(at(3629));
     assert_ne!(known, answer(10, [of_period(3)]));
-    assert_ne!(gone, answer(10, []));
+    assert_ne!(removed, answer(10, []));
     known.forget_peaks(at(3630));
-    gone.forget_peaks(at(3630));
-    assert_eq!((known, gone), (answer(10, [of_period(3)]), answer(10, [])));
+    removed.forget_peaks(at(3630));
+    assert_eq!((known, removed), (answer(10, [of_period(3)]), answer(10, [])));
 }
 
 #[test]
-fn a_line_repeated_in_the_last_seconds_of_a_period_does_not_count() {
+fn a_line_repeated_in_the_last_seconds_of_a_period_is_ignored() {
     let of_period = |used| of_period(used).resets_at(at(3629));
     let mut known = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
 
@@ -223,21 +223,21 @@ fn a_line_repeated_in_the_last_seconds_of_a_period_does_not_count() {
 }
 
 #[test]
-fn a_reading_that_grows_keeps_no_peak_beside_it() {
+fn a_rising_reading_stores_no_separate_peak() {
     let grown = joined(&[answer(0, [of_period(3)]), line(5, [of_period(3)]), answer(10, [of_period(42)])]);
 
     assert_eq!(grown, answer(10, [of_period(42)]));
 }
 
 #[test]
-fn a_reset_a_few_milliseconds_off_keeps_no_peak_beside_a_reading() {
+fn a_reset_milliseconds_off_stores_no_separate_peak() {
     let off = of_period(42).resets_at(at(3600) + std::time::Duration::from_millis(282));
 
     assert_eq!(joined(&[answer(0, [off]), answer(10, [of_period(42)])]), answer(10, [of_period(42)]));
 }
 
 #[test]
-fn many_gone_windows_do_not_fill_a_record() {
+fn the_peaks_of_removed_windows_are_limited() {
     let mut known = Snapshot::default();
     for second in 0..100 {
         let id = WindowId::new(&format!("window_{second}")).unwrap();
@@ -250,7 +250,7 @@ fn many_gone_windows_do_not_fill_a_record() {
 }
 
 #[test]
-fn a_stored_window_that_cannot_be_true_is_left_out() {
+fn an_implausible_stored_window_is_dropped() {
     let mut stored = serde_json::to_value(answer(0, [of_period(42), seven_day(17)])).unwrap();
     stored["windows"][0]["used_bp"] = serde_json::json!(4_294_967_295_u32);
 
@@ -264,7 +264,7 @@ fn a_stored_window_that_cannot_be_true_is_left_out() {
 }
 
 #[test]
-fn a_stored_peak_that_cannot_be_true_is_left_out() {
+fn an_implausible_stored_peak_is_dropped() {
     let lowered = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
     for (field, value) in [("used_bp", 4_294_967_295_i64), ("resets_ms", 253_402_207_200_000)] {
         let mut stored = serde_json::to_value(&lowered).unwrap();
@@ -277,10 +277,10 @@ fn a_stored_peak_that_cannot_be_true_is_left_out() {
 }
 
 #[test]
-fn a_stored_peak_of_a_gone_window_that_cannot_be_true_is_left_out() {
-    let gone = joined(&[line(0, [of_period(42), seven_day(17)]), answer(10, [])]);
+fn an_implausible_stored_peak_of_a_removed_window_is_dropped() {
+    let removed = joined(&[line(0, [of_period(42), seven_day(17)]), answer(10, [])]);
     for (field, value) in [("used_bp", 4_294_967_295_i64), ("resets_ms", 253_402_207_200_000)] {
-        let mut stored = serde_json::to_value(&gone).unwrap();
+        let mut stored = serde_json::to_value(&removed).unwrap();
         stored["peaks"]["five_hour"][field] = serde_json::json!(value);
 
         let read: Snapshot = serde_json::from_value(stored).unwrap();
@@ -290,7 +290,7 @@ fn a_stored_peak_of_a_gone_window_that_cannot_be_true_is_left_out() {
 }
 
 #[test]
-fn a_stored_length_that_no_window_has_is_left_out() {
+fn an_implausible_stored_length_is_dropped() {
     let polled = answer(0, [of_period(42)]);
     let mut stored = serde_json::to_value(&polled).unwrap();
     stored["windows"][0]["length_ms"] = serde_json::json!(0);
@@ -301,7 +301,7 @@ fn a_stored_length_that_no_window_has_is_left_out() {
 }
 
 #[test]
-fn a_stored_reset_that_cannot_be_true_is_left_out() {
+fn an_implausible_stored_reset_is_dropped() {
     let mut polled = serde_json::to_value(answer(0, [of_period(42)])).unwrap();
     let mut lined = serde_json::to_value(line(0, [of_period(42)])).unwrap();
     for stored in [&mut polled, &mut lined] {
