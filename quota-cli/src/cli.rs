@@ -13,7 +13,7 @@ mod usage_error;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args as _, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use jiff::SignedDuration;
 
 pub(crate) use self::accounts::{
@@ -102,13 +102,23 @@ pub(crate) enum Command {
 
 impl Arguments {
     /// Reads a command line that begins with the name of the program.
-    fn read<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
-        let mut program = Self::command();
+    fn read<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let is_statusline = words.get(1).is_some_and(|command| command == "statusline");
+        let mut program = if is_statusline { statusline_only() } else { Self::command() };
         let matches = program.try_get_matches_from_mut(words)?;
         let global = GlobalOptions::collect(&mut program, &matches)?;
         let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))?;
         Ok(Self { global, ..arguments })
     }
+}
+
+/// The program with one command. A statusline runs at each prompt, and building the other commands would double the instructions
+/// it executes before it reads its input: 1.16 million instead of 0.61 million (callgrind).
+fn statusline_only() -> clap::Command {
+    let statusline = StatuslineArgs::augment_args(clap::Command::new("statusline"));
+    let statusline = statusline.args(global::args(GlobalOption::ALL));
+    clap::Command::new("quota").max_term_width(80).subcommand_required(true).subcommand(statusline)
 }
 
 /// Reads the command line of this process.
@@ -221,6 +231,25 @@ mod tests {
             let is_without = ["parse", "sim", "completions"].contains(&page.get_name());
             let wanted: &[_] = if is_without { &["Options:"] } else { &["Options:", "Global options:"] };
             assert_eq!(headings, wanted, "{}", page.get_name());
+        }
+    }
+
+    #[test]
+    fn a_statusline_has_the_same_help_and_errors_without_the_other_commands() {
+        for line in [
+            "quota statusline --help",
+            "quota statusline -h",
+            "quota statusline --bogus",
+            "quota statusline x",
+            "quota statusline --json --preset plain",
+            "quota statusline --preset nope",
+            "quota statusline --store",
+        ] {
+            let of = |program: clap::Command| {
+                program.try_get_matches_from(line.split(' ')).unwrap_err().render().ansi().to_string()
+            };
+
+            assert_eq!(of(statusline_only()), of(Arguments::command()), "{line}");
         }
     }
 }
