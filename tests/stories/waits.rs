@@ -89,3 +89,18 @@ async fn each_exhausted_model_waits_for_its_own_window() {
         assert_eq!(waits, (Some(96 * 60 - 11), None), "{manager_kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_block_page_of_cloudflare_does_not_block_the_login() {
+    for manager_kind in [ManagerKind::Shared, ManagerKind::Private] {
+        let clock = Clock::anchored(NOON);
+        let provider = FakeProvider::answering("anthropic", 40.0);
+        let accounts = one_account(manager_kind, &clock, provider);
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        let challenge = RequestOutcome::from_response(403, [("CF-Mitigated", "challenge")]);
+        let _ = accounts.report(&route, challenge).await.unwrap();
+
+        assert!(accounts.route(Request::new()).await.is_ok(), "{manager_kind:?}");
+    }
+}
