@@ -17,6 +17,7 @@ pub use block::Block;
 pub use candidate::{Candidate, Role};
 pub(crate) use choose::Selector;
 pub use choose::choose;
+pub(crate) use decision::whole_seconds;
 pub use decision::{Choice, Decision, Disposition, Evaluated, WindowUsage};
 pub(crate) use evaluate::{evaluate, evaluate_with_retry, headroom};
 pub use limits::{AccountLimits, LimitCheck, Limits};

@@ -15,7 +15,7 @@ use super::slot::AccountSlot;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{
-    Choice, Decision, Eligibility, Evaluated, Reason, Verdict, evaluate, evaluate_with_retry,
+    Choice, Decision, Eligibility, Evaluated, Reason, Verdict, evaluate, evaluate_with_retry, whole_seconds,
 };
 
 /// The account that a request goes to, and why.
@@ -86,11 +86,6 @@ pub enum RouteError {
         /// How long to wait.
         retry_after: Duration,
     },
-}
-
-/// Rounded up: a program that waits so long is not early.
-fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 fn again(retry_after: Option<Duration>) -> String {

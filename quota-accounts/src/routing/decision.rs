@@ -335,6 +335,11 @@ pub(super) fn seconds(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
+/// The wait in seconds, rounded up, so that a program that waits this long is not early.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 /// The reading of a window at the time of a decision.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

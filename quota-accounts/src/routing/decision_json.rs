@@ -5,7 +5,7 @@ use quota_core::Percent;
 use serde::{Serialize, Serializer};
 
 use super::Role;
-use super::decision::{Decision, Evaluated, WindowUsage, seconds};
+use super::decision::{Decision, Evaluated, WindowUsage, seconds, whole_seconds};
 
 impl Serialize for Decision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -14,10 +14,7 @@ impl Serialize for Decision {
             now: seconds(now),
             account: self.chosen().map(|account| account.account.as_str()),
             waits_for: self.awaited().map(|account| account.account.as_str()),
-            // Rounded up, so that a program that waits this long is not early.
-            retry_after_seconds: self
-                .retry_after()
-                .map(|wait| wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))),
+            retry_after_seconds: self.retry_after().map(whole_seconds),
             accounts: self.accounts().iter().map(|account| AccountJson::of(account, now)).collect(),
         }
         .serialize(serializer)

@@ -23,7 +23,7 @@ pub(crate) fn evaluate(
 
 /// Evaluates one account. If its usage is unknown, `retry_at` is when it may be refreshed again.
 ///
-/// It costs more than [`evaluate`], so it runs only if no account may serve.
+/// It costs more than [`evaluate`], so it runs only for accounts that may not serve.
 pub(crate) fn evaluate_with_retry(
     candidate: &Candidate<'_>,
     request: &Request,
