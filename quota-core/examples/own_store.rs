@@ -1,8 +1,8 @@
-//! A store of one's own, whole: a folder with one file per document, shared by all processes of a machine.
+//! A complete custom store: a folder with one file per document, which all processes of a machine share.
 //!
-//! `cargo run -p quota-core --example own_store --features testing` uses it; `cargo test -p quota-core --example own_store`
-//! proves it. Three methods and one macro line are all there is to a backend.
-#![expect(clippy::print_stdout, reason = "an example prints for the person who runs it")]
+//! `cargo run -p quota-core --example own_store --features testing` uses the store. `cargo test -p quota-core --example
+//! own_store` tests it. A backend needs only three methods and one macro line.
+#![expect(clippy::print_stdout, reason = "an example prints for the user who runs it")]
 
 use std::fs::{self, File};
 use std::io;
@@ -16,14 +16,14 @@ use quota_core::testing::FakeProvider;
 use quota_core::{AccountId, Clock, QuotaManager, QuotaStore};
 use serde::{Deserialize, Serialize};
 
-/// Keeps each document in a file of its own, under a lock that the operating system lets go if its holder dies.
+/// Stores each document in its own file, under a lock that the operating system releases if its holder dies.
 #[derive(Debug, Clone)]
 struct FolderStore {
     folder: PathBuf,
     clock: Clock,
 }
 
-/// What a file holds. It stays after the document has expired, so that no version is ever used again.
+/// The content of a file. It stays after the document has expired, so that no version is ever reused.
 #[derive(Default, Serialize, Deserialize)]
 struct Page {
     version: u64,
@@ -38,36 +38,38 @@ impl FolderStore {
         Ok(Self { folder, clock: Clock::system() })
     }
 
-    /// Runs `work` on the page of `key`, alone, off the async threads; what it returns beside its result is written.
+    /// Runs `work` on the page of `key` under its lock on a blocking thread, and writes the page that `work` returns.
     async fn with_page<T: Send + 'static>(
         &self,
         key: &StoreKey,
         work: impl FnOnce(Page, StoreRead) -> (T, Option<Page>) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (path, clock) = (self.folder.join(key.as_str().replace('/', "%")), self.clock.clone());
-        let done = tokio::task::spawn_blocking(move || -> io::Result<T> {
+        let result = tokio::task::spawn_blocking(move || -> io::Result<T> {
             let lock = File::create(path.with_extension("lock"))?;
             lock.lock()?;
             let page = load(&path)?;
             let now = clock.now();
-            let alive = page.version > 0 && now.as_millisecond() < page.expires_ms;
-            let document = alive.then(|| Document::new(Version::new(page.version), page.body.clone().into()));
-            let (done, next) = work(page, StoreRead::new(document, now));
+            let is_live = page.version > 0 && now.as_millisecond() < page.expires_ms;
+            let document =
+                is_live.then(|| Document::new(Version::new(page.version), page.body.clone().into()));
+            let (result, next) = work(page, StoreRead::new(document, now));
             if let Some(next) = next {
-                // Written to another file and renamed: a process killed in between leaves the old page whole.
-                let beside = path.with_extension("new");
-                fs::write(&beside, serde_json::to_vec(&next)?)?;
-                fs::rename(&beside, &path)?;
+                // Write another file and rename it. A process that is killed in between leaves the old page complete.
+                let temporary = path.with_extension("new");
+                fs::write(&temporary, serde_json::to_vec(&next)?)?;
+                fs::rename(&temporary, &path)?;
             }
-            Ok(done)
+            Ok(result)
         });
-        match done.await {
-            Ok(Ok(done)) => Ok(done),
+        match result.await {
+            Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(StoreError::corrupt("a page is damaged").with_source(error))
             }
             Ok(Err(error)) => {
-                Err(StoreError::unavailable(WriteState::Unknown, "a page cannot be used").with_source(error))
+                Err(StoreError::unavailable(WriteState::Unknown, "could not read or write a page")
+                    .with_source(error))
             }
             Err(error) => {
                 Err(StoreError::unavailable(WriteState::Unknown, "the runtime shut down").with_source(error))
@@ -95,23 +97,23 @@ impl QuotaStore for FolderStore {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         self.with_page(key, move |page, reading| {
             if reading.version() != expected {
                 return (CasOutcome::Conflict(reading), None);
             }
-            let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-            let expires_ms = reading.now.as_millisecond().saturating_add(keep);
+            let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+            let expires_ms = reading.now.as_millisecond().saturating_add(ttl_ms);
             let next = Page { version: page.version + 1, expires_ms, body: body.to_vec() };
             (CasOutcome::Applied(Version::new(next.version)), Some(next))
         })
         .await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        // A folder sends no notices, so it is polled. A late hint is allowed.
-        while self.read(key).await?.version() == seen {
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        // A folder sends no notifications, so this store polls. A late hint is allowed.
+        while self.read(key).await?.version() == version {
             self.clock.sleep(Duration::from_millis(20)).await;
         }
         Ok(())
@@ -126,10 +128,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let account = quota.account(&"example/main".parse::<AccountId>()?);
 
-    let answer = account.get().await?;
+    let usage = account.get().await?;
 
-    for window in answer.snapshot().windows() {
-        println!("{}: {:?}, shared through {}", window.id(), answer.used(window.id()), folder.display());
+    for window in usage.snapshot().windows() {
+        println!("{}: {:?}, shared through {}", window.id(), usage.used(window.id()), folder.display());
     }
     quota.close().await;
     Ok(())
@@ -142,7 +144,7 @@ mod tests {
     use super::FolderStore;
 
     thread_local! {
-        /// The folder of a test, which has a thread of its own: removed when that ends.
+        /// The folder of one test. Each test runs on its own thread, whose end removes the folder.
         static FOLDER: TempDir = TempDir::new().unwrap();
     }
 

@@ -1,19 +1,19 @@
-//! The store: a shared register of documents, each under a version and replaced by compare-and-swap.
-//! A store contains no rules. All rules are in [`record`](crate::record), so a new backend is three methods.
+//! The store: a shared register of versioned documents, which writers replace by compare-and-swap. A store contains no rules.
+//! All rules are in [`record`](crate::record), so a new backend has only three methods.
 //!
 //! # Writing a store
 //!
-//! A store keeps three promises:
+//! A store gives three guarantees:
 //!
-//! 1. **One winner.** Of any number of [`compare_and_swap`](QuotaStore::compare_and_swap)s with one expected version, at most one is applied, on
-//!    whatever hosts they run.
-//! 2. **No version twice.** A version names one state of a key for ever, even after the document has expired and come
-//!    back; so a process that was suspended cannot mistake a new document for the one it had.
-//! 3. **Honest errors.** If a swap may have been applied although its answer was lost, say so with
-//!    [`StoreError::unavailable`]`(`[`WriteState::Unknown`]`, …)`: the caller asks again, and rules are made for that.
+//! 1. **One winner.** If several [`compare_and_swap`](QuotaStore::compare_and_swap)s expect one version, at most one is applied,
+//!    whatever hosts they run on.
+//! 2. **Unique versions.** A version names one state of a key and is never reused, even after the document expired. Otherwise a
+//!    process that was suspended could mistake a new document for its old one.
+//! 3. **Honest errors.** If a swap may have been applied although its response was lost, the store returns
+//!    [`StoreError::unavailable`]`(`[`WriteState::Unknown`]`, …)`. The caller then retries.
 //!
-//! `quota_core::store_conformance!` (feature `testing`) tests each of them; `examples/own_store.rs` is a complete backend with
-//! its tests.
+//! `quota_core::store_conformance!` (feature `testing`) tests each guarantee. `examples/own_store.rs` is a complete backend
+//! with its tests.
 
 mod lease_doc;
 mod memory;
@@ -35,43 +35,43 @@ pub use self::update::{DocumentBody, MAX_CAS_ATTEMPTS, Outcome, Start, Updated, 
 use crate::model::{AccountId, ProviderId};
 use crate::random;
 
-/// A shared register of small documents, each under a version.
+/// A shared register of small versioned documents.
 ///
-/// Every future may be dropped at any time. A dropped `compare_and_swap` may have been applied or not.
+/// Dropping a future is safe at any time. A dropped `compare_and_swap` may or may not have been applied.
 #[async_trait]
 pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
-    /// Reads the document, linearizable with [`compare_and_swap`](Self::compare_and_swap) on the same key.
+    /// Reads the document. Reads and [`compare_and_swap`](Self::compare_and_swap)s of one key are linearizable.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`]. A missing document is not an error.
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError>;
 
-    /// Writes `body` if the version is still `expected`, or, with `None`, if there is no document.
+    /// Writes `body` if the version is still `expected`. `None` expects that there is no document.
     ///
-    /// Of concurrent writers with one `expected`, at most one is applied; the others get the winner's document in the same round
-    /// trip. The store may drop the document once it was not written for `keep`.
+    /// Of concurrent writers with the same `expected`, at most one is applied. The others get the winner's document in the
+    /// same round trip. The store may drop the document `ttl` after its last write.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`]. After [`StoreError::Unavailable`] with [`WriteState::Unknown`] the write may have happened.
+    /// Any [`StoreError`]. After [`StoreError::Unavailable`] with [`WriteState::Unknown`] the write may have been applied.
     async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError>;
 
-    /// Waits until the document may have a version other than `seen` (with `None`: until it may exist).
+    /// Waits until the version of the document may differ from `version`. `None` waits until the document may exist.
     ///
-    /// The wake-up is a hint and may be spurious; callers add a timeout. It returns at once if the version differs already, and
-    /// after a lost connection, because a change may have been missed.
+    /// The wake-up is a hint and may be spurious or late, so callers add a timeout. The future completes at once if the
+    /// version already differs. It also completes after a lost connection, because the store may have missed a change.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`]; the caller waits a while before it retries.
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError>;
+    /// Any [`StoreError`]. The caller must pause before it retries.
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError>;
 }
 
 #[async_trait]
@@ -85,13 +85,13 @@ impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        (**self).compare_and_swap(key, expected, body, keep).await
+        (**self).compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        (**self).wait_for_change(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        (**self).wait_for_change(key, version).await
     }
 }
 
@@ -100,61 +100,61 @@ impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
 pub struct StoreKey(Arc<str>);
 
 impl StoreKey {
-    /// The record of an account: `anthropic/main`.
+    /// The key of an account's record: `anthropic/main`.
     #[must_use]
     pub fn account(account: &AccountId) -> Self {
         Self(account.shared_text())
     }
 
-    /// The document for all accounts of a provider: `anthropic`.
+    /// The key of the document for all accounts of a provider: `anthropic`.
     #[must_use]
     pub fn provider(provider: &ProviderId) -> Self {
         Self(provider.as_str().into())
     }
 
-    /// A key without a document: `*`. Reading it shows whether the store is available.
+    /// The key that has no document: `*`. Reading it checks whether the store is available.
     #[must_use]
     pub fn probe() -> Self {
         Self("*".into())
     }
 
-    /// A document of an extension, beside an account's record: `anthropic/main#reservations`.
+    /// The key of an extension's document for one account: `anthropic/main#reservations`.
     ///
-    /// No account's name contains `#`, so such a key never collides with a record. The extension defines the document and who
-    /// writes it.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `what` is not made of lower-case letters, digits and `-`.
-    #[must_use]
-    pub fn account_extension(account: &AccountId, what: &'static str) -> Self {
-        assert_is_plain(what);
-        Self(format!("{account}#{what}").into())
-    }
-
-    /// A document of an extension for all accounts of a provider: `anthropic#logins`.
+    /// Account names never contain `#`, so the key never collides with a record. The extension defines the document and its
+    /// writers.
     ///
     /// # Panics
     ///
-    /// As [`account_extension`](Self::account_extension).
+    /// If `extension` has other characters than lower-case letters, digits and `-`.
     #[must_use]
-    pub fn provider_extension(provider: &ProviderId, what: &'static str) -> Self {
-        assert_is_plain(what);
-        Self(format!("{provider}#{what}").into())
+    pub fn account_extension(account: &AccountId, extension: &'static str) -> Self {
+        assert_is_plain(extension);
+        Self(format!("{account}#{extension}").into())
     }
 
-    /// The name as text: printable ASCII without spaces or braces.
+    /// The key of an extension's document for all accounts of a provider: `anthropic#logins`.
+    ///
+    /// # Panics
+    ///
+    /// Like [`account_extension`](Self::account_extension).
+    #[must_use]
+    pub fn provider_extension(provider: &ProviderId, extension: &'static str) -> Self {
+        assert_is_plain(extension);
+        Self(format!("{provider}#{extension}").into())
+    }
+
+    /// The key as text: printable ASCII without spaces or braces.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-fn assert_is_plain(what: &str) {
+fn assert_is_plain(extension: &str) {
     let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     assert!(
-        !what.is_empty() && what.bytes().all(is_plain),
-        "what stands beside an account is named by lower-case letters, digits and '-'"
+        !extension.is_empty() && extension.bytes().all(is_plain),
+        "the name of an extension has lower-case letters, digits and '-'"
     );
 }
 
@@ -181,13 +181,14 @@ impl Version {
         Self(number)
     }
 
-    /// A random version, for stores whose writers choose versions. Two are equal with a probability of 1 in 2⁶⁴. Never 0.
+    /// Creates a random version, for stores whose writers choose versions. Two are equal with a probability of 2⁻⁶⁴. It is
+    /// never 0.
     #[must_use]
     pub fn random() -> Self {
         Self(random::random_u64().max(1))
     }
 
-    /// The store's own number.
+    /// The number that the store chose.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
@@ -198,9 +199,9 @@ impl Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Document {
-    /// Its version.
+    /// The version of the document.
     pub version: Version,
-    /// Its content.
+    /// The content of the document.
     pub body: Bytes,
 }
 
@@ -218,12 +219,12 @@ impl Document {
 pub struct StoreRead {
     /// The document, if there is one.
     pub document: Option<Document>,
-    /// The time, by the one clock that all users of the store share.
+    /// The time of the one clock that all users of the store share.
     pub now: Timestamp,
 }
 
 impl StoreRead {
-    /// Creates a result at `now` by the store's clock.
+    /// Creates a result with the store's time `now`.
     #[must_use]
     pub fn new(document: Option<Document>, now: Timestamp) -> Self {
         Self { document, now }
@@ -241,53 +242,53 @@ impl StoreRead {
 #[must_use]
 #[non_exhaustive]
 pub enum CasOutcome {
-    /// It was applied; the document has this version now.
+    /// The swap was applied, and the document now has this version.
     Applied(Version),
-    /// Another writer was first; this is the current document.
+    /// Another writer was first. This is the current document.
     Conflict(StoreRead),
 }
 
-/// Whether a write was applied although its answer was lost.
+/// Whether a write was applied although its response was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WriteState {
-    /// It was not.
+    /// The write was not applied.
     NotApplied,
-    /// It may have been.
+    /// The write may have been applied.
     Unknown,
 }
 
-/// Why a store operation failed, by what the caller should do. It never contains the password of a URL.
+/// Why a store operation failed, by the caller's reaction. It never contains the password of a URL.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store was unreachable or timed out. Go on without it; it may come back.
+    /// The store was unreachable or timed out. The caller continues without it, because it may recover.
     #[error("the store is unavailable: {reason}")]
     #[non_exhaustive]
     Unavailable {
         /// Whether the write may have been applied.
         applied: WriteState,
-        /// What happened.
+        /// The failure.
         reason: Cow<'static, str>,
-        /// The source, if there is one.
+        /// The underlying error, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// The store rejected the operation: no permission, no space, read-only. A person must fix it.
-    #[error("the store refused: {reason}")]
+    /// The store rejected the operation: no permission, no space, or read-only. A user must fix it.
+    #[error("the store rejected the operation: {reason}")]
     #[non_exhaustive]
     Rejected {
-        /// What it rejected.
+        /// What the store rejected.
         reason: Cow<'static, str>,
-        /// The source, if there is one.
+        /// The underlying error, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// The document is damaged or foreign. It was not changed.
-    #[error("the store's content is unusable: {reason}")]
+    /// The document is damaged or was not written by quota. The store did not change it.
+    #[error("the store's content is invalid: {reason}")]
     #[non_exhaustive]
     Corrupt {
-        /// What is wrong with it.
+        /// The fault.
         reason: Cow<'static, str>,
-        /// The source, if there is one.
+        /// The underlying error, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
 }
@@ -305,13 +306,13 @@ impl StoreError {
         Self::Rejected { reason: reason.into(), source: None }
     }
 
-    /// Creates an error for a damaged or foreign document.
+    /// Creates an error for a damaged document or one that quota did not write.
     #[must_use]
     pub fn corrupt(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Corrupt { reason: reason.into(), source: None }
     }
 
-    /// Sets the source.
+    /// Sets the underlying error.
     #[must_use]
     pub fn with_source(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         let (Self::Unavailable { source, .. } | Self::Rejected { source, .. } | Self::Corrupt { source, .. }) =
@@ -320,7 +321,7 @@ impl StoreError {
         self
     }
 
-    /// Whether a later retry may succeed without a person fixing anything.
+    /// Whether a retry may succeed before a user fixes anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
@@ -332,19 +333,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_beside_an_account_has_a_key_that_no_account_can_have() {
+    fn an_extension_key_never_equals_an_account_key() {
         let main: AccountId = "anthropic/main".parse().unwrap();
 
-        let beside = StoreKey::account_extension(&main, "reservations");
+        let key = StoreKey::account_extension(&main, "reservations");
 
-        assert_eq!(beside.as_str(), "anthropic/main#reservations");
-        assert!(beside.as_str().parse::<AccountId>().is_err());
+        assert_eq!(key.as_str(), "anthropic/main#reservations");
+        assert!(key.as_str().parse::<AccountId>().is_err());
         assert_eq!(StoreKey::provider_extension(main.provider(), "logins").as_str(), "anthropic#logins");
     }
 
     #[test]
     #[should_panic(expected = "lower-case letters")]
-    fn what_stands_beside_an_account_is_named_in_plain_letters() {
+    fn an_extension_name_with_a_space_panics() {
         let main: AccountId = "anthropic/main".parse().unwrap();
 
         let _ = StoreKey::account_extension(&main, "a b");

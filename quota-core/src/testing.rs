@@ -1,5 +1,5 @@
-//! For tests of quota and of code built on it: the conformance suite for stores, stores that fail at random or by a script,
-//! and scripted providers. Feature `testing`.
+//! Tools for tests of quota and of code built on it (feature `testing`): the conformance suite for stores, stores that fail
+//! at random or by a script, and scripted providers.
 
 pub mod conformance;
 mod fake;

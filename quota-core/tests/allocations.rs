@@ -1,4 +1,4 @@
-//! That reads cost no allocation. A file of its own, because the allocator that counts is the whole program's.
+//! Checks that reads do not allocate. It is a separate file, because the counting allocator applies to the whole program.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -10,9 +10,9 @@ async fn account_just_read() -> Account {
     let quota = QuotaManager::builder(MemoryStore::new())
         .fetcher(FakeProvider::answering("example", 42.0))
         .build()
-        .expect("the policy is sound");
+        .expect("the policy is valid");
     let account = quota.account(&"example/main".parse::<AccountId>().expect("a valid name"));
-    let _ = account.get().await.expect("the provider answers");
+    let _ = account.get().await.expect("the provider responds");
     account
 }
 

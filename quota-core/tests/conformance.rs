@@ -1,4 +1,4 @@
-//! The stores of this crate keep their promises, also behind a connection that loses calls and answers.
+//! The stores of this crate pass the conformance suite, also behind a connection that loses requests and responses.
 
 use quota_core::MemoryStore;
 use quota_core::testing::FlakyStore;

@@ -178,7 +178,7 @@ mod tests {
     fn another_403_does_not_repeat_the_body() {
         let reason = forbidden_for("sk-ant-oat01-echo");
 
-        assert_eq!(reason, "the provider does not allow it: access to usage was denied (status 403)");
+        assert_eq!(reason, "forbidden: access to usage was denied (status 403)");
     }
 
     const CHALLENGE: [(&str, &str); 2] = [("cf-mitigated", "challenge"), ("content-type", "text/html")];
@@ -222,7 +222,7 @@ mod tests {
 
         let error = malformed(&headers, b"<html>", "not JSON");
 
-        let expected = "the provider's answer was not understood: text/html, 6 bytes: not JSON";
+        let expected = "could not parse the provider's response: text/html, 6 bytes: not JSON";
         assert_eq!(error.to_string(), expected);
     }
 

@@ -342,7 +342,7 @@ impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for RecordChange<'_, W> {
         Ok(record)
     }
 
-    fn lost_to(&mut self, record: &Arc<Record>, version: Option<Version>) {
+    fn on_conflict(&mut self, record: &Arc<Record>, version: Option<Version>) {
         if self.alone.is_none() {
             // If this change never wins, the next one starts from this record.
             self.entry.accept_remote(Arc::clone(record), version, None);

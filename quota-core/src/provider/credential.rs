@@ -1,5 +1,5 @@
 //! Where the credential of an account comes from.
-//! Most sources only read: the login belongs to another program, which alone refreshes and rewrites it.
+//! Most sources only read. Another program owns the login, and only that program refreshes and rewrites it.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -25,18 +25,18 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no login, otherwise why it could not be read.
+    /// [`CredentialError::NotLoggedIn`] if there is no login; otherwise the reason why the source could not read it.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError>;
 
-    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`: a newer one if there is
-    /// one or the source can get one, otherwise the same.
+    /// Returns the credential to use after the provider rejected the credential with the fingerprint `rejected`. It is a
+    /// newer one if the source has or can get one, otherwise the same.
     ///
-    /// Most sources read once more. A source that renews logins of its own does so here, at most once for a credential that it has
-    /// not just renewed for the same reason: after a second rejection the user must log in.
+    /// Most sources read again. A source that owns its logins renews the credential here. It does so only once per rejection:
+    /// if the provider rejects the new credential too, the user must log in.
     ///
     /// # Errors
     ///
-    /// As [`credential`](Self::credential).
+    /// The errors of [`credential`](Self::credential).
     async fn renew(
         &self,
         account: &AccountId,
@@ -62,44 +62,44 @@ impl<T: CredentialSource + ?Sized> CredentialSource for Arc<T> {
     }
 }
 
-/// The secret that opens an account, and what its source knows about the account.
+/// The secret that grants access to an account, with metadata from its source.
 ///
-/// Give it the fingerprint of its secret ([`LoginInfo::fingerprint`]). Without one, a rejected secret cannot be distinguished from its
-/// replacement, so the account is not called for a while after a rejection.
+/// Set the fingerprint of its secret ([`LoginInfo::fingerprint`]). Without one, a rejected secret cannot be distinguished
+/// from its replacement, so the manager makes no calls for a while after a rejection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Credential {
     /// The token or key to send.
     pub secret: Secret,
-    /// The login that it belongs to, and its fingerprint.
+    /// The login of the secret, and the fingerprint of the secret.
     pub login: LoginInfo,
-    /// When the provider stops accepting it, if the source knows.
+    /// When the provider stops accepting the secret, if the source states it.
     pub expires_at: Option<Timestamp>,
     /// The plan of the account, if the source states it.
     pub plan: Option<String>,
 }
 
 impl Credential {
-    /// A credential without a stated login, expiry or plan.
+    /// Creates a credential without a login, an expiry or a plan.
     #[must_use]
     pub fn new(secret: impl Into<Secret>) -> Self {
         Self { secret: secret.into(), login: LoginInfo::unknown(), expires_at: None, plan: None }
     }
 
-    /// No credential: its secret is empty. Fetchers receive it for accounts without a credential source.
+    /// Creates an empty credential. Fetchers receive it for accounts without a credential source.
     #[must_use]
     pub fn none() -> Self {
         Self::new(Secret::new(""))
     }
 
-    /// Sets the login that it belongs to.
+    /// Sets the login of the secret.
     #[must_use]
     pub fn login(mut self, login: LoginInfo) -> Self {
         self.login = login;
         self
     }
 
-    /// Sets when the provider stops accepting it.
+    /// Sets when the provider stops accepting the secret.
     #[must_use]
     pub fn expires_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.expires_at = at.into();
@@ -118,11 +118,11 @@ impl Credential {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// There is no login where this source looks.
+    /// The source found no login.
     #[error("{reason}")]
     #[non_exhaustive]
     NotLoggedIn {
-        /// What the source looked for, and what to do.
+        /// Where the source searched, and what to do.
         reason: Cow<'static, str>,
     },
     /// The login could not be read.
@@ -134,25 +134,25 @@ pub enum CredentialError {
         /// The cause.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// The credential expired and is not renewed yet. The source tries again; the user need not act.
+    /// The credential expired and is not renewed yet. The source retries, and the user does not have to act.
     #[error("{reason}")]
     #[non_exhaustive]
     TemporarilyUnavailable {
-        /// What the source waits for.
+        /// The operation that the source waits for.
         reason: Cow<'static, str>,
-        /// How long until the source tries again, if it knows.
+        /// The time until the source retries, if it states it.
         retry_after: Option<Duration>,
     },
 }
 
 impl CredentialError {
-    /// There is no login.
+    /// Creates an error for a missing login.
     #[must_use]
     pub fn not_logged_in(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::NotLoggedIn { reason: reason.into() }
     }
 
-    /// The login could not be read.
+    /// Creates an error for a login that could not be read.
     #[must_use]
     pub fn unreadable(
         reason: impl Into<Cow<'static, str>>,
@@ -161,20 +161,20 @@ impl CredentialError {
         Self::Unreadable { reason: reason.into(), source: Some(Arc::new(source)) }
     }
 
-    /// The source did not answer in time.
+    /// Creates an error for a source that timed out.
     #[must_use]
     pub fn timed_out(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::unreadable(reason, io::Error::from(io::ErrorKind::TimedOut))
     }
 
-    /// Whether the source did not answer in time.
+    /// Whether the source timed out.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         let Self::Unreadable { source: Some(source), .. } = self else { return false };
         source.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     }
 
-    /// The credential expired and is not renewed yet.
+    /// Creates an error for a credential that expired and is not renewed yet.
     #[must_use]
     pub fn temporarily_unavailable(
         reason: impl Into<Cow<'static, str>>,

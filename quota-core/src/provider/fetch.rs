@@ -1,5 +1,5 @@
 //! The trait that calls a provider's usage endpoint, and the errors of such a call.
-//! When to call, and what follows from a failure, is decided in `record`.
+//! The module `record` decides when to call and how to handle a failure.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,12 +14,12 @@ use crate::model::{AccountId, ProviderId, UsageReport};
 
 /// Fetches the usage of one provider's accounts.
 ///
-/// An implementation sends one request and parses the response. It never retries and never waits before it sends, because the
-/// manager decides when to call. It reads no credential either: the manager reads it from the account's
-/// [`CredentialSource`](crate::CredentialSource) and passes it in. Calls for several accounts can run at once.
+/// An implementation sends one request and parses the response. It never retries or waits, because the manager decides when
+/// to call. It does not read credentials: the manager passes in the credential from the account's
+/// [`CredentialSource`](crate::CredentialSource). Calls for several accounts can run at once.
 #[async_trait]
 pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
-    /// The provider whose accounts this fetches.
+    /// The provider of the accounts.
     fn provider(&self) -> ProviderId;
 
     /// Calls the provider once with `credential`, which is [`Credential::none`] if the account has no credential source.
@@ -29,7 +29,7 @@ pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`FetchError`]; its variants differ in what the manager does next.
+    /// [`FetchError`]. Its variants differ in how the manager reacts.
     async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError>;
 }
 
@@ -44,7 +44,7 @@ impl<T: UsageFetcher + ?Sized> UsageFetcher for Arc<T> {
     }
 }
 
-/// Why a fetch brought no report.
+/// Why a fetch returned no report.
 ///
 /// The texts contain neither a token nor any part of the provider's response.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,114 +60,114 @@ pub enum FetchError {
     /// The provider rejected the credential (401), so the user must log in. No backoff.
     #[error("login rejected (401)")]
     Unauthorized,
-    /// The credential is valid and lacks the permission. No backoff.
-    #[error("the provider does not allow it: {reason}")]
+    /// The credential is valid but lacks the permission. No backoff.
+    #[error("forbidden: {reason}")]
     #[non_exhaustive]
     Forbidden {
-        /// What the provider does not allow.
+        /// What the provider forbids.
         reason: Cow<'static, str>,
     },
-    /// The credential is valid and lacks a scope that the usage endpoint requires. The account makes no usage call for a day, or until
-    /// the credential is replaced; ordinary responses still bring readings. No backoff.
+    /// The credential is valid but lacks a scope that the usage endpoint requires. No backoff. The account makes no usage
+    /// calls for a day, or until the credential is replaced. Ordinary responses still supply readings.
     #[error(
         "the token may not read usage (it lacks the scope {scope}); log in with an interactive login instead of a setup token"
     )]
     #[non_exhaustive]
     MissingScope {
-        /// The scope, by the provider's name.
+        /// The scope, as the provider names it.
         scope: Cow<'static, str>,
     },
     /// There is no login, so no request was sent.
     #[error("not logged in: {reason}")]
     #[non_exhaustive]
     NotLoggedIn {
-        /// What the source looked for, and what to do.
+        /// Where the source searched, and what to do.
         reason: Cow<'static, str>,
     },
     /// The source of the credential timed out or is renewing it. No request was sent, so no call counts and no hold follows.
     #[error("{reason}")]
     #[non_exhaustive]
     CredentialUnavailable {
-        /// What the source waits for.
+        /// The operation that the source waits for.
         reason: Cow<'static, str>,
-        /// How long until the source tries again, if it knows.
+        /// The time until the source retries, if it states it.
         retry_after: Option<Duration>,
-        /// Whether the source timed out. Another read may take as long.
+        /// Whether the source timed out. The next read may take as long.
         timed_out: bool,
     },
     /// The provider could not be reached, or failed.
     #[error("{reason}")]
     #[non_exhaustive]
     Unavailable {
-        /// What happened, as a line of its own: `could not resolve api.anthropic.com`.
+        /// The failure as a complete phrase: `could not resolve api.anthropic.com`.
         reason: Cow<'static, str>,
         /// The wait that the provider requested.
         retry_after: Option<Duration>,
         /// The cause, if there is one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// The provider did not answer in time.
+    /// The provider did not respond in time.
     #[error("the provider timed out")]
     TimedOut,
     /// The response could not be parsed.
-    #[error("the provider's answer was not understood: {reason}")]
+    #[error("could not parse the provider's response: {reason}")]
     #[non_exhaustive]
     Malformed {
-        /// What is wrong with it, without any part of it.
+        /// The fault in the response, without any part of the response.
         reason: Cow<'static, str>,
     },
 }
 
 impl FetchError {
-    /// The error in one line: its own text, and the innermost cause where that adds something.
+    /// The error in one line: its text, and the innermost cause if that adds information.
     #[must_use]
     pub fn report(&self) -> String {
         with_cause(self)
     }
 
-    /// The provider rate limited the call, with or without a wait.
+    /// Creates an error for a rate limited call, with or without a requested wait.
     #[must_use]
     pub fn throttled(retry_after: Option<Duration>) -> Self {
         Self::Throttled { retry_after }
     }
 
-    /// The credential lacks the permission.
+    /// Creates an error for a credential without the permission.
     #[must_use]
     pub fn forbidden(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Forbidden { reason: reason.into() }
     }
 
-    /// The credential lacks this scope.
+    /// Creates an error for a credential without this scope.
     #[must_use]
     pub fn missing_scope(scope: impl Into<Cow<'static, str>>) -> Self {
         Self::MissingScope { scope: scope.into() }
     }
 
-    /// There is no credential.
+    /// Creates an error for a missing credential.
     #[must_use]
     pub fn not_logged_in(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::NotLoggedIn { reason: reason.into() }
     }
 
-    /// The credential is temporarily unavailable.
+    /// Creates an error for a credential that is temporarily unavailable.
     #[must_use]
     pub fn credential_unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::CredentialUnavailable { reason: reason.into(), retry_after: None, timed_out: false }
     }
 
-    /// The source of the credential did not answer in time.
+    /// Creates an error for a credential source that timed out.
     #[must_use]
     pub fn credential_timed_out(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::CredentialUnavailable { reason: reason.into(), retry_after: None, timed_out: true }
     }
 
-    /// The provider failed.
+    /// Creates an error for a failing provider.
     #[must_use]
     pub fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: None, source: None }
     }
 
-    /// The provider could not be reached, because of `source`.
+    /// Creates an error for an unreachable provider, caused by `source`.
     #[must_use]
     pub fn unreachable(
         reason: impl Into<Cow<'static, str>>,
@@ -188,7 +188,7 @@ impl FetchError {
         self
     }
 
-    /// The wait that the provider requested, if it requested one.
+    /// The requested wait, if there is one.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -197,7 +197,7 @@ impl FetchError {
         }
     }
 
-    /// The response could not be parsed.
+    /// Creates an error for a response that could not be parsed.
     #[must_use]
     pub fn malformed(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed { reason: reason.into() }
@@ -244,7 +244,7 @@ pub(crate) fn with_cause(error: &dyn Error) -> String {
 }
 
 impl From<CredentialError> for FetchError {
-    /// Without a credential there is no call. A source that timed out or is renewing may have one at the next attempt.
+    /// Converts to an error before the request. Only a source that timed out or is renewing may succeed at the next attempt.
     fn from(error: CredentialError) -> Self {
         match error {
             CredentialError::TemporarilyUnavailable { reason, retry_after } => {

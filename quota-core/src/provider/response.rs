@@ -1,5 +1,5 @@
-//! Ordinary API responses: what they say about limits, and why a request was rejected.
-//! A parser knows a provider's format; the router decides what follows for accounts.
+//! Ordinary API responses: the limits that they report, and the reasons of rejections.
+//! A parser interprets a provider's format. The router decides how to react.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::model::{ProviderId, Scope, UnknownWord, UsageReport, WindowId};
 
 /// Parses ordinary responses of a provider.
 ///
-/// A parser does no I/O and reads no clock. It ignores what it does not recognise and never fails, because a served response must
-/// not be lost for an unknown header.
+/// A parser does no I/O and reads no clock. It ignores unknown headers and never fails, because a served response must
+/// reach the caller.
 pub trait ResponseParser: fmt::Debug + Send + Sync + 'static {
-    /// The provider whose responses it parses.
+    /// The provider of the responses.
     fn provider(&self) -> ProviderId;
 
     /// Parses one response.
@@ -25,7 +25,7 @@ pub trait ResponseParser: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ResponseMeta<'a> {
-    /// The status.
+    /// The HTTP status code.
     pub status: u16,
     /// The headers; names may be in any case.
     pub headers: &'a [(String, String)],
@@ -59,16 +59,16 @@ impl<'a> ResponseMeta<'a> {
 
 impl fmt::Debug for ResponseMeta<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither headers nor body: both may contain secrets.
+        // The headers and the body may contain secrets.
         f.debug_struct("ResponseMeta").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// What a response says.
+/// The parsed content of a response.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ParsedResponse {
-    /// What it reports about windows; empty if nothing.
+    /// The reported windows; empty if the response reports none.
     pub usage: UsageReport,
     /// Why the request was rejected; `None` if it was not.
     pub failure: Option<Rejection>,
@@ -86,7 +86,7 @@ impl ParsedResponse {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// The kind of rejection, by what follows from it.
+    /// The kind of rejection, by the caller's reaction.
     pub kind: RejectionKind,
     /// How long to wait, if the provider states it.
     pub retry_after: Option<Duration>,
@@ -94,7 +94,7 @@ pub struct Rejection {
     pub window: Option<WindowId>,
     /// When that window resets, if stated.
     pub resets_at: Option<Timestamp>,
-    /// What that window counts, if not everything: the rest of the account stays available.
+    /// What that window counts, if not everything. The rest of the account stays available.
     pub scope: Option<Scope>,
 }
 
@@ -105,9 +105,9 @@ impl Rejection {
         Self { kind, retry_after: None, window: None, resets_at: None, scope: None }
     }
 
-    /// What a status alone says; `None` if it is no rejection.
+    /// The rejection that a status code alone implies; `None` if it implies none.
     ///
-    /// A 429 alone does not mean an exhausted quota: only a provider-specific parser can tell.
+    /// A 429 alone does not imply an exhausted quota. Only a provider-specific parser can detect that.
     #[must_use]
     pub fn of_status(status: u16) -> Option<Self> {
         let kind = match status {
@@ -123,8 +123,8 @@ impl Rejection {
 
     /// Sets how long to wait.
     #[must_use]
-    pub fn retry_after(mut self, span: impl Into<Option<Duration>>) -> Self {
-        self.retry_after = span.into();
+    pub fn retry_after(mut self, duration: impl Into<Option<Duration>>) -> Self {
+        self.retry_after = duration.into();
         self
     }
 
@@ -150,24 +150,24 @@ impl Rejection {
     }
 }
 
-/// The kinds of rejection, by what follows from them.
+/// The kinds of rejection, by the caller's reaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// A window is exhausted: the account, or one model on it, is unavailable until the window resets.
+    /// A window is exhausted. The account, or one model on it, is unavailable until the window resets.
     QuotaExhausted,
-    /// Rate limited: pause. The account has quota left.
+    /// The request was rate limited, so the caller must pause. The account has quota left.
     Throttled,
-    /// The login was rejected: a person must log in again.
+    /// The login was rejected, so the user must log in again.
     Unauthorized,
-    /// The credential is valid, but a policy forbids this.
+    /// The credential is valid, but a policy of the provider forbids the request.
     Forbidden,
     /// The provider is overloaded, failing or unreachable, for any account.
     Overloaded,
-    /// The request is invalid: every account would reject it.
+    /// The request is invalid, and would be rejected for every account.
     InvalidRequest,
-    /// A kind that only a newer program knows. It is written back unchanged.
+    /// A kind that a newer program defined. A rewrite preserves it.
     #[serde(untagged)]
     Other(UnknownWord),
 }
@@ -188,16 +188,16 @@ impl RejectionKind {
     }
 }
 
-/// The kind in words, for people.
+/// Displays the kind as text for users.
 impl fmt::Display for RejectionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::QuotaExhausted => "quota spent",
-            Self::Throttled => "throttled for a moment",
-            Self::Unauthorized => "login refused",
+            Self::QuotaExhausted => "quota exhausted",
+            Self::Throttled => "rate limited",
+            Self::Unauthorized => "login rejected",
             Self::Forbidden => "not allowed",
             Self::Overloaded => "provider overloaded",
-            Self::InvalidRequest => "the request is at fault",
+            Self::InvalidRequest => "invalid request",
             Self::Other(_) => "failed",
         })
     }
@@ -230,31 +230,31 @@ mod tests {
     }
 
     #[test]
-    fn a_429_alone_is_no_spent_quota() {
+    fn a_429_alone_does_not_imply_an_exhausted_quota() {
         assert_eq!(kind_of(429), Some(RejectionKind::Throttled));
     }
 
     #[test]
-    fn a_good_answer_is_no_failure() {
+    fn a_successful_status_is_no_rejection() {
         assert_eq!((kind_of(200), kind_of(304)), (None, None));
     }
 
     #[test]
-    fn a_provider_that_is_overloaded_is_not_the_accounts_fault() {
+    fn server_errors_are_an_overloaded_provider() {
         for status in [408, 500, 502, 503, 529] {
             assert_eq!(kind_of(status), Some(RejectionKind::Overloaded), "{status}");
         }
     }
 
     #[test]
-    fn a_request_that_is_at_fault_is_at_fault_everywhere() {
+    fn client_errors_are_an_invalid_request() {
         for status in [400, 404, 413, 422] {
             assert_eq!(kind_of(status), Some(RejectionKind::InvalidRequest), "{status}");
         }
     }
 
     #[test]
-    fn every_kind_is_read_back_from_its_word() {
+    fn kinds_survive_serialization() {
         for kind in
             [RejectionKind::QuotaExhausted, RejectionKind::InvalidRequest, RejectionKind::Unauthorized]
         {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_a_newer_program_is_written_back_as_it_was() {
+    fn an_unknown_kind_survives_serialization() {
         let kind: RejectionKind = serde_json::from_str("\"eclipse\"").unwrap();
 
         assert_eq!(kind, RejectionKind::Other("eclipse".into()));
@@ -274,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn neither_headers_nor_body_are_shown() {
+    fn debug_hides_headers_and_body() {
         let headers = [("x-key".to_owned(), "n33dle".to_owned())];
-        let traffic = ResponseMeta::new(429, &headers, Timestamp::UNIX_EPOCH).body(b"n33dle");
+        let response = ResponseMeta::new(429, &headers, Timestamp::UNIX_EPOCH).body(b"n33dle");
 
-        assert!(!format!("{traffic:?}").contains("n33dle"));
+        assert!(!format!("{response:?}").contains("n33dle"));
     }
 }

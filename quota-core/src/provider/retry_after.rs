@@ -172,22 +172,22 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_said_and_not_missing() {
+    fn a_wait_of_zero_is_not_missing() {
         assert_eq!(read(&[("retry-after", "0")]), Some(Duration::ZERO));
     }
 
     #[test]
-    fn milliseconds_go_before_seconds() {
+    fn retry_after_ms_takes_precedence_over_seconds() {
         assert_eq!(read(&[("retry-after", "9"), ("retry-after-ms", "1500")]), seconds(1.5));
     }
 
     #[test]
-    fn milliseconds_that_are_not_understood_leave_the_seconds() {
+    fn malformed_milliseconds_fall_back_to_the_seconds() {
         assert_eq!(read(&[("retry-after", "9"), ("retry-after-ms", "soon")]), seconds(9.0));
     }
 
     #[test]
-    fn garbage_is_nothing() {
+    fn malformed_values_are_ignored() {
         for text in
             ["", "soon", "-5", "1e3", "NaN", "inf", "1.2.3", ".", "5 s", "Wed, 99 Jul 2026", "\u{fffd}"]
         {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_value_is_kept_without_a_panic() {
+    fn a_huge_value_saturates() {
         let digits: &'static str = "9".repeat(400).leak();
 
         assert_eq!(read(&[("retry-after", digits)]), Some(Duration::MAX));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_seconds_from_a_billion_on_is_an_epoch() {
+    fn seconds_from_a_billion_on_are_an_epoch() {
         let epoch = noon().as_second() + 90;
 
         for text in [epoch.to_string(), format!("{epoch}.0"), format!("{epoch}000")] {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_milliseconds_from_a_trillion_on_is_an_epoch() {
+    fn milliseconds_from_a_trillion_on_are_an_epoch() {
         let epoch = format!("{}500", noon().as_second() + 90);
 
         assert_eq!(read(&[("retry-after-ms", epoch.leak())]), seconds(90.5));
@@ -223,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_is_past_is_no_time_at_all() {
+    fn a_past_epoch_is_a_wait_of_zero() {
         assert_eq!(read(&[("retry-after", "1000000000")]), Some(Duration::ZERO));
         assert_eq!(read(&[("retry-after", "1000000000000")]), Some(Duration::ZERO));
     }
 
     #[test]
-    fn an_epoch_counts_from_the_date_of_the_answer() {
+    fn an_epoch_counts_from_the_date_of_the_response() {
         let epoch = (noon().as_second() + 90).to_string().leak();
         let headers = [("retry-after", &*epoch), ("date", "Wed, 01 Jul 2026 12:01:00 GMT")];
 
@@ -238,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_length_of_time_asks_for_no_wait() {
+    fn negative_and_nan_seconds_are_ignored() {
         for number in [-1.0, f64::NAN, f64::NEG_INFINITY] {
             assert_eq!(wait_of_seconds(number, Some(noon())), None, "{number}");
         }
     }
 
     #[test]
-    fn a_wait_of_more_than_a_day_is_obeyed_for_a_day() {
+    fn a_wait_is_limited_to_one_day() {
         let days = |days: u64| Duration::from_secs(days * 24 * 3600);
 
         assert_eq!(bounded_wait(days(18)), days(1));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn all_three_forms_of_a_date_are_read() {
+    fn all_three_date_forms_are_parsed() {
         let forms = [
             "Wed, 01 Jul 2026 12:02:00 GMT",
             "Wednesday, 01-Jul-26 12:02:00 GMT",
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_counts_from_the_date_of_the_answer() {
+    fn a_date_counts_from_the_date_of_the_response() {
         let headers =
             [("retry-after", "Wed, 01 Jul 2026 13:00:00 GMT"), ("date", "Wed, 01 Jul 2026 12:59:00 GMT")];
 
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_dated_to_another_day_is_not_believed() {
+    fn a_response_date_of_another_day_is_ignored() {
         let headers =
             [("retry-after", "Wed, 01 Jul 2026 12:01:00 GMT"), ("date", "Mon, 29 Jun 2026 11:59:00 GMT")];
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_is_past_is_no_time_at_all() {
+    fn a_past_date_is_a_wait_of_zero() {
         assert_eq!(
             read_at(&[("retry-after", NOON)], Some(noon() + Duration::from_secs(9))),
             Some(Duration::ZERO)
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_without_anything_to_count_from_says_nothing() {
+    fn a_date_without_a_reference_time_is_ignored() {
         assert_eq!(read_at(&[("retry-after", NOON)], None), None);
     }
 }

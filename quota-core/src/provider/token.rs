@@ -1,5 +1,5 @@
 //! The trait that exchanges a refresh token (RFC 6749, section 6), its result and its errors.
-//! When to exchange, and where the new tokens are stored, is decided by the credential source that owns the login.
+//! The credential source that owns the login decides when to exchange, and stores the new tokens.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,20 +14,20 @@ use crate::secret::Secret;
 
 /// Exchanges a refresh token for new tokens.
 ///
-/// Most refresh tokens work once, and sending one again can end the login. So an implementation sends it once, and never retries or
-/// waits. The caller makes sure that no other process sends the same token, and stores the result.
+/// Most refresh tokens work once, and sending one again can invalidate the login. An implementation therefore sends it once,
+/// and never retries or waits. The caller must ensure that no other process sends the same token, and must store the result.
 #[async_trait]
 pub trait TokenRefresher: fmt::Debug + Send + Sync + 'static {
-    /// The provider whose tokens this exchanges.
+    /// The provider of the tokens.
     fn provider(&self) -> ProviderId;
 
     /// Sends the token once.
     ///
-    /// Do not drop the future: the provider may have used the token up, and the new one would be lost.
+    /// Do not drop the future. The provider may already have consumed the token, and the new one would be lost.
     ///
     /// # Errors
     ///
-    /// [`TokenError`]; its variants differ in what the caller does next.
+    /// [`TokenError`]. Its variants differ in how the caller reacts.
     async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError>;
 }
 
@@ -37,7 +37,7 @@ pub trait TokenRefresher: fmt::Debug + Send + Sync + 'static {
 pub struct Tokens {
     /// The token to send with requests.
     pub access_token: Secret,
-    /// The token for the next exchange; `None` if the one that was sent stays valid.
+    /// The token for the next exchange; `None` if the sent token stays valid.
     pub refresh_token: Option<Secret>,
     /// How long the provider accepts the access token, if it states that.
     pub expires_in: Option<Duration>,
@@ -46,7 +46,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// An access token alone.
+    /// Creates a result with an access token only.
     #[must_use]
     pub fn new(access_token: Secret) -> Self {
         Self { access_token, refresh_token: None, expires_in: None, owner_id: None }
@@ -59,14 +59,14 @@ impl Tokens {
         self
     }
 
-    /// Says how long the access token is accepted.
+    /// Sets how long the provider accepts the access token.
     #[must_use]
     pub fn expires_in(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.expires_in = lifetime.into();
         self
     }
 
-    /// Says whose login it is.
+    /// Sets the owner of the login.
     #[must_use]
     pub fn owner_id(mut self, owner_id: impl Into<Option<OwnerId>>) -> Self {
         self.owner_id = owner_id.into();
@@ -80,25 +80,25 @@ impl Tokens {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The provider will never accept this token again, so the user must log in. Other tokens are not affected.
-    #[error("the login is no longer good: {reason}")]
+    /// The provider will never accept this token again, so the user must log in. Other tokens stay valid.
+    #[error("the login is no longer valid: {reason}")]
     #[non_exhaustive]
     InvalidGrant {
-        /// What the provider reported, in our own words.
+        /// The reason that the provider reported, in quota's own words.
         reason: Cow<'static, str>,
     },
-    /// The provider rejects this client, whatever the token, so a setting must change. The token stays valid.
-    #[error("logins cannot be renewed: {reason}")]
+    /// The provider rejects this client with any token, so the user must change a setting. The token stays valid.
+    #[error("could not renew the login: {reason}")]
     #[non_exhaustive]
     InvalidClient {
         /// What the provider rejected, and what to do.
         reason: Cow<'static, str>,
     },
-    /// The provider could not be reached, failed, or sent a malformed response. The token can be sent again later.
-    #[error("the login could not be renewed for now: {reason}")]
+    /// The provider was unreachable, failed, or sent a malformed response. The caller can send the token again later.
+    #[error("could not renew the login yet: {reason}")]
     #[non_exhaustive]
     Transient {
-        /// What happened.
+        /// The failure.
         reason: Cow<'static, str>,
         /// The wait that the provider requested.
         retry_after: Option<Duration>,
@@ -108,19 +108,19 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The provider will never accept the token again.
+    /// Creates an error for a token that the provider will never accept again.
     #[must_use]
     pub fn invalid_grant(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::InvalidGrant { reason: reason.into() }
     }
 
-    /// The provider rejects this client.
+    /// Creates an error for a rejected client.
     #[must_use]
     pub fn invalid_client(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::InvalidClient { reason: reason.into() }
     }
 
-    /// The exchange can succeed later.
+    /// Creates an error for an exchange that can succeed later.
     #[must_use]
     pub fn transient(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Transient { reason: reason.into(), retry_after: None, source: None }

@@ -1,5 +1,5 @@
-//! A lease of its own, as one small document: the right of one process to do one thing until a time.
-//! The lease of a record is in `lease`; it has a fence, because its holder writes readings.
+//! A lease as one small document: the right of one process to do one job until a deadline. The lease of a record is in
+//! `lease`. It has a fence, because its holder writes readings.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::time;
 
 /// A lease that processes share through a document of the store; see [`update`](super::update).
 ///
-/// Its holder is a random id: acquiring again with it changes nothing, so an update whose answer was lost can be repeated. A
-/// lease that expired is taken over by one process. Only its holder releases it.
+/// Its holder is a random id. Acquiring it again with the same id changes nothing, so an update with a lost response can be
+/// retried. One process takes over an expired lease. Only the holder can release it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseDoc {
     #[serde(default)]
@@ -35,20 +35,20 @@ pub struct LeaseDoc {
 
 const FORMAT: u32 = 1;
 
-/// What came of acquiring a lease.
+/// The result of acquiring a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum Acquire {
-    /// The lease is the caller's.
+    /// The caller holds the lease.
     Acquired,
     /// Another process holds it.
     #[non_exhaustive]
     Busy {
-        /// When it expires.
+        /// When the lease expires.
         until: Timestamp,
     },
-    /// A newer program wrote the document, which was left as it is.
+    /// A newer program wrote the document, which stays unchanged.
     Newer,
 }
 
@@ -59,7 +59,7 @@ impl Default for LeaseDoc {
 }
 
 impl LeaseDoc {
-    /// Acquires the lease for `duration`, unless another holder's is live.
+    /// Acquires the lease for `duration`, unless another holder's lease is live.
     pub fn acquire(&mut self, holder: RequestId, now: Timestamp, duration: Duration) -> Acquire {
         if self.format > FORMAT {
             return Acquire::Newer;
@@ -73,7 +73,7 @@ impl LeaseDoc {
         Acquire::Acquired
     }
 
-    /// Releases the lease; `false` if it is not this holder's (any more), and then nothing changes.
+    /// Releases the lease. Returns `false` and changes nothing if another holder acquired it or it is already released.
     pub fn release(&mut self, holder: RequestId) -> bool {
         let is_own = self.format <= FORMAT && self.holder == Some(holder);
         if is_own {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn its_holder_acquires_a_live_lease_again_without_a_change() {
+    fn the_holder_acquires_its_live_lease_again_without_a_change() {
         let mut lease = acquired_at(0);
         let before = lease.clone();
 
@@ -177,30 +177,30 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_a_clock_that_was_ahead_is_taken_over() {
+    fn a_lease_from_the_future_is_taken_over() {
         let mut lease = acquired_at(86_400);
 
         assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Acquired);
     }
 
     #[test]
-    fn a_lease_of_a_clock_that_is_slightly_ahead_is_respected() {
+    fn a_lease_within_the_clock_slack_is_respected() {
         let mut lease = acquired_at(30);
 
         assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Busy { until: at(90) });
     }
 
     #[test]
-    fn a_lease_that_would_outlast_time_is_no_panic() {
+    fn an_endless_lease_does_not_panic() {
         assert_eq!(LeaseDoc::default().acquire(id(1), at(0), Duration::MAX), Acquire::Acquired);
     }
 
     #[test]
-    fn half_a_lease_is_free() {
-        for half in [r#"{"format":1,"holder":"07"}"#, r#"{"format":1,"until_ms":1800000060000}"#] {
-            let mut lease = LeaseDoc::decode(half.as_bytes()).unwrap();
+    fn an_incomplete_lease_is_free() {
+        for incomplete in [r#"{"format":1,"holder":"07"}"#, r#"{"format":1,"until_ms":1800000060000}"#] {
+            let mut lease = LeaseDoc::decode(incomplete.as_bytes()).unwrap();
 
-            assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Acquired, "{half}");
+            assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Acquired, "{incomplete}");
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_lease_is_unusable() {
+    fn a_damaged_lease_is_rejected() {
         for damaged in ["", "null", "[1]", r#"{"format":1,"holder":7}"#, "5000 not_logged_in"] {
             let decoded = LeaseDoc::decode(damaged.as_bytes());
 
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_stored_in_this_form() {
+    fn the_stored_form_is_stable() {
         let mut lease = LeaseDoc::default();
         assert_eq!(lease.acquire(id(7), at(0), DURATION), Acquire::Acquired);
 

@@ -1,5 +1,5 @@
-//! A store within one process: for tests, and for programs that share nothing.
-//! Sharing among processes is what the other backends are for.
+//! A store within one process, for tests and for programs that share nothing. Processes share state through the other
+//! backends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,11 +42,11 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     documents: HashMap<StoreKey, Stored>,
-    /// One count for all keys: a version that was used is never used again, even if its document expired.
+    /// One counter for all keys. A version is never reused, even after its document expired.
     last_version: u64,
-    /// The waiters for a change, by key: created by the first waiter and removed by the change.
+    /// The waiters by key. The first waiter creates an entry, and a change removes it.
     waiters: HashMap<StoreKey, Arc<Notify>>,
-    /// How many writes until the next removal of expired documents.
+    /// The number of writes until the next removal of expired documents.
     writes_until_sweep: usize,
 }
 
@@ -57,13 +57,13 @@ struct Stored {
 }
 
 impl MemoryStore {
-    /// An empty store by the wall clock.
+    /// Creates an empty store that uses the wall clock.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty store by another clock.
+    /// Creates an empty store that uses this clock.
     #[must_use]
     pub fn with_clock(clock: Clock) -> Self {
         Self { clock, ..Self::default() }
@@ -79,7 +79,8 @@ impl Inner {
         self.documents.get(key).filter(|stored| now < stored.expires_at).map(|stored| &stored.document)
     }
 
-    /// Forgets what has expired, once per as many writes as there are documents: in the mean, one look per write.
+    /// Removes expired documents once per N writes, where N is the number of documents. That is one check per write on
+    /// average.
     fn sweep(&mut self, now: Timestamp) {
         if self.writes_until_sweep == 0 {
             self.documents.retain(|_, stored| now < stored.expires_at);
@@ -101,7 +102,7 @@ impl QuotaStore for MemoryStore {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         let now = self.clock.now();
         let (swap, waiters) = self.with_inner(|inner| {
@@ -112,10 +113,8 @@ impl QuotaStore for MemoryStore {
             inner.sweep(now);
             inner.last_version += 1;
             let version = Version::new(inner.last_version);
-            let stored = Stored {
-                document: Document::new(version, body),
-                expires_at: time::saturating_add(now, keep),
-            };
+            let stored =
+                Stored { document: Document::new(version, body), expires_at: time::saturating_add(now, ttl) };
             inner.documents.insert(key.clone(), stored);
             (CasOutcome::Applied(version), inner.waiters.remove(key))
         });
@@ -125,26 +124,26 @@ impl QuotaStore for MemoryStore {
         Ok(swap)
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
         let now = self.clock.now();
         let waiters = self.with_inner(|inner| {
-            let moved = inner.get(key, now).map(|document| document.version) != seen;
+            let moved = inner.get(key, now).map(|document| document.version) != version;
             (!moved).then(|| {
                 let notify = Arc::clone(inner.waiters.entry(key.clone()).or_default());
-                // Registered under the lock, so that a change between here and the wait is not missed.
+                // Register under the lock, so that no change between this point and the wait is missed.
                 let notified = Arc::clone(&notify).notified_owned();
                 (Waiting { store: self, key, _notify: notify }, notified)
             })
         });
         if let Some((_waiting, notified)) = waiters {
-            // `_waiting` is dropped after `notified`, because it was created before it.
+            // `_waiting` is dropped after `notified`, because it is declared first.
             notified.await;
         }
         Ok(())
     }
 }
 
-/// A waiter for a change; the last one to leave removes the entry.
+/// A waiter for a change. The last waiter removes the entry.
 struct Waiting<'a> {
     store: &'a MemoryStore,
     key: &'a StoreKey,
@@ -154,7 +153,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.store.with_inner(|inner| {
-            // One is the map's, one is ours. The notification that was waited for holds another, and is dropped before.
+            // The map and this waiter hold one reference each. The awaited notification holds another, but is dropped first.
             let is_last = inner.waiters.get(self.key).is_some_and(|notify| Arc::strong_count(notify) <= 2);
             if is_last {
                 inner.waiters.remove(self.key);

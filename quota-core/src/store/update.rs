@@ -15,11 +15,11 @@ use crate::time;
 
 /// The maximum number of swaps that one update attempts.
 ///
-/// A swap conflicts only if another writer's swap was applied, so some writer always makes progress. 32 writers that do not
-/// pause need 21 swaps each.
+/// A swap conflicts only if another writer's swap was applied, so some writer always makes progress. In the worst measured
+/// case, 32 writers without pauses need 21 swaps each.
 pub const MAX_CAS_ATTEMPTS: u32 = 24;
 
-/// The longest pause after a conflict, before jitter.
+/// The maximum pause after a conflict, before jitter.
 const MAX_PAUSE: Duration = Duration::from_millis(32);
 
 /// The content of a document that [`update`] changes. [`Default`] is the content if there is no document.
@@ -28,8 +28,8 @@ pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if it is damaged: the update ends, and the document stays as it is. A document of a newer
-    /// format can be decoded, and a decision must not change it.
+    /// [`StoreError::Corrupt`] if the document is damaged. The update then ends and leaves the document unchanged. A document
+    /// of a newer format must decode, and a decision must not change it.
     fn decode(body: &[u8]) -> Result<Self, StoreError>;
 
     /// Encodes the content for a store.
@@ -51,7 +51,7 @@ pub enum Start<D> {
         /// The caller's estimate of the store's time.
         now: Timestamp,
     },
-    /// No document. If there is one, the swap conflicts; if the decision changes nothing, a read follows.
+    /// No document. If there is one, the swap conflicts. If the decision changes nothing, a read follows.
     AssumeAbsent {
         /// The caller's estimate of the store's time.
         now: Timestamp,
@@ -62,11 +62,11 @@ pub enum Start<D> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Updated<D, T> {
-    /// What the decision returned.
+    /// The value that the decision returned.
     pub value: T,
     /// The document that is now in the store.
     pub document: Arc<D>,
-    /// Its version; `None` if there is no document.
+    /// The version of the document; `None` if there is none.
     pub version: Option<Version>,
     /// The store's time at the decision.
     pub now: Timestamp,
@@ -80,24 +80,24 @@ pub struct Updated<D, T> {
 pub enum Outcome {
     /// The decision changed nothing.
     Unchanged,
-    /// This update wrote it.
+    /// This update wrote the document.
     Applied,
-    /// The store already has this body: the response was lost, or another process wrote the same body.
+    /// The store already contains this body: either the response was lost, or another process wrote the same body.
     AlreadyApplied,
 }
 
-/// Changes a document by `decide`, which gets the document and the store's time.
+/// Changes a document by `decide`, which receives the document and the store's time.
 ///
-/// `decide` runs again after each conflict, on the document that the other writer left, after a pause with jitter. It must be a pure
-/// function of its arguments: what it did before a conflict is discarded. If it changes nothing, nothing is written.
+/// After a conflict and a pause with jitter, `decide` runs again on the other writer's document. It must be a pure function
+/// of its arguments, because its result is discarded on a conflict. If it changes nothing, nothing is written.
 ///
-/// A swap whose answer was lost is repeated once. If it had been applied, the repetition conflicts with the very body that was to
-/// be written, and counts as applied. If yet another process has written since, `decide` runs on a document in which its
-/// change is already made. So a change that must not be made twice needs a mark of its own in the document, such as a random
-/// id. Of two processes that write the same body, each may get [`Outcome::AlreadyApplied`].
+/// A swap with a lost response is retried once. If the first swap was applied, the retry conflicts with its own body and
+/// counts as applied. If another process has written since, `decide` runs on a document that already contains its change. A
+/// change that must happen only once therefore needs a marker in the document, such as a random id. Of two processes that
+/// write the same body, each may get [`Outcome::AlreadyApplied`].
 ///
-/// `timeout` bounds each trip to the store, and [`MAX_CAS_ATTEMPTS`] their number. A caller with a deadline of its own may
-/// drop the future at any time: the change is then made or not, and the document is whole.
+/// `timeout` bounds each call to the store, and [`MAX_CAS_ATTEMPTS`] bounds the number of swaps. The future may be dropped at
+/// any time: the change is then applied completely or not at all.
 ///
 /// ```
 /// use std::time::Duration;
@@ -124,7 +124,8 @@ pub enum Outcome {
 ///
 /// # Errors
 ///
-/// Any [`StoreError`], also if every attempt conflicted. Unless it says [`WriteState::NotApplied`], the change may have been made.
+/// Any [`StoreError`], including one if every attempt conflicted. The change may have been applied unless the error contains
+/// [`WriteState::NotApplied`].
 pub async fn update<D: DocumentBody, T>(
     store: &dyn QuotaStore,
     key: &StoreKey,
@@ -136,7 +137,7 @@ pub async fn update<D: DocumentBody, T>(
     update_through(&Bounded { store, timeout }, key, start, ttl, decide).await
 }
 
-/// Like [`update`], for calls that already have a timeout and a retry.
+/// Like [`update`], but through calls that already have a timeout and a retry.
 pub(crate) async fn update_through<D: DocumentBody, T>(
     trips: &impl Trips,
     key: &StoreKey,
@@ -147,7 +148,7 @@ pub(crate) async fn update_through<D: DocumentBody, T>(
     run(trips, key, start, ttl, &mut Closure { decide, document: PhantomData }).await
 }
 
-/// The calls that the loop makes. Each has a timeout, and is retried once if the store was unreachable.
+/// The store calls of the loop. Each has a timeout and is retried once if the store is unreachable.
 pub(crate) trait Trips: Sync {
     fn read(&self, key: &StoreKey) -> impl Future<Output = Result<StoreRead, StoreError>> + Send;
 
@@ -160,7 +161,7 @@ pub(crate) trait Trips: Sync {
     ) -> impl Future<Output = Result<CasOutcome, StoreError>> + Send;
 }
 
-/// A change to a document, for the manager, which can use its cached copy to decode.
+/// A change to a document. The manager's implementation can decode from its cached copy.
 pub(crate) trait Change {
     type Document: Clone + PartialEq;
     type Output;
@@ -168,8 +169,8 @@ pub(crate) trait Change {
     /// Decodes the result of a read or a conflict.
     fn decode(&mut self, found: &StoreRead) -> Result<Arc<Self::Document>, StoreError>;
 
-    /// Called after a conflict, with the document that the next attempt decides on.
-    fn lost_to(&mut self, _document: &Arc<Self::Document>, _version: Option<Version>) {}
+    /// Called after a conflict with the document of the next attempt.
+    fn on_conflict(&mut self, _document: &Arc<Self::Document>, _version: Option<Version>) {}
 
     fn decide(&mut self, document: &mut Self::Document, now: Timestamp) -> Self::Output;
 
@@ -182,7 +183,7 @@ struct Base<D> {
     document: Arc<D>,
     version: Option<Version>,
     now: Timestamp,
-    /// The absence of a document is assumed, not read.
+    /// Whether the absence of the document is assumed instead of read.
     is_assumed: bool,
 }
 
@@ -227,15 +228,15 @@ where
             let (document, version) = (Arc::new(next), winner.version());
             return Ok(Updated { value, document, version, now, outcome: Outcome::AlreadyApplied });
         }
-        let was_assumed = base.is_assumed;
+        let is_assumed = base.is_assumed;
         base = found(&winner, change)?;
-        change.lost_to(&base.document, base.version);
+        change.on_conflict(&base.document, base.version);
         // A wrong assumption does not indicate contention.
-        if !was_assumed {
+        if !is_assumed {
             base.now = time::saturating_add(base.now, pause(attempt).await);
         }
     }
-    Err(StoreError::unavailable(WriteState::NotApplied, "too many others write at once"))
+    Err(StoreError::unavailable(WriteState::NotApplied, "too many concurrent writers"))
 }
 
 async fn read<C: Change>(
@@ -254,10 +255,10 @@ fn found<C: Change>(reading: &StoreRead, change: &mut C) -> Result<Base<C::Docum
 
 /// Pauses with jitter, so that conflicting writers retry at different times. Returns the elapsed time.
 async fn pause(attempt: u32) -> Duration {
-    let most = Duration::from_millis(1).saturating_mul(2u32.saturating_pow(attempt)).min(MAX_PAUSE);
+    let limit = Duration::from_millis(1).saturating_mul(2u32.saturating_pow(attempt)).min(MAX_PAUSE);
     let clock = Clock::system();
     let began_at = clock.instant();
-    clock.sleep(most.mul_f64(fastrand::f64())).await;
+    clock.sleep(limit.mul_f64(fastrand::f64())).await;
     clock.instant().saturating_since(began_at)
 }
 
@@ -317,8 +318,8 @@ impl Trips for Bounded<'_> {
     }
 }
 
-/// Makes a call, and once more if the store could not be reached: the first command after a dropped connection fails in many
-/// clients. Reads and swaps may be repeated.
+/// Makes a call, and retries it once if the store was unreachable. In many clients the first command after a dropped
+/// connection fails. Reads and swaps are safe to retry.
 pub(crate) async fn twice<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,

@@ -1,5 +1,5 @@
-//! What every [`QuotaStore`] must do: one test for each guarantee.
-//! [`store_conformance!`](crate::store_conformance) turns it into named tests.
+//! The guarantees of every [`QuotaStore`], with one test for each.
+//! [`store_conformance!`](crate::store_conformance) creates the named tests.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use crate::clock::Clock;
 use crate::model::AccountId;
 use crate::store::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 
-/// Makes a test of every promise a [`QuotaStore`] gives.
+/// Creates a test for each guarantee of a [`QuotaStore`].
 ///
 /// `store_conformance!(name, constructor)` expands to a module `name` with one `#[test]` per case. `constructor` is an
-/// expression for something that, called without arguments, gives a future of a store; it is called once per test, and all
-/// these stores may share one backend: every case uses keys of its own, so they can run at once.
+/// expression that can be called without arguments and returns a future of a store. Each test calls it once. All these stores
+/// may share one backend, because each case uses its own keys.
 ///
-/// Where a backend is expensive to start, `store_conformance!(name, constructor, in_one_test)` runs the same cases one after
-/// the other on one store, in one test that prints a row for each.
+/// If a backend is expensive to start, use `store_conformance!(name, constructor, in_one_test)`. It runs the cases one after
+/// the other on one store, in one test that prints a line for each case.
 ///
 /// ```
 /// quota_core::store_conformance!(memory, || async { quota_core::MemoryStore::new() });
@@ -37,29 +37,29 @@ macro_rules! store_conformance {
             @$form $name, $constructor,
             an_absent_document_is_none,
             a_written_document_is_read_back,
-            any_bytes_are_kept,
-            a_large_document_is_kept,
-            creating_twice_shows_the_first,
-            a_stale_version_loses_and_learns_the_winner,
-            a_version_of_an_absent_document_loses,
-            every_write_has_a_version_of_its_own,
-            of_many_racers_one_wins,
-            racing_counters_lose_no_update,
-            keys_do_not_disturb_each_other,
-            an_expired_document_is_gone_and_its_versions_are_not_used_again,
-            a_later_write_keeps_for_as_long_as_it_says,
-            the_stores_clock_does_not_go_back,
-            a_conflict_tells_the_time,
+            all_byte_values_are_stored,
+            a_large_document_is_stored,
+            creating_twice_returns_the_first_document,
+            a_stale_version_conflicts_and_returns_the_winner,
+            a_version_of_an_absent_document_conflicts,
+            every_write_has_a_new_version,
+            one_of_many_concurrent_writers_wins,
+            concurrent_counters_lose_no_update,
+            a_write_to_one_key_does_not_affect_another,
+            an_expired_document_is_absent_and_its_versions_are_not_reused,
+            a_later_write_replaces_the_ttl,
+            the_clock_of_the_store_is_monotonic,
+            a_conflict_returns_the_time,
             a_change_wakes_a_waiter,
             the_first_write_wakes_a_waiter,
-            a_change_that_has_happened_is_told_at_once,
+            a_waiter_with_an_old_version_returns_at_once,
             a_waiter_without_a_version_returns_at_once_if_there_is_a_document,
-            a_waiter_that_stops_disturbs_no_other,
+            a_cancelled_waiter_does_not_affect_others,
         }
     };
     (@cases $name:ident, $constructor:expr, $($case:ident),* $(,)?) => {
         mod $name {
-            #[expect(unused_imports, reason = "what the constructor names is found where the macro is used")]
+            #[expect(unused_imports, reason = "the constructor may use names of the calling module")]
             use super::*;
             $(
                 #[test]
@@ -75,16 +75,16 @@ macro_rules! store_conformance {
     };
     (@one_test $name:ident, $constructor:expr, $($case:ident),* $(,)?) => {
         mod $name {
-            #[expect(unused_imports, reason = "what the constructor names is found where the macro is used")]
+            #[expect(unused_imports, reason = "the constructor may use names of the calling module")]
             use super::*;
 
             #[test]
-            fn keeps_every_promise() {
+            fn passes_every_case() {
                 $crate::testing::conformance::run(async {
                     let constructor = $constructor;
                     let store = constructor().await;
                     $(
-                        $crate::testing::conformance::row(stringify!($name), stringify!($case));
+                        $crate::testing::conformance::print_case(stringify!($name), stringify!($case));
                         $crate::testing::conformance::$case(&store).await;
                     )*
                 });
@@ -93,26 +93,26 @@ macro_rules! store_conformance {
     };
 }
 
-/// Says which case comes next, so that the last row is the one that failed.
+/// Prints the next case, so that the last line names the failed case.
 #[doc(hidden)]
-#[expect(clippy::print_stdout, reason = "it prints for the person who runs the test")]
-pub fn row(store: &str, case: &str) {
+#[expect(clippy::print_stdout, reason = "the output is for the user who runs the test")]
+pub fn print_case(store: &str, case: &str) {
     println!("{store}: {case}");
 }
 
-/// Runs a case on a runtime of its own. A case that does not end in time has failed.
+/// Runs a case on its own runtime. A case that exceeds the timeout fails.
 #[doc(hidden)]
 pub fn run(case: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
-    let ended = runtime.block_on(Clock::system().bounded(BOUND, case));
-    assert!(ended.is_some(), "the case did not end within {BOUND:?}");
+    let ended = runtime.block_on(Clock::system().bounded(CASE_TIMEOUT, case));
+    assert!(ended.is_some(), "the case did not end within {CASE_TIMEOUT:?}");
 }
 
-const BOUND: Duration = Duration::from_secs(60);
-const KEEP: Duration = Duration::from_secs(3600);
+const CASE_TIMEOUT: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(3600);
 
-/// A key that no other case, process or earlier run uses.
+/// Returns a key that no other case, process or earlier run uses.
 fn fresh_key() -> StoreKey {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = format!("{:016x}-{}", fastrand::u64(..), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -120,7 +120,7 @@ fn fresh_key() -> StoreKey {
     StoreKey::account(&account)
 }
 
-/// Stores may lose calls; the promises hold for those that are answered.
+/// Retries until the store responds. Stores may lose calls, and the guarantees cover only completed calls.
 async fn read(store: &dyn QuotaStore, key: &StoreKey) -> StoreRead {
     loop {
         match store.read(key).await {
@@ -130,17 +130,17 @@ async fn read(store: &dyn QuotaStore, key: &StoreKey) -> StoreRead {
     }
 }
 
-/// A swap that is asked until it is answered. One whose answer was lost is known by what it wrote: bodies must differ.
+/// Retries a swap until the store responds. If a response was lost, the body identifies the swap, so bodies must differ.
 async fn swap(
     store: &dyn QuotaStore,
     key: &StoreKey,
     expected: Option<Version>,
     body: &Bytes,
-    keep: Duration,
+    ttl: Duration,
 ) -> CasOutcome {
     let mut lost = false;
     loop {
-        match store.compare_and_swap(key, expected, body.clone(), keep).await {
+        match store.compare_and_swap(key, expected, body.clone(), ttl).await {
             Ok(CasOutcome::Conflict(StoreRead { document: Some(document), .. }))
                 if lost && document.body == *body =>
             {
@@ -153,14 +153,14 @@ async fn swap(
     }
 }
 
-async fn changed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) {
-    while let Err(error) = store.wait_for_change(key, seen).await {
+async fn changed(store: &dyn QuotaStore, key: &StoreKey, version: Option<Version>) {
+    while let Err(error) = store.wait_for_change(key, version).await {
         must_be_transient(&error);
     }
 }
 
 fn must_be_transient(error: &StoreError) {
-    assert!(error.is_transient(), "only a passing fault is excused: {error}");
+    assert!(error.is_transient(), "the store returned a permanent error: {error}");
 }
 
 async fn write(
@@ -169,9 +169,9 @@ async fn write(
     expected: Option<Version>,
     body: &'static str,
 ) -> Version {
-    match swap(store, key, expected, &Bytes::from_static(body.as_bytes()), KEEP).await {
+    match swap(store, key, expected, &Bytes::from_static(body.as_bytes()), TTL).await {
         CasOutcome::Applied(version) => version,
-        CasOutcome::Conflict(found) => panic!("no other writer of {key}, and yet there is {found:?}"),
+        CasOutcome::Conflict(found) => panic!("no other writer of {key}, but the store has {found:?}"),
     }
 }
 
@@ -179,11 +179,13 @@ async fn write(
 fn conflict(swap: CasOutcome) -> StoreRead {
     match swap {
         CasOutcome::Conflict(reading) => reading,
-        CasOutcome::Applied(version) => panic!("should have lost, and was applied as {version:?}"),
+        CasOutcome::Applied(version) => {
+            panic!("expected a conflict, but the swap was applied as {version:?}")
+        }
     }
 }
 
-/// Waits until `done` says so; a case that waits for ever is ended by its bound.
+/// Waits until `done` returns true. The timeout of the case bounds the wait.
 async fn until<F: Future<Output = bool>>(done: impl Fn() -> F) {
     while !done().await {
         Clock::system().sleep(Duration::from_millis(1)).await;
@@ -215,87 +217,87 @@ cases! {
         assert_eq!(read(store, &key).await.document, Some(Document::new(version, Bytes::from_static(b"one"))));
     }
 
-    async fn any_bytes_are_kept(store) {
+    async fn all_byte_values_are_stored(store) {
         let key = fresh_key();
         let body: Bytes = (0..=255).collect::<Vec<u8>>().into();
 
-        let _ = swap(store, &key, None, &body, KEEP).await;
+        let _ = swap(store, &key, None, &body, TTL).await;
 
         assert_eq!(read(store, &key).await.document.map(|document| document.body), Some(body));
     }
 
-    async fn a_large_document_is_kept(store) {
+    async fn a_large_document_is_stored(store) {
         let key = fresh_key();
         let body = Bytes::from(vec![b'x'; 256 * 1024]);
 
-        let _ = swap(store, &key, None, &body, KEEP).await;
+        let _ = swap(store, &key, None, &body, TTL).await;
 
         assert_eq!(read(store, &key).await.document.map(|document| document.body.len()), Some(body.len()));
     }
 
-    async fn creating_twice_shows_the_first(store) {
+    async fn creating_twice_returns_the_first_document(store) {
         let key = fresh_key();
         let version = write(store, &key, None, "first").await;
 
-        let lost = swap(store, &key, None, &Bytes::from_static(b"second"), KEEP).await;
+        let lost = swap(store, &key, None, &Bytes::from_static(b"second"), TTL).await;
 
         assert_eq!(conflict(lost).document, Some(Document::new(version, Bytes::from_static(b"first"))));
     }
 
-    async fn a_stale_version_loses_and_learns_the_winner(store) {
+    async fn a_stale_version_conflicts_and_returns_the_winner(store) {
         let key = fresh_key();
         let old = write(store, &key, None, "one").await;
         let new = write(store, &key, Some(old), "two").await;
 
-        let lost = swap(store, &key, Some(old), &Bytes::from_static(b"three"), KEEP).await;
+        let lost = swap(store, &key, Some(old), &Bytes::from_static(b"three"), TTL).await;
 
         assert_eq!(conflict(lost).document, Some(Document::new(new, Bytes::from_static(b"two"))));
     }
 
-    async fn a_version_of_an_absent_document_loses(store) {
+    async fn a_version_of_an_absent_document_conflicts(store) {
         let other = write(store, &fresh_key(), None, "other").await;
 
-        let lost = swap(store, &fresh_key(), Some(other), &Bytes::from_static(b"x"), KEEP).await;
+        let lost = swap(store, &fresh_key(), Some(other), &Bytes::from_static(b"x"), TTL).await;
 
         assert_eq!(conflict(lost).document, None);
     }
 
-    async fn every_write_has_a_version_of_its_own(store) {
+    async fn every_write_has_a_new_version(store) {
         let key = fresh_key();
-        let mut seen = vec![write(store, &key, None, "0").await];
+        let mut versions = vec![write(store, &key, None, "0").await];
 
         for body in ["1", "2", "3", "2", "1"] {
-            seen.push(write(store, &key, seen.last().copied(), body).await);
+            versions.push(write(store, &key, versions.last().copied(), body).await);
         }
 
-        let mut unique = seen.clone();
+        let mut unique = versions.clone();
         unique.sort();
         unique.dedup();
-        assert_eq!(unique.len(), seen.len());
+        assert_eq!(unique.len(), versions.len());
     }
 
-    async fn of_many_racers_one_wins(store) {
+    async fn one_of_many_concurrent_writers_wins(store) {
         let key = fresh_key();
         let start = write(store, &key, None, "start").await;
         let bodies: Vec<Bytes> = (0..16).map(|racer| Bytes::from(format!("racer {racer}"))).collect();
 
-        let swaps = join_all(bodies.iter().map(|body| swap(store, &key, Some(start), body, KEEP))).await;
+        let swaps = join_all(bodies.iter().map(|body| swap(store, &key, Some(start), body, TTL))).await;
 
         let winners: Vec<_> = swaps.iter().zip(&bodies).filter(|(swap, _)| matches!(swap, CasOutcome::Applied(_))).collect();
         assert_eq!(winners.len(), 1, "{swaps:?}");
         assert_eq!(read(store, &key).await.document.map(|document| document.body).as_ref(), Some(winners[0].1));
     }
 
-    async fn racing_counters_lose_no_update(store) {
+    async fn concurrent_counters_lose_no_update(store) {
         let key = fresh_key();
-        let fingerprint = |writer: usize, round: usize| format!("{writer}.{round} ");
+        let token = |writer: usize, round: usize| format!("{writer}.{round} ");
         let count = async |writer: usize| {
             for round in 0..8 {
                 let mut known = read(store, &key).await;
                 loop {
                     let before = known.document.as_ref().map(|document| document.body.clone()).unwrap_or_default();
-                    let body = [before.as_ref(), fingerprint(writer, round).as_bytes()].concat().into();
-                    match swap(store, &key, known.version(), &body, KEEP).await {
+                    let body = [before.as_ref(), token(writer, round).as_bytes()].concat().into();
+                    match swap(store, &key, known.version(), &body, TTL).await {
                         CasOutcome::Applied(_) => break,
                         CasOutcome::Conflict(winner) => known = winner,
                     }
@@ -307,13 +309,13 @@ cases! {
 
         let body = read(store, &key).await.document.expect("it was written").body;
         let text = String::from_utf8_lossy(&body);
-        let mut marks: Vec<_> = text.split_whitespace().collect();
-        marks.sort_unstable();
-        marks.dedup();
-        assert_eq!((marks.len(), text.split_whitespace().count()), (32, 32), "each mark once: {text}");
+        let mut tokens: Vec<_> = text.split_whitespace().collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        assert_eq!((tokens.len(), text.split_whitespace().count()), (32, 32), "each token once: {text}");
     }
 
-    async fn keys_do_not_disturb_each_other(store) {
+    async fn a_write_to_one_key_does_not_affect_another(store) {
         let [one, other] = [fresh_key(), fresh_key()];
         let version = write(store, &one, None, "one").await;
 
@@ -322,38 +324,38 @@ cases! {
         assert_eq!(read(store, &one).await.version(), Some(version));
     }
 
-    async fn an_expired_document_is_gone_and_its_versions_are_not_used_again(store) {
+    async fn an_expired_document_is_absent_and_its_versions_are_not_reused(store) {
         let key = fresh_key();
-        let first = write(store, &key, None, "kept for long").await;
-        let swapped = swap(store, &key, Some(first), &Bytes::from_static(b"kept briefly"), Duration::from_millis(1)).await;
+        let first = write(store, &key, None, "long TTL").await;
+        let swapped = swap(store, &key, Some(first), &Bytes::from_static(b"short TTL"), Duration::from_millis(1)).await;
         until(async || read(store, &key).await.document.is_none()).await;
 
-        let reborn = write(store, &key, None, "again").await;
+        let recreated = write(store, &key, None, "again").await;
 
-        assert_ne!(reborn, first);
-        assert_ne!(CasOutcome::Applied(reborn), swapped);
+        assert_ne!(recreated, first);
+        assert_ne!(CasOutcome::Applied(recreated), swapped);
     }
 
-    async fn a_later_write_keeps_for_as_long_as_it_says(store) {
+    async fn a_later_write_replaces_the_ttl(store) {
         let [renewed, witness] = [fresh_key(), fresh_key()];
-        let briefly = Duration::from_millis(200);
-        let first = swap(store, &renewed, None, &Bytes::from_static(b"kept briefly"), briefly).await;
-        // If the store is so slow that the first is gone already, it is written as new: what counts is the time it is given.
+        let short_ttl = Duration::from_millis(200);
+        let first = swap(store, &renewed, None, &Bytes::from_static(b"short TTL"), short_ttl).await;
+        // If the store is so slow that the first document has expired, write a new one. Only the TTL of that write matters.
         let expected = match first {
             CasOutcome::Applied(_) => read(store, &renewed).await.version(),
-            CasOutcome::Conflict(found) => panic!("no other writer of {renewed}, and yet there is {found:?}"),
+            CasOutcome::Conflict(found) => panic!("no other writer of {renewed}, but the store has {found:?}"),
         };
-        let version = match swap(store, &renewed, expected, &Bytes::from_static(b"kept for long"), KEEP).await {
+        let version = match swap(store, &renewed, expected, &Bytes::from_static(b"long TTL"), TTL).await {
             CasOutcome::Applied(version) => version,
-            CasOutcome::Conflict(_) => write(store, &renewed, None, "kept for long").await,
+            CasOutcome::Conflict(_) => write(store, &renewed, None, "long TTL").await,
         };
-        let _ = swap(store, &witness, None, &Bytes::from_static(b"kept briefly"), briefly).await;
+        let _ = swap(store, &witness, None, &Bytes::from_static(b"short TTL"), short_ttl).await;
         until(async || read(store, &witness).await.document.is_none()).await;
 
         assert_eq!(read(store, &renewed).await.version(), Some(version));
     }
 
-    async fn the_stores_clock_does_not_go_back(store) {
+    async fn the_clock_of_the_store_is_monotonic(store) {
         let key = fresh_key();
         let first = read(store, &key).await.now;
         let _ = write(store, &key, None, "x").await;
@@ -363,12 +365,12 @@ cases! {
         assert!(second >= first, "{second} is before {first}");
     }
 
-    async fn a_conflict_tells_the_time(store) {
+    async fn a_conflict_returns_the_time(store) {
         let key = fresh_key();
         let before = read(store, &key).await.now;
         let _ = write(store, &key, None, "x").await;
 
-        let lost = conflict(swap(store, &key, None, &Bytes::from_static(b"y"), KEEP).await);
+        let lost = conflict(swap(store, &key, None, &Bytes::from_static(b"y"), TTL).await);
 
         assert!(lost.now >= before, "{} is before {before}", lost.now);
     }
@@ -394,7 +396,7 @@ cases! {
         assert!(read(store, &key).await.document.is_some());
     }
 
-    async fn a_change_that_has_happened_is_told_at_once(store) {
+    async fn a_waiter_with_an_old_version_returns_at_once(store) {
         let key = fresh_key();
         let old = write(store, &key, None, "one").await;
         let new = write(store, &key, Some(old), "two").await;
@@ -413,11 +415,11 @@ cases! {
         assert_eq!(read(store, &key).await.version(), Some(version));
     }
 
-    async fn a_waiter_that_stops_disturbs_no_other(store) {
+    async fn a_cancelled_waiter_does_not_affect_others(store) {
         let key = fresh_key();
         let version = write(store, &key, None, "one").await;
-        let given_up = Clock::system().bounded(Duration::from_millis(5), store.wait_for_change(&key, Some(version))).await;
-        drop(given_up);
+        let cancelled = Clock::system().bounded(Duration::from_millis(5), store.wait_for_change(&key, Some(version))).await;
+        drop(cancelled);
 
         let wait = changed(store, &key, Some(version));
         let write = write(store, &key, Some(version), "two");
@@ -431,7 +433,7 @@ fn boxed<'a>(work: impl Future<Output = ()> + 'a) -> std::pin::Pin<Box<dyn Futur
     Box::pin(work)
 }
 
-/// Runs all of them at once, in this task.
+/// Runs all futures concurrently in this task.
 async fn join_all<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut all: Vec<_> = all.into_iter().map(|work| (Box::pin(work), None)).collect();
     std::future::poll_fn(|context| {

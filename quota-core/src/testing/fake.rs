@@ -15,8 +15,8 @@ use crate::model::{
 use crate::provider::{Credential, CredentialError, CredentialSource, FetchError, UsageFetcher};
 use crate::secret::Secret;
 
-/// A scripted provider, and the credential source of its accounts. Clones share one state, so a test keeps one and gives the other
-/// to the manager.
+/// A scripted provider that is also the credential source of its accounts. Clones share one state: a test keeps one clone and
+/// passes another to the manager.
 ///
 /// ```
 /// use quota_core::testing::FakeProvider;
@@ -56,7 +56,7 @@ struct State {
     most_per_account: usize,
 }
 
-/// One scripted answer.
+/// One scripted call.
 enum Step {
     Answer(Box<UsageReport>),
     Fail(FetchError),
@@ -65,11 +65,11 @@ enum Step {
 }
 
 impl FakeProvider {
-    /// A provider whose accounts have used that much of their five hours.
+    /// Creates a provider whose accounts have used `used_percent` of their five-hour window.
     ///
     /// # Panics
     ///
-    /// Panics if the name is no provider's, or the number no percentage.
+    /// If `provider` is not a valid name or `used_percent` is not a valid percentage.
     #[must_use]
     pub fn answering(provider: &str, used_percent: f64) -> Self {
         let used = Percent::from_percent(used_percent).expect("a test uses a finite number");
@@ -93,54 +93,54 @@ impl FakeProvider {
         Self { id, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Makes each call take that long.
+    /// Sets how long each call takes.
     #[must_use]
-    pub fn taking(self, span: Duration) -> Self {
-        self.state.lock().takes = span;
+    pub fn taking(self, duration: Duration) -> Self {
+        self.state.lock().takes = duration;
         self
     }
 
-    /// Answers this from now on, unless something else is scripted.
+    /// Sets the response to all calls that are not scripted.
     pub fn answer(&self, usage: UsageReport) {
         self.state.lock().usual = usage;
     }
 
-    /// Answers this once, after what is scripted already.
+    /// Appends one response to the script.
     pub fn then_answer(&self, usage: UsageReport) {
         self.state.lock().script.push_back(Step::Answer(Box::new(usage)));
     }
 
-    /// Fails once, after what is scripted already.
+    /// Appends one error to the script.
     pub fn then_fail(&self, error: FetchError) {
         self.state.lock().script.push_back(Step::Fail(error));
     }
 
-    /// Never answers once, after what is scripted already.
+    /// Appends one call without a response to the script.
     pub fn then_hang(&self) {
         self.state.lock().script.push_back(Step::Hang);
     }
 
-    /// As a credential source, never answers the next read.
+    /// As a credential source, hangs on the next read.
     pub fn then_hang_credential(&self) {
         self.state.lock().hanging_credentials += 1;
     }
 
-    /// Panics once, after what is scripted already.
+    /// Appends one panic to the script.
     pub fn then_panic(&self) {
         self.state.lock().script.push_back(Step::Panic);
     }
 
-    /// As a credential source, returns a credential of this login for an account from now on, or fails.
+    /// As a credential source, returns a credential of this login, or this error, for an account from now on.
     pub fn set_login(&self, account: &AccountId, login: Result<LoginInfo, CredentialError>) {
         self.state.lock().logins.insert(account.clone(), login);
     }
 
-    /// As a credential source, renews the credential once when the manager asks for that.
+    /// As a credential source, renews the credential once, when the manager requests it.
     pub fn then_renew(&self) {
         self.state.lock().renewals += 1;
     }
 
-    /// How many calls there were.
+    /// The number of calls.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.state.lock().called.len()
@@ -158,13 +158,13 @@ impl FakeProvider {
         self.state.lock().called.clone()
     }
 
-    /// The most calls that ran at once.
+    /// The maximum number of concurrent calls.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
         self.state.lock().most_at_once
     }
 
-    /// The most calls that ran at once about one account.
+    /// The maximum number of concurrent calls for one account.
     #[must_use]
     pub fn most_at_once_per_account(&self) -> usize {
         self.state.lock().most_per_account
@@ -183,7 +183,7 @@ impl FakeProvider {
     }
 }
 
-/// Counts a call as running until it ends, however it ends.
+/// Counts a call as running until it is dropped.
 struct Running {
     provider: FakeProvider,
     account: AccountId,
@@ -226,7 +226,7 @@ impl UsageFetcher for FakeProvider {
             Step::Answer(usage) => Ok(*usage),
             Step::Fail(error) => Err(error),
             Step::Hang => std::future::pending().await,
-            Step::Panic => panic!("the fake provider was told to break"),
+            Step::Panic => panic!("a scripted panic of the fake provider"),
         }
     }
 }
@@ -246,7 +246,7 @@ impl CredentialSource for FakeProvider {
         Ok(Credential::new(Secret::new("fake")).login(login?))
     }
 
-    /// The same credential, or after [`then_renew`](FakeProvider::then_renew) one with another fingerprint.
+    /// Returns the same credential, or after [`then_renew`](FakeProvider::then_renew) one with another fingerprint.
     async fn renew(
         &self,
         account: &AccountId,

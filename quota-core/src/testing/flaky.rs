@@ -1,4 +1,4 @@
-//! A store that loses calls and responses on purpose, around one that does not.
+//! A store that randomly loses requests and responses of an inner store.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,36 +9,37 @@ use parking_lot::Mutex;
 
 use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
-/// Wraps a store with time-outs before and after it was reached, drawn from a seed.
+/// Wraps a store and adds timeouts before or after a call is applied, drawn from a seed.
 ///
-/// A call that is lost on the way there is not applied, one whose answer is lost on the way back is, and the caller is told
-/// the same of both: that it may have been.
+/// A lost request is not applied; a call with a lost response is. The caller gets the same error for both: the call may have
+/// been applied.
 pub struct FlakyStore<S> {
     inner: S,
-    dice: Mutex<fastrand::Rng>,
+    rng: Mutex<fastrand::Rng>,
     loss: f64,
 }
 
 impl<S: QuotaStore> FlakyStore<S> {
-    /// Wraps `inner`, losing that share of the calls (0 to 1), half of them before and half after they are applied.
+    /// Wraps `inner` and loses the fraction `loss` of the calls (0 to 1). Half of them are lost before and half after they
+    /// are applied.
     #[must_use]
     pub fn new(inner: S, seed: u64, loss: f64) -> Self {
-        Self { inner, dice: Mutex::new(fastrand::Rng::with_seed(seed)), loss }
+        Self { inner, rng: Mutex::new(fastrand::Rng::with_seed(seed)), loss }
     }
 
     fn lost(&self) -> Option<Lost> {
-        let mut dice = self.dice.lock();
-        (dice.f64() < self.loss).then(|| if dice.bool() { Lost::There } else { Lost::Back })
+        let mut rng = self.rng.lock();
+        (rng.f64() < self.loss).then(|| if rng.bool() { Lost::Request } else { Lost::Response })
     }
 }
 
 enum Lost {
-    There,
-    Back,
+    Request,
+    Response,
 }
 
 fn timed_out() -> StoreError {
-    StoreError::unavailable(WriteState::Unknown, "it did not answer in time, on purpose")
+    StoreError::unavailable(WriteState::Unknown, "a simulated timeout")
 }
 
 impl<S: fmt::Debug> fmt::Debug for FlakyStore<S> {
@@ -64,22 +65,22 @@ impl<S: QuotaStore> QuotaStore for FlakyStore<S> {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         match self.lost() {
-            None => self.inner.compare_and_swap(key, expected, body, keep).await,
-            Some(Lost::There) => Err(timed_out()),
-            Some(Lost::Back) => {
-                let _ = self.inner.compare_and_swap(key, expected, body, keep).await?;
+            None => self.inner.compare_and_swap(key, expected, body, ttl).await,
+            Some(Lost::Request) => Err(timed_out()),
+            Some(Lost::Response) => {
+                let _ = self.inner.compare_and_swap(key, expected, body, ttl).await?;
                 Err(timed_out())
             }
         }
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
         if self.lost().is_some() {
             return Err(timed_out());
         }
-        self.inner.wait_for_change(key, seen).await
+        self.inner.wait_for_change(key, version).await
     }
 }

@@ -1,5 +1,5 @@
-//! The mockall mock of [`UsageFetcher`].
-//! To count calls or to script answers, [`FakeProvider`](super::FakeProvider) is shorter.
+//! The mockall mock of [`UsageFetcher`]. [`FakeProvider`](super::FakeProvider) needs less code to count calls or to script
+//! responses.
 
 use async_trait::async_trait;
 
@@ -7,7 +7,7 @@ use crate::model::{AccountId, ProviderId, UsageReport};
 use crate::provider::{Credential, FetchError, UsageFetcher};
 
 mockall::mock! {
-    /// A [`UsageFetcher`] whose calls are expected one by one.
+    /// A [`UsageFetcher`] with an expectation for each call.
     #[derive(Debug)]
     pub UsageFetcher {}
 

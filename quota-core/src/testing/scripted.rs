@@ -1,4 +1,4 @@
-//! A store that fails one call after the other by a script, around one that does not.
+//! A store that fails the calls of an inner store by a script.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
-/// Wraps a store with a script: each read and each swap takes the next [`Step`]. After the last step every call is answered.
+/// Wraps a store with a script. Each read and each swap takes the next [`Step`]. After the last step every call succeeds.
 ///
 /// ```
 /// use quota_core::{MemoryStore, ProviderId, QuotaStore};
@@ -41,23 +41,23 @@ struct State {
     swaps: usize,
 }
 
-/// What a [`ScriptedStore`] does with one call.
+/// The behaviour of a [`ScriptedStore`] for one call.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {
-    /// Answers it.
+    /// Responds normally.
     Answer,
-    /// Loses the request: it is not applied, and the caller learns that it may have been.
+    /// Loses the request. It is not applied, and the caller gets an error that it may have been.
     LoseRequest,
-    /// Loses the answer: it is applied, and the caller learns that it may have been.
+    /// Loses the response. The call is applied, and the caller gets an error that it may have been.
     LoseAnswer,
-    /// Never answers, and does not apply it.
+    /// Hangs without applying the call.
     HangBefore,
-    /// Applies it, and never answers.
+    /// Applies the call and then hangs.
     HangAfter,
-    /// Lets another writer replace the document with this body first, and then answers.
+    /// Replaces the document with this body as another writer, and then makes the call.
     WriteFirst(Bytes),
-    /// Answers with this error.
+    /// Returns this error.
     Fail(StoreError),
 }
 
@@ -66,30 +66,30 @@ enum Call {
     Swap,
 }
 
-/// How long a document of [`Step::WriteFirst`] is stored.
+/// The TTL of a document that [`Step::WriteFirst`] writes.
 const TTL: Duration = Duration::from_secs(3600);
 
 impl<S: QuotaStore> ScriptedStore<S> {
-    /// Wraps `inner`.
+    /// Wraps `inner` with this script.
     #[must_use]
     pub fn new(inner: S, script: impl IntoIterator<Item = Step>) -> Self {
         let state = State { script: script.into_iter().collect(), reads: 0, swaps: 0 };
         Self { inner, state: Mutex::new(state) }
     }
 
-    /// The store inside, which never fails by script.
+    /// The inner store, which never fails by the script.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// How many reads were asked for.
+    /// The number of reads.
     #[must_use]
     pub fn reads(&self) -> usize {
         self.state.lock().reads
     }
 
-    /// How many swaps were asked for.
+    /// The number of swaps.
     #[must_use]
     pub fn swaps(&self) -> usize {
         self.state.lock().swaps
@@ -110,7 +110,7 @@ impl<S: QuotaStore> ScriptedStore<S> {
         Ok(())
     }
 
-    /// Does what the script says before the call; whether its answer is lost, or never comes, after it.
+    /// Runs the step of the script before the call, and returns what happens after it.
     async fn before(&self, key: &StoreKey, call: Call) -> Result<After, StoreError> {
         match self.next(&call) {
             Step::Answer => Ok(After::Answer),
@@ -141,7 +141,7 @@ impl After {
 }
 
 fn lost() -> StoreError {
-    StoreError::unavailable(WriteState::Unknown, "it did not answer, as the script says")
+    StoreError::unavailable(WriteState::Unknown, "a scripted loss")
 }
 
 impl<S: fmt::Debug> fmt::Debug for ScriptedStore<S> {
@@ -162,13 +162,13 @@ impl<S: QuotaStore> QuotaStore for ScriptedStore<S> {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         let after = self.before(key, Call::Swap).await?;
-        after.then(self.inner.compare_and_swap(key, expected, body, keep).await?).await
+        after.then(self.inner.compare_and_swap(key, expected, body, ttl).await?).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.inner.wait_for_change(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        self.inner.wait_for_change(key, version).await
     }
 }

@@ -277,7 +277,7 @@ async fn a_server_without_memory_rejects_writes_and_keeps_its_data() {
 
     assert_eq!(
         error.to_string(),
-        "the store refused: redis rejects writes: it is out of memory; raise its maxmemory"
+        "the store rejected the operation: redis rejects writes: it is out of memory; raise its maxmemory"
     );
     assert_eq!(store.read(&key).await.unwrap().version(), Some(one));
 }
@@ -305,7 +305,7 @@ async fn a_missing_database_is_reported() {
 
     assert_eq!(
         error.to_string(),
-        "the store refused: redis has no database with this number; use a lower one"
+        "the store rejected the operation: redis has no database with this number; use a lower one"
     );
 }
 

@@ -93,7 +93,7 @@ async fn a_wrong_password_is_rejected_and_not_repeated() {
         ] {
             assert_eq!(
                 error.to_string(),
-                "the store refused: redis rejected this user and password; check both in the URL"
+                "the store rejected the operation: redis rejected this user and password; check both in the URL"
             );
             assert!(!format!("{error:?} {store:?}").contains("hunter2"), "{error:?}");
         }
@@ -107,5 +107,8 @@ async fn a_missing_password_is_reported() {
 
     let error = store.read(&key("main")).await.unwrap_err();
 
-    assert_eq!(error.to_string(), "the store refused: redis requires a password; add it to the URL");
+    assert_eq!(
+        error.to_string(),
+        "the store rejected the operation: redis requires a password; add it to the URL"
+    );
 }

@@ -135,7 +135,7 @@ fn what_failed(failure: &LastFailure) -> String {
         LastFailureKind::Unauthorized => "login rejected (401)".to_owned(),
         LastFailureKind::Throttled => "rate limited (429)".to_owned(),
         LastFailureKind::Forbidden => {
-            let why = failure.message.trim_start_matches("the provider does not allow it: ");
+            let why = failure.message.trim_start_matches("forbidden: ");
             if why.contains("403") { why.to_owned() } else { format!("{why} (403)") }
         }
         LastFailureKind::MissingScope => {

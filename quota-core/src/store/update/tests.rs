@@ -10,7 +10,7 @@ use crate::testing::{FlakyStore, ScriptedStore, Step};
 const TTL: Duration = Duration::from_secs(3600);
 const TIMEOUT: Duration = Duration::from_millis(250);
 
-/// A count of what each writer has added: adding twice under one name changes nothing.
+/// The names that the writers added. Adding a name twice changes nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Names(Vec<String>);
 
@@ -86,7 +86,7 @@ async fn an_update_from_a_read_makes_two_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_from_a_known_document_makes_one_call() {
+async fn an_update_from_a_cached_document_makes_one_call() {
     let store = scripted([]);
     let version = write(store.inner(), "a").await;
 
@@ -97,7 +97,7 @@ async fn an_update_from_a_known_document_makes_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outdated_known_document_continues_with_the_conflict() {
+async fn an_outdated_cached_document_continues_with_the_conflict() {
     let store = scripted([]);
     let version = write(store.inner(), "a").await;
     write(store.inner(), "a b").await;
@@ -132,7 +132,7 @@ async fn a_wrong_assumption_continues_with_the_conflict_without_a_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_assumption_that_changes_nothing_is_read() {
+async fn an_assumption_without_a_change_is_verified_by_a_read() {
     let store = scripted([]);
     write(store.inner(), "a").await;
 
@@ -207,7 +207,7 @@ async fn conflicts_end_after_the_last_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_whose_request_was_lost_is_repeated() {
+async fn a_swap_with_a_lost_request_is_retried() {
     let store = scripted([Step::Answer, Step::LoseRequest]);
 
     let updated = add(&store, Start::Read, "a").await.unwrap();
@@ -218,7 +218,7 @@ async fn a_swap_whose_request_was_lost_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_whose_answer_was_lost_is_recognised() {
+async fn a_swap_with_a_lost_response_is_recognised() {
     let store = scripted([Step::Answer, Step::LoseAnswer]);
 
     let updated = add(&store, Start::Read, "a").await.unwrap();
@@ -229,7 +229,7 @@ async fn a_swap_whose_answer_was_lost_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_that_was_applied_and_overwritten_is_decided_again() {
+async fn an_applied_and_overwritten_swap_is_decided_again() {
     let store = scripted([Step::Answer, Step::LoseAnswer, Step::WriteFirst("a b".into())]);
 
     let updated = add(&store, Start::Read, "a").await.unwrap();
@@ -239,7 +239,7 @@ async fn a_swap_that_was_applied_and_overwritten_is_decided_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_that_never_answers_is_repeated_after_its_timeout() {
+async fn a_hanging_swap_is_retried_after_its_timeout() {
     for (hang, outcome) in [(Step::HangBefore, Outcome::Applied), (Step::HangAfter, Outcome::AlreadyApplied)]
     {
         let store = scripted([Step::Answer, hang]);
@@ -252,7 +252,7 @@ async fn a_swap_that_never_answers_is_repeated_after_its_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_answers_a_swap_ends_the_update() {
+async fn two_hanging_swaps_end_the_update() {
     let store = scripted([Step::Answer, Step::HangBefore, Step::HangBefore]);
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
@@ -262,7 +262,7 @@ async fn a_store_that_never_answers_a_swap_ends_the_update() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_answers_a_read_ends_the_update() {
+async fn a_hanging_read_ends_the_update() {
     let store = scripted([Step::HangBefore]);
 
     assert!(add(&store, Start::Read, "a").await.unwrap_err().is_transient());
@@ -270,9 +270,9 @@ async fn a_store_that_never_answers_a_read_ends_the_update() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_after_a_lost_answer_says_that_the_change_may_be_made() {
-    let away = StoreError::unavailable(WriteState::NotApplied, "it is away");
-    let store = scripted([Step::Answer, Step::LoseAnswer, Step::Fail(away)]);
+async fn an_error_after_a_lost_response_has_an_unknown_write_state() {
+    let unavailable = StoreError::unavailable(WriteState::NotApplied, "it is down");
+    let store = scripted([Step::Answer, Step::LoseAnswer, Step::Fail(unavailable)]);
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
 
@@ -280,7 +280,7 @@ async fn an_error_after_a_lost_answer_says_that_the_change_may_be_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_not_repeated() {
+async fn a_rejection_is_not_retried() {
     let store = scripted([Step::Answer, Step::Fail(StoreError::rejected("read-only"))]);
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
@@ -290,7 +290,7 @@ async fn a_refusal_is_not_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_document_is_left_as_it_is() {
+async fn a_damaged_document_stays_unchanged() {
     for start in [Start::Read, Start::AssumeAbsent { now: now() }] {
         let store = scripted([]);
         let _ = store.inner().compare_and_swap(&key(), None, Bytes::from_static(b"\xff"), TTL).await.unwrap();
@@ -303,7 +303,7 @@ async fn a_damaged_document_is_left_as_it_is() {
     }
 }
 
-/// Drops an update once it waits for what never comes.
+/// Drops an update when it hangs.
 async fn drop_when_it_hangs(store: &ScriptedStore<MemoryStore>) {
     let clock = Clock::system();
     let key = key();
@@ -312,7 +312,7 @@ async fn drop_when_it_hangs(store: &ScriptedStore<MemoryStore>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_dropped_in_any_call_is_made_or_not_and_can_be_repeated() {
+async fn a_dropped_update_is_atomic_and_can_be_repeated() {
     let cases = [
         (vec![Step::HangBefore], None),
         (vec![Step::Answer, Step::HangBefore], None),
@@ -321,15 +321,15 @@ async fn an_update_dropped_in_any_call_is_made_or_not_and_can_be_repeated() {
         (vec![Step::Answer, Step::WriteFirst("b".into()), Step::HangBefore], Some("b")),
         (vec![Step::Answer, Step::WriteFirst("b".into()), Step::HangAfter], Some("b a")),
     ];
-    for (script, left) in cases {
-        let what = format!("{script:?}");
+    for (script, expected) in cases {
+        let case = format!("{script:?}");
         let store = scripted(script);
 
         drop_when_it_hangs(&store).await;
 
-        assert_eq!(stored(store.inner()).await.as_deref(), left, "{what}");
+        assert_eq!(stored(store.inner()).await.as_deref(), expected, "{case}");
         let again = add(&store, Start::Read, "a").await.unwrap();
-        assert_eq!(again.document.0.iter().filter(|name| *name == "a").count(), 1, "{what}");
+        assert_eq!(again.document.0.iter().filter(|name| *name == "a").count(), 1, "{case}");
     }
 }
 
@@ -354,7 +354,7 @@ async fn add_until_it_works(store: &dyn QuotaStore, name: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forty_writers_through_a_flaky_store_are_all_written_once() {
+async fn forty_writers_through_a_flaky_store_are_each_written_once() {
     for seed in 0..8 {
         let store = Arc::new(FlakyStore::new(MemoryStore::new(), seed, 0.3));
         let mut writers = JoinSet::new();
