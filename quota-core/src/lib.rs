@@ -1,9 +1,9 @@
-//! One record per login, one set of pure rules, any store.
+//! The core of quota: one record per login, pure rules that change it, and any store that shares it.
 //!
-//! `quota-core` is the core of quota, the shared cache and single gateway to LLM providers' usage endpoints. It contains no
-//! HTTP, Redis or SQL code. A [`UsageFetcher`] calls a provider, a [`QuotaStore`] shares the results, and the [`QuotaManager`]
-//! connects the two. The manager merges concurrent refreshes into one call and backs off after a 429. Each number has an age, a
-//! source and a certainty. Applications add the crate `quota`, which provides fetchers and stores.
+//! quota is the shared cache and single gateway to LLM providers' usage endpoints. This crate contains no HTTP, Redis or SQL
+//! code. A [`UsageFetcher`] calls a provider, a [`QuotaStore`] shares the results, and the [`QuotaManager`]
+//! connects the two. The manager merges concurrent refreshes into one call and backs off after a 429. Each reading has an age, a
+//! source and a certainty. Applications depend on the crate `quota`, which provides fetchers and stores.
 //!
 //! # Reading
 //!
@@ -14,7 +14,7 @@
 //!     WindowId, WindowReading,
 //! };
 //!
-//! /// Calls a provider once. The manager decides when.
+//! /// Sends one request to a provider. The manager decides when.
 //! #[derive(Debug)]
 //! struct Example;
 //!
@@ -45,11 +45,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where to look
+//! # Modules
 //!
-//! The root has the names that most programs need. The others are in the modules.
+//! The crate root exports the types that most programs need. The modules contain the rest.
 //!
-//! | for | see |
+//! | task | types |
 //! |---|---|
 //! | reading, refreshing, watching | [`Account`], [`AccountUsage`], [`Freshness`], [`Event`]; the rest in [`manager`] |
 //! | the settings: freshness, backoff, budget | [`Policy`]; its parts in [`policy`] |
@@ -58,7 +58,7 @@
 //! | supplying credentials | [`CredentialSource`], [`Credential`]; renewing tokens: [`TokenRefresher`](provider::TokenRefresher) |
 //! | readings from ordinary responses | [`ResponseParser`](provider::ResponseParser), [`Account::observe`] |
 //! | writing a store | [`QuotaStore`] and the types of [`store`]; `store_conformance!` (feature `testing`); `examples/own_store.rs` |
-//! | storing a document of your own | [`store::update()`], [`store::LeaseDoc`] |
+//! | storing your own document | [`store::update()`], [`store::LeaseDoc`] |
 //! | the rules, as pure functions | [`record::Record`] |
 //! | virtual time in tests | [`Clock`] |
 //! | small files and child processes | [`file`](mod@file), `process` (feature) |
@@ -68,12 +68,12 @@
 //! | feature | adds |
 //! |---|---|
 //! | `testing` | the conformance suite, `FlakyStore`, `ScriptedStore`, `FakeProvider` and the mock of [`UsageFetcher`] |
-//! | `process` | child processes in a process group of their own |
+//! | `process` | child processes, each in its own process group |
 //!
 //! # Logs
 //!
 //! The crate logs through [`tracing`](https://docs.rs/tracing) at `debug` and `warn`, never at `info`. Logs contain no secrets.
-//! Programs that react to a change subscribe to [`Event`]s.
+//! A program that must react to a change subscribes to [`Event`]s instead of reading the log.
 
 pub mod clock;
 pub mod file;

@@ -1,4 +1,4 @@
-//! The only caller of providers: shared refreshes, lock-free reads, and going on without the store.
+//! The only caller of providers: shared refreshes, lock-free reads, and standalone operation during a store outage.
 //! The rules are in [`record`](crate::record); a [`UsageFetcher`](crate::UsageFetcher) sends the request.
 
 mod account;
@@ -47,8 +47,8 @@ use crate::store::QuotaStore;
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
 ///
-/// Concurrent refreshes become one call, across tasks, and across processes and hosts that share the store. Cheap to
-/// clone; when the last clone and the last [`Account`] are gone, its tasks end.
+/// Concurrent refreshes become one call, across tasks, and across processes and hosts that share the store. The manager is cheap
+/// to clone. Its tasks end when the last clone and the last [`Account`] are dropped.
 ///
 /// ```
 /// use quota_core::{AccountId, MemoryStore, QuotaManager};
@@ -59,9 +59,9 @@ use crate::store::QuotaStore;
 /// let quota = QuotaManager::builder(MemoryStore::new()).fetcher(fetcher).build()?;
 /// let main = quota.account(&"example/main".parse::<AccountId>()?);
 ///
-/// let answer = main.get().await?;
-/// for window in answer.snapshot().windows() {
-///     println!("{}: {}", window.id(), answer.used(window.id()));
+/// let usage = main.get().await?;
+/// for window in usage.snapshot().windows() {
+///     println!("{}: {}", window.id(), usage.used(window.id()));
 /// }
 /// quota.close().await;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -73,7 +73,7 @@ pub struct QuotaManager {
     shared: Arc<Shared>,
 }
 
-/// What all handles share.
+/// The state that all handles of one manager share.
 pub(crate) struct Shared {
     pub(crate) context: TaskContext,
     clock: Clock,
@@ -87,46 +87,46 @@ impl Drop for Shared {
 }
 
 impl QuotaManager {
-    /// Returns a builder of a manager on `store`, which can be an `Arc` that other code shares.
+    /// Returns the builder of a manager that uses `store`. The store can be an `Arc` that other code shares.
     pub fn builder(store: impl QuotaStore) -> QuotaManagerBuilder {
         QuotaManagerBuilder::new(Arc::new(store))
     }
 
-    /// A handle to an account. No I/O; the account need not exist yet.
+    /// Returns a handle to an account, without I/O. The account need not exist yet.
     #[must_use]
     pub fn account(&self, id: &AccountId) -> Account {
         Account::new(self.shared.registry.entry(id), Arc::clone(&self.shared))
     }
 
-    /// Joins readings to an account that this manager has a handle to, or had one.
+    /// Merges readings into an account for which [`account`](Self::account) has returned a handle.
     ///
-    /// For code that sees traffic of many accounts; see [`Account::observe`].
+    /// For code that handles responses of many accounts; see [`Account::observe`].
     ///
     /// # Errors
     ///
-    /// [`ObserveError::UnknownAccount`] if there never was a handle to it, or it was [forgotten](Self::forget): readings are not
-    /// filed under an unused name, and never under another account's. Otherwise as [`Account::observe`].
+    /// [`ObserveError::UnknownAccount`] if no handle was ever created, or if the account was [forgotten](Self::forget). Otherwise
+    /// as [`Account::observe`].
     pub fn observe(&self, id: &AccountId, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let unknown = || ObserveError::UnknownAccount { account: id.clone() };
-        let entry = self.shared.registry.known(id).ok_or_else(unknown)?;
+        let entry = self.shared.registry.find(id).ok_or_else(unknown)?;
         Account::new(entry, Arc::clone(&self.shared)).observe(usage)
     }
 
-    /// Forgets an account that was removed: its readings, whose it is and why its last call failed, for all processes that share
-    /// the store; and the account itself in this manager.
+    /// Forgets a removed account, in this manager and for all processes that share the store.
     ///
-    /// What binds the next call stays in the store until it ends: a hold, the calls of the last hour, and the fence. So removing an
-    /// account and adding it again lifts no hold and resets no budget. A process that still knows the readings does not bring them
-    /// back, and a call in flight does not store its answer. A process that goes on refreshing the account creates it again.
+    /// This deletes the readings, the owner and the last failure. The limits on the next call stay in the store until they
+    /// expire: the hold, the calls of the last hour and the fence. So removing and re-adding an account neither clears a hold nor
+    /// resets the budget. Another process that has the readings cached does not restore them. A call in flight does not store its
+    /// report. A process that continues to refresh the account creates it again.
     ///
-    /// An [`Account`] that exists keeps working, and begins with nothing. If the future is dropped, the account may be forgotten or
-    /// not.
+    /// Existing [`Account`] handles stay usable, without readings. If the future is dropped, the account may or may not be
+    /// forgotten.
     ///
     /// # Errors
     ///
-    /// [`QuotaError::Store`] if the store did not take it: the account is not forgotten, so that it can be tried again. Where the
-    /// policy is to go on without the store, this process has forgotten the readings, and the others do once the store is back.
-    /// [`QuotaError::UnsupportedFormat`] if a newer program keeps the record.
+    /// [`QuotaError::Store`] if the write to the store failed. The account stays in this manager, so the caller can retry. With
+    /// [`StoreOutagePolicy::Standalone`](crate::policy::StoreOutagePolicy::Standalone), this process forgets the readings at once,
+    /// and the others after the outage. [`QuotaError::UnsupportedFormat`] if a newer program wrote the record.
     pub async fn forget(&self, id: &AccountId) -> Result<(), QuotaError> {
         let account = || id.clone();
         let entry = self.shared.registry.entry(id);
@@ -142,42 +142,43 @@ impl QuotaManager {
         Ok(())
     }
 
-    /// What happens from now on, as this process sees it.
+    /// Subscribes to the events of this process from now on.
     #[must_use]
     pub fn events(&self) -> Events {
         Events::of(&self.shared.context.events, &self.shared.context.tasks)
     }
 
-    /// The clock that this manager was given.
+    /// The clock that the builder was given.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// What went wrong with the store so far, as this process saw it. It is written to the log as well: once for each outage, once
-    /// for each time that the store refuses, and once for each record that cannot be used.
+    /// Counts the store's failures since this manager was built.
+    ///
+    /// The manager also logs them: each outage once, each series of rejected calls once, and each unusable record once.
     #[must_use]
     pub fn store_stats(&self) -> StoreStats {
         self.shared.registry.store_stats()
     }
 
-    /// Stops this manager: waits for calls in flight until they end, and writes what is pending. From now on only
-    /// [`Account::peek`] is of use.
+    /// Stops this manager: waits for calls in flight to end, and writes pending changes. Afterwards only [`Account::peek`] is
+    /// useful.
     ///
-    /// What the store did not take while it was away is written now, if it answers. Takes no longer than a call and a write may
-    /// take. Returns whether all of it ended in that time, and the store has all
-    /// that was to be written to it.
+    /// Changes from a store outage are written now, if the store responds. The wait is bounded by the timeouts of one call and of
+    /// one write. Returns whether all tasks ended in that time and the store has all changes.
     pub async fn close(&self) -> bool {
-        let longest = self.shared.registry.policies().map(|policy| policy.fetch_timeout).max();
-        self.close_within(longest.expect("there is a general policy")).await
+        let longest_call = self.shared.registry.policies().map(|policy| policy.fetch_timeout).max();
+        self.close_within(longest_call.expect("there is a general policy")).await
     }
 
-    /// The same, but waits for calls in flight no longer than `grace`. Calls that are not answered by then are cancelled, and
-    /// their leases are given back, so that other processes need not wait until these expire.
+    /// Stops this manager like [`close`](Self::close), but waits for calls in flight for at most `grace`.
     ///
-    /// For programs that are about to end: with a grace of zero, calls are cancelled at once. A cancelled call arms no hold;
-    /// its numbers are lost, and it counts toward the budget, because the provider may have received it. Writes to the store
-    /// are bounded as in [`close`](Self::close), which also says what is returned; `false` if a call was cancelled.
+    /// Then it cancels the remaining calls and releases their leases. Otherwise other processes would wait until those expire. A
+    /// grace of zero cancels all calls at once.
+    ///
+    /// A cancelled call arms no hold, and its readings are lost. It counts toward the budget, because the provider may have
+    /// received it. Returns as [`close`](Self::close) does, and `false` if a call was cancelled.
     pub async fn close_within(&self, grace: Duration) -> bool {
         let Shared { context, clock, registry } = &*self.shared;
         context.tasks.close();
@@ -185,10 +186,9 @@ impl QuotaManager {
         if !all_ended {
             context.tasks.cancel();
         }
-        let ending = async {
+        let flush = async {
             context.tasks.idle().await;
-            // What was done while the store was away. It is tried once more, also if the store has not answered since: there is no
-            // later chance.
+            // Try the store even if it is still marked unavailable: changes from the outage have no later chance.
             if !registry.dirty().is_empty() {
                 registry.try_store_again();
             }
@@ -196,9 +196,9 @@ impl QuotaManager {
                 entry.change(|_, _| ()).await.ok();
             }
         };
-        let patience = registry.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();
-        let ended = clock.bounded(patience.expect("there is a general policy"), ending).await.is_some();
-        all_ended && ended && registry.dirty().is_empty()
+        let flush_timeout = registry.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();
+        let flushed = clock.bounded(flush_timeout.expect("there is a general policy"), flush).await.is_some();
+        all_ended && flushed && registry.dirty().is_empty()
     }
 }
 

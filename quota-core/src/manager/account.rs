@@ -1,4 +1,4 @@
-//! The handle through which a program uses one account.
+//! The handle to one account: reads, refreshes, observations and hold clearing.
 
 use std::fmt;
 use std::future::Future;
@@ -19,14 +19,14 @@ use crate::model::{AccountId, Rejected, Snapshot, UsageReport};
 use crate::record::{Cleared, Hold, HoldReason, MergeOutcome, Priority, Record, Seed};
 use crate::time;
 
-/// A handle to one account. Cheap to clone; all handles of one manager to one account share their state.
+/// A handle to one account. It is cheap to clone. All handles of one manager to one account share their state.
 ///
-/// From the first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`sync`](Self::sync) on, the account's
-/// view follows what other processes write, for as long as a caller reads it. An account without readers for a few
-/// minutes is followed again from the next of these on; a [`peek`](Self::peek) alone does not begin it.
+/// The first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`sync`](Self::sync) starts a follower, which
+/// merges the writes of other processes. The follower stops after a few minutes without a reader, and the next of these calls
+/// starts a new one. [`peek`](Self::peek) does not start one.
 #[derive(Clone)]
 pub struct Account {
-    /// Straight to the view: readers touch nothing else.
+    /// A copy of the entry's handle, so that reads do not touch the entry.
     pub(super) view_handle: ViewHandle,
     pub(super) entry: Arc<AccountEntry>,
     pub(super) shared: Arc<Shared>,
@@ -66,29 +66,29 @@ impl Account {
 
     /// Whether the cached readings are stale for a request to `model`, by its name in requests.
     ///
-    /// A window of one model affects only requests to that model. Other requests are not stale because of it; the full refresh
-    /// reads it, once an hour by default.
+    /// A window that counts one model makes only requests to that model stale. The full refresh, once an hour by default, reads it
+    /// for all.
     #[must_use]
     pub fn is_stale_for(&self, model: Option<&str>) -> bool {
         !self.view_handle.load().is_fresh_for(model)
     }
 
-    /// Whether the request of this number should refresh first: because what is known is stale, or by the policy's
-    /// [`every_n_requests`](crate::Policy#structfield.every_n_requests).
+    /// Whether the caller should refresh before request number `request`: the cached readings are stale, or the policy's
+    /// [`every_n_requests`](crate::Policy#structfield.every_n_requests) requires it.
     #[must_use]
     pub fn needs_refresh(&self, request: u64) -> bool {
         self.is_stale() || self.entry.provider.policy.refreshes_on_request(request)
     }
 
-    /// Counts a request and returns its number, starting at 1. For [`needs_refresh`](Self::needs_refresh).
+    /// Counts a request and returns its number, starting at 1, for [`needs_refresh`](Self::needs_refresh).
     pub fn count_request(&self) -> u64 {
         self.entry.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Returns fresh readings: cached ones, or those of one refresh that all callers share.
     ///
-    /// If no refresh is possible, the cached readings are returned, marked as stale with the reason. Dropping the
-    /// future stops waiting; the refresh continues.
+    /// If no refresh is possible, it returns the cached readings, marked as stale with the reason. If the caller drops the future,
+    /// the refresh continues.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl Account {
         Box::pin(self.get_cold(Some(max_age))).await
     }
 
-    /// Like [`get`](Self::get), for a request to `model`: the windows that count this model must be fresh too.
+    /// Like [`get`](Self::get), for a request to `model`: the windows that count only this model must be fresh too.
     ///
     /// # Errors
     ///
@@ -138,8 +138,8 @@ impl Account {
 
     /// Calls the provider now if the rules allow it, and returns whether it did.
     ///
-    /// A refresh that is under way is joined. When none is possible, the outcome has the cached usage, and the reason in
-    /// [`RefreshOutcome::error`]. Dropping the future stops waiting; the refresh continues.
+    /// The call joins a refresh in flight. If no refresh is possible, the outcome has the cached usage, and the reason in
+    /// [`RefreshOutcome::error`]. If the caller drops the future, the refresh continues.
     ///
     /// # Errors
     ///
@@ -148,18 +148,21 @@ impl Account {
         Box::pin(self.shared_refresh(RefreshRequest::NewCall)).await
     }
 
-    /// Refreshes like [`refresh`](Self::refresh), unless a call with the same credential was started less than `span` ago, by
-    /// any process that shares the store. Use it for commands and keys that a user may repeat, because each call counts in the budget.
+    /// Refreshes like [`refresh`](Self::refresh), unless any process that shares the store started a call with the same credential
+    /// less than `interval` ago.
     ///
-    /// The outcome of that call is the result, whether it succeeded or failed: [`RefreshOutcome::called_at`] is its start,
-    /// [`RefreshOutcome::error`] its failure. Readings that arrived without a call, such as headers, do not count. Dropping the
-    /// future stops waiting; the refresh continues.
+    /// Use it for commands and keys that a user may repeat, because each call counts toward the budget. The result is then the
+    /// outcome of that call: [`RefreshOutcome::called_at`] is its start, and [`RefreshOutcome::error`] its failure. Readings that
+    /// arrived without a call, such as headers, do not count. If the caller drops the future, the refresh continues.
     ///
     /// # Errors
     ///
     /// [`QuotaError`] if there are no readings.
-    pub async fn refresh_unless_called_within(&self, span: Duration) -> Result<RefreshOutcome, QuotaError> {
-        Box::pin(self.shared_refresh(RefreshRequest::RecentCall(span))).await
+    pub async fn refresh_unless_called_within(
+        &self,
+        interval: Duration,
+    ) -> Result<RefreshOutcome, QuotaError> {
+        Box::pin(self.shared_refresh(RefreshRequest::RecentCall(interval))).await
     }
 
     async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
@@ -169,10 +172,10 @@ impl Account {
             let in_flight = refresh::join(&self.entry, request, Priority::Interactive, &self.shared.context);
             let result = in_flight.wait().await;
             // A refresh that began for a less demanding caller may not satisfy this one.
-            let enough = match result {
-                Ok(refresh_done) => refresh_done.fetched || in_flight.request.covers(request),
+            let is_enough = match result {
+                Ok(refreshed) => refreshed.fetched || in_flight.request.covers(request),
                 Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
-                // An explicit refresh may try where a read is rejected.
+                // A rejected credential stops a read, but not an explicit refresh.
                 Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
                     in_flight.request.covers(request)
                 }
@@ -180,7 +183,7 @@ impl Account {
                 Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
                 Err(_) => true,
             };
-            if !enough && tries < MAX_REFRESH_ATTEMPTS {
+            if !is_enough && tries < MAX_REFRESH_ATTEMPTS {
                 continue;
             }
             return self.result(&in_flight, result);
@@ -194,21 +197,21 @@ impl Account {
     ) -> Result<RefreshOutcome, QuotaError> {
         let view = self.view_handle.load();
         let same_login = match (&in_flight.login_id, view.record.login_id()) {
-            (Some(asked), Some(effective_record)) => asked == effective_record,
+            (Some(requested), Some(current)) => requested == current,
             _ => true,
         };
         match result {
-            Ok(refresh_done) => {
+            Ok(refreshed) => {
                 let usage = if same_login {
                     AccountUsage::of(view)
                 } else {
-                    AccountUsage::from_view(Arc::clone(&refresh_done.view))
+                    AccountUsage::from_view(Arc::clone(&refreshed.view))
                 };
                 Ok(RefreshOutcome {
                     usage,
-                    fetched: refresh_done.fetched,
+                    fetched: refreshed.fetched,
                     error: None,
-                    called_at: refresh_done.called_at,
+                    called_at: refreshed.called_at,
                 })
             }
             Err(error) => {
@@ -225,9 +228,9 @@ impl Account {
         }
     }
 
-    /// Starts a refresh if the readings are not fresh, and returns at once.
+    /// Starts a refresh if the readings are stale, and returns at once.
     ///
-    /// It queues behind interactive refreshes, and does not use the reserve of the budget.
+    /// The refresh queues behind interactive ones, and does not use the budget's reserve.
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
             let request = RefreshRequest::Age(self.entry.provider.policy.max_age);
@@ -235,49 +238,52 @@ impl Account {
         }
     }
 
-    /// Reads shared state from the store without calling the provider: the account's record and the provider's cooldown.
+    /// Reads the account's record and the provider's cooldown from the store, without calling the provider.
     ///
-    /// If the store is unavailable, this has no effect; see [`AccountUsage::store_unavailable_since`].
+    /// It has no effect while the store is unavailable; see [`AccountUsage::store_unavailable_since`].
     pub async fn sync(&self) -> AccountUsage {
-        // Followed after the read, or the follower would read it too; also if the caller drops the future.
+        // Start the follower after this read, because it would read the record too. The guard also starts it if the caller drops
+        // the future.
         let _followed = OnDrop(|| self.follow());
         let cooldown = async {
             if let Some(shared_cooldown) = &self.entry.provider.shared_cooldown {
                 shared_cooldown.load_once(self.entry.provider.policy.record_ttl).await;
             }
         };
-        // Read both concurrently, so that only one round trip is waited for.
+        // Read both concurrently, to wait for one round trip only.
         tokio::join!(Box::pin(self.entry.sync(None)), cooldown);
         self.peek()
     }
 
     /// Merges readings that arrived without a usage call, such as the headers of an ordinary response.
     ///
-    /// Holds stay as they are. Readers of this process see them at once; the store within a few seconds. Returns what was left
-    /// out because it cannot be true; see [`UsageReport::reject_implausible`].
+    /// Readers in this process get them at once. The store gets them within a few seconds. Holds stay unchanged. Returns the
+    /// implausible values, which are not merged; see [`UsageReport::reject_implausible`].
     ///
     /// # Errors
     ///
-    /// [`ObserveError`] if the readings belong to a login other than the account's current one, or the manager was closed.
+    /// [`ObserveError`] if the readings belong to a login other than the account's current one, if a newer program wrote the
+    /// record, or if the manager was closed.
     pub fn observe(&self, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.entry.provider.store_client.now_estimate();
         let at = usage.observed_at.map_or(now, |observed| observed.min(time::latest_plausible(now)));
         let rejected = usage.implausible(at);
         rejected_values(&self.shared.context.events, self.id(), &rejected);
         let seed = Seed::new(Snapshot::of(usage, at)).login_id(usage.login_id.clone());
-        self.join_in(&seed, usage.owner_id.as_ref()).map(|()| rejected)
+        self.merge(&seed, usage.owner_id.as_ref()).map(|()| rejected)
     }
 
     /// Merges persisted readings at their original age, and a hold that is still in force, without a call.
     ///
     /// # Errors
     ///
-    /// [`ObserveError`] if it belongs to a login other than the account's current one, or the manager was closed.
+    /// [`ObserveError`] if the seed belongs to a login other than the account's current one, if a newer program wrote the record,
+    /// or if the manager was closed.
     pub fn seed(&self, seed: &Seed) -> Result<(), ObserveError> {
-        self.join_in(seed, None)
+        self.merge(seed, None)
     }
 
-    fn join_in(&self, seed: &Seed, owner_id: Option<&crate::model::OwnerId>) -> Result<(), ObserveError> {
+    fn merge(&self, seed: &Seed, owner_id: Option<&crate::model::OwnerId>) -> Result<(), ObserveError> {
         let account = || self.entry.id.clone();
         if self.shared.context.tasks.is_closed() {
             return Err(ObserveError::Closed);
@@ -291,7 +297,7 @@ impl Account {
                 if self.shared.context.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             MergeOutcome::OtherLogin => {
-                // The local record may be outdated. Following brings it up to date.
+                // The local record may be outdated. The follower updates it.
                 self.follow();
                 Err(ObserveError::AnotherLogin { account: account() })
             }
@@ -301,16 +307,15 @@ impl Account {
 
     /// Clears the account's hold for all processes that share the store, and resets its count of consecutive failures.
     ///
-    /// Returns the hold that was lifted; `None` if none was in force. A process that still knows it does not bring it back, and
-    /// a call that fails after this arms a new one. A damaged record is replaced by this process's copy. The provider's cooldown, the
-    /// budget and the rejection of a credential stay.
+    /// Returns the cleared hold; `None` if none was in force. Another process that has the hold cached does not restore it. The
+    /// next failed call arms a new hold. The provider's cooldown, the budget and a credential rejection stay. A damaged record is
+    /// replaced by this process's copy. If the future is dropped, the hold may or may not be cleared.
     ///
     /// # Errors
     ///
-    /// [`QuotaError::Store`] if the store did not take it. Where the policy is to go on without the store, the hold is lifted in
-    /// this process, and for the others once the store is back. [`QuotaError::UnsupportedFormat`] if a newer program keeps the record.
-    ///
-    /// If the future is dropped, the hold may or may not be cleared.
+    /// [`QuotaError::Store`] if the write to the store failed. With
+    /// [`StoreOutagePolicy::Standalone`](crate::policy::StoreOutagePolicy::Standalone), this process clears the hold at once, and
+    /// the others after the outage. [`QuotaError::UnsupportedFormat`] if a newer program wrote the record.
     pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
         let account = || self.entry.id.clone();
         let cleared = self.entry.change_shared(Record::clear_hold).await;
@@ -346,7 +351,7 @@ impl fmt::Debug for Account {
     }
 }
 
-/// The future that [`Account::get`] returns. Nothing happens before it is polled.
+/// The future of [`Account::get`].
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct GetFuture<'a> {
     account: &'a Account,
@@ -363,7 +368,7 @@ impl<'a> GetFuture<'a> {
     }
 }
 
-// Hand-written instead of an `async fn`: every reader runs this, and a generated state machine makes a read 50 % slower.
+// Hand-written, because every read runs this: the state machine of an `async fn` makes a read 50 % slower.
 impl Future for GetFuture<'_> {
     type Output = Result<AccountUsage, QuotaError>;
 
@@ -393,5 +398,5 @@ impl fmt::Debug for GetFuture<'_> {
     }
 }
 
-/// The maximum number of refreshes that one call waits for.
+/// The maximum number of refreshes that one caller waits for.
 const MAX_REFRESH_ATTEMPTS: u32 = 3;

@@ -1,4 +1,4 @@
-//! What a reader gets: the usage of an account, and how fresh it is.
+//! The usage of an account as readers get it, with its freshness and the outcome of a refresh.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -15,8 +15,8 @@ use crate::time::UnixMillis;
 
 /// The usage of an account.
 ///
-/// The readings do not change. Whether they are fresh, and what a window shows, is computed at each call. So a value that was
-/// stored for an hour reports that it is stale.
+/// The readings in a value never change. Each call computes the freshness and the use of a window at the current time. So a value
+/// that a program holds for an hour reports that it is stale.
 #[must_use]
 pub struct AccountUsage(Guard<Arc<View>>);
 
@@ -32,13 +32,13 @@ impl AccountUsage {
     /// The readings. Empty if there are none, or if their owner is unknown.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
-        static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
-        if self.0.flags.unattributed { &NOTHING } else { self.0.record.snapshot() }
+        static EMPTY: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
+        if self.0.flags.unattributed { &EMPTY } else { self.0.record.snapshot() }
     }
 
     /// The readings that are hidden because their owner is unknown; `None` otherwise.
     ///
-    /// They have one use: what was rejected because of them stays rejected until the owner is known.
+    /// A router keeps rejecting an account that it rejected because of them, until their owner is known.
     #[must_use]
     pub fn unattributed(&self) -> Option<&Snapshot> {
         self.0.flags.unattributed.then(|| self.0.record.snapshot())
@@ -47,8 +47,8 @@ impl AccountUsage {
     /// How much of a window is used now; [`Used::Unknown`] if there is no such window.
     #[must_use]
     pub fn used(&self, window: &WindowId) -> Used {
-        let fresh_for = self.0.provider.policy.max_age;
-        self.snapshot().window(window).map_or(Used::Unknown, |window| window.used_at(self.now(), fresh_for))
+        let max_age = self.0.provider.policy.max_age;
+        self.snapshot().window(window).map_or(Used::Unknown, |window| window.used_at(self.now(), max_age))
     }
 
     /// How long a reading of this account counts as exact, by the policy of its provider.
@@ -69,35 +69,36 @@ impl AccountUsage {
         }
     }
 
-    /// Whether the readings are not fresh.
+    /// Whether the readings are stale.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         !self.0.is_fresh()
     }
 
-    /// Whether the readings are not fresh for a request of `model`: see [`Account::is_stale_for`](crate::Account::is_stale_for).
+    /// Whether the readings are stale for a request to `model`; see [`Account::is_stale_for`](crate::Account::is_stale_for).
     #[must_use]
     pub fn is_stale_for(&self, model: Option<&str>) -> bool {
         !self.0.is_fresh_for(model)
     }
 
-    /// When the readings stop being fresh for a request of `model`, or when they did; `None` if there are none.
+    /// When the readings become stale, or became stale, for a request to `model`; `None` if there are none.
     ///
-    /// No read calls the provider before. So a window that has just reset stays unknown until then: the policy's
-    /// [`reset_grace`](crate::Policy#structfield.reset_grace) after its reset, and never within a minute of the last call.
+    /// No read calls the provider before that time. So a window is unknown between its reset and that time. It is the reset plus
+    /// the policy's [`reset_grace`](crate::Policy#structfield.reset_grace), and at least a minute after the last call.
     #[must_use]
     pub fn due_at(&self, model: Option<&str>) -> Option<Timestamp> {
         if self.0.flags.unattributed { None } else { self.0.due_at_for(model) }
     }
 
-    /// How long ago the oldest reading of the whole account's windows was taken, or, without any of these, the oldest of
-    /// all; `None` if there is none.
+    /// The age of the oldest reading among the windows that count all models; `None` if there are no readings.
+    ///
+    /// Without such a window, it is the age of the oldest reading.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         if self.0.flags.unattributed { None } else { self.0.age() }
     }
 
-    /// The hold that allows no call now: the account's own, or the provider's cooldown, whichever ends later.
+    /// The hold in force: the account's own or the provider's cooldown, whichever ends later.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         let now = self.now();
@@ -106,19 +107,19 @@ impl AccountUsage {
         [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
-    /// Why the last call failed; `None` if it succeeded.
+    /// Why the last call of any process failed; `None` if it succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<&LastFailure> {
         self.0.record.last_failure()
     }
 
-    /// Why this process's last refresh failed; `None` if it succeeded, or if another process has refreshed since.
+    /// Why this process's last refresh failed; `None` if it succeeded, or if another process has refreshed the account since.
     #[must_use]
     pub fn error(&self) -> Option<&QuotaError> {
         self.0.flags.failed.as_deref()
     }
 
-    /// The login of the readings, if it was stated.
+    /// The login of the readings; `None` if neither the credential nor the provider stated it.
     #[must_use]
     pub fn login_id(&self) -> Option<&LoginId> {
         self.0.record.login_id()
@@ -132,19 +133,19 @@ impl AccountUsage {
 
     /// Whether this process runs without the store because the store's record of the account is damaged.
     ///
-    /// The record stays as it is until [`Account::clear_hold`](crate::Account::clear_hold) replaces it.
+    /// The store keeps the record unchanged until [`Account::clear_hold`](crate::Account::clear_hold) replaces it.
     #[must_use]
     pub fn is_record_damaged(&self) -> bool {
         self.0.flags.is_damaged
     }
 
-    /// The time of the store's clock, which all timestamps in here use.
+    /// The current time by the store's clock. All timestamps of this value use that clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.0.now()
     }
 
-    /// Whether there is any reading at all.
+    /// Whether there are no readings to show.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.flags.unattributed || self.0.record.snapshot().is_empty()
     }
@@ -198,9 +199,9 @@ impl fmt::Debug for AccountUsage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// The readings are young enough, and no window has reset since.
+    /// The readings are younger than the maximum age, and no window has reset since.
     Fresh,
-    /// They are not. They are lower bounds until each window's reset; see [`AccountUsage::used`].
+    /// The readings are not fresh. Each is a lower bound until its window resets; see [`AccountUsage::used`].
     #[non_exhaustive]
     Stale {
         /// Since when; `None` if there are no readings.
@@ -216,9 +217,9 @@ pub enum Freshness {
 pub enum StaleReason {
     /// There are no readings.
     NeverRead,
-    /// The readings are too old, and no refresh was made since.
+    /// The readings are older than the maximum age.
     Aged,
-    /// A window has reset since it was read.
+    /// A window has reset since its last reading.
     RolledOver,
     /// No call is allowed now; see [`AccountUsage::hold`].
     OnHold,
@@ -230,9 +231,9 @@ pub enum StaleReason {
     RecordDamaged,
     /// The owner of the readings is unknown, so they are hidden.
     OwnerUnknown,
-    /// A refresh was tried and failed; see [`AccountUsage::error`].
+    /// This process's last refresh failed; see [`AccountUsage::error`].
     NotRefreshed,
-    /// A newer program wrote the record, and this one must not change it.
+    /// A newer program wrote the record, so this program must not change it.
     UnsupportedFormat,
 }
 
@@ -255,7 +256,7 @@ impl StaleReason {
     }
 }
 
-/// The reason in words, for people.
+/// [`as_str`](Self::as_str) with spaces, for people.
 impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.as_str().replace('_', " "))
@@ -267,14 +268,14 @@ impl fmt::Display for StaleReason {
 #[must_use]
 #[non_exhaustive]
 pub struct RefreshOutcome {
-    /// The usage now.
+    /// The usage after the refresh.
     pub usage: AccountUsage,
-    /// Whether the provider was called, and its readings are included.
+    /// Whether this refresh called the provider successfully, so that `usage` includes the new readings.
     pub fetched: bool,
     /// Why there are no new readings, if there are none.
     pub error: Option<QuotaError>,
-    /// When the call started that made another one unnecessary. Only
-    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) is satisfied by one. If that call
-    /// failed, `error` says why.
+    /// When the recent call started that made a new one unnecessary. If that call failed, `error` is the reason.
+    ///
+    /// Only [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) sets it.
     pub called_at: Option<Timestamp>,
 }

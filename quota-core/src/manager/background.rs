@@ -1,5 +1,5 @@
-//! Background work: delayed writes, and keeping accounts fresh.
-//! Whether a refresh is allowed is decided in `record`; `follower` follows the writes of other processes.
+//! Background work: delayed writes, and the refreshes of `keep_fresh`.
+//! `record` decides whether a refresh is allowed; `follower` merges the writes of other processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::tasks::OnPanic;
 use crate::record::{Hold, HoldReason, Priority};
 use crate::time;
 
-/// Writes what is pending, a while from now, so that busy traffic becomes one write.
+/// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
 pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {
     {
         let mut local = entry.local();
@@ -22,13 +22,13 @@ pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {
         }
         local.flush_scheduled = true;
     }
-    // Weak like a follower's, and put down before the write: what is new from then on may be too late for this one.
+    // Cleared before the write starts, because that write may not include a change that arrives during it.
     let flush_scheduled = OnPanic(Arc::downgrade(entry), |entry| entry.local().flush_scheduled = false);
     let (entry, tasks) = (Arc::clone(entry), Arc::clone(&context.tasks));
     context.tasks.spawn(async move {
-        let later = entry.provider.clock.sleep(entry.provider.policy.flush_interval);
-        // A manager that is being closed writes at once.
-        let _ = tasks.until_closing(later).await;
+        let delay = entry.provider.clock.sleep(entry.provider.policy.flush_interval);
+        // Closing the manager ends the delay.
+        let _ = tasks.until_closing(delay).await;
         drop(flush_scheduled);
         let _ = entry.change(|_, _| ()).await;
     });
@@ -47,7 +47,7 @@ pub(crate) fn keep_fresh(
             let mut failures = 0;
             loop {
                 let request = RefreshRequest::Age(entry.provider.policy.max_age);
-                // Waited for, so a slow call is never overtaken by the next.
+                // Wait for the refresh, so that two calls never overlap.
                 let in_flight = refresh::join(&entry, request, Priority::Background, &task_context);
                 let pause = match in_flight.wait().await {
                     Ok(_) => {
@@ -57,13 +57,13 @@ pub(crate) fn keep_fresh(
                     Err(QuotaError::OnHold { hold, .. }) if hold.reason == HoldReason::BudgetExhausted => {
                         time::elapsed(entry.provider.store_client.now_estimate(), hold.until)
                     }
-                    // A replaced credential is noticed by a refresh only, which costs no call while it is the same.
+                    // Only a refresh detects a replaced credential. While the credential is the same, it makes no call.
                     Err(QuotaError::OnHold { .. }) if entry.view().record.may_let_through() => {
                         entry.provider.policy.max_age
                     }
-                    // The hold is waited for below, in stretches: it may be cleared.
+                    // `wait_until_due` waits for the hold, and returns early if it is cleared.
                     Err(QuotaError::OnHold { .. }) => Duration::ZERO,
-                    // Not logged in, or a fetcher that panics: there is no hold, so this backoff applies.
+                    // These errors arm no hold, such as a missing login or a panic, so the policy's backoff applies here.
                     Err(_) => {
                         failures += 1;
                         entry.provider.policy.error_backoff.delay(failures, 0.0)
@@ -81,22 +81,22 @@ pub(crate) fn keep_fresh(
     });
 }
 
-/// Waits until asking again may bring something: `at_least` is over, the readings are due, and no hold is in force.
-async fn wait_until_due(entry: &AccountEntry, at_least: Duration) {
+/// Waits until the next refresh can succeed: after `min_wait`, once the readings are due and no hold is in force.
+async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
     let clock = &entry.provider.clock;
-    let mut pause = entry.provider.policy.min_call_interval.max(MIN_PAUSE).max(at_least);
+    let mut pause = entry.provider.policy.min_call_interval.max(MIN_PAUSE).max(min_wait);
     loop {
         clock.sleep(pause).await;
         let view = entry.view_handle.load_owned();
         let now = view.now();
         let policy = &entry.provider.policy;
-        let binds = |hold: &Hold| hold.is_in_force(now) && !view.record.may_let_through();
-        let hold = view.record.hold().cloned().filter(binds);
+        let blocks = |hold: &Hold| hold.is_in_force(now) && !view.record.may_let_through();
+        let hold = view.record.hold().cloned().filter(blocks);
         let hold = [hold, entry.provider.cooldown_at(now)].into_iter().flatten().map(|hold| hold.until).max();
-        let barred = view.record.last_failure().filter(|failure| failure.is_credential_rejection());
-        // Also one that bars for longer: another credential is noticed only by looking for one.
-        let barred = barred.map(|failure| time::saturating_add(failure.at, policy.max_age));
-        let due = [view.due_at(), hold, barred].into_iter().flatten().max();
+        let rejection = view.record.last_failure().filter(|failure| failure.is_credential_rejection());
+        // The rejection may apply for longer than `max_age`. But only a refresh detects a replaced credential.
+        let recheck = rejection.map(|failure| time::saturating_add(failure.at, policy.max_age));
+        let due = [view.due_at(), hold, recheck].into_iter().flatten().max();
         match due.filter(|due| *due > now) {
             Some(due) => pause = time::elapsed(now, due).min(MAX_SLEEP),
             None => return,
@@ -104,8 +104,8 @@ async fn wait_until_due(entry: &AccountEntry, at_least: Duration) {
     }
 }
 
-/// Never at once, whatever was answered: what cannot be helped must not be asked in a circle.
+/// The minimum pause between refreshes. Without it, an error that returns at once would make a busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
-/// In short stretches: the due time may move, and a machine may sleep.
+/// The maximum sleep between two checks, because the due time may change and the machine may be suspended.
 const MAX_SLEEP: Duration = Duration::from_secs(30);

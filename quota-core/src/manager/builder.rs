@@ -18,7 +18,7 @@ use crate::store::QuotaStore;
 
 type SharedSource = Arc<dyn CredentialSource>;
 
-/// Puts a manager together.
+/// Builds a [`QuotaManager`].
 #[derive(Debug)]
 #[must_use]
 pub struct QuotaManagerBuilder {
@@ -46,21 +46,24 @@ impl QuotaManagerBuilder {
         }
     }
 
-    /// Adds a provider: the fetcher that calls it, and the source of its accounts' credentials. Replaces an earlier fetcher of the
-    /// same provider, and its source. Both can be an `Arc` that other code shares.
+    /// Adds a provider: the fetcher that calls it, and the source of its accounts' credentials.
+    ///
+    /// Replaces an earlier fetcher of the same provider, and its source. Both can be an `Arc` that other code shares.
     pub fn provider(mut self, fetcher: impl UsageFetcher, credentials: impl CredentialSource) -> Self {
         self.providers.push((Arc::new(fetcher), Some(Arc::new(credentials))));
         self
     }
 
-    /// Adds a fetcher without a credential source: for providers that need no credential, and where each account has a source of
-    /// its own. Replaces an earlier fetcher of the same provider, and its source.
+    /// Adds a fetcher without a credential source.
+    ///
+    /// For providers that need no credential, and for providers whose accounts each have their own source. Replaces an earlier
+    /// fetcher of the same provider, and its source.
     pub fn fetcher(mut self, fetcher: impl UsageFetcher) -> Self {
         self.providers.push((Arc::new(fetcher), None));
         self
     }
 
-    /// Gives an account a credential source of its own, instead of its provider's.
+    /// Sets the credential source of one account, in place of its provider's.
     pub fn credentials_for(mut self, account: AccountId, source: impl CredentialSource) -> Self {
         self.credentials.push((account, Arc::new(source)));
         self
@@ -72,7 +75,7 @@ impl QuotaManagerBuilder {
         self
     }
 
-    /// Sets a policy for one provider, in place of the general one.
+    /// Sets the policy of one provider, in place of the general one.
     pub fn policy_for(mut self, provider: ProviderId, policy: Policy) -> Self {
         self.provider_policies.insert(provider, policy);
         self
@@ -84,31 +87,36 @@ impl QuotaManagerBuilder {
         self
     }
 
-    /// Names this process in the list of calls that were made, such as `router@host-a`.
+    /// Sets the name of this process in the list of calls, such as `router@host-a`.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Says that this program ends so long after [`build`](Self::build), for commands and other short-lived programs.
+    /// Sets how long after [`build`](Self::build) this program ends, for commands and other short-lived programs.
     ///
-    /// A call is given no more than the time that is left, and none is started with less than two seconds left. A call that the
-    /// deadline cuts off fails with [`FetchError::TimedOut`](crate::FetchError::TimedOut): the transient backoff follows, as
-    /// after any timeout. Otherwise a program that is run again and again would call a hanging provider each time. If the credential was
-    /// not read yet, it fails with [`FetchError::CredentialUnavailable`](crate::FetchError::CredentialUnavailable) and arms no hold. Refreshes
-    /// that find no time for a call are [`QuotaError::DeadlineExceeded`](crate::QuotaError::DeadlineExceeded). Without a
-    /// deadline, the default, a refresh outlives its caller.
+    /// - A call gets at most the remaining time as its timeout. If the deadline ends it, it fails with
+    ///   [`FetchError::TimedOut`](crate::FetchError::TimedOut), and the error backoff applies. Otherwise a program that runs
+    ///   repeatedly would call a hanging provider each time.
+    /// - If the deadline ends the read of the credential, the refresh fails with
+    ///   [`FetchError::CredentialUnavailable`](crate::FetchError::CredentialUnavailable), and no hold is armed.
+    /// - With less than two seconds left, no call starts: the refresh fails with
+    ///   [`QuotaError::DeadlineExceeded`](crate::QuotaError::DeadlineExceeded).
+    ///
+    /// Without a deadline, the default, a refresh outlives its caller.
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self
     }
 
-    /// Builds the manager. Its tasks run on the tokio runtime this is called in. Without one, or after that one has shut down, they
-    /// run on the runtime of the call that starts them.
+    /// Builds the manager.
+    ///
+    /// The manager's tasks run on the tokio runtime of this call. Without one, or after it has shut down, each task runs on the
+    /// runtime of the call that starts it.
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if a policy contradicts itself.
+    /// [`BuildError`] if settings of a policy contradict each other.
     pub fn build(self) -> Result<QuotaManager, BuildError> {
         self.policy.validate()?;
         for policy in self.provider_policies.values() {
@@ -116,9 +124,9 @@ impl QuotaManagerBuilder {
         }
         let tasks = Tasks::new();
         let events = EventSender::default();
-        let patience = self.policy.store_timeout;
+        let timeout = self.policy.store_timeout;
         let store_client =
-            StoreClient::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
+            StoreClient::new(self.store, self.clock.clone(), timeout, Arc::clone(&tasks), events.clone());
         let mut registry =
             Registry::new(store_client, self.clock.clone(), self.policy, self.provider_policies);
         for (fetcher, source) in self.providers {
@@ -128,17 +136,17 @@ impl QuotaManagerBuilder {
             registry.set_credentials(account, source);
         }
         let deadline = self.deadline.and_then(|after| self.clock.instant().after(after));
-        let context = TaskContext { tasks, events, by: self.name, deadline };
+        let context = TaskContext { tasks, events, process_name: self.name, deadline };
         let shared = Shared { context, clock: self.clock, registry };
         Ok(QuotaManager { shared: Arc::new(shared) })
     }
 }
 
-/// Why a manager was not built.
+/// Why [`QuotaManagerBuilder::build`] failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The policy contradicts itself.
+    /// Settings of a policy contradict each other.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }

@@ -1,5 +1,5 @@
-//! The cooldown of a provider in this process, shared with other processes through a document of the store.
-//! Its rule is in the module `cooldown` of the crate; `refresh` obeys it.
+//! The cooldown of a provider in this process, shared with other processes through a document in the store.
+//! Its rules are in `record`; `refresh` obeys it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,9 @@ use crate::store::{DocumentBody, Start, StoreError, StoreKey, StoreRead, Version
 pub(crate) struct SharedCooldown {
     pub(crate) key: StoreKey,
     store_client: Arc<StoreClient>,
-    /// The store's document, as last read.
+    /// The store's document at the last read.
     shared: ArcSwap<ProviderCooldown>,
-    /// The cooldown after 429s of this process. It applies even if the store cannot be written.
+    /// The cooldown after this process's own 429s. It applies even if the write to the store fails.
     local: ArcSwap<ProviderCooldown>,
     read: OnceCell<()>,
     /// Whether a task follows the changes of the document.
@@ -41,7 +41,7 @@ impl SharedCooldown {
         })
     }
 
-    /// The hold in force, as far as this process knows.
+    /// The cooldown in force at `now`, from the last read and from this process's own 429s.
     pub(crate) fn at(&self, now: Timestamp) -> Option<Hold> {
         [self.shared.load().at(now), self.local.load().at(now)]
             .into_iter()
@@ -49,58 +49,58 @@ impl SharedCooldown {
             .max_by_key(|hold| hold.until)
     }
 
-    /// Reads the document once; later changes come by notice.
-    pub(crate) async fn load_once(&self, keep: Duration) {
-        let _ = self.read.get_or_try_init(|| async { self.reload(keep).await.map(drop) }).await;
+    /// Reads the document on the first call. A follower receives later changes.
+    pub(crate) async fn load_once(&self, ttl: Duration) {
+        let _ = self.read.get_or_try_init(|| async { self.reload(ttl).await.map(drop) }).await;
     }
 
     /// Reads the document and returns its version. Restores a cooldown that the store has lost.
-    pub(crate) async fn reload(&self, keep: Duration) -> Result<Option<Version>, StoreError> {
+    pub(crate) async fn reload(&self, ttl: Duration) -> Result<Option<Version>, StoreError> {
         let reading = self.store_client.read(&self.key).await?;
         if let Some(shared) = self.decode_read(&reading) {
-            let known = self.at(reading.now);
+            let cached = self.at(reading.now);
             let end = |hold: &Hold| hold.until;
-            let is_lost = known.as_ref().map(end) > shared.at(reading.now).as_ref().map(end);
+            let is_lost = cached.as_ref().map(end) > shared.at(reading.now).as_ref().map(end);
             self.shared.store(Arc::new(shared));
-            if let Some(hold) = known.filter(|_| is_lost) {
-                self.publish(&hold, keep).await;
+            if let Some(hold) = cached.filter(|_| is_lost) {
+                self.publish(&hold, ttl).await;
             }
         }
         Ok(reading.version())
     }
 
-    /// Starts a cooldown in this process at once, and in the store as soon as it can be written.
+    /// Starts a cooldown in this process, then writes it to the store.
     ///
-    /// If the store cannot be written, other processes get a 429 of their own, and their backoff limits that.
-    pub(crate) async fn publish(&self, hold: &Hold, keep: Duration) {
+    /// A failed write is not retried. Each other process then starts its own cooldown at its first 429.
+    pub(crate) async fn publish(&self, hold: &Hold, ttl: Duration) {
         self.local.rcu(|local| {
             let mut cooldown = (**local).clone();
             cooldown.extend(hold.since, hold);
             cooldown
         });
         let extend = |cooldown: &mut ProviderCooldown, now| cooldown.extend(now, hold);
-        let updated = update_through(&self.store_client, &self.key, Start::Read, keep, extend).await;
+        let updated = update_through(&self.store_client, &self.key, Start::Read, ttl, extend).await;
         if let Err(error @ StoreError::Corrupt { .. }) = updated {
             self.log_unusable(&error);
         }
     }
 
-    /// Decodes a document. No document means no cooldown; `None` is a damaged one.
+    /// Decodes the document. Returns no cooldown if there is no document, and `None` if the document is damaged.
     fn decode_read(&self, reading: &StoreRead) -> Option<ProviderCooldown> {
         let Some(document) = &reading.document else { return Some(ProviderCooldown::default()) };
         DocumentBody::decode(&document.body).inspect_err(|error| self.log_unusable(error)).ok()
     }
 
     fn log_unusable(&self, error: &StoreError) {
-        tracing::warn!(key = %self.key, %error, "cooldown not usable, left as it is");
+        tracing::warn!(key = %self.key, %error, "cooldown document unusable, left unchanged");
     }
 
-    /// The document is followed no longer.
+    /// Records that the follower has ended.
     pub(crate) fn invalidate(&self) {
         self.following.store(false, Ordering::Release);
     }
 
-    /// Whether the document was not followed before this call.
+    /// Records that a follower starts; `false` if there is one already.
     pub(crate) fn try_start_following(&self) -> bool {
         !self.following.swap(true, Ordering::AcqRel)
     }

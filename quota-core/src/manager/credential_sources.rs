@@ -1,5 +1,5 @@
 //! The credential sources of one provider's accounts.
-//! The manager reads them in `refresh` and for `Account::credential`.
+//! `refresh` and `Account::credential` read credentials from them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use parking_lot::RwLock;
 use crate::model::AccountId;
 use crate::provider::CredentialSource;
 
-/// The source of each account: its own, otherwise the provider's.
+/// Maps each account to its own source, otherwise to the provider's.
 ///
-/// The accounts' own sources are in a map of the provider, because most accounts have none and an account must stay small.
+/// The map belongs to the provider and not to the account, because most accounts have no own source and an entry must stay small.
 #[derive(Debug, Default)]
 pub(crate) struct CredentialSources {
     shared: Option<Arc<dyn CredentialSource>>,
-    /// Whether an account ever had a source of its own. If not, a router that chooses an account takes no lock here.
+    /// Whether any account ever had its own source. If not, a read takes no lock.
     has_own: AtomicBool,
     own: RwLock<HashMap<AccountId, Arc<dyn CredentialSource>>>,
 }
 
 impl CredentialSources {
-    /// The accounts have `shared` unless they get a source of their own.
+    /// Creates the map; `shared` is the source of accounts without their own.
     pub(crate) fn new(shared: Option<Arc<dyn CredentialSource>>) -> Self {
         Self { shared, has_own: AtomicBool::new(false), own: RwLock::default() }
     }
@@ -36,15 +36,16 @@ impl CredentialSources {
         own.get(account).or(self.shared.as_ref()).cloned()
     }
 
-    /// Gives an account a source of its own, in place of the one that it had.
+    /// Sets an account's own source, replacing the previous one.
     pub(crate) fn set(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
-        let before = self.own.write().insert(account, source);
+        let previous = self.own.write().insert(account, source);
         self.has_own.store(true, Ordering::Release);
-        // After the lock is released: dropping a source can run other code.
-        drop(before);
+        // The source's `Drop` may run foreign code, so drop it after the lock is released.
+        drop(previous);
     }
 
-    /// Removes an account's own source and returns it. Dropping a source can run other code, so drop it without a lock.
+    /// Removes an account's own source and returns it. The caller must not drop it under a lock, because its `Drop` may run
+    /// foreign code.
     pub(crate) fn remove(&self, account: &AccountId) -> Option<Arc<dyn CredentialSource>> {
         self.own.write().remove(account)
     }

@@ -1,5 +1,5 @@
-//! The credential of an account as a program reads it, and the login that the account holds.
-//! `refresh` reads the credential of a call itself.
+//! The credential and the login of an account, for programs.
+//! `refresh` reads the credential for a call itself.
 
 use std::future::Future;
 use std::io;
@@ -19,21 +19,23 @@ impl Account {
         self.credential_source().is_some()
     }
 
-    /// Sets the account's credential source, replacing the previous one. All handles of the account use it from
-    /// their next read of the credential on. A refresh in flight may still use the previous one, and fresh readings stay until they
-    /// are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the source if no handle is left.
+    /// Sets the account's credential source, replacing the previous one.
+    ///
+    /// All handles of the account use the new source for their next read of the credential. A refresh in flight may still use the
+    /// previous source. Fresh readings stay until they are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the
+    /// source if no handle is left.
     pub fn set_credentials(&self, source: impl CredentialSource) {
         self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
     }
 
     /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
     ///
-    /// If it belongs to another login than the readings, these are cleared. Waits for the source no longer than `timeout`. Dropping the
-    /// future gives the read up.
+    /// If the credential belongs to another login than the readings, the readings are cleared. The source has at most `timeout` to
+    /// respond. Dropping the future cancels the read.
     ///
     /// # Errors
     ///
-    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if it timed out or panicked.
+    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if the source timed out or panicked.
     pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
         let Some(source) = self.credential_source() else { return Ok(None) };
         let credential = self.read_credential(timeout, async { source.credential(self.id()).await }).await?;
@@ -41,8 +43,10 @@ impl Account {
         Ok(Some(credential))
     }
 
-    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`
-    /// ([`CredentialSource::renew`]); `None` if the account has no source.
+    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`; `None` if the account
+    /// has no source. See [`CredentialSource::renew`].
+    ///
+    /// The timeout and the cancellation are those of [`credential`](Self::credential).
     ///
     /// # Errors
     ///
@@ -66,7 +70,7 @@ impl Account {
             return;
         }
         match self.entry.claim_login(login_id).await {
-            // An earlier claim failed, and hid the readings. Their login is stated now.
+            // An earlier claim failed and hid the readings. Now their login is confirmed.
             Ok(()) if self.entry.local().unattributed => {
                 self.entry.update(|local| local.unattributed = false)
             }
@@ -98,11 +102,11 @@ impl Account {
 
     /// Sets the login that the account holds from now on.
     ///
-    /// If it differs from the previous login, the readings of the previous one are neither shown nor merged any more, and its late
-    /// responses are not stored. From then on a credential of another login is an error in this process. A program whose
-    /// credential source states the login never calls this.
+    /// A program whose credential source states the login never calls this. If the login differs from the previous one, the
+    /// readings of the previous login are neither shown nor merged any more, and its late responses are not stored. A refresh in
+    /// this process that reads a credential of another login then fails.
     ///
-    /// After the manager is closed, this changes only the readings shown in this process.
+    /// After the manager was closed, this changes only the readings that this process shows.
     pub fn set_login(&self, login_id: LoginId) {
         self.entry.update(|local| local.set_login(login_id));
         background::schedule_flush(&self.entry, &self.shared.context);

@@ -1,5 +1,5 @@
-//! One account in this process: its local state, the view that readers see, and the waiters for changes.
-//! The local state is in `state`; `refresh` and `follower` change it.
+//! One account in this process: its local state, its view for readers, and the notification of changes.
+//! The local state is defined in `state`; `refresh` and `follower` change it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -22,13 +22,13 @@ pub(crate) struct AccountEntry {
     pub(crate) provider: Arc<Provider>,
     pub(crate) view_handle: ViewHandle,
     local: Mutex<LocalState>,
-    /// Serializes trips to the store, so that responses are accepted in the order of the store's versions.
+    /// Serializes the account's reads and writes of the store. Otherwise an older response could replace a newer one.
     pub(crate) sync_lock: tokio::sync::Mutex<()>,
-    /// The view has changed.
+    /// Notifies waiters after each change of the view.
     pub(crate) view_changed: Notify,
     pub(crate) requests: AtomicU64,
     pub(crate) watchers: AtomicU32,
-    /// Whether the registry holds it, too.
+    /// Whether the registry has a reference to this entry.
     is_registered: AtomicBool,
 }
 
@@ -52,22 +52,22 @@ impl AccountEntry {
         self.view_handle.load()
     }
 
-    /// Whether a caller has read the view since the last call of this, or waits for changes.
+    /// Whether a caller has read the view since the previous call of `take_accessed`, or waits for changes.
     pub(crate) fn take_accessed(&self) -> bool {
         self.view_handle.take_accessed() || self.watchers.load(Ordering::Relaxed) > 0
     }
 
-    /// The manager has forgotten the account; existing handles keep the entry.
-    pub(crate) fn leave_register(&self) {
+    /// Records that the registry has dropped its reference. Existing handles keep the entry.
+    pub(crate) fn mark_unregistered(&self) {
         self.is_registered.store(false, Ordering::Relaxed);
     }
 
-    /// Whether there is a handle or a refresh of the account, beside the registry and the caller of this.
+    /// Whether any handle or refresh refers to the entry, besides the registry and this caller.
     pub(crate) fn has_handle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1 + usize::from(self.is_registered.load(Ordering::Relaxed))
     }
 
-    /// Follows the account no longer.
+    /// Records that the follower has ended: the next decision must read the store.
     pub(crate) fn invalidate(&self, local: &mut LocalState) {
         self.view_handle.set_followed(false);
         local.invalidate();
@@ -80,7 +80,7 @@ impl AccountEntry {
     /// Changes the local state and publishes the new view.
     pub(crate) fn update<T>(&self, work: impl FnOnce(&mut LocalState) -> T) -> T {
         let mut local = self.local();
-        let done = work(&mut local);
+        let output = work(&mut local);
         let record = local.effective_record(self.provider.store_client.now_estimate());
         let before = self.view_handle.load_untracked();
         let login_changed = record.is_of_another_login(&before.record);
@@ -88,18 +88,18 @@ impl AccountEntry {
             local.failed = None;
         }
         let flags = local.flags();
-        let is_news = flags.differs_from(&before.flags) || record != before.record;
-        let generation = before.generation + u64::from(is_news);
+        let has_changed = flags.differs_from(&before.flags) || record != before.record;
+        let generation = before.generation + u64::from(has_changed);
         let view = View::new(generation, record, Arc::clone(&self.provider), flags);
-        // Stored under the lock, so that an earlier view never replaces a later one.
+        // Store the view under the lock, so that an earlier view never replaces a later one.
         self.view_handle.store(Arc::new(view));
         drop(local);
-        if is_news {
+        if has_changed {
             self.view_changed.notify_waiters();
         }
         if login_changed {
             self.provider.store_client.emit(Event::LoginChanged { account: self.id.clone() });
         }
-        done
+        output
     }
 }

@@ -6,12 +6,12 @@ use crate::provider::fetch::with_cause;
 use crate::record::{Hold, LastFailure};
 use crate::store::StoreError;
 
-/// Why a read or a refresh brought nothing new.
+/// Why a read or a refresh returned no new readings.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuotaError {
-    /// No fetcher was given for the provider: this process can only read what others fetch.
-    #[error("nothing here fetches usage from {provider}")]
+    /// The manager has no fetcher for the provider, so this process can only read what other processes fetch.
+    #[error("no fetcher configured for provider {provider}")]
     #[non_exhaustive]
     NoFetcher {
         /// The provider.
@@ -23,46 +23,46 @@ pub enum QuotaError {
     OnHold {
         /// The account.
         account: AccountId,
-        /// Until when, and why.
+        /// The hold, with its end and its reason.
         hold: Hold,
     },
-    /// The provider refused this login a short while ago, and nothing has changed since.
+    /// The provider rejected this credential a short time ago, and the credential has not changed.
     #[error("{account}: {}", failure.message)]
     #[non_exhaustive]
     CredentialRejected {
         /// The account.
         account: AccountId,
-        /// What went wrong then.
+        /// The provider's rejection.
         failure: LastFailure,
     },
-    /// A call with this credential was started a short while ago and failed, and no other one was made. Only
-    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) ends so.
-    #[error("the last call for {account} failed a short while ago: {}", failure.message)]
+    /// A recent call with this credential failed, so this refresh made no new call. Only
+    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) returns this error.
+    #[error("a recent call for {account} failed: {}", failure.message)]
     #[non_exhaustive]
     CalledRecently {
         /// The account.
         account: AccountId,
-        /// What went wrong, and when that call was started.
+        /// The failure of that call, with the time of its start.
         failure: LastFailure,
     },
-    /// The provider was asked, or was to be asked, and there was no usable answer.
+    /// The call failed, or the credential for it could not be read.
     #[error("could not fetch usage for {account}")]
     #[non_exhaustive]
     Fetch {
         /// The account.
         account: AccountId,
-        /// What went wrong.
+        /// The cause.
         #[source]
         error: FetchError,
     },
-    /// The account was given to another login before this refresh could ask.
-    #[error("{account} holds another login by now")]
+    /// The account got another login before this refresh could call the provider.
+    #[error("{account} switched to another login during the refresh")]
     #[non_exhaustive]
     LoginChanged {
         /// The account.
         account: AccountId,
     },
-    /// The account was removed while the provider was called; the answer was not stored. See
+    /// The account was removed during the call, so its readings were not stored. See
     /// [`QuotaManager::forget`](crate::QuotaManager::forget).
     #[error("{account} was removed while it was refreshed")]
     #[non_exhaustive]
@@ -70,40 +70,40 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// Another process was refreshing, and did not finish in time.
-    #[error("another process is refreshing {account} and has not finished")]
+    /// Another process holds the lease, and did not finish in time.
+    #[error("another process is still refreshing {account}")]
     #[non_exhaustive]
     InProgress {
         /// The account.
         account: AccountId,
     },
-    /// The store could not be used, and the policy is not to go on without it.
+    /// A read or a write of the store failed, and the policy does not allow standalone operation.
     #[error("could not use the store for {account}")]
     #[non_exhaustive]
     Store {
         /// The account.
         account: AccountId,
-        /// What went wrong.
+        /// The cause.
         #[source]
         error: StoreError,
     },
-    /// The shared record was written by a newer version of this program: it can be read, and must not be changed.
+    /// A newer version of this program wrote the shared record. This version can read it, but must not change it.
     #[error("the record of {account} was written by a newer program; update this one")]
     #[non_exhaustive]
     UnsupportedFormat {
         /// The account.
         account: AccountId,
     },
-    /// The time that this program has ([`QuotaManagerBuilder::deadline`](crate::manager::QuotaManagerBuilder::deadline)) left too little for
-    /// a call, so none was made.
+    /// Too little time was left for a call before this program's
+    /// [deadline](crate::manager::QuotaManagerBuilder::deadline), so none was made.
     #[error("no time left to refresh {account}")]
     #[non_exhaustive]
     DeadlineExceeded {
         /// The account.
         account: AccountId,
     },
-    /// The fetcher broke, or the store did. The next refresh starts from the beginning.
-    #[error("the refresh of {account} broke in the middle")]
+    /// The fetcher, the credential source or the store panicked. The next refresh starts from the beginning.
+    #[error("the refresh of {account} panicked")]
     #[non_exhaustive]
     Panicked {
         /// The account.
@@ -115,7 +115,7 @@ pub enum QuotaError {
 }
 
 impl QuotaError {
-    /// The error in one line for people, with the innermost cause where that adds something.
+    /// The error in one line for people, with the innermost cause if that adds information.
     ///
     /// ```
     /// # use quota_core::{AccountId, FetchError, MemoryStore, QuotaManager, testing::FakeProvider};
@@ -141,7 +141,7 @@ impl QuotaError {
         }
     }
 
-    /// The cause alone, for a reader that shows the account beside it.
+    /// The cause without the account, for output that shows the account separately.
     ///
     /// ```
     /// # use quota_core::{AccountId, FetchError, MemoryStore, QuotaManager, testing::FakeProvider};
@@ -171,15 +171,15 @@ impl QuotaError {
     }
 }
 
-/// Why an observation or a seed was not taken.
+/// Why an observation or a seed was not merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// The manager has no such account: readings are never filed under another one.
+    /// The manager has no such account.
     #[error("{account} is not an account of this manager")]
     #[non_exhaustive]
     UnknownAccount {
-        /// The account that was named.
+        /// The account.
         account: AccountId,
     },
     /// The readings belong to another login than the one the account holds now.
@@ -189,7 +189,7 @@ pub enum ObserveError {
         /// The account.
         account: AccountId,
     },
-    /// The shared record was written by a newer version of this program.
+    /// A newer version of this program wrote the shared record, so this version must not change it.
     #[error("the record of {account} was written by a newer program; update this one")]
     #[non_exhaustive]
     UnsupportedFormat {

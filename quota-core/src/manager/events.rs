@@ -1,5 +1,5 @@
-//! Events of a manager, for its subscribers.
-//! Nothing here causes anything.
+//! The events of a manager and their subscribers.
+//! The manager itself never reacts to an event.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,27 +12,27 @@ use crate::model::{AccountId, Rejected};
 use crate::provider::FetchError;
 use crate::record::Hold;
 
-/// Something that happened to an account or to the store, as this process saw it.
+/// A change of an account or of the store that this process made or detected.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// This process asked the provider, and its readings stand.
+    /// This process called the provider and stored its readings.
     #[non_exhaustive]
     Refreshed {
-        /// The account that was asked about.
+        /// The account.
         account: AccountId,
     },
-    /// This process asked the provider, and it failed.
+    /// A call of this process failed.
     #[non_exhaustive]
     Failed {
-        /// The account that was asked about.
+        /// The account.
         account: AccountId,
         /// Why it failed.
         error: FetchError,
-        /// The hold that follows from it, if one does.
+        /// The hold that the failure armed, if any.
         hold: Option<Hold>,
     },
-    /// The account holds another login than before; what the old one left was cleared.
+    /// The account got another login, and the readings of the previous one were cleared.
     #[non_exhaustive]
     LoginChanged {
         /// The account.
@@ -43,26 +43,26 @@ pub enum Event {
     Waiting {
         /// The account.
         account: AccountId,
-        /// How long it waits at most: until the other process's lease ends, or this program's time.
+        /// The end of the wait: when the other process's lease expires, or at this program's deadline if that is earlier.
         until: Timestamp,
     },
-    /// Values that cannot be true were left out of what was read of an account.
+    /// Implausible values were left out of an account's readings.
     #[non_exhaustive]
     Rejected {
         /// The account.
         account: AccountId,
-        /// What was left out, and why.
+        /// The rejected values, each with its reason.
         values: Vec<Rejected>,
     },
-    /// The store does not answer: this process goes on with what it knows.
+    /// The store became unavailable, so this process runs standalone.
     StoreLost,
-    /// The store answers again.
+    /// The store is available again.
     StoreFound,
-    /// So many events were not listened to in time.
+    /// This subscriber was too slow and missed this many events.
     Missed(u64),
 }
 
-/// Reports values that were left out because they cannot be true.
+/// Logs rejected values and emits an event for them.
 pub(crate) fn rejected_values(events: &EventSender, account: &AccountId, values: &[Rejected]) {
     for rejected in values {
         tracing::debug!(%account, window = %rejected.window, reason = rejected.reason, "implausible value left out");
@@ -77,21 +77,21 @@ pub(crate) fn rejected_values(events: &EventSender, account: &AccountId, values:
 pub(crate) struct EventSender(Arc<OnceLock<broadcast::Sender<Event>>>);
 
 impl EventSender {
-    /// Tells those who listen, if any do.
+    /// Sends an event to all subscribers; there may be none.
     pub(crate) fn emit(&self, event: Event) {
-        if let Some(listeners) = self.0.get() {
-            let _ = listeners.send(event);
+        if let Some(sender) = self.0.get() {
+            let _ = sender.send(event);
         }
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.0.get_or_init(|| broadcast::channel(Events::KEPT).0).subscribe()
+        self.0.get_or_init(|| broadcast::channel(Events::CAPACITY).0).subscribe()
     }
 }
 
-/// Events from now on.
+/// A subscription to the events of a manager.
 ///
-/// A slow subscriber misses the oldest events, and gets their number.
+/// A slow subscriber misses the oldest events, and receives their number as [`Event::Missed`].
 #[derive(Debug)]
 pub struct Events {
     events: broadcast::Receiver<Event>,
@@ -99,20 +99,21 @@ pub struct Events {
 }
 
 impl Events {
-    /// How many events are kept for a slow listener.
-    const KEPT: usize = 256;
+    /// How many unread events a subscriber can have before it misses the oldest.
+    const CAPACITY: usize = 256;
 
     pub(crate) fn of(sender: &EventSender, tasks: &Arc<Tasks>) -> Self {
         Self { events: sender.subscribe(), tasks: Arc::clone(tasks) }
     }
 
-    /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the
-    /// future loses nothing.
+    /// Waits for the next event. Returns `None` once the manager was closed or dropped and its tasks have ended.
+    ///
+    /// Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Event> {
         let received = tokio::select! {
             biased;
             received = self.events.recv() => received,
-            // The last task may have sent an event just before it ended.
+            // The last task may have sent an event just before its end.
             () = self.tasks.idle() => return self.events.try_recv().ok(),
         };
         match received {

@@ -1,5 +1,5 @@
-//! Keeps views current: notices of changes, and a read once a minute in case a notice was lost.
-//! The reads are in `sync`; delayed writes and keeping accounts fresh are in `background`.
+//! Keeps views current: waits for change notices, and polls in case a notice was lost.
+//! `sync` reads the store; delayed writes and the refreshes of `keep_fresh` are in `background`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,11 +13,12 @@ use super::tasks::{OnPanic, wait_until};
 use crate::clock::{Clock, Instant};
 use crate::store::StoreKey;
 
-/// Follows an account for as long as a caller reads it through a handle, and the cooldown of its provider.
+/// Starts the follower of an account, and that of its provider's cooldown, unless they run already. The account's follower ends
+/// when no caller reads the view any more.
 pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     follow_cooldown(&entry.provider, context);
     {
-        // Both marks are changed under this lock only, so that no one is interested without being followed.
+        // The follower clears both flags under this lock. Otherwise a reader could set the first just before the follower ends.
         let _local = entry.local();
         entry.view_handle.mark_accessed();
         if entry.view_handle.is_followed() {
@@ -27,23 +28,23 @@ pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     }
     let mut accessed_at = entry.provider.clock.instant();
     let tasks = Arc::clone(&context.tasks);
-    // If a store breaks in the task, or its runtime ends, the next who is interested begins another.
+    // If the store panics in the task, or its runtime shuts down, the next read through a handle starts a new follower.
     let follower = OnPanic(Arc::downgrade(entry), |entry| {
         entry.invalidate(&mut entry.local());
-        // A watch that waits begins another at once.
+        // A waiting `Changes::next` starts a new follower at once.
         entry.view_changed.notify_waiters();
     });
     context.tasks.spawn(async move {
-        while let Some((seen, wait)) = next_wakeup(&follower.0, &mut accessed_at) {
+        while let Some((last_state, wait)) = next_wakeup(&follower.0, &mut accessed_at) {
             if tasks.until_closing(wait).await.is_none() {
                 break;
             }
             let Some(entry) = follower.0.upgrade() else { break };
-            // Boxed, so that a task that waits, as most of many do most of the time, is small.
-            Box::pin(entry.sync(Some(seen))).await;
+            // Boxed to keep the task small: followers are numerous and wait most of the time.
+            Box::pin(entry.sync(Some(last_state))).await;
             let sync_state = entry.local().sync_state;
-            if sync_state == seen || matches!(sync_state, SyncState::Standalone(_)) {
-                // A notice of nothing, or a store that refuses: what cannot be helped is not tried in a circle.
+            if sync_state == last_state || matches!(sync_state, SyncState::Standalone(_)) {
+                // The notice was spurious, or the store rejects calls. The pause prevents a busy loop.
                 let pause =
                     entry.provider.clock.sleep(jittered(entry.provider.policy.poll_interval).min(MAX_PAUSE));
                 if tasks.until_closing(pause).await.is_none() {
@@ -55,14 +56,15 @@ pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     });
 }
 
-/// The sync state, and a wait for the next reason to read the record; `None` if no caller has read the view for a while.
+/// The sync state, and a future that waits for the next reason to read the record. `None` ends the follower: no caller has read
+/// the view for a few poll intervals.
 fn next_wakeup(
     entry: &Weak<AccountEntry>,
     accessed_at: &mut Instant,
 ) -> Option<(SyncState, impl Future<Output = ()> + Send + use<>)> {
     let entry = entry.upgrade()?;
     let (clock, poll_interval) = (entry.provider.clock.clone(), entry.provider.policy.poll_interval);
-    let seen = {
+    let last_state = {
         let mut local = entry.local();
         let now = clock.instant();
         if entry.take_accessed() {
@@ -79,14 +81,17 @@ fn next_wakeup(
     let (key, store_client) = (StoreKey::account(&entry.id), Arc::clone(&entry.provider.store_client));
     let poll_interval = jittered(poll_interval);
     let wait = async move {
-        if matches!(seen, SyncState::Standalone(_)) {
-            // Changes of others do not matter here: this process's copy must be merged.
+        if matches!(last_state, SyncState::Standalone(_)) {
+            // Wait for the store and not for a notice, because this process's own copy must be merged.
             let _ = clock.bounded(poll_interval, store_client.wait_available()).await;
         } else {
-            let notice =
-                wait_for_notice(&clock, poll_interval, store_client.wait_for_change(&key, seen.version()));
-            // A refresh that could not write leaves what is to be joined as soon as may be. A store that refuses, or that is back
-            // before its connection was lost, has no notice of that.
+            let notice = wait_for_notice(
+                &clock,
+                poll_interval,
+                store_client.wait_for_change(&key, last_state.version()),
+            );
+            // A refresh whose write failed makes the account standalone, and its changes must be merged soon. The store sends no
+            // notice of that if it rejected the write, or if the outage was short.
             tokio::select! {
                 biased;
                 () = notice => {}
@@ -94,10 +99,10 @@ fn next_wakeup(
             }
         }
     };
-    Some((seen, wait))
+    Some((last_state, wait))
 }
 
-/// Follows the cooldown of a provider.
+/// Starts the follower of a provider's cooldown, unless it runs already.
 fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
     let Some(shared_cooldown) =
         provider.shared_cooldown.as_ref().filter(|shared_cooldown| shared_cooldown.try_start_following())
@@ -107,52 +112,55 @@ fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
     let tasks = Arc::clone(&context.tasks);
     let follower = OnPanic(Arc::downgrade(shared_cooldown), SharedCooldown::invalidate);
     let (clock, store_client) = (provider.clock.clone(), Arc::clone(&provider.store_client));
-    let (key, poll_interval, keep) =
+    let (key, poll_interval, ttl) =
         (shared_cooldown.key.clone(), provider.policy.poll_interval, provider.policy.record_ttl);
     context.tasks.spawn(async move {
-        let mut seen = None;
+        let mut last_version = None;
         loop {
-            let wait =
-                wait_for_notice(&clock, jittered(poll_interval), store_client.wait_for_change(&key, seen));
+            let wait = wait_for_notice(
+                &clock,
+                jittered(poll_interval),
+                store_client.wait_for_change(&key, last_version),
+            );
             if tasks.until_closing(wait).await.is_none() {
                 break;
             }
             let Some(shared_cooldown) = follower.0.upgrade() else { break };
-            let version = shared_cooldown.reload(keep).await.unwrap_or(seen);
-            if version == seen {
+            let version = shared_cooldown.reload(ttl).await.unwrap_or(last_version);
+            if version == last_version {
                 let pause = clock.sleep(jittered(poll_interval).min(MAX_PAUSE));
                 if tasks.until_closing(pause).await.is_none() {
                     break;
                 }
             }
-            seen = version;
+            last_version = version;
         }
         follower.ended();
     });
 }
 
-/// Waits for a notice, but no longer than `poll_interval`: one may have been lost.
+/// Waits for a notice, but for at most `poll_interval`, because a notice may be lost.
 async fn wait_for_notice(
     clock: &Clock,
     poll_interval: Duration,
     notice: impl Future<Output = Result<(), crate::store::StoreError>>,
 ) {
     match clock.bounded(poll_interval, notice).await {
-        // The store may be unavailable without a failed call so far: the next read starts the probes.
+        // The store may be unavailable before any call has failed. The next read then detects that and starts the probes.
         Some(Err(error)) if error.is_transient() => {}
-        // Without notices the record is polled, and no more often than at the interval.
+        // The store supports no notices, so poll at the interval.
         Some(Err(_)) => clock.sleep(poll_interval).await,
         Some(Ok(())) | None => {}
     }
 }
 
-/// Spread by a quarter to both sides, so that a fleet does not poll all at once.
-fn jittered(span: Duration) -> Duration {
-    span.mul_f64(0.75 + fastrand::f64() / 2.0)
+/// Varies `interval` by up to a quarter, so that many processes do not poll at the same time.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-/// An account without readers for this many poll intervals is not followed any more, to save its cost.
+/// A follower ends after this many poll intervals without a reader.
 const IDLE_POLLS: u32 = 2;
 
-/// The maximum pause before a store that rejects calls is tried again.
+/// The maximum pause before the follower reads again after a spurious notice or a rejected call.
 const MAX_PAUSE: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! One refresh of one account as its callers share it: the request, its position in the line to the provider, its result.
-//! The task that runs it is in `refresh`.
+//! A refresh in flight, which its callers share: the request, the position in the provider's queue, the result.
+//! `refresh` runs its task.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::model::LoginId;
 use crate::record::{MaxStaleness, Priority};
 use crate::time;
 
-/// A refresh under way.
+/// A refresh of one account.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// The login it was requested for; `None` for the login that the account holds.
+    /// The login that the program set; `None` for the login of the account's credential.
     pub(crate) login_id: Option<LoginId>,
     /// The request of its first caller.
     pub(crate) request: RefreshRequest,
@@ -29,7 +29,7 @@ pub(crate) struct InFlight {
     position: Mutex<QueuePosition>,
 }
 
-/// Its position in the queue for the provider.
+/// The position of a refresh in the provider's queue.
 #[derive(Debug)]
 struct QueuePosition {
     priority: Priority,
@@ -44,16 +44,16 @@ pub(crate) type RefreshResult = Result<Refreshed, QuotaError>;
 pub(crate) struct Refreshed {
     /// Whether the provider was called; otherwise another process's readings were fresh enough.
     pub(crate) fetched: bool,
-    /// When the call started that made another one unnecessary, if that is why none was made.
+    /// When the recent call started that made a new one unnecessary, if there was one.
     pub(crate) called_at: Option<Timestamp>,
     /// The view of the requested login at the end of the refresh.
     pub(crate) view: Arc<View>,
 }
 
-/// What satisfies a caller of a refresh.
+/// What a caller requires of a refresh.
 ///
-/// [`MaxStaleness`] names times of the store's clock. A caller does not know that clock before the store was read, so the request
-/// becomes a `MaxStaleness` when the lease is requested.
+/// [`MaxStaleness`] uses the store's clock, which is unknown before the first read of the store. So a request becomes a
+/// `MaxStaleness` only when the refresh requests the lease.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RefreshRequest {
     /// See [`MaxStaleness::Age`].
@@ -78,7 +78,7 @@ impl RefreshRequest {
         }
     }
 
-    /// The requirement by the store's clock, for a request that is made now.
+    /// The requirement by the store's clock, for a request made now.
     pub(crate) fn max_staleness(self, store_client: &StoreClient) -> MaxStaleness {
         match self {
             Self::Age(max_age) => MaxStaleness::Age(max_age),
@@ -102,7 +102,7 @@ impl InFlight {
         })
     }
 
-    /// Waits for the end. Dropping the future does not stop the refresh.
+    /// Waits for the result. Dropping the future does not stop the refresh.
     pub(crate) async fn wait(&self) -> &RefreshResult {
         wait_until(&self.done, || self.is_complete()).await;
         self.result.get().expect("the refresh is complete")
@@ -112,13 +112,13 @@ impl InFlight {
         self.result.get().is_some()
     }
 
-    /// Ends it, once, and wakes all who wait.
+    /// Sets the result and wakes all waiters. Only the first call has an effect.
     pub(crate) fn complete(&self, result: RefreshResult) {
         let _ = self.result.set(result);
         self.done.notify_waiters();
     }
 
-    /// Enters the queue for the provider. Callers that join later can raise its priority.
+    /// Enters the provider's queue. Callers that join later can raise the priority.
     pub(crate) fn enqueue(&self, limiter: &Arc<CallLimiter>) -> Ticket {
         let mut position = self.position.lock();
         let ticket = limiter.enqueue(position.priority);
@@ -126,12 +126,12 @@ impl InFlight {
         ticket
     }
 
-    /// The highest priority of its callers.
+    /// The highest priority among the callers.
     pub(crate) fn priority(&self) -> Priority {
         self.position.lock().priority
     }
 
-    /// Raises its priority in the queue, if `priority` is higher.
+    /// Raises the refresh to `priority` if that is higher, also in the queue.
     pub(crate) fn raise_priority(&self, limiter: &CallLimiter, priority: Priority) {
         let mut position = self.position.lock();
         if priority > position.priority {

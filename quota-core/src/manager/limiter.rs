@@ -1,5 +1,5 @@
-//! Limits the calls of one process to one provider: how many at once, how far apart, interactive callers first.
-//! Whether an account may be refreshed at all is decided in `record`.
+//! Limits the calls of one process to one provider: concurrency, interval between starts, interactive callers first.
+//! `record` decides whether an account may be refreshed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use crate::record::Priority;
 
 /// The call limiter of one provider.
 ///
-/// Starts are a gap apart, and at most `parallel` calls run at once. A call that has been unanswered for [`SLOW_AFTER`] does not
-/// count toward that limit, up to [`MAX_CONCURRENT`] calls in all: one account that hangs does not hold up the others.
+/// Two calls start at least `gap` apart, and at most `parallel` calls run at once. A call that runs for [`SLOW_AFTER`] stops
+/// counting toward `parallel`, so a hanging account does not delay the others. At most [`MAX_CONCURRENT`] calls run in total.
 ///
-/// An unused permit counts toward the limit. If calls must be apart, it also delays the next caller: the interval starts when the
-/// permit is used.
+/// An unused permit counts toward the limit. If `gap` is not zero, an unused permit also delays the next caller, because the gap
+/// starts when the permit is used.
 ///
-/// An interactive caller waits for the calls that are running, and for other interactive callers; never for background
-/// callers that queue.
+/// An interactive caller waits for running calls and for other interactive callers, but not for queued background callers.
 #[derive(Debug)]
 pub(crate) struct CallLimiter {
     clock: Clock,
@@ -29,15 +28,15 @@ pub(crate) struct CallLimiter {
     queue: Mutex<Queue>,
 }
 
-/// A call that is unanswered for this long no longer blocks others.
+/// A call without a response for this long is slow, and does not block others.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
-/// The most calls at once beside slow ones, unless the policy allows more.
+/// The maximum number of concurrent calls including slow ones, unless the policy allows more.
 const MAX_CONCURRENT: usize = 4;
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// When each call that is running was started, by its number; `None` for a pass that is not used yet.
+    /// The start of each running call, by ticket number; `None` for a permit that is not used yet.
     running: BTreeMap<u64, Option<Instant>>,
     last_start: Option<Instant>,
     last_number: u64,
@@ -45,7 +44,7 @@ struct Queue {
     background: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// A position in the queue; dropping it leaves the queue.
+/// A position in the queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     limiter: Arc<CallLimiter>,
@@ -53,9 +52,9 @@ pub(crate) struct Ticket {
     notify: Arc<Notify>,
 }
 
-/// The permission to call now; dropping it admits the next caller.
+/// The permission for one call. Dropping it admits the next caller.
 ///
-/// An unused permit starts no interval.
+/// The gap to the next call starts only when the permit is used.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Permit {
@@ -64,7 +63,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Starts the call. The interval to the next one, and the time until it counts as slow, start now.
+    /// Records the start of the call: the gap to the next one and the time until it counts as slow begin now.
     pub(crate) fn mark_started(&mut self) {
         let now = self.limiter.clock.instant();
         let mut queue = self.limiter.queue.lock();
@@ -88,7 +87,7 @@ impl CallLimiter {
         Ticket { limiter: Arc::clone(self), number, notify }
     }
 
-    /// Moves a ticket before all background ones; does nothing if it was served already.
+    /// Moves a background ticket to the interactive queue. Does nothing if the ticket already became a permit.
     pub(crate) fn raise_priority(&self, number: u64) {
         let mut queue = self.queue.lock();
         if let Some(notify) = queue.background.remove(&number) {
@@ -140,7 +139,7 @@ impl Ticket {
         loop {
             match self.poll() {
                 Admission::Ready(permit) => return permit,
-                // A more urgent caller may come, or a call may end, before that.
+                // The notification interrupts the wait: a more urgent caller may arrive, or a call may end.
                 Admission::ReadyIn(gap) => {
                     let _ = self.limiter.clock.bounded(gap, self.notify.notified()).await;
                 }
@@ -174,9 +173,9 @@ impl Ticket {
     }
 }
 
-/// How long until one more call may run beside those that have run for `ages`; `None` if one of them must start or end first.
+/// How long until the limit admits one more call; `None` if another call must start or end first.
 ///
-/// A call that has no age has not started, and does not become slow.
+/// `ages` has how long each admitted call has been running; `None` if it has not started. Only a started call becomes slow.
 fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) -> Option<Duration> {
     let (mut count, mut unstarted, mut left_until_slow) = (0, 0, Vec::new());
     for age in ages {
@@ -189,16 +188,16 @@ fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) 
     if count >= MAX_CONCURRENT.max(parallel) {
         return None;
     }
-    // So many calls must become slow before fewer than `parallel` count.
+    // Calls must become slow until fewer than `parallel` of them count.
     let not_slow = unstarted + left_until_slow.len();
     let Some(surplus) = not_slow.checked_sub(parallel) else { return Some(Duration::ZERO) };
     left_until_slow.sort_unstable();
     left_until_slow.get(surplus).copied()
 }
 
-/// What is left of a duration; `None` if it has passed.
-fn left_of(span: Duration, passed: Duration) -> Option<Duration> {
-    span.checked_sub(passed).filter(|left| !left.is_zero())
+/// The rest of `duration` after `elapsed`; `None` if nothing is left.
+fn left_of(duration: Duration, elapsed: Duration) -> Option<Duration> {
+    duration.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
 enum Admission {
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn starts_are_a_gap_apart() {
+    async fn two_calls_start_at_least_a_gap_apart() {
         let (clock, limiter) = limiter();
         limiter.enqueue(Priority::Background).acquire().await.mark_started();
 
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_unanswered_for_two_seconds_blocks_no_other() {
+    async fn a_call_without_a_response_for_two_seconds_blocks_no_other() {
         let (clock, limiter) = limiter();
         let mut hanging = limiter.enqueue(Priority::Interactive).acquire().await;
         hanging.mark_started();
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beside_a_slow_call_the_others_run_one_at_a_time() {
+    async fn other_calls_run_one_at_a_time_during_a_slow_call() {
         let (clock, limiter) = limiter();
         let mut hanging = limiter.enqueue(Priority::Interactive).acquire().await;
         hanging.mark_started();
@@ -296,13 +295,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_calls_that_all_hang_four_run_at_once() {
+    async fn at_most_four_hanging_calls_run_at_once() {
         let (clock, limiter) = limiter();
         let mut hanging = Vec::new();
         for _ in 0..4 {
-            let mut acquire = limiter.enqueue(Priority::Interactive).acquire().await;
-            acquire.mark_started();
-            hanging.push(acquire);
+            let mut permit = limiter.enqueue(Priority::Interactive).acquire().await;
+            permit.mark_started();
+            hanging.push(permit);
         }
 
         let fifth = limiter.enqueue(Priority::Interactive).acquire();
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unused_pass_is_not_a_slow_call() {
+    async fn an_unused_permit_never_counts_as_slow() {
         let (clock, limiter) = limiter();
         let mut first = limiter.enqueue(Priority::Interactive).acquire().await;
         let mut second = pin!(limiter.enqueue(Priority::Interactive).acquire());
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn starts_are_a_gap_apart_although_a_pass_is_used_late() {
+    async fn the_gap_starts_when_a_permit_is_used() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let limiter = CallLimiter::new(clock.clone(), SECOND, 2);
         let mut first = limiter.enqueue(Priority::Interactive).acquire().await;
@@ -342,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_gap_passes_are_given_while_others_are_unused() {
+    async fn without_a_gap_an_unused_permit_does_not_delay_the_next() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let limiter = CallLimiter::new(clock.clone(), Duration::ZERO, 2);
         let _first = limiter.enqueue(Priority::Interactive).acquire().await;
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_limit_counts_slow_calls_no_more_than_a_low_one() {
+    fn slow_calls_do_not_count_toward_any_limit_up_to_the_maximum() {
         let ages = |ages: &[u64]| ages.iter().map(|age| Some(Duration::from_secs(*age))).collect::<Vec<_>>();
         let room = |calls: &[u64], parallel| wait_for_room(ages(calls).into_iter(), parallel);
 
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_interactive_caller_goes_before_the_background() {
+    async fn an_interactive_caller_goes_before_a_background_caller() {
         let (clock, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
         let background = limiter.enqueue(Priority::Background);
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_background_ticket_joined_by_an_interactive_caller_moves_up() {
+    async fn a_ticket_with_raised_priority_goes_first() {
         let (_, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
         let [first, second] = [limiter.enqueue(Priority::Background), limiter.enqueue(Priority::Background)];
@@ -405,11 +404,11 @@ mod tests {
     async fn a_dropped_ticket_blocks_no_other() {
         let (clock, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
-        let left = limiter.enqueue(Priority::Interactive);
-        let stays = limiter.enqueue(Priority::Background);
-        drop(left);
+        let dropped = limiter.enqueue(Priority::Interactive);
+        let waiting = limiter.enqueue(Priority::Background);
+        drop(dropped);
         drop(running);
 
-        assert!(clock.bounded(SECOND * 60, stays.acquire()).await.is_some());
+        assert!(clock.bounded(SECOND * 60, waiting.acquire()).await.is_some());
     }
 }

@@ -1,5 +1,5 @@
-//! What all accounts of one provider share in this process: fetcher, credential sources, limiter, policy and cooldown.
-//! How processes share the cooldown is in the module `cooldown` of the manager.
+//! What the accounts of one provider share in this process: fetcher, credential sources, limiter, policy and cooldown.
+//! `cooldown` shares the cooldown with other processes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::policy::Policy;
 use crate::provider::UsageFetcher;
 use crate::record::Hold;
 
-/// One provider, as this process sees it.
+/// One provider in this process.
 #[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) id: ProviderId,
@@ -25,7 +25,7 @@ pub(crate) struct Provider {
     pub(crate) limiter: Arc<CallLimiter>,
     pub(crate) store_client: Arc<StoreClient>,
     pub(crate) clock: Clock,
-    /// `None` if a 429 concerns its own account only.
+    /// `None` if the policy limits a 429 to its own account.
     pub(crate) shared_cooldown: Option<Arc<SharedCooldown>>,
 }
 
@@ -43,7 +43,7 @@ impl Provider {
         Arc::new(Self { id, fetcher, credentials, policy, limiter, store_client, clock, shared_cooldown })
     }
 
-    /// The cooldown in force, as far as this process knows.
+    /// The cooldown in force at `now`; see [`SharedCooldown::at`].
     pub(crate) fn cooldown_at(&self, now: Timestamp) -> Option<Hold> {
         self.shared_cooldown.as_ref().and_then(|shared_cooldown| shared_cooldown.at(now))
     }

@@ -1,5 +1,5 @@
-//! Refreshes: callers join the one in flight or start one. It reads the credential, takes the lease, calls the provider and
-//! stores the report. The lease is taken in `begin` and used in `call`; the state that callers share is in `in_flight`.
+//! The refresh of an account. Callers join the refresh in flight or start a new one.
+//! A refresh reads the credential, acquires the lease (`begin`), calls the provider and stores the report (`call`).
 
 mod begin;
 mod call;
@@ -22,8 +22,7 @@ use crate::record::Priority;
 use begin::LeaseAcquired;
 use call::CallOutcome;
 
-/// The refresh for the login that the account holds: the one that is under way, or a new one. Callers that stop waiting for it
-/// do not stop it.
+/// Joins the refresh in flight for the account's login, or starts a new one. It continues when its callers stop waiting.
 pub(crate) fn join(
     entry: &Arc<AccountEntry>,
     request: RefreshRequest,
@@ -43,7 +42,7 @@ pub(crate) fn join(
         in_flight
     };
     follower::follow(entry, context);
-    // Created before the task: a task that never runs drops it, and that ends the refresh.
+    // Created before the task is spawned: if the task never runs, dropping it still ends the refresh.
     let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), context.clone());
     context.tasks.spawn(async move {
         let result = refresh.run(request).await;
@@ -52,7 +51,8 @@ pub(crate) fn join(
     in_flight
 }
 
-/// One run. Dropped before its end (a closed manager, a runtime that shuts down), it still ends its refresh for all callers.
+/// One run of a refresh. If it is dropped early, because the manager closes or the runtime shuts down, it still completes the
+/// refresh for all callers.
 pub(crate) struct Refresh {
     in_flight: Arc<InFlight>,
     entry: Arc<AccountEntry>,
@@ -74,7 +74,7 @@ impl Refresh {
         Self { in_flight, entry, context }
     }
 
-    /// Ends the refresh, once. The view shows a failure first, so waiting callers find it there too.
+    /// Completes the refresh. Publishes a failure in the view before it wakes the callers, so that they see it there too.
     fn complete(&self, result: RefreshResult) {
         let Self { in_flight, entry, .. } = self;
         if in_flight.is_complete() {
@@ -84,12 +84,12 @@ impl Refresh {
         match failed.cloned() {
             Some(error) => entry.update(|local| local.refresh_failed(in_flight, error)),
             None => {
-                let is_over = {
+                let clears_failure = {
                     let mut local = entry.local();
                     local.refresh_done(in_flight);
                     result.is_ok() && local.failed.is_some() && in_flight.login_id == local.login
                 };
-                if is_over {
+                if clears_failure {
                     entry.update(|local| local.failed = None);
                 }
             }
@@ -101,7 +101,7 @@ impl Refresh {
         let entry = &*self.entry;
         let result = self.run_once(request).await;
         if result.is_err() {
-            // The callers get no new readings, so show the ones that the store has.
+            // The refresh has no new readings for its callers, so load the store's.
             entry.ensure_synced().await;
         }
         result
@@ -115,16 +115,16 @@ impl Refresh {
         if let Some(shared_cooldown) = &entry.provider.shared_cooldown {
             shared_cooldown.load_once(entry.provider.policy.record_ttl).await;
         }
-        // A caller that wants a new call in any case learns the record from the swap that takes the lease.
+        // A request for a new call does not depend on the record. The compare-and-swap for the lease reads it on a conflict.
         if !(matches!(request, RefreshRequest::NewCall) && entry.may_assume_absent()) {
             entry.ensure_synced().await;
         }
         let mut renewed = None;
         let mut has_renewed = false;
-        let mut overtaken = false;
+        let mut was_too_late = false;
         loop {
             let mut access = match renewed.take() {
-                // The source knows that the one before was rejected; another read could return that one.
+                // The source returned this credential after a rejection. Another read could return the rejected one again.
                 Some(credential) => Access { read_at: None, ..self.access(credential)? },
                 None => self.read_access().await?,
             };
@@ -132,12 +132,12 @@ impl Refresh {
             if entry.local().unattributed {
                 entry.update(|local| local.unattributed = false);
             }
-            // The rejection of the old credential is no reason to wait with the new one.
+            // Call with the new credential at once: the rejection was of the old one.
             let request = if has_renewed { RefreshRequest::NewCall } else { request };
             let (lease, permit) = match self.begin(request, &mut access).await? {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
-                    // Fresh by the clock as it is known now: a view from before it was set may say otherwise.
+                    // Rebuild the view with the current clock offset: the old view may compute stale for the same readings.
                     entry.update(|_| ());
                     return Ok(Refreshed {
                         fetched: false,
@@ -161,16 +161,16 @@ impl Refresh {
                         view: entry.view_handle.load_owned(),
                     });
                 }
-                // A refresh for one login returns that login's readings, even if the account holds another login by now.
+                // A refresh for a set login returns that login's readings, even if the account has another login now.
                 Ok(CallOutcome::TooLate(usage)) if self.in_flight.login_id.is_some() => {
                     let view = self.orphan_view(&lease, &usage);
                     return Ok(Refreshed { fetched: true, called_at: None, view });
                 }
-                Ok(CallOutcome::TooLate(_)) if !overtaken => overtaken = true,
+                Ok(CallOutcome::TooLate(_)) if !was_too_late => was_too_late = true,
                 Ok(CallOutcome::TooLate(_)) => {
                     return Err(QuotaError::InProgress { account: entry.id.clone() });
                 }
-                // The credential may have been replaced during the call: call once more with the new one, and no third time.
+                // The credential may have been replaced during the call, so renew it and call once more.
                 Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. }) if !has_renewed => {
                     renewed = self.try_renew(access.credential.login.fingerprint).await;
                     has_renewed = renewed.is_some();
@@ -186,7 +186,7 @@ impl Refresh {
         }
     }
 
-    /// Reads the credential for a call. On failure no readings are shown until a later read succeeds, because they may belong to
+    /// Reads the credential for a call. A failure hides the readings until a later read succeeds, because they may belong to
     /// another login.
     async fn read_access(&self) -> Result<Access, QuotaError> {
         let entry = &*self.entry;
@@ -197,19 +197,21 @@ impl Refresh {
             Ok(Ok(credential)) => self.access(credential),
             Err(Cut::Cancelled) => Err(QuotaError::Closed),
             failed => {
-                // Unless the program has set the login since the refresh began.
+                // Only if the program has not set another login since the refresh began.
                 entry.update(|local| local.unattributed |= local.login == self.in_flight.login_id);
                 Err(match failed {
                     Ok(Err(error)) => QuotaError::Fetch { account: entry.id.clone(), error: error.into() },
                     Ok(Ok(_)) => QuotaError::Panicked { account: entry.id.clone() },
-                    Err(cut) => self.cut_off(cut),
+                    Err(cut) => self.interruption_error(cut),
                 })
             }
         }
     }
 
-    /// Reads the credential again if it was read too long ago, or the record has another login by now. The caller holds a permit, which keeps other accounts of the provider
-    /// waiting, so a slow source has little time; then the credential stays, and a 401 leads to its renewal.
+    /// Reads the credential again if it was read too long ago, or if the record has another login now.
+    ///
+    /// The caller holds a permit, and other accounts of the provider wait for it, so the timeout is short. After a timeout the old
+    /// credential is used, and a 401 leads to its renewal.
     async fn reread_access(&self, access: &mut Access) -> Result<(), QuotaError> {
         let entry = &*self.entry;
         let clock = &entry.provider.clock;
@@ -217,7 +219,7 @@ impl Refresh {
         let login_id = access.login.login_id.as_ref();
         let has_other_login = login_id.is_some() && {
             let view = entry.view();
-            view.record.login_id().is_some_and(|known| login_id != Some(known))
+            view.record.login_id().is_some_and(|recorded| login_id != Some(recorded))
         };
         if !access.read_at.is_some_and(|at| has_other_login || is_old(at)) {
             return Ok(());
@@ -236,30 +238,29 @@ impl Refresh {
         Ok(())
     }
 
-    /// The credential with the login that a call with it is for.
+    /// The credential with the login of its call. A credential of another login than the one that the program set is an error.
     fn access(&self, credential: Credential) -> Result<Access, QuotaError> {
         let found = credential.login.clone();
         let login = match (&self.in_flight.login_id, &found.login_id) {
-            (Some(wanted), Some(found)) if wanted != found => {
-                let error =
-                    FetchError::not_logged_in("the credential that was found belongs to another login");
+            (Some(expected), Some(found)) if expected != found => {
+                let error = FetchError::not_logged_in("the credential belongs to another login");
                 return Err(QuotaError::Fetch { account: self.entry.id.clone(), error });
             }
-            (Some(wanted), None) => LoginInfo::new(wanted.clone()).fingerprint(found.fingerprint),
+            (Some(expected), None) => LoginInfo::new(expected.clone()).fingerprint(found.fingerprint),
             _ => found,
         };
         Ok(Access { credential, login, read_at: Some(self.entry.provider.clock.instant()) })
     }
 
-    /// The error of a step that was cut off before the provider was asked.
-    fn cut_off(&self, cut: Cut) -> QuotaError {
+    /// The error of a step that was interrupted before the provider received a request.
+    fn interruption_error(&self, cut: Cut) -> QuotaError {
         let account = self.entry.id.clone();
         match cut {
             Cut::TimedOut => {
                 let error = FetchError::credential_timed_out(CREDENTIAL_TIMED_OUT);
                 QuotaError::Fetch { account, error }
             }
-            // That says little about the source: this program had less time than a source may take.
+            // The source is not at fault: this program had less time left than the source's timeout.
             Cut::DeadlineExceeded => {
                 let error = FetchError::credential_unavailable(CREDENTIAL_TIMED_OUT);
                 QuotaError::Fetch { account, error }
@@ -269,16 +270,15 @@ impl Refresh {
         }
     }
 
-    /// Whether the program has given the account to another login since this refresh began.
+    /// Whether the program has set another login since this refresh began.
     fn is_superseded(&self) -> bool {
         self.entry.local().login != self.in_flight.login_id
     }
 
-    /// Lets the login take the account over, if another one held it: whether or not the provider may be asked now, what
-    /// the old one left must not be shown any more.
+    /// Clears the readings if they belong to another login, even if no call follows: otherwise they would still be shown.
     async fn claim_login(&self, login: &LoginInfo) -> Result<(), QuotaError> {
         let entry = &*self.entry;
-        // Where the program itself says who holds the account, that is what counts.
+        // A login that the program has set takes precedence over the credential's.
         let Some(login_id) = login.login_id.as_ref().filter(|_| self.in_flight.login_id.is_none()) else {
             return Ok(());
         };
@@ -289,20 +289,20 @@ impl Refresh {
         claimed.map_err(|error| QuotaError::Store { account: entry.id.clone(), error })
     }
 
-    /// The credential that replaces a rejected one; `None` if the source has no other.
+    /// The credential that replaces the rejected one; `None` if the source has no other.
     async fn try_renew(&self, rejected: Option<CredentialFingerprint>) -> Option<Credential> {
         let source = self.entry.provider.credentials.of(&self.entry.id)?;
         let renewed = self.bounded(async { source.renew(&self.entry.id, rejected).await }).await;
         renewed.ok()?.ok().filter(|credential| credential.login.fingerprint != rejected)
     }
 
-    /// Runs a step of the fetcher or the credential source for as long as a call may take, until the program's deadline, or until the manager cancels its
-    /// calls.
+    /// Runs a step of the fetcher or the credential source. The fetch timeout, the program's deadline and the cancellation of calls
+    /// end it.
     async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Cut> {
         let timeout = self.entry.provider.policy.fetch_timeout;
         let left = self.time_left().filter(|left| *left < timeout);
         let step = self.entry.provider.clock.bounded(left.unwrap_or(timeout), catch_panic(step));
-        // The step first: a program that reaches its deadline cancels its calls at that time, and the timeout must be recorded.
+        // Check the step first: a program cancels its calls at its deadline, and the timeout must be recorded.
         let ended = tokio::select! {
             biased;
             ended = step => ended,
@@ -316,29 +316,29 @@ impl Refresh {
         }
     }
 
-    /// How much time this program has left; `None` if it has no deadline.
+    /// The time until the program's deadline; `None` without one.
     fn time_left(&self) -> Option<Duration> {
         self.context.time_left(self.entry.provider.clock.instant())
     }
 }
 
-/// What a call is made with.
+/// The credential of a call and its login.
 struct Access {
     credential: Credential,
     /// The login that the call is for.
     login: LoginInfo,
-    /// When it was read, if another read can return a newer one.
+    /// When the credential was read; `None` if it must not be read again.
     read_at: Option<Instant>,
 }
 
-/// A credential that was read longer ago than this is read again before the call: it may have expired or been replaced while the
-/// refresh waited in line.
+/// A credential older than this is read again before the call, because it may have expired or been replaced while the refresh was
+/// queued.
 const CREDENTIAL_MAX_AGE: Duration = Duration::from_secs(1);
 
-/// How long that read may take.
+/// The timeout of that read.
 const REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a step of the fetcher or the credential source did not end by itself.
+/// What interrupted a step of the fetcher or the credential source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     TimedOut,
@@ -347,5 +347,5 @@ enum Cut {
     Panicked,
 }
 
-/// The error of a credential source that timed out. That is no timeout of the provider, which received no request.
+/// The message for a credential source that timed out. The provider received no request, so this is no timeout of the provider.
 const CREDENTIAL_TIMED_OUT: &str = "the source of the credential did not answer in time";

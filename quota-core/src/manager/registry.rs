@@ -1,5 +1,5 @@
 //! The accounts and providers of a manager.
-//! The state of an account is in `entry`, that of a provider in `provider`.
+//! `entry` has the state of an account, `provider` that of a provider.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -23,7 +23,7 @@ use crate::provider::{CredentialSource, UsageFetcher};
 use crate::record::Record;
 use crate::store::StoreKey;
 
-/// The accounts and providers of a manager, and what a new one of them starts with.
+/// The accounts and providers of a manager, and the settings for new ones.
 pub(crate) struct Registry {
     store_client: Arc<StoreClient>,
     clock: Clock,
@@ -38,12 +38,12 @@ pub(crate) struct Registry {
 struct Accounts {
     entries: HashSet<ByName>,
     view_tables: HashMap<ProviderId, ViewTable>,
-    /// The view that all accounts of a provider start with.
+    /// The initial view, which all unread accounts of a provider share.
     empty_views: HashMap<ProviderId, Weak<View>>,
 }
 
 impl Accounts {
-    /// The view of an account that was never read.
+    /// The initial view of a new account.
     fn empty_view(&mut self, provider: &Arc<Provider>) -> Arc<View> {
         static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
         let cached = self.empty_views.entry(provider.id.clone()).or_default();
@@ -55,7 +55,7 @@ impl Accounts {
     }
 }
 
-/// An entry that is found by its account's name. A map would store each name twice.
+/// An entry, hashed by its account's name. A map would store each name twice.
 struct ByName(Arc<AccountEntry>);
 
 impl Borrow<str> for ByName {
@@ -79,7 +79,7 @@ impl PartialEq for ByName {
 impl Eq for ByName {}
 
 impl Registry {
-    /// An empty registry. Providers have `policy`, unless `policies` has one for them.
+    /// Creates an empty registry. A provider gets its policy from `policies`, otherwise `policy`.
     pub(crate) fn new(
         store_client: Arc<StoreClient>,
         clock: Clock,
@@ -90,7 +90,7 @@ impl Registry {
         Self { store_client, clock, policy, policies, providers, accounts }
     }
 
-    /// Adds a provider that `fetcher` calls with the credentials of `source`, in place of the previous one.
+    /// Adds a provider, replacing the previous one of the same name. `fetcher` calls it with credentials of `source`.
     pub(crate) fn add(&mut self, fetcher: Arc<dyn UsageFetcher>, source: Option<Arc<dyn CredentialSource>>) {
         let provider = self.new_provider(fetcher.provider(), Some(fetcher), source);
         let providers = self.providers.get_mut();
@@ -104,7 +104,7 @@ impl Registry {
 
     /// The account's entry, created on the first call.
     pub(crate) fn entry(&self, id: &AccountId) -> Arc<AccountEntry> {
-        if let Some(entry) = self.known(id) {
+        if let Some(entry) = self.find(id) {
             return entry;
         }
         let provider = self.provider(id.provider());
@@ -123,21 +123,22 @@ impl Registry {
     /// Removes the account. Existing handles keep their entry; the next handle gets a new one.
     pub(crate) fn forget(&self, entry: Arc<AccountEntry>) {
         let mut accounts = self.accounts.write();
-        let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &entry);
+        let is_same = |ByName(current): &ByName| Arc::ptr_eq(current, &entry);
         if !accounts.entries.get(entry.id.as_str()).is_some_and(is_same) {
             return;
         }
         accounts.entries.remove(entry.id.as_str());
-        entry.leave_register();
+        entry.mark_unregistered();
         if Arc::strong_count(&entry) > 1 {
             return;
         }
-        // Under the lock: sources are found by name, and the account may be registered again right after it.
+        // Remove the source before the lock is released, because another thread may then register the account again, with a new
+        // source under the same name.
         let source = entry.provider.credentials.remove(&entry.id);
         let empty = accounts.empty_view(&entry.provider);
         drop(accounts);
         drop(source);
-        // The view's chunk stays as long as one of its accounts does, so let it hold as little as possible.
+        // The table's chunk lives as long as any of its accounts, so drop this account's readings now.
         entry.view_handle.store(empty);
     }
 
@@ -146,7 +147,7 @@ impl Registry {
     }
 
     /// The entry of an account that has had a handle.
-    pub(crate) fn known(&self, id: &AccountId) -> Option<Arc<AccountEntry>> {
+    pub(crate) fn find(&self, id: &AccountId) -> Option<Arc<AccountEntry>> {
         self.accounts().entries.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
     }
 
@@ -162,12 +163,12 @@ impl Registry {
         self.store_client.try_again();
     }
 
-    /// The policy of providers that have none of their own.
+    /// The general policy, for providers without their own.
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// All policies in force.
+    /// The general policy and those of single providers.
     pub(crate) fn policies(&self) -> impl Iterator<Item = &Policy> {
         std::iter::once(&self.policy).chain(self.policies.values())
     }
@@ -219,7 +220,7 @@ mod tests {
     use crate::testing::FakeProvider;
 
     #[test]
-    fn a_source_of_an_account_that_is_registered_again_survives_forgetting() {
+    fn forgetting_keeps_the_source_of_an_account_registered_again() {
         let fetcher = FakeProvider::answering("example", 40.0);
         let quota =
             crate::QuotaManager::builder(MemoryStore::new()).fetcher(fetcher.clone()).build().unwrap();

@@ -1,5 +1,5 @@
-//! What this process holds of an account: the record, pending changes, the refreshes in flight.
-//! The rules are in `record`; the trips to the store are in `sync`.
+//! The local state of an account: its record, pending changes, and refreshes in flight.
+//! The rules are in `record`; `sync` reads and writes the store.
 
 use std::sync::Arc;
 
@@ -19,42 +19,43 @@ pub(crate) struct LocalState {
     /// The record as last read from the store, or this process's own copy while the store is unavailable.
     pub(crate) base: Arc<Record>,
     pub(crate) sync_state: SyncState,
-    /// Counts merges, so that what arrives during a write is not dropped with what was written.
+    /// Counts merges, so that changes that arrive during a write stay pending after it.
     pending_seq: u64,
-    /// What was observed or seeded here and not written yet.
+    /// Observations and seeds that were not written to the store yet.
     pub(crate) pending: Option<Box<Pending>>,
-    /// A lease whose call was dropped with its runtime. It is released by the next write.
+    /// A lease whose call was dropped with its runtime. The next write releases it.
     pub(crate) abandoned: Option<Box<Lease>>,
-    /// Refreshes under way, at most one per login.
+    /// Refreshes in flight, at most one per login.
     pub(crate) refreshes: Vec<Arc<InFlight>>,
-    /// The login that the user of this manager set last.
+    /// The login that the program set last; `None` if it never set one.
     pub(crate) login: Option<LoginId>,
-    /// It is unknown which login the readings belong to.
+    /// Whether it is unknown which login the readings belong to.
     pub(crate) unattributed: bool,
-    /// Why this process's last refresh failed, unless another process has refreshed since.
+    /// Why this process's last refresh failed; `None` if another process has refreshed the account since.
     pub(crate) failed: Option<Arc<QuotaError>>,
     /// The login of the base when standalone operation began.
     pub(crate) standalone_owner: Option<LoginId>,
-    /// The base has changed since.
+    /// Whether the base has changed since standalone operation began.
     pub(crate) dirty: bool,
-    /// The store's record could not be decoded when it was last read.
+    /// Whether the last read returned a record that could not be decoded.
     pub(crate) is_damaged: bool,
+    /// Whether a task will write the pending changes.
     pub(crate) flush_scheduled: bool,
 }
 
 /// How the base relates to the store's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SyncState {
-    /// The store was never read, or not for so long that the base may be outdated.
+    /// The record was never read, or the base may be outdated.
     Unsynced,
-    /// The base is the store's document in this state, or the store has none.
+    /// The base equals the store's document of this version; `None` if the store has no document.
     Synced(Option<Version>),
-    /// This process has changed the base without the store since then, because the store could not be used.
+    /// Since this time, this process changes the base without the store, because the store is unavailable or the record unusable.
     Standalone(UnixMillis),
 }
 
 impl SyncState {
-    /// The version of the store's document that the base equals.
+    /// The version of the document that the base equals; `None` if there is no such document.
     pub(crate) fn version(self) -> Option<Version> {
         match self {
             Self::Synced(version) => version,
@@ -63,28 +64,28 @@ impl SyncState {
     }
 }
 
-/// What the next write merges into the record.
+/// Changes that the next write merges into the record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pending {
     pub(crate) seed: Seed,
     pub(crate) owner_id: Option<OwnerId>,
-    /// The number of the last merge in it.
-    pub(crate) count: u64,
+    /// The sequence number of the last change merged into this value.
+    pub(crate) seq: u64,
 }
 
 impl Pending {
-    /// Merges what is pending into `record`.
+    /// Merges these changes into `record`.
     pub(crate) fn merge_into(&self, record: &mut Record, now: Timestamp) -> MergeOutcome {
-        let joined = record.seed(now, &self.seed);
-        if joined == MergeOutcome::Merged && self.owner_id.is_some() {
+        let outcome = record.seed(now, &self.seed);
+        if outcome == MergeOutcome::Merged && self.owner_id.is_some() {
             return record.observe(now, &crate::Snapshot::default(), None, self.owner_id.as_ref());
         }
-        joined
+        outcome
     }
 }
 
 impl LocalState {
-    /// The state of an account that was never read from the store.
+    /// Creates the state of an account that was never read from the store.
     pub(crate) fn new(base: Arc<Record>) -> Self {
         Self {
             base,
@@ -103,7 +104,7 @@ impl LocalState {
         }
     }
 
-    /// What readers need to know beside the record.
+    /// The part of the view that is not in the record.
     pub(crate) fn flags(&self) -> ViewFlags {
         let store_unavailable_since = match self.sync_state {
             SyncState::Standalone(since) => Some(since),
@@ -118,11 +119,11 @@ impl LocalState {
         }
     }
 
-    /// The record as this process sees it: of the login that it holds, with what is pending.
+    /// The record for readers in this process: the base with the login that the program set and with pending changes.
     pub(crate) fn effective_record(&self, now: Timestamp) -> Arc<Record> {
-        let another =
+        let login_differs =
             self.login.as_ref().is_some_and(|login| self.base.login_id().is_some_and(|other| other != login));
-        if self.pending.is_none() && self.abandoned.is_none() && !another {
+        if self.pending.is_none() && self.abandoned.is_none() && !login_differs {
             return Arc::clone(&self.base);
         }
         let mut record = (*self.base).clone();
@@ -130,7 +131,8 @@ impl LocalState {
         Arc::new(record)
     }
 
-    /// Applies to a record what only this process has: the login that was set, and what is pending.
+    /// Applies this process's own changes to `record`: the login that the program set, pending changes, and the release of an
+    /// abandoned lease.
     pub(crate) fn apply_local(&self, record: &mut Record, now: Timestamp) {
         if let Some(login) = &self.login {
             record.new_login(login);
@@ -143,47 +145,47 @@ impl LocalState {
         }
     }
 
-    /// Merges something that is written later. What belongs to another login is rejected.
+    /// Adds a seed to the pending changes. Rejects it if it belongs to another login.
     pub(crate) fn observe(
         &mut self,
         now: Timestamp,
         seed: &Seed,
         owner_id: Option<&OwnerId>,
     ) -> MergeOutcome {
-        // Compared with the record that includes what is pending, because that may state a login first.
-        let mut trial = (*self.base).clone();
-        self.apply_local(&mut trial, now);
-        // Readings without a login belong to the current login, and to no later one.
+        // Compare with the record that includes pending changes, because only those may state the login.
+        let mut effective = (*self.base).clone();
+        self.apply_local(&mut effective, now);
+        // Readings without a login belong to the current login and not to a later one.
         let mut seed = seed.clone();
-        seed.login_id = seed.login_id.or_else(|| trial.login_id().cloned());
-        // Merged with readings that have a time, one without a reset would count as one of an earlier period.
-        seed.snapshot.assume_resets(trial.snapshot());
-        let addition = Pending { seed, owner_id: owner_id.cloned(), count: 0 };
-        let joined = addition.merge_into(&mut trial, now);
-        if joined != MergeOutcome::Merged {
-            return joined;
+        seed.login_id = seed.login_id.or_else(|| effective.login_id().cloned());
+        // A reading without a reset gets the reset of the cached window. Otherwise it would count as one of an earlier period.
+        seed.snapshot.assume_resets(effective.snapshot());
+        let addition = Pending { seed, owner_id: owner_id.cloned(), seq: 0 };
+        let outcome = addition.merge_into(&mut effective, now);
+        if outcome != MergeOutcome::Merged {
+            return outcome;
         }
-        // Pending readings of another login are dropped.
+        // Drop pending readings of another login.
         self.pending.take_if(|pending| {
             matches!((&pending.seed.login_id, &addition.seed.login_id), (Some(one), Some(other)) if one != other)
         });
         let pending = self.pending.get_or_insert_default();
         self.pending_seq += 1;
-        pending.count = self.pending_seq;
+        pending.seq = self.pending_seq;
         pending.seed.snapshot.join(&addition.seed.snapshot);
-        let later = |mine: &Option<crate::record::Hold>, new: &crate::record::Hold| {
-            mine.as_ref().is_none_or(|mine| mine.until < new.until)
+        let ends_later = |current: &Option<crate::record::Hold>, new: &crate::record::Hold| {
+            current.as_ref().is_none_or(|current| current.until < new.until)
         };
-        if let Some(hold) = addition.seed.hold.filter(|hold| later(&pending.seed.hold, hold)) {
+        if let Some(hold) = addition.seed.hold.filter(|hold| ends_later(&pending.seed.hold, hold)) {
             pending.seed.hold = Some(hold);
         }
         pending.seed.login_id = addition.seed.login_id.or(pending.seed.login_id.take());
         pending.owner_id = addition.owner_id.or(pending.owner_id.take());
-        joined
+        outcome
     }
 
-    /// Requires a read of the store before the next decision: the account is not followed any more, or the base is not what the
-    /// store has.
+    /// Requires a read of the store before the next decision, because the follower has ended or the base differs from the store's
+    /// document.
     pub(crate) fn invalidate(&mut self) {
         if let SyncState::Synced(_) = self.sync_state {
             self.sync_state = SyncState::Unsynced;
@@ -192,23 +194,25 @@ impl LocalState {
 
     /// Sets the login that the account holds from now on.
     pub(crate) fn set_login(&mut self, login: LoginId) {
-        let before = self.login.replace(login);
-        let Some(before) = before.filter(|before| self.login.as_ref() != Some(before)) else { return };
+        let previous = self.login.replace(login);
+        let Some(previous) = previous.filter(|previous| self.login.as_ref() != Some(previous)) else {
+            return;
+        };
         self.failed = None;
-        // What states no login belongs to the previous login, not to the next.
+        // Readings without a login belong to the previous login, not to the new one.
         if self.base.login_id().is_none() {
             let mut record = (*self.base).clone();
-            record.new_login(&before);
+            record.new_login(&previous);
             self.base = Arc::new(record);
         }
         let pending = self.pending.get_or_insert_default();
-        pending.seed.login_id.get_or_insert(before);
-        // Written soon, so that other processes do not attribute it to the new login either.
+        pending.seed.login_id.get_or_insert(previous);
+        // The next write states the previous login, so that other processes do not attribute the readings to the new one.
         self.pending_seq += 1;
-        pending.count = self.pending_seq;
+        pending.seq = self.pending_seq;
     }
 
-    /// Whether this process goes on without the store.
+    /// Whether this process runs without the store for this account.
     pub(crate) fn is_standalone(&self) -> bool {
         matches!(self.sync_state, SyncState::Standalone(_))
     }
@@ -218,7 +222,7 @@ impl LocalState {
         self.pending.is_none() && !self.dirty && self.abandoned.is_none()
     }
 
-    /// Whether there is something to write: what is pending, or the release of a lease.
+    /// Whether a write is necessary: for pending changes, or to release a lease.
     pub(crate) fn needs_write(&self) -> bool {
         self.pending.is_some() || self.abandoned.is_some()
     }
@@ -228,31 +232,31 @@ impl LocalState {
         self.abandoned.take_if(|lease| record.lease().is_none_or(|other| other.fence != lease.fence));
     }
 
-    /// Drops what was written, unless more arrived during the write: merging that again changes nothing.
-    pub(crate) fn clear_pending(&mut self, count: u64) {
-        self.pending.take_if(|pending| pending.count == count);
+    /// Drops the pending changes after their write. If more arrived during the write, all stay pending: a merge is idempotent.
+    pub(crate) fn clear_pending(&mut self, seq: u64) {
+        self.pending.take_if(|pending| pending.seq == seq);
     }
 
     /// Removes a refresh that has ended.
-    pub(crate) fn refresh_done(&mut self, refresh_done: &Arc<InFlight>) {
-        self.refreshes.retain(|in_flight| !Arc::ptr_eq(in_flight, refresh_done));
+    pub(crate) fn refresh_done(&mut self, ended: &Arc<InFlight>) {
+        self.refreshes.retain(|in_flight| !Arc::ptr_eq(in_flight, ended));
         if self.refreshes.is_empty() {
-            // Most accounts have no refresh most of the time, so the capacity is released too.
+            // Free the capacity: most accounts have no refresh most of the time.
             self.refreshes = Vec::new();
         }
     }
 
-    /// The same for a refresh that failed, and stores why.
-    pub(crate) fn refresh_failed(&mut self, refresh_done: &Arc<InFlight>, error: QuotaError) {
-        self.refresh_done(refresh_done);
-        // The error of the last call says more than that no other call was made.
-        let is_known = matches!(error, QuotaError::CalledRecently { .. }) && self.failed.is_some();
-        if refresh_done.login_id == self.login && !is_known {
+    /// Removes a failed refresh and stores its error.
+    pub(crate) fn refresh_failed(&mut self, ended: &Arc<InFlight>, error: QuotaError) {
+        self.refresh_done(ended);
+        // The error of the recent call is more specific than `CalledRecently`.
+        let has_cause = matches!(error, QuotaError::CalledRecently { .. }) && self.failed.is_some();
+        if ended.login_id == self.login && !has_cause {
             self.failed = Some(Arc::new(error));
         }
     }
 
-    /// The refresh under way for the login the account holds.
+    /// The refresh in flight for the account's login.
     pub(crate) fn in_flight(&self) -> Option<&Arc<InFlight>> {
         self.refreshes.iter().find(|in_flight| in_flight.login_id == self.login)
     }

@@ -1,5 +1,5 @@
-//! The client of the store: every call has a timeout, and no caller waits while the store is unavailable.
-//! What happens without the store is decided in `sync`.
+//! The client of the store. Every call has a timeout, and fails at once while the store is unavailable.
+//! `sync` decides what happens without the store.
 
 use std::future::Future;
 use std::ops::Range;
@@ -20,7 +20,7 @@ use crate::store::update::{Trips, twice};
 use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use crate::time;
 
-/// A store, with the clock that its users share.
+/// The store with its availability and an estimate of its clock.
 #[derive(Debug)]
 pub(crate) struct StoreClient {
     store: Arc<dyn QuotaStore>,
@@ -30,7 +30,7 @@ pub(crate) struct StoreClient {
     offset_ms: AtomicI64,
     clock_sample: Mutex<Option<ClockSample>>,
     is_unavailable: AtomicBool,
-    /// Something was written since the store was found.
+    /// Whether a write has succeeded since the store became available.
     write_confirmed: AtomicBool,
     probe_state: Mutex<ProbeState>,
     store_available: Notify,
@@ -61,7 +61,7 @@ impl Trips for Arc<StoreClient> {
 struct ClockSample {
     wall_ms: i64,
     instant: Instant,
-    /// How far the store's clock can be ahead of ours at most, in milliseconds.
+    /// The maximum by which the store's clock can be ahead of ours, in milliseconds.
     max_offset_ms: i64,
 }
 
@@ -69,13 +69,13 @@ struct ClockSample {
 #[derive(Debug, Clone, Copy, Default)]
 struct ProbeState {
     probe_backoff: Duration,
-    found_at: Option<Instant>,
+    available_at: Option<Instant>,
 }
 
-/// Our two clocks may drift apart by this much before what the store said of its own is no longer trusted.
+/// If the wall clock and the monotonic clock drift apart by more than this since a sample, the sample is not used.
 const DRIFT_MS: i64 = 2_000;
 
-/// The maximum rounding error of three times in whole milliseconds: the store's, ours, and the one that was stored.
+/// The maximum rounding error of three timestamps in whole milliseconds: the store's, ours, and the recorded start of a call.
 const ROUNDING_MS: i64 = 3;
 
 impl StoreClient {
@@ -111,52 +111,53 @@ impl StoreClient {
         Ok(reading)
     }
 
-    /// Swaps. If the store could not be reached the swap is repeated once, so a conflict may have brought what it wrote.
+    /// Writes a document with compare-and-swap. Retries once after a transient error, so a conflict may report this write itself.
     pub(crate) async fn compare_and_swap(
         self: &Arc<Self>,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         let sent_at = self.clock.instant();
-        let swap = self
-            .attempt(key, StoreOp::Swap, || self.store.compare_and_swap(key, expected, body.clone(), keep))
+        let outcome = self
+            .attempt(key, StoreOp::Swap, || self.store.compare_and_swap(key, expected, body.clone(), ttl))
             .await?;
-        match &swap {
+        match &outcome {
             CasOutcome::Applied(_) => {
                 self.metrics.succeeded(key, StoreOp::Swap);
                 self.write_confirmed.store(true, Ordering::Relaxed);
             }
             CasOutcome::Conflict(reading) => self.record_sample(sent_at, reading),
         }
-        Ok(swap)
+        Ok(outcome)
     }
 
-    /// Waits until the document may have moved past `seen`, or until the store is back.
+    /// Waits until the document may have another version than `last_version`. During an outage, waits for its end.
     pub(crate) async fn wait_for_change(
         &self,
         key: &StoreKey,
-        seen: Option<Version>,
+        last_version: Option<Version>,
     ) -> Result<(), StoreError> {
-        if self.is_away() {
+        if self.is_unavailable() {
             self.wait_available().await;
             return Ok(());
         }
-        self.store.wait_for_change(key, seen).await
+        self.store.wait_for_change(key, last_version).await
     }
 
     /// Waits until the store is available; ready at once if it is.
     pub(crate) async fn wait_available(&self) {
-        wait_until(&self.store_available, || !self.is_away()).await;
+        wait_until(&self.store_available, || !self.is_unavailable()).await;
     }
 
     /// Waits until the store is unavailable; ready at once if it is.
     pub(crate) async fn wait_unavailable(&self) {
-        wait_until(&self.store_unavailable, || self.is_away()).await;
+        wait_until(&self.store_unavailable, || self.is_unavailable()).await;
     }
 
-    /// The store's time now; `None` if the last sample is too old, or this process's clock was set, so the store must be read.
+    /// The store's time now; `None` if there is no usable sample, so the store must be read. Setting this process's clock makes a
+    /// sample unusable.
     pub(crate) fn now_if_trusted(&self) -> Option<Timestamp> {
         let clock_sample = (*self.clock_sample.lock())?;
         let by_wall = self.clock.now_ms().saturating_sub(clock_sample.wall_ms);
@@ -165,15 +166,15 @@ impl StoreClient {
         (drift.abs() <= DRIFT_MS).then(|| self.now_estimate())
     }
 
-    /// An estimate of the store's time now, without a trip.
+    /// An estimate of the store's time now, without a store access.
     pub(crate) fn now_estimate(&self) -> Timestamp {
         time::from_ms(self.clock.now_ms().saturating_add(self.offset_ms()))
     }
 
-    /// A time later than the start of any call before now, of any process, unless a clock was set since the last sample.
+    /// A time not earlier than the recorded start of any process's call before now, unless a clock was set since the last sample.
     ///
-    /// The guess of a process is behind by no more than its last trip took. So a stamp may be too old, and never too young;
-    /// this is as young as the time can be.
+    /// Each process's estimate of the store's time lags by at most the duration of its last read. So a recorded start may be too
+    /// early, but never too late. This is the latest time that the store's clock can have.
     pub(crate) fn now_upper_bound(&self) -> Timestamp {
         let max_offset_ms = self
             .clock_sample
@@ -195,7 +196,7 @@ impl StoreClient {
         self.metrics.stats()
     }
 
-    pub(crate) fn is_away(&self) -> bool {
+    pub(crate) fn is_unavailable(&self) -> bool {
         self.is_unavailable.load(Ordering::Acquire)
     }
 
@@ -208,24 +209,24 @@ impl StoreClient {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        if self.is_away() {
+        if self.is_unavailable() {
             return Err(StoreError::unavailable(
                 WriteState::NotApplied,
-                "it is away, and has not come back yet",
+                "the store is unavailable and has not recovered yet",
             ));
         }
-        let late = || StoreError::unavailable(WriteState::Unknown, "it did not answer in time");
-        let answer = self.clock.bounded(self.timeout, twice(call)).await.unwrap_or_else(|| Err(late()));
-        if let Err(error) = &answer {
+        let timed_out = || StoreError::unavailable(WriteState::Unknown, "the store timed out");
+        let result = self.clock.bounded(self.timeout, twice(call)).await.unwrap_or_else(|| Err(timed_out()));
+        if let Err(error) = &result {
             self.metrics.failed(key, kind, error, self.clock.instant());
             if error.is_transient() {
                 self.mark_unavailable(key, error);
             }
         }
-        answer
+        result
     }
 
-    /// Counts a document that was read and cannot be used.
+    /// Counts a document that cannot be decoded.
     pub(crate) fn note_unusable(&self, key: &StoreKey, error: &StoreError) {
         self.metrics.failed(key, StoreOp::Read, error, self.clock.instant());
     }
@@ -248,14 +249,14 @@ impl StoreClient {
         self.store_unavailable.notify_waiters();
         self.metrics.lost();
         let (probe_backoff, is_relapse) = self.next_probe_backoff();
-        // A locked file answers every probe and takes no write: that is one outage, and logged once.
+        // A locked file accepts every probe and no write, so these relapses are one outage. Warn only once.
         if is_relapse && !self.write_confirmed.load(Ordering::Relaxed) {
             tracing::debug!(%error, "store unavailable again after a short recovery");
         } else {
-            tracing::warn!(%error, "store unavailable, going on without it");
+            tracing::warn!(%error, "store unavailable, running standalone");
         }
         self.emit(Event::StoreLost);
-        // If the store breaks in the search, or the runtime ends, the next caller tries again.
+        // If the store panics in the probe, or the runtime shuts down, the next call tries the store again.
         let recovery = OnPanic(Arc::downgrade(self), |store_client| {
             if !store_client.tasks.is_closed() {
                 store_client.mark_available();
@@ -273,7 +274,7 @@ impl StoreClient {
                     let sent_at = clock.instant();
                     match clock.bounded(timeout, store.read(&key)).await {
                         Some(Ok(reading)) => return Some((sent_at, reading)),
-                        // The store answers. That this key cannot be used is another error.
+                        // The store responds. That it rejects this key is another error.
                         Some(Err(error)) if !error.is_transient() => return None,
                         Some(Err(_)) | None => {}
                     }
@@ -291,13 +292,14 @@ impl StoreClient {
         });
     }
 
-    /// How much longer to wait before each probe than after a first loss: the more, the more often the store was lost again soon
-    /// after it was found. One that answers a probe and nothing else must not be found twice a second. And whether it was so.
+    /// The additional delay before each probe, and whether this outage is a relapse.
+    ///
+    /// The delay doubles with each relapse. Otherwise a store that accepts only probes would become available and unavailable
+    /// twice a second.
     fn next_probe_backoff(&self) -> (Duration, bool) {
         let mut probe_state = self.probe_state.lock();
         let now = self.clock.instant();
-        let is_relapse =
-            probe_state.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE_WINDOW);
+        let is_relapse = probe_state.available_at.is_some_and(|at| now.saturating_since(at) < RELAPSE_WINDOW);
         probe_state.probe_backoff = if is_relapse {
             (probe_state.probe_backoff * 2).clamp(MIN_PROBE_BACKOFF, MAX_PROBE_BACKOFF)
         } else {
@@ -306,13 +308,13 @@ impl StoreClient {
         (probe_state.probe_backoff, is_relapse)
     }
 
-    /// Lets the next call try the store although it is unavailable. If that fails, it is unavailable again.
+    /// Lets the next call try the store despite the outage. If that call fails, the store is unavailable again.
     pub(crate) fn try_again(&self) {
         self.is_unavailable.store(false, Ordering::Release);
     }
 
     fn mark_available(&self) {
-        self.probe_state.lock().found_at = Some(self.clock.instant());
+        self.probe_state.lock().available_at = Some(self.clock.instant());
         self.write_confirmed.store(false, Ordering::Relaxed);
         self.is_unavailable.store(false, Ordering::Release);
         tracing::debug!("store available again");
@@ -321,11 +323,11 @@ impl StoreClient {
     }
 }
 
-/// How long to wait before each probe, at random in between: a store that is back is used again within a second, and a fleet that
-/// has lost it comes back as widely spread as that allows.
+/// The range of the random delay before each probe. A recovered store is used again within a second, and many processes do not
+/// reconnect at the same time.
 const PROBE_INTERVAL: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
 
-/// A store that is lost again within this time is probed less and less often.
+/// An outage within this time after the previous one is a relapse.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(10);
 const MIN_PROBE_BACKOFF: Duration = Duration::from_millis(400);
 const MAX_PROBE_BACKOFF: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! Failures of the store: counted, and logged once where a person must fix them.
-//! What follows from them is decided in `store_client` and `sync`.
+//! Counts the store's failures, and logs those that a person must fix once.
+//! `store_client` and `sync` decide how to continue after a failure.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,27 +9,26 @@ use parking_lot::Mutex;
 use crate::clock::Instant;
 use crate::store::{StoreError, StoreKey};
 
-/// What went wrong with the store so far, as one manager saw it; see
-/// [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
+/// The numbers of the store's failures in one manager; see [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
 ///
-/// All of it only rises. A call that is not made because the store is away already is not counted.
+/// All are counters. A call that fails at once during an outage is not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// How often the store was lost, so that this process went on without it; as a metric, `quota_store_outages_total`.
+    /// Outages of the store; as a metric, `quota_store_outages_total`.
     pub outages: u64,
-    /// Calls that it did not answer, or not in time, or by saying that it cannot now; as a metric,
+    /// Calls that could not reach the store, timed out, or failed with a transient error; as a metric,
     /// `quota_store_failures_total{kind="unavailable"}`.
     pub unavailable: u64,
-    /// Calls that it refused, such as for a wrong password or for want of memory; as a metric,
+    /// Calls that the store rejected, such as for a wrong password or a full disk; as a metric,
     /// `quota_store_failures_total{kind="rejected"}`.
     pub rejected: u64,
-    /// Documents that could not be used, being damaged or not ours; as a metric,
+    /// Documents that are damaged or of another program; as a metric,
     /// `quota_store_failures_total{kind="corrupt"}`.
     pub corrupt: u64,
 }
 
-/// The same, while it is counted.
+/// The counters behind [`StoreStats`], and the current series of rejections.
 #[derive(Debug, Default)]
 pub(crate) struct StoreMetrics {
     outages: AtomicU64,
@@ -37,27 +36,27 @@ pub(crate) struct StoreMetrics {
     rejected: AtomicU64,
     corrupt: AtomicU64,
     episode: Mutex<Option<RejectionEpisode>>,
-    /// Whether there is something in it, for all the calls that are answered.
+    /// Whether `episode` is set, so that a successful call need not lock it.
     has_episode: AtomicBool,
 }
 
-/// What the store was asked for.
+/// A kind of store call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoreOp {
     Read,
     Swap,
 }
 
-/// The store rejects calls, and that was logged.
+/// A series of rejected calls, which was logged once.
 #[derive(Debug)]
 struct RejectionEpisode {
-    /// What it refused first: if it does that again, this is over. A store without memory is still read.
+    /// The first rejected operation. The series ends when it succeeds, because other operations may succeed during the series.
     operation: (StoreKey, StoreOp),
-    /// When something was refused last.
+    /// When a call was rejected last.
     at: Instant,
 }
 
-/// If nothing was refused for so long, the next time is another one: what is refused is tried again every second.
+/// A rejection after this time without one starts a new series. A rejected call is retried every second.
 const EPISODE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl StoreMetrics {
@@ -71,12 +70,12 @@ impl StoreMetrics {
         }
     }
 
-    /// The store was lost.
+    /// Counts an outage.
     pub(crate) fn lost(&self) {
         self.outages.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A call has failed.
+    /// Counts a failed call.
     pub(crate) fn failed(&self, key: &StoreKey, call: StoreOp, error: &StoreError, now: Instant) {
         let counter = match error {
             StoreError::Unavailable { .. } => &self.unavailable,
@@ -85,11 +84,11 @@ impl StoreMetrics {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if matches!(error, StoreError::Rejected { .. }) && self.is_first_rejection((key, call), now) {
-            tracing::warn!(%key, %error, "store refuses, going on without it where it does");
+            tracing::warn!(%key, %error, "store rejects calls, running without it for these keys");
         }
     }
 
-    /// A call has done what was asked for.
+    /// Ends the series of rejections if its first operation succeeds.
     pub(crate) fn succeeded(&self, key: &StoreKey, call: StoreOp) {
         if self.has_episode.load(Ordering::Acquire) {
             let mut episode = self.episode.lock();
@@ -98,7 +97,7 @@ impl StoreMetrics {
                 .is_some()
             {
                 self.has_episode.store(false, Ordering::Release);
-                tracing::debug!(%key, "store refuses no longer");
+                tracing::debug!(%key, "store accepts calls again");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Changes of the shared record, and going on without the store.
-//! The rule is passed in; the loop of read, decide and compare-and-swap is `store::update`.
+//! Reads and changes the shared record, and runs standalone without the store.
+//! The caller passes the rule; `store::update` has the loop of read, decide and compare-and-swap.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::store::{CasOutcome, Document, Start, StoreError, StoreKey, StoreRead,
 #[derive(Clone)]
 struct LocalChanges {
     record: Arc<Record>,
-    /// The login of the record before standalone operation; `None` if no login was stated, or if the store lost the record.
+    /// The login of the record before standalone operation; `None` if it had none, or if the store lost the record.
     standalone_owner: Option<LoginId>,
 }
 
 impl AccountEntry {
-    /// Changes the shared record by `work`, which may run several times, and publishes the result.
+    /// Changes the shared record with `work`, which may run several times, and publishes the result.
     ///
-    /// While the store is unavailable, the change is made to this process's own copy. The first change after the outage merges it
-    /// into the shared record.
+    /// While the store is unavailable, this changes this process's own copy. The first change after the outage merges the copy into
+    /// the shared record.
     ///
     /// # Errors
     ///
@@ -45,13 +45,13 @@ impl AccountEntry {
         }
     }
 
-    /// Clears what another login left, if the readings belong to another login than `login_id`. If that fails, hides them.
+    /// Clears the readings if they belong to another login than `login_id`. If that fails, hides them.
     ///
     /// # Errors
     ///
     /// As [`change`](Self::change).
     pub(crate) async fn claim_login(&self, login_id: &LoginId) -> Result<(), StoreError> {
-        let is_other = |known: &LoginId| known != login_id;
+        let is_other = |current: &LoginId| current != login_id;
         if !self.view().record.login_id().is_some_and(is_other) {
             return Ok(());
         }
@@ -59,7 +59,8 @@ impl AccountEntry {
         changed.map(drop).inspect_err(|_| self.update(|local| local.unattributed = true))
     }
 
-    /// The same for the outcome of a call: it is stored under every policy, with or without the store.
+    /// Like [`change`](Self::change), for the outcome of a call: stores it under every policy, if necessary in this process's own
+    /// copy.
     pub(crate) async fn change_always<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
         let _guard = self.sync_lock.lock().await;
         match self.cas_loop(&mut work).await {
@@ -68,24 +69,24 @@ impl AccountEntry {
         }
     }
 
-    /// The same for a change that the caller wants all processes to see: an error means that they do not see it yet. A damaged
-    /// record is replaced, because the caller asked for a repair.
+    /// Like [`change`](Self::change), but returns an error if other processes do not see the change yet. Replaces a damaged record,
+    /// because the caller requested a repair.
     ///
-    /// After an error the change is made to this process's own copy, unless the policy is [`StoreOutagePolicy::FailClosed`]. It is
-    /// merged into the shared record once the store is back.
+    /// After an error, this changes this process's own copy, unless the policy is [`StoreOutagePolicy::FailClosed`]. The first
+    /// change after the outage merges the copy into the shared record.
     pub(crate) async fn change_shared<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
         let _guard = self.sync_lock.lock().await;
-        let mut shared = self.cas_loop(&mut work).await;
-        if let Err(StoreError::Corrupt { .. }) = shared {
-            shared = match self.replace_damaged().await {
+        let mut result = self.cas_loop(&mut work).await;
+        if let Err(StoreError::Corrupt { .. }) = result {
+            result = match self.replace_damaged().await {
                 Ok(()) => self.cas_loop(&mut work).await,
                 Err(error) => Err(error),
             };
         }
-        shared.inspect_err(|error| {
+        result.inspect_err(|error| {
             if self.provider.policy.on_store_unavailable != StoreOutagePolicy::FailClosed {
                 self.apply_standalone(error, |record, now| drop(work(record, now)));
             }
@@ -94,7 +95,7 @@ impl AccountEntry {
 
     /// Replaces a record that cannot be decoded with this process's copy. The caller holds `sync_lock`.
     ///
-    /// A record of a newer format can be decoded in part, and stays.
+    /// A record of a newer format is not replaced: this version can decode it in part.
     async fn replace_damaged(&self) -> Result<(), StoreError> {
         let key = StoreKey::account(&self.id);
         let reading = self.provider.store_client.read(&key).await?;
@@ -102,64 +103,64 @@ impl AccountEntry {
         let Some(damaged) = reading.document.filter(is_damaged) else { return Ok(()) };
         let mut own = (*self.local().base).clone();
         own.bump_revision();
-        let keep = self.provider.policy.record_ttl;
-        // On a conflict another process has written, and that record is read next.
-        let swap = self
+        let ttl = self.provider.policy.record_ttl;
+        // After a conflict, the caller's next attempt reads the other process's record.
+        let outcome = self
             .provider
             .store_client
-            .compare_and_swap(&key, Some(damaged.version), own.encode(), keep)
+            .compare_and_swap(&key, Some(damaged.version), own.encode(), ttl)
             .await?;
-        if let CasOutcome::Applied(_) = swap {
+        if let CasOutcome::Applied(_) = outcome {
             self.local().is_damaged = false;
             tracing::warn!(account = %self.id, "damaged record was replaced");
         }
         Ok(())
     }
 
-    /// The caller holds `sync_lock`, and keeps it until the error is handled.
+    /// Runs the update loop. The caller holds `sync_lock` until it has handled an error.
     async fn cas_loop<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
-        let (start, alone) = self.start();
-        let (key, keep) = (StoreKey::account(&self.id), self.provider.policy.record_ttl);
-        let mut change = RecordChange { entry: self, work, alone, shared: None, joined: None };
-        match run(&self.provider.store_client, &key, start, keep, &mut change).await {
+        let (start, local_changes) = self.start();
+        let (key, ttl) = (StoreKey::account(&self.id), self.provider.policy.record_ttl);
+        let mut change = RecordChange { entry: self, work, local_changes, shared: None, merged_seq: None };
+        match run(&self.provider.store_client, &key, start, ttl, &mut change).await {
             Ok(updated) => {
-                self.accept_remote(updated.document, updated.version, change.joined);
+                self.accept_remote(updated.document, updated.version, change.merged_seq);
                 Ok(updated.value)
             }
-            // The change may have been applied. Continuing is safe, because every change can be repeated.
+            // The store may have applied the change. Applying it again is safe, because every change is idempotent.
             Err(error) => {
-                if let (Some(alone), Some((shared, now))) = (&change.alone, &change.shared) {
-                    self.store_merged(shared, alone, *now);
+                if let (Some(local_changes), Some((shared, now))) = (&change.local_changes, &change.shared) {
+                    self.store_merged(shared, local_changes, *now);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Reads the record, publishes it, and writes what the store does not have yet.
+    /// Reads the record, publishes it, and writes changes that the store does not have yet.
     ///
-    /// `seen` is the state before the notice. If this process has changed its state since, the notice was of its own write, and
-    /// the store is not read.
-    pub(crate) async fn sync(&self, seen: Option<SyncState>) {
+    /// `last_state` is the state before the wait for a notice. If the state differs now, this process has already read a newer
+    /// version, so this does not read the store.
+    pub(crate) async fn sync(&self, last_state: Option<SyncState>) {
         let (is_standalone, has_pending) = {
             let local = self.local();
             (local.is_standalone(), local.needs_write() && !local.flush_scheduled)
         };
-        // A write of pending changes may turn out to be unnecessary and then reads nothing, so the record is read first.
-        let is_whole = !is_standalone && self.pull(seen).await;
-        if !is_whole || has_pending {
+        // Read first, because a change that needs no write would not read the store.
+        let is_complete = !is_standalone && self.pull(last_state).await;
+        if !is_complete || has_pending {
             let _ = self.change(|_, _| ()).await;
         }
     }
 
-    /// Accepts the store's record; `false` if the store lost something that this process can restore.
-    async fn pull(&self, seen: Option<SyncState>) -> bool {
+    /// Reads the store's record and accepts it; `false` if this process has changes that the store does not have.
+    async fn pull(&self, last_state: Option<SyncState>) -> bool {
         let _guard = self.sync_lock.lock().await;
-        if seen.is_some_and(|seen| self.local().sync_state != seen) {
+        if last_state.is_some_and(|last_state| self.local().sync_state != last_state) {
             return true;
         }
         if self.local().is_standalone() {
-            // The previous lock holder detached; the local copy is ahead of the store.
+            // The previous lock holder went standalone, so the local copy is newer than the store's.
             return false;
         }
         let reading = self.provider.store_client.read(&StoreKey::account(&self.id)).await;
@@ -170,15 +171,15 @@ impl AccountEntry {
             }
             Ok((record, version)) => self.accept_remote(record, version, None),
             Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
-                tracing::debug!(account = %self.id, %error, "store not usable for this account");
+                tracing::debug!(account = %self.id, %error, "could not read the record");
             }
             Err(error) => self.apply_standalone(&error, |_, _| ()),
         }
         true
     }
 
-    /// Stores a repaired record if a clock that was ahead wrote timestamps in it. Otherwise each decision would repair it again, and
-    /// a hold from the future would never end.
+    /// Repairs and stores a record with timestamps from the future. Otherwise each decision would repair it again, and a hold from
+    /// the future would never end.
     pub(crate) async fn repair_clock(&self) {
         let now = self.provider.store_client.now_estimate();
         let record = self.local().effective_record(now);
@@ -187,27 +188,27 @@ impl AccountEntry {
         }
     }
 
-    /// Reads the record if it was never read, was not followed for a while, or if our clock was set.
+    /// Reads the record if it was never read, if its follower has ended, or if this process's clock was set.
     pub(crate) async fn ensure_synced(&self) {
         let sync_state = self.local().sync_state;
-        let is_known = match sync_state {
+        let is_current = match sync_state {
             SyncState::Unsynced => false,
             SyncState::Synced(_) => self.provider.store_client.now_if_trusted().is_some(),
             SyncState::Standalone(_) => true,
         };
-        if !is_known {
+        if !is_current {
             self.sync(Some(sync_state)).await;
         }
     }
 
-    /// Runs `work` on a copy of the local record, without a trip to the store.
+    /// Runs `work` on a copy of the local record, without a store access.
     pub(crate) fn dry_run<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
         let now = self.provider.store_client.now_estimate();
         let mut record = (*self.local().effective_record(now)).clone();
         work(&mut record, now)
     }
 
-    /// The start of a change, and this process's changes of standalone operation.
+    /// The start of the update loop, and this process's changes from standalone operation.
     fn start(&self) -> (Start<Record>, Option<LocalChanges>) {
         let (record, sync_state, standalone_owner) = {
             let local = self.local();
@@ -225,66 +226,65 @@ impl AccountEntry {
         }
     }
 
-    /// Whether the account was never read and the store's time is available. Then a change may assume that there is no document:
-    /// a conflict costs no more than a read.
+    /// Whether a change may assume that the store has no document, which saves a read: the account was never read, and the store's
+    /// time is available. If the assumption is wrong, the conflict costs no more than the read.
     pub(crate) fn may_assume_absent(&self) -> bool {
-        let is_blank = {
+        let is_unread = {
             let local = self.local();
             local.sync_state == SyncState::Unsynced && *local.base == Record::default()
         };
-        is_blank && self.provider.store_client.now_if_trusted().is_some()
+        is_unread && self.provider.store_client.now_if_trusted().is_some()
     }
 
     fn decode_read(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
         let Some(document) = &reading.document else { return Ok(Arc::default()) };
-        let known = {
+        let cached = {
             let local = self.local();
             (local.sync_state == SyncState::Synced(Some(document.version))).then(|| Arc::clone(&local.base))
         };
-        match known {
+        match cached {
             Some(record) => Ok(record),
             None => Ok(Arc::new(Record::decode(&document.body).map_err(|error| self.damaged(error))?)),
         }
     }
 
-    /// What this process has and the store lost: a hold, calls, readings.
+    /// The holds, calls and readings that this process has and the store has lost, such as in a failover.
     fn lost_by_store(&self, shared: &Arc<Record>) -> Option<LocalChanges> {
-        let known = Arc::clone(&self.local().base);
-        let is_lost = !Arc::ptr_eq(shared, &known) && shared.is_behind(&known);
-        is_lost.then_some(LocalChanges { record: known, standalone_owner: None })
+        let base = Arc::clone(&self.local().base);
+        let is_lost = !Arc::ptr_eq(shared, &base) && shared.is_behind(&base);
+        is_lost.then_some(LocalChanges { record: base, standalone_owner: None })
     }
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-        let error = StoreError::corrupt("the record is damaged, and was standalone_owner as it is")
-            .with_source(error);
+        let error = StoreError::corrupt("the record is damaged and was left unchanged").with_source(error);
         self.provider.store_client.note_unusable(&StoreKey::account(&self.id), &error);
         self.local().is_damaged = true;
         error
     }
 
-    /// Accepts the store's record; `joined` is what was pending and is in it.
-    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
+    /// Accepts the store's record. It includes the pending changes up to `merged_seq`.
+    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, merged_seq: Option<u64>) {
         self.update(|local| {
             local.clear_released(&record);
             local.base = record;
             local.sync_state = SyncState::Synced(version);
             (local.standalone_owner, local.dirty, local.is_damaged) = (None, false, false);
-            if let Some(count) = joined {
-                local.clear_pending(count);
+            if let Some(seq) = merged_seq {
+                local.clear_pending(seq);
             }
         });
     }
 
-    /// Accepts the store's record merged with this process's copy, although the store rejects the write. Otherwise a process whose
-    /// writes are rejected would never see what other processes write.
+    /// Merges the store's record into this process's copy after a failed write. Otherwise a process whose writes are rejected would
+    /// never see the writes of other processes.
     fn store_merged(&self, shared: &Record, own: &LocalChanges, now: Timestamp) {
-        let mut joined = shared.clone();
-        let _ = joined.merge_standalone(now, &own.record, own.standalone_owner.as_ref());
+        let mut merged = shared.clone();
+        let _ = merged.merge_standalone(now, &own.record, own.standalone_owner.as_ref());
         self.update(|local| {
-            local.base = Arc::new(joined);
+            local.base = Arc::new(merged);
             local.standalone_owner = shared.login_id().cloned();
             local.dirty = true;
-            // The base is no version of the store's document any more, so the next change must read first.
+            // The base no longer equals any version of the store's document, so the next change must read first.
             local.invalidate();
         });
     }
@@ -293,14 +293,14 @@ impl AccountEntry {
     fn apply_standalone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
         self.update(|local| {
             let now = self.provider.store_client.now_estimate();
-            // Says why this process is standalone: for a damaged record, and not for an outage.
+            // After an outage, the damage is no longer the reason for standalone operation.
             local.is_damaged &= matches!(error, StoreError::Corrupt { .. });
             if !local.is_standalone() {
                 if let StoreError::Corrupt { .. } = error {
-                    tracing::warn!(account = %self.id, %error, "record not usable, going on alone");
+                    tracing::warn!(account = %self.id, %error, "record unusable, running standalone");
                 } else {
                     // The store client logs an outage once, not for each account.
-                    tracing::debug!(account = %self.id, %error, "store not usable for this account, going on alone");
+                    tracing::debug!(account = %self.id, %error, "store unavailable, running standalone");
                 }
                 local.sync_state = SyncState::Standalone(now.into());
                 local.standalone_owner = local.base.login_id().cloned();
@@ -308,55 +308,55 @@ impl AccountEntry {
             let mut record = (*local.base).clone();
             local.apply_local(&mut record, now);
             local.pending = None;
-            let done = work(&mut record, now);
+            let output = work(&mut record, now);
             if record != *local.base {
                 local.base = Arc::new(record);
                 local.dirty = true;
             }
-            done
+            output
         })
     }
 }
 
-/// One change of the shared record, as the update loop makes it.
+/// A change of one record for the update loop.
 struct RecordChange<'a, W> {
     entry: &'a AccountEntry,
     work: &'a mut W,
-    /// Changes of standalone operation, which are merged first.
-    alone: Option<LocalChanges>,
-    /// The store's record that was decided on last, and when.
+    /// Changes from standalone operation, which are merged first.
+    local_changes: Option<LocalChanges>,
+    /// The store's record of the last decision, with its time.
     shared: Option<(Arc<Record>, Timestamp)>,
-    /// The number of the last pending merge that the decision includes.
-    joined: Option<u64>,
+    /// The sequence number of the last pending change that the decision includes.
+    merged_seq: Option<u64>,
 }
 
 impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for RecordChange<'_, W> {
     type Document = Record;
     type Output = T;
 
-    fn decode(&mut self, found: &StoreRead) -> Result<Arc<Record>, StoreError> {
+    fn decode(&mut self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
         self.shared = None;
-        let record = self.entry.decode_read(found)?;
-        self.alone = self.alone.take().or_else(|| self.entry.lost_by_store(&record));
-        self.shared = Some((Arc::clone(&record), found.now));
+        let record = self.entry.decode_read(reading)?;
+        self.local_changes = self.local_changes.take().or_else(|| self.entry.lost_by_store(&record));
+        self.shared = Some((Arc::clone(&record), reading.now));
         Ok(record)
     }
 
     fn on_conflict(&mut self, record: &Arc<Record>, version: Option<Version>) {
-        if self.alone.is_none() {
-            // If this change never wins, the next one starts from this record.
+        if self.local_changes.is_none() {
+            // If this change never succeeds, the next one starts from this record.
             self.entry.accept_remote(Arc::clone(record), version, None);
         }
     }
 
     fn decide(&mut self, record: &mut Record, now: Timestamp) -> T {
-        if let Some(alone) = &self.alone {
-            let _ = record.merge_standalone(now, &alone.record, alone.standalone_owner.as_ref());
+        if let Some(changes) = &self.local_changes {
+            let _ = record.merge_standalone(now, &changes.record, changes.standalone_owner.as_ref());
         }
         {
             let local = self.entry.local();
             local.apply_local(record, now);
-            self.joined = local.pending.as_ref().map(|pending| pending.count);
+            self.merged_seq = local.pending.as_ref().map(|pending| pending.seq);
         }
         (self.work)(record, now)
     }

@@ -1,5 +1,5 @@
-//! The tasks of a manager: spawns them, and ends them.
-//! The work of the tasks is in `refresh`, `follower` and `background`.
+//! Spawns and ends the tasks of a manager.
+//! `refresh`, `follower` and `background` define their work.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 /// All tasks of one manager.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    /// The runtime that tasks run on; `None` until there is one.
+    /// The runtime of the tasks; `None` before the first call inside a runtime.
     runtime: Mutex<Option<Handle>>,
     tracker: TaskTracker,
     closing: CancellationToken,
@@ -24,7 +24,7 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Tasks on the runtime this is called in; outside of one, on the runtime of the first task.
+    /// Uses the current runtime; without one, the runtime of the first `spawn`.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             runtime: Mutex::new(Handle::try_current().ok()),
@@ -34,17 +34,17 @@ impl Tasks {
         })
     }
 
-    /// Runs `work` in a task of its own; not if the manager was closed or there is no runtime, and then `work` is dropped.
+    /// Runs `work` in a new task. Drops `work` if the manager was closed or there is no runtime.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Some(runtime) = self.runtime() else { return };
-        // Counted before the check: a task that `close` did not stop is one that `idle` waits for.
-        let _counted = self.tracker.token();
+        // Take the token before the check, so that `idle` waits for each task that starts despite a concurrent `close`.
+        let _token = self.tracker.token();
         if !self.is_closed() {
             self.tracker.spawn_on(work, &runtime);
         }
     }
 
-    /// The runtime for the next task: the one of the tasks before, or the caller's if that one has shut down.
+    /// The runtime for the next task: that of the previous tasks, or the caller's if that one has shut down.
     fn runtime(&self) -> Option<Handle> {
         let mut runtime = self.runtime.lock();
         if let Ok(current) = Handle::try_current()
@@ -59,18 +59,18 @@ impl Tasks {
         self.closing.is_cancelled()
     }
 
-    /// Starts no more tasks, and wakes those that wait, so that they end.
+    /// Prevents new tasks, and wakes waiting ones so that they end.
     pub(crate) fn close(&self) {
         self.tracker.close();
         self.closing.cancel();
     }
 
-    /// Ready once the manager is being closed.
+    /// Waits until the manager closes.
     pub(crate) async fn closing(&self) {
         self.closing.cancelled().await;
     }
 
-    /// Runs `work` until the manager is being closed; `None` if it is, even if `work` is ready too.
+    /// Awaits `work`; `None` if the manager closes first, or is closing when `work` is ready.
     pub(crate) async fn until_closing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -79,23 +79,23 @@ impl Tasks {
         }
     }
 
-    /// Cancels the calls in flight. Their tasks then end by themselves, because they still write the outcome.
+    /// Cancels the calls in flight. Their tasks then write the outcome and end.
     pub(crate) fn cancel(&self) {
         self.cancelling.cancel();
     }
 
-    /// Ready once calls in flight must be cancelled.
+    /// Waits until calls in flight must be cancelled.
     pub(crate) async fn cancelled(&self) {
         self.cancelling.cancelled().await;
     }
 
-    /// Ready once the manager is being closed and no task is left.
+    /// Waits until the manager closes and all tasks have ended.
     pub(crate) async fn idle(&self) {
         self.tracker.wait().await;
     }
 }
 
-/// Whether a runtime takes no tasks any more: it ends them before they begin.
+/// Whether a runtime has shut down: it then drops new tasks immediately.
 fn has_shut_down(runtime: &Handle) -> bool {
     let probe = runtime.spawn(std::future::pending::<()>());
     let has_ended = probe.is_finished();
@@ -103,12 +103,13 @@ fn has_shut_down(runtime: &Handle) -> bool {
     has_ended
 }
 
-/// Repairs what a task leaves behind that panics, or is dropped with its runtime: the function is given what is held weakly here.
+/// Runs a cleanup function on its target if a task panics or is dropped with its runtime. Call [`ended`](Self::ended) at a normal
+/// end.
 #[derive(Debug)]
 pub(crate) struct OnPanic<T>(pub(crate) Weak<T>, pub(crate) fn(&T));
 
 impl<T> OnPanic<T> {
-    /// The task has ended as it should.
+    /// Disarms the cleanup at a normal end of the task.
     pub(crate) fn ended(mut self) {
         self.0 = Weak::new();
     }
@@ -116,25 +117,25 @@ impl<T> OnPanic<T> {
 
 impl<T> Drop for OnPanic<T> {
     fn drop(&mut self) {
-        if let Some(left) = self.0.upgrade() {
-            (self.1)(&left);
+        if let Some(target) = self.0.upgrade() {
+            (self.1)(&target);
         }
     }
 }
 
-/// Waits until `holds`, which is checked at each notification of `view_changed`. None is missed between a check and the wait.
-pub(crate) async fn wait_until(view_changed: &Notify, mut holds: impl FnMut() -> bool) {
+/// Waits until `condition` holds, and checks it at each notification. A notification between a check and the wait is not lost.
+pub(crate) async fn wait_until(notify: &Notify, mut condition: impl FnMut() -> bool) {
     loop {
-        let mut next = pin!(view_changed.notified());
+        let mut next = pin!(notify.notified());
         next.as_mut().enable();
-        if holds() {
+        if condition() {
             return;
         }
         next.await;
     }
 }
 
-/// Runs `work`; `None` if it panicked. A panic in a fetcher or a credential source must not end the task of the manager.
+/// Runs `work`; `None` if it panics. A panic in a fetcher or a credential source must not end the manager's task.
 pub(crate) async fn catch_panic<F: Future>(work: F) -> Option<F::Output> {
     // The future is dropped after a panic and never polled again.
     AssertUnwindSafe(work).catch_unwind().await.ok()

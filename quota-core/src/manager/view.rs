@@ -1,4 +1,4 @@
-//! What this process knows of an account, as one immutable value that readers load without a lock.
+//! The view of an account: an immutable value that readers load without a lock.
 //! `entry` replaces it after each change.
 
 use std::sync::Arc;
@@ -14,35 +14,36 @@ use crate::record::{Counted, Record};
 use crate::time;
 use crate::time::UnixMillis;
 
-/// A picture of an account.
+/// The state of an account for readers.
 #[derive(Debug)]
 pub(crate) struct View {
-    /// Counts the pictures of one account.
+    /// Counts the changes of this account's view.
     pub(crate) generation: u64,
-    /// The shared record, with what was observed here and not written yet.
+    /// The shared record, merged with this process's pending changes.
     pub(crate) record: Arc<Record>,
     pub(crate) provider: Arc<Provider>,
     pub(crate) flags: ViewFlags,
-    /// By our own wall clock: when the picture was made, and when its readings stop being fresh.
+    /// When the view was created, by this process's wall clock in milliseconds.
     created_ms: i64,
+    /// When the readings become stale, by the same clock; `i64::MIN` if they are never fresh.
     due_ms: i64,
 }
 
-/// What has to be said beside the record.
+/// The state of an account that is not in the record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ViewFlags {
-    /// It is unknown which login the readings belong to, so none are shown.
+    /// Whether it is unknown which login the readings belong to. Then no readings are shown.
     pub(crate) unattributed: bool,
-    /// Since when this process has been going on without the store.
+    /// Since when this process runs without the store.
     pub(crate) store_unavailable_since: Option<UnixMillis>,
-    /// It does so because the store's record of the account is damaged.
+    /// Whether it does so because the store's record of the account is damaged.
     pub(crate) is_damaged: bool,
-    /// Why this process's last refresh brought nothing.
+    /// Why this process's last refresh failed.
     pub(crate) failed: Option<Arc<QuotaError>>,
 }
 
 impl ViewFlags {
-    /// Whether this says something else to a reader than `before`.
+    /// Whether a reader must be notified of the change from `before`.
     pub(crate) fn differs_from(&self, before: &Self) -> bool {
         let failed = |flags: &Self| flags.failed.as_deref().map(std::mem::discriminant);
         let state = |flags: &Self| (flags.unattributed, flags.store_unavailable_since, flags.is_damaged);
@@ -50,7 +51,7 @@ impl ViewFlags {
     }
 }
 
-/// A clock that was set back by more than this since the picture was made is noticed.
+/// If the wall clock is more than this before the creation of the view, it was set back, and the view is stale.
 const SET_BACK_MS: i64 = 1_000;
 
 impl View {
@@ -74,8 +75,10 @@ impl View {
         Self { generation, record, provider, flags, created_ms, due_ms }
     }
 
-    /// Whether the readings are fresh. Three comparisons and one read of the coarse clock: this is on every reader's path. The fine
-    /// clock decides in the last 10 ms, because the coarse one lags.
+    /// Whether the readings are fresh.
+    ///
+    /// Every read runs this, so it makes only three comparisons and one read of the coarse clock. The fine clock decides in the
+    /// last 10 ms, because the coarse one lags.
     #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
         let clock = &self.provider.clock;
@@ -85,39 +88,39 @@ impl View {
             && (now_ms < self.due_ms - Clock::RECENT_LAG_MS || clock.now_ms() < self.due_ms)
     }
 
-    /// The same for another idea of fresh.
-    pub(crate) fn is_fresh_within(&self, within: Duration) -> bool {
-        self.is_fresh_by(within, Counted::Account)
+    /// Whether the readings are fresh by `max_age` instead of the policy's maximum age.
+    pub(crate) fn is_fresh_within(&self, max_age: Duration) -> bool {
+        self.is_fresh_by(max_age, Counted::Account)
     }
 
-    /// The same for a request of this model: its windows count too.
+    /// Whether the readings are fresh for a request to `model`, including the windows that count only this model.
     pub(crate) fn is_fresh_for(&self, model: Option<&str>) -> bool {
-        // Mostly there is no window of the model, and then nothing else to compare.
+        // Fast path: most accounts have no window of the model.
         self.is_fresh()
             && (!self.has_windows_of(model)
                 || self.is_fresh_by(self.provider.policy.max_age, Counted::for_model(model)))
     }
 
-    /// Whether any window counts this model alone.
+    /// Whether any window counts only this model.
     pub(crate) fn has_windows_of(&self, model: Option<&str>) -> bool {
         let windows = self.record.snapshot().windows();
         model.is_some() && windows.iter().any(|window| window.scope().is_some() && window.applies_to(model))
     }
 
-    fn is_fresh_by(&self, within: Duration, counted: Counted<'_>) -> bool {
-        // Fresh by no idea is what is withheld, or from the future.
+    fn is_fresh_by(&self, max_age: Duration, counted: Counted<'_>) -> bool {
+        // Hidden readings and readings from the future are never fresh.
         let is_usable =
             self.due_ms > i64::MIN && self.provider.clock.now_ms() >= self.created_ms - SET_BACK_MS;
-        let due = self.record.due_at(within, counted, &self.provider.policy);
+        let due = self.record.due_at(max_age, counted, &self.provider.policy);
         is_usable && due.is_some_and(|due| self.now() < due)
     }
 
-    /// When the readings stopped, or stop, being fresh, by the store's clock; `None` if there are none.
+    /// When the readings become stale, by the store's clock; `None` if there are none.
     pub(crate) fn due_at(&self) -> Option<Timestamp> {
         self.record.due_at(self.provider.policy.max_age, Counted::Account, &self.provider.policy)
     }
 
-    /// The same for a request of this model: its windows count too.
+    /// When the readings become stale for a request to `model`, by the store's clock; `None` if there are none.
     pub(crate) fn due_at_for(&self, model: Option<&str>) -> Option<Timestamp> {
         let of_account = self.due_at()?;
         if !self.has_windows_of(model) {
@@ -128,12 +131,12 @@ impl View {
         Some(of_model.map_or(of_account, |of_model| of_model.min(of_account)))
     }
 
-    /// What the time is by the store's clock, which all moments in the record are by.
+    /// The current time by the store's clock, which all timestamps in the record use.
     pub(crate) fn now(&self) -> Timestamp {
         self.provider.store_client.now_estimate()
     }
 
-    /// How long ago the oldest reading of the whole account's windows was taken, or of any if there are none of these.
+    /// The age of the oldest reading among the windows that count all models; without such a window, of the oldest reading.
     pub(crate) fn age(&self) -> Option<Duration> {
         let windows = self.record.snapshot().windows();
         let of_account = windows.iter().filter(|window| window.scope().is_none());

@@ -1,5 +1,5 @@
-//! The table of views: stored close together, so that reading many accounts touches little memory.
-//! An account's other state is in `entry`, about a kilobyte elsewhere. Readers never touch it.
+//! The table of views. It stores them close together, so that reading many accounts touches little memory.
+//! The rest of an account's state, about a kilobyte, is in `entry`. Readers never touch it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,17 +11,17 @@ use super::view::View;
 /// The number of views in a chunk.
 const CHUNK: usize = 256;
 
-/// A caller has read the view since this was last cleared.
+/// A flag: a caller has read the view since `take_accessed` last cleared the flag.
 const ACCESSED: u8 = 1;
 
-/// A follower keeps the view current.
+/// A flag: a follower keeps the view current.
 const FOLLOWED: u8 = 2;
 
 /// The cell of one account's view.
 #[derive(Debug)]
 struct ViewCell {
     view: ArcSwap<View>,
-    /// Beside the view, because every read needs it.
+    /// Next to the view, because every read needs both.
     flags: AtomicU8,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct ViewHandle {
     cell: u8,
 }
 
-/// The chunks of one provider's accounts; a cell is used once.
+/// Allocates the cells of one provider's accounts, in chunks. A cell is never reused.
 #[derive(Debug, Default)]
 pub(crate) struct ViewTable {
     chunk: Option<Arc<[ViewCell; CHUNK]>>,
@@ -44,7 +44,7 @@ impl ViewTable {
     pub(crate) fn add(&mut self, view: &Arc<View>) -> ViewHandle {
         let new_cell = || ViewCell { view: ArcSwap::new(Arc::clone(view)), flags: AtomicU8::new(0) };
         let chunk = self.chunk.get_or_insert_with(|| Arc::new(std::array::from_fn(|_| new_cell())));
-        let cell = u8::try_from(self.used).expect("a row has no more places than a byte can name");
+        let cell = u8::try_from(self.used).expect("the index of a cell is less than CHUNK");
         let view_handle = ViewHandle { chunk: Arc::clone(chunk), cell };
         self.used += 1;
         if self.used == CHUNK {
@@ -59,7 +59,7 @@ impl ViewHandle {
         &self.chunk[usize::from(self.cell)]
     }
 
-    /// Loads the view. This is every reader's path.
+    /// Loads the view. Every read runs this.
     #[inline]
     pub(crate) fn load(&self) -> Guard<Arc<View>> {
         self.mark_accessed();
@@ -85,13 +85,13 @@ impl ViewHandle {
     #[inline]
     pub(crate) fn mark_accessed(&self) {
         let flags = &self.cell().flags;
-        // Written once and then only read, so that readers on many cores do not fight for it.
+        // Write only if the flag is not set, so that readers on many cores do not contend for the cache line.
         if flags.load(Ordering::Relaxed) & ACCESSED == 0 {
             flags.fetch_or(ACCESSED, Ordering::Relaxed);
         }
     }
 
-    /// Whether a caller has read the view since the last call of this.
+    /// Whether a caller has read the view since the previous call of `take_accessed`.
     pub(crate) fn take_accessed(&self) -> bool {
         self.cell().flags.fetch_and(!ACCESSED, Ordering::Relaxed) & ACCESSED != 0
     }

@@ -1,5 +1,5 @@
-//! Following an account: a stream of its changes, and a guard that keeps its readings fresh.
-//! The tasks behind them are in `follower` and `background`.
+//! The stream of an account's changes, and the guard that keeps its readings fresh.
+//! `follower` and `background` run the tasks.
 
 use std::sync::atomic::Ordering;
 
@@ -11,8 +11,9 @@ use super::background;
 use super::tasks::wait_until;
 
 impl Account {
-    /// Keeps the readings fresh in the background, until the guard is dropped, the manager is closed, or the runtime that the
-    /// manager's tasks run on shuts down.
+    /// Keeps the readings fresh in the background.
+    ///
+    /// It ends when the guard is dropped, the manager is closed, or the runtime of the manager's tasks shuts down.
     pub fn keep_fresh(&self) -> KeepFreshGuard {
         let (guard, stopped) = oneshot::channel::<()>();
         background::keep_fresh(&self.entry, &self.shared.context, async move { drop(stopped.await) });
@@ -48,9 +49,9 @@ impl Drop for Changes {
 }
 
 impl Changes {
-    /// Waits for the next change and returns the current usage. Changes between two calls are coalesced.
+    /// Waits for the next change and returns the current usage; `None` once the manager is closed.
     ///
-    /// `None` once the manager is closed. Dropping the future loses nothing.
+    /// Several changes between two calls are reported as one. Dropping the future loses no change.
     pub async fn next(&mut self) -> Option<AccountUsage> {
         let entry = &self.account.entry;
         let tasks = &self.account.shared.context.tasks;

@@ -1,5 +1,5 @@
-//! Taking the lease and a permit of the limiter, and waiting for other holders of either.
-//! Whether the lease is granted is decided in `record`; `call` uses it.
+//! Acquires the limiter's permit and the lease, and waits for their holders.
+//! `record` decides whether to grant the lease; `call` uses it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,18 +19,19 @@ use crate::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall
 use crate::store::StoreKey;
 use crate::time;
 
-/// The lease with a permit, or no need for a call.
+/// The lease with its permit, or the reason why no call is necessary.
 pub(super) enum LeaseAcquired {
     Granted(Lease, Permit),
+    /// The readings satisfy the request.
     Fresh,
-    /// A call that was started then has succeeded, and is recent enough.
+    /// A recent call satisfies the request. It started at this time and succeeded.
     CallOutcome(Timestamp),
 }
 
 impl Refresh {
-    /// Takes a permit and the lease. Waits for other holders, with a bound.
+    /// Acquires a permit and the lease. Every wait for another holder is bounded.
     ///
-    /// A credential that was read too long before the call is read again into `access`, before the lease is taken.
+    /// Reads the credential again into `access` before it requests the lease, if the previous read is too old.
     pub(super) async fn begin(
         &self,
         request: RefreshRequest,
@@ -39,15 +40,15 @@ impl Refresh {
         let entry = &*self.entry;
         let policy = &entry.provider.policy;
         let account = || entry.id.clone();
-        let attempt = RequestId::random();
-        let patience = policy.lease_ttl().saturating_add(policy.fetch_timeout);
+        let request_id = RequestId::random();
+        let max_wait = policy.lease_ttl().saturating_add(policy.fetch_timeout);
         entry.repair_clock().await;
         let mut holder = HolderTimer::default();
-        let mut is_known = !entry.may_assume_absent();
+        let mut is_synced = !entry.may_assume_absent();
         let mut permit = None;
         let mut announced = None;
-        // Whether the lease of a holder was read from the store for this request. Only a caller that requires a new call needs that:
-        // other callers accept the readings of a call that is over, if they are fresh enough.
+        // Whether this request has confirmed another holder's lease in the store. Only a request for a new call needs that: its
+        // result must not come from a call that has already ended.
         let mut is_confirmed = !matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
         let mut max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
@@ -55,39 +56,41 @@ impl Refresh {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
             let decide = |record: &mut Record, now: Timestamp| {
-                let ask = LeaseRequest::new(attempt, max_staleness)
+                let lease_request = LeaseRequest::new(request_id, max_staleness)
                     .login(access.login.clone())
                     .priority(self.in_flight.priority())
-                    .by(Arc::clone(&self.context.by))
+                    .by(Arc::clone(&self.context.process_name))
                     .cooldown(entry.provider.cooldown_at(now));
-                // Another login holds the account by now. This refresh must neither take it back nor clear its readings.
+                // The account has another login now. This refresh must neither take the account back nor clear its readings.
                 let superseded = match (&self.in_flight.login_id, record.login_id()) {
                     (Some(ours), Some(holder)) => ours != holder,
                     _ => false,
                 };
-                (!superseded).then(|| record.begin(now, &ask, policy))
+                (!superseded).then(|| record.begin(now, &lease_request, policy))
             };
-            // Before the decision: a change of the record after it must wake the wait below.
-            let seen = entry.local().sync_state;
-            // First decide on the local record, without a permit and without a trip to the store: often no call is needed.
-            let begin = if permit.is_none() {
+            // Read the state before the decision, so that a later change of the record ends the wait below.
+            let last_state = entry.local().sync_state;
+            // Decide on the local record first, without a permit or a store access, because often no call is necessary.
+            let decision = if permit.is_none() {
                 entry.dry_run(decide)
             } else {
                 entry.change(decide).await.map_err(|error| QuotaError::Store { account: account(), error })?
             };
-            let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
+            let Some(decision) = decision else {
+                return Err(QuotaError::LoginChanged { account: account() });
+            };
             // Drop an unused permit before waiting on another lease holder.
             let unused = permit.take();
-            let begin = match (begin, unused) {
+            let decision = match (decision, unused) {
                 (LeaseDecision::Granted(lease), Some(permit)) => {
                     return Ok(LeaseAcquired::Granted(lease, permit));
                 }
-                (begin, _unused) => begin,
+                (decision, _unused) => decision,
             };
-            match begin {
+            match decision {
                 LeaseDecision::Granted(_) => {
                     self.may_call()?;
-                    permit = self.acquire_permit(&mut is_known).await?;
+                    permit = self.acquire_permit(&mut is_synced).await?;
                     if permit.is_some() {
                         self.or_closed(self.reread_access(access)).await??;
                         self.may_call()?;
@@ -109,9 +112,9 @@ impl Refresh {
                 }
                 LeaseDecision::InProgress { until, since } => {
                     let waited = holder.waited_for(since, entry.provider.clock.instant());
-                    // Without the store, the holder's outcome would not arrive here.
-                    if waited >= patience
-                        || entry.provider.store_client.is_away()
+                    // Without the store, the holder's outcome would not arrive.
+                    if waited >= max_wait
+                        || entry.provider.store_client.is_unavailable()
                         || entry.local().is_standalone()
                     {
                         return Err(QuotaError::InProgress { account: account() });
@@ -123,12 +126,12 @@ impl Refresh {
                     }
                     // The outcome of the holder's call satisfies this request too.
                     max_staleness = match max_staleness {
-                        MaxStaleness::StartedAfter(moment) => MaxStaleness::StartedAfter(moment.min(since)),
-                        MaxStaleness::CalledAfter(moment) => MaxStaleness::CalledAfter(moment.min(since)),
-                        within => within,
+                        MaxStaleness::StartedAfter(start) => MaxStaleness::StartedAfter(start.min(since)),
+                        MaxStaleness::CalledAfter(start) => MaxStaleness::CalledAfter(start.min(since)),
+                        by_age => by_age,
                     };
-                    let patience = patience - waited;
-                    let left = self.time_left().unwrap_or(patience).min(patience);
+                    let max_wait = max_wait - waited;
+                    let left = self.time_left().unwrap_or(max_wait).min(max_wait);
                     if left.is_zero() {
                         return Err(QuotaError::InProgress { account: account() });
                     }
@@ -137,33 +140,33 @@ impl Refresh {
                             until.min(time::saturating_add(entry.provider.store_client.now_estimate(), left));
                         self.context.events.emit(Event::Waiting { account: account(), until });
                     }
-                    let wait = self.wait_for_holder(seen, until, patience);
+                    let wait = self.wait_for_holder(last_state, until, max_wait);
                     let _ = self.or_closed(entry.provider.clock.bounded(left, wait)).await?;
                 }
             }
         }
     }
 
-    /// A permit from the queue. `None` if none was free at once and the record had not been read: it is read now, because it may
-    /// make the call unnecessary.
-    async fn acquire_permit(&self, is_known: &mut bool) -> Result<Option<Permit>, QuotaError> {
+    /// Acquires a permit. If none is free and the record was not read yet, reads the record instead and returns `None`, because the
+    /// record may make the call unnecessary.
+    async fn acquire_permit(&self, is_synced: &mut bool) -> Result<Option<Permit>, QuotaError> {
         let ticket = self.in_flight.enqueue(&self.entry.provider.limiter);
-        let may_wait = *is_known;
+        let may_wait = *is_synced;
         let permit = async {
             match ticket.try_acquire() {
                 None if may_wait => Ok(Some(self.while_time_is_left(ticket.acquire()).await?)),
-                at_once => Ok(at_once),
+                immediate => Ok(immediate),
             }
         };
         let permit = self.or_closed(permit).await??;
         if permit.is_none() {
             self.entry.ensure_synced().await;
-            *is_known = true;
+            *is_synced = true;
         }
         Ok(permit)
     }
 
-    /// Whether a call may be started now: there is time for it, and the manager is not being closed.
+    /// Checks that enough time is left for a call and that the manager is not closing.
     pub(super) fn may_call(&self) -> Result<(), QuotaError> {
         if self.context.tasks.is_closed() {
             return Err(QuotaError::Closed);
@@ -174,7 +177,7 @@ impl Refresh {
         }
     }
 
-    /// Waits for `wait`, but no longer than a call after it still has time.
+    /// Awaits `wait`, but only while enough time is left for a call after it.
     async fn while_time_is_left<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
         let Some(left) = self.time_left() else { return Ok(wait.await) };
         let done = self.entry.provider.clock.bounded(left.saturating_sub(SHORTEST_CALL), wait).await;
@@ -185,56 +188,58 @@ impl Refresh {
         QuotaError::DeadlineExceeded { account: self.entry.id.clone() }
     }
 
-    /// Waits for `wait` until the manager is being closed: no new step starts after that.
+    /// Awaits `wait`, but only until the manager closes, so that no new step starts afterwards.
     async fn or_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
         self.context.tasks.until_closing(wait).await.ok_or(QuotaError::Closed)
     }
 
-    /// Waits until the record changes from the state `seen`, the holder's lease or `patience` ends, or the store becomes
-    /// unavailable, because then no notice arrives.
-    async fn wait_for_holder(&self, seen: SyncState, until: Timestamp, patience: Duration) {
+    /// Waits until the record changes from `last_state`, the holder's lease expires at `until`, or `max_wait` is over.
+    ///
+    /// Also returns if the store becomes unavailable, because then no notice arrives.
+    async fn wait_for_holder(&self, last_state: SyncState, until: Timestamp, max_wait: Duration) {
         let entry = &*self.entry;
         let store_client = &entry.provider.store_client;
-        if entry.local().sync_state != seen {
+        if entry.local().sync_state != last_state {
             return;
         }
-        let left = time::elapsed(store_client.now_estimate(), until).min(patience).max(SHORTEST_WAIT);
+        let left = time::elapsed(store_client.now_estimate(), until).min(max_wait).max(SHORTEST_WAIT);
         let key = StoreKey::account(&entry.id);
-        let moved = entry.provider.clock.bounded(left, store_client.wait_for_change(&key, seen.version()));
+        let change =
+            entry.provider.clock.bounded(left, store_client.wait_for_change(&key, last_state.version()));
         let notice = tokio::select! {
             biased;
             () = store_client.wait_unavailable() => return,
-            notice = moved => notice,
+            notice = change => notice,
         };
-        entry.sync(Some(seen)).await;
-        if matches!(notice, Some(Err(_))) || entry.local().sync_state == seen {
-            // No notice, or a spurious one: poll at an interval.
+        entry.sync(Some(last_state)).await;
+        if matches!(notice, Some(Err(_))) || entry.local().sync_state == last_state {
+            // The store sends no notices, or this one was spurious, so poll.
             entry.provider.clock.sleep(left.min(POLL)).await;
         }
     }
 }
 
-/// The holder of the lease, identified by the time of its grant, and when the wait for it began.
+/// The current holder's lease, identified by the time of its grant, and when the wait for it began.
 ///
-/// A holder that dies must not use up the time of the next.
+/// The wait starts again with each holder. Otherwise a crashed holder would use up the wait for its successor.
 #[derive(Default)]
 struct HolderTimer(Option<(Timestamp, Instant)>);
 
 impl HolderTimer {
     fn waited_for(&mut self, granted_at: Timestamp, now: Instant) -> Duration {
-        let same = self.0.filter(|(known, _)| *known == granted_at);
-        let (_, began) = *self.0.insert(same.unwrap_or((granted_at, now)));
-        now.saturating_since(began)
+        let current = self.0.filter(|(current, _)| *current == granted_at);
+        let (_, wait_began) = *self.0.insert(current.unwrap_or((granted_at, now)));
+        now.saturating_since(wait_began)
     }
 }
 
-/// No call is started with less time than this before the program's deadline.
+/// No call starts with less time than this before the program's deadline.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
-/// The store's clock and ours differ a little: a wait for the end of a lease is never shorter than this.
+/// The minimum wait for the end of a lease, because the estimate of the store's clock is inexact.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
-/// The interval of polls if there are no notices.
+/// The poll interval if the store sends no notices.
 const POLL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
@@ -248,7 +253,7 @@ mod tests {
     use crate::testing::FakeProvider;
 
     #[tokio::test(start_paused = true)]
-    async fn what_moves_the_record_after_the_look_is_not_waited_for() {
+    async fn a_record_changed_since_the_decision_ends_the_wait_at_once() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
             .fetcher(FakeProvider::answering("example", 40.0))
@@ -260,12 +265,12 @@ mod tests {
         let context = &quota.shared.context;
         let in_flight =
             crate::manager::refresh::join(&entry, RefreshRequest::NewCall, Priority::Interactive, context);
-        let accessed_at = entry.local().sync_state;
+        let last_state = entry.local().sync_state;
         in_flight.wait().await.as_ref().unwrap();
         let refresh = Refresh::new(in_flight, entry, context.clone());
 
         let minute = Duration::from_secs(60);
-        let waited = refresh.wait_for_holder(accessed_at, time::saturating_add(clock.now(), minute), minute);
+        let waited = refresh.wait_for_holder(last_state, time::saturating_add(clock.now(), minute), minute);
 
         assert!(clock.bounded(Duration::from_secs(1), waited).await.is_some());
     }

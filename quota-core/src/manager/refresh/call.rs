@@ -1,5 +1,5 @@
-//! The call to the provider, and storing its report or its failure in the record.
-//! What a report or a failure does to the record is decided in `record`.
+//! Calls the provider and stores the report or the failure in the record.
+//! `record` decides how a report or a failure changes the record.
 
 use std::sync::Arc;
 
@@ -13,14 +13,15 @@ use crate::model::{Snapshot, UsageReport};
 use crate::provider::{Credential, FetchError, LONGEST_WAIT, UsageFetcher};
 use crate::record::{CommitOutcome, FailOutcome, Lease, Record};
 
-/// What became of a call that was answered.
+/// The outcome of a successful call.
 pub(super) enum CallOutcome {
     Stored,
+    /// Another process took over the lease, or the account got another login. The record does not have the report.
     TooLate(Box<UsageReport>),
 }
 
-/// A lease that is in use. If the call is dropped with its runtime, the next write of this process releases the lease: otherwise
-/// all callers would wait until it expires.
+/// A lease during its call. If the call is dropped with its runtime, this process's next write releases the lease. Otherwise all
+/// callers would wait until it expires.
 struct LeaseInUse<'a> {
     entry: &'a AccountEntry,
     lease: &'a Lease,
@@ -45,9 +46,9 @@ impl Refresh {
         permit: Permit,
     ) -> Result<CallOutcome, QuotaError> {
         let mut in_use = LeaseInUse { entry: &self.entry, lease, has_ended: false };
-        let called = self.call_once(fetcher, lease, credential, permit).await;
+        let outcome = self.call_once(fetcher, lease, credential, permit).await;
         in_use.has_ended = true;
-        called
+        outcome
     }
 
     async fn call_once(
@@ -61,7 +62,7 @@ impl Refresh {
         let account = || entry.id.clone();
         tracing::debug!(account = %entry.id, fence = lease.fence, "lease granted");
         if let Err(cut) = self.may_call() {
-            // No request was sent.
+            // Withdraw the call from the budget, because no request was sent.
             entry.change_always(|record, _| record.withdraw(lease)).await;
             return Err(cut);
         }
@@ -71,20 +72,21 @@ impl Refresh {
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
-            // `may_call` left the provider at least two seconds. Without a hold, a program that is run again and again would
-            // call a provider that hangs until the budget is spent.
+            // `may_call` left the provider at least two seconds, so this is the provider's timeout. Without a hold, a program that
+            // runs repeatedly would call a hanging provider until the budget is used up.
             Err(Cut::TimedOut | Cut::DeadlineExceeded) => {
                 return Err(self.failed(lease, FetchError::TimedOut).await);
             }
-            // Neither is the provider's fault, so no hold follows. The call counts: the provider may have received it.
+            // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
+            // received it.
             Err(cut @ (Cut::Cancelled | Cut::Panicked)) => {
                 entry.change_always(|record, _| record.release(lease)).await;
-                return Err(self.cut_off(cut));
+                return Err(self.interruption_error(cut));
             }
         };
         usage.login_id = usage.login_id.or_else(|| credential.login.login_id.clone());
         if !usage.is_empty() {
-            // A plan of the credential alone would make an empty report a successful one.
+            // An empty report stays empty: a plan from the credential alone would make it count as a success.
             usage.plan = usage.plan.or_else(|| credential.plan.clone());
         }
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
@@ -92,11 +94,11 @@ impl Refresh {
         rejected_values(&self.context.events, &entry.id, &rejected);
         match entry.change_always(|record, now| record.commit(now, lease, &usage)).await {
             CommitOutcome::Empty => {
-                Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
+                Err(self.failed(lease, FetchError::malformed("the response contains no usage")).await)
             }
             CommitOutcome::Forgotten => Err(QuotaError::Forgotten { account: account() }),
             CommitOutcome::TooLate => {
-                tracing::debug!(account = %entry.id, fence = lease.fence, "answer came too late, not stored");
+                tracing::debug!(account = %entry.id, fence = lease.fence, "lease or login changed during the call, report not stored");
                 Ok(CallOutcome::TooLate(Box::new(usage)))
             }
             _ => {
@@ -106,7 +108,7 @@ impl Refresh {
         }
     }
 
-    /// Draws the consequences of a failed call.
+    /// Stores a failed call: arms the hold, starts the provider's cooldown and emits the event.
     async fn failed(&self, lease: &Lease, error: FetchError) -> QuotaError {
         let entry = &*self.entry;
         let policy = &entry.provider.policy;
@@ -114,7 +116,7 @@ impl Refresh {
         let failed = entry.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
-            // Another login holds the account by now. The provider's cooldown still applies to its other accounts.
+            // The account has another login now. The provider's cooldown still applies to its other accounts.
             FailOutcome::TooLate => {
                 (None, Record::quiet_after(entry.provider.store_client.now_estimate(), &error, policy))
             }
@@ -124,7 +126,7 @@ impl Refresh {
                 account = %entry.id,
                 requested_s = requested.as_secs(),
                 obeyed_s = LONGEST_WAIT.as_secs(),
-                "the provider asked for a longer wait than is obeyed",
+                "provider requested a longer wait than the maximum",
             );
         }
         if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &entry.provider.shared_cooldown) {
@@ -134,7 +136,7 @@ impl Refresh {
         QuotaError::Fetch { account: entry.id.clone(), error }
     }
 
-    /// The call's own numbers, for those who asked for them by their login.
+    /// A view of the call's own report, for callers whose login no longer holds the account.
     pub(super) fn orphan_view(&self, lease: &Lease, usage: &UsageReport) -> Arc<View> {
         let mut record = Record::default();
         let login_id = usage.login_id.as_ref().or(self.in_flight.login_id.as_ref());
