@@ -17,13 +17,13 @@ async fn account_just_read() -> Account {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_get_of_a_fresh_reading_is_ready_at_the_first_poll_and_allocates_nothing() {
+async fn a_get_of_a_fresh_reading_allocates_nothing() {
     let account = account_just_read().await;
 
     let mut is_fresh = false;
     let counted = allocation_counter::measure(|| {
         let polled = pin!(account.get()).poll(&mut Context::from_waker(Waker::noop()));
-        is_fresh = matches!(polled, Poll::Ready(Ok(answer)) if !answer.is_stale());
+        is_fresh = matches!(polled, Poll::Ready(Ok(usage)) if !usage.is_stale());
     });
 
     assert!(is_fresh);

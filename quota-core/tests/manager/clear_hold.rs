@@ -1,10 +1,10 @@
-//! Lifting a hold: in all processes, with and without the store.
+//! Clearing a hold: in all processes, with and without the store.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::store_away::unpluggable;
+use crate::store_outage::env_with_toggle_store;
 use crate::support::*;
 use quota_core::model::{CredentialFingerprint, LoginInfo};
 use quota_core::policy::{CooldownPolicy, CooldownScope, StoreOutagePolicy};
@@ -12,7 +12,7 @@ use quota_core::record::{Hold, Seed};
 use quota_core::store::StoreKey;
 use quota_core::{FetchError, Policy, QuotaError, QuotaStore, Snapshot};
 
-/// No other account is affected.
+/// A policy in which a 429 affects only its own account.
 fn plain() -> Policy {
     Policy::default().cooldown(CooldownPolicy::new(MINUTE, CooldownScope::Account))
 }
@@ -22,155 +22,154 @@ fn throttled() -> FetchError {
 }
 
 /// Whether a refresh calls the provider.
-async fn calls(world: &World, account: &quota_core::Account) -> bool {
-    let before = world.provider.calls();
+async fn calls(env: &Env, account: &quota_core::Account) -> bool {
+    let before = env.provider.calls();
     drop(account.refresh().await);
-    world.provider.calls() > before
+    env.provider.calls() > before
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cleared_hold_is_lifted_and_the_next_refresh_calls() {
-    let world = world_with(plain());
-    let main = world.quota.account(&id("main"));
-    world.provider.then_fail(throttled());
+async fn the_first_refresh_after_a_clear_calls() {
+    let env = env_with(plain());
+    let main = env.quota.account(&id("main"));
+    env.provider.then_fail(throttled());
     drop(main.refresh().await);
     let hold = main.peek().hold();
-    assert!(!calls(&world, &main).await);
+    assert!(!calls(&env, &main).await);
 
     let lifted = main.clear_hold().await.unwrap();
 
     assert!(lifted.is_some() && lifted == hold, "{lifted:?}");
     assert_eq!(main.peek().hold(), None);
-    assert!(calls(&world, &main).await);
+    assert!(calls(&env, &main).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cleared_hold_is_lifted_in_the_other_processes_and_not_restored_by_them() {
-    let world = world_with(plain());
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
-    world.provider.then_fail(throttled());
-    drop(there.refresh().await);
-    let hold = there.peek().hold().unwrap();
+async fn a_cleared_hold_ends_in_all_processes_and_is_not_restored() {
+    let env = env_with(plain());
+    let other_process = another_process(&env.store, &env.clock, &env.provider, plain());
+    let (local, remote) = (env.quota.account(&id("main")), other_process.account(&id("main")));
+    env.provider.then_fail(throttled());
+    drop(remote.refresh().await);
+    let hold = remote.peek().hold().unwrap();
 
-    assert!(here.clear_hold().await.unwrap().is_some());
-    world.clock.sleep(SECOND).await;
+    assert!(local.clear_hold().await.unwrap().is_some());
+    env.clock.sleep(SECOND).await;
 
-    assert_eq!(there.peek().hold(), None);
-    there.seed(&Seed::new(Snapshot::default()).hold(hold)).unwrap();
-    world.clock.sleep(SECOND * 5).await;
-    assert_eq!((there.peek().hold(), here.sync().await.hold()), (None, None));
+    assert_eq!(remote.peek().hold(), None);
+    remote.seed(&Seed::new(Snapshot::default()).hold(hold)).unwrap();
+    env.clock.sleep(SECOND * 5).await;
+    assert_eq!((remote.peek().hold(), local.sync().await.hold()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standalone_process_that_comes_back_does_not_restore_a_cleared_hold() {
-    let (world, store) = unpluggable(false, plain());
-    let main = world.quota.account(&id("main"));
+async fn a_standalone_process_does_not_restore_a_cleared_hold() {
+    let (env, store) = env_with_toggle_store(false, plain());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.then_fail(throttled());
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.then_fail(throttled());
     drop(main.get().await);
     assert!(main.peek().hold().is_some() && main.peek().store_unavailable_since().is_some());
-    let shared: Arc<dyn QuotaStore> = store.plugged_in();
-    let elsewhere = another_process(&shared, &world.clock, &world.provider, plain());
+    let shared: Arc<dyn QuotaStore> = store.inner();
+    let other_process = another_process(&shared, &env.clock, &env.provider, plain());
 
-    assert_eq!(elsewhere.account(&id("main")).clear_hold().await.unwrap(), None);
-    store.unplug(false);
-    world.clock.sleep(SECOND * 5).await;
+    assert_eq!(other_process.account(&id("main")).clear_hold().await.unwrap(), None);
+    store.set_down(false);
+    env.clock.sleep(SECOND * 5).await;
 
     assert_eq!((main.sync().await.hold(), main.peek().store_unavailable_since()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_a_hold_is_cleared_here_at_once_and_for_all_once_it_is_back() {
-    let (world, store) = unpluggable(false, plain());
-    let main = world.quota.account(&id("main"));
-    world.provider.then_fail(throttled());
+async fn a_clear_during_an_outage_is_local_at_once_and_shared_later() {
+    let (env, store) = env_with_toggle_store(false, plain());
+    let main = env.quota.account(&id("main"));
+    env.provider.then_fail(throttled());
     drop(main.refresh().await);
-    store.unplug(true);
+    store.set_down(true);
 
     let error = main.clear_hold().await.unwrap_err();
 
     assert!(matches!(error, QuotaError::Store { .. }), "{error}");
     assert_eq!(main.peek().hold(), None);
-    store.unplug(false);
-    world.clock.sleep(SECOND * 5).await;
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    assert_eq!(elsewhere.account(&id("main")).sync().await.hold(), None);
+    store.set_down(false);
+    env.clock.sleep(SECOND * 5).await;
+    let other_process = another_process(&env.store, &env.clock, &env.provider, plain());
+    assert_eq!(other_process.account(&id("main")).sync().await.hold(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_a_process_that_refuses_to_go_on_clears_nothing() {
-    let (world, store) = unpluggable(false, plain().on_store_unavailable(StoreOutagePolicy::FailClosed));
-    let main = world.quota.account(&id("main"));
-    world.provider.then_fail(throttled());
+async fn fail_closed_clears_nothing_during_an_outage() {
+    let (env, store) =
+        env_with_toggle_store(false, plain().on_store_unavailable(StoreOutagePolicy::FailClosed));
+    let main = env.quota.account(&id("main"));
+    env.provider.then_fail(throttled());
     drop(main.refresh().await);
-    store.unplug(true);
+    store.set_down(true);
 
     assert!(matches!(main.clear_hold().await, Err(QuotaError::Store { .. })));
     assert!(main.peek().hold().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clear_leaves_the_providers_quiet_time() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
-    world.provider.then_fail(throttled());
+async fn a_clear_keeps_the_providers_cooldown() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    env.provider.then_fail(throttled());
     drop(main.refresh().await);
 
     assert!(main.clear_hold().await.unwrap().is_some());
 
     let reason = |hold: Hold| hold.reason;
     assert_eq!(main.peek().hold().map(reason), Some(quota_core::record::HoldReason::ProviderRateLimited));
-    assert!(!calls(&world, &main).await);
+    assert!(!calls(&env, &main).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_is_kept_fresh_is_called_soon_after_a_clear() {
-    let world = world_with(plain());
-    let main = world.quota.account(&id("main"));
-    let _keep = main.keep_fresh();
-    settle().await;
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.then_fail(throttled());
-    world.clock.sleep(MINUTE * 6).await;
+async fn keep_fresh_calls_soon_after_a_clear() {
+    let env = env_with(plain());
+    let main = env.quota.account(&id("main"));
+    let _guard = main.keep_fresh();
+    run_ready_tasks().await;
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.then_fail(throttled());
+    env.clock.sleep(MINUTE * 6).await;
     assert!(main.peek().hold().is_some());
-    let before = world.provider.calls();
+    let before = env.provider.calls();
 
     assert!(main.clear_hold().await.unwrap().is_some());
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE).await;
 
-    assert_eq!(world.provider.calls(), before + 1);
+    assert_eq!(env.provider.calls(), before + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_hold() {
-    let world = world_with(plain());
-    let main = world.quota.account(&id("main"));
-    world
-        .provider
+async fn keep_fresh_detects_a_replaced_credential_during_a_hold() {
+    let env = env_with(plain());
+    let main = env.quota.account(&id("main"));
+    env.provider
         .set_login(&id("main"), Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(1))));
-    world.provider.then_fail(FetchError::throttled(Some(MINUTE * 60 * 20)));
-    let _keep = main.keep_fresh();
-    settle().await;
+    env.provider.then_fail(FetchError::throttled(Some(MINUTE * 60 * 20)));
+    let _guard = main.keep_fresh();
+    run_ready_tasks().await;
     assert!(main.peek().hold().is_some());
-    world.clock.sleep(MINUTE * 20).await;
-    assert_eq!(world.provider.calls(), 1);
+    env.clock.sleep(MINUTE * 20).await;
+    assert_eq!(env.provider.calls(), 1);
 
-    world
-        .provider
+    env.provider
         .set_login(&id("main"), Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(2))));
-    world.clock.sleep(MINUTE * 6).await;
+    env.clock.sleep(MINUTE * 6).await;
 
-    assert!(world.provider.calls() > 1);
+    assert!(env.provider.calls() > 1);
     assert_eq!(main.peek().hold(), None);
 }
 
-/// Stores this as the record of `main`.
-async fn lay_record(world: &World, body: &'static str) {
+/// Stores `body` as the record of `main`.
+async fn write_record(env: &Env, body: &'static str) {
     let key = StoreKey::account(&id("main"));
-    let _ = world
+    let _ = env
         .store
         .compare_and_swap(&key, None, Bytes::from_static(body.as_bytes()), MINUTE * 600)
         .await
@@ -179,65 +178,65 @@ async fn lay_record(world: &World, body: &'static str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_clear_replaces_a_damaged_record_and_the_next_reading_is_shared() {
-    let world = world_with(plain());
-    lay_record(&world, "{\"format\":1,\"sna").await;
-    let main = world.quota.account(&id("main"));
+    let env = env_with(plain());
+    write_record(&env, "{\"format\":1,\"sna").await;
+    let main = env.quota.account(&id("main"));
     assert!(main.sync().await.is_record_damaged());
 
     assert_eq!(main.clear_hold().await.unwrap(), None);
 
     assert!(!main.peek().is_record_damaged() && main.peek().store_unavailable_since().is_none());
-    assert!(calls(&world, &main).await);
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    assert_eq!(five_hours(&elsewhere.account(&id("main")).sync().await), Some(40.0));
+    assert!(calls(&env, &main).await);
+    let other_process = another_process(&env.store, &env.clock, &env.provider, plain());
+    assert_eq!(five_hours(&other_process.account(&id("main")).sync().await), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_record_gets_the_readings_of_a_process_that_went_on_alone() {
-    let world = world_with(plain());
-    lay_record(&world, "not a record").await;
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
-    assert_eq!(five_hours(&there.get().await.unwrap()), Some(40.0));
+async fn a_replaced_record_gets_the_readings_of_a_standalone_process() {
+    let env = env_with(plain());
+    write_record(&env, "not a record").await;
+    let other_process = another_process(&env.store, &env.clock, &env.provider, plain());
+    let (local, remote) = (env.quota.account(&id("main")), other_process.account(&id("main")));
+    assert_eq!(five_hours(&remote.get().await.unwrap()), Some(40.0));
 
-    assert_eq!(here.clear_hold().await.unwrap(), None);
-    drop(there.sync().await);
+    assert_eq!(local.clear_hold().await.unwrap(), None);
+    drop(remote.sync().await);
 
-    assert_eq!(five_hours(&here.sync().await), Some(40.0));
+    assert_eq!(five_hours(&local.sync().await), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clear_leaves_the_record_of_a_newer_program() {
+async fn a_clear_keeps_the_record_of_a_newer_program() {
     let newer = "{\"format\":999,\"snapshot\":{\"windows\":\"otherwise\"}}";
-    let world = world_with(plain());
-    lay_record(&world, newer).await;
+    let env = env_with(plain());
+    write_record(&env, newer).await;
 
-    let cleared = world.quota.account(&id("main")).clear_hold().await;
+    let cleared = env.quota.account(&id("main")).clear_hold().await;
 
     assert!(matches!(cleared, Err(QuotaError::UnsupportedFormat { .. })), "{cleared:?}");
-    let found = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
+    let found = env.store.read(&StoreKey::account(&id("main"))).await.unwrap();
     assert_eq!(found.document.unwrap().body, newer);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_record_keeps_no_other_account_from_sharing() {
-    let world = world_with(plain());
-    lay_record(&world, "not a record").await;
-    drop(world.quota.account(&id("main")).get().await);
+async fn a_damaged_record_affects_no_other_account() {
+    let env = env_with(plain());
+    write_record(&env, "not a record").await;
+    drop(env.quota.account(&id("main")).get().await);
 
-    let spare = world.quota.account(&id("spare")).get().await.unwrap();
+    let spare = env.quota.account(&id("spare")).get().await.unwrap();
 
     assert!(spare.store_unavailable_since().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_hides_that_the_record_was_damaged() {
-    let (world, store) = unpluggable(false, plain());
-    lay_record(&world, "not a record").await;
-    let main = world.quota.account(&id("main"));
+async fn an_outage_hides_that_the_record_was_damaged() {
+    let (env, store) = env_with_toggle_store(false, plain());
+    write_record(&env, "not a record").await;
+    let main = env.quota.account(&id("main"));
     assert!(main.sync().await.is_record_damaged());
 
-    store.unplug(true);
+    store.set_down(true);
     let away = main.sync().await;
 
     assert!(away.store_unavailable_since().is_some() && !away.is_record_damaged());

@@ -18,7 +18,7 @@ use crate::support::*;
 #[derive(Debug, Default, Clone)]
 struct Recorder {
     secrets: Arc<Mutex<Vec<String>>>,
-    takes: Duration,
+    delay: Duration,
 }
 
 impl Recorder {
@@ -35,12 +35,12 @@ impl UsageFetcher for Recorder {
 
     async fn fetch(&self, _account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
         self.secrets.lock().unwrap().push(credential.secret.expose().to_owned());
-        tokio::time::sleep(self.takes).await;
+        tokio::time::sleep(self.delay).await;
         Ok(polled(40.0))
     }
 }
 
-/// Returns these credentials one after the other, and the last one again and again.
+/// Returns the credentials in order, and then repeats the last one.
 #[derive(Debug, Clone)]
 struct Source(Arc<Mutex<VecDeque<Result<Credential, CredentialError>>>>);
 
@@ -58,7 +58,7 @@ impl CredentialSource for Source {
     }
 }
 
-/// Returns a credential at the first read and never again.
+/// Returns a credential at the first read. Later reads hang.
 #[derive(Debug, Default)]
 struct HangsLater(AtomicBool);
 
@@ -104,7 +104,7 @@ async fn the_fetcher_receives_the_credential_of_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_accounts_own_source_wins_over_the_providers() {
+async fn an_accounts_own_source_takes_precedence() {
     let fetcher = Recorder::default();
     let quota = manager(fetcher.clone(), Source::of([credential("of the provider", 1)]));
     let main = quota.account(&id("main"));
@@ -126,14 +126,14 @@ async fn a_fetcher_without_a_source_receives_an_empty_credential() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_is_replaced_while_a_refresh_waits_in_line_is_read_again() {
-    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+async fn a_queued_refresh_reads_a_replaced_credential_again() {
+    let fetcher = Recorder { delay: Duration::from_secs(3), ..Recorder::default() };
     let quota = manager(
         fetcher.clone(),
         Source::of([credential("busy", 1), credential("old", 2), credential("new", 3)]),
     );
     quota.account(&id("busy")).refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
 
     drop(quota.account(&id("main")).get().await.unwrap());
 
@@ -141,30 +141,27 @@ async fn a_credential_that_is_replaced_while_a_refresh_waits_in_line_is_read_aga
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_that_changes_while_a_refresh_waits_in_line_is_the_one_that_is_read() {
+async fn a_queued_refresh_switches_to_a_replaced_login() {
     let login = |name: &str| Credential::new(Secret::new(name)).login(LoginInfo::new(LoginId::new(name)));
-    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+    let fetcher = Recorder { delay: Duration::from_secs(3), ..Recorder::default() };
     let quota = manager(fetcher.clone(), Source::of([login("busy"), login("old"), login("new")]));
     quota.account(&id("busy")).refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
 
-    let answer = quota.account(&id("main")).get().await.unwrap();
+    let usage = quota.account(&id("main")).get().await.unwrap();
 
-    assert_eq!(
-        (fetcher.secrets().pop(), answer.login_id()),
-        (Some("new".into()), Some(&LoginId::new("new")))
-    );
+    assert_eq!((fetcher.secrets().pop(), usage.login_id()), (Some("new".into()), Some(&LoginId::new("new"))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_report_belongs_to_the_login_and_has_the_plan_of_the_credential() {
+async fn the_report_gets_the_login_and_the_plan_of_the_credential() {
     let source =
         Source::of([credential("one", 1).login(LoginInfo::new(LoginId::new("a"))).plan("max".to_owned())]);
     let quota = manager(Recorder::default(), source);
 
-    let answer = quota.account(&id("main")).get().await.unwrap();
+    let usage = quota.account(&id("main")).get().await.unwrap();
 
-    assert_eq!((answer.login_id(), answer.snapshot().plan()), (Some(&LoginId::new("a")), Some("max")));
+    assert_eq!((usage.login_id(), usage.snapshot().plan()), (Some(&LoginId::new("a")), Some("max")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,10 +194,10 @@ async fn an_account_without_a_source_has_no_credential() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_read_for_a_request_is_bounded_and_its_panic_is_an_error() {
-    let world = world_with(Policy::default());
-    let main = world.quota.account(&id("main"));
-    world.provider.then_hang_credential();
+async fn a_credential_read_that_hangs_or_panics_is_an_error() {
+    let env = env_with(Policy::default());
+    let main = env.quota.account(&id("main"));
+    env.provider.then_hang_credential();
     let late = main.credential(SECOND * 10).await.unwrap_err();
     main.set_credentials(PanickingSource);
 
@@ -215,7 +212,7 @@ fn of_login(name: &str) -> Credential {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_builder_gives_one_account_a_source_of_its_own() {
+async fn the_builder_sets_the_source_of_one_account() {
     let fetcher = Recorder::default();
     let quota = QuotaManager::builder(MemoryStore::new())
         .provider(fetcher.clone(), Source::of([credential("of the provider", 1)]))
@@ -229,13 +226,13 @@ async fn the_builder_gives_one_account_a_source_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_read_that_hangs_leaves_the_first_credential() {
-    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+async fn a_hanging_second_read_keeps_the_first_credential() {
+    let fetcher = Recorder { delay: Duration::from_secs(3), ..Recorder::default() };
     let quota = manager(fetcher.clone(), Source::of([credential("busy", 9)]));
     let main = quota.account(&id("main"));
     main.set_credentials(HangsLater::default());
     quota.account(&id("busy")).refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
 
     drop(main.get().await.unwrap());
 
@@ -243,8 +240,8 @@ async fn a_second_read_that_hangs_leaves_the_first_credential() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_read_that_fails_hides_no_readings() {
-    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+async fn a_failed_second_read_hides_no_readings() {
+    let fetcher = Recorder { delay: Duration::from_secs(3), ..Recorder::default() };
     let source = Source(Arc::new(Mutex::new(VecDeque::from([
         Ok(of_login("a")),
         Ok(of_login("a")),
@@ -256,7 +253,7 @@ async fn a_second_read_that_fails_hides_no_readings() {
     drop(main.get().await.unwrap());
     tokio::time::sleep(MINUTE * 6).await;
     quota.account(&id("busy")).refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
 
     let refreshed = main.refresh().await.unwrap();
 
@@ -277,11 +274,11 @@ async fn a_forgotten_account_loses_its_own_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_plan_of_a_credential_makes_no_empty_report_a_success() {
-    let world = world();
+async fn an_empty_report_is_an_error_even_with_a_plan() {
+    let env = env();
     let plan = Credential::new("n33dle").plan("max".to_owned());
-    world.provider.answer(UsageReport::polled([]));
-    let main = world.quota.account(&id("main"));
+    env.provider.answer(UsageReport::polled([]));
+    let main = env.quota.account(&id("main"));
     main.set_credentials(Source::of([plan]));
 
     let error = main.get().await.unwrap_err();
@@ -290,7 +287,7 @@ async fn the_plan_of_a_credential_makes_no_empty_report_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_credential_of_another_login_clears_the_readings_without_a_fetcher() {
+async fn another_logins_credential_clears_readings_without_a_fetcher() {
     let quota = QuotaManager::builder(MemoryStore::new()).build().unwrap();
     let main = quota.account(&id("main"));
     main.set_credentials(Source::of([of_login("a"), of_login("b")]));
@@ -303,16 +300,16 @@ async fn the_credential_of_another_login_clears_the_readings_without_a_fetcher()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_that_a_request_finds_is_not_taken_back_by_a_refresh_in_line() {
-    let fetcher = Recorder { takes: Duration::from_millis(900), ..Recorder::default() };
+async fn a_queued_refresh_does_not_undo_a_requests_login_change() {
+    let fetcher = Recorder { delay: Duration::from_millis(900), ..Recorder::default() };
     let quota = manager(fetcher.clone(), Source::of([credential("busy", 9)]));
     let main = quota.account(&id("main"));
     let _ = main.observe(&headers(10.0).login_id(LoginId::new("a"))).unwrap();
     main.set_credentials(Source::of([of_login("a"), of_login("b")]));
     quota.account(&id("busy")).refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
     main.refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
 
     drop(main.credential(SECOND).await.unwrap());
     tokio::time::sleep(SECOND * 5).await;

@@ -1,4 +1,4 @@
-//! Who insists on a new call gets the numbers of one, whatever this process has heard before and however late.
+//! A forced refresh returns the readings of a new call, even if this process's copy of the record is outdated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use quota_core::testing::FakeProvider;
 use quota_core::{Clock, MemoryStore, QuotaManager, QuotaStore};
 use tokio::task::JoinSet;
 
-/// A way to a store on which answers take long, and which brings no notices.
+/// A store whose reads return after `delay`, and which sends no notices.
 #[derive(Debug)]
-struct Distant {
+struct SlowStore {
     inner: Arc<dyn QuotaStore>,
     clock: Clock,
-    way_back: Duration,
+    delay: Duration,
 }
 
 #[async_trait]
-impl QuotaStore for Distant {
+impl QuotaStore for SlowStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let reading = self.inner.read(key).await;
-        self.clock.sleep(self.way_back).await;
+        self.clock.sleep(self.delay).await;
         reading
     }
 
@@ -33,9 +33,9 @@ impl QuotaStore for Distant {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.inner.compare_and_swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
@@ -43,61 +43,61 @@ impl QuotaStore for Distant {
     }
 }
 
-/// Another process, whose answers from the store take so long.
-fn distant_process(world: &World, provider: &FakeProvider, way_back: Duration) -> QuotaManager {
-    let (inner, clock) = (Arc::clone(&world.store), world.clock.clone());
-    let store: Arc<dyn QuotaStore> = Arc::new(Distant { inner, clock, way_back });
-    another_process(&store, &world.clock, provider, hurried())
+/// Another process, whose reads of the store return after `delay`.
+fn slow_process(env: &Env, provider: &FakeProvider, delay: Duration) -> QuotaManager {
+    let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
+    let store: Arc<dyn QuotaStore> = Arc::new(SlowStore { inner, clock, delay });
+    another_process(&store, &env.clock, provider, no_rate_limit())
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_asked_before_is_not_new_to_a_process_that_heard_the_stores_time_late() {
-    let world = world_with(hurried());
-    let distant = distant_process(&world, &world.provider, SECOND / 5);
-    let (here, there) = (world.quota.account(&id("main")), distant.account(&id("main")));
-    // Both get the time: for the process that got it late, the store's clock is behind.
-    drop(here.sync().await);
-    drop(there.sync().await);
-    drop(here.refresh().await.unwrap());
-    world.clock.sleep(SECOND / 10).await;
-    world.provider.answer(polled(70.0));
+async fn a_forced_refresh_with_a_late_clock_sample_makes_a_new_call() {
+    let env = env_with(no_rate_limit());
+    let slow_process = slow_process(&env, &env.provider, SECOND / 5);
+    let (local, remote) = (env.quota.account(&id("main")), slow_process.account(&id("main")));
+    // Both processes sample the store's clock. The slow process then underestimates it.
+    drop(local.sync().await);
+    drop(remote.sync().await);
+    drop(local.refresh().await.unwrap());
+    env.clock.sleep(SECOND / 10).await;
+    env.provider.answer(polled(70.0));
 
-    let refreshed = there.refresh().await.unwrap();
+    let refreshed = remote.refresh().await.unwrap();
 
     assert_eq!(five_hours(&refreshed.usage), Some(70.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_over_is_not_joined_by_a_process_that_has_not_heard_so() {
-    let world = world_with(hurried());
-    let slow = world.provider.clone().taking(SECOND);
-    let distant = distant_process(&world, &slow, Duration::ZERO);
-    let (here, there) = (world.quota.account(&id("main")), distant.account(&id("main")));
-    let asking = tokio::spawn(async move { here.refresh().await.is_ok() });
-    settle().await;
-    // The other process sees only that a call is running.
-    drop(there.sync().await);
-    assert!(asking.await.unwrap());
-    world.provider.answer(polled(70.0));
+async fn a_forced_refresh_does_not_join_a_call_that_has_ended() {
+    let env = env_with(no_rate_limit());
+    let slow = env.provider.clone().taking(SECOND);
+    let slow_process = slow_process(&env, &slow, Duration::ZERO);
+    let (local, remote) = (env.quota.account(&id("main")), slow_process.account(&id("main")));
+    let refreshing = tokio::spawn(async move { local.refresh().await.is_ok() });
+    run_ready_tasks().await;
+    // The other process reads only the lease of the running call.
+    drop(remote.sync().await);
+    assert!(refreshing.await.unwrap());
+    env.provider.answer(polled(70.0));
 
-    let refreshed = there.refresh().await.unwrap();
+    let refreshed = remote.refresh().await.unwrap();
 
     assert_eq!(five_hours(&refreshed.usage), Some(70.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn processes_that_all_insist_in_300_rounds_neither_wait_out_a_lease_nor_get_an_older_answer() {
-    // Real threads under the real clock, so that they interleave in unforeseen ways.
+async fn concurrent_forced_refreshes_in_8_processes_return_new_readings() {
+    // Real threads and the real clock, for arbitrary interleavings.
     const ROUNDS: u32 = 300;
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-    // The calls of one account are at least a stamp apart.
+    // A call takes a millisecond, so that two calls of one account never start at the same timestamp.
     let provider = FakeProvider::answering("example", 0.0).taking(Duration::from_millis(1));
-    let policy = hurried().budget(Budget::new(u32::MAX, 0));
+    let policy = no_rate_limit().budget(Budget::new(u32::MAX, 0));
     let process = || another_process(&store, &Clock::system(), &provider, policy.clone());
     let processes: Vec<_> = (0..8).map(|_| process()).collect();
 
     for round in 0..ROUNDS {
-        // A new account now and then: one that was asked about thousands of times has a long record.
+        // Use a new account every 20 rounds, because the record grows with each call.
         let account = id(&format!("account-{}", round / 20));
         let used = f64::from(round % 100);
         provider.answer(polled(used));

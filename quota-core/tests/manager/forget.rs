@@ -1,6 +1,6 @@
-//! Accounts that are removed: no process brings back what was known, and the manager keeps nothing of them.
+//! Forgetting a removed account: no process restores its readings, and the manager drops it.
 
-use crate::store_away::unpluggable;
+use crate::store_outage::env_with_toggle_store;
 use crate::support::*;
 use quota_core::manager::ObserveError;
 use quota_core::record::{Record, Seed};
@@ -8,115 +8,115 @@ use quota_core::store::StoreKey;
 use quota_core::{FetchError, QuotaError, Snapshot, UsageReport};
 
 /// The account's document in the store.
-async fn stored(world: &World) -> Record {
-    let read = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
+async fn stored(env: &Env) -> Record {
+    let read = env.store.read(&StoreKey::account(&id("main"))).await.unwrap();
     Record::decode(&read.document.unwrap().body).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_knows_the_readings_does_not_bring_them_back() {
-    let world = world_with(hurried());
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, hurried());
-    let theirs = elsewhere.account(&id("main"));
+async fn a_process_with_cached_readings_does_not_restore_them() {
+    let env = env_with(no_rate_limit());
+    let other_process = another_process(&env.store, &env.clock, &env.provider, no_rate_limit());
+    let theirs = other_process.account(&id("main"));
     drop(theirs.get().await);
-    world.clock.sleep(SECOND).await;
-    // On its way to the store.
+    env.clock.sleep(SECOND).await;
+    // This observation is pending when the account is forgotten.
     theirs.observe(&headers(50.0)).unwrap();
-    world.clock.sleep(SECOND).await;
+    env.clock.sleep(SECOND).await;
 
-    world.quota.forget(&id("main")).await.unwrap();
-    world.clock.sleep(SECOND * 10).await;
-    assert!(elsewhere.close().await);
+    env.quota.forget(&id("main")).await.unwrap();
+    env.clock.sleep(SECOND * 10).await;
+    assert!(other_process.close().await);
 
-    assert!(stored(&world).await.snapshot().is_empty());
+    assert!(stored(&env).await.snapshot().is_empty());
     assert!(theirs.peek().snapshot().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_in_flight_in_another_process_does_not_store_its_answer() {
-    let world = world_with(hurried());
-    let slow = world.provider.clone().taking(SECOND * 5);
-    let elsewhere = another_process(&world.store, &world.clock, &slow, hurried());
-    let theirs = elsewhere.account(&id("main"));
-    let asking = tokio::spawn(async move { theirs.refresh().await });
-    world.clock.sleep(SECOND).await;
+async fn a_call_in_flight_in_another_process_does_not_store_its_report() {
+    let env = env_with(no_rate_limit());
+    let slow = env.provider.clone().taking(SECOND * 5);
+    let other_process = another_process(&env.store, &env.clock, &slow, no_rate_limit());
+    let theirs = other_process.account(&id("main"));
+    let refreshing = tokio::spawn(async move { theirs.refresh().await });
+    env.clock.sleep(SECOND).await;
 
-    world.quota.forget(&id("main")).await.unwrap();
-    let refreshed = asking.await.unwrap();
+    env.quota.forget(&id("main")).await.unwrap();
+    let refreshed = refreshing.await.unwrap();
 
     assert!(matches!(refreshed, Err(QuotaError::Forgotten { .. })), "{refreshed:?}");
-    assert!(stored(&world).await.snapshot().is_empty());
-    assert_eq!(world.provider.calls(), 1);
+    assert!(stored(&env).await.snapshot().is_empty());
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_is_removed_and_added_is_still_on_hold() {
-    let world = world_with(hurried());
-    world.provider.then_fail(FetchError::throttled(None));
-    drop(world.quota.account(&id("main")).get().await);
+async fn an_account_removed_and_added_again_is_still_on_hold() {
+    let env = env_with(no_rate_limit());
+    env.provider.then_fail(FetchError::throttled(None));
+    drop(env.quota.account(&id("main")).get().await);
 
-    world.quota.forget(&id("main")).await.unwrap();
-    world.clock.sleep(SECOND).await;
-    let got = world.quota.account(&id("main")).get().await;
+    env.quota.forget(&id("main")).await.unwrap();
+    env.clock.sleep(SECOND).await;
+    let got = env.quota.account(&id("main")).get().await;
 
     assert!(matches!(got, Err(QuotaError::OnHold { .. })), "{got:?}");
-    assert_eq!((world.provider.calls(), stored(&world).await.calls().len()), (1, 1));
+    assert_eq!((env.provider.calls(), stored(&env).await.calls().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handle_that_exists_begins_with_nothing_and_keeps_working() {
-    let world = world_with(hurried());
-    let main = world.quota.account(&id("main"));
+async fn an_existing_handle_stays_usable_without_readings() {
+    let env = env_with(no_rate_limit());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(SECOND).await;
+    env.clock.sleep(SECOND).await;
 
-    world.quota.forget(&id("main")).await.unwrap();
+    env.quota.forget(&id("main")).await.unwrap();
 
     assert!(main.peek().snapshot().is_empty());
-    world.clock.sleep(SECOND).await;
+    env.clock.sleep(SECOND).await;
     assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
-    world.clock.sleep(SECOND).await;
+    env.clock.sleep(SECOND).await;
     assert!(!main.is_stale());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_forgotten_account_is_unknown_to_its_manager() {
-    let world = world_with(hurried());
-    drop(world.quota.account(&id("main")).get().await);
+    let env = env_with(no_rate_limit());
+    drop(env.quota.account(&id("main")).get().await);
 
-    world.quota.forget(&id("main")).await.unwrap();
+    env.quota.forget(&id("main")).await.unwrap();
 
-    let observed = world.quota.observe(&id("main"), &headers(10.0));
+    let observed = env.quota.observe(&id("main"), &headers(10.0));
     assert!(matches!(observed, Err(ObserveError::UnknownAccount { .. })), "{observed:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_forgetting_is_an_error_and_is_done_once_it_is_back() {
-    let (world, store) = unpluggable(false, hurried());
-    drop(world.quota.account(&id("main")).get().await);
-    world.clock.sleep(SECOND).await;
-    store.unplug(true);
+async fn forgetting_during_an_outage_fails_and_takes_effect_after_it() {
+    let (env, store) = env_with_toggle_store(false, no_rate_limit());
+    drop(env.quota.account(&id("main")).get().await);
+    env.clock.sleep(SECOND).await;
+    store.set_down(true);
 
-    let forgotten = world.quota.forget(&id("main")).await;
+    let forgotten = env.quota.forget(&id("main")).await;
 
     assert!(matches!(forgotten, Err(QuotaError::Store { .. })), "{forgotten:?}");
-    assert!(world.quota.account(&id("main")).peek().snapshot().is_empty());
-    store.unplug(false);
-    world.clock.sleep(SECOND * 2).await;
-    assert!(world.quota.close().await);
-    assert!(stored(&world).await.snapshot().is_empty());
+    assert!(env.quota.account(&id("main")).peek().snapshot().is_empty());
+    store.set_down(false);
+    env.clock.sleep(SECOND * 2).await;
+    assert!(env.quota.close().await);
+    assert!(stored(&env).await.snapshot().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_observed_or_seeded_after_close_is_an_error() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
-    world.quota.close().await;
+async fn observations_and_seeds_after_close_are_errors() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    env.quota.close().await;
 
-    let seed = Seed::new(Snapshot::of(&UsageReport::polled([]), world.clock.now()));
+    let seed = Seed::new(Snapshot::of(&UsageReport::polled([]), env.clock.now()));
 
     assert_eq!(main.observe(&headers(10.0)), Err(ObserveError::Closed));
     assert_eq!(main.seed(&seed), Err(ObserveError::Closed));
-    assert_eq!(world.quota.observe(&id("main"), &headers(10.0)), Err(ObserveError::Closed));
+    assert_eq!(env.quota.observe(&id("main"), &headers(10.0)), Err(ObserveError::Closed));
     assert!(main.peek().snapshot().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Watching, keeping fresh, flushing, closing, and what remains after the last handle.
+//! Watching, keeping fresh, flushing, closing, and dropping the last handle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,47 +16,47 @@ use quota_core::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn subscribers_are_told_of_a_background_refresh() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_watch_receives_a_background_refresh() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     let mut watch = main.watch();
 
     main.refresh_in_background();
 
-    let answer = loop {
-        let answer = watch.next().await.unwrap();
-        if !answer.snapshot().is_empty() {
-            break answer;
+    let usage = loop {
+        let usage = watch.next().await.unwrap();
+        if !usage.snapshot().is_empty() {
+            break usage;
         }
     };
-    assert_eq!(five_hours(&answer), Some(40.0));
+    assert_eq!(five_hours(&usage), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_sees_what_another_process_wrote() {
-    let world = world();
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    let main = world.quota.account(&id("main"));
+async fn a_watch_receives_another_processs_write() {
+    let env = env();
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let main = env.quota.account(&id("main"));
     let mut watch = main.watch();
-    settle().await;
+    run_ready_tasks().await;
 
-    drop(elsewhere.account(&id("main")).get().await);
+    drop(other_process.account(&id("main")).get().await);
 
     loop {
-        let answer = watch.next().await.unwrap();
-        if last_read(&answer) == Some(40.0) {
+        let usage = watch.next().await.unwrap();
+        if last_read(&usage) == Some(40.0) {
             break;
         }
     }
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
+async fn a_change_with_a_lost_notice_is_found_by_polling() {
     #[derive(Debug)]
-    struct Deaf(MemoryStore);
+    struct NoNoticeStore(MemoryStore);
     #[async_trait]
-    impl QuotaStore for Deaf {
+    impl QuotaStore for NoNoticeStore {
         async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
             self.0.read(key).await
         }
@@ -65,122 +65,122 @@ async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
             key: &StoreKey,
             expected: Option<Version>,
             body: Bytes,
-            keep: Duration,
+            ttl: Duration,
         ) -> Result<CasOutcome, StoreError> {
-            self.0.compare_and_swap(key, expected, body, keep).await
+            self.0.compare_and_swap(key, expected, body, ttl).await
         }
         async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
             std::future::pending().await
         }
     }
     let clock = Clock::anchored(noon());
-    let store = Arc::new(Deaf(MemoryStore::with_clock(clock.clone())));
-    let world = world_on(store, clock, Policy::default());
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    let main = world.quota.account(&id("main"));
+    let store = Arc::new(NoNoticeStore(MemoryStore::with_clock(clock.clone())));
+    let env = env_on(store, clock, Policy::default());
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let main = env.quota.account(&id("main"));
     drop(main.sync().await);
-    drop(elsewhere.account(&id("main")).get().await);
-    settle().await;
+    drop(other_process.account(&id("main")).get().await);
+    run_ready_tasks().await;
     let before = last_read(&main.peek());
 
-    world.clock.sleep(MINUTE * 2).await;
+    env.clock.sleep(MINUTE * 2).await;
 
     assert_eq!((before, last_read(&main.peek())), (None, Some(40.0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn observations_are_seen_at_once_and_written_together_a_little_later() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn observations_are_visible_at_once_and_written_together_later() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
     let key = StoreKey::account(&id("main"));
-    let version = async || world.store.read(&key).await.unwrap().version();
+    let version = async || env.store.read(&key).await.unwrap().version();
     let before = version().await;
     for step in 1..=20 {
         main.observe(&headers(40.0 + f64::from(step))).unwrap();
-        world.clock.sleep(Duration::from_millis(10)).await;
+        env.clock.sleep(Duration::from_millis(10)).await;
     }
     let unwritten = version().await;
 
-    world.clock.sleep(SECOND * 4).await;
+    env.clock.sleep(SECOND * 4).await;
     let written = version().await;
-    world.clock.sleep(SECOND * 10).await;
+    env.clock.sleep(SECOND * 10).await;
 
     assert_eq!(last_read(&main.peek()), Some(60.0));
     assert_eq!(before, unwritten);
     assert_ne!(before, written);
-    assert_eq!(written, version().await, "one write for all of them");
+    assert_eq!(written, version().await, "one write for all observations");
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_waits_for_the_call_under_way_and_writes_what_is_pending() {
-    let world = world();
-    let provider = world.provider.clone().taking(SECOND * 3);
-    let main = world.quota.account(&id("main"));
-    let other = world.quota.account(&id("other"));
+async fn close_waits_for_the_call_in_flight_and_writes_pending_changes() {
+    let env = env();
+    let provider = env.provider.clone().taking(SECOND * 3);
+    let main = env.quota.account(&id("main"));
+    let other = env.quota.account(&id("other"));
     drop(other.observe(&headers(12.0)));
     let reader = tokio::spawn(async move { last_read(&main.get().await.unwrap()) });
-    settle().await;
+    run_ready_tasks().await;
 
-    let all_ended = world.quota.close().await;
+    let all_ended = env.quota.close().await;
 
     assert!(all_ended);
     assert_eq!(reader.await.unwrap(), Some(40.0));
     assert_eq!(provider.calls(), 1);
-    let elsewhere = another_process(&world.store, &world.clock, &provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("other")).sync().await), Some(12.0));
+    let other_process = another_process(&env.store, &env.clock, &provider, Policy::default());
+    assert_eq!(last_read(&other_process.account(&id("other")).sync().await), Some(12.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_manager_asks_nothing_any_more() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
-    let _keep = main.keep_fresh();
-    settle().await;
-    world.quota.close().await;
-    let calls = world.provider.calls();
+async fn a_closed_manager_makes_no_calls() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    let _guard = main.keep_fresh();
+    run_ready_tasks().await;
+    env.quota.close().await;
+    let calls = env.provider.calls();
 
-    world.clock.sleep(MINUTE * 30).await;
+    env.clock.sleep(MINUTE * 30).await;
     let refreshed = main.refresh().await.unwrap();
 
-    assert_eq!(world.provider.calls(), calls);
+    assert_eq!(env.provider.calls(), calls);
     assert!(matches!(refreshed.error, Some(QuotaError::Closed)));
-    assert_eq!(last_read(&refreshed.usage), Some(40.0), "what was known can still be looked at");
+    assert_eq!(last_read(&refreshed.usage), Some(40.0), "the cached readings stay available");
 }
 
 #[tokio::test(start_paused = true)]
-async fn keeping_fresh_never_overlaps_with_itself() {
-    let world = world_with(Policy::default().max_age(SECOND * 2));
-    let provider = world.provider.clone().taking(SECOND * 5);
-    let _keep = world.quota.account(&id("main")).keep_fresh();
+async fn keep_fresh_never_makes_overlapping_calls() {
+    let env = env_with(Policy::default().max_age(SECOND * 2));
+    let provider = env.provider.clone().taking(SECOND * 5);
+    let _guard = env.quota.account(&id("main")).keep_fresh();
 
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE).await;
 
     assert_eq!(provider.most_at_once(), 1);
     assert!((8..=13).contains(&provider.calls()), "{}", provider.calls());
 }
 
 #[tokio::test(start_paused = true)]
-async fn keeping_fresh_ends_with_its_guard() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
-    let keep = main.keep_fresh();
-    settle().await;
-    drop(keep);
+async fn keep_fresh_ends_when_its_guard_is_dropped() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    let guard = main.keep_fresh();
+    run_ready_tasks().await;
+    drop(guard);
 
-    world.clock.sleep(MINUTE * 30).await;
+    env.clock.sleep(MINUTE * 30).await;
 
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_say_what_happened() {
-    let world = world();
-    let mut events = world.quota.events();
-    let main = world.quota.account(&id("main"));
+async fn events_report_a_refresh_and_a_failure() {
+    let env = env();
+    let mut events = env.quota.events();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.provider.then_fail(quota_core::FetchError::throttled(None));
-    world.clock.sleep(SECOND * 2).await;
+    env.provider.then_fail(quota_core::FetchError::throttled(None));
+    env.clock.sleep(SECOND * 2).await;
     drop(main.refresh().await);
 
     let (first, second) = (events.next().await.unwrap(), events.next().await.unwrap());
@@ -190,13 +190,13 @@ async fn events_say_what_happened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_listener_is_told_how_much_it_missed() {
-    let world = world_with(Policy::default().budget(quota_core::policy::Budget::new(1000, 0)));
-    let mut events = world.quota.events();
-    let main = world.quota.account(&id("main"));
+async fn a_slow_subscriber_receives_the_number_of_missed_events() {
+    let env = env_with(Policy::default().budget(quota_core::policy::Budget::new(1000, 0)));
+    let mut events = env.quota.events();
+    let main = env.quota.account(&id("main"));
     for _ in 0..300 {
         drop(main.refresh().await);
-        world.clock.sleep(SECOND).await;
+        env.clock.sleep(SECOND).await;
     }
 
     assert!(matches!(events.next().await, Some(Event::Missed(44))));
@@ -204,30 +204,30 @@ async fn a_slow_listener_is_told_how_much_it_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_store_is_dropped_with_the_last_handle() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
     let _ = main.watch();
-    let store = Arc::downgrade(&world.store);
+    let store = Arc::downgrade(&env.store);
 
-    drop((main, world));
-    settle().await;
+    drop((main, env));
+    run_ready_tasks().await;
 
-    assert!(store.upgrade().is_none(), "a task still holds it");
+    assert!(store.upgrade().is_none(), "a task still holds the store");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_whose_handles_are_gone_is_followed_no_longer() {
-    let world = world();
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    drop(world.quota.account(&id("main")).sync().await);
-    world.clock.sleep(MINUTE * 2).await;
-    drop(elsewhere.account(&id("main")).get().await);
-    world.clock.sleep(MINUTE * 2).await;
+async fn an_account_without_handles_is_not_followed() {
+    let env = env();
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    drop(env.quota.account(&id("main")).sync().await);
+    env.clock.sleep(MINUTE * 2).await;
+    drop(other_process.account(&id("main")).get().await);
+    env.clock.sleep(MINUTE * 2).await;
 
-    let answer = world.quota.account(&id("main")).peek();
+    let usage = env.quota.account(&id("main")).peek();
 
-    assert_eq!(last_read(&answer), None);
+    assert_eq!(last_read(&usage), None);
 }
 
 /// A runtime of one thread with paused time.
@@ -237,17 +237,17 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn a_manager_built_outside_a_runtime_runs_on_that_of_its_first_call() {
+fn a_manager_built_outside_a_runtime_uses_its_first_callers() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider).build().unwrap();
 
-    let answer = runtime().block_on(async { quota.account(&id("main")).get().await.unwrap() });
+    let usage = runtime().block_on(async { quota.account(&id("main")).get().await.unwrap() });
 
-    assert_eq!(last_read(&answer), Some(40.0));
+    assert_eq!(last_read(&usage), Some(40.0));
 }
 
 #[test]
-fn a_manager_goes_on_after_its_runtime_has_shut_down() {
+fn a_manager_keeps_working_after_its_runtime_has_shut_down() {
     let provider = FakeProvider::answering("example", 40.0);
     let build = || {
         QuotaManager::builder(MemoryStore::new())
@@ -265,7 +265,7 @@ fn a_manager_goes_on_after_its_runtime_has_shut_down() {
 }
 
 #[test]
-fn observations_are_written_although_the_runtime_has_shut_down_before_that() {
+fn pending_observations_are_written_after_a_runtime_shutdown() {
     let store = Arc::new(MemoryStore::new());
     let quota = QuotaManager::builder(store.clone()).build().unwrap();
     let main = quota.account(&id("main"));
@@ -286,7 +286,7 @@ fn observations_are_written_although_the_runtime_has_shut_down_before_that() {
 }
 
 #[test]
-fn a_lease_whose_call_ended_with_its_runtime_binds_no_other_call() {
+fn a_lease_of_a_call_lost_with_its_runtime_blocks_no_other_call() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new())
         .provider(provider.clone(), provider.clone())
@@ -311,7 +311,7 @@ fn a_lease_whose_call_ended_with_its_runtime_binds_no_other_call() {
 }
 
 #[test]
-fn a_lease_whose_call_ended_with_its_runtime_is_released_by_the_next_load() {
+fn a_lease_of_a_call_lost_with_its_runtime_is_released_by_sync() {
     let clock = Clock::anchored(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let provider = FakeProvider::answering("example", 40.0);
@@ -333,7 +333,7 @@ fn a_lease_whose_call_ended_with_its_runtime_is_released_by_the_next_load() {
 }
 
 #[test]
-fn a_refresh_that_was_lost_with_its_runtime_is_repeated() {
+fn a_refresh_lost_with_its_runtime_is_repeated() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new())
         .provider(provider.clone(), provider.clone())
@@ -359,7 +359,7 @@ fn a_refresh_that_was_lost_with_its_runtime_is_repeated() {
 }
 
 #[test]
-fn a_watch_goes_on_after_the_runtime_of_its_follower_has_shut_down() {
+fn a_watch_continues_after_its_followers_runtime_has_shut_down() {
     let clock = Clock::anchored(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let provider = FakeProvider::answering("example", 40.0);
@@ -382,7 +382,7 @@ fn a_watch_goes_on_after_the_runtime_of_its_follower_has_shut_down() {
 }
 
 #[tokio::test]
-async fn a_policy_that_contradicts_itself_is_refused() {
+async fn a_contradictory_policy_is_a_build_error() {
     let policy = Policy::default().min_call_interval(MINUTE * 5);
 
     let error = QuotaManager::builder(MemoryStore::new()).policy(policy).build().unwrap_err();
@@ -392,13 +392,13 @@ async fn a_policy_that_contradicts_itself_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_without_a_fetcher_can_still_be_read() {
-    let world = world();
-    drop(world.quota.account(&id("main")).get().await);
-    let reader = QuotaManager::builder(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+    let env = env();
+    drop(env.quota.account(&id("main")).get().await);
+    let reader = QuotaManager::builder(Arc::clone(&env.store)).clock(env.clock.clone()).build().unwrap();
     let main = reader.account(&id("main"));
 
     let loaded = last_read(&main.sync().await);
-    world.clock.sleep(MINUTE * 6).await;
+    env.clock.sleep(MINUTE * 6).await;
     let refreshed = main.refresh().await.unwrap();
 
     assert_eq!(loaded, Some(40.0));
@@ -406,42 +406,42 @@ async fn a_provider_without_a_fetcher_can_still_be_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_begins_no_call_that_is_still_in_line() {
-    let world = world();
-    let provider = world.provider.clone().taking(SECOND);
+async fn close_starts_no_queued_call() {
+    let env = env();
+    let provider = env.provider.clone().taking(SECOND);
     for account in 0..10 {
-        world.quota.account(&id(&format!("a{account}"))).refresh_in_background();
+        env.quota.account(&id(&format!("a{account}"))).refresh_in_background();
     }
-    settle().await;
+    run_ready_tasks().await;
 
-    let all_ended = world.quota.close().await;
-    world.clock.sleep(MINUTE).await;
+    let all_ended = env.quota.close().await;
+    env.clock.sleep(MINUTE).await;
 
     assert!(all_ended);
     assert_eq!(provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn keeping_fresh_without_a_login_does_not_ask_for_one_all_the_time() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn keep_fresh_without_a_login_backs_off() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     for _ in 0..1000 {
-        world.provider.then_fail(quota_core::FetchError::not_logged_in("not logged in"));
+        env.provider.then_fail(quota_core::FetchError::not_logged_in("not logged in"));
     }
-    let _keep = main.keep_fresh();
+    let _guard = main.keep_fresh();
 
-    world.clock.sleep(MINUTE * 60).await;
+    env.clock.sleep(MINUTE * 60).await;
 
-    assert!(world.provider.calls() <= 20, "{}", world.provider.calls());
+    assert!(env.provider.calls() <= 20, "{}", env.provider.calls());
 }
 
 #[tokio::test(start_paused = true)]
 async fn events_end_with_the_manager() {
-    let world = world();
-    let mut events = world.quota.events();
-    drop(world.quota.account(&id("main")).get().await);
+    let env = env();
+    let mut events = env.quota.events();
+    drop(env.quota.account(&id("main")).get().await);
 
-    world.quota.close().await;
+    env.quota.close().await;
 
     assert!(matches!(events.next().await, Some(Event::Refreshed { .. })));
     assert!(events.next().await.is_none());
@@ -449,18 +449,18 @@ async fn events_end_with_the_manager() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_without_a_fetcher_has_its_own_policy() {
-    let world = world();
-    drop(world.quota.account(&id("main")).get().await);
+    let env = env();
+    drop(env.quota.account(&id("main")).get().await);
     let patient = Policy::default().max_age(MINUTE * 30);
-    let reader = QuotaManager::builder(Arc::clone(&world.store))
-        .clock(world.clock.clone())
-        .policy_for(world.quota.account(&id("main")).id().provider().clone(), patient)
+    let reader = QuotaManager::builder(Arc::clone(&env.store))
+        .clock(env.clock.clone())
+        .policy_for(env.quota.account(&id("main")).id().provider().clone(), patient)
         .build()
         .unwrap();
     let main = reader.account(&id("main"));
     drop(main.sync().await);
 
-    world.clock.sleep(MINUTE * 20).await;
+    env.clock.sleep(MINUTE * 20).await;
 
     assert!(!main.is_stale());
 }

@@ -1,5 +1,5 @@
-//! A store that lost its last writes, as in a failover, gets them back from a process that has them.
-//! What a store lost altogether is in `store_away`.
+//! A process restores the last writes that the store lost, such as in a failover.
+//! `store_outage` tests the loss of a whole record.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,117 +19,117 @@ fn key() -> StoreKey {
     StoreKey::account(&id("main"))
 }
 
-/// What the store has of the account.
-async fn body(world: &World) -> Bytes {
-    world.store.read(&key()).await.unwrap().document.unwrap().body
+/// The account's document in the store.
+async fn body(env: &Env) -> Bytes {
+    env.store.read(&key()).await.unwrap().document.unwrap().body
 }
 
-/// The store has an older state again, of which it has sent no notice yet.
-async fn falls_back_to(world: &World, older: Bytes) {
-    let version = world.store.read(&key()).await.unwrap().version();
-    let _ = world.store.compare_and_swap(&key(), version, older, MINUTE * 600).await.unwrap();
+/// Replaces the document with an `older` one, as a failover does.
+async fn revert_to(env: &Env, older: Bytes) {
+    let version = env.store.read(&key()).await.unwrap().version();
+    let _ = env.store.compare_and_swap(&key(), version, older, MINUTE * 600).await.unwrap();
 }
 
-/// The account in a process that has only the store to learn from.
-async fn elsewhere(world: &World) -> Account {
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    let main = elsewhere.account(&id("main"));
+/// The account in a new process, which reads it from the store.
+async fn other_process(env: &Env) -> Account {
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let main = other_process.account(&id("main"));
     drop(main.sync().await);
     main
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_that_the_store_has_lost_is_put_back() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_reading_lost_by_the_store_is_restored() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    let before = body(&world).await;
-    world.clock.sleep(SECOND).await;
+    let before = body(&env).await;
+    env.clock.sleep(SECOND).await;
     main.observe(&headers(80.0)).unwrap();
-    world.clock.sleep(SECOND * 6).await;
-    assert_ne!(body(&world).await, before);
+    env.clock.sleep(SECOND * 6).await;
+    assert_ne!(body(&env).await, before);
 
-    falls_back_to(&world, before).await;
-    world.clock.sleep(SECOND * 5).await;
+    revert_to(&env, before).await;
+    env.clock.sleep(SECOND * 5).await;
 
     assert_eq!(last_read(&main.peek()), Some(80.0));
-    assert_eq!(last_read(&elsewhere(&world).await.peek()), Some(80.0));
+    assert_eq!(last_read(&other_process(&env).await.peek()), Some(80.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_that_the_store_has_lost_is_put_back() {
-    let world = world();
-    let provider = world.provider.clone().taking(SECOND);
+async fn a_hold_lost_by_the_store_is_restored() {
+    let env = env();
+    let provider = env.provider.clone().taking(SECOND);
     provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     main.refresh_in_background();
-    settle().await;
-    let asking = body(&world).await;
-    assert!(Record::decode(&asking).unwrap().lease().is_some());
-    world.clock.sleep(SECOND * 2).await;
+    run_ready_tasks().await;
+    let refreshing = body(&env).await;
+    assert!(Record::decode(&refreshing).unwrap().lease().is_some());
+    env.clock.sleep(SECOND * 2).await;
 
-    falls_back_to(&world, asking).await;
-    world.clock.sleep(SECOND * 5).await;
+    revert_to(&env, refreshing).await;
+    env.clock.sleep(SECOND * 5).await;
 
-    let answer = elsewhere(&world).await.peek();
-    assert!(answer.hold().is_some_and(|hold| hold.retry_after == Some(MINUTE * 60)));
-    assert_eq!(Record::decode(&body(&world).await).unwrap().lease(), None);
+    let usage = other_process(&env).await.peek();
+    assert!(usage.hold().is_some_and(|hold| hold.retry_after == Some(MINUTE * 60)));
+    assert_eq!(Record::decode(&body(&env).await).unwrap().lease(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_reading_is_restored_despite_a_later_write() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    let before = body(&world).await;
-    world.clock.sleep(SECOND).await;
+    let before = body(&env).await;
+    env.clock.sleep(SECOND).await;
     main.observe(&headers(80.0)).unwrap();
-    world.clock.sleep(SECOND * 6).await;
+    env.clock.sleep(SECOND * 6).await;
 
-    // What the other one writes stands on what is left, and comes together with the news that something is lost.
+    // Another process writes on top of the older state, so one notice reports both the loss and the new reading.
     let mut next = Record::decode(&before).unwrap();
     let week = WindowReading::new(WindowId::seven_day(), percent(7.0));
-    let seen = quota_core::Snapshot::of(&quota_core::UsageReport::from_headers([week]), world.clock.now());
-    let _ = next.observe(world.clock.now(), &seen, None, None);
+    let seen = quota_core::Snapshot::of(&quota_core::UsageReport::from_headers([week]), env.clock.now());
+    let _ = next.observe(env.clock.now(), &seen, None, None);
     next.bump_revision();
-    falls_back_to(&world, next.encode()).await;
-    world.clock.sleep(SECOND * 5).await;
+    revert_to(&env, next.encode()).await;
+    env.clock.sleep(SECOND * 5).await;
 
-    let answer = elsewhere(&world).await.peek();
-    assert_eq!(last_read(&answer), Some(80.0));
-    assert!(answer.snapshot().window(&WindowId::seven_day()).is_some());
+    let usage = other_process(&env).await.peek();
+    assert_eq!(last_read(&usage), Some(80.0));
+    assert!(usage.snapshot().window(&WindowId::seven_day()).is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_has_lost_is_put_back_once() {
-    let world = world();
-    let others = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    let (main, theirs) = (world.quota.account(&id("main")), others.account(&id("main")));
+async fn a_lost_reading_is_restored_once() {
+    let env = env();
+    let others = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let (main, theirs) = (env.quota.account(&id("main")), others.account(&id("main")));
     drop(main.get().await);
     drop(theirs.sync().await);
-    let before = body(&world).await;
-    world.clock.sleep(SECOND).await;
+    let before = body(&env).await;
+    env.clock.sleep(SECOND).await;
     main.observe(&headers(80.0)).unwrap();
-    world.clock.sleep(SECOND * 6).await;
+    env.clock.sleep(SECOND * 6).await;
     assert_eq!(last_read(&theirs.peek()), Some(80.0));
 
-    falls_back_to(&world, before).await;
-    world.clock.sleep(SECOND * 5).await;
-    let put_back = world.store.read(&key()).await.unwrap().version();
-    world.clock.sleep(SECOND * 30).await;
+    revert_to(&env, before).await;
+    env.clock.sleep(SECOND * 5).await;
+    let put_back = env.store.read(&key()).await.unwrap().version();
+    env.clock.sleep(SECOND * 30).await;
 
-    assert_eq!(world.store.read(&key()).await.unwrap().version(), put_back);
+    assert_eq!(env.store.read(&key()).await.unwrap().version(), put_back);
 }
 
-/// A store that can be full: it finds conflicts, and applies no write. It gives no notices.
+/// A store that can be full. It then still detects conflicts, but applies no write. It sends no notices.
 #[derive(Debug)]
-struct Full {
+struct FullStore {
     inner: MemoryStore,
     is_full: AtomicBool,
 }
 
 #[async_trait]
-impl QuotaStore for Full {
+impl QuotaStore for FullStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.inner.read(key).await
     }
@@ -139,7 +139,7 @@ impl QuotaStore for Full {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         if self.is_full.load(Ordering::SeqCst) {
             let reading = self.inner.read(key).await?;
@@ -148,7 +148,7 @@ impl QuotaStore for Full {
             }
             return Ok(CasOutcome::Conflict(reading));
         }
-        self.inner.compare_and_swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
@@ -157,26 +157,26 @@ impl QuotaStore for Full {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_that_could_not_be_put_back_is_written_later() {
+async fn a_reading_whose_restoration_failed_is_written_by_close() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(Full { inner, is_full: AtomicBool::new(false) });
+    let store = Arc::new(FullStore { inner, is_full: AtomicBool::new(false) });
     let policy = Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed);
-    let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy);
-    let main = world.quota.account(&id("main"));
+    let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy);
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    let before = body(&world).await;
-    world.clock.sleep(SECOND).await;
+    let before = body(&env).await;
+    env.clock.sleep(SECOND).await;
     main.observe(&headers(80.0)).unwrap();
-    world.clock.sleep(SECOND * 6).await;
-    assert_ne!(body(&world).await, before);
+    env.clock.sleep(SECOND * 6).await;
+    assert_ne!(body(&env).await, before);
 
-    falls_back_to(&world, before).await;
+    revert_to(&env, before).await;
     store.is_full.store(true, Ordering::SeqCst);
     let refused = main.refresh().await.unwrap().error;
     assert!(matches!(refused, Some(QuotaError::Store { .. })), "{refused:?}");
     store.is_full.store(false, Ordering::SeqCst);
 
-    assert!(world.quota.close().await);
-    assert_eq!(last_read(&elsewhere(&world).await.peek()), Some(80.0));
+    assert!(env.quota.close().await);
+    assert_eq!(last_read(&other_process(&env).await.peek()), Some(80.0));
 }

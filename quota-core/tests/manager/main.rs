@@ -1,23 +1,23 @@
-//! The manager on memory, with a fake provider and a clock that stands still: what its readers see, and what is asked.
+//! Tests of the manager on the memory store, with a fake provider and a paused clock.
 #![expect(clippy::disallowed_methods, reason = "the tests end the tasks they spawn")]
-#![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-mod away_and_back;
 mod before_request;
-mod cancelling;
-mod clearing;
+mod cancellation;
+mod clear_hold;
 mod credentials;
-mod forgetting;
+mod forced_refresh;
+mod forget;
 mod holds;
-mod insisting;
 mod lifecycle;
 mod logins;
 mod lost_writes;
 mod missing_scope;
-mod reading;
+mod reads;
 mod recent_calls;
-mod refused;
 mod single_flight;
-mod store_away;
+mod store_errors;
+mod store_outage;
+mod store_recovery;
+mod store_round_trips;
 mod support;
-mod trips;

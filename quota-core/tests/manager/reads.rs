@@ -1,4 +1,4 @@
-//! What a reader sees: fresh or stale, how old, how certain, and in what order readings replace each other.
+//! What readers get: freshness, age, certainty, and the order in which readings replace each other.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,22 +19,22 @@ fn seven_days(used: f64) -> WindowReading {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_known_of_an_account_that_was_never_read() {
-    let world = world();
+async fn an_account_without_readings_has_unknown_usage() {
+    let env = env();
 
-    let answer = world.quota.account(&id("main")).peek();
+    let usage = env.quota.account(&id("main")).peek();
 
-    assert_eq!(answer.used(&WindowId::five_hour()), Used::Unknown);
+    assert_eq!(usage.used(&WindowId::five_hour()), Used::Unknown);
     assert!(matches!(
-        answer.freshness(),
+        usage.freshness(),
         Freshness::Stale { since: None, reason: StaleReason::NeverRead, .. }
     ));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_reading_is_given_at_the_first_poll() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_fresh_reading_is_ready_at_the_first_poll() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
 
     let mut get = pin!(main.get());
@@ -44,46 +44,46 @@ async fn a_fresh_reading_is_given_at_the_first_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_is_stale_at_the_very_moment_it_is_due() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_reading_is_stale_from_its_due_time_on() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 5 - Duration::from_millis(1)).await;
+    env.clock.sleep(MINUTE * 5 - Duration::from_millis(1)).await;
     let before = main.is_stale();
 
-    world.clock.sleep(Duration::from_millis(1)).await;
+    env.clock.sleep(Duration::from_millis(1)).await;
 
     assert_eq!((before, main.is_stale()), (false, true));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_another_process_made_four_minutes_ago_is_enough() {
-    let world = world();
-    drop(world.quota.account(&id("main")).get().await);
-    world.clock.sleep(MINUTE * 4).await;
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+async fn a_four_minute_old_reading_of_another_process_is_fresh() {
+    let env = env();
+    drop(env.quota.account(&id("main")).get().await);
+    env.clock.sleep(MINUTE * 4).await;
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
 
-    let answer = elsewhere.account(&id("main")).get().await.unwrap();
+    let usage = other_process.account(&id("main")).get().await.unwrap();
 
-    assert_eq!((world.provider.calls(), answer.age().unwrap()), (1, MINUTE * 4));
+    assert_eq!((env.provider.calls(), usage.age().unwrap()), (1, MINUTE * 4));
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_for_one_window_do_not_make_the_others_young() {
-    let world = world();
-    world.provider.answer(UsageReport::polled([
+async fn headers_for_one_window_do_not_refresh_the_others() {
+    let env = env();
+    env.provider.answer(UsageReport::polled([
         WindowReading::new(WindowId::five_hour(), percent(10.0)),
         seven_days(20.0),
     ]));
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
     main.observe(&headers(12.0)).unwrap();
 
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE).await;
 
     assert!(main.is_stale());
-    assert!(is_exact(&main.peek()), "the five hours are young");
+    assert!(is_exact(&main.peek()), "the 5-hour window is fresh");
 }
 
 fn opus(used: f64) -> WindowReading {
@@ -93,62 +93,62 @@ fn opus(used: f64) -> WindowReading {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
-    let world = world();
+    let env = env();
     let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
-    world.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));
-    let main = world.quota.account(&id("main"));
+    env.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
     main.observe(&headers(12.0)).unwrap();
 
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
 
     assert!(main.is_stale_for(Some("claude-opus-4-5")));
     assert!(!main.is_stale() && !main.is_stale_for(Some("claude-sonnet-4-5")));
-    let stale_for = |answer: AccountUsage| answer.is_stale_for(Some("claude-opus-4-5"));
+    let stale_for = |usage: AccountUsage| usage.is_stale_for(Some("claude-opus-4-5"));
     let other = main.get_for(Some("claude-sonnet-4-5")).await.unwrap();
-    assert_eq!((stale_for(other), world.provider.calls()), (true, 1));
+    assert_eq!((stale_for(other), env.provider.calls()), (true, 1));
     let opus = main.get_for(Some("claude-opus-4-5")).await.unwrap();
-    assert_eq!((stale_for(opus), world.provider.calls()), (false, 2));
+    assert_eq!((stale_for(opus), env.provider.calls()), (false, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_for_a_model_is_not_satisfied_by_one_without_a_call() {
-    let world = world();
+async fn a_refresh_for_a_model_calls_if_the_shared_one_made_no_call() {
+    let env = env();
     let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
-    world.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));
-    let main = world.quota.account(&id("main"));
+    env.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
     main.observe(&headers(12.0)).unwrap();
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
 
     let (any, opus) = tokio::join!(main.get_with_max_age(MINUTE * 5), main.get_for(Some("claude-opus-4-5")));
 
     assert!(any.is_ok());
-    assert_eq!((opus.unwrap().is_stale_for(Some("claude-opus-4-5")), world.provider.calls()), (false, 2));
+    assert_eq!((opus.unwrap().is_stale_for(Some("claude-opus-4-5")), env.provider.calls()), (false, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_that_name_every_window_save_the_call() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn headers_for_every_window_save_the_call() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
     main.observe(&headers(12.0)).unwrap();
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
 
-    let answer = main.get().await.unwrap();
+    let usage = main.get().await.unwrap();
 
-    assert_eq!((world.provider.calls(), five_hours(&answer)), (1, Some(12.0)));
+    assert_eq!((env.provider.calls(), five_hours(&usage)), (1, Some(12.0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observed_value_that_cannot_be_true_is_left_out_and_listed() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn an_implausible_observed_value_is_rejected_and_reported() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    let mut events = world.quota.events();
+    let mut events = env.quota.events();
     let overnight = WindowReading::new(WindowId::five_hour(), percent(97.0)).resets_at(noon() - MINUTE * 540);
 
     let rejected = main.observe(&UsageReport::from_statusline([overnight], noon())).unwrap();
@@ -159,34 +159,34 @@ async fn an_observed_value_that_cannot_be_true_is_left_out_and_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_of_a_fetcher_that_cannot_be_true_is_left_out_and_reported() {
-    let world = world();
+async fn an_implausible_fetched_reset_is_rejected_and_reported() {
+    let env = env();
     let years_ahead = noon() + MINUTE * 60 * 24 * 401;
     let reading = WindowReading::new(WindowId::five_hour(), percent(50.0)).resets_at(years_ahead);
-    world.provider.answer(UsageReport::polled([reading]));
-    let main = world.quota.account(&id("main"));
-    let mut events = world.quota.events();
+    env.provider.answer(UsageReport::polled([reading]));
+    let main = env.quota.account(&id("main"));
+    let mut events = env.quota.events();
 
-    let answer = main.get().await.unwrap();
+    let usage = main.get().await.unwrap();
 
-    assert_eq!(five_hours(&answer), Some(50.0));
-    assert_eq!(answer.snapshot().windows()[0].resets_at(), None);
+    assert_eq!(five_hours(&usage), Some(50.0));
+    assert_eq!(usage.snapshot().windows()[0].resets_at(), None);
     assert!(matches!(events.next().await, Some(Event::Rejected { .. })));
 }
 
 #[tokio::test(start_paused = true)]
-async fn polls_and_repeated_lines_of_an_idle_session_do_not_alternate() {
-    let world = world();
+async fn repeated_status_lines_of_an_idle_session_do_not_override_polls() {
+    let env = env();
     let reset = noon() + MINUTE * 120;
     let reading = |used| WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(reset);
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     let mut shown = Vec::new();
-    world.provider.answer(UsageReport::polled([reading(42.0)]));
+    env.provider.answer(UsageReport::polled([reading(42.0)]));
     drop(main.get().await);
-    world.provider.answer(UsageReport::polled([reading(3.0)]));
+    env.provider.answer(UsageReport::polled([reading(3.0)]));
 
     for _ in 0..3 {
-        world.clock.sleep(MINUTE * 6).await;
+        env.clock.sleep(MINUTE * 6).await;
         shown.push(five_hours(&main.get().await.unwrap()));
         let now = main.peek().now();
         main.observe(&UsageReport::from_statusline([reading(42.0)], now)).unwrap();
@@ -197,15 +197,15 @@ async fn polls_and_repeated_lines_of_an_idle_session_do_not_alternate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_is_as_old_as_its_start() {
-    let world = world();
-    let provider = world.provider.clone().taking(SECOND * 8);
-    let main = world.quota.account(&id("main"));
+async fn a_polled_reading_is_as_old_as_the_start_of_its_call() {
+    let env = env();
+    let provider = env.provider.clone().taking(SECOND * 8);
+    let main = env.quota.account(&id("main"));
     let poll = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
-    world.clock.sleep(SECOND * 4).await;
+    env.clock.sleep(SECOND * 4).await;
     main.observe(&headers(66.0)).unwrap();
 
     poll.await.unwrap();
@@ -215,12 +215,11 @@ async fn a_poll_is_as_old_as_its_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delayed_observation_never_moves_a_window_back() {
-    // B35b
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_delayed_observation_does_not_replace_a_newer_one() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(SECOND * 20).await;
+    env.clock.sleep(SECOND * 20).await;
     main.observe(&headers(50.0)).unwrap();
 
     main.observe(&headers(45.0).observed_at(noon() + SECOND * 10)).unwrap();
@@ -229,11 +228,11 @@ async fn a_delayed_observation_never_moves_a_window_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observation_from_the_future_does_not_beat_true_ones() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn an_observation_from_the_future_does_not_replace_a_poll() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     main.observe(&headers(99.0).observed_at(noon() + MINUTE * 60 * 24)).unwrap();
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE).await;
 
     drop(main.refresh().await.unwrap());
 
@@ -241,12 +240,12 @@ async fn an_observation_from_the_future_does_not_beat_true_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_create_no_scoped_window_and_touch_no_money() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn headers_do_not_create_a_model_window() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     let model = WindowId::seven_day().for_model("Fable").unwrap();
     let scoped = WindowReading::new(model.clone(), percent(80.0)).scope(Scope::model("Fable"));
-    world.provider.answer(polled(10.0).coverage(Coverage::complete()));
+    env.provider.answer(polled(10.0).coverage(Coverage::complete()));
     drop(main.get().await);
 
     main.observe(&UsageReport::from_headers([scoped])).unwrap();
@@ -255,63 +254,63 @@ async fn headers_create_no_scoped_window_and_touch_no_money() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_that_is_no_longer_reported_is_gone_also_for_others() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_window_missing_in_a_poll_is_removed_for_all_processes() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     let model = WindowId::seven_day().for_model("Fable").unwrap();
     let scoped = WindowReading::new(model.clone(), Percent::FULL).scope(Scope::model("Fable"));
-    world.provider.then_answer(UsageReport::polled([seven_days(20.0), scoped]));
+    env.provider.then_answer(UsageReport::polled([seven_days(20.0), scoped]));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 6).await;
+    env.clock.sleep(MINUTE * 6).await;
 
     drop(main.get().await);
 
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
     assert!(main.peek().snapshot().window(&model).is_none());
-    assert!(elsewhere.account(&id("main")).sync().await.snapshot().window(&model).is_none());
+    assert!(other_process.account(&id("main")).sync().await.snapshot().window(&model).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_account_without_windows_has_an_age_and_a_due_time() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
-    world.provider.answer(UsageReport::polled([]).plan("enterprise".to_owned()));
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    env.provider.answer(UsageReport::polled([]).plan("enterprise".to_owned()));
     drop(main.get().await.unwrap());
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE).await;
     let young = (main.is_stale(), main.peek().age());
 
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
 
     assert_eq!(young, (false, Some(MINUTE)));
     assert!(main.is_stale());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_that_reset_is_unknown_and_asked_about_soon() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_window_after_its_reset_is_unknown_and_refreshed_soon() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     let reset = noon() + MINUTE * 2;
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(reset);
-    world.provider.then_answer(UsageReport::polled([five]));
+    env.provider.then_answer(UsageReport::polled([five]));
     drop(main.get().await);
 
-    world.clock.sleep(MINUTE * 2).await;
+    env.clock.sleep(MINUTE * 2).await;
     let at_reset = (main.peek().used(&WindowId::five_hour()), main.is_stale());
-    world.clock.sleep(SECOND * 15).await;
+    env.clock.sleep(SECOND * 15).await;
 
-    assert_eq!(at_reset, (Used::Unknown, false), "a little grace, for the provider to notice");
+    assert_eq!(at_reset, (Used::Unknown, false), "the grace period after the reset");
     assert!(main.is_stale());
     assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_that_reset_says_when_it_is_due() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_window_is_due_shortly_after_its_reset() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     let reset = noon() + MINUTE * 2;
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(reset);
-    world.provider.then_answer(UsageReport::polled([five]));
-    assert_eq!(main.peek().due_at(None), None, "nothing was read");
+    env.provider.then_answer(UsageReport::polled([five]));
+    assert_eq!(main.peek().due_at(None), None, "no readings yet");
     drop(main.get().await);
 
     let due = main.peek().due_at(None);
@@ -320,22 +319,22 @@ async fn a_window_that_reset_says_when_it_is_due() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exhausted_window_is_asked_about_every_interval() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn an_exhausted_window_is_refreshed_at_every_max_age() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(noon() + MINUTE * 240);
-    world.provider.answer(UsageReport::polled([five]));
-    let _keep = main.keep_fresh();
+    env.provider.answer(UsageReport::polled([five]));
+    let _guard = main.keep_fresh();
 
-    world.clock.sleep(MINUTE * 21).await;
+    env.clock.sleep(MINUTE * 21).await;
 
-    assert_eq!(world.provider.calls(), 5);
+    assert_eq!(env.provider.calls(), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_fifth_request_refreshes_whatever_route_the_others_took() {
-    let world = world_with(Policy::default().every_n_requests(5));
-    let main = world.quota.account(&id("main"));
+async fn every_fifth_request_needs_a_refresh() {
+    let env = env_with(Policy::default().every_n_requests(5));
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
     let numbers: Vec<_> = (0..11).map(|_| main.count_request()).collect();
 
@@ -346,47 +345,46 @@ async fn every_fifth_request_refreshes_whatever_route_the_others_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_reading_is_there_without_waiting_while_a_refresh_goes_on() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn peek_returns_the_stale_reading_during_a_refresh() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.answer(polled(70.0));
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.answer(polled(70.0));
 
     main.refresh_in_background();
     let at_once = last_read(&main.peek());
-    settle().await;
+    run_ready_tasks().await;
 
     assert_eq!((at_once, last_read(&main.peek())), (Some(40.0), Some(70.0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_custom_age_is_asked_for_only_when_it_is_exceeded() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn get_with_max_age_refreshes_only_older_readings() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE).await;
 
     drop(main.get_with_max_age(MINUTE * 2).await);
-    let lenient = world.provider.calls();
+    let lenient = env.provider.calls();
     drop(main.get_with_max_age(SECOND * 30).await);
 
-    assert_eq!((lenient, world.provider.calls()), (1, 2));
+    assert_eq!((lenient, env.provider.calls()), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_writers_end_with_the_newest_reading_of_each_window() {
-    let world = world();
-    let fleet: Vec<_> = (0..6)
-        .map(|_| another_process(&world.store, &world.clock, &world.provider, Policy::default()))
-        .collect();
-    world.clock.sleep(MINUTE).await;
+async fn concurrent_writers_converge_on_the_newest_reading() {
+    let env = env();
+    let fleet: Vec<_> =
+        (0..6).map(|_| another_process(&env.store, &env.clock, &env.provider, Policy::default())).collect();
+    env.clock.sleep(MINUTE).await;
     for (member, quota) in fleet.iter().enumerate() {
         let age = SECOND * (7 * (member as u32 + 3) % 11);
         let usage = headers(f64::from(age.as_secs() as u32)).observed_at(noon() + MINUTE - age);
         quota.account(&id("main")).observe(&usage).unwrap();
     }
-    world.clock.sleep(SECOND * 10).await;
+    env.clock.sleep(SECOND * 10).await;
 
     let mut read = Vec::new();
     for quota in &fleet {
@@ -398,23 +396,23 @@ async fn many_writers_end_with_the_newest_reading_of_each_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_without_a_reset_counts_beside_headers_that_are_not_written_yet() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
-    let reset = world.clock.now() + MINUTE * 60;
+async fn a_status_line_without_a_reset_merges_with_pending_headers() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    let reset = env.clock.now() + MINUTE * 60;
     let window = |used| WindowReading::new(WindowId::five_hour(), percent(used));
     main.observe(&UsageReport::from_headers([window(40.0).resets_at(reset)])).unwrap();
-    world.clock.sleep(SECOND).await;
+    env.clock.sleep(SECOND).await;
 
-    main.observe(&UsageReport::from_statusline([window(55.0)], world.clock.now())).unwrap();
+    main.observe(&UsageReport::from_statusline([window(55.0)], env.clock.now())).unwrap();
 
-    let used = |answer: &AccountUsage| answer.snapshot().window(&WindowId::five_hour()).map(Window::used);
+    let used = |usage: &AccountUsage| usage.snapshot().window(&WindowId::five_hour()).map(Window::used);
     assert_eq!(used(&main.peek()), Some(percent(55.0)));
 }
 
 #[tokio::test]
-async fn no_reading_is_called_fresh_past_its_max_age() {
-    // By the real clocks: the one that is read for each peek lags behind the one that stamps readings.
+async fn no_reading_is_fresh_past_its_max_age() {
+    // Uses the real clocks: the coarse clock of each peek lags behind the fine clock of the readings' timestamps.
     let clock = Clock::system();
     let max_age = Duration::from_millis(3);
     let quota = QuotaManager::builder(MemoryStore::new())
@@ -424,8 +422,8 @@ async fn no_reading_is_called_fresh_past_its_max_age() {
         .unwrap();
     let main = quota.account(&id("main"));
     for _ in 0..10 {
-        let answer = main.refresh().await.unwrap().usage;
-        let stale_from = answer.snapshot().windows()[0].observed_at() + max_age;
+        let usage = main.refresh().await.unwrap().usage;
+        let stale_from = usage.snapshot().windows()[0].observed_at() + max_age;
         loop {
             let now = clock.now();
             if now > stale_from + Duration::from_millis(15) {

@@ -1,4 +1,4 @@
-//! Refreshes that a person may repeat: a call of the same credential that started a short while ago is enough.
+//! `refresh_unless_called_within`: a recent call with the same credential replaces a new one.
 
 use crate::support::*;
 use quota_core::manager::RefreshOutcome;
@@ -10,114 +10,114 @@ async fn refresh(quota: &QuotaManager, id: &AccountId) -> RefreshOutcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeated_refreshes_make_one_call_and_give_its_start() {
-    let world = world_with(hurried());
-    let started = world.clock.now();
-    drop(refresh(&world.quota, &id("main")).await);
-    world.clock.sleep(SECOND * 4).await;
+async fn repeated_refreshes_make_one_call_and_return_its_start() {
+    let env = env_with(no_rate_limit());
+    let started = env.clock.now();
+    drop(refresh(&env.quota, &id("main")).await);
+    env.clock.sleep(SECOND * 4).await;
 
-    let again = refresh(&world.quota, &id("main")).await;
+    let again = refresh(&env.quota, &id("main")).await;
 
     assert_eq!((again.fetched, again.called_at), (false, Some(started)));
     assert!(again.error.is_none());
     assert_eq!(five_hours(&again.usage), Some(40.0));
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_of_another_process_is_enough() {
-    let world = world_with(hurried());
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, hurried());
-    drop(elsewhere.account(&id("main")).get().await);
+async fn a_recent_call_of_another_process_is_enough() {
+    let env = env_with(no_rate_limit());
+    let other_process = another_process(&env.store, &env.clock, &env.provider, no_rate_limit());
+    drop(other_process.account(&id("main")).get().await);
 
-    let refreshed = refresh(&world.quota, &id("main")).await;
+    let refreshed = refresh(&env.quota, &id("main")).await;
 
     assert!(refreshed.called_at.is_some());
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_ten_seconds_another_call_is_made() {
-    let world = world_with(hurried());
-    drop(refresh(&world.quota, &id("main")).await);
-    world.clock.sleep(SECOND * 10).await;
-    world.clock.sleep(SECOND / 100).await;
+async fn a_refresh_after_the_interval_makes_a_new_call() {
+    let env = env_with(no_rate_limit());
+    drop(refresh(&env.quota, &id("main")).await);
+    env.clock.sleep(SECOND * 10).await;
+    env.clock.sleep(SECOND / 100).await;
 
-    let again = refresh(&world.quota, &id("main")).await;
+    let again = refresh(&env.quota, &id("main")).await;
 
     assert_eq!((again.fetched, again.called_at), (true, None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_call_is_not_repeated_and_its_failure_is_the_result() {
-    let world = world_with(hurried());
-    drop(world.quota.account(&id("main")).get().await);
-    world.clock.sleep(SECOND * 20).await;
-    world.provider.then_fail(FetchError::Unauthorized);
-    let failed_at = world.clock.now();
-    drop(refresh(&world.quota, &id("main")).await);
-    world.clock.sleep(SECOND).await;
+    let env = env_with(no_rate_limit());
+    drop(env.quota.account(&id("main")).get().await);
+    env.clock.sleep(SECOND * 20).await;
+    env.provider.then_fail(FetchError::Unauthorized);
+    let failed_at = env.clock.now();
+    drop(refresh(&env.quota, &id("main")).await);
+    env.clock.sleep(SECOND).await;
 
-    let again = refresh(&world.quota, &id("main")).await;
+    let again = refresh(&env.quota, &id("main")).await;
 
     assert!(matches!(again.error, Some(QuotaError::CalledRecently { .. })), "{:?}", again.error);
     assert_eq!((again.fetched, again.called_at), (false, Some(failed_at)));
     assert_eq!(five_hours(&again.usage), Some(40.0));
-    assert_eq!(world.provider.calls(), 2);
+    assert_eq!(env.provider.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_call_without_any_reading_is_an_error_again() {
-    let world = world_with(hurried());
-    world.provider.then_fail(FetchError::Unauthorized);
-    drop(world.quota.account(&id("main")).get().await);
+async fn a_failed_recent_call_without_readings_is_an_error() {
+    let env = env_with(no_rate_limit());
+    env.provider.then_fail(FetchError::Unauthorized);
+    drop(env.quota.account(&id("main")).get().await);
 
-    let again = world.quota.account(&id("main")).refresh_unless_called_within(SECOND * 10).await;
+    let again = env.quota.account(&id("main")).refresh_unless_called_within(SECOND * 10).await;
 
     assert!(matches!(again, Err(QuotaError::CalledRecently { .. })), "{again:?}");
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_are_no_call() {
-    let world = world_with(hurried());
-    let main = world.quota.account(&id("main"));
+async fn headers_do_not_count_as_a_call() {
+    let env = env_with(no_rate_limit());
+    let main = env.quota.account(&id("main"));
     main.observe(&headers(10.0)).unwrap();
 
-    assert!(refresh(&world.quota, &id("main")).await.fetched);
+    assert!(refresh(&env.quota, &id("main")).await.fetched);
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_credential_is_used_at_once() {
-    let world = world_with(hurried());
-    let with_mark =
+async fn a_replaced_credential_is_called_at_once() {
+    let env = env_with(no_rate_limit());
+    let with_fingerprint =
         |fingerprint| Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)));
-    world.provider.set_login(&id("main"), with_mark(1));
-    drop(refresh(&world.quota, &id("main")).await);
-    world.provider.set_login(&id("main"), with_mark(2));
+    env.provider.set_login(&id("main"), with_fingerprint(1));
+    drop(refresh(&env.quota, &id("main")).await);
+    env.provider.set_login(&id("main"), with_fingerprint(2));
 
-    assert!(refresh(&world.quota, &id("main")).await.fetched);
+    assert!(refresh(&env.quota, &id("main")).await.fetched);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_plain_refresh_still_calls_after_a_recent_call() {
-    let world = world_with(hurried());
-    drop(refresh(&world.quota, &id("main")).await);
+    let env = env_with(no_rate_limit());
+    drop(refresh(&env.quota, &id("main")).await);
 
-    assert!(world.quota.account(&id("main")).refresh().await.unwrap().fetched);
+    assert!(env.quota.account(&id("main")).refresh().await.unwrap().fetched);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_under_way_that_started_long_ago_is_joined() {
-    let world = world_with(hurried().fetch_timeout(MINUTE));
-    let slow = world.provider.clone().taking(SECOND * 30);
-    let elsewhere =
-        another_process(&world.store, &world.clock, &slow, Policy::default().fetch_timeout(MINUTE));
-    elsewhere.account(&id("main")).refresh_in_background();
-    world.clock.sleep(SECOND * 20).await;
+async fn a_long_call_in_flight_is_joined() {
+    let env = env_with(no_rate_limit().fetch_timeout(MINUTE));
+    let slow = env.provider.clone().taking(SECOND * 30);
+    let other_process =
+        another_process(&env.store, &env.clock, &slow, Policy::default().fetch_timeout(MINUTE));
+    other_process.account(&id("main")).refresh_in_background();
+    env.clock.sleep(SECOND * 20).await;
 
-    let refreshed = refresh(&world.quota, &id("main")).await;
+    let refreshed = refresh(&env.quota, &id("main")).await;
 
     assert!(refreshed.called_at.is_some());
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }

@@ -1,4 +1,4 @@
-//! Concurrent refreshes become one call, also if a caller leaves, panics or hangs.
+//! Concurrent refreshes become one call, even if a caller leaves, or the fetcher panics or hangs.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use quota_core::testing::FakeProvider;
 use quota_core::{FetchError, Policy, QuotaError};
 use tokio::task::JoinSet;
 
-const TAKES: Duration = Duration::from_millis(50);
+const CALL_DURATION: Duration = Duration::from_millis(50);
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_readers_make_one_call_and_get_one_answer() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
-    let main = world.quota.account(&id("main"));
+async fn a_hundred_readers_share_one_call_and_its_result() {
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let main = env.quota.account(&id("main"));
     let mut readers = JoinSet::new();
     for _ in 0..100 {
         let main = main.clone();
@@ -26,14 +26,14 @@ async fn a_hundred_readers_make_one_call_and_get_one_answer() {
     let answers = readers.join_all().await;
 
     assert_eq!(provider.calls(), 1);
-    assert!(answers.iter().all(|answer| *answer == Some(40.0)));
+    assert!(answers.iter().all(|usage| *usage == Some(40.0)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_refreshes_make_one_call() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
-    let main = world.quota.account(&id("main"));
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let main = env.quota.account(&id("main"));
     let mut callers = JoinSet::new();
     for _ in 0..100 {
         let main = main.clone();
@@ -48,40 +48,40 @@ async fn a_hundred_refreshes_make_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn two_processes_make_one_call() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
-    let other = another_process(&world.store, &world.clock, &provider, Default::default());
-    let (here, there) = (world.quota.account(&id("main")), other.account(&id("main")));
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let other = another_process(&env.store, &env.clock, &provider, Default::default());
+    let (local, remote) = (env.quota.account(&id("main")), other.account(&id("main")));
 
-    let (one, two) = tokio::join!(here.get(), there.get());
+    let (one, two) = tokio::join!(local.get(), remote.get());
 
     assert_eq!(provider.calls(), 1);
     assert_eq!(five_hours(&one.unwrap()), five_hours(&two.unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_reader_strands_no_other() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
-    let main = world.quota.account(&id("main"));
+async fn a_dropped_reader_does_not_stop_the_shared_refresh() {
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let main = env.quota.account(&id("main"));
     let first = tokio::spawn({
         let main = main.clone();
         async move { main.get().await.is_ok() }
     });
-    settle().await;
+    run_ready_tasks().await;
     let second = main.get();
     first.abort();
 
-    let answer = second.await.unwrap();
+    let usage = second.await.unwrap();
 
-    assert_eq!((provider.calls(), five_hours(&answer)), (1, Some(40.0)));
+    assert_eq!((provider.calls(), five_hours(&usage)), (1, Some(40.0)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetcher_that_breaks_fails_its_callers_and_the_next_call_is_made() {
-    let world = world();
-    world.provider.then_panic();
-    let main = world.quota.account(&id("main"));
+async fn a_panicking_fetcher_fails_its_callers_but_not_the_next_call() {
+    let env = env();
+    env.provider.then_panic();
+    let main = env.quota.account(&id("main"));
 
     let (one, two) = tokio::join!(main.get(), main.get());
     let next = main.get().await;
@@ -89,18 +89,18 @@ async fn a_fetcher_that_breaks_fails_its_callers_and_the_next_call_is_made() {
     assert!(matches!(one.unwrap_err(), QuotaError::Panicked { .. }));
     assert!(matches!(two.unwrap_err(), QuotaError::Panicked { .. }));
     assert!(next.is_ok());
-    assert_eq!(world.provider.calls(), 2);
+    assert_eq!(env.provider.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetcher_that_hangs_is_given_up_and_others_go_on() {
-    let world = world();
-    world.provider.then_hang();
-    let (hangs, other) = (world.quota.account(&id("hangs")), world.quota.account(&id("other")));
-    let started = world.clock.now();
+async fn a_hanging_fetcher_times_out_and_other_accounts_continue() {
+    let env = env();
+    env.provider.then_hang();
+    let (hangs, other) = (env.quota.account(&id("hangs")), env.quota.account(&id("other")));
+    let started = env.clock.now();
 
     let error = hangs.get().await.unwrap_err();
-    let waited = world.clock.now().duration_since(started).as_secs();
+    let waited = env.clock.now().duration_since(started).as_secs();
     let after = other.get().await;
 
     assert!(matches!(error, QuotaError::Fetch { error: FetchError::TimedOut, .. }), "{error}");
@@ -110,46 +110,46 @@ async fn a_fetcher_that_hangs_is_given_up_and_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_login_makes_its_own_call_and_never_sees_the_first_ones_numbers() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
+async fn another_login_makes_its_own_call_and_gets_its_own_readings() {
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
     provider.then_answer(polled(11.0));
     provider.then_answer(polled(22.0));
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
         let main = main.clone();
         async move { last_read(&main.get().await.unwrap()) }
     });
-    settle().await;
+    run_ready_tasks().await;
 
     main.set_login(LoginId::new("b"));
     let for_b = main.get().await.unwrap();
 
     assert_eq!(last_read(&for_b), Some(22.0));
-    assert_eq!(for_a.await.unwrap(), Some(11.0), "who asked by a login gets that login's numbers");
+    assert_eq!(for_a.await.unwrap(), Some(11.0), "a caller gets the readings of its login");
     assert_eq!(provider.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_of_the_old_login_is_not_stored() {
-    let world = world_with(hurried());
-    let provider = world.provider.clone().taking(TAKES);
+async fn a_late_report_of_the_old_login_is_not_stored() {
+    let env = env_with(no_rate_limit());
+    let provider = env.provider.clone().taking(CALL_DURATION);
     provider.then_answer(polled(11.0));
     provider.then_answer(polled(22.0));
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
-    settle().await;
+    run_ready_tasks().await;
     main.set_login(LoginId::new("b"));
     let for_b = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
-    world.clock.sleep(TAKES / 2).await;
+    env.clock.sleep(CALL_DURATION / 2).await;
     let third = main.get().await.unwrap();
     for_a.await.unwrap();
     for_b.await.unwrap();
@@ -160,16 +160,16 @@ async fn a_late_answer_of_the_old_login_is_not_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logins_that_alternate_still_share_their_calls() {
-    let world = world_with(hurried());
-    let provider = world.provider.clone().taking(TAKES);
-    let main = world.quota.account(&id("main"));
+async fn callers_of_alternating_logins_still_share_calls() {
+    let env = env_with(no_rate_limit());
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let main = env.quota.account(&id("main"));
     main.set_login(LoginId::new("b"));
     let for_b = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
-    settle().await;
+    run_ready_tasks().await;
 
     main.set_login(LoginId::new("a"));
     let (one, two, three) = tokio::join!(main.get(), main.get(), main.get());
@@ -181,46 +181,46 @@ async fn logins_that_alternate_still_share_their_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_background_refresh_of_another_login_is_not_skipped() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
-    let main = world.quota.account(&id("main"));
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let main = env.quota.account(&id("main"));
     main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
         let main = main.clone();
         async move { drop(main.refresh().await) }
     });
-    settle().await;
+    run_ready_tasks().await;
 
     main.set_login(LoginId::new("b"));
     main.refresh_in_background();
     for_a.await.unwrap();
-    world.clock.sleep(SECOND * 2).await;
+    env.clock.sleep(SECOND * 2).await;
 
     assert_eq!(provider.calls(), 2);
     assert_eq!(main.peek().login_id(), Some(&LoginId::new("b")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forced_refresh_is_not_content_with_what_a_reader_found_fresh() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_forced_refresh_calls_although_it_joined_a_read_of_fresh_data() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(SECOND * 2).await;
+    env.clock.sleep(SECOND * 2).await;
 
     let (_, refreshed) = tokio::join!(main.get_with_max_age(MINUTE), main.refresh());
 
     assert!(refreshed.unwrap().fetched);
-    assert_eq!(world.provider.calls(), 2);
+    assert_eq!(env.provider.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn accounts_of_one_provider_are_asked_one_by_one_and_a_gap_apart() {
-    let world = world();
-    let provider = world.provider.clone().taking(TAKES);
-    let started = world.clock.now();
+async fn accounts_of_one_provider_are_called_one_by_one_with_a_gap() {
+    let env = env();
+    let provider = env.provider.clone().taking(CALL_DURATION);
+    let started = env.clock.now();
     let mut callers = JoinSet::new();
     for account in 0..5 {
-        let account = world.quota.account(&id(&format!("a{account}")));
+        let account = env.quota.account(&id(&format!("a{account}")));
         callers.spawn(async move { drop(account.get().await) });
     }
 
@@ -228,45 +228,45 @@ async fn accounts_of_one_provider_are_asked_one_by_one_and_a_gap_apart() {
 
     assert_eq!(provider.most_at_once(), 1);
     assert_eq!(provider.calls(), 5);
-    assert!(world.clock.now().duration_since(started).as_secs() >= 4, "five starts are four gaps");
+    assert!(env.clock.now().duration_since(started).as_secs() >= 4, "five starts have four gaps");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interactive_caller_is_not_queued_behind_the_background() {
-    let world = world();
-    let _provider = world.provider.clone().taking(TAKES);
-    let accounts: Vec<_> = (0..20).map(|account| world.quota.account(&id(&format!("a{account}")))).collect();
+async fn an_interactive_caller_does_not_queue_behind_background_refreshes() {
+    let env = env();
+    let _provider = env.provider.clone().taking(CALL_DURATION);
+    let accounts: Vec<_> = (0..20).map(|account| env.quota.account(&id(&format!("a{account}")))).collect();
     for account in &accounts {
         account.refresh_in_background();
     }
-    settle().await;
-    let started = world.clock.now();
+    run_ready_tasks().await;
+    let started = env.clock.now();
 
     drop(accounts[19].get().await.unwrap());
 
-    let waited = world.clock.now().duration_since(started).as_secs();
+    let waited = env.clock.now().duration_since(started).as_secs();
     assert!(waited <= 2, "one call and one gap, not nineteen: {waited} s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn forced_refreshes_of_two_processes_are_one_call() {
-    let world = world();
-    let provider = world.provider.clone().taking(SECOND);
-    let other = another_process(&world.store, &world.clock, &provider, Default::default());
-    let (here, there) = (world.quota.account(&id("main")), other.account(&id("main")));
+async fn forced_refreshes_of_two_processes_share_one_call() {
+    let env = env();
+    let provider = env.provider.clone().taking(SECOND);
+    let other = another_process(&env.store, &env.clock, &provider, Default::default());
+    let (local, remote) = (env.quota.account(&id("main")), other.account(&id("main")));
 
-    let (one, two) = tokio::join!(here.refresh(), there.refresh());
+    let (one, two) = tokio::join!(local.refresh(), remote.refresh());
 
     assert!(one.is_ok() && two.is_ok());
     assert_eq!(provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_who_wants_younger_numbers_is_not_content_with_anothers() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_strict_max_age_is_not_satisfied_by_a_shared_read_of_a_lax_one() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 4).await;
+    env.clock.sleep(MINUTE * 4).await;
 
     let (_, young) = tokio::join!(main.get_with_max_age(MINUTE * 5), main.get_with_max_age(MINUTE));
 
@@ -275,54 +275,53 @@ async fn a_reader_who_wants_younger_numbers_is_not_content_with_anothers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_another_process_delays_no_other_account() {
-    let world = world();
+    let env = env();
     let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
-    let elsewhere = another_process(&world.store, &world.clock, &slow, Policy::default());
-    let (main, neighbour) = (world.quota.account(&id("main")), world.quota.account(&id("neighbour")));
+    let other_process = another_process(&env.store, &env.clock, &slow, Policy::default());
+    let (main, neighbour) = (env.quota.account(&id("main")), env.quota.account(&id("neighbour")));
     drop(main.sync().await);
-    elsewhere.account(&id("main")).refresh_in_background();
+    other_process.account(&id("main")).refresh_in_background();
     main.refresh_in_background();
-    settle().await;
-    let before = world.clock.now();
+    run_ready_tasks().await;
+    let before = env.clock.now();
 
     drop(neighbour.get().await);
 
-    assert!(world.clock.now() < before + SECOND * 2, "{} after {before}", world.clock.now());
+    assert!(env.clock.now() < before + SECOND * 2, "{} after {before}", env.clock.now());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_gives_each_holder_its_full_time() {
-    // One that dies after another must not use up the patience of those who wait.
-    let world = world();
+async fn a_waiter_waits_the_full_time_for_each_holder() {
+    // Two crashed holders in a row must not use up the wait for the next one.
+    let env = env();
     let (key, policy) = (StoreKey::account(&id("main")), Policy::default());
     let hold_lease = async || {
-        let reading = world.store.read(&key).await.unwrap();
+        let reading = env.store.read(&key).await.unwrap();
         let document = reading.document.as_ref();
         let mut record =
             document.map_or_else(Record::default, |document| Record::decode(&document.body).unwrap());
         if let Some(lease) = record.lease().cloned() {
             record.release(&lease);
         }
-        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(reading.now));
-        assert!(matches!(record.begin(reading.now, &ask, &policy), LeaseDecision::Granted(_)));
+        let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(reading.now));
+        assert!(matches!(record.begin(reading.now, &lease_request, &policy), LeaseDecision::Granted(_)));
         drop(
-            world
-                .store
+            env.store
                 .compare_and_swap(&key, reading.version(), record.encode(), policy.record_ttl)
                 .await
                 .unwrap(),
         );
     };
     hold_lease().await;
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     let waits = tokio::spawn(async move { main.refresh().await.unwrap().fetched });
     for _ in 0..2 {
-        world.clock.sleep(policy.lease_ttl() - SECOND).await;
+        env.clock.sleep(policy.lease_ttl() - SECOND).await;
         hold_lease().await;
     }
 
     let fetched = waits.await.unwrap();
 
     assert!(fetched);
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }

@@ -1,4 +1,4 @@
-//! What happens when the store answers and is of no use: for one account, for writes, or no longer.
+//! Store errors other than an outage: a foreign key, rejected writes, lost cooldowns, and timestamps from the future.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,22 +15,22 @@ use quota_core::record::{
 use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
-/// A store in which one key is not ours, which takes no writes when it is told so, and can fall silent.
+/// A store with a foreign document under one key. It can also reject all writes, or hang.
 #[derive(Debug)]
-struct Trying {
+struct FaultyStore {
     inner: MemoryStore,
     clock: Clock,
     foreign: StoreKey,
-    full: AtomicBool,
-    silent: AtomicBool,
+    is_full: AtomicBool,
+    hangs: AtomicBool,
 }
 
-impl Trying {
-    async fn answers(&self, key: &StoreKey) -> Result<(), StoreError> {
-        if self.silent.load(Ordering::SeqCst) {
+impl FaultyStore {
+    async fn check(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if self.hangs.load(Ordering::SeqCst) {
             std::future::pending().await
         } else if *key == self.foreign {
-            Err(StoreError::corrupt("something else is there"))
+            Err(StoreError::corrupt("foreign document"))
         } else {
             Ok(())
         }
@@ -38,9 +38,9 @@ impl Trying {
 }
 
 #[async_trait]
-impl QuotaStore for Trying {
+impl QuotaStore for FaultyStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.answers(key).await?;
+        self.check(key).await?;
         self.inner.read(key).await
     }
 
@@ -49,48 +49,48 @@ impl QuotaStore for Trying {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.answers(key).await?;
-        if self.full.load(Ordering::SeqCst) {
+        self.check(key).await?;
+        if self.is_full.load(Ordering::SeqCst) {
             self.clock.sleep(Duration::from_millis(100)).await;
-            return Err(StoreError::rejected("there is no room left"));
+            return Err(StoreError::rejected("disk is_full"));
         }
-        self.inner.compare_and_swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.answers(key).await?;
+        self.check(key).await?;
         self.inner.wait_for_change(key, seen).await
     }
 }
 
-fn trying(policy: Policy) -> (World, Arc<Trying>) {
+fn env_with_faulty_store(policy: Policy) -> (Env, Arc<FaultyStore>) {
     let clock = Clock::anchored(noon());
-    let store = Arc::new(Trying {
+    let store = Arc::new(FaultyStore {
         inner: MemoryStore::with_clock(clock.clone()),
         clock: clock.clone(),
         foreign: StoreKey::account(&id("foreign")),
-        full: AtomicBool::new(false),
-        silent: AtomicBool::new(false),
+        is_full: AtomicBool::new(false),
+        hangs: AtomicBool::new(false),
     });
-    (world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
+    (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_key_does_not_keep_the_store_unavailable() {
-    let (world, store) = trying(hurried());
-    let (main, foreign) = (world.quota.account(&id("main")), world.quota.account(&id("foreign")));
+    let (env, store) = env_with_faulty_store(no_rate_limit());
+    let (main, foreign) = (env.quota.account(&id("main")), env.quota.account(&id("foreign")));
     drop((main.get().await, foreign.get().await));
-    world.clock.sleep(MINUTE * 6).await;
-    store.silent.store(true, Ordering::SeqCst);
-    // The first call that meets the silence is about the key that never answers well.
+    env.clock.sleep(MINUTE * 6).await;
+    store.hangs.store(true, Ordering::SeqCst);
+    // The call that detects the outage is for the foreign key, so the probes read that key.
     drop(foreign.refresh().await);
     drop(main.refresh().await);
     assert!(main.peek().store_unavailable_since().is_some());
 
-    store.silent.store(false, Ordering::SeqCst);
-    world.clock.sleep(SECOND * 5).await;
+    store.hangs.store(false, Ordering::SeqCst);
+    env.clock.sleep(SECOND * 5).await;
 
     drop(main.sync().await);
     assert_eq!(main.peek().store_unavailable_since(), None);
@@ -98,134 +98,136 @@ async fn a_foreign_key_does_not_keep_the_store_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn a_concurrent_sync_keeps_changes_whose_write_was_rejected() {
-    let (world, store) = trying(hurried());
-    let main = world.quota.account(&id("main"));
+    let (env, store) = env_with_faulty_store(no_rate_limit());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.answer(polled(70.0));
-    drop(world.provider.clone().taking(SECOND));
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.answer(polled(70.0));
+    drop(env.provider.clone().taking(SECOND));
 
-    let fills_up = async {
-        world.clock.sleep(SECOND / 2).await;
-        store.full.store(true, Ordering::SeqCst);
-        // While what was learned is being refused.
-        world.clock.sleep(Duration::from_millis(550)).await;
+    let fill_later = async {
+        env.clock.sleep(SECOND / 2).await;
+        store.is_full.store(true, Ordering::SeqCst);
+        // The store is rejecting the refresh's write now.
+        env.clock.sleep(Duration::from_millis(550)).await;
         drop(main.sync().await);
     };
-    let (refreshed, ()) = tokio::join!(main.refresh(), fills_up);
+    let (refreshed, ()) = tokio::join!(main.refresh(), fill_later);
 
     assert!(refreshed.unwrap().fetched);
     assert_eq!(last_read(&main.peek()), Some(70.0));
 }
 
-/// Another process asks, and its call may take `timeout`.
-async fn leave_a_lease(world: &World, timeout: Duration) -> Lease {
+/// Writes the lease of another process, whose call may take `timeout`.
+async fn write_lease(env: &Env, timeout: Duration) -> Lease {
     let key = StoreKey::account(&id("main"));
-    let (mut record, now) = (Record::default(), world.clock.now());
+    let (mut record, now) = (Record::default(), env.clock.now());
     let policy = Policy::default().fetch_timeout(timeout);
-    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
-    let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("it is free") };
-    let swap =
-        world.store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
+    let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
+    let LeaseDecision::Granted(lease) = record.begin(now, &lease_request, &policy) else {
+        panic!("the lease is not free")
+    };
+    let swap = env.store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
     assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{swap:?}");
     lease
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_waiter_waits_longer_for_a_holder_than_its_own_lease_would_last() {
-    let world = world();
-    leave_a_lease(&world, Duration::from_secs(3600)).await;
+async fn a_waiter_waits_no_longer_than_its_own_lease_would_last() {
+    let env = env();
+    write_lease(&env, Duration::from_secs(3600)).await;
 
-    let got = world.clock.bounded(MINUTE * 2, world.quota.account(&id("main")).get()).await;
+    let got = env.clock.bounded(MINUTE * 2, env.quota.account(&id("main")).get()).await;
 
     assert!(matches!(got, Some(Err(QuotaError::InProgress { .. }))), "{got:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_holder_ends_when_the_store_becomes_unavailable() {
-    let (world, store) = trying(hurried());
-    leave_a_lease(&world, Duration::from_secs(30)).await;
-    let (main, other) = (world.quota.account(&id("main")), world.quota.account(&id("other")));
-    let start = world.clock.now();
+    let (env, store) = env_with_faulty_store(no_rate_limit());
+    write_lease(&env, Duration::from_secs(30)).await;
+    let (main, other) = (env.quota.account(&id("main")), env.quota.account(&id("other")));
+    let start = env.clock.now();
 
-    let falls_silent = async {
-        world.clock.sleep(SECOND).await;
-        store.silent.store(true, Ordering::SeqCst);
+    let hang_later = async {
+        env.clock.sleep(SECOND).await;
+        store.hangs.store(true, Ordering::SeqCst);
         drop(other.refresh().await);
     };
-    let (got, ()) = tokio::join!(main.get(), falls_silent);
+    let (got, ()) = tokio::join!(main.get(), hang_later);
 
-    let waited = Duration::try_from(world.clock.now().duration_since(start)).unwrap();
+    let waited = Duration::try_from(env.clock.now().duration_since(start)).unwrap();
     assert!(matches!(got, Err(QuotaError::InProgress { .. })), "{got:?}");
     assert!(waited < SECOND * 10, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_time_that_the_store_has_lost_is_put_back() {
-    let world = world();
-    let other_process = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+async fn a_cooldown_lost_by_the_store_is_restored() {
+    let env = env();
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
     drop(other_process.account(&id("b")).sync().await);
-    world.provider.then_fail(FetchError::throttled(None));
-    drop(world.quota.account(&id("main")).refresh().await);
-    settle().await;
+    env.provider.then_fail(FetchError::throttled(None));
+    drop(env.quota.account(&id("main")).refresh().await);
+    run_ready_tasks().await;
     let key = StoreKey::provider(id("main").provider());
-    let written = world.store.read(&key).await.unwrap();
-    assert!(quiet_until(&written).is_some(), "it was imposed");
+    let written = env.store.read(&key).await.unwrap();
+    assert!(cooldown_end(&written).is_some(), "no cooldown is in force");
 
-    let nothing = ProviderCooldown::default().encode();
-    let lost =
-        world.store.compare_and_swap(&key, written.version(), nothing, Duration::from_secs(3600)).await;
+    let empty = ProviderCooldown::default().encode();
+    let lost = env.store.compare_and_swap(&key, written.version(), empty, Duration::from_secs(3600)).await;
     assert!(matches!(lost, Ok(CasOutcome::Applied(_))), "{lost:?}");
-    world.clock.sleep(SECOND).await;
+    env.clock.sleep(SECOND).await;
 
     let held = other_process.account(&id("b")).refresh().await;
     let is_held = held.as_ref().is_ok_and(|held| matches!(held.error, Some(QuotaError::OnHold { .. })))
         || matches!(held, Err(QuotaError::OnHold { .. }));
     assert!(is_held, "{held:?}");
-    assert_eq!(quiet_until(&world.store.read(&key).await.unwrap()), quiet_until(&written));
+    assert_eq!(cooldown_end(&env.store.read(&key).await.unwrap()), cooldown_end(&written));
 }
 
-fn quiet_until(reading: &StoreRead) -> Option<Timestamp> {
+fn cooldown_end(reading: &StoreRead) -> Option<Timestamp> {
     let document = reading.document.as_ref()?;
     ProviderCooldown::decode(&document.body).unwrap().at(reading.now).map(|hold| hold.until)
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_that_is_kept_fresh_outlasts_a_hold_of_a_clock_that_was_ahead() {
-    let world = world();
-    let _guard = world.quota.account(&id("main")).keep_fresh();
-    world.clock.sleep(SECOND * 10).await;
+async fn keep_fresh_continues_after_a_hold_from_the_future() {
+    let env = env();
+    let _guard = env.quota.account(&id("main")).keep_fresh();
+    env.clock.sleep(SECOND * 10).await;
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
     let hold = Hold::new(tomorrow, tomorrow + MINUTE, HoldReason::RateLimited);
     let key = StoreKey::account(&id("main"));
-    let document = world.store.read(&key).await.unwrap().document.unwrap();
+    let document = env.store.read(&key).await.unwrap().document.unwrap();
     let mut record = Record::decode(&document.body).unwrap();
     let _ = record.seed(tomorrow, &Seed::new(Snapshot::default()).hold(hold));
     record.bump_revision();
-    drop(world.store.compare_and_swap(&key, Some(document.version), record.encode(), MINUTE * 60).await);
+    drop(env.store.compare_and_swap(&key, Some(document.version), record.encode(), MINUTE * 60).await);
 
-    world.clock.sleep(MINUTE * 10).await;
+    env.clock.sleep(MINUTE * 10).await;
 
-    assert!(world.provider.calls() > 1, "the hold was to last a minute");
+    assert!(env.provider.calls() > 1, "the hold lasts only a minute");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_of_a_clock_that_was_ahead_ends_in_its_own_time() {
+async fn a_hold_from_the_future_ends_after_its_duration() {
     let clock = Clock::anchored(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let key = StoreKey::account(&id("main"));
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
     let (mut record, policy) = (Record::default(), Policy::default());
-    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(tomorrow));
-    let LeaseDecision::Granted(lease) = record.begin(tomorrow, &ask, &policy) else { panic!("it is free") };
-    drop(record.fail(tomorrow, &lease, &FetchError::unavailable("the line was down"), &policy));
+    let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(tomorrow));
+    let LeaseDecision::Granted(lease) = record.begin(tomorrow, &lease_request, &policy) else {
+        panic!("the lease is not free")
+    };
+    drop(record.fail(tomorrow, &lease, &FetchError::unavailable("connection lost"), &policy));
     drop(store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(48 * 3600)).await);
-    let world = world_on(store, clock, policy);
-    let main = world.quota.account(&id("main"));
-    assert!(main.sync().await.hold().is_none(), "what it meant cannot be told");
+    let env = env_on(store, clock, policy);
+    let main = env.quota.account(&id("main"));
+    assert!(main.sync().await.hold().is_none(), "a hold from the future is not in force");
 
     let at_first = main.get().await;
-    world.clock.sleep(MINUTE * 2).await;
+    env.clock.sleep(MINUTE * 2).await;
     let later = main.get().await;
 
     assert!(matches!(at_first, Err(QuotaError::OnHold { .. })), "{at_first:?}");

@@ -1,4 +1,4 @@
-//! What happens when the store is slow, gone, full of holes, or kept by a newer program.
+//! Outages of the store, damaged records, rejected writes, and records of newer programs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,31 +13,31 @@ use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, Wr
 use quota_core::testing::{FakeProvider, FlakyStore};
 use quota_core::{Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore};
 
-/// A store that can be unplugged: calls then fail at once, or never end.
+/// A store that can be down: calls then fail at once, or hang.
 #[derive(Debug)]
-pub(crate) struct Unpluggable {
+pub(crate) struct ToggleStore {
     inner: Arc<MemoryStore>,
-    gone: AtomicBool,
-    silent: bool,
+    is_down: AtomicBool,
+    hangs: bool,
 }
 
-impl Unpluggable {
-    pub(crate) fn new(clock: &Clock, silent: bool) -> Arc<Self> {
+impl ToggleStore {
+    pub(crate) fn new(clock: &Clock, hangs: bool) -> Arc<Self> {
         let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
-        Arc::new(Self { inner, gone: AtomicBool::new(false), silent })
+        Arc::new(Self { inner, is_down: AtomicBool::new(false), hangs })
     }
 
-    /// The store as another process reaches it, which is not unplugged.
-    pub(crate) fn plugged_in(&self) -> Arc<MemoryStore> {
+    /// The store for another process, for which it is never down.
+    pub(crate) fn inner(&self) -> Arc<MemoryStore> {
         Arc::clone(&self.inner)
     }
 
-    pub(crate) fn unplug(&self, gone: bool) {
-        self.gone.store(gone, Ordering::SeqCst);
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::SeqCst);
     }
 
-    async fn plugged(&self) -> Result<(), StoreError> {
-        match (self.gone.load(Ordering::SeqCst), self.silent) {
+    async fn check(&self) -> Result<(), StoreError> {
+        match (self.is_down.load(Ordering::SeqCst), self.hangs) {
             (false, _) => Ok(()),
             (true, false) => Err(StoreError::unavailable(WriteState::NotApplied, "connection refused")),
             (true, true) => std::future::pending().await,
@@ -46,9 +46,9 @@ impl Unpluggable {
 }
 
 #[async_trait]
-impl QuotaStore for Unpluggable {
+impl QuotaStore for ToggleStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.plugged().await?;
+        self.check().await?;
         self.inner.read(key).await
     }
 
@@ -57,115 +57,115 @@ impl QuotaStore for Unpluggable {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.plugged().await?;
-        self.inner.compare_and_swap(key, expected, body, keep).await
+        self.check().await?;
+        self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.plugged().await?;
+        self.check().await?;
         self.inner.wait_for_change(key, seen).await
     }
 }
 
-pub(crate) fn unpluggable(silent: bool, policy: Policy) -> (World, Arc<Unpluggable>) {
+pub(crate) fn env_with_toggle_store(hangs: bool, policy: Policy) -> (Env, Arc<ToggleStore>) {
     let clock = Clock::anchored(noon());
-    let store = Unpluggable::new(&clock, silent);
-    (world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
+    let store = ToggleStore::new(&clock, hangs);
+    (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_a_process_goes_on_alone_and_says_so() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
+async fn a_process_runs_standalone_during_an_outage_and_reports_it() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    let mut events = world.quota.events();
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
+    let mut events = env.quota.events();
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
 
-    let answer = main.get().await.unwrap();
+    let usage = main.get().await.unwrap();
 
-    assert_eq!((world.provider.calls(), five_hours(&answer)), (2, Some(40.0)));
-    assert!(answer.store_unavailable_since().is_some());
+    assert_eq!((env.provider.calls(), five_hours(&usage)), (2, Some(40.0)));
+    assert!(usage.store_unavailable_since().is_some());
     assert!(matches!(events.next().await, Some(Event::StoreLost)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_a_process_may_refuse_to_ask() {
-    let (world, store) =
-        unpluggable(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
-    let main = world.quota.account(&id("main"));
+async fn fail_closed_makes_no_call_during_an_outage() {
+    let (env, store) =
+        env_with_toggle_store(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
 
     let refreshed = main.refresh().await.unwrap();
 
-    assert_eq!((world.provider.calls(), last_read(&refreshed.usage)), (1, Some(40.0)));
+    assert_eq!((env.provider.calls(), last_read(&refreshed.usage)), (1, Some(40.0)));
     assert!(matches!(refreshed.error, Some(QuotaError::Store { .. })));
     assert!(refreshed.usage.is_stale());
 }
 
 #[tokio::test(start_paused = true)]
-async fn alone_a_process_asks_no_more_often_than_the_rules_allow() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
-    store.unplug(true);
-    let _keep = main.keep_fresh();
+async fn a_standalone_process_calls_once_per_max_age() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
+    store.set_down(true);
+    let _guard = main.keep_fresh();
 
-    world.clock.sleep(MINUTE * 61).await;
+    env.clock.sleep(MINUTE * 61).await;
 
-    assert_eq!(world.provider.calls(), 13);
+    assert_eq!(env.provider.calls(), 13);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_store_costs_a_caller_a_quarter_of_a_second_once() {
-    let (world, store) = unpluggable(true, Policy::default());
-    let main = world.quota.account(&id("main"));
+async fn a_hanging_store_delays_only_one_caller_by_its_timeout() {
+    let (env, store) = env_with_toggle_store(true, Policy::default());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
-    let started = world.clock.now();
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
+    let started = env.clock.now();
 
     drop(main.get().await.unwrap());
-    let first = world.clock.now().duration_since(started).as_millis();
-    drop(world.quota.account(&id("other")).get().await.unwrap());
+    let first = env.clock.now().duration_since(started).as_millis();
+    drop(env.quota.account(&id("other")).get().await.unwrap());
 
     assert!(first <= 250, "{first} ms");
-    let both = world.clock.now().duration_since(started).as_millis();
-    assert!(both <= 1250, "the second waits for the gap and not for the store: {both} ms");
+    let both = env.clock.now().duration_since(started).as_millis();
+    assert!(both <= 1250, "the second caller waits for the gap, not for the store: {both} ms");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learned_alone_is_shared_when_the_store_is_back() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
+async fn standalone_readings_are_shared_after_the_outage() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.answer(polled(71.0));
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.answer(polled(71.0));
     drop(main.get().await);
-    store.unplug(false);
+    store.set_down(false);
 
-    world.clock.sleep(SECOND * 2).await;
+    env.clock.sleep(SECOND * 2).await;
 
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(71.0));
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    assert_eq!(last_read(&other_process.account(&id("main")).sync().await), Some(71.0));
     assert_eq!(main.peek().store_unavailable_since(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_begun_with_the_store_is_kept_if_it_goes_away_meanwhile() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let provider = world.provider.clone().taking(SECOND * 4);
-    let main = world.quota.account(&id("main"));
+async fn a_call_during_which_the_store_fails_keeps_its_readings() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let provider = env.provider.clone().taking(SECOND * 4);
+    let main = env.quota.account(&id("main"));
     let reader = tokio::spawn({
         let main = main.clone();
         async move { last_read(&main.get().await.unwrap()) }
     });
-    world.clock.sleep(SECOND).await;
-    store.unplug(true);
+    env.clock.sleep(SECOND).await;
+    store.set_down(true);
 
     let read = reader.await.unwrap();
 
@@ -173,117 +173,117 @@ async fn a_call_that_was_begun_with_the_store_is_kept_if_it_goes_away_meanwhile(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_begun_alone_is_shared_if_the_store_comes_back_meanwhile() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let provider = world.provider.clone().taking(SECOND * 4);
-    store.unplug(true);
-    let main = world.quota.account(&id("main"));
+async fn a_standalone_call_is_shared_if_the_store_recovers_during_it() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let provider = env.provider.clone().taking(SECOND * 4);
+    store.set_down(true);
+    let main = env.quota.account(&id("main"));
     let reader = tokio::spawn({
         let main = main.clone();
         async move { last_read(&main.get().await.unwrap()) }
     });
-    world.clock.sleep(SECOND).await;
-    store.unplug(false);
+    env.clock.sleep(SECOND).await;
+    store.set_down(false);
 
     let read = reader.await.unwrap();
 
-    let elsewhere = another_process(&world.store, &world.clock, &provider, Policy::default());
+    let other_process = another_process(&env.store, &env.clock, &provider, Policy::default());
     assert_eq!(read, Some(40.0));
-    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(40.0));
+    assert_eq!(last_read(&other_process.account(&id("main")).sync().await), Some(40.0));
     assert_eq!(provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_document_is_left_as_it_is_and_the_process_goes_on_alone() {
-    let world = world();
+async fn a_damaged_record_stays_unchanged_and_the_process_runs_standalone() {
+    let env = env();
     let key = StoreKey::account(&id("main"));
     let damaged = Bytes::from_static(b"{\"format\":1,\"sna");
-    let _ = world.store.compare_and_swap(&key, None, damaged.clone(), MINUTE * 600).await.unwrap();
-    let main = world.quota.account(&id("main"));
+    let _ = env.store.compare_and_swap(&key, None, damaged.clone(), MINUTE * 600).await.unwrap();
+    let main = env.quota.account(&id("main"));
 
-    let answer = main.get().await.unwrap();
+    let usage = main.get().await.unwrap();
 
-    assert_eq!(five_hours(&answer), Some(40.0));
-    assert!(answer.store_unavailable_since().is_some());
-    assert_eq!(world.store.read(&key).await.unwrap().document.unwrap().body, damaged);
-    assert!(answer.is_record_damaged());
+    assert_eq!(five_hours(&usage), Some(40.0));
+    assert!(usage.store_unavailable_since().is_some());
+    assert_eq!(env.store.read(&key).await.unwrap().document.unwrap().body, damaged);
+    assert!(usage.is_record_damaged());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_of_a_newer_format_is_read_and_neither_changed_nor_refreshed() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_record_of_a_newer_format_is_read_but_not_changed_or_refreshed() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
     let key = StoreKey::account(&id("main"));
-    let known = world.store.read(&key).await.unwrap().document.unwrap();
-    let text = String::from_utf8(known.body.to_vec()).unwrap();
+    let stored = env.store.read(&key).await.unwrap().document.unwrap();
+    let text = String::from_utf8(stored.body.to_vec()).unwrap();
     let newer = Bytes::from(text.replacen("\"format\":3", "\"format\":4,\"novelty\":[1,2]", 1));
     let _ =
-        world.store.compare_and_swap(&key, Some(known.version), newer.clone(), MINUTE * 600).await.unwrap();
-    world.clock.sleep(MINUTE * 6).await;
+        env.store.compare_and_swap(&key, Some(stored.version), newer.clone(), MINUTE * 600).await.unwrap();
+    env.clock.sleep(MINUTE * 6).await;
 
     let refreshed = main.refresh().await.unwrap();
 
     assert!(matches!(refreshed.error, Some(QuotaError::UnsupportedFormat { .. })), "{:?}", refreshed.error);
-    assert_eq!((last_read(&refreshed.usage), world.provider.calls()), (Some(40.0), 1));
-    assert_eq!(world.store.read(&key).await.unwrap().document.unwrap().body, newer);
+    assert_eq!((last_read(&refreshed.usage), env.provider.calls()), (Some(40.0), 1));
+    assert_eq!(env.store.read(&key).await.unwrap().document.unwrap().body, newer);
 }
 
 #[tokio::test(start_paused = true)]
 async fn fields_of_a_newer_program_survive_a_refresh() {
-    let world = world();
+    let env = env();
     let key = StoreKey::account(&id("main"));
     let body = Bytes::from_static(br#"{"format":1,"fence":7,"novelty":{"deep":[1]}}"#);
-    let _ = world.store.compare_and_swap(&key, None, body, MINUTE * 600).await.unwrap();
+    let _ = env.store.compare_and_swap(&key, None, body, MINUTE * 600).await.unwrap();
 
-    drop(world.quota.account(&id("main")).get().await.unwrap());
+    drop(env.quota.account(&id("main")).get().await.unwrap());
 
-    let document = world.store.read(&key).await.unwrap().document.unwrap();
+    let document = env.store.read(&key).await.unwrap().document.unwrap();
     assert!(String::from_utf8_lossy(&document.body).contains(r#""novelty":{"deep":[1]}"#));
     assert!(Record::decode(&document.body).unwrap().fence() > 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_seed_0_to_19() {
+async fn processes_on_a_flaky_store_converge_seeds_0_to_19() {
     for seed in 0..20 {
         let clock = Clock::anchored(noon());
         let store: Arc<dyn QuotaStore> =
             Arc::new(FlakyStore::new(MemoryStore::with_clock(clock.clone()), seed, 0.33));
-        let world = world_on(store, clock, Policy::default());
-        let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-        let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
+        let env = env_on(store, clock, Policy::default());
+        let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+        let (local, remote) = (env.quota.account(&id("main")), other_process.account(&id("main")));
         for used in 1..=6 {
-            world.provider.answer(polled(f64::from(used)));
-            let (one, two) = tokio::join!(here.get(), there.get());
+            env.provider.answer(polled(f64::from(used)));
+            let (one, two) = tokio::join!(local.get(), remote.get());
             let fine = [&one, &two].map(|got| match got {
                 Ok(_) => true,
-                // A process that saw the other's lease and then lost the store does not wait, and has no readings yet.
+                // A process that reads the other's lease and then loses the store does not wait, and has no readings yet.
                 Err(QuotaError::InProgress { .. }) => used == 1 && (one.is_ok() || two.is_ok()),
                 Err(_) => false,
             });
             assert_eq!(fine, [true, true], "seed {seed}, round {used}");
-            world.clock.sleep(MINUTE * 5).await;
+            env.clock.sleep(MINUTE * 5).await;
         }
         for _ in 0..200 {
-            world.clock.sleep(SECOND).await;
-            let _ = tokio::join!(here.sync(), there.sync());
+            env.clock.sleep(SECOND).await;
+            let _ = tokio::join!(local.sync(), remote.sync());
         }
 
-        assert_eq!(last_read(&here.peek()), last_read(&there.peek()), "seed {seed}");
-        assert!(world.provider.calls() <= 12, "seed {seed}: each process asks at most once per interval");
-        assert_eq!(last_read(&here.peek()), Some(6.0), "seed {seed}");
+        assert_eq!(last_read(&local.peek()), last_read(&remote.peek()), "seed {seed}");
+        assert!(env.provider.calls() <= 12, "seed {seed}: each process calls at most once per interval");
+        assert_eq!(last_read(&local.peek()), Some(6.0), "seed {seed}");
     }
 }
 
-/// A store that answers, and refuses every write.
+/// A store that rejects every write.
 #[derive(Debug)]
-struct ReadOnly {
+struct ReadOnlyStore {
     inner: Arc<MemoryStore>,
     trips: std::sync::atomic::AtomicUsize,
 }
 
 #[async_trait]
-impl QuotaStore for ReadOnly {
+impl QuotaStore for ReadOnlyStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
         self.inner.read(key).await
@@ -294,7 +294,7 @@ impl QuotaStore for ReadOnly {
         _key: &StoreKey,
         _expected: Option<Version>,
         _body: Bytes,
-        _keep: Duration,
+        _guard: Duration,
     ) -> Result<CasOutcome, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
         Err(StoreError::rejected("read-only"))
@@ -306,61 +306,61 @@ impl QuotaStore for ReadOnly {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_refuses_to_be_written_is_not_asked_in_a_circle() {
+async fn a_read_only_store_causes_no_busy_loop() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let key = StoreKey::account(&id("main"));
     let _ = inner.compare_and_swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
-    let store = Arc::new(ReadOnly { inner: Arc::new(inner), trips: Default::default() });
-    let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
-    let main = world.quota.account(&id("main"));
+    let store = Arc::new(ReadOnlyStore { inner: Arc::new(inner), trips: Default::default() });
+    let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
+    let main = env.quota.account(&id("main"));
 
-    let answer = main.get().await.unwrap();
-    world.clock.sleep(MINUTE).await;
+    let usage = main.get().await.unwrap();
+    env.clock.sleep(MINUTE).await;
 
-    assert_eq!(five_hours(&answer), Some(40.0));
+    assert_eq!(five_hours(&usage), Some(40.0));
     let trips = store.trips.load(Ordering::SeqCst);
     assert!(trips < 300, "{trips} trips in a minute");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_whose_writes_are_refused_shows_what_others_write() {
+async fn a_process_with_rejected_writes_shows_other_processes_writes() {
     let clock = Clock::anchored(noon());
     let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
-    let store = Arc::new(ReadOnly { inner: Arc::clone(&inner), trips: Default::default() });
-    let world = world_on(store, clock, Policy::default());
-    let main = world.quota.account(&id("main"));
+    let store = Arc::new(ReadOnlyStore { inner: Arc::clone(&inner), trips: Default::default() });
+    let env = env_on(store, clock, Policy::default());
+    let main = env.quota.account(&id("main"));
     assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
     assert!(main.peek().store_unavailable_since().is_some());
     let provider = FakeProvider::answering("example", 55.0);
     let shared: Arc<dyn QuotaStore> = inner;
-    let elsewhere = another_process(&shared, &world.clock, &provider, Policy::default());
+    let other_process = another_process(&shared, &env.clock, &provider, Policy::default());
 
-    world.clock.sleep(SECOND).await;
-    drop(elsewhere.account(&id("main")).get().await.unwrap());
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(SECOND).await;
+    drop(other_process.account(&id("main")).get().await.unwrap());
+    env.clock.sleep(MINUTE).await;
 
     assert_eq!(last_read(&main.peek()), Some(55.0));
-    assert_eq!(world.provider.calls(), 1);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_restores_what_the_store_lost() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_process_restores_a_record_that_the_store_lost() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(SECOND * 2).await;
-    world.provider.then_fail(quota_core::FetchError::throttled(Some(MINUTE * 60)));
+    env.clock.sleep(SECOND * 2).await;
+    env.provider.then_fail(quota_core::FetchError::throttled(Some(MINUTE * 60)));
     drop(main.refresh().await);
     let key = StoreKey::account(&id("main"));
-    let version = world.store.read(&key).await.unwrap().version();
+    let version = env.store.read(&key).await.unwrap().version();
 
     let _ =
-        world.store.compare_and_swap(&key, version, Record::default().encode(), MINUTE * 600).await.unwrap();
-    world.clock.sleep(SECOND * 5).await;
+        env.store.compare_and_swap(&key, version, Record::default().encode(), MINUTE * 600).await.unwrap();
+    env.clock.sleep(SECOND * 5).await;
 
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    let answer = elsewhere.account(&id("main")).sync().await;
-    assert_eq!(last_read(&answer), Some(40.0));
-    assert!(answer.hold().is_some_and(|hold| hold.retry_after == Some(MINUTE * 60)));
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let usage = other_process.account(&id("main")).sync().await;
+    assert_eq!(last_read(&usage), Some(40.0));
+    assert!(usage.hold().is_some_and(|hold| hold.retry_after == Some(MINUTE * 60)));
 }

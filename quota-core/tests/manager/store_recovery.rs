@@ -1,10 +1,10 @@
-//! What is kept, told and put back around a time without the store.
+//! Changes during an outage of the store, and their merge after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::store_away::{Unpluggable, unpluggable};
+use crate::store_outage::{ToggleStore, env_with_toggle_store};
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,35 +20,35 @@ use quota_core::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn closing_without_the_store_says_that_something_is_not_written() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
+async fn close_during_an_outage_reports_unwritten_changes() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
     drop(main.sync().await);
-    store.unplug(true);
+    store.set_down(true);
     main.observe(&headers(50.0)).unwrap();
 
-    assert!(!world.quota.close().await);
+    assert!(!env.quota.close().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_writes_what_was_done_without_the_store_if_it_answers_again() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
-    store.unplug(true);
+async fn close_writes_standalone_changes_if_the_store_has_recovered() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
+    store.set_down(true);
     drop(main.get().await.unwrap());
     assert!(main.peek().store_unavailable_since().is_some());
 
-    // Before any probe has found it.
-    store.unplug(false);
-    assert!(world.quota.close().await);
+    // No probe has detected the recovery yet.
+    store.set_down(false);
+    assert!(env.quota.close().await);
 
-    let document = world.store.read(&StoreKey::account(&id("main"))).await.unwrap().document;
-    let record = Record::decode(&document.expect("it was written").body).unwrap();
+    let document = env.store.read(&StoreKey::account(&id("main"))).await.unwrap().document;
+    let record = Record::decode(&document.expect("a stored document").body).unwrap();
     assert_eq!(record.calls().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_waits_for_a_call_as_long_as_its_providers_policy_allows() {
+async fn close_waits_for_a_call_up_to_its_providers_fetch_timeout() {
     let clock = Clock::anchored(noon());
     let slow = Policy::default().fetch_timeout(MINUTE * 2);
     let provider = FakeProvider::answering("example", 40.0).taking(MINUTE);
@@ -60,91 +60,91 @@ async fn closing_waits_for_a_call_as_long_as_its_providers_policy_allows() {
         .unwrap();
     let main = quota.account(&id("main"));
     main.refresh_in_background();
-    settle().await;
+    run_ready_tasks().await;
 
     assert!(quota.close().await);
     assert_eq!(five_hours(&main.peek()), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_that_changed_without_the_store_stays_changed_when_it_is_back() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
+async fn a_login_changed_during_an_outage_stays_changed_after_it() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
+    env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
-    world.provider.then_fail(FetchError::throttled(None));
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
+    env.provider.then_fail(FetchError::throttled(None));
     drop(main.refresh().await);
 
-    store.unplug(false);
-    world.clock.sleep(SECOND * 5).await;
-    let answer = main.sync().await;
+    store.set_down(false);
+    env.clock.sleep(SECOND * 5).await;
+    let usage = main.sync().await;
 
-    assert_eq!(answer.login_id(), Some(&LoginId::new("b")));
-    assert!(answer.snapshot().is_empty());
+    assert_eq!(usage.login_id(), Some(&LoginId::new("b")));
+    assert!(usage.snapshot().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn standalone_changes_are_written_soon_after_the_store_is_back() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
-    store.unplug(true);
+async fn standalone_changes_are_written_soon_after_the_outage() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
+    store.set_down(true);
     drop(main.get().await);
-    world.clock.sleep(SECOND * 10).await;
+    env.clock.sleep(SECOND * 10).await;
 
-    store.unplug(false);
-    world.clock.sleep(SECOND * 3).await;
+    store.set_down(false);
+    env.clock.sleep(SECOND * 3).await;
 
     assert_eq!(main.peek().store_unavailable_since(), None);
-    assert!(world.store.read(&StoreKey::account(&id("main"))).await.unwrap().document.is_some());
+    assert!(env.store.read(&StoreKey::account(&id("main"))).await.unwrap().document.is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_written_is_written_soon_after_though_no_notice_comes() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
+async fn a_failed_write_is_repeated_soon_without_a_notice() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    // The account is followed: a notice is waited for, which a store that comes back so soon does not send.
-    world.clock.sleep(SECOND * 2).await;
-    store.unplug(true);
-    world.provider.answer(polled(71.0));
+    // The follower waits for a notice, which the store does not send after such a short outage.
+    env.clock.sleep(SECOND * 2).await;
+    store.set_down(true);
+    env.provider.answer(polled(71.0));
     drop(main.refresh().await);
 
-    store.unplug(false);
-    world.clock.sleep(SECOND * 2).await;
+    store.set_down(false);
+    env.clock.sleep(SECOND * 2).await;
 
     assert_eq!(main.peek().store_unavailable_since(), None);
-    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(71.0));
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    assert_eq!(last_read(&other_process.account(&id("main")).sync().await), Some(71.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_no_call_of_another_process_is_waited_for() {
-    let (world, store) = unpluggable(false, hurried());
+async fn a_process_does_not_wait_for_a_holder_during_an_outage() {
+    let (env, store) = env_with_toggle_store(false, no_rate_limit());
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
-    let elsewhere = another_process(&shared, &world.clock, &slow, hurried());
-    elsewhere.account(&id("main")).refresh_in_background();
-    settle().await;
-    let main = world.quota.account(&id("main"));
+    let other_process = another_process(&shared, &env.clock, &slow, no_rate_limit());
+    other_process.account(&id("main")).refresh_in_background();
+    run_ready_tasks().await;
+    let main = env.quota.account(&id("main"));
     drop(main.sync().await);
-    store.unplug(true);
+    store.set_down(true);
     drop(main.sync().await);
-    let before = world.clock.now();
+    let before = env.clock.now();
 
     let refused = main.get().await;
 
     assert!(matches!(refused, Err(QuotaError::InProgress { .. })), "{refused:?}");
-    assert_eq!((world.clock.now(), world.provider.calls()), (before, 0));
+    assert_eq!((env.clock.now(), env.provider.calls()), (before, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_keeps_other_accounts_of_the_process_quiet_even_without_the_store() {
+async fn a_429_holds_the_processs_other_accounts_during_an_outage() {
     let clock = Clock::anchored(noon());
-    let store = Unpluggable::new(&clock, false);
-    store.unplug(true);
+    let store = ToggleStore::new(&clock, false);
+    store.set_down(true);
     let provider = FakeProvider::answering("example", 1.0);
     provider.then_fail(FetchError::throttled(None));
     let quota = QuotaManager::builder(store)
@@ -160,78 +160,78 @@ async fn a_429_keeps_other_accounts_of_the_process_quiet_even_without_the_store(
     assert_eq!(provider.calls(), 1);
 }
 
-/// An account that is read by a process which cannot ask, long after another one has.
-async fn read_once_and_grown_old() -> (World, Account) {
-    let world = world();
-    drop(world.quota.account(&id("main")).get().await);
-    let reader = QuotaManager::builder(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+/// An account with stale readings of another process, in a process without a fetcher.
+async fn stale_reader() -> (Env, Account) {
+    let env = env();
+    drop(env.quota.account(&id("main")).get().await);
+    let reader = QuotaManager::builder(Arc::clone(&env.store)).clock(env.clock.clone()).build().unwrap();
     let main = reader.account(&id("main"));
     drop(main.sync().await);
-    world.clock.sleep(MINUTE * 6).await;
-    (world, main)
+    env.clock.sleep(MINUTE * 6).await;
+    (env, main)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_answer_says_why_it_was_not_refreshed() {
-    let (_world, main) = read_once_and_grown_old().await;
+async fn stale_usage_states_why_it_was_not_refreshed() {
+    let (_world, main) = stale_reader().await;
 
-    let answer = main.get().await.unwrap();
+    let usage = main.get().await.unwrap();
 
-    assert!(matches!(answer.error(), Some(QuotaError::NoFetcher { .. })));
-    assert!(matches!(answer.freshness(), Freshness::Stale { reason: StaleReason::NotRefreshed, .. }));
+    assert!(matches!(usage.error(), Some(QuotaError::NoFetcher { .. })));
+    assert!(matches!(usage.freshness(), Freshness::Stale { reason: StaleReason::NotRefreshed, .. }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reason_is_forgotten_once_there_are_new_readings() {
-    let (world, main) = read_once_and_grown_old().await;
+async fn new_readings_clear_the_refresh_error() {
+    let (env, main) = stale_reader().await;
     drop(main.get().await);
-    drop(world.quota.account(&id("main")).get().await);
+    drop(env.quota.account(&id("main")).get().await);
 
     assert!(main.sync().await.error().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reason_is_forgotten_once_a_refresh_finds_the_readings_fresh() {
-    let world = world();
-    let main = world.quota.account(&id("main"));
+async fn a_refresh_that_finds_fresh_readings_clears_the_error() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("no file")));
+    env.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("no file")));
     drop(main.refresh().await);
-    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
+    env.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
 
-    let answer = main.get().await.unwrap();
+    let usage = main.get().await.unwrap();
 
-    assert!(answer.error().is_none(), "{:?}", answer.error());
+    assert!(usage.error().is_none(), "{:?}", usage.error());
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_writes_standalone_changes_of_accounts_without_readers() {
-    let (world, store) = unpluggable(false, Policy::default());
-    let main = world.quota.account(&id("main"));
-    store.unplug(true);
+async fn close_writes_standalone_changes_of_accounts_without_readers() {
+    let (env, store) = env_with_toggle_store(false, Policy::default());
+    let main = env.quota.account(&id("main"));
+    store.set_down(true);
     drop(main.get().await);
     drop(main);
-    world.clock.sleep(MINUTE * 10).await;
-    store.unplug(false);
-    world.clock.sleep(MINUTE).await;
+    env.clock.sleep(MINUTE * 10).await;
+    store.set_down(false);
+    env.clock.sleep(MINUTE).await;
 
-    assert!(world.quota.close().await);
+    assert!(env.quota.close().await);
 
     let shared: Arc<dyn QuotaStore> = store;
-    let elsewhere = another_process(&shared, &world.clock, &world.provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(40.0));
+    let other_process = another_process(&shared, &env.clock, &env.provider, Policy::default());
+    assert_eq!(last_read(&other_process.account(&id("main")).sync().await), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_of_an_old_login_that_cannot_be_cleared_are_not_shown() {
-    let (world, store) =
-        unpluggable(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
-    let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
+async fn readings_of_the_old_login_are_hidden_if_clearing_fails() {
+    let (env, store) =
+        env_with_toggle_store(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
+    let main = env.quota.account(&id("main"));
+    env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
-    store.unplug(true);
-    world.clock.sleep(MINUTE * 6).await;
-    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
 
     let refused = main.get().await;
 
@@ -239,15 +239,15 @@ async fn numbers_of_an_old_login_that_cannot_be_cleared_are_not_shown() {
     assert!(main.peek().snapshot().is_empty());
 }
 
-/// A store that breaks where it should wait for changes.
+/// A store that panics in `wait_for_change`.
 #[derive(Debug)]
-struct Breaking {
+struct PanickingStore {
     inner: MemoryStore,
     waits: AtomicUsize,
 }
 
 #[async_trait]
-impl QuotaStore for Breaking {
+impl QuotaStore for PanickingStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.inner.read(key).await
     }
@@ -256,33 +256,33 @@ impl QuotaStore for Breaking {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.inner.compare_and_swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, ttl).await
     }
     async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
         self.waits.fetch_add(1, Ordering::SeqCst);
-        panic!("a store that breaks")
+        panic!("a test makes this store panic")
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_following_breaks_the_next_who_is_interested_begins_it_anew() {
+async fn a_sync_restarts_a_follower_that_panicked() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(Breaking { inner, waits: AtomicUsize::new(0) });
+    let store = Arc::new(PanickingStore { inner, waits: AtomicUsize::new(0) });
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let world = world_on(
+    let env = env_on(
         shared,
         clock,
         Policy::default().cooldown(CooldownPolicy::new(MINUTE, CooldownScope::Account)),
     );
-    let main = world.quota.account(&id("main"));
+    let main = env.quota.account(&id("main"));
     drop(main.sync().await);
-    settle().await;
+    run_ready_tasks().await;
 
     drop(main.sync().await);
-    settle().await;
+    run_ready_tasks().await;
 
     assert_eq!(store.waits.load(Ordering::SeqCst), 2);
 }

@@ -1,4 +1,4 @@
-//! A manager on memory and a fake provider, under a clock that stands still until it is moved.
+//! A manager on the memory store, with a fake provider and a paused clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,41 +13,41 @@ use quota_core::{
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// One process: its manager, and the provider it asks.
-pub(crate) struct World {
+/// One process: its manager, store, clock and provider.
+pub(crate) struct Env {
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn QuotaStore>,
     pub(crate) provider: FakeProvider,
     pub(crate) quota: QuotaManager,
 }
 
-/// Noon of some day.
+/// The start time of the tests.
 pub(crate) fn noon() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 
-pub(crate) fn world() -> World {
-    world_with(Policy::default())
+pub(crate) fn env() -> Env {
+    env_with(Policy::default())
 }
 
-/// A policy in which accounts do not wait for each other.
-pub(crate) fn hurried() -> Policy {
+/// A policy without a gap between calls and with many concurrent ones.
+pub(crate) fn no_rate_limit() -> Policy {
     Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(64)
 }
 
-pub(crate) fn world_with(policy: Policy) -> World {
+pub(crate) fn env_with(policy: Policy) -> Env {
     let clock = Clock::anchored(noon());
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-    world_on(store, clock, policy)
+    env_on(store, clock, policy)
 }
 
-pub(crate) fn world_on(store: Arc<dyn QuotaStore>, clock: Clock, policy: Policy) -> World {
+pub(crate) fn env_on(store: Arc<dyn QuotaStore>, clock: Clock, policy: Policy) -> Env {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = another_process(&store, &clock, &provider, policy);
-    World { clock, store, provider, quota }
+    Env { clock, store, provider, quota }
 }
 
-/// A manager of another process that shares the store and asks the same provider.
+/// The manager of another process that shares the store and the provider.
 pub(crate) fn another_process(
     store: &Arc<dyn QuotaStore>,
     clock: &Clock,
@@ -70,32 +70,32 @@ pub(crate) fn percent(value: f64) -> Percent {
     Percent::from_percent(value).unwrap()
 }
 
-/// A whole answer that says so much of five hours is used.
+/// A complete report in which `used` percent of the 5-hour window is used.
 pub(crate) fn polled(used: f64) -> UsageReport {
     UsageReport::polled([WindowReading::new(WindowId::five_hour(), percent(used))])
 }
 
-/// Headers that say so much of five hours is used.
+/// Readings from headers in which `used` percent of the 5-hour window is used.
 pub(crate) fn headers(used: f64) -> UsageReport {
     UsageReport::from_headers([WindowReading::new(WindowId::five_hour(), percent(used))])
 }
 
-/// What the five hours are said to be used, whatever the certainty.
-pub(crate) fn five_hours(answer: &AccountUsage) -> Option<f64> {
-    answer.used(&WindowId::five_hour()).lower_bound().map(Percent::as_f64)
+/// The lower bound of the use of the 5-hour window, in percent.
+pub(crate) fn five_hours(usage: &AccountUsage) -> Option<f64> {
+    usage.used(&WindowId::five_hour()).lower_bound().map(Percent::as_f64)
 }
 
-/// What was last read of the five hours, however long ago.
-pub(crate) fn last_read(answer: &AccountUsage) -> Option<f64> {
-    answer.snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
+/// The last reading of the 5-hour window, in percent, at any age.
+pub(crate) fn last_read(usage: &AccountUsage) -> Option<f64> {
+    usage.snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
 }
 
-pub(crate) fn is_exact(answer: &AccountUsage) -> bool {
-    matches!(answer.used(&WindowId::five_hour()), Used::Exact(_))
+pub(crate) fn is_exact(usage: &AccountUsage) -> bool {
+    matches!(usage.used(&WindowId::five_hour()), Used::Exact(_))
 }
 
-/// Lets every task that is ready run.
-pub(crate) async fn settle() {
+/// Runs all tasks that are ready.
+pub(crate) async fn run_ready_tasks() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
