@@ -33,20 +33,20 @@ use crate::exit::{CliError, Exit};
 #[derive(Debug, Parser)]
 #[command(name = "quota", version, max_term_width = 80, args = global::args(GlobalOption::ALL), after_help = "\
 Examples:
-  quota status       the windows of every account
-  quota statusline   one line, without waiting, for a prompt or a bar
+  quota status       show the windows of every account
+  quota statusline   print one line for a prompt or a bar, without waiting
   quota guard        exit 0 if enough quota is left, for scripts
-  quota pick         which of several accounts to use now
-  quota accounts     the accounts in their order
-  quota pace         how fast windows are used, and when they run out
-  quota events       what happened
-  quota doctor       problems, and how to fix them
-  quota demo         what quota does, in ten seconds, without an account
-  quota sim          a simulated provider for trying things out
+  quota pick         print which of several accounts to use now
+  quota accounts     list the accounts in order
+  quota pace         show how fast windows are used, and when they run out
+  quota events       show past events
+  quota doctor       show problems and their fixes
+  quota demo         see what quota does, in ten seconds, without an account
+  quota sim          run a simulated provider for testing
 
 Global options may be given before or after the command.
 
-Exit codes: 0 success, 1 an account has no number or is exhausted, 3 no account was found or all are disabled, 64 usage error, 65 \
+Exit codes: 0 success, 1 an account has no data or is exhausted, 3 no account was found or all are disabled, 64 usage error, 65 \
 malformed input, 66 unreadable input, 69 unavailable or unknown, 74 write error, 78 invalid configuration; 129, 130, 131 and 143 ended \
 by SIGHUP, Ctrl-C, SIGQUIT and SIGTERM.")]
 pub(crate) struct Arguments {
@@ -125,7 +125,7 @@ fn statusline_only() -> clap::Command {
 ///
 /// # Errors
 ///
-/// How the program ends after a help text or a usage error.
+/// The result to exit with, after this function has printed a help text or a usage error.
 pub(crate) fn parse() -> Result<Arguments, Result<Exit, CliError>> {
     Arguments::read(std::env::args_os()).map_err(|error| {
         let error = usage_error::safe(error);
@@ -139,19 +139,20 @@ pub(crate) fn parse() -> Result<Arguments, Result<Exit, CliError>> {
 
 /// Parses a percentage.
 fn percent(text: &str) -> Result<f64, &'static str> {
-    let share = text.parse().ok().filter(|share| (0.0..=100.0).contains(share));
-    share.ok_or("a percentage is a number from 0 to 100")
+    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or("expected a percentage from 0 to 100")
 }
 
-/// Parses the name of an account where a list is not allowed.
+/// Parses an account name where a list is not allowed.
 fn one_account(text: &str) -> Result<String, &'static str> {
-    if text.contains(',') { Err("only one account can be named here") } else { Ok(text.to_owned()) }
+    if text.contains(',') { Err("expected a single account") } else { Ok(text.to_owned()) }
 }
 
 /// Parses a duration such as `30s`, `10m` or `1h 30m`.
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    let duration: SignedDuration = text.parse().map_err(|_| "write it like 30s, 10m or \"1h 30m\"")?;
-    Duration::try_from(duration).map_err(|_| "a duration is not below zero")
+    let duration: SignedDuration =
+        text.parse().map_err(|_| "expected a duration such as 30s, 10m or \"1h 30m\"")?;
+    Duration::try_from(duration).map_err(|_| "a duration cannot be negative")
 }
 
 #[cfg(test)]
@@ -159,12 +160,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn clap_accepts_the_command_definitions() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn a_duration_is_read_as_people_write_it() {
+    fn a_duration_has_a_unit_and_is_not_negative() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
         for bad in ["", "5", "soon", "-5m"] {
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_has_bounds() {
+    fn demo_arguments_are_bounded() {
         for bad in [
             "--accounts=0",
             "--accounts=51",
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn each_page_says_what_its_command_does() {
+    fn each_help_page_describes_its_command() {
         for page in pages(built()).iter().filter(|page| !page.is_hide_set()) {
             let about = page.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(about.starts_with(char::is_uppercase) && about.len() > 9, "{}: {about}", page.get_name());
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn global_options_come_last_and_only_where_they_are_used() {
+    fn global_options_are_listed_last_and_only_where_they_apply() {
         for mut page in pages(built()).into_iter().filter(|page| !page.is_hide_set()) {
             let text = page.render_help().to_string();
             let headings: Vec<_> = text.lines().filter(|line| line.ends_with("ptions:")).collect();

@@ -9,12 +9,12 @@ use super::percent;
 
 /// List and change accounts
 ///
-/// Without a command it lists the accounts in their order, the main one first, with the place of each login and its state in the store.
-/// No provider is called.
+/// Without a subcommand it lists the accounts in order, the main account first. For each account it shows where the login is and the
+/// state in the store. It makes no provider calls.
 ///
-/// The accounts are those of the configuration, $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml), or the file of
-/// --config. Commands change that file, and create it if it does not exist. Other settings and comments in it do not change. No token is
-/// written.
+/// Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml), or in the file given with --config. The
+/// subcommands edit that file, and create it if it does not exist. They preserve its comments and other settings, and never write a
+/// token.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,9 +31,9 @@ Examples:
 
 docs/accounts-json.md describes the JSON of list.
 
-Exit codes: 0 done, 1 something was skipped (import) or is still stored (remove), 3 no account was found, 64 usage error, 65 malformed \
-input, 66 unreadable input, 69 another process is changing the configuration or the store is unavailable, 74 write error, 78 the \
-configuration cannot be used or edited.")]
+Exit codes: 0 success, 1 an account was skipped (import) or its data is still stored (remove), 3 no account was found, 64 usage error, \
+65 malformed input, 66 unreadable input, 69 another process is changing the configuration or the store is unavailable, 74 write error, \
+78 the configuration cannot be used or edited.")]
 pub(crate) struct AccountsArgs {
     #[command(subcommand)]
     pub(crate) command: Option<AccountsCommand>,
@@ -42,21 +42,21 @@ pub(crate) struct AccountsArgs {
 /// The commands that list and change accounts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AccountsCommand {
-    /// List the accounts in their order
+    /// List the accounts in order
     #[command(args = global::args(GlobalOption::ALL))]
     List,
     /// Add an account
     ///
-    /// Without an option for its login, the account uses the login of Claude Code.
+    /// Without a login option, the account uses Claude Code's login.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
     /// Change the limits of an account
     #[command(args = global::args([GlobalOption::Config]))]
     Set(SetArgs),
-    /// Remove accounts, and their data in the store
+    /// Remove accounts and their data in the store
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Remove(AccountNames),
-    /// Disable accounts: they are listed, but not refreshed or used
+    /// Disable accounts, so that they are listed but not refreshed or used
     #[command(args = global::args([GlobalOption::Config]))]
     Disable(AccountNames),
     /// Enable accounts
@@ -64,14 +64,15 @@ pub(crate) enum AccountsCommand {
     Enable(AccountNames),
     /// Clear an account's hold for all processes, so that the next command may refresh it
     ///
-    /// A hold keeps all processes from refreshing an account, because the provider asked to wait or has failed. The next failure
-    /// arms a new one. The provider's cooldown after a 429, the hourly call budget and a rejected login are not cleared.
+    /// A hold prevents all processes from refreshing an account, after a provider error or because the provider asked to wait. The next
+    /// failure starts a new hold. This command does not clear the provider's cooldown after a 429, the hourly call budget or a
+    /// rejected login.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     ClearHold(ClearHoldArgs),
-    /// Move accounts to the front, in this order; the first of all is the main one
+    /// Move accounts to the front, in the given order; the first account is the main one
     #[command(args = global::args([GlobalOption::Config]))]
     Order(AccountNames),
-    /// Add the logins on this machine, or the accounts of another file
+    /// Add the logins on this machine, or the accounts in another file
     #[command(args = global::args([GlobalOption::Config]))]
     Import(ImportArgs),
 }
@@ -80,30 +81,30 @@ pub(crate) enum AccountsCommand {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("login").args(["claude_config_dir", "token_env", "token_file", "token_command"]))]
 pub(crate) struct AddArgs {
-    /// Name of the account: anthropic/work, or work
+    /// Account name, such as anthropic/work or work
     pub(crate) name: String,
-    /// Use the login of Claude Code with this CLAUDE_CONFIG_DIR
+    /// Use Claude Code's login in this CLAUDE_CONFIG_DIR
     #[arg(long, value_name = "DIR")]
     pub(crate) claude_config_dir: Option<PathBuf>,
     /// Read the token from this environment variable
     #[arg(long, value_name = "NAME")]
     pub(crate) token_env: Option<String>,
-    /// Read the token from this file, which only its owner may access (chmod 600)
+    /// Read the token from this file; only its owner may have access (chmod 600)
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Run this program, which prints the token; all words that follow are its arguments
+    /// Run this program to print the token; all following words are its arguments
     #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
     pub(crate) token_command: Option<Vec<String>>,
-    /// Call this host for its usage: a proxy, or `quota sim`
+    /// Send usage calls to this URL, such as a proxy or `quota sim`
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<String>,
-    /// Prefer another account if less than this is left, in percent
+    /// Prefer another account if less than this percentage is left
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) min_remaining: Option<f64>,
-    /// Never use it if less than this is left, in percent
+    /// Never use the account if less than this percentage is left
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) killswitch: Option<f64>,
-    /// Make it the main account
+    /// Make this the main account
     #[arg(long)]
     pub(crate) first: bool,
 }
@@ -112,17 +113,17 @@ pub(crate) struct AddArgs {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("limit").args(["min_remaining", "killswitch"]).multiple(true).required(true))]
 pub(crate) struct SetArgs {
-    /// Name of the account
+    /// Account name
     pub(crate) name: String,
-    /// Prefer another account if less than this is left, in percent; none inherits from [routing]
+    /// Prefer another account if less than this percentage is left; `none` inherits from [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
     pub(crate) min_remaining: Option<Limit>,
-    /// Never use it if less than this is left, in percent; none inherits from [routing]
+    /// Never use the account if less than this percentage is left; `none` inherits from [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
     pub(crate) killswitch: Option<Limit>,
 }
 
-/// A limit in percent; `None` removes the account's own.
+/// A limit in percent; `None` removes the account's own limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Limit(pub(crate) Option<f64>);
 
@@ -130,13 +131,15 @@ fn limit(text: &str) -> Result<Limit, &'static str> {
     if text == "none" {
         return Ok(Limit(None));
     }
-    percent(text).map(|share| Limit(Some(share))).map_err(|_| "write a percentage from 0 to 100, or none")
+    percent(text)
+        .map(|percent| Limit(Some(percent)))
+        .map_err(|_| "expected a percentage from 0 to 100, or none")
 }
 
 // Accounts by name.
 #[derive(Debug, Args)]
 pub(crate) struct AccountNames {
-    /// Names of accounts
+    /// Account names
     #[arg(required = true, value_name = "NAME", value_delimiter = ',')]
     pub(crate) names: Vec<String>,
 }
@@ -144,22 +147,22 @@ pub(crate) struct AccountNames {
 // The options of `quota accounts clear-hold`.
 #[derive(Debug, Args)]
 pub(crate) struct ClearHoldArgs {
-    /// Name of the account
+    /// Account name
     pub(crate) name: String,
 }
 
 // The options of `quota accounts import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// An accounts.json; - for standard input [default: the logins of this machine]
+    /// Accounts file (accounts.json), or - for standard input [default: the logins on this machine]
     pub(crate) file: Option<PathBuf>,
-    /// Print what would be added, and add nothing
+    /// Print what would be added without adding it
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also add accounts whose token goes to a host that FILE names (base_url)
+    /// Also add accounts with a base_url: their tokens are sent to that host
     #[arg(long, requires = "file")]
     pub(crate) allow_base_url: bool,
-    /// Also add accounts whose token is printed by a program that FILE names (token_command)
+    /// Also add accounts with a token_command: each refresh runs that program
     #[arg(long, requires = "file")]
     pub(crate) allow_token_command: bool,
 }

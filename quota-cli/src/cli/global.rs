@@ -1,7 +1,7 @@
-//! The options `--store`, `--config` and `--json`, which may be given before and after the command.
+//! The options `--store`, `--config` and `--json`, which may be given before or after the command.
 //!
-//! They are arguments of each command that uses them. With clap's `global = true` they would be on all pages, also of commands
-//! that use none, and the value before the command would be dropped silently for one after it.
+//! They are arguments of each command that uses them. With clap's `global = true` they would appear in the help of every command, and
+//! a value after the command would silently replace one before it.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub(crate) struct GlobalOptions {
     pub(crate) json: bool,
 }
 
-/// One of the options.
+/// A global option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GlobalOption {
     Store,
@@ -26,9 +26,8 @@ pub(super) enum GlobalOption {
 }
 
 impl GlobalOption {
-    /// All of them.
     pub(super) const ALL: [Self; 3] = [Self::Store, Self::Config, Self::Json];
-    /// Those of commands that write no JSON.
+    /// The options of commands that write no JSON.
     pub(super) const STORE_AND_CONFIG: [Self; 2] = [Self::Store, Self::Config];
 
     fn id(self) -> &'static str {
@@ -42,9 +41,9 @@ impl GlobalOption {
     fn arg(self) -> Arg {
         let arg = Arg::new(self.id()).long(self.id()).help_heading("Global options");
         match self {
-            Self::Store => arg
-                .value_name("URL")
-                .help("Shared store URL [default: $QUOTA_STORE, else a file of this user]"),
+            Self::Store => {
+                arg.value_name("URL").help("Shared store URL [default: $QUOTA_STORE, else a per-user file]")
+            }
             Self::Config => arg
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
@@ -53,12 +52,12 @@ impl GlobalOption {
         }
     }
 
-    /// Why a command without the option does not accept it.
+    /// The error text for a command that does not accept the option.
     fn not_used(self) -> &'static str {
         match self {
-            Self::Store => "this command uses no store; leave out --store",
-            Self::Config => "this command reads no configuration that is named; leave out --config",
-            Self::Json => "this command has no --json; leave it out",
+            Self::Store => "this command does not use a store; remove --store",
+            Self::Config => "this command does not read a configuration file; remove --config",
+            Self::Json => "this command does not support --json; remove it",
         }
     }
 }
@@ -73,7 +72,7 @@ impl GlobalOptions {
     ///
     /// # Errors
     ///
-    /// A usage error if the command does not use an option, it was given twice, or it contradicts another argument.
+    /// A usage error if an option is not used by the command, was given twice, or conflicts with another argument.
     pub(super) fn collect(program: &mut Command, matches: &ArgMatches) -> Result<Self, Error> {
         let mut levels = vec![matches];
         let mut command = &*program;
@@ -81,14 +80,14 @@ impl GlobalOptions {
             command = command.find_subcommand(name).expect("clap has found it");
             levels.push(matches);
         }
-        let (given, refused) = Self::of_levels(command, &levels);
-        match refused {
+        let (given, rejected) = Self::of_levels(command, &levels);
+        match rejected {
             None => Ok(given),
             Some((kind, text)) => Err(program.error(kind, text)),
         }
     }
 
-    /// The options that were given, and why one of them is not accepted.
+    /// The given options, and the usage error if one of them is not accepted.
     fn of_levels(command: &Command, levels: &[&ArgMatches]) -> (Self, Option<(ErrorKind, String)>) {
         let mut given = Self::default();
         for option in GlobalOption::ALL {
@@ -96,7 +95,7 @@ impl GlobalOptions {
             let mut with_value = levels.iter().filter(|matches| is_given(matches, id));
             let Some(matches) = with_value.next() else { continue };
             if with_value.next().is_some() {
-                let text = format!("--{id} is given twice; keep one of them");
+                let text = format!("--{id} was given twice; remove one of them");
                 return (given, Some((ErrorKind::ArgumentConflict, text)));
             }
             if !command.get_arguments().any(|arg| arg.get_id() == id) {
@@ -120,7 +119,7 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
     matches.try_contains_id(id).unwrap_or(false) && matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
-/// An argument that was given and conflicts with this option. Clap itself compares only arguments of one level.
+/// A given argument that conflicts with this option. Clap itself compares only arguments of the same command level.
 fn conflict<'a>(command: &'a Command, matches: &ArgMatches, id: &str) -> Option<&'a str> {
     let conflicts = |arg: &&Arg| command.get_arg_conflicts_with(arg).iter().any(|other| other.get_id() == id);
     let given = command.get_arguments().filter(|arg| is_given(matches, arg.get_id().as_str()));
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn options_before_the_command_count_as_behind_it() {
+    fn options_before_and_after_the_command_are_equivalent() {
         for command in [
             "status",
             "statusline",
@@ -150,28 +149,28 @@ mod tests {
             "events",
             "doctor",
         ] {
-            let behind = read(&format!("{command} --config x --json --store y")).unwrap();
+            let after = read(&format!("{command} --config x --json --store y")).unwrap();
 
-            assert_eq!(read(&format!("--config x --json --store y {command}")).unwrap(), behind, "{command}");
-            assert_eq!(read(&format!("--json {command} --store y --config x")).unwrap(), behind, "{command}");
+            assert_eq!(read(&format!("--config x --json --store y {command}")).unwrap(), after, "{command}");
+            assert_eq!(read(&format!("--json {command} --store y --config x")).unwrap(), after, "{command}");
         }
         assert_eq!(read("--config x --json init"), read("init --config x --json"));
         for command in ["watch", "run -- true", "accounts disable a"] {
             let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
-            let behind = match name {
+            let after = match name {
                 "watch" => read("watch --config x"),
                 "run" => read("run --config x -- true"),
                 _ => read("accounts disable --config x a"),
             };
 
-            assert!(behind.is_ok(), "{command}");
-            assert_eq!(read(format!("--config x {name} {rest}").trim_end()), behind, "{command}");
+            assert!(after.is_ok(), "{command}");
+            assert_eq!(read(format!("--config x {name} {rest}").trim_end()), after, "{command}");
         }
         assert_eq!(read("--json demo"), read("demo --json"));
     }
 
     #[test]
-    fn the_list_of_accounts_takes_its_options_everywhere() {
+    fn accounts_list_accepts_its_options_in_every_position() {
         let list = read("accounts list --json --config x");
 
         assert!(list.is_ok());
@@ -186,16 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_would_be_ignored_is_refused() {
-        for (line, why) in [
-            ("--json watch", "this command has no --json; leave it out"),
-            ("--json run -- true", "this command has no --json; leave it out"),
-            ("accounts --json disable a", "this command has no --json; leave it out"),
-            ("--config x sim", "this command reads no configuration that is named; leave out --config"),
-            ("--store x demo", "this command uses no store; leave out --store"),
-            ("--store x accounts order a", "this command uses no store; leave out --store"),
-            ("--config x status --config y", "--config is given twice; keep one of them"),
-            ("--store x status --store y", "--store is given twice; keep one of them"),
+    fn an_option_that_would_be_ignored_is_rejected() {
+        for (line, expected) in [
+            ("--json watch", "this command does not support --json; remove it"),
+            ("--json run -- true", "this command does not support --json; remove it"),
+            ("accounts --json disable a", "this command does not support --json; remove it"),
+            ("--config x sim", "this command does not read a configuration file; remove --config"),
+            ("--store x demo", "this command does not use a store; remove --store"),
+            ("--store x accounts order a", "this command does not use a store; remove --store"),
+            ("--config x status --config y", "--config was given twice; remove one of them"),
+            ("--store x status --store y", "--store was given twice; remove one of them"),
             ("--json statusline --format x", "'--json' cannot be used with '--format'"),
             ("--json statusline --preset plain", "'--json' cannot be used with '--preset'"),
             ("--json pace --plot", "'--json' cannot be used with '--plot'"),
@@ -203,7 +202,7 @@ mod tests {
         ] {
             let error = read(line).unwrap_err();
 
-            assert!(error.contains(why), "{line}: {error}");
+            assert!(error.contains(expected), "{line}: {error}");
         }
     }
 }

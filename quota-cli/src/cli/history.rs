@@ -1,4 +1,4 @@
-//! The arguments of the commands that show what the store holds of the past: `quota pace`, `quota budget` and `quota events`.
+//! The arguments of the commands that show past data from the store: `quota pace`, `quota budget` and `quota events`.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use clap::builder::NonEmptyStringValueParser;
 
 /// Show how fast windows are used, and when they run out
 ///
-/// Shows for each window how much is used, how much of its time has elapsed, how fast it is used, how much that makes at the reset, and
-/// when it runs out at this rate.
+/// For each window it shows the use, the elapsed time, the rate of use, the projected use at the reset, and when the window runs out at
+/// this rate.
 ///
-/// No provider is called. The samples of the last 35 days come from the store, where other commands save them. If they are too few for a
-/// trend, the average since the window began is shown, and labeled so.
+/// It makes no provider calls. It reads the samples of the last 35 days, which other commands save in the store. If there are too few
+/// samples for a trend, it shows the average since the window began, and labels it as such.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The trend is the median slope of all pairs of samples (Theil-Sen) in the last fifth of the present period, at least half an hour \
-and at most a day: one odd reading does not bend it. It needs three samples over half of that time. The average needs one reading, \
-after a twentieth of the window. If the provider lowers a use within its period, both start again from there.
+The trend is the median slope of all pairs of samples (Theil-Sen), so that one outlier does not change it. It covers the last fifth of \
+the current period, but at least 30 minutes and at most a day. It needs three samples that span half of that time. The average needs \
+one reading after a twentieth of the window has elapsed. If the provider lowers the use within a period, both start again from there.
 
 docs/pace-json.md describes the JSON.
 
@@ -34,20 +34,21 @@ pub(crate) struct PaceArgs {
     /// Limit to this window, such as five_hour
     #[arg(long, value_name = "WINDOW", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) window: Option<String>,
-    /// Plot each window's period
+    /// Plot the current period of each window
     #[arg(long, conflicts_with = "json")]
     pub(crate) plot: bool,
-    /// Write a drawing to this file; - for standard output
+    /// Write an SVG chart to this file; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
 
-/// Show the calls of the last hour to each provider, and when the next is allowed
+/// Show the calls of the last hour for each account, and when the next is allowed
 ///
-/// The calls of all processes and hosts that share the store count together. No provider is called.
+/// The calls of all processes and hosts that share the store count together. This command makes no provider calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`budget` in [policy] of the configuration says how many are allowed: per_hour calls, `interactive_reserve` of them for interactive callers.
+`budget` in [policy] of the configuration sets the limits: `per_hour` calls, of which `interactive_reserve` are reserved for interactive \
+callers.
 
 docs/budget-json.md describes the JSON.
 
@@ -55,7 +56,7 @@ Examples:
   quota budget
   quota budget --json --store redis://10.0.0.1:6379
 
-Exit codes: 0 shown, 1 a record is damaged, 3 no account was found, 69 store unavailable, 78 invalid configuration.")]
+Exit codes: 0 success, 1 a record is damaged, 3 no account was found, 69 store unavailable, 78 invalid configuration.")]
 pub(crate) struct BudgetArgs {
     /// Limit to this account (repeatable)
     #[arg(long = "account", value_name = "NAME", value_delimiter = ',')]
@@ -64,36 +65,36 @@ pub(crate) struct BudgetArgs {
 
 /// Show past events: resets, thresholds, holds, failures, logins
 ///
-/// Shows the events of all accounts, oldest first: refreshed, throttled, held, hold_ended, reset, threshold, login_changed, failing. They
-/// come from the store, whichever process found them. No provider is called.
+/// Shows the events that all processes recorded in the store, oldest first. The event kinds are refreshed, throttled, held, hold_ended,
+/// reset, threshold, login_changed and failing. This command makes no provider calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json each line is one object, which docs/events.md describes.
+With --json, each line is one object. docs/events.md describes it.
 
-Hooks in the configuration run once for each event, among all processes that share the store:
+A hook in the configuration runs once per event, in one of the processes that share the store:
 
   [[hooks]]
-  on = [\"threshold\", \"failing\"]   # any of the words above
-  thresholds = [80, 95]             # besides 50, 75, 90 and 100; optional
-  accounts = [\"anthropic/main\"]     # optional, and so is: windows = [...]
-  run = [\"notify-send\", \"quota\"]    # gets the event as JSON on its input
-  # post = \"https://example.com/x\"  # instead of run: gets it as its body
+  on = [\"threshold\", \"failing\"]   # event kinds
+  thresholds = [80, 95]             # optional, in addition to 50, 75, 90, 100
+  accounts = [\"anthropic/main\"]     # optional; windows = [...] likewise
+  run = [\"notify-send\", \"quota\"]    # reads the event as JSON on stdin
+  # post = \"https://example.com/x\"  # instead of run: the event is the body
   # timeout = \"10s\"
 
 Examples:
   quota events -n 10
   quota events --follow --json | jq 'select(.kind == \"threshold\")'
 
-Exit codes: 0 shown, 3 no account was found, 69 store unavailable, 78 invalid configuration, 128 and the number of the signal that \
-ended it (130 Ctrl-C).")]
+Exit codes: 0 success, 3 no account was found, 69 store unavailable, 78 invalid configuration; after a signal 128 plus its number (130 \
+for Ctrl-C).")]
 pub(crate) struct EventsArgs {
     /// Limit to this account (repeatable)
     #[arg(long = "account", value_name = "NAME", value_delimiter = ',')]
     pub(crate) accounts: Vec<String>,
-    /// Keep printing new events, until Ctrl-C
+    /// Keep printing new events until Ctrl-C
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// Show this many of the last events
+    /// Show this many of the latest events
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
     pub(crate) last: usize,
 }

@@ -10,30 +10,30 @@ use super::{duration, one_account, percent};
 
 /// Print one line for a statusline, without waiting for the network
 ///
-/// The line comes from the store. Old numbers are marked, and a process in the background refreshes them, if rate limits allow: one for
-/// any number of statuslines.
+/// The line comes from the store. Stale readings are marked, and a background process refreshes them, if rate limits allow. All
+/// statuslines together start only one such process.
 ///
-/// Without numbers the line contains the reason: login rejected, not allowed, rate limited, offline, not logged in, store unreachable
-/// and so on; `no data` before the first refresh. An account without windows shows its credits, or `no windows`.
+/// Without readings, the line shows the reason, such as login rejected, not allowed, rate limited, offline, not logged in or store
+/// unreachable. Before the first refresh it shows `no data`. An account without windows shows its credits, or `no windows`.
 ///
-/// If standard input is Claude Code's JSON for status lines, the line contains its model. Its rate limits are shared with all processes
-/// that use the store, if their account can be determined and they are newer. Otherwise only this line shows them, as account
-/// anthropic/session, unless --account names another one.
+/// If standard input is Claude Code's JSON for status lines, the line shows the session's model. The session's rate limits are stored for
+/// all processes if they are newer and their account can be determined. If the account cannot be determined, only this line shows them,
+/// as account anthropic/session, unless --account selects another account.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Placeholders of --format:
   {account} {plan}            the account and its plan
   {state} {stale} {age}       fresh or stale; `stale 12min` or empty; 12min
-  {reason}                    why there is no number, or no newer one
-  {model} {dir} {cost}        of the session on standard input, if there is one
+  {reason}                    why there is no reading, or no newer one
+  {model} {dir} {cost}        from the session on standard input, if any
   {five_hour.used}            62%, ≥62% for a lower bound, ? if unknown
-  {five_hour.left}            the remaining part
+  {five_hour.left}            the remaining percentage
   {five_hour.bar}             a bar of ten characters
   {five_hour.resets_in}       2h10min
   {five_hour.resets_at}       14:05
   {five_hour.certainty}       exact, at_least, unknown
-  {{ }}                       the characters { and }
-Instead of five_hour any window: seven_day, seven_day/opus, ...
+  {{ }}                       literal { and }
+Any window can replace five_hour: seven_day, seven_day/opus, ...
 
 In ~/.claude/settings.json:
   \"statusLine\": { \"type\": \"command\", \"command\": \"quota statusline\" }
@@ -48,25 +48,25 @@ Examples:
   quota statusline --format '{model} 5h {five_hour.used} {stale}'
   quota statusline --account work --preset powerline
 
---json writes the document of quota status, with one account.
+--json writes the JSON of quota status, with one account.
 
-Classes for Waybar: good, warning (75 % or more), critical (90 % or more); stale in addition if the numbers are old or missing; error \
-if the configuration or the store cannot be used; and the reason, such as login-rejected.
+Classes for Waybar: good, warning (75 % or more) or critical (90 % or more). Further classes are stale, if the readings are old or \
+missing; error, if the configuration or the store cannot be used; and the reason, such as login-rejected.
 
-Without a home directory, and with --store memory:, there is no store to read. The line then shows the numbers of the session, or the \
+Without a home directory, or with --store memory:, there is no store to read. The line then shows the session's own usage, or the \
 reason.
 
-Exit codes: 0 a line was written, 64 usage error. Claude Code and Waybar show nothing of a command that fails. So the line names an \
-unusable configuration or store (quota: config error), standard error explains it, and the exit code is 0. Only with --json it is 3 \
-(all accounts are disabled), 66 (the configuration file cannot be read) or 78.")]
+Exit codes: 0 a line was written, 64 usage error. Claude Code and Waybar hide the output of a command that fails. So if the \
+configuration or the store cannot be used, the line names the problem (quota: config error), standard error explains it, and the exit \
+code is 0. Only with --json it is 3 (all accounts are disabled), 66 (unreadable configuration file) or 78.")]
 pub(crate) struct StatuslineArgs {
-    /// Use this line, with placeholders such as {five_hour.used}
+    /// Use this format, with placeholders such as {five_hour.used}
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
     pub(crate) format: Option<String>,
     /// Use a built-in line [default: plain]
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     pub(crate) preset: Option<Preset>,
-    /// Show this account [default: that of the session on standard input, else the first]
+    /// Show this account [default: the account of the session on standard input, else the first]
     #[arg(long, value_name = "NAME", value_parser = one_account)]
     pub(crate) account: Option<String>,
 }
@@ -76,18 +76,18 @@ pub(crate) struct StatuslineArgs {
 pub(crate) enum Preset {
     /// Text without colors
     Plain,
-    /// Text with colors, and arrows of a powerline font
+    /// Text with colors and Powerline arrows
     Powerline,
-    /// JSON for a custom module of Waybar
+    /// JSON for a Waybar custom module
     Waybar,
-    /// Text with tmux's colors
+    /// Text with tmux colors
     Tmux,
 }
 
 // The arguments of the process that a statusline starts.
 #[derive(Debug, Args)]
 pub(crate) struct RefreshArgs {
-    /// The holder of the claim to start it
+    /// The holder of the claim under which the process was started
     #[arg(long)]
     pub(crate) claim: RequestId,
     #[arg(long)]
@@ -96,15 +96,18 @@ pub(crate) struct RefreshArgs {
 
 /// Exit 0 if enough quota is left
 ///
-/// Old numbers are refreshed first, if rate limits allow. A number that stays old can prove that too little is left, but not that enough
-/// is left. Without --window all windows of the whole account count, and with --model those of that model as well. They are compared as
-/// by quota pick: a window of the whole account must have that much left, a window of a model more.
+/// Stale readings are refreshed first, if rate limits allow. A reading that stays stale can prove that too little is left, but not that
+/// enough is left.
 ///
-/// With --wait the command waits until enough is left. It checks again when another process shares new numbers and when a window resets,
-/// and follows the same rate limits as all processes.
+/// By default, all windows of the whole account are checked. --model adds the windows of a model, and --window selects a single window.
+/// The comparison is that of quota pick: at least --min-remaining must be left of a window of the whole account, and more than that of a
+/// window of a model.
 ///
-/// After the reset of a window the provider is called a little later; until then the use of the window is unknown. The command waits for
-/// that call if its time allows (30 s, or --timeout). Otherwise it prints when to try again.
+/// With --wait, the command waits until enough is left. It checks again when another process stores new readings and when a window
+/// resets, within the same rate limits as all processes.
+///
+/// After a window resets, quota waits a short time before it calls the provider. Until then the use of the window is unknown. The
+/// command waits for that call if its time limit allows (30 s, or --timeout). Otherwise it prints when to try again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -115,19 +118,19 @@ Examples:
 
 docs/guard-json.md describes the JSON.
 
-Exit codes: 0 enough is left, 1 too little is left, 3 the account is disabled, or all are, 64 usage error, 66 the configuration file \
-cannot be read, 69 unknown, 78 invalid configuration or unusable store.")]
+Exit codes: 0 enough is left, 1 too little is left, 3 the account is disabled, or all are, 64 usage error, 66 unreadable configuration \
+file, 69 unknown, 78 invalid configuration or unusable store.")]
 pub(crate) struct GuardArgs {
     /// Check this account [default: the first]
     #[arg(long, value_name = "NAME", value_parser = one_account)]
     pub(crate) account: Option<String>,
-    /// Require this much to be left in each window that counts, in percent
+    /// Require at least this percentage to be left in each checked window
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
     pub(crate) min_remaining: f64,
-    /// Count only this window, such as five_hour
+    /// Check only this window, such as five_hour
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) window: Option<String>,
-    /// Count the windows of this model as well, such as opus or claude-opus-4-5
+    /// Also check the windows of this model, such as opus or claude-opus-4-5
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "window")]
     pub(crate) model: Option<String>,
     /// Allow or deny if the use of a window is unknown
@@ -136,7 +139,7 @@ pub(crate) struct GuardArgs {
     /// Wait until enough is left
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Wait no longer than this, such as 30m [default: no limit]
+    /// Wait at most this long, such as 30m [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
     pub(crate) timeout: Option<Duration>,
 }
@@ -146,6 +149,6 @@ pub(crate) struct GuardArgs {
 pub(crate) enum Unknown {
     /// Use the account
     Allow,
-    /// Do not use it
+    /// Do not use the account
     Deny,
 }

@@ -1,4 +1,4 @@
-//! What clap's own errors repeat of the command line: tokens are masked, and hidden commands are not suggested.
+//! Sanitizes clap's own errors: masks tokens of the command line, and suggests no hidden commands.
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Error};
@@ -7,7 +7,7 @@ use super::Arguments;
 use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, without_tokens};
 
-/// The error with nothing in it that must not be shown.
+/// Removes everything from the error that must not be shown.
 pub(super) fn safe(mut error: Error) -> Error {
     let context: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in context {
@@ -19,7 +19,7 @@ pub(super) fn safe(mut error: Error) -> Error {
     error
 }
 
-/// What is left of a value; `None` if nothing is.
+/// The value without secrets; `None` if nothing may be shown.
 fn shown(kind: ContextKind, value: ContextValue) -> Option<ContextValue> {
     let text = |text: &String| sanitize(&without_tokens(text));
     Some(match value {
@@ -35,7 +35,7 @@ fn shown(kind: ContextKind, value: ContextValue) -> Option<ContextValue> {
             ContextValue::Strings(words)
         }
         ContextValue::Strings(words) => ContextValue::Strings(words.iter().map(text).collect()),
-        // A tip with a token in it, such as how to pass that token as a value, is no help.
+        // A tip may repeat a token, for example to explain how to pass it as a value.
         ContextValue::StyledStr(tip) if looks_like_a_token(&tip.to_string()) => return None,
         ContextValue::StyledStrs(mut tips) => {
             tips.retain(|tip| !looks_like_a_token(&tip.to_string()));

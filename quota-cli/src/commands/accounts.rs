@@ -1,5 +1,5 @@
 //! `quota accounts`: lists and changes the accounts of the configuration.
-//! The commands change a list of accounts; `config` writes it into the file.
+//! The subcommands change a list of accounts, and `config` writes it to the file.
 
 mod add;
 mod change;
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit
     }
 }
 
-/// Changes the accounts of the configuration, and prints each change on a line.
+/// Changes the accounts of the configuration, and prints one line per change.
 fn change(
     named: Option<&Path>,
     change: impl FnMut(&Config) -> Result<Change<Vec<String>>, CliError>,
@@ -50,7 +50,7 @@ fn change(
     })
 }
 
-/// Prints each change on a line.
+/// Prints one line per change.
 fn confirm(lines: &[String]) -> Result<Exit, CliError> {
     let text: String = lines.iter().map(|line| format!("{}\n", sanitize(line))).collect();
     term::print(&text).map(|()| Exit::Success)

@@ -10,26 +10,26 @@ use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::{detached, hook_failures, journal, scope, store};
 
-/// Runs the hooks on standard input, one per line, one after the other. A line that is cut off is not run.
+/// Reads hooks from standard input, one per line, and runs them one after another. It skips a truncated line.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the system gives no runtime or no signals. Its cause is not shown, because the process has no terminal.
+/// [`CliError`] if the runtime or the signal handlers cannot be created. The error is not printed, because the process has no terminal.
 pub(crate) fn run_hooks() -> Result<Exit, CliError> {
     detached::leave_session();
-    // All of them before the first one runs, because the command waits until its lines are read.
+    // Read all lines before running the first hook, because the calling command waits until they are read.
     let lines: Vec<_> = io::stdin().lock().lines().map_while(Result::ok).collect();
     let runs = lines.iter().filter_map(|line| serde_json::from_str::<HookRun>(line).ok());
     scope::run(async |scope| {
-        // SIGHUP and SIGTERM end the running hook with all that it has started.
+        // SIGHUP and SIGTERM end the running hook and its child processes.
         scope.listen()?;
         #[cfg(unix)]
         let _defaults = default_for_children();
         let clock = Clock::system();
         for run in runs {
-            // The command has removed the secrets from the environment of this process.
+            // The calling command has already removed the secrets from this environment.
             if let Err(error) = run.run(&[], &clock).await {
-                // At once: this process may be killed during the next hook.
+                // Save each failure at once, because this process may be killed during the next hook.
                 let _ = hook_failures::save(journal::describe(error.into())).await;
             }
         }
@@ -37,8 +37,10 @@ pub(crate) fn run_hooks() -> Result<Exit, CliError> {
     })
 }
 
-/// Handles SIGINT and SIGQUIT, without effect. The shell that started this process has it ignore them, and the commands of hooks would
-/// inherit that; a handled signal has its default in a new program.
+/// Installs handlers for SIGINT and SIGQUIT that do nothing, so that hook commands get the default actions.
+///
+/// A shell starts background processes with these signals ignored, and child processes inherit ignored signals. Handled signals are reset
+/// to their defaults in a new program.
 #[cfg(unix)]
 fn default_for_children() -> [io::Result<tokio::signal::unix::Signal>; 2] {
     use tokio::signal::unix::{SignalKind, signal};

@@ -1,5 +1,5 @@
 //! `quota budget`: the calls of the trailing hour, their callers, and when the next call is allowed.
-//! It applies the record's own rule to a copy of the record and makes no call.
+//! It applies the record's own rules to a copy of the record, and makes no provider calls.
 
 mod json;
 mod text;
@@ -20,16 +20,16 @@ use crate::term::{self, Screen};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What is shown of an account.
+/// The calls of one account, and when the next is allowed.
 #[derive(Debug, Clone, PartialEq)]
 struct CallBudget {
     account: AccountId,
     calls: usize,
     allowed: u32,
     reserve: u32,
-    /// Most calls first.
+    /// Sorted by number of calls, most first.
     callers: Vec<Caller>,
-    /// The hold for interactive calls; `None` if one may be made now.
+    /// The hold for interactive calls; `None` if a call is allowed now.
     next: Option<Hold>,
     /// The hold for background calls.
     next_in_background: Option<Hold>,
@@ -38,7 +38,7 @@ struct CallBudget {
 /// A process that made calls.
 #[derive(Debug, Clone, PartialEq)]
 struct Caller {
-    /// The name it gave; empty if it gave none.
+    /// The name of the process; empty if it has none.
     name: String,
     calls: usize,
     last: Timestamp,
@@ -63,24 +63,24 @@ pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, 
             let update = shared.load(&account.id).await?;
             let cooldown = provider_cooldown(&*shared.store, account.id.provider(), policy, update.now);
             let cooldown = cooldown.await.map_err(|error| unavailable(&error))?;
-            // Calls are counted by the store's clock.
+            // The record uses the store's clock.
             local.now = update.now;
-            // The calls are in the record, so a damaged one shows none.
+            // A damaged record has no calls to show.
             if !update.damage.record {
                 all.push(CallBudget::of(&account.id, &update.record, cooldown.as_ref(), update.now, policy));
             }
             updates.push(update);
         }
-        let shown = if global.json {
+        let output = if global.json {
             json::render(&all, &local)
         } else {
             let screen = Screen::stdout();
             screen.show(&text::lines(&all, &local, screen.width))
         };
-        term::print(&shown)?;
+        term::print(&output)?;
         shared.print_hook_failures().await;
-        let is_whole = updates.iter().all(|update| !update.damage.record);
-        Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
+        let is_any_damaged = updates.iter().any(|update| update.damage.record);
+        Ok(if is_any_damaged { Exit::Incomplete } else { Exit::Success })
     })
 }
 

@@ -1,4 +1,4 @@
-//! `quota completions`: prints the completions of a shell.
+//! `quota completions`: prints a completion script for a shell.
 
 use std::io::Write as _;
 
@@ -8,11 +8,11 @@ use crate::cli::{Arguments, CompletionsArgs};
 use crate::exit::{CliError, Exit};
 use crate::term;
 
-/// Prints them.
+/// Prints the completion script.
 ///
 /// # Errors
 ///
-/// [`CliError`] if they cannot be written.
+/// [`CliError`] if the script cannot be written.
 pub(crate) fn run(options: &CompletionsArgs) -> Result<Exit, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut visible(&Arguments::command()), "quota", &mut script);
@@ -21,7 +21,7 @@ pub(crate) fn run(options: &CompletionsArgs) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-/// The program without its hidden commands, which `clap_complete` would offer.
+/// Removes the hidden commands, because `clap_complete` would offer them.
 fn visible(program: &Command) -> Command {
     let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
     let about = program.get_about().cloned().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `quota demo`: what quota does, on a simulated provider and without setup.
-//! `plan` decides what happens, `consumer` reads, `live` and `summary` print.
+//! `quota demo`: shows what quota does, with a simulated provider and without setup.
+//! `plan` defines the run, `consumer` reads usage, and `live` and `summary` print it.
 
 mod bench;
 mod consumer;
@@ -29,7 +29,7 @@ use self::live::Live;
 use self::plan::Plan;
 use self::summary::Summary;
 
-/// How often the display is drawn.
+/// The interval between two redraws.
 const FRAME: Duration = Duration::from_millis(100);
 
 /// Runs the demo.
@@ -38,17 +38,17 @@ const FRAME: Duration = Duration::from_millis(100);
 ///
 /// [`CliError`] if no port is free, or the summary cannot be written.
 pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    // Half the bits, because some languages read numbers of JSON as floats.
+    // 32 bits, because some languages read JSON numbers as floats.
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
-    let summary = runtime::run(play(plan, Live::new(global.json)))?;
+    let summary = runtime::run(simulate(plan, Live::new(global.json)))?;
     let screen = Screen::stdout();
     term::print(&if global.json { summary.json() } else { screen.show(&summary.lines(screen.width)) })?;
     Ok(Exit::Success)
 }
 
 /// Runs the plan to its end, or until Ctrl-C.
-async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
+async fn simulate(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
     let clock = Clock::system();
     let mut signal = ShutdownSignal::listen()?;
     let simulator = Simulator::builder(plan.script.clone()).start().await;
@@ -64,19 +64,19 @@ async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
     let started = clock.now();
     let mut consumers = Consumers::start(&plan, &accounts, started);
     let mut next_frame = FRAME;
-    let lasted = loop {
-        let passed = between(started, clock.now());
-        if passed >= plan.lasts {
-            break passed;
+    let duration = loop {
+        let elapsed = between(started, clock.now());
+        if elapsed >= plan.duration {
+            break elapsed;
         }
-        if passed >= next_frame {
-            next_frame = passed + FRAME;
-            live.draw(&plan, &accounts, consumers.counters(), &simulator.ledger(), passed)?;
+        if elapsed >= next_frame {
+            next_frame = elapsed + FRAME;
+            live.draw(&plan, &accounts, consumers.counters(), &simulator.ledger(), elapsed)?;
         }
         tokio::select! {
-            () = signal.wait() => break passed,
-            () = clock.sleep(next_frame.min(plan.lasts).saturating_sub(passed)) => {}
-            Some(event) = events.next() => note(&mut live, &event, passed)?,
+            () = signal.wait() => break elapsed,
+            () = clock.sleep(next_frame.min(plan.duration).saturating_sub(elapsed)) => {}
+            Some(event) = events.next() => note(&mut live, &event, elapsed)?,
         }
     };
     consumers.stop().await;
@@ -85,40 +85,40 @@ async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
     let peek_ns_p50 = bench::ns_p50(&accounts[0]);
     quota.close().await;
     let ledger = simulator.stop().await;
-    Ok(Summary::new(&plan, lasted, consumers.counters(), &ledger, peek_ns_p50))
+    Ok(Summary::new(&plan, duration, consumers.counters(), &ledger, peek_ns_p50))
 }
 
-/// Reads every account once, because few consumers may leave some out.
+/// Reads every account once, because a few consumers may not read all of them.
 async fn read_all_once(accounts: &[Account]) {
     let mut reads = JoinSet::new();
     for account in accounts {
         let account = account.clone();
         reads.spawn(async move { account.get().await.is_ok() });
     }
-    // One that has no number yet gets it in the course of the demo.
+    // An account whose first read failed is refreshed during the demo.
     reads.join_all().await;
 }
 
-/// One manager for all consumers, which calls the simulated provider over HTTP.
+/// Builds the manager that all consumers share. It calls the simulated provider over HTTP.
 fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, CliError> {
     let logins =
         plan.script.accounts().iter().zip(plan.ids()).fold(CredentialMap::new(), |logins, (account, id)| {
             logins.with(id, Arc::new(StaticCredential::new(Secret::new(account.token()))))
         });
-    let broken = |why: String| CliError::new(Exit::OsErr, why);
+    let failed = |message: String| CliError::new(Exit::OsErr, message);
     let fetcher = Anthropic::builder().base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
-    let fetcher = fetcher.build().map_err(|error| broken(error.to_string()))?;
-    let store = quota::open_store("memory:").map_err(|error| broken(error.to_string()))?;
+    let fetcher = fetcher.build().map_err(|error| failed(error.to_string()))?;
+    let store = quota::open_store("memory:").map_err(|error| failed(error.to_string()))?;
     let manager =
         QuotaManager::builder(store).provider(fetcher, logins).policy(plan.policy.clone()).name("quota demo");
-    manager.build().map_err(|error| broken(error.to_string()))
+    manager.build().map_err(|error| failed(error.to_string()))
 }
 
 /// Reports notable events.
-fn note(live: &mut Live, event: &Event, passed: Duration) -> Result<(), CliError> {
+fn note(live: &mut Live, event: &Event, elapsed: Duration) -> Result<(), CliError> {
     match event {
-        Event::Failed { account, error, hold, .. } => live.failed(account, error, hold.as_ref(), passed),
-        Event::Refreshed { account, .. } => live.answered(account, passed),
+        Event::Failed { account, error, hold, .. } => live.failed(account, error, hold.as_ref(), elapsed),
+        Event::Refreshed { account, .. } => live.refreshed(account, elapsed),
         _ => Ok(()),
     }
 }

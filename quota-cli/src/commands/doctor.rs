@@ -1,5 +1,5 @@
-//! `quota doctor`: checks everything that quota needs, and prints what to do about each problem.
-//! It fixes nothing, and makes no usage call.
+//! `quota doctor`: checks everything that quota needs, and prints a hint for each problem.
+//! It fixes nothing, and makes no usage calls.
 
 mod config_and_store;
 mod credentials;
@@ -19,18 +19,18 @@ use crate::scope;
 use crate::store::{self, OpenedStore};
 use crate::term::{self, Screen};
 
-/// One check.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Check {
     area: Area,
     /// What was checked, such as a path or an account.
     subject: String,
     level: Level,
-    /// The result; it follows the subject.
+    /// The result, printed after the subject.
     message: String,
-    /// What to do; `None` if it is ok.
+    /// How to fix it; `None` if it is ok.
     hint: Option<String>,
-    /// What happened, for a check about a failure or a wait.
+    /// The failure or the wait that the check is about.
     incident: Option<Incident>,
 }
 
@@ -52,20 +52,20 @@ enum Area {
 #[serde(rename_all = "snake_case")]
 enum Level {
     Ok,
-    /// It works, or will without action.
+    /// It works, or will work without user action.
     Warn,
     /// It does not work until the user acts.
     Fail,
 }
 
-/// What happened to an account or a provider, for programs.
+/// A failure or a wait of an account or a provider, for the JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Incident {
     /// The kind of the failure, or the reason of the wait, as in the JSON of `quota status`.
     reason: String,
     at: Option<Timestamp>,
     until: Option<Timestamp>,
-    /// The wait that the provider asked for, if it was too long to be obeyed.
+    /// The wait that the provider asked for, if quota does not wait that long.
     requested: Option<std::time::Duration>,
 }
 
@@ -75,7 +75,7 @@ impl Check {
         Self { area, subject, level: Level::Ok, message, hint: None, incident: None }
     }
 
-    /// Something that does not work.
+    /// A check that failed.
     fn problem(
         area: Area,
         subject: impl Into<String>,
@@ -85,7 +85,7 @@ impl Check {
         Self { level: Level::Fail, hint: Some(hint.into()), ..Self::ok(area, subject, message) }
     }
 
-    /// Something that works, but needs attention.
+    /// A check that passed, but needs attention.
     fn warning(
         area: Area,
         subject: impl Into<String>,
@@ -95,7 +95,7 @@ impl Check {
         Self { level: Level::Warn, hint: Some(hint.into()), ..Self::ok(area, subject, message) }
     }
 
-    fn about(mut self, incident: Incident) -> Self {
+    fn with_incident(mut self, incident: Incident) -> Self {
         self.incident = Some(incident);
         self
     }
@@ -105,16 +105,16 @@ impl Check {
 ///
 /// # Errors
 ///
-/// [`CliError`] if the output cannot be written. Every other error is a check.
+/// [`CliError`] if the output cannot be written. Every other error is reported as a check.
 pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
-        // Token commands may run; they end with this command.
+        // A signal also ends running token commands.
         scope.listen()?;
         let clock = Clock::system();
         let (mut checks, config) = config_and_store::config(global.config.as_deref());
         let store = store::open_to_examine(global.store.as_deref());
         let of_store = config_and_store::store(store.as_ref(), &clock).await;
-        // A private store is empty, and a broken one cannot be read.
+        // A private store is empty, and an unusable store cannot be read.
         let is_usable = of_store.iter().all(|check| check.level != Level::Fail);
         let shared = store.ok().filter(|store| store.is_shared && is_usable);
         checks.extend(of_store);
@@ -124,11 +124,11 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         }
         checks.extend(failed_hooks().await);
         let screen = Screen::stdout();
-        let shown = match global.json {
+        let output = match global.json {
             true => json::render(&checks),
             false => screen.show(&text::lines(&checks, screen.is_tty.then_some(screen.width))),
         };
-        term::print(&shown)?;
+        term::print(&output)?;
         let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
         Ok(if is_all_ok { Exit::Success } else { Exit::Incomplete })
     })
@@ -138,7 +138,7 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
 async fn failed_hooks() -> Vec<Check> {
     let now = Clock::system().now();
     let check = |failure: HookFailureReport| {
-        let hint = "fix the command or the URL in [[hooks]]; the hook does not run again for this event";
+        let hint = "fix the command or the URL in [[hooks]]; quota does not repeat the hook for this event";
         Check::warning(Area::Hook, "hooks", failure.describe(now), hint)
     };
     match hook_failures::take().await {
@@ -148,14 +148,14 @@ async fn failed_hooks() -> Vec<Check> {
 }
 
 async fn of_accounts(config: &Config, store: Option<&OpenedStore>, clock: &Clock) -> Vec<Check> {
-    let (mut checks, mut marks) = (Vec::new(), Vec::new());
+    let (mut checks, mut fingerprints) = (Vec::new(), Vec::new());
     for account in &config.accounts {
         let (of_login, fingerprint) = credentials::of(account, config, clock).await;
         checks.extend(of_login);
-        marks.push(fingerprint);
+        fingerprints.push(fingerprint);
     }
     if let Some(store) = store {
-        checks.extend(refreshes::of(config, store, &marks, clock).await);
+        checks.extend(refreshes::of(config, store, &fingerprints, clock).await);
     }
     checks.extend(network::providers(config, clock).await);
     checks

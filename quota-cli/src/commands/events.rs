@@ -1,5 +1,5 @@
-//! `quota events`: the events of the accounts; `--follow` prints new ones as they happen.
-//! quota-journal finds the events. Their JSON is the payload of hooks.
+//! `quota events`: prints the events of the accounts; `--follow` prints new ones as they happen.
+//! quota-journal detects the events. Their JSON is the payload of hooks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::term::{self, Screen};
 use crate::view::event_text::{line, wrapped_lines};
 use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
 
-/// The store is read this often, because a change notice may be lost.
+/// The interval at which the store is read anyway, because a change notification may be lost.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The delay after a store error.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(crate) fn run(options: &EventsArgs, global: &GlobalOptions) -> Result<Exit, 
 struct Follower<'a> {
     shared: &'a ReadContext,
     json: bool,
-    /// For each account, the number of the next event to print.
+    /// The number of the next event to print, for each account.
     next: Vec<u64>,
 }
 
@@ -67,8 +67,8 @@ impl Follower<'_> {
             .collect();
         all.sort_by_key(|(_, event)| event.at);
         let surplus = all.len().saturating_sub(last);
-        let is_whole = updates.iter().all(|update| update.damage == Damage::default());
-        if all.is_empty() && is_whole && !self.json {
+        let is_any_damaged = updates.iter().any(|update| update.damage != Damage::default());
+        if all.is_empty() && !is_any_damaged && !self.json {
             term::eprint("no events yet\n");
         }
         self.print(&all[surplus..])?;
@@ -76,7 +76,7 @@ impl Follower<'_> {
         Ok(updates)
     }
 
-    /// Prints new events. It never ends by itself.
+    /// Prints new events. It ends only with an error.
     async fn follow(&mut self, updates: Vec<JournalUpdate>) -> Result<(), CliError> {
         let mut waits = JoinSet::new();
         for (at, update) in updates.iter().enumerate() {
@@ -87,7 +87,7 @@ impl Follower<'_> {
             let account = &self.shared.config.accounts[at].id;
             match self.shared.load(account).await {
                 Ok(update) => {
-                    // A store that lost its content numbers events from the start again.
+                    // If the store lost its content, event numbers start again.
                     let from = self.next[at].min(update.journal.next_number());
                     let new = update.journal.events().filter(|(number, _)| *number >= from);
                     let new: Vec<_> = new.map(|(_, event)| (account, event)).collect();
@@ -122,19 +122,19 @@ impl Follower<'_> {
         let (local, screen) = (LocalTime::now(), Screen::stdout());
         let mut text = String::new();
         for (account, event) in events {
-            let printed = match self.json {
+            let event_text = match self.json {
                 true => HookPayload::new(account, event).json() + "\n",
                 false if screen.is_tty => screen.show(&wrapped_lines(account, event, &local, screen.width)),
-                // Programs expect one event in one line.
+                // Programs expect one event per line.
                 false => line(account, event, &local) + "\n",
             };
-            text.push_str(&printed);
+            text.push_str(&event_text);
         }
         if text.is_empty() { Ok(()) } else { term::print(&text) }
     }
 }
 
-/// A wait fails only if the store panics. The command ends, because it would print no more events of that account.
+/// The error after a panic in the store. The command then ends, because it would print no more events of that account.
 fn panicked(error: &JoinError) -> CliError {
     CliError::new(Exit::Software, format!("could not wait for new events: {error}"))
 }
@@ -147,25 +147,25 @@ fn new_events(
 ) -> impl Future<Output = ()> + Send + use<> {
     let clock = Clock::system();
     let (record, journal) = update.versions;
-    let left = update.journal.next_change_at().map_or(RECHECK_INTERVAL, |due| between(update.now, due));
-    // At least this long, because an event that is due by one clock and not by the other would make it a busy loop.
-    let left = left.max(Duration::from_millis(100)).min(RECHECK_INTERVAL);
+    let timeout = update.journal.next_change_at().map_or(RECHECK_INTERVAL, |due| between(update.now, due));
+    // A lower bound, because an event may be due by one clock and not by the other, which would cause a busy loop.
+    let timeout = timeout.max(Duration::from_millis(100)).min(RECHECK_INTERVAL);
     async move {
         let (record_key, journal_key) =
             (StoreKey::account(&account), StoreKey::account_extension(&account, "journal"));
-        let noticed = async {
+        let changes = async {
             tokio::select! {
                 () = changed(&*store, &record_key, record) => {}
                 () = changed(&*store, &journal_key, journal) => {}
             }
         };
-        let _ = clock.bounded(left, noticed).await;
+        let _ = clock.bounded(timeout, changes).await;
     }
 }
 
-/// Waits for a change notice; for a store without notices it never completes.
-async fn changed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) {
-    if store.wait_for_change(key, seen).await.is_err() {
+/// Waits for a change notification. Never completes if the store has no notifications.
+async fn changed(store: &dyn QuotaStore, key: &StoreKey, version: Option<Version>) {
+    if store.wait_for_change(key, version).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_wait_that_panics_is_an_error() {
+    async fn a_panic_while_waiting_is_an_error() {
         let mut waits = JoinSet::<usize>::new();
         waits.spawn(async { panic!("a bug in the store") });
 

@@ -1,5 +1,5 @@
-//! `quota explain`: which account to use now, with every account, its readings, and the reason that selected or excluded it.
-//! It is the decision of `quota pick`, and leaves no trace of a request. The JSON is documented in docs/explain-json.md.
+//! `quota explain`: shows which account to use now and why, with the readings of every account.
+//! It makes the same decision as `quota pick`, without storing it. docs/explain-json.md describes the JSON.
 
 mod text;
 

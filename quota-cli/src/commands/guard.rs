@@ -1,5 +1,5 @@
 //! `quota guard`: exits with 0 if enough quota is left to start a job.
-//! `requirements` states what is enough, `text` why it is not.
+//! `requirements` decides whether enough is left, and `text` explains why not.
 
 mod requirements;
 mod text;
@@ -32,14 +32,14 @@ use crate::token_like::masked;
 use crate::unnamed_model;
 use crate::view::json;
 
-/// While it waits it checks again after this at the latest: a window may have reset, or a hold may have ended. The provider is
-/// called no more often for that, because only stale readings are refreshed.
+/// The longest time between two checks with `--wait`, because a window may have reset or a hold may have ended. It causes no additional
+/// calls, because only stale readings are refreshed.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How long one check waits for a refresh.
+/// The time limit for the refresh of one check.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Checks whether enough is left, and waits for that with `--wait`.
+/// Checks whether enough is left; with `--wait`, waits until it is.
 ///
 /// # Errors
 ///
@@ -59,8 +59,8 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
     scope::run(async |scope| {
         store.check().await?;
         let clock = Clock::system();
-        let began = clock.instant();
-        // A wait without an end is no short-lived command: its calls may take their time.
+        let started_at = clock.instant();
+        // A wait without a timeout needs no time limit for its calls.
         let timeout = options.timeout.or((!options.wait).then_some(context::COMMAND_TIMEOUT));
         let manager = context::open_manager(scope, &config, &store, "quota guard", timeout)?;
         let account = manager.account(&settings.id);
@@ -76,20 +76,22 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
             probe: &StoreProbe::new(&store),
             login_hint: &login_hint,
         };
-        let waited = guard.wait();
+        let wait = guard.wait();
         let check = match options.timeout {
-            // At the end of the time it checks once more, without a call.
-            Some(timeout) => match clock.bounded(timeout, waited).await {
+            // After the timeout, check once more without a call.
+            Some(timeout) => match clock.bounded(timeout, wait).await {
                 Some(check) => check,
                 None => guard.check(account.sync().await),
             },
-            None => waited.await,
+            None => wait.await,
         };
         let exit = exit_of(&check.account, options.unknown);
         unnamed_model::warn(options.model.as_deref(), [(account.id(), check.usage.snapshot())]);
         guard.print(&check, exit)?;
         guard.probe.warn([&check.usage]);
-        let left = options.timeout.map(|most| most.saturating_sub(clock.instant().saturating_since(began)));
+        let left = options
+            .timeout
+            .map(|timeout| timeout.saturating_sub(clock.instant().saturating_since(started_at)));
         journal.end(left, &clock).await;
         Ok(exit)
     })
@@ -107,11 +109,11 @@ struct Guard<'a> {
     login_hint: &'a dyn Fn() -> String,
 }
 
-/// The account by its current readings.
+/// The evaluation of the account by its current readings.
 struct Check {
     usage: AccountUsage,
     account: Evaluated,
-    /// What delays a refresh of the deciding window, if that has just reset.
+    /// The delayed refresh of the deciding window, if that window has just reset.
     pending: Option<PendingReset>,
 }
 
@@ -123,10 +125,10 @@ impl Check {
 }
 
 impl Guard<'_> {
-    /// Checks once, or again and again while it has to wait.
+    /// Checks once, or repeatedly while it must wait.
     async fn wait(&self) -> Check {
         let mut changes = self.account.watch();
-        let mut printed = None;
+        let mut last_notice = None;
         let time = reset_grace::Time::of_command(self.clock);
         loop {
             // If the refresh fails, the cached readings decide.
@@ -145,14 +147,14 @@ impl Guard<'_> {
                     Some(_) => Some(self.failed(&check, None, &why).unknown()),
                     None => cause.clone(),
                 };
-                // The reason without the time to the next refresh, which changes with each check.
+                // Compare without the time to the next refresh, which changes with each check.
                 let local = check.local();
                 let constant = self.requirements.why_unknown(&check.account, check.usage.snapshot(), &local);
                 if let Some(notice) =
-                    notice.filter(|_| printed.as_ref() != Some(&(constant.clone(), cause.clone())))
+                    notice.filter(|_| last_notice.as_ref() != Some(&(constant.clone(), cause.clone())))
                 {
                     term::eprint(&format!("quota: {}: {notice}; waiting\n", self.account.id()));
-                    printed = Some((constant, cause));
+                    last_notice = Some((constant, cause));
                 }
             }
             drop(check);
@@ -220,8 +222,8 @@ impl Guard<'_> {
     }
 }
 
-/// Updates the journal in a task of its own: a slow store does not delay the command, and the end of the wait does not cancel a write
-/// whose hooks have not started.
+/// Updates the journal in a separate task, so that a slow store does not delay the command, and a timeout of the wait does not cancel a
+/// write whose hooks have not started.
 struct JournalTask {
     requests: mpsc::Sender<()>,
     task: JoinSet<()>,
@@ -240,18 +242,18 @@ impl JournalTask {
         Self { requests, task }
     }
 
-    /// Requests an update. One that has not started yet is enough for several requests.
+    /// Requests an update. Requests that arrive before it starts share one update.
     fn update(&self) {
         let _ = self.requests.try_send(());
     }
 
-    /// Updates once more and waits for that, at most `within`. The next command finds what is left.
-    async fn end(mut self, within: Option<Duration>, clock: &Clock) {
+    /// Updates once more, and waits for at most `timeout`. If the time runs out, the next command continues.
+    async fn end(mut self, timeout: Option<Duration>, clock: &Clock) {
         self.update();
         drop(self.requests);
         let ended = self.task.join_next();
-        match within {
-            Some(within) => drop(clock.bounded(within, ended).await),
+        match timeout {
+            Some(timeout) => drop(clock.bounded(timeout, ended).await),
             None => drop(ended.await),
         }
     }
@@ -265,7 +267,7 @@ fn exit_of(account: &Evaluated, unknown: Unknown) -> Exit {
     }
 }
 
-/// The JSON of `quota guard --json`, documented in docs/guard-json.md.
+/// The JSON of `quota guard --json`, which docs/guard-json.md describes.
 #[derive(Serialize)]
 struct Document<'a> {
     version: u32,
@@ -294,7 +296,7 @@ impl<'a> Document<'a> {
                 _ => "below",
             },
             reason: check.account.reason.as_str(),
-            // A window that the command line names is repeated as it was given.
+            // The window may be text from the command line.
             window: window.map(masked),
             left_percent: left.map(Percent::as_f64),
             min_remaining_percent: guard.options.min_remaining,

@@ -1,5 +1,5 @@
-//! `quota init`: writes a configuration with comments for the logins of this machine.
-//! It writes where the logins are, and never a login.
+//! `quota init`: writes a commented configuration for the logins on this machine.
+//! It writes where the logins are, and never a token.
 
 mod save;
 mod template;
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Cl
     }
     let path = target(global.config.as_deref())?;
     let exists = path.symlink_metadata().is_ok();
-    // The question comes before signal handlers, so that a signal ends it as it ends any program.
+    // Ask before signal handlers are installed, so that Ctrl-C at the question ends the program.
     if exists && !options.force && !confirm(&path)? {
         term::eprint("quota: nothing was written\n");
         return Ok(Exit::Incomplete);
@@ -51,15 +51,15 @@ pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Cl
     let backup =
         backup.map_or_else(String::new, |backup| format!("Previous file saved as {}.\n", backup.display()));
     let check = hint::command("doctor");
-    let done = format!("Wrote {}.\n{backup}Check with: {check}\n", path.display());
-    term::print(&without_tokens(&done))?;
+    let message = format!("Wrote {}.\n{backup}Check with: {check}\n", path.display());
+    term::print(&without_tokens(&message))?;
     Ok(Exit::Success)
 }
 
-/// A configuration for the logins of this machine.
+/// Renders a configuration for the logins on this machine.
 fn text() -> Result<String, CliError> {
     scope::run(async |scope| {
-        // On macOS a program reads the keychain; it ends with this command.
+        // On macOS a child process reads the keychain. A signal ends it too.
         scope.listen()?;
         Ok(template::render(&DetectedLogins::detect().await))
     })
@@ -82,7 +82,7 @@ struct Document {
 
 fn target(named: Option<&Path>) -> Result<PathBuf, CliError> {
     named.map(Path::to_owned).or_else(config::default_path).ok_or_else(|| {
-        let why = "neither XDG_CONFIG_HOME nor HOME is set; name a file with --config";
+        let why = "neither XDG_CONFIG_HOME nor HOME is set; choose a file with --config";
         CliError::new(Exit::Usage, why)
     })
 }

@@ -1,5 +1,5 @@
-//! `quota pace`: how fast windows are used, and when they run out. It makes no call.
-//! quota-journal estimates the rates; `text`, `plot`, `svg` and `json` print them.
+//! `quota pace`: shows how fast windows are used, and when they run out. It makes no provider calls.
+//! quota-journal estimates the rates; `text`, `plot`, `svg` and `json` render them.
 
 mod chart;
 mod json;
@@ -29,27 +29,27 @@ use crate::view::window_name::window_name;
 use quota_journal::pace::{Estimate, Period, Rate};
 use quota_journal::{JournalUpdate, Sample};
 
-/// What is shown of an account.
+/// The pace of an account.
 #[derive(Debug, Clone, PartialEq)]
 struct AccountPace {
     account: AccountId,
     windows: Vec<WindowPace>,
 }
 
-/// What is shown of a window.
+/// The pace of a window.
 #[derive(Debug, Clone, PartialEq)]
 struct WindowPace {
     id: String,
     name: String,
-    /// The use in the last reading; `None` if the window reset since.
+    /// The use in the last reading; `None` if the window has reset since.
     used: Option<Percent>,
     /// Whether that reading is stale, so that more may be used.
-    is_old: bool,
+    is_stale: bool,
     observed_at: Timestamp,
     resets_at: Option<Timestamp>,
     length: Option<Duration>,
     estimate: Estimate,
-    /// The readings of the present period, oldest first.
+    /// The readings of the current period, oldest first.
     samples: Vec<Sample>,
 }
 
@@ -76,16 +76,13 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
         {
-            return Err(CliError::new(
-                Exit::Usage,
-                format!("no account has the window {}", sanitize(window)),
-            ));
+            return Err(CliError::new(Exit::Usage, format!("no account has a window {}", sanitize(window))));
         }
         show(options, global.json, &all, &local)?;
         shared.print_hook_failures().await;
-        let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
-        let empty = all.iter().all(|account| account.windows.is_empty());
-        Ok(if gaps || empty { Exit::Incomplete } else { Exit::Success })
+        let has_gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
+        let is_empty = all.iter().all(|account| account.windows.is_empty());
+        Ok(if has_gaps || is_empty { Exit::Incomplete } else { Exit::Success })
     })
 }
 
@@ -112,17 +109,17 @@ fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTim
 impl AccountPace {
     fn of(account: &AccountId, update: &JournalUpdate, max_age: Duration, only: Option<&str>) -> Self {
         let snapshot = update.record.snapshot();
-        let meant = |id: &str| only.is_none_or(|only| only == id);
+        let is_selected = |id: &str| only.is_none_or(|only| only == id);
         let mut windows: Vec<_> = snapshot
             .windows()
             .iter()
-            .filter(|window| meant(window.id().as_str()))
+            .filter(|window| is_selected(window.id().as_str()))
             .map(|window| {
                 let id = window.id().as_str().to_owned();
                 let resets_at = window.expires_at();
-                let is_over = resets_at.is_some_and(|reset| reset <= update.now);
+                let has_reset = resets_at.is_some_and(|reset| reset <= update.now);
                 let period = Period::current(update.journal.history().samples(&id), resets_at);
-                let estimate = if is_over {
+                let estimate = if has_reset {
                     Estimate::rolled_over()
                 } else {
                     let reading = Sample {
@@ -133,8 +130,8 @@ impl AccountPace {
                     Estimate::new(&period, reading, resets_at, window.length(), update.now)
                 };
                 WindowPace {
-                    used: (!is_over).then(|| window.used()),
-                    is_old: between(window.observed_at(), update.now) >= max_age,
+                    used: (!has_reset).then(|| window.used()),
+                    is_stale: between(window.observed_at(), update.now) >= max_age,
                     observed_at: window.observed_at(),
                     resets_at,
                     length: window.length(),
@@ -155,7 +152,7 @@ impl WindowPace {
         self.estimate.rate.as_ref()
     }
 
-    /// The elapsed share of the window's time, from 0 to 1.
+    /// The elapsed part of the window, from 0 to 1.
     fn elapsed(&self, now: Timestamp) -> Option<f64> {
         let (reset, length) = (self.resets_at?, self.length.filter(|length| !length.is_zero())?);
         let left = between(now, reset);
@@ -163,7 +160,7 @@ impl WindowPace {
     }
 }
 
-/// The lines of these accounts with `--plot`, for the captures.
+/// Renders these accounts with `--plot`, for the captures.
 #[cfg(test)]
 pub(crate) fn captured(updates: &[(AccountId, JournalUpdate)], local: &LocalTime, width: usize) -> Vec<Line> {
     let max_age = quota::Policy::default().max_age;

@@ -1,5 +1,5 @@
-//! `quota parse`: prints what the provider's parsers read from a saved response.
-//! `kind` detects the kind of the response.
+//! `quota parse`: prints what quota parses from a saved response of a provider.
+//! `kind` detects the kind of response.
 
 mod header_lines;
 mod kind;
@@ -23,7 +23,7 @@ pub(crate) fn run(options: &ParseArgs) -> Result<Exit, CliError> {
     let report = report.map_err(malformed)?;
     term::print(&report.render())?;
     if report.is_empty() {
-        term::eprint("quota: it has no usage; what was skipped is listed under \"ignored\"\n");
+        term::eprint("quota: no usage found; \"ignored\" lists the skipped fields\n");
     }
     Ok(Exit::Success)
 }

@@ -1,5 +1,5 @@
-//! `quota pick`: the account to use now, for scripts.
-//! The JSON is documented in docs/pick-json.md. A field that changes its meaning raises the number; a new one does not.
+//! `quota pick`: prints the account to use now, for scripts.
+//! docs/pick-json.md describes the JSON. Its version rises if a field changes its meaning, but not for a new field.
 
 use quota::accounts::Decision;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::term;
 use crate::view::decision_text;
 use crate::view::json;
 
-/// Prints the name of the account, or why there is none.
+/// Prints the account name, or why no account is available.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Cl
         let decision = picker.route().await.map_or_else(|decision| decision, |(_, decision)| decision);
         picker.warn_of_unnamed_model();
         let printed = print(&decision, &config, global.json);
-        // What was learned is saved even if the output has no reader any more.
+        // Save new readings even if the output could not be written.
         if picker.close(account_picker::SHUTDOWN_TIMEOUT).await {
             journal::update_and_print(&config, store.store.as_ref()).await;
         }
@@ -53,7 +53,7 @@ fn print(decision: &Decision, config: &Config, as_json: bool) -> Result<(), CliE
     }
 }
 
-/// The whole document, on one line.
+/// Renders the document on one line.
 fn json(decision: &Decision) -> String {
     let outcome = match exit_of(decision) {
         Exit::Success => "picked",

@@ -23,10 +23,10 @@ use crate::store::{self, OpenedStore};
 use crate::token_like::masked;
 use crate::view::decision_text;
 
-/// How long the command waits for refreshes in the background before it starts.
+/// The time limit for background refreshes before the command starts.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Runs the command in the place of this program, if an account is available.
+/// Replaces this process with the command, if an account is available.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
         let picker = AccountPicker::open(scope, &config, &store, Some("quota run"), &options.request).await?;
         let routed = picker.route().await;
         picker.warn_of_unnamed_model();
-        // The command replaces this program, so its tasks must end first.
+        // The command replaces this process, so its tasks must end first.
         if picker.close(SHUTDOWN_TIMEOUT).await {
             start_journal_update(&store, global.config.as_deref());
         }
@@ -61,30 +61,30 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
     start(command, program)
 }
 
-/// Starts a process that updates the journals. The command replaces this program, and must not wait for that. If the process cannot be
-/// started, the next command finds the same events.
+/// Starts a detached process that updates the journals, so that the command does not wait for the update. If the process cannot be
+/// started, the next command detects the same events.
 fn start_journal_update(store: &OpenedStore, config: Option<&Path>) {
-    // No other process uses a store of this process alone.
+    // No other process can read a store that is not shared.
     if !store.is_shared {
         return;
     }
     let mut arguments: Vec<&OsStr> = vec!["update-journals".as_ref()];
     arguments.extend(config.into_iter().flat_map(|path| ["--config".as_ref(), path.as_os_str()]));
-    // The URL may hold a password, and other users can read arguments.
+    // The URL may contain a password, and other users can read arguments.
     let with_store = |command: &mut Command| {
         command.env(store::URL_VARIABLE, store.url.expose());
     };
     let _ = detached::start(&arguments, with_store, b"");
 }
 
-/// Puts the command in the place of this program: whatever ends one ends the other, and the exit code is its own.
+/// Replaces this process with the command, so that the command receives all signals and returns its own exit code.
 #[cfg(unix)]
 fn start(mut command: Command, program: &OsString) -> Result<Exit, CliError> {
     let error = std::os::unix::process::CommandExt::exec(&mut command);
     Err(unstarted(program, &error))
 }
 
-/// Runs the command and ends as it does.
+/// Runs the command and returns its exit code.
 #[cfg(not(unix))]
 fn start(mut command: Command, program: &OsString) -> Result<Exit, CliError> {
     let status = command.status().map_err(|error| unstarted(program, &error))?;
@@ -95,10 +95,10 @@ fn unstarted(program: &OsString, error: &io::Error) -> CliError {
     let name = sanitize(masked(&program.to_string_lossy()));
     match error.kind() {
         io::ErrorKind::NotFound => {
-            CliError::new(Exit::NotFound, format!("could not run {name}: there is no such command"))
+            CliError::new(Exit::NotFound, format!("could not run {name}: command not found"))
         }
         io::ErrorKind::PermissionDenied => {
-            CliError::new(Exit::NotExecutable, format!("could not run {name}: it may not be executed"))
+            CliError::new(Exit::NotExecutable, format!("could not run {name}: permission denied"))
         }
         _ => CliError::new(Exit::NotExecutable, format!("could not run {name}: {}", io_cause::plain(error))),
     }

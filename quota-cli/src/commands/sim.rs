@@ -10,17 +10,17 @@ use crate::format::pluralize;
 use crate::runtime::{self, ShutdownSignal};
 use crate::{input, io_cause, term};
 
-/// Runs it until Ctrl-C or SIGTERM.
+/// Runs the simulated provider until Ctrl-C or SIGTERM.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the script is broken, or the port is in use.
+/// [`CliError`] if the script is invalid, or the port is in use.
 pub(crate) fn run(options: &SimArgs) -> Result<Exit, CliError> {
     let script = options.script.as_deref().map_or_else(|| Ok(Script::default()), script)?;
     runtime::run(async {
         let mut signal = ShutdownSignal::listen()?;
         let simulator = Simulator::builder(script.clone()).port(options.port).start().await;
-        let simulator = simulator.map_err(|error| refused(&error))?;
+        let simulator = simulator.map_err(|error| start_error(&error))?;
         let url = simulator.url();
         let config = script.client_config(&url);
         term::print(&format!(
@@ -36,21 +36,21 @@ pub(crate) fn run(options: &SimArgs) -> Result<Exit, CliError> {
 
 fn script(path: &Path) -> Result<Script, CliError> {
     let name = input::display_name(path);
-    let broken = |why: String| CliError::new(Exit::Config, why);
+    let invalid = |why: String| CliError::new(Exit::Config, why);
     let text = String::from_utf8(input::read_input(path)?);
-    let text = text.map_err(|_| broken(format!("{name}: not UTF-8 text; save it as UTF-8")))?;
+    let text = text.map_err(|_| invalid(format!("{name}: not UTF-8 text; save it as UTF-8")))?;
     Script::from_toml(&text).map_err(|error| {
         // The text of a serde error may have several lines.
-        broken(format!("{name}: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))
+        invalid(format!("{name}: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))
     })
 }
 
-fn refused(error: &StartError) -> CliError {
+fn start_error(error: &StartError) -> CliError {
     match error {
         StartError::Listen { port, source, .. } => CliError::new(
             Exit::Unavailable,
             format!(
-                "could not listen on port {port}: {}; name another with --port, or none for any that is free",
+                "could not listen on port {port}: {}; choose another with --port, or leave out --port for any free port",
                 io_cause::plain(source)
             ),
         ),

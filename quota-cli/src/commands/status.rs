@@ -1,4 +1,4 @@
-//! `quota status`: refreshes the accounts where needed, and shows their usage.
+//! `quota status`: refreshes stale accounts, and shows the usage of all.
 
 mod live;
 mod refresh;
@@ -31,12 +31,12 @@ pub(crate) fn run(options: &StatusArgs, global: &GlobalOptions) -> Result<Exit, 
         );
     }
     scope::run(async |scope| {
-        let shown = shown(scope, options, global, &store);
-        runtime::warm_up(store.warm_up(), shown).await
+        let status = print_status(scope, options, global, &store);
+        runtime::warm_up(store.warm_up(), status).await
     })
 }
 
-async fn shown(
+async fn print_status(
     scope: &CommandScope,
     options: &StatusArgs,
     global: &GlobalOptions,
@@ -54,20 +54,20 @@ async fn shown(
     let mut live = (!global.json && screen.is_tty).then(|| Live::on(screen));
     let accounts = refresh::query_all(scope, &config, store, mode(options), live.as_mut()).await?;
     let local = LocalTime::now();
-    let shown = if global.json {
+    let output = if global.json {
         account_json::render(&accounts, &local)
     } else {
         screen.show(&account_text::lines(&accounts, &local, screen.width))
     };
-    let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
-    term::print(&shown)?;
-    // After the output, so that hooks do not delay it.
+    let output = live.map_or_else(|| output.clone(), |live| live.replace(&output));
+    term::print(&output)?;
+    // Run after the output, so that hooks do not delay it.
     journal::update_and_print(&config, store.store.as_ref()).await;
     if accounts.iter().all(|account| account.disabled) {
         return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
     }
-    let gaps = accounts.iter().any(|account| account.failure.is_some());
-    Ok(if gaps { Exit::Incomplete } else { Exit::Success })
+    let has_gaps = accounts.iter().any(|account| account.failure.is_some());
+    Ok(if has_gaps { Exit::Incomplete } else { Exit::Success })
 }
 
 fn mode(options: &StatusArgs) -> RefreshMode {

@@ -1,5 +1,5 @@
-//! `quota statusline`: one short line from the store. It never waits for the network.
-//! `format` and `preset` print the line, `session` reads Claude Code's input, and `refresher` calls the provider in another process.
+//! `quota statusline`: prints one line from the store, without waiting for the network.
+//! `format` and `preset` render the line, `session` reads Claude Code's input, and `refresher` calls the provider in another process.
 
 mod claim;
 mod format;
@@ -35,7 +35,7 @@ use crate::zone;
 /// The content of the line.
 #[derive(Debug)]
 struct LineData<'a> {
-    /// `None` where the configuration or the store cannot be used, and the session states no usage of its own.
+    /// `None` if the configuration or the store cannot be used, and the session has no usage of its own.
     account: Option<&'a AccountView>,
     session: &'a Session,
     local: &'a LocalTime,
@@ -46,21 +46,22 @@ struct LineData<'a> {
 /// Why the requested line cannot be printed.
 #[derive(Debug)]
 struct Broken {
-    /// What the line shows instead; `None` if no line is printed, as after a usage error.
+    /// What the line shows instead; `None` if no line is printed, for example after a usage error.
     reason: Option<Reason>,
-    /// Whether the session's own numbers are the whole line, because only a shared store is missing.
+    /// Whether the session's own usage can still be shown, because only a shared store is missing.
     leaves_session: bool,
     failure: CliError,
 }
 
-/// A store that is not shared has nothing that a statusline could show.
+/// The error for a store that is not shared. It contains no data that a statusline could show.
 fn not_shared(store: &OpenedStore) -> Broken {
     let (reason, why) = if store.no_home {
-        let why = "neither XDG_STATE_HOME nor HOME is set to an absolute path, so there is no store to read; set HOME, or name a \
-                   store with --store or QUOTA_STORE: sqlite:///path";
+        let why = "neither XDG_STATE_HOME nor HOME is set to an absolute path, so there is no store to read; set HOME, or select \
+                   a store with --store or QUOTA_STORE: sqlite:///path";
         (Reason::NoHomeDirectory, why)
     } else {
-        let why = "the store memory: is not shared, so a statusline finds nothing in it; name a file: sqlite:///path";
+        let why =
+            "the store memory: is not shared, so it has no data for a statusline; use a file: sqlite:///path";
         (Reason::StoreNotShared, why)
     };
     Broken { reason: Some(reason), leaves_session: true, failure: CliError::new(Exit::Config, why) }
@@ -80,8 +81,8 @@ impl Broken {
 
 /// Prints the line, and starts a refresher if its numbers are stale.
 ///
-/// If the configuration or the store cannot be used, the line says so, and standard error has the details. The exit code is then 0,
-/// because Claude Code and Waybar show nothing of a command that fails; with `--json` it is that of the error.
+/// If the configuration or the store cannot be used, the line states that, and standard error has the details. The exit code is then 0,
+/// because Claude Code and Waybar hide the output of a command that fails. With `--json` it is the exit code of the error.
 ///
 /// # Errors
 ///
@@ -113,9 +114,9 @@ pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Ex
             Err(broken) => output.print_broken(broken, &session).await,
         }
     };
-    // A line from a file needs neither the network driver nor the process driver (for a keychain), which cost a part of its time.
+    // A line from a file needs neither the network driver nor the process driver (for a keychain), whose start takes time.
     let has_keychain = cfg!(target_os = "macos");
-    // Never closed: the system releases a file at the end of the process faster than a close.
+    // Never closed, because the operating system releases the file faster at the end of the process.
     let _open = ManuallyDrop::new(Arc::clone(&store.store));
     let line = runtime::warm_up(store.warm_up(), line);
     if store.is_file() && !has_keychain { runtime::run_without_network(line) } else { runtime::run(line) }
@@ -145,18 +146,18 @@ async fn line(
         usage = account.peek();
     }
     let own = match merged {
-        // --account selects the account, whatever the session uses.
+        // With --account, the account of the session does not matter.
         MergeResult::SessionOnly(own) if options.account.is_none() || own.id == settings.id => Some(own.view),
         _ => None,
     };
-    let is_of_no_account = own.as_ref().is_some_and(|own| own.id != settings.id);
-    let is_due = !settings.disabled && !is_of_no_account && needs_refresh(&usage);
-    // An observation may be an event, so its hooks need a refresher too. In a damaged record a refresher could store nothing, and each
-    // line would start another one.
+    let is_unassigned = own.as_ref().is_some_and(|own| own.id != settings.id);
+    let is_due = !settings.disabled && !is_unassigned && needs_refresh(&usage);
+    // An observation may cause an event, so it needs a refresher too, which runs the hooks. If the record is damaged, a refresher could
+    // not store its result, and every line would start another one.
     let to_refresh = observed.or_else(|| is_due.then_some(settings)).filter(|_| !usage.is_record_damaged());
     let start = async {
         if observed.is_some() {
-            // Flushes the observation before this process ends. If another process holds the lock, the next line reports it again.
+            // Flush the observation before this process ends. If the flush fails, the next line reports the observation again.
             manager.close().await;
         }
         let Some(settings) = to_refresh else { return Ok(None) };
@@ -170,18 +171,18 @@ async fn line(
     let print = |started: &Result<Option<Reason>, StoreError>| {
         let reason = match started {
             Err(_) => Some(Reason::StoreReadOnly),
-            // The reason may be about another account than the shown one.
+            // The reason may concern another account than the shown one.
             Ok(reason) => view.reason.or(reason.filter(|_| observed.is_none())),
         };
         output.print(Some(&AccountView { reason, ..view.clone() }), session, &usage)
     };
     let started = if is_empty {
-        // A line without numbers states the reason, which the start may find.
+        // A line without readings shows the reason, which the start may return.
         let started = start.await;
         print(&started)?;
         started
     } else {
-        // Printed first, so that the line does not wait for the start.
+        // Print first, so that the line does not wait for the start.
         print(&Ok(None))?;
         start.await
     };
@@ -201,7 +202,7 @@ struct Output {
 
 impl Output {
     fn local(&self, now: jiff::Timestamp) -> LocalTime {
-        // Looking up the time zone costs time, so it is done only for a time of day.
+        // Loading the time zone takes time, so do it only for a format with a time of day.
         let has_clock = self.format.as_ref().is_some_and(Format::has_clock);
         LocalTime { now, zone: if has_clock { zone::local_time_zone() } else { TimeZone::UTC } }
     }
@@ -216,7 +217,7 @@ impl Output {
         term::print(&self.text(&LineData { account, session, local: &local, broken: None }))
     }
 
-    /// Prints the reason with the session's own numbers in the line, and the error on standard error.
+    /// Prints a line with the reason and the session's own usage, and prints the error on standard error.
     async fn print_broken(&self, broken: Broken, session: &Session) -> Result<Exit, CliError> {
         let Broken { reason, leaves_session, failure } = broken;
         let Some(reason) = reason else { return Err(failure) };
@@ -249,7 +250,7 @@ impl Output {
     }
 }
 
-/// The stored state of the account, with the reason why it is not fresh.
+/// The stored state of the account, with the reason if it is stale.
 async fn view(config: &Config, settings: &AccountSettings, usage: &AccountUsage) -> AccountView {
     let mut view = AccountView::of(&settings.id, usage, None);
     view.disabled = settings.disabled;
@@ -261,14 +262,14 @@ async fn view(config: &Config, settings: &AccountSettings, usage: &AccountUsage)
     view
 }
 
-/// Why the login does not allow a refresh. A login that a program prints is not read, because the line must not wait for it.
+/// Why the login prevents a refresh. It does not run a token command or read a keychain, because the line must not wait for them.
 async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Reason> {
-    let is_printed = match &settings.login {
+    let needs_process = match &settings.login {
         LoginSource::TokenCommand(_) => true,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => cfg!(target_os = "macos"),
         LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) => false,
     };
-    if is_printed {
+    if needs_process {
         return None;
     }
     let source = context::credential_source(&settings.login, config);
@@ -279,7 +280,7 @@ async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Rea
     }
 }
 
-/// The account of `--account`, or else that of the session, or else the first.
+/// Selects the account of `--account`, else the account of the session, else the first account.
 fn select<'a>(
     config: &'a Config,
     named: Option<&str>,
@@ -294,7 +295,7 @@ fn select<'a>(
     }
 }
 
-/// Whether a refresh is needed and no hold forbids it.
+/// Whether the readings are stale and no hold prevents a refresh.
 fn needs_refresh(usage: &AccountUsage) -> bool {
     matches!(usage.freshness(), Freshness::Stale { .. }) && usage.hold().is_none()
 }

@@ -1,5 +1,5 @@
 //! `quota watch`: a live view of all accounts.
-//! This file has the event loop; `ui` draws the screen, `state` applies the keys.
+//! This file contains the event loop; `ui` draws the screen, and `state` applies keys.
 
 #[cfg(test)]
 mod capture;
@@ -42,7 +42,7 @@ use crate::store_probe::{self, StoreProbe, is_any_standalone};
 use crate::term::{self, Screen};
 use crate::view::account::{AccountView, FailureView};
 
-/// The screen shows seconds.
+/// The interval between two redraws, because the screen shows seconds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Shows all accounts until the user quits.
@@ -92,17 +92,17 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             is_damaged: false,
         };
         let ended = watch.run(updates, signals).await;
-        let unread = std::mem::take(&mut watch.state.hook_failures);
+        let unread_failures = std::mem::take(&mut watch.state.hook_failures);
         drop(watch);
-        // They are no longer in the file, so no other command reports them.
-        for line in unread {
+        // The failures were removed from their file, so no other command would report them.
+        for line in unread_failures {
             term::eprint(&format!("quota: {line}\n"));
         }
         ended
     })
 }
 
-/// The accounts of one configuration. While this exists, they are refreshed and followed.
+/// The accounts of one configuration. They are kept fresh and followed until this is dropped.
 struct Shown {
     config: Arc<Config>,
     accounts: Vec<Account>,
@@ -111,7 +111,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Opens a manager for the accounts, and closes the previous one.
+    /// Opens a manager for the accounts, and closes the previous manager.
     fn open(scope: &CommandScope, config: Config, store: &OpenedStore) -> Result<Self, CliError> {
         let manager = context::open_manager_for_screen(scope, &config, store, "quota watch")?;
         let accounts: Vec<_> = config.accounts.iter().map(|one| manager.account(&one.id)).collect();
@@ -131,7 +131,7 @@ impl Shown {
     }
 }
 
-/// Waits for the next change of an account, in a task.
+/// Spawns a task that waits for the next change of an account.
 fn follow(changes: &mut JoinSet<Option<quota::manager::Changes>>, mut watch: quota::manager::Changes) {
     changes.spawn(async move {
         let is_open = watch.next().await.is_some();
@@ -152,13 +152,13 @@ struct Watch<'a> {
     configs: watch::Sender<Arc<Config>>,
     state: State,
     terminal: Terminal,
-    /// Whether the process stopped itself, and SIGCONT has not arrived yet.
+    /// Whether the process has stopped itself, and SIGCONT has not arrived yet.
     was_suspended: bool,
     changed: Arc<Notify>,
-    /// The journal task and the refreshes by key; they end with this.
+    /// The journal task and the refreshes by key. They end when this is dropped.
     tasks: JoinSet<Done>,
     probe: Arc<StoreProbe>,
-    /// Whether the process goes on without the store; the reason is then known or being determined.
+    /// Whether the process runs without the store.
     is_standalone: bool,
     /// Whether the record of an account is damaged.
     is_damaged: bool,
@@ -166,7 +166,7 @@ struct Watch<'a> {
 
 /// The result of a task.
 enum Done {
-    /// A refresh by key, and why it failed if it did.
+    /// A refresh by key, with the reason if it failed.
     Refreshed(AccountId, Option<String>),
     /// Why nothing is shared with other processes.
     StoreProbe(Option<String>),
@@ -174,7 +174,7 @@ enum Done {
 }
 
 impl Watch<'_> {
-    /// Runs the event loop until the user quits; returns the exit code.
+    /// Runs the event loop until the user quits. Returns the exit code.
     async fn run(
         &mut self,
         mut updates: mpsc::Receiver<DisplayUpdate>,
@@ -186,12 +186,12 @@ impl Watch<'_> {
             self.reload_if_changed(&clock).await;
             self.draw()?;
             tokio::select! {
-                // In this order, so that the end of the program comes before drawing.
+                // Poll in this order, so that the end of the program takes precedence over drawing.
                 biased;
                 () = terminal::panicked() => return Ok(Exit::Software),
                 signal = signals.next() => match signal {
                     SignalEvent::Stop => self.suspend()?,
-                    // The SIGCONT that ended a suspension arrives late: the terminal is in use again.
+                    // The SIGCONT that ended a suspension arrives late, when the terminal is already in use again.
                     SignalEvent::Resume if std::mem::take(&mut self.was_suspended) => {}
                     // After a SIGSTOP another program may have changed the terminal.
                     SignalEvent::Resume => self.terminal.resume()?,
@@ -204,7 +204,7 @@ impl Watch<'_> {
                         KeyAction::Refresh(ids) => self.refresh(&ids),
                         KeyAction::Nothing => {}
                     },
-                    // A new size, for example, is drawn by the next iteration.
+                    // The next iteration draws the effect of other events, such as a new size.
                     Some(_) => {}
                     None => return Ok(Exit::HungUp),
                 },
@@ -228,7 +228,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Loads a changed configuration. If it cannot be loaded, the old one stays and one line says why.
+    /// Reloads a changed configuration. If that fails, it keeps the old configuration and shows the error.
     async fn reload_if_changed(&mut self, clock: &Clock) {
         let now = clock.instant();
         if now.saturating_since(self.checked_at) < TICK {
@@ -252,7 +252,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Shows why the process goes on without the store, as long as it does.
+    /// Shows the reason while the process runs without the store.
     fn update_sharing(&mut self, usages: &[AccountUsage]) {
         let was_standalone = std::mem::replace(&mut self.is_standalone, is_any_standalone(usages));
         let is_damaged = usages.iter().any(AccountUsage::is_record_damaged);
@@ -289,7 +289,7 @@ impl Watch<'_> {
         self.terminal.draw(|frame| ui::draw(frame, &mut self.state, &local, colour))
     }
 
-    /// Stops the process, and gives the shell its terminal until it is resumed.
+    /// Restores the terminal and stops the process until it is resumed.
     fn suspend(&mut self) -> Result<(), CliError> {
         self.terminal.suspend();
         self.was_suspended = true;
@@ -297,13 +297,13 @@ impl Watch<'_> {
         self.terminal.resume()
     }
 
-    /// Refreshes these accounts, each in a task.
+    /// Refreshes these accounts, each in its own task.
     fn refresh(&mut self, ids: &[AccountId]) {
-        let wanted = self.shown.accounts.iter().zip(&self.shown.config.accounts);
-        let (disabled, wanted): (Vec<_>, Vec<_>) = wanted
+        let selected = self.shown.accounts.iter().zip(&self.shown.config.accounts);
+        let (disabled, enabled): (Vec<_>, Vec<_>) = selected
             .filter(|(account, _)| ids.contains(account.id()))
             .partition(|(_, settings)| settings.disabled);
-        match (&*wanted, &*disabled) {
+        match (&*enabled, &*disabled) {
             ([], []) => {}
             ([], [(account, _), ..]) => {
                 let id = account.id();
@@ -313,7 +313,7 @@ impl Watch<'_> {
             ([(account, _)], _) => self.state.status_message = format!("refreshing {}", account.id()),
             (several, _) => self.state.status_message = format!("refreshing {} accounts", several.len()),
         }
-        for (account, _) in wanted {
+        for (account, _) in enabled {
             let account = account.clone();
             self.tasks.spawn(async move {
                 let refreshed = call_limit::refresh(&account).await;
@@ -332,11 +332,11 @@ impl Watch<'_> {
     }
 }
 
-/// Keys and terminal sizes, read by a thread, because crossterm blocks.
+/// Reads keys and terminal sizes in a thread, because crossterm blocks.
 fn keys() -> mpsc::Receiver<Event> {
     let (sender, keys) = mpsc::channel(64);
     std::thread::spawn(move || {
-        // The thread ends with the program, or when the receiver is gone.
+        // The thread ends with the program, or when the receiver is dropped.
         while let Ok(event) = event::read() {
             if sender.blocking_send(event).is_err() {
                 return;

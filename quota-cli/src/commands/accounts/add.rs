@@ -1,5 +1,5 @@
-//! `quota accounts add`: adds an account.
-//! It writes where the login is; it never writes the login.
+//! `quota accounts add`: adds an account to the configuration.
+//! It writes where the login is, and never a token.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,11 +25,11 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
     let (id, login) = (&account.id, &account.login);
     let named = global.config.as_deref();
     scope::run(async |scope| {
-        // A token command may run.
+        // A signal also ends a running token command.
         scope.listen()?;
-        let implied = DefaultLogin::find(named).await?;
+        let default_login = DefaultLogin::find(named).await?;
         let config = config::update(named, |config| {
-            let mut accounts = implied.existing(config, &account);
+            let mut accounts = default_login.existing(config, &account);
             check_unique(config, &accounts, &account)?;
             let at = if options.first { 0 } else { accounts.len() };
             accounts.insert(at, account.clone());
@@ -38,19 +38,19 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
         let config = config.await?;
         let credential = context::credential_source(login, &config).credential(id).await;
         confirm(&[format!("added {id}: {}", login.describe())])?;
-        let trouble = match credential {
+        let problem = match credential {
             Ok(credential) => cached_missing_scope(&config, global, id, credential.login.fingerprint).await,
-            Err(trouble) => Some(trouble.to_string()),
+            Err(error) => Some(error.to_string()),
         };
-        if let Some(trouble) = trouble {
-            term::eprint(&format!("quota: {id}: {}\n", sanitize(&trouble)));
+        if let Some(problem) = problem {
+            term::eprint(&format!("quota: {id}: {}\n", sanitize(&problem)));
         }
         Ok(Exit::Success)
     })
 }
 
-/// The stored failure that this credential may not read usage, of any account. No provider is called; `None` if the store cannot be
-/// read.
+/// The stored failure that this credential lacks the scope to read usage, from the record of any account. `None` if the store cannot be
+/// read. It makes no provider calls.
 async fn cached_missing_scope(
     config: &Config,
     global: &GlobalOptions,
@@ -59,7 +59,7 @@ async fn cached_missing_scope(
 ) -> Option<String> {
     let (fingerprint, store, clock) =
         (fingerprint?, store::open(global.store.as_deref()).ok()?.store, Clock::system());
-    let note = async |id: &AccountId| {
+    let message = async |id: &AccountId| {
         let key = StoreKey::account(id);
         let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;
         let record = Record::decode(&read.document?.body).ok()?;
@@ -69,25 +69,26 @@ async fn cached_missing_scope(
         is_same.then(|| failure.message.clone())
     };
     let ids = config.accounts.iter().map(|account| &account.id).chain([id]);
-    join_all(ids.map(note)).await.into_iter().flatten().next()
+    join_all(ids.map(message)).await.into_iter().flatten().next()
 }
 
-/// How long the store may take.
+/// The time limit for each read of the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the default account has a login of Claude Code. If so, it must be named as soon as another account is.
+/// Whether the default account has a login of Claude Code. If so, adding an account must also write the default account to the file.
 pub(super) struct DefaultLogin {
     is_found: bool,
 }
 
 impl DefaultLogin {
-    /// Finds the login, if no account is named.
+    /// Searches for the login if no account is configured.
     pub(super) async fn find(named: Option<&Path>) -> Result<Self, CliError> {
         let is_default = Config::load_allow_empty(named)?.is_default();
         Ok(Self { is_found: is_default && detected_logins::find_claude_code().await.is_ok() })
     }
 
-    /// The accounts that must stay when `new` is added. The default account may be named as itself.
+    /// The accounts to keep when `new` is added. The default account is kept only if its login exists and `new` is
+    /// another account.
     pub(super) fn existing(&self, config: &Config, new: &AccountSettings) -> Vec<AccountSettings> {
         let is_itself = |account: &AccountSettings| account.id == new.id && account.login == new.login;
         let is_other = |account: &&AccountSettings| {
@@ -100,7 +101,7 @@ impl DefaultLogin {
 /// The settings of the account.
 fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
     let mut account = AccountSettings::new(id(&options.name)?, login(options)?);
-    let limit = |share: Option<f64>| share.and_then(Percent::from_percent).map(Limits::of);
+    let limit = |percent: Option<f64>| percent.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
     (limits.min_remaining, limits.killswitch) = (limit(options.min_remaining), limit(options.killswitch));
     account.limits = limits;
@@ -125,8 +126,7 @@ fn login(options: &AddArgs) -> Result<LoginSource, CliError> {
         LoginSource::ClaudeConfigDir(absolute(dir)?)
     } else if let Some(name) = &options.token_env {
         if !config::is_variable(name) {
-            let why =
-                "--token-env takes the name of a variable, such as QUOTA_WORK; never pass the token itself";
+            let why = "--token-env expects the name of an environment variable, such as QUOTA_WORK; never pass the token itself";
             return Err(usage(why));
         }
         LoginSource::TokenEnv(name.clone())
@@ -141,7 +141,7 @@ fn login(options: &AddArgs) -> Result<LoginSource, CliError> {
     })
 }
 
-/// An absolute path. A `~` stays, because the home directory may move.
+/// Makes a path absolute. A leading `~` is kept, because the home directory may move.
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     config::check_path(&path.to_string_lossy()).map_err(usage)?;
     if path.starts_with("~") {
@@ -163,7 +163,7 @@ fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettin
     }
     let Some(same) = others.iter().find(|account| account.login == new.login) else { return Ok(()) };
     Err(usage(format!(
-        "{} already uses this login ({}); name another login for {id}: --claude-config-dir, --token-env, --token-file or \
+        "{} already uses this login ({}); set another login for {id}: --claude-config-dir, --token-env, --token-file or \
          --token-command",
         same.id,
         new.login.describe()

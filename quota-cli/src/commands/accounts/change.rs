@@ -20,7 +20,7 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
                 let id = &account.id;
                 let disable = hint::command_without_store(&format!("accounts disable {id}"));
                 let why = format!(
-                    "{id} is Claude Code's login, which needs no configuration; to stop using it: {disable}"
+                    "{id} is Claude Code's login, which is used without configuration; to stop using it: {disable}"
                 );
                 return Err(CliError::new(Exit::Usage, why));
             }
@@ -31,7 +31,7 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
         let mut lines: Vec<_> = ids.iter().map(|id| format!("removed {id}")).collect();
         if ids.len() == config.accounts.len() {
             lines.push(format!(
-                "no account is left; add one with: {}, or remove {} to use Claude Code's login",
+                "no account is left; add one with: {}, or delete {} to use Claude Code's login",
                 hint::command_without_store("accounts add"),
                 config.display_path()
             ));
@@ -46,16 +46,20 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
 }
 
 /// Disables or enables accounts.
-pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) -> Result<Exit, CliError> {
+pub(super) fn switch(
+    options: &AccountNames,
+    global: &GlobalOptions,
+    disabled: bool,
+) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
-        let word = if off { "disabled" } else { "enabled" };
+        let word = if disabled { "disabled" } else { "enabled" };
         let mut lines: Vec<_> = ids.iter().map(|id| format!("{word} {id}")).collect();
         let mut accounts = config.accounts.clone();
         for account in accounts.iter_mut().filter(|account| ids.contains(&account.id)) {
-            account.disabled = off;
+            account.disabled = disabled;
         }
-        if off && accounts.iter().all(|account| account.disabled) {
+        if disabled && accounts.iter().all(|account| account.disabled) {
             lines.push("no account is enabled".to_owned());
         }
         Ok(Change::to(config, accounts, lines))
@@ -74,7 +78,7 @@ pub(super) fn order(options: &AccountNames, global: &GlobalOptions) -> Result<Ex
     })
 }
 
-/// The accounts of these names, each once, in the order of their first mention.
+/// The accounts with these names, without duplicates, in the given order.
 fn named(config: &Config, names: &[String]) -> Result<Vec<AccountId>, CliError> {
     config.check_not_empty()?;
     let mut ids: Vec<AccountId> = Vec::new();

@@ -1,5 +1,5 @@
 //! `quota accounts clear-hold`: clears the hold on an account for all processes that share the store.
-//! `quota_core::record` decides what is cleared, and why it does not come back.
+//! `quota_core::record` decides what is cleared.
 
 use quota::QuotaError;
 use quota::record::Hold;
@@ -22,13 +22,13 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
         let manager = context::open_read_only(&config, &store)?;
         let account = manager.account(&id);
         let was_damaged = account.sync().await.is_record_damaged();
-        let lifted = account.clear_hold().await.map_err(|error| not_cleared(&error))?;
+        let cleared_hold = account.clear_hold().await.map_err(|error| not_cleared(&error))?;
         let now_held = account.sync().await.hold();
-        let cleared = match was_damaged {
+        let text = match was_damaged {
             true => format!("replaced the damaged record of {id}\n"),
-            false => describe(lifted.as_ref(), id.as_str(), &LocalTime::now()),
+            false => describe(cleared_hold.as_ref(), id.as_str(), &LocalTime::now()),
         };
-        term::print(&cleared)?;
+        term::print(&text)?;
         if let Some(hold) = now_held {
             term::eprint(&format!("quota: {}\n", still_held(&hold, &LocalTime::now())));
         }
@@ -37,16 +37,20 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
     })
 }
 
-fn describe(lifted: Option<&Hold>, account: &str, local: &LocalTime) -> String {
-    match lifted {
+fn describe(cleared_hold: Option<&Hold>, account: &str, local: &LocalTime) -> String {
+    match cleared_hold {
         Some(hold) => format!("cleared: {} until {}\n", hold.reason, local.time_of_day(hold.until)),
-        None => format!("no hold on {account}\n"),
+        None => format!("{account} has no hold\n"),
     }
 }
 
-/// What keeps the account from being refreshed after the clear.
+/// Names the hold that still prevents a refresh, such as the provider's cooldown.
 fn still_held(hold: &Hold, local: &LocalTime) -> String {
-    format!("still no refresh before {}: {}", local.time_of_day_with_seconds(hold.until), hold.reason)
+    format!(
+        "the next refresh is still not before {}: {}",
+        local.time_of_day_with_seconds(hold.until),
+        hold.reason
+    )
 }
 
 fn not_cleared(error: &QuotaError) -> CliError {

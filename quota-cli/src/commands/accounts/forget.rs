@@ -1,5 +1,5 @@
-//! Removes the data of removed accounts: readings in the store and in the state file, and journals.
-//! `quota_core::record` decides what stays, so that a hold and a budget outlive an account.
+//! Removes the data of removed accounts: readings and journals in the store, and routing state in the accounts file.
+//! `quota_core::record` preserves holds and call budgets, so that removing and adding an account does not reset them.
 
 use quota::{AccountId, QuotaError, QuotaManager};
 
@@ -10,7 +10,7 @@ use crate::exit::CliError;
 use crate::sanitize::sanitize;
 use crate::store::{self, OpenedStore};
 
-/// Removes the stored data of accounts. Returns a line for each failure; the accounts themselves are already removed.
+/// Removes the stored data of accounts that are no longer in the configuration. Returns one line per failure.
 pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountId]) -> Vec<String> {
     let mut failures = Vec::new();
     match open(config, global) {
@@ -35,7 +35,7 @@ fn open(config: &Config, global: &GlobalOptions) -> Result<(QuotaManager, Opened
     Ok((context::open_read_only(config, &store)?, store))
 }
 
-/// The record before the journal: a process that writes the journal derives it from the record.
+/// Removes the record before the journal, because other processes derive the journal from the record.
 async fn one(manager: &QuotaManager, store: &OpenedStore, id: &AccountId) -> Result<(), String> {
     let describe = |error: &QuotaError| match error {
         QuotaError::Store { error, .. } => store::cause(error).to_owned(),
@@ -50,6 +50,6 @@ async fn one(manager: &QuotaManager, store: &OpenedStore, id: &AccountId) -> Res
 fn not_removed(id: &AccountId, why: &str) -> String {
     let why = sanitize(why);
     format!(
-        "{id}: its usage could not be removed from the store: {why}; once that works, add it and remove it again"
+        "could not remove the usage of {id} from the store: {why}; fix that, then add and remove the account again"
     )
 }

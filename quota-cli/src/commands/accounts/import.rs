@@ -1,5 +1,5 @@
-//! `quota accounts import`: adds the logins of this machine, or the accounts of an accounts file.
-//! Existing accounts do not change.
+//! `quota accounts import`: adds the logins on this machine, or the accounts in an accounts file.
+//! It does not change existing accounts.
 
 use std::path::Path;
 
@@ -19,23 +19,23 @@ use crate::{input, scope};
 /// An account to import.
 struct Candidate {
     id: AccountId,
-    /// `None` if its login has no known form.
+    /// `None` if its login is of an unknown kind.
     account: Option<AccountSettings>,
 }
 
 /// What happens to a candidate.
 enum ImportOutcome {
     Add(Box<AccountSettings>),
-    /// It names a host or a program that the user has not allowed.
+    /// The account needs a host or a program that the user has not allowed.
     NotAllowed(AccountId, Vec<Risk>),
     Exists(AccountId),
-    /// Another account has its login.
+    /// The second account already uses the login.
     DuplicateLogin(AccountId, AccountId),
-    /// Its login has no known form.
+    /// The login is missing or of an unknown kind.
     UnknownLogin(AccountId),
 }
 
-/// What an account of another file requires beyond a login. The author of the file would get the token, or run a program.
+/// A setting through which the author of an imported file could receive the token or run a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Risk {
     /// Requests with the token go to this host.
@@ -45,7 +45,7 @@ enum Risk {
 }
 
 impl Risk {
-    /// What an account requires.
+    /// The risks of an account.
     fn of(account: &AccountSettings) -> Vec<Self> {
         let command = match &account.login {
             LoginSource::TokenCommand(words) => Some(Self::TokenCommand(words.clone())),
@@ -81,22 +81,22 @@ impl Risk {
 
 /// Adds the accounts, and prints the outcome of each.
 pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    let read = options.file.as_deref().map(read).transpose()?;
+    let from_file = options.file.as_deref().map(read).transpose()?;
     let named = global.config.as_deref();
     scope::run(async |scope| {
         scope.listen()?;
-        let found = match read {
+        let found = match from_file {
             Some(accounts) => accounts,
             None => detected().await,
         };
         if found.is_empty() {
-            let what = match &options.file {
+            let message = match &options.file {
                 Some(path) => format!("no account in {}", input::display_name(path)),
                 None => {
                     "no login found; run `claude` and log in, or see: quota accounts add --help".to_owned()
                 }
             };
-            return Err(CliError::new(Exit::NoAccount, what));
+            return Err(CliError::new(Exit::NoAccount, message));
         }
         let default_login = DefaultLogin::find(named).await?;
         let outcomes = if options.dry_run {
@@ -105,7 +105,7 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
             let mut is_printed = false;
             let added = config::update(named, |config| {
                 let outcomes = outcomes(config, &default_login, &found, options);
-                // Before anything is written, so that the user can still stop it.
+                // Printed before the file is written, so that the user can still interrupt the command.
                 let risks: Vec<_> = outcomes.iter().flat_map(allowed_risks).collect();
                 if !risks.is_empty() && !std::mem::replace(&mut is_printed, true) {
                     confirm(&risks)?;
@@ -113,7 +113,7 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
                 let new: Vec<_> = outcomes.iter().filter_map(ImportOutcome::added).cloned().collect();
                 let mut accounts = config.accounts.clone();
                 if let Some(first) = new.first() {
-                    // The default account stays if its login exists, or if it is one of the new accounts.
+                    // The default account is kept if its login exists and it is not one of the new accounts.
                     accounts = default_login.existing(config, first);
                     accounts.retain(|account| new.iter().all(|one| one.id != account.id));
                 }
@@ -128,10 +128,10 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
             confirm(&risks)?;
         }
         confirm(&outcomes.iter().map(|outcome| describe(outcome, options.dry_run)).collect::<Vec<_>>())?;
-        let is_whole = !outcomes
+        let has_skipped = outcomes
             .iter()
             .any(|outcome| matches!(outcome, ImportOutcome::UnknownLogin(_) | ImportOutcome::NotAllowed(..)));
-        Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
+        Ok(if has_skipped { Exit::Incomplete } else { Exit::Success })
     })
 }
 
@@ -166,19 +166,19 @@ fn outcome(
     options: &ImportArgs,
 ) -> ImportOutcome {
     let id = found.id.clone();
-    // Without a login, only its name can be that of another account.
+    // Without a login, only the name can conflict with another account.
     let nameless = || AccountSettings::new(id.clone(), LoginSource::TokenCommand(Vec::new()));
     let account = found.account.clone().unwrap_or_else(nameless);
-    let mut known = default_login.existing(config, &account);
-    known.extend(before.iter().filter_map(ImportOutcome::added).cloned());
-    if known.iter().any(|other| other.id == id) {
+    let mut existing = default_login.existing(config, &account);
+    existing.extend(before.iter().filter_map(ImportOutcome::added).cloned());
+    if existing.iter().any(|other| other.id == id) {
         return ImportOutcome::Exists(id);
     }
     if found.account.is_none() {
         return ImportOutcome::UnknownLogin(id);
     }
-    if let Some(twin) = known.iter().find(|other| other.login == account.login) {
-        return ImportOutcome::DuplicateLogin(id, twin.id.clone());
+    if let Some(other) = existing.iter().find(|other| other.login == account.login) {
+        return ImportOutcome::DuplicateLogin(id, other.id.clone());
     }
     let risks = Risk::of(&account);
     if risks.iter().all(|risk| risk.is_allowed(options)) {
@@ -188,7 +188,7 @@ fn outcome(
     }
 }
 
-/// What an added account requires, a line each.
+/// One line for each risk of an added account.
 fn allowed_risks(outcome: &ImportOutcome) -> Vec<String> {
     let Some(account) = outcome.added() else { return Vec::new() };
     Risk::of(account).iter().map(|risk| format!("{} {}", account.id, risk.describe())).collect()
@@ -204,24 +204,24 @@ fn describe(outcome: &ImportOutcome, is_dry: bool) -> String {
             let described: Vec<_> = risks.iter().map(Risk::describe).collect();
             let flags: Vec<_> = risks.iter().map(Risk::flag).collect();
             format!(
-                "skipped {id}: it {}; if you trust it, repeat with {}",
+                "skipped {id}: it {}; if you trust the file, add {}",
                 described.join(" and "),
                 flags.join(" ")
             )
         }
         ImportOutcome::Exists(id) => format!("{id} already exists, unchanged"),
-        ImportOutcome::DuplicateLogin(id, twin) => format!("skipped {id}: {twin} already uses its login"),
+        ImportOutcome::DuplicateLogin(id, other) => format!("skipped {id}: {other} already uses its login"),
         ImportOutcome::UnknownLogin(id) => {
-            format!("skipped {id}: its login is missing or has an unknown form")
+            format!("skipped {id}: its login is missing or of an unknown kind")
         }
     }
 }
 
-/// The accounts of an accounts file, without the settings of other programs.
+/// Reads the accounts of an accounts file, without settings that only other programs use.
 fn read(path: &Path) -> Result<Vec<Candidate>, CliError> {
     let bytes = input::read_input(path)?;
     let name = input::display_name(path);
-    // The contents are not repeated, because it may be a file with secrets that was named by mistake.
+    // The error repeats no content, because the user may have named a file with secrets by mistake.
     let accounts: AccountsConfig = serde_json::from_slice(&bytes).map_err(|error| {
         let why = format!("{name}:{}:{}: not an accounts file", error.line(), error.column());
         CliError::new(Exit::DataErr, why)
@@ -238,7 +238,7 @@ fn read(path: &Path) -> Result<Vec<Candidate>, CliError> {
     Ok(found.collect())
 }
 
-/// The logins of this machine, as `quota init` finds them.
+/// Finds the logins on this machine as `quota init` does.
 async fn detected() -> Vec<Candidate> {
     let found = |(name, login): (&str, LoginSource)| {
         let id = AccountId::new(ANTHROPIC, name).ok()?;

@@ -1,5 +1,5 @@
 //! The JSON of `quota accounts list`, which docs/accounts-json.md describes.
-//! A field that changes its meaning raises the version; a new field does not.
+//! The version number rises if a field changes its meaning, but not for a new field.
 
 use std::collections::BTreeMap;
 use std::path::Path;

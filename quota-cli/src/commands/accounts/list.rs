@@ -1,5 +1,5 @@
-//! `quota accounts list`: all accounts in their order, with their state in the store. No provider is called.
-//! `text` and `json` print it.
+//! `quota accounts list`: lists all accounts in order, with their state in the store. It makes no provider calls.
+//! `text` and `json` render the list.
 
 use quota::accounts::Decision;
 
@@ -30,12 +30,12 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             }
             return Ok(Exit::NoAccount);
         };
-        let asked = RequestArgs { unknown: Some(Unknown::Allow), ..RequestArgs::default() };
-        // The list itself needs no store.
-        let picker = match AccountPicker::open(scope, &config, &store, None, &asked).await {
+        let request = RequestArgs { unknown: Some(Unknown::Allow), ..RequestArgs::default() };
+        // The list is printed even if the store cannot be read.
+        let picker = match AccountPicker::open(scope, &config, &store, None, &request).await {
             Ok(picker) => Some(picker),
-            Err(trouble) => {
-                term::eprint(&format!("quota: {trouble}\n"));
+            Err(error) => {
+                term::eprint(&format!("quota: {error}\n"));
                 None
             }
         };
@@ -51,18 +51,18 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
                 evaluated: decision.as_ref().and_then(|decision| decision.accounts().get(at)),
             })
             .collect();
-        let shown = if global.json {
+        let output = if global.json {
             json::render(named, &config, &listed, &local)
         } else {
             let screen = Screen::stdout();
             screen.show(&text::lines(&listed, &local, screen.width))
         };
-        term::print(&shown)?;
+        term::print(&output)?;
         if let Some(picker) = &picker {
             picker.tell_if_refused().await;
         }
         for id in &config.unusable {
-            term::eprint(&format!("quota: {id} is not used: accounts.json has no login for it\n"));
+            term::eprint(&format!("quota: ignored {id}: accounts.json has no login for it\n"));
         }
         Ok(Exit::Success)
     })

@@ -8,7 +8,7 @@ use crate::cli::{GlobalOptions, Limit, SetArgs};
 use crate::config::Change;
 use crate::exit::{CliError, Exit};
 
-/// Sets the named limits. The others do not change.
+/// Sets the given limits, and leaves the others unchanged.
 pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         config.check_not_empty()?;
@@ -16,23 +16,23 @@ pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Cli
         let mut accounts = config.accounts.clone();
         let mut lines = Vec::new();
         for account in accounts.iter_mut().filter(|account| account.id == id) {
-            for (what, limit, limits) in [
+            for (label, limit, limits) in [
                 ("minimum", options.min_remaining, &mut account.limits.min_remaining),
                 ("killswitch", options.killswitch, &mut account.limits.killswitch),
             ] {
                 let Some(limit) = limit else { continue };
                 *limits = with_every(limits.as_ref(), limit);
                 let now = limits.as_ref().map_or_else(|| "inherited from [routing]".to_owned(), text::limits);
-                lines.push(format!("{id} {what}: {now}"));
+                lines.push(format!("{id} {label}: {now}"));
             }
         }
         Ok(Change::to(config, accounts, lines))
     })
 }
 
-/// The limits with another one for all windows without one of their own.
-fn with_every(now: Option<&Limits>, Limit(share): Limit) -> Option<Limits> {
-    let every = Limits::of(share.and_then(Percent::from_percent)?);
+/// Replaces the limit for all windows that have no limit of their own.
+fn with_every(now: Option<&Limits>, Limit(percent): Limit) -> Option<Limits> {
+    let every = Limits::of(percent.and_then(Percent::from_percent)?);
     let windows = now.into_iter().flat_map(Limits::windows);
     Some(windows.fold(every, |limits, (window, left)| limits.window(window.clone(), left)))
 }

@@ -1,4 +1,4 @@
-//! `quota accounts list` as text: a line for each account, and in a narrow terminal two or three.
+//! `quota accounts list` as text: one line per account, or two to three in a narrow terminal.
 
 use quota::accounts::routing::Eligibility;
 use quota::accounts::{Evaluated, Limits};
@@ -12,27 +12,27 @@ use crate::view::wrap::{self, truncate};
 
 /// The space between two columns.
 const GAP: usize = 2;
-/// A last column that would be narrower gets lines of its own.
+/// If the last column would be narrower than this, its text goes on separate lines.
 const NARROWEST: usize = 24;
 
-/// An account, and the decision about it if the store can be read.
+/// An account, with its routing evaluation if the store can be read.
 #[derive(Debug, Clone)]
 pub(super) struct AccountRow<'a> {
     pub(super) settings: &'a AccountSettings,
     pub(super) evaluated: Option<&'a Evaluated>,
 }
 
-/// All accounts in their order.
+/// Renders all accounts in order.
 pub(super) fn lines(accounts: &[AccountRow<'_>], local: &LocalTime, width: usize) -> Vec<Line> {
     let number = accounts.len().to_string().len();
-    let widest = |words: &dyn Fn(&AccountRow<'_>) -> String| {
-        accounts.iter().map(|account| wrap::width(&words(account))).max().unwrap_or_default()
+    let widest = |text: &dyn Fn(&AccountRow<'_>) -> String| {
+        accounts.iter().map(|account| wrap::width(&text(account))).max().unwrap_or_default()
     };
     let indent = number + GAP;
     let role_column = indent + widest(&name) + GAP;
     let login_column = role_column + "fallback".len() + GAP;
     let state_column = login_column + widest(&login) + GAP;
-    // The state, which may be long, gets the rest of the line, or else lines below it.
+    // The state may be long. It uses the rest of the line, or separate lines below.
     let is_beside = width.saturating_sub(state_column) >= NARROWEST;
     let mut lines = Vec::new();
     for (at, account) in accounts.iter().enumerate() {
@@ -66,18 +66,18 @@ fn login(account: &AccountRow<'_>) -> String {
     account.settings.login.describe()
 }
 
-/// Its state in the store, and its own limits if it has any.
+/// The account's state in the store, and its own limits if it has any.
 fn state(account: &AccountRow<'_>, local: &LocalTime) -> (String, Style) {
-    let (mut state, ink) = standing(account, local);
+    let (mut state, style) = availability(account, local);
     let own = &account.settings.limits;
-    for (what, limits) in [("minimum", &own.min_remaining), ("killswitch", &own.killswitch)] {
+    for (label, limits) in [("minimum", &own.min_remaining), ("killswitch", &own.killswitch)] {
         let Some(limits) = limits else { continue };
-        state = format!("{state}; {what} {}", sanitize(&self::limits(limits)));
+        state = format!("{state}; {label} {}", sanitize(&self::limits(limits)));
     }
-    (state, ink)
+    (state, style)
 }
 
-/// Limits as text.
+/// Renders limits as text.
 pub(super) fn limits(limits: &Limits) -> String {
     let every = limits.default_limit().map(format::percent);
     let windows = limits.windows().map(|(window, left)| format!("{} of {window}", format::percent(left)));
@@ -85,18 +85,18 @@ pub(super) fn limits(limits: &Limits) -> String {
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
-fn standing(account: &AccountRow<'_>, local: &LocalTime) -> (String, Style) {
+fn availability(account: &AccountRow<'_>, local: &LocalTime) -> (String, Style) {
     if account.settings.disabled {
         return ("disabled".to_owned(), Style::Dim);
     }
-    let Some(evaluated) = account.evaluated else { return ("on".to_owned(), Style::Plain) };
-    let ink = match evaluated.eligibility {
+    let Some(evaluated) = account.evaluated else { return ("enabled".to_owned(), Style::Plain) };
+    let style = match evaluated.eligibility {
         Eligibility::Eligible if evaluated.windows.is_empty() => Style::Dim,
         Eligibility::Eligible => Style::Good,
         Eligibility::LastResort => Style::Warn,
         _ => Style::Bad,
     };
-    (account_reason(evaluated, &account.settings.login.hint(), local), ink)
+    (account_reason(evaluated, &account.settings.login.hint(), local), style)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The JSON of `quota budget`: a shape with a number, described in docs/budget-json.md.
+//! The versioned JSON of `quota budget`, which docs/budget-json.md describes.
 
 use quota::record::{Hold, HoldReason};
 use serde::Serialize;

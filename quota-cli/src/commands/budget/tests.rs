@@ -1,4 +1,4 @@
-//! Which calls are counted, and when the next one is allowed.
+//! Tests of the counted calls and of the time of the next allowed call.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use quota::{Percent, UsageReport, WindowId, WindowReading};
 use super::*;
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).expect("a moment")
+    Timestamp::from_second(1_800_000_000 + second).expect("a valid time")
 }
 
 fn account() -> AccountId {
@@ -22,13 +22,13 @@ fn policy() -> Policy {
     Policy::default().budget(Budget::new(4, 1))
 }
 
-/// A record with these calls, each with its caller and second.
+/// A record with these calls, given as caller and second.
 fn record_with(calls: &[(&str, i64)]) -> Record {
     let mut record = Record::default();
     for (by, second) in calls {
-        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(*second)))
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(*second)))
             .by(Arc::from(*by));
-        let LeaseDecision::Granted(lease) = record.begin(at(*second), &ask, &policy()) else {
+        let LeaseDecision::Granted(lease) = record.begin(at(*second), &request, &policy()) else {
             panic!("a call is allowed");
         };
         let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
@@ -70,7 +70,7 @@ fn an_exhausted_budget_waits_for_the_oldest_call() {
 }
 
 #[test]
-fn a_providers_cooldown_counts() {
+fn the_providers_cooldown_delays_the_next_call() {
     let cooldown = Hold::new(at(0), at(60), quota::record::HoldReason::ProviderRateLimited);
 
     let now = CallBudget::of(&account(), &Record::default(), Some(&cooldown), at(1), &policy());
@@ -79,7 +79,7 @@ fn a_providers_cooldown_counts() {
 }
 
 #[test]
-fn reading_the_budget_is_no_call() {
+fn reading_the_budget_counts_no_call() {
     let record = record_with(&[("a", 0)]);
 
     assert_eq!(budget(&record, 10), budget(&record, 10));

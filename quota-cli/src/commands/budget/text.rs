@@ -1,4 +1,4 @@
-//! `quota budget` for people.
+//! `quota budget` as text.
 
 use quota::record::Hold;
 
@@ -8,7 +8,7 @@ use crate::sanitize::sanitize;
 use crate::view::line::{self, Line, Style};
 use crate::view::wrap::{self, padded, truncate};
 
-/// All accounts, one after the other.
+/// Renders all accounts.
 pub(super) fn lines(all: &[CallBudget], local: &LocalTime, width: usize) -> Vec<Line> {
     line::separated(all.iter().map(|budget| block(budget, local, width)))
 }

@@ -1,27 +1,24 @@
 //! Measures the latency of a read, at the end of a demo and on an account that all consumers read.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "to measure is to read a clock that is finer than milliseconds"
-)]
+#![expect(clippy::disallowed_methods, reason = "the measurement needs a clock finer than milliseconds")]
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use quota::Account;
 
-/// Enough that reading the clock does not matter, and few enough that an interruption spoils only one round.
-const LOOKS: u32 = 200;
+/// Enough reads that the cost of the clock does not matter, and few enough that an interruption affects only one round.
+const READS_PER_ROUND: u32 = 200;
 const ROUNDS: usize = 501;
 
-/// The median of many rounds, in nanoseconds per read.
+/// Returns the median of many rounds, in nanoseconds per read.
 pub(super) fn ns_p50(account: &Account) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
-            for _ in 0..LOOKS {
+            for _ in 0..READS_PER_ROUND {
                 let _ = black_box(black_box(account).peek());
             }
-            start.elapsed().as_secs_f64() * 1e9 / f64::from(LOOKS)
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(READS_PER_ROUND)
         })
         .collect();
     rounds.sort_by(f64::total_cmp);

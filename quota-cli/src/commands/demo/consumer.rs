@@ -1,5 +1,5 @@
-//! The consumers: tasks that read, each with accounts and a rhythm of its own.
-//! They share one manager, and nothing here limits them.
+//! The consumers: tasks that read usage, each with its own accounts and intervals.
+//! They share one manager, and nothing here limits their reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::plan::Plan;
 use crate::format::between;
 
-/// All consumers of a demo. They end when this is dropped.
+/// All consumers of a demo. Dropping it cancels their tasks.
 #[derive(Debug)]
 pub(crate) struct Consumers {
     shared: Arc<Shared>,
@@ -26,19 +26,19 @@ struct Shared {
     counters: Counters,
     clock: Clock,
     started: Timestamp,
-    freshness: Duration,
+    max_age: Duration,
     pause: Duration,
 }
 
 impl Consumers {
-    /// Starts them on the present runtime.
+    /// Spawns the consumers on the current runtime.
     pub(crate) fn start(plan: &Plan, accounts: &Arc<[Account]>, started: Timestamp) -> Self {
         let shared = Arc::new(Shared {
             accounts: Arc::clone(accounts),
             counters: Counters::default(),
             clock: Clock::system(),
             started,
-            freshness: plan.policy.max_age,
+            max_age: plan.policy.max_age,
             pause: plan.pause,
         });
         let mut tasks = JoinSet::new();
@@ -52,7 +52,7 @@ impl Consumers {
         &self.shared.counters
     }
 
-    /// Ends them all.
+    /// Cancels all consumers.
     pub(crate) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
@@ -63,18 +63,18 @@ struct Consumer {
     shared: Arc<Shared>,
     rng: Rng,
     accounts: [u16; 2],
-    /// What it would do without quota, for each of them.
-    alone: [NaiveClient; 2],
+    /// What the consumer would do without quota, for each account.
+    naive: [NaiveClient; 2],
 }
 
 impl Consumer {
     fn new(number: u32, seed: u64, shared: &Arc<Shared>) -> Self {
-        // Close seeds must not give close rhythms.
+        // Similar seeds must not result in similar intervals.
         let rng = Rng::with_seed(Rng::with_seed(seed.wrapping_add(u64::from(number))).u64(..));
         let fallbacks = shared.accounts.len().saturating_sub(1);
         let fallback = if fallbacks == 0 { 0 } else { 1 + number as usize % fallbacks };
         let accounts = [0, u16::try_from(fallback).unwrap_or_default()];
-        Self { shared: Arc::clone(shared), rng, accounts, alone: [NaiveClient::default(); 2] }
+        Self { shared: Arc::clone(shared), rng, accounts, naive: [NaiveClient::default(); 2] }
     }
 
     async fn run(mut self) {
@@ -86,14 +86,14 @@ impl Consumer {
         }
     }
 
-    /// Reads one of its accounts, in one of three ways.
+    /// Reads one of the two accounts, in one of three ways.
     async fn read(&mut self) {
         let which = usize::from(self.rng.bool());
-        let way = self.rng.u8(..10);
+        let kind = self.rng.u8(..10);
         self.count_naive(which);
         let shared = &*self.shared;
         let account = &shared.accounts[usize::from(self.accounts[which])];
-        match way {
+        match kind {
             // A statusline shows the cached numbers.
             0..2 => shared.counters.read(account.peek().freshness()),
             // A router uses the cached numbers, and refreshes them in the background.
@@ -103,17 +103,17 @@ impl Consumer {
             }
             // A person waits for new numbers.
             _ => match account.get().await {
-                Ok(answer) => shared.counters.read(answer.freshness()),
+                Ok(usage) => shared.counters.read(usage.freshness()),
                 Err(_) => shared.counters.read_nothing(),
             },
         }
     }
 
     fn count_naive(&mut self, which: usize) {
-        // With a single account both are the same.
+        // With a single account, both entries are the same account.
         let which = if self.accounts[0] == self.accounts[1] { 0 } else { which };
-        let passed = between(self.shared.started, self.shared.clock.now());
-        if self.alone[which].calls(passed, self.shared.freshness) {
+        let elapsed = between(self.shared.started, self.shared.clock.now());
+        if self.naive[which].calls(elapsed, self.shared.max_age) {
             self.shared.counters.would_have_called();
         }
     }
@@ -121,21 +121,21 @@ impl Consumer {
 
 /// A consumer without quota, which does not share its readings.
 ///
-/// It calls whenever its own last reading is stale. Every such call is assumed to succeed. A call with a 429 would be repeated, so the
-/// sum is a lower bound.
+/// It calls whenever its own last reading is stale. Every call is assumed to succeed. In reality it would retry after a 429, so the sum
+/// is a lower bound.
 #[derive(Debug, Default, Clone, Copy)]
 struct NaiveClient {
-    /// Its last call, in milliseconds of the demo. There may be a million of these.
-    called: Option<u32>,
+    /// The last call, in milliseconds since the start. Only four bytes, because there may be a million consumers.
+    called_at: Option<u32>,
 }
 
 impl NaiveClient {
-    /// Whether a read at that time makes it call.
-    fn calls(&mut self, passed: Duration, freshness: Duration) -> bool {
-        let ms = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        let stale = self.called.is_none_or(|called| ms(passed).saturating_sub(called) >= ms(freshness));
+    /// Whether a read at that time causes a call.
+    fn calls(&mut self, elapsed: Duration, max_age: Duration) -> bool {
+        let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let stale = self.called_at.is_none_or(|called| ms(elapsed).saturating_sub(called) >= ms(max_age));
         if stale {
-            self.called = Some(ms(passed));
+            self.called_at = Some(ms(elapsed));
         }
         stale
     }
@@ -146,11 +146,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lone_consumer_calls_first_and_whenever_its_reading_is_stale() {
-        let mut alone = NaiveClient::default();
+    fn a_naive_client_calls_at_first_and_when_its_reading_is_stale() {
+        let mut naive = NaiveClient::default();
 
         let calls = [0, 99, 100, 150, 199, 350]
-            .map(|ms| alone.calls(Duration::from_millis(ms), Duration::from_millis(100)));
+            .map(|ms| naive.calls(Duration::from_millis(ms), Duration::from_millis(100)));
 
         assert_eq!(calls, [true, false, true, false, false, true]);
     }

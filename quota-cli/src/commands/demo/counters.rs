@@ -1,4 +1,4 @@
-//! Counts the reads of all consumers, with atomics because they count concurrently.
+//! Counts the reads of all consumers in atomics, because the consumers run concurrently.
 //! The simulator's ledger counts the calls.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub(crate) struct Counters {
     no_number: AtomicU64,
 }
 
-/// The reasons that occur in a demo; others count as the first.
+/// The reasons that occur in a demo. Any other reason is counted as the first.
 const REASONS: [StaleReason; 6] = [
     StaleReason::Aged,
     StaleReason::NeverRead,
@@ -28,9 +28,9 @@ const REASONS: [StaleReason; 6] = [
 
 impl Counters {
     /// Counts a read with this freshness.
-    pub(crate) fn read(&self, state: Freshness) {
+    pub(crate) fn read(&self, freshness: Freshness) {
         add_one(&self.reads);
-        if let Freshness::Stale { reason: why, .. } = state {
+        if let Freshness::Stale { reason: why, .. } = freshness {
             let at = REASONS.iter().position(|reason| *reason == why).unwrap_or_default();
             add_one(&self.stale[at]);
         }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_without_a_number_is_counted_as_what_it_is() {
+    fn a_read_without_a_number_is_counted_separately() {
         let counters = Counters::default();
 
         counters.read_nothing();

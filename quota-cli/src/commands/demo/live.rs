@@ -1,4 +1,4 @@
-//! The output while a demo runs: at a terminal lines drawn in place, otherwise a line for each notable event.
+//! The output while a demo runs: at a terminal a display that is redrawn in place, otherwise one line per notable event.
 //! The figures come from the manager, the counters and the ledger.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::view::bar::{self, bar};
 use crate::view::line::{Line, Style};
 use crate::view::wrap::truncate;
 
-/// More accounts than this would scroll the display away.
+/// A display with more accounts could scroll off the terminal.
 const MOST_ACCOUNTS: usize = 12;
 const MOST_NOTES: usize = 4;
 
@@ -34,12 +34,12 @@ pub(crate) struct Live {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
     /// A display on standard output.
-    Picture(Screen),
+    Display(Screen),
     /// A display on standard error, because a program reads standard output.
-    PictureAside(Screen),
+    StderrDisplay(Screen),
     /// Lines on standard output.
     Lines,
-    /// Nothing.
+    /// No output.
     Nothing,
 }
 
@@ -48,22 +48,22 @@ impl Live {
     pub(crate) fn new(json: bool) -> Self {
         let (stdout, stderr) = (Screen::stdout(), Screen::stderr());
         let view = match json {
-            true if stderr.is_tty => View::PictureAside(stderr),
+            true if stderr.is_tty => View::StderrDisplay(stderr),
             true => View::Nothing,
-            false if stdout.is_tty => View::Picture(stdout),
+            false if stdout.is_tty => View::Display(stdout),
             false => View::Lines,
         };
         Self { view, drawn: 0, notes: Vec::new(), failing: BTreeSet::new() }
     }
 
-    /// Prints what will happen.
+    /// Prints the plan.
     pub(crate) fn begin(&self, plan: &Plan) -> Result<(), CliError> {
-        let (seconds, minutes) = (plan.lasts.as_secs(), plan.story().as_secs() / 60);
+        let (seconds, minutes) = (plan.duration.as_secs(), plan.simulated_duration().as_secs() / 60);
         let [throttled, expired] = plan.describe();
         self.write(&format!(
             "{} read {} of a simulated provider through one manager.\n\
-             {minutes} minutes pass in {seconds} s: a reading is fresh for {} instead of 5 min, and so on.\n\n\
-             The provider will do this:\n  {throttled}\n  {expired}\n\n",
+             Time is scaled: {minutes} min take {seconds} s, so a reading is fresh for {} instead of 5 min.\n\n\
+             Provider errors:\n  {throttled}\n  {expired}\n\n",
             format::pluralize(plan.consumers.into(), "consumer"),
             format::pluralize(plan.script.accounts().len() as u64, "account"),
             format::seconds(plan.policy.max_age),
@@ -77,9 +77,9 @@ impl Live {
         accounts: &[Account],
         counters: &Counters,
         ledger: &Ledger,
-        passed: Duration,
+        elapsed: Duration,
     ) -> Result<(), CliError> {
-        let (View::Picture(screen) | View::PictureAside(screen)) = self.view else { return Ok(()) };
+        let (View::Display(screen) | View::StderrDisplay(screen)) = self.view else { return Ok(()) };
         let most = MOST_ACCOUNTS.min(screen.height.saturating_sub(MOST_NOTES + 5)).max(1);
         let mut lines: Vec<_> =
             accounts.iter().take(most).map(|account| row(account, ledger, screen.width)).collect();
@@ -88,13 +88,13 @@ impl Live {
         }
         let figures = format!(
             "{:.1} of {} s   {} reads   {} calls   {} without quota",
-            passed.as_secs_f64(),
-            plan.lasts.as_secs(),
+            elapsed.as_secs_f64(),
+            plan.duration.as_secs(),
             thousands(counters.reads()),
             thousands(ledger.calls()),
             thousands(counters.naive_calls()),
         );
-        // A wrapped line would be two lines, and one of them would stay after a redraw.
+        // A line that wraps would take two lines, and a redraw would clear only one of them.
         let cut = |text: &str| truncate(text, screen.width);
         lines.extend([Line::default(), Line::plain(cut(&figures))]);
         lines.extend(self.notes.iter().map(|note| Line::new(Style::Dim, cut(note))));
@@ -103,16 +103,16 @@ impl Live {
         self.write(&format!("{up}{}", screen.show(&lines)))
     }
 
-    /// An account's call failed.
+    /// Notes that an account's call failed.
     pub(crate) fn failed(
         &mut self,
         account: &AccountId,
         error: &FetchError,
         hold: Option<&Hold>,
-        passed: Duration,
+        elapsed: Duration,
     ) -> Result<(), CliError> {
         self.failing.insert(account.clone());
-        let what = match error {
+        let cause = match error {
             FetchError::Throttled { .. } => "rate limited".to_owned(),
             FetchError::Unauthorized => "login rejected".to_owned(),
             other => other.to_string(),
@@ -120,25 +120,25 @@ impl Live {
         let duration = hold.map_or_else(String::new, |hold| {
             format!(" for {}", format::seconds(format::between(hold.since, hold.until)))
         });
-        self.note(passed, &format!("{account}: {what}, backing off{duration}"))
+        self.note(elapsed, &format!("{account}: {cause}, backing off{duration}"))
     }
 
-    /// An account's call succeeded.
-    pub(crate) fn answered(&mut self, account: &AccountId, passed: Duration) -> Result<(), CliError> {
+    /// Notes the first success of an account after a failure.
+    pub(crate) fn refreshed(&mut self, account: &AccountId, elapsed: Duration) -> Result<(), CliError> {
         if self.failing.remove(account) {
-            self.note(passed, &format!("{account}: refreshed again"))
+            self.note(elapsed, &format!("{account}: refreshed"))
         } else {
             Ok(())
         }
     }
 
-    /// Leaves the last display on the screen.
+    /// Ends the output, and leaves the last display on the screen.
     pub(crate) fn end(&mut self) -> Result<(), CliError> {
         self.write("\n")
     }
 
-    fn note(&mut self, passed: Duration, what: &str) -> Result<(), CliError> {
-        let note = format!("{:5.1} s  {what}", passed.as_secs_f64());
+    fn note(&mut self, elapsed: Duration, text: &str) -> Result<(), CliError> {
+        let note = format!("{:5.1} s  {text}", elapsed.as_secs_f64());
         if self.view == View::Lines {
             return self.write(&format!("{note}\n"));
         }
@@ -151,8 +151,8 @@ impl Live {
 
     fn write(&self, text: &str) -> Result<(), CliError> {
         match self.view {
-            View::Picture(_) | View::Lines => term::print(text),
-            View::PictureAside(_) => {
+            View::Display(_) | View::Lines => term::print(text),
+            View::StderrDisplay(_) => {
                 term::eprint(text);
                 Ok(())
             }
@@ -166,14 +166,14 @@ fn row(account: &Account, ledger: &Ledger, width: usize) -> Line {
     const STATE: usize = "identity unknown".len();
     /// The width of everything but name, bar and state.
     const REST: usize = " ≥ 100.5 %  123 calls  ".len();
-    let answer = account.peek();
-    let used = answer.used(&WindowId::five_hour());
+    let usage = account.peek();
+    let used = usage.used(&WindowId::five_hour());
     let number = match used {
         Used::Exact(used) => format::percent(used),
         Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
         _ => "unknown".to_owned(),
     };
-    let (state, style) = match answer.freshness() {
+    let (state, style) = match usage.freshness() {
         Freshness::Stale { reason: why, .. } => (why.to_string(), Style::Warn),
         _ => ("fresh".to_owned(), Style::Good),
     };

@@ -1,4 +1,4 @@
-//! What happens in a demo, to which account and when. Only its seed decides.
+//! The plan of a demo: which account fails, how and when. It depends only on the arguments and the seed.
 
 use std::time::Duration;
 
@@ -8,30 +8,31 @@ use quota::policy::{Backoff, CooldownPolicy, CooldownScope};
 use quota::{AccountId, Policy};
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
-/// The simulated time of every demo, however long it runs: ten times the max age of a reading.
-const STORY: Duration = Duration::from_secs(3000);
+/// The simulated duration of every demo, whatever its real duration: ten times the max age of a reading.
+const SIMULATED_DURATION: Duration = Duration::from_secs(3000);
 /// The longest latency of the provider.
-const SLOWEST_ANSWER: Duration = Duration::from_millis(20);
-/// The average pause of a consumer between two reads. It is longer if so many consumers would load the machine fully.
+const MAX_LATENCY: Duration = Duration::from_millis(20);
+/// The average pause of a consumer between two reads. It is longer if there are too many consumers for [`MAX_READS_PER_SECOND`].
 const PAUSE: Duration = Duration::from_millis(100);
-const MOST_READS_PER_SECOND: u32 = 50_000;
+/// The limit for all consumers together.
+const MAX_READS_PER_SECOND: u32 = 50_000;
 
-/// A demo.
+/// The plan of a demo.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) consumers: u32,
-    pub(crate) lasts: Duration,
+    pub(crate) duration: Duration,
     pub(crate) pause: Duration,
     pub(crate) policy: Policy,
     pub(crate) script: Script,
-    /// The account that is rate limited, and the kind of the response.
+    /// The account that is rate limited, and the kind of response.
     pub(crate) throttled: Incident,
     /// The account whose login expires.
     pub(crate) expired: Incident,
 }
 
-/// What happens to one account for a while.
+/// A response that one account gets for some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Incident {
     pub(crate) account: usize,
@@ -43,10 +44,10 @@ pub(crate) struct Incident {
 impl Plan {
     pub(crate) fn new(accounts: usize, consumers: u32, seconds: u64, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let lasts = Duration::from_secs(seconds);
+        let duration = Duration::from_secs(seconds);
         let kinds = [Answer::ThrottleZero, Answer::ThrottleUntilEnd, Answer::ThrottleNoHeader];
         let account = rng.usize(..accounts);
-        // Each lasts longer than the max age of a reading, so that a call meets it.
+        // Each incident lasts longer than the max age of a reading, so that a call happens during it.
         let from = rng.u64(600..1000);
         let throttled = Incident {
             account,
@@ -61,17 +62,17 @@ impl Plan {
             Incident { account, answer: Answer::Unauthorized, from, until: from + rng.u64(400..500) };
         let scale = Scale(seconds);
         let policy = policy(scale);
-        let latency = SLOWEST_ANSWER.min(policy.max_age / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
+        let latency = MAX_LATENCY.min(policy.max_age / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
         let script = (0..accounts).map(|at| {
             let incidents = [throttled, expired].into_iter().filter(|incident| incident.account == at);
             account_of(at, &mut rng).latency(latency).answers(incidents.map(Incident::phase))
         });
         let script = Script::new(script.collect::<Vec<_>>()).speed(scale.speed());
-        let pause = PAUSE.max(Duration::from_secs(1) * consumers / MOST_READS_PER_SECOND);
-        Self { seed, consumers, lasts, pause, policy, script, throttled, expired }
+        let pause = PAUSE.max(Duration::from_secs(1) * consumers / MAX_READS_PER_SECOND);
+        Self { seed, consumers, duration, pause, policy, script, throttled, expired }
     }
 
-    /// The accounts, in their order.
+    /// The accounts in order.
     pub(crate) fn ids(&self) -> impl Iterator<Item = AccountId> {
         let id = |account: &Account| {
             AccountId::new(ANTHROPIC, account.name()).expect("a script's names are valid")
@@ -79,25 +80,24 @@ impl Plan {
         self.script.accounts().iter().map(id)
     }
 
-    /// The simulated time that passes.
-    pub(crate) fn story(&self) -> Duration {
-        STORY
+    pub(crate) fn simulated_duration(&self) -> Duration {
+        SIMULATED_DURATION
     }
 
-    /// What will happen, as text.
+    /// Describes the two incidents.
     pub(crate) fn describe(&self) -> [String; 2] {
         let ids: Vec<_> = self.ids().collect();
-        let scale = Scale(self.lasts.as_secs());
-        let describe = |incident: Incident, what: &str| {
+        let scale = Scale(self.duration.as_secs());
+        let describe = |incident: Incident, text: &str| {
             let [from, until] = [incident.from, incident.until].map(|at| scale.of(at).as_secs_f64());
-            format!("{from:4.1} s to {until:4.1} s: {}: {what}", ids[incident.account])
+            format!("{from:4.1} s to {until:4.1} s: {}: {text}", ids[incident.account])
         };
         let throttle = match self.throttled.answer {
-            Answer::ThrottleZero => "429, with the kind of Retry-After that says 0",
-            Answer::ThrottleUntilEnd => "429, with a Retry-After that counts down",
-            _ => "429, without a Retry-After",
+            Answer::ThrottleZero => "429 with Retry-After: 0",
+            Answer::ThrottleUntilEnd => "429 with a Retry-After that counts down",
+            _ => "429 without Retry-After",
         };
-        [describe(self.throttled, throttle), describe(self.expired, "401, the login has expired")]
+        [describe(self.throttled, throttle), describe(self.expired, "401, login expired")]
     }
 }
 
@@ -108,13 +108,13 @@ impl Incident {
     }
 }
 
-/// How a demo of so many seconds shortens time.
+/// Scales simulated time to a demo of this many seconds.
 #[derive(Debug, Clone, Copy)]
 struct Scale(u64);
 
 impl Scale {
     fn speed(self) -> f64 {
-        STORY.as_secs_f64() / self.0.max(1) as f64
+        SIMULATED_DURATION.as_secs_f64() / self.0.max(1) as f64
     }
 
     fn of(self, seconds: u64) -> Duration {
@@ -122,12 +122,12 @@ impl Scale {
     }
 }
 
-/// The default policy in shortened time. Timeouts that depend on this machine keep their length.
+/// The default policy in scaled time. Timeouts that depend on this machine are not scaled.
 fn policy(scale: Scale) -> Policy {
-    let usual = Policy::default();
-    // A margin over the minute that the provider counts, because a hold that ends early means a call during a hold.
+    let default = Policy::default();
+    // Longer than the minute that the provider counts. Otherwise a call could be sent before the provider accepts it again.
     let first = scale.of(75) + Duration::from_millis(10);
-    usual
+    default
         .max_age(scale.of(300))
         .full_refresh_interval(scale.of(3600))
         .reset_grace(scale.of(15))
@@ -137,7 +137,7 @@ fn policy(scale: Scale) -> Policy {
         .cooldown(CooldownPolicy::new(scale.of(60), CooldownScope::Provider))
 }
 
-/// An account whose windows fill at a rate of its own. Those of the first are the fullest, and reset during the demo.
+/// An account with random windows. Those of the first account are the fullest, and its five-hour window resets during the demo.
 fn account_of(at: usize, rng: &mut Rng) -> Account {
     let seconds = |rng: &mut Rng, range| Duration::from_secs(rng.u64(range));
     let mut percent = |from: u32, to: u32| f64::from(rng.u32(from..to));
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_decides_everything() {
+    fn a_plan_depends_only_on_its_seed() {
         let [one, same, other] = [7, 7, 8].map(|seed| Plan::new(5, 10, 10, seed));
 
         assert_eq!(
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_plan_can_be_played() {
+    fn every_plan_has_a_valid_policy_and_script() {
         for seed in 0..200 {
             for (accounts, seconds) in [(1, 1), (2, 3600), (50, 10)] {
                 let plan = Plan::new(accounts, 1, seconds, seed);
@@ -193,18 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_outlasts_a_reading() {
+    fn an_incident_outduration_a_reading() {
         for seed in 0..100 {
             let plan = Plan::new(3, 1, 1, seed);
             for incident in [plan.throttled, plan.expired] {
                 assert!(incident.until - incident.from >= 400, "{seed}");
-                assert!(incident.until < STORY.as_secs(), "{seed}");
+                assert!(incident.until < SIMULATED_DURATION.as_secs(), "{seed}");
             }
         }
     }
 
     #[test]
-    fn many_consumers_read_less_often_each() {
+    fn the_pause_grows_with_many_consumers() {
         assert_eq!(Plan::new(1, 1_000, 1, 0).pause, PAUSE);
         assert_eq!(Plan::new(1, 1_000_000, 1, 0).pause, Duration::from_secs(20));
     }

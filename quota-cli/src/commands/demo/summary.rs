@@ -1,5 +1,5 @@
 //! The result of a demo, as text and as one line of JSON.
-//! The provider counted the calls, not this side.
+//! The simulated provider counts the calls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,10 +29,10 @@ pub(crate) struct Summary {
     throttled_answers: u64,
     naive_calls: u64,
     peek_ns_p50: f64,
-    /// How many seconds it was planned to run.
+    /// The planned duration in seconds.
     #[serde(skip)]
     planned: u64,
-    /// The accounts in their order; the maps are sorted by name.
+    /// The accounts in order; the maps are sorted by name.
     #[serde(skip)]
     order: Vec<String>,
 }
@@ -40,20 +40,20 @@ pub(crate) struct Summary {
 impl Summary {
     pub(crate) fn new(
         plan: &Plan,
-        lasted: Duration,
+        duration: Duration,
         counters: &Counters,
         ledger: &Ledger,
         peek_ns_p50: f64,
     ) -> Self {
-        let nothing = AccountLedger::default();
-        let of = |name: &str| ledger.account(name).unwrap_or(&nothing);
+        let empty = AccountLedger::default();
+        let of = |name: &str| ledger.account(name).unwrap_or(&empty);
         let each = |figure: fn(&AccountLedger) -> u64| {
             plan.ids().map(|id| (id.as_str().to_owned(), figure(of(id.name())))).collect()
         };
         Self {
             consumers: plan.consumers,
             accounts: plan.script.accounts().len(),
-            seconds: (lasted.as_secs_f64() * 10.0).round() / 10.0,
+            seconds: (duration.as_secs_f64() * 10.0).round() / 10.0,
             seed: plan.seed,
             reads: counters.reads(),
             stale_reads: counters.stale(),
@@ -63,17 +63,17 @@ impl Summary {
             throttled_answers: plan.ids().map(|id| of(id.name()).answered(429)).sum(),
             naive_calls: counters.naive_calls(),
             peek_ns_p50,
-            planned: plan.lasts.as_secs(),
+            planned: plan.duration.as_secs(),
             order: plan.ids().map(|id| id.as_str().to_owned()).collect(),
         }
     }
 
-    /// One line of JSON.
+    /// Renders one line of JSON.
     pub(crate) fn json(&self) -> String {
         json::one_line(self)
     }
 
-    /// The text.
+    /// Renders the text.
     pub(crate) fn lines(&self, width: usize) -> Vec<Line> {
         const LABEL: usize = "calls sent during backoff".len() + 2;
         let calls: u64 = self.provider_calls.values().sum();
@@ -111,14 +111,14 @@ impl Summary {
         lines
     }
 
-    /// What the provider counted, account by account.
+    /// The calls by account, as counted by the provider.
     fn table(&self) -> Vec<Line> {
         let names = self.order.iter().map(|name| wrap::width(name)).chain(["account".len()]);
         let widest = names.max().unwrap_or_default();
         let row = |name: &str, calls: &str, at_once: &str, early: &str| {
             Line::plain(format!("{}  {calls:>5}  {at_once:>12}  {early:>13}", padded(name, widest)))
         };
-        let mut lines = vec![row("account", "calls", "most at once", "during a hold")];
+        let mut lines = vec![row("account", "calls", "max at once", "during a hold")];
         lines.extend(self.order.iter().map(|id| {
             let figures = [&self.provider_calls, &self.max_concurrent_per_account, &self.calls_during_hold];
             let [calls, at_once, early] = figures.map(|figure| figure[id].to_string());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_stale_read_there_is_none() {
+    fn stale_text_without_stale_reads_is_none() {
         assert_eq!(Summary { stale_reads: BTreeMap::new(), ..summary() }.stale_text(), "none");
     }
 }

@@ -14,15 +14,15 @@ use crate::store::{self, OpenedStore};
 
 /// Checks the configuration, and returns it unless it is invalid.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
-    let usual = config::default_path();
-    let path = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok()));
+    let default_path = config::default_path();
+    let path = named.or(default_path.as_deref().filter(|path| path.symlink_metadata().is_ok()));
     let subject =
-        path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        path.or(default_path.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     let config = match Config::load(named) {
         Ok(config) => config,
         Err(failure) => {
-            let hint = "fix it there; `quota status --help` shows how it is written";
-            return (vec![refused(subject, &failure, hint)], None);
+            let hint = "fix the file; `quota status --help` describes its format";
+            return (vec![invalid(subject, &failure, hint)], None);
         }
     };
     let check = match path {
@@ -35,8 +35,8 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
     (vec![check], Some(config))
 }
 
-/// A file that cannot be used. Its own hint replaces the default one.
-fn refused(subject: impl Into<String>, failure: &CliError, default_hint: &str) -> Check {
+/// The check of an unusable file. If the error contains a command, that replaces the default hint.
+fn invalid(subject: impl Into<String>, failure: &CliError, default_hint: &str) -> Check {
     let message = failure.to_string();
     match message.split_once("; run: ") {
         Some((message, command)) => Check::problem(Area::Config, subject, message, format!("run: {command}")),
@@ -50,47 +50,47 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
         Ok(store) => store,
         Err(failure) => {
             let hint = "fix the URL in --store or QUOTA_STORE";
-            return vec![Check::problem(Area::Store, "its URL", failure.to_string(), hint)];
+            return vec![Check::problem(Area::Store, "URL", failure.to_string(), hint)];
         }
     };
-    // The rest of a URL may hold a password.
+    // Only the scheme, because the rest of a URL may contain a password.
     let subject = store.url.expose().split(':').next().unwrap_or_default().to_owned();
     if !store.is_shared {
         return vec![if store.no_home {
             let message = "neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes";
-            Check::problem(Area::Store, subject, message, "set one of them, or name a store with --store")
+            Check::problem(Area::Store, subject, message, "set one of them, or select a store with --store")
         } else {
-            Check::ok(Area::Store, subject, "private to this process, as requested")
+            Check::ok(Area::Store, subject, "not shared with other processes, as requested")
         }];
     }
-    let failed = |error: &StoreError, what: &str| {
-        let message = format!("{what}: {}", store::cause(error));
+    let failed = |error: &StoreError, summary: &str| {
+        let message = format!("{summary}: {}", store::cause(error));
         match message.split_once("; run: ") {
             Some((message, command)) => {
                 Check::problem(Area::Store, subject.clone(), message, format!("run: {command}"))
             }
             None if error.is_transient() => {
-                let hint = "check that it runs and can be reached from here; until then each process runs without it";
+                let hint = "check that it is running and reachable; until then each process runs without it";
                 Check::problem(Area::Store, subject.clone(), message, hint)
             }
             None => {
-                let hint = "fix it, or name another store with --store or QUOTA_STORE";
+                let hint = "fix it, or select another store with --store or QUOTA_STORE";
                 Check::problem(Area::Store, subject.clone(), message, hint)
             }
         }
     };
-    // The key is of a provider that does not exist. The document expires after a minute.
+    // The key belongs to a provider that does not exist.
     let key = StoreKey::account_extension(&"quota/doctor".parse().expect("the name is valid"), "doctor");
     let before = clock.now();
-    let reading = match store.store.read(&key).await {
-        Ok(reading) => reading,
+    let read = match store.store.read(&key).await {
+        Ok(read) => read,
         Err(error) => return vec![failed(&error, "cannot be read")],
     };
-    let skew = network::skew(reading.now, before, clock.now());
+    let skew = network::skew(read.now, before, clock.now());
     let swapped =
-        store.store.compare_and_swap(&key, reading.version(), Bytes::from_static(b"{}"), KEPT).await;
+        store.store.compare_and_swap(&key, read.version(), Bytes::from_static(b"{}"), PROBE_TTL).await;
     let usable = match swapped {
-        // A conflict means that another process has just written.
+        // A conflict means that another process has just written, so writes work.
         Ok(CasOutcome::Applied { .. } | CasOutcome::Conflict(_)) => {
             Check::ok(Area::Store, subject.clone(), "can be read and written")
         }
@@ -100,8 +100,8 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
     vec![usable, network::clock("the store", skew)]
 }
 
-/// The TTL of the document of the trial write.
-const KEPT: Duration = Duration::from_secs(60);
+/// The TTL of the document that the check writes.
+const PROBE_TTL: Duration = Duration::from_secs(60);
 
 /// Whether users other than the owner have one of these permissions.
 #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! Checks the logins of an account: which exist, which one is used, and who may read them.
-//! Only the expiry of a login is printed.
+//! Checks the logins of an account: which exist, which one is used, and their file permissions.
+//! It prints nothing of a login but its expiry.
 
 use std::io;
 use std::path::Path;
@@ -15,34 +15,34 @@ use crate::context;
 use crate::format::{between, duration};
 use crate::hint::quoted;
 
-/// What is found of an account's login, and the mark of its credential if there is one.
+/// Checks an account's login. Returns the checks, and the fingerprint of the credential if there is one.
 pub(super) async fn of(
     account: &AccountSettings,
     config: &Config,
     clock: &Clock,
 ) -> (Vec<Check>, Option<CredentialFingerprint>) {
-    let look = Look { account, config, clock };
+    let checker = LoginChecker { account, config, clock };
     if account.disabled {
-        return (vec![look.ok("disabled, so its login is not checked".to_owned())], None);
+        return (vec![checker.ok("disabled, login not checked".to_owned())], None);
     }
     match &account.login {
-        LoginSource::ClaudeCode => look.copies(&ClaudeCode::from_env()).await,
-        LoginSource::ClaudeConfigDir(dir) => look.copies(&ClaudeCode::in_dir(dir)).await,
-        LoginSource::TokenEnv(name) => look.one(&format!("the environment variable {name}"), None).await,
-        LoginSource::TokenFile(path) => look.one(&path.display().to_string(), Some(path)).await,
+        LoginSource::ClaudeCode => checker.copies(&ClaudeCode::from_env()).await,
+        LoginSource::ClaudeConfigDir(dir) => checker.copies(&ClaudeCode::in_dir(dir)).await,
+        LoginSource::TokenEnv(name) => checker.one(&format!("the environment variable {name}"), None).await,
+        LoginSource::TokenFile(path) => checker.one(&path.display().to_string(), Some(path)).await,
         login @ LoginSource::TokenCommand(_) => {
-            look.one(&format!("the output of {}", login.describe()), None).await
+            checker.one(&format!("the output of {}", login.describe()), None).await
         }
     }
 }
 
-struct Look<'a> {
+struct LoginChecker<'a> {
     account: &'a AccountSettings,
     config: &'a Config,
     clock: &'a Clock,
 }
 
-impl Look<'_> {
+impl LoginChecker<'_> {
     async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<CredentialFingerprint>) {
         let copies = source.discover().await;
         let used = copies.iter().find(|copy| copy.is_active);
@@ -51,12 +51,13 @@ impl Look<'_> {
         let is_all_missing =
             copies.iter().all(|copy| matches!(copy.result, Err(CredentialError::NotLoggedIn { .. })));
         if copies.is_empty() {
-            let message = "neither CLAUDE_CONFIG_DIR nor HOME says where a login may be";
+            let message =
+                "neither CLAUDE_CONFIG_DIR nor HOME is set, so there is no location to search for a login";
             return (vec![self.problem(message.to_owned(), "set one of them")], fingerprint);
         }
         if is_all_missing && let Err(error) = source.credential(&self.account.id).await {
-            // One missing login, although there are several places for it.
-            return (vec![self.problem(without_advice(&error), &self.account.login.hint())], fingerprint);
+            // Report a missing login once, although several locations were searched.
+            return (vec![self.problem(without_hint(&error), &self.account.login.hint())], fingerprint);
         }
         (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), fingerprint)
     }
@@ -68,7 +69,7 @@ impl Look<'_> {
         };
         match &copy.result {
             Ok(credential) => self.found(&copy.location.to_string(), path, credential, copy.is_active),
-            // Another copy is used, or must be fixed. There is nothing to do about this one.
+            // A copy that does not exist is no problem if another copy does.
             Err(CredentialError::NotLoggedIn { .. }) => Vec::new(),
             Err(error) if is_any_used => {
                 vec![self.warning(error.to_string(), "fix or delete it; another login is used")]
@@ -77,46 +78,52 @@ impl Look<'_> {
         }
     }
 
-    async fn one(&self, place: &str, path: Option<&Path>) -> (Vec<Check>, Option<CredentialFingerprint>) {
+    async fn one(&self, location: &str, path: Option<&Path>) -> (Vec<Check>, Option<CredentialFingerprint>) {
         let found =
             context::credential_source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
-            Ok(credential) => (self.found(place, path, &credential, true), credential.login.fingerprint),
+            Ok(credential) => (self.found(location, path, &credential, true), credential.login.fingerprint),
             Err(error) if error.is_timeout() => {
-                (vec![self.problem(error.to_string(), "run it by hand to see what it waits for")], None)
+                (vec![self.problem(error.to_string(), "run it manually to see what it waits for")], None)
             }
             Err(error) => (vec![self.unusable(&error)], None),
         }
     }
 
-    /// The problems of the login, the worst first; or that it is ok.
-    fn found(&self, place: &str, path: Option<&Path>, credential: &Credential, is_used: bool) -> Vec<Check> {
-        let which = if is_used { "using" } else { "not used, as it is older:" };
+    /// The problems of a login, the worst first, or one check that it is ok.
+    fn found(
+        &self,
+        location: &str,
+        path: Option<&Path>,
+        credential: &Credential,
+        is_used: bool,
+    ) -> Vec<Check> {
+        let prefix = if is_used { "using" } else { "not used because it is older:" };
         let now = self.clock.now();
         let rights = path.filter(|path| others_may(path, 0o077).is_some()).map(|path| {
-            let message = format!("{which} {place}, which is accessible to other users");
+            let message = format!("{prefix} {location}, which is accessible to other users");
             self.warning(message, &format!("run: chmod 600 {}", quoted(path)))
         });
-        let time = match credential.expires_at {
+        let expiry = match credential.expires_at {
             Some(end) if end <= now && is_used => self.problem(
-                format!("{which} {place}, which expired {} ago", duration(between(end, now))),
+                format!("{prefix} {location}, which expired {} ago", duration(between(end, now))),
                 &self.account.login.hint(),
             ),
             Some(end) if end > now => {
-                self.ok(format!("{which} {place} (expires in {})", duration(between(now, end))))
+                self.ok(format!("{prefix} {location} (expires in {})", duration(between(now, end))))
             }
-            _ => self.ok(format!("{which} {place}")),
+            _ => self.ok(format!("{prefix} {location}")),
         };
-        // If the file is exposed, an ok about the expiry gets no line.
-        let time = Some(time).filter(|time| rights.is_none() || time.hint.is_some());
-        rights.into_iter().chain(time).collect()
+        // If other users can read the file, leave out a check of the expiry that is ok.
+        let expiry = Some(expiry).filter(|check| rights.is_none() || check.hint.is_some());
+        rights.into_iter().chain(expiry).collect()
     }
 
-    /// An unreadable place has a hint of its own, because a new login would not help.
+    /// Uses the hint of an I/O error, because a new login would not help.
     fn unusable(&self, error: &CredentialError) -> Check {
         let text = error.to_string();
-        let is_of_system = matches!(error, CredentialError::Unreadable { source: Some(source), .. } if source.is::<io::Error>());
-        match text.rsplit_once("; ").filter(|_| is_of_system) {
+        let is_io_error = matches!(error, CredentialError::Unreadable { source: Some(source), .. } if source.is::<io::Error>());
+        match text.rsplit_once("; ").filter(|_| is_io_error) {
             Some((message, hint)) => self.problem(message.to_owned(), hint),
             None => self.problem(text, &self.account.login.hint()),
         }
@@ -135,7 +142,7 @@ impl Look<'_> {
     }
 }
 
-/// What is missing, without the hint, which has a line of its own.
-fn without_advice(error: &CredentialError) -> String {
+/// The error without its hint, because a check prints the hint on a separate line.
+fn without_hint(error: &CredentialError) -> String {
     error.to_string().split("; run `claude`").next().unwrap_or_default().to_owned()
 }

@@ -1,5 +1,5 @@
-//! Checks whether usage can be refreshed, by the records in the store: last failures, holds, cooldowns and budgets.
-//! No provider is called. `credentials` finds the present logins.
+//! Checks the records in the store for reasons that prevent a refresh: failures, holds, cooldowns and used-up budgets.
+//! It makes no provider calls. `credentials` finds the current logins.
 
 use std::time::Duration;
 
@@ -14,25 +14,27 @@ use crate::format::{self, LocalTime, between};
 use crate::hint;
 use crate::store::OpenedStore;
 
-/// How long the store may take for each account.
+/// The time limit for each read of the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Checks every enabled account, and the provider of each. `marks` are the fingerprints of the accounts' credentials.
+/// Checks every enabled account and its provider. `fingerprints` are those of the accounts' credentials.
 pub(super) async fn of(
     config: &Config,
     store: &OpenedStore,
-    marks: &[Option<CredentialFingerprint>],
+    fingerprints: &[Option<CredentialFingerprint>],
     clock: &Clock,
 ) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut providers: Vec<&ProviderId> = Vec::new();
     let mut local = LocalTime::now();
-    for (account, fingerprint) in config.accounts.iter().zip(marks).filter(|(account, _)| !account.disabled) {
+    for (account, fingerprint) in
+        config.accounts.iter().zip(fingerprints).filter(|(account, _)| !account.disabled)
+    {
         let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
         let Some(Ok(read)) = read else {
-            let message = "its record could not be read";
-            let hint = "see the store above";
+            let message = "could not read its record";
+            let hint = "see the check of the store above";
             checks.push(Check::problem(Area::Refresh, account.id.as_str(), message, hint));
             continue;
         };
@@ -40,7 +42,8 @@ pub(super) async fn of(
         let record = read.document.map_or_else(|| Ok(Record::default()), |found| Record::decode(&found.body));
         match record {
             Ok(record) if !record.is_writable() => {
-                let message = "its record was written by a newer quota, so it is only read";
+                let message =
+                    "its record was written by a newer version of quota, which this version cannot update";
                 checks.push(Check::warning(Area::Refresh, account.id.as_str(), message, "update quota"));
             }
             Ok(record) => checks.extend(of_account(account, &record, *fingerprint, &config.policy, &local)),
@@ -62,7 +65,7 @@ pub(super) async fn of(
     checks
 }
 
-/// The problems of an account's refreshes, or that there are none.
+/// The problems of an account, or one check that there are none.
 fn of_account(
     account: &AccountSettings,
     record: &Record,
@@ -107,27 +110,27 @@ fn of_failure(
                 Check::problem(Area::Refresh, subject, message, account.login.hint())
             }
             LastFailureKind::MissingScope => {
-                let hint = "log in with an interactive login, or give it another token; until then no usage call is made for a \
-                              day at a time, and its numbers come from responses and Claude Code's statusline";
+                let hint = "use an interactive login or another token; until then quota calls once a day, and readings come from \
+                            response headers and Claude Code's statusline";
                 Check::problem(Area::Refresh, subject, message, hint)
             }
-            // For this login nothing changes without action.
+            // A retry with the same login cannot succeed.
             _ if failure.is_credential_rejection() => {
                 let hint = "use another login, or ask the account's administrator";
                 Check::problem(Area::Refresh, subject, message, hint)
             }
             LastFailureKind::Throttled => {
-                Check::warning(Area::Refresh, subject, message, "wait; it is retried automatically")
+                Check::warning(Area::Refresh, subject, message, "wait; quota retries automatically")
             }
             _ => Check::warning(
                 Area::Refresh,
                 subject,
                 message,
-                "it is retried automatically; if it goes on, fix its cause",
+                "quota retries automatically; if it persists, fix the cause",
             ),
         }
     };
-    check.about(incident)
+    check.with_incident(incident)
 }
 
 fn what_failed(failure: &LastFailure) -> String {
@@ -149,19 +152,19 @@ fn what_failed(failure: &LastFailure) -> String {
 
 fn of_hold(account: &AccountSettings, hold: &Hold, local: &LocalTime) -> Check {
     let id = &account.id;
-    let hint = format!("wait, or lift it: {}", clear_hold(id));
-    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, local), hint).about(incident(hold))
+    let hint = format!("wait, or clear the hold: {}", clear_hold(id));
+    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, local), hint).with_incident(incident(hold))
 }
 
 fn of_cooldown(provider: &ProviderId, hold: &Hold, local: &LocalTime) -> Check {
     let message = format!("all its accounts are {}", backing_off(hold, local));
-    let hint = "wait; it ends by itself";
-    Check::warning(Area::Refresh, provider.as_str(), message, hint).about(incident(hold))
+    let hint = "wait until it ends";
+    Check::warning(Area::Refresh, provider.as_str(), message, hint).with_incident(incident(hold))
 }
 
 fn backing_off(hold: &Hold, local: &LocalTime) -> String {
     let requested = hold.shortened_from().map(|requested| {
-        format!("; the provider asked for {}, one call is tried earlier", format::duration(requested))
+        format!("; the provider asked for {}, but quota tries one call earlier", format::duration(requested))
     });
     format!(
         "backing off, next call {}: {}{}",
@@ -187,7 +190,7 @@ fn of_budget(
     policy: &Policy,
     local: &LocalTime,
 ) -> Option<Check> {
-    // By the rule itself, on a copy without the hold, which would hide the result.
+    // Apply the record's own rule to a copy without the hold, because a hold hides a used-up budget.
     let mut record = record.clone();
     let _ = record.clear_hold(local.now);
     let hold = record.hold_for(Priority::Interactive, None, local.now, policy)?;
@@ -198,12 +201,12 @@ fn of_budget(
     let calls = format::pluralize(recent as u64, "call");
     let until = local.relative(hold.until);
     let message = format!("hourly call budget used up ({calls}), next call {until}");
-    let hint = format!("wait, or raise `budget` in [policy]; see who calls: {}", hint::command("budget"));
+    let hint = format!("wait, or raise `budget` in [policy]; list the callers: {}", hint::command("budget"));
     let check = Check::warning(Area::Refresh, account.id.as_str(), message, hint);
-    Some(check.about(Incident { at: None, ..incident(&hold) }))
+    Some(check.with_incident(Incident { at: None, ..incident(&hold) }))
 }
 
-/// A kind or a reason as in JSON.
+/// The serialized name of a kind or a reason.
 fn word(value: impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -236,14 +239,14 @@ mod tests {
         Policy::default().budget(Budget::new(2, 0))
     }
 
-    /// An account whose calls ended so, one every five minutes.
+    /// A record with calls of these outcomes, one every five minutes.
     fn after(outcomes: &[Result<(), FetchError>]) -> Record {
         let mut record = Record::default();
         for (number, outcome) in (0..).zip(outcomes) {
             let now = at(number * 300);
-            let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
-            let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy()) else {
-                panic!("it may be asked")
+            let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
+            let LeaseDecision::Granted(lease) = record.begin(now, &request, &policy()) else {
+                panic!("a call is allowed")
             };
             match outcome {
                 Ok(()) => {
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_that_was_refreshed_is_ok() {
+    fn a_refreshed_account_is_ok() {
         assert_eq!(
             lines(&checks(&after(&[Ok(())]), 60)),
             ["Ok: last refreshed 1 min ago (08:00) (nothing to do)"]
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_login_fails_with_the_way_to_log_in() {
+    fn a_rejected_login_fails_with_a_login_hint() {
         let found = checks(&after(&[Err(FetchError::Unauthorized)]), 60);
 
         assert_eq!(
@@ -294,11 +297,11 @@ mod tests {
     #[test]
     fn a_rejected_login_that_was_replaced_is_ok() {
         let mut record = Record::default();
-        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(0)));
-        let ask = ask
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(0)));
+        let request = request
             .login(quota::model::LoginInfo::unknown().fingerprint(Some(CredentialFingerprint::from_hash(1))));
-        let LeaseDecision::Granted(lease) = record.begin(at(0), &ask, &policy()) else {
-            panic!("it may be asked")
+        let LeaseDecision::Granted(lease) = record.begin(at(0), &request, &policy()) else {
+            panic!("a call is allowed")
         };
         drop(record.fail(at(0), &lease, &FetchError::Unauthorized, &policy()));
         let local = LocalTime { now: at(60), zone: TimeZone::UTC };
@@ -330,17 +333,20 @@ mod tests {
     }
 
     #[test]
-    fn a_token_without_the_scope_fails_with_what_follows() {
+    fn a_token_without_the_scope_fails_with_its_consequences() {
         let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
 
         let message = &lines(&found)[0];
         let why = "Fail: last refresh failed 1 min ago (08:00): the token may not read usage (it lacks the scope user:profile)";
-        assert!(message.starts_with(why) && message.contains("its numbers come from responses"), "{message}");
+        assert!(
+            message.starts_with(why) && message.contains("readings come from response headers"),
+            "{message}"
+        );
         assert_eq!(found[0].incident.as_ref().unwrap().reason, "missing_scope");
     }
 
     #[test]
-    fn a_token_that_may_not_read_usage_fails_with_where_its_numbers_come_from() {
+    fn a_token_that_may_not_read_usage_fails_and_names_other_sources() {
         let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
 
         assert_eq!(found[0].level, Level::Fail);
@@ -352,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_hold_is_a_warning_with_its_end_and_the_way_to_lift_it() {
+    fn a_live_hold_is_a_warning_with_its_end_and_a_command() {
         let found = checks(&after(&[Err(FetchError::throttled(Some(Duration::from_secs(600))))]), 60);
 
         let [failure, hold] = &lines(&found)[..] else { panic!("{found:?}") };
@@ -367,19 +373,19 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_was_too_long_is_shown() {
+    fn a_shortened_wait_states_the_requested_wait() {
         let wait = Duration::from_secs(18 * 24 * 3600);
         let found = checks(&after(&[Err(FetchError::throttled(Some(wait)))]), 60);
 
         assert!(
-            found[1].message.contains("the provider asked for 18 d, one call is tried earlier"),
+            found[1].message.contains("the provider asked for 18 d, but quota tries one call earlier"),
             "{found:?}"
         );
         assert_eq!(found[1].incident.as_ref().unwrap().requested, Some(wait));
     }
 
     #[test]
-    fn a_hold_that_is_over_leaves_the_last_failure() {
+    fn an_ended_hold_leaves_the_last_failure() {
         let found = checks(&after(&[Err(FetchError::unavailable("could not resolve x"))]), 3000);
 
         let [failure] = &lines(&found)[..] else { panic!("{found:?}") };
@@ -390,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_is_used_up_is_a_warning_with_its_end() {
+    fn a_used_up_budget_is_a_warning_with_its_end() {
         let found = checks(&after(&[Ok(()), Ok(())]), 600);
 
         let [budget] = &lines(&found)[..] else { panic!("{found:?}") };
@@ -402,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_does_not_hide_a_budget_that_is_used_up() {
+    fn a_hold_does_not_hide_a_used_up_budget() {
         let wait = Some(Duration::from_secs(7200));
         let found = checks(&after(&[Ok(()), Err(FetchError::throttled(wait))]), 600);
 

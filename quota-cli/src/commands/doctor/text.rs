@@ -1,4 +1,4 @@
-//! The checks as text: a line each, with what to do below it.
+//! The checks as text: one line each, with the hint below it.
 
 use super::{Area, Check, Level};
 use crate::format::pluralize;
@@ -9,7 +9,7 @@ use crate::view::line::{Line, Style};
 const AREA: usize = 6;
 const RESULT: usize = 16;
 
-/// All checks, wrapped to the width of a terminal; without one, each check is one line, because programs search it by lines.
+/// Renders all checks, wrapped to `width`. Without a width, each check is one line, so that programs such as grep can search the output.
 pub(super) fn lines(checks: &[Check], width: Option<usize>) -> Vec<Line> {
     let wrapped = |head: Line, text: &str| match (width, head.width()) {
         (Some(width), column) => head.hanging(Style::Plain, &sanitize(text), column, width),
@@ -33,7 +33,7 @@ pub(super) fn lines(checks: &[Check], width: Option<usize>) -> Vec<Line> {
     let found: Vec<_> = summary
         .into_iter()
         .filter(|(number, _)| *number > 0)
-        .map(|(number, what)| pluralize(number, what))
+        .map(|(number, noun)| pluralize(number, noun))
         .collect();
     let found = if found.is_empty() { "No problems found".to_owned() } else { found.join(", ") };
     lines.extend([Line::default(), Line::plain(format!("{found}."))]);

@@ -1,4 +1,4 @@
-//! The text of `quota explain`: the decision, and then every account with its windows.
+//! The text of `quota explain`: the decision, followed by every account with its windows.
 
 use quota::accounts::Decision;
 use quota::accounts::routing::{Disposition, Evaluated, Role};
@@ -10,13 +10,13 @@ use crate::view::account_text::{Columns, heading, row};
 use crate::view::decision_text::{reason, verdict};
 use crate::view::line::{self, Line, Style};
 
-/// Marks the selected account; the others are indented as much.
+/// Marks the selected account. The others are indented by the same width.
 const MARK: &str = "→ ";
 const INDENT: usize = 2;
 /// A longer line is hard to follow.
 const MAX_WIDTH: usize = 100;
 
-/// The decision, and every account in its order.
+/// Renders the decision and every account in order.
 pub(super) fn lines(
     decision: &Decision,
     settings: &[AccountSettings],

@@ -1,4 +1,4 @@
-//! What `quota guard` requires, as a request and a policy of `quota::accounts`. The library's rules evaluate it.
+//! The requirements of `quota guard`, as a request and a policy of `quota::accounts`, whose rules evaluate them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::config::nearest;
 use crate::format::LocalTime;
 use crate::reset_grace;
 
-/// How much must remain, and of which windows.
+/// How much must remain in which windows.
 #[derive(Debug)]
 pub(super) struct Requirements {
     limits: Limits,
@@ -20,7 +20,7 @@ pub(super) struct Requirements {
 }
 
 impl Requirements {
-    /// Requires `min_remaining` percent of the window of that id, or else of all windows that count for the model.
+    /// Requires `min_remaining` percent of the window with this id, or of all windows that count for the model.
     pub(super) fn new(min_remaining: f64, window: Option<&str>, model: Option<&str>) -> Self {
         let limits = Limits::of(Percent::from_percent(min_remaining).unwrap_or(Percent::FULL));
         let mut request = Request::new();
@@ -49,7 +49,7 @@ impl Requirements {
         decision.accounts()[0].clone()
     }
 
-    /// The model whose windows must be fresh: that of the named window, or else the named model.
+    /// The model whose windows must be fresh: the model of the given window, or the given model.
     pub(super) fn fresh_model(&self) -> Option<&str> {
         match &self.window {
             Some(window) => window.split_once('/').map(|(_, model)| model),
@@ -57,7 +57,7 @@ impl Requirements {
         }
     }
 
-    /// The window that decides, and how much of it remains: the one with the least, or the first of which the use is unknown.
+    /// The deciding window and how much of it remains: the window with the least, or the first whose use is unknown.
     pub(super) fn deciding<'a>(&'a self, account: &'a Evaluated) -> (Option<&'a str>, Option<Percent>) {
         if account.reason == Reason::UnknownDenied {
             let unknown = self.unknown(account).map(|usage| usage.window.id());
@@ -75,7 +75,7 @@ impl Requirements {
         (least.map(|usage| usage.window.id().as_str()), least.map(remaining))
     }
 
-    /// When the unknown window has reset, if it has since its reading.
+    /// The reset time of the unknown window, if it has reset since its reading.
     pub(super) fn reset_at(&self, account: &Evaluated, now: Timestamp) -> Option<Timestamp> {
         if account.reason != Reason::UnknownDenied {
             return None;
@@ -96,22 +96,22 @@ impl Requirements {
             };
         }
         if account.window.is_some() {
-            return "it could not be read".to_owned();
+            return "it could not be parsed".to_owned();
         }
         let ids = || snapshot.windows().iter().map(|window| window.id().as_str());
         if snapshot.is_empty() {
             return "no data yet".to_owned();
         }
         match &self.window {
-            // Providers add windows, so it may exist one day.
+            // Not a usage error, because a provider may add the window later.
             Some(named) => match nearest(named, ids()) {
-                Some(near) => format!("no such window, did you mean {near}?"),
+                Some(near) => format!("no such window; did you mean {near}?"),
                 None => "no such window".to_owned(),
             },
             None if ids().next().is_none() => "the provider reports no windows".to_owned(),
             None => {
                 let ids: Vec<_> = ids().collect();
-                format!("no window of the whole account; name one with --window: {}", ids.join(", "))
+                format!("no window covers the whole account; choose one with --window: {}", ids.join(", "))
             }
         }
     }
@@ -144,7 +144,7 @@ mod tests {
     const MAX_AGE: Duration = Duration::from_secs(300);
 
     fn now() -> Timestamp {
-        Timestamp::from_second(1_800_000_000).expect("it is within all time")
+        Timestamp::from_second(1_800_000_000).expect("a valid time")
     }
 
     fn used(id: &str, percent: f64) -> WindowReading {
@@ -178,7 +178,7 @@ mod tests {
         evaluate_at(now(), snapshot, requirements).reason
     }
 
-    /// The same when the readings are stale.
+    /// The reason when the readings are stale.
     fn later_reason(snapshot: &Snapshot, requirements: &Requirements) -> Reason {
         evaluate_at(now() + MAX_AGE, snapshot, requirements).reason
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_with_the_least_decides() {
+    fn the_window_with_the_least_left_decides() {
         let account = read([used("five_hour", 40.0), used("seven_day", 91.0)]);
         let week = Some("seven_day".to_owned());
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_windows_below_the_one_with_less_decides() {
+    fn of_two_insufficient_windows_the_one_with_less_left_decides() {
         let account = read([used("five_hour", 97.0), used("seven_day", 95.0)]);
 
         let expected = (Reason::BelowKillswitch, Some("five_hour".to_owned()), Some(3.0));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_window_decides_alone() {
+    fn a_given_window_decides_alone() {
         let account = read([used("five_hour", 40.0), used("seven_day", 100.0)]);
 
         assert_eq!(reason(&account, &only("five_hour")), Reason::Available);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_below_decides_even_if_another_is_unknown() {
+    fn an_insufficient_window_decides_even_if_another_is_unknown() {
         let account = read([used("five_hour", 10.0).resets_at(None), used("seven_day", 95.0)]);
 
         assert_eq!(later_reason(&account, &all()), Reason::BelowKillswitch);
@@ -255,7 +255,7 @@ mod tests {
         let has_reset = WindowReading::new(WindowId::five_hour(), Percent::ZERO).resets_at(reset);
         let before = reset - Duration::from_secs(60);
         let opus = || read([used("seven_day/opus", 1.0)]);
-        let dateless =
+        let without_reset =
             Snapshot::of(&UsageReport::polled([used("five_hour", 1.0).resets_at(None)]), now() - MAX_AGE);
         let old = Snapshot::of(&UsageReport::polled([used("five_hour", 1.0)]), now() - MAX_AGE);
         let after_reset = Snapshot::of(&UsageReport::polled([has_reset]), before);
@@ -264,12 +264,12 @@ mod tests {
             (Snapshot::default(), all(), "no data yet"),
             (Snapshot::default(), only("five_hour"), "no data yet"),
             (read([]), all(), "the provider reports no windows"),
-            (opus(), all(), "no window of the whole account; name one with --window: seven_day/opus"),
+            (opus(), all(), "no window covers the whole account; choose one with --window: seven_day/opus"),
             (opus(), only("monthly"), "no such window"),
-            (opus(), only("seven_day/opsu"), "no such window, did you mean seven_day/opus?"),
-            (Snapshot::of(&unreadable, now()), all(), "it could not be read"),
+            (opus(), only("seven_day/opsu"), "no such window; did you mean seven_day/opus?"),
+            (Snapshot::of(&unreadable, now()), all(), "it could not be parsed"),
             (old, all(), "its reading is stale, so more may be used"),
-            (dateless, all(), "its reading is stale and states no reset"),
+            (without_reset, all(), "its reading is stale and states no reset"),
             (after_reset.clone(), all(), "reset at 07:59:55"),
         ] {
             assert_eq!(why(&snapshot, &requirements), expected);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_of_a_model_must_be_as_fresh_as_that_model() {
+    fn the_window_of_a_model_requires_fresh_readings_of_that_model() {
         assert_eq!(only("seven_day/opus").fresh_model(), Some("opus"));
         assert_eq!(only("five_hour").fresh_model(), None);
         assert_eq!(of_model(Some("opus")).fresh_model(), Some("opus"));
@@ -292,13 +292,13 @@ mod tests {
             UsageReport::polled([used("five_hour", 10.0)]).coverage(Coverage::complete_except([week]));
         let account = Snapshot::of(&usage, now());
 
-        assert_eq!(why(&account, &of_model(Some("claude-opus-4-5"))), "it could not be read");
+        assert_eq!(why(&account, &of_model(Some("claude-opus-4-5"))), "it could not be parsed");
         assert_eq!(reason(&account, &all()), Reason::Available);
         assert_eq!(reason(&account, &only("seven_day/opus")), Reason::UnknownDenied);
     }
 
     #[test]
-    fn a_window_of_a_model_at_its_limit_is_below_as_for_pick() {
+    fn a_model_window_at_its_limit_is_insufficient_as_for_pick() {
         let at_limit = |id| reason(&read([used(id, 90.0)]), &of_model(Some("opus")));
 
         assert_eq!(at_limit("seven_day"), Reason::Available);

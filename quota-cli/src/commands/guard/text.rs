@@ -1,4 +1,4 @@
-//! The text of `quota guard`: why it does not succeed, and what to do.
+//! The error text of `quota guard`: why it fails, and what to do.
 
 use quota::accounts::routing::Reason;
 use quota::record::Hold;
@@ -8,14 +8,14 @@ use crate::format::{self, LocalTime};
 use crate::sanitize::sanitize;
 use crate::view::account::FailureView;
 
-/// Why `quota guard` does not succeed.
+/// Why `quota guard` fails.
 #[derive(Debug)]
 pub(super) struct Failed<'a> {
     pub(super) reason: Reason,
     /// The deciding window, and how much of it remains.
     pub(super) window: Option<&'a str>,
     pub(super) left: Option<Percent>,
-    /// What must remain, in percent.
+    /// The percentage that must remain.
     pub(super) min_remaining: f64,
     /// Why there is no newer reading, and what to do.
     pub(super) cause: Option<&'a str>,
@@ -24,7 +24,7 @@ pub(super) struct Failed<'a> {
 }
 
 impl Failed<'_> {
-    /// One line.
+    /// Renders one line.
     pub(super) fn text(&self) -> String {
         match (self.reason, self.window, self.left) {
             (Reason::BelowKillswitch | Reason::Exhausted, Some(window), Some(left)) => {
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_window_is_named_with_the_reason_and_the_option() {
-        let line = unknown(Some("five_hour"), "it could not be read", None).text();
+    fn an_unknown_window_is_shown_with_the_reason_and_the_option() {
+        let line = unknown(Some("five_hour"), "it could not be parsed", None).text();
 
-        assert_eq!(line, "five_hour: it could not be read; use --unknown allow to proceed anyway");
+        assert_eq!(line, "five_hour: it could not be parsed; use --unknown allow to proceed anyway");
     }
 
     #[test]
-    fn too_little_is_compared_with_what_is_required() {
+    fn the_remaining_percentage_is_shown_with_the_required_one() {
         let left = Percent::from_percent(5.0);
         let failed = Failed { reason: Reason::BelowKillswitch, left, ..unknown(Some("five_hour"), "", None) };
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_a_cause_with_its_end() {
+    fn a_hold_is_shown_with_its_end() {
         let hold = Hold::new(at("11:54:00"), at("11:59:00"), HoldReason::RateLimited);
         let cause = cause(None, Some(&hold), &String::new, &local());
 
@@ -109,8 +109,8 @@ mod tests {
     }
 
     #[test]
-    fn text_from_elsewhere_cannot_control_the_terminal() {
-        let failed = unknown(Some("\u{1b}[2J"), "it could not be read", Some("a\u{1b}[2J"));
+    fn external_text_cannot_control_the_terminal() {
+        let failed = unknown(Some("\u{1b}[2J"), "it could not be parsed", Some("a\u{1b}[2J"));
 
         assert!(!failed.text().contains('\u{1b}'));
     }

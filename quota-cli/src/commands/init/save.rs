@@ -1,4 +1,4 @@
-//! Writes a configuration whole or not at all, and keeps a backup of the previous one.
+//! Writes a configuration atomically, and keeps a backup of the previous one.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -8,27 +8,27 @@ use quota::file::{self, FileLock};
 
 use crate::config;
 
-/// Larger than any configuration.
+/// The size limit for the previous file, larger than any real configuration.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
-/// Writes the file under its lock. Returns the path of the backup, if there was a file.
+/// Writes the file while holding its lock. Returns the path of the backup if there was a file.
 ///
 /// # Errors
 ///
-/// Those of the system. The previous file is then unchanged.
+/// An I/O error. The previous file is then unchanged.
 pub(super) async fn write_atomic(path: &Path, text: &str, exists: bool) -> io::Result<Option<PathBuf>> {
     if exists {
-        // Nothing is written if the previous file cannot be read.
+        // Fail before any write if the previous file cannot be read.
         file::open(path)?;
     }
     let lock = config::lock(path).await?;
-    let lock = lock.ok_or_else(|| io::Error::other("another command is changing it; try again"))?;
+    let lock = lock.ok_or_else(|| io::Error::other("another process is changing it; try again"))?;
     if exists {
         return replace(&lock, text).map(Some);
     }
     match lock.replace_if_unchanged(None, text.as_bytes())? {
         true => Ok(None),
-        // Another program has created the file; the user was not asked about that one.
+        // Another program has created the file, and the user has not agreed to overwrite that one.
         false => Err(io::ErrorKind::AlreadyExists.into()),
     }
 }
@@ -56,8 +56,8 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(ending);
+    name.push(suffix);
     name.into()
 }

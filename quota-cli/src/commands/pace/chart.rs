@@ -1,5 +1,5 @@
 //! A window's period as a chart: its readings, and the projection of its rate.
-//! Both axes go from 0 to 1; `plot` and `svg` draw it.
+//! Both axes range from 0 to 1; `plot` and `svg` draw the chart.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::WindowPace;
 
-/// A point: the share of the time, and the share of the use.
+/// A point: elapsed time and use, both from 0 to 1.
 pub(super) type Point = (f64, f64);
 
 /// The chart of a period.
@@ -18,31 +18,31 @@ pub(super) struct Chart {
     /// The value of the upper edge: 100 %, or more if more is used.
     pub(super) top_percent: f64,
     pub(super) points: Vec<Point>,
-    /// From the last reading to the reset, or to the time when all is used.
+    /// From the last reading to the reset, or to the time when the window is exhausted.
     pub(super) projection: Option<[Point; 2]>,
-    /// The present on the time axis.
+    /// The current time on the time axis.
     pub(super) now: f64,
 }
 
 impl Chart {
-    /// The chart; `None` if there is nothing to draw, as for a period without a reading.
+    /// Builds the chart; `None` if there is nothing to draw, for example without readings in the period.
     pub(super) fn of(window: &WindowPace, now: Timestamp) -> Option<Self> {
         if window.estimate.is_rolled_over {
             return None;
         }
         let (first, last) = (window.samples.first()?, window.samples.last()?);
         let second = |at| Timestamp::from_second(at).ok();
-        let begin =
+        let start =
             window.resets_at.zip(window.length).and_then(|(reset, length)| reset.checked_sub(length).ok());
-        // A provider that reports a wrong length makes a reading seem older than its period; it is shown nevertheless.
+        // If the provider reports a wrong length, a reading may be older than its period. The chart still shows it.
         let from =
-            begin.map_or(second(first.at_s), |begin| second(first.at_s).map(|first| first.min(begin)))?;
+            start.map_or(second(first.at_s), |start| second(first.at_s).map(|first| first.min(start)))?;
         let to = window.resets_at.unwrap_or(now).max(second(last.at_s)?).max(now);
-        let span = Duration::try_from(to.duration_since(from)).ok().filter(|span| !span.is_zero())?;
+        let period = Duration::try_from(to.duration_since(from)).ok().filter(|period| !period.is_zero())?;
         let most = window.samples.iter().map(|sample| sample.used_bp).max()?;
         let top_percent = (f64::from(most) / 100.0).max(100.0);
         let along =
-            |at: Timestamp| (at.duration_since(from).as_secs_f64() / span.as_secs_f64()).clamp(0.0, 1.0);
+            |at: Timestamp| (at.duration_since(from).as_secs_f64() / period.as_secs_f64()).clamp(0.0, 1.0);
         let point = |sample: &quota_journal::Sample| {
             Some((along(second(sample.at_s)?), f64::from(sample.used_bp) / 100.0 / top_percent))
         };

@@ -1,4 +1,4 @@
-//! The JSON of `quota pace`: a shape with a number, described in docs/pace-json.md.
+//! The versioned JSON of `quota pace`, which docs/pace-json.md describes.
 
 use serde::Serialize;
 
@@ -58,7 +58,7 @@ impl<'a> WindowJson<'a> {
             used_percent: window.used.map(quota::Percent::as_f64),
             certainty: match window.used {
                 None => "unknown",
-                Some(_) if window.is_old => "at_least",
+                Some(_) if window.is_stale => "at_least",
                 Some(_) => "exact",
             },
             observed_at: rfc3339(window.observed_at),

@@ -1,4 +1,4 @@
-//! A period as a plot in braille dots: the readings as a line, the projection dotted.
+//! A plot of a period in braille dots: the readings as a line, the projection as a dotted line.
 
 use std::fmt::Write as _;
 
@@ -14,23 +14,23 @@ use crate::format::LocalTime;
 use crate::view::wrap::width;
 
 const ROWS: u16 = 8;
-/// The columns left of the plot: `100 % ┤`.
+/// The number of columns left of the plot: `100 % ┤`.
 const MARGIN: usize = 9;
-/// The narrowest plot that shows anything.
+/// A narrower plot is not drawn.
 const NARROWEST: u16 = 20;
 const WIDEST: u16 = 110;
-/// Braille dots in a character, across and down.
+/// Braille dots per character, horizontally and vertically.
 const DOTS: (u16, u16) = (2, 4);
-/// One dot of the projection for this many dots of its length.
+/// The distance between two dots of the projection, in braille dots.
 const DOT_SPACING: f64 = 4.0;
 
-/// The lines of the plot; none if there is no room.
+/// Renders the plot; empty if the terminal is too narrow.
 pub(super) fn lines(chart: &Chart, local: &LocalTime, width: usize) -> Vec<String> {
     let columns = u16::try_from(width.saturating_sub(MARGIN + 1)).unwrap_or(WIDEST).min(WIDEST);
     if columns < NARROWEST {
         return Vec::new();
     }
-    let label = |share: f64| format!("{:.0} %", chart.top_percent * share);
+    let label = |fraction: f64| format!("{:.0} %", chart.top_percent * fraction);
     let mut lines: Vec<String> = canvas(chart, columns)
         .into_iter()
         .zip(0..)
@@ -51,7 +51,7 @@ pub(super) fn lines(chart: &Chart, local: &LocalTime, width: usize) -> Vec<Strin
     lines
 }
 
-/// The rows of dots, from the top.
+/// Renders the rows of dots, from top to bottom.
 fn canvas(chart: &Chart, columns: u16) -> Vec<String> {
     let color = Color::Reset;
     let projection = chart.projection.map(|[from, to]| dotted(from, to, columns)).unwrap_or_default();
@@ -81,14 +81,14 @@ fn dotted(from: Point, to: Point, columns: u16) -> Vec<Point> {
     shares.map(|share| (from.0 + (to.0 - from.0) * share, from.1 + (to.1 - from.1) * share)).collect()
 }
 
-/// The labels of the time axis: when the period began, now, and the reset.
+/// Renders the labels of the time axis: the start of the period, now, and the reset.
 fn axis_labels(chart: &Chart, local: &LocalTime, columns: usize, now: usize) -> String {
     let (from, to) = (local.time_of_day(chart.from), local.time_of_day(chart.to));
     let mut labels = format!("{:MARGIN$}{from}", "");
     let (now_at, to_at) = (MARGIN + now.saturating_sub(1), MARGIN + columns - width(&to).min(columns));
     for (at, label) in [(now_at, "now"), (to_at, &*to)] {
         let end = width(&labels);
-        // A label that would touch another one is left out; the tick on the axis shows the present.
+        // Leave out a label that would touch another one. The tick on the axis still shows the current time.
         let is_last = at == to_at;
         if at > end && (is_last || at + width(label) < to_at) {
             let _ = write!(labels, "{:gap$}{label}", "", gap = at - end);

@@ -1,4 +1,4 @@
-//! The periods of all windows as one SVG, readable on light and on dark pages.
+//! Charts of all windows in one SVG, for light and dark pages.
 
 use std::fmt::Write as _;
 
@@ -12,18 +12,18 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 64.0;
 const HEIGHT: f64 = 120.0;
-/// From one chart to the next.
+/// The vertical distance between two charts.
 const PITCH: f64 = 232.0;
 
-/// The elements have only classes, so that their colours follow the viewer's light or dark mode.
+/// Colours are set by class, so that they follow the viewer's light or dark mode.
 const STYLE: &str = "\
-svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1f2328}.quiet{fill:#59636e}.grid{stroke:#d1d9e0}\
+svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1f2328}.muted{fill:#59636e}.grid{stroke:#d1d9e0}\
 .now{stroke:#59636e;stroke-dasharray:2 3}.used{fill:none;stroke:#0969da;stroke-width:2}\
 .projection{fill:none;stroke:#bc4c00;stroke-width:2;stroke-dasharray:5 4}\
-@media(prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#f0f6fc}.quiet{fill:#9198a1}.grid{stroke:#3d444d}\
+@media(prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#f0f6fc}.muted{fill:#9198a1}.grid{stroke:#3d444d}\
 .now{stroke:#9198a1}.used{stroke:#4493f8}.projection{stroke:#db6d28}}";
 
-/// The whole SVG.
+/// Renders the whole SVG.
 pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
     let windows: Vec<_> =
         all.iter().flat_map(|account| account.windows.iter().map(move |window| (account, window))).collect();
@@ -33,7 +33,7 @@ pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
          window over its period\">\n<style>{STYLE}</style>\n"
     );
     if windows.is_empty() {
-        drawing.push_str("<text class=\"quiet\" x=\"16\" y=\"32\">no data</text>\n");
+        drawing.push_str("<text class=\"muted\" x=\"16\" y=\"32\">no data</text>\n");
     }
     for (at, (account, window)) in windows.iter().enumerate() {
         let _ = writeln!(drawing, "<g transform=\"translate(0 {})\">", PITCH * at as f64);
@@ -47,7 +47,7 @@ pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
 fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, local: &LocalTime) {
     let title = format!("{} · {}", account.account, window.name);
     label(drawing, "", 16.0, 24.0, "start", &title);
-    label(drawing, "quiet", 16.0, 44.0, "start", &text::summary(window, local));
+    label(drawing, "muted", 16.0, 44.0, "start", &text::summary(window, local));
     let Some(chart) = Chart::of(window, local.now) else { return };
     for share in [0.0, 0.5, 1.0] {
         let (from, to) = (position((0.0, share)), position((1.0, share)));
@@ -59,7 +59,7 @@ fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, local: 
             rounded(to.0)
         );
         let text = format!("{:.0} %", chart.top_percent * share);
-        label(drawing, "quiet", LEFT - 8.0, from.1 + 4.0, "end", &text);
+        label(drawing, "muted", LEFT - 8.0, from.1 + 4.0, "end", &text);
     }
     let (foot, head) = (position((chart.now, 0.0)), position((chart.now, 1.0)));
     let _ = writeln!(
@@ -74,10 +74,10 @@ fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, local: 
         line(drawing, "projection", projection);
     }
     let below = TOP + HEIGHT + 20.0;
-    label(drawing, "quiet", LEFT, below, "start", &local.time_of_day(chart.from));
-    label(drawing, "quiet", WIDTH - RIGHT, below, "end", &local.time_of_day(chart.to));
+    label(drawing, "muted", LEFT, below, "start", &local.time_of_day(chart.from));
+    label(drawing, "muted", WIDTH - RIGHT, below, "end", &local.time_of_day(chart.to));
     if (0.15..=0.85).contains(&chart.now) {
-        label(drawing, "quiet", foot.0, below, "middle", "now");
+        label(drawing, "muted", foot.0, below, "middle", "now");
     }
 }
 
@@ -103,7 +103,7 @@ fn label(drawing: &mut String, class: &str, x: f64, y: f64, anchor: &str, text: 
     );
 }
 
-/// A tenth of a point is finer than a screen shows.
+/// Rounds to a tenth of a point, which is finer than a screen shows.
 fn rounded(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }

@@ -6,18 +6,18 @@ use super::*;
 use crate::view::window_name::window_name_of_id;
 
 const HOUR: i64 = 3600;
-/// 2027-01-15 08:00 in Greenwich.
+/// 2027-01-15 08:00 UTC.
 const START: i64 = 1_800_000_000;
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(START + second).expect("a moment")
+    Timestamp::from_second(START + second).expect("a valid time")
 }
 
 fn local() -> LocalTime {
     LocalTime { now: at(3 * HOUR), zone: TimeZone::UTC }
 }
 
-/// A window of `hours` that began at the start and was read every five minutes until now.
+/// A window of `hours` that began at [`START`], with a reading every five minutes until now.
 fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
     let resets_at = Some(at(hours * HOUR));
     let samples: Vec<_> = (0..=3 * HOUR)
@@ -35,7 +35,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
         id: id.into(),
         name: window_name_of_id(id),
         used: samples.last().map(|sample| Percent::from_basis_points(sample.used_bp)),
-        is_old: false,
+        is_stale: false,
         observed_at: at(3 * HOUR),
         resets_at,
         length,
@@ -68,7 +68,7 @@ fn text_at_80_columns() {
 }
 
 #[test]
-fn an_average_states_its_evidence() {
+fn an_average_is_labeled() {
     let of = |used_bp: u32| {
         let (resets_at, length) = (Some(at(5 * HOUR)), Some(Duration::from_secs(6 * 3600)));
         let resets_s = resets_at.map(Timestamp::as_second);
@@ -116,7 +116,7 @@ fn an_svg_has_a_chart_for_each_window_and_a_dark_mode() {
 }
 
 #[test]
-fn a_name_from_a_provider_is_escaped_in_svg() {
+fn provider_names_are_escaped_in_svg() {
     let mut all = all();
     all[0].windows[0].name = "<script>&\"".into();
 

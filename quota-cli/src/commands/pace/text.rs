@@ -1,4 +1,4 @@
-//! `quota pace` for people.
+//! `quota pace` as text.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::view::line::{self, Line, Style};
 use crate::view::wrap::truncate;
 use quota_journal::pace::Basis;
 
-/// All accounts, one after the other.
+/// Renders all accounts.
 pub(super) fn lines(all: &[AccountPace], local: &LocalTime, width: usize, with_plot: bool) -> Vec<Line> {
     line::separated(all.iter().map(|account| block(account, local, width, with_plot)))
 }
@@ -30,10 +30,10 @@ fn block(account: &AccountPace, local: &LocalTime, width: usize, with_plot: bool
     lines
 }
 
-/// How much is used, and how much of the time has elapsed.
+/// The use and the elapsed time.
 fn status(window: &WindowPace, local: &LocalTime) -> String {
     let Some(used) = window.used else { return "unknown since its reset".to_owned() };
-    let mut status = match window.is_old {
+    let mut status = match window.is_stale {
         false => format!("{} used", format::percent(used)),
         true => {
             let age = format::ago(between(window.observed_at, local.now));
@@ -49,7 +49,7 @@ fn status(window: &WindowPace, local: &LocalTime) -> String {
     status
 }
 
-/// The rate, what it leads to, and the evidence.
+/// The rate, its projection, and the data that it is based on.
 pub(super) fn summary(window: &WindowPace, local: &LocalTime) -> String {
     let estimate = &window.estimate;
     if estimate.is_rolled_over {
@@ -74,7 +74,7 @@ pub(super) fn summary(window: &WindowPace, local: &LocalTime) -> String {
         Basis::Average => "average since the window began".to_owned(),
         Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
     };
-    let speed = format!("{} % per hour", tenths(rate.percent_per_hour));
+    let rate_text = format!("{} % per hour", tenths(rate.percent_per_hour));
     let at_reset = rate.at_reset_percent.map(|percent| format!("on track for {} %", tenths(percent)));
     let runs_out = rate.exhausted_at.map(|at| match window.resets_at {
         Some(reset) => {
@@ -85,7 +85,7 @@ pub(super) fn summary(window: &WindowPace, local: &LocalTime) -> String {
     let outcome: Vec<_> = runs_out.into_iter().chain(at_reset).collect();
     let outcome =
         if outcome.is_empty() { "does not run out at this rate".to_owned() } else { outcome.join(", ") };
-    format!("{speed}: {outcome} ({evidence})")
+    format!("{rate_text}: {outcome} ({evidence})")
 }
 
 fn style(window: &WindowPace) -> Style {
@@ -97,7 +97,7 @@ fn style(window: &WindowPace) -> Style {
     }
 }
 
-/// At most one decimal. A zero has no sign.
+/// Formats with at most one decimal. Adding 0 removes the sign of -0.
 fn tenths(number: f64) -> String {
     let rounded = (number * 10.0).round() / 10.0 + 0.0;
     format!("{rounded}")

@@ -1,19 +1,19 @@
-//! Header lines as `curl -i` saves them.
+//! Parses header lines as `curl -i` saves them.
 
 use quota::Clock;
 use quota::anthropic::parse_headers;
 
 use super::report::ParseReport;
 
-/// Reads header lines, up to the first empty line.
+/// Parses header lines up to the first empty line.
 ///
 /// # Errors
 ///
-/// The number of a line that is no header; the line is not repeated.
+/// The number of the malformed line. The error repeats no content of the line.
 pub(super) fn read(bytes: &[u8]) -> Result<ParseReport, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        format!("line {line} is not text")
+        format!("line {line} is not UTF-8 text")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start_matches(['\r', '\n']);
     let mut lines = text.lines().enumerate().take_while(|(_, line)| !line.trim().is_empty()).peekable();
@@ -24,8 +24,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ParseReport, String> {
     let mut headers = Vec::new();
     for (at, line) in lines {
         let header = header(line).ok_or_else(|| {
-            let status = if at == 0 { "neither a status line such as HTTP/2 429 nor" } else { "not" };
-            format!("line {} is {status} a header such as `name: value`", at + 1)
+            let expected = if at == 0 { "a status line such as HTTP/2 429 or " } else { "" };
+            format!("line {}: expected {expected}a header such as `name: value`", at + 1)
         })?;
         headers.push(header);
     }
@@ -36,7 +36,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ParseReport, String> {
     let ignored = parsed.skipped.into_iter().map(|one| (one.field, one.reason)).collect();
     let report =
         ParseReport { retry_after: parsed.retry_after, ignored, ..ParseReport::new("headers", parsed.usage) };
-    Ok(report.judged(Clock::system().now()))
+    Ok(report.without_implausible(Clock::system().now()))
 }
 
 /// The status of `HTTP/2 429` or `HTTP/1.1 429 Too Many Requests`.

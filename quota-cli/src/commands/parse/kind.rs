@@ -1,5 +1,5 @@
 //! Detects the kind of a saved response by its JSON keys, and parses it.
-//! A text of no known kind is parsed as a response of the usage endpoint.
+//! Input of an unknown kind is parsed as a response of the usage endpoint.
 
 use std::fmt::Display;
 
@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 
 use super::report::ParseReport;
 
-/// The keys that tell kinds apart. Their values are skipped, because such files can be large.
+/// The keys that identify the kind. Their values are skipped, because such files can be large.
 #[derive(Default, Deserialize)]
 struct Keys {
     #[serde(rename = "type")]
@@ -37,21 +37,21 @@ enum Tag {
     Other,
 }
 
-/// Parses a response of any kind.
+/// Detects the kind of a response and parses it.
 ///
 /// # Errors
 ///
-/// Why nothing can be parsed. It repeats nothing of the text.
+/// Why the input cannot be parsed. The error repeats no content of the input.
 pub(super) fn detect(bytes: &[u8]) -> Result<ParseReport, String> {
     // Some editors write a byte order mark.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if bytes.trim_ascii().is_empty() {
         return Err("the file is empty".to_owned());
     }
-    // The usage parser reports where a text stops being JSON.
+    // The usage parser reports the position of a JSON error.
     let keys: Keys = serde_json::from_slice(bytes).unwrap_or_default();
     if keys.login.is_some() || keys.other_logins.is_some() {
-        return Err("this is a login, not a response; do not share it".to_owned());
+        return Err("this is a login, not a response; do not share this file".to_owned());
     }
     if keys.cached_usage.is_some() {
         return claude_json(bytes);
@@ -79,9 +79,11 @@ pub(super) fn detect(bytes: &[u8]) -> Result<ParseReport, String> {
     match parse_usage(bytes) {
         Ok(parsed) => {
             let ignored = parsed.skipped.into_iter().map(|one| (one.field, one.reason));
-            Ok(report("usage", parsed.usage, ignored).judged(now))
+            Ok(report("usage", parsed.usage, ignored).without_implausible(now))
         }
-        Err(error) if looks_like_headers(bytes) => Err(format!("{error}; if it is headers, add --headers")),
+        Err(error) if looks_like_headers(bytes) => {
+            Err(format!("{error}; if the file contains headers, add --headers"))
+        }
         Err(error) => Err(text(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! The JSON of what was parsed from a response, and the names of what was skipped.
+//! The JSON report of `quota parse`: the parsed usage, and the names of skipped fields.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::format::rfc3339;
 use crate::view::account_json::{CreditsJson, ScopeJson};
 use crate::view::json;
 
-/// What was parsed.
+/// The result of parsing a response.
 #[derive(Debug)]
 pub(super) struct ParseReport {
     pub(super) kind: &'static str,
     pub(super) usage: UsageReport,
-    /// The user, if the response names one besides the owner of the usage.
+    /// The user, if the response names one in addition to the owner.
     pub(super) user: Option<String>,
     /// The time of the readings, if the response states one.
     pub(super) observed_at: Option<Timestamp>,
@@ -26,26 +26,26 @@ pub(super) struct ParseReport {
 }
 
 impl ParseReport {
-    /// A report on usage of that kind.
+    /// Creates a report of this kind.
     pub(super) fn new(kind: &'static str, usage: UsageReport) -> Self {
         Self { kind, usage, user: None, observed_at: None, retry_after: None, ignored: Vec::new() }
     }
 
     /// Removes implausible values of a response that was saved before `now`, and lists them as ignored.
-    pub(super) fn judged(mut self, now: Timestamp) -> Self {
+    pub(super) fn without_implausible(mut self, now: Timestamp) -> Self {
         let rejected = self.usage.reject_implausible_saved(now);
         self.ignored.extend(rejected.iter().map(|rejected| (rejected.field(), rejected.reason)));
         self
     }
 
-    /// Whether it has neither usage nor an owner.
+    /// Whether the response contains neither usage nor an owner.
     pub(super) fn is_empty(&self) -> bool {
         let usage = &self.usage;
         let has_no_usage = usage.is_empty() && usage.window_statuses.is_empty() && usage.owner_id.is_none();
         has_no_usage && self.user.is_none() && self.retry_after.is_none()
     }
 
-    /// The JSON, with a line break at its end.
+    /// Renders the JSON with a final line break.
     pub(super) fn render(&self) -> String {
         let usage = &self.usage;
         let document = Document {
@@ -63,7 +63,7 @@ impl ParseReport {
         json::pretty(&document)
     }
 
-    /// The windows with a number, then those with only a status, then those that could not be parsed.
+    /// The windows with a reading, then those with only a status, then those that could not be parsed.
     fn windows(&self) -> Vec<WindowJson<'_>> {
         let usage = &self.usage;
         let status_of = |id: &WindowId| usage.window_statuses.iter().find(|status| status.window == *id);
@@ -152,7 +152,7 @@ struct IgnoredJson<'a> {
     reason: &'static str,
 }
 
-/// The provider's words for a status.
+/// The provider's names for the limit statuses.
 fn word(status: LimitStatus) -> &'static str {
     match status {
         LimitStatus::Allowed => "allowed",

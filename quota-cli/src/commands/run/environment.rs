@@ -1,8 +1,8 @@
-//! What a command is given of an account: which environment variables are set for it, and which are taken away.
-//! The token is in the environment of the command and nowhere else: not in its arguments, and in no message.
+//! The environment of the command: which variables are set for an account, and which are removed.
+//! The token is passed only in the environment, never in an argument or a message.
 //!
-//! The variables are those that Claude Code documents at <https://code.claude.com/docs/en/env-vars>. A setting that names a
-//! login in a file (`apiKeyHelper`, or `env` of settings.json) cannot be changed from here.
+//! The variables are those that Claude Code documents at <https://code.claude.com/docs/en/env-vars>. This module cannot change a
+//! login in settings.json (`apiKeyHelper` or `env`).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use quota::{AccountId, Secret};
 use crate::config::{Config, LoginSource};
 use crate::store::URL_VARIABLE;
 
-/// From this Claude Code takes a login before it looks for one.
+/// The login that Claude Code prefers over a stored one.
 const TOKEN: &str = "CLAUDE_CODE_OAUTH_TOKEN";
-/// Other forms of the same.
+/// Other variables from which Claude Code reads a login.
 const OTHER_TOKENS: [&str; 3] = [
     "CLAUDE_CODE_OAUTH_REFRESH_TOKEN",
     "CLAUDE_CODE_OAUTH_SCOPES",
     "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
 ];
-/// Where it looks for one.
+/// The directory in which Claude Code stores its login.
 const DIRECTORY: &str = "CLAUDE_CONFIG_DIR";
-/// Where it sends its requests.
+/// The URL to which Claude Code sends its requests.
 const BASE_URL: &str = "ANTHROPIC_BASE_URL";
-/// Headers that it sends with each request. One of them may be a login.
+/// Headers that Claude Code adds to each request. They may contain a login.
 const HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
-/// With one of these, another login, provider or host is used than the account's, and another account is billed.
+/// Variables that select another login, provider or host, so that another account would be billed.
 const OVERRIDES: [&str; 17] = [
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -47,7 +47,7 @@ const OVERRIDES: [&str; 17] = [
     "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
 ];
-/// The account, for a command that wants to show it.
+/// The account, for commands that show it.
 const ACCOUNT: &str = "QUOTA_ACCOUNT";
 
 /// One change of the environment.
@@ -57,7 +57,7 @@ pub(super) enum Change {
     Remove(String),
 }
 
-/// What a variable is set to. It may be a token, and is not shown.
+/// The value of a variable. `Debug` hides secrets.
 pub(super) enum Value {
     Plain(OsString),
     Secret(Secret),
@@ -81,7 +81,7 @@ impl AsRef<std::ffi::OsStr> for Value {
     }
 }
 
-/// What is to be changed for a command that runs with this account. `headers` is the value of [`HEADERS`] now.
+/// The changes for a command that runs with this account. `headers` is the current value of [`HEADERS`].
 pub(super) fn of(
     config: &Config,
     account: &AccountId,
@@ -92,12 +92,12 @@ pub(super) fn of(
     let own = settings.map(|one| &one.login);
     let remove = |name: &str| Change::Remove(name.to_owned());
     let mut changes: Vec<_> = OVERRIDES.into_iter().map(remove).collect();
-    // Its URL may hold the password of the store.
+    // The URL may contain the password of the store.
     changes.push(remove(URL_VARIABLE));
-    if headers.is_some_and(holds_a_login) {
+    if headers.is_some_and(contain_a_login) {
         changes.push(remove(HEADERS));
     }
-    // The tokens of the other accounts are none of the command's business.
+    // The command must not get the tokens of other accounts.
     let others = config.accounts.iter().filter(|one| one.id != *account);
     changes.extend(
         others
@@ -106,21 +106,21 @@ pub(super) fn of(
             .map(remove),
     );
     changes.push(Change::Set(ACCOUNT, Value::Plain(account.as_str().into())));
-    // Without one, the account is at its provider: its token must not go to another host that the user's shell names.
+    // Without a base URL, remove the variable. Otherwise the token could be sent to a host that the user's shell names.
     let base_url = settings.and_then(|one| one.base_url.as_ref()).or(config.anthropic.base_url.as_ref());
     changes.push(match base_url {
         Some(url) => Change::Set(BASE_URL, Value::Plain(url.as_str().trim_end_matches('/').into())),
         None => remove(BASE_URL),
     });
     match own {
-        // As it stands: that is where the login was found.
+        // Keep the environment in which the login was found.
         None | Some(LoginSource::ClaudeCode) => {}
         Some(LoginSource::ClaudeConfigDir(dir)) => {
             changes.extend([TOKEN].into_iter().chain(OTHER_TOKENS).map(remove));
             let (dir, home) = expanded(dir);
-            // Claude Code keeps some things elsewhere if it is told of the directory that it uses by itself.
-            let is_usual = home.is_some_and(|home| dir == home.join(".claude"));
-            changes.push(match is_usual {
+            // Claude Code stores some files elsewhere if the variable is set, even to its default directory.
+            let is_default = home.is_some_and(|home| dir == home.join(".claude"));
+            changes.push(match is_default {
                 true => remove(DIRECTORY),
                 false => Change::Set(DIRECTORY, Value::Plain(dir.into())),
             });
@@ -140,14 +140,14 @@ pub(super) fn headers() -> Option<String> {
     std::env::var_os(HEADERS).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Whether one of these headers says who asks.
-fn holds_a_login(headers: &str) -> bool {
+/// Whether one of these headers is a login.
+fn contain_a_login(headers: &str) -> bool {
     let names = headers.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
     let mut names = names.map(str::to_ascii_lowercase);
     names.any(|name| matches!(&*name, "authorization" | "x-api-key" | "cookie"))
 }
 
-/// Whether a login is in that variable.
+/// Whether the login is read from this variable.
 fn names(login: &LoginSource, variable: &str) -> bool {
     match login {
         LoginSource::TokenEnv(name) => name == variable,
@@ -156,7 +156,7 @@ fn names(login: &LoginSource, variable: &str) -> bool {
     }
 }
 
-/// The directory with its `~` replaced, as `quota` itself understands it; and the home directory.
+/// The directory with `~` expanded, and the home directory.
 fn expanded(dir: &Path) -> (PathBuf, Option<PathBuf>) {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     match (dir.strip_prefix("~"), &home) {

@@ -1,5 +1,5 @@
-//! Queries all accounts at once within a time limit, and shows the progress if that takes a while.
-//! The manager decides which of them call their provider.
+//! Queries all accounts concurrently within a time limit, and shows the progress of a slow query.
+//! The manager decides which accounts call their provider.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,22 +22,22 @@ use crate::view::account::{AccountView, FailureView, why};
 /// Which readings are new enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RefreshMode {
-    /// Those within the policy's max age.
+    /// Readings within the policy's max age.
     IfStale,
-    /// Those within this age.
+    /// Readings up to this age.
     MaxAge(Duration),
-    /// None: refresh if the rate limits allow it.
+    /// No reading: refresh if rate limits allow.
     Force,
-    /// All: make no call.
+    /// Any reading: make no calls.
     Offline,
 }
 
 /// The time limit for all accounts.
 const TIMEOUT: Duration = context::COMMAND_TIMEOUT;
-/// Progress is shown after this time.
+/// The time after which progress is shown.
 const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 
-/// Every account with its usage, in the order of the configuration.
+/// Returns every account with its usage, in the order of the configuration.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(super) async fn query_all(
     let clock = Clock::system();
     let manager = context::open_manager(scope, config, store, "quota status", Some(TIMEOUT))?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
-    // The manager calls the providers in the order of the first requests, which is that of the configuration.
+    // The manager calls the providers in the order of the requests, which is the order of the configuration.
     let probe = StoreProbe::new(store);
     let queries = accounts.iter().map(|(settings, account)| view(settings, account, mode, &probe, &clock));
     let views = with_progress(queries.collect(), &clock, live).await;
@@ -71,12 +71,12 @@ async fn view(
     let mode = if settings.disabled { RefreshMode::Offline } else { mode };
     let query = async {
         if mode != RefreshMode::Offline {
-            let known = account.sync().await;
+            let cached = account.sync().await;
             // --refresh calls the provider even if the record is damaged.
-            let is_forced = mode == RefreshMode::Force && known.is_record_damaged();
-            if is_due(&known, mode) && !is_forced && probe.should_skip_refresh(&known).await {
-                not_refreshed = Some(store_probe::skip_reason(&known).to_owned());
-                return Ok(known);
+            let is_forced = mode == RefreshMode::Force && cached.is_record_damaged();
+            if is_due(&cached, mode) && !is_forced && probe.should_skip_refresh(&cached).await {
+                not_refreshed = Some(store_probe::skip_reason(&cached).to_owned());
+                return Ok(cached);
             }
         }
         match mode {
@@ -93,40 +93,40 @@ async fn view(
             RefreshMode::Offline => Ok(account.sync().await),
         }
     };
-    let (answer, failure) = match clock.bounded(TIMEOUT, query).await {
-        Some(Ok(answer)) => {
-            let is_unknown = !settings.disabled && answer.snapshot().windows().is_empty();
-            let failure = match not_refreshed.take_if(|_| is_unknown && answer.is_record_damaged()) {
+    let (usage, failure) = match clock.bounded(TIMEOUT, query).await {
+        Some(Ok(usage)) => {
+            let is_unknown = !settings.disabled && usage.snapshot().windows().is_empty();
+            let failure = match not_refreshed.take_if(|_| is_unknown && usage.is_record_damaged()) {
                 Some(why) => {
                     let advice = format!("to replace it: {}", config::clear_hold(&settings.id));
                     Some(FailureView { why, advice: Some(advice) })
                 }
                 None => (is_unknown && mode == RefreshMode::Offline).then(FailureView::no_data),
             };
-            (answer, failure)
+            (usage, failure)
         }
         None => {
-            let why = format!("no answer within {} s", TIMEOUT.as_secs());
+            let why = format!("no response within {} s", TIMEOUT.as_secs());
             (account.peek(), Some(FailureView { why, advice: None }))
         }
         Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.hint()))),
     };
-    let view = AccountView::of(&settings.id, &answer, failure);
+    let view = AccountView::of(&settings.id, &usage, failure);
     let not_refreshed = not_refreshed.or(view.not_refreshed);
     AccountView { not_refreshed, called_at, disabled: settings.disabled, ..view }
 }
 
 /// Whether the cached readings are too old for `mode`.
-fn is_due(known: &AccountUsage, mode: RefreshMode) -> bool {
+fn is_due(cached: &AccountUsage, mode: RefreshMode) -> bool {
     match mode {
-        RefreshMode::IfStale => known.freshness() != Freshness::Fresh,
-        RefreshMode::MaxAge(max) => known.age().is_none_or(|age| age > max),
+        RefreshMode::IfStale => cached.freshness() != Freshness::Fresh,
+        RefreshMode::MaxAge(max) => cached.age().is_none_or(|age| age > max),
         RefreshMode::Force => true,
         RefreshMode::Offline => false,
     }
 }
 
-/// Runs all queries at once. After [`PROGRESS_DELAY`] it shows the accounts that are ready, and their number.
+/// Runs all queries concurrently. After [`PROGRESS_DELAY`], shows the finished accounts and their number.
 async fn with_progress<F: Future<Output = AccountView>>(
     work: Vec<F>,
     clock: &Clock,
@@ -162,7 +162,7 @@ async fn with_progress<F: Future<Output = AccountView>>(
     work.into_iter().filter_map(|(_, view)| view).collect()
 }
 
-/// A progress line on standard error, if that is a terminal. It is cleared in the end.
+/// A progress line on standard error, if that is a terminal. It is cleared when this is dropped.
 struct Progress {
     of: usize,
     shown: Option<usize>,
@@ -188,7 +188,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Leaves the shell a clean line, however the command ends.
+    /// Clears the line, however the command ends.
     fn drop(&mut self) {
         self.clear();
     }
@@ -220,6 +220,6 @@ mod tests {
             query_all(&CommandScope::default(), &config, &store, RefreshMode::IfStale, None).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
-        assert_eq!(why, Some("no answer within 30 s"));
+        assert_eq!(why, Some("no response within 30 s"));
     }
 }

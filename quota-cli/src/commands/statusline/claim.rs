@@ -1,4 +1,4 @@
-//! The claim to start a refresher: a lease in the store, with the reason that the last refresher found nothing.
+//! The claim to start a refresher: a lease in the store, with the reason why the last refresher failed.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::view::reason::Reason;
 
-/// How long the store keeps a claim, for its reason.
+/// The TTL of a claim in the store. It is longer than the lease, to preserve the reason.
 const TTL: Duration = Duration::from_secs(24 * 3600);
-/// The TTL of a released claim, because stores cannot delete.
+/// The TTL of a released claim. Stores have no delete operation, so a short TTL removes it.
 const RELEASED_TTL: Duration = Duration::from_millis(1);
-/// The time limit of one store operation. A statusline's store has a shorter one of its own.
-const TRIP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit of one store operation. The store of a statusline has a shorter limit.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Claim {
     #[serde(flatten)]
     lease: LeaseDoc,
-    /// Why the last refresher found nothing, if the record does not say so.
+    /// Why the last refresher failed, if the record does not contain the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -33,7 +33,7 @@ impl Claim {
         [Reason::NotLoggedIn, Reason::LoginUnreadable].into_iter().find(|reason| reason.word() == word)
     }
 
-    /// Extends the claim to `duration` from now, with a new reason if there is one.
+    /// Extends the claim to `duration` from now, and replaces the reason if there is a new one.
     fn renew(&mut self, holder: RequestId, now: Timestamp, duration: Duration, reason: Option<Reason>) {
         if self.lease.release(holder) {
             let _ = self.lease.acquire(holder, now, duration);
@@ -49,7 +49,7 @@ impl Claim {
 }
 
 impl DocumentBody for Claim {
-    /// A damaged claim is replaced: it only keeps this machine from starting too many processes.
+    /// Replaces a damaged claim, because a claim only limits the number of processes.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         Ok(serde_json::from_slice(body).unwrap_or_default())
     }
@@ -63,8 +63,7 @@ fn key(account: &AccountId) -> StoreKey {
     StoreKey::account_extension(account, "refresher")
 }
 
-/// Claims the right to start a refresher: its holder if no other process has the claim, and why the last refresher found
-/// nothing.
+/// Claims the right to start a refresher. Returns the holder if no other process has the claim, and why the last refresher failed.
 ///
 /// # Errors
 ///
@@ -78,12 +77,12 @@ pub(super) async fn acquire(
     let holder = RequestId::random();
     let acquire = |claim: &mut Claim, now| (claim.lease.acquire(holder, now, duration), claim.reason());
     let start = Start::AssumeAbsent { now };
-    let updated = update(store, &key(account), start, TTL, TRIP_TIMEOUT, acquire).await?;
+    let updated = update(store, &key(account), start, TTL, STORE_TIMEOUT, acquire).await?;
     let (acquired, reason) = updated.value;
     Ok(((acquired == Acquire::Acquired).then_some(holder), reason))
 }
 
-/// Extends the claim by `duration`, after a refresher that found nothing. If that fails, the claim expires by itself.
+/// Extends the claim by `duration` after a refresher that failed. If the store fails, the claim expires.
 pub(super) async fn renew(
     store: &dyn QuotaStore,
     account: &AccountId,
@@ -92,13 +91,13 @@ pub(super) async fn renew(
     reason: Option<Reason>,
 ) {
     let renew = |claim: &mut Claim, now| claim.renew(holder, now, duration, reason);
-    let _ = update(store, &key(account), Start::Read, TTL, TRIP_TIMEOUT, renew).await;
+    let _ = update(store, &key(account), Start::Read, TTL, STORE_TIMEOUT, renew).await;
 }
 
-/// Releases the claim, after a refresher with a result. If that fails, the claim expires by itself.
+/// Releases the claim after a successful refresher. If the store fails, the claim expires.
 pub(super) async fn release(store: &dyn QuotaStore, account: &AccountId, holder: RequestId) {
     let release = |claim: &mut Claim, _| claim.release(holder);
-    let _ = update(store, &key(account), Start::Read, RELEASED_TTL, TRIP_TIMEOUT, release).await;
+    let _ = update(store, &key(account), Start::Read, RELEASED_TTL, STORE_TIMEOUT, release).await;
 }
 
 #[cfg(test)]
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_claim_is_acquired_until_it_expires() {
+    async fn a_claim_is_acquired_by_one_process_until_it_expires() {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
 
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refresher_without_result_extends_its_claim_with_a_reason() {
+    async fn a_failed_refresher_extends_its_claim_with_a_reason() {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
         let holder = acquired(&store, &clock).await.0.unwrap();

@@ -1,4 +1,4 @@
-//! A user's `--format`: text with placeholders.
+//! The user's `--format`: text with placeholders.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -26,7 +26,7 @@ enum Piece {
     Window(String, WindowField),
 }
 
-/// A placeholder of the line.
+/// A placeholder for the account or the session.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Field {
     Account,
@@ -40,7 +40,7 @@ enum Field {
     Cost,
 }
 
-/// A placeholder of a window: `five_hour.used`.
+/// A placeholder for a window, such as `five_hour.used`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum WindowField {
     Used,
@@ -79,7 +79,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`CliError`] with the position of the error, and the placeholders that exist.
+    /// [`CliError`] with the position of the error and the valid placeholders.
     pub(super) fn parse(text: &str) -> Result<Self, CliError> {
         let broken = |at: usize, why: String| {
             let column = text[..at].chars().count() + 1;
@@ -91,12 +91,12 @@ impl Format {
         while let Some((at, c)) = rest.next() {
             match c {
                 '{' | '}' if rest.next_if(|(_, next)| *next == c).is_some() => plain.push(c),
-                '}' => return Err(broken(at, "} without a {; for the character itself write }}".into())),
+                '}' => return Err(broken(at, "} without {; write }} for a literal }".into())),
                 '{' => {
                     let inside = &text[at + 1..];
                     let Some(end) = inside.find(['{', '}']).filter(|end| inside[*end..].starts_with('}'))
                     else {
-                        return Err(broken(at, "{ without a }; for the character itself write {{".into()));
+                        return Err(broken(at, "{ without }; write {{ for a literal {".into()));
                     };
                     let name = &inside[..end];
                     if !plain.is_empty() {
@@ -119,12 +119,12 @@ impl Format {
         self.0.iter().any(|piece| matches!(piece, Piece::Window(_, WindowField::ResetsAt)))
     }
 
-    /// The line with its placeholders filled.
+    /// Renders the line.
     pub(super) fn render(&self, line: &LineData<'_>) -> String {
         let mut text = String::new();
         let broken = broken(line);
         if line.account.is_none() && broken.is_some() {
-            // The user's format would be only question marks.
+            // The user's format would print only question marks.
             return broken.unwrap_or_default();
         }
         for piece in &self.0 {
@@ -141,20 +141,20 @@ impl Format {
         if let Some(broken) = broken {
             let _ = write!(text, " · {broken}");
         }
-        // Neither a provider nor a shell's quoting may add line breaks or escape sequences.
+        // Text from a provider or the format itself must not add line breaks or escape sequences.
         sanitize(&text)
     }
 }
 
 fn placeholder(name: &str) -> Result<Piece, String> {
-    if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) {
+    if let Some((_, field)) = FIELDS.iter().find(|(field_name, _)| *field_name == name) {
         return Ok(Piece::Field(*field));
     }
-    // A provider may have windows of any name, so only the field is checked.
+    // A provider may add windows, so only the field is checked.
     if let Some((window, field)) = name.rsplit_once('.')
         && !window.is_empty()
     {
-        if let Some((_, field)) = WINDOW_FIELDS.iter().find(|(known, _)| *known == field) {
+        if let Some((_, field)) = WINDOW_FIELDS.iter().find(|(field_name, _)| *field_name == field) {
             return Ok(Piece::Window(window.to_owned(), *field));
         }
         let fields = || WINDOW_FIELDS.iter().map(|(name, _)| *name);
@@ -198,12 +198,12 @@ fn is_fresh(line: &LineData<'_>) -> bool {
     line.account.is_some_and(|account| account.state == ViewFreshness::Fresh)
 }
 
-/// Why the line has no numbers, or stale ones, or only those of its session.
+/// Why the line has no readings, stale readings, or only the session's own.
 pub(super) fn reason(line: &LineData<'_>) -> Option<Reason> {
     line.broken.or_else(|| line.account.and_then(|account| account.reason))
 }
 
-/// The text for a configuration or a store that cannot be used. It names the program, because the line may have nothing else.
+/// The text for an unusable configuration or store. It names the program, because the line may contain nothing else.
 pub(super) fn broken(line: &LineData<'_>) -> Option<String> {
     line.broken.map(|reason| format!("quota: {}", reason.text()))
 }
@@ -224,7 +224,7 @@ fn window_value(window: Option<&WindowView>, field: WindowField, line: &LineData
     }
 }
 
-/// The text for stale numbers, or the reason why there are none; `None` if they are fresh.
+/// The text for stale readings, or the reason why there are none; `None` if they are fresh.
 pub(super) fn stale(account: &AccountView) -> Option<String> {
     match (account.state, account.age) {
         (ViewFreshness::Fresh, _) => None,
@@ -235,11 +235,11 @@ pub(super) fn stale(account: &AccountView) -> Option<String> {
     }
 }
 
-/// The text for an account without windows: its credits, if it has any. `None` if it has windows, or was never refreshed.
+/// The text for an account without windows: its credits, or `no windows`. `None` if it has windows or was never refreshed.
 pub(super) fn without_windows(account: &AccountView) -> Option<String> {
-    let is_read = account.windows.is_empty() && account.age.is_some();
+    let is_refreshed = account.windows.is_empty() && account.age.is_some();
     let credits = || account.credits.as_ref().and_then(money);
-    is_read.then(|| credits().unwrap_or_else(|| Reason::NoWindows.text().to_owned()))
+    is_refreshed.then(|| credits().unwrap_or_else(|| Reason::NoWindows.text().to_owned()))
 }
 
 /// `62%`, `≥62%` for a lower bound, `?` if the use is unknown.
@@ -255,16 +255,16 @@ pub(super) fn used(used: Used) -> String {
     text
 }
 
-/// What is left: `38%`, `≤38%` for a lower bound of the use.
+/// The remaining percentage: `38%`, `≤38%` if the use is a lower bound.
 fn left(used: Used) -> String {
-    let rest = |percent: Percent| {
+    let remaining = |percent: Percent| {
         percent_of(Percent::from_basis_points(
             Percent::FULL.basis_points().saturating_sub(percent.basis_points()),
         ))
     };
     match used {
-        Used::Exact(percent) => rest(percent),
-        Used::AtLeast(percent) => format!("≤{}", rest(percent)),
+        Used::Exact(percent) => remaining(percent),
+        Used::AtLeast(percent) => format!("≤{}", remaining(percent)),
         _ => "?".to_owned(),
     }
 }
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_a_session_cannot_control_the_terminal() {
+    fn session_text_cannot_control_the_terminal() {
         let format = Format::parse("{model} {dir}\u{1b}[2J").unwrap();
 
         let text = line_of("\u{1b}]0;x\u{7}", "a\nb", |line| format.render(line));
@@ -339,8 +339,8 @@ mod tests {
         assert!(error("{}").contains("expected one of: account, plan, state"));
         assert!(error("{five_hour.}").contains("a window has used, left, bar"));
         assert!(error("{.used}").contains("no placeholder"));
-        assert!(error("5h {five_hour.used").starts_with("--format, character 4: { without a }"));
-        assert!(error("{a{b}").starts_with("--format, character 1: { without a }"));
-        assert!(error("100}").starts_with("--format, character 4: } without a {"));
+        assert!(error("5h {five_hour.used").starts_with("--format, character 4: { without }"));
+        assert!(error("{a{b}").starts_with("--format, character 1: { without }"));
+        assert!(error("100}").starts_with("--format, character 4: } without {"));
     }
 }

@@ -1,5 +1,5 @@
-//! Merges the numbers of a session into its account, if the account can be determined and they are newer.
-//! `session` reads the input, and quota-http parses the numbers.
+//! Merges a session's usage into its account, if the account can be determined and the usage is newer.
+//! `session` reads the input, and quota-http parses it.
 
 use std::path::PathBuf;
 
@@ -15,15 +15,15 @@ use crate::view::account::AccountView;
 /// The result of merging a session's usage.
 #[derive(Debug)]
 pub(super) enum MergeResult<'a> {
-    /// It has none, or nothing that is not stored already.
+    /// The session has no usage, or none that is newer than the stored usage.
     Nothing,
-    /// It was merged into this account; other processes see it once the manager is closed.
+    /// The usage was merged into this account. Other processes can read it after the manager is closed.
     Observed(&'a AccountSettings),
-    /// No configured account owns it, so only this line shows it.
+    /// The usage belongs to no configured account, so only this line shows it.
     SessionOnly(Box<SessionUsage>),
 }
 
-/// The usage of a session, stored nowhere.
+/// The usage of a session that is not stored.
 #[derive(Debug)]
 pub(super) struct SessionUsage {
     /// The account of the session, or a placeholder.
@@ -33,13 +33,13 @@ pub(super) struct SessionUsage {
 
 /// Merges the session's usage into its account.
 ///
-/// Unusable input is ignored without a message: Claude Code sends it again with the next line.
+/// It ignores unusable input without a message, because Claude Code sends new input for each line.
 pub(super) async fn merge<'a>(
     config: &'a Config,
     manager: &QuotaManager,
     session: &Session,
     shown: &AccountUsage,
-    chosen: &AccountSettings,
+    selected: &AccountSettings,
 ) -> MergeResult<'a> {
     if !session.is_present() {
         return MergeResult::Nothing;
@@ -48,17 +48,17 @@ pub(super) async fn merge<'a>(
         own(session, id, shown.now())
             .map_or(MergeResult::Nothing, |own| MergeResult::SessionOnly(Box::new(own)))
     };
-    // An unknown owner must not fall back to the first account.
+    // If the account is unknown, do not use the first account.
     let Some(settings) = account_of_session(config) else { return of_session(unknown_account()) };
     let Ok(parsed) = parse_statusline(&session.bytes, shown.now()) else { return MergeResult::Nothing };
     let usage = parsed.usage;
     let account = manager.account(&settings.id);
-    let other = if settings.id == chosen.id { None } else { Some(account.sync().await) };
-    let known = other.as_ref().unwrap_or(shown);
-    if !known.snapshot().is_changed_by(&usage, shown.now()) {
+    let other = if settings.id == selected.id { None } else { Some(account.sync().await) };
+    let stored = other.as_ref().unwrap_or(shown);
+    if !stored.snapshot().is_changed_by(&usage, shown.now()) {
         return MergeResult::Nothing;
     }
-    // The observation is rejected if the account holds another login by now.
+    // The manager rejects the observation if the account has another login in the meantime.
     let source = context::credential_source(&settings.login, config);
     let Ok(credential) = source.credential(&settings.id).await else {
         return of_session(settings.id.clone());
@@ -74,14 +74,14 @@ pub(super) fn unknown_account() -> AccountId {
     AccountId::new(ANTHROPIC, "session").expect("the name is valid")
 }
 
-/// The session's usage by the same rules as stored usage, in a memory store; `None` if it has none.
+/// The session's usage, merged in a memory store by the same rules as stored usage; `None` if the session has none.
 pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<SessionUsage> {
     let usage = parse_statusline(&session.bytes, now).ok()?.usage;
     let manager = QuotaManager::builder(MemoryStore::new()).build().ok()?;
     let account = manager.account(&id);
     account.observe(&usage).ok()?;
-    let answer = account.peek();
-    let view = AccountView { reason: None, ..AccountView::of(&id, &answer, None) };
+    let usage = account.peek();
+    let view = AccountView { reason: None, ..AccountView::of(&id, &usage, None) };
     (!view.windows.is_empty()).then_some(SessionUsage { id, view })
 }
 
@@ -98,7 +98,7 @@ pub(super) fn account_of_session(config: &Config) -> Option<&AccountSettings> {
     login.account(config)
 }
 
-/// The session's login, from the environment that this process shares with it.
+/// The session's login, from the environment variables that this process inherits from the session.
 #[derive(Debug, Default)]
 struct SessionLogin {
     has_token: bool,
@@ -110,19 +110,19 @@ struct SessionLogin {
 impl SessionLogin {
     fn account<'a>(&self, config: &'a Config) -> Option<&'a AccountSettings> {
         if self.has_key {
-            // Paid by API key, so the numbers belong to no account.
+            // The session is billed to an API key, so its usage belongs to no account.
             return None;
         }
         let of_anthropic = || config.accounts.iter().filter(|one| *one.id.provider() == ANTHROPIC);
-        let in_its_dir = |login: &LoginSource| match login {
+        let is_configured = |login: &LoginSource| match login {
             LoginSource::ClaudeConfigDir(dir) if !self.has_token => self.expanded(dir) == self.dir(),
             LoginSource::TokenEnv(name) => self.has_token && name == "CLAUDE_CODE_OAUTH_TOKEN",
             _ => false,
         };
-        // A configured location comes before a detected one.
-        only(of_anthropic().filter(|one| in_its_dir(&one.login))).or_else(|| {
-            let is_named = of_anthropic().any(|one| in_its_dir(&one.login));
-            only(of_anthropic().filter(|one| !is_named && one.login == LoginSource::ClaudeCode))
+        // An explicitly configured login takes precedence over the detected one.
+        only(of_anthropic().filter(|one| is_configured(&one.login))).or_else(|| {
+            let has_configured = of_anthropic().any(|one| is_configured(&one.login));
+            only(of_anthropic().filter(|one| !has_configured && one.login == LoginSource::ClaudeCode))
         })
     }
 
@@ -138,7 +138,7 @@ impl SessionLogin {
     }
 }
 
-/// The item if there is exactly one.
+/// Returns the item if there is exactly one.
 fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
     let first = all.next()?;
     all.next().is_none().then_some(first)
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_of_two_accounts_determines_neither() {
+    fn a_login_of_two_accounts_selects_no_account() {
         let twins = config(&[("a", LoginSource::ClaudeCode), ("b", LoginSource::ClaudeCode)]);
 
         assert_eq!(name(session(None).account(&twins)), None);

@@ -1,5 +1,5 @@
-//! The built-in lines: plain, with powerline arrows, for Waybar and for tmux.
-//! All print the same spans.
+//! The built-in lines: plain, with Powerline arrows, for Waybar and for tmux.
+//! All of them render the same spans.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ use crate::view::line::{Span, Style};
 use crate::view::reason::Reason;
 use crate::view::window_name::window_name;
 
-/// A line shows the first windows, which are those of the whole account.
+/// A line shows only the first windows, which cover the whole account.
 const MAX_WINDOWS: usize = 2;
 
 /// The line of a preset.
@@ -42,7 +42,8 @@ fn spans(line: &LineData<'_>) -> Vec<Span> {
     model.into_iter().chain(windows).chain(without_windows).chain(stale).chain(broken).collect()
 }
 
-/// The style of a use. A stale number is not shown as good, but a window that is nearly exhausted remains so until its reset.
+/// The style of a use. A stale reading is not shown as good, but a nearly exhausted window keeps its style, because its use cannot fall
+/// before the reset.
 fn style(used: Used) -> Style {
     match (used, bar::style(used)) {
         (Used::Exact(_), style) | (_, style @ (Style::Warn | Style::Bad)) => style,
@@ -50,7 +51,7 @@ fn style(used: Used) -> Style {
     }
 }
 
-/// The text for stale numbers with the reason, or the reason why there are none.
+/// The text for stale readings with the reason, or the reason why there are none.
 fn stale_with_reason(account: &AccountView) -> Option<String> {
     let stale = stale(account)?;
     match account.reason {
@@ -86,7 +87,7 @@ fn plain(line: &LineData<'_>) -> String {
 /// Segments with arrows between them, in the terminal's palette.
 fn powerline(line: &LineData<'_>) -> String {
     const ARROW: char = '\u{e0b1}';
-    // Standard output is a pipe to the shell or bar that shows the colours.
+    // Colours are used even if standard output is a pipe, because the shell or bar shows them.
     let colour = !no_colour();
     let segments: Vec<_> = spans(line).iter().map(|span| span.print(colour)).collect();
     segments.join(&format!(" {ARROW} "))
@@ -96,7 +97,7 @@ fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// tmux reads `#` as the start of a command.
+/// Escapes `#`, because tmux interprets it as the start of a command.
 fn tmux(line: &LineData<'_>) -> String {
     let colour = |style| match style {
         Style::Good => "green",
@@ -124,21 +125,21 @@ fn waybar(line: &LineData<'_>) -> String {
     let account = line.account;
     let windows = || account.iter().flat_map(|account| &account.windows);
     let name = account.map(|account| account.id.as_str().to_owned());
-    let shown = windows().map(|window| describe(window, line));
-    let tooltip = name.into_iter().chain(shown).chain(account.and_then(without_windows));
+    let lines = windows().map(|window| describe(window, line));
+    let tooltip = name.into_iter().chain(lines).chain(account.and_then(without_windows));
     let tooltip: Vec<_> = tooltip.chain(account.and_then(stale_with_reason)).chain(broken(line)).collect();
     let fullest = windows().filter_map(|window| window.used.lower_bound()).max();
-    let shown = Waybar {
+    let output = Waybar {
         text: markup(&joined(&spans(line))),
         tooltip: markup(&tooltip.join("\n")),
         class: classes(line, fullest),
         percentage: fullest.map(|used| u64::from(used.basis_points() / 100).min(100)),
     };
-    serde_json::to_string(&shown).expect("it has only text keys")
+    serde_json::to_string(&output).expect("it has only text keys")
 }
 
-/// The level of the fullest window, whether it is stale, and why. A window that is nearly exhausted remains so until its reset,
-/// however stale the number is. A fresh account without windows has no number that could be stale.
+/// The classes: the level of the fullest window, `stale`, `error` and the reason. A nearly exhausted window keeps its level even if the
+/// reading is stale. A fresh account without windows is not stale.
 fn classes(line: &LineData<'_>, fullest: Option<Percent>) -> Vec<String> {
     let is_fresh = line.account.is_some_and(|account| account.state == ViewFreshness::Fresh);
     let level = match fullest.map(Percent::basis_points) {
@@ -154,7 +155,7 @@ fn classes(line: &LineData<'_>, fullest: Option<Percent>) -> Vec<String> {
     [level, stale, error].into_iter().flatten().map(str::to_owned).chain(reason).collect()
 }
 
-/// Waybar reads text as markup.
+/// Escapes text, because Waybar interprets it as markup.
 fn markup(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -181,22 +182,22 @@ pub(super) mod tests {
         AccountView { age, plan, ..fixtures::account("anthropic/main", windows) }
     }
 
-    fn on<T>(account: &AccountView, model: &str, dir: &str, print: impl FnOnce(&LineData<'_>) -> T) -> T {
+    fn on<T>(account: &AccountView, model: &str, dir: &str, render: impl FnOnce(&LineData<'_>) -> T) -> T {
         let session = Session {
             bytes: b"{}".to_vec(),
             model: Some(model.into()),
             dir: Some(dir.into()),
             cost: Some(1.25),
         };
-        print(&LineData { account: Some(account), session: &session, local: &local(), broken: None })
+        render(&LineData { account: Some(account), session: &session, local: &local(), broken: None })
     }
 
-    pub(in super::super) fn line_of<T>(model: &str, dir: &str, print: impl FnOnce(&LineData<'_>) -> T) -> T {
-        on(&account(), model, dir, print)
+    pub(in super::super) fn line_of<T>(model: &str, dir: &str, render: impl FnOnce(&LineData<'_>) -> T) -> T {
+        on(&account(), model, dir, render)
     }
 
-    pub(in super::super) fn with_line<T>(print: impl FnOnce(&LineData<'_>) -> T) -> T {
-        line_of("Opus", "/src", print)
+    pub(in super::super) fn with_line<T>(render: impl FnOnce(&LineData<'_>) -> T) -> T {
+        line_of("Opus", "/src", render)
     }
 
     fn stale_account() -> AccountView {
@@ -214,7 +215,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_stale_number_is_a_marked_lower_bound() {
+    fn a_stale_reading_is_marked_as_a_lower_bound() {
         assert_eq!(on(&stale_account(), "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min");
     }
 
@@ -223,13 +224,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn without_a_number_the_line_says_why() {
+    fn a_line_without_readings_shows_the_reason() {
         assert_eq!(on(&cold_account(None), "Opus", "", plain), "Opus · no data");
         assert_eq!(on(&cold_account(Reason::LoginRejected), "Opus", "", plain), "Opus · login rejected");
     }
 
     #[test]
-    fn a_stale_number_has_its_reason() {
+    fn a_stale_reading_is_shown_with_its_reason() {
         let old = AccountView { reason: Some(Reason::RateLimited), ..stale_account() };
 
         assert_eq!(on(&old, "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min, rate limited");
@@ -271,7 +272,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_preset_says_why_there_is_no_number() {
+    fn every_preset_shows_why_there_is_no_reading() {
         for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
             let text = on(&cold_account(Reason::Offline), "Opus", "", |line| render(preset, line));
 
@@ -279,7 +280,7 @@ pub(super) mod tests {
         }
     }
 
-    fn nearly_used_up() -> AccountView {
+    fn nearly_exhausted() -> AccountView {
         let mut old = stale_account();
         old.windows[0].used = Used::AtLeast(Percent::from_basis_points(9900));
         old
@@ -287,7 +288,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_nearly_exhausted_stale_window_stays_red() {
-        let text = on(&nearly_used_up(), "Opus", "", tmux);
+        let text = on(&nearly_exhausted(), "Opus", "", tmux);
 
         assert!(text.contains("#[fg=red]5h ≥99%"), "{text}");
         assert!(on(&stale_account(), "Opus", "", tmux).contains("#[fg=default]5h ≥62.5%"));
@@ -300,7 +301,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_nearly_exhausted_stale_window_is_critical() {
-        assert_eq!(classes_of(&nearly_used_up()), serde_json::json!(["critical", "stale"]));
+        assert_eq!(classes_of(&nearly_exhausted()), serde_json::json!(["critical", "stale"]));
         assert_eq!(classes_of(&stale_account()), serde_json::json!(["stale"]));
     }
 
@@ -312,8 +313,8 @@ pub(super) mod tests {
         );
     }
 
-    fn broken_line<T>(account: Option<&AccountView>, print: impl FnOnce(&LineData<'_>) -> T) -> T {
-        print(&LineData {
+    fn broken_line<T>(account: Option<&AccountView>, render: impl FnOnce(&LineData<'_>) -> T) -> T {
+        render(&LineData {
             account,
             session: &Session::default(),
             local: &local(),
@@ -322,7 +323,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_preset_names_a_broken_configuration() {
+    fn every_preset_shows_a_config_error() {
         for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
             let text = broken_line(None, |line| render(preset, line));
 
@@ -335,7 +336,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_broken_configuration_hides_no_session_numbers() {
+    fn a_config_error_does_not_hide_session_usage() {
         let mut own = account();
         own.windows.truncate(1);
 

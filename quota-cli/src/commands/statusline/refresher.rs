@@ -1,5 +1,5 @@
 //! The detached process that refreshes an account for a statusline and updates the journal.
-//! The record's rules decide about the call; the claim only keeps many lines from starting many processes.
+//! The record's rules decide whether to call the provider. The claim only prevents many lines from starting many processes.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -25,20 +25,21 @@ use crate::view::reason::Reason;
 /// The time limit of the process.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts a refresher, unless another process just did. Returns why the last one found nothing, if the record does not say so.
+/// Starts a refresher, unless another process has the claim. Returns why the last refresher failed, if the record does not contain the
+/// reason.
 ///
 /// # Errors
 ///
-/// A permanent error of the store: without a claim every line would start a refresher.
+/// A permanent store error, because without a claim every line would start a refresher.
 pub(super) async fn start(
     store: &OpenedStore,
     account: &AccountSettings,
     config: &Config,
     path: Option<&Path>,
-    known: &AccountUsage,
+    usage: &AccountUsage,
 ) -> Result<Option<Reason>, StoreError> {
-    let duration = claim_duration(&config.policy, known);
-    let acquired = claim::acquire(store.store.as_ref(), &account.id, known.now(), duration).await;
+    let duration = claim_duration(&config.policy, usage);
+    let acquired = claim::acquire(store.store.as_ref(), &account.id, usage.now(), duration).await;
     let (holder, reason) = match acquired {
         Ok((Some(holder), reason)) => (holder, reason),
         Err(error) if !error.is_transient() => return Err(error),
@@ -51,30 +52,30 @@ pub(super) async fn start(
     if let Some(path) = path {
         arguments.extend(["--config".as_ref(), path.as_os_str()]);
     }
-    // In the environment, because it may contain a password, and other users can read arguments.
+    // The URL may contain a password, and other users can read arguments.
     let with_store = |command: &mut Command| {
         command.env(URL_VARIABLE, store.url.expose());
     };
-    // If the start fails, the numbers become stale and the line shows that.
+    // If the start fails, the line shows that the readings are stale.
     let _ = detached::start(&arguments, with_store, &[]);
     Ok(reason)
 }
 
-/// How long a claim keeps other processes from starting a refresher.
+/// The duration of a claim.
 fn claim_duration(policy: &Policy, usage: &AccountUsage) -> Duration {
-    // As long as a lease: if a refresher is killed during its call, none can call any sooner.
+    // At least as long as a lease: if a refresher is killed during its call, the next call must wait for the lease anyway.
     let shortest = policy.lease_ttl();
-    // A token without the scope makes no call: a process would only check for a new token.
+    // No call is made for a token without the scope, so a refresher would only check for a new token.
     let lacks_scope =
         usage.last_failure().is_some_and(|failure| failure.kind == LastFailureKind::MissingScope);
     if lacks_scope { policy.max_age.max(shortest) } else { shortest }
 }
 
-/// Refreshes one account if the rules allow it, and updates the journal.
+/// Refreshes one account if rate limits allow, and updates the journal.
 ///
 /// # Errors
 ///
-/// [`CliError`] if it cannot start; no process reads it.
+/// [`CliError`] if the configuration or the store cannot be used. No process reads the message.
 pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     detached::leave_session();
     let store = store::open(global.store.as_deref())?;
@@ -92,28 +93,28 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
                 }
             }
         };
-        // A disabled account is not refreshed, but its observations go into the journal.
+        // A disabled account is not refreshed, but its observations are still added to the journal.
         if !settings.disabled && account.is_stale() {
             account.refresh_in_background();
             let _ = Clock::system().bounded(TIME_LIMIT, refreshed).await;
         }
         let usage = account.peek();
         manager.close().await;
-        // Without a result the claim stays, so that the next refresher does not try at once.
-        let (store_in_use, id) = (store.store.as_ref(), &settings.id);
+        // After a failure the claim is extended, so that the next refresher does not start immediately.
+        let (store_ref, id) = (store.store.as_ref(), &settings.id);
         if was_refreshed(&usage, before) || usage.hold().is_some() {
-            claim::release(store_in_use, id, options.claim).await;
+            claim::release(store_ref, id, options.claim).await;
         } else {
             let duration = claim_duration(&config.policy, &usage);
-            claim::renew(store_in_use, id, options.claim, duration, login_reason(&usage)).await;
+            claim::renew(store_ref, id, options.claim, duration, login_reason(&usage)).await;
         }
-        // After the claim, because the journal may take long and must not delay the next refresher.
+        // Update the journal after the claim, because a slow update must not delay the next refresher.
         journal::update_and_save_problems(&config, store.store.as_ref()).await;
         Ok(Exit::Success)
     })
 }
 
-/// Why there was no login. The record does not say so, because another host may have one.
+/// Why there was no login. The record does not contain this reason, because another host may have a login.
 fn login_reason(usage: &AccountUsage) -> Option<Reason> {
     match usage.error()? {
         QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. } => Some(Reason::NotLoggedIn),
@@ -124,7 +125,7 @@ fn login_reason(usage: &AccountUsage) -> Option<Reason> {
     }
 }
 
-/// Whether the account was refreshed since `before`. With a short max age or a slow provider the reading may be stale already.
+/// Whether the account was refreshed since `before`. With a short max age or a slow provider, the new reading may already be stale.
 fn was_refreshed(usage: &AccountUsage, before: Option<Timestamp>) -> bool {
     usage.freshness() == Freshness::Fresh || usage.snapshot().complete_at() > before
 }

@@ -1,23 +1,23 @@
-//! Claude Code's description of its session on standard input.
-//! `observe` decides which account its numbers belong to.
+//! Reads Claude Code's description of its session from standard input.
+//! `observe` determines the account of the session.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Claude Code writes before it starts this program; an open pipe without input must not delay the line.
+/// The time limit for the first byte. Claude Code writes before it starts this program, and a pipe without input must not delay the line.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(50);
-/// The time limit for the whole input once its first byte arrived.
+/// The time limit for the whole input after its first byte.
 #[cfg(unix)]
 const TIMEOUT: Duration = Duration::from_millis(250);
-/// Claude Code writes a few kilobytes.
+/// The size limit. Claude Code writes a few kilobytes.
 const LIMIT: usize = 1024 * 1024;
 
-/// The session; empty if the input describes none.
+/// The session. It is empty if the input describes no session.
 #[derive(Debug, Default)]
 pub(super) struct Session {
-    /// The input itself, for its `rate_limits`.
+    /// The input, which contains the `rate_limits`.
     pub(super) bytes: Vec<u8>,
     pub(super) model: Option<String>,
     pub(super) dir: Option<String>,
@@ -32,10 +32,10 @@ impl Session {
 
     fn parse(mut bytes: Vec<u8>) -> Self {
         if bytes.is_empty() {
-            // The usual case outside Claude Code. serde_json's error would cost more than the rest of the line.
+            // Outside Claude Code the input is usually empty, and creating serde_json's error would take longer than the rest of the line.
             return Self::default();
         }
-        // Each part by itself, so that a changed form of one hides no other. Input after the object is ignored.
+        // Parse each part separately, so that a format change in one part does not affect the others. Ignore input after the object.
         let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
         let Some(Ok(found)) = values.next() else { return Self::default() };
         let end = values.byte_offset();
@@ -44,10 +44,11 @@ impl Session {
         }
         let part = |name: &str| found.get(name).cloned().unwrap_or_default();
         // An empty name would leave a gap in the line.
-        let named = |text: &String| !text.trim().is_empty();
-        let model = Model::deserialize(part("model")).ok().map(|model| model.display_name).filter(named);
+        let is_not_blank = |text: &String| !text.trim().is_empty();
+        let model =
+            Model::deserialize(part("model")).ok().map(|model| model.display_name).filter(is_not_blank);
         let dir = Workspace::deserialize(part("workspace")).ok().map(|workspace| workspace.current_dir);
-        let dir = dir.filter(named);
+        let dir = dir.filter(is_not_blank);
         let cost = Cost::deserialize(part("cost")).ok().map(|cost| cost.total_cost_usd);
         bytes.truncate(end);
         Self { bytes, model, dir, cost }
@@ -77,7 +78,7 @@ pub(super) fn read_input() -> Session {
     read().map(Session::parse).unwrap_or_default()
 }
 
-/// The input up to its end or the end of the object, because the pipe may stay open after it. `None` after a timeout.
+/// Reads up to the end of the input or of the object, because the pipe may stay open. `None` after a timeout.
 #[cfg(unix)]
 fn read() -> Option<Vec<u8>> {
     use crate::input::piecemeal::{self, Bounds};
@@ -92,7 +93,7 @@ fn read() -> Option<Vec<u8>> {
     use std::io::Read as _;
 
     let (sender, receiver) = std::sync::mpsc::channel();
-    // A blocking read cannot be cancelled, so a thread does it, which ends with the program.
+    // A blocking read cannot be cancelled, so it runs in a thread that ends with the program.
     std::thread::spawn(move || {
         let mut object = ObjectEnd::default();
         let mut bytes = Vec::new();
@@ -108,7 +109,7 @@ fn read() -> Option<Vec<u8>> {
     receiver.recv_timeout(FIRST_BYTE_TIMEOUT).ok()
 }
 
-/// Finds where a JSON object ends while it is still being received.
+/// Finds the end of a JSON object that arrives in pieces.
 #[derive(Debug, Default)]
 struct ObjectEnd {
     depth: usize,
@@ -117,7 +118,7 @@ struct ObjectEnd {
 }
 
 impl ObjectEnd {
-    /// Whether the object ends in this piece, or the input is no object.
+    /// Whether the object ends in this piece, or the input is not an object.
     fn is_reached(&mut self, piece: &[u8]) -> bool {
         piece.iter().any(|byte| self.ends_at(*byte))
     }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_part_hides_no_other() {
+    fn a_changed_part_does_not_affect_the_others() {
         let session = Session::parse(br#"{"model":"opus","cost":{"total_cost_usd":2}}"#.to_vec());
 
         assert_eq!((session.model.as_deref(), session.cost), (None, Some(2.0)));
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_brace_in_a_string_ends_no_object() {
+    fn a_brace_in_a_string_does_not_end_the_object() {
         assert_eq!(pieces_until_end(&["{\"a\":\"}", "\\\"}", "\\", "\\\"", "}"]), Some(4));
     }
 
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn other_input_is_no_session() {
+    fn other_input_is_not_a_session() {
         for bytes in [&b""[..], b"hello", b"[1]", b"{", b"\xff"] {
             assert!(!Session::parse(bytes.to_vec()).is_present(), "{bytes:?}");
         }

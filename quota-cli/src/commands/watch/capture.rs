@@ -1,4 +1,4 @@
-//! The screen of `quota watch` as lines, for the captures.
+//! Renders the screen of `quota watch` as lines, for the captures.
 
 use quota::{AccountId, Policy};
 use quota_journal::JournalUpdate;
@@ -14,7 +14,7 @@ use crate::format::LocalTime;
 use crate::view::account::AccountView;
 use crate::view::line::{Line, Style};
 
-/// The lines of a screen of this size.
+/// Renders a screen of this size.
 pub(crate) fn captured(
     views: &[AccountView],
     updates: &[(AccountId, JournalUpdate)],
@@ -30,7 +30,7 @@ pub(crate) fn captured(
     screen.buffer.content.chunks(usize::from(width)).map(line).collect()
 }
 
-/// The cells of a row as a line, without the spaces at its end.
+/// Converts the cells of a row to a line, without trailing spaces.
 fn line(row: &[Cell]) -> Line {
     let end = row.iter().rposition(|cell| cell.symbol() != " ").map_or(0, |last| last + 1);
     let mut line = Line::default();

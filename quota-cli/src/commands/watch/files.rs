@@ -1,4 +1,4 @@
-//! Detects by file metadata whether the configuration (or an `accounts.json` of an earlier version) or its permissions changed.
+//! Detects changes of the configuration, of an `accounts.json` of an earlier version, and of their permissions, by file metadata.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use quota::file::permissions;
 
 use crate::config;
 
-/// The files, with their metadata at the last check.
+/// The files with their metadata at the last check.
 #[derive(Debug)]
 pub(super) struct Files {
     paths: Vec<PathBuf>,
     last: Vec<Option<Identity>>,
 }
 
-/// What changes when a file is written or replaced, or when another user may write it or no longer may.
+/// The metadata that changes when a file is written or replaced, or when its permissions change.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     inode: u64,
@@ -24,11 +24,11 @@ struct Identity {
     /// The time of the last change of content or permissions, in nanoseconds.
     changed: i128,
     rights: Rights,
-    /// Of each folder that the permission check reads, without times, which other files in the folder change.
+    /// The rights of each folder that the permission check reads. Not its times, because other files in the folder change them.
     folders: Vec<Option<Rights>>,
 }
 
-/// What the permission check reads of a file or a folder.
+/// The metadata that the permission check reads.
 #[derive(Debug, PartialEq, Eq)]
 struct Rights {
     owner: u32,
@@ -36,8 +36,8 @@ struct Rights {
 }
 
 impl Files {
-    /// The given or the default configuration, and an `accounts.json`. Call it before they are read, so that later writes count as
-    /// changes.
+    /// Checks the given or the default configuration, and an `accounts.json`. Call this before they are read, so that later writes count
+    /// as changes.
     pub(super) fn of(config: Option<&Path>) -> Self {
         let config = config.map(Path::to_owned).or_else(config::default_path);
         let accounts = config::accounts_file().map(|file| file.path().to_owned());
@@ -57,7 +57,7 @@ impl Files {
     }
 }
 
-/// `None` if there is no such file.
+/// `None` if the file does not exist.
 fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
     let (inode, changed) = inode_and_change(&metadata);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_the_folder_is_no_change() {
+    fn another_file_in_the_folder_is_not_a_change() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "a").unwrap();

@@ -1,5 +1,5 @@
 //! Updates the journals while the view runs, runs the hooks, and reports events to the view.
-//! It is a task of its own, so that a slow hook or store delays no key.
+//! It is a separate task, so that a slow hook or store does not delay keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::config::Config;
 use crate::journal;
 
-/// The journals are updated this often if nothing wakes the task: another process may have written to the store.
+/// The update interval if nothing wakes the task, because another process may have written to the store.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(5);
 /// The time limit of one update.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The view shows at most this many events of an account.
+/// The maximum number of events per account in the view.
 const MAX_EVENTS: usize = 50;
 
 /// What the view shows of an account's journal.
@@ -26,9 +26,9 @@ pub(super) struct DisplayUpdate {
     pub(super) account: AccountId,
     /// The last events, oldest first.
     pub(super) events: Vec<JournalEvent>,
-    /// When its readings become stale, and the next refresh is due.
+    /// When the readings become stale and the next refresh is due.
     pub(super) due_at: Option<Timestamp>,
-    /// A line on each hook that failed or could not be started. They may be of any account.
+    /// One line for each hook that failed or could not be started, for any account.
     pub(super) hook_failures: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn run(
         let rules = journal::rules(&config);
         for account in &config.accounts {
             let update = quota_journal::update(store.as_ref(), &account.id, &rules);
-            // The accounts themselves show that the store is unreachable, because they become stale.
+            // No message is needed if the store is unreachable, because the accounts become stale.
             let Some(Ok(update)) = clock.bounded(UPDATE_TIMEOUT, update).await else { continue };
             let problem = journal::start_hooks(&config, &account.id, &update.new);
             let hook_failures = problem.into_iter().chain(journal::hook_failures().await).collect();

@@ -1,4 +1,4 @@
-//! The job-control signals: to stop, and to resume.
+//! The job-control signals: stop and resume.
 //! A new terminal size arrives with the keys; `scope` handles the signals that end every command.
 
 use crate::exit::CliError;
@@ -6,7 +6,7 @@ use crate::exit::CliError;
 /// A job-control signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalEvent {
-    /// Another program may use the terminal.
+    /// The process should stop, so that another program can use the terminal.
     Stop,
     /// The process was stopped and runs again.
     Resume,
@@ -36,21 +36,21 @@ mod unix {
         ///
         /// # Errors
         ///
-        /// [`CliError`] if the system refuses.
+        /// [`CliError`] if a handler cannot be installed.
         pub(in crate::commands::watch) fn listen() -> Result<Self, CliError> {
             let listen = |number: Number| {
-                let refused = |error| {
+                let to_error = |error| {
                     CliError::new(
                         Exit::OsErr,
                         format!("could not listen for signals: {}", io_cause::plain(&error)),
                     )
                 };
-                signal(SignalKind::from_raw(number.as_raw())).map_err(refused)
+                signal(SignalKind::from_raw(number.as_raw())).map_err(to_error)
             };
             Ok(Self { stop: listen(Number::TSTP)?, resume: listen(Number::CONT)? })
         }
 
-        /// The next signal. Dropping the future loses no signal.
+        /// Waits for the next signal. Dropping the future loses no signal.
         pub(in crate::commands::watch) async fn next(&mut self) -> SignalEvent {
             tokio::select! {
                 _ = self.stop.recv() => SignalEvent::Stop,
@@ -81,6 +81,6 @@ impl Signals {
     }
 }
 
-/// This system has no job control.
+/// Does nothing, because this platform has no job control.
 #[cfg(not(unix))]
 pub(super) fn stop() {}

@@ -10,7 +10,7 @@ use super::journal_task::DisplayUpdate;
 use crate::view::account::AccountView;
 use quota_journal::JournalEvent;
 
-/// More failures of hooks than this are not stored, as in the file that they come from.
+/// The maximum number of stored hook failures, the same as in their file.
 const MAX_HOOK_FAILURES: usize = 20;
 
 /// The content of the screen.
@@ -20,19 +20,19 @@ pub(super) struct State {
     pub(super) views: Vec<AccountView>,
     pub(super) events: BTreeMap<AccountId, Vec<JournalEvent>>,
     pub(super) due: BTreeMap<AccountId, Timestamp>,
-    /// The account that keys apply to.
+    /// The account to which keys apply.
     pub(super) selected: Option<AccountId>,
     pub(super) order: Order,
     pub(super) filter: String,
     pub(super) filtering: bool,
     pub(super) show_help: bool,
-    /// The last message, until a key is pressed.
+    /// The last message, shown until a key is pressed.
     pub(super) status_message: String,
-    /// Whether that message is a failed refresh.
+    /// Whether the last message is about a failed refresh.
     pub(super) has_failed: bool,
-    /// The failures of hooks that the user has not read, oldest first.
+    /// Unread hook failures, oldest first.
     pub(super) hook_failures: VecDeque<String>,
-    /// Why nothing is shared with other processes at present.
+    /// Why nothing is currently shared with other processes.
     pub(super) not_shared: Option<String>,
     /// Why a changed configuration could not be loaded.
     pub(super) config_error: Option<String>,
@@ -60,7 +60,7 @@ pub(super) enum KeyAction {
 }
 
 impl State {
-    /// The accounts that match the filter, in their order.
+    /// The accounts that match the filter, in the selected order.
     pub(super) fn shown(&self) -> Vec<&AccountView> {
         let filter = self.filter.to_lowercase();
         let mut shown: Vec<_> =
@@ -78,7 +78,7 @@ impl State {
         self.hook_failures.extend(update.hook_failures);
         let surplus = self.hook_failures.len().saturating_sub(MAX_HOOK_FAILURES);
         self.hook_failures.drain(..surplus);
-        // The account may have been removed from the configuration since then.
+        // The account may have been removed from the configuration in the meantime.
         if !self.views.iter().any(|view| view.id == update.account) {
             return;
         }
@@ -105,7 +105,7 @@ impl State {
         self.selected.take_if(|id| !is_shown(id));
     }
 
-    /// The text of the last line, if any: the result of a key, then failures of hooks, then a lasting problem.
+    /// The text of the last line, if any: first the result of a key, then hook failures, then a persistent problem.
     pub(super) fn message(&self) -> Option<String> {
         if !self.status_message.is_empty() {
             return Some(self.status_message.clone());
@@ -117,9 +117,9 @@ impl State {
         }
     }
 
-    /// Applies a key. It also clears the message of the last line, which the user has read.
+    /// Applies a key, and clears the message of the last line.
     pub(super) fn press(&mut self, key: KeyEvent) -> KeyAction {
-        // The filter is in the last line while the user types it.
+        // While the user types a filter, the last line shows it instead of a failure.
         if self.status_message.is_empty() && !self.filtering {
             self.hook_failures.pop_front();
         }
@@ -192,7 +192,7 @@ impl State {
     }
 }
 
-/// The use of the fullest window.
+/// The use of the fullest window, in basis points.
 fn most_used(view: &AccountView) -> u32 {
     let used = |used: Used| used.lower_bound().map_or(0, quota::Percent::basis_points);
     view.windows.iter().map(|window| used(window.used)).max().unwrap_or(0)

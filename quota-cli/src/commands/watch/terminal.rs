@@ -1,4 +1,4 @@
-//! The terminal in raw mode on its alternate screen. It is restored however the program ends.
+//! The terminal in raw mode on its alternate screen. It is restored even after a panic.
 
 use std::io::{self, stdout};
 use std::mem::ManuallyDrop;
@@ -16,13 +16,13 @@ use tokio::sync::Notify;
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// Notified after a panic: the terminal is restored then, and nothing may be drawn.
+/// Notified after a panic. The terminal is then restored, and nothing may be drawn.
 static PANICKED: Notify = Notify::const_new();
 
 /// The terminal. It is restored when this is dropped or the program panics.
 ///
-/// ratatui's terminal is never dropped: its drop shows the cursor, and panics on a closed terminal because it prints the error
-/// there. [`restore`] shows the cursor.
+/// ratatui's terminal is never dropped, because its drop prints an error if the terminal is closed, and that panics. [`restore`] shows the
+/// cursor instead.
 pub(super) struct Terminal(ManuallyDrop<DefaultTerminal>);
 
 impl Terminal {
@@ -30,11 +30,11 @@ impl Terminal {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the terminal refuses; it is restored then.
+    /// [`CliError`] if a terminal operation fails. The terminal is then restored.
     pub(super) fn enter() -> Result<Self, CliError> {
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // First, because the alternate screen would hide the message.
+            // Restore first, because the alternate screen would hide the message.
             restore();
             report(panic);
             PANICKED.notify_one();
@@ -50,7 +50,7 @@ impl Terminal {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it cannot be drawn on; one without a message if the terminal is closed.
+    /// [`CliError`] if drawing fails. It has no message if the terminal is closed.
     pub(super) fn draw(&mut self, content: impl FnOnce(&mut Frame<'_>)) -> Result<(), CliError> {
         self.0.draw(content).map(drop).map_err(|error| draw_failure(&error))
     }
@@ -60,13 +60,13 @@ impl Terminal {
         restore();
     }
 
-    /// Enters raw mode and the alternate screen again, whatever another program left there.
+    /// Enters raw mode and the alternate screen again, even if another program changed the terminal.
     ///
     /// # Errors
     ///
     /// As [`draw`](Self::draw).
     pub(super) fn resume(&mut self) -> Result<(), CliError> {
-        // crossterm enables raw mode only if it is off by its own record, but another program may have disabled it.
+        // crossterm does nothing if it assumes that raw mode is on, but another program may have turned it off.
         let entered = disable_raw_mode().and_then(|()| enter()).and_then(|()| blank_screen());
         self.0 = ManuallyDrop::new(entered.map_err(|error| draw_failure(&error))?);
         Ok(())
@@ -98,15 +98,15 @@ fn enter() -> io::Result<()> {
     execute!(stdout(), EnterAlternateScreen, Hide)
 }
 
-/// A new ratatui terminal on a cleared screen. `Terminal::clear` would query the cursor's position and wait for the answer among the
-/// keys.
+/// Creates a ratatui terminal on a cleared screen. `Terminal::clear` would query the cursor's position, and read the response from the
+/// keyboard input.
 fn blank_screen() -> io::Result<DefaultTerminal> {
     execute!(stdout(), Clear(ClearType::All))?;
     ratatui::Terminal::new(CrosstermBackend::new(stdout()))
 }
 
 fn restore() {
-    // A failure cannot be reported, and one step may work without the other.
+    // Ignore errors, because there is no place to report them, and one step may work without the other.
     let _ = disable_raw_mode();
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
 }

@@ -1,5 +1,5 @@
 //! The screen of `quota watch`: the accounts as `quota status` shows them, the last events, and help on the keys.
-//! It is a function of the state and the time.
+//! It depends only on the state and the time.
 
 use jiff::Timestamp;
 use quota::AccountId;
@@ -17,7 +17,7 @@ use crate::view::line::{Line, Style};
 use crate::view::wrap::truncate;
 use quota_journal::JournalEvent;
 
-/// A lower terminal shows no events.
+/// A terminal with fewer rows shows no events.
 const MIN_HEIGHT_WITH_EVENTS: u16 = 16;
 const EVENT_ROWS: u16 = 7;
 
@@ -80,14 +80,14 @@ fn accounts(frame: &mut Frame<'_>, state: &State, local: &LocalTime, body: Rect,
     if shown.is_empty() {
         lines.push(UiLine::raw("  no matching account"));
     }
-    // The selected account is always visible; without one, the first.
+    // Keep the selected account visible, or the first if none is selected.
     let below = lines.len().saturating_sub(usize::from(body.height));
     let from = selected_at.min(below);
     lines.drain(..from);
     frame.render_widget(Paragraph::new(lines), body);
 }
 
-/// The last events of all accounts, the newest at the bottom.
+/// The latest events of all accounts, newest at the bottom.
 fn event_lines(state: &State, local: &LocalTime, area: Rect) -> Vec<UiLine<'static>> {
     let rows = usize::from(area.height.saturating_sub(1));
     if rows == 0 {
@@ -123,7 +123,7 @@ fn clock(at: Timestamp, local: &LocalTime) -> String {
     at.to_zoned_datetime(local.zone.clone()).strftime("%H:%M:%S").to_string()
 }
 
-/// A line for ratatui, after a mark.
+/// Converts a line to ratatui, with a mark before it.
 fn to_ratatui(mark: &'static str, line: &Line, colour: bool) -> UiLine<'static> {
     let style = |style| match style {
         _ if !colour => ratatui::style::Style::new(),

@@ -1,4 +1,4 @@
-//! How the list looks, at widths that terminals have, without colours.
+//! The list at several terminal widths, without colours.
 
 use quota::accounts::routing::{Eligibility, Reason, Role};
 use quota::accounts::{AccountLimits, Evaluated, Limits};
@@ -30,9 +30,10 @@ fn at(width: usize) -> Vec<Line> {
         account("anthropic/odd", LoginSource::TokenEnv("sk-ant-oat01-made-up".into())),
     ];
     accounts[2].disabled = true;
-    let share = |percent| Percent::from_percent(percent).unwrap();
-    let stop = Limits::of(share(5.0)).window(WindowId::seven_day(), share(12.5));
-    accounts[3].limits = AccountLimits::none().min_remaining(Limits::of(share(20.0))).killswitch(stop);
+    let percent = |percent| Percent::from_percent(percent).unwrap();
+    let killswitch = Limits::of(percent(5.0)).window(WindowId::seven_day(), percent(12.5));
+    accounts[3].limits =
+        AccountLimits::none().min_remaining(Limits::of(percent(20.0))).killswitch(killswitch);
     let states = [
         evaluated(
             &accounts[0],
@@ -54,17 +55,17 @@ fn at(width: usize) -> Vec<Line> {
 }
 
 #[test]
-fn everything_at_eighty_columns() {
+fn list_at_80_columns() {
     insta::assert_snapshot!(print(&at(80), false));
 }
 
 #[test]
-fn everything_at_a_hundred_and_twenty_columns() {
+fn list_at_120_columns() {
     insta::assert_snapshot!(print(&at(120), false));
 }
 
 #[test]
-fn everything_in_a_narrow_terminal() {
+fn list_in_a_narrow_terminal() {
     insta::assert_snapshot!(print(&at(40), false));
 }
 
@@ -76,7 +77,7 @@ fn no_line_is_longer_than_the_terminal() {
 }
 
 #[test]
-fn programs_read_the_same_and_limits_in_percent() {
+fn json_has_the_same_accounts_and_limits_in_percent() {
     let mut account = AccountSettings::new("anthropic/main".parse().unwrap(), LoginSource::ClaudeCode);
     let limits = Limits::of(Percent::from_percent(5.0).unwrap());
     account.limits = AccountLimits::none().killswitch(limits.window(WindowId::seven_day(), Percent::FULL));

@@ -1,4 +1,4 @@
-//! How a decision looks, at widths that terminals have, without colours.
+//! The text of a decision at several terminal widths, without colours.
 
 use std::time::Duration;
 

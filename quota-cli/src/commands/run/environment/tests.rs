@@ -1,4 +1,4 @@
-//! What a command finds in its environment, for each place a login can be in.
+//! The environment of a command, for each kind of login.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,12 +14,12 @@ fn config(logins: &[(&str, LoginSource)]) -> Config {
     Config { accounts: logins.iter().map(account).collect(), ..Config::default_account() }
 }
 
-/// The environment after the changes for the first of these accounts, of one that has everything.
+/// A full environment after the changes for the first of these accounts.
 fn changed(logins: &[(&str, LoginSource)]) -> BTreeMap<String, String> {
     changed_by(&config(logins), None)
 }
 
-/// The same of a configuration, where requests have these headers.
+/// A full environment after the changes for the first account, with these request headers.
 fn changed_by(config: &Config, headers: Option<&str>) -> BTreeMap<String, String> {
     let names = [TOKEN, DIRECTORY, BASE_URL, HEADERS, URL_VARIABLE, "WORK", "SPARE", "PATH"];
     let names = names.into_iter().chain(OVERRIDES).chain(OTHER_TOKENS);
@@ -47,7 +47,7 @@ fn of_account(login: LoginSource) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_token_takes_the_place_of_every_other_login() {
+fn a_token_replaces_every_other_login() {
     let sources = [
         LoginSource::TokenEnv("SPARE".into()),
         LoginSource::TokenFile("/run/token".into()),
@@ -58,15 +58,15 @@ fn a_token_takes_the_place_of_every_other_login() {
 
         assert_eq!(environment[TOKEN], TOKEN_TEXT);
         assert_eq!(environment[ACCOUNT], "anthropic/main");
-        assert_eq!(environment[DIRECTORY], "before", "its settings are its user's");
-        for gone in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "WORK"] {
-            assert!(!environment.contains_key(gone), "{gone}");
+        assert_eq!(environment[DIRECTORY], "before", "the user's settings are kept");
+        for removed in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "WORK"] {
+            assert!(!environment.contains_key(removed), "{removed}");
         }
     }
 }
 
 #[test]
-fn a_directory_of_its_own_is_named_and_no_token_is_in_its_way() {
+fn an_own_directory_is_set_and_tokens_are_removed() {
     let environment = of_account(LoginSource::ClaudeConfigDir("/home/me/.claude-work".into()));
 
     assert_eq!(environment[DIRECTORY], "/home/me/.claude-work");
@@ -74,7 +74,7 @@ fn a_directory_of_its_own_is_named_and_no_token_is_in_its_way() {
 }
 
 #[test]
-fn the_login_of_claude_code_stays_where_it_was_found() {
+fn the_login_of_claude_code_is_unchanged() {
     let environment = of_account(LoginSource::ClaudeCode);
 
     assert_eq!((&*environment[TOKEN], &*environment[DIRECTORY]), ("before", "before"));
@@ -82,7 +82,7 @@ fn the_login_of_claude_code_stays_where_it_was_found() {
 }
 
 #[test]
-fn a_variable_that_two_accounts_share_is_left_to_the_one() {
+fn a_variable_that_two_accounts_share_is_not_removed() {
     let shared = LoginSource::TokenEnv("WORK".into());
     let environment = changed(&[("anthropic/a", shared.clone()), ("anthropic/b", shared)]);
 
@@ -90,7 +90,7 @@ fn a_variable_that_two_accounts_share_is_left_to_the_one() {
 }
 
 #[test]
-fn no_token_is_in_what_is_shown_of_a_change() {
+fn debug_output_of_a_change_contains_no_token() {
     let config = config(&[("anthropic/main", LoginSource::TokenFile("/run/token".into()))]);
     let credential = Credential::new(Secret::new(TOKEN_TEXT));
 
@@ -100,7 +100,7 @@ fn no_token_is_in_what_is_shown_of_a_change() {
 }
 
 #[test]
-fn nothing_that_names_another_login_provider_or_host_is_left() {
+fn variables_for_another_login_provider_or_host_are_removed() {
     for login in [
         LoginSource::ClaudeCode,
         LoginSource::ClaudeConfigDir("/home/me/.claude-work".into()),
@@ -110,7 +110,7 @@ fn nothing_that_names_another_login_provider_or_host_is_left() {
 
         let left: Vec<_> = OVERRIDES.iter().filter(|name| environment.contains_key(**name)).collect();
         assert!(left.is_empty(), "{left:?}");
-        assert!(!environment.contains_key(BASE_URL), "the account is at its provider");
+        assert!(!environment.contains_key(BASE_URL), "the account has no base URL");
         assert_eq!(environment["PATH"], "before");
     }
 }
@@ -121,17 +121,17 @@ fn the_url_of_the_store_is_not_passed_on() {
 }
 
 #[test]
-fn the_base_url_is_that_of_the_account_or_else_of_its_provider() {
+fn the_base_url_is_the_accounts_or_else_its_providers() {
     let mut config = config(&[("anthropic/main", LoginSource::ClaudeCode)]);
-    config.anthropic.base_url = Some("https://everyone.example.com/".parse().unwrap());
-    assert_eq!(changed_by(&config, None)[BASE_URL], "https://everyone.example.com");
+    config.anthropic.base_url = Some("https://provider.example.com/".parse().unwrap());
+    assert_eq!(changed_by(&config, None)[BASE_URL], "https://provider.example.com");
 
     config.accounts[0].base_url = Some("https://proxy.example.com/claude".parse().unwrap());
     assert_eq!(changed_by(&config, None)[BASE_URL], "https://proxy.example.com/claude");
 }
 
 #[test]
-fn headers_are_passed_on_unless_one_of_them_is_a_login() {
+fn headers_are_passed_on_unless_they_contain_a_login() {
     let config = config(&[("anthropic/main", LoginSource::ClaudeCode)]);
 
     assert_eq!(changed_by(&config, Some("X-Team: a\nX-Trace: b"))[HEADERS], "before");
@@ -141,7 +141,7 @@ fn headers_are_passed_on_unless_one_of_them_is_a_login() {
 }
 
 #[test]
-fn a_directory_leaves_no_form_of_a_token_in_its_way() {
+fn an_own_directory_removes_all_token_variables() {
     let environment = of_account(LoginSource::ClaudeConfigDir("/home/me/.claude-work".into()));
 
     assert!(OTHER_TOKENS.iter().all(|name| !environment.contains_key(*name)));

@@ -9,18 +9,18 @@ mod pty;
 /// Set for the process that must panic.
 const PANIC_VARIABLE: &str = "QUOTA_TEST_PANICS";
 
-/// In a process of its own, on a terminal of its own.
+/// Runs in its own process on its own terminal.
 #[test]
 fn panicking_process() {
     let Some(thread) = std::env::var_os(PANIC_VARIABLE) else { return };
-    let mut terminal = Terminal::enter().expect("there is one");
-    terminal.draw(|frame| frame.render_widget("entered", frame.area())).expect("it can be drawn on");
+    let mut terminal = Terminal::enter().expect("there is a terminal");
+    terminal.draw(|frame| frame.render_widget("entered", frame.area())).expect("drawing works");
     if thread == "main" {
         panic!("expected panic");
     }
     let other = std::thread::spawn(|| panic!("expected panic"));
-    other.join().expect_err("it panics");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("there is one");
+    other.join().expect_err("the thread panics");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(panicked());
 }
 

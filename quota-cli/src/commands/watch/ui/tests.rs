@@ -1,4 +1,4 @@
-//! The screen at several terminal sizes, and the effect of keys.
+//! The screen at several terminal sizes, and the effects of keys.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::view::fixtures;
 use quota_journal::EventKind;
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).expect("a moment")
+    Timestamp::from_second(1_800_000_000 + second).expect("a valid time")
 }
 
 fn local() -> LocalTime {
@@ -40,7 +40,7 @@ fn state() -> State {
     throttled.hold = Some(Hold::new(at(-10), at(50), HoldReason::RateLimited));
     let main = account("anthropic/main", 62.5);
     let mut state = State { views: vec![main, throttled], ..State::default() };
-    let event = |second, what| JournalEvent::new(at(second), what);
+    let event = |second, kind| JournalEvent::new(at(second), kind);
     let main = state.views[0].id.clone();
     state.due.insert(main.clone(), at(288));
     state.events.insert(
@@ -138,7 +138,7 @@ fn q_is_a_letter_while_filtering() {
 }
 
 #[test]
-fn each_failed_hook_is_shown_until_a_key_is_pressed() {
+fn each_hook_failure_is_shown_until_a_key_is_pressed() {
     let mut state = state();
     state.apply(DisplayUpdate {
         account: "anthropic/removed".parse().unwrap(),
@@ -155,7 +155,7 @@ fn each_failed_hook_is_shown_until_a_key_is_pressed() {
 }
 
 #[test]
-fn styles_become_colours_of_ratatui() {
+fn styles_become_ratatui_colours() {
     let line = Line::plain("a ").with(Style::Bad, "red").with(Style::Plain, " end");
 
     let coloured = to_ratatui("", &line, true);
