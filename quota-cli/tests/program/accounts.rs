@@ -336,7 +336,7 @@ fn an_invalid_change_is_one_line_and_changes_nothing() {
         (&["add", "other", "--token-env", "TOKEN_work"], "anthropic/work already uses this login"),
         (&["add", "antropic/x"], "did you mean anthropic/x?"),
         (&["add", "a b", "--token-env", "X"], "an account's name has"),
-        (&["add", "x", "--token-env", "sk-ant-oat01-made-up"], "the name of a variable"),
+        (&["add", "x", "--token-env", "sk-ant-oat01-made-up"], "the name of an environment variable"),
         (&["add", "x", "--token-env", "X", "--base-url", "http://example.com"], "https://"),
     ] {
         let (code, text) = run(&machine, arguments);
@@ -501,7 +501,7 @@ fn an_imported_host_or_program_needs_a_flag_of_its_own_and_is_shown_before() {
     assert_eq!(code, 1, "{told}");
     assert_eq!(listed(&machine), ["main", "plain"]);
     assert!(told.contains("skipped anthropic/host: it sends its token to https://evil.example/;"), "{told}");
-    assert!(told.contains("runs the program \"/tmp/evil\" \"a b\"; if you trust it"), "{told}");
+    assert!(told.contains("runs the program \"/tmp/evil\" \"a b\"; if you trust the file"), "{told}");
     assert!(told.contains("--allow-base-url --allow-token-command"), "{told}");
 
     let (code, told) = run(&machine, &["import", &other, "--allow-base-url"]);

@@ -75,7 +75,7 @@ fn after_a_clear_the_next_status_calls_the_provider() {
     let account = world.account(&[]);
     assert_eq!((&account["state"], &account["hold"]), (&json!("fresh"), &Value::Null));
     assert_eq!(world.calls(), 2);
-    assert_eq!(world.clear().stdout, "no hold on anthropic/main\n");
+    assert_eq!(world.clear().stdout, "anthropic/main has no hold\n");
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn a_record_of_a_newer_format_is_named_and_not_replaced() {
     let doctor = world.run(&["doctor"]);
     let cleared = world.run(&["accounts", "clear-hold", "anthropic/main"]);
 
-    assert!(doctor.stdout.contains("written by a newer quota"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("written by a newer version of quota"), "{}", doctor.stdout);
     assert_eq!((cleared.code, &*cleared.stdout), (Some(78), ""));
     assert!(cleared.stderr.contains("newer"), "{}", cleared.stderr);
     assert_eq!(world.stored(&record()), NEWER);

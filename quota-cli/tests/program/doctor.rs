@@ -102,7 +102,7 @@ fn of_two_copies_of_a_login_it_says_which_counts() {
     let ended = machine.run(&["doctor"]);
 
     let lines = |what: &str| ended.stdout.lines().filter(|line| line.contains(what)).count();
-    assert_eq!((lines("using "), lines("not used, as it is older:")), (1, 1), "{}", ended.stdout);
+    assert_eq!((lines("using "), lines("not used because it is older:")), (1, 1), "{}", ended.stdout);
     assert_eq!(ended.code, Some(0));
 }
 

@@ -117,7 +117,7 @@ fn without_the_store_an_account_is_removed_and_what_stays_is_reported() {
 
     assert_eq!((removed.code, removed.stdout.lines().next()), (Some(1), Some("removed anthropic/spare")));
     assert!(
-        removed.stderr.contains("anthropic/spare: its usage could not be removed from the store"),
+        removed.stderr.contains("could not remove the usage of anthropic/spare from the store"),
         "{}",
         removed.stderr
     );

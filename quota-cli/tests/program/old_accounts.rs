@@ -170,7 +170,7 @@ fn what_another_program_reads_in_it_stays() {
     let listing = machine.run(&["accounts"]);
     let changed = machine.run(&["accounts", "disable", "b"]);
 
-    assert!(listing.stderr.contains("anthropic/theirs is not used"), "{}", listing.stderr);
+    assert!(listing.stderr.contains("ignored anthropic/theirs"), "{}", listing.stderr);
     assert!(
         changed.stderr.contains("stays, because it holds settings of another program"),
         "{}",

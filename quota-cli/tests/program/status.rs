@@ -351,7 +351,7 @@ fn a_command_without_a_store_rejects_store() {
     let ended = Machine::new().run(&["--store", "memory:", "demo"]);
 
     assert_eq!(ended.code, Some(64));
-    assert!(ended.stderr.contains("this command uses no store"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("this command does not use a store"), "{}", ended.stderr);
 }
 
 #[cfg(unix)]

@@ -57,7 +57,7 @@ fn several_accounts_are_rejected_where_one_is_needed() {
         let ended = machine.run(&[command, "--account", "main,work"]);
 
         assert_eq!(ended.code, Some(64), "{command}");
-        assert!(ended.stderr.contains("only one account can be named here"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("expected a single account"), "{}", ended.stderr);
     }
 }
 

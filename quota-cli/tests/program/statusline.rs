@@ -84,7 +84,7 @@ fn a_usage_error_is_one_line_with_64() {
     let (_provider, machine, config) = warm();
     for (arguments, told) in [
         (["--format", "{five_hour.usd}"], "did you mean {five_hour.used}?"),
-        (["--format", "{"], "--format, character 1: { without a }"),
+        (["--format", "{"], "--format, character 1: { without }"),
         (["--account", "mian"], "unknown account mian; "),
     ] {
         let ended = machine.run(&["statusline", "--config", &config, arguments[0], arguments[1]]);
@@ -488,5 +488,5 @@ fn a_store_that_is_not_shared_still_shows_the_session() {
     assert_eq!((shown(&session(55.0)).code, shown(&session(55.0)).stdout.as_str()), (Some(0), "5h 55%\n"));
     let alone = shown("");
     assert_eq!((alone.code, alone.stdout.as_str()), (Some(0), "quota: store not shared\n"));
-    assert!(alone.stderr.contains("name a file: sqlite:///path"), "{}", alone.stderr);
+    assert!(alone.stderr.contains("use a file: sqlite:///path"), "{}", alone.stderr);
 }
