@@ -1,5 +1,5 @@
 //! The shared state of one login, and the rules that change it.
-//! No I/O and no clock: the manager calls these rules.
+//! The rules do no I/O and read no clock. The manager calls them.
 
 mod begin;
 mod cooldown;
@@ -44,7 +44,7 @@ use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, is_from_future
 /// let mut record = Record::default();
 ///
 /// let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
-/// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("no other process calls") };
+/// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("no other process holds the lease") };
 ///
 /// let used = Percent::from_percent(30.0).unwrap();
 /// let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
@@ -59,46 +59,46 @@ pub struct Record {
     format: wire::Format,
     owner: RecordOwner,
     fence: u64,
-    /// How many changes were stored.
+    /// The number of stored changes.
     revision: u64,
     // Boxed, because nearly all of a million accounts have none of these three.
     lease: Option<Box<Lease>>,
     hold: Option<Box<Hold>>,
-    /// Rate limits in a row, and other failures in a row: each has its own backoff.
+    /// The number of rate limits in a row and of other failures in a row. Each has its own backoff.
     rate_limit_streak: u32,
     failures: u32,
-    /// The fence of the last call that either counts.
+    /// The fence of the last call that either counter includes.
     streak_fence: u64,
-    /// Holds and failures at or below this fence were cleared, and are not merged again.
+    /// Holds and failures up to this fence were cleared, and are not merged again.
     cleared_fence: u64,
     last_failure: Option<Box<LastFailure>>,
-    /// The last rejection of each credential without a required scope. Other credentials may call the account; their success says
-    /// nothing about these.
+    /// The last rejection of each credential without a required scope. Other credentials may call the account, and their
+    /// success does not clear these rejections.
     unscoped: Vec<LastFailure>,
     /// The calls of the trailing hour, oldest first.
     calls: Vec<CallRecord>,
-    /// Calls of the trailing hour that were not made after all. A process that still counts them does not add them again.
+    /// Calls of the trailing hour that were not made after all. Another process that still counts them cannot add them again.
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
     given_back: Option<Box<Vec<CallRecord>>>,
     /// When the last successful call started, and its credential.
     refreshed_at: Option<UnixMillis>,
     refreshed_with: Option<CredentialFingerprint>,
-    /// When the account was removed: earlier readings are not merged again.
+    /// When the account was removed. Earlier readings are not merged again.
     forgotten_at: Option<UnixMillis>,
     snapshot: Snapshot,
     unknown: ExtraFields,
 }
 
-/// Budgets count the calls of this period.
+/// The period whose calls count toward a budget.
 const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
-/// The maximum number of calls in a record. Processes that ran without the store merge theirs, and there may be many.
+/// The maximum number of calls in a record. Any number of processes that ran without the store may merge their calls.
 const MAX_CALLS: usize = 1000;
 
-/// The maximum number of credentials without a scope. If more share the account, they evict each other.
+/// The maximum number of credentials without a scope. If more credentials share the account, they evict each other.
 const MAX_UNSCOPED: usize = 64;
 
-/// The maximum number of withdrawn calls. An older one that is merged again counts, which costs one call.
+/// The maximum number of withdrawn calls. If an older one is merged again, it counts, which costs one call.
 const MAX_GIVEN_BACK: usize = 100;
 
 /// The outcome of clearing a hold.
@@ -106,11 +106,11 @@ const MAX_GIVEN_BACK: usize = 100;
 #[must_use]
 #[non_exhaustive]
 pub enum Cleared {
-    /// This hold was in force and is cleared.
+    /// A hold was in force and is cleared.
     Lifted(Hold),
     /// No hold was in force.
     NoHold,
-    /// A newer program wrote the record, so it must not be changed.
+    /// A newer program wrote the record, so this program must not change it.
     UnsupportedFormat,
 }
 
@@ -121,7 +121,7 @@ impl Record {
         &self.snapshot
     }
 
-    /// The hold, if one was armed and not cleared. It may have ended.
+    /// The hold, if one was armed and not cleared. It may have expired.
     #[must_use]
     pub fn hold(&self) -> Option<&Hold> {
         self.hold.as_deref()
@@ -133,13 +133,13 @@ impl Record {
         self.lease.as_deref()
     }
 
-    /// The highest fence that was granted.
+    /// The highest granted fence.
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
     }
 
-    /// How many changes were stored, unless the store lost some.
+    /// The number of stored changes, unless the store lost some.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
@@ -150,10 +150,10 @@ impl Record {
         self.revision = self.revision.saturating_add(1);
     }
 
-    /// Whether the store lost `cached`, which it had before.
+    /// Whether the store lost `cached`, which it contained before.
     ///
-    /// In a store that loses nothing, another state is a later one with a higher revision. (After a failover that lost some
-    /// writes and accepted more new ones, the loss is not noticed.)
+    /// In a store without losses, a different state has a higher revision. A loss stays undetected if a failover lost some
+    /// writes and then accepted more new ones.
     pub(crate) fn is_behind(&self, cached: &Self) -> bool {
         cached.revision > 0 && self.revision <= cached.revision && self != cached
     }
@@ -169,7 +169,7 @@ impl Record {
     pub fn last_call(&self, fingerprint: Option<CredentialFingerprint>) -> Option<RecentCall> {
         let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == fingerprint);
         let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
-        // A person who clears a hold wants another call, whatever the last one returned.
+        // A user who clears a hold wants another call, whatever the result of the last one.
         let is_cleared = |last_failure: &LastFailure| last_failure.order() <= self.cleared_fence;
         let failed = self
             .last_failure()
@@ -179,7 +179,7 @@ impl Record {
         [succeeded, failed].into_iter().flatten().max_by_key(|call| call.at)
     }
 
-    /// Rate limits and other failures in a row, together.
+    /// The number of rate limits and other failures in a row.
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
         self.rate_limit_streak.saturating_add(self.failures)
@@ -197,7 +197,7 @@ impl Record {
         self.owner.login_id.as_ref()
     }
 
-    /// The owner that the provider named.
+    /// The owner that the provider reported.
     #[must_use]
     pub fn owner_id(&self) -> Option<&OwnerId> {
         self.owner.owner_id.as_ref()
@@ -209,9 +209,9 @@ impl Record {
         self.refreshed_at.map(UnixMillis::timestamp).max(self.snapshot.complete_at())
     }
 
-    /// Sets the login of the account. Another login than before clears everything that the old one left.
+    /// Sets the login of the account, and returns whether it changed. A different login clears the state of the previous one.
     ///
-    /// A record without a login keeps its contents and gets this one. Returns whether the login changed.
+    /// A record without a login keeps its state and gets this login.
     pub fn new_login(&mut self, login_id: &LoginId) -> bool {
         if !self.is_writable() {
             return false;
@@ -224,8 +224,8 @@ impl Record {
         changed
     }
 
-    /// The time for the next call: `now`, or just after the last call or removal if that is stamped later. Clocks of processes
-    /// differ a little, and of two calls in sequence the second must be newer.
+    /// The time for the next call: `now`, or just after the last call or removal if that has a later timestamp. Clocks of
+    /// processes differ slightly, but the second of two calls in sequence must be newer.
     fn next_call_time(&self, now: Timestamp) -> Timestamp {
         let last = self.refreshed_at.max(self.forgotten_at);
         let after = last.map(|at| time::saturating_add(at.timestamp(), ONE_STAMP));
@@ -237,17 +237,17 @@ impl Record {
         self.owner.contradicts(other.login_id(), other.owner_id())
     }
 
-    /// Releases spare capacity: records live long and change seldom.
+    /// Releases spare capacity, because records live long and rarely change.
     pub(crate) fn shrink(&mut self) {
         self.calls.shrink_to_fit();
         self.unscoped.shrink_to_fit();
         self.snapshot.shrink();
     }
 
-    /// Repairs timestamps that a clock in the future wrote. Each rule that changes a record calls it first.
+    /// Repairs timestamps from the future, which a wrong clock wrote. Each rule that changes a record calls this first.
     ///
-    /// Otherwise a hold would last for years, and readings would win over all true ones. A clock that was never set (see
-    /// [`is_from_future`]) changes nothing.
+    /// Otherwise a hold would last for years, and readings from the future would override correct ones. If `now` comes from a
+    /// clock that was never set (see [`is_from_future`]), nothing changes.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         if now < EARLIEST_RECORD {
             return;
@@ -260,17 +260,17 @@ impl Record {
             // The call has the real time of the grant; `granted_at` can be later (see `next_call_time`).
             let call = self.calls.iter().rfind(|call| call.fence == lease.fence);
             if call.map_or(lease.granted_at, |call| call.at) > limit {
-                // It expires and stays: its holder may still commit, because the fence protects the record.
+                // Expire the lease but keep it. Its holder may still commit, because the fence protects the record.
                 lease.until = lease.until.min(now);
             }
         }
         self.last_failure.take_if(|last_failure| last_failure.at > limit);
-        self.unscoped.retain(|refusal| refusal.at <= limit && refusal.bars_at(now));
+        self.unscoped.retain(|rejection| rejection.at <= limit && rejection.blocks_at(now));
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
         if self.forgotten_at.is_some_and(|at| at.timestamp() > limit) {
-            // Just before now, so that the removal hides no recent reading.
+            // Use a time just before now, so that the removal hides no recent reading.
             self.forgotten_at = Some(time::saturating_sub(now, CLOCK_SLACK).into());
         }
         let counts =
@@ -286,7 +286,7 @@ impl Record {
 
     /// Whether a reading or the hold is from the future.
     ///
-    /// Readers see the record as it is stored: until a refresh repairs it, such readings are stale and such a hold is ignored.
+    /// Readers see the stored record. Until a refresh repairs it, they treat such readings as stale and ignore such a hold.
     pub(crate) fn needs_clock_repair(&self, now: Timestamp) -> bool {
         let timestamps = [self.complete_at(), self.snapshot.newest(), self.hold().map(|hold| hold.since)];
         timestamps.into_iter().flatten().any(|at| is_from_future(at, now))
@@ -294,16 +294,18 @@ impl Record {
 
     /// Removes the account for all processes: its readings, its owner and its last failure.
     ///
-    /// What limits the next call stays until it ends: the hold, the calls of the last hour and the fence. So removing an account
-    /// and adding it again clears no hold and resets no budget. A call in flight loses its lease, and its answer is not stored.
-    /// Readings that other processes have from before are not merged again.
+    /// Limits on the next call stay until they end: the hold, the calls of the last hour and the fence. Removing an account
+    /// and adding it again therefore clears no hold and resets no budget.
+    ///
+    /// A call in flight loses its lease, and its response is not stored. Earlier readings of other processes are not merged
+    /// again.
     pub fn forget(&mut self, now: Timestamp) -> MergeOutcome {
         if !self.is_writable() {
             return MergeOutcome::UnsupportedFormat;
         }
         let now = time::truncate_ms(now);
         self.repair_clock(now);
-        // Clocks differ a little: a reading stamped slightly later is from before, too.
+        // Clocks differ slightly, so a reading with a slightly later timestamp also predates the removal.
         let stamps =
             [self.complete_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
         let granted_at = self.lease().map(|lease| lease.granted_at);
@@ -314,13 +316,13 @@ impl Record {
         MergeOutcome::Merged
     }
 
-    /// Drops everything from `at` or before, and keeps it from being merged again.
+    /// Drops all data from `at` or before, and prevents later merges of it.
     fn forget_until(&mut self, at: UnixMillis) {
-        let moment = at.timestamp();
-        self.snapshot.drop_until(moment);
-        self.last_failure.take_if(|failure| failure.at <= moment);
-        self.unscoped.retain(|refusal| refusal.at > moment);
-        self.lease.take_if(|lease| lease.granted_at <= moment);
+        let timestamp = at.timestamp();
+        self.snapshot.drop_until(timestamp);
+        self.last_failure.take_if(|failure| failure.at <= timestamp);
+        self.unscoped.retain(|rejection| rejection.at > timestamp);
+        self.lease.take_if(|lease| lease.granted_at <= timestamp);
         if self.refreshed_at <= Some(at) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
@@ -335,8 +337,8 @@ impl Record {
 
     /// Clears the account's hold and failure streak for all processes.
     ///
-    /// A process that still has the hold does not merge it again; a later failure arms a new one. The provider's cooldown, the
-    /// budget and a rejected credential stay.
+    /// A process that still has the hold does not merge it again. A later failure arms a new hold. The provider's cooldown,
+    /// the budget and a rejected credential stay.
     pub fn clear_hold(&mut self, now: Timestamp) -> Cleared {
         if !self.is_writable() {
             return Cleared::UnsupportedFormat;
@@ -368,34 +370,34 @@ impl Record {
         (self.rate_limit_streak, self.failures, self.streak_fence) = (0, 0, 0);
     }
 
-    /// Records that a credential lacks a scope; only the newest are stored.
-    fn note_unscoped(&mut self, refusal: &LastFailure) {
-        self.unscoped.retain(|known| known.fingerprint != refusal.fingerprint);
-        self.unscoped.push(refusal.clone());
+    /// Records that a credential lacks a scope. Only the newest [`MAX_UNSCOPED`] are stored.
+    fn record_unscoped(&mut self, rejection: &LastFailure) {
+        self.unscoped.retain(|known| known.fingerprint != rejection.fingerprint);
+        self.unscoped.push(rejection.clone());
         self.unscoped.sort_by_key(|known| (known.at, known.fingerprint));
-        keep_last(&mut self.unscoped, MAX_UNSCOPED);
+        retain_last(&mut self.unscoped, MAX_UNSCOPED);
     }
 
-    /// Applies the lists of rejections and withdrawn calls, which an older program carries along without applying them.
+    /// Applies the lists of rejections and withdrawn calls. Older programs preserve them without applying them.
     fn apply_lists(&mut self) {
         let (at, fingerprint) = (self.refreshed_at, self.refreshed_with);
         let has_succeeded =
-            |refusal: &LastFailure| refusal.fingerprint == fingerprint && at > Some(refusal.at.into());
-        self.unscoped.retain(|refusal| !has_succeeded(refusal));
-        keep_last(&mut self.unscoped, MAX_UNSCOPED);
+            |rejection: &LastFailure| rejection.fingerprint == fingerprint && at > Some(rejection.at.into());
+        self.unscoped.retain(|rejection| !has_succeeded(rejection));
+        retain_last(&mut self.unscoped, MAX_UNSCOPED);
         if let Some(given_back) = &mut self.given_back {
-            keep_last(given_back, MAX_GIVEN_BACK);
+            retain_last(given_back, MAX_GIVEN_BACK);
             self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
         }
     }
 
-    /// Keeps the newest calls only. They decide any budget of up to [`MAX_CALLS`].
+    /// Drops all but the newest calls. These decide any budget of up to [`MAX_CALLS`].
     fn bound_attempts(&mut self) {
         self.calls.sort_unstable();
-        keep_last(&mut self.calls, MAX_CALLS);
+        retain_last(&mut self.calls, MAX_CALLS);
     }
 
-    /// Records withdrawn calls, of this record or another one.
+    /// Records withdrawn calls of this record or of another one.
     fn give_back(&mut self, calls: &[CallRecord]) {
         if calls.is_empty() {
             return;
@@ -404,7 +406,7 @@ impl Record {
         given_back.extend_from_slice(calls);
         given_back.sort_unstable();
         given_back.dedup();
-        keep_last(given_back, MAX_GIVEN_BACK);
+        retain_last(given_back, MAX_GIVEN_BACK);
         self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
     }
 
@@ -412,9 +414,9 @@ impl Record {
         self.given_back.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Clears everything that belongs to the previous owner.
+    /// Clears the state of the previous owner.
     ///
-    /// The calls of the last hour stay, so that alternating logins cannot call without bound.
+    /// The calls of the last hour stay. Otherwise alternating logins could make unlimited calls.
     fn reset_for_owner(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
         self.owner = RecordOwner::default();
         self.owner.adopt(login_id, owner_id);
@@ -428,9 +430,9 @@ impl Record {
     }
 }
 
-/// Removes all but the last `most` items.
-fn keep_last<T>(items: &mut Vec<T>, most: usize) {
-    items.drain(..items.len().saturating_sub(most));
+/// Removes all but the last `limit` items.
+fn retain_last<T>(items: &mut Vec<T>, limit: usize) {
+    items.drain(..items.len().saturating_sub(limit));
 }
 
 /// The resolution of timestamps.

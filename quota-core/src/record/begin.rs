@@ -1,10 +1,10 @@
-//! Grants the lease: which process may call the provider now.
+//! Grants the lease, which decides the process that may call the provider.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::hold::MISSING_SCOPE_LASTS;
+use super::hold::MISSING_SCOPE_RETRY_AFTER;
 use super::{
     BUDGET_WINDOW, CallRecord, Counted, Hold, HoldReason, LastFailure, LastFailureKind, Lease, LeaseDecision,
     LeaseRequest, MaxStaleness, Priority, RecentCall, Record,
@@ -16,8 +16,8 @@ use crate::time;
 impl Record {
     /// Decides whether `ask` may call the provider at `now`, and grants the lease if so.
     ///
-    /// A repeated request with the same id gets the same lease, so a lost answer can be requested again. A changed record must be
-    /// stored, whatever the decision is.
+    /// A repeated request with the same id gets the same lease, so a request with a lost response can be retried. The caller
+    /// must store a changed record, whatever the decision is.
     pub fn begin(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> LeaseDecision {
         let now = time::truncate_ms(now);
         if !self.is_writable() {
@@ -44,7 +44,7 @@ impl Record {
         if let Some(hold) = self.hold_at(now, ask, policy) {
             return LeaseDecision::OnHold(hold);
         }
-        // After the hold, because a hold has an end.
+        // Check this after the hold, because a hold has an end.
         if let Some(call) = recent {
             return LeaseDecision::CalledRecently(call);
         }
@@ -58,53 +58,53 @@ impl Record {
     }
 
     fn is_fresh(&self, now: Timestamp, freshness: MaxStaleness, policy: &Policy) -> bool {
-        let is_due = |span, counted| self.due_at(span, counted, policy).is_none_or(|due| due <= now);
+        let is_due = |duration, counted| self.due_at(duration, counted, policy).is_none_or(|due| due <= now);
         match freshness {
-            MaxStaleness::Age(span) => !is_due(span, Counted::Account),
-            MaxStaleness::CompleteAge(span) => !is_due(span, Counted::All),
-            MaxStaleness::StartedAfter(moment) => self.complete_at() >= Some(moment),
+            MaxStaleness::Age(duration) => !is_due(duration, Counted::Account),
+            MaxStaleness::CompleteAge(duration) => !is_due(duration, Counted::All),
+            MaxStaleness::StartedAfter(started_after) => self.complete_at() >= Some(started_after),
             MaxStaleness::CalledAfter(_) => false,
         }
     }
 
-    /// The call that satisfies [`MaxStaleness::CalledAfter`].
+    /// The recent call that satisfies [`MaxStaleness::CalledAfter`].
     fn recent_call(&self, ask: &LeaseRequest) -> Option<RecentCall> {
-        let MaxStaleness::CalledAfter(moment) = ask.max_staleness else { return None };
-        self.last_call(ask.login.fingerprint).filter(|call| call.at >= moment)
+        let MaxStaleness::CalledAfter(started_after) = ask.max_staleness else { return None };
+        self.last_call(ask.login.fingerprint).filter(|call| call.at >= started_after)
     }
 
-    /// Whether the readings of an unsupported format would be fresh once their clock is repaired.
+    /// Whether the readings of an unsupported format would be fresh after a clock repair.
     fn would_be_fresh(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> bool {
-        let mut settled = self.clone();
-        settled.repair_clock(now);
+        let mut repaired = self.clone();
+        repaired.repair_clock(now);
         let foreign = self.owner.contradicts(ask.login.login_id.as_ref(), None);
-        !foreign && settled.is_fresh(now, ask.max_staleness, policy)
+        !foreign && repaired.is_fresh(now, ask.max_staleness, policy)
     }
 
-    /// Of the account's hold, the cooldown and the exhausted budget, the one that ends last.
+    /// The hold that ends last: the account's hold, the cooldown, or the exhausted budget.
     fn hold_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<Hold> {
-        let spent = self.budget_exhausted_until(now, ask.priority, policy);
-        let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
+        let exhausted = self.budget_exhausted_until(now, ask.priority, policy);
+        let exhausted = exhausted.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
         let own = self.hold().filter(|hold| !self.passes(ask, hold));
-        let holds = [own.cloned(), ask.cooldown.clone(), spent];
+        let holds = [own.cloned(), ask.cooldown.clone(), exhausted];
         holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
     }
 
     /// Whether `ask` may call despite the account's own hold.
     ///
-    /// Without a stated login, another credential may belong to another login, which the provider does not limit. So one other
-    /// credential may call per hold. Rotating tokens get no further.
+    /// Without a stated login, another credential may belong to another login that the provider does not limit. One other
+    /// credential may therefore call per hold, so rotating tokens cause at most one extra call.
     fn passes(&self, ask: &LeaseRequest, hold: &Hold) -> bool {
         let is_stated = self.owner.login_id.is_some() || ask.login.login_id.is_some();
         !is_stated && hold.admits(ask.login.fingerprint)
     }
 
-    /// Whether the account's hold would admit some credential.
+    /// Whether the account's hold would admit any credential.
     pub(crate) fn may_let_through(&self) -> bool {
         self.owner.login_id.is_none() && self.hold().is_some_and(Hold::admits_another)
     }
 
-    /// Until when the budget is exhausted; `None` while calls are left.
+    /// When the budget allows a call again; `None` while calls are left.
     fn budget_exhausted_until(
         &self,
         now: Timestamp,
@@ -119,31 +119,31 @@ impl Record {
             .map(|attempt| attempt.at)
             .filter(|at| time::elapsed(*at, now) < BUDGET_WINDOW)
             .collect();
-        // The call that must be an hour old before the next one is allowed.
+        // The call that must be an hour old before the next call is allowed.
         let oldest_that_counts = recent.len().checked_sub(allowed)?;
         Some(time::saturating_add(recent[oldest_that_counts], BUDGET_WINDOW))
     }
 
-    /// A rejection of this credential, for as long as a reading would be fresh. An explicit refresh may try again, unless the
-    /// credential lacks a scope: then only another credential helps.
+    /// A recent rejection of this credential, for as long as a reading would be fresh. An explicit refresh may retry, unless
+    /// the credential lacks a scope. Then only another credential can succeed.
     fn rejection_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
         let of_credential = |failure: &&LastFailure| failure.fingerprint == ask.login.fingerprint;
-        if let Some(refusal) = self.unscoped.iter().find(of_credential) {
-            return refusal.bars_at(now).then(|| refusal.clone());
+        if let Some(rejection) = self.unscoped.iter().find(of_credential) {
+            return rejection.blocks_at(now).then(|| rejection.clone());
         }
         let failure = self.last_failure().filter(of_credential)?;
-        let insists =
+        let is_explicit =
             matches!(ask.max_staleness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
         let lasts = match failure.kind {
-            LastFailureKind::MissingScope => MISSING_SCOPE_LASTS,
-            _ if failure.is_credential_rejection() && !insists => policy.max_age,
+            LastFailureKind::MissingScope => MISSING_SCOPE_RETRY_AFTER,
+            _ if failure.is_credential_rejection() && !is_explicit => policy.max_age,
             _ => return None,
         };
         (time::elapsed(failure.at, now) < lasts).then(|| failure.clone())
     }
 
     fn grant(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Lease {
-        // Time is a floor for the fence, so it rises even if the store lost the record.
+        // The time is a lower bound of the fence, so the fence rises even if the store lost the record.
         let last = self.fence.max(self.cleared_fence);
         self.fence = last.saturating_add(1).max(time::as_fence(now));
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_live(now)) {
@@ -159,7 +159,7 @@ impl Record {
             unknown: ExtraFields::default(),
         };
         self.lease = Some(Box::new(lease.clone()));
-        // Counted by the real time, not by the timestamp of its readings: an hour after this call another is allowed.
+        // The call counts from the real time, not from the timestamp of its readings, so it leaves the budget an hour later.
         self.calls.push(CallRecord { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
         self.bound_attempts();
         lease

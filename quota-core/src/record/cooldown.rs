@@ -1,5 +1,5 @@
-//! The cooldown of a provider after a 429, for all its accounts: a document of its own, shared like a record.
-//! Each account's own backoff is in its record.
+//! The cooldown of a provider after a 429, for all its accounts. It is a separate document that processes share like a
+//! record. The backoff of each account is in its record.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::extra_fields::ExtraFields;
 use crate::policy::{CooldownScope, Policy};
 use crate::store::{DocumentBody, QuotaStore, StoreError, StoreKey};
 
-/// Until when no account of a provider may call it.
+/// The time until which no account of a provider may call it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProviderCooldown {
     format: u32,
@@ -24,7 +24,7 @@ pub struct ProviderCooldown {
     unknown: ExtraFields,
 }
 
-/// The format number. It rises when a field changes its form, or what others mean.
+/// The format number. It rises when the form of a field or the meaning of other fields changes.
 const FORMAT: u32 = 2;
 
 impl Default for ProviderCooldown {
@@ -34,13 +34,13 @@ impl Default for ProviderCooldown {
 }
 
 impl ProviderCooldown {
-    /// The hold that is in force at `now`.
+    /// The cooldown that is in force at `now`.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Hold> {
         self.hold.clone().filter(|hold| hold.is_in_force(now))
     }
 
-    /// Extends the cooldown to the end of `hold`; an earlier end changes nothing.
+    /// Extends the cooldown to the end of `hold`. An earlier end changes nothing.
     pub fn extend(&mut self, now: Timestamp, hold: &Hold) {
         let ends_later = self.at(now).is_none_or(|mine| mine.until < hold.until);
         if self.format <= FORMAT && ends_later {
@@ -51,14 +51,14 @@ impl ProviderCooldown {
     /// Encodes the cooldown for a store.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("a quiet time has only string keys").into()
+        serde_json::to_vec(self).expect("a cooldown has only string keys").into()
     }
 
-    /// Decodes a stored cooldown. One of an older format starts over, because a cooldown lasts a minute.
+    /// Decodes a stored cooldown. A cooldown of an older format is replaced by an empty one, because it lasts only a minute.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if it is not a cooldown.
+    /// [`DecodeError`] if the document is not a cooldown.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         // The flattened field accepts only an object. Without it, serde reads `[1]` as an envelope too.
         #[derive(Deserialize)]
@@ -88,11 +88,11 @@ impl DocumentBody for ProviderCooldown {
 
 /// The cooldown of a provider at `now`, if the policy has one for all accounts.
 ///
-/// A damaged document is no cooldown; the manager follows the same rule.
+/// A damaged document counts as no cooldown. The manager follows the same rule.
 ///
 /// # Errors
 ///
-/// Any [`StoreError`] of the one read. Dropping the future changes nothing.
+/// Any [`StoreError`] of the single read. Dropping the future changes nothing.
 pub async fn provider_cooldown(
     store: &dyn QuotaStore,
     provider: &ProviderId,
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_end_stands() {
+    fn the_later_end_wins() {
         let mut cooldown = ProviderCooldown::default();
         cooldown.extend(at(0), &hold(0, 60));
         cooldown.extend(at(10), &hold(10, 40));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_slightly_ahead_is_believed() {
+    fn a_cooldown_within_the_clock_slack_is_respected() {
         let mut cooldown = ProviderCooldown::default();
         cooldown.extend(at(30), &hold(30, 90));
 
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_clock_that_was_ahead_has_left_gives_way() {
+    fn a_new_cooldown_replaces_one_from_the_future() {
         let mut cooldown = ProviderCooldown::default();
         cooldown.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_time_comes_back_from_a_store() {
+    fn a_cooldown_survives_a_round_trip_through_a_store() {
         let mut cooldown = ProviderCooldown::default();
         cooldown.extend(at(0), &hold(0, 60));
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
+    fn a_cooldown_of_a_higher_format_is_not_changed() {
         let body = br#"{"format":3,"hold":{"since_ms":1800000000000,"until_ms":1800000060000,"reason":"rate_limited"}}"#;
         let mut cooldown = ProviderCooldown::decode(body).unwrap();
         let before = cooldown.clone();
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quiet_time_is_refused() {
+    fn a_document_that_is_no_cooldown_is_rejected() {
         for damaged in ["", "null", "{}", "[1]", r#"{"format":2,"hold":7}"#] {
             assert!(ProviderCooldown::decode(damaged.as_bytes()).is_err(), "{damaged}");
         }
     }
 
     #[test]
-    fn fields_of_a_newer_program_survive() {
+    fn unknown_fields_survive() {
         let cooldown = ProviderCooldown::decode(br#"{"format":2,"colour":"blue"}"#).unwrap();
 
         assert!(String::from_utf8_lossy(&cooldown.encode()).contains(r#""colour":"blue""#));

@@ -1,5 +1,5 @@
 //! When the readings of a record become stale.
-//! Whether a call is allowed then is decided in `begin`.
+//! The module `begin` decides whether a call is then allowed.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::model::{Source, Window};
 use crate::policy::Policy;
 use crate::time;
 
-/// A reset brings the next call forward to no less than this after the last one.
+/// After a reset, the next call is at least this long after the last one.
 const ROLLOVER_FLOOR: Duration = Duration::from_secs(60);
 
 impl Record {
-    /// When the readings become stale if they count as fresh for `within`; `None` if there are none.
+    /// When the readings become stale, if they count as fresh for `within`; `None` if there are none.
     ///
-    /// Readings become stale when the oldest counted window reaches that age, shortly after the first counted window resets, or
-    /// when the next complete refresh is due, whichever comes first. A window that the last call covered is as young as that
-    /// call, even if it could not be read: an immediate second call would not help.
+    /// Readings become stale at the earliest of three times: when the oldest counted window reaches that age, shortly after
+    /// the first reset of a counted window, and when the next complete refresh is due. A window that the last call covered is
+    /// as young as that call, even if it was unreadable, because an immediate second call would not help.
     ///
-    /// Response headers never name the windows of one model or surface. Windows that are not counted are read again with the next
-    /// complete refresh, after [`full_refresh_interval`](crate::Policy#structfield.full_refresh_interval).
+    /// Response headers never name the windows of one model or surface. Windows that are not counted are refreshed by the
+    /// next complete refresh, after [`full_refresh_interval`](crate::Policy#structfield.full_refresh_interval).
     #[must_use]
     pub fn due_at(&self, within: Duration, counted: Counted<'_>, policy: &Policy) -> Option<Timestamp> {
         let windows = self.snapshot.windows();
@@ -32,7 +32,7 @@ impl Record {
 
         let oldest = windows.iter().filter(is_counted).map(covered_at).min();
         let oldest = oldest.or(complete).or_else(|| windows.iter().map(covered_at).min())?;
-        // Headers alone do not make an account fresh: they do not cover all of it.
+        // Headers alone do not make an account fresh, because they do not cover all windows.
         let reported = windows
             .iter()
             .filter(|window| window.source() != Source::Headers)
@@ -58,16 +58,16 @@ impl Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Counted<'a> {
-    /// Those of the whole account: enough for a status, and for a request without a model.
+    /// The windows of the whole account. They are sufficient for a status, and for a request without a model.
     Account,
-    /// Those of the whole account, and those of this model, as requests name it.
+    /// The windows of the whole account and of this model, as requests name it.
     Model(&'a str),
-    /// All of them.
+    /// All windows.
     All,
 }
 
 impl Counted<'_> {
-    /// Those that limit a request for `model`.
+    /// The windows that limit a request for `model`.
     #[must_use]
     pub fn for_model(model: Option<&str>) -> Counted<'_> {
         model.map_or(Counted::Account, Counted::Model)

@@ -1,5 +1,5 @@
-//! Which hold applies to an account: its own, the provider's cooldown, or that of an exhausted budget.
-//! Whether a call is allowed is decided in `begin`.
+//! The hold that applies to an account: its own hold, the provider's cooldown, or the exhausted budget. The module `begin`
+//! decides whether a call is allowed.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::model::RequestId;
 use crate::policy::Policy;
 
 impl Record {
-    /// The hold that a forced refresh of this urgency would meet at `now`; `None` if it may call.
+    /// The hold that blocks a forced refresh of this priority at `now`; `None` if the refresh may call.
     ///
-    /// `cooldown` is the provider's, as [`provider_cooldown`](crate::record::provider_cooldown) reads it. A used-up budget holds since the
-    /// last call.
+    /// `cooldown` is the provider's, from [`provider_cooldown`](crate::record::provider_cooldown). The hold of an exhausted
+    /// budget starts at the last call.
     #[must_use]
     pub fn hold_for(
         &self,
@@ -30,8 +30,8 @@ impl Record {
         }
     }
 
-    /// The hold of the account at `now`, for interactive callers: until the last of all that hold it ends, for the reason of
-    /// the account's own hold if it has one.
+    /// The hold of the account for interactive callers at `now`. It ends when the last applicable hold ends. Its reason is
+    /// that of the account's own hold, if there is one.
     ///
     /// ```
     /// use quota_core::Policy;
@@ -43,14 +43,14 @@ impl Record {
     /// ```
     #[must_use]
     pub fn effective_hold(&self, cooldown: Option<&Hold>, now: Timestamp, policy: &Policy) -> Option<Hold> {
-        let met = self.hold_for(Priority::Interactive, cooldown, now, policy);
-        let Some(own) = self.hold().filter(|hold| hold.is_in_force(now)) else { return met };
+        let blocking = self.hold_for(Priority::Interactive, cooldown, now, policy);
+        let Some(own) = self.hold().filter(|hold| hold.is_in_force(now)) else { return blocking };
         let mut hold = own.clone();
-        hold.until = met.map_or(own.until, |other| other.until.max(own.until));
+        hold.until = blocking.map_or(own.until, |other| other.until.max(own.until));
         Some(hold)
     }
 
-    /// A budget is used up since the last call, and not since the last request for usage.
+    /// The hold of an exhausted budget starts at the last call, not at the last request for usage.
     fn since_last_call(&self, mut hold: Hold) -> Hold {
         if hold.reason == HoldReason::BudgetExhausted
             && let Some(last) = self.calls().iter().map(|attempt| attempt.at).max()
@@ -105,14 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cooldown_holds_an_account_without_a_hold_of_its_own() {
+    fn a_cooldown_holds_an_account_without_its_own_hold() {
         let hold = Record::default().effective_hold(Some(&cooldown(0, 60)), at(1), &Policy::default());
 
         assert_eq!(hold, Some(cooldown(0, 60)));
     }
 
     #[test]
-    fn the_own_reason_goes_with_the_later_end() {
+    fn the_accounts_own_reason_has_the_later_end() {
         let mut record = Record::default();
         rate_limited(&mut record, 0, 600);
         let own = record.hold().unwrap().clone();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_budget_holds_since_the_last_call() {
+    fn the_hold_of_an_exhausted_budget_starts_at_the_last_call() {
         let policy = Policy { budget: Budget::new(2, 0), ..Policy::default() };
         let mut record = Record::default();
         refreshed(&mut record, 0, &policy);

@@ -1,4 +1,4 @@
-//! The end of a call: its readings, or the hold that its failure arms.
+//! The end of a call: it stores the readings, or arms a hold after a failure.
 
 use jiff::Timestamp;
 
@@ -13,15 +13,15 @@ use crate::time::{self, UnixMillis};
 #[must_use]
 #[non_exhaustive]
 pub enum CommitOutcome {
-    /// They are in the record.
+    /// The readings are stored.
     Stored,
-    /// They are in the record, and belong to another login than before.
+    /// The readings are stored, and belong to another login than before.
     LoginChanged,
-    /// Too late: another process has the lease, or another login the account. Nothing was changed.
+    /// The commit is too late, because another process holds the lease or the account has another login. Nothing was changed.
     TooLate,
     /// The account was removed during the call. Nothing was changed.
     Forgotten,
-    /// The report was empty, and the readings stay. Report it as [`FetchError::malformed`].
+    /// The report was empty, and the previous readings stay. Report it as [`FetchError::malformed`].
     Empty,
 }
 
@@ -30,23 +30,23 @@ pub enum CommitOutcome {
 #[must_use]
 #[non_exhaustive]
 pub enum FailOutcome {
-    /// It is in the record.
+    /// The failure is stored.
     Stored {
-        /// The hold that it armed, or a longer one that was in force; `None` if the failure arms none.
+        /// The hold that the failure armed, or a longer one that was in force; `None` if there is none.
         hold: Option<Hold>,
         /// The cooldown for all accounts of the provider.
         cooldown: Option<Hold>,
     },
-    /// Too late. Nothing was changed.
+    /// The failure is too late. Nothing was changed.
     TooLate,
 }
 
 impl Record {
     /// Stores the readings of a call, clears an earlier hold, and releases the lease.
     ///
-    /// The readings are as old as the start of the call, or older if the report says so; never younger.
+    /// The age of the readings counts from the start of the call, or from an earlier time in the report.
     ///
-    /// Committing the same readings twice stores them once, so a lost answer can be requested again.
+    /// Committing the same readings twice stores them once, so a commit with a lost response can be retried.
     pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &UsageReport) -> CommitOutcome {
         if !self.holds(lease) {
             let is_done = self.is_over(lease) && self.refreshed_at == Some(lease.granted_at.into());
@@ -61,7 +61,7 @@ impl Record {
         }
         let now = time::truncate_ms(now);
         self.repair_clock(now);
-        // An answer with another owner and no login belongs to the login of the request.
+        // A response with another owner and no login belongs to the login of the request.
         let login_id = usage.login_id.clone().or_else(|| self.owner.login_id.clone());
         let (login_id, owner_id) = (login_id.as_ref(), usage.owner_id.as_ref());
         let changed = self.owner.contradicts(login_id, owner_id);
@@ -70,7 +70,7 @@ impl Record {
         }
         self.owner.adopt(login_id, owner_id);
 
-        // Not after now: the clock may have been set back during the call.
+        // Use at most `now`, because the clock may have been set back during the call.
         let started = lease.granted_at.min(self.next_call_time(now));
         let observed_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, observed_at));
@@ -89,7 +89,7 @@ impl Record {
         }
     }
 
-    /// Clears holds from before `started`. A hold that was armed later is newer information than the answer.
+    /// Clears holds from before `started`. A later hold is newer information than the response.
     pub(super) fn clear_hold_before(&mut self, now: Timestamp, started: Timestamp) {
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {
@@ -97,9 +97,9 @@ impl Record {
         }
     }
 
-    /// Records a failed call, arms a hold, and releases the lease. The readings stay, at their own age.
+    /// Records a failed call, arms a hold, and releases the lease. The readings stay and keep their age.
     ///
-    /// Recording the same failure twice counts once.
+    /// Recording the same failure twice counts it once.
     pub fn fail(
         &mut self,
         now: Timestamp,
@@ -108,7 +108,7 @@ impl Record {
         policy: &Policy,
     ) -> FailOutcome {
         let now = time::truncate_ms(now);
-        let cooldown = Self::quiet_after(now, error, policy);
+        let cooldown = Self::cooldown_after(now, error, policy);
         if !self.holds(lease) {
             let is_done = self.is_over(lease)
                 && self.last_failure().is_some_and(|failure| failure.at == lease.granted_at);
@@ -123,13 +123,13 @@ impl Record {
         self.lease = None;
         if error.is_before_request() {
             // Another host may have a credential.
-            self.take_attempt_back(lease);
+            self.withdraw_call(lease);
             return FailOutcome::Stored { hold: None, cooldown: None };
         }
         let failure =
             LastFailure::of(error, lease.granted_at.min(now), lease.fingerprint).of_call(lease.fence);
         if failure.kind == LastFailureKind::MissingScope && failure.fingerprint.is_some() {
-            self.note_unscoped(&failure);
+            self.record_unscoped(&failure);
         }
         self.last_failure = Some(Box::new(failure));
         let hold = self.arm_hold(now, lease, error, policy);
@@ -137,7 +137,7 @@ impl Record {
     }
 
     /// The cooldown for all accounts of the provider after a 429.
-    pub(crate) fn quiet_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
+    pub(crate) fn cooldown_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
         let throttled = matches!(error, FetchError::Throttled { .. });
         throttled.then(|| {
             Hold::new(
@@ -148,23 +148,23 @@ impl Record {
         })
     }
 
-    /// Releases the lease without an outcome: the call was cancelled or panicked.
+    /// Releases the lease without a result, because the call was cancelled or panicked.
     pub fn release(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;
         }
     }
 
-    /// Releases the lease of a call that sent no request, so it does not count toward the budget.
+    /// Withdraws a call that sent no request: it releases the lease and does not count toward the budget.
     pub(crate) fn withdraw(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;
-            self.take_attempt_back(lease);
+            self.withdraw_call(lease);
         }
     }
 
-    /// Withdraws the call of a lease: no request was sent.
-    fn take_attempt_back(&mut self, lease: &Lease) {
+    /// Removes the call of a lease that sent no request.
+    fn withdraw_call(&mut self, lease: &Lease) {
         let call = self.calls.iter().rfind(|attempt| attempt.fence == lease.fence).cloned();
         self.give_back(call.as_slice());
         if let Some(hold) = &mut self.hold {
@@ -194,28 +194,28 @@ impl Record {
         };
         *in_a_row = in_a_row.saturating_add(1);
         let in_a_row = *in_a_row;
-        // A hold that was cleared during the call is an older one.
+        // The new hold must outrank a hold that was cleared during the call.
         let fence = lease.fence.max(self.cleared_fence.saturating_add(1));
         self.streak_fence = self.streak_fence.max(fence);
         let retry_after = error.retry_after();
-        // `Retry-After` is a floor. A short one does not shorten the backoff.
+        // `Retry-After` is a lower bound. A short one does not shorten the backoff.
         let floor = bounded_wait(retry_after.unwrap_or_default());
         let delay = backoff.delay(in_a_row, lease.attempt.jitter_unit()).max(floor);
         let mut hold =
             Hold::new(now, time::saturating_add(now, delay), reason).retry_after(retry_after).armed_by(fence);
-        // A credential that was admitted and rate limited too met the same hold, however much longer it is now.
+        // If an admitted credential was rate limited too, it met the same hold, even if that hold is now longer.
         let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);
         hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.fingerprint));
         self.extend_hold(now, Some(&hold));
         self.hold().cloned()
     }
 
-    /// Whether this is the last lease that was granted, and it was released.
+    /// Whether this is the last granted lease and it was released.
     fn is_over(&self, lease: &Lease) -> bool {
         self.is_writable() && self.lease.is_none() && self.fence == lease.fence
     }
 
-    /// Whether this is the last lease that was granted, and it was not released.
+    /// Whether this is the last granted lease and it was not released.
     fn holds(&self, lease: &Lease) -> bool {
         self.is_writable()
             && self

@@ -17,15 +17,15 @@ use crate::time;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Hold {
-    /// When it was armed.
+    /// When the hold was armed.
     #[serde(rename = "since_ms", with = "time::ms")]
     pub since: Timestamp,
     /// When calls are allowed again.
     #[serde(rename = "until_ms", with = "time::ms")]
     pub until: Timestamp,
-    /// Why there is a hold.
+    /// The reason of the hold.
     pub reason: HoldReason,
-    /// The wait that the provider asked for, if any. It is a floor under every other rule.
+    /// The wait that the provider requested, if any. It is a lower bound under every other rule.
     #[serde(
         rename = "retry_after_ms",
         with = "time::span_ms::option",
@@ -33,20 +33,20 @@ pub struct Hold {
         skip_serializing_if = "Option::is_none"
     )]
     pub retry_after: Option<Duration>,
-    /// The calls that met this hold; absent if the hold came from elsewhere.
+    /// The calls that met this hold; absent if no call of this record armed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calls: Option<Box<Calls>>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
-/// The calls that met a hold: the one that armed it, and those that were admitted since.
+/// The calls that met a hold: the call that armed it, and the calls that were admitted later.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Calls {
-    /// The fence of the call that armed it.
+    /// The fence of the call that armed the hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fence: Option<u64>,
-    /// Their credentials: that of the first call, and one other that was admitted since.
+    /// The credentials of these calls: that of the first call, and one other that was admitted later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fingerprints: Vec<CredentialFingerprint>,
     #[serde(flatten)]
@@ -67,7 +67,7 @@ impl Hold {
         }
     }
 
-    /// Sets the wait that the provider asked for.
+    /// Sets the wait that the provider requested.
     #[must_use]
     pub fn retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after =
@@ -75,8 +75,8 @@ impl Hold {
         self
     }
 
-    /// The wait that the provider asked for, if it was too long to be kept in full: the hold ends after [`LONGEST_WAIT`], and
-    /// then one call is made.
+    /// The wait that the provider requested, if the hold is shorter. Such a hold ends after [`LONGEST_WAIT`], and then one
+    /// call is made.
     #[must_use]
     pub fn shortened_from(&self) -> Option<Duration> {
         self.retry_after.filter(|requested| *requested > LONGEST_WAIT)
@@ -84,8 +84,8 @@ impl Hold {
 
     /// Shortens a hold that is longer than [`LONGEST_WAIT`], and stores its former length.
     ///
-    /// A hold with the fence of its call is not shortened. The program that armed it kept no longer wait, so only its own backoff
-    /// can be longer. Seeds, and programs that kept any wait, have no fence.
+    /// A hold with a fence is not shortened. The program that armed it limits requested waits, so only its own backoff can be
+    /// longer. Seeds and holds of older programs without this limit have no fence.
     pub(crate) fn shorten(&mut self) {
         let is_named = self.calls.as_ref().is_some_and(|calls| calls.fence.is_some());
         let length = time::elapsed(self.since, self.until);
@@ -95,19 +95,20 @@ impl Hold {
         }
     }
 
-    /// Its order among leases and clearings: the fence of its call, or else its time.
+    /// The order among leases and clearings: the fence of the call, or the time of the hold without one.
     pub(crate) fn order(&self) -> u64 {
         let fence = self.calls.as_ref().and_then(|calls| calls.fence);
         fence.unwrap_or_else(|| time::as_fence(self.since))
     }
 
-    /// Sets the fence of the call that armed it.
+    /// Sets the fence of the call that armed the hold.
     pub(crate) fn armed_by(mut self, fence: u64) -> Self {
         self.calls.get_or_insert_default().fence = Some(fence);
         self
     }
 
-    /// Whether a call with this credential is admitted: another credential armed the hold, and no other was admitted since.
+    /// Whether a call with this credential is admitted. That requires that another credential armed the hold and that no
+    /// other was admitted since.
     pub(crate) fn admits(&self, credential: Option<CredentialFingerprint>) -> bool {
         self.admits_another()
             && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
@@ -118,7 +119,7 @@ impl Hold {
         self.fingerprints().len() == 1
     }
 
-    /// Adds credentials that met the hold. Two are enough to admit no further one.
+    /// Adds credentials that met the hold. Two are enough to admit no others.
     pub(crate) fn met_by(&mut self, credentials: impl IntoIterator<Item = CredentialFingerprint>) {
         let all: BTreeSet<_> = self.fingerprints().iter().copied().chain(credentials).collect();
         if !all.is_empty() {
@@ -133,7 +134,7 @@ impl Hold {
         }
     }
 
-    /// The credentials that met the hold, as far as known.
+    /// The known credentials that met the hold.
     pub(crate) fn fingerprints(&self) -> &[CredentialFingerprint] {
         self.calls.as_ref().map_or(&[], |calls| &calls.fingerprints)
     }
@@ -160,7 +161,7 @@ impl Hold {
     }
 }
 
-/// Why there is a hold.
+/// The reason of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -169,11 +170,11 @@ pub enum HoldReason {
     RateLimited,
     /// The provider's cooldown after a 429, to this account or to another one.
     ProviderRateLimited,
-    /// The provider failed, was unreachable or sent an unreadable answer.
+    /// The provider failed, was unreachable or sent an unreadable response.
     Failing,
-    /// The hourly call budget is used up.
+    /// The hourly call budget is exhausted.
     BudgetExhausted,
-    /// A reason that only a newer program knows. It is written back unchanged.
+    /// A reason that a newer program defined. A rewrite preserves it.
     #[serde(untagged)]
     Other(UnknownWord),
 }
@@ -196,7 +197,7 @@ impl fmt::Display for HoldReason {
             Self::RateLimited => "rate limited",
             Self::ProviderRateLimited => "provider cooldown after a 429",
             Self::Failing => "provider failing",
-            Self::BudgetExhausted => "this hour's calls are spent",
+            Self::BudgetExhausted => "hourly call budget used up",
             Self::Other(_) => "on hold",
         })
     }
@@ -211,24 +212,24 @@ pub struct LastFailure {
     pub at: Timestamp,
     /// The kind of failure.
     pub kind: LastFailureKind,
-    /// One line for people.
+    /// One line of text for users.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The credential that was used, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<CredentialFingerprint>,
-    /// The fence of its call; zero if that equals the time.
+    /// The fence of the call; zero if it equals the time.
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
 
-/// A provider may grant a scope to an existing credential, so one without it is tried again after this time.
-pub(crate) const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
+/// A provider may grant a scope to an existing credential, so a credential without it is retried after this time.
+pub(crate) const MISSING_SCOPE_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 impl LastFailure {
-    const MAX_NOTE: usize = 200;
+    const MAX_MESSAGE_CHARS: usize = 200;
 
     pub(crate) fn of(error: &FetchError, at: Timestamp, fingerprint: Option<CredentialFingerprint>) -> Self {
         let kind = match error {
@@ -237,31 +238,32 @@ impl LastFailure {
             FetchError::Forbidden { .. } => LastFailureKind::Forbidden,
             FetchError::MissingScope { .. } => LastFailureKind::MissingScope,
             FetchError::TimedOut => LastFailureKind::TimedOut,
-            // Only a call without an answer has a transport error as its source.
+            // Only a call without a response has a transport error as its source.
             FetchError::Unavailable { source: Some(_), .. } => LastFailureKind::Unreachable,
             _ => LastFailureKind::Failing,
         };
-        let message = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
+        let message =
+            error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_MESSAGE_CHARS).collect();
         Self { at, kind, message, fingerprint, fence: 0, unknown: ExtraFields::default() }
     }
 
-    /// Sets the fence of its call.
+    /// Sets the fence of the failed call.
     pub(crate) fn of_call(mut self, fence: u64) -> Self {
         self.fence = if fence == time::as_fence(self.at) { 0 } else { fence };
         self
     }
 
-    /// The order of its call among leases and clearings.
+    /// The order of the failed call among leases and clearings.
     pub(crate) fn order(&self) -> u64 {
         if self.fence == 0 { time::as_fence(self.at) } else { self.fence }
     }
 
-    /// Whether it is a missing scope that still blocks its credential at `now`.
-    pub(crate) fn bars_at(&self, now: Timestamp) -> bool {
-        self.kind == LastFailureKind::MissingScope && time::elapsed(self.at, now) < MISSING_SCOPE_LASTS
+    /// Whether a missing scope still blocks the credential at `now`.
+    pub(crate) fn blocks_at(&self, now: Timestamp) -> bool {
+        self.kind == LastFailureKind::MissingScope && time::elapsed(self.at, now) < MISSING_SCOPE_RETRY_AFTER
     }
 
-    /// Whether only a person can fix it: another call with the same credential would fail too.
+    /// Whether only a user can fix the failure, because another call with the same credential would fail too.
     #[must_use]
     pub fn is_credential_rejection(&self) -> bool {
         matches!(
@@ -276,7 +278,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The kinds of failure, by what fixes them.
+/// The kinds of failure, by their remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -295,7 +297,7 @@ pub enum LastFailureKind {
     Forbidden,
     /// The credential lacks a scope that reading usage needs: replace it.
     MissingScope,
-    /// A kind that only a newer program knows. It is written back unchanged.
+    /// A kind that a newer program defined. A rewrite preserves it.
     #[serde(untagged)]
     Other(UnknownWord),
 }

@@ -1,5 +1,5 @@
 //! The lease: the right to call the provider, and what a request for it states.
-//! The decision is in `record`.
+//! The module `begin` decides whether to grant it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::time;
 
 /// The right to call the provider for one account, until it is released or expires.
 ///
-/// The fence rises with every lease, even if the store lost the record in between. A holder with an older fence is too late and
-/// changes nothing. (Fencing tokens; see Kleppmann, "How to do distributed locking", 2016.)
+/// The fence rises with every lease, even if the store lost the record in between. A holder with an older fence can change
+/// nothing. (Fencing tokens; see Kleppmann, "How to do distributed locking", 2016.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Lease {
     /// The fence of this lease, higher than that of every earlier lease of the account.
     pub fence: u64,
-    /// The attempt that holds it.
+    /// The id of the attempt that holds the lease.
     pub attempt: RequestId,
-    /// When it was granted. Its readings are as old as this.
+    /// When the lease was granted. The age of its readings counts from this time.
     #[serde(rename = "granted_ms", with = "time::ms")]
     pub granted_at: Timestamp,
-    /// When another process may take over.
+    /// When another process may take over the lease.
     #[serde(rename = "until_ms", with = "time::ms")]
     pub until: Timestamp,
     /// The credential that the call uses, if known.
@@ -37,7 +37,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether its holder may still be calling the provider.
+    /// Whether the holder may still be calling the provider.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         now < self.until
@@ -48,22 +48,22 @@ impl Lease {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct CallRecord {
-    /// When it started. The budget counts by this time.
+    /// When the call started. The budget counts from this time.
     pub at: Timestamp,
-    /// The fence of its lease, which identifies the call. Two calls share a fence only if two processes without the store granted
-    /// it at once.
+    /// The fence of the lease, which identifies the call. Two calls share a fence only if two processes without the store
+    /// granted it at the same time.
     pub fence: u64,
-    /// The name that the calling process gave itself; empty if it gave none.
+    /// The name of the calling process; empty if it has none.
     pub by: Arc<str>,
 }
 
-/// The last call with a credential, and how it ended.
+/// The last call with a credential, and its result.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RecentCall {
-    /// When it started.
+    /// When the call started.
     pub at: Timestamp,
-    /// Why it failed; `None` if it succeeded.
+    /// Why the call failed; `None` if it succeeded.
     pub failure: Option<LastFailure>,
 }
 
@@ -71,11 +71,11 @@ pub struct RecentCall {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LeaseRequest {
-    /// The attempt. A second request with the same id gets the same lease.
+    /// The id of the attempt. A second request with the same id gets the same lease.
     pub attempt: RequestId,
     /// The login that the call would use.
     pub login: LoginInfo,
-    /// How fresh the readings must be so that no call is needed.
+    /// How fresh the readings must be to make a call unnecessary.
     pub max_staleness: MaxStaleness,
     /// Whether a caller waits for the result.
     pub priority: Priority,
@@ -86,7 +86,7 @@ pub struct LeaseRequest {
 }
 
 impl LeaseRequest {
-    /// An interactive request by an unknown login.
+    /// Creates an interactive request for an unknown login.
     #[must_use]
     pub fn new(attempt: RequestId, max_staleness: MaxStaleness) -> Self {
         Self {
@@ -132,14 +132,14 @@ impl LeaseRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MaxStaleness {
-    /// Readings of the whole account's windows younger than this, none of which has reset since.
+    /// The account-wide windows have readings younger than this, and none has reset since.
     Age(Duration),
-    /// Readings of every window younger than this, none of which has reset since, including windows of one model.
+    /// All windows, including those of one model, have readings younger than this, and none has reset since.
     CompleteAge(Duration),
-    /// Readings of a call that started at this time or later.
+    /// The readings are from a call that started at this time or later.
     StartedAfter(Timestamp),
-    /// A call with the same credential that started at this time or later, whether it succeeded or failed. Readings that arrived
-    /// without a call do not count.
+    /// A call with the same credential started at this time or later, whether it succeeded or failed. Readings without a call
+    /// do not count.
     CalledAfter(Timestamp),
 }
 
@@ -153,18 +153,18 @@ pub enum Priority {
     Interactive,
 }
 
-/// The answer to a request for the lease.
+/// The result of a request for the lease.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub enum LeaseDecision {
-    /// Call the provider now, then commit or fail with this lease.
+    /// The caller must call the provider now, and then commit or fail with this lease.
     Granted(Lease),
     /// The readings are fresh enough.
     NotNeeded,
     /// A recent enough call was made; see [`MaxStaleness::CalledAfter`].
     CalledRecently(RecentCall),
-    /// Another process is calling the provider. Wait for its result.
+    /// Another process is calling the provider, and the caller must wait for its result.
     #[non_exhaustive]
     InProgress {
         /// When its lease expires.
@@ -174,8 +174,8 @@ pub enum LeaseDecision {
     },
     /// No call is allowed now.
     OnHold(Hold),
-    /// The provider rejected this credential recently. A new credential, or a person, is needed.
+    /// The provider recently rejected this credential. A new credential or an action of the user is needed.
     CredentialRejected(LastFailure),
-    /// A newer program wrote the record. It can be read, and must not be changed.
+    /// A newer program wrote the record. This program can read it but must not change it.
     UnsupportedFormat,
 }

@@ -1,5 +1,5 @@
-//! The rules of the record, one topic a file.
-//! What the tests share is in `support`; sequences of random operations are in `laws` and `holders`.
+//! The rules of the record, one topic per file. Shared helpers are in `support`. Sequences of random operations are in `laws`
+//! and `holders`.
 
 mod another_credential;
 mod asking;

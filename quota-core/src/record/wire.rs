@@ -1,5 +1,5 @@
 //! The stored form of a record: JSON in an envelope with a format number.
-//! Fields that this program does not know are preserved. A record of a higher format is read and never written.
+//! Unknown fields are preserved. A record of a higher format is read but never written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::model::login::RecordOwner;
 use crate::model::{CredentialFingerprint, Snapshot};
 use crate::time::{self, UnixMillis};
 
-/// The format number of a record. It rises when a field changes its form, or what others mean.
+/// The format number of a record. It rises when the form of a field or the meaning of other fields changes.
 ///
-/// 1: calls have no fence. 2: they have. 3: fields and words have other names.
+/// In format 1 calls have no fence. Format 2 adds it. Format 3 renames fields and words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Format(u32);
@@ -31,15 +31,15 @@ impl Default for Format {
     }
 }
 
-/// A stored document that is not a record.
+/// A stored document that is damaged or not a record.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the stored document is damaged or not ours")]
+#[error("the stored document is damaged or is not a quota document")]
 pub struct DecodeError {
     pub(crate) source: Arc<serde_json::Error>,
 }
 
 impl Record {
-    /// The record as a store keeps it.
+    /// Encodes the record for a store.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let stored = Stored {
@@ -64,15 +64,15 @@ impl Record {
             unknown: self.unknown.clone(),
         };
         let body = serde_json::to_vec(&stored).expect("a record has only string keys");
-        // Copied, so that a store in memory keeps neither the spare room nor a hole where it was.
+        // Copy the body, so that a store in memory holds neither spare capacity nor a fragmented allocation.
         Bytes::copy_from_slice(&body)
     }
 
-    /// Reads what a store kept.
+    /// Decodes a stored record.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if it is not a record. Leave the document as it is, so that a person can inspect it.
+    /// [`DecodeError`] if the document is not a record. Leave the document unchanged, so that a user can inspect it.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let stored = match parse(body) {
             Ok(stored) => stored,
@@ -83,7 +83,7 @@ impl Record {
         let mut hold = stored.hold;
         hold.iter_mut().for_each(|hold| hold.shorten());
         let mut record = Self {
-            // A record of an older format is of this one from now on, and is written so with its next change.
+            // A record of an older format counts as the current format, and its next change is written in that format.
             format: stored.format.max(Format::CURRENT),
             owner: stored.owner,
             fence: stored.fence,
@@ -108,13 +108,13 @@ impl Record {
         Ok(record)
     }
 
-    /// What is known from a record that says it is of a newer format, and is too different to be read: that it is.
+    /// A read-only placeholder for a record of a newer format that this program cannot parse.
     fn opaque_newer(body: &[u8]) -> Option<Self> {
         let format = format_of(body)?;
         (format > Format::CURRENT).then(|| Self { format, ..Self::default() })
     }
 
-    /// Whether this program may change the record; not if a newer one wrote it.
+    /// Whether this program may change the record. It must not if a newer program wrote it.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.format <= Format::CURRENT
@@ -141,9 +141,9 @@ fn format_of(body: &[u8]) -> Option<Format> {
     serde_json::from_slice(body).ok().map(|Envelope { format }| format)
 }
 
-/// Gives the fields and words of formats 1 and 2 their names of format 3.
+/// Renames the fields and words of formats 1 and 2 to those of format 3.
 fn rename_older(record: &mut Value) {
-    // The object, and in it the old and the new name.
+    // The containing object, the old name and the new name.
     const FIELDS: [(&str, &str, &str); 13] = [
         ("", "lineage", "login_id"),
         ("", "identity", "owner_id"),
@@ -211,7 +211,7 @@ struct Stored {
     last_failure: Option<Box<LastFailure>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unscoped: Vec<LastFailure>,
-    /// By who made them, so that a name is written once.
+    /// Grouped by caller, so that each name is written once.
     #[serde(rename = "calls_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     calls: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "given_back_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -232,38 +232,38 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
 
-/// A call, by who made it: its time in milliseconds, and the fence of its lease, which is mostly the same number.
+/// A call in the list of its caller: its time in milliseconds, and the fence of its lease, which is usually the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Call {
-    /// The fence is the time. All calls of format 1 are written so, whatever their fence was.
+    /// The fence equals the time. Format 1 writes all calls this way, whatever their fence was.
     At(i64),
-    /// The fence is that much ahead of the time.
-    Ahead(i64, u64),
+    /// The time, and how much the fence exceeds it.
+    WithOffset(i64, u64),
 }
 
 impl From<&CallRecord> for Call {
-    fn from(attempt: &CallRecord) -> Self {
-        let ms = attempt.at.as_millisecond();
-        match attempt.fence.wrapping_sub(ms.cast_unsigned()) {
+    fn from(call: &CallRecord) -> Self {
+        let ms = call.at.as_millisecond();
+        match call.fence.wrapping_sub(ms.cast_unsigned()) {
             0 => Self::At(ms),
-            ahead => Self::Ahead(ms, ahead),
+            offset => Self::WithOffset(ms, offset),
         }
     }
 }
 
 impl Call {
     fn by(self, by: Arc<str>) -> CallRecord {
-        let (Self::At(ms) | Self::Ahead(ms, _)) = self;
-        let ahead = if let Self::Ahead(_, ahead) = self { ahead } else { 0 };
-        CallRecord { at: time::from_ms(ms), fence: ms.cast_unsigned().wrapping_add(ahead), by }
+        let (Self::At(ms) | Self::WithOffset(ms, _)) = self;
+        let offset = if let Self::WithOffset(_, offset) = self { offset } else { 0 };
+        CallRecord { at: time::from_ms(ms), fence: ms.cast_unsigned().wrapping_add(offset), by }
     }
 }
 
 fn group(calls: &[CallRecord]) -> BTreeMap<Arc<str>, Vec<Call>> {
     let mut by_caller = BTreeMap::<_, Vec<_>>::new();
-    for attempt in calls {
-        by_caller.entry(Arc::clone(&attempt.by)).or_default().push(attempt.into());
+    for call in calls {
+        by_caller.entry(Arc::clone(&call.by)).or_default().push(call.into());
     }
     by_caller
 }

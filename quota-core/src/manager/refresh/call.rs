@@ -118,7 +118,7 @@ impl Refresh {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
             // The account has another login now. The provider's cooldown still applies to its other accounts.
             FailOutcome::TooLate => {
-                (None, Record::quiet_after(entry.provider.store_client.now_estimate(), &error, policy))
+                (None, Record::cooldown_after(entry.provider.store_client.now_estimate(), &error, policy))
             }
         };
         if let Some(requested) = error.retry_after().filter(|requested| *requested > LONGEST_WAIT) {

@@ -205,13 +205,14 @@ fn headers_never_report_credits() {
 fn headers_never_have_complete_coverage() {
     let mut usage = UsageReport::from_headers([five_hour(11)]).coverage(Coverage::complete());
     usage.plan = Some("max".to_owned());
-    let spent = spending();
-    let polled = Snapshot::of(&UsageReport::polled([five_hour(10), opus(90)]).credits(spent.clone()), at(0));
+    let credits = spending();
+    let polled =
+        Snapshot::of(&UsageReport::polled([five_hour(10), opus(90)]).credits(credits.clone()), at(0));
 
     let all = joined([&polled, &Snapshot::of(&usage, at(1))]);
 
     assert_eq!(all.window(&opus_id()).map(Window::used), Some(percent(90)));
-    assert_eq!((all.credits(), all.complete_at()), (Some(&spent), Some(at(0))));
+    assert_eq!((all.credits(), all.complete_at()), (Some(&credits), Some(at(0))));
 }
 
 #[test]
@@ -232,20 +233,20 @@ fn the_later_plan_wins_in_either_order() {
 
 #[test]
 fn credits_omitted_by_a_later_complete_response_are_removed() {
-    let spent = spending();
-    let before = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent), at(0));
+    let credits = spending();
+    let before = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(credits), at(0));
 
     assert_eq!(joined([&before, &poll(1, [five_hour(2)])]).credits(), None);
 }
 
 #[test]
 fn unreadable_credits_keep_their_last_value() {
-    let spent = spending();
-    let before = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent.clone()), at(0));
+    let credits = spending();
+    let before = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(credits.clone()), at(0));
     let unreadable = Coverage::Complete { except: Vec::new(), credits: false };
     let after = Snapshot::of(&UsageReport::polled([five_hour(2)]).coverage(unreadable), at(1));
 
-    assert_eq!(joined([&before, &after]).credits(), Some(&spent));
+    assert_eq!(joined([&before, &after]).credits(), Some(&credits));
 }
 
 #[test]

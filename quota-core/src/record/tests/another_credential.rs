@@ -1,5 +1,5 @@
-//! A hold and a credential that was replaced: who may call in spite of it, and how often.
-//! What follows from a login that is stated is in `logins`.
+//! A hold and a replaced credential: which credential may call despite the hold, and how often. The tests of stated logins
+//! are in `logins`.
 
 use super::support::*;
 use crate::model::{CredentialFingerprint, LoginInfo, UsageReport};
@@ -24,7 +24,7 @@ fn lease_for(record: &mut Record, second: i64, login: LoginInfo) -> Lease {
     }
 }
 
-/// A record that is held for an hour from 0 on, by what a call with this login met.
+/// A record with a hold of an hour from 0 on, which a call with this login met.
 fn held_by(login: LoginInfo) -> Record {
     let mut record = Record::default();
     throttle(&mut record, 0, login);
@@ -41,7 +41,7 @@ fn is_held(begin: &LeaseDecision) -> bool {
 }
 
 #[test]
-fn the_credential_that_was_throttled_is_held() {
+fn a_throttled_credential_is_held() {
     let mut record = held_by(of(1));
 
     assert!(is_held(&ask_with(&mut record, 60, of(1))));
@@ -55,7 +55,7 @@ fn another_credential_may_call_during_the_hold() {
 }
 
 #[test]
-fn another_credential_that_is_throttled_too_is_held_from_then_on() {
+fn a_second_throttled_credential_is_held_too() {
     let mut record = held_by(of(1));
 
     throttle(&mut record, 60, of(2));
@@ -65,7 +65,7 @@ fn another_credential_that_is_throttled_too_is_held_from_then_on() {
 }
 
 #[test]
-fn a_token_that_rotates_without_end_calls_once_for_each_hold() {
+fn a_constantly_rotating_token_calls_once_per_hold() {
     let mut record = held_by(of(0));
     let mut calls = 0;
 
@@ -82,7 +82,7 @@ fn a_token_that_rotates_without_end_calls_once_for_each_hold() {
 }
 
 #[test]
-fn a_call_that_was_cancelled_has_tried() {
+fn a_cancelled_call_counts_as_admitted() {
     let mut record = held_by(of(1));
     let lease = lease_for(&mut record, 60, of(2));
 
@@ -92,7 +92,7 @@ fn a_call_that_was_cancelled_has_tried() {
 }
 
 #[test]
-fn a_credential_that_could_not_be_used_has_not_tried() {
+fn a_withdrawn_call_does_not_count_as_admitted() {
     let mut record = held_by(of(1));
     let lease = lease_for(&mut record, 60, of(2));
 
@@ -102,7 +102,7 @@ fn a_credential_that_could_not_be_used_has_not_tried() {
 }
 
 #[test]
-fn another_credential_that_is_answered_ends_the_hold_for_all() {
+fn a_success_of_another_credential_ends_the_hold_for_all() {
     let mut record = held_by(of(1));
     let lease = lease_for(&mut record, 60, of(2));
 
@@ -112,7 +112,7 @@ fn another_credential_that_is_answered_ends_the_hold_for_all() {
 }
 
 #[test]
-fn the_next_hold_lets_another_credential_try_again() {
+fn the_next_hold_admits_another_credential_again() {
     let mut record = held_by(of(1));
     throttle(&mut record, 60, of(2));
 
@@ -131,7 +131,7 @@ fn a_hold_of_a_stated_login_survives_the_rotation_of_its_token() {
 }
 
 #[test]
-fn a_login_that_is_stated_on_one_side_only_leaves_the_hold() {
+fn a_login_stated_on_one_side_only_keeps_the_hold() {
     let stated =
         |credential| LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(credential));
 
@@ -140,13 +140,13 @@ fn a_login_that_is_stated_on_one_side_only_leaves_the_hold() {
 }
 
 #[test]
-fn a_credential_of_which_nothing_is_said_is_held() {
+fn an_unknown_credential_is_held() {
     assert!(is_held(&ask_with(&mut held_by(of(1)), 60, LoginInfo::unknown())));
     assert!(is_held(&ask_with(&mut held_by(LoginInfo::unknown()), 60, of(2))));
 }
 
 #[test]
-fn a_persisted_hold_lets_no_credential_through() {
+fn a_persisted_hold_admits_no_credential() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &held(rate_limited(at(0), at(3600))));
 
@@ -154,7 +154,7 @@ fn a_persisted_hold_lets_no_credential_through() {
 }
 
 #[test]
-fn the_neighbours_quiet_time_binds_another_credential_too() {
+fn the_provider_cooldown_holds_every_credential() {
     let mut record = held_by(of(1));
     let cooldown = Hold::new(at(0), at(60), crate::record::HoldReason::ProviderRateLimited);
     let ask = insist(9, at(30)).login(of(2)).cooldown(Some(cooldown.clone()));
@@ -163,7 +163,7 @@ fn the_neighbours_quiet_time_binds_another_credential_too() {
 }
 
 #[test]
-fn who_has_tried_is_stored() {
+fn the_admitted_credentials_are_stored() {
     let mut record = held_by(of(1));
     throttle(&mut record, 60, of(2));
 
@@ -173,7 +173,7 @@ fn who_has_tried_is_stored() {
 }
 
 #[test]
-fn two_standalone_processes_that_have_tried_admit_no_third() {
+fn the_credentials_of_two_standalone_processes_admit_no_third() {
     let mut one = held_by(of(1));
     let mut other = one.clone();
     throttle(&mut one, 60, of(2));

@@ -1,12 +1,11 @@
-//! Who may ask the provider now, and who may not.
-//! What a failure does to this is in `backoff` and `refusals`.
+//! Which requests get a lease. How a failure changes that is in `backoff` and `refusals`.
 
 use super::support::*;
 use crate::provider::FetchError;
 use crate::record::{Counted, HoldReason, LeaseDecision, MaxStaleness, Priority, Record};
 
 #[test]
-fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
+fn a_reading_of_four_minutes_is_fresh_for_five() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     assert_eq!(begin(&mut record, at(240), &ask(1)), LeaseDecision::NotNeeded);
@@ -32,7 +31,7 @@ fn a_lease_is_as_old_as_its_grant_and_lasts_two_seconds_longer_than_a_call() {
 }
 
 #[test]
-fn a_second_asker_is_told_who_is_asking_since_when_and_until_when() {
+fn a_second_request_gets_the_start_and_the_end_of_the_lease() {
     let mut record = Record::default();
     let _ = grant(&mut record, at(0));
 
@@ -42,7 +41,7 @@ fn a_second_asker_is_told_who_is_asking_since_when_and_until_when() {
 }
 
 #[test]
-fn an_asker_who_finds_another_asking_leaves_no_trace() {
+fn a_request_during_a_live_lease_changes_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
     let _ = grant(&mut record, at(600));
     let before = record.clone();
@@ -53,7 +52,7 @@ fn an_asker_who_finds_another_asking_leaves_no_trace() {
 }
 
 #[test]
-fn a_lease_that_was_lost_is_not_counted_as_a_failure() {
+fn a_lost_lease_does_not_count_as_a_failure() {
     let mut record = Record::default();
     let late = grant(&mut record, at(0));
     let _ = grant(&mut record, at(31));
@@ -74,7 +73,7 @@ fn the_same_attempt_gets_the_same_lease() {
 }
 
 #[test]
-fn an_attempt_whose_lease_ran_out_gets_another() {
+fn an_attempt_with_an_expired_lease_gets_another() {
     let mut record = Record::default();
     let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
         panic!("no other process calls")
@@ -86,7 +85,7 @@ fn an_attempt_whose_lease_ran_out_gets_another() {
 }
 
 #[test]
-fn an_attempt_that_is_asked_for_twice_counts_once() {
+fn a_repeated_attempt_counts_once() {
     let mut record = Record::default();
     let _ = begin(&mut record, at(0), &ask(1));
     let _ = begin(&mut record, at(3), &ask(1));
@@ -106,7 +105,7 @@ fn a_live_lease_is_not_taken_over() {
 }
 
 #[test]
-fn a_lease_that_ran_out_is_taken_over_once() {
+fn an_expired_lease_is_taken_over_once() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -118,7 +117,7 @@ fn a_lease_that_ran_out_is_taken_over_once() {
 }
 
 #[test]
-fn a_lease_that_was_given_back_is_free_at_once() {
+fn a_released_lease_is_free_at_once() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -128,7 +127,7 @@ fn a_lease_that_was_given_back_is_free_at_once() {
 }
 
 #[test]
-fn a_call_that_began_no_earlier_is_fresh_enough_for_one_who_insists() {
+fn a_call_that_started_no_earlier_satisfies_an_explicit_refresh() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     assert_eq!(begin(&mut record, at(2), &insist(1, at(0))), LeaseDecision::NotNeeded);
@@ -136,7 +135,7 @@ fn a_call_that_began_no_earlier_is_fresh_enough_for_one_who_insists() {
 }
 
 #[test]
-fn headers_are_no_answer_for_one_who_insists() {
+fn headers_do_not_satisfy_an_explicit_refresh() {
     let mut record = polled(at(0), [five_hour(10)]);
     let _ = see(&mut record, at(60), [five_hour(11)]);
 
@@ -144,7 +143,7 @@ fn headers_are_no_answer_for_one_who_insists() {
 }
 
 #[test]
-fn one_who_demands_what_is_younger_than_nothing_asks_anew() {
+fn a_max_age_of_zero_always_calls() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut demanding = ask(1);
     demanding.max_staleness = MaxStaleness::Age(std::time::Duration::ZERO);
@@ -152,8 +151,8 @@ fn one_who_demands_what_is_younger_than_nothing_asks_anew() {
     assert!(matches!(begin(&mut record, at(0), &demanding), LeaseDecision::Granted(_)));
 }
 
-/// A record with that many calls, one a minute.
-fn spent(calls: i64) -> Record {
+/// A record with `calls` calls, one per minute.
+fn record_with_calls(calls: i64) -> Record {
     let mut record = Record::default();
     for call in 0..calls {
         let lease = grant(&mut record, at(call * 60));
@@ -163,8 +162,8 @@ fn spent(calls: i64) -> Record {
 }
 
 #[test]
-fn the_call_beyond_the_hours_budget_is_held_until_the_first_is_an_hour_old() {
-    let mut record = spent(28);
+fn a_call_beyond_the_budget_waits_until_the_first_is_an_hour_old() {
+    let mut record = record_with_calls(28);
 
     let LeaseDecision::OnHold(hold) = begin(&mut record, at(28 * 60), &ask(99)) else {
         panic!("28 calls are allowed")
@@ -175,15 +174,15 @@ fn the_call_beyond_the_hours_budget_is_held_until_the_first_is_an_hour_old() {
 }
 
 #[test]
-fn the_call_that_reaches_the_budget_is_made() {
-    let mut record = spent(27);
+fn the_last_call_of_the_budget_is_granted() {
+    let mut record = record_with_calls(27);
 
     assert!(matches!(begin(&mut record, at(28 * 60), &ask(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
-fn calls_are_forgotten_when_they_are_an_hour_old() {
-    let mut record = spent(3);
+fn calls_leave_the_record_after_an_hour() {
+    let mut record = record_with_calls(3);
 
     let _ = begin(&mut record, at(60 + 3600), &ask(99));
 
@@ -192,8 +191,8 @@ fn calls_are_forgotten_when_they_are_an_hour_old() {
 }
 
 #[test]
-fn the_reserve_of_the_budget_is_for_interactive_callers() {
-    let mut record = spent(22);
+fn the_reserve_is_for_interactive_callers() {
+    let mut record = record_with_calls(22);
     let background = ask(98).priority(Priority::Background);
 
     let LeaseDecision::OnHold(hold) = begin(&mut record, at(22 * 60), &background) else {
@@ -205,20 +204,20 @@ fn the_reserve_of_the_budget_is_for_interactive_callers() {
 }
 
 #[test]
-fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
-    let mut record = spent(10);
+fn a_lowered_budget_waits_until_enough_calls_are_an_hour_old() {
+    let mut record = record_with_calls(10);
     let frugal = policy().budget(crate::policy::Budget::new(4, 1));
 
     let LeaseDecision::OnHold(hold) = record.begin(at(600), &ask(99), &frugal) else {
         panic!("10 calls are over 4")
     };
 
-    // The calls of minutes 6 to 9 are four; the one of minute 6 must go.
+    // The calls of minutes 6 to 9 are four, so the call of minute 6 must expire first.
     assert_eq!(hold.until, at(6 * 60 + 3600));
 }
 
 #[test]
-fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
+fn the_provider_cooldown_holds_an_account_without_calls() {
     let mut record = Record::default();
     let cooldown = crate::record::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
@@ -232,7 +231,7 @@ fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
 }
 
 #[test]
-fn of_several_holds_the_one_that_ends_last_is_told() {
+fn the_hold_that_ends_last_is_reported() {
     let mut record = Record::default();
     let own = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap();
     let shorter = crate::record::Hold::new(at(0), at(30), HoldReason::ProviderRateLimited);

@@ -1,5 +1,5 @@
-//! The calls of the trailing hour: what distinguishes them, what the budget counts, and how they are stored.
-//! What the budget allows is in `asking`; random sequences are in `laws`.
+//! The calls of the trailing hour: their identity, their effect on the budget, and their stored form. The tests of the budget
+//! are in `asking`. Random sequences are in `laws`.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -11,8 +11,9 @@ use crate::record::{HoldReason, LeaseDecision, Record};
 
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
-/// A call that was granted a millisecond before the last answered one, so that its readings are stamped later than its grant.
-fn granted_by_a_clock_that_is_behind() -> (Record, crate::record::Lease) {
+/// A call that was granted a millisecond before the last successful one, so that its readings have a later timestamp than its
+/// grant.
+fn granted_by_a_slow_clock() -> (Record, crate::record::Lease) {
     let mut record = polled(at(0), [five_hour(40)]);
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &insist(9, at(1))) else {
         panic!("nothing known is as young as that")
@@ -21,8 +22,8 @@ fn granted_by_a_clock_that_is_behind() -> (Record, crate::record::Lease) {
 }
 
 #[test]
-fn a_call_is_counted_at_its_grant_and_not_at_the_stamp_of_its_readings() {
-    let (record, lease) = granted_by_a_clock_that_is_behind();
+fn a_call_counts_from_its_grant_not_from_its_readings() {
+    let (record, lease) = granted_by_a_slow_clock();
 
     let call = record.calls().iter().find(|attempt| attempt.fence == lease.fence).unwrap();
 
@@ -31,7 +32,7 @@ fn a_call_is_counted_at_its_grant_and_not_at_the_stamp_of_its_readings() {
 
 #[test]
 fn a_call_leaves_the_budget_an_hour_after_its_grant() {
-    let (mut record, lease) = granted_by_a_clock_that_is_behind();
+    let (mut record, lease) = granted_by_a_slow_clock();
     record.release(&lease);
     let frugal = policy().budget(crate::policy::Budget::new(2, 0));
 
@@ -43,8 +44,8 @@ fn a_call_leaves_the_budget_an_hour_after_its_grant() {
 }
 
 #[test]
-fn a_call_without_a_login_is_taken_back_by_its_fence() {
-    let (mut record, lease) = granted_by_a_clock_that_is_behind();
+fn a_call_without_a_login_is_withdrawn_by_its_fence() {
+    let (mut record, lease) = granted_by_a_slow_clock();
 
     let _ = record.fail(at(1), &lease, &FetchError::not_logged_in("no file"), &policy());
 
@@ -53,14 +54,15 @@ fn a_call_without_a_login_is_taken_back_by_its_fence() {
 }
 
 #[test]
-fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
+fn simultaneous_calls_of_two_standalone_processes_count_twice() {
     let call_of = |by: &str| {
-        let mut alone = Record::default();
-        let LeaseDecision::Granted(lease) = begin(&mut alone, at(0), &insist(1, at(0)).by(by.into())) else {
-            panic!("it is alone")
+        let mut standalone = Record::default();
+        let LeaseDecision::Granted(lease) = begin(&mut standalone, at(0), &insist(1, at(0)).by(by.into()))
+        else {
+            panic!("it is standalone")
         };
-        let _ = alone.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
-        alone
+        let _ = standalone.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
+        standalone
     };
     let mut record = call_of("host-1");
 
@@ -72,26 +74,26 @@ fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
 }
 
 #[test]
-fn a_standalone_process_takes_no_lease_of_the_same_fence_away() {
+fn a_standalone_process_does_not_remove_a_lease_of_equal_fence() {
     let mut record = Record::default();
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).by("host-1".into()))
     else {
         panic!("no other process calls")
     };
-    let mut alone = Record::default();
-    let LeaseDecision::Granted(other) = begin(&mut alone, at(0), &insist(2, at(0)).by("host-2".into()))
+    let mut standalone = Record::default();
+    let LeaseDecision::Granted(other) = begin(&mut standalone, at(0), &insist(2, at(0)).by("host-2".into()))
     else {
-        panic!("it is alone")
+        panic!("it is standalone")
     };
-    let _ = alone.commit(at(1), &other, &UsageReport::polled([five_hour(10)]));
+    let _ = standalone.commit(at(1), &other, &UsageReport::polled([five_hour(10)]));
 
-    let _ = record.merge_standalone(at(2), &alone, None);
+    let _ = record.merge_standalone(at(2), &standalone, None);
 
     assert_eq!((record.lease(), lease.fence), (Some(&lease), other.fence));
 }
 
 #[test]
-fn the_fence_of_a_call_is_stored_only_where_it_is_not_its_time() {
+fn the_fence_of_a_call_is_stored_only_if_it_differs_from_its_time() {
     let mut record = Record::default();
     for _ in 0..2 {
         let lease = grant(&mut record, at(0));
@@ -103,29 +105,29 @@ fn the_fence_of_a_call_is_stored_only_where_it_is_not_its_time() {
     assert_eq!(stored(&record), record);
 }
 
-/// The copy of a process that made that many calls without the store, one each second.
-fn alone(process: i64, calls: i64) -> Record {
+/// The copy of a process that made `calls` calls without the store, one per second.
+fn standalone(process: i64, calls: i64) -> Record {
     let generous = policy().budget(crate::policy::Budget::new(u32::MAX, 0));
     let mut record = Record::default();
     for call in 0..calls {
         let ask = insist(9, at(DAYS)).by(format!("host-{process}").into());
         let LeaseDecision::Granted(lease) = record.begin(at(call), &ask, &generous) else {
-            panic!("it is alone")
+            panic!("it is standalone")
         };
         record.release(&lease);
     }
     record
 }
 
-/// Later than everything in these tests, in seconds.
+/// A time in seconds after everything else in these tests.
 const DAYS: i64 = 1_000_000;
 
 #[test]
-fn the_calls_of_many_standalone_processes_are_bounded() {
+fn the_calls_of_many_standalone_processes_are_limited() {
     let mut record = Record::default();
 
     for process in 0..60 {
-        let _ = record.merge_standalone(at(100), &alone(process, 50), None);
+        let _ = record.merge_standalone(at(100), &standalone(process, 50), None);
     }
 
     assert_eq!(record.calls().len(), 1000);
@@ -133,25 +135,25 @@ fn the_calls_of_many_standalone_processes_are_bounded() {
 }
 
 #[test]
-fn the_bound_of_calls_changes_no_answer_of_the_budget() {
+fn the_limit_of_stored_calls_does_not_affect_the_budget() {
     let mut record = Record::default();
     for process in 0..60 {
-        let _ = record.merge_standalone(at(100), &alone(process, 50), None);
+        let _ = record.merge_standalone(at(100), &standalone(process, 50), None);
     }
 
     for (budget, second) in [(28, 49), (60, 49), (61, 48), (600, 40), (1000, 33)] {
         let frugal = policy().budget(crate::policy::Budget::new(budget, 0));
         let begun = record.clone().begin(at(100), &insist(1, at(DAYS)), &frugal);
 
-        // Of 60 calls each second, the last ones that the budget allows begin at this second.
+        // Of 60 calls per second, the last ones that the budget allows start at this second.
         let LeaseDecision::OnHold(hold) = begun else { panic!("{budget} are used up") };
         assert_eq!(hold.until, at(second + 3600), "{budget}");
     }
 }
 
 #[test]
-fn granted_calls_are_bounded_too() {
-    let record = alone(1, 1500);
+fn granted_calls_are_limited() {
+    let record = standalone(1, 1500);
 
     assert_eq!(record.calls().len(), 1000);
     assert_eq!(record.calls()[0].at, at(500));

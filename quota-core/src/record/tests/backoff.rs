@@ -1,5 +1,4 @@
-//! What a call that was turned away, or that failed, does to the next ones.
-//! Refused credentials, which arm nothing, are in `refusals`.
+//! How a rate limit or a failure delays the next calls. Rejected credentials, which arm no hold, are in `refusals`.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::time::elapsed;
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: None };
 
-/// How long the holds are that so many failures in a row arm, each asked for as soon as the last is over.
+/// The lengths of the holds after this many failures in a row. Each call starts when the last hold ends.
 fn delays(record: &mut Record, failures: usize, error: &FetchError) -> Vec<u64> {
     let mut now = record.hold().map_or(at(0), |hold| hold.until);
     let mut delays = Vec::new();
@@ -36,7 +35,7 @@ fn each_429_in_a_row_doubles_the_hold_up_to_a_quarter_of_an_hour() {
 }
 
 #[test]
-fn after_a_success_the_holds_begin_anew() {
+fn a_success_resets_the_backoff() {
     let mut record = Record::default();
     delays(&mut record, 3, &THROTTLED);
     let over = record.hold().unwrap().until;
@@ -57,7 +56,7 @@ fn every_other_failure_holds_for_15_seconds_doubling_to_5_minutes() {
 }
 
 #[test]
-fn a_failing_provider_that_says_for_how_long_is_left_alone_for_that_long() {
+fn the_retry_after_of_a_failing_provider_is_obeyed() {
     let error = FetchError::unavailable("503").with_retry_after(Some(MINUTE * 30));
 
     let hold = fail(&mut Record::default(), at(0), &error).unwrap();
@@ -77,7 +76,7 @@ fn failures_of_another_kind_do_not_lengthen_the_first_429s_hold() {
 }
 
 #[test]
-fn a_hold_says_why() {
+fn a_hold_has_a_reason() {
     let reason = |error| fail(&mut Record::default(), at(0), &error).unwrap().reason;
 
     assert_eq!(reason(THROTTLED), HoldReason::RateLimited);
@@ -102,7 +101,7 @@ fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
 }
 
 #[test]
-fn a_retry_after_is_a_floor_that_the_cap_does_not_shorten() {
+fn the_maximum_backoff_does_not_shorten_a_retry_after() {
     let mut record = Record::default();
 
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(Duration::from_secs(2974)))).unwrap();
@@ -113,7 +112,7 @@ fn a_retry_after_is_a_floor_that_the_cap_does_not_shorten() {
 }
 
 #[test]
-fn a_retry_after_is_reported_as_it_was_said() {
+fn a_retry_after_is_reported_unchanged() {
     let asked_for = Some(Duration::from_secs(2974));
 
     let hold = fail(&mut Record::default(), at(0), &FetchError::throttled(asked_for)).unwrap();
@@ -122,21 +121,21 @@ fn a_retry_after_is_reported_as_it_was_said() {
 }
 
 #[test]
-fn a_retry_after_of_nothing_is_no_permission() {
+fn a_retry_after_of_zero_permits_no_call() {
     let delays = delays(&mut Record::default(), 4, &FetchError::throttled(Some(Duration::ZERO)));
 
     assert_eq!(delays, [60, 120, 240, 480]);
 }
 
 #[test]
-fn a_retry_after_below_our_own_delay_does_not_shorten_it() {
+fn a_short_retry_after_does_not_shorten_the_backoff() {
     let delays = delays(&mut Record::default(), 3, &FetchError::throttled(Some(MINUTE)));
 
     assert_eq!(delays, [60, 120, 240]);
 }
 
 #[test]
-fn a_retry_after_of_18_days_holds_for_24_hours_and_is_kept() {
+fn a_retry_after_of_18_days_holds_for_24_hours_and_is_stored() {
     let mut record = Record::default();
 
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(DAY * 18))).unwrap();
@@ -154,7 +153,7 @@ fn a_retry_after_of_a_day_is_obeyed_in_full() {
 }
 
 #[test]
-fn a_failing_provider_that_asks_for_18_days_is_left_alone_for_24_hours() {
+fn a_failing_provider_with_a_wait_of_18_days_holds_for_24_hours() {
     let error = FetchError::unavailable("503").with_retry_after(Some(DAY * 18));
 
     let hold = fail(&mut Record::default(), at(0), &error).unwrap();
@@ -163,7 +162,7 @@ fn a_failing_provider_that_asks_for_18_days_is_left_alone_for_24_hours() {
 }
 
 #[test]
-fn a_backoff_of_our_own_may_be_longer_than_a_day() {
+fn a_configured_backoff_may_exceed_a_day() {
     let patient = policy().rate_limit_backoff(crate::policy::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
@@ -175,7 +174,7 @@ fn a_backoff_of_our_own_may_be_longer_than_a_day() {
 }
 
 #[test]
-fn a_persisted_hold_of_18_days_holds_for_24_hours_from_its_begin() {
+fn a_persisted_hold_of_18_days_ends_24_hours_after_its_start() {
     let mut record = Record::default();
     let hold = rate_limited(at(0), at(0) + DAY * 18);
 
@@ -186,7 +185,7 @@ fn a_persisted_hold_of_18_days_holds_for_24_hours_from_its_begin() {
     assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
 }
 
-/// A record as a program stored it that obeyed waits without a bound: this hold, and no call that armed it.
+/// A record as an older program stored it, which obeyed waits of any length: this hold without its call.
 fn stored_by_an_older_program(hold: &Hold) -> Value {
     let mut stored = document(&Record::default());
     stored["hold"] = serde_json::to_value(hold).unwrap();
@@ -208,7 +207,7 @@ fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
 }
 
 #[test]
-fn a_hold_of_an_older_program_ahead_of_the_clock_is_rebased_for_24_hours_at_most() {
+fn an_old_programs_hold_from_the_future_lasts_at_most_24_hours() {
     let mut record = decode(&stored_by_an_older_program(&rate_limited(at(0) + DAY, at(0) + DAY * 19)));
 
     assert!(matches!(begin(&mut record, at(0), &ask(8)), LeaseDecision::OnHold(_)));
@@ -217,7 +216,7 @@ fn a_hold_of_an_older_program_ahead_of_the_clock_is_rebased_for_24_hours_at_most
 }
 
 #[test]
-fn a_process_that_rejoins_brings_no_hold_longer_than_24_hours() {
+fn a_rejoining_process_merges_no_hold_longer_than_24_hours() {
     let hold = rate_limited(at(0), at(0) + DAY * 18);
     let alone = Record { hold: Some(Box::new(hold)), ..Record::default() };
     let mut record = Record::default();
@@ -228,7 +227,7 @@ fn a_process_that_rejoins_brings_no_hold_longer_than_24_hours() {
 }
 
 #[test]
-fn a_stored_backoff_of_our_own_may_be_longer_than_a_day() {
+fn a_stored_backoff_may_exceed_a_day() {
     let patient = policy().rate_limit_backoff(crate::policy::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
@@ -239,7 +238,7 @@ fn a_stored_backoff_of_our_own_may_be_longer_than_a_day() {
 }
 
 #[test]
-fn the_longest_retry_after_there_is_survives_the_store() {
+fn the_maximum_retry_after_survives_the_store() {
     let mut record = Record::default();
 
     fail(&mut record, at(0), &FetchError::throttled(Some(Duration::MAX)));
@@ -248,7 +247,7 @@ fn the_longest_retry_after_there_is_survives_the_store() {
 }
 
 #[test]
-fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
+fn a_429_starts_a_provider_cooldown_of_a_minute() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -269,7 +268,7 @@ fn a_cooldown_holds_without_a_failure_of_the_account() {
 }
 
 #[test]
-fn a_failure_that_is_no_429_leaves_the_neighbours_alone() {
+fn other_failures_start_no_provider_cooldown() {
     for error in [FetchError::TimedOut, FetchError::Unauthorized, FetchError::malformed("html")] {
         let mut record = Record::default();
         let lease = grant(&mut record, at(0));
@@ -281,7 +280,7 @@ fn a_failure_that_is_no_429_leaves_the_neighbours_alone() {
 }
 
 #[test]
-fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
+fn fifty_requests_during_a_hold_are_denied_and_do_not_extend_it() {
     let mut record = polled(at(0), [five_hour(10)]);
     let hold = fail(&mut record, at(600), &THROTTLED).unwrap();
     let before = record.clone();
@@ -309,7 +308,7 @@ fn a_failed_call_changes_no_reading_and_no_age() {
 }
 
 #[test]
-fn a_refresh_that_is_held_leaves_the_last_trouble_as_it_was() {
+fn a_held_refresh_does_not_change_the_last_failure() {
     let mut record = Record::default();
     fail(&mut record, at(0), &THROTTLED);
     let failure = record.last_failure().cloned();
@@ -320,7 +319,7 @@ fn a_refresh_that_is_held_leaves_the_last_trouble_as_it_was() {
 }
 
 #[test]
-fn a_trouble_is_as_old_as_the_call_that_met_it() {
+fn a_failure_has_the_time_of_its_call() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -331,7 +330,7 @@ fn a_trouble_is_as_old_as_the_call_that_met_it() {
 }
 
 #[test]
-fn a_success_clears_hold_strikes_and_trouble() {
+fn a_success_clears_the_hold_the_streak_and_the_failure() {
     let mut record = Record::default();
     let over = fail(&mut record, at(0), &THROTTLED).unwrap().until;
 
@@ -341,7 +340,7 @@ fn a_success_clears_hold_strikes_and_trouble() {
 }
 
 #[test]
-fn headers_that_are_seen_during_a_hold_update_the_windows_and_leave_the_hold() {
+fn headers_during_a_hold_update_windows_and_keep_the_hold() {
     let mut record = Record::default();
     fail(&mut record, at(0), &THROTTLED);
     let before = (record.hold().cloned(), record.consecutive_failures(), record.last_failure().cloned());
@@ -356,7 +355,7 @@ fn headers_that_are_seen_during_a_hold_update_the_windows_and_leave_the_hold() {
 }
 
 #[test]
-fn headers_leave_the_lease_alone() {
+fn headers_do_not_change_the_lease() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -366,7 +365,7 @@ fn headers_leave_the_lease_alone() {
 }
 
 #[test]
-fn a_persisted_hold_that_is_over_is_nothing() {
+fn an_expired_persisted_hold_is_ignored() {
     let mut record = Record::default();
 
     let _ = record.seed(at(60), &held(rate_limited(at(0), at(60))));
@@ -375,7 +374,7 @@ fn a_persisted_hold_that_is_over_is_nothing() {
 }
 
 #[test]
-fn a_persisted_hold_that_is_in_force_holds() {
+fn a_live_persisted_hold_is_merged() {
     let mut record = Record::default();
     let hold = rate_limited(at(0), at(60));
 
@@ -385,7 +384,7 @@ fn a_persisted_hold_that_is_in_force_holds() {
 }
 
 #[test]
-fn of_a_hold_and_a_persisted_one_the_later_end_stands() {
+fn the_later_end_of_a_hold_and_a_persisted_hold_wins() {
     let ends_of = |first, second| {
         let mut record = Record::default();
         let _ = record.seed(at(0), &held(rate_limited(at(0), first)));
@@ -398,7 +397,7 @@ fn of_a_hold_and_a_persisted_one_the_later_end_stands() {
 }
 
 #[test]
-fn a_failure_does_not_shorten_a_longer_hold_that_came_during_its_call() {
+fn a_failure_does_not_shorten_a_hold_armed_during_its_call() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let _ = record.seed(at(4), &held(rate_limited(at(4), at(3604))));
@@ -409,7 +408,7 @@ fn a_failure_does_not_shorten_a_longer_hold_that_came_during_its_call() {
 }
 
 #[test]
-fn a_success_does_not_clear_a_hold_that_was_armed_after_its_call_began() {
+fn a_success_does_not_clear_a_hold_armed_during_its_call() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let _ = record.seed(at(4), &held(rate_limited(at(4), at(3604))));
@@ -420,7 +419,7 @@ fn a_success_does_not_clear_a_hold_that_was_armed_after_its_call_began() {
 }
 
 #[test]
-fn a_seed_without_a_hold_ends_none() {
+fn a_seed_without_a_hold_clears_no_hold() {
     let mut record = Record::default();
     let hold = fail(&mut record, at(0), &THROTTLED);
 

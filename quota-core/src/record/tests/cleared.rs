@@ -1,4 +1,4 @@
-//! Holds that a person has lifted: no process that knew them brings them back, and the next failure holds again.
+//! Holds that a user cleared. No process with an older copy restores them, and the next failure arms a new hold.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn throttled() -> Record {
     record
 }
 
-/// The same, cleared at 60.
+/// The same record, cleared at 60.
 fn cleared() -> Record {
     let mut record = throttled();
     let _ = record.clear_hold(at(60));
@@ -29,7 +29,7 @@ fn is_free(record: &Record, second: i64) -> bool {
 }
 
 #[test]
-fn a_hold_that_is_cleared_is_lifted_and_reported() {
+fn a_cleared_hold_is_removed_and_reported() {
     let mut record = throttled();
     let hold = record.hold().cloned().unwrap();
 
@@ -40,7 +40,7 @@ fn a_hold_that_is_cleared_is_lifted_and_reported() {
 }
 
 #[test]
-fn a_clear_resets_the_failures_in_a_row() {
+fn a_clear_resets_the_failure_streak() {
     let mut record = cleared();
 
     let hold = fail(&mut record, at(61), &FetchError::throttled(None)).unwrap();
@@ -58,7 +58,7 @@ fn without_a_hold_there_is_nothing_to_clear() {
 }
 
 #[test]
-fn a_hold_of_a_clock_that_was_ahead_is_cleared_too() {
+fn a_hold_from_the_future_is_cleared() {
     let mut record = Record::default();
     fail(&mut record, at(0) + DAY * 1000, &THROTTLED);
 
@@ -87,7 +87,7 @@ fn a_standalone_process_does_not_restore_a_cleared_hold() {
 }
 
 #[test]
-fn a_standalone_process_that_has_cleared_lifts_the_hold_of_the_store() {
+fn a_standalone_clear_removes_the_hold_in_the_store() {
     let mut record = throttled();
 
     let _ = record.merge_standalone(at(61), &cleared(), None);
@@ -116,7 +116,7 @@ fn a_persisted_hold_from_after_the_clear_is_seeded() {
 }
 
 #[test]
-fn a_failure_after_the_clear_holds() {
+fn a_failure_after_the_clear_arms_a_hold() {
     let mut record = cleared();
     let hold = fail(&mut record, at(61), &THROTTLED).unwrap();
 
@@ -126,7 +126,7 @@ fn a_failure_after_the_clear_holds() {
 }
 
 #[test]
-fn a_call_from_before_the_clear_that_fails_after_it_holds() {
+fn an_earlier_call_that_fails_after_the_clear_arms_a_hold() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let _ = record.clear_hold(at(1));
@@ -155,7 +155,7 @@ fn the_lease_after_a_clear_has_a_higher_fence() {
 }
 
 #[test]
-fn an_answer_after_a_clear_changes_nothing_about_it() {
+fn a_response_after_a_clear_does_not_undo_it() {
     let mut record = cleared();
     poll(&mut record, at(61), &UsageReport::polled([five_hour(10)]));
 
@@ -173,7 +173,7 @@ fn a_clear_is_stored() {
     assert_eq!(record.hold(), None);
 }
 
-/// What a clear leaves, and whether a hold or failures in a row are there that it covers.
+/// The cleared fence, and whether the record has a hold or a failure streak that it covers.
 fn state(record: &Record) -> (u64, bool, bool) {
     let cleared = record.cleared_fence;
     let held = record.hold().is_some_and(|hold| cleared > 0 && hold.order() <= cleared);
@@ -189,7 +189,7 @@ fn joined(into: &Record, from: &Record, second: i64) -> Record {
 
 proptest! {
     #[test]
-    fn what_was_cleared_stays_cleared_in_whatever_order_processes_rejoin(
+    fn a_clear_survives_any_order_of_rejoining_processes(
         base in ops(), one in ops(), two in ops(), three in ops(),
     ) {
         let base = World::after(&base, at(0));
@@ -215,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn a_hold_that_was_cleared_never_comes_back(before in ops(), after in ops()) {
+    fn a_cleared_hold_is_never_restored(before in ops(), after in ops()) {
         let mut world = World::after(&before, at(0));
         let known = world.record.clone();
         let cleared: Option<Hold> = known.hold().cloned();

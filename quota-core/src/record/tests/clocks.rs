@@ -1,5 +1,5 @@
-//! Clocks that are set: timestamps of a wrong clock must neither block calls for years nor win over true readings.
-//! That the fence rises whatever the clock does is in `laws`.
+//! Wrong and corrected clocks. Their timestamps must neither block calls for years nor override correct readings. The tests
+//! in `laws` check that the fence rises with any clock.
 
 use jiff::Timestamp;
 
@@ -8,13 +8,13 @@ use crate::model::{UsageReport, WindowId};
 use crate::provider::FetchError;
 use crate::record::{LeaseDecision, Record};
 
-/// A moment long after everything else in these tests: the clock was wrong.
+/// A time long after everything else in these tests, from a wrong clock.
 fn year_2100() -> Timestamp {
     "2100-01-01T00:00:00Z".parse().unwrap()
 }
 
 #[test]
-fn a_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant_from_now_on() {
+fn a_hold_from_the_future_keeps_its_length_from_now_on() {
     let mut record = Record::default();
     fail(&mut record, year_2100(), &FetchError::throttled(Some(HOUR)));
 
@@ -28,7 +28,7 @@ fn a_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant_from_now_on() {
 }
 
 #[test]
-fn a_hold_within_the_slack_of_clocks_is_left_as_it_is() {
+fn a_hold_within_the_clock_slack_is_not_changed() {
     let mut record = Record::default();
     let armed = fail(&mut record, at(30), &FetchError::throttled(None));
 
@@ -38,7 +38,7 @@ fn a_hold_within_the_slack_of_clocks_is_left_as_it_is() {
 }
 
 #[test]
-fn a_persisted_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant() {
+fn a_persisted_hold_from_the_future_keeps_its_length() {
     let mut record = Record::default();
 
     let _ = record.seed(at(0), &held(rate_limited(year_2100(), year_2100() + MINUTE)));
@@ -47,7 +47,7 @@ fn a_persisted_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant() {
 }
 
 #[test]
-fn a_hold_that_was_moved_is_what_the_store_keeps() {
+fn a_repaired_hold_is_stored() {
     let mut record = Record::default();
     let between_milliseconds = at(0) + jiff::SignedDuration::from_nanos(123_456);
 
@@ -57,7 +57,7 @@ fn a_hold_that_was_moved_is_what_the_store_keeps() {
 }
 
 #[test]
-fn what_a_later_call_brings_counts_though_it_is_made_by_a_clock_that_is_behind() {
+fn a_later_call_with_a_slow_clock_counts() {
     let mut record = polled(at(10), [five_hour(40)]);
     let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &insist(9, Timestamp::MAX)) else {
         panic!("no other process is calling")
@@ -69,7 +69,7 @@ fn what_a_later_call_brings_counts_though_it_is_made_by_a_clock_that_is_behind()
 }
 
 #[test]
-fn readings_of_a_clock_that_was_ahead_are_dropped_and_asked_for_anew() {
+fn readings_from_the_future_are_dropped_and_refreshed() {
     let mut record = polled(year_2100(), [five_hour(10)]);
 
     let begun = begin(&mut record, at(0), &ask(9));
@@ -80,7 +80,7 @@ fn readings_of_a_clock_that_was_ahead_are_dropped_and_asked_for_anew() {
 }
 
 #[test]
-fn calls_of_a_clock_that_was_ahead_spend_no_budget() {
+fn calls_from_the_future_use_no_budget() {
     let mut record = Record::default();
     for _ in 0..28 {
         let lease = grant(&mut record, year_2100());
@@ -100,7 +100,7 @@ fn a_rejection_from_the_future_blocks_no_call() {
 }
 
 #[test]
-fn a_lease_of_a_clock_that_was_ahead_is_taken_over() {
+fn a_lease_from_the_future_is_taken_over() {
     let mut record = Record::default();
     let lease = grant(&mut record, year_2100());
 
@@ -112,7 +112,7 @@ fn a_lease_of_a_clock_that_was_ahead_is_taken_over() {
 }
 
 #[test]
-fn a_lease_within_the_slack_of_clocks_is_not_taken_over() {
+fn a_lease_within_the_clock_slack_is_not_taken_over() {
     let mut record = Record::default();
     let _ = grant(&mut record, at(30));
 
@@ -131,7 +131,7 @@ fn a_lease_with_later_readings_than_its_grant_is_not_taken_over() {
 }
 
 #[test]
-fn an_answer_that_comes_after_the_clock_was_set_back_is_not_from_the_future() {
+fn a_response_after_a_clock_change_is_not_from_the_future() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
     let lease = grant(&mut record, year_2100());
 
@@ -143,7 +143,7 @@ fn an_answer_that_comes_after_the_clock_was_set_back_is_not_from_the_future() {
 }
 
 #[test]
-fn a_refusal_that_comes_after_the_clock_was_set_back_bars() {
+fn a_rejection_after_a_clock_change_blocks() {
     let mut record = Record::default();
     let lease = grant(&mut record, year_2100());
 
@@ -153,7 +153,7 @@ fn a_refusal_that_comes_after_the_clock_was_set_back_bars() {
 }
 
 #[test]
-fn headers_push_out_what_a_wrong_clock_left() {
+fn headers_replace_readings_of_a_wrong_clock() {
     let mut record = polled(year_2100(), [five_hour(99)]);
 
     let _ = see(&mut record, at(0), [five_hour(10)]);
@@ -162,7 +162,7 @@ fn headers_push_out_what_a_wrong_clock_left() {
 }
 
 #[test]
-fn a_clock_that_was_never_set_forgets_no_hold_and_no_call() {
+fn an_unset_clock_drops_no_hold_and_no_call() {
     let mut record = Record::default();
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(MINUTE * 10))).unwrap();
     let calls = record.calls().to_vec();
@@ -174,7 +174,7 @@ fn a_clock_that_was_never_set_forgets_no_hold_and_no_call() {
 }
 
 #[test]
-fn a_clock_that_was_never_set_keeps_the_removal_of_an_account() {
+fn an_unset_clock_keeps_the_removal_of_an_account() {
     let before = polled(at(0), [five_hour(40)]);
     let mut record = before.clone();
     let _ = record.forget(at(10));
@@ -187,7 +187,7 @@ fn a_clock_that_was_never_set_keeps_the_removal_of_an_account() {
 }
 
 #[test]
-fn a_clock_that_was_never_set_drops_no_reading() {
+fn an_unset_clock_drops_no_reading() {
     let mut record = polled(at(0), [five_hour(40)]);
     let seven_day = headers(at(1), [seven_day(7)]);
 
@@ -197,7 +197,7 @@ fn a_clock_that_was_never_set_drops_no_reading() {
 }
 
 #[test]
-fn a_clock_that_was_never_set_does_not_shorten_a_joined_hold() {
+fn an_unset_clock_does_not_shorten_a_merged_hold() {
     let mut alone = Record::default();
     let hold = fail(&mut alone, at(0), &FetchError::throttled(Some(HOUR)));
     let mut record = Record::default();

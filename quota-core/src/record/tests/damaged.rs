@@ -1,5 +1,5 @@
-//! Stored documents that are damaged, in disorder, or absurd: they are read or refused, and never harm.
-//! What a newer program wrote is in `stored`.
+//! Stored documents that are damaged, unsorted or implausible. They are parsed or rejected, and cause no panic. Documents of
+//! newer programs are in `stored`.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use crate::model::WindowId;
 use crate::record::{Counted, Record};
 
 #[test]
-fn what_is_no_record_is_refused() {
+fn a_document_that_is_no_record_is_rejected() {
     let damaged = [
         "",
         "{",
@@ -29,7 +29,7 @@ fn what_is_no_record_is_refused() {
 }
 
 #[test]
-fn a_truncated_record_is_refused() {
+fn a_truncated_record_is_rejected() {
     let body = full().encode();
 
     for end in 0..body.len() {
@@ -38,7 +38,7 @@ fn a_truncated_record_is_refused() {
 }
 
 #[test]
-fn windows_that_stand_in_disorder_are_found() {
+fn unsorted_windows_are_found() {
     let mut document = document(&full());
     document["snapshot"]["windows"].as_array_mut().unwrap().reverse();
 
@@ -46,7 +46,7 @@ fn windows_that_stand_in_disorder_are_found() {
 }
 
 #[test]
-fn of_a_window_that_stands_there_twice_the_newer_reading_is_taken() {
+fn the_newer_reading_of_a_duplicate_window_wins() {
     let mut document = document(&polled(at(0), [five_hour(10)]));
     let mut older = document["snapshot"]["windows"][0].clone();
     older["at_ms"] = json!(at(-60).as_millisecond());
@@ -61,12 +61,12 @@ fn of_a_window_that_stands_there_twice_the_newer_reading_is_taken() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_refused(body in vec(any::<u8>(), 0..200)) {
+    fn random_bytes_are_rejected(body in vec(any::<u8>(), 0..200)) {
         prop_assert!(Record::decode(&body).is_err());
     }
 
     #[test]
-    fn what_is_read_of_damaged_bytes_is_stored_unchanged(
+    fn a_record_from_damaged_bytes_survives_a_round_trip(
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut body = full().encode().to_vec();
@@ -81,8 +81,8 @@ proptest! {
     }
 
     #[test]
-    fn a_record_with_absurd_values_can_be_worked_with(
-        changes in vec((any::<prop::sample::Index>(), absurd()), 1..6),
+    fn rules_accept_a_record_with_implausible_values(
+        changes in vec((any::<prop::sample::Index>(), implausible()), 1..6),
         ops in ops(),
         years in -9000_i64..7000,
     ) {
@@ -102,7 +102,7 @@ proptest! {
     }
 }
 
-fn absurd() -> impl Strategy<Value = Value> {
+fn implausible() -> impl Strategy<Value = Value> {
     prop::sample::select(vec![
         json!(null),
         json!(0),
@@ -120,33 +120,33 @@ fn absurd() -> impl Strategy<Value = Value> {
     ])
 }
 
-/// Puts `value` in the place of one of the values in `document`.
+/// Replaces one of the values in `document` with `value`.
 fn replace(document: &mut Value, which: prop::sample::Index, value: Value) {
-    let mut places = Vec::new();
-    collect(document, "", &mut places);
-    let place = &places[which.index(places.len())];
+    let mut paths = Vec::new();
+    collect(document, "", &mut paths);
+    let place = &paths[which.index(paths.len())];
     *document.pointer_mut(place).expect("it was just found") = value;
 }
 
-fn collect(value: &Value, path: &str, places: &mut Vec<String>) {
+fn collect(value: &Value, path: &str, paths: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                collect(field, &format!("{path}/{}", name.replace('/', "~1")), places);
+                collect(field, &format!("{path}/{}", name.replace('/', "~1")), paths);
             }
         }
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {
-                collect(item, &format!("{path}/{at}"), places);
+                collect(item, &format!("{path}/{at}"), paths);
             }
         }
         _ => {}
     }
-    places.push(path.to_owned());
+    paths.push(path.to_owned());
 }
 
 #[test]
-fn a_record_of_a_higher_format_that_is_all_different_is_newer_and_not_damaged() {
+fn an_unreadable_record_of_a_higher_format_is_newer_not_damaged() {
     let record = Record::decode(br#"{"format":9,"fence":"text","snapshot":[1]}"#).unwrap();
 
     assert!(!record.is_writable());

@@ -1,5 +1,5 @@
-//! When readings stop being fresh: by age, by reset, by how long ago everything was asked for.
-//! That no reading whatever makes a hot loop is in `laws`.
+//! When readings become stale: by age, by a reset, or by the interval of complete refreshes. The tests in `laws` check that
+//! no reading causes a busy loop.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::support::*;
 use crate::model::{Coverage, Snapshot, UsageReport, WindowId, WindowReading};
 use crate::record::{Counted, LeaseDecision, LeaseRequest, MaxStaleness, Record, Seed};
 
-/// When the record is due, for those who want readings of five minutes.
+/// When the record is due for readings of at most five minutes.
 fn due(record: &Record) -> Option<Timestamp> {
     due_for(record, Counted::Account)
 }
@@ -19,7 +19,7 @@ fn due_for(record: &Record, counted: Counted<'_>) -> Option<Timestamp> {
 }
 
 #[test]
-fn a_record_that_knows_nothing_is_due_at_no_moment_and_never_fresh() {
+fn an_empty_record_has_no_due_time_and_is_never_fresh() {
     let mut record = Record::default();
 
     assert_eq!(due(&record), None);
@@ -27,7 +27,7 @@ fn a_record_that_knows_nothing_is_due_at_no_moment_and_never_fresh() {
 }
 
 #[test]
-fn readings_are_due_when_they_have_the_age_that_was_asked_for() {
+fn readings_are_due_at_the_requested_age() {
     let record = polled(at(0), [five_hour(10), seven_day(20)]);
 
     assert_eq!(due(&record), Some(at(300)));
@@ -44,7 +44,7 @@ fn a_reading_is_as_old_as_the_start_of_its_call() {
 }
 
 #[test]
-fn headers_on_one_window_do_not_make_the_others_younger() {
+fn headers_for_one_window_do_not_refresh_the_others() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
 
     let _ = see(&mut record, at(200), [five_hour(11)]);
@@ -53,7 +53,7 @@ fn headers_on_one_window_do_not_make_the_others_younger() {
 }
 
 #[test]
-fn headers_on_every_window_keep_them_fresh() {
+fn headers_for_all_windows_keep_them_fresh() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
 
     let _ = see(&mut record, at(200), [five_hour(11), seven_day(21)]);
@@ -62,7 +62,7 @@ fn headers_on_every_window_keep_them_fresh() {
 }
 
 #[test]
-fn whatever_headers_say_everything_is_asked_for_once_an_hour() {
+fn a_complete_refresh_is_due_hourly_despite_headers() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     let _ = see(&mut record, at(3500), [five_hour(11)]);
@@ -71,7 +71,7 @@ fn whatever_headers_say_everything_is_asked_for_once_an_hour() {
 }
 
 #[test]
-fn headers_alone_never_make_an_account_known() {
+fn headers_alone_never_make_an_account_fresh() {
     let mut record = Record::default();
 
     let _ = see(&mut record, at(0), [five_hour(10), seven_day(20)]);
@@ -81,7 +81,7 @@ fn headers_alone_never_make_an_account_known() {
 }
 
 #[test]
-fn what_was_persisted_is_fresh_at_its_own_age() {
+fn persisted_readings_keep_their_age() {
     let mut record = Record::default();
     let poll = Snapshot::of(&UsageReport::polled([five_hour(10)]), at(0));
 
@@ -92,65 +92,65 @@ fn what_was_persisted_is_fresh_at_its_own_age() {
 }
 
 #[test]
-fn an_answer_with_only_a_models_window_has_an_age_and_a_due_time() {
+fn a_response_with_only_a_models_window_has_a_due_time() {
     let record = polled(at(0), [opus(10)]);
 
     assert_eq!((record.snapshot().newest(), due(&record)), (Some(at(0)), Some(at(300))));
 }
 
 #[test]
-fn an_answer_without_windows_has_an_age_and_a_due_time() {
+fn a_response_without_windows_has_a_due_time() {
     let mut record = Record::default();
     poll(&mut record, at(0), &UsageReport::polled([]).plan("free".to_owned()));
 
     assert_eq!((record.snapshot().newest(), due(&record)), (Some(at(0)), Some(at(300))));
 }
 
-// Every interval, or a little after the reset, whichever is first.
+// Each interval ends at its own time or shortly after the reset, whichever is first.
 #[test]
-fn an_exhausted_window_that_resets_in_four_hours_is_asked_for_at_every_interval() {
+fn an_exhausted_window_is_refreshed_at_every_interval() {
     let record = polled(at(0), [five_hour(100).resets_at(at(4 * 3600))]);
 
     assert_eq!(due(&record), Some(at(300)));
 }
 
 #[test]
-fn a_window_that_resets_before_the_interval_is_over_is_asked_for_a_little_after() {
+fn a_window_is_refreshed_shortly_after_an_early_reset() {
     let record = polled(at(0), [five_hour(100).resets_at(at(120)), seven_day(20)]);
 
     assert_eq!(due(&record), Some(at(135)));
 }
 
 #[test]
-fn the_first_of_several_resets_counts() {
+fn the_earliest_reset_counts() {
     let record = polled(at(0), [five_hour(1).resets_at(at(200)), seven_day(2).resets_at(at(120))]);
 
     assert_eq!(due(&record), Some(at(135)));
 }
 
 #[test]
-fn a_reset_a_second_ahead_is_not_asked_for_within_the_minute() {
+fn a_reset_in_a_second_causes_no_call_within_a_minute() {
     let record = polled(at(0), [five_hour(100).resets_at(at(1))]);
 
     assert_eq!(due(&record), Some(at(60)));
 }
 
 #[test]
-fn a_reset_that_has_passed_when_it_is_told_brings_nothing_forward() {
+fn a_past_reset_causes_no_early_call() {
     let record = polled(at(0), [five_hour(100).resets_at(at(-50))]);
 
     assert_eq!(due(&record), Some(at(300)));
 }
 
 #[test]
-fn a_reset_at_the_end_of_time_is_far_away() {
+fn the_latest_reset_does_not_overflow() {
     let record = polled(at(0), [five_hour(100).resets_at(Timestamp::MAX)]);
 
     assert_eq!(due(&record), Some(at(300)));
 }
 
 #[test]
-fn a_freshness_below_the_floor_for_resets_is_kept() {
+fn a_max_age_below_the_reset_floor_is_obeyed() {
     let record = polled(at(0), [five_hour(100).resets_at(at(1))]);
 
     assert_eq!(record.due_at(SECOND * 5, Counted::Account, &policy()), Some(at(5)));
@@ -176,7 +176,7 @@ fn the_reset_of_a_model_window_counts_for_that_model_only() {
 }
 
 #[test]
-fn headers_keep_an_account_with_a_model_window_fresh_for_an_hour() {
+fn headers_keep_an_account_with_a_models_window_fresh_for_an_hour() {
     let mut record = polled(at(0), [five_hour(10), opus(20)]);
     let mut calls = 0;
     for minute in 1..60 {
@@ -199,7 +199,7 @@ fn a_request_of_a_model_with_an_old_window_may_call() {
 }
 
 #[test]
-fn a_window_that_could_not_be_read_is_not_asked_for_again_at_once() {
+fn an_unreadable_window_causes_no_immediate_second_call() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20).resets_at(at(500))]);
     let lame =
         UsageReport::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
@@ -210,7 +210,7 @@ fn a_window_that_could_not_be_read_is_not_asked_for_again_at_once() {
 }
 
 #[test]
-fn an_answer_about_the_past_is_not_asked_for_again_at_once() {
+fn a_response_with_an_old_time_causes_no_immediate_second_call() {
     let mut record = Record::default();
 
     poll(&mut record, at(0), &UsageReport::from_local([five_hour(10)], at(-9999)));
@@ -219,7 +219,7 @@ fn an_answer_about_the_past_is_not_asked_for_again_at_once() {
 }
 
 #[test]
-fn everything_is_asked_for_no_more_often_than_readings_grow_old() {
+fn complete_refreshes_are_no_more_frequent_than_the_max_age() {
     let record = polled(at(0), [five_hour(10)]);
     let hasty = policy().full_refresh_interval(Duration::ZERO);
 
@@ -227,7 +227,7 @@ fn everything_is_asked_for_no_more_often_than_readings_grow_old() {
 }
 
 #[test]
-fn a_freshness_longer_than_all_time_does_not_overflow() {
+fn the_longest_max_age_does_not_overflow() {
     let record = polled(at(0), [WindowReading::new(WindowId::monthly(), percent(1))]);
 
     assert!(

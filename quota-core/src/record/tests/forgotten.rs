@@ -1,4 +1,4 @@
-//! Accounts that were removed: what was known is gone and does not come back, and what binds the next call stays.
+//! Removed accounts. Their earlier state is dropped and not merged again, while limits on the next call stay.
 
 use super::support::*;
 use crate::model::{Percent, Snapshot, UsageReport, WindowId};
@@ -26,7 +26,7 @@ fn forgotten(second: i64) -> Record {
 }
 
 #[test]
-fn readings_owner_and_failure_are_gone() {
+fn the_readings_the_owner_and_the_failure_are_removed() {
     let record = forgotten(400);
 
     assert!(record.snapshot().is_empty());
@@ -43,14 +43,14 @@ fn a_live_hold_the_calls_of_the_hour_and_the_fence_stay() {
 }
 
 #[test]
-fn a_hold_that_is_over_and_its_streak_are_gone() {
+fn an_expired_hold_and_its_streak_are_removed() {
     let record = forgotten(2 * 3600);
 
     assert_eq!((record.hold(), record.consecutive_failures(), record.calls().len()), (None, 0, 0));
 }
 
 #[test]
-fn what_a_process_knows_from_before_does_not_come_back() {
+fn earlier_state_of_another_process_is_not_restored() {
     let mut record = forgotten(400);
 
     let joined = [
@@ -65,7 +65,7 @@ fn what_a_process_knows_from_before_does_not_come_back() {
 }
 
 #[test]
-fn what_is_read_afterwards_is_kept() {
+fn later_readings_are_stored() {
     let mut record = forgotten(400);
 
     let _ = see(&mut record, at(401), [five_hour(50)]);
@@ -75,7 +75,7 @@ fn what_is_read_afterwards_is_kept() {
 }
 
 #[test]
-fn a_process_that_forgot_without_the_store_removes_what_the_store_has() {
+fn a_standalone_removal_applies_to_the_store() {
     let mut shared = known();
 
     assert_eq!(shared.merge_standalone(at(500), &forgotten(400), None), MergeOutcome::Merged);
@@ -85,7 +85,7 @@ fn a_process_that_forgot_without_the_store_removes_what_the_store_has() {
 }
 
 #[test]
-fn a_call_in_flight_stores_neither_its_answer_nor_its_failure() {
+fn a_call_in_flight_stores_no_response_and_no_failure() {
     let mut record = polled(at(0), [five_hour(40)]);
     let lease = grant(&mut record, at(600));
     let _ = record.forget(at(601));
@@ -98,7 +98,7 @@ fn a_call_in_flight_stores_neither_its_answer_nor_its_failure() {
 }
 
 #[test]
-fn a_call_that_begins_in_the_same_moment_stores_its_answer() {
+fn a_call_that_starts_at_the_same_time_stores_its_response() {
     let mut record = forgotten(2 * 3600);
 
     let lease = grant(&mut record, at(2 * 3600));
@@ -123,7 +123,7 @@ fn removing_and_adding_resets_no_budget() {
 }
 
 #[test]
-fn readings_of_a_clock_a_moment_ahead_are_forgotten_too() {
+fn readings_of_a_slightly_fast_clock_are_removed() {
     let mut record = polled(at(20), [five_hour(40)]);
 
     let _ = record.forget(at(0));
@@ -132,7 +132,7 @@ fn readings_of_a_clock_a_moment_ahead_are_forgotten_too() {
 }
 
 #[test]
-fn a_stored_record_stays_forgotten() {
+fn a_removal_survives_the_store() {
     let mut stored = Record::decode(&forgotten(400).encode()).unwrap();
 
     let _ = stored.merge_standalone(at(500), &known(), None);
@@ -140,14 +140,14 @@ fn a_stored_record_stays_forgotten() {
     assert!(stored.snapshot().is_empty());
 }
 
-/// A record that was forgotten at second 400, and that no hold keeps from a call.
+/// A record that was removed at second 400 and that no hold blocks.
 fn added_again() -> Record {
     let mut record = polled(at(0), [five_hour(40)]);
     let _ = record.forget(at(400));
     record
 }
 
-/// The same, after a poll has lowered the five-hour window from 42 % to 3 %.
+/// The same record after a poll lowered the five-hour window from 42 % to 3 %.
 fn lowered() -> Record {
     let mut record = added_again();
     for (second, used) in [(500, 42), (510, 3)] {
@@ -160,7 +160,7 @@ fn lowered() -> Record {
     record
 }
 
-/// What is shown after a session has repeated the 42 % of before.
+/// The shown use after a session repeated the earlier 42 %.
 fn shown_after_a_repeated_line(record: &mut Record) -> Option<Percent> {
     let line = UsageReport::from_statusline([five_hour(42).length(HOUR * 5).resets_at(at(3600))], at(600));
     let _ = record.observe(at(600), &Snapshot::of(&line, at(600)), None, None);
@@ -168,7 +168,7 @@ fn shown_after_a_repeated_line(record: &mut Record) -> Option<Percent> {
 }
 
 #[test]
-fn a_record_that_was_forgotten_and_rejoins_itself_keeps_its_peak() {
+fn a_removed_record_merged_with_itself_keeps_its_peak() {
     let mut record = lowered();
 
     let _ = record.merge_standalone(at(520), &lowered(), None);
@@ -178,7 +178,7 @@ fn a_record_that_was_forgotten_and_rejoins_itself_keeps_its_peak() {
 }
 
 #[test]
-fn readings_from_after_the_removal_bring_their_peak() {
+fn later_readings_merge_their_peak() {
     let mut record = added_again();
 
     let _ = record.observe(at(520), lowered().snapshot(), None, None);
@@ -187,7 +187,7 @@ fn readings_from_after_the_removal_bring_their_peak() {
 }
 
 #[test]
-fn an_answer_after_the_removal_brings_the_peak_of_the_window_that_it_ended() {
+fn a_later_response_merges_the_peak_of_a_window_it_removed() {
     let mut alone = lowered();
     poll(&mut alone, at(520), &UsageReport::polled([seven_day(1)]));
     let mut record = added_again();
@@ -198,7 +198,7 @@ fn an_answer_after_the_removal_brings_the_peak_of_the_window_that_it_ended() {
 }
 
 #[test]
-fn a_peak_whose_reading_is_from_before_the_removal_does_not_come_back() {
+fn a_peak_of_an_earlier_reading_is_not_restored() {
     let mut before = polled(at(0), [five_hour(42)]);
     poll(&mut before, at(10), &UsageReport::polled([five_hour(3)]));
     let mut record = added_again();
@@ -208,11 +208,11 @@ fn a_peak_whose_reading_is_from_before_the_removal_does_not_come_back() {
     assert_eq!(record.snapshot(), &Snapshot::default());
 }
 
-/// A day after everything else here: the time of a clock that is ahead.
+/// A day after everything else in these tests: the time of a fast clock.
 const AHEAD: i64 = 86_400;
 
 #[test]
-fn a_removal_by_a_clock_that_was_ahead_hides_no_later_reading() {
+fn a_removal_from_the_future_hides_no_later_reading() {
     let mut record = forgotten(AHEAD);
 
     let _ = see(&mut record, at(500), [five_hour(7)]);
@@ -221,7 +221,7 @@ fn a_removal_by_a_clock_that_was_ahead_hides_no_later_reading() {
 }
 
 #[test]
-fn a_removal_by_a_clock_that_was_ahead_still_drops_what_was_known_before() {
+fn a_removal_from_the_future_drops_earlier_readings() {
     let mut record = forgotten(AHEAD);
 
     let _ = record.seed(at(500), &Seed::new(headers(at(300), [seven_day(40)])));
@@ -230,7 +230,7 @@ fn a_removal_by_a_clock_that_was_ahead_still_drops_what_was_known_before() {
 }
 
 #[test]
-fn a_rejoining_process_whose_removal_is_of_a_clock_ahead_hides_no_later_reading() {
+fn a_merged_removal_from_the_future_hides_no_later_reading() {
     let mut record = Record::default();
     let _ = see(&mut record, at(500), [five_hour(7)]);
 
@@ -240,7 +240,7 @@ fn a_rejoining_process_whose_removal_is_of_a_clock_ahead_hides_no_later_reading(
 }
 
 #[test]
-fn a_record_whose_removal_is_of_a_clock_ahead_takes_what_a_process_brings() {
+fn a_record_with_a_removal_from_the_future_accepts_readings() {
     let mut record = forgotten(AHEAD);
     let mut alone = Record::default();
     let _ = see(&mut alone, at(500), [five_hour(7)]);

@@ -1,4 +1,4 @@
-//! Calls that were never made, and processes that still count them.
+//! Withdrawn calls, which were never made, and processes that still count them.
 
 use super::support::*;
 use crate::provider::FetchError;
@@ -8,14 +8,14 @@ fn no_login() -> FetchError {
     FetchError::not_logged_in("no file")
 }
 
-/// A record with a call under way since second 0.
+/// A record with a running call that started at second 0.
 fn calling() -> (Record, Lease) {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     (record, lease)
 }
 
-/// The same after the call turned out to have no credential.
+/// The same record after the call found no credential.
 fn given_back() -> Record {
     let (mut record, lease) = calling();
     drop(record.fail(at(1), &lease, &no_login(), &policy()));
@@ -23,7 +23,7 @@ fn given_back() -> Record {
 }
 
 #[test]
-fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
+fn a_call_withdrawn_by_a_standalone_process_stays_withdrawn() {
     let (mut shared, _) = calling();
 
     assert_eq!(shared.merge_standalone(at(2), &given_back(), None), MergeOutcome::Merged);
@@ -32,7 +32,7 @@ fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
 }
 
 #[test]
-fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
+fn a_standalone_process_does_not_restore_a_withdrawn_call() {
     let mut shared = given_back();
 
     assert_eq!(shared.merge_standalone(at(2), &calling().0, None), MergeOutcome::Merged);
@@ -41,7 +41,7 @@ fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
 }
 
 #[test]
-fn the_order_in_which_two_processes_rejoin_makes_no_difference() {
+fn two_processes_may_rejoin_in_any_order() {
     let mut shared = calling().0;
     let _ = shared.merge_standalone(at(2), &given_back(), None);
     let _ = shared.merge_standalone(at(3), &calling().0, None);
@@ -50,7 +50,7 @@ fn the_order_in_which_two_processes_rejoin_makes_no_difference() {
 }
 
 #[test]
-fn what_was_given_back_comes_back_from_a_store() {
+fn withdrawn_calls_survive_a_round_trip_through_a_store() {
     let record = given_back();
 
     assert_eq!(stored(&record), record);
@@ -58,7 +58,7 @@ fn what_was_given_back_comes_back_from_a_store() {
 }
 
 #[test]
-fn what_was_given_back_is_forgotten_after_an_hour() {
+fn withdrawn_calls_are_dropped_after_an_hour() {
     let mut record = given_back();
 
     record.repair_clock(at(3600));
@@ -67,7 +67,7 @@ fn what_was_given_back_is_forgotten_after_an_hour() {
 }
 
 #[test]
-fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
+fn the_number_of_withdrawn_calls_is_limited() {
     let mut record = Record::default();
     for second in 0..200 {
         let lease = match begin(&mut record, at(second), &insist(second.unsigned_abs().into(), at(second))) {
@@ -81,7 +81,7 @@ fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
 }
 
 #[test]
-fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
+fn an_unused_credential_has_met_no_hold_after_a_rejoin() {
     let login = |fingerprint| {
         crate::model::LoginInfo::unknown()
             .fingerprint(crate::model::CredentialFingerprint::from_hash(fingerprint))
@@ -103,7 +103,7 @@ fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
     assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
 
-/// A held record in which a call with credential 2 is under way, and its lease.
+/// A held record with a running call of credential 2, and the lease of that call.
 fn admitted() -> (Record, Lease) {
     let mut record = Record::default();
     let login = |fingerprint| {
@@ -135,7 +135,7 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
 }
 
 #[test]
-fn a_call_that_an_older_program_counts_again_stays_given_back() {
+fn a_call_that_an_older_program_restores_stays_withdrawn() {
     let mut older = document(&given_back());
     older["calls_ms"] = older["given_back_ms"].clone();
 
@@ -143,9 +143,9 @@ fn a_call_that_an_older_program_counts_again_stays_given_back() {
 }
 
 #[test]
-fn lists_of_a_decoded_record_are_bounded() {
+fn the_lists_of_a_decoded_record_are_limited() {
     let mut record = given_back();
-    record.note_unscoped(&crate::record::LastFailure::of(&FetchError::missing_scope("x"), at(0), None));
+    record.record_unscoped(&crate::record::LastFailure::of(&FetchError::missing_scope("x"), at(0), None));
     let mut many = document(&record);
     many["given_back_ms"][""] = (0..500).collect();
     many["unscoped"] = vec![many["unscoped"][0].clone(); 500].into();

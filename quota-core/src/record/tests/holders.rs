@@ -1,5 +1,5 @@
-//! Many holders of leases who interleave, vanish and come back late, under clocks that are set back a little.
-//! Each step goes through a store, as it does between hosts.
+//! Many lease holders that interleave, crash and return late, with clocks that are set back slightly. Each step goes through
+//! a store, as between hosts.
 
 use jiff::Timestamp;
 use proptest::collection::vec;
@@ -16,7 +16,7 @@ const HOLDERS: usize = 4;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A holder asks; if it had a lease, it has forgotten it.
+    /// A holder requests a lease and discards its previous one.
     Ask {
         holder: usize,
         other_login: bool,
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The hosts, and what a referee who sees everything knows.
+/// The hosts, and the state that a referee with full knowledge has.
 struct Match {
     record: Record,
     now: Timestamp,
@@ -52,8 +52,8 @@ struct Match {
     leases: [Option<Lease>; HOLDERS],
     asked: u128,
     other_login: bool,
-    /// The last lease that was given, while it is not given back.
-    rightful: Option<Lease>,
+    /// The last granted lease, until it is released.
+    current: Option<Lease>,
     newest_fence: u64,
     committed_fence: u64,
 }
@@ -67,7 +67,7 @@ impl Match {
             leases: Default::default(),
             asked: 0,
             other_login: false,
-            rightful: None,
+            current: None,
             newest_fence: 0,
             committed_fence: 0,
         }
@@ -99,22 +99,22 @@ impl Match {
 
     fn ask(&mut self, holder: usize, other_login: bool) -> Result<(), TestCaseError> {
         self.asked += 1;
-        // No caller accepts the stored readings, and only another process's lease can deny a call.
+        // No request accepts the stored readings, so only another process's lease can deny a call.
         let login = if other_login { "b" } else { "a" };
         let ask = LeaseRequest::new(attempt(self.asked), MaxStaleness::StartedAfter(Timestamp::MAX))
             .login(LoginInfo::new(login_id(login)));
         match self.record.begin(self.now, &ask, &generous()) {
             LeaseDecision::Granted(lease) => {
-                let taken = self.rightful.as_ref().is_some_and(|held| held.is_live(self.now));
+                let taken = self.current.as_ref().is_some_and(|held| held.is_live(self.now));
                 let same_login = other_login == self.other_login;
-                prop_assert!(!(taken && same_login), "{lease:?} beside {:?}", self.rightful);
+                prop_assert!(!(taken && same_login), "{lease:?} beside {:?}", self.current);
                 prop_assert!(lease.fence > self.newest_fence);
                 self.newest_fence = lease.fence;
-                self.rightful = Some(lease.clone());
+                self.current = Some(lease.clone());
                 self.leases[holder] = Some(lease);
             }
             LeaseDecision::InProgress { until, since } => {
-                let held = self.rightful.as_ref().map(|held| (held.until, held.granted_at));
+                let held = self.current.as_ref().map(|held| (held.until, held.granted_at));
                 prop_assert_eq!(held, Some((until, since)));
             }
             other => prop_assert!(false, "{:?}", other),
@@ -123,9 +123,9 @@ impl Match {
         Ok(())
     }
 
-    /// Whether this lease is the one that counts; only the newest ever does.
-    fn is_rightful(&self, lease: &Lease) -> bool {
-        self.rightful.as_ref() == Some(lease)
+    /// Whether this lease is the current one. Only the newest lease can be.
+    fn is_current(&self, lease: &Lease) -> bool {
+        self.current.as_ref() == Some(lease)
     }
 
     fn commit(&mut self, holder: usize) -> Result<(), TestCaseError> {
@@ -134,11 +134,11 @@ impl Match {
 
         let committed = self.record.commit(self.now, &lease, &UsageReport::polled([five_hour(10)]));
 
-        if self.is_rightful(&lease) {
+        if self.is_current(&lease) {
             prop_assert_eq!(committed, CommitOutcome::Stored);
             prop_assert!(lease.fence > self.committed_fence);
             self.committed_fence = lease.fence;
-            self.rightful = None;
+            self.current = None;
         } else {
             prop_assert_eq!(committed, CommitOutcome::TooLate);
             prop_assert_eq!(&self.record, &before);
@@ -150,13 +150,13 @@ impl Match {
         let Some(lease) = self.leases[holder].take() else { return Ok(()) };
         let before = self.record.clone();
 
-        // No hold follows from a login that is not there, so the others can go on.
+        // A missing login arms no hold, so the other holders can continue.
         let error = FetchError::not_logged_in("no file");
         let failed = self.record.fail(self.now, &lease, &error, &generous());
 
-        if self.is_rightful(&lease) {
+        if self.is_current(&lease) {
             prop_assert_eq!(failed, FailOutcome::Stored { hold: None, cooldown: None });
-            self.rightful = None;
+            self.current = None;
         } else {
             prop_assert_eq!(failed, FailOutcome::TooLate);
             prop_assert_eq!(&self.record, &before);
@@ -170,9 +170,9 @@ impl Match {
 
         self.record.release(&lease);
 
-        if self.is_rightful(&lease) {
+        if self.is_current(&lease) {
             prop_assert_eq!(self.record.lease(), None);
-            self.rightful = None;
+            self.current = None;
         } else {
             prop_assert_eq!(&self.record, &before);
         }
@@ -186,7 +186,7 @@ fn generous() -> Policy {
 
 proptest! {
     #[test]
-    fn only_the_newest_of_many_holders_ever_counts(steps in vec(step(), 1..80)) {
+    fn only_the_newest_lease_can_change_the_record(steps in vec(step(), 1..80)) {
         let mut game = Match::new();
 
         for step in &steps {

@@ -1,13 +1,13 @@
-//! Those who come too late, or twice: a lease that was passed on, an answer that was lost on the way.
-//! Random interleavings of many holders are in `holders`.
+//! Late or repeated commits: an expired lease that another process took over, or a lost response. Random interleavings of
+//! many holders are in `holders`.
 
 use super::support::*;
 use crate::model::UsageReport;
 use crate::provider::FetchError;
 use crate::record::{CommitOutcome, FailOutcome, LeaseDecision, LeaseRequest, MaxStaleness, Record};
 
-/// A record whose lease has passed from the first holder to the second.
-fn passed_on() -> (Record, crate::record::Lease, crate::record::Lease) {
+/// A record whose lease the second holder took over from the first.
+fn taken_over() -> (Record, crate::record::Lease, crate::record::Lease) {
     let mut record = Record::default();
     let first = grant(&mut record, at(0));
     let second = grant(&mut record, at(30));
@@ -15,8 +15,8 @@ fn passed_on() -> (Record, crate::record::Lease, crate::record::Lease) {
 }
 
 #[test]
-fn a_late_holder_brings_no_readings() {
-    let (mut record, first, _) = passed_on();
+fn a_late_holder_commits_no_readings() {
+    let (mut record, first, _) = taken_over();
     let before = record.clone();
 
     let committed = record.commit(at(31), &first, &UsageReport::polled([five_hour(10)]));
@@ -27,7 +27,7 @@ fn a_late_holder_brings_no_readings() {
 
 #[test]
 fn a_late_holder_arms_no_hold() {
-    let (mut record, first, _) = passed_on();
+    let (mut record, first, _) = taken_over();
     let before = record.clone();
 
     let failed = record.fail(at(31), &first, &FetchError::throttled(None), &policy());
@@ -37,8 +37,8 @@ fn a_late_holder_arms_no_hold() {
 }
 
 #[test]
-fn a_late_holder_cannot_give_back_anothers_lease() {
-    let (mut record, first, second) = passed_on();
+fn a_late_holder_cannot_release_anothers_lease() {
+    let (mut record, first, second) = taken_over();
 
     record.release(&first);
 
@@ -46,8 +46,8 @@ fn a_late_holder_cannot_give_back_anothers_lease() {
 }
 
 #[test]
-fn a_late_loser_cannot_clear_a_newer_hold() {
-    let (mut record, first, second) = passed_on();
+fn a_late_holder_cannot_clear_a_newer_hold() {
+    let (mut record, first, second) = taken_over();
     let _ = record.fail(at(31), &second, &FetchError::throttled(None), &policy());
     let before = record.clone();
 
@@ -58,7 +58,7 @@ fn a_late_loser_cannot_clear_a_newer_hold() {
 }
 
 #[test]
-fn an_expired_holder_still_counts_until_another_takes_over() {
+fn an_expired_holder_may_commit_until_another_takes_over() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -69,7 +69,7 @@ fn an_expired_holder_still_counts_until_another_takes_over() {
 }
 
 #[test]
-fn readings_that_are_brought_twice_change_nothing_the_second_time() {
+fn readings_committed_twice_are_stored_once() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let usage = UsageReport::polled([five_hour(10)]);
@@ -83,7 +83,7 @@ fn readings_that_are_brought_twice_change_nothing_the_second_time() {
 }
 
 #[test]
-fn a_failure_that_is_reported_twice_counts_once() {
+fn a_failure_recorded_twice_counts_once() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let first = record.fail(at(1), &lease, &FetchError::TimedOut, &policy());
@@ -95,10 +95,10 @@ fn a_failure_that_is_reported_twice_counts_once() {
 }
 
 #[test]
-fn a_lease_of_the_same_number_but_of_another_attempt_is_not_taken_for_ones_own() {
+fn a_lease_of_equal_fence_and_another_attempt_is_rejected() {
     let mut record = Record::default();
     let mine = grant(&mut record, at(0));
-    // The store lost the record, and another host began at the same millisecond.
+    // The store lost the record, and another host requested a lease in the same millisecond.
     let mut lost = Record::default();
     let theirs = begin(&mut lost, at(0), &ask(77));
 
@@ -109,7 +109,7 @@ fn a_lease_of_the_same_number_but_of_another_attempt_is_not_taken_for_ones_own()
 }
 
 #[test]
-fn an_attempt_that_was_given_a_second_lease_cannot_use_the_first() {
+fn an_attempt_with_a_second_lease_cannot_use_the_first() {
     let mut record = Record::default();
     let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
         panic!("no other process calls")
@@ -122,7 +122,7 @@ fn an_attempt_that_was_given_a_second_lease_cannot_use_the_first() {
 }
 
 #[test]
-fn the_fence_rises_even_if_the_clock_stands_still() {
+fn the_fence_rises_even_if_the_clock_stops() {
     let mut record = Record::default();
     let first = grant(&mut record, at(0));
     record.release(&first);
@@ -146,7 +146,7 @@ fn the_fence_rises_even_if_the_store_lost_the_record() {
 }
 
 #[test]
-fn a_moment_before_1970_gives_a_fence_too() {
+fn a_time_before_1970_yields_a_fence() {
     let mut record = Record::default();
     let ask = LeaseRequest::new(attempt(1), MaxStaleness::Age(FRESH));
 

@@ -1,5 +1,5 @@
-//! What holds whatever happens, in whatever order, at whatever times.
-//! The operations are in `random`; that a late holder changes nothing is in `holders`.
+//! Laws that hold for any operations, in any order, at any times. The operations are in `random`. The tests in `holders`
+//! check that a late holder changes nothing.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::record::{
 };
 use crate::time::{self, CLOCK_SLACK};
 
-/// From long before 1970 to the end of time, in milliseconds.
+/// Times in milliseconds, from long before 1970 to the maximum.
 fn any_clock() -> impl Strategy<Value = Timestamp> {
     prop_oneof![
         3 => 1_700_000_000_000_i64..1_900_000_000_000,
@@ -29,7 +29,7 @@ fn any_clock() -> impl Strategy<Value = Timestamp> {
 
 proptest! {
     #[test]
-    fn the_fence_rises_with_every_grant_whatever_the_clock_does(
+    fn the_fence_rises_with_every_grant_under_any_clock(
         calls in vec((any_clock(), any::<bool>()), 1..60),
     ) {
         let generous = policy().budget(Budget::new(u32::MAX, 0));
@@ -50,18 +50,17 @@ proptest! {
     }
 
     #[test]
-    fn no_lease_during_a_hold_and_no_hold_without_a_cause(ops in ops()) {
+    fn no_lease_is_granted_during_a_hold_and_every_hold_has_a_cause(ops in ops()) {
         check_holds(&ops)?;
     }
 
     #[test]
-    fn no_window_is_ever_younger_than_what_brought_it(ops in ops()) {
+    fn no_window_is_younger_than_its_source(ops in ops()) {
         check_ages(&ops)?;
     }
 
-    // B35b
     #[test]
-    fn no_window_ever_moves_back(ops in ops()) {
+    fn no_window_ever_goes_back_in_time(ops in ops()) {
         let mut world = World::new(Record::default(), at(0), policy());
         for op in &ops {
             let before = world.record.clone();
@@ -81,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn what_comes_back_from_a_store_is_what_was_put_there(ops in ops()) {
+    fn a_record_survives_a_round_trip_through_a_store(ops in ops()) {
         let mut world = World::new(Record::default(), at(0), policy());
         for op in &ops {
             let _ = world.apply(op);
@@ -91,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn a_record_that_rejoins_itself_stays_as_it_is(before in ops(), removed: bool, after in ops()) {
+    fn a_record_merged_with_itself_does_not_change(before in ops(), removed: bool, after in ops()) {
         let mut world = World::after(&before, at(0));
         if removed {
             let _ = world.record.forget(world.now);
@@ -100,7 +99,7 @@ proptest! {
             let _ = world.apply(op);
         }
         world.record.repair_clock(world.now);
-        // What `repair_clock` leaves of a watermark gets its one form with the next join, and an outdated failure goes then.
+        // After `repair_clock`, the next merge normalizes the watermark and drops an outdated failure.
         let snapshot = world.record.snapshot.clone();
         world.record.snapshot.join(&snapshot);
         let asked = world.record.complete_at();
@@ -114,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_provider_says_the_next_call_is_a_minute_away(
+    fn any_response_delays_the_next_call_by_a_minute(
         seen in vec((usage_of_any_period(), -600_i64..120), 0..4),
         answer in usage_of_any_period().prop_filter("it says something", |usage| !usage.is_empty()),
         took in 0_i64..90,
@@ -150,16 +149,16 @@ proptest! {
         prop_assert!(!matches!(first, LeaseDecision::InProgress { .. } | LeaseDecision::NotNeeded | LeaseDecision::CredentialRejected(_)), "{first:?}");
         prop_assert!(world.record.snapshot().newest().is_none_or(|newest| newest <= limit));
         prop_assert!(world.record.complete_at().is_none_or(|asked| asked <= limit));
-        // No hold among the operations is meant for longer than two hours.
+        // No hold among the operations is longer than two hours.
         let second = begin(&mut world.record, at(left) + HOUR * 2, &insist(9998, at(left) + HOUR * 2));
         prop_assert!(matches!(second, LeaseDecision::Granted(_)), "{second:?}");
     }
 }
 
-/// Checks that every reading which is shown has arrived, and is no younger than what brought it.
+/// Checks that each shown reading has arrived, and is no younger than its source.
 ///
-/// It need not be what arrived last: an older reading that arrives late may show that another one does not count, such as a line
-/// that only repeats it. Then the reading is shown that was known beside that one.
+/// It need not be the last arrival. An older reading that arrives late may prove that another one does not count, such as a
+/// line that only repeats it. Then the reading next to that one is shown.
 fn check_ages(ops: &[Op]) -> Result<(), TestCaseError> {
     let mut world = World::new(Record::default(), at(0), policy());
     let mut arrived = Vec::new();
@@ -196,7 +195,7 @@ fn sees(age: Duration, source: Source, windows: [WindowReading; 1]) -> Op {
 }
 
 #[test]
-fn a_reading_with_a_time_is_shown_again_when_the_line_above_it_proves_old() {
+fn a_timed_reading_is_shown_again_if_the_higher_line_proves_old() {
     let ops = [
         sees(Duration::from_millis(1), Source::Local, [five_hour(0)]),
         sees(Duration::ZERO, Source::Statusline, [five_hour(100)]),
@@ -210,7 +209,7 @@ fn a_reading_with_a_time_is_shown_again_when_the_line_above_it_proves_old() {
     assert_eq!((window.source(), window.used()), (Source::Local, percent(0)));
 }
 
-/// Compares what the record grants and holds with what [`Shadow`] expects.
+/// Compares the grants and holds of the record with those that [`Shadow`] expects.
 fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
     let frugal = policy().budget(Budget::new(6, 2));
     let mut world = World::new(Record::default(), at(0), frugal);
@@ -223,8 +222,8 @@ fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn asks(insists: bool) -> Op {
-    Op::Ask { insists, priority: Priority::Interactive, cooldown: None }
+fn asks(is_explicit: bool) -> Op {
+    Op::Ask { is_explicit, priority: Priority::Interactive, cooldown: None }
 }
 
 fn waits(span: Duration) -> Op {
@@ -232,7 +231,7 @@ fn waits(span: Duration) -> Op {
 }
 
 #[test]
-fn a_call_whose_readings_are_stamped_later_than_it_was_granted_is_taken_back() {
+fn a_call_with_readings_after_its_grant_is_withdrawn() {
     let answer = Op::Commit { holder: 0, usage: UsageReport::polled([five_hour(0)]) };
     let no_login = Op::Fail { holder: 0, error: FetchError::not_logged_in("no file") };
 
@@ -240,7 +239,7 @@ fn a_call_whose_readings_are_stamped_later_than_it_was_granted_is_taken_back() {
 }
 
 #[test]
-fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_grant() {
+fn a_call_with_readings_after_its_grant_counts_from_the_grant() {
     let answer = Op::Commit { holder: 0, usage: UsageReport::polled([]).plan("max".to_owned()) };
     let ops = [
         waits(Duration::from_micros(1)),
@@ -251,26 +250,26 @@ fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_g
         waits(Duration::from_micros(29_999_999)),
         asks(true),
         waits(Duration::from_secs(270)),
-        Op::Ask { insists: false, priority: Priority::Background, cooldown: None },
-        Op::Ask { insists: false, priority: Priority::Background, cooldown: None },
+        Op::Ask { is_explicit: false, priority: Priority::Background, cooldown: None },
+        Op::Ask { is_explicit: false, priority: Priority::Background, cooldown: None },
     ];
 
     check_holds(&ops).unwrap();
 }
 
 #[test]
-fn a_call_that_is_taken_back_after_an_hour_is_forgotten_already() {
+fn a_call_withdrawn_after_an_hour_is_already_dropped() {
     let no_login = Op::Fail { holder: 0, error: FetchError::not_logged_in("no file") };
 
     check_holds(&[asks(false), waits(HOUR), no_login, asks(false)]).unwrap();
 }
 
-/// What must hold of holds, kept by other means than the record's.
+/// The expected holds, computed independently of the record.
 #[derive(Default)]
 struct Shadow {
-    /// Since when and until when the account itself is held.
+    /// The start and the end of the account's own hold.
     hold: Option<(Timestamp, Timestamp)>,
-    /// The fence of each call, and when it was granted: the time by which the budget counts.
+    /// The fence and the grant time of each call. The budget counts from the grant.
     calls: Vec<(u64, Timestamp)>,
     fence: u64,
     cleared: u64,
@@ -286,7 +285,7 @@ impl Shadow {
                 | Outcome::Failed(_, _, FailOutcome::Stored { .. })
         );
         if forgets || matches!(op, Op::ClearHold) {
-            // A call that was found to be an hour old is forgotten, also if the clock is set back after that.
+            // A call that was found to be an hour old is dropped, even if the clock is set back later.
             self.calls.retain(|(_, at)| now < *at + HOUR);
         }
         match outcome {
@@ -345,12 +344,12 @@ impl Shadow {
         recent.len().checked_sub(allowed).map(|free| recent[free])
     }
 
-    /// A call that was never made does not count; one of more than an hour ago is forgotten already.
+    /// A withdrawn call does not count. A call of more than an hour ago has already been dropped.
     fn take_back(&mut self, lease: &Lease) {
         self.calls.retain(|(fence, _)| *fence != lease.fence);
     }
 
-    /// A success ends what was armed before its call began.
+    /// A success ends holds that were armed before its call started.
     fn clear(&mut self, now: Timestamp, lease: &Lease) {
         self.hold.take_if(|(since, until)| *since <= lease.granted_at.min(now) || *until <= now);
     }

@@ -1,5 +1,4 @@
-//! What stays when tokens rotate, and what is cleared by another login.
-//! What follows from a credential that is refused is in `refusals`.
+//! What survives a rotation of tokens, and what another login clears. The tests of rejected credentials are in `refusals`.
 
 use super::support::*;
 use crate::model::{CredentialFingerprint, LoginInfo, UsageReport, WindowId};
@@ -10,7 +9,7 @@ fn of(ask: LeaseRequest, name: &str) -> LeaseRequest {
     ask.login(LoginInfo::new(login_id(name)))
 }
 
-/// A record of that login, with one call at 0, as `begin` and `commit` leave it.
+/// A record of that login with one call at 0, after `begin` and `commit`.
 fn record_of(name: &str) -> Record {
     let mut record = Record::default();
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &of(ask(1), name)) else {
@@ -20,7 +19,7 @@ fn record_of(name: &str) -> Record {
     record
 }
 
-/// The same, with a hold of an hour armed at 600.
+/// The same record with a hold of an hour, armed at 600.
 fn held_record_of(name: &str) -> Record {
     let mut record = record_of(name);
     fail(&mut record, at(600), &FetchError::throttled(Some(HOUR)));
@@ -28,7 +27,7 @@ fn held_record_of(name: &str) -> Record {
 }
 
 #[test]
-fn when_only_the_token_rotates_the_readings_stay_fresh() {
+fn readings_stay_fresh_when_only_the_token_rotates() {
     let mut record = record_of("a");
     let rotated =
         ask(2).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
@@ -37,7 +36,7 @@ fn when_only_the_token_rotates_the_readings_stay_fresh() {
 }
 
 #[test]
-fn when_only_the_token_rotates_the_hold_stays() {
+fn a_hold_stays_when_only_the_token_rotates() {
     let mut record = held_record_of("a");
     let rotated =
         ask(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
@@ -46,7 +45,7 @@ fn when_only_the_token_rotates_the_hold_stays() {
 }
 
 #[test]
-fn a_new_login_is_never_shown_what_the_old_one_left() {
+fn a_new_login_sees_no_readings_of_the_old_one() {
     let mut record = record_of("a");
 
     let begun = begin(&mut record, at(10), &of(ask(2), "b"));
@@ -57,7 +56,7 @@ fn a_new_login_is_never_shown_what_the_old_one_left() {
 }
 
 #[test]
-fn who_a_new_login_is_must_be_told_anew() {
+fn a_new_login_clears_the_owner() {
     let mut record = record_of("a");
     poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
 
@@ -67,7 +66,7 @@ fn who_a_new_login_is_must_be_told_anew() {
 }
 
 #[test]
-fn only_a_login_that_contradicts_is_new() {
+fn only_a_contradicting_login_is_new() {
     let new = |mut record: Record, name| record.new_login(&login_id(name));
 
     assert!(!new(Record::default(), "a"));
@@ -76,7 +75,7 @@ fn only_a_login_that_contradicts_is_new() {
 }
 
 #[test]
-fn a_new_login_is_not_held_by_what_the_old_one_did() {
+fn a_new_login_clears_the_hold_of_the_old_one() {
     let mut record = held_record_of("a");
 
     let begun = begin(&mut record, at(700), &of(ask(9), "b"));
@@ -86,7 +85,7 @@ fn a_new_login_is_not_held_by_what_the_old_one_did() {
 }
 
 #[test]
-fn a_new_login_is_not_barred_by_the_refusal_of_the_old_one() {
+fn a_new_login_clears_the_rejection_of_the_old_one() {
     let mut record = record_of("a");
     fail(&mut record, at(600), &FetchError::Unauthorized);
 
@@ -94,7 +93,7 @@ fn a_new_login_is_not_barred_by_the_refusal_of_the_old_one() {
 }
 
 #[test]
-fn a_new_login_does_not_wait_for_the_old_ones_call_and_its_answer_is_too_late() {
+fn a_new_login_supersedes_the_running_call_of_the_old_one() {
     let mut record = record_of("a");
     let LeaseDecision::Granted(old) = begin(&mut record, at(600), &of(ask(2), "a")) else {
         panic!("it is stale")
@@ -109,7 +108,7 @@ fn a_new_login_does_not_wait_for_the_old_ones_call_and_its_answer_is_too_late() 
 }
 
 #[test]
-fn what_was_persisted_of_the_old_login_is_not_seeded() {
+fn persisted_state_of_the_old_login_is_not_merged() {
     let mut record = record_of("b");
     let seed = Seed::new(headers(at(5), [five_hour(99)]))
         .hold(rate_limited(at(5), at(3600)))
@@ -132,7 +131,7 @@ fn a_late_header_of_another_login_is_dropped() {
 }
 
 #[test]
-fn readings_of_another_identity_are_refused() {
+fn readings_of_another_owner_are_rejected() {
     let mut record = Record::default();
     poll(&mut record, at(0), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
     let before = record.clone();
@@ -144,7 +143,7 @@ fn readings_of_another_identity_are_refused() {
 }
 
 #[test]
-fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
+fn the_first_stated_login_adopts_state_without_a_login() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     let begun = begin(&mut record, at(10), &of(ask(9), "a"));
@@ -154,7 +153,7 @@ fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
 }
 
 #[test]
-fn state_without_a_login_is_adopted_by_whose_headers_are_seen() {
+fn the_login_of_headers_adopts_state_without_a_login() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     let _ = record.observe(at(6), &headers(at(5), []), Some(&login_id("a")), Some(&owner_id("org-1")));
@@ -173,7 +172,7 @@ fn state_is_adopted_once() {
 }
 
 #[test]
-fn the_hold_of_state_without_a_login_survives_its_adoption_and_a_rotation() {
+fn an_adopted_hold_survives_a_rotation_of_the_token() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &held(rate_limited(at(0), at(3600))));
     let named = of(ask(8), "a");
@@ -185,7 +184,7 @@ fn the_hold_of_state_without_a_login_survives_its_adoption_and_a_rotation() {
 }
 
 #[test]
-fn what_was_seeded_without_a_login_is_not_thrown_away_for_one() {
+fn a_stated_login_keeps_seeded_state_without_a_login() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &Seed::new(headers(at(0), [five_hour(10)])));
 
@@ -195,7 +194,7 @@ fn what_was_seeded_without_a_login_is_not_thrown_away_for_one() {
 }
 
 #[test]
-fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
+fn a_response_to_a_rotated_token_belongs_to_the_same_login() {
     let mut record = record_of("a");
     let lease = grant(&mut record, at(600));
 
@@ -207,7 +206,7 @@ fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
 }
 
 #[test]
-fn an_answer_to_another_login_replaces_all_that_was_known() {
+fn a_response_to_another_login_replaces_all_state() {
     let mut record = Record::default();
     let usage = UsageReport::polled([five_hour(10), seven_day(20)]).login_id(login_id("a"));
     poll(&mut record, at(0), &usage);
@@ -223,7 +222,7 @@ fn an_answer_to_another_login_replaces_all_that_was_known() {
 }
 
 #[test]
-fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
+fn another_owner_of_the_same_login_replaces_the_readings() {
     let mut record = record_of("a");
     let first = UsageReport::polled([five_hour(10), seven_day(20)]).owner_id(owner_id("org-1"));
     poll(&mut record, at(600), &first);
@@ -238,7 +237,7 @@ fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
 }
 
 #[test]
-fn another_identity_under_the_same_login_leaves_the_login() {
+fn another_owner_of_the_same_login_keeps_the_login() {
     let mut record = record_of("a");
     poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
 
@@ -248,7 +247,7 @@ fn another_identity_under_the_same_login_leaves_the_login() {
 }
 
 #[test]
-fn logins_that_alternate_share_one_budget() {
+fn alternating_logins_share_one_budget() {
     let mut record = Record::default();
     let ask_as = |record: &mut Record, call: i64| {
         let name = if call % 2 == 0 { "a" } else { "b" };

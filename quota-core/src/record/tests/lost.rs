@@ -1,19 +1,19 @@
-//! What a store may lose: by what that is noticed, and what comes of putting it back.
-//! How a process rejoins that was alone is in `readings`.
+//! Lost writes of a store: how a process detects them, and what it restores. How a standalone process rejoins is in
+//! `readings`.
 
 use super::support::*;
 use crate::model::UsageReport;
 use crate::provider::FetchError;
 use crate::record::{CommitOutcome, MergeOutcome, Record};
 
-/// A record in its stored form.
+/// The next stored form of a record.
 fn stored_next(record: &mut Record) -> Record {
     record.bump_revision();
     stored(record)
 }
 
 #[test]
-fn a_state_that_was_stored_before_has_lost_the_later_one() {
+fn an_earlier_state_has_lost_the_later_one() {
     let mut record = polled(at(0), [five_hour(10)]);
     let before = stored_next(&mut record);
     let _ = see(&mut record, at(60), [five_hour(20)]);
@@ -25,7 +25,7 @@ fn a_state_that_was_stored_before_has_lost_the_later_one() {
 }
 
 #[test]
-fn what_was_stored_on_an_older_state_has_lost_what_was_stored_on_it_before() {
+fn a_write_on_an_older_state_has_lost_the_previous_write() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut fork = stored_next(&mut record);
     let _ = see(&mut record, at(60), [five_hour(20)]);
@@ -42,7 +42,7 @@ fn a_record_that_was_never_stored_cannot_be_lost() {
 }
 
 #[test]
-fn what_is_put_back_is_stored_as_something_later() {
+fn a_restored_state_has_a_later_revision() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut stands = stored_next(&mut record);
     let _ = see(&mut record, at(60), [five_hour(20)]);
@@ -56,7 +56,7 @@ fn what_is_put_back_is_stored_as_something_later() {
 }
 
 #[test]
-fn an_answer_that_is_put_back_ends_the_hold_it_had_ended() {
+fn a_restored_response_ends_the_hold_again() {
     let mut record = Record::default();
     let over = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap().until;
     let lease = grant(&mut record, over);
@@ -71,7 +71,7 @@ fn an_answer_that_is_put_back_ends_the_hold_it_had_ended() {
 }
 
 #[test]
-fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
+fn a_hold_that_a_later_response_ended_is_not_restored() {
     let mut lost = Record::default();
     fail(&mut lost, at(0), &FetchError::throttled(Some(HOUR)));
     let mut stands = polled(at(60), [five_hour(10)]);
@@ -82,7 +82,7 @@ fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
 }
 
 #[test]
-fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
+fn a_record_of_a_newer_format_is_not_restored() {
     let newer = Record::decode(br#"{"format":4,"fence":7}"#).unwrap();
     let mut empty = Record::default();
 
@@ -92,7 +92,7 @@ fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
 }
 
 #[test]
-fn fields_of_a_newer_program_are_put_back_too() {
+fn unknown_fields_are_restored() {
     let newer = Record::decode(br#"{"format":3,"fence":7,"later":1}"#).unwrap();
     let mut empty = Record::default();
 

@@ -1,5 +1,5 @@
-//! Random readings, and random operations on a record that many holders share.
-//! What must hold whatever happens stands in `laws`, `holders` and the tests of `snapshot`.
+//! Random readings, and random operations on a record that many holders share. The laws are in `laws`, `holders` and the
+//! tests of `snapshot`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::record::{
 };
 use crate::time::CLOCK_SLACK;
 
-/// Few of each, so that readings often meet.
+/// Few ids, so that readings often concern the same window.
 pub(crate) fn window_id() -> impl Strategy<Value = WindowId> {
     prop::sample::select(vec![
         WindowId::five_hour(),
@@ -28,9 +28,9 @@ pub(crate) fn window_id() -> impl Strategy<Value = WindowId> {
     ])
 }
 
-/// The end of a period of an hour, some seconds off, or the ends of time.
+/// The end of a one-hour period, some seconds off, or an extreme time.
 ///
-/// Periods are at least as far apart as the longest window is long: nearer ones cannot be distinguished in every order.
+/// Periods are at least as far apart as the longest window, because nearer ones cannot be distinguished in every order.
 fn reset() -> impl Strategy<Value = Timestamp> {
     let period = (-1_i64..4, prop_oneof![-3_i64..4, 28_i64..33]);
     prop_oneof![
@@ -40,13 +40,13 @@ fn reset() -> impl Strategy<Value = Timestamp> {
     ]
 }
 
-/// A second near [`at`]`(0)` that ends no period of an hour.
+/// A time near [`at`]`(0)` that is not the end of a one-hour period.
 fn any_reset() -> impl Strategy<Value = Timestamp> {
     prop_oneof![1 => reset(), 1 => (-600_i64..7200).prop_map(at)]
 }
 
 fn reading(reset: impl Strategy<Value = Timestamp>) -> impl Strategy<Value = WindowReading> {
-    // All readings of one window name its length, or none does.
+    // Either all readings of one window state its length, or none does.
     let unknown = option::of(prop::sample::select(vec![Duration::ZERO, Duration::MAX]));
     (window_id(), 0_u32..3, option::of(reset), unknown).prop_map(|(id, used, reset, unknown)| {
         let length = if id == WindowId::five_hour() { Some(HOUR) } else { unknown };
@@ -70,12 +70,12 @@ fn credits() -> impl Strategy<Value = Credits> {
     })
 }
 
-/// Whatever a provider may say, and who may have told.
+/// Any report of any source.
 pub(crate) fn usage() -> impl Strategy<Value = UsageReport> {
     usage_of(reading(reset()))
 }
 
-/// The same, with resets of any distance.
+/// Any report with resets at any distance.
 pub(crate) fn usage_of_any_period() -> impl Strategy<Value = UsageReport> {
     usage_of(reading(any_reset()))
 }
@@ -106,26 +106,26 @@ fn error() -> impl Strategy<Value = FetchError> {
     ]
 }
 
-/// Something that happens to a record.
+/// An operation on a record.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// A process requests the lease, and calls the provider if it is granted.
-    Ask { insists: bool, priority: Priority, cooldown: Option<Duration> },
-    /// One of those who went off comes back with an answer.
+    Ask { is_explicit: bool, priority: Priority, cooldown: Option<Duration> },
+    /// A running call returns a response.
     Commit { holder: usize, usage: UsageReport },
-    /// One of them comes back without.
+    /// A running call fails.
     Fail { holder: usize, error: FetchError },
-    /// One of them was cancelled.
+    /// A running call is cancelled.
     Release { holder: usize },
-    /// Readings are seen that are so old.
+    /// Readings of this age arrive.
     See { age: SignedDuration, usage: UsageReport },
-    /// Persisted readings are found that are so old, with a hold for so long that was armed then, or now at the latest.
+    /// A persisted state of this age arrives, with a hold of this length that was armed then, or now at the latest.
     Seed { age: SignedDuration, usage: UsageReport, hold: Option<Duration> },
-    /// A person lifts the hold.
+    /// A user clears the hold.
     ClearHold,
     /// Time passes.
     Wait(Duration),
-    /// The clock is set back, by less than clocks may differ.
+    /// The clock is set back by less than the clock slack.
     SetBack(Duration),
 }
 
@@ -136,7 +136,7 @@ fn op() -> impl Strategy<Value = Op> {
     let hold = || option::of((0_u64..7200).prop_map(Duration::from_secs));
     prop_oneof![
         6 => (any::<bool>(), priority, cooldown)
-            .prop_map(|(insists, priority, cooldown)| Op::Ask { insists, priority, cooldown }),
+            .prop_map(|(is_explicit, priority, cooldown)| Op::Ask { is_explicit, priority, cooldown }),
         3 => (0_usize..4, usage()).prop_map(|(holder, usage)| Op::Commit { holder, usage }),
         2 => (0_usize..4, error()).prop_map(|(holder, error)| Op::Fail { holder, error }),
         1 => (0_usize..4).prop_map(|holder| Op::Release { holder }),
@@ -149,12 +149,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A day in the life of an account.
+/// A sequence of operations on an account.
 pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(op(), 1..40)
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Begun {
@@ -164,28 +164,28 @@ pub(crate) enum Outcome {
     },
     Committed(Lease, CommitOutcome),
     Failed(Lease, FetchError, FailOutcome),
-    /// Readings of then were joined.
+    /// Readings of this time were merged.
     Joined(Timestamp),
     Nothing,
 }
 
-/// A record, the time, and those who went off to ask and have not come back; the last of them is the rightful one.
+/// A record, the time, and the running calls. The last one is the current holder.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) record: Record,
     pub(crate) now: Timestamp,
     pub(crate) policy: Policy,
     latest: Timestamp,
-    away: Vec<Lease>,
+    running: Vec<Lease>,
     asked: u128,
 }
 
 impl World {
     pub(crate) fn new(record: Record, now: Timestamp, policy: Policy) -> Self {
-        Self { record, now, policy, latest: now, away: Vec::new(), asked: 0 }
+        Self { record, now, policy, latest: now, running: Vec::new(), asked: 0 }
     }
 
-    /// A world in which all of this has happened.
+    /// The world after all these operations.
     pub(crate) fn after(ops: &[Op], now: Timestamp) -> Self {
         let mut world = Self::new(Record::default(), now, policy());
         for op in ops {
@@ -197,16 +197,16 @@ impl World {
     pub(crate) fn apply(&mut self, op: &Op) -> Outcome {
         let now = self.now;
         match op {
-            Op::Ask { insists, priority, cooldown } => self.ask(*insists, *priority, *cooldown),
-            Op::Commit { holder, usage } => self.come_back(*holder, |record, lease, _| {
+            Op::Ask { is_explicit, priority, cooldown } => self.ask(*is_explicit, *priority, *cooldown),
+            Op::Commit { holder, usage } => self.finish_call(*holder, |record, lease, _| {
                 let committed = record.commit(now, &lease, usage);
                 Outcome::Committed(lease, committed)
             }),
-            Op::Fail { holder, error } => self.come_back(*holder, |record, lease, policy| {
+            Op::Fail { holder, error } => self.finish_call(*holder, |record, lease, policy| {
                 let failed = record.fail(now, &lease, error, policy);
                 Outcome::Failed(lease, error.clone(), failed)
             }),
-            Op::Release { holder } => self.come_back(*holder, |record, lease, _| {
+            Op::Release { holder } => self.finish_call(*holder, |record, lease, _| {
                 record.release(&lease);
                 Outcome::Nothing
             }),
@@ -239,28 +239,29 @@ impl World {
         }
     }
 
-    fn ask(&mut self, insists: bool, priority: Priority, cooldown: Option<Duration>) -> Outcome {
+    fn ask(&mut self, is_explicit: bool, priority: Priority, cooldown: Option<Duration>) -> Outcome {
         self.asked += 1;
-        let freshness = if insists { MaxStaleness::StartedAfter(self.now) } else { MaxStaleness::Age(FRESH) };
+        let freshness =
+            if is_explicit { MaxStaleness::StartedAfter(self.now) } else { MaxStaleness::Age(FRESH) };
         let cooldown =
             cooldown.map(|span| Hold::new(self.now, self.now + span, HoldReason::ProviderRateLimited));
         let ask =
             LeaseRequest::new(attempt(self.asked), freshness).priority(priority).cooldown(cooldown.clone());
         let begin = self.record.begin(self.now, &ask, &self.policy);
         if let LeaseDecision::Granted(lease) = &begin {
-            self.away.push(lease.clone());
+            self.running.push(lease.clone());
         }
         Outcome::Begun { cooldown, priority, begin }
     }
 
-    fn come_back(
+    fn finish_call(
         &mut self,
         holder: usize,
         with: impl FnOnce(&mut Record, Lease, &Policy) -> Outcome,
     ) -> Outcome {
-        // The newest first: most calls end before the next begins.
-        let Some(at) = self.away.len().checked_sub(1 + holder) else { return Outcome::Nothing };
-        let lease = self.away.remove(at);
+        // Newest first, because most calls end before the next one starts.
+        let Some(at) = self.running.len().checked_sub(1 + holder) else { return Outcome::Nothing };
+        let lease = self.running.remove(at);
         with(&mut self.record, lease, &self.policy)
     }
 }

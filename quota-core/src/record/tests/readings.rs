@@ -1,5 +1,5 @@
-//! How readings merge, whatever their source: a call, headers, a persisted state, a standalone process.
-//! How readings of one window replace each other is in the tests of `snapshot`.
+//! How readings of any source merge: a call, headers, a persisted state, or a standalone process. Which reading of one window
+//! wins is in the tests of `snapshot`.
 
 use jiff::Timestamp;
 
@@ -13,7 +13,7 @@ fn observed_at(record: &Record, id: &WindowId) -> Timestamp {
 }
 
 #[test]
-fn an_answer_that_says_nothing_replaces_nothing() {
+fn an_empty_response_replaces_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
     let lease = grant(&mut record, at(600));
     let before = record.clone();
@@ -25,7 +25,7 @@ fn an_answer_that_says_nothing_replaces_nothing() {
 }
 
 #[test]
-fn an_answer_whose_plan_and_money_are_blank_says_nothing() {
+fn a_response_with_a_blank_plan_and_credits_is_empty() {
     let mut record = polled(at(0), [five_hour(10)]);
     let lease = grant(&mut record, at(600));
 
@@ -36,7 +36,7 @@ fn an_answer_whose_plan_and_money_are_blank_says_nothing() {
 }
 
 #[test]
-fn an_answer_of_which_nothing_could_be_read_says_nothing() {
+fn an_unreadable_response_is_empty() {
     let mut record = polled(at(0), [five_hour(10)]);
     let lease = grant(&mut record, at(600));
 
@@ -46,7 +46,7 @@ fn an_answer_of_which_nothing_could_be_read_says_nothing() {
 }
 
 #[test]
-fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() {
+fn a_call_with_an_empty_response_can_be_recorded_as_failed() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let _ = record.commit(at(1), &lease, &UsageReport::polled([]));
@@ -57,7 +57,7 @@ fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() 
 }
 
 #[test]
-fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
+fn a_models_window_that_a_later_response_omits_stays_removed() {
     let mut record = polled(at(0), [five_hour(10), opus(100)]);
     let old = record.snapshot().clone();
 
@@ -70,7 +70,7 @@ fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
 }
 
 #[test]
-fn a_window_that_could_not_be_read_keeps_its_value_and_its_age() {
+fn an_unreadable_window_keeps_its_value_and_its_age() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
     let lame =
         UsageReport::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
@@ -83,7 +83,7 @@ fn a_window_that_could_not_be_read_keeps_its_value_and_its_age() {
 }
 
 #[test]
-fn headers_that_were_seen_during_a_call_beat_its_answer() {
+fn headers_that_arrive_during_a_call_win_over_its_response() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(100));
     let _ = see(&mut record, at(110), [five_hour(50)]);
@@ -94,9 +94,8 @@ fn headers_that_were_seen_during_a_call_beat_its_answer() {
     assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
 }
 
-// B35b
 #[test]
-fn a_delayed_message_moves_no_window_back() {
+fn a_delayed_message_does_not_replace_newer_readings() {
     let mut record = Record::default();
     let _ = see(&mut record, at(100), [five_hour(50)]);
 
@@ -109,9 +108,8 @@ fn a_delayed_message_moves_no_window_back() {
     assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
 }
 
-// B35b
 #[test]
-fn a_delayed_message_changes_neither_when_all_was_asked_nor_when_it_is_due() {
+fn a_delayed_message_does_not_change_the_due_time() {
     let mut record = polled(at(0), [five_hour(10)]);
     let before = record.clone();
 
@@ -121,7 +119,7 @@ fn a_delayed_message_changes_neither_when_all_was_asked_nor_when_it_is_due() {
 }
 
 #[test]
-fn an_answer_that_says_it_is_older_is_as_old_as_it_says() {
+fn the_earlier_time_of_a_response_is_used() {
     let mut record = Record::default();
 
     poll(&mut record, at(0), &UsageReport::from_local([five_hour(10)], at(-500)));
@@ -130,7 +128,7 @@ fn an_answer_that_says_it_is_older_is_as_old_as_it_says() {
 }
 
 #[test]
-fn an_answer_that_says_it_is_younger_than_its_call_is_not_believed() {
+fn a_response_time_after_the_start_of_its_call_is_ignored() {
     let mut record = Record::default();
 
     poll(&mut record, at(0), &UsageReport::polled([five_hour(10)]).observed_at(at(1)));
@@ -139,7 +137,7 @@ fn an_answer_that_says_it_is_younger_than_its_call_is_not_believed() {
 }
 
 #[test]
-fn what_was_persisted_is_joined_at_its_own_age() {
+fn persisted_readings_are_merged_at_their_own_age() {
     let mut record = Record::default();
 
     let _ = record.seed(at(9999), &Seed::new(headers(at(0), [five_hour(10)])));
@@ -148,7 +146,7 @@ fn what_was_persisted_is_joined_at_its_own_age() {
 }
 
 #[test]
-fn a_reading_from_the_future_is_left_out() {
+fn a_reading_from_the_future_is_dropped() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     let _ = record.observe(at(100), &headers(at(131), [five_hour(99)]), None, None);
@@ -157,7 +155,7 @@ fn a_reading_from_the_future_is_left_out() {
 }
 
 #[test]
-fn a_reading_from_a_clock_that_is_slightly_ahead_is_taken() {
+fn a_reading_within_the_clock_slack_is_merged() {
     let mut record = polled(at(0), [five_hour(10)]);
 
     let _ = record.observe(at(100), &headers(at(130), [five_hour(11)]), None, None);
@@ -166,7 +164,7 @@ fn a_reading_from_a_clock_that_is_slightly_ahead_is_taken() {
 }
 
 #[test]
-fn headers_neither_add_nor_change_a_models_window_or_money() {
+fn headers_never_change_a_models_window_or_credits() {
     let mut record = Record::default();
     let spent = spending();
     poll(&mut record, at(0), &UsageReport::polled([five_hour(10), opus(90)]).credits(spent.clone()));
@@ -180,7 +178,7 @@ fn headers_neither_add_nor_change_a_models_window_or_money() {
 }
 
 #[test]
-fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
+fn a_standalone_process_merges_its_readings_calls_and_hold() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     poll(&mut alone, at(400), &UsageReport::polled([five_hour(30)]));
@@ -196,7 +194,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
 }
 
 #[test]
-fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
+fn the_calls_of_a_standalone_process_are_not_repeated() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     poll(&mut alone, at(400), &UsageReport::polled([five_hour(30)]).coverage(Coverage::Reported));
@@ -207,7 +205,7 @@ fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
 }
 
 #[test]
-fn a_process_that_rejoins_twice_changes_nothing_the_second_time() {
+fn a_second_rejoin_changes_nothing() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::throttled(None));
@@ -220,7 +218,7 @@ fn a_process_that_rejoins_twice_changes_nothing_the_second_time() {
 }
 
 #[test]
-fn a_process_that_rejoins_leaves_the_lease_of_another() {
+fn a_rejoining_process_keeps_the_lease_of_another() {
     let mut shared = Record::default();
     let lease = grant(&mut shared, at(0));
     let alone = polled(at(5), [five_hour(30)]);
@@ -231,7 +229,7 @@ fn a_process_that_rejoins_leaves_the_lease_of_another() {
 }
 
 #[test]
-fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
+fn a_standalone_call_continues_in_the_shared_record() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     let lease = grant(&mut alone, at(400));
@@ -245,7 +243,7 @@ fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
 }
 
 #[test]
-fn a_call_that_was_begun_alone_and_has_run_out_is_not_waited_for() {
+fn an_expired_standalone_call_blocks_no_request() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
@@ -256,7 +254,7 @@ fn a_call_that_was_begun_alone_and_has_run_out_is_not_waited_for() {
 }
 
 #[test]
-fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
+fn a_standalone_call_yields_to_a_later_one() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let early = grant(&mut alone, at(0));
@@ -270,7 +268,7 @@ fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
 }
 
 #[test]
-fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
+fn a_standalone_call_does_not_end_a_running_one() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let first = grant(&mut shared, at(0));
@@ -282,7 +280,7 @@ fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
 }
 
 #[test]
-fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
+fn a_late_grant_of_the_same_attempt_yields_to_the_used_lease() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let _ = begin(&mut shared, at(0), &insist(77, at(0)));
@@ -296,7 +294,7 @@ fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
 }
 
 #[test]
-fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
+fn a_finished_call_is_not_restarted_by_a_second_rejoin() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
@@ -309,7 +307,7 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
 }
 
 #[test]
-fn a_process_that_was_alone_with_another_login_brings_only_its_calls() {
+fn a_standalone_process_with_another_login_merges_only_its_calls() {
     let mut shared = Record::default();
     poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("b")));
     let mut alone = Record::default();
@@ -321,7 +319,7 @@ fn a_process_that_was_alone_with_another_login_brings_only_its_calls() {
 }
 
 #[test]
-fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
+fn a_standalone_process_merges_its_new_login() {
     let mut shared = Record::default();
     poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut alone = shared.clone();
@@ -334,7 +332,7 @@ fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
 }
 
 #[test]
-fn a_login_that_others_have_brought_meanwhile_is_not_taken_back() {
+fn a_concurrent_login_change_is_not_reverted() {
     let mut alone = Record::default();
     poll(&mut alone, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut shared = alone.clone();
@@ -346,7 +344,7 @@ fn a_login_that_others_have_brought_meanwhile_is_not_taken_back() {
 }
 
 #[test]
-fn a_refusal_that_was_overcome_while_alone_is_forgotten_by_all() {
+fn a_standalone_success_clears_an_earlier_rejection() {
     let mut shared = polled(at(0), [five_hour(10)]);
     fail(&mut shared, at(400), &FetchError::Unauthorized);
     let mut alone = shared.clone();
@@ -358,7 +356,7 @@ fn a_refusal_that_was_overcome_while_alone_is_forgotten_by_all() {
 }
 
 #[test]
-fn calls_made_alone_for_another_login_are_counted() {
+fn standalone_calls_of_another_login_count() {
     let mut shared = Record::default();
     let _ = shared.new_login(&login_id("b"));
     let mut alone = Record::default();
@@ -370,7 +368,7 @@ fn calls_made_alone_for_another_login_are_counted() {
 }
 
 #[test]
-fn what_the_store_has_lost_is_not_put_back_over_another_login() {
+fn lost_state_is_not_restored_over_another_login() {
     let mut shared = Record::default();
     let _ = shared.new_login(&login_id("b"));
     let mut lost = Record::default();
@@ -380,7 +378,7 @@ fn what_the_store_has_lost_is_not_put_back_over_another_login() {
 }
 
 #[test]
-fn a_refusal_of_a_login_while_alone_is_known_to_all_afterwards() {
+fn a_standalone_rejection_is_merged() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::Unauthorized);
@@ -391,7 +389,7 @@ fn a_refusal_of_a_login_while_alone_is_known_to_all_afterwards() {
 }
 
 #[test]
-fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
+fn a_later_success_clears_a_standalone_rejection() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::Unauthorized);
@@ -415,7 +413,7 @@ fn a_lease_released_while_standalone_blocks_no_call() {
 }
 
 #[test]
-fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
+fn a_standalone_process_with_a_wrong_clock_changes_nothing() {
     let mut shared = Record::default();
     let alone = polled(at(1_000_000), [five_hour(30)]);
 
@@ -426,7 +424,7 @@ fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
 }
 
 #[test]
-fn headers_given_to_a_commit_count_as_headers() {
+fn committed_headers_count_as_headers() {
     let mut record = polled(at(0), [five_hour(10), opus(90)]);
     let lease = grant(&mut record, at(600));
 

@@ -1,4 +1,4 @@
-//! A caller that is content with the outcome of a recent call, and what counts as one.
+//! Requests that accept the result of a recent call, and which calls satisfy them.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use crate::model::{CredentialFingerprint, LoginInfo, Snapshot, UsageReport};
 use crate::provider::FetchError;
 use crate::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record, Seed};
 
-/// Refreshes at `now` with the credential of that mark, unless it was used for a call in the ten seconds before.
+/// A refresh at `now` with this fingerprint, unless the credential was used for a call in the ten seconds before.
 fn ask_again(number: u128, now: Timestamp, fingerprint: u64) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::CalledAfter(now - SECOND * 10)).login(login(fingerprint))
 }
@@ -16,7 +16,7 @@ fn login(fingerprint: u64) -> LoginInfo {
     LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint))
 }
 
-/// A record whose one call started at second 0 with credential 1, and ended so a second later.
+/// A record whose only call started at second 0 with credential 1 and ended a second later.
 fn called(outcome: Result<UsageReport, FetchError>) -> Record {
     let mut record = Record::default();
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
@@ -33,7 +33,7 @@ fn succeeded() -> Record {
     called(Ok(UsageReport::polled([five_hour(10)])))
 }
 
-/// When the call started that satisfies such a caller at `second`; `None` if another call is granted.
+/// The start of the call that satisfies such a request at `second`; `None` if another call is granted.
 fn satisfied_by(record: &mut Record, second: i64, fingerprint: u64) -> Option<Timestamp> {
     match begin(record, at(second), &ask_again(9, at(second), fingerprint)) {
         LeaseDecision::CalledRecently(call) => Some(call.at),
@@ -73,7 +73,7 @@ fn a_failure_that_armed_a_hold_is_reported_as_the_hold() {
 }
 
 #[test]
-fn a_failure_does_not_satisfy_after_its_hold_was_lifted() {
+fn a_failure_does_not_satisfy_after_its_hold_was_cleared() {
     let mut record = called(Err(FetchError::throttled(None)));
     let _ = record.clear_hold(at(4));
 
@@ -81,7 +81,7 @@ fn a_failure_does_not_satisfy_after_its_hold_was_lifted() {
 }
 
 #[test]
-fn a_recent_success_satisfies_while_the_providers_accounts_are_quiet() {
+fn a_recent_success_satisfies_during_a_cooldown() {
     let cooldown = rate_limited(at(0), at(60));
     let ask = ask_again(9, at(5), 1).cooldown(Some(cooldown));
 
@@ -152,7 +152,7 @@ fn a_success_without_the_store_satisfies_after_it_is_back() {
 }
 
 #[test]
-fn a_failure_after_a_hold_was_cleared_by_a_clock_ahead_is_a_recent_call() {
+fn a_failure_after_a_clear_from_the_future_is_a_recent_call() {
     let mut record = Record::default();
     let _ = record.clear_hold(at(86_400));
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {

@@ -1,19 +1,20 @@
-//! Credentials that the provider refuses, accounts it forbids, and logins that are not there: none of these is waited for.
-//! What is waited for is in `backoff`.
+//! Rejected credentials, forbidden accounts and missing logins. None of them arms a hold. Failures that arm one are in
+//! `backoff`.
 
 use super::support::*;
 use crate::model::{CredentialFingerprint, LoginInfo, UsageReport};
 use crate::provider::FetchError;
 use crate::record::{CommitOutcome, FailOutcome, LastFailureKind, LeaseDecision, LeaseRequest, Record};
 
-fn with_mark(ask: LeaseRequest, fingerprint: u64) -> LeaseRequest {
+fn with_fingerprint(ask: LeaseRequest, fingerprint: u64) -> LeaseRequest {
     ask.login(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)))
 }
 
-/// A record whose one call, by the credential of that mark, was answered so.
+/// A record whose only call, with this fingerprint, failed with this error.
 fn refused(fingerprint: u64, error: &FetchError) -> Record {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), fingerprint)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_fingerprint(ask(1), fingerprint))
+    else {
         panic!("no other process calls")
     };
     let _ = record.fail(at(1), &lease, error, &policy());
@@ -38,7 +39,7 @@ fn a_rejection_arms_no_hold_and_counts_no_failure() {
 }
 
 #[test]
-fn a_refusal_is_told_apart_by_who_can_mend_it() {
+fn a_rejection_has_a_kind_by_its_remedy() {
     let kind = |error| refused(1, &error).last_failure().unwrap().kind;
 
     assert_eq!(kind(FetchError::Unauthorized), LastFailureKind::Unauthorized);
@@ -46,13 +47,13 @@ fn a_refusal_is_told_apart_by_who_can_mend_it() {
 }
 
 #[test]
-fn a_refused_credential_is_not_tried_again_by_those_who_do_not_insist() {
+fn a_rejected_credential_is_retried_only_by_an_explicit_refresh() {
     for error in [FetchError::Unauthorized, forbidden()] {
         let mut record = refused(1, &error);
         let failure = record.last_failure().unwrap().clone();
 
         assert_eq!(
-            begin(&mut record, at(2), &with_mark(ask(2), 1)),
+            begin(&mut record, at(2), &with_fingerprint(ask(2), 1)),
             LeaseDecision::CredentialRejected(failure)
         );
     }
@@ -69,17 +70,17 @@ fn a_credential_without_the_scope_is_not_tried_for_a_day() {
     let mut record = refused(1, &missing_scope());
 
     assert!(matches!(
-        begin(&mut record, at(DAY - 1), &with_mark(ask(2), 1)),
+        begin(&mut record, at(DAY - 1), &with_fingerprint(ask(2), 1)),
         LeaseDecision::CredentialRejected(_)
     ));
-    assert!(matches!(begin(&mut record, at(DAY), &with_mark(ask(2), 1)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(DAY), &with_fingerprint(ask(2), 1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
-fn a_credential_without_the_scope_is_not_tried_by_a_caller_who_insists() {
+fn an_explicit_refresh_does_not_retry_a_missing_scope() {
     let mut record = refused(1, &missing_scope());
 
-    let begun = begin(&mut record, at(600), &with_mark(insist(2, at(600)), 1));
+    let begun = begin(&mut record, at(600), &with_fingerprint(insist(2, at(600)), 1));
 
     assert!(
         matches!(&begun, LeaseDecision::CredentialRejected(failure) if failure.kind == LastFailureKind::MissingScope),
@@ -91,13 +92,13 @@ fn a_credential_without_the_scope_is_not_tried_by_a_caller_who_insists() {
 fn another_credential_is_tried_after_one_without_the_scope() {
     let mut record = refused(1, &missing_scope());
 
-    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_fingerprint(ask(2), 7)), LeaseDecision::Granted(_)));
 }
 
-/// A record in which another credential has called since the first one lacked the scope.
+/// A record in which another credential called after the first one lacked the scope.
 fn called_by_another(outcome: Result<(), FetchError>) -> Record {
     let mut record = refused(1, &missing_scope());
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(2), &with_mark(ask(2), 7)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(2), &with_fingerprint(ask(2), 7)) else {
         panic!("it is not barred")
     };
     match outcome {
@@ -113,7 +114,7 @@ fn called_by_another(outcome: Result<(), FetchError>) -> Record {
 }
 
 #[test]
-fn what_another_credential_brings_does_not_let_one_without_the_scope_call_again() {
+fn another_credentials_result_does_not_clear_a_missing_scope() {
     let outcomes = [Ok(()), Err(FetchError::unavailable("down")), Err(FetchError::Unauthorized)];
     for outcome in outcomes {
         let record = called_by_another(outcome.clone());
@@ -123,27 +124,30 @@ fn what_another_credential_brings_does_not_let_one_without_the_scope_call_again(
         let _ = rejoined.merge_standalone(at(4), &record, None);
 
         for record in [&mut stored, &mut rejoined] {
-            let begun = begin(record, at(7200), &with_mark(insist(3, at(7200)), 1));
+            let begun = begin(record, at(7200), &with_fingerprint(insist(3, at(7200)), 1));
             assert!(matches!(begun, LeaseDecision::CredentialRejected(_)), "{outcome:?}: {begun:?}");
-            let begun = begin(record, at(DAY), &with_mark(insist(4, at(DAY)), 1));
+            let begun = begin(record, at(DAY), &with_fingerprint(insist(4, at(DAY)), 1));
             assert!(matches!(begun, LeaseDecision::Granted(_)), "{outcome:?}: {begun:?}");
         }
     }
 }
 
 #[test]
-fn a_credential_that_was_granted_the_scope_may_call() {
+fn a_credential_with_a_new_scope_may_call() {
     let mut record = refused(1, &missing_scope());
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(DAY), &with_mark(ask(2), 1)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(DAY), &with_fingerprint(ask(2), 1)) else {
         panic!("a day has passed")
     };
     let _ = record.commit(at(DAY + 1), &lease, &UsageReport::polled([five_hour(10)]));
 
-    assert!(matches!(begin(&mut record, at(DAY + 600), &with_mark(ask(3), 1)), LeaseDecision::Granted(_)));
+    assert!(matches!(
+        begin(&mut record, at(DAY + 600), &with_fingerprint(ask(3), 1)),
+        LeaseDecision::Granted(_)
+    ));
 }
 
 #[test]
-fn credentials_without_the_scope_are_bounded() {
+fn stored_credentials_without_the_scope_are_limited() {
     let mut record = Record::default();
     for fingerprint in 1..=100 {
         let failure = crate::record::LastFailure::of(
@@ -151,7 +155,7 @@ fn credentials_without_the_scope_are_bounded() {
             at(fingerprint),
             Some(CredentialFingerprint::from_hash(fingerprint.unsigned_abs())),
         );
-        record.note_unscoped(&failure);
+        record.record_unscoped(&failure);
     }
 
     assert_eq!(record.unscoped.len(), 64);
@@ -159,14 +163,14 @@ fn credentials_without_the_scope_are_bounded() {
 }
 
 #[test]
-fn five_credentials_without_the_scope_are_all_barred_in_a_second_round() {
+fn five_credentials_without_the_scope_are_all_blocked_again() {
     let mut record = Record::default();
     let mut calls = 0;
     for round in 0_i64..2 {
         for fingerprint in 1..=5 {
             let second = 10 * (round * 5 + fingerprint);
             let number = second.unsigned_abs();
-            let ask = with_mark(insist(number.into(), at(second)), fingerprint.unsigned_abs());
+            let ask = with_fingerprint(insist(number.into(), at(second)), fingerprint.unsigned_abs());
             let LeaseDecision::Granted(lease) = begin(&mut record, at(second), &ask) else { continue };
             let _ = record.fail(at(second + 1), &lease, &missing_scope(), &policy());
             calls += 1;
@@ -187,29 +191,32 @@ fn a_credential_without_the_scope_arms_no_hold() {
 fn a_new_credential_is_tried_at_once() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_fingerprint(ask(2), 7)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn an_explicit_refresh_may_try_a_rejected_credential_again() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &with_mark(insist(2, at(2)), 1)), LeaseDecision::Granted(_)));
+    assert!(matches!(
+        begin(&mut record, at(2), &with_fingerprint(insist(2, at(2)), 1)),
+        LeaseDecision::Granted(_)
+    ));
 }
 
 #[test]
-fn a_refusal_bars_for_as_long_as_a_reading_would_be_fresh() {
+fn a_rejection_blocks_for_the_max_age() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
     assert!(matches!(
-        begin(&mut record, at(299), &with_mark(ask(2), 1)),
+        begin(&mut record, at(299), &with_fingerprint(ask(2), 1)),
         LeaseDecision::CredentialRejected(_)
     ));
-    assert!(matches!(begin(&mut record, at(300), &with_mark(ask(2), 1)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(300), &with_fingerprint(ask(2), 1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
-fn a_refused_credential_of_which_nothing_is_said_is_barred_too() {
+fn an_unknown_rejected_credential_is_blocked() {
     let mut record = Record::default();
     fail(&mut record, at(0), &FetchError::Unauthorized);
 
@@ -223,14 +230,14 @@ fn a_transient_failure_blocks_no_call_after_its_hold() {
         let over = record.hold().unwrap().until;
 
         assert!(
-            matches!(begin(&mut record, over, &with_mark(ask(2), 1)), LeaseDecision::Granted(_)),
+            matches!(begin(&mut record, over, &with_fingerprint(ask(2), 1)), LeaseDecision::Granted(_)),
             "{error}"
         );
     }
 }
 
 #[test]
-fn fresh_readings_are_told_even_to_the_barred() {
+fn a_blocked_credential_gets_fresh_readings() {
     let mut record = polled(at(0), [five_hour(10)]);
     fail(&mut record, at(2), &FetchError::Unauthorized);
 
@@ -238,7 +245,7 @@ fn fresh_readings_are_told_even_to_the_barred() {
 }
 
 #[test]
-fn a_refusal_keeps_what_was_known() {
+fn a_rejection_keeps_the_readings() {
     let mut record = polled(at(0), [five_hour(10)]);
     let before = record.snapshot().clone();
 
@@ -248,7 +255,7 @@ fn a_refusal_keeps_what_was_known() {
 }
 
 #[test]
-fn a_success_ends_a_refusal() {
+fn a_success_clears_a_rejection() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
     poll(&mut record, at(2), &UsageReport::polled([five_hour(10)]));
@@ -257,7 +264,7 @@ fn a_success_ends_a_refusal() {
 }
 
 #[test]
-fn a_refusal_leaves_a_429s_strikes_as_they_are() {
+fn a_rejection_does_not_change_the_rate_limit_streak() {
     let mut record = Record::default();
     let over = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap().until;
 
@@ -267,7 +274,7 @@ fn a_refusal_leaves_a_429s_strikes_as_they_are() {
 }
 
 #[test]
-fn a_call_that_had_no_login_was_none() {
+fn a_call_without_a_login_does_not_count() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -278,7 +285,7 @@ fn a_call_that_had_no_login_was_none() {
 }
 
 #[test]
-fn a_call_that_had_no_login_takes_back_no_other_call() {
+fn a_call_without_a_login_withdraws_no_other_call() {
     let mut record = Record::default();
     let other = grant(&mut record, at(0));
     record.release(&other);
@@ -290,7 +297,7 @@ fn a_call_that_had_no_login_takes_back_no_other_call() {
 }
 
 #[test]
-fn a_note_for_people_has_no_control_characters_and_an_end() {
+fn a_failure_message_has_no_control_characters_and_a_limit() {
     let long = "\u{1b}[31m".to_owned() + &"ß".repeat(5000);
 
     let record = refused(1, &FetchError::forbidden(long));
@@ -300,11 +307,11 @@ fn a_note_for_people_has_no_control_characters_and_an_end() {
     assert_eq!(note.chars().count(), 200);
 }
 
-/// A record in which credential 1 lacked the scope at 0, and one in which the same credential was answered at 60.
-fn refused_and_answered() -> (Record, Record) {
+/// A record in which credential 1 lacked the scope at 0, and one in which it succeeded at 60.
+fn rejected_and_succeeded() -> (Record, Record) {
     let refused = refused(1, &missing_scope());
     let mut answered = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut answered, at(60), &with_mark(ask(2), 1)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut answered, at(60), &with_fingerprint(ask(2), 1)) else {
         panic!("no call was made")
     };
     let _ = answered.commit(at(61), &lease, &UsageReport::polled([five_hour(10)]));
@@ -312,23 +319,23 @@ fn refused_and_answered() -> (Record, Record) {
 }
 
 #[test]
-fn a_success_ends_an_older_refusal_in_either_direction_of_a_join() {
-    let (refused, answered) = refused_and_answered();
+fn a_success_clears_an_older_rejection_in_either_merge_order() {
+    let (refused, answered) = rejected_and_succeeded();
     for (mut shared, alone) in [(refused.clone(), answered.clone()), (answered, refused)] {
         let _ = shared.merge_standalone(at(120), &alone, None);
 
-        let begun = begin(&mut shared, at(3600), &with_mark(insist(3, at(3600)), 1));
+        let begun = begin(&mut shared, at(3600), &with_fingerprint(insist(3, at(3600)), 1));
         assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
     }
 }
 
 #[test]
-fn a_refusal_that_an_older_program_carried_past_a_success_does_not_bar() {
-    let (refused, answered) = refused_and_answered();
+fn an_outdated_rejection_from_an_older_program_does_not_block() {
+    let (refused, answered) = rejected_and_succeeded();
     let mut older = document(&answered);
     older["unscoped"] = document(&refused)["unscoped"].clone();
 
-    let begun = begin(&mut decode(&older), at(3600), &with_mark(insist(3, at(3600)), 1));
+    let begun = begin(&mut decode(&older), at(3600), &with_fingerprint(insist(3, at(3600)), 1));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
 }

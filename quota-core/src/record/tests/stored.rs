@@ -1,5 +1,5 @@
-//! The record as a store keeps it: what comes back, and what becomes of what a newer program wrote.
-//! Damage is in `damaged`; how a record is written word for word is pinned by `tests/wire.rs`.
+//! The stored form of a record, and how it preserves fields of newer programs. Damage is in `damaged`. `tests/wire.rs` pins
+//! the exact text.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use crate::record::{
     CommitOutcome, FailOutcome, HoldReason, LastFailureKind, LeaseDecision, MergeOutcome, Record, Seed,
 };
 
-/// When [`full`] is looked at: its last asker is still away.
+/// The time after [`full`], when its last call is still running.
 const NOW: i64 = 1300;
 
-/// The names under which these objects keep others by name; what is in them is no field.
+/// The objects whose keys are names. Their entries are not fields.
 const MAPS: [&str; 3] = ["calls_ms", "exceptions", "peaks"];
 
 /// Adds a field to every object, as a newer program might.
@@ -36,7 +36,7 @@ fn add_everywhere(value: &mut Value, name: &str) {
     }
 }
 
-/// Where such a field stands.
+/// The paths of such fields.
 fn levels(record: &Record) -> BTreeSet<String> {
     fn walk(value: &Value, path: &str, found: &mut BTreeSet<String>) {
         match value {
@@ -58,14 +58,14 @@ fn levels(record: &Record) -> BTreeSet<String> {
     found
 }
 
-/// [`full`] as a newer program may have written it.
+/// The record [`full`] as a newer program may have written it.
 fn newer() -> Record {
     let mut document = document(&full());
     add_everywhere(&mut document, "");
     decode(&document)
 }
 
-/// Where fields of a newer program are no more after `change`.
+/// The paths of unknown fields that `change` removes.
 fn lost(change: impl FnOnce(&mut Record)) -> Vec<String> {
     let mut record = newer();
     change(&mut record);
@@ -73,7 +73,7 @@ fn lost(change: impl FnOnce(&mut Record)) -> Vec<String> {
 }
 
 #[test]
-fn fields_of_a_newer_program_come_back_at_every_level() {
+fn unknown_fields_survive_at_every_level() {
     let levels: Vec<_> = levels(&newer()).into_iter().collect();
 
     assert_eq!(
@@ -103,17 +103,17 @@ fn fields_of_a_newer_program_come_back_at_every_level() {
 }
 
 #[test]
-fn an_asker_who_has_to_wait_loses_no_field_of_a_newer_program() {
+fn a_denied_request_loses_no_unknown_field() {
     assert_eq!(lost(|record| drop(begin(record, at(NOW), &ask(99)))), [""; 0]);
 }
 
 #[test]
-fn a_grant_loses_only_the_old_leases() {
+fn a_grant_loses_only_unknown_fields_of_the_old_lease() {
     assert_eq!(lost(|record| drop(begin(record, at(NOW + 600), &ask(99)))), ["lease"]);
 }
 
 #[test]
-fn headers_lose_only_those_of_the_windows_they_bring() {
+fn headers_lose_only_unknown_fields_of_their_windows() {
     let replaced = lost(|record| {
         let _ = see(record, at(NOW), [five_hour(50)]);
     });
@@ -122,14 +122,14 @@ fn headers_lose_only_those_of_the_windows_they_bring() {
 }
 
 #[test]
-fn what_was_persisted_earlier_loses_none() {
+fn an_older_seed_loses_no_unknown_field() {
     let old = Seed::new(headers(at(0), [five_hour(1)])).hold(rate_limited(at(0), at(60)));
 
     assert_eq!(lost(|record| assert_eq!(record.seed(at(NOW), &old), MergeOutcome::Merged)), [""; 0]);
 }
 
 #[test]
-fn a_process_that_rejoins_loses_none() {
+fn a_rejoining_process_loses_no_unknown_field() {
     let alone = full();
 
     assert_eq!(
@@ -139,12 +139,12 @@ fn a_process_that_rejoins_loses_none() {
 }
 
 #[test]
-fn a_cancelled_call_loses_only_its_lease() {
+fn a_cancelled_call_loses_only_unknown_fields_of_its_lease() {
     assert_eq!(lost(|record| record.release(&record.lease().unwrap().clone())), ["lease"]);
 }
 
 #[test]
-fn a_failed_call_loses_its_lease_and_the_failure_and_hold_it_replaces() {
+fn a_failed_call_loses_only_unknown_fields_that_it_replaces() {
     let replaced = lost(|record| {
         let lease = record.lease().unwrap().clone();
         let _ = record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy());
@@ -154,7 +154,7 @@ fn a_failed_call_loses_its_lease_and_the_failure_and_hold_it_replaces() {
 }
 
 #[test]
-fn an_answer_loses_only_what_it_replaces() {
+fn a_response_loses_only_unknown_fields_that_it_replaces() {
     let replaced = lost(|record| {
         let lease = record.lease().unwrap().clone();
         let _ = record.commit(at(NOW), &lease, &UsageReport::from_headers([five_hour(50)]));
@@ -164,19 +164,19 @@ fn an_answer_loses_only_what_it_replaces() {
 }
 
 #[test]
-fn a_full_record_comes_back() {
+fn a_full_record_survives_a_round_trip() {
     let record = full();
 
     assert_eq!(stored(&record), record);
 }
 
 #[test]
-fn a_document_with_nothing_but_its_format_is_an_empty_record() {
+fn a_document_with_only_a_format_is_an_empty_record() {
     assert_eq!(decode(&json!({ "format": 3 })), Record::default());
 }
 
 #[test]
-fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
+fn unknown_words_survive_a_round_trip() {
     let mut document = document(&full());
     document["hold"]["reason"] = json!("eclipse");
     document["last_failure"]["kind"] = json!("comet");
@@ -191,7 +191,7 @@ fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
     assert_eq!(self::document(&record), document);
 }
 
-/// A record that a program of the next format wrote.
+/// A record of the next format.
 fn of_next_format(record: &Record) -> Record {
     let mut document = document(record);
     document["format"] = json!(4);
@@ -208,7 +208,7 @@ fn a_record_of_a_higher_format_can_be_read() {
 }
 
 #[test]
-fn fresh_readings_of_a_higher_format_are_told() {
+fn fresh_readings_of_a_higher_format_are_used() {
     let mut record = of_next_format(&polled(at(0), [five_hour(10)]));
 
     assert_eq!(begin(&mut record, at(1), &ask(1)), LeaseDecision::NotNeeded);
@@ -227,7 +227,7 @@ fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
 }
 
 #[test]
-fn a_record_of_a_higher_format_by_a_clock_that_was_ahead_is_not_fresh() {
+fn a_record_of_a_higher_format_from_the_future_is_not_fresh() {
     let mut record = of_next_format(&polled(at(1_000_000), [five_hour(10)]));
 
     assert_eq!(begin(&mut record, at(0), &ask(1)), LeaseDecision::UnsupportedFormat);

@@ -1,5 +1,4 @@
-//! What the tests of the rules share: moments, readings, and those who ask.
-//! Nothing here expects anything; what must hold stands in the tests.
+//! Shared helpers of the tests of the rules: times, readings and requests. They assert nothing. The tests assert the rules.
 
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The freshness that [`ask`] wants, and the default of a policy.
+/// The max age that [`ask`] requests, which is the default of a policy.
 pub(crate) const FRESH: Duration = Duration::from_secs(300);
 
-/// That many seconds after a morning in 2027.
+/// A time `second` seconds after a fixed start in 2027.
 pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
@@ -54,7 +53,7 @@ pub(crate) fn opus_id() -> WindowId {
     WindowId::seven_day().for_model("Opus").unwrap()
 }
 
-/// Money beyond the windows, of which something is spent.
+/// Credits of which a part is used.
 pub(crate) fn spending() -> Credits {
     let mut credits = Credits::default();
     credits.used = Some(Money::new(2050, "EUR", 2));
@@ -84,12 +83,12 @@ pub(crate) fn insist(number: u128, now: Timestamp) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::StartedAfter(now))
 }
 
-/// Asks at `now`, by the default policy.
+/// Requests a lease at `now` with the default policy.
 pub(crate) fn begin(record: &mut Record, now: Timestamp, ask: &LeaseRequest) -> LeaseDecision {
     record.begin(now, ask, &policy())
 }
 
-/// The lease of an explicit refresh at `now`.
+/// Returns the lease of an explicit refresh at `now`.
 pub(crate) fn grant(record: &mut Record, now: Timestamp) -> Lease {
     let ask = insist(u128::from(record.fence()) + 1, now);
     match begin(record, now, &ask) {
@@ -98,13 +97,13 @@ pub(crate) fn grant(record: &mut Record, now: Timestamp) -> Lease {
     }
 }
 
-/// A call that starts at `now`, is answered, and ends a second later.
+/// Makes a call that starts at `now`, succeeds and ends a second later.
 pub(crate) fn poll(record: &mut Record, now: Timestamp, usage: &UsageReport) {
     let lease = grant(record, now);
     let _ = record.commit(now + SECOND, &lease, usage);
 }
 
-/// A call that starts at `now` and fails at once; the hold that it arms.
+/// Makes a call that starts at `now` and fails at once. Returns the hold that it arms.
 pub(crate) fn fail(record: &mut Record, now: Timestamp, error: &FetchError) -> Option<Hold> {
     let lease = grant(record, now);
     match record.fail(now, &lease, error, &policy()) {
@@ -113,19 +112,19 @@ pub(crate) fn fail(record: &mut Record, now: Timestamp, error: &FetchError) -> O
     }
 }
 
-/// A record whose one call was started at `now` and answered with these windows.
+/// Creates a record whose only call started at `now` and returned these windows.
 pub(crate) fn polled<const N: usize>(now: Timestamp, windows: [WindowReading; N]) -> Record {
     let mut record = Record::default();
     poll(&mut record, now, &UsageReport::polled(windows));
     record
 }
 
-/// What the headers of ordinary traffic say at `now`.
+/// The snapshot of an ordinary response's headers at `now`.
 pub(crate) fn headers<const N: usize>(now: Timestamp, windows: [WindowReading; N]) -> Snapshot {
     Snapshot::of(&UsageReport::from_headers(windows), now)
 }
 
-/// Joins what the headers of ordinary traffic say at `now`, by a login of which nothing is said.
+/// Merges the headers of an ordinary response at `now`, without a login.
 pub(crate) fn see<const N: usize>(
     record: &mut Record,
     now: Timestamp,
@@ -138,23 +137,23 @@ pub(crate) fn rate_limited(since: Timestamp, until: Timestamp) -> Hold {
     Hold::new(since, until, HoldReason::RateLimited)
 }
 
-/// Nothing but a hold, as persisted elsewhere.
+/// A seed with only a hold.
 pub(crate) fn held(hold: Hold) -> Seed {
     Seed::new(Snapshot::default()).hold(hold)
 }
 
-/// What the record says of a window, if it has it.
+/// The use of a window, if the record contains it.
 pub(crate) fn used(record: &Record, id: &WindowId) -> Option<Percent> {
     record.snapshot().window(id).map(crate::model::Window::used)
 }
 
-/// What comes back from a store.
+/// The record after a round trip through a store.
 pub(crate) fn stored(record: &Record) -> Record {
     Record::decode(&record.encode()).unwrap()
 }
 
-/// A record with everything in it: at 1290 another refresh starts, after a call that was answered, one that was answered in
-/// part, headers, and a call that was turned away.
+/// A record with all fields: another refresh starts at 1290, after a success, a partly unreadable response, headers, and a
+/// rate limit.
 pub(crate) fn full() -> Record {
     let mut record = Record::default();
     let login = LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7));
@@ -178,12 +177,12 @@ pub(crate) fn full() -> Record {
     record
 }
 
-/// What a store keeps.
+/// The stored form of a record.
 pub(crate) fn document(record: &Record) -> Value {
     serde_json::from_slice(&record.encode()).unwrap()
 }
 
-/// What comes back of it.
+/// Decodes the stored form.
 pub(crate) fn decode(document: &Value) -> Record {
     Record::decode(document.to_string().as_bytes()).unwrap()
 }
