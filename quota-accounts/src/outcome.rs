@@ -217,7 +217,7 @@ pub(crate) fn classify(
         }
         RejectionKind::Unauthorized => {
             let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
-            // Without a fingerprint the router cannot recognise a new credential, so the block must end by itself.
+            // Without a fingerprint the router cannot recognize a new credential, so the block must end by itself.
             let until = fingerprint.is_none().then(|| later(policy.forbidden_cooldown));
             Consequence { block: Some(block(until).fingerprint(fingerprint)), next }
         }

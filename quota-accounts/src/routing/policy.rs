@@ -48,7 +48,7 @@ pub struct RoutingPolicy {
     /// How long an exhausted account is skipped if the provider states no reset. Default: 5 minutes.
     #[serde(with = "span")]
     pub exhausted_cooldown: Duration,
-    /// How long an account is skipped after a provider or an organisation forbade a request. A new login ends this early.
+    /// How long an account is skipped after a provider or an organization forbade a request. A new login ends this early.
     /// Default: 1 hour.
     #[serde(with = "span")]
     pub forbidden_cooldown: Duration,

@@ -49,7 +49,7 @@ pub enum Reason {
     LoginRenewing,
     /// The credential could not be read, for example while a keychain is locked. A new login does not help.
     CredentialUnavailable,
-    /// A policy of the provider or of an organisation forbids the request.
+    /// A policy of the provider or of an organization forbids the request.
     Forbidden,
     /// Less remains of a window than the killswitch allows.
     BelowKillswitch,

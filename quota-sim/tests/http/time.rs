@@ -1,4 +1,4 @@
-//! Behavior over time.
+//! Behaviour over time.
 
 use std::time::Duration;
 
