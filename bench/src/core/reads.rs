@@ -78,7 +78,7 @@ fn hit() -> Vec<Row> {
     rows
 }
 
-/// Accounts with fresh readings, and the same readings in the peers.
+/// Accounts with fresh readings, and the same readings in ArcSwap and moka.
 struct Fixture {
     ids: Vec<AccountId>,
     accounts: Vec<Account>,

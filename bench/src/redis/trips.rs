@@ -1,4 +1,4 @@
-//! The commands of a refresh, as the server counts them.
+//! Counts the server commands of a refresh.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Count {
         Self(server.calls().into_iter().collect())
     }
 
-    /// The commands since these counts, without those that read the counts.
+    /// The commands since these counts, excluding those that read the counts.
     fn until_now(self, server: &Server) -> Self {
         let now = Self::of(server);
         let after = Self::of(server);

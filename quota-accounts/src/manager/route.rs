@@ -115,8 +115,8 @@ impl RouteError {
 impl FallbackAccountManager {
     /// Returns the preferred available account for a request, with its credential.
     ///
-    /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible by stale
-    /// readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it. If
+    /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible because of
+    /// stale readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it. If
     /// stale readings admit the chosen account, the refresh runs in the background. The request waits for a credential at most
     /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
     ///
@@ -230,7 +230,7 @@ impl Inner {
     }
 
     /// The accounts that are unusable although their readings admit them, up to the one that a request would use.
-    /// Accounts are refreshed as for a request; it reserves nothing and remembers no session.
+    /// It refreshes accounts as for a request. It makes no reservation and stores no session.
     pub(super) async fn dry_run(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
         let mut attempt = Attempt::default();
         loop {
@@ -270,7 +270,7 @@ impl Inner {
             if let Some(at) = scan.refresh_first.first().filter(|_| may_refresh) {
                 refreshed.push(*at);
                 if let Err(error) = self.refresh_if_stale(*at, request.model()).await {
-                    tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, cached readings count");
+                    tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, using cached readings");
                 }
                 self.schedule_save();
                 continue;
@@ -281,7 +281,7 @@ impl Inner {
                 continue;
             }
             if let Choice::NoAccount { .. } = scan.choice {
-                // One of them may be available. The next attempt has its readings.
+                // One of them may be available. The next attempt will see its new readings.
                 self.refresh_sequentially(&scan.unknown, request);
             }
             return scan;
@@ -302,8 +302,8 @@ impl Inner {
         any
     }
 
-    /// Refreshes an account if it has another login than `before`, because reading the credential then cleared its readings.
-    /// Returns whether it has.
+    /// Refreshes an account if its login differs from `before`, because reading the credential then cleared its readings.
+    /// Returns whether it differs.
     async fn refresh_new_login(self: &Arc<Self>, slot: &AccountSlot, before: Option<&LoginId>) -> bool {
         if before.is_none() || slot.login_id().as_ref() == before {
             return false;
@@ -356,7 +356,7 @@ impl Inner {
             CredentialError::TemporarilyUnavailable { retry_after, .. } => {
                 (Reason::LoginRenewing, *retry_after)
             }
-            // A locked keychain, a file during a rewrite, a command that failed once, or an error that only a newer source knows.
+            // A locked keychain, a file during a rewrite, a command that failed once, or an error kind unknown to this version.
             _ => (Reason::CredentialUnavailable, None),
         };
         Verdict::ineligible(

@@ -8,7 +8,7 @@ use quota_core::{Percent, WindowId};
 
 use super::{Reservation, Reservations};
 
-/// The reservations of one account, as this process has them.
+/// The reservations of one account that this process knows.
 #[derive(Debug, Default)]
 pub(crate) struct LocalReservations {
     cached: Reservations,
@@ -23,9 +23,9 @@ struct OwnReservation {
     left: Option<u32>,
     admission: Admission,
     stored: ReservationWrite,
-    /// Whether the request has ended, so that the store must lose the reservation.
+    /// Whether the request has ended, so that the reservation must be removed from the store.
     is_over: bool,
-    /// How often the document was read without it since the request ended.
+    /// How many reads since the request ended found no such reservation.
     missed: u8,
 }
 
@@ -78,7 +78,7 @@ impl LocalReservations {
         }
     }
 
-    /// Releases a reservation. Returns whether the store must lose it.
+    /// Releases a reservation. Returns whether it must be removed from the store.
     pub(crate) fn release(&mut self, id: RequestId) -> bool {
         self.cached.release(id);
         self.own.retain(|own| own.reservation.id != id || own.stored != ReservationWrite::Absent);

@@ -8,7 +8,7 @@ use super::{Candidate, Request, RoutingPolicy};
 
 /// The assumed time to the reset of a window whose reset is unknown.
 const UNKNOWN_RUN_SECONDS: i64 = 5 * 3600;
-/// The minimum time to a reset, so that a reset in seconds does not outweigh everything.
+/// The minimum time to a reset, so that a reset that is seconds away does not outweigh everything.
 const MIN_RUN_SECONDS: i64 = 60;
 /// The weight of an account without readings: a full window over one day. Its first request brings readings.
 const UNKNOWN_WEIGHT: f64 = 10_000.0 / 86_400.0;

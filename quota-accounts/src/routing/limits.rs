@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// How much must remain of each window, as a share of the window.
 ///
 /// A window of the whole account passes at exactly the limit; a window of one model must be above it. A limit applies only to
-/// requests that count against its window: `seven_day/opus` concerns no request for another model. It does not apply to an
+/// requests that count against its window: `seven_day/opus` does not apply to requests for other models. Nor does a limit apply to an
 /// account whose last complete response has no such window.
 ///
 /// ```
@@ -161,7 +161,7 @@ pub struct AccountLimits {
 }
 
 impl AccountLimits {
-    /// No own limits: those of the policy apply.
+    /// No limits of its own: those of the policy apply.
     #[must_use]
     pub fn none() -> Self {
         Self::default()

@@ -33,7 +33,7 @@ fn future_block(now: Timestamp) -> Block {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_from_the_future_lasts_its_duration_from_now() {
+async fn a_block_from_the_future_is_moved_to_now() {
     let clock = clock();
     let (slot, now) = (slot(&clock), clock.now());
     slot.block(future_block(now), now);
@@ -76,6 +76,6 @@ async fn a_credential_is_rechecked_after_the_clock_was_set_back() {
     );
 
     assert!(slot.should_recheck_credential(now + SignedDuration::from_hours(1)));
-    assert!(slot.should_recheck_credential(now), "the last check is an hour away");
+    assert!(slot.should_recheck_credential(now), "the last check is an hour in the future");
     assert!(!slot.should_recheck_credential(now + SignedDuration::from_secs(4)));
 }

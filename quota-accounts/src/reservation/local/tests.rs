@@ -119,7 +119,7 @@ fn a_reservation_that_the_store_lost_is_written_again() {
 fn a_release_removes_the_reservation_once() {
     let (mut held, wanted, mut document) = written();
 
-    assert!(held.release(wanted.id), "the store must lose it");
+    assert!(held.release(wanted.id), "it must be removed from the store");
     assert!(merge(&mut held, &mut document));
     held.adopt(document.clone(), OFFSET);
 
