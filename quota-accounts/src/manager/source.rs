@@ -16,7 +16,7 @@ impl Inner {
         slot: &AccountSlot,
     ) -> Result<Option<Credential>, CredentialError> {
         if self.credential_cooldown(slot).is_some() {
-            return Err(CredentialError::timed_out("the source of the credential did not answer in time"));
+            return Err(CredentialError::timed_out("the credential source timed out"));
         }
         let read = slot.usage.credential(self.policy.credential_timeout).await;
         match &read {

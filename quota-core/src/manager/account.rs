@@ -66,8 +66,8 @@ impl Account {
 
     /// Whether the cached readings are stale for a request to `model`, by its name in requests.
     ///
-    /// A window that counts one model makes only requests to that model stale. The full refresh, once an hour by default, reads it
-    /// for all.
+    /// The age of a window that counts one model matters only for requests to that model. The full refresh, once an hour by
+    /// default, reads it anyway.
     #[must_use]
     pub fn is_stale_for(&self, model: Option<&str>) -> bool {
         !self.view_handle.load().is_fresh_for(model)
@@ -87,8 +87,8 @@ impl Account {
 
     /// Returns fresh readings: cached ones, or those of one refresh that all callers share.
     ///
-    /// If no refresh is possible, it returns the cached readings, marked as stale with the reason. If the caller drops the future,
-    /// the refresh continues.
+    /// If no refresh is possible, this returns the cached readings, marked as stale with the reason. If the caller drops the
+    /// future, the refresh continues.
     ///
     /// # Errors
     ///
@@ -257,8 +257,8 @@ impl Account {
 
     /// Merges readings that arrived without a usage call, such as the headers of an ordinary response.
     ///
-    /// Readers in this process get them at once. The store gets them within a few seconds. Holds stay unchanged. Returns the
-    /// implausible values, which are not merged; see [`UsageReport::reject_implausible`].
+    /// Readers in this process get the readings at once, and other processes within a few seconds. Holds stay unchanged. Returns
+    /// the implausible values, which are not merged; see [`UsageReport::reject_implausible`].
     ///
     /// # Errors
     ///
@@ -308,8 +308,8 @@ impl Account {
     /// Clears the account's hold for all processes that share the store, and resets its count of consecutive failures.
     ///
     /// Returns the cleared hold; `None` if none was in force. Another process that has the hold cached does not restore it. The
-    /// next failed call arms a new hold. The provider's cooldown, the budget and a credential rejection stay. A damaged record is
-    /// replaced by this process's copy. If the future is dropped, the hold may or may not be cleared.
+    /// next failed call can arm a new hold. The provider's cooldown, the budget and a credential rejection stay. This process's
+    /// copy replaces a damaged record. If the future is dropped, the hold may or may not be cleared.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {
         }
         local.flush_scheduled = true;
     }
-    // Cleared before the write starts, because that write may not include a change that arrives during it.
+    // Clear the flag before the write starts, because that write may not include a change that arrives during it.
     let flush_scheduled = OnPanic(Arc::downgrade(entry), |entry| entry.local().flush_scheduled = false);
     let (entry, tasks) = (Arc::clone(entry), Arc::clone(&context.tasks));
     context.tasks.spawn(async move {
@@ -34,7 +34,7 @@ pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {
     });
 }
 
-/// Refreshes an account whenever its readings stop being fresh, until `stopped`.
+/// Refreshes an account whenever its readings become stale, until `stopped` completes.
 pub(crate) fn keep_fresh(
     entry: &Arc<AccountEntry>,
     context: &TaskContext,

@@ -95,9 +95,8 @@ impl QuotaManagerBuilder {
 
     /// Sets how long after [`build`](Self::build) this program ends, for commands and other short-lived programs.
     ///
-    /// - A call gets at most the remaining time as its timeout. If the deadline ends it, it fails with
-    ///   [`FetchError::TimedOut`](crate::FetchError::TimedOut), and the error backoff applies. Otherwise a program that runs
-    ///   repeatedly would call a hanging provider each time.
+    /// - A call that the deadline ends fails with [`FetchError::TimedOut`](crate::FetchError::TimedOut), and the error backoff
+    ///   applies. Otherwise a program that runs repeatedly would call a hanging provider each time.
     /// - If the deadline ends the read of the credential, the refresh fails with
     ///   [`FetchError::CredentialUnavailable`](crate::FetchError::CredentialUnavailable), and no hold is armed.
     /// - With less than two seconds left, no call starts: the refresh fails with

@@ -93,10 +93,10 @@ impl Account {
         match self.entry.provider.clock.bounded(timeout, catch_panic(read)).await {
             Some(Some(read)) => read,
             Some(None) => Err(CredentialError::unreadable(
-                "the source of the credential panicked",
+                "the credential source panicked",
                 io::Error::other("it panicked"),
             )),
-            None => Err(CredentialError::timed_out("the source of the credential did not answer in time")),
+            None => Err(CredentialError::timed_out("the credential source timed out")),
         }
     }
 

@@ -18,7 +18,8 @@ use crate::store::StoreKey;
 pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     follow_cooldown(&entry.provider, context);
     {
-        // The follower clears both flags under this lock. Otherwise a reader could set the first just before the follower ends.
+        // The follower checks and clears both flags under this lock. Otherwise this call could find a follower that is about to
+        // end.
         let _local = entry.local();
         entry.view_handle.mark_accessed();
         if entry.view_handle.is_followed() {
@@ -146,7 +147,7 @@ async fn wait_for_notice(
     notice: impl Future<Output = Result<(), crate::store::StoreError>>,
 ) {
     match clock.bounded(poll_interval, notice).await {
-        // The store may be unavailable before any call has failed. The next read then detects that and starts the probes.
+        // The store may have become unavailable without a failed call. The next read detects that and starts the probes.
         Some(Err(error)) if error.is_transient() => {}
         // The store supports no notices, so poll at the interval.
         Some(Err(_)) => clock.sleep(poll_interval).await,

@@ -67,7 +67,7 @@ pub(crate) enum RefreshRequest {
 }
 
 impl RefreshRequest {
-    /// Whether readings that satisfy this satisfy `other` as well.
+    /// Whether readings that satisfy this request also satisfy `other`.
     pub(crate) fn covers(self, other: Self) -> bool {
         match (self, other) {
             (Self::NewCall, _) => true,

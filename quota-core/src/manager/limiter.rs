@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_calls_do_not_count_toward_any_limit_up_to_the_maximum() {
+    fn slow_calls_count_only_toward_the_maximum() {
         let ages = |ages: &[u64]| ages.iter().map(|age| Some(Duration::from_secs(*age))).collect::<Vec<_>>();
         let room = |calls: &[u64], parallel| wait_for_room(ages(calls).into_iter(), parallel);
 

@@ -137,7 +137,7 @@ impl Refresh {
             let (lease, permit) = match self.begin(request, &mut access).await? {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
-                    // Rebuild the view with the current clock offset: the old view may compute stale for the same readings.
+                    // Rebuild the view with the current clock offset: the old view may report the same readings as stale.
                     entry.update(|_| ());
                     return Ok(Refreshed {
                         fetched: false,
@@ -195,14 +195,14 @@ impl Refresh {
         };
         match self.bounded(async { source.credential(&entry.id).await }).await {
             Ok(Ok(credential)) => self.access(credential),
-            Err(Cut::Cancelled) => Err(QuotaError::Closed),
+            Err(Interruption::Cancelled) => Err(QuotaError::Closed),
             failed => {
                 // Only if the program has not set another login since the refresh began.
                 entry.update(|local| local.unattributed |= local.login == self.in_flight.login_id);
                 Err(match failed {
                     Ok(Err(error)) => QuotaError::Fetch { account: entry.id.clone(), error: error.into() },
                     Ok(Ok(_)) => QuotaError::Panicked { account: entry.id.clone() },
-                    Err(cut) => self.interruption_error(cut),
+                    Err(interruption) => self.interruption_error(interruption),
                 })
             }
         }
@@ -232,7 +232,7 @@ impl Refresh {
             Some(Ok(Err(error))) => {
                 return Err(QuotaError::Fetch { account: entry.id.clone(), error: error.into() });
             }
-            Some(Err(Cut::Cancelled)) => return Err(QuotaError::Closed),
+            Some(Err(Interruption::Cancelled)) => return Err(QuotaError::Closed),
             None | Some(Err(_)) => {}
         }
         Ok(())
@@ -240,33 +240,33 @@ impl Refresh {
 
     /// The credential with the login of its call. A credential of another login than the one that the program set is an error.
     fn access(&self, credential: Credential) -> Result<Access, QuotaError> {
-        let found = credential.login.clone();
-        let login = match (&self.in_flight.login_id, &found.login_id) {
-            (Some(expected), Some(found)) if expected != found => {
+        let login = credential.login.clone();
+        let login = match (&self.in_flight.login_id, &login.login_id) {
+            (Some(expected), Some(actual)) if expected != actual => {
                 let error = FetchError::not_logged_in("the credential belongs to another login");
                 return Err(QuotaError::Fetch { account: self.entry.id.clone(), error });
             }
-            (Some(expected), None) => LoginInfo::new(expected.clone()).fingerprint(found.fingerprint),
-            _ => found,
+            (Some(expected), None) => LoginInfo::new(expected.clone()).fingerprint(login.fingerprint),
+            _ => login,
         };
         Ok(Access { credential, login, read_at: Some(self.entry.provider.clock.instant()) })
     }
 
     /// The error of a step that was interrupted before the provider received a request.
-    fn interruption_error(&self, cut: Cut) -> QuotaError {
+    fn interruption_error(&self, interruption: Interruption) -> QuotaError {
         let account = self.entry.id.clone();
-        match cut {
-            Cut::TimedOut => {
+        match interruption {
+            Interruption::TimedOut => {
                 let error = FetchError::credential_timed_out(CREDENTIAL_TIMED_OUT);
                 QuotaError::Fetch { account, error }
             }
             // The source is not at fault: this program had less time left than the source's timeout.
-            Cut::DeadlineExceeded => {
+            Interruption::DeadlineExceeded => {
                 let error = FetchError::credential_unavailable(CREDENTIAL_TIMED_OUT);
                 QuotaError::Fetch { account, error }
             }
-            Cut::Cancelled => QuotaError::Closed,
-            Cut::Panicked => QuotaError::Panicked { account },
+            Interruption::Cancelled => QuotaError::Closed,
+            Interruption::Panicked => QuotaError::Panicked { account },
         }
     }
 
@@ -298,7 +298,7 @@ impl Refresh {
 
     /// Runs a step of the fetcher or the credential source. The fetch timeout, the program's deadline and the cancellation of calls
     /// end it.
-    async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Cut> {
+    async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Interruption> {
         let timeout = self.entry.provider.policy.fetch_timeout;
         let left = self.time_left().filter(|left| *left < timeout);
         let step = self.entry.provider.clock.bounded(left.unwrap_or(timeout), catch_panic(step));
@@ -306,13 +306,13 @@ impl Refresh {
         let ended = tokio::select! {
             biased;
             ended = step => ended,
-            () = self.context.tasks.cancelled() => return Err(Cut::Cancelled),
+            () = self.context.tasks.cancelled() => return Err(Interruption::Cancelled),
         };
         match ended {
             Some(Some(done)) => Ok(done),
-            Some(None) => Err(Cut::Panicked),
-            None if left.is_some() => Err(Cut::DeadlineExceeded),
-            None => Err(Cut::TimedOut),
+            Some(None) => Err(Interruption::Panicked),
+            None if left.is_some() => Err(Interruption::DeadlineExceeded),
+            None => Err(Interruption::TimedOut),
         }
     }
 
@@ -340,7 +340,7 @@ const REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What interrupted a step of the fetcher or the credential source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+enum Interruption {
     TimedOut,
     DeadlineExceeded,
     Cancelled,
@@ -348,4 +348,4 @@ enum Cut {
 }
 
 /// The message for a credential source that timed out. The provider received no request, so this is no timeout of the provider.
-const CREDENTIAL_TIMED_OUT: &str = "the source of the credential did not answer in time";
+const CREDENTIAL_TIMED_OUT: &str = "the credential source timed out";

@@ -152,7 +152,7 @@ impl LocalState {
         seed: &Seed,
         owner_id: Option<&OwnerId>,
     ) -> MergeOutcome {
-        // Compare with the record that includes pending changes, because only those may state the login.
+        // Compare with the record that includes pending changes, because the login may be stated only there.
         let mut effective = (*self.base).clone();
         self.apply_local(&mut effective, now);
         // Readings without a login belong to the current login and not to a later one.

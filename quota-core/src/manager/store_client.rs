@@ -274,7 +274,7 @@ impl StoreClient {
                     let sent_at = clock.instant();
                     match clock.bounded(timeout, store.read(&key)).await {
                         Some(Ok(reading)) => return Some((sent_at, reading)),
-                        // The store responds. That it rejects this key is another error.
+                        // The store is reachable. The rejection of this key is a separate error.
                         Some(Err(error)) if !error.is_transient() => return None,
                         Some(Err(_)) | None => {}
                     }

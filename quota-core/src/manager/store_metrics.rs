@@ -1,4 +1,4 @@
-//! Counts the store's failures, and logs those that a person must fix once.
+//! Counts the store's failures, and logs each series of rejected calls once.
 //! `store_client` and `sync` decide how to continue after a failure.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::clock::Instant;
 use crate::store::{StoreError, StoreKey};
 
-/// The numbers of the store's failures in one manager; see [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
+/// The counts of the store's failures in one manager; see [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
 ///
 /// All are counters. A call that fails at once during an outage is not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

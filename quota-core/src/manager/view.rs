@@ -36,7 +36,7 @@ pub(crate) struct ViewFlags {
     pub(crate) unattributed: bool,
     /// Since when this process runs without the store.
     pub(crate) store_unavailable_since: Option<UnixMillis>,
-    /// Whether it does so because the store's record of the account is damaged.
+    /// Whether this process runs without the store because the store's record of the account is damaged.
     pub(crate) is_damaged: bool,
     /// Why this process's last refresh failed.
     pub(crate) failed: Option<Arc<QuotaError>>,

@@ -37,7 +37,7 @@ async fn a_credential_read_that_times_out_is_not_a_call() {
 
     let error = refresh_fails(&env.quota).await;
 
-    assert_eq!(error.report(), "the source of the credential did not answer in time");
+    assert_eq!(error.report(), "the credential source timed out");
     assert_no_trace(&env).await;
 }
 

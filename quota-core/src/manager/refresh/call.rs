@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Cut, Refresh};
+use super::{Interruption, Refresh};
 use crate::manager::entry::AccountEntry;
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
@@ -61,10 +61,10 @@ impl Refresh {
         let entry = &*self.entry;
         let account = || entry.id.clone();
         tracing::debug!(account = %entry.id, fence = lease.fence, "lease granted");
-        if let Err(cut) = self.may_call() {
+        if let Err(error) = self.may_call() {
             // Withdraw the call from the budget, because no request was sent.
             entry.change_always(|record, _| record.withdraw(lease)).await;
-            return Err(cut);
+            return Err(error);
         }
         permit.mark_started();
         let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
@@ -74,14 +74,14 @@ impl Refresh {
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
             // `may_call` left the provider at least two seconds, so this is the provider's timeout. Without a hold, a program that
             // runs repeatedly would call a hanging provider until the budget is used up.
-            Err(Cut::TimedOut | Cut::DeadlineExceeded) => {
+            Err(Interruption::TimedOut | Interruption::DeadlineExceeded) => {
                 return Err(self.failed(lease, FetchError::TimedOut).await);
             }
             // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
             // received it.
-            Err(cut @ (Cut::Cancelled | Cut::Panicked)) => {
+            Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
                 entry.change_always(|record, _| record.release(lease)).await;
-                return Err(self.interruption_error(cut));
+                return Err(self.interruption_error(interruption));
             }
         };
         usage.login_id = usage.login_id.or_else(|| credential.login.login_id.clone());
