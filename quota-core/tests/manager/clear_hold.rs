@@ -37,9 +37,9 @@ async fn the_first_refresh_after_a_clear_calls() {
     let hold = main.peek().hold();
     assert!(!calls(&env, &main).await);
 
-    let lifted = main.clear_hold().await.unwrap();
+    let cleared = main.clear_hold().await.unwrap();
 
-    assert!(lifted.is_some() && lifted == hold, "{lifted:?}");
+    assert!(cleared.is_some() && cleared == hold, "{cleared:?}");
     assert_eq!(main.peek().hold(), None);
     assert!(calls(&env, &main).await);
 }
@@ -214,8 +214,8 @@ async fn a_clear_keeps_the_record_of_a_newer_program() {
     let cleared = env.quota.account(&id("main")).clear_hold().await;
 
     assert!(matches!(cleared, Err(QuotaError::UnsupportedFormat { .. })), "{cleared:?}");
-    let found = env.store.read(&StoreKey::account(&id("main"))).await.unwrap();
-    assert_eq!(found.document.unwrap().body, newer);
+    let read = env.store.read(&StoreKey::account(&id("main"))).await.unwrap();
+    assert_eq!(read.document.unwrap().body, newer);
 }
 
 #[tokio::test(start_paused = true)]

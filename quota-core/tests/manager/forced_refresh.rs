@@ -38,7 +38,7 @@ impl QuotaStore for SlowStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, _key: &StoreKey, _version: Option<Version>) -> Result<(), StoreError> {
         std::future::pending().await
     }
 }

@@ -17,11 +17,11 @@ async fn stored(env: &Env) -> Record {
 async fn a_process_with_cached_readings_does_not_restore_them() {
     let env = env_with(no_rate_limit());
     let other_process = another_process(&env.store, &env.clock, &env.provider, no_rate_limit());
-    let theirs = other_process.account(&id("main"));
-    drop(theirs.get().await);
+    let remote = other_process.account(&id("main"));
+    drop(remote.get().await);
     env.clock.sleep(SECOND).await;
     // This observation is pending when the account is forgotten.
-    theirs.observe(&headers(50.0)).unwrap();
+    remote.observe(&headers(50.0)).unwrap();
     env.clock.sleep(SECOND).await;
 
     env.quota.forget(&id("main")).await.unwrap();
@@ -29,7 +29,7 @@ async fn a_process_with_cached_readings_does_not_restore_them() {
     assert!(other_process.close().await);
 
     assert!(stored(&env).await.snapshot().is_empty());
-    assert!(theirs.peek().snapshot().is_empty());
+    assert!(remote.peek().snapshot().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,8 +37,8 @@ async fn a_call_in_flight_in_another_process_does_not_store_its_report() {
     let env = env_with(no_rate_limit());
     let slow = env.provider.clone().taking(SECOND * 5);
     let other_process = another_process(&env.store, &env.clock, &slow, no_rate_limit());
-    let theirs = other_process.account(&id("main"));
-    let refreshing = tokio::spawn(async move { theirs.refresh().await });
+    let remote = other_process.account(&id("main"));
+    let refreshing = tokio::spawn(async move { remote.refresh().await });
     env.clock.sleep(SECOND).await;
 
     env.quota.forget(&id("main")).await.unwrap();
@@ -57,9 +57,9 @@ async fn an_account_removed_and_added_again_is_still_on_hold() {
 
     env.quota.forget(&id("main")).await.unwrap();
     env.clock.sleep(SECOND).await;
-    let got = env.quota.account(&id("main")).get().await;
+    let result = env.quota.account(&id("main")).get().await;
 
-    assert!(matches!(got, Err(QuotaError::OnHold { .. })), "{got:?}");
+    assert!(matches!(result, Err(QuotaError::OnHold { .. })), "{result:?}");
     assert_eq!((env.provider.calls(), stored(&env).await.calls().len()), (1, 1));
 }
 

@@ -40,10 +40,10 @@ async fn fifty_readers_of_an_account_on_hold_get_the_cached_readings() {
         });
     }
 
-    let answers = readers.join_all().await;
+    let results = readers.join_all().await;
 
     assert_eq!(env.provider.calls(), 2);
-    for (used, age, state) in answers {
+    for (used, age, state) in results {
         assert_eq!((used, age), (Some(40.0), 361));
         assert!(matches!(state, Freshness::Stale { reason: StaleReason::OnHold, .. }), "{state:?}");
     }
@@ -259,7 +259,7 @@ async fn a_forbidden_error_arms_no_hold_and_delays_no_other_account() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_another_processs_lease_is_no_failure() {
+async fn a_wait_for_the_lease_of_another_process_is_no_failure() {
     let env = env_with(plain());
     let provider = env.provider.clone().taking(SECOND * 5);
     let other_process = another_process(&env.store, &env.clock, &provider, plain());
@@ -348,9 +348,9 @@ async fn fifty_processes_make_one_call_after_a_hold() {
     for account in accounts {
         readers.spawn(async move { five_hours(&account.get().await.unwrap()) });
     }
-    let answers = readers.join_all().await;
+    let results = readers.join_all().await;
 
-    assert!(answers.iter().all(|usage| *usage == Some(40.0)));
+    assert!(results.iter().all(|usage| *usage == Some(40.0)));
     assert_eq!(provider.calls(), 2);
 }
 

@@ -33,7 +33,7 @@ async fn a_watch_receives_a_background_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_receives_another_processs_write() {
+async fn a_watch_receives_a_write_of_another_process() {
     let env = env();
     let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
     let main = env.quota.account(&id("main"));
@@ -69,7 +69,11 @@ async fn a_change_with_a_lost_notice_is_found_by_polling() {
         ) -> Result<CasOutcome, StoreError> {
             self.0.compare_and_swap(key, expected, body, ttl).await
         }
-        async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+        async fn wait_for_change(
+            &self,
+            _key: &StoreKey,
+            _version: Option<Version>,
+        ) -> Result<(), StoreError> {
             std::future::pending().await
         }
     }
@@ -237,7 +241,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn a_manager_built_outside_a_runtime_uses_its_first_callers() {
+fn a_manager_built_outside_a_runtime_uses_that_of_its_first_caller() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider).build().unwrap();
 
@@ -369,7 +373,7 @@ fn a_watch_continues_after_its_followers_runtime_has_shut_down() {
     let first = runtime();
     first.block_on(async { drop(main.sync().await) });
 
-    let seen = runtime().block_on(async {
+    let usage = runtime().block_on(async {
         let mut watch = main.watch();
         let mut next = std::pin::pin!(watch.next());
         assert!(tokio::time::timeout(Duration::from_millis(1), next.as_mut()).await.is_err());
@@ -378,7 +382,7 @@ fn a_watch_continues_after_its_followers_runtime_has_shut_down() {
         next.await.unwrap()
     });
 
-    assert_eq!(last_read(&seen), Some(40.0));
+    assert_eq!(last_read(&usage), Some(40.0));
 }
 
 #[tokio::test]
@@ -451,10 +455,10 @@ async fn events_end_with_the_manager() {
 async fn a_provider_without_a_fetcher_has_its_own_policy() {
     let env = env();
     drop(env.quota.account(&id("main")).get().await);
-    let patient = Policy::default().max_age(MINUTE * 30);
+    let policy = Policy::default().max_age(MINUTE * 30);
     let reader = QuotaManager::builder(Arc::clone(&env.store))
         .clock(env.clock.clone())
-        .policy_for(env.quota.account(&id("main")).id().provider().clone(), patient)
+        .policy_for(env.quota.account(&id("main")).id().provider().clone(), policy)
         .build()
         .unwrap();
     let main = reader.account(&id("main"));

@@ -111,9 +111,9 @@ async fn headers_of_the_old_login_are_rejected() {
     main.set_login(LoginId::new("b"));
     drop(main.get().await);
 
-    let refused = main.observe(&headers(99.0).login_id(LoginId::new("a")));
+    let result = main.observe(&headers(99.0).login_id(LoginId::new("a")));
 
-    assert!(matches!(refused, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
+    assert!(matches!(result, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
     assert_eq!(last_read(&main.peek()), Some(40.0));
 }
 
@@ -124,9 +124,9 @@ async fn a_seed_of_another_login_is_rejected() {
     main.set_login(LoginId::new("b"));
     let seed = Seed::new(Snapshot::of(&polled(90.0), noon())).login_id(LoginId::new("a"));
 
-    let refused = main.seed(&seed);
+    let result = main.seed(&seed);
 
-    assert!(matches!(refused, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
+    assert!(matches!(result, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
     assert!(main.peek().snapshot().is_empty());
 }
 
@@ -190,11 +190,9 @@ async fn an_observation_of_an_unknown_account_is_rejected() {
     let env = env();
     drop(env.quota.account(&id("main")));
 
-    let refused = env.quota.observe(&id("stranger"), &headers(50.0));
+    let result = env.quota.observe(&id("unknown"), &headers(50.0));
 
-    assert!(
-        matches!(refused, Err(ObserveError::UnknownAccount { account, .. }) if account == id("stranger"))
-    );
+    assert!(matches!(result, Err(ObserveError::UnknownAccount { account, .. }) if account == id("unknown")));
     assert!(env.quota.account(&id("main")).peek().snapshot().is_empty());
 }
 
@@ -299,7 +297,7 @@ async fn a_queued_refresh_does_not_undo_set_login() {
     let main = env.quota.account(&id("main"));
     env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     // This call starts the gap, so the next refresh is queued.
-    drop(env.quota.account(&id("neighbour")).get().await);
+    drop(env.quota.account(&id("other")).get().await);
     main.refresh_in_background();
     run_ready_tasks().await;
 

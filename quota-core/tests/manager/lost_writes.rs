@@ -89,8 +89,8 @@ async fn a_lost_reading_is_restored_despite_a_later_write() {
     // Another process writes on top of the older state, so one notice reports both the loss and the new reading.
     let mut next = Record::decode(&before).unwrap();
     let week = WindowReading::new(WindowId::seven_day(), percent(7.0));
-    let seen = quota_core::Snapshot::of(&quota_core::UsageReport::from_headers([week]), env.clock.now());
-    let _ = next.observe(env.clock.now(), &seen, None, None);
+    let observed = quota_core::Snapshot::of(&quota_core::UsageReport::from_headers([week]), env.clock.now());
+    let _ = next.observe(env.clock.now(), &observed, None, None);
     next.bump_revision();
     revert_to(&env, next.encode()).await;
     env.clock.sleep(SECOND * 5).await;
@@ -103,22 +103,22 @@ async fn a_lost_reading_is_restored_despite_a_later_write() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_reading_is_restored_once() {
     let env = env();
-    let others = another_process(&env.store, &env.clock, &env.provider, Policy::default());
-    let (main, theirs) = (env.quota.account(&id("main")), others.account(&id("main")));
+    let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let (main, remote) = (env.quota.account(&id("main")), other_process.account(&id("main")));
     drop(main.get().await);
-    drop(theirs.sync().await);
+    drop(remote.sync().await);
     let before = body(&env).await;
     env.clock.sleep(SECOND).await;
     main.observe(&headers(80.0)).unwrap();
     env.clock.sleep(SECOND * 6).await;
-    assert_eq!(last_read(&theirs.peek()), Some(80.0));
+    assert_eq!(last_read(&remote.peek()), Some(80.0));
 
     revert_to(&env, before).await;
     env.clock.sleep(SECOND * 5).await;
-    let put_back = env.store.read(&key()).await.unwrap().version();
+    let restored = env.store.read(&key()).await.unwrap().version();
     env.clock.sleep(SECOND * 30).await;
 
-    assert_eq!(env.store.read(&key()).await.unwrap().version(), put_back);
+    assert_eq!(env.store.read(&key()).await.unwrap().version(), restored);
 }
 
 /// A store that can be full. It then still detects conflicts, but applies no write. It sends no notices.
@@ -173,8 +173,8 @@ async fn a_reading_whose_restoration_failed_is_written_by_close() {
 
     revert_to(&env, before).await;
     store.is_full.store(true, Ordering::SeqCst);
-    let refused = main.refresh().await.unwrap().error;
-    assert!(matches!(refused, Some(QuotaError::Store { .. })), "{refused:?}");
+    let result = main.refresh().await.unwrap().error;
+    assert!(matches!(result, Some(QuotaError::Store { .. })), "{result:?}");
     store.is_full.store(false, Ordering::SeqCst);
 
     assert!(env.quota.close().await);

@@ -254,7 +254,7 @@ async fn headers_do_not_create_a_model_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_missing_in_a_poll_is_removed_for_all_processes() {
+async fn a_window_missing_from_a_poll_is_removed_for_all_processes() {
     let env = env();
     let main = env.quota.account(&id("main"));
     let model = WindowId::seven_day().for_model("Fable").unwrap();

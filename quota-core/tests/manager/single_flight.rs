@@ -23,10 +23,10 @@ async fn a_hundred_readers_share_one_call_and_its_result() {
         readers.spawn(async move { five_hours(&main.get().await.unwrap()) });
     }
 
-    let answers = readers.join_all().await;
+    let results = readers.join_all().await;
 
     assert_eq!(provider.calls(), 1);
-    assert!(answers.iter().all(|usage| *usage == Some(40.0)));
+    assert!(results.iter().all(|usage| *usage == Some(40.0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,14 +278,14 @@ async fn a_wait_for_another_process_delays_no_other_account() {
     let env = env();
     let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
     let other_process = another_process(&env.store, &env.clock, &slow, Policy::default());
-    let (main, neighbour) = (env.quota.account(&id("main")), env.quota.account(&id("neighbour")));
+    let (main, other) = (env.quota.account(&id("main")), env.quota.account(&id("other")));
     drop(main.sync().await);
     other_process.account(&id("main")).refresh_in_background();
     main.refresh_in_background();
     run_ready_tasks().await;
     let before = env.clock.now();
 
-    drop(neighbour.get().await);
+    drop(other.get().await);
 
     assert!(env.clock.now() < before + SECOND * 2, "{} after {before}", env.clock.now());
 }
@@ -314,13 +314,13 @@ async fn a_waiter_waits_the_full_time_for_each_holder() {
     };
     hold_lease().await;
     let main = env.quota.account(&id("main"));
-    let waits = tokio::spawn(async move { main.refresh().await.unwrap().fetched });
+    let waiter = tokio::spawn(async move { main.refresh().await.unwrap().fetched });
     for _ in 0..2 {
         env.clock.sleep(policy.lease_ttl() - SECOND).await;
         hold_lease().await;
     }
 
-    let fetched = waits.await.unwrap();
+    let fetched = waiter.await.unwrap();
 
     assert!(fetched);
     assert_eq!(env.provider.calls(), 1);

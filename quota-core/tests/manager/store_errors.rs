@@ -59,9 +59,9 @@ impl QuotaStore for FaultyStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
         self.check(key).await?;
-        self.inner.wait_for_change(key, seen).await
+        self.inner.wait_for_change(key, version).await
     }
 }
 
@@ -127,8 +127,9 @@ async fn write_lease(env: &Env, timeout: Duration) -> Lease {
     let LeaseDecision::Granted(lease) = record.begin(now, &lease_request, &policy) else {
         panic!("the lease is not free")
     };
-    let swap = env.store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
-    assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{swap:?}");
+    let outcome =
+        env.store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
+    assert!(matches!(outcome, Ok(CasOutcome::Applied(_))), "{outcome:?}");
     lease
 }
 
@@ -137,9 +138,9 @@ async fn a_waiter_waits_no_longer_than_its_own_lease_would_last() {
     let env = env();
     write_lease(&env, Duration::from_secs(3600)).await;
 
-    let got = env.clock.bounded(MINUTE * 2, env.quota.account(&id("main")).get()).await;
+    let result = env.clock.bounded(MINUTE * 2, env.quota.account(&id("main")).get()).await;
 
-    assert!(matches!(got, Some(Err(QuotaError::InProgress { .. }))), "{got:?}");
+    assert!(matches!(result, Some(Err(QuotaError::InProgress { .. }))), "{result:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,10 +155,10 @@ async fn a_wait_for_a_holder_ends_when_the_store_becomes_unavailable() {
         store.hangs.store(true, Ordering::SeqCst);
         drop(other.refresh().await);
     };
-    let (got, ()) = tokio::join!(main.get(), hang_later);
+    let (result, ()) = tokio::join!(main.get(), hang_later);
 
     let waited = Duration::try_from(env.clock.now().duration_since(start)).unwrap();
-    assert!(matches!(got, Err(QuotaError::InProgress { .. })), "{got:?}");
+    assert!(matches!(result, Err(QuotaError::InProgress { .. })), "{result:?}");
     assert!(waited < SECOND * 10, "{waited:?}");
 }
 

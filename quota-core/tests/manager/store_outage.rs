@@ -63,9 +63,9 @@ impl QuotaStore for ToggleStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
         self.check().await?;
-        self.inner.wait_for_change(key, seen).await
+        self.inner.wait_for_change(key, version).await
     }
 }
 
@@ -156,7 +156,7 @@ async fn standalone_readings_are_shared_after_the_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_during_which_the_store_fails_keeps_its_readings() {
+async fn a_call_keeps_its_readings_if_the_store_fails_during_it() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let provider = env.provider.clone().taking(SECOND * 4);
     let main = env.quota.account(&id("main"));
@@ -255,13 +255,13 @@ async fn processes_on_a_flaky_store_converge_seeds_0_to_19() {
         for used in 1..=6 {
             env.provider.answer(polled(f64::from(used)));
             let (one, two) = tokio::join!(local.get(), remote.get());
-            let fine = [&one, &two].map(|got| match got {
+            let is_expected = [&one, &two].map(|result| match result {
                 Ok(_) => true,
                 // A process that reads the other's lease and then loses the store does not wait, and has no readings yet.
                 Err(QuotaError::InProgress { .. }) => used == 1 && (one.is_ok() || two.is_ok()),
                 Err(_) => false,
             });
-            assert_eq!(fine, [true, true], "seed {seed}, round {used}");
+            assert_eq!(is_expected, [true, true], "seed {seed}, round {used}");
             env.clock.sleep(MINUTE * 5).await;
         }
         for _ in 0..200 {
@@ -300,8 +300,8 @@ impl QuotaStore for ReadOnlyStore {
         Err(StoreError::rejected("read-only"))
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.inner.wait_for_change(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        self.inner.wait_for_change(key, version).await
     }
 }
 

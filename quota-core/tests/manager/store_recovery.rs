@@ -134,14 +134,14 @@ async fn a_process_does_not_wait_for_a_holder_during_an_outage() {
     drop(main.sync().await);
     let before = env.clock.now();
 
-    let refused = main.get().await;
+    let result = main.get().await;
 
-    assert!(matches!(refused, Err(QuotaError::InProgress { .. })), "{refused:?}");
+    assert!(matches!(result, Err(QuotaError::InProgress { .. })), "{result:?}");
     assert_eq!((env.clock.now(), env.provider.calls()), (before, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_holds_the_processs_other_accounts_during_an_outage() {
+async fn a_429_during_an_outage_holds_the_other_accounts() {
     let clock = Clock::anchored(noon());
     let store = ToggleStore::new(&clock, false);
     store.set_down(true);
@@ -154,9 +154,9 @@ async fn a_429_holds_the_processs_other_accounts_during_an_outage() {
         .unwrap();
     drop(quota.account(&id("main")).get().await);
 
-    let refused = quota.account(&id("other")).get().await;
+    let result = quota.account(&id("other")).get().await;
 
-    assert!(matches!(refused, Err(QuotaError::OnHold { .. })), "{refused:?}");
+    assert!(matches!(result, Err(QuotaError::OnHold { .. })), "{result:?}");
     assert_eq!(provider.calls(), 1);
 }
 
@@ -233,9 +233,9 @@ async fn readings_of_the_old_login_are_hidden_if_clearing_fails() {
     env.clock.sleep(MINUTE * 6).await;
     env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
 
-    let refused = main.get().await;
+    let result = main.get().await;
 
-    assert!(matches!(refused, Err(QuotaError::Store { .. })), "{refused:?}");
+    assert!(matches!(result, Err(QuotaError::Store { .. })), "{result:?}");
     assert!(main.peek().snapshot().is_empty());
 }
 
@@ -243,7 +243,7 @@ async fn readings_of_the_old_login_are_hidden_if_clearing_fails() {
 #[derive(Debug)]
 struct PanickingStore {
     inner: MemoryStore,
-    waits: AtomicUsize,
+    wait_calls: AtomicUsize,
 }
 
 #[async_trait]
@@ -261,7 +261,7 @@ impl QuotaStore for PanickingStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
     async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
-        self.waits.fetch_add(1, Ordering::SeqCst);
+        self.wait_calls.fetch_add(1, Ordering::SeqCst);
         panic!("a test makes this store panic")
     }
 }
@@ -270,7 +270,7 @@ impl QuotaStore for PanickingStore {
 async fn a_sync_restarts_a_follower_that_panicked() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(PanickingStore { inner, waits: AtomicUsize::new(0) });
+    let store = Arc::new(PanickingStore { inner, wait_calls: AtomicUsize::new(0) });
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let env = env_on(
         shared,
@@ -284,5 +284,5 @@ async fn a_sync_restarts_a_follower_that_panicked() {
     drop(main.sync().await);
     run_ready_tasks().await;
 
-    assert_eq!(store.waits.load(Ordering::SeqCst), 2);
+    assert_eq!(store.wait_calls.load(Ordering::SeqCst), 2);
 }

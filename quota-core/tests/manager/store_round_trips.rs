@@ -49,12 +49,12 @@ impl QuotaStore for CountingStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
         if !self.sends_notices {
             return std::future::pending().await;
         }
         self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.wait_for_change(key, seen).await
+        self.inner.wait_for_change(key, version).await
     }
 }
 
@@ -109,7 +109,7 @@ async fn a_cold_refresh_keeps_the_calls_of_another_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_refresh_on_hold_returns_another_processs_readings() {
+async fn a_cold_refresh_on_hold_returns_readings_of_another_process() {
     let (env, _) = counted();
     let other = another_process(&env.store, &env.clock, &env.provider, no_rate_limit());
     drop(other.account(&id("main")).refresh().await);
