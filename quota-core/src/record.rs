@@ -43,8 +43,8 @@ use crate::time::{self, CLOCK_SLACK, EARLIEST_RECORD, UnixMillis, is_from_future
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
 /// let mut record = Record::default();
 ///
-/// let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
-/// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("no other process holds the lease") };
+/// let request = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
+/// let LeaseDecision::Granted(lease) = record.begin(now, &request, &policy) else { panic!("no other process holds the lease") };
 ///
 /// let used = Percent::from_percent(30.0).unwrap();
 /// let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);

@@ -1,5 +1,5 @@
-//! What stands in a store and in a file of settings, word for word: older and newer programs read it too.
-//! What the fields mean is tested with the rules.
+//! The exact text of stored documents and settings, which older and newer programs also read. The meaning of the fields is
+//! tested with the rules.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use quota_core::record::{
 use quota_core::{FetchError, Percent, Policy, Snapshot, UsageReport, WindowId, WindowReading};
 use serde_json::{Value, json};
 
-/// That many seconds after a morning in 2027.
+/// A time `second` seconds after a fixed start in 2027.
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).expect("it is within all time")
+    Timestamp::from_second(1_800_000_000 + second).expect("the time is in range")
 }
 
 fn reading(id: &WindowId, percent: f64) -> WindowReading {
@@ -29,7 +29,7 @@ fn opus() -> WindowId {
     WindowId::seven_day().for_model("Opus").expect("it has a name")
 }
 
-/// All that a provider may say at once.
+/// A response with everything that a provider can report.
 fn usage() -> UsageReport {
     let mut credits = Credits::default();
     credits.enabled = Some(false);
@@ -49,8 +49,8 @@ fn usage() -> UsageReport {
     .owner_id(OwnerId::new("org-1"))
 }
 
-/// A later answer, in which one window and the money could not be read.
-fn lame_usage() -> UsageReport {
+/// A later response with one unreadable window and unreadable credits.
+fn unreadable_usage() -> UsageReport {
     let except = vec![WindowId::seven_day()];
     let readings =
         [reading(&WindowId::five_hour(), 43.0), reading(&opus(), 1.0).scope(Scope::unknown_model())];
@@ -61,29 +61,30 @@ fn lame_usage() -> UsageReport {
     UsageReport::polled(readings).coverage(coverage)
 }
 
-/// The lease for a call of `host` at `second`, by a login of which everything is known.
+/// The lease for a call of `host` at `second`, with a login id and a fingerprint.
 fn grant(record: &mut Record, second: i64, host: &str) -> Lease {
     let login = LoginInfo::new(LoginId::new("user-1")).fingerprint(CredentialFingerprint::from_hash(255));
     let attempt = RequestId::from(u128::try_from(second).expect("it is after the start") << 32);
-    let ask = LeaseRequest::new(attempt, MaxStaleness::StartedAfter(at(second))).login(login).by(host.into());
-    match record.begin(at(second), &ask, &Policy::default()) {
+    let request =
+        LeaseRequest::new(attempt, MaxStaleness::StartedAfter(at(second))).login(login).by(host.into());
+    match record.begin(at(second), &request, &Policy::default()) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease after {second} s: {other:?}"),
     }
 }
 
-/// A record with everything in it: an answer, a lame answer, headers, a 429, and another request for the lease.
+/// A record with all fields: a response, a partly unreadable response, headers, a 429, and another lease.
 fn full() -> Record {
     let mut record = Record::default();
     let first = grant(&mut record, 0, "host-1");
     let _ = record.commit(at(1), &first, &usage());
     let second = grant(&mut record, 600, "host-2");
-    let _ = record.commit(at(601), &second, &lame_usage());
+    let _ = record.commit(at(601), &second, &unreadable_usage());
     let headers = UsageReport::from_headers([reading(&WindowId::five_hour(), 44.0).resets_at(at(9000))]);
     let _ = record.observe(at(700), &Snapshot::of(&headers, at(700)), None, None);
     let third = grant(&mut record, 1200, "host-1");
-    let slow_down = FetchError::throttled(Some(Duration::from_secs(90)));
-    let _ = record.fail(at(1201), &third, &slow_down, &Policy::default());
+    let throttled = FetchError::throttled(Some(Duration::from_secs(90)));
+    let _ = record.fail(at(1201), &third, &throttled, &Policy::default());
     let _ = grant(&mut record, 1300, "host-1");
     record.bump_revision();
     record
@@ -94,21 +95,21 @@ fn value(body: &[u8]) -> Value {
 }
 
 #[test]
-fn a_record_with_everything_in_it() {
+fn a_full_record() {
     with_settings!({ sort_maps => true }, { assert_json_snapshot!(value(&full().encode())) });
 }
 
 #[test]
-fn a_record_with_nothing_in_it() {
+fn an_empty_record() {
     assert_eq!(Record::default().encode(), r#"{"format":3,"fence":0,"snapshot":{}}"#);
 }
 
 #[test]
-fn a_snapshot_with_everything_in_it() {
+fn a_full_snapshot() {
     with_settings!({ sort_maps => true }, { assert_json_snapshot!(Snapshot::of(&usage(), at(0))) });
 }
 
-/// A poll that lowers one window and lacks another, and then the line of a session, if it says so much.
+/// A poll that lowers one window and omits another, and optionally a later statusline with this use.
 fn lowered(line: Option<f64>) -> Snapshot {
     let five_hours =
         |used| reading(&WindowId::five_hour(), used).resets_at(at(9000)).length(Duration::from_secs(18_000));
@@ -123,7 +124,7 @@ fn lowered(line: Option<f64>) -> Snapshot {
 }
 
 #[test]
-fn a_lowered_window_with_its_peak_and_the_peak_of_one_that_is_gone() {
+fn a_lowered_window_and_a_removed_window_with_their_peaks() {
     let mut peak = json!({ "used_bp": 4200, "resets_ms": 1_800_009_000_000_i64, "length_ms": 18_000_000 });
     let stored = |peak: &Value| {
         json!({
@@ -145,7 +146,7 @@ fn a_lowered_window_with_its_peak_and_the_peak_of_one_that_is_gone() {
 }
 
 #[test]
-fn a_quiet_time() {
+fn a_cooldown() {
     let mut cooldown = ProviderCooldown::default();
     cooldown.extend(at(0), &Hold::new(at(0), at(60), HoldReason::ProviderRateLimited));
 
@@ -153,7 +154,7 @@ fn a_quiet_time() {
 }
 
 #[test]
-fn a_quiet_time_that_is_none() {
+fn an_empty_cooldown() {
     assert_eq!(ProviderCooldown::default().encode(), r#"{"format":2}"#);
 }
 
@@ -163,14 +164,14 @@ fn the_default_policy() {
 }
 
 #[test]
-fn settings_that_are_not_named_are_the_default() {
+fn missing_settings_have_the_default() {
     let policy: Policy = serde_json::from_value(json!({ "max_age": "2m" })).expect("it is a setting");
 
     assert_eq!(policy, Policy::default().max_age(Duration::from_secs(120)));
 }
 
 #[test]
-fn former_names_of_settings_are_still_read() {
+fn former_names_of_settings_are_accepted() {
     let former = json!({ "freshness": "2m", "keep": "48h", "when_away": "refuse", "backoff": { "first": "1s", "cap": "2s" } });
     let policy: Policy = serde_json::from_value(former).expect("they are settings");
 
@@ -184,7 +185,7 @@ fn former_names_of_settings_are_still_read() {
 }
 
 #[test]
-fn a_setting_that_there_is_none_of_is_refused() {
+fn an_unknown_setting_is_rejected() {
     assert!(serde_json::from_value::<Policy>(json!({ "freshnes": "2m" })).is_err());
 }
 
@@ -210,7 +211,7 @@ fn the_reasons_of_holds() {
 }
 
 #[test]
-fn every_kind_of_failure_comes_back() {
+fn every_kind_of_failure_survives_a_round_trip() {
     let errors = [
         (FetchError::throttled(None), "throttled"),
         (FetchError::TimedOut, "timed_out"),
@@ -255,7 +256,7 @@ fn renamed(older: &str) -> Value {
 }
 
 #[test]
-fn records_of_formats_1_and_2_are_read_and_rewritten_as_format_3() {
+fn records_of_formats_1_and_2_are_rewritten_as_format_3() {
     for written in [include_str!("wire/record-1.json"), include_str!("wire/record-2.json")] {
         let record = Record::decode(written.as_bytes()).expect("its format is known");
 
@@ -265,7 +266,7 @@ fn records_of_formats_1_and_2_are_read_and_rewritten_as_format_3() {
 }
 
 #[test]
-fn words_of_format_2_are_read() {
+fn words_of_format_2_are_accepted() {
     let failure = json!({ "at_ms": 1_800_000_000_000_i64, "kind": "missing_scope", "note": "n", "mark": "00000000000000ff" });
     let hold = |reason| json!({ "since_ms": 1_800_000_000_000_i64, "until_ms": 1_800_000_060_000_i64, "why": reason });
     let trouble = json!({ "at_ms": 1_800_000_000_000_i64, "kind": "login_refused" });
@@ -283,7 +284,7 @@ fn words_of_format_2_are_read() {
 }
 
 #[test]
-fn a_record_of_format_3_is_read_and_rewritten_as_it_was() {
+fn a_record_of_format_3_is_rewritten_unchanged() {
     let written = include_bytes!("wire/record-3.json");
 
     let record = Record::decode(written).expect("its format is known");

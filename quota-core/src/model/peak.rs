@@ -1,5 +1,5 @@
 //! The highest use that any source reported in one period of a window.
-//! It tells a new untimed reading apart from an old one that an idle session repeats.
+//! It distinguishes a new untimed reading from an old one that an idle session repeats.
 
 use std::cmp::Ordering;
 use std::time::Duration;

@@ -23,8 +23,9 @@ impl Record {
         policy: &Policy,
     ) -> Option<Hold> {
         let newer = MaxStaleness::StartedAfter(now + Duration::from_millis(1));
-        let ask = LeaseRequest::new(RequestId::from(0), newer).priority(priority).cooldown(cooldown.cloned());
-        match self.clone().begin(now, &ask, policy) {
+        let request =
+            LeaseRequest::new(RequestId::from(0), newer).priority(priority).cooldown(cooldown.cloned());
+        match self.clone().begin(now, &request, policy) {
             LeaseDecision::OnHold(hold) => Some(self.since_last_call(hold)),
             _ => None,
         }
@@ -73,11 +74,11 @@ mod tests {
     }
 
     fn lease(record: &mut Record, second: i64, policy: &Policy) -> crate::record::Lease {
-        let ask = LeaseRequest::new(
+        let request = LeaseRequest::new(
             RequestId::from(u128::from(second.unsigned_abs())),
             MaxStaleness::StartedAfter(at(second)),
         );
-        let LeaseDecision::Granted(lease) = record.begin(at(second), &ask, policy) else {
+        let LeaseDecision::Granted(lease) = record.begin(at(second), &request, policy) else {
             panic!("a call is allowed")
         };
         lease

@@ -293,7 +293,7 @@ pub enum LastFailureKind {
     TimedOut,
     /// The login was rejected: log in again.
     Unauthorized,
-    /// The provider's policy forbids it: ask an administrator.
+    /// The provider's policy forbids the call: contact an administrator.
     Forbidden,
     /// The credential lacks a scope that reading usage needs: replace it.
     MissingScope,

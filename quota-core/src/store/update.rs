@@ -296,7 +296,7 @@ struct Bounded<'a> {
 
 impl Bounded<'_> {
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let late = || StoreError::unavailable(WriteState::Unknown, "it did not answer in time");
+        let late = || StoreError::unavailable(WriteState::Unknown, "it timed out");
         Clock::system().bounded(self.timeout, call).await.unwrap_or_else(|| Err(late()))
     }
 }

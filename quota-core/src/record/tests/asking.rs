@@ -8,7 +8,7 @@ use crate::record::{Counted, HoldReason, LeaseDecision, MaxStaleness, Priority, 
 fn a_reading_of_four_minutes_is_fresh_for_five() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    assert_eq!(begin(&mut record, at(240), &ask(1)), LeaseDecision::NotNeeded);
+    assert_eq!(begin(&mut record, at(240), &request(1)), LeaseDecision::NotNeeded);
 }
 
 #[test]
@@ -17,10 +17,10 @@ fn at_the_very_moment_it_is_due_a_reading_is_stale() {
     let due = record.due_at(FRESH, Counted::Account, &policy()).unwrap();
 
     assert_eq!(
-        begin(&mut record.clone(), due - jiff::SignedDuration::from_millis(1), &ask(1)),
+        begin(&mut record.clone(), due - jiff::SignedDuration::from_millis(1), &request(1)),
         LeaseDecision::NotNeeded
     );
-    assert!(matches!(begin(&mut record, due, &ask(1)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, due, &request(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_second_request_gets_the_start_and_the_end_of_the_lease() {
     let mut record = Record::default();
     let _ = grant(&mut record, at(0));
 
-    let second = begin(&mut record, at(5), &ask(2));
+    let second = begin(&mut record, at(5), &request(2));
 
     assert_eq!(second, LeaseDecision::InProgress { until: at(12), since: at(0) });
 }
@@ -46,7 +46,7 @@ fn a_request_during_a_live_lease_changes_nothing() {
     let _ = grant(&mut record, at(600));
     let before = record.clone();
 
-    let _ = begin(&mut record, at(601), &ask(99));
+    let _ = begin(&mut record, at(601), &request(99));
 
     assert_eq!(record, before);
 }
@@ -65,9 +65,9 @@ fn a_lost_lease_does_not_count_as_a_failure() {
 #[test]
 fn the_same_attempt_gets_the_same_lease() {
     let mut record = Record::default();
-    let first = begin(&mut record, at(0), &ask(1));
+    let first = begin(&mut record, at(0), &request(1));
 
-    let again = begin(&mut record, at(3), &ask(1));
+    let again = begin(&mut record, at(3), &request(1));
 
     assert_eq!(again, first);
 }
@@ -75,11 +75,11 @@ fn the_same_attempt_gets_the_same_lease() {
 #[test]
 fn an_attempt_with_an_expired_lease_gets_another() {
     let mut record = Record::default();
-    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
+    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &request(1)) else {
         panic!("no other process calls")
     };
 
-    let again = begin(&mut record, first.until, &ask(1));
+    let again = begin(&mut record, first.until, &request(1));
 
     assert!(matches!(again, LeaseDecision::Granted(second) if second.fence > first.fence));
 }
@@ -87,8 +87,8 @@ fn an_attempt_with_an_expired_lease_gets_another() {
 #[test]
 fn a_repeated_attempt_counts_once() {
     let mut record = Record::default();
-    let _ = begin(&mut record, at(0), &ask(1));
-    let _ = begin(&mut record, at(3), &ask(1));
+    let _ = begin(&mut record, at(0), &request(1));
+    let _ = begin(&mut record, at(3), &request(1));
 
     assert_eq!(record.calls().len(), 1);
 }
@@ -99,7 +99,7 @@ fn a_live_lease_is_not_taken_over() {
     let lease = grant(&mut record, at(0));
     let last_moment = lease.until - jiff::SignedDuration::from_millis(1);
 
-    let other = begin(&mut record, last_moment, &ask(99));
+    let other = begin(&mut record, last_moment, &request(99));
 
     assert!(matches!(other, LeaseDecision::InProgress { .. }));
 }
@@ -109,8 +109,8 @@ fn an_expired_lease_is_taken_over_once() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
-    let heir = begin(&mut record, lease.until, &ask(98));
-    let third = begin(&mut record, lease.until, &ask(99));
+    let heir = begin(&mut record, lease.until, &request(98));
+    let third = begin(&mut record, lease.until, &request(99));
 
     assert!(matches!(heir, LeaseDecision::Granted(heir) if heir.fence > lease.fence));
     assert!(matches!(third, LeaseDecision::InProgress { .. }));
@@ -123,29 +123,29 @@ fn a_released_lease_is_free_at_once() {
 
     record.release(&lease);
 
-    assert!(matches!(begin(&mut record, at(1), &ask(99)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(1), &request(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_call_that_started_no_earlier_satisfies_an_explicit_refresh() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    assert_eq!(begin(&mut record, at(2), &insist(1, at(0))), LeaseDecision::NotNeeded);
-    assert!(matches!(begin(&mut record, at(2), &insist(2, at(1))), LeaseDecision::Granted(_)));
+    assert_eq!(begin(&mut record, at(2), &explicit_request(1, at(0))), LeaseDecision::NotNeeded);
+    assert!(matches!(begin(&mut record, at(2), &explicit_request(2, at(1))), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn headers_do_not_satisfy_an_explicit_refresh() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let _ = see(&mut record, at(60), [five_hour(11)]);
+    let _ = merge_headers(&mut record, at(60), [five_hour(11)]);
 
-    assert!(matches!(begin(&mut record, at(61), &insist(1, at(60))), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(61), &explicit_request(1, at(60))), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_max_age_of_zero_always_calls() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let mut demanding = ask(1);
+    let mut demanding = request(1);
     demanding.max_staleness = MaxStaleness::Age(std::time::Duration::ZERO);
 
     assert!(matches!(begin(&mut record, at(0), &demanding), LeaseDecision::Granted(_)));
@@ -165,26 +165,26 @@ fn record_with_calls(calls: i64) -> Record {
 fn a_call_beyond_the_budget_waits_until_the_first_is_an_hour_old() {
     let mut record = record_with_calls(28);
 
-    let LeaseDecision::OnHold(hold) = begin(&mut record, at(28 * 60), &ask(99)) else {
+    let LeaseDecision::OnHold(hold) = begin(&mut record, at(28 * 60), &request(99)) else {
         panic!("28 calls are allowed")
     };
 
     assert_eq!((hold.reason, hold.until), (HoldReason::BudgetExhausted, at(3600)));
-    assert!(matches!(begin(&mut record, at(3600), &ask(99)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(3600), &request(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn the_last_call_of_the_budget_is_granted() {
     let mut record = record_with_calls(27);
 
-    assert!(matches!(begin(&mut record, at(28 * 60), &ask(99)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(28 * 60), &request(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn calls_leave_the_record_after_an_hour() {
     let mut record = record_with_calls(3);
 
-    let _ = begin(&mut record, at(60 + 3600), &ask(99));
+    let _ = begin(&mut record, at(60 + 3600), &request(99));
 
     let kept: Vec<_> = record.calls().iter().map(|attempt| attempt.at).collect();
     assert_eq!(kept, [at(120), at(60 + 3600)]);
@@ -193,14 +193,14 @@ fn calls_leave_the_record_after_an_hour() {
 #[test]
 fn the_reserve_is_for_interactive_callers() {
     let mut record = record_with_calls(22);
-    let background = ask(98).priority(Priority::Background);
+    let background = request(98).priority(Priority::Background);
 
     let LeaseDecision::OnHold(hold) = begin(&mut record, at(22 * 60), &background) else {
         panic!("6 are in reserve")
     };
 
     assert_eq!((hold.reason, hold.until), (HoldReason::BudgetExhausted, at(3600)));
-    assert!(matches!(begin(&mut record, at(22 * 60), &ask(99)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(22 * 60), &request(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_lowered_budget_waits_until_enough_calls_are_an_hour_old() {
     let mut record = record_with_calls(10);
     let frugal = policy().budget(crate::policy::Budget::new(4, 1));
 
-    let LeaseDecision::OnHold(hold) = record.begin(at(600), &ask(99), &frugal) else {
+    let LeaseDecision::OnHold(hold) = record.begin(at(600), &request(99), &frugal) else {
         panic!("10 calls are over 4")
     };
 
@@ -221,11 +221,11 @@ fn the_provider_cooldown_holds_an_account_without_calls() {
     let mut record = Record::default();
     let cooldown = crate::record::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
-    let held = begin(&mut record, at(59), &ask(1).cooldown(Some(cooldown.clone())));
+    let held = begin(&mut record, at(59), &request(1).cooldown(Some(cooldown.clone())));
 
     assert_eq!(held, LeaseDecision::OnHold(cooldown.clone()));
     assert!(matches!(
-        begin(&mut record, at(60), &ask(2).cooldown(Some(cooldown))),
+        begin(&mut record, at(60), &request(2).cooldown(Some(cooldown))),
         LeaseDecision::Granted(_)
     ));
 }
@@ -237,9 +237,9 @@ fn the_hold_that_ends_last_is_reported() {
     let shorter = crate::record::Hold::new(at(0), at(30), HoldReason::ProviderRateLimited);
     let longer = crate::record::Hold::new(at(0), at(90), HoldReason::ProviderRateLimited);
 
-    assert_eq!(begin(&mut record, at(1), &ask(8).cooldown(Some(shorter))), LeaseDecision::OnHold(own));
+    assert_eq!(begin(&mut record, at(1), &request(8).cooldown(Some(shorter))), LeaseDecision::OnHold(own));
     assert_eq!(
-        begin(&mut record, at(1), &ask(9).cooldown(Some(longer.clone()))),
+        begin(&mut record, at(1), &request(9).cooldown(Some(longer.clone()))),
         LeaseDecision::OnHold(longer)
     );
 }
@@ -249,5 +249,5 @@ fn fresh_readings_are_reported_even_during_a_hold() {
     let mut record = polled(at(0), [five_hour(10)]);
     let _ = record.seed(at(1), &held(rate_limited(at(1), at(3600))));
 
-    assert_eq!(begin(&mut record, at(2), &ask(1)), LeaseDecision::NotNeeded);
+    assert_eq!(begin(&mut record, at(2), &request(1)), LeaseDecision::NotNeeded);
 }

@@ -15,7 +15,8 @@ const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 /// grant.
 fn granted_by_a_slow_clock() -> (Record, crate::record::Lease) {
     let mut record = polled(at(0), [five_hour(40)]);
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &insist(9, at(1))) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &explicit_request(9, at(1)))
+    else {
         panic!("nothing known is as young as that")
     };
     (record, lease)
@@ -36,7 +37,7 @@ fn a_call_leaves_the_budget_an_hour_after_its_grant() {
     record.release(&lease);
     let frugal = policy().budget(crate::policy::Budget::new(2, 0));
 
-    let LeaseDecision::OnHold(hold) = record.begin(at(1), &insist(9, at(1)), &frugal) else {
+    let LeaseDecision::OnHold(hold) = record.begin(at(1), &explicit_request(9, at(1)), &frugal) else {
         panic!("2 are allowed")
     };
 
@@ -57,9 +58,10 @@ fn a_call_without_a_login_is_withdrawn_by_its_fence() {
 fn simultaneous_calls_of_two_standalone_processes_count_twice() {
     let call_of = |by: &str| {
         let mut standalone = Record::default();
-        let LeaseDecision::Granted(lease) = begin(&mut standalone, at(0), &insist(1, at(0)).by(by.into()))
+        let LeaseDecision::Granted(lease) =
+            begin(&mut standalone, at(0), &explicit_request(1, at(0)).by(by.into()))
         else {
-            panic!("it is standalone")
+            panic!("no other process holds the lease")
         };
         let _ = standalone.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
         standalone
@@ -76,14 +78,16 @@ fn simultaneous_calls_of_two_standalone_processes_count_twice() {
 #[test]
 fn a_standalone_process_does_not_remove_a_lease_of_equal_fence() {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).by("host-1".into()))
+    let LeaseDecision::Granted(lease) =
+        begin(&mut record, at(0), &explicit_request(1, at(0)).by("host-1".into()))
     else {
         panic!("no other process calls")
     };
     let mut standalone = Record::default();
-    let LeaseDecision::Granted(other) = begin(&mut standalone, at(0), &insist(2, at(0)).by("host-2".into()))
+    let LeaseDecision::Granted(other) =
+        begin(&mut standalone, at(0), &explicit_request(2, at(0)).by("host-2".into()))
     else {
-        panic!("it is standalone")
+        panic!("no other process holds the lease")
     };
     let _ = standalone.commit(at(1), &other, &UsageReport::polled([five_hour(10)]));
 
@@ -110,9 +114,9 @@ fn standalone(process: i64, calls: i64) -> Record {
     let generous = policy().budget(crate::policy::Budget::new(u32::MAX, 0));
     let mut record = Record::default();
     for call in 0..calls {
-        let ask = insist(9, at(DAYS)).by(format!("host-{process}").into());
-        let LeaseDecision::Granted(lease) = record.begin(at(call), &ask, &generous) else {
-            panic!("it is standalone")
+        let request = explicit_request(9, at(DAYS)).by(format!("host-{process}").into());
+        let LeaseDecision::Granted(lease) = record.begin(at(call), &request, &generous) else {
+            panic!("no other process holds the lease")
         };
         record.release(&lease);
     }
@@ -131,7 +135,7 @@ fn the_calls_of_many_standalone_processes_are_limited() {
     }
 
     assert_eq!(record.calls().len(), 1000);
-    assert!(record.calls().iter().all(|attempt| attempt.at >= at(33)), "the newest are kept");
+    assert!(record.calls().iter().all(|attempt| attempt.at >= at(33)), "the newest stay");
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn the_limit_of_stored_calls_does_not_affect_the_budget() {
 
     for (budget, second) in [(28, 49), (60, 49), (61, 48), (600, 40), (1000, 33)] {
         let frugal = policy().budget(crate::policy::Budget::new(budget, 0));
-        let begun = record.clone().begin(at(100), &insist(1, at(DAYS)), &frugal);
+        let begun = record.clone().begin(at(100), &explicit_request(1, at(DAYS)), &frugal);
 
         // Of 60 calls per second, the last ones that the budget allows start at this second.
         let LeaseDecision::OnHold(hold) = begun else { panic!("{budget} are used up") };

@@ -87,8 +87,8 @@ fn a_hold_has_a_reason() {
 fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
     let until = |bits: u128| {
         let mut record = Record::default();
-        let ask = LeaseRequest::new(RequestId::from(bits), MaxStaleness::Age(FRESH));
-        let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else {
+        let request = LeaseRequest::new(RequestId::from(bits), MaxStaleness::Age(FRESH));
+        let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &request) else {
             panic!("no other process calls")
         };
         let _ = record.fail(at(0), &lease, &THROTTLED, &policy());
@@ -107,8 +107,8 @@ fn the_maximum_backoff_does_not_shorten_a_retry_after() {
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(Duration::from_secs(2974)))).unwrap();
 
     assert_eq!(hold.until, at(2974));
-    assert!(matches!(begin(&mut record, at(2973), &ask(9)), LeaseDecision::OnHold(_)));
-    assert!(matches!(begin(&mut record, at(2974), &ask(9)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2973), &request(9)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(2974), &request(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -141,8 +141,8 @@ fn a_retry_after_of_18_days_holds_for_24_hours_and_is_stored() {
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(DAY * 18))).unwrap();
 
     assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
-    assert!(matches!(begin(&mut record, at(0) + DAY - SECOND, &ask(9)), LeaseDecision::OnHold(_)));
-    assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0) + DAY - SECOND, &request(9)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(0) + DAY, &request(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
 
         let hold = record.hold().unwrap();
         assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, asked_for));
-        assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), LeaseDecision::Granted(_)));
+        assert!(matches!(begin(&mut record, at(0) + DAY, &request(9)), LeaseDecision::Granted(_)));
     }
 }
 
@@ -210,7 +210,7 @@ fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
 fn an_old_programs_hold_from_the_future_lasts_at_most_24_hours() {
     let mut record = decode(&stored_by_an_older_program(&rate_limited(at(0) + DAY, at(0) + DAY * 19)));
 
-    assert!(matches!(begin(&mut record, at(0), &ask(8)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(0), &request(8)), LeaseDecision::OnHold(_)));
 
     assert_eq!(record.hold().unwrap().until, at(0) + DAY);
 }
@@ -262,7 +262,7 @@ fn a_cooldown_holds_without_a_failure_of_the_account() {
     let mut main = Record::default();
     let cooldown = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
-    let _ = begin(&mut main, at(1), &ask(1).cooldown(Some(cooldown)));
+    let _ = begin(&mut main, at(1), &request(1).cooldown(Some(cooldown)));
 
     assert_eq!((main.hold(), main.consecutive_failures(), main.last_failure()), (None, 0, None));
 }
@@ -287,7 +287,7 @@ fn fifty_requests_during_a_hold_are_denied_and_do_not_extend_it() {
 
     for number in 0..50 {
         assert_eq!(
-            begin(&mut record, at(601), &insist(100 + number, at(601))),
+            begin(&mut record, at(601), &explicit_request(100 + number, at(601))),
             LeaseDecision::OnHold(hold.clone())
         );
     }
@@ -298,13 +298,16 @@ fn fifty_requests_during_a_hold_are_denied_and_do_not_extend_it() {
 #[test]
 fn a_failed_call_changes_no_reading_and_no_age() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let (snapshot, asked, due) =
+    let (snapshot, request_count, due) =
         (record.snapshot().clone(), record.complete_at(), record.due_at(FRESH, Counted::Account, &policy()));
 
     fail(&mut record, at(600), &THROTTLED);
 
     assert_eq!(record.snapshot(), &snapshot);
-    assert_eq!((record.complete_at(), record.due_at(FRESH, Counted::Account, &policy())), (asked, due));
+    assert_eq!(
+        (record.complete_at(), record.due_at(FRESH, Counted::Account, &policy())),
+        (request_count, due)
+    );
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn a_held_refresh_does_not_change_the_last_failure() {
     fail(&mut record, at(0), &THROTTLED);
     let failure = record.last_failure().cloned();
 
-    let _ = begin(&mut record, at(30), &ask(9));
+    let _ = begin(&mut record, at(30), &request(9));
 
     assert_eq!(record.last_failure().cloned(), failure);
 }
@@ -325,8 +328,10 @@ fn a_failure_has_the_time_of_its_call() {
 
     let _ = record.fail(at(9), &lease, &FetchError::TimedOut, &policy());
 
-    let Some(LastFailure { at: moment, kind, .. }) = record.last_failure() else { panic!("the call failed") };
-    assert_eq!((*moment, *kind), (at(0), LastFailureKind::TimedOut));
+    let Some(LastFailure { at: failed_at, kind, .. }) = record.last_failure() else {
+        panic!("the call failed")
+    };
+    assert_eq!((*failed_at, *kind), (at(0), LastFailureKind::TimedOut));
 }
 
 #[test]
@@ -345,7 +350,7 @@ fn headers_during_a_hold_update_windows_and_keep_the_hold() {
     fail(&mut record, at(0), &THROTTLED);
     let before = (record.hold().cloned(), record.consecutive_failures(), record.last_failure().cloned());
 
-    let _ = see(&mut record, at(10), [five_hour(42)]);
+    let _ = merge_headers(&mut record, at(10), [five_hour(42)]);
 
     assert_eq!(used(&record, &crate::WindowId::five_hour()), Some(percent(42)));
     assert_eq!(
@@ -359,7 +364,7 @@ fn headers_do_not_change_the_lease() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
-    let _ = see(&mut record, at(1), [five_hour(42)]);
+    let _ = merge_headers(&mut record, at(1), [five_hour(42)]);
 
     assert_eq!(record.lease(), Some(&lease));
 }
@@ -380,7 +385,7 @@ fn a_live_persisted_hold_is_merged() {
 
     let _ = record.seed(at(59), &held(hold.clone()));
 
-    assert_eq!(begin(&mut record, at(59), &ask(1)), LeaseDecision::OnHold(hold));
+    assert_eq!(begin(&mut record, at(59), &request(1)), LeaseDecision::OnHold(hold));
 }
 
 #[test]

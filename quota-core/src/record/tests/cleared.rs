@@ -25,7 +25,10 @@ fn cleared() -> Record {
 }
 
 fn is_free(record: &Record, second: i64) -> bool {
-    matches!(begin(&mut record.clone(), at(second), &insist(99, at(second))), LeaseDecision::Granted(_))
+    matches!(
+        begin(&mut record.clone(), at(second), &explicit_request(99, at(second))),
+        LeaseDecision::Granted(_)
+    )
 }
 
 #[test]

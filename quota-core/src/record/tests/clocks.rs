@@ -18,13 +18,13 @@ fn a_hold_from_the_future_keeps_its_length_from_now_on() {
     let mut record = Record::default();
     fail(&mut record, year_2100(), &FetchError::throttled(Some(HOUR)));
 
-    let LeaseDecision::OnHold(hold) = begin(&mut record, at(0), &ask(9)) else {
-        panic!("the provider asked for an hour")
+    let LeaseDecision::OnHold(hold) = begin(&mut record, at(0), &request(9)) else {
+        panic!("the provider request_count for an hour")
     };
 
     assert_eq!((hold.since, hold.until), (at(0), at(3600)));
-    assert!(matches!(begin(&mut record, at(3599), &ask(9)), LeaseDecision::OnHold(_)));
-    assert!(matches!(begin(&mut record, at(3600), &ask(9)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(3599), &request(9)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(3600), &request(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_hold_within_the_clock_slack_is_not_changed() {
     let mut record = Record::default();
     let armed = fail(&mut record, at(30), &FetchError::throttled(None));
 
-    let _ = begin(&mut record, at(0), &ask(9));
+    let _ = begin(&mut record, at(0), &request(9));
 
     assert_eq!(record.hold().cloned(), armed);
 }
@@ -59,7 +59,8 @@ fn a_repaired_hold_is_stored() {
 #[test]
 fn a_later_call_with_a_slow_clock_counts() {
     let mut record = polled(at(10), [five_hour(40)]);
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &insist(9, Timestamp::MAX)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &explicit_request(9, Timestamp::MAX))
+    else {
         panic!("no other process is calling")
     };
 
@@ -72,7 +73,7 @@ fn a_later_call_with_a_slow_clock_counts() {
 fn readings_from_the_future_are_dropped_and_refreshed() {
     let mut record = polled(year_2100(), [five_hour(10)]);
 
-    let begun = begin(&mut record, at(0), &ask(9));
+    let begun = begin(&mut record, at(0), &request(9));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
@@ -87,7 +88,7 @@ fn calls_from_the_future_use_no_budget() {
         record.release(&lease);
     }
 
-    assert!(matches!(begin(&mut record, at(0), &ask(99)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &request(99)), LeaseDecision::Granted(_)));
     assert_eq!(record.calls().len(), 1);
 }
 
@@ -96,7 +97,7 @@ fn a_rejection_from_the_future_blocks_no_call() {
     let mut record = Record::default();
     fail(&mut record, year_2100(), &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(0), &ask(9)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &request(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -104,7 +105,7 @@ fn a_lease_from_the_future_is_taken_over() {
     let mut record = Record::default();
     let lease = grant(&mut record, year_2100());
 
-    let LeaseDecision::Granted(heir) = begin(&mut record, at(0), &ask(9)) else {
+    let LeaseDecision::Granted(heir) = begin(&mut record, at(0), &request(9)) else {
         panic!("2100 has not come")
     };
 
@@ -116,16 +117,16 @@ fn a_lease_within_the_clock_slack_is_not_taken_over() {
     let mut record = Record::default();
     let _ = grant(&mut record, at(30));
 
-    assert!(matches!(begin(&mut record, at(0), &ask(9)), LeaseDecision::InProgress { .. }));
+    assert!(matches!(begin(&mut record, at(0), &request(9)), LeaseDecision::InProgress { .. }));
 }
 
 #[test]
 fn a_lease_with_later_readings_than_its_grant_is_not_taken_over() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let granted = begin(&mut record, at(-17), &insist(8, Timestamp::MAX));
+    let granted = begin(&mut record, at(-17), &explicit_request(8, Timestamp::MAX));
     assert!(matches!(granted, LeaseDecision::Granted(_)), "{granted:?}");
 
-    let second = begin(&mut record, at(-30), &insist(9, Timestamp::MAX));
+    let second = begin(&mut record, at(-30), &explicit_request(9, Timestamp::MAX));
 
     assert!(matches!(second, LeaseDecision::InProgress { .. }), "{second:?}");
 }
@@ -139,7 +140,7 @@ fn a_response_after_a_clock_change_is_not_from_the_future() {
 
     assert_eq!(record.snapshot().newest(), Some(at(600)));
     assert_eq!(record.complete_at(), Some(at(600)));
-    assert!(matches!(begin(&mut record, at(601), &ask(9)), LeaseDecision::NotNeeded));
+    assert!(matches!(begin(&mut record, at(601), &request(9)), LeaseDecision::NotNeeded));
 }
 
 #[test]
@@ -149,14 +150,14 @@ fn a_rejection_after_a_clock_change_blocks() {
 
     let _ = record.fail(at(600), &lease, &FetchError::Unauthorized, &policy());
 
-    assert!(matches!(begin(&mut record, at(601), &ask(9)), LeaseDecision::CredentialRejected(_)));
+    assert!(matches!(begin(&mut record, at(601), &request(9)), LeaseDecision::CredentialRejected(_)));
 }
 
 #[test]
 fn headers_replace_readings_of_a_wrong_clock() {
     let mut record = polled(year_2100(), [five_hour(99)]);
 
-    let _ = see(&mut record, at(0), [five_hour(10)]);
+    let _ = merge_headers(&mut record, at(0), [five_hour(10)]);
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
 }
@@ -167,7 +168,7 @@ fn an_unset_clock_drops_no_hold_and_no_call() {
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(MINUTE * 10))).unwrap();
     let calls = record.calls().to_vec();
 
-    let held = begin(&mut record, Timestamp::UNIX_EPOCH, &ask(9));
+    let held = begin(&mut record, Timestamp::UNIX_EPOCH, &request(9));
 
     assert!(matches!(held, LeaseDecision::OnHold(_)), "{held:?}");
     assert_eq!((record.hold(), record.calls()), (Some(&hold), &calls[..]));

@@ -23,7 +23,7 @@ fn an_empty_record_has_no_due_time_and_is_never_fresh() {
     let mut record = Record::default();
 
     assert_eq!(due(&record), None);
-    assert!(matches!(begin(&mut record, at(0), &ask(1)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &request(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_reading_is_as_old_as_the_start_of_its_call() {
 fn headers_for_one_window_do_not_refresh_the_others() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
 
-    let _ = see(&mut record, at(200), [five_hour(11)]);
+    let _ = merge_headers(&mut record, at(200), [five_hour(11)]);
 
     assert_eq!(due(&record), Some(at(300)));
 }
@@ -56,7 +56,7 @@ fn headers_for_one_window_do_not_refresh_the_others() {
 fn headers_for_all_windows_keep_them_fresh() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
 
-    let _ = see(&mut record, at(200), [five_hour(11), seven_day(21)]);
+    let _ = merge_headers(&mut record, at(200), [five_hour(11), seven_day(21)]);
 
     assert_eq!(due(&record), Some(at(500)));
 }
@@ -65,7 +65,7 @@ fn headers_for_all_windows_keep_them_fresh() {
 fn a_complete_refresh_is_due_hourly_despite_headers() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    let _ = see(&mut record, at(3500), [five_hour(11)]);
+    let _ = merge_headers(&mut record, at(3500), [five_hour(11)]);
 
     assert_eq!(due(&record), Some(at(3600)));
 }
@@ -74,10 +74,10 @@ fn a_complete_refresh_is_due_hourly_despite_headers() {
 fn headers_alone_never_make_an_account_fresh() {
     let mut record = Record::default();
 
-    let _ = see(&mut record, at(0), [five_hour(10), seven_day(20)]);
+    let _ = merge_headers(&mut record, at(0), [five_hour(10), seven_day(20)]);
 
     assert_eq!(due(&record), None);
-    assert!(matches!(begin(&mut record, at(1), &ask(1)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(1), &request(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn persisted_readings_keep_their_age() {
 
     let _ = record.seed(at(299), &Seed::new(poll));
 
-    assert_eq!(begin(&mut record, at(299), &ask(1)), LeaseDecision::NotNeeded);
-    assert!(matches!(begin(&mut record, at(300), &ask(1)), LeaseDecision::Granted(_)));
+    assert_eq!(begin(&mut record, at(299), &request(1)), LeaseDecision::NotNeeded);
+    assert!(matches!(begin(&mut record, at(300), &request(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_max_age_below_the_reset_floor_is_obeyed() {
 #[test]
 fn an_old_model_window_is_due_for_requests_of_that_model_only() {
     let mut record = polled(at(0), [five_hour(10), opus(20)]);
-    let _ = see(&mut record, at(200), [five_hour(11)]);
+    let _ = merge_headers(&mut record, at(200), [five_hour(11)]);
 
     assert_eq!(due(&record), Some(at(500)));
     assert_eq!(due_for(&record, Counted::Model("claude-opus-4-5")), Some(at(300)));
@@ -181,18 +181,18 @@ fn headers_keep_an_account_with_a_models_window_fresh_for_an_hour() {
     let mut calls = 0;
     for minute in 1..60 {
         let now = at(minute * 60);
-        let _ = see(&mut record, now, [five_hour(11)]);
-        calls += u32::from(begin(&mut record, now, &ask(1)) != LeaseDecision::NotNeeded);
+        let _ = merge_headers(&mut record, now, [five_hour(11)]);
+        calls += u32::from(begin(&mut record, now, &request(1)) != LeaseDecision::NotNeeded);
     }
 
     assert_eq!(calls, 0);
-    assert!(matches!(begin(&mut record, at(3600), &ask(2)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(3600), &request(2)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_request_of_a_model_with_an_old_window_may_call() {
     let mut record = polled(at(0), [five_hour(10), opus(20)]);
-    let _ = see(&mut record, at(200), [five_hour(11)]);
+    let _ = merge_headers(&mut record, at(200), [five_hour(11)]);
     let of_a_model = LeaseRequest::new(attempt(1), MaxStaleness::CompleteAge(FRESH));
 
     assert!(matches!(begin(&mut record, at(300), &of_a_model), LeaseDecision::Granted(_)));

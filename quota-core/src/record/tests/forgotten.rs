@@ -9,7 +9,11 @@ use crate::record::{CommitOutcome, FailOutcome, LeaseDecision, MergeOutcome, Rec
 fn known() -> Record {
     let mut record = Record::default();
     let mine = login_id("a");
-    let lease = match begin(&mut record, at(0), &insist(1, at(0)).login(crate::model::LoginInfo::new(mine))) {
+    let lease = match begin(
+        &mut record,
+        at(0),
+        &explicit_request(1, at(0)).login(crate::model::LoginInfo::new(mine)),
+    ) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
@@ -54,7 +58,7 @@ fn earlier_state_of_another_process_is_not_restored() {
     let mut record = forgotten(400);
 
     let joined = [
-        see(&mut record, at(399), [five_hour(40)]),
+        merge_headers(&mut record, at(399), [five_hour(40)]),
         record.seed(at(500), &Seed::new(headers(at(300), [seven_day(40)])).login_id(login_id("a"))),
         record.merge_standalone(at(500), &known(), None),
     ];
@@ -68,7 +72,7 @@ fn earlier_state_of_another_process_is_not_restored() {
 fn later_readings_are_stored() {
     let mut record = forgotten(400);
 
-    let _ = see(&mut record, at(401), [five_hour(50)]);
+    let _ = merge_headers(&mut record, at(401), [five_hour(50)]);
     let _ = record.merge_standalone(at(402), &known(), None);
 
     assert_eq!(record.snapshot().windows().len(), 1);
@@ -119,7 +123,7 @@ fn removing_and_adding_resets_no_budget() {
 
     let _ = record.forget(at(600));
 
-    assert!(matches!(begin(&mut record, at(601), &insist(99, at(601))), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(601), &explicit_request(99, at(601))), LeaseDecision::OnHold(_)));
 }
 
 #[test]
@@ -215,7 +219,7 @@ const AHEAD: i64 = 86_400;
 fn a_removal_from_the_future_hides_no_later_reading() {
     let mut record = forgotten(AHEAD);
 
-    let _ = see(&mut record, at(500), [five_hour(7)]);
+    let _ = merge_headers(&mut record, at(500), [five_hour(7)]);
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(7)));
 }
@@ -232,7 +236,7 @@ fn a_removal_from_the_future_drops_earlier_readings() {
 #[test]
 fn a_merged_removal_from_the_future_hides_no_later_reading() {
     let mut record = Record::default();
-    let _ = see(&mut record, at(500), [five_hour(7)]);
+    let _ = merge_headers(&mut record, at(500), [five_hour(7)]);
 
     let _ = record.merge_standalone(at(510), &forgotten(AHEAD), None);
 
@@ -243,7 +247,7 @@ fn a_merged_removal_from_the_future_hides_no_later_reading() {
 fn a_record_with_a_removal_from_the_future_accepts_readings() {
     let mut record = forgotten(AHEAD);
     let mut alone = Record::default();
-    let _ = see(&mut alone, at(500), [five_hour(7)]);
+    let _ = merge_headers(&mut alone, at(500), [five_hour(7)]);
 
     let _ = record.merge_standalone(at(510), &alone, None);
 

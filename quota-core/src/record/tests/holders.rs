@@ -17,7 +17,7 @@ const HOLDERS: usize = 4;
 #[derive(Debug, Clone)]
 enum Step {
     /// A holder requests a lease and discards its previous one.
-    Ask {
+    Request {
         holder: usize,
         other_login: bool,
     },
@@ -34,7 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
     let holder = || 0..HOLDERS;
     let login = prop::bool::weighted(0.05);
     prop_oneof![
-        6 => (holder(), login).prop_map(|(holder, other_login)| Step::Ask { holder, other_login }),
+        6 => (holder(), login).prop_map(|(holder, other_login)| Step::Request { holder, other_login }),
         3 => holder().prop_map(Step::Commit),
         2 => holder().prop_map(Step::Fail),
         1 => holder().prop_map(Step::Release),
@@ -50,7 +50,7 @@ struct Match {
     now: Timestamp,
     latest: Timestamp,
     leases: [Option<Lease>; HOLDERS],
-    asked: u128,
+    request_count: u128,
     other_login: bool,
     /// The last granted lease, until it is released.
     current: Option<Lease>,
@@ -65,7 +65,7 @@ impl Match {
             now: at(0),
             latest: at(0),
             leases: Default::default(),
-            asked: 0,
+            request_count: 0,
             other_login: false,
             current: None,
             newest_fence: 0,
@@ -76,7 +76,7 @@ impl Match {
     fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
         self.record = stored(&self.record);
         match step {
-            Step::Ask { holder, other_login } => self.ask(*holder, *other_login),
+            Step::Request { holder, other_login } => self.request(*holder, *other_login),
             Step::Commit(holder) => self.commit(*holder),
             Step::Fail(holder) => self.fail(*holder),
             Step::Release(holder) => self.release(*holder),
@@ -97,13 +97,14 @@ impl Match {
         }
     }
 
-    fn ask(&mut self, holder: usize, other_login: bool) -> Result<(), TestCaseError> {
-        self.asked += 1;
+    fn request(&mut self, holder: usize, other_login: bool) -> Result<(), TestCaseError> {
+        self.request_count += 1;
         // No request accepts the stored readings, so only another process's lease can deny a call.
         let login = if other_login { "b" } else { "a" };
-        let ask = LeaseRequest::new(attempt(self.asked), MaxStaleness::StartedAfter(Timestamp::MAX))
-            .login(LoginInfo::new(login_id(login)));
-        match self.record.begin(self.now, &ask, &generous()) {
+        let request =
+            LeaseRequest::new(attempt(self.request_count), MaxStaleness::StartedAfter(Timestamp::MAX))
+                .login(LoginInfo::new(login_id(login)));
+        match self.record.begin(self.now, &request, &generous()) {
             LeaseDecision::Granted(lease) => {
                 let taken = self.current.as_ref().is_some_and(|held| held.is_live(self.now));
                 let same_login = other_login == self.other_login;

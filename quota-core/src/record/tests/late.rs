@@ -100,7 +100,7 @@ fn a_lease_of_equal_fence_and_another_attempt_is_rejected() {
     let mine = grant(&mut record, at(0));
     // The store lost the record, and another host requested a lease in the same millisecond.
     let mut lost = Record::default();
-    let theirs = begin(&mut lost, at(0), &ask(77));
+    let theirs = begin(&mut lost, at(0), &request(77));
 
     let committed = lost.commit(at(1), &mine, &UsageReport::polled([five_hour(10)]));
 
@@ -111,10 +111,10 @@ fn a_lease_of_equal_fence_and_another_attempt_is_rejected() {
 #[test]
 fn an_attempt_with_a_second_lease_cannot_use_the_first() {
     let mut record = Record::default();
-    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
+    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &request(1)) else {
         panic!("no other process calls")
     };
-    let _ = begin(&mut record, first.until, &ask(1));
+    let _ = begin(&mut record, first.until, &request(1));
 
     let committed = record.commit(at(31), &first, &UsageReport::polled([five_hour(10)]));
 
@@ -148,9 +148,9 @@ fn the_fence_rises_even_if_the_store_lost_the_record() {
 #[test]
 fn a_time_before_1970_yields_a_fence() {
     let mut record = Record::default();
-    let ask = LeaseRequest::new(attempt(1), MaxStaleness::Age(FRESH));
+    let request = LeaseRequest::new(attempt(1), MaxStaleness::Age(FRESH));
 
-    let LeaseDecision::Granted(lease) = begin(&mut record, jiff::Timestamp::MIN, &ask) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, jiff::Timestamp::MIN, &request) else {
         panic!("no process calls")
     };
 

@@ -40,8 +40,8 @@ proptest! {
                 record = Record::default();
             }
 
-            let ask = insist(number as u128, now);
-            let LeaseDecision::Granted(lease) = record.begin(now, &ask, &generous) else { panic!("no lease is out") };
+            let request = explicit_request(number as u128, now);
+            let LeaseDecision::Granted(lease) = record.begin(now, &request, &generous) else { panic!("no lease is out") };
             record.release(&lease);
 
             prop_assert!(lease.fence > last, "{} after {last}", lease.fence);
@@ -102,8 +102,8 @@ proptest! {
         // After `repair_clock`, the next merge normalizes the watermark and drops an outdated failure.
         let snapshot = world.record.snapshot.clone();
         world.record.snapshot.join(&snapshot);
-        let asked = world.record.complete_at();
-        world.record.last_failure.take_if(|failure| Some(failure.at) < asked);
+        let request_count = world.record.complete_at();
+        world.record.last_failure.take_if(|failure| Some(failure.at) < request_count);
         let same = world.record.clone();
 
         let joined = world.record.merge_standalone(world.now, &same, None);
@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn any_response_delays_the_next_call_by_a_minute(
         seen in vec((usage_of_any_period(), -600_i64..120), 0..4),
-        answer in usage_of_any_period().prop_filter("it says something", |usage| !usage.is_empty()),
+        answer in usage_of_any_period().prop_filter("the report is not empty", |usage| !usage.is_empty()),
         took in 0_i64..90,
         within in 1_u64..7200,
         grace in 0_u64..100,
@@ -132,7 +132,7 @@ proptest! {
             let _ = record.observe(at(120), &Snapshot::of(usage, at(*second)), None, None);
         }
 
-        let due = record.due_at(within, Counted::Account, &policy).expect("everything was asked for");
+        let due = record.due_at(within, Counted::Account, &policy).expect("everything was request_count for");
 
         prop_assert!(due >= at(0) + within.min(MINUTE), "{due}");
         prop_assert!(due <= at(120) + within.max(policy.full_refresh_interval), "{due}");
@@ -140,17 +140,17 @@ proptest! {
 
     #[test]
     fn a_clock_in_the_year_2100_blocks_no_call_for_years(ops in ops(), left in 0_i64..600) {
-        let year_2100: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a moment");
+        let year_2100: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a valid time");
         let mut world = World::after(&ops, year_2100);
 
-        let first = begin(&mut world.record, at(left), &insist(9999, at(left)));
+        let first = begin(&mut world.record, at(left), &explicit_request(9999, at(left)));
         let limit = at(left) + CLOCK_SLACK;
 
         prop_assert!(!matches!(first, LeaseDecision::InProgress { .. } | LeaseDecision::NotNeeded | LeaseDecision::CredentialRejected(_)), "{first:?}");
         prop_assert!(world.record.snapshot().newest().is_none_or(|newest| newest <= limit));
-        prop_assert!(world.record.complete_at().is_none_or(|asked| asked <= limit));
+        prop_assert!(world.record.complete_at().is_none_or(|request_count| request_count <= limit));
         // No hold among the operations is longer than two hours.
-        let second = begin(&mut world.record, at(left) + HOUR * 2, &insist(9998, at(left) + HOUR * 2));
+        let second = begin(&mut world.record, at(left) + HOUR * 2, &explicit_request(9998, at(left) + HOUR * 2));
         prop_assert!(matches!(second, LeaseDecision::Granted(_)), "{second:?}");
     }
 }
@@ -169,7 +169,9 @@ fn check_ages(ops: &[Op]) -> Result<(), TestCaseError> {
             (Op::Commit { usage, .. }, Outcome::Committed(lease, CommitOutcome::Stored)) => {
                 Some((usage, lease.granted_at))
             }
-            (Op::See { usage, .. } | Op::Seed { usage, .. }, Outcome::Joined(seen)) => Some((usage, *seen)),
+            (Op::Observe { usage, .. } | Op::Seed { usage, .. }, Outcome::Joined(seen)) => {
+                Some((usage, *seen))
+            }
             _ => None,
         };
         if let Some((usage, brought_at)) = brought {
@@ -191,7 +193,7 @@ fn check_ages(ops: &[Op]) -> Result<(), TestCaseError> {
 fn sees(age: Duration, source: Source, windows: [WindowReading; 1]) -> Op {
     let mut usage = UsageReport::from_headers(windows);
     usage.source = source;
-    Op::See { age: age.try_into().expect("it is short"), usage }
+    Op::Observe { age: age.try_into().expect("it is short"), usage }
 }
 
 #[test]
@@ -222,8 +224,8 @@ fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn asks(is_explicit: bool) -> Op {
-    Op::Ask { is_explicit, priority: Priority::Interactive, cooldown: None }
+fn refreshes(is_explicit: bool) -> Op {
+    Op::Request { is_explicit, priority: Priority::Interactive, cooldown: None }
 }
 
 fn waits(span: Duration) -> Op {
@@ -235,7 +237,8 @@ fn a_call_with_readings_after_its_grant_is_withdrawn() {
     let answer = Op::Commit { holder: 0, usage: UsageReport::polled([five_hour(0)]) };
     let no_login = Op::Fail { holder: 0, error: FetchError::not_logged_in("no file") };
 
-    check_holds(&[waits(Duration::from_micros(1)), asks(false), answer, asks(true), no_login]).unwrap();
+    check_holds(&[waits(Duration::from_micros(1)), refreshes(false), answer, refreshes(true), no_login])
+        .unwrap();
 }
 
 #[test]
@@ -243,15 +246,15 @@ fn a_call_with_readings_after_its_grant_counts_from_the_grant() {
     let answer = Op::Commit { holder: 0, usage: UsageReport::polled([]).plan("max".to_owned()) };
     let ops = [
         waits(Duration::from_micros(1)),
-        asks(false),
+        refreshes(false),
         Op::SetBack(Duration::from_millis(1)),
         answer,
-        asks(true),
+        refreshes(true),
         waits(Duration::from_micros(29_999_999)),
-        asks(true),
+        refreshes(true),
         waits(Duration::from_secs(270)),
-        Op::Ask { is_explicit: false, priority: Priority::Background, cooldown: None },
-        Op::Ask { is_explicit: false, priority: Priority::Background, cooldown: None },
+        Op::Request { is_explicit: false, priority: Priority::Background, cooldown: None },
+        Op::Request { is_explicit: false, priority: Priority::Background, cooldown: None },
     ];
 
     check_holds(&ops).unwrap();
@@ -261,7 +264,7 @@ fn a_call_with_readings_after_its_grant_counts_from_the_grant() {
 fn a_call_withdrawn_after_an_hour_is_already_dropped() {
     let no_login = Op::Fail { holder: 0, error: FetchError::not_logged_in("no file") };
 
-    check_holds(&[asks(false), waits(HOUR), no_login, asks(false)]).unwrap();
+    check_holds(&[refreshes(false), waits(HOUR), no_login, refreshes(false)]).unwrap();
 }
 
 /// The expected holds, computed independently of the record.
@@ -371,7 +374,7 @@ impl Shadow {
 #[test]
 fn no_call_is_granted_a_millisecond_before_a_minute_has_passed() {
     let mut record = polled(at(0), [five_hour(100).resets_at(at(1))]);
-    let mut eager = ask(1);
+    let mut eager = request(1);
     eager.max_staleness = MaxStaleness::Age(HOUR);
 
     let last_moment = at(60) - SignedDuration::from_millis(1);

@@ -5,14 +5,14 @@ use crate::model::{CredentialFingerprint, LoginInfo, UsageReport, WindowId};
 use crate::provider::FetchError;
 use crate::record::{CommitOutcome, LeaseDecision, LeaseRequest, MergeOutcome, Record, Seed};
 
-fn of(ask: LeaseRequest, name: &str) -> LeaseRequest {
-    ask.login(LoginInfo::new(login_id(name)))
+fn of(request: LeaseRequest, name: &str) -> LeaseRequest {
+    request.login(LoginInfo::new(login_id(name)))
 }
 
 /// A record of that login with one call at 0, after `begin` and `commit`.
 fn record_of(name: &str) -> Record {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &of(ask(1), name)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &of(request(1), name)) else {
         panic!("no process calls")
     };
     let _ = record.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
@@ -30,7 +30,7 @@ fn held_record_of(name: &str) -> Record {
 fn readings_stay_fresh_when_only_the_token_rotates() {
     let mut record = record_of("a");
     let rotated =
-        ask(2).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
+        request(2).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
 
     assert_eq!(begin(&mut record, at(10), &rotated), LeaseDecision::NotNeeded);
 }
@@ -39,7 +39,7 @@ fn readings_stay_fresh_when_only_the_token_rotates() {
 fn a_hold_stays_when_only_the_token_rotates() {
     let mut record = held_record_of("a");
     let rotated =
-        ask(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
+        request(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
 
     assert!(matches!(begin(&mut record, at(700), &rotated), LeaseDecision::OnHold(_)));
 }
@@ -48,7 +48,7 @@ fn a_hold_stays_when_only_the_token_rotates() {
 fn a_new_login_sees_no_readings_of_the_old_one() {
     let mut record = record_of("a");
 
-    let begun = begin(&mut record, at(10), &of(ask(2), "b"));
+    let begun = begin(&mut record, at(10), &of(request(2), "b"));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
@@ -60,7 +60,7 @@ fn a_new_login_clears_the_owner() {
     let mut record = record_of("a");
     poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
 
-    let _ = begin(&mut record, at(700), &of(ask(9), "b"));
+    let _ = begin(&mut record, at(700), &of(request(9), "b"));
 
     assert_eq!(record.owner_id(), None);
 }
@@ -78,7 +78,7 @@ fn only_a_contradicting_login_is_new() {
 fn a_new_login_clears_the_hold_of_the_old_one() {
     let mut record = held_record_of("a");
 
-    let begun = begin(&mut record, at(700), &of(ask(9), "b"));
+    let begun = begin(&mut record, at(700), &of(request(9), "b"));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert_eq!((record.hold(), record.consecutive_failures(), record.last_failure()), (None, 0, None));
@@ -89,17 +89,17 @@ fn a_new_login_clears_the_rejection_of_the_old_one() {
     let mut record = record_of("a");
     fail(&mut record, at(600), &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(601), &of(ask(9), "b")), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(601), &of(request(9), "b")), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_new_login_supersedes_the_running_call_of_the_old_one() {
     let mut record = record_of("a");
-    let LeaseDecision::Granted(old) = begin(&mut record, at(600), &of(ask(2), "a")) else {
+    let LeaseDecision::Granted(old) = begin(&mut record, at(600), &of(request(2), "a")) else {
         panic!("it is stale")
     };
 
-    let new = begin(&mut record, at(601), &of(ask(3), "b"));
+    let new = begin(&mut record, at(601), &of(request(3), "b"));
     let late = record.commit(at(602), &old, &UsageReport::polled([five_hour(99)]));
 
     assert!(matches!(new, LeaseDecision::Granted(_)));
@@ -146,7 +146,7 @@ fn readings_of_another_owner_are_rejected() {
 fn the_first_stated_login_adopts_state_without_a_login() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    let begun = begin(&mut record, at(10), &of(ask(9), "a"));
+    let begun = begin(&mut record, at(10), &of(request(9), "a"));
 
     assert_eq!(begun, LeaseDecision::NotNeeded);
     assert_eq!(record.login_id(), Some(&login_id("a")));
@@ -164,9 +164,9 @@ fn the_login_of_headers_adopts_state_without_a_login() {
 #[test]
 fn state_is_adopted_once() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let _ = begin(&mut record, at(10), &of(ask(8), "a"));
+    let _ = begin(&mut record, at(10), &of(request(8), "a"));
 
-    let _ = begin(&mut record, at(11), &of(ask(9), "b"));
+    let _ = begin(&mut record, at(11), &of(request(9), "b"));
 
     assert!(record.snapshot().is_empty());
 }
@@ -175,9 +175,9 @@ fn state_is_adopted_once() {
 fn an_adopted_hold_survives_a_rotation_of_the_token() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &held(rate_limited(at(0), at(3600))));
-    let named = of(ask(8), "a");
+    let named = of(request(8), "a");
     let rotated =
-        ask(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
+        request(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
 
     assert!(matches!(begin(&mut record, at(1), &named), LeaseDecision::OnHold(_)));
     assert!(matches!(begin(&mut record, at(2), &rotated), LeaseDecision::OnHold(_)));
@@ -188,7 +188,7 @@ fn a_stated_login_keeps_seeded_state_without_a_login() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &Seed::new(headers(at(0), [five_hour(10)])));
 
-    let _ = begin(&mut record, at(1), &of(ask(1), "a"));
+    let _ = begin(&mut record, at(1), &of(request(1), "a"));
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
 }
@@ -251,7 +251,7 @@ fn alternating_logins_share_one_budget() {
     let mut record = Record::default();
     let ask_as = |record: &mut Record, call: i64| {
         let name = if call % 2 == 0 { "a" } else { "b" };
-        begin(record, at(call), &of(ask(u128::try_from(call).unwrap()), name))
+        begin(record, at(call), &of(request(u128::try_from(call).unwrap()), name))
     };
     let granted = (0..100).filter(|call| matches!(ask_as(&mut record, *call), LeaseDecision::Granted(_)));
 
@@ -263,7 +263,7 @@ fn the_fence_rises_across_logins() {
     let mut record = record_of("a");
     let before = record.fence();
 
-    let _ = begin(&mut record, at(10), &of(ask(2), "b"));
+    let _ = begin(&mut record, at(10), &of(request(2), "b"));
 
     assert!(record.fence() > before);
 }

@@ -16,7 +16,7 @@ fn stored_next(record: &mut Record) -> Record {
 fn an_earlier_state_has_lost_the_later_one() {
     let mut record = polled(at(0), [five_hour(10)]);
     let before = stored_next(&mut record);
-    let _ = see(&mut record, at(60), [five_hour(20)]);
+    let _ = merge_headers(&mut record, at(60), [five_hour(20)]);
     let after = stored_next(&mut record);
 
     assert!(before.is_behind(&after));
@@ -28,9 +28,9 @@ fn an_earlier_state_has_lost_the_later_one() {
 fn a_write_on_an_older_state_has_lost_the_previous_write() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut fork = stored_next(&mut record);
-    let _ = see(&mut record, at(60), [five_hour(20)]);
+    let _ = merge_headers(&mut record, at(60), [five_hour(20)]);
     let lost = stored_next(&mut record);
-    let _ = see(&mut fork, at(61), [seven_day(5)]);
+    let _ = merge_headers(&mut fork, at(61), [seven_day(5)]);
     let stands = stored_next(&mut fork);
 
     assert!(stands.is_behind(&lost));
@@ -45,7 +45,7 @@ fn a_record_that_was_never_stored_cannot_be_lost() {
 fn a_restored_state_has_a_later_revision() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut stands = stored_next(&mut record);
-    let _ = see(&mut record, at(60), [five_hour(20)]);
+    let _ = merge_headers(&mut record, at(60), [five_hour(20)]);
     let lost = stored_next(&mut record);
 
     let _ = stands.merge_standalone(at(70), &lost, None);

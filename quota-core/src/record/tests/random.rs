@@ -110,7 +110,7 @@ fn error() -> impl Strategy<Value = FetchError> {
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// A process requests the lease, and calls the provider if it is granted.
-    Ask { is_explicit: bool, priority: Priority, cooldown: Option<Duration> },
+    Request { is_explicit: bool, priority: Priority, cooldown: Option<Duration> },
     /// A running call returns a response.
     Commit { holder: usize, usage: UsageReport },
     /// A running call fails.
@@ -118,7 +118,7 @@ pub(crate) enum Op {
     /// A running call is cancelled.
     Release { holder: usize },
     /// Readings of this age arrive.
-    See { age: SignedDuration, usage: UsageReport },
+    Observe { age: SignedDuration, usage: UsageReport },
     /// A persisted state of this age arrives, with a hold of this length that was armed then, or now at the latest.
     Seed { age: SignedDuration, usage: UsageReport, hold: Option<Duration> },
     /// A user clears the hold.
@@ -136,11 +136,11 @@ fn op() -> impl Strategy<Value = Op> {
     let hold = || option::of((0_u64..7200).prop_map(Duration::from_secs));
     prop_oneof![
         6 => (any::<bool>(), priority, cooldown)
-            .prop_map(|(is_explicit, priority, cooldown)| Op::Ask { is_explicit, priority, cooldown }),
+            .prop_map(|(is_explicit, priority, cooldown)| Op::Request { is_explicit, priority, cooldown }),
         3 => (0_usize..4, usage()).prop_map(|(holder, usage)| Op::Commit { holder, usage }),
         2 => (0_usize..4, error()).prop_map(|(holder, error)| Op::Fail { holder, error }),
         1 => (0_usize..4).prop_map(|holder| Op::Release { holder }),
-        2 => (age(), usage()).prop_map(|(age, usage)| Op::See { age, usage }),
+        2 => (age(), usage()).prop_map(|(age, usage)| Op::Observe { age, usage }),
         1 => (age(), usage(), hold()).prop_map(|(age, usage, hold)| Op::Seed { age, usage, hold }),
         1 => Just(Op::ClearHold),
         2 => (0_u64..40_000_000).prop_map(|us| Op::Wait(Duration::from_micros(us))),
@@ -177,12 +177,12 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
     latest: Timestamp,
     running: Vec<Lease>,
-    asked: u128,
+    request_count: u128,
 }
 
 impl World {
     pub(crate) fn new(record: Record, now: Timestamp, policy: Policy) -> Self {
-        Self { record, now, policy, latest: now, running: Vec::new(), asked: 0 }
+        Self { record, now, policy, latest: now, running: Vec::new(), request_count: 0 }
     }
 
     /// The world after all these operations.
@@ -197,7 +197,9 @@ impl World {
     pub(crate) fn apply(&mut self, op: &Op) -> Outcome {
         let now = self.now;
         match op {
-            Op::Ask { is_explicit, priority, cooldown } => self.ask(*is_explicit, *priority, *cooldown),
+            Op::Request { is_explicit, priority, cooldown } => {
+                self.request(*is_explicit, *priority, *cooldown)
+            }
             Op::Commit { holder, usage } => self.finish_call(*holder, |record, lease, _| {
                 let committed = record.commit(now, &lease, usage);
                 Outcome::Committed(lease, committed)
@@ -210,7 +212,7 @@ impl World {
                 record.release(&lease);
                 Outcome::Nothing
             }),
-            Op::See { age, usage } => {
+            Op::Observe { age, usage } => {
                 let seen = now - *age;
                 let _ = self.record.observe(now, &Snapshot::of(usage, seen), None, None);
                 Outcome::Joined(seen)
@@ -239,15 +241,16 @@ impl World {
         }
     }
 
-    fn ask(&mut self, is_explicit: bool, priority: Priority, cooldown: Option<Duration>) -> Outcome {
-        self.asked += 1;
+    fn request(&mut self, is_explicit: bool, priority: Priority, cooldown: Option<Duration>) -> Outcome {
+        self.request_count += 1;
         let freshness =
             if is_explicit { MaxStaleness::StartedAfter(self.now) } else { MaxStaleness::Age(FRESH) };
         let cooldown =
             cooldown.map(|span| Hold::new(self.now, self.now + span, HoldReason::ProviderRateLimited));
-        let ask =
-            LeaseRequest::new(attempt(self.asked), freshness).priority(priority).cooldown(cooldown.clone());
-        let begin = self.record.begin(self.now, &ask, &self.policy);
+        let request = LeaseRequest::new(attempt(self.request_count), freshness)
+            .priority(priority)
+            .cooldown(cooldown.clone());
+        let begin = self.record.begin(self.now, &request, &self.policy);
         if let LeaseDecision::Granted(lease) = &begin {
             self.running.push(lease.clone());
         }

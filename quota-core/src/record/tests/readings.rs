@@ -86,7 +86,7 @@ fn an_unreadable_window_keeps_its_value_and_its_age() {
 fn headers_that_arrive_during_a_call_win_over_its_response() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(100));
-    let _ = see(&mut record, at(110), [five_hour(50)]);
+    let _ = merge_headers(&mut record, at(110), [five_hour(50)]);
 
     let _ = record.commit(at(120), &lease, &UsageReport::polled([five_hour(40), seven_day(20)]));
 
@@ -97,7 +97,7 @@ fn headers_that_arrive_during_a_call_win_over_its_response() {
 #[test]
 fn a_delayed_message_does_not_replace_newer_readings() {
     let mut record = Record::default();
-    let _ = see(&mut record, at(100), [five_hour(50)]);
+    let _ = merge_headers(&mut record, at(100), [five_hour(50)]);
 
     let late = headers(at(40), [five_hour(40), seven_day(20)]);
     let joined = record.observe(at(110), &late, None, None);
@@ -235,7 +235,7 @@ fn a_standalone_call_continues_in_the_shared_record() {
     let lease = grant(&mut alone, at(400));
     let _ = shared.merge_standalone(at(401), &alone, None);
 
-    let other = begin(&mut shared, at(402), &ask(99));
+    let other = begin(&mut shared, at(402), &request(99));
     let committed = shared.commit(at(403), &lease, &UsageReport::polled([five_hour(30)]));
 
     assert!(matches!(other, LeaseDecision::InProgress { .. }));
@@ -272,7 +272,7 @@ fn a_standalone_call_does_not_end_a_running_one() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let first = grant(&mut shared, at(0));
-    let _ = begin(&mut alone, at(5), &insist(77, at(5)));
+    let _ = begin(&mut alone, at(5), &explicit_request(77, at(5)));
 
     let _ = shared.merge_standalone(at(6), &alone, None);
 
@@ -283,8 +283,8 @@ fn a_standalone_call_does_not_end_a_running_one() {
 fn a_late_grant_of_the_same_attempt_yields_to_the_used_lease() {
     let mut shared = Record::default();
     let mut alone = Record::default();
-    let _ = begin(&mut shared, at(0), &insist(77, at(0)));
-    let LeaseDecision::Granted(lease) = begin(&mut alone, at(1), &insist(77, at(0))) else {
+    let _ = begin(&mut shared, at(0), &explicit_request(77, at(0)));
+    let LeaseDecision::Granted(lease) = begin(&mut alone, at(1), &explicit_request(77, at(0))) else {
         panic!("no other process calls")
     };
 
@@ -432,5 +432,5 @@ fn committed_headers_count_as_headers() {
 
     assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().source(), Source::Headers);
     assert_eq!(used(&record, &opus_id()), Some(percent(90)));
-    assert!(matches!(begin(&mut record, at(602), &ask(9)), LeaseDecision::NotNeeded));
+    assert!(matches!(begin(&mut record, at(602), &request(9)), LeaseDecision::NotNeeded));
 }

@@ -19,7 +19,9 @@ fn login(fingerprint: u64) -> LoginInfo {
 /// A record whose only call started at second 0 with credential 1 and ended a second later.
 fn called(outcome: Result<UsageReport, FetchError>) -> Record {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+    let LeaseDecision::Granted(lease) =
+        begin(&mut record, at(0), &explicit_request(1, at(0)).login(login(1)))
+    else {
         panic!("nothing prevents a call");
     };
     match outcome {
@@ -83,9 +85,9 @@ fn a_failure_does_not_satisfy_after_its_hold_was_cleared() {
 #[test]
 fn a_recent_success_satisfies_during_a_cooldown() {
     let cooldown = rate_limited(at(0), at(60));
-    let ask = ask_again(9, at(5), 1).cooldown(Some(cooldown));
+    let request = ask_again(9, at(5), 1).cooldown(Some(cooldown));
 
-    assert!(matches!(begin(&mut succeeded(), at(5), &ask), LeaseDecision::CalledRecently(_)));
+    assert!(matches!(begin(&mut succeeded(), at(5), &request), LeaseDecision::CalledRecently(_)));
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn a_call_with_another_credential_does_not_satisfy() {
 #[test]
 fn readings_without_a_call_do_not_satisfy() {
     let mut record = Record::default();
-    let _ = see(&mut record, at(4), [five_hour(10)]);
+    let _ = merge_headers(&mut record, at(4), [five_hour(10)]);
     let _ = record.seed(at(4), &Seed::new(Snapshot::of(&UsageReport::polled([seven_day(10)]), at(4))));
 
     assert_eq!(satisfied_by(&mut record, 5, 1), None);
@@ -106,7 +108,7 @@ fn readings_without_a_call_do_not_satisfy() {
 #[test]
 fn the_later_of_two_calls_satisfies() {
     let mut record = succeeded();
-    let lease = match begin(&mut record, at(4), &insist(2, at(4)).login(login(1))) {
+    let lease = match begin(&mut record, at(4), &explicit_request(2, at(4)).login(login(1))) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
@@ -155,7 +157,9 @@ fn a_success_without_the_store_satisfies_after_it_is_back() {
 fn a_failure_after_a_clear_from_the_future_is_a_recent_call() {
     let mut record = Record::default();
     let _ = record.clear_hold(at(86_400));
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+    let LeaseDecision::Granted(lease) =
+        begin(&mut record, at(0), &explicit_request(1, at(0)).login(login(1)))
+    else {
         panic!("nothing prevents a call");
     };
     drop(record.fail(at(1), &lease, &FetchError::Unauthorized, &policy()));

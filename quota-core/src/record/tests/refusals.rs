@@ -6,14 +6,14 @@ use crate::model::{CredentialFingerprint, LoginInfo, UsageReport};
 use crate::provider::FetchError;
 use crate::record::{CommitOutcome, FailOutcome, LastFailureKind, LeaseDecision, LeaseRequest, Record};
 
-fn with_fingerprint(ask: LeaseRequest, fingerprint: u64) -> LeaseRequest {
-    ask.login(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)))
+fn with_fingerprint(request: LeaseRequest, fingerprint: u64) -> LeaseRequest {
+    request.login(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)))
 }
 
 /// A record whose only call, with this fingerprint, failed with this error.
 fn refused(fingerprint: u64, error: &FetchError) -> Record {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_fingerprint(ask(1), fingerprint))
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_fingerprint(request(1), fingerprint))
     else {
         panic!("no other process calls")
     };
@@ -53,7 +53,7 @@ fn a_rejected_credential_is_retried_only_by_an_explicit_refresh() {
         let failure = record.last_failure().unwrap().clone();
 
         assert_eq!(
-            begin(&mut record, at(2), &with_fingerprint(ask(2), 1)),
+            begin(&mut record, at(2), &with_fingerprint(request(2), 1)),
             LeaseDecision::CredentialRejected(failure)
         );
     }
@@ -70,17 +70,20 @@ fn a_credential_without_the_scope_is_not_tried_for_a_day() {
     let mut record = refused(1, &missing_scope());
 
     assert!(matches!(
-        begin(&mut record, at(DAY - 1), &with_fingerprint(ask(2), 1)),
+        begin(&mut record, at(DAY - 1), &with_fingerprint(request(2), 1)),
         LeaseDecision::CredentialRejected(_)
     ));
-    assert!(matches!(begin(&mut record, at(DAY), &with_fingerprint(ask(2), 1)), LeaseDecision::Granted(_)));
+    assert!(matches!(
+        begin(&mut record, at(DAY), &with_fingerprint(request(2), 1)),
+        LeaseDecision::Granted(_)
+    ));
 }
 
 #[test]
 fn an_explicit_refresh_does_not_retry_a_missing_scope() {
     let mut record = refused(1, &missing_scope());
 
-    let begun = begin(&mut record, at(600), &with_fingerprint(insist(2, at(600)), 1));
+    let begun = begin(&mut record, at(600), &with_fingerprint(explicit_request(2, at(600)), 1));
 
     assert!(
         matches!(&begun, LeaseDecision::CredentialRejected(failure) if failure.kind == LastFailureKind::MissingScope),
@@ -92,13 +95,13 @@ fn an_explicit_refresh_does_not_retry_a_missing_scope() {
 fn another_credential_is_tried_after_one_without_the_scope() {
     let mut record = refused(1, &missing_scope());
 
-    assert!(matches!(begin(&mut record, at(2), &with_fingerprint(ask(2), 7)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_fingerprint(request(2), 7)), LeaseDecision::Granted(_)));
 }
 
 /// A record in which another credential called after the first one lacked the scope.
 fn called_by_another(outcome: Result<(), FetchError>) -> Record {
     let mut record = refused(1, &missing_scope());
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(2), &with_fingerprint(ask(2), 7)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(2), &with_fingerprint(request(2), 7)) else {
         panic!("it is not barred")
     };
     match outcome {
@@ -124,9 +127,9 @@ fn another_credentials_result_does_not_clear_a_missing_scope() {
         let _ = rejoined.merge_standalone(at(4), &record, None);
 
         for record in [&mut stored, &mut rejoined] {
-            let begun = begin(record, at(7200), &with_fingerprint(insist(3, at(7200)), 1));
+            let begun = begin(record, at(7200), &with_fingerprint(explicit_request(3, at(7200)), 1));
             assert!(matches!(begun, LeaseDecision::CredentialRejected(_)), "{outcome:?}: {begun:?}");
-            let begun = begin(record, at(DAY), &with_fingerprint(insist(4, at(DAY)), 1));
+            let begun = begin(record, at(DAY), &with_fingerprint(explicit_request(4, at(DAY)), 1));
             assert!(matches!(begun, LeaseDecision::Granted(_)), "{outcome:?}: {begun:?}");
         }
     }
@@ -135,13 +138,13 @@ fn another_credentials_result_does_not_clear_a_missing_scope() {
 #[test]
 fn a_credential_with_a_new_scope_may_call() {
     let mut record = refused(1, &missing_scope());
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(DAY), &with_fingerprint(ask(2), 1)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(DAY), &with_fingerprint(request(2), 1)) else {
         panic!("a day has passed")
     };
     let _ = record.commit(at(DAY + 1), &lease, &UsageReport::polled([five_hour(10)]));
 
     assert!(matches!(
-        begin(&mut record, at(DAY + 600), &with_fingerprint(ask(3), 1)),
+        begin(&mut record, at(DAY + 600), &with_fingerprint(request(3), 1)),
         LeaseDecision::Granted(_)
     ));
 }
@@ -170,8 +173,9 @@ fn five_credentials_without_the_scope_are_all_blocked_again() {
         for fingerprint in 1..=5 {
             let second = 10 * (round * 5 + fingerprint);
             let number = second.unsigned_abs();
-            let ask = with_fingerprint(insist(number.into(), at(second)), fingerprint.unsigned_abs());
-            let LeaseDecision::Granted(lease) = begin(&mut record, at(second), &ask) else { continue };
+            let request =
+                with_fingerprint(explicit_request(number.into(), at(second)), fingerprint.unsigned_abs());
+            let LeaseDecision::Granted(lease) = begin(&mut record, at(second), &request) else { continue };
             let _ = record.fail(at(second + 1), &lease, &missing_scope(), &policy());
             calls += 1;
         }
@@ -191,7 +195,7 @@ fn a_credential_without_the_scope_arms_no_hold() {
 fn a_new_credential_is_tried_at_once() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &with_fingerprint(ask(2), 7)), LeaseDecision::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_fingerprint(request(2), 7)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn an_explicit_refresh_may_try_a_rejected_credential_again() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
     assert!(matches!(
-        begin(&mut record, at(2), &with_fingerprint(insist(2, at(2)), 1)),
+        begin(&mut record, at(2), &with_fingerprint(explicit_request(2, at(2)), 1)),
         LeaseDecision::Granted(_)
     ));
 }
@@ -209,10 +213,13 @@ fn a_rejection_blocks_for_the_max_age() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
     assert!(matches!(
-        begin(&mut record, at(299), &with_fingerprint(ask(2), 1)),
+        begin(&mut record, at(299), &with_fingerprint(request(2), 1)),
         LeaseDecision::CredentialRejected(_)
     ));
-    assert!(matches!(begin(&mut record, at(300), &with_fingerprint(ask(2), 1)), LeaseDecision::Granted(_)));
+    assert!(matches!(
+        begin(&mut record, at(300), &with_fingerprint(request(2), 1)),
+        LeaseDecision::Granted(_)
+    ));
 }
 
 #[test]
@@ -220,7 +227,7 @@ fn an_unknown_rejected_credential_is_blocked() {
     let mut record = Record::default();
     fail(&mut record, at(0), &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &ask(2)), LeaseDecision::CredentialRejected(_)));
+    assert!(matches!(begin(&mut record, at(2), &request(2)), LeaseDecision::CredentialRejected(_)));
 }
 
 #[test]
@@ -230,7 +237,7 @@ fn a_transient_failure_blocks_no_call_after_its_hold() {
         let over = record.hold().unwrap().until;
 
         assert!(
-            matches!(begin(&mut record, over, &with_fingerprint(ask(2), 1)), LeaseDecision::Granted(_)),
+            matches!(begin(&mut record, over, &with_fingerprint(request(2), 1)), LeaseDecision::Granted(_)),
             "{error}"
         );
     }
@@ -241,7 +248,7 @@ fn a_blocked_credential_gets_fresh_readings() {
     let mut record = polled(at(0), [five_hour(10)]);
     fail(&mut record, at(2), &FetchError::Unauthorized);
 
-    assert_eq!(begin(&mut record, at(3), &ask(9)), LeaseDecision::NotNeeded);
+    assert_eq!(begin(&mut record, at(3), &request(9)), LeaseDecision::NotNeeded);
 }
 
 #[test]
@@ -311,7 +318,7 @@ fn a_failure_message_has_no_control_characters_and_a_limit() {
 fn rejected_and_succeeded() -> (Record, Record) {
     let refused = refused(1, &missing_scope());
     let mut answered = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut answered, at(60), &with_fingerprint(ask(2), 1)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut answered, at(60), &with_fingerprint(request(2), 1)) else {
         panic!("no call was made")
     };
     let _ = answered.commit(at(61), &lease, &UsageReport::polled([five_hour(10)]));
@@ -324,7 +331,7 @@ fn a_success_clears_an_older_rejection_in_either_merge_order() {
     for (mut shared, alone) in [(refused.clone(), answered.clone()), (answered, refused)] {
         let _ = shared.merge_standalone(at(120), &alone, None);
 
-        let begun = begin(&mut shared, at(3600), &with_fingerprint(insist(3, at(3600)), 1));
+        let begun = begin(&mut shared, at(3600), &with_fingerprint(explicit_request(3, at(3600)), 1));
         assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
     }
 }
@@ -335,7 +342,7 @@ fn an_outdated_rejection_from_an_older_program_does_not_block() {
     let mut older = document(&answered);
     older["unscoped"] = document(&refused)["unscoped"].clone();
 
-    let begun = begin(&mut decode(&older), at(3600), &with_fingerprint(insist(3, at(3600)), 1));
+    let begun = begin(&mut decode(&older), at(3600), &with_fingerprint(explicit_request(3, at(3600)), 1));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
 }

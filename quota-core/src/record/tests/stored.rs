@@ -104,18 +104,18 @@ fn unknown_fields_survive_at_every_level() {
 
 #[test]
 fn a_denied_request_loses_no_unknown_field() {
-    assert_eq!(lost(|record| drop(begin(record, at(NOW), &ask(99)))), [""; 0]);
+    assert_eq!(lost(|record| drop(begin(record, at(NOW), &request(99)))), [""; 0]);
 }
 
 #[test]
 fn a_grant_loses_only_unknown_fields_of_the_old_lease() {
-    assert_eq!(lost(|record| drop(begin(record, at(NOW + 600), &ask(99)))), ["lease"]);
+    assert_eq!(lost(|record| drop(begin(record, at(NOW + 600), &request(99)))), ["lease"]);
 }
 
 #[test]
 fn headers_lose_only_unknown_fields_of_their_windows() {
     let replaced = lost(|record| {
-        let _ = see(record, at(NOW), [five_hour(50)]);
+        let _ = merge_headers(record, at(NOW), [five_hour(50)]);
     });
 
     assert_eq!(replaced, ["snapshot.windows.five_hour"]);
@@ -211,8 +211,8 @@ fn a_record_of_a_higher_format_can_be_read() {
 fn fresh_readings_of_a_higher_format_are_used() {
     let mut record = of_next_format(&polled(at(0), [five_hour(10)]));
 
-    assert_eq!(begin(&mut record, at(1), &ask(1)), LeaseDecision::NotNeeded);
-    assert_eq!(begin(&mut record, at(600), &ask(1)), LeaseDecision::UnsupportedFormat);
+    assert_eq!(begin(&mut record, at(1), &request(1)), LeaseDecision::NotNeeded);
+    assert_eq!(begin(&mut record, at(600), &request(1)), LeaseDecision::UnsupportedFormat);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
     poll(&mut polled, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut record = of_next_format(&polled);
 
-    let other = ask(1).login(crate::model::LoginInfo::new(login_id("b")));
+    let other = request(1).login(crate::model::LoginInfo::new(login_id("b")));
 
     assert_eq!(begin(&mut record, at(1), &other), LeaseDecision::UnsupportedFormat);
 }
@@ -230,7 +230,7 @@ fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
 fn a_record_of_a_higher_format_from_the_future_is_not_fresh() {
     let mut record = of_next_format(&polled(at(1_000_000), [five_hour(10)]));
 
-    assert_eq!(begin(&mut record, at(0), &ask(1)), LeaseDecision::UnsupportedFormat);
+    assert_eq!(begin(&mut record, at(0), &request(1)), LeaseDecision::UnsupportedFormat);
 }
 
 #[test]
@@ -240,10 +240,10 @@ fn a_record_of_a_higher_format_is_never_changed() {
     let before = record.clone();
     let usage = UsageReport::polled([five_hour(10)]);
 
-    assert_eq!(begin(&mut record, at(9999), &ask(1)), LeaseDecision::UnsupportedFormat);
+    assert_eq!(begin(&mut record, at(9999), &request(1)), LeaseDecision::UnsupportedFormat);
     assert_eq!(record.commit(at(NOW), &lease, &usage), CommitOutcome::TooLate);
     assert_eq!(record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy()), FailOutcome::TooLate);
-    assert_eq!(see(&mut record, at(NOW), [five_hour(10)]), MergeOutcome::UnsupportedFormat);
+    assert_eq!(merge_headers(&mut record, at(NOW), [five_hour(10)]), MergeOutcome::UnsupportedFormat);
     assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), MergeOutcome::UnsupportedFormat);
     assert_eq!(record.merge_standalone(at(NOW), &full(), None), MergeOutcome::UnsupportedFormat);
     record.release(&lease);

@@ -20,7 +20,7 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The max age that [`ask`] requests, which is the default of a policy.
+/// The max age that [`request`] requests, which is the default of a policy.
 pub(crate) const FRESH: Duration = Duration::from_secs(300);
 
 /// A time `second` seconds after a fixed start in 2027.
@@ -74,24 +74,24 @@ pub(crate) fn attempt(number: u128) -> RequestId {
 }
 
 /// A request that accepts readings younger than five minutes.
-pub(crate) fn ask(number: u128) -> LeaseRequest {
+pub(crate) fn request(number: u128) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::Age(FRESH))
 }
 
 /// A request that accepts only readings from `now` or later.
-pub(crate) fn insist(number: u128, now: Timestamp) -> LeaseRequest {
+pub(crate) fn explicit_request(number: u128, now: Timestamp) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::StartedAfter(now))
 }
 
 /// Requests a lease at `now` with the default policy.
-pub(crate) fn begin(record: &mut Record, now: Timestamp, ask: &LeaseRequest) -> LeaseDecision {
-    record.begin(now, ask, &policy())
+pub(crate) fn begin(record: &mut Record, now: Timestamp, request: &LeaseRequest) -> LeaseDecision {
+    record.begin(now, request, &policy())
 }
 
 /// Returns the lease of an explicit refresh at `now`.
 pub(crate) fn grant(record: &mut Record, now: Timestamp) -> Lease {
-    let ask = insist(u128::from(record.fence()) + 1, now);
-    match begin(record, now, &ask) {
+    let request = explicit_request(u128::from(record.fence()) + 1, now);
+    match begin(record, now, &request) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease at {now}: {other:?}"),
     }
@@ -125,7 +125,7 @@ pub(crate) fn headers<const N: usize>(now: Timestamp, windows: [WindowReading; N
 }
 
 /// Merges the headers of an ordinary response at `now`, without a login.
-pub(crate) fn see<const N: usize>(
+pub(crate) fn merge_headers<const N: usize>(
     record: &mut Record,
     now: Timestamp,
     windows: [WindowReading; N],
@@ -157,8 +157,8 @@ pub(crate) fn stored(record: &Record) -> Record {
 pub(crate) fn full() -> Record {
     let mut record = Record::default();
     let login = LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7));
-    let ask = insist(1, at(0)).login(login).by("host-1".into());
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else {
+    let request = explicit_request(1, at(0)).login(login).by("host-1".into());
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &request) else {
         panic!("no other process calls")
     };
     let all = [five_hour(42).resets_at(at(9000)).length(HOUR * 5), seven_day(20), opus(90)];
@@ -170,7 +170,7 @@ pub(crate) fn full() -> Record {
         at(600),
         &some.coverage(Coverage::Complete { except: vec![WindowId::seven_day()], credits: false }),
     );
-    let _ = see(&mut record, at(700), [five_hour(44)]);
+    let _ = merge_headers(&mut record, at(700), [five_hour(44)]);
     let over = fail(&mut record, at(1200), &FetchError::throttled(Some(SECOND * 90))).unwrap().until;
     grant(&mut record, over);
     record.bump_revision();
