@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statusline_has_the_same_help_and_errors_without_the_other_commands() {
+    fn statusline_help_and_errors_equal_those_of_the_full_program() {
         for line in [
             "quota statusline --help",
             "quota statusline -h",

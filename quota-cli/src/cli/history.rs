@@ -7,8 +7,8 @@ use clap::builder::NonEmptyStringValueParser;
 
 /// Show how fast windows are used, and when they run out
 ///
-/// For each window it shows the use, the elapsed time, the rate of use, the projected use at the reset, and when the window runs out at
-/// this rate.
+/// For each window it shows how much is used, how much time has elapsed, the rate, the projected use at the reset, and when the window
+/// runs out at this rate.
 ///
 /// It makes no provider calls. It reads the samples of the last 35 days, which other commands save in the store. If there are too few
 /// samples for a trend, it shows the average since the window began, and labels it as such.
@@ -44,7 +44,7 @@ pub(crate) struct PaceArgs {
 
 /// Show the calls of the last hour for each account, and when the next is allowed
 ///
-/// The calls of all processes and hosts that share the store count together. This command makes no provider calls.
+/// Calls from all processes and hosts that share the store count against the same budget. This command makes no provider calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 `budget` in [policy] of the configuration sets the limits: `per_hour` calls, of which `interactive_reserve` are reserved for interactive \
@@ -74,7 +74,7 @@ With --json, each line is one object. docs/events.md describes it.
 A hook in the configuration runs once per event, in one of the processes that share the store:
 
   [[hooks]]
-  on = [\"threshold\", \"failing\"]   # event kinds
+  on = [\"threshold\", \"failing\"]     # event kinds
   thresholds = [80, 95]             # optional, in addition to 50, 75, 90, 100
   accounts = [\"anthropic/main\"]     # optional; windows = [...] likewise
   run = [\"notify-send\", \"quota\"]    # reads the event as JSON on stdin

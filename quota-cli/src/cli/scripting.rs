@@ -99,9 +99,8 @@ pub(crate) struct RefreshArgs {
 /// Stale readings are refreshed first, if rate limits allow. A reading that stays stale can prove that too little is left, but not that
 /// enough is left.
 ///
-/// By default, all windows of the whole account are checked. --model adds the windows of a model, and --window selects a single window.
-/// The comparison is that of quota pick: at least --min-remaining must be left of a window of the whole account, and more than that of a
-/// window of a model.
+/// By default, it checks all windows of the whole account. --model adds the windows of a model, and --window selects a single window. As
+/// with quota pick, a window of the whole account needs at least --min-remaining, and a window of a model needs more.
 ///
 /// With --wait, the command waits until enough is left. It checks again when another process stores new readings and when a window
 /// resets, within the same rate limits as all processes.

@@ -20,7 +20,7 @@ With --json, the last line is one object:
   consumers, accounts, seconds, seed   the parameters
   reads, stale_reads                   reads by all consumers; stale by reason
   provider_calls                       by account, as counted by the provider
-  max_concurrent_per_account           most concurrent calls: 1
+  max_concurrent_per_account           maximum of concurrent calls: 1
   calls_during_hold                    calls sent during backoff: 0
   throttled_answers                    responses with status 429
   naive_calls                          calls without quota, as above
@@ -86,7 +86,7 @@ pub(crate) enum Provider {
 /// It prints a configuration for its accounts. The first line contains its address.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-GET /ledger reports the calls by account, the most concurrent calls, and the calls sent during a backoff.
+GET /ledger reports the calls by account, the maximum of concurrent calls, and the calls sent during a backoff.
 
 A script defines the accounts and their responses:
 

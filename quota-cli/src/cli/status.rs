@@ -8,7 +8,7 @@ use super::duration;
 
 /// Show how much of each account's windows is used
 ///
-/// For each window it shows the use, the reset time, and the age and certainty of the reading.
+/// For each window it shows how much is used, when it resets, and how old and how certain the reading is.
 ///
 /// Stale readings are refreshed first, with one call per account. Calls to the same provider start at least one second apart
 /// (`min_call_interval` in [policy]). An account whose provider does not respond within 30 seconds is shown with its last readings.

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
     })
 }
 
-/// The whole document, with a line break at its end.
+/// Renders the document with a final line break.
 fn json(decision: &Decision, model: Option<&str>) -> String {
     let document = Document { version: 2, model: model.map(masked), decision };
     json::pretty(&document)

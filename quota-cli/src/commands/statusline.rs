@@ -79,7 +79,7 @@ impl Broken {
     }
 }
 
-/// Prints the line, and starts a refresher if its numbers are stale.
+/// Prints the line, and starts a refresher if its readings are stale.
 ///
 /// If the configuration or the store cannot be used, the line states that, and standard error has the details. The exit code is then 0,
 /// because Claude Code and Waybar hide the output of a command that fails. With `--json` it is the exit code of the error.

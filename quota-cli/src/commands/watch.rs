@@ -124,7 +124,7 @@ impl Shown {
         Ok(Self { config: Arc::new(config), accounts, changes, _keep_fresh: keep_fresh })
     }
 
-    /// Reads the store, so that the first screen already shows numbers.
+    /// Reads the store, so that the first screen already shows readings.
     async fn load(&self) {
         let loads = self.accounts.iter().map(|account| async { drop(account.sync().await) });
         let _ = Clock::system().bounded(TICK, join_all(loads)).await;

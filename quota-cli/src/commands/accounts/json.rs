@@ -13,7 +13,7 @@ use crate::config::{self, Config, Origin};
 use crate::format::{LocalTime, rfc3339};
 use crate::view::json;
 
-/// The whole document, with a line break at its end.
+/// Renders the document with a final line break.
 pub(super) fn render(
     named: Option<&Path>,
     config: &Config,

@@ -24,11 +24,11 @@ pub(super) struct AccountRow<'a> {
 
 /// Renders all accounts in order.
 pub(super) fn lines(accounts: &[AccountRow<'_>], local: &LocalTime, width: usize) -> Vec<Line> {
-    let number = accounts.len().to_string().len();
+    let number_width = accounts.len().to_string().len();
     let widest = |text: &dyn Fn(&AccountRow<'_>) -> String| {
         accounts.iter().map(|account| wrap::width(&text(account))).max().unwrap_or_default()
     };
-    let indent = number + GAP;
+    let indent = number_width + GAP;
     let role_column = indent + widest(&name) + GAP;
     let login_column = role_column + "fallback".len() + GAP;
     let state_column = login_column + widest(&login) + GAP;
@@ -39,7 +39,7 @@ pub(super) fn lines(accounts: &[AccountRow<'_>], local: &LocalTime, width: usize
         let role = if at == 0 { "main" } else { "fallback" };
         let (state, style) = state(account, local);
         let name = truncate(&name(account), width.saturating_sub(indent));
-        let head = Line::plain(format!("{:>number$}{:GAP$}", at + 1, "")).with(Style::Strong, name);
+        let head = Line::plain(format!("{:>number_width$}{:GAP$}", at + 1, "")).with(Style::Strong, name);
         let with_role = |head: Line| head.padded(role_column).with(Style::Plain, role);
         if is_beside {
             let head = with_role(head).padded(login_column).with(Style::Plain, login(account));

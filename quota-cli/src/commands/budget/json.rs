@@ -9,7 +9,7 @@ use crate::view::json;
 
 const VERSION: u32 = 2;
 
-/// The whole document, with a line break at its end.
+/// Renders the document with a final line break.
 pub(super) fn render(all: &[CallBudget], local: &LocalTime) -> String {
     json::accounts(VERSION, all.iter().map(AccountJson::of).collect(), local)
 }

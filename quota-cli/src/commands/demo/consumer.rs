@@ -94,14 +94,14 @@ impl Consumer {
         let shared = &*self.shared;
         let account = &shared.accounts[usize::from(self.accounts[which])];
         match kind {
-            // A statusline shows the cached numbers.
+            // Like a statusline: only show the cached reading.
             0..2 => shared.counters.read(account.peek().freshness()),
-            // A router uses the cached numbers, and refreshes them in the background.
+            // Like a router: use the cached reading, and refresh it in the background.
             2..6 => {
                 shared.counters.read(account.peek().freshness());
                 account.refresh_in_background();
             }
-            // A person waits for new numbers.
+            // Like an interactive command: wait for a fresh reading.
             _ => match account.get().await {
                 Ok(usage) => shared.counters.read(usage.freshness()),
                 Err(_) => shared.counters.read_nothing(),

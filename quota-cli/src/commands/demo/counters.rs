@@ -36,7 +36,7 @@ impl Counters {
         }
     }
 
-    /// Counts a read without a number.
+    /// Counts a read that returned no data.
     pub(crate) fn read_nothing(&self) {
         add_one(&self.reads);
         add_one(&self.no_number);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_without_a_number_is_counted_separately() {
+    fn a_read_without_data_is_counted_separately() {
         let counters = Counters::default();
 
         counters.read_nothing();

@@ -168,7 +168,7 @@ fn row(account: &Account, ledger: &Ledger, width: usize) -> Line {
     const REST: usize = " ≥ 100.5 %  123 calls  ".len();
     let usage = account.peek();
     let used = usage.used(&WindowId::five_hour());
-    let number = match used {
+    let used_text = match used {
         Used::Exact(used) => format::percent(used),
         Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
         _ => "unknown".to_owned(),
@@ -185,5 +185,5 @@ fn row(account: &Account, ledger: &Ledger, width: usize) -> Line {
         row.push(Style::Plain, " ");
         row.append(bar(used, None, bar_width));
     }
-    row.with(Style::Plain, format!(" {number:>9} {calls:>4} calls  ")).with(style, state)
+    row.with(Style::Plain, format!(" {used_text:>9} {calls:>4} calls  ")).with(style, state)
 }

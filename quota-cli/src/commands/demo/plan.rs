@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_outduration_a_reading() {
+    fn an_incident_lasts_longer_than_the_max_age() {
         for seed in 0..100 {
             let plan = Plan::new(3, 1, 1, seed);
             for incident in [plan.throttled, plan.expired] {

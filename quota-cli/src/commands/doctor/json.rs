@@ -8,7 +8,7 @@ use crate::view::json;
 
 const VERSION: u32 = 2;
 
-/// The whole document, with a line break at its end.
+/// Renders the document with a final line break.
 pub(super) fn render(checks: &[Check]) -> String {
     let checks = checks.iter().map(|check| CheckJson {
         area: check.area,

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_may_not_read_usage_fails_and_names_other_sources() {
+    fn a_token_that_may_not_read_usage_fails_and_states_other_sources() {
         let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
 
         assert_eq!(found[0].level, Level::Fail);

@@ -9,7 +9,7 @@ use quota_journal::pace::Basis;
 
 const VERSION: u32 = 2;
 
-/// The whole document, with a line break at its end.
+/// Renders the document with a final line break.
 pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
     json::accounts(VERSION, all.iter().map(|account| AccountJson::of(account, local)).collect(), local)
 }

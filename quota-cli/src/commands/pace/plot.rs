@@ -77,8 +77,8 @@ fn dotted(from: Point, to: Point, columns: u16) -> Vec<Point> {
     let (across, up) = (f64::from(columns * DOTS.0), f64::from(ROWS * DOTS.1));
     let length = ((to.0 - from.0).abs() * across).max((to.1 - from.1).abs() * up);
     let step = if length > 0.0 { DOT_SPACING / length } else { 1.0 };
-    let shares = (0u32..).map(|number| f64::from(number) * step).take_while(|share| *share <= 1.0);
-    shares.map(|share| (from.0 + (to.0 - from.0) * share, from.1 + (to.1 - from.1) * share)).collect()
+    let positions = (0u32..).map(|number| f64::from(number) * step).take_while(|position| *position <= 1.0);
+    positions.map(|at| (from.0 + (to.0 - from.0) * at, from.1 + (to.1 - from.1) * at)).collect()
 }
 
 /// Renders the labels of the time axis: the start of the period, now, and the reset.

@@ -30,7 +30,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 ///
-/// A permanent store error, because without a claim every line would start a refresher.
+/// A permanent store error. Nothing is started, because without a claim every line would start a refresher.
 pub(super) async fn start(
     store: &OpenedStore,
     account: &AccountSettings,

@@ -29,8 +29,8 @@ fn account(name: &str, eligibility: Eligibility, reason: Reason, windows: &[Wind
     account
 }
 
-/// The same where the reason is about its last window.
-fn about(mut account: Evaluated, window: &WindowUsage, limit: Option<u32>) -> Evaluated {
+/// Sets the window and the limit that the reason refers to.
+fn with_reason_window(mut account: Evaluated, window: &WindowUsage, limit: Option<u32>) -> Evaluated {
     account.window = Some(window.window.id().clone());
     account.limit = limit.map(percent);
     if account.eligibility == Eligibility::Ineligible {
@@ -55,11 +55,11 @@ fn accounts() -> Vec<Evaluated> {
     let killed_account =
         ineligible("anthropic/killed", Reason::BelowKillswitch, std::slice::from_ref(&killed));
     vec![
-        about(ineligible("anthropic/main", Reason::Exhausted, &main_windows), &exhausted, None),
-        about(low_account, &low, Some(20)),
+        with_reason_window(ineligible("anthropic/main", Reason::Exhausted, &main_windows), &exhausted, None),
+        with_reason_window(low_account, &low, Some(20)),
         available("anthropic/work", &[five_hour(Used::Exact(percent(42))), seven_day(Used::Unknown)]),
         available("anthropic/other", &[five_hour(Used::Exact(percent(3)))]),
-        about(killed_account, &killed, Some(5)),
+        with_reason_window(killed_account, &killed, Some(5)),
         ineligible("anthropic/dead", Reason::LoginRejected, &[]),
         ineligible("anthropic/off", Reason::Disabled, &[]),
         silent,
@@ -67,7 +67,7 @@ fn accounts() -> Vec<Evaluated> {
     ]
 }
 
-/// One account is exhausted, one low, one selected, and the others are unavailable for all other reasons.
+/// One account is exhausted, one low and one selected. The others are unavailable, each for another reason.
 fn decision() -> Decision {
     Decision::new(local().now, Choice::use_account(2), accounts())
 }
@@ -82,17 +82,17 @@ fn at(width: usize) -> String {
 }
 
 #[test]
-fn everything_at_eighty_columns() {
+fn decision_at_80_columns() {
     insta::assert_snapshot!(at(80));
 }
 
 #[test]
-fn everything_at_a_hundred_and_twenty_columns() {
+fn decision_at_120_columns() {
     insta::assert_snapshot!(at(120));
 }
 
 #[test]
-fn everything_in_a_narrow_terminal() {
+fn decision_in_a_narrow_terminal() {
     insta::assert_snapshot!(at(44));
 }
 
@@ -111,11 +111,11 @@ fn plain_output_has_no_colours() {
 }
 
 #[test]
-fn without_an_available_account_the_next_one_is_named() {
-    let is_out = |account: &Evaluated| {
+fn without_an_available_account_the_next_available_one_is_shown() {
+    let is_unavailable = |account: &Evaluated| {
         matches!(account.reason, Reason::Exhausted | Reason::BelowKillswitch | Reason::Disabled)
     };
-    let accounts: Vec<_> = accounts().into_iter().filter(is_out).collect();
+    let accounts: Vec<_> = accounts().into_iter().filter(is_unavailable).collect();
     let choice = Choice::no_account(accounts[0].retry_at);
     let decision = Decision::new(local().now, choice, accounts);
 
@@ -128,7 +128,7 @@ fn without_an_available_account_the_next_one_is_named() {
 }
 
 #[test]
-fn programs_read_the_same() {
+fn json_has_the_same_decision() {
     let accounts: Vec<_> = accounts().into_iter().take(3).collect();
     let decision = Decision::new(local().now, Choice::use_account(2), accounts);
 
