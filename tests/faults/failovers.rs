@@ -19,7 +19,7 @@ fn assert_valid_histories((old, lost): (Monitor, &Server), (new, heir): (Monitor
 async fn refresh_during_sentinel_failover(fault: fn(&mut Server)) {
     let mut sentinels = Sentinels::start();
     let (old, new) = (Monitor::start(sentinels.initial_master()), Monitor::start(sentinels.replica()));
-    let provider = provider().taking(Duration::from_millis(500));
+    let provider = provider().with_delay(Duration::from_millis(500));
     let url = sentinels.url();
     let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
     for host in &mut hosts {
@@ -55,7 +55,7 @@ async fn a_refresh_survives_a_sentinel_failover_of_a_suspended_master() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_survives_a_takeover_of_its_slot_by_an_empty_node() {
     let cluster = tokio::task::block_in_place(Cluster::start);
-    let provider = provider().taking(Duration::from_millis(500));
+    let provider = provider().with_delay(Duration::from_millis(500));
     let url = cluster.url();
     let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
     for host in &mut hosts {
@@ -86,7 +86,7 @@ async fn refresh_during_cluster_failover(fault: fn(&mut Server)) {
     let owner = cluster.owner_of(slot);
     let heir = tokio::task::block_in_place(|| cluster.add_replica_of(owner));
     let (old, new) = (Monitor::start(&cluster.nodes()[owner]), Monitor::start(&cluster.nodes()[heir]));
-    let provider = provider().taking(Duration::from_millis(500));
+    let provider = provider().with_delay(Duration::from_millis(500));
     let url = cluster.url();
     let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
     for host in &mut hosts {
@@ -123,7 +123,7 @@ async fn a_refresh_survives_a_cluster_failover_of_a_suspended_master() {
 async fn a_refresh_survives_a_restart_of_its_node_without_data() {
     let mut cluster = tokio::task::block_in_place(Cluster::start);
     let owner = cluster.owner_of(cluster.slot_of(KEY));
-    let provider = provider().taking(Duration::from_millis(500));
+    let provider = provider().with_delay(Duration::from_millis(500));
     let url = cluster.url();
     let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
     for host in &mut hosts {

@@ -234,7 +234,7 @@ async fn an_outage_is_logged_once_for_all_callers() {
     let mut lost = 0;
     let clock = Clock::system();
     while let Some(Some(event)) = clock.bounded(Duration::from_millis(300), events.next()).await {
-        lost += usize::from(matches!(event, Event::StoreLost));
+        lost += usize::from(matches!(event, Event::StoreUnavailable));
     }
     assert_eq!(lost, 1);
 }

@@ -201,7 +201,7 @@ async fn failures() -> Vec<Row> {
     const CALLERS: usize = 1_000;
     let mut rows = Vec::new();
     for failure in ["err", "panic", "hang", "dropped"] {
-        let provider = FakeProvider::answering("bench", 42.0).taking(Duration::from_millis(50));
+        let provider = FakeProvider::answering("bench", 42.0).with_delay(Duration::from_millis(50));
         match failure {
             "err" => provider.then_fail(FetchError::unavailable("503")),
             "panic" => provider.then_panic(),

@@ -183,7 +183,7 @@ async fn without_a_quota_manager_a_429_holds_only_its_account() {
     let reports = env.accounts().refresh_quota_for_due_accounts().await;
 
     let failed = reports.iter().filter(|report| report.error.is_some()).count();
-    assert_eq!((failed, env.provider.calls(), env.provider.most_at_once()), (1, 3, 1));
+    assert_eq!((failed, env.provider.calls(), env.provider.max_in_flight()), (1, 3, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -262,11 +262,11 @@ async fn a_stored_hold_prevents_a_refresh_after_a_restart() {
         accounts.usable_fallback_accounts().await;
         accounts.flush().await.unwrap();
         minutes(&env.clock, 2).await;
-        let before = env.provider.calls_about(&id("b"));
+        let before = env.provider.calls_for(&id("b"));
 
         env.restarted().accounts().usable_fallback_accounts().await;
 
-        assert_eq!((before, env.provider.calls_about(&id("b"))), (1, 1), "{kind:?}");
+        assert_eq!((before, env.provider.calls_for(&id("b"))), (1, 1), "{kind:?}");
     }
 }
 
@@ -314,7 +314,7 @@ async fn an_expired_stored_hold_has_no_effect() {
 
         env.restarted().accounts().usable_fallback_accounts().await;
 
-        assert_eq!(env.provider.calls_about(&id("b")), 2, "{kind:?}");
+        assert_eq!(env.provider.calls_for(&id("b")), 2, "{kind:?}");
     }
 }
 
@@ -340,7 +340,7 @@ async fn a_disabled_account_is_not_refreshed() {
 
         accounts.refresh_quota_for_due_accounts().await;
 
-        assert_eq!(env.provider.calls_about(&id("b")), 0, "{kind:?}");
+        assert_eq!(env.provider.calls_for(&id("b")), 0, "{kind:?}");
         assert_eq!(accounts.usable_fallback_accounts().await, [id("c")], "{kind:?}");
     }
 }

@@ -251,7 +251,7 @@ async fn a_late_refresh_does_not_undo_a_report() {
         let (env, accounts) = reading(kind).await;
         minutes(&env.clock, 5).await;
         env.set_usage(10.0);
-        drop(env.provider.clone().taking(Duration::from_secs(10)));
+        drop(env.provider.clone().with_delay(Duration::from_secs(10)));
         // Stale readings that admit the account, so the refresh runs in the background.
         let route = accounts.route(Request::new()).await.unwrap();
         env.clock.sleep(Duration::from_secs(5)).await;
@@ -259,7 +259,7 @@ async fn a_late_refresh_does_not_undo_a_report() {
         let _ = accounts.report(&route, served("100")).await.unwrap();
         minutes(&env.clock, 1).await;
 
-        assert_eq!(env.provider.calls_about(&id("main")), 2, "{kind:?}: it was refreshed");
+        assert_eq!(env.provider.calls_for(&id("main")), 2, "{kind:?}: it was refreshed");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
     }
 }

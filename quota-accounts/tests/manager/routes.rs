@@ -341,6 +341,6 @@ async fn every_n_requests_the_account_that_served_is_refreshed() {
         }
 
         assert_eq!(calls, [0, 0, 0, 0, 1, 1, 1, 1, 1, 2], "{kind:?}");
-        assert_eq!(env.provider.calls_about(&id("main")), 3, "{kind:?}");
+        assert_eq!(env.provider.calls_for(&id("main")), 3, "{kind:?}");
     }
 }

@@ -55,9 +55,9 @@ pub enum Event {
         values: Vec<Rejected>,
     },
     /// The store became unavailable, so this process runs standalone.
-    StoreLost,
+    StoreUnavailable,
     /// The store is available again.
-    StoreFound,
+    StoreAvailable,
     /// This subscriber was too slow and missed this many events.
     Missed(u64),
 }

@@ -255,7 +255,7 @@ impl StoreClient {
         } else {
             tracing::warn!(%error, "store unavailable, running standalone");
         }
-        self.emit(Event::StoreLost);
+        self.emit(Event::StoreUnavailable);
         // If the store panics in the probe, or the runtime shuts down, the next call tries the store again.
         let recovery = OnPanic(Arc::downgrade(self), |store_client| {
             if !store_client.tasks.is_closed() {
@@ -318,7 +318,7 @@ impl StoreClient {
         self.write_confirmed.store(false, Ordering::Relaxed);
         self.is_unavailable.store(false, Ordering::Release);
         tracing::debug!("store available again");
-        self.emit(Event::StoreFound);
+        self.emit(Event::StoreAvailable);
         self.store_available.notify_waiters();
     }
 }

@@ -51,9 +51,9 @@ struct State {
     renewed: u64,
     called: Vec<AccountId>,
     running: HashMap<AccountId, usize>,
-    running_at_all: usize,
-    most_at_once: usize,
-    most_per_account: usize,
+    running_in_total: usize,
+    max_in_flight: usize,
+    max_per_account: usize,
 }
 
 /// One scripted call.
@@ -85,9 +85,9 @@ impl FakeProvider {
             renewed: 0,
             called: Vec::new(),
             running: HashMap::new(),
-            running_at_all: 0,
-            most_at_once: 0,
-            most_per_account: 0,
+            running_in_total: 0,
+            max_in_flight: 0,
+            max_per_account: 0,
         };
         let id = ProviderId::new(provider).expect("a test names a valid provider");
         Self { id, state: Arc::new(Mutex::new(state)) }
@@ -95,7 +95,7 @@ impl FakeProvider {
 
     /// Sets how long each call takes.
     #[must_use]
-    pub fn taking(self, duration: Duration) -> Self {
+    pub fn with_delay(self, duration: Duration) -> Self {
         self.state.lock().takes = duration;
         self
     }
@@ -148,7 +148,7 @@ impl FakeProvider {
 
     /// The number of calls for one account.
     #[must_use]
-    pub fn calls_about(&self, account: &AccountId) -> usize {
+    pub fn calls_for(&self, account: &AccountId) -> usize {
         self.state.lock().called.iter().filter(|called| *called == account).count()
     }
 
@@ -160,25 +160,25 @@ impl FakeProvider {
 
     /// The maximum number of concurrent calls.
     #[must_use]
-    pub fn most_at_once(&self) -> usize {
-        self.state.lock().most_at_once
+    pub fn max_in_flight(&self) -> usize {
+        self.state.lock().max_in_flight
     }
 
     /// The maximum number of concurrent calls for one account.
     #[must_use]
-    pub fn most_at_once_per_account(&self) -> usize {
-        self.state.lock().most_per_account
+    pub fn max_in_flight_per_account(&self) -> usize {
+        self.state.lock().max_per_account
     }
 
     fn enter(&self, account: &AccountId) -> Running {
         let mut state = self.state.lock();
         state.called.push(account.clone());
-        state.running_at_all += 1;
-        state.most_at_once = state.most_at_once.max(state.running_at_all);
+        state.running_in_total += 1;
+        state.max_in_flight = state.max_in_flight.max(state.running_in_total);
         let running = state.running.entry(account.clone()).or_default();
         *running += 1;
         let running = *running;
-        state.most_per_account = state.most_per_account.max(running);
+        state.max_per_account = state.max_per_account.max(running);
         Running { provider: self.clone(), account: account.clone() }
     }
 }
@@ -192,7 +192,7 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.provider.state.lock();
-        state.running_at_all -= 1;
+        state.running_in_total -= 1;
         if let Some(running) = state.running.get_mut(&self.account) {
             *running -= 1;
         }

@@ -70,7 +70,7 @@ async fn callers_of_a_cancelled_call_get_an_error() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_ends_within_the_grace_is_stored() {
     let env = env();
-    let _provider = env.provider.clone().taking(SECOND * 3);
+    let _provider = env.provider.clone().with_delay(SECOND * 3);
     let main = env.quota.account(&id("main"));
     main.refresh_in_background();
     run_ready_tasks().await;
@@ -167,7 +167,7 @@ async fn an_account_queued_past_the_deadline_is_not_refreshed() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_another_process_emits_one_event() {
     let env = env();
-    let _provider = env.provider.clone().taking(SECOND * 3);
+    let _provider = env.provider.clone().with_delay(SECOND * 3);
     let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
     other_process.account(&id("main")).refresh_in_background();
     run_ready_tasks().await;

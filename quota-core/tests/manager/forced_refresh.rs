@@ -70,7 +70,7 @@ async fn a_forced_refresh_with_a_late_clock_sample_makes_a_new_call() {
 #[tokio::test(start_paused = true)]
 async fn a_forced_refresh_does_not_join_a_call_that_has_ended() {
     let env = env_with(no_rate_limit());
-    let slow = env.provider.clone().taking(SECOND);
+    let slow = env.provider.clone().with_delay(SECOND);
     let slow_process = slow_process(&env, &slow, Duration::ZERO);
     let (local, remote) = (env.quota.account(&id("main")), slow_process.account(&id("main")));
     let refreshing = tokio::spawn(async move { local.refresh().await.is_ok() });
@@ -91,7 +91,7 @@ async fn concurrent_forced_refreshes_in_8_processes_return_new_readings() {
     const ROUNDS: u32 = 300;
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
     // A call takes a millisecond, so that two calls of one account never start at the same timestamp.
-    let provider = FakeProvider::answering("example", 0.0).taking(Duration::from_millis(1));
+    let provider = FakeProvider::answering("example", 0.0).with_delay(Duration::from_millis(1));
     let policy = no_rate_limit().budget(Budget::new(u32::MAX, 0));
     let process = || another_process(&store, &Clock::system(), &provider, policy.clone());
     let processes: Vec<_> = (0..8).map(|_| process()).collect();

@@ -35,7 +35,7 @@ async fn a_process_with_cached_readings_does_not_restore_them() {
 #[tokio::test(start_paused = true)]
 async fn a_call_in_flight_in_another_process_does_not_store_its_report() {
     let env = env_with(no_rate_limit());
-    let slow = env.provider.clone().taking(SECOND * 5);
+    let slow = env.provider.clone().with_delay(SECOND * 5);
     let other_process = another_process(&env.store, &env.clock, &slow, no_rate_limit());
     let remote = other_process.account(&id("main"));
     let refreshing = tokio::spawn(async move { remote.refresh().await });

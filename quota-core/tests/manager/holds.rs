@@ -130,7 +130,7 @@ async fn with_account_scope_a_429_does_not_hold_other_accounts() {
     drop(other.get().await.unwrap());
 
     assert_eq!(other.peek().hold(), None);
-    assert_eq!(env.provider.calls_about(&id("other")), 1);
+    assert_eq!(env.provider.calls_for(&id("other")), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +147,7 @@ async fn a_429_starts_a_one_minute_cooldown_of_the_provider() {
     let QuotaError::OnHold { hold, .. } = error else { panic!("{error}") };
     assert_eq!(hold.reason, HoldReason::ProviderRateLimited);
     assert!(after.is_ok());
-    assert_eq!(env.provider.calls_about(&id("other")), 1);
+    assert_eq!(env.provider.calls_for(&id("other")), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +261,7 @@ async fn a_forbidden_error_arms_no_hold_and_delays_no_other_account() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_the_lease_of_another_process_is_no_failure() {
     let env = env_with(plain());
-    let provider = env.provider.clone().taking(SECOND * 5);
+    let provider = env.provider.clone().with_delay(SECOND * 5);
     let other_process = another_process(&env.store, &env.clock, &provider, plain());
     let (local, remote) = (env.quota.account(&id("main")), other_process.account(&id("main")));
     let holder = tokio::spawn(async move { drop(remote.get().await) });
@@ -342,7 +342,7 @@ async fn fifty_processes_make_one_call_after_a_hold() {
     env.provider.then_fail(throttled());
     drop(accounts[0].get().await);
     env.clock.sleep(SECOND * 61).await;
-    let provider = env.provider.clone().taking(SECOND);
+    let provider = env.provider.clone().with_delay(SECOND);
 
     let mut readers = JoinSet::new();
     for account in accounts {

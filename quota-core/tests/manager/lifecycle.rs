@@ -119,7 +119,7 @@ async fn observations_are_visible_at_once_and_written_together_later() {
 #[tokio::test(start_paused = true)]
 async fn close_waits_for_the_call_in_flight_and_writes_pending_changes() {
     let env = env();
-    let provider = env.provider.clone().taking(SECOND * 3);
+    let provider = env.provider.clone().with_delay(SECOND * 3);
     let main = env.quota.account(&id("main"));
     let other = env.quota.account(&id("other"));
     drop(other.observe(&headers(12.0)));
@@ -155,12 +155,12 @@ async fn a_closed_manager_makes_no_calls() {
 #[tokio::test(start_paused = true)]
 async fn keep_fresh_never_makes_overlapping_calls() {
     let env = env_with(Policy::default().max_age(SECOND * 2));
-    let provider = env.provider.clone().taking(SECOND * 5);
+    let provider = env.provider.clone().with_delay(SECOND * 5);
     let _guard = env.quota.account(&id("main")).keep_fresh();
 
     env.clock.sleep(MINUTE).await;
 
-    assert_eq!(provider.most_at_once(), 1);
+    assert_eq!(provider.max_in_flight(), 1);
     assert!((8..=13).contains(&provider.calls()), "{}", provider.calls());
 }
 
@@ -412,7 +412,7 @@ async fn a_provider_without_a_fetcher_can_still_be_read() {
 #[tokio::test(start_paused = true)]
 async fn close_starts_no_queued_call() {
     let env = env();
-    let provider = env.provider.clone().taking(SECOND);
+    let provider = env.provider.clone().with_delay(SECOND);
     for account in 0..10 {
         env.quota.account(&id(&format!("a{account}"))).refresh_in_background();
     }

@@ -199,7 +199,7 @@ async fn an_observation_of_an_unknown_account_is_rejected() {
 #[tokio::test(start_paused = true)]
 async fn readings_of_a_call_during_a_token_rotation_keep_their_login() {
     let env = env();
-    let provider = env.provider.clone().taking(SECOND);
+    let provider = env.provider.clone().with_delay(SECOND);
     provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     provider.then_answer(polled(33.0).login_id(LoginId::new("a")));
     let main = env.quota.account(&id("main"));
@@ -235,7 +235,7 @@ async fn pending_headers_of_the_old_login_are_not_shown_for_the_new_one() {
 async fn a_queued_refresh_of_the_old_login_neither_calls_nor_clears() {
     let env = env();
     let (busy, main) = (env.quota.account(&id("busy")), env.quota.account(&id("main")));
-    let _provider = env.provider.clone().taking(SECOND * 3);
+    let _provider = env.provider.clone().with_delay(SECOND * 3);
     busy.refresh_in_background();
     run_ready_tasks().await;
     main.set_login(LoginId::new("a"));
@@ -248,7 +248,7 @@ async fn a_queued_refresh_of_the_old_login_neither_calls_nor_clears() {
     let usage = main.peek();
 
     assert_eq!((last_read(&usage), usage.login_id()), (Some(40.0), Some(&LoginId::new("b"))));
-    assert_eq!(env.provider.calls_about(&id("main")), 1);
+    assert_eq!(env.provider.calls_for(&id("main")), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,6 +304,6 @@ async fn a_queued_refresh_does_not_undo_set_login() {
     main.set_login(LoginId::new("b"));
     env.clock.sleep(SECOND * 5).await;
 
-    assert_eq!(env.provider.calls_about(&id("main")), 0);
+    assert_eq!(env.provider.calls_for(&id("main")), 0);
     assert_ne!(main.peek().login_id(), Some(&LoginId::new("a")));
 }

@@ -59,7 +59,7 @@ async fn a_reading_lost_by_the_store_is_restored() {
 #[tokio::test(start_paused = true)]
 async fn a_hold_lost_by_the_store_is_restored() {
     let env = env();
-    let provider = env.provider.clone().taking(SECOND);
+    let provider = env.provider.clone().with_delay(SECOND);
     provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));
     let main = env.quota.account(&id("main"));
     main.refresh_in_background();

@@ -199,7 +199,7 @@ async fn repeated_status_lines_of_an_idle_session_do_not_override_polls() {
 #[tokio::test(start_paused = true)]
 async fn a_polled_reading_is_as_old_as_the_start_of_its_call() {
     let env = env();
-    let provider = env.provider.clone().taking(SECOND * 8);
+    let provider = env.provider.clone().with_delay(SECOND * 8);
     let main = env.quota.account(&id("main"));
     let poll = tokio::spawn({
         let main = main.clone();

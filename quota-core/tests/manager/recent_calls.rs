@@ -110,7 +110,7 @@ async fn a_plain_refresh_still_calls_after_a_recent_call() {
 #[tokio::test(start_paused = true)]
 async fn a_long_call_in_flight_is_joined() {
     let env = env_with(no_rate_limit().fetch_timeout(MINUTE));
-    let slow = env.provider.clone().taking(SECOND * 30);
+    let slow = env.provider.clone().with_delay(SECOND * 30);
     let other_process =
         another_process(&env.store, &env.clock, &slow, Policy::default().fetch_timeout(MINUTE));
     other_process.account(&id("main")).refresh_in_background();

@@ -15,7 +15,7 @@ const CALL_DURATION: Duration = Duration::from_millis(50);
 #[tokio::test(start_paused = true)]
 async fn a_hundred_readers_share_one_call_and_its_result() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let main = env.quota.account(&id("main"));
     let mut readers = JoinSet::new();
     for _ in 0..100 {
@@ -32,7 +32,7 @@ async fn a_hundred_readers_share_one_call_and_its_result() {
 #[tokio::test(start_paused = true)]
 async fn a_hundred_refreshes_make_one_call() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let main = env.quota.account(&id("main"));
     let mut callers = JoinSet::new();
     for _ in 0..100 {
@@ -49,7 +49,7 @@ async fn a_hundred_refreshes_make_one_call() {
 #[tokio::test(start_paused = true)]
 async fn two_processes_make_one_call() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let other = another_process(&env.store, &env.clock, &provider, Default::default());
     let (local, remote) = (env.quota.account(&id("main")), other.account(&id("main")));
 
@@ -62,7 +62,7 @@ async fn two_processes_make_one_call() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_reader_does_not_stop_the_shared_refresh() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let main = env.quota.account(&id("main"));
     let first = tokio::spawn({
         let main = main.clone();
@@ -112,7 +112,7 @@ async fn a_hanging_fetcher_times_out_and_other_accounts_continue() {
 #[tokio::test(start_paused = true)]
 async fn another_login_makes_its_own_call_and_gets_its_own_readings() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     provider.then_answer(polled(11.0));
     provider.then_answer(polled(22.0));
     let main = env.quota.account(&id("main"));
@@ -134,7 +134,7 @@ async fn another_login_makes_its_own_call_and_gets_its_own_readings() {
 #[tokio::test(start_paused = true)]
 async fn a_late_report_of_the_old_login_is_not_stored() {
     let env = env_with(no_rate_limit());
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     provider.then_answer(polled(11.0));
     provider.then_answer(polled(22.0));
     let main = env.quota.account(&id("main"));
@@ -162,7 +162,7 @@ async fn a_late_report_of_the_old_login_is_not_stored() {
 #[tokio::test(start_paused = true)]
 async fn callers_of_alternating_logins_still_share_calls() {
     let env = env_with(no_rate_limit());
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let main = env.quota.account(&id("main"));
     main.set_login(LoginId::new("b"));
     let for_b = tokio::spawn({
@@ -182,7 +182,7 @@ async fn callers_of_alternating_logins_still_share_calls() {
 #[tokio::test(start_paused = true)]
 async fn a_background_refresh_of_another_login_is_not_skipped() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let main = env.quota.account(&id("main"));
     main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
@@ -216,7 +216,7 @@ async fn a_forced_refresh_calls_although_it_joined_a_read_of_fresh_data() {
 #[tokio::test(start_paused = true)]
 async fn accounts_of_one_provider_are_called_one_by_one_with_a_gap() {
     let env = env();
-    let provider = env.provider.clone().taking(CALL_DURATION);
+    let provider = env.provider.clone().with_delay(CALL_DURATION);
     let started = env.clock.now();
     let mut callers = JoinSet::new();
     for account in 0..5 {
@@ -226,7 +226,7 @@ async fn accounts_of_one_provider_are_called_one_by_one_with_a_gap() {
 
     callers.join_all().await;
 
-    assert_eq!(provider.most_at_once(), 1);
+    assert_eq!(provider.max_in_flight(), 1);
     assert_eq!(provider.calls(), 5);
     assert!(env.clock.now().duration_since(started).as_secs() >= 4, "five starts have four gaps");
 }
@@ -234,7 +234,7 @@ async fn accounts_of_one_provider_are_called_one_by_one_with_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn an_interactive_caller_does_not_queue_behind_background_refreshes() {
     let env = env();
-    let _provider = env.provider.clone().taking(CALL_DURATION);
+    let _provider = env.provider.clone().with_delay(CALL_DURATION);
     let accounts: Vec<_> = (0..20).map(|account| env.quota.account(&id(&format!("a{account}")))).collect();
     for account in &accounts {
         account.refresh_in_background();
@@ -251,7 +251,7 @@ async fn an_interactive_caller_does_not_queue_behind_background_refreshes() {
 #[tokio::test(start_paused = true)]
 async fn forced_refreshes_of_two_processes_share_one_call() {
     let env = env();
-    let provider = env.provider.clone().taking(SECOND);
+    let provider = env.provider.clone().with_delay(SECOND);
     let other = another_process(&env.store, &env.clock, &provider, Default::default());
     let (local, remote) = (env.quota.account(&id("main")), other.account(&id("main")));
 
@@ -276,7 +276,7 @@ async fn a_strict_max_age_is_not_satisfied_by_a_shared_read_of_a_lax_one() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_another_process_delays_no_other_account() {
     let env = env();
-    let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
+    let slow = FakeProvider::answering("example", 60.0).with_delay(SECOND * 9);
     let other_process = another_process(&env.store, &env.clock, &slow, Policy::default());
     let (main, other) = (env.quota.account(&id("main")), env.quota.account(&id("other")));
     drop(main.sync().await);

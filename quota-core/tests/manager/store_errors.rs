@@ -103,7 +103,7 @@ async fn a_concurrent_sync_keeps_changes_whose_write_was_rejected() {
     drop(main.get().await);
     env.clock.sleep(MINUTE * 6).await;
     env.provider.answer(polled(70.0));
-    drop(env.provider.clone().taking(SECOND));
+    drop(env.provider.clone().with_delay(SECOND));
 
     let fill_later = async {
         env.clock.sleep(SECOND / 2).await;

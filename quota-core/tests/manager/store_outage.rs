@@ -88,7 +88,7 @@ async fn a_process_runs_standalone_during_an_outage_and_reports_it() {
 
     assert_eq!((env.provider.calls(), five_hours(&usage)), (2, Some(40.0)));
     assert!(usage.store_unavailable_since().is_some());
-    assert!(matches!(events.next().await, Some(Event::StoreLost)));
+    assert!(matches!(events.next().await, Some(Event::StoreUnavailable)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn standalone_readings_are_shared_after_the_outage() {
 #[tokio::test(start_paused = true)]
 async fn a_call_keeps_its_readings_if_the_store_fails_during_it() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
-    let provider = env.provider.clone().taking(SECOND * 4);
+    let provider = env.provider.clone().with_delay(SECOND * 4);
     let main = env.quota.account(&id("main"));
     let reader = tokio::spawn({
         let main = main.clone();
@@ -175,7 +175,7 @@ async fn a_call_keeps_its_readings_if_the_store_fails_during_it() {
 #[tokio::test(start_paused = true)]
 async fn a_standalone_call_is_shared_if_the_store_recovers_during_it() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
-    let provider = env.provider.clone().taking(SECOND * 4);
+    let provider = env.provider.clone().with_delay(SECOND * 4);
     store.set_down(true);
     let main = env.quota.account(&id("main"));
     let reader = tokio::spawn({

@@ -51,7 +51,7 @@ async fn close_writes_standalone_changes_if_the_store_has_recovered() {
 async fn close_waits_for_a_call_up_to_its_providers_fetch_timeout() {
     let clock = Clock::anchored(noon());
     let slow = Policy::default().fetch_timeout(MINUTE * 2);
-    let provider = FakeProvider::answering("example", 40.0).taking(MINUTE);
+    let provider = FakeProvider::answering("example", 40.0).with_delay(MINUTE);
     let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
         .provider(provider.clone(), provider.clone())
         .policy_for(ProviderId::new("example").unwrap(), slow)
@@ -124,7 +124,7 @@ async fn a_failed_write_is_repeated_soon_without_a_notice() {
 async fn a_process_does_not_wait_for_a_holder_during_an_outage() {
     let (env, store) = env_with_toggle_store(false, no_rate_limit());
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
+    let slow = FakeProvider::answering("example", 60.0).with_delay(SECOND * 9);
     let other_process = another_process(&shared, &env.clock, &slow, no_rate_limit());
     other_process.account(&id("main")).refresh_in_background();
     run_ready_tasks().await;
