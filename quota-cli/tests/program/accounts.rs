@@ -1,16 +1,16 @@
-//! `quota accounts`: the list of accounts in the configuration, and what commands change in it. Files of earlier versions are in
-//! `old_accounts`.
+//! `quota accounts`: the list of accounts, and the commands that change it in the configuration.
+//! `old_accounts` tests the files of earlier versions.
 
 use std::process::{Child, Stdio};
 
 use quota_sim::{Account, Script, Window};
 use serde_json::{Value, json};
 
-use super::program::{Machine, Provider, argument};
+use super::support::{Machine, Provider, argument};
 
 const CONFIG: &str = ".config/quota/config.toml";
 
-/// A machine whose configuration names these accounts, each with a variable of its own.
+/// A machine with these accounts in its configuration. Each has its own token variable.
 fn configured(names: &[&str]) -> Machine {
     let machine = Machine::new();
     let accounts: Vec<_> = names
@@ -21,7 +21,7 @@ fn configured(names: &[&str]) -> Machine {
     machine
 }
 
-/// The names of all accounts in their order; those that are switched off begin with `-`.
+/// The names of all accounts in order. A disabled account has a leading `-`.
 fn listed(machine: &Machine) -> Vec<String> {
     let document = machine.run(&["accounts", "list", "--json"]).json();
     let name = |account: &Value| {
@@ -31,7 +31,7 @@ fn listed(machine: &Machine) -> Vec<String> {
     document["accounts"].as_array().unwrap().iter().map(name).collect()
 }
 
-/// Runs it, and says its exit code and the only line of what it said.
+/// Runs `quota accounts` with these arguments. Returns the exit code, and standard output followed by standard error.
 fn run(machine: &Machine, arguments: &[&str]) -> (i32, String) {
     let ended = machine.run(&[&["accounts"], arguments].concat());
     let text = format!("{}{}", ended.stdout, ended.stderr);
@@ -39,7 +39,7 @@ fn run(machine: &Machine, arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn what_is_configured_and_what_was_added_is_one_list() {
+fn configured_and_added_accounts_are_in_one_list() {
     let machine = configured(&["main", "work"]);
 
     let added = machine.run(&["accounts", "add", "spare", "--token-env", "SPARE"]);
@@ -52,7 +52,7 @@ fn what_is_configured_and_what_was_added_is_one_list() {
 }
 
 #[test]
-fn an_added_account_is_asked_about_like_any_other() {
+fn an_added_account_is_refreshed_like_a_configured_one() {
     let provider =
         Provider::play(Script::new([Account::new("spare").windows([Window::five_hour().used(42.0)])]));
     let machine = configured(&["main"]).set("SPARE", "sim-token-spare");
@@ -94,7 +94,7 @@ fn order_and_disabled_accounts_are_written_into_the_configuration() {
     let machine = configured(&["a", "b", "c"]);
 
     assert_eq!(run(&machine, &["disable", "b"]), (0, "disabled anthropic/b".into()));
-    assert_eq!(listed(&machine), ["a", "-b", "c"], "it keeps its place");
+    assert_eq!(listed(&machine), ["a", "-b", "c"], "disabling does not change the order");
     run(&machine, &["order", "c", "b"]);
     assert_eq!(listed(&machine), ["c", "-b", "a"]);
     run(&machine, &["enable", "b"]);
@@ -104,7 +104,7 @@ fn order_and_disabled_accounts_are_written_into_the_configuration() {
 }
 
 #[test]
-fn what_a_person_has_written_stays() {
+fn comments_and_formatting_of_the_configuration_stay() {
     let machine = Machine::new();
     let mine = "# Mine.\n\n# the main one\n[[accounts]]\nid = 'anthropic/a'   # first\n\n[policy]\ngap = \"2s\"  # slow\n";
     machine.write(CONFIG, mine);
@@ -132,7 +132,7 @@ fn a_command_that_changes_nothing_writes_nothing() {
 }
 
 #[test]
-fn nothing_but_the_configuration_is_left_in_its_folder() {
+fn no_temporary_file_is_left_beside_the_configuration() {
     let machine = configured(&["main"]);
 
     run(&machine, &["disable", "main"]);
@@ -144,7 +144,7 @@ fn nothing_but_the_configuration_is_left_in_its_folder() {
 }
 
 #[test]
-fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
+fn a_disabled_account_is_shown_but_not_refreshed() {
     let provider = Provider::play(Script::new([Account::new("main"), Account::new("work")]));
     let (machine, config) = provider.configure(Machine::new());
     let config = argument(&config);
@@ -156,7 +156,7 @@ fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
 
     assert_eq!(status.code, Some(0), "{}", status.stderr);
     assert!(status.stdout.contains("disabled"), "{}", status.stdout);
-    assert_eq!(guard.code, Some(0), "the first that is on is meant: {}", guard.stderr);
+    assert_eq!(guard.code, Some(0), "guard uses the first enabled account: {}", guard.stderr);
     assert_eq!(named.code, Some(3));
     let advice = format!("quota accounts enable anthropic/main --config {config}");
     assert!(named.stderr.contains(&advice), "{}", named.stderr);
@@ -164,19 +164,19 @@ fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
 }
 
 #[test]
-fn where_all_are_switched_off_it_says_so() {
+fn disabling_the_only_account_prints_a_warning() {
     let machine = configured(&["main"]);
 
-    let (code, told) = run(&machine, &["disable", "main"]);
+    let (code, message) = run(&machine, &["disable", "main"]);
     let guard = machine.run(&["guard"]);
 
-    assert_eq!((code, told.lines().count()), (0, 2));
+    assert_eq!((code, message.lines().count()), (0, 2));
     assert_eq!(guard.code, Some(3));
     assert!(guard.stderr.contains("quota accounts enable"), "{}", guard.stderr);
 }
 
 #[test]
-fn a_configuration_that_is_named_is_the_one_that_is_changed() {
+fn only_the_file_given_with_config_is_changed() {
     let machine = configured(&["main"]);
     let before = config(&machine);
     let other = machine.write(
@@ -204,56 +204,56 @@ fn a_configuration_that_is_named_is_the_one_that_is_changed() {
 }
 
 #[test]
-fn what_cannot_be_written_is_not_changed() {
+fn standard_input_as_the_configuration_is_rejected() {
     let machine = configured(&["main"]);
 
-    let (code, told) = run(&machine, &["disable", "main", "--config", "-"]);
+    let (code, message) = run(&machine, &["disable", "main", "--config", "-"]);
     let missing = run(&machine, &["add", "x", "--token-env", "X", "--config", "nowhere.toml"]);
 
-    assert_eq!((code, &*told), (64, "quota: standard input cannot be changed; name a file with --config"));
+    assert_eq!((code, &*message), (64, "quota: standard input cannot be changed; name a file with --config"));
     assert_eq!(missing.0, 66, "{}", missing.1);
     assert!(!machine.path("nowhere.toml").exists());
 }
 
 #[cfg(unix)]
 #[test]
-fn a_read_only_configuration_stays_and_the_change_is_named() {
+fn a_read_only_configuration_is_unchanged_and_the_error_has_the_edit() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let machine = configured(&["main"]);
     let before = config(&machine);
     std::fs::set_permissions(machine.path(CONFIG), std::fs::Permissions::from_mode(0o444)).unwrap();
 
-    let (code, told) = run(&machine, &["add", "spare", "--token-env", "SPARE"]);
+    let (code, message) = run(&machine, &["add", "spare", "--token-env", "SPARE"]);
 
-    assert_eq!((code, told.lines().count()), (74, 1), "{told}");
+    assert_eq!((code, message.lines().count()), (74, 1), "{message}");
     assert!(
-        told.ends_with(
+        message.ends_with(
             "it is read-only; by hand: add [[accounts]] with id = \"anthropic/spare\", token_env = \"SPARE\""
         ),
-        "{told}"
+        "{message}"
     );
     assert_eq!(config(&machine), before);
 }
 
 #[test]
-fn without_a_lock_nothing_is_written_and_the_change_is_named() {
+fn without_a_lock_nothing_is_written_and_the_error_has_the_edit() {
     let machine = configured(&["a", "b"]);
     let before = config(&machine);
     std::fs::create_dir(machine.path(".config/quota/config.toml.lock")).unwrap();
 
-    let (code, told) = run(&machine, &["order", "b"]);
+    let (code, message) = run(&machine, &["order", "b"]);
     let unchanged = run(&machine, &["order", "a"]);
 
-    assert_eq!((code, told.lines().count()), (74, 1), "{told}");
-    assert!(told.ends_with("; by hand: put them in this order: anthropic/b, anthropic/a"), "{told}");
-    assert_eq!(unchanged.0, 0, "nothing is to be written: {}", unchanged.1);
+    assert_eq!((code, message.lines().count()), (74, 1), "{message}");
+    assert!(message.ends_with("; by hand: put them in this order: anthropic/b, anthropic/a"), "{message}");
+    assert_eq!(unchanged.0, 0, "the order is unchanged, so no lock is needed: {}", unchanged.1);
     assert_eq!(config(&machine), before);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_configuration_that_is_a_link_is_changed_where_it_leads_to() {
+fn a_change_through_a_symlink_is_written_to_its_target() {
     let machine = Machine::new();
     let target = machine.write("dotfiles/quota.toml", "[[accounts]]\nid = \"anthropic/main\"\n");
     std::fs::create_dir_all(machine.path(".config/quota")).unwrap();
@@ -267,17 +267,18 @@ fn a_configuration_that_is_a_link_is_changed_where_it_leads_to() {
 }
 
 #[test]
-fn a_form_that_cannot_be_edited_is_named_with_its_line() {
+fn accounts_that_cannot_be_edited_are_reported_with_their_line() {
     let machine = Machine::new();
     let text = "accounts = [\n  { id = \"anthropic/a\" }, # main\n]\n";
     machine.write(CONFIG, text);
 
-    let (code, told) = run(&machine, &["disable", "a"]);
+    let (code, message) = run(&machine, &["disable", "a"]);
 
-    assert_eq!((code, told.lines().count()), (78, 1), "{told}");
+    assert_eq!((code, message.lines().count()), (78, 1), "{message}");
     assert!(
-        told.contains("config.toml:1: ") && told.ends_with("by hand: write disabled = true for anthropic/a"),
-        "{told}"
+        message.contains("config.toml:1: ")
+            && message.ends_with("by hand: write disabled = true for anthropic/a"),
+        "{message}"
     );
     assert_eq!(config(&machine), text);
 }
@@ -291,15 +292,18 @@ fn an_account_that_a_hook_names_is_not_removed() {
     );
     machine.write(CONFIG, &before);
 
-    let (code, told) = run(&machine, &["remove", "b"]);
+    let (code, message) = run(&machine, &["remove", "b"]);
 
-    assert_eq!((code, told.lines().count()), (78, 1), "{told}");
-    assert!(told.ends_with("config.toml:9: a hook names anthropic/b; take it out there first"), "{told}");
+    assert_eq!((code, message.lines().count()), (78, 1), "{message}");
+    assert!(
+        message.ends_with("config.toml:9: a hook names anthropic/b; take it out there first"),
+        "{message}"
+    );
     assert_eq!(config(&machine), before);
 }
 
 #[test]
-fn a_configured_account_can_be_removed_as_an_added_one() {
+fn a_configured_account_can_be_removed() {
     let machine = configured(&["main", "work"]);
     run(&machine, &["add", "spare", "--token-env", "SPARE"]);
 
@@ -312,14 +316,14 @@ fn a_configured_account_can_be_removed_as_an_added_one() {
 }
 
 #[test]
-fn the_login_of_claude_code_is_not_removed_where_it_is_not_named() {
+fn the_default_account_cannot_be_removed() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
-    let (code, told) = run(&machine, &["remove", "main"]);
+    let (code, message) = run(&machine, &["remove", "main"]);
 
-    assert_eq!((code, told.lines().count()), (64, 1), "{told}");
-    assert!(told.contains("quota accounts disable anthropic/main"), "{told}");
+    assert_eq!((code, message.lines().count()), (64, 1), "{message}");
+    assert!(message.contains("quota accounts disable anthropic/main"), "{message}");
 }
 
 #[test]
@@ -328,7 +332,7 @@ fn an_invalid_change_is_one_line_and_changes_nothing() {
     run(&machine, &["disable", "work"]);
     let before = config(&machine);
 
-    for (arguments, told) in [
+    for (arguments, message) in [
         (&["disable", "mian"][..], "did you mean anthropic/main?"),
         (&["order", "work", "stranger"], "unknown account stranger"),
         (&["remove", "missing"], "unknown account missing"),
@@ -342,7 +346,7 @@ fn an_invalid_change_is_one_line_and_changes_nothing() {
         let (code, text) = run(&machine, arguments);
 
         assert_eq!((code, text.lines().count()), (64, 1), "{arguments:?}: {text}");
-        assert!(text.contains(told), "{arguments:?}: {text}");
+        assert!(text.contains(message), "{arguments:?}: {text}");
         assert!(!text.contains("oat01"), "{text}");
     }
     for wrong in [
@@ -359,18 +363,18 @@ fn an_invalid_change_is_one_line_and_changes_nothing() {
 }
 
 #[test]
-fn an_account_is_added_once() {
+fn a_name_is_added_once() {
     let machine = configured(&["main"]);
 
     assert_eq!(run(&machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
-    let (code, told) = run(&machine, &["add", "spare", "--token-env", "OTHER"]);
+    let (code, message) = run(&machine, &["add", "spare", "--token-env", "OTHER"]);
 
     assert_eq!(code, 64);
-    assert!(told.contains("anthropic/spare already exists ("), "{told}");
+    assert!(message.contains("anthropic/spare already exists ("), "{message}");
 }
 
 #[test]
-fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
+fn claude_codes_login_is_added_once_and_only_as_itself() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
@@ -387,25 +391,25 @@ fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
 }
 
 #[test]
-fn where_claude_code_is_not_logged_in_its_name_is_free() {
+fn main_is_a_free_name_if_claude_code_is_not_logged_in() {
     let machine = Machine::new();
 
-    let (code, told) = run(&machine, &["add", "main", "--token-env", "OTHER"]);
+    let (code, message) = run(&machine, &["add", "main", "--token-env", "OTHER"]);
 
-    assert_eq!(code, 0, "{told}");
+    assert_eq!(code, 0, "{message}");
     let document = machine.run(&["accounts", "list", "--json"]).json();
     assert_eq!(document["accounts"][0]["login"], json!({ "kind": "token_env", "name": "OTHER" }));
 }
 
 #[test]
-fn of_many_who_add_at_once_none_is_lost_and_one_name_is_given_once() {
+fn concurrent_adds_lose_no_account_and_add_a_name_once() {
     let machine = configured(&["main"]);
     let start = |name: String, variable: String| {
         let arguments = ["accounts", "add", &name, "--token-env", &variable];
         machine.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
 
-    let different: Vec<_> = (0..6).map(|at| start(format!("own-{at}"), format!("OWN_{at}"))).collect();
+    let distinct: Vec<_> = (0..6).map(|at| start(format!("own-{at}"), format!("OWN_{at}"))).collect();
     let same: Vec<_> = (0..6).map(|at| start("one".to_owned(), format!("ONE_{at}"))).collect();
     let codes = |all: Vec<Child>| -> Vec<_> {
         let mut codes: Vec<_> = all.into_iter().map(|mut one| one.wait().unwrap().code()).collect();
@@ -413,7 +417,7 @@ fn of_many_who_add_at_once_none_is_lost_and_one_name_is_given_once() {
         codes
     };
 
-    assert_eq!(codes(different), [Some(0); 6]);
+    assert_eq!(codes(distinct), [Some(0); 6]);
     assert_eq!(codes(same), [Some(0), Some(64), Some(64), Some(64), Some(64), Some(64)]);
     let mut names = listed(&machine);
     names.sort_unstable();
@@ -421,7 +425,7 @@ fn of_many_who_add_at_once_none_is_lost_and_one_name_is_given_once() {
 }
 
 #[test]
-fn the_limits_of_an_added_account_are_kept_and_count() {
+fn the_limits_of_an_added_account_apply() {
     let window = Window::five_hour().used(85.0);
     let provider = Provider::play(Script::new([
         Account::new("a").windows([window.clone()]),
@@ -438,7 +442,6 @@ fn the_limits_of_an_added_account_are_kept_and_count() {
 
     let explained = machine.run(&["explain", "--json"]).json();
     let listing = machine.run(&["accounts"]).stdout;
-    // However wide the list is.
     let listing = listing.split_whitespace().collect::<Vec<_>>().join(" ");
 
     let rules: Vec<_> = explained["accounts"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
@@ -453,20 +456,20 @@ fn the_logins_of_this_machine_are_imported_once() {
     machine.log_in("sim-token-claude");
 
     let dry = run(&machine, &["import", "--dry-run"]);
-    assert!(!machine.path(CONFIG).exists(), "nothing is written by a dry run");
+    assert!(!machine.path(CONFIG).exists(), "a dry run writes nothing");
     let first = run(&machine, &["import"]);
     let second = run(&machine, &["import"]);
 
-    let would =
+    let dry_run_output =
         "would add anthropic/main: login of Claude Code\nwould add anthropic/quota-main: variable QUOTA_MAIN";
-    assert_eq!(dry, (0, would.to_owned()));
-    assert_eq!(first, (0, would.replace("would add", "added")));
+    assert_eq!(dry, (0, dry_run_output.to_owned()));
+    assert_eq!(first, (0, dry_run_output.replace("would add", "added")));
     assert_eq!(listed(&machine), ["main", "quota-main"]);
     assert_eq!((second.0, second.1.matches("already exists, unchanged").count()), (0, 2), "{}", second.1);
 }
 
 #[test]
-fn the_accounts_of_another_file_are_added_and_never_written_over() {
+fn an_import_adds_accounts_and_changes_no_existing_one() {
     let machine = configured(&["main"]);
     let other = r#"{"version":1,"accounts":[
         {"id":"anthropic/main","login":{"token_env":"ELSE"}},
@@ -475,19 +478,19 @@ fn the_accounts_of_another_file_are_added_and_never_written_over() {
         {"id":"anthropic/nowhere"}]}"#;
     let other = machine.write("other.json", other);
 
-    let (code, told) = run(&machine, &["import", argument(&other)]);
+    let (code, message) = run(&machine, &["import", argument(&other)]);
 
-    assert_eq!(code, 1, "{told}");
-    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(code, 1, "{message}");
+    let lines: Vec<_> = message.lines().collect();
     assert_eq!(lines[0], "anthropic/main already exists, unchanged");
     assert_eq!(lines[1], "added anthropic/spare: variable SPARE");
     assert_eq!(lines[2], "skipped anthropic/twin: anthropic/spare already uses its login");
-    assert!(lines[3].starts_with("skipped anthropic/nowhere"), "{told}");
+    assert!(lines[3].starts_with("skipped anthropic/nowhere"), "{message}");
     assert_eq!(listed(&machine), ["main", "-spare"]);
 }
 
 #[test]
-fn an_imported_host_or_program_needs_a_flag_of_its_own_and_is_shown_before() {
+fn importing_a_host_or_program_needs_a_flag_and_shows_it() {
     let machine = configured(&["main"]);
     let other = r#"{"version":1,"accounts":[
         {"id":"anthropic/plain","login":{"token_env":"PLAIN"},"unheard_of":1},
@@ -496,26 +499,33 @@ fn an_imported_host_or_program_needs_a_flag_of_its_own_and_is_shown_before() {
         {"id":"anthropic/both","login":{"token_command":["/tmp/both"]},"base_url":"https://evil.example/"}]}"#;
     let other = argument(&machine.write("other.json", other)).to_owned();
 
-    let (code, told) = run(&machine, &["import", &other]);
+    let (code, message) = run(&machine, &["import", &other]);
 
-    assert_eq!(code, 1, "{told}");
+    assert_eq!(code, 1, "{message}");
     assert_eq!(listed(&machine), ["main", "plain"]);
-    assert!(told.contains("skipped anthropic/host: it sends its token to https://evil.example/;"), "{told}");
-    assert!(told.contains("runs the program \"/tmp/evil\" \"a b\"; if you trust the file"), "{told}");
-    assert!(told.contains("--allow-base-url --allow-token-command"), "{told}");
+    assert!(
+        message.contains("skipped anthropic/host: it sends its token to https://evil.example/;"),
+        "{message}"
+    );
+    assert!(message.contains("runs the program \"/tmp/evil\" \"a b\"; if you trust the file"), "{message}");
+    assert!(message.contains("--allow-base-url --allow-token-command"), "{message}");
 
-    let (code, told) = run(&machine, &["import", &other, "--allow-base-url"]);
-    assert_eq!((code, listed(&machine)), (1, ["main", "plain", "host"].map(String::from).to_vec()), "{told}");
-    assert_eq!(told.lines().next(), Some("anthropic/host sends its token to https://evil.example/"));
+    let (code, message) = run(&machine, &["import", &other, "--allow-base-url"]);
+    assert_eq!(
+        (code, listed(&machine)),
+        (1, ["main", "plain", "host"].map(String::from).to_vec()),
+        "{message}"
+    );
+    assert_eq!(message.lines().next(), Some("anthropic/host sends its token to https://evil.example/"));
 
-    let (code, told) = run(&machine, &["import", &other, "--allow-base-url", "--allow-token-command"]);
-    assert_eq!(code, 0, "{told}");
+    let (code, message) = run(&machine, &["import", &other, "--allow-base-url", "--allow-token-command"]);
+    assert_eq!(code, 0, "{message}");
     assert_eq!(listed(&machine), ["main", "plain", "host", "program", "both"]);
     assert!(!config(&machine).contains("unheard_of"));
 }
 
 #[test]
-fn a_token_is_taken_in_no_place_and_never_repeated() {
+fn a_token_as_an_argument_is_rejected_and_not_repeated() {
     const TOKEN: &str = "sk-ant-oat01-made-up";
     let machine = configured(&["main"]);
     let dotted = format!("echo {TOKEN}");
@@ -532,16 +542,20 @@ fn a_token_is_taken_in_no_place_and_never_repeated() {
         &["disable", "main", "--config", TOKEN],
         &["import", TOKEN],
     ] {
-        let (code, told) = run(&machine, arguments);
+        let (code, message) = run(&machine, arguments);
 
         assert!([64, 66].contains(&code), "{arguments:?} {code}");
-        assert_eq!((told.lines().count(), told.contains("made-up")), (1, false), "{arguments:?} {told}");
+        assert_eq!(
+            (message.lines().count(), message.contains("made-up")),
+            (1, false),
+            "{arguments:?} {message}"
+        );
     }
     assert_eq!(listed(&machine), ["main"]);
 }
 
 #[test]
-fn a_token_in_the_configuration_is_refused_and_never_repeated() {
+fn a_token_in_the_configuration_is_rejected_and_not_repeated() {
     for place in [
         "token_command = [\"sk-ant-oat01-made-up\"]",
         "token_command = [\"sh\", \"-c\", \"echo sk-ant-oat01-made-up\"]",
@@ -562,7 +576,7 @@ fn a_token_in_the_configuration_is_refused_and_never_repeated() {
 
 #[cfg(unix)]
 #[test]
-fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
+fn files_writable_by_others_are_rejected_with_a_chmod() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let machine = configured(&["main"]);
@@ -575,11 +589,11 @@ fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
             let open = std::fs::Permissions::from_mode(usual.mode() | mode);
             std::fs::set_permissions(&path, open).unwrap();
 
-            let (code, told) = run(&machine, &["list"]);
+            let (code, message) = run(&machine, &["list"]);
 
             let advice = format!("run: chmod go-w '{}'", path.display());
-            assert_eq!((code, told.lines().count()), (78, 1), "{told}");
-            assert!(told.ends_with(&advice), "{told}");
+            assert_eq!((code, message.lines().count()), (78, 1), "{message}");
+            assert!(message.ends_with(&advice), "{message}");
         }
         std::fs::set_permissions(&path, usual).unwrap();
     }
@@ -587,21 +601,21 @@ fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
 }
 
 #[test]
-fn what_is_no_accounts_file_is_not_imported() {
+fn an_invalid_accounts_file_is_not_imported() {
     let machine = configured(&["main"]);
     let wrong = machine.write("wrong.json", "{\"accounts\": \"sk-ant-oat01-made-up\"}");
     let empty = machine.write("empty.json", "{}");
 
-    let (code, told) = run(&machine, &["import", argument(&wrong)]);
+    let (code, message) = run(&machine, &["import", argument(&wrong)]);
 
-    assert_eq!((code, told.lines().count(), told.contains("oat01")), (65, 1, false), "{told}");
+    assert_eq!((code, message.lines().count(), message.contains("oat01")), (65, 1, false), "{message}");
     assert_eq!(run(&machine, &["import", argument(&empty)]).0, 3);
     assert_eq!(run(&machine, &["import", "nowhere.json"]).0, 66);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_new_configuration_is_private_and_another_one_keeps_its_permissions() {
+fn a_new_configuration_is_private_an_old_one_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let mode =
@@ -617,7 +631,7 @@ fn a_new_configuration_is_private_and_another_one_keeps_its_permissions() {
 }
 
 #[test]
-fn a_hook_may_be_for_an_added_account() {
+fn a_hook_may_name_an_added_account() {
     let machine = configured(&["main"]);
     run(&machine, &["add", "spare", "--token-env", "SPARE"]);
     let config = config(&machine);
@@ -628,7 +642,7 @@ fn a_hook_may_be_for_an_added_account() {
 }
 
 #[test]
-fn a_configuration_may_leave_the_accounts_to_commands() {
+fn a_configuration_without_accounts_can_get_them_by_command() {
     let machine = Machine::new();
     machine.write(".config/quota/config.toml", "[policy]\nfreshness = \"2m\"\n");
 

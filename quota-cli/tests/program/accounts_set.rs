@@ -1,14 +1,14 @@
-//! `quota accounts set`: limits of accounts that are there.
+//! `quota accounts set`: changes the limits of existing accounts.
 
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::program::{Ended, Machine};
+use super::support::{Ended, Machine};
 
 const CONFIG: &str = ".config/quota/config.toml";
 
-/// A machine with the added accounts main, and work with a minimum of 10 %.
+/// A machine with the accounts main and work. The account work has a minimum of 10 %.
 fn machine() -> Machine {
     let machine = Machine::new();
     for add in
@@ -23,14 +23,14 @@ fn set(machine: &Machine, arguments: &[&str]) -> Ended {
     machine.run(&[&["accounts", "set"], arguments].concat())
 }
 
-/// The minimum and the killswitch of the account in that place.
+/// The minimum and the killswitch of the account at this position in the list.
 fn limits(machine: &Machine, at: usize) -> [Value; 2] {
     let account = machine.run(&["accounts", "list", "--json"]).json()["accounts"][at].clone();
     ["min_remaining", "killswitch"].map(|name| account[name]["every_percent"].clone())
 }
 
 #[test]
-fn a_limit_that_is_named_is_changed_and_the_other_one_stays() {
+fn setting_one_limit_does_not_change_the_other() {
     let machine = machine();
 
     let stop = set(&machine, &["work", "--killswitch", "5"]);
@@ -43,7 +43,7 @@ fn a_limit_that_is_named_is_changed_and_the_other_one_stays() {
 }
 
 #[test]
-fn a_limit_that_is_taken_away_is_that_of_the_routing_again() {
+fn a_removed_limit_falls_back_to_routing() {
     let machine = machine();
 
     let ended = set(&machine, &["work", "--min-remaining", "none"]);
@@ -53,7 +53,7 @@ fn a_limit_that_is_taken_away_is_that_of_the_routing_again() {
 }
 
 #[test]
-fn the_login_of_claude_code_has_limits_without_being_named() {
+fn the_default_account_can_have_limits() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
@@ -75,7 +75,7 @@ fn limits_are_set_in_the_configuration() {
 }
 
 #[test]
-fn a_limit_of_one_window_stays_when_that_of_all_is_set() {
+fn a_limit_for_all_windows_keeps_the_limit_of_one() {
     let machine = Machine::new();
     machine.write(CONFIG, "[[accounts]]\nid = \"anthropic/main\"\nkillswitch = { five_hour = 10 }\n");
 
@@ -88,7 +88,7 @@ fn a_limit_of_one_window_stays_when_that_of_all_is_set() {
 }
 
 #[test]
-fn an_account_that_is_removed_meanwhile_stays_away_in_20_rounds() {
+fn a_concurrent_remove_wins_over_set_in_20_rounds() {
     let machine = machine();
     for round in 0..20 {
         machine.run(&["accounts", "add", "spare", "--token-env", "SPARE"]);
@@ -111,7 +111,7 @@ fn an_invalid_limit_is_an_error_and_changes_nothing() {
     let machine = machine();
     let before = std::fs::read(machine.path(CONFIG)).unwrap();
 
-    for (arguments, told) in [
+    for (arguments, message) in [
         (&["wrok", "--killswitch", "5"][..], "unknown account wrok; did you mean anthropic/work?"),
         (&["work", "--killswitch", "101"], "a percentage from 0 to 100, or none"),
         (&["work"], "--min-remaining"),
@@ -119,7 +119,7 @@ fn an_invalid_limit_is_an_error_and_changes_nothing() {
         let ended = set(&machine, arguments);
 
         assert_eq!((ended.code, &*ended.stdout), (Some(64), ""), "{arguments:?}");
-        assert!(ended.stderr.contains(told), "{ended:?}");
+        assert!(ended.stderr.contains(message), "{ended:?}");
     }
     assert_eq!(std::fs::read(machine.path(CONFIG)).unwrap(), before);
 }

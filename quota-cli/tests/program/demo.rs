@@ -1,10 +1,10 @@
-//! `quota demo`: its promises, on any seed.
+//! `quota demo`: what it guarantees for every seed.
 
 use serde_json::Value;
 
-use super::program::Machine;
+use super::support::Machine;
 
-fn played(arguments: &[&str]) -> Value {
+fn run_demo(arguments: &[&str]) -> Value {
     let ended = Machine::new().run(&[&["demo", "--json"], arguments].concat());
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}");
     ended.json()
@@ -16,11 +16,11 @@ fn all(figures: &Value, wanted: u64) -> bool {
 }
 
 #[test]
-fn on_any_seed_one_call_at_a_time_and_none_during_a_hold_12_seeds() {
+fn twelve_seeds_make_no_concurrent_call_and_none_during_a_hold() {
     for seed in 0..12 {
         let accounts = ["1", "3", "6"][seed % 3];
 
-        let summary = played(&[
+        let summary = run_demo(&[
             "--seconds",
             "1",
             "--consumers",
@@ -37,16 +37,16 @@ fn on_any_seed_one_call_at_a_time_and_none_during_a_hold_12_seeds() {
 }
 
 #[test]
-fn a_lone_consumer_leaves_no_account_out() {
-    // Its time is the machine's: of a busy one, a second is too little for fifty accounts, one after the other.
-    let summary = played(&["--seconds", "5", "--consumers", "1", "--accounts", "50", "--seed", "1"]);
+fn one_consumer_refreshes_every_account() {
+    // One consumer refreshes the accounts in sequence. On a busy machine, one second is too short for fifty.
+    let summary = run_demo(&["--seconds", "5", "--consumers", "1", "--accounts", "50", "--seed", "1"]);
 
     assert!(all(&summary["max_concurrent_per_account"], 1), "{summary}");
 }
 
 #[test]
 fn the_summary_has_every_figure() {
-    let summary = played(&["--seconds", "1", "--consumers", "50", "--accounts", "2", "--seed", "7"]);
+    let summary = run_demo(&["--seconds", "1", "--consumers", "50", "--accounts", "2", "--seed", "7"]);
 
     let number = |name: &str| summary[name].as_f64().unwrap();
     let calls = summary["provider_calls"].as_object().unwrap();
@@ -57,15 +57,15 @@ fn the_summary_has_every_figure() {
 }
 
 #[test]
-fn no_account_is_asked_more_often_than_its_budget_allows() {
-    let summary = played(&["--seconds", "2", "--accounts", "3", "--seed", "11"]);
+fn no_account_exceeds_its_call_budget() {
+    let summary = run_demo(&["--seconds", "2", "--accounts", "3", "--seed", "11"]);
 
     let calls = summary["provider_calls"].as_object().unwrap();
     assert!(calls.values().all(|calls| calls.as_u64().unwrap() <= 28), "{summary}");
 }
 
 #[test]
-fn without_a_terminal_it_writes_plain_lines() {
+fn without_a_terminal_the_demo_prints_plain_lines() {
     let ended = Machine::new().run(&["demo", "--seconds", "1", "--consumers", "20", "--seed", "3"]);
 
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
@@ -75,7 +75,7 @@ fn without_a_terminal_it_writes_plain_lines() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_it_early_with_a_summary() {
+fn ctrl_c_ends_the_demo_with_a_summary() {
     use std::io::{BufRead, BufReader, Read as _};
     use std::process::{Command, Stdio};
 
@@ -83,7 +83,7 @@ fn ctrl_c_ends_it_early_with_a_summary() {
     let mut command = machine.command(&["demo", "--seconds", "600", "--consumers", "5"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    // It listens for signals before it says anything.
+    // The demo installs its signal handlers before it prints.
     stdout.read_line(&mut String::new()).unwrap();
 
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

@@ -1,11 +1,11 @@
-//! `quota doctor`: what it finds, what it advises, and what it never shows.
+//! `quota doctor`: the problems that it reports, its hints, and the secrets that it never prints.
 
 use std::os::unix::fs::PermissionsExt;
 
 use quota_sim::{Account, Answer, Phase, Script, Window};
 use serde_json::Value;
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
 const SECRET: &str = "sk-ant-oat01-must-not-be-shown";
 
@@ -13,7 +13,7 @@ fn mode(path: &std::path::Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// A machine whose one account is Claude Code's, at a provider of the test's own.
+/// A machine with one account, Claude Code's login, and a simulated provider for it.
 fn healthy() -> (Provider, Machine) {
     let provider =
         Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(1.0)])]));
@@ -25,7 +25,7 @@ fn healthy() -> (Provider, Machine) {
     (provider, machine)
 }
 
-/// What is to be done in an area, and what it was found by.
+/// The problems of an area, each with its hint.
 fn findings(ended: &Ended, area: &str) -> Vec<(String, String)> {
     let json = ended.json();
     let checks = json["checks"].as_array().unwrap().iter().filter(|check| check["area"] == area);
@@ -37,7 +37,7 @@ fn findings(ended: &Ended, area: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn where_all_is_well_it_says_so_and_asks_for_no_usage() {
+fn a_healthy_machine_has_no_problems_and_no_call_is_made() {
     let (provider, machine) = healthy();
 
     let ended = machine.run(&["doctor"]);
@@ -48,7 +48,7 @@ fn where_all_is_well_it_says_so_and_asks_for_no_usage() {
 }
 
 #[test]
-fn every_area_is_looked_at() {
+fn every_area_is_checked() {
     let (_provider, machine) = healthy();
 
     let json = machine.run(&["doctor", "--json"]).json();
@@ -60,7 +60,7 @@ fn every_area_is_looked_at() {
 }
 
 #[test]
-fn a_broken_configuration_is_a_finding_that_names_the_line() {
+fn an_invalid_configuration_is_reported_with_its_line() {
     let machine = Machine::new();
     machine.write(".config/quota/config.toml", "[[accounts]]\nidd = \"anthropic/main\"\n");
 
@@ -72,7 +72,7 @@ fn a_broken_configuration_is_a_finding_that_names_the_line() {
 }
 
 #[test]
-fn a_configuration_that_others_may_write_is_a_finding() {
+fn a_configuration_writable_by_others_is_a_problem() {
     let (_provider, machine) = healthy();
     mode(&machine.path(".config/quota/config.toml"), 0o666);
 
@@ -83,7 +83,7 @@ fn a_configuration_that_others_may_write_is_a_finding() {
 }
 
 #[test]
-fn a_login_that_others_may_read_is_a_finding() {
+fn a_login_readable_by_others_is_a_problem() {
     let (_provider, machine) = healthy();
     mode(&machine.path(".claude/.credentials.json"), 0o644);
 
@@ -94,7 +94,7 @@ fn a_login_that_others_may_read_is_a_finding() {
 }
 
 #[test]
-fn of_two_copies_of_a_login_it_says_which_counts() {
+fn of_two_stored_logins_the_used_one_is_marked() {
     let (_provider, machine) = healthy();
     let older = r#"{ "claudeAiOauth": { "accessToken": "sk-ant-oat01-older", "expiresAt": 4000000000000 } }"#;
     mode(&machine.write(".config/claude/.credentials.json", older), 0o600);
@@ -107,7 +107,7 @@ fn of_two_copies_of_a_login_it_says_which_counts() {
 }
 
 #[test]
-fn a_store_that_others_may_use_is_a_finding() {
+fn a_store_accessible_to_others_is_a_problem() {
     let (_provider, machine) = healthy();
     machine.run(&["doctor"]);
     mode(&machine.path(".local/state/quota/quota.db"), 0o644);
@@ -119,7 +119,7 @@ fn a_store_that_others_may_use_is_a_finding() {
 }
 
 #[test]
-fn a_provider_that_is_not_there_is_a_finding() {
+fn an_unreachable_provider_is_a_problem() {
     let (provider, machine) = healthy();
     drop(provider);
 
@@ -138,7 +138,7 @@ fn a_missing_login_is_a_problem() {
 
     assert_eq!(ended.code, Some(1));
     let found = findings(&ended, "login");
-    assert_eq!(found.len(), 1, "one login is missing, in two places: {found:?}");
+    assert_eq!(found.len(), 1, "a missing login is one problem, although there are two locations: {found:?}");
     assert!(
         found[0].0.contains(".claude/.credentials.json") && found[0].0.contains(".config/claude"),
         "{found:?}"
@@ -147,20 +147,20 @@ fn a_missing_login_is_a_problem() {
 }
 
 #[test]
-fn a_login_that_others_may_read_and_that_has_ended_is_two_findings_the_worse_first() {
+fn a_readable_and_expired_login_is_two_problems() {
     let (_provider, machine) = healthy();
     let ended = r#"{ "claudeAiOauth": { "accessToken": "sk-ant-oat01-ended", "expiresAt": 1700000000000 } }"#;
     mode(&machine.write(".claude/.credentials.json", ended), 0o644);
 
     let found = findings(&machine.run(&["doctor", "--json"]), "login");
 
-    let [(_, rights), (told, login)] = &found[..] else { panic!("{found:?}") };
+    let [(_, rights), (message, login)] = &found[..] else { panic!("{found:?}") };
     assert!(rights.starts_with("run: chmod 600 '"), "{found:?}");
-    assert!(told.contains("expired") && login.contains("run `claude`"), "{found:?}");
+    assert!(message.contains("expired") && login.contains("run `claude`"), "{found:?}");
 }
 
 #[test]
-fn a_directory_in_the_place_of_a_login_is_to_be_moved_away() {
+fn a_directory_at_the_path_of_a_login_is_a_problem() {
     let (_provider, machine) = healthy();
     let path = machine.path(".claude/.credentials.json");
     std::fs::remove_file(&path).unwrap();
@@ -168,12 +168,12 @@ fn a_directory_in_the_place_of_a_login_is_to_be_moved_away() {
 
     let found = findings(&machine.run(&["doctor", "--json"]), "login");
 
-    let told = format!("could not read {}: it is a directory", path.display());
-    assert_eq!(found, [(told, "move it away".to_owned())]);
+    let message = format!("could not read {}: it is a directory", path.display());
+    assert_eq!(found, [(message, "move it away".to_owned())]);
 }
 
 #[test]
-fn a_copy_that_cannot_be_read_is_the_finding_and_one_that_is_missing_is_not() {
+fn an_unreadable_login_is_a_problem_a_missing_copy_is_not() {
     let (_provider, machine) = healthy();
     mode(&machine.write(".claude/.credentials.json", "{"), 0o600);
 
@@ -183,7 +183,7 @@ fn a_copy_that_cannot_be_read_is_the_finding_and_one_that_is_missing_is_not() {
     assert!(found[0].0.contains(".claude/.credentials.json"), "{found:?}");
 }
 
-/// The levels and reasons of the refreshes, after one that the provider answered so.
+/// The levels and reasons of the refresh checks after the provider gave this answer.
 fn refreshes_after(answer: Answer) -> (Ended, Vec<(String, Value)>) {
     let provider = Provider::play(Script::new([Account::new("main").answers([Phase::new(answer)])]));
     let (machine, config) = provider.configure(Machine::new());
@@ -216,20 +216,20 @@ fn a_login_that_the_provider_forbids_fails() {
 }
 
 #[test]
-fn a_hold_is_a_warning_with_its_end_and_the_way_to_lift_it() {
+fn a_hold_is_a_warning_with_its_end_and_the_clear_command() {
     let (ended, found) = refreshes_after(Answer::ThrottleNoHeader);
 
     assert_eq!(ended.code, Some(1));
     let kinds: Vec<_> =
         found.iter().map(|(level, reason)| (level.as_str(), reason.as_str().unwrap())).collect();
     assert_eq!(kinds, [("warn", "throttled"), ("warn", "rate_limited")], "{}", ended.stdout);
-    let (told, advice) = &findings(&ended, "refresh")[1];
-    assert!(told.starts_with("backing off, next call in "), "{told}");
+    let (message, advice) = &findings(&ended, "refresh")[1];
+    assert!(message.starts_with("backing off, next call in "), "{message}");
     assert!(advice.contains("quota accounts clear-hold anthropic/main --config /"), "{advice}");
 }
 
 #[test]
-fn a_budget_that_is_used_up_is_a_warning() {
+fn a_used_up_budget_is_a_warning() {
     let (provider, machine) = healthy();
     let config = machine.path(".config/quota/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -249,20 +249,20 @@ fn a_budget_that_is_used_up_is_a_warning() {
 }
 
 #[test]
-fn a_damaged_accounts_file_of_an_earlier_version_is_a_problem() {
+fn an_invalid_old_accounts_file_is_a_problem() {
     let (_provider, machine) = healthy();
     let path = machine.write(".local/state/quota/accounts.json", "{");
 
     let ended = machine.run(&["doctor", "--json"]);
 
-    let (told, _) = &findings(&ended, "config")[0];
-    assert!(told.contains("accounts.json: invalid at line 1"), "{told}");
+    let (message, _) = &findings(&ended, "config")[0];
+    assert!(message.contains("accounts.json: invalid at line 1"), "{message}");
     std::fs::rename(&path, machine.path("away.json")).unwrap();
     assert_eq!(machine.run(&["doctor"]).code, Some(0));
 }
 
 #[test]
-fn a_secret_is_shown_nowhere() {
+fn no_output_contains_a_secret() {
     let (_provider, machine) = healthy();
     let config = machine.write(
         "many.toml",

@@ -1,4 +1,4 @@
-//! `quota guard`: its exit codes, and what it waits for.
+//! `quota guard`: its exit codes and its waits.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use quota::model::Scope;
 use quota::{Percent, UsageReport, WindowId, WindowReading};
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-fn world(account: Account) -> (Provider, Machine, String) {
+fn setup(account: Account) -> (Provider, Machine, String) {
     let provider = Provider::play(Script::new([account]));
     let (machine, config) = provider.configure(Machine::new());
     let config = argument(&config).to_owned();
@@ -21,8 +21,8 @@ fn used(percent: f64) -> Account {
 }
 
 #[test]
-fn enough_is_0_and_too_little_is_1() {
-    let (provider, machine, config) = world(used(85.0));
+fn guard_ends_with_0_for_enough_and_1_for_too_little() {
+    let (provider, machine, config) = setup(used(85.0));
 
     let enough = machine.run(&["guard", "--config", &config]);
     let little = machine.run(&["guard", "--min-remaining", "20", "--config", &config]);
@@ -33,27 +33,27 @@ fn enough_is_0_and_too_little_is_1() {
     assert_eq!(little.code, Some(1));
     assert_eq!(little.stderr, "quota: anthropic/main: five_hour: only 15 % left (20 % required)\n");
     assert_eq!(other.code, Some(0));
-    assert_eq!(provider.simulator.ledger().calls(), 1, "the three share one number");
+    assert_eq!(provider.simulator.ledger().calls(), 1, "the three commands share one reading");
 }
 
 #[test]
-fn what_cannot_be_told_is_69_unless_it_is_allowed() {
-    let (_provider, machine, config) = world(used(1.0).answers([Phase::new(Answer::Forbidden)]));
+fn unknown_usage_is_69_unless_allowed() {
+    let (_provider, machine, config) = setup(used(1.0).answers([Phase::new(Answer::Forbidden)]));
 
     let denied = machine.run(&["guard", "--config", &config]);
     let allowed = machine.run(&["guard", "--unknown", "allow", "--config", &config]);
 
     assert_eq!((denied.code, denied.stderr.lines().count()), (Some(69), 1));
     assert!(denied.stderr.contains("--unknown allow"), "{}", denied.stderr);
-    assert!(denied.stderr.contains("does not allow"), "it says why: {}", denied.stderr);
+    assert!(denied.stderr.contains("does not allow"), "the error has the reason: {}", denied.stderr);
     assert_eq!(allowed.code, Some(0));
 }
 
 #[test]
-fn a_model_is_matched_as_by_pick_and_reported_if_no_window_names_it() {
+fn model_names_match_as_in_pick_and_an_unknown_one_is_reported() {
     let opus = Window::model("Opus").used(100.0).resets_in(Duration::from_secs(3600));
     let windows = [Window::five_hour().used(10.0), opus];
-    let (_provider, machine, config) = world(Account::new("main").windows(windows));
+    let (_provider, machine, config) = setup(Account::new("main").windows(windows));
     let guard = |model| machine.run(&["guard", "--model", model, "--config", &config]);
     let pick = |model| machine.run(&["pick", "--model", model, "--config", &config]);
 
@@ -68,21 +68,21 @@ fn a_model_is_matched_as_by_pick_and_reported_if_no_window_names_it() {
 
 #[test]
 fn a_wait_without_a_refresh_prints_its_reason_once() {
-    let (_provider, machine, config) = world(used(1.0));
+    let (_provider, machine, config) = setup(used(1.0));
     let text = std::fs::read_to_string(&config).unwrap().replace("QUOTA_SIM_MAIN", "QUOTA_UNSET");
     std::fs::write(&config, text).unwrap();
 
     let ended = machine.run(&["guard", "--wait", "--timeout", "1s", "--config", &config]);
 
-    let told: Vec<_> = ended.stderr.lines().collect();
-    assert_eq!((ended.code, told.len()), (Some(69), 2), "{told:?}");
-    assert!(told[0].contains("QUOTA_UNSET") && told[0].ends_with("; waiting"), "{told:?}");
-    assert!(told[1].contains("QUOTA_UNSET") && told[1].contains("--unknown allow"), "{told:?}");
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!((ended.code, lines.len()), (Some(69), 2), "{lines:?}");
+    assert!(lines[0].contains("QUOTA_UNSET") && lines[0].ends_with("; waiting"), "{lines:?}");
+    assert!(lines[1].contains("QUOTA_UNSET") && lines[1].contains("--unknown allow"), "{lines:?}");
 }
 
 #[test]
-fn what_is_not_understood_is_64() {
-    let (_provider, machine, config) = world(used(1.0));
+fn invalid_arguments_end_with_64() {
+    let (_provider, machine, config) = setup(used(1.0));
 
     for wrong in [
         ["--min-remaining", "101"],
@@ -100,8 +100,8 @@ fn what_is_not_understood_is_64() {
 }
 
 #[test]
-fn json_says_what_it_was_judged_by() {
-    let (_provider, machine, config) = world(used(95.0));
+fn json_has_the_windows_and_limits_that_decided() {
+    let (_provider, machine, config) = setup(used(95.0));
 
     let ended = machine.run(&["guard", "--json", "--config", &config]);
 
@@ -111,8 +111,8 @@ fn json_says_what_it_was_judged_by() {
 }
 
 #[test]
-fn a_wait_that_is_over_ends_as_it_stands() {
-    let (provider, machine, config) = world(used(95.0));
+fn a_timed_out_wait_ends_with_the_current_result() {
+    let (provider, machine, config) = setup(used(95.0));
 
     assert_eq!(machine.run(&["guard", "--config", &config]).code, Some(1));
 
@@ -124,7 +124,7 @@ fn a_wait_that_is_over_ends_as_it_stands() {
 
 #[test]
 fn a_wait_ends_when_another_process_finds_that_enough_is_left() {
-    let (provider, machine, config) = world(used(95.0));
+    let (provider, machine, config) = setup(used(95.0));
     assert_eq!(machine.run(&["guard", "--config", &config]).code, Some(1));
     let waiting = machine
         .command(&["guard", "--wait", "--config", &config])
@@ -138,16 +138,16 @@ fn a_wait_ends_when_another_process_finds_that_enough_is_left() {
 
     let ended = Ended::of(waiting.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(provider.simulator.ledger().calls(), 2, "who waits has not asked");
+    assert_eq!(provider.simulator.ledger().calls(), 2, "the waiting guard made no call");
 }
 
 fn ago(seconds: u64) -> jiff::Timestamp {
     quota::Clock::system().now() - Duration::from_secs(seconds)
 }
 
-/// A machine on which the five hours were read `read` seconds ago and have reset `reset` seconds ago.
+/// A machine whose 5-hour window was read `read` seconds ago and reset `reset` seconds ago.
 fn after_reset(read: u64, reset: u64, grace: &str) -> (Provider, Machine, String) {
-    let (provider, machine, config) = world(used(1.0));
+    let (provider, machine, config) = setup(used(1.0));
     let text = std::fs::read_to_string(&config).unwrap();
     let text = text.replacen("[policy]\n", &format!("[policy]\nreset_grace = \"{grace}\"\n"), 1);
     std::fs::write(&config, text).unwrap();
@@ -157,7 +157,7 @@ fn after_reset(read: u64, reset: u64, grace: &str) -> (Provider, Machine, String
 }
 
 #[test]
-fn a_window_that_has_just_reset_is_waited_for_and_read() {
+fn guard_waits_for_the_refresh_after_a_reset() {
     for command in [&["guard"][..], &["guard", "--wait", "--timeout", "20s"], &["pick"]] {
         let (provider, machine, config) = after_reset(120, 3, "8s");
 
@@ -171,7 +171,7 @@ fn a_window_that_has_just_reset_is_waited_for_and_read() {
 }
 
 #[test]
-fn a_reset_that_outlasts_the_command_is_named_with_the_next_refresh() {
+fn a_grace_time_beyond_the_timeout_is_reported() {
     let run = ["run", "--", "/bin/true"];
     for command in [&["guard"][..], &["guard", "--wait", "--timeout", "1s"], &["pick"], &["explain"], &run] {
         let (provider, machine, config) = after_reset(10, 5, "15s");
@@ -187,23 +187,23 @@ fn a_reset_that_outlasts_the_command_is_named_with_the_next_refresh() {
 }
 
 #[test]
-fn json_says_when_a_window_that_has_reset_is_refreshed() {
+fn json_has_the_next_refresh_of_a_window_that_has_reset() {
     let (_provider, machine, config) = after_reset(10, 5, "15s");
 
     for command in ["guard", "pick"] {
         let document = machine.run(&[command, "--json", "--config", &config]).json();
 
-        // A minute after the last call, which was ten seconds ago.
+        // One minute after the last call, which was ten seconds ago.
         let seconds = document["retry_after_seconds"].as_u64().unwrap();
         assert!((30..=50).contains(&seconds), "{command}: {document}");
     }
 }
 
 #[test]
-fn the_window_of_a_model_that_is_named_is_refreshed_when_it_is_old() {
+fn a_stale_window_of_the_given_model_is_refreshed() {
     let opus = Window::model("Opus").used(20.0).resets_in(Duration::from_secs(3600));
     let windows = [Window::five_hour().used(10.0), opus];
-    let (provider, machine, config) = world(Account::new("main").windows(windows));
+    let (provider, machine, config) = setup(Account::new("main").windows(windows));
     let reading = |id: WindowId| {
         let reading = WindowReading::new(id, Percent::from_basis_points(1000));
         reading.resets_at(ago(0) + Duration::from_secs(3600))
@@ -224,7 +224,7 @@ fn the_window_of_a_model_that_is_named_is_refreshed_when_it_is_old() {
 fn a_guard_does_not_wait_for_a_hook() {
     use std::io::{BufRead as _, BufReader};
 
-    let (_provider, machine, config) = world(used(95.0));
+    let (_provider, machine, config) = setup(used(95.0));
     let pipe = machine.path("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
@@ -247,13 +247,13 @@ fn a_guard_does_not_wait_for_a_hook() {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let [helper] = machine.hook_processes()[..] else { panic!("one hook runs") };
     rustix::process::kill_process(helper, rustix::process::Signal::TERM).unwrap();
-    // The pipe ends with the last process that has it open.
+    // The pipe closes when the last process that has it open ends.
     assert!(lines.next().is_none());
 }
 
 #[test]
-fn where_no_call_was_made_no_answer_is_missed() {
-    let (provider, machine, config) = world(used(1.0));
+fn without_a_call_no_missing_window_is_reported() {
+    let (provider, machine, config) = setup(used(1.0));
 
     let ended = machine.run(&["guard", "--wait", "--timeout", "1s", "--config", &config]);
 
@@ -264,7 +264,7 @@ fn where_no_call_was_made_no_answer_is_missed() {
 }
 
 #[test]
-fn where_all_accounts_are_disabled_every_command_says_so_with_3() {
+fn if_all_accounts_are_disabled_every_command_ends_with_3() {
     let run = ["run", "--", "/bin/true"];
     let one = "quota: anthropic/main is disabled; enable it with: quota accounts enable anthropic/main\n";
     let several = "quota: all accounts are disabled; enable one with: quota accounts enable anthropic/main\n";

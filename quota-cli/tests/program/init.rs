@@ -1,4 +1,4 @@
-//! `quota init`: what it writes, what it never writes over, and that the program can read it.
+//! `quota init` writes a valid configuration of the detected logins, and overwrites a file only on request.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::program::{Machine, argument};
 use super::pty::Pty;
+use super::support::{Machine, argument};
 
 const SECRET: &str = "sk-ant-oat01-must-not-be-shown";
 const CONFIG: &str = ".config/quota/config.toml";
@@ -16,14 +16,14 @@ fn text(machine: &Machine) -> String {
     std::fs::read_to_string(machine.path(CONFIG)).unwrap()
 }
 
-/// What lies where the configuration lies.
-fn neighbours(machine: &Machine) -> Vec<PathBuf> {
+/// The other files in the folder of the configuration.
+fn other_files(machine: &Machine) -> Vec<PathBuf> {
     let folder = machine.path(".config/quota").read_dir().unwrap();
     folder.map(|entry| entry.unwrap().path()).filter(|path| *path != machine.path(CONFIG)).collect()
 }
 
 #[test]
-fn what_it_writes_is_a_configuration_of_what_was_found() {
+fn init_writes_the_detected_logins() {
     let machine = Machine::new().set("ANTHROPIC_AUTH_TOKEN", SECRET);
     machine.log_in(SECRET);
 
@@ -37,7 +37,7 @@ fn what_it_writes_is_a_configuration_of_what_was_found() {
 }
 
 #[test]
-fn without_any_login_what_it_writes_can_be_read() {
+fn without_a_login_the_written_file_is_a_valid_configuration() {
     let machine = Machine::new();
 
     machine.run(&["init"]);
@@ -46,13 +46,13 @@ fn without_any_login_what_it_writes_can_be_read() {
 }
 
 #[test]
-fn it_is_its_owners_alone_and_nothing_lies_beside_it() {
+fn the_file_is_private_and_no_other_file_is_left() {
     let machine = Machine::new();
 
     machine.run(&["init"]);
 
     assert_eq!(machine.path(CONFIG).metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(neighbours(&machine).is_empty(), "{:?}", neighbours(&machine));
+    assert!(other_files(&machine).is_empty(), "{:?}", other_files(&machine));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn no_token_is_written_or_shown() {
 }
 
 #[test]
-fn one_that_is_there_is_not_written_over_unasked() {
+fn an_existing_file_is_not_overwritten_without_force() {
     let machine = Machine::new();
     machine.write(CONFIG, "# mine\n");
 
@@ -91,7 +91,7 @@ fn at_a_terminal_only_yes_overwrites_the_file() {
 
         assert_eq!(init.wait().unwrap().code(), Some(code), "{answer:?}");
         assert_eq!(text(&machine).contains("[[accounts]]"), is_written, "{answer:?}");
-        assert_eq!(neighbours(&machine).len(), usize::from(is_written), "{answer:?}");
+        assert_eq!(other_files(&machine).len(), usize::from(is_written), "{answer:?}");
     }
 }
 
@@ -110,7 +110,7 @@ fn an_interrupt_ends_the_question() {
 }
 
 #[test]
-fn with_force_it_is_written_over_and_kept() {
+fn force_overwrites_the_file_and_keeps_a_backup() {
     let machine = Machine::new();
     machine.write(CONFIG, "# mine\n");
 
@@ -118,12 +118,12 @@ fn with_force_it_is_written_over_and_kept() {
 
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(text(&machine).contains("[[accounts]]"));
-    let [kept] = &neighbours(&machine)[..] else { panic!("{:?}", neighbours(&machine)) };
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
+    let [backup] = &other_files(&machine)[..] else { panic!("{:?}", other_files(&machine)) };
+    assert_eq!(std::fs::read_to_string(backup).unwrap(), "# mine\n");
 }
 
 #[test]
-fn with_force_nothing_but_a_regular_file_is_written_over() {
+fn force_overwrites_only_a_regular_file() {
     let machine = Machine::new();
     let (pipe, folder, device) = (machine.path("pipe"), machine.path("folder"), machine.path("device"));
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -141,11 +141,11 @@ fn with_force_nothing_but_a_regular_file_is_written_over() {
         assert_eq!((ended.code, &*ended.stderr), (Some(74), &*why));
         assert_eq!(std::fs::metadata(path).unwrap().file_type(), kind, "{path}");
     }
-    assert_eq!(std::fs::read_dir(machine.path("")).unwrap().count(), 3, "no draft is left");
+    assert_eq!(std::fs::read_dir(machine.path("")).unwrap().count(), 3, "no temporary file is left");
 }
 
 #[test]
-fn printed_it_is_written_nowhere() {
+fn print_writes_no_file() {
     let machine = Machine::new();
 
     let ended = machine.run(&["init", "--print"]);
@@ -159,12 +159,12 @@ fn json_has_the_path_and_the_backup() {
     let machine = Machine::new();
     machine.write(CONFIG, "# mine\n");
 
-    let told = machine.run(&["init", "--force", "--json"]).json();
+    let report = machine.run(&["init", "--force", "--json"]).json();
 
     assert_eq!(
-        (&told["version"], &told["path"]),
+        (&report["version"], &report["path"]),
         (&2.into(), &machine.path(CONFIG).to_str().unwrap().into())
     );
-    let kept = told["backup"].as_str().unwrap();
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
+    let backup = report["backup"].as_str().unwrap();
+    assert_eq!(std::fs::read_to_string(backup).unwrap(), "# mine\n");
 }

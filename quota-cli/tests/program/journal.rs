@@ -1,4 +1,4 @@
-//! What commands that read the store show of what others did, and the hooks they run for it, on a real server.
+//! Commands that read the store show the events of other processes and start hooks for them. The store is a real Redis server.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use redis_harness::Server;
 use rustix::process::{Pid, Signal, getsid, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-fn playing(percent: f64) -> Provider {
+fn provider_at(percent: f64) -> Provider {
     Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(percent)])]))
 }
 
-/// A machine on `server` whose every `status` asks `provider`, with these lines more in its configuration.
+/// A machine on `server`. Each `status` calls `provider`, because its data is stale after 2 ms. `more` is appended to the configuration.
 fn machine(server: &Server, provider: &Provider, more: &str) -> (Machine, PathBuf) {
     let (machine, config) = provider.configure(Machine::new());
     let text = std::fs::read_to_string(&config).unwrap();
@@ -25,9 +25,9 @@ fn machine(server: &Server, provider: &Provider, more: &str) -> (Machine, PathBu
     (machine.set("QUOTA_STORE", &server.url()), config)
 }
 
-/// An account whose use was seen at 40 and then at 80 %.
-fn risen(server: &Server) -> (Machine, PathBuf) {
-    let (before, after) = (playing(40.0), playing(80.0));
+/// A machine with an account that was read at 40 % and then at 80 %.
+fn machine_with_a_rise(server: &Server) -> (Machine, PathBuf) {
+    let (before, after) = (provider_at(40.0), provider_at(80.0));
     let (first, config) = machine(server, &before, "");
     assert_eq!(first.run(&["status", "--config", argument(&config)]).code, Some(0));
     let (second, config) = machine(server, &after, "");
@@ -42,27 +42,27 @@ fn lines(ended: &Ended) -> Vec<Value> {
 #[test]
 fn an_event_of_one_process_is_shown_by_another() {
     let server = Server::start();
-    let (machine, config) = risen(&server);
+    let (machine, config) = machine_with_a_rise(&server);
 
     let ended = machine.run(&["events", "--json", "--config", argument(&config)]);
 
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    let told: Vec<_> =
+    let log: Vec<_> =
         lines(&ended).iter().map(|line| json!([line["kind"], line["threshold_percent"]])).collect();
-    assert_eq!(told, [json!(["refreshed", null]), json!(["threshold", 50.0]), json!(["threshold", 75.0])]);
+    assert_eq!(log, [json!(["refreshed", null]), json!(["threshold", 50.0]), json!(["threshold", 75.0])]);
 }
 
 #[test]
-fn a_hook_runs_once_however_many_processes_find_its_event() {
+fn a_hook_runs_once_for_an_event_that_six_processes_find() {
     let server = Server::start();
-    let (before, after) = (playing(40.0), playing(80.0));
+    let (before, after) = (provider_at(40.0), provider_at(80.0));
     let (first, config) = machine(&server, &before, "");
     first.run(&["status", "--config", argument(&config)]);
     let (second, config) = machine(&server, &after, "");
-    let told = second.path("told");
+    let log = second.path("log");
     let hook = format!(
         "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", \"cat >> '{}'\"]\n",
-        told.display()
+        log.display()
     );
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n{hook}")).unwrap();
@@ -77,15 +77,15 @@ fn a_hook_runs_once_however_many_processes_find_its_event() {
     }
     second.wait_for_hooks();
 
-    let told = std::fs::read_to_string(told).unwrap();
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains(r#""threshold_percent":75.0"#), "{told}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.contains(r#""threshold_percent":75.0"#), "{log}");
 }
 
 #[test]
 fn follow_prints_new_events() {
     let server = Server::start();
-    let (before, after) = (playing(40.0), playing(80.0));
+    let (before, after) = (provider_at(40.0), provider_at(80.0));
     let (first, config) = machine(&server, &before, "");
     first.run(&["status", "--config", argument(&config)]);
     let mut follower = first
@@ -94,29 +94,29 @@ fn follow_prints_new_events() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut told = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut log = BufReader::new(follower.stdout.take().unwrap()).lines();
 
     let (second, config) = machine(&server, &after, "");
     second.run(&["status", "--config", argument(&config)]);
 
     let kinds: Vec<_> = (0..3)
-        .map(|_| serde_json::from_str::<Value>(&told.next().unwrap().unwrap()).unwrap()["kind"].clone())
+        .map(|_| serde_json::from_str::<Value>(&log.next().unwrap().unwrap()).unwrap()["kind"].clone())
         .collect();
     follower.kill().unwrap();
     follower.wait().unwrap();
     assert_eq!(kinds, ["refreshed", "threshold", "threshold"]);
 }
 
-/// A hook whose grandchild has this pipe open until it is ended.
-fn endless(pipe: &std::path::Path) -> String {
-    let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
+/// A hook that starts a child process, which keeps this pipe open until it is killed.
+fn endless_hook(pipe: &std::path::Path) -> String {
+    let script = format!("(echo started; exec sleep 3600) > '{}' & wait", pipe.display());
     let script = serde_json::to_string(&script).unwrap();
     format!(
         "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", {script}]\ntimeout = \"60s\"\n"
     )
 }
 
-/// The commands that start hooks, also for calls of other processes.
+/// The commands that start hooks, including for events of other processes.
 const WITH_HOOKS: [&[&str]; 6] = [
     &["status"],
     &["pace"],
@@ -126,8 +126,8 @@ const WITH_HOOKS: [&[&str]; 6] = [
     &["accounts", "clear-hold", "main"],
 ];
 
-/// An account with a hook, a rise to 80 % that no journal has, and how to forget that a journal got it.
-struct Risen {
+/// An account with a hook, and a rise to 80 % that the journal does not have yet.
+struct RiseTest {
     server: Server,
     machine: Machine,
     config: PathBuf,
@@ -136,25 +136,25 @@ struct Risen {
 
 const JOURNAL: &str = "quota:1:{anthropic/main#journal}";
 
-impl Risen {
+impl RiseTest {
     fn new(hook: impl FnOnce(&Machine) -> String) -> Self {
         let server = Server::start();
-        let (before, after) = (playing(40.0), playing(80.0));
+        let (before, after) = (provider_at(40.0), provider_at(80.0));
         let (first, config) = machine(&server, &before, "");
         first.run(&["status", "--config", argument(&config)]);
-        assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "kept"]), 1);
+        assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "before"]), 1);
         let (second, config) = machine(&server, &after, "");
         second.run(&["status", "--config", argument(&config)]);
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, format!("{text}\n{}", hook(&second))).unwrap();
-        let risen = Self { server, machine: second, config, _providers: [before, after] };
-        risen.forget();
-        risen
+        let test = Self { server, machine: second, config, _providers: [before, after] };
+        test.restore_old_journal();
+        test
     }
 
-    /// As if the command that saw 80 % had been killed before it wrote that down.
-    fn forget(&self) {
-        assert_eq!(self.server.command::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
+    /// Restores the journal from before the rise, as if the command that read 80 % had been killed before it updated the journal.
+    fn restore_old_journal(&self) {
+        assert_eq!(self.server.command::<i64>(&["COPY", "before", JOURNAL, "REPLACE"]), 1);
     }
 
     fn start(&self, command: &[&str]) -> Child {
@@ -165,20 +165,20 @@ impl Risen {
     }
 }
 
-/// A signal ends the process that runs the hooks, with all that the hook has started.
+/// A signal to the process that runs the hooks also ends the processes that the hook started.
 #[test]
-fn no_command_waits_for_its_hooks_or_ends_them() {
-    let risen = Risen::new(|machine| {
+fn no_command_waits_for_its_hooks_or_stops_them() {
+    let test = RiseTest::new(|machine| {
         let pipe = machine.path("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        endless(&pipe)
+        endless_hook(&pipe)
     });
     let signals = [Signal::HUP, Signal::TERM];
     for (command, signal) in WITH_HOOKS.into_iter().zip(signals.into_iter().cycle()) {
-        risen.forget();
-        let mut child = risen.start(command);
-        let mut lines = BufReader::new(std::fs::File::open(risen.machine.path("pipe")).unwrap()).lines();
-        assert_eq!(lines.next().unwrap().unwrap(), "begun");
+        test.restore_old_journal();
+        let mut child = test.start(command);
+        let mut lines = BufReader::new(std::fs::File::open(test.machine.path("pipe")).unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "started");
 
         if command.contains(&"--follow") {
             kill_process_group(Pid::from_child(&child), Signal::HUP).unwrap();
@@ -187,40 +187,40 @@ fn no_command_waits_for_its_hooks_or_ends_them() {
             assert!(child.wait().unwrap().code().is_some_and(|code| code <= 1), "{command:?}");
         }
 
-        let [helper] = risen.machine.hook_processes()[..] else { panic!("{command:?}: one hook runs") };
-        assert_eq!(getsid(Some(helper)).unwrap(), helper, "it has a session of its own");
-        // Ctrl-C is not for it.
+        let [helper] = test.machine.hook_processes()[..] else { panic!("{command:?}: one hook runs") };
+        assert_eq!(getsid(Some(helper)).unwrap(), helper, "it leads its own session");
+        // The hook process ignores SIGINT.
         kill_process(helper, Signal::INT).unwrap();
-        assert_eq!(risen.machine.hook_processes(), [helper]);
+        assert_eq!(test.machine.hook_processes(), [helper]);
         kill_process(helper, signal).unwrap();
-        // The pipe ends with the last process that has it open.
+        // The pipe closes when the last process that has it open ends.
         assert!(lines.next().is_none(), "{command:?}");
-        risen.machine.wait_for_hooks();
+        test.machine.wait_for_hooks();
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_hook_can_be_interrupted_as_any_program() {
-    let risen = Risen::new(|machine| {
+fn a_hook_does_not_inherit_ignored_signals() {
+    let test = RiseTest::new(|machine| {
         let script = format!("grep SigIgn /proc/self/status > '{}'", machine.path("ignored").display());
         let script = serde_json::to_string(&script).unwrap();
         format!("[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", {script}]\n")
     });
 
-    risen.start(&["status"]).wait().unwrap();
-    risen.machine.wait_for_hooks();
+    test.start(&["status"]).wait().unwrap();
+    test.machine.wait_for_hooks();
 
-    let ignored = std::fs::read_to_string(risen.machine.path("ignored")).unwrap();
+    let ignored = std::fs::read_to_string(test.machine.path("ignored")).unwrap();
     let mask = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
     let bits = [Signal::INT, Signal::QUIT].map(|signal| 1 << (signal.as_raw() - 1));
     assert!(bits.iter().all(|bit: &u64| mask & bit == 0), "{ignored}");
 }
 
-/// A hook that says that it has begun, and ends once there is a file.
-fn patient(machine: &Machine) -> String {
-    let [begun, go, done] = ["begun", "go", "done"].map(|name| machine.path(name).display().to_string());
-    let script = format!("echo > '{begun}'; until [ -e '{go}' ]; do :; done; echo x >> '{done}'");
+/// A hook that creates the file `started`, and ends once the file `go` exists.
+fn hook_that_waits_for_a_file(machine: &Machine) -> String {
+    let [started, go, done] = ["started", "go", "done"].map(|name| machine.path(name).display().to_string());
+    let script = format!("echo > '{started}'; until [ -e '{go}' ]; do :; done; echo x >> '{done}'");
     let script = serde_json::to_string(&script).unwrap();
     format!(
         "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", {script}]\ntimeout = \"60s\"\n"
@@ -228,88 +228,88 @@ fn patient(machine: &Machine) -> String {
 }
 
 #[test]
-fn a_hook_outlives_a_hangup_and_a_kill_of_the_group_of_its_command() {
+fn a_hook_outlives_a_signal_to_the_group_of_its_command() {
     for signal in [Signal::HUP, Signal::KILL] {
-        let risen = Risen::new(patient);
-        let mut child = risen.start(&["events", "--follow"]);
-        while !risen.machine.path("begun").exists() {}
+        let test = RiseTest::new(hook_that_waits_for_a_file);
+        let mut child = test.start(&["events", "--follow"]);
+        while !test.machine.path("started").exists() {}
 
         kill_process_group(Pid::from_child(&child), signal).unwrap();
         child.wait().unwrap();
-        std::fs::write(risen.machine.path("go"), "").unwrap();
+        std::fs::write(test.machine.path("go"), "").unwrap();
 
-        risen.machine.wait_for_hooks();
-        assert_eq!(std::fs::read_to_string(risen.machine.path("done")).unwrap(), "x\n");
+        test.machine.wait_for_hooks();
+        assert_eq!(std::fs::read_to_string(test.machine.path("done")).unwrap(), "x\n");
     }
 }
 
 #[test]
 fn a_hook_whose_process_is_killed_does_not_run_again() {
-    let risen = Risen::new(patient);
-    risen.start(&["status"]).wait().unwrap();
-    while !risen.machine.path("begun").exists() {}
-    let [helper] = risen.machine.hook_processes()[..] else { panic!("one hook runs") };
+    let test = RiseTest::new(hook_that_waits_for_a_file);
+    test.start(&["status"]).wait().unwrap();
+    while !test.machine.path("started").exists() {}
+    let [helper] = test.machine.hook_processes()[..] else { panic!("one hook runs") };
 
     kill_process(helper, Signal::KILL).unwrap();
-    risen.machine.wait_for_hooks();
-    std::fs::remove_file(risen.machine.path("begun")).unwrap();
-    risen.start(&["status"]).wait().unwrap();
-    risen.machine.wait_for_hooks();
+    test.machine.wait_for_hooks();
+    std::fs::remove_file(test.machine.path("started")).unwrap();
+    test.start(&["status"]).wait().unwrap();
+    test.machine.wait_for_hooks();
 
-    assert!(!risen.machine.path("begun").exists());
-    // Nothing ends the command of the hook, which has a process group of its own.
-    std::fs::write(risen.machine.path("go"), "").unwrap();
-    while !risen.machine.path("done").exists() {}
+    assert!(!test.machine.path("started").exists());
+    // The command of the hook still runs, because it has its own process group.
+    std::fs::write(test.machine.path("go"), "").unwrap();
+    while !test.machine.path("done").exists() {}
 }
 
-/// A hook that leaves a file.
-fn leaves_a_file(machine: &Machine) -> String {
+/// A hook that creates the file `ran`.
+fn hook_that_creates_a_file(machine: &Machine) -> String {
     let ran = machine.path("ran");
     format!("[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"touch\", {ran:?}]\n")
 }
 
 #[test]
 fn a_command_that_fails_after_an_event_has_started_its_hooks() {
-    let risen = Risen::new(leaves_a_file);
+    let test = RiseTest::new(hook_that_creates_a_file);
 
-    let ended = risen.machine.run(&["pace", "--window", "moon", "--config", argument(&risen.config)]);
-    risen.machine.wait_for_hooks();
+    let ended = test.machine.run(&["pace", "--window", "moon", "--config", argument(&test.config)]);
+    test.machine.wait_for_hooks();
 
     assert_eq!(ended.code, Some(64), "{}", ended.stderr);
-    assert!(risen.machine.path("ran").exists());
+    assert!(test.machine.path("ran").exists());
 }
 
-/// The output of `quota status` run from a file that `then` has deleted or replaced.
+/// Runs `quota status` from a program file that is deleted, and then replaced if `then` does so.
 #[cfg(target_os = "linux")]
-fn status_after_an_upgrade(risen: &Risen, then: &str) -> Ended {
-    let program = risen.machine.path("program");
+fn status_after_an_upgrade(test: &RiseTest, then: &str) -> Ended {
+    let program = test.machine.path("program");
     std::fs::copy(env!("CARGO_BIN_EXE_quota"), &program).unwrap();
-    let command = risen.machine.command(&["status", "--offline", "--config", argument(&risen.config)]);
+    let command = test.machine.command(&["status", "--offline", "--config", argument(&test.config)]);
     let script = format!(r#"exec 9<"$0"; /bin/rm "$0"; {then}; exec /proc/self/fd/9 "$@""#);
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-c", &script]).arg(&program).args(command.get_args()).env_clear();
     shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
-    let ended = Ended::of(shell.current_dir(risen.machine.path(".")).output().unwrap());
-    risen.machine.wait_for_hooks();
+    let ended = Ended::of(shell.current_dir(test.machine.path(".")).output().unwrap());
+    test.machine.wait_for_hooks();
     ended
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn hooks_start_after_the_program_was_replaced() {
-    let risen = Risen::new(leaves_a_file);
+    let test = RiseTest::new(hook_that_creates_a_file);
 
-    let ended = status_after_an_upgrade(&risen, &format!("/bin/cp {:?} \"$0\"", env!("CARGO_BIN_EXE_quota")));
+    let ended = status_after_an_upgrade(&test, &format!("/bin/cp {:?} \"$0\"", env!("CARGO_BIN_EXE_quota")));
 
-    assert!(risen.machine.path("ran").exists(), "{}", ended.stderr);
+    assert!(test.machine.path("ran").exists(), "{}", ended.stderr);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn hooks_that_cannot_start_are_reported() {
-    let risen = Risen::new(leaves_a_file);
+    let test = RiseTest::new(hook_that_creates_a_file);
 
-    let ended = status_after_an_upgrade(&risen, ":");
+    let ended = status_after_an_upgrade(&test, ":");
 
     assert!(ended.stderr.contains("could not start the hooks of anthropic/main"), "{}", ended.stderr);
 }
@@ -317,17 +317,17 @@ fn hooks_that_cannot_start_are_reported() {
 #[test]
 fn a_failed_hook_is_reported_once_by_doctor_or_the_next_command() {
     let failing = "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/false\"]\n";
-    let risen = Risen::new(|_| failing.to_owned());
-    let config = argument(&risen.config);
-    let run = |command: &[&str]| risen.machine.run(&[command, &["--config", config]].concat());
+    let test = RiseTest::new(|_| failing.to_owned());
+    let config = argument(&test.config);
+    let run = |command: &[&str]| test.machine.run(&[command, &["--config", config]].concat());
     let line = "hook 1 ended with exit status: 1 (for threshold of anthropic/main)";
 
     assert!(!run(&["status", "--offline"]).stderr.contains("hook"));
-    risen.machine.wait_for_hooks();
+    test.machine.wait_for_hooks();
     let reports = [run(&["events"]), run(&["events"])].map(|ended| ended.stderr.matches(line).count());
-    risen.forget();
+    test.restore_old_journal();
     run(&["status", "--offline"]);
-    risen.machine.wait_for_hooks();
+    test.machine.wait_for_hooks();
     let checks = [run(&["doctor", "--json"]), run(&["doctor", "--json"])];
 
     assert_eq!(reports, [1, 0]);
@@ -347,13 +347,13 @@ fn a_failed_hook_is_reported_once_by_doctor_or_the_next_command() {
 #[test]
 fn a_hook_gets_its_payload_and_no_secret() {
     let server = Server::start();
-    let (before, after) = (playing(40.0), playing(80.0));
+    let (before, after) = (provider_at(40.0), provider_at(80.0));
     let (first, config) = machine(&server, &before, "");
     first.run(&["status", "--config", argument(&config)]);
-    let told = first.path("told");
+    let log = first.path("log");
     let hook = format!(
         "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", \"/usr/bin/env > '{}'\"]\n",
-        told.display()
+        log.display()
     );
     let (second, config) = machine(&server, &after, &hook);
     let second = second.set("ANTHROPIC_API_KEY", "sk-ant-api03-made-up").set("DISPLAY", ":0");
@@ -361,17 +361,17 @@ fn a_hook_gets_its_payload_and_no_secret() {
     second.run(&["status", "--config", argument(&config)]);
     second.wait_for_hooks();
 
-    let told = std::fs::read_to_string(told).unwrap();
-    assert!(told.contains("QUOTA_EVENT=threshold\n") && told.contains("DISPLAY=:0\n"), "{told}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("QUOTA_EVENT=threshold\n") && log.contains("DISPLAY=:0\n"), "{log}");
     for secret in ["ANTHROPIC_API_KEY", "QUOTA_SIM_MAIN", "QUOTA_STORE"] {
-        assert!(!told.contains(secret), "{told}");
+        assert!(!log.contains(secret), "{log}");
     }
 }
 
 #[test]
 fn the_calls_of_all_processes_are_counted_together() {
     let server = Server::start();
-    let (machine, config) = risen(&server);
+    let (machine, config) = machine_with_a_rise(&server);
 
     let ended = machine.run(&["budget", "--json", "--config", argument(&config)]);
 
@@ -383,9 +383,9 @@ fn the_calls_of_all_processes_are_counted_together() {
 }
 
 #[test]
-fn two_readings_a_moment_apart_are_no_pace() {
+fn two_readings_within_milliseconds_give_no_trend() {
     let server = Server::start();
-    let (machine, config) = risen(&server);
+    let (machine, config) = machine_with_a_rise(&server);
 
     let ended = machine.run(&["pace", "--config", argument(&config)]);
 
@@ -397,7 +397,7 @@ fn two_readings_a_moment_apart_are_no_pace() {
 #[test]
 fn one_reading_in_mid_window_gives_the_average() {
     let server = Server::start();
-    // Two thirds of five hours have passed.
+    // Two thirds of the window have elapsed.
     let window = Window::five_hour().used(80.0).resets_in(Duration::from_secs(6_000));
     let provider = Provider::play(Script::new([Account::new("main").windows([window])]));
     let (machine, config) = machine(&server, &provider, "");
@@ -414,9 +414,9 @@ fn one_reading_in_mid_window_gives_the_average() {
 }
 
 #[test]
-fn a_use_that_the_provider_lowers_within_its_period_is_one_reset() {
+fn usage_lowered_within_a_window_is_one_reset() {
     let server = Server::start();
-    let (before, after) = (playing(96.0), playing(3.0));
+    let (before, after) = (provider_at(96.0), provider_at(3.0));
     let (first, config) = machine(&server, &before, "");
     first.run(&["status", "--config", argument(&config)]);
     let (second, config) = machine(&server, &after, "");
@@ -432,9 +432,9 @@ fn a_use_that_the_provider_lowers_within_its_period_is_one_reset() {
 }
 
 #[test]
-fn a_drawing_goes_to_a_file() {
+fn pace_writes_an_svg_file() {
     let server = Server::start();
-    let (machine, config) = risen(&server);
+    let (machine, config) = machine_with_a_rise(&server);
 
     let ended = machine.run(&["pace", "--svg", "pace.svg", "--config", argument(&config)]);
 
@@ -445,7 +445,7 @@ fn a_drawing_goes_to_a_file() {
 #[test]
 fn an_unreachable_store_is_one_line() {
     let mut server = Server::start();
-    let (machine, config) = risen(&server);
+    let (machine, config) = machine_with_a_rise(&server);
     server.kill();
 
     for command in ["events", "budget", "pace"] {
@@ -458,7 +458,7 @@ fn an_unreachable_store_is_one_line() {
 
 #[test]
 fn without_a_shared_store_the_reason_is_printed() {
-    let provider = playing(40.0);
+    let provider = provider_at(40.0);
     let (machine, config) = provider.configure(Machine::new());
 
     let ended = machine.run(&["--store", "memory:", "events", "--config", argument(&config)]);
@@ -470,7 +470,7 @@ fn without_a_shared_store_the_reason_is_printed() {
 #[test]
 fn without_events_text_has_a_line_and_json_is_empty() {
     let server = Server::start();
-    let provider = playing(40.0);
+    let provider = provider_at(40.0);
     let (machine, config) = machine(&server, &provider, "");
     machine.run(&["status", "--config", argument(&config)]);
 
@@ -483,7 +483,7 @@ fn without_events_text_has_a_line_and_json_is_empty() {
 
 #[test]
 fn an_unknown_account_is_reported_with_the_nearest_name() {
-    let provider = playing(40.0);
+    let provider = provider_at(40.0);
     let (machine, config) = provider.configure(Machine::new());
 
     let ended = machine.run(&["budget", "--account", "anthropic/mian", "--config", argument(&config)]);

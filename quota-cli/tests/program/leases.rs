@@ -1,4 +1,4 @@
-//! However a command ends, it leaves no lease behind: the next command does not wait.
+//! However a command ends, it releases its lease, so that the next command does not wait.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -10,10 +10,10 @@ use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 use redis_harness::Server;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-/// A provider that does not answer until the test lets it.
-struct World {
+/// A provider that hangs until the test changes its answer.
+struct Env {
     provider: Provider,
     machine: Machine,
     config: String,
@@ -31,7 +31,7 @@ const COMMANDS: [&[&str]; 7] = [
     &["refresh-detached", "--account", "anthropic/main", "--claim", "0"],
 ];
 
-impl World {
+impl Env {
     fn on_sqlite() -> Self {
         let machine = Machine::new();
         let store = format!("sqlite://{}", machine.path("quota.db").display());
@@ -69,7 +69,7 @@ impl World {
 
     fn wait_for_call(&self, child: &mut Child, calls_before: u64) {
         while self.provider.simulator.ledger().calls() == calls_before {
-            assert!(child.try_wait().unwrap().is_none(), "it has ended without a call");
+            assert!(child.try_wait().unwrap().is_none(), "the command ended without a call");
             std::thread::yield_now();
         }
     }
@@ -81,16 +81,16 @@ impl World {
             quota::open_store(&self.store).unwrap().read(&StoreKey::account(&account)).await.unwrap()
         });
         let record = found.document.map(|document| Record::decode(&document.body).unwrap());
-        record.expect("the call has written one").lease().is_some()
+        record.expect("the call stored a record").lease().is_some()
     }
 
-    /// What the next command says once the provider answers.
+    /// The result of the next command, once the provider answers.
     fn next_status(&self) -> Ended {
         self.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
         self.machine.run(&["status", "--config", &self.config])
     }
 
-    fn assert_nothing_is_left(&self, command: &[&str]) {
+    fn assert_no_lease(&self, command: &[&str]) {
         assert!(!self.has_lease(), "{command:?}");
     }
 }
@@ -101,85 +101,85 @@ fn end_with(mut child: Child, signal: Signal) -> Option<i32> {
 }
 
 #[test]
-fn every_command_gives_its_lease_back_on_an_interrupt() {
-    let world = World::on_sqlite();
+fn every_command_releases_its_lease_on_sigint() {
+    let env = Env::on_sqlite();
 
     for command in COMMANDS {
-        let child = world.start_a_call(command);
-        assert!(world.has_lease(), "{command:?}");
+        let child = env.start_a_call(command);
+        assert!(env.has_lease(), "{command:?}");
 
         assert_eq!(end_with(child, Signal::INT), Some(130), "{command:?}");
-        world.assert_nothing_is_left(command);
+        env.assert_no_lease(command);
     }
 }
 
 #[test]
-fn every_signal_that_ends_a_command_gives_its_lease_back_on_either_store() {
-    for world in [World::on_sqlite(), World::on_redis()] {
+fn every_signal_releases_the_lease_on_either_store() {
+    for env in [Env::on_sqlite(), Env::on_redis()] {
         let signals = [(Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)];
         for (signal, code) in signals {
-            let child = world.start_a_call(&["status"]);
+            let child = env.start_a_call(&["status"]);
 
             assert_eq!(end_with(child, signal), Some(code), "{signal:?}");
-            world.assert_nothing_is_left(&["status"]);
+            env.assert_no_lease(&["status"]);
         }
-        let next = world.next_status();
+        let next = env.next_status();
         assert_eq!((next.code, next.stderr.as_str()), (Some(0), ""));
         assert!(next.stdout.contains("42 %"), "{}", next.stdout);
     }
 }
 
 #[test]
-fn a_command_that_gives_up_gives_its_lease_back() {
-    let world = World::on_sqlite();
+fn a_timed_out_command_releases_its_lease() {
+    let env = Env::on_sqlite();
 
-    let ended = world.start_a_call(&["guard", "--wait", "--timeout", "2500ms"]).wait_with_output().unwrap();
+    let ended = env.start_a_call(&["guard", "--wait", "--timeout", "2500ms"]).wait_with_output().unwrap();
 
     assert_eq!(ended.status.code(), Some(69));
-    world.assert_nothing_is_left(&["guard"]);
+    env.assert_no_lease(&["guard"]);
 }
 
 #[test]
 fn a_command_without_time_for_a_call_makes_none() {
-    let world = World::on_sqlite();
+    let env = Env::on_sqlite();
 
-    let ended = world.start(&["guard", "--wait", "--timeout", "1500ms"]).wait_with_output().unwrap();
+    let ended = env.start(&["guard", "--wait", "--timeout", "1500ms"]).wait_with_output().unwrap();
 
     assert_eq!(ended.status.code(), Some(69));
-    assert_eq!(world.provider.simulator.ledger().calls(), 0);
+    assert_eq!(env.provider.simulator.ledger().calls(), 0);
 }
 
 #[test]
-fn a_command_that_waits_for_another_says_for_what_and_until_when() {
-    let world = World::on_sqlite();
-    let first = world.start_a_call(&["status"]);
+fn a_wait_for_another_process_is_printed_with_its_end() {
+    let env = Env::on_sqlite();
+    let first = env.start_a_call(&["status"]);
 
     for command in [&["status"][..], &["guard"], &["pick"]] {
-        let mut waits = world.start(command);
+        let mut waiting = env.start(command);
         let mut line = String::new();
-        BufReader::new(waits.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(waiting.stderr.take().unwrap()).read_line(&mut line).unwrap();
 
-        let told = "quota: anthropic/main: another process is refreshing, waiting until ";
-        assert!(line.starts_with(told), "{command:?}: {line}");
-        assert_eq!(end_with(waits, Signal::TERM), Some(143), "{command:?}");
+        let notice = "quota: anthropic/main: another process is refreshing, waiting until ";
+        assert!(line.starts_with(notice), "{command:?}: {line}");
+        assert_eq!(end_with(waiting, Signal::TERM), Some(143), "{command:?}");
     }
 
-    assert!(world.has_lease(), "it is the first one's, which still waits for the provider");
+    assert!(env.has_lease(), "the first command still has its lease");
     end_with(first, Signal::KILL);
 }
 
 #[test]
-fn a_signal_that_the_process_was_started_to_ignore_ends_nothing() {
-    let world = World::on_sqlite();
-    let status = world.machine.command(&["status", "--config", &world.config]);
+fn a_signal_ignored_at_start_does_not_end_the_command() {
+    let env = Env::on_sqlite();
+    let status = env.machine.command(&["status", "--config", &env.config]);
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(status.get_program()).args(status.get_args());
     shell.env_clear().envs(status.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut child = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    world.wait_for_call(&mut child, 0);
+    env.wait_for_call(&mut child, 0);
 
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
 
-    world.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
+    env.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

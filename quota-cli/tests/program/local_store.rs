@@ -1,4 +1,4 @@
-//! The file that all processes of a user share, unless another store is named.
+//! The default store: a file that all processes of a user share.
 
 use jiff::SignedDuration;
 use quota::model::RequestId;
@@ -7,16 +7,16 @@ use quota::store::{CasOutcome, StoreKey};
 use quota::{Percent, Policy, UsageReport, WindowId, WindowReading};
 use quota_sim::{Account, Answer, Change, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-const USUAL: &str = ".local/state/quota/quota.db";
+const DEFAULT_STORE: &str = ".local/state/quota/quota.db";
 
 fn provider() -> Provider {
     Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(42.0)])]))
 }
 
 #[test]
-fn what_one_process_asked_the_next_one_knows() {
+fn the_next_process_uses_the_cached_usage() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
 
@@ -27,14 +27,14 @@ fn what_one_process_asked_the_next_one_knows() {
     }
 
     assert_eq!(provider.simulator.ledger().calls(), 1);
-    assert!(machine.path(USUAL).exists());
+    assert!(machine.path(DEFAULT_STORE).exists());
 }
 
 #[test]
-fn the_file_lies_where_the_state_of_programs_lies() {
+fn the_store_file_is_in_xdg_state_home() {
     let provider = provider();
     let state = tempfile::tempdir().unwrap();
-    // With what has a meaning in a URL.
+    // The folder has characters with a meaning in URLs.
     let folder = state.path().join("a b?#%20ü");
     let (machine, config) =
         provider.configure(Machine::new().set("XDG_STATE_HOME", folder.to_str().unwrap()));
@@ -43,11 +43,11 @@ fn the_file_lies_where_the_state_of_programs_lies() {
 
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     assert!(folder.join("quota/quota.db").exists());
-    assert!(!machine.path(USUAL).exists());
+    assert!(!machine.path(DEFAULT_STORE).exists());
 }
 
 #[test]
-fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it() {
+fn a_damaged_file_given_by_url_is_unchanged_and_not_used() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
     let path = machine.write("shared.db", "contents of another program");
@@ -63,10 +63,10 @@ fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it(
         let ended = machine.run(&[command, "--config", argument(&config)]);
 
         assert_ne!(ended.code, Some(78), "{command}: {}", ended.stderr);
-        let told: Vec<_> =
+        let warnings: Vec<_> =
             ended.stderr.lines().filter(|line| line.contains("is damaged or not a database")).collect();
-        assert_eq!(told.len(), 1, "{command}: {}", ended.stderr);
-        assert!(told[0].contains("shared.db-wal"), "{command}: {}", ended.stderr);
+        assert_eq!(warnings.len(), 1, "{command}: {}", ended.stderr);
+        assert!(warnings[0].contains("shared.db-wal"), "{command}: {}", ended.stderr);
     }
     let status = machine.run(&["status", "--config", argument(&config)]);
     assert_eq!(status.code, Some(0), "{}", status.stderr);
@@ -76,19 +76,19 @@ fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it(
 }
 
 /// The damaged files that were set aside.
-fn copies(machine: &Machine) -> Vec<std::path::PathBuf> {
-    let folder = machine.path(USUAL);
+fn damaged_files(machine: &Machine) -> Vec<std::path::PathBuf> {
+    let folder = machine.path(DEFAULT_STORE);
     let entries = std::fs::read_dir(folder.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let is_copy = |name: &str| name.contains(".damaged-") && name.ends_with('Z');
     entries.filter(|path| is_copy(&path.to_string_lossy())).collect()
 }
 
 #[test]
-fn a_damaged_file_of_this_user_is_set_aside_and_commands_go_on_with_a_new_one() {
+fn a_damaged_default_file_is_set_aside_and_replaced() {
     for command in ["status", "guard", "pick", "explain", "pace", "events", "budget", "statusline"] {
         let provider = provider();
         let (machine, config) = provider.configure(Machine::new());
-        let path = machine.write(USUAL, "contents of another program");
+        let path = machine.write(DEFAULT_STORE, "contents of another program");
         #[cfg(unix)]
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
@@ -103,7 +103,7 @@ fn a_damaged_file_of_this_user_is_set_aside_and_commands_go_on_with_a_new_one() 
             ended.stderr
         );
         assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{command}");
-        let copies = copies(&machine);
+        let copies = damaged_files(&machine);
         assert_eq!(copies.len(), 1, "{command}: {copies:?}");
         assert!(ended.stderr.contains(copies[0].to_str().unwrap()), "{command}: {}", ended.stderr);
         assert_eq!(std::fs::read(&copies[0]).unwrap(), b"contents of another program", "{command}");
@@ -111,9 +111,9 @@ fn a_damaged_file_of_this_user_is_set_aside_and_commands_go_on_with_a_new_one() 
 }
 
 #[test]
-fn of_processes_that_find_one_file_damaged_one_sets_it_aside() {
-    let (_provider, machine, config) = asked_once();
-    let path = machine.path(USUAL);
+fn concurrent_processes_set_a_damaged_file_aside_once() {
+    let (_provider, machine, config) = after_one_call();
+    let path = machine.path(DEFAULT_STORE);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.truncate(3000);
     std::fs::write(&path, &bytes).unwrap();
@@ -129,9 +129,9 @@ fn of_processes_that_find_one_file_damaged_one_sets_it_aside() {
     for ended in &ended {
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
-    let told: Vec<_> = ended.iter().filter(|ended| !ended.stderr.is_empty()).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    let copies = copies(&machine);
+    let warnings: Vec<_> = ended.iter().filter(|ended| !ended.stderr.is_empty()).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let copies = damaged_files(&machine);
     assert_eq!(copies.len(), 1, "{copies:?}");
     assert_eq!(std::fs::read(&copies[0]).unwrap(), bytes);
 }
@@ -142,7 +142,7 @@ fn an_exposed_file_is_reported_with_the_command_that_fixes_it() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
-    let path = machine.path(USUAL);
+    let path = machine.path(DEFAULT_STORE);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
 
     let ended = machine.run(&["status", "--config", argument(&config)]);
@@ -156,7 +156,7 @@ fn an_exposed_file_is_reported_with_the_command_that_fixes_it() {
 }
 
 #[test]
-fn without_a_home_nothing_is_shared_and_it_says_so_once() {
+fn without_a_home_directory_one_warning_is_printed() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
 
@@ -169,7 +169,7 @@ fn without_a_home_nothing_is_shared_and_it_says_so_once() {
 }
 
 #[test]
-fn what_shares_nothing_touches_no_file() {
+fn commands_without_a_store_create_no_file() {
     let machine = Machine::new();
 
     machine.run(&["demo", "--seconds", "1", "--accounts", "1", "--consumers", "1"]);
@@ -178,8 +178,8 @@ fn what_shares_nothing_touches_no_file() {
     assert!(!machine.path(".local").exists());
 }
 
-/// Asked once, so that the number is known, with the ledger's count after it.
-fn asked_once() -> (Provider, Machine, String) {
+/// A machine with cached usage from one call.
+fn after_one_call() -> (Provider, Machine, String) {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
     let config = argument(&config).to_owned();
@@ -200,8 +200,8 @@ fn offline_calls_no_provider_even_without_numbers() {
 }
 
 #[test]
-fn offline_what_is_known_is_shown() {
-    let (provider, machine, config) = asked_once();
+fn offline_shows_cached_usage() {
+    let (provider, machine, config) = after_one_call();
 
     let ended = machine.run(&["status", "--offline", "--config", &config]);
 
@@ -211,18 +211,18 @@ fn offline_what_is_known_is_shown() {
 }
 
 #[test]
-fn a_refresh_asks_although_the_number_is_fresh() {
-    let (provider, machine, config) = asked_once();
-    make_a_minute_old(&machine);
+fn refresh_calls_the_provider_although_the_data_is_fresh() {
+    let (provider, machine, config) = after_one_call();
+    backdate_last_call(&machine);
 
     assert_eq!(machine.run(&["status", "--refresh", "--config", &config]).code, Some(0));
 
     assert_eq!(provider.simulator.ledger().calls(), 2);
 }
 
-/// Replaces the record by one whose call was made a minute ago.
-fn make_a_minute_old(machine: &Machine) {
-    let url = format!("sqlite://{}", argument(&machine.path(USUAL)));
+/// Replaces the record with one whose last call was a minute ago.
+fn backdate_last_call(machine: &Machine) {
+    let url = format!("sqlite://{}", argument(&machine.path(DEFAULT_STORE)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (store, key) =
@@ -235,7 +235,7 @@ fn make_a_minute_old(machine: &Machine) {
             &LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at)),
             &policy,
         ) else {
-            panic!("nothing prevents a call");
+            panic!("the record is empty, so the lease is granted");
         };
         let window = WindowReading::new(WindowId::five_hour(), Percent::from_percent(42.0).unwrap());
         assert_eq!(record.commit(at, &lease, &UsageReport::polled([window])), CommitOutcome::Stored);
@@ -246,7 +246,7 @@ fn make_a_minute_old(machine: &Machine) {
 }
 
 #[test]
-fn thirty_refreshes_in_a_row_make_a_few_calls_and_say_why() {
+fn thirty_refreshes_in_a_row_are_limited_and_say_so() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
     let refresh = ["status", "--refresh", "--config", argument(&config)];
@@ -255,14 +255,14 @@ fn thirty_refreshes_in_a_row_make_a_few_calls_and_say_why() {
 
     let shown: Vec<_> = (0..30).map(|_| machine.run(&refresh)).collect();
 
-    // One call in ten seconds, however slow the machine is.
+    // At most one call per ten seconds.
     let elapsed = clock.now().duration_since(started).as_secs();
     let calls = provider.simulator.ledger().calls();
     assert!(calls <= 1 + elapsed.unsigned_abs() / 10, "{calls} calls in {elapsed} s");
     assert!(shown.iter().all(|ended| ended.code == Some(0) && ended.stdout.contains("42 %")), "{shown:?}");
-    let told = |ended: &&Ended| ended.stdout.contains("not called again (limit: one call per 10 s)");
-    assert_eq!(shown.iter().filter(told).count() as u64, 30 - calls);
-    // The hour's budget is there for others.
+    let is_limited = |ended: &&Ended| ended.stdout.contains("not called again (limit: one call per 10 s)");
+    assert_eq!(shown.iter().filter(is_limited).count() as u64, 30 - calls);
+    // The hourly budget is not used up.
     let elsewhere =
         machine.run(&["status", "--max-age", "0s", "--json", "--config", argument(&config)]).json();
     assert_eq!(elsewhere["accounts"][0]["hold"], serde_json::Value::Null);
@@ -271,7 +271,7 @@ fn thirty_refreshes_in_a_row_make_a_few_calls_and_say_why() {
 
 #[test]
 fn a_refresh_after_a_failed_call_says_so_and_makes_none() {
-    let (provider, machine, config) = asked_once();
+    let (provider, machine, config) = after_one_call();
     provider.simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
     machine.run(&["status", "--max-age", "0s", "--config", &config]);
 
@@ -290,9 +290,9 @@ fn a_token_that_may_not_read_usage_is_tried_once() {
     let provider = provider();
     let (machine, _) = provider.configure(Machine::new());
     provider.simulator.set("main", Change::answer(Answer::Scope)).unwrap();
-    // Readings are old at once, so that each command would call.
+    // Usage is stale after 2 ms, so that each command is due for a refresh.
     let policy = "[policy]\nfreshness = \"2ms\"\ngap = \"1ms\"\n";
-    let config = machine.write("config.toml", format!("{policy}{}", provider.usual_config()));
+    let config = machine.write("config.toml", format!("{policy}{}", provider.client_config()));
     let config = argument(&config);
 
     let first = machine.run(&["status", "--config", config]);
@@ -317,8 +317,8 @@ fn a_token_that_may_not_read_usage_is_tried_once() {
 }
 
 #[test]
-fn a_number_that_is_too_old_for_its_reader_is_asked_for_again() {
-    let (provider, machine, config) = asked_once();
+fn data_older_than_max_age_is_refreshed() {
+    let (provider, machine, config) = after_one_call();
 
     assert_eq!(machine.run(&["status", "--max-age", "1h", "--config", &config]).code, Some(0));
     assert_eq!(provider.simulator.ledger().calls(), 1);
@@ -349,8 +349,8 @@ fn a_refresh_obeys_a_hold_and_prints_the_reason() {
 }
 
 #[test]
-fn a_number_that_could_not_be_refreshed_says_why() {
-    let (provider, machine, config) = asked_once();
+fn a_failed_refresh_is_shown_with_its_reason() {
+    let (provider, machine, config) = after_one_call();
     provider.simulator.set("main", Change::answer(Answer::Html)).unwrap();
 
     let json = machine.run(&["status", "--max-age", "0s", "--json", "--config", &config]);
@@ -363,7 +363,7 @@ fn a_number_that_could_not_be_refreshed_says_why() {
 }
 
 #[test]
-fn options_that_contradict_each_other_end_with_64() {
+fn contradictory_options_end_with_64() {
     for pair in [["--refresh", "--offline"], ["--max-age=1m", "--refresh"], ["--max-age=1m", "--offline"]] {
         assert_eq!(Machine::new().run(&["status", pair[0], pair[1]]).code, Some(64), "{pair:?}");
     }

@@ -1,4 +1,4 @@
-//! A file whose lock another process holds for longer than a command waits for it.
+//! A store file that another process locks for longer than a command waits.
 
 use std::process::Stdio;
 
@@ -7,16 +7,16 @@ use quota::record::Record;
 use quota::store::StoreKey;
 use quota_sim::{Account, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
 #[test]
-fn a_call_that_was_made_under_a_foreign_lock_counts() {
+fn a_call_made_while_the_store_is_locked_is_counted() {
     let account = Account::new("main").windows([Window::five_hour().used(42.0)]);
     let provider = Provider::play(Script::new([account]));
     let (machine, config) = provider.configure(Machine::new());
     let path = machine.path("quota.db");
     let url = format!("sqlite://{}", path.display());
-    // So that the test waits less.
+    // A short timeout keeps the test fast.
     let machine = machine.set("QUOTA_STORE", &format!("{url}?busy_ms=200"));
     assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
     let lock = rusqlite::Connection::open(&path).unwrap();
@@ -25,7 +25,7 @@ fn a_call_that_was_made_under_a_foreign_lock_counts() {
     let mut command = machine.command(&["status", "--max-age", "0s", "--config", argument(&config)]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while provider.simulator.ledger().calls() == 1 {
-        assert!(child.try_wait().unwrap().is_none(), "it has ended without a call");
+        assert!(child.try_wait().unwrap().is_none(), "the command ended without a call");
         std::thread::yield_now();
     }
     lock.execute_batch("ROLLBACK").unwrap();

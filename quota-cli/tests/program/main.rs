@@ -1,55 +1,55 @@
-//! The program as it is run: its exit codes, what it writes where, and what it never writes.
-//! How things look in detail is tested beside the code that draws them.
+//! Tests of the whole program: exit codes, standard output and standard error, and that no output has a secret.
+//! Unit tests beside the code cover the details of the output.
 
-// Clippy lets tests unwrap, and their helpers too if it is told that all of this is a test.
+// Clippy allows unwrap in test helpers only below cfg(test).
 #![cfg(test)]
 
+mod account_removal;
 mod accounts;
 mod accounts_set;
-#[cfg(unix)]
-mod arriving;
+#[cfg(target_os = "linux")]
+mod bounded_input;
+#[cfg(target_os = "linux")]
+mod broken_store;
 mod clear_hold;
-mod damaged;
+#[cfg(target_os = "linux")]
+mod concurrent_processes;
+mod damaged_documents;
 mod demo;
 #[cfg(unix)]
 mod doctor;
 #[cfg(unix)]
-mod echoed;
-mod forgetting;
+mod error_lines;
 mod guard;
 #[cfg(unix)]
 mod init;
-#[cfg(target_os = "linux")]
-mod input;
 mod journal;
+mod journal_updates;
 #[cfg(unix)]
 mod leases;
-#[cfg(target_os = "linux")]
-mod local_herds;
+#[cfg(unix)]
+mod line_wrapping;
 mod local_store;
 mod locked_store;
-#[cfg(unix)]
-mod narrow;
 mod old_accounts;
-#[cfg(unix)]
-mod one_line;
 mod parse;
 mod pick;
-mod program;
-#[cfg(unix)]
-mod programs;
 #[cfg(unix)]
 mod pty;
+#[cfg(unix)]
+mod redaction;
 #[cfg(unix)]
 mod run;
 mod shared_store;
 mod sim;
-#[cfg(target_os = "linux")]
-mod spoiled_store;
 mod status;
 mod status_account;
+#[cfg(unix)]
+mod status_progress;
 mod statusline;
 mod streams;
-mod told;
+mod support;
+#[cfg(unix)]
+mod token_commands;
 #[cfg(unix)]
 mod watch;

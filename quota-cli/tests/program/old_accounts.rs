@@ -1,8 +1,8 @@
-//! The `accounts.json` of earlier versions: readers take it into account, and the first change moves it into the configuration.
+//! The `accounts.json` of earlier versions: commands that read apply it, and the first change moves it into the configuration.
 
 use serde_json::{Value, json};
 
-use super::program::{Machine, argument};
+use super::support::{Machine, argument};
 
 const CONFIG: &str = ".config/quota/config.toml";
 const OLD: &str = ".local/state/quota/accounts.json";
@@ -11,8 +11,8 @@ const MOVED: &str = ".local/state/quota/accounts.json.converted";
 const MINE: &str = "# Mine.\n[[accounts]]\nid = \"anthropic/a\"\ntoken_env = \"A\" # a variable\n\n[[accounts]]\n\
                     id = \"anthropic/b\"\ntoken_env = \"B\"\nkillswitch = 3\n";
 
-/// As an earlier version wrote it: an order, a disabled account, limits, and added accounts.
-fn old() -> String {
+/// A file of an earlier version: an order, a disabled account, limits and added accounts.
+fn old_file() -> String {
     let accounts = json!([
         { "id": "anthropic/vault", "login": { "token_command": ["pass", "show", "x"] }, "base_url": "https://proxy.example.com/" },
         { "id": "anthropic/b", "disabled": true, "limits": { "killswitch": { "every_bp": 1250, "windows_bp": { "five_hour": 500 } } } },
@@ -35,7 +35,7 @@ fn read(machine: &Machine, name: &str) -> Option<String> {
     std::fs::read_to_string(machine.path(name)).ok()
 }
 
-/// The accounts as they are listed, without what says where they are written.
+/// The listed accounts, without where each is defined.
 fn listed(machine: &Machine) -> Vec<Value> {
     let mut accounts =
         machine.run(&["accounts", "list", "--json"]).json()["accounts"].as_array().unwrap().clone();
@@ -48,8 +48,8 @@ fn listed(machine: &Machine) -> Vec<Value> {
 }
 
 #[test]
-fn reading_commands_take_it_into_account_and_write_nothing() {
-    let machine = machine(Some(MINE), &old());
+fn reading_commands_apply_the_old_file_and_write_nothing() {
+    let machine = machine(Some(MINE), &old_file());
 
     let names: Vec<_> = listed(&machine).iter().map(|one| one["account"].clone()).collect();
     for arguments in [&["statusline"][..], &["status", "--offline"], &["explain"], &["doctor"]] {
@@ -57,13 +57,13 @@ fn reading_commands_take_it_into_account_and_write_nothing() {
     }
 
     assert_eq!(names, ["anthropic/vault", "anthropic/b", "anthropic/a", "anthropic/dir"]);
-    assert_eq!((read(&machine, CONFIG), read(&machine, OLD)), (Some(MINE.to_owned()), Some(old())));
+    assert_eq!((read(&machine, CONFIG), read(&machine, OLD)), (Some(MINE.to_owned()), Some(old_file())));
     assert_eq!(read(&machine, MOVED), None);
 }
 
 #[test]
 fn the_first_change_moves_every_setting_into_the_configuration() {
-    let machine = machine(Some(MINE), &old());
+    let machine = machine(Some(MINE), &old_file());
     let before = listed(&machine);
 
     let changed = machine.run(&["accounts", "set", "a", "--min-remaining", "none"]);
@@ -75,13 +75,13 @@ fn the_first_change_moves_every_setting_into_the_configuration() {
         changed.stderr
     );
     assert_eq!(listed(&machine), before);
-    assert_eq!((read(&machine, OLD), read(&machine, MOVED)), (None, Some(old())));
+    assert_eq!((read(&machine, OLD), read(&machine, MOVED)), (None, Some(old_file())));
     insta::assert_snapshot!(read(&machine, CONFIG).unwrap());
 }
 
 #[test]
-fn it_is_moved_once() {
-    let machine = machine(Some(MINE), &old());
+fn the_old_file_is_moved_once() {
+    let machine = machine(Some(MINE), &old_file());
 
     let first = machine.run(&["accounts", "enable", "b"]);
     let again = machine.run(&["accounts", "disable", "a"]);
@@ -93,20 +93,20 @@ fn it_is_moved_once() {
 }
 
 #[test]
-fn a_move_that_was_killed_before_its_end_is_repeated() {
-    let machine = machine(Some(MINE), &old());
+fn an_interrupted_move_is_repeated() {
+    let machine = machine(Some(MINE), &old_file());
     machine.run(&["accounts", "set", "a", "--min-remaining", "none"]);
     let moved = read(&machine, CONFIG);
     std::fs::rename(machine.path(MOVED), machine.path(OLD)).unwrap();
 
     machine.run(&["accounts", "set", "a", "--min-remaining", "none"]);
 
-    assert_eq!((read(&machine, CONFIG), read(&machine, MOVED)), (moved, Some(old())));
+    assert_eq!((read(&machine, CONFIG), read(&machine, MOVED)), (moved, Some(old_file())));
 }
 
 #[test]
-fn a_new_file_of_another_program_is_not_read_after_that() {
-    let machine = machine(Some(MINE), &old());
+fn an_accounts_file_created_after_the_move_is_ignored() {
+    let machine = machine(Some(MINE), &old_file());
     machine.run(&["accounts", "enable", "b"]);
     let before = listed(&machine);
 
@@ -116,7 +116,7 @@ fn a_new_file_of_another_program_is_not_read_after_that() {
 }
 
 #[test]
-fn without_a_configuration_one_is_written() {
+fn a_move_without_a_configuration_creates_one() {
     let machine = machine(None, r#"{"accounts":[{"id":"anthropic/x","login":{"token_env":"X"}}]}"#);
 
     assert_eq!(machine.run(&["accounts", "disable", "x"]).code, Some(0));
@@ -130,7 +130,7 @@ fn without_a_configuration_one_is_written() {
 }
 
 #[test]
-fn settings_of_the_login_of_claude_code_are_moved() {
+fn settings_of_the_default_account_are_moved() {
     let machine =
         machine(None, r#"{"accounts":[{"id":"anthropic/main","limits":{"killswitch":{"every_bp":500}}}]}"#);
     machine.log_in("sim-token-claude");
@@ -145,8 +145,8 @@ fn settings_of_the_login_of_claude_code_are_moved() {
 }
 
 #[test]
-fn a_configuration_that_is_named_and_the_usual_one_both_get_it() {
-    let machine = machine(Some(MINE), &old());
+fn the_given_and_the_default_configuration_get_the_settings() {
+    let machine = machine(Some(MINE), &old_file());
     let other = machine.write("other.toml", "[[accounts]]\nid = \"anthropic/b\"\n");
 
     let changed =
@@ -163,7 +163,7 @@ fn a_configuration_that_is_named_and_the_usual_one_both_get_it() {
 }
 
 #[test]
-fn what_another_program_reads_in_it_stays() {
+fn a_file_that_another_program_reads_is_kept() {
     let theirs = r#"{"version":2,"accounts":[{"id":"anthropic/theirs","colour":"green"},{"id":"anthropic/b"}],"note":"mine"}"#;
     let machine = machine(Some(MINE), theirs);
 
@@ -184,7 +184,7 @@ fn what_another_program_reads_in_it_stays() {
 }
 
 #[test]
-fn a_damaged_one_is_78_for_every_command_and_stays_as_it_is() {
+fn an_invalid_old_file_is_78_and_unchanged() {
     for text in ["", "{\"version\": 1", "[]"] {
         let machine = machine(Some(MINE), text);
         for arguments in [
@@ -213,7 +213,7 @@ fn a_damaged_one_is_78_for_every_command_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_login_of_a_form_that_is_not_known_hides_no_other_account() {
+fn an_unknown_form_of_login_hides_no_other_account() {
     let logins = [r#"{"vault":"x"}"#, "5", r#"{"token_env":5}"#];
     let accounts: Vec<_> = logins
         .iter()
@@ -230,12 +230,12 @@ fn a_login_of_a_form_that_is_not_known_hides_no_other_account() {
 
     assert_eq!((listing.code, listing.stderr.lines().count()), (Some(0), 4), "{}", listing.stderr);
     assert_eq!(listed(&machine).len(), 2);
-    assert!(read(&machine, OLD).is_some(), "what could not be moved is not set aside");
+    assert!(read(&machine, OLD).is_some(), "the old file stays, because one account could not be moved");
 }
 
 #[test]
-fn of_many_who_change_at_once_it_is_moved_once_and_no_change_is_lost() {
-    let machine = machine(Some(MINE), &old());
+fn concurrent_changes_move_the_file_once_and_lose_nothing() {
+    let machine = machine(Some(MINE), &old_file());
     let start = |name: &str| {
         let mut command = machine.command(&["accounts", "enable", name]);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
@@ -252,5 +252,5 @@ fn of_many_who_change_at_once_it_is_moved_once_and_no_change_is_lost() {
     let accounts = listed(&machine);
     assert_eq!(accounts.len(), 9);
     assert!(accounts.iter().all(|account| account["disabled"] == false));
-    assert_eq!(read(&machine, MOVED), Some(old()));
+    assert_eq!(read(&machine, MOVED), Some(old_file()));
 }

@@ -1,11 +1,11 @@
-//! `quota parse`: what is understood of saved answers, and what is said of what is not.
+//! `quota parse`: the usage in saved responses, and the errors for other input.
 
 use std::io::Write as _;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::program::{Ended, Machine, argument};
+use super::support::{Ended, Machine, argument};
 
 fn parse(contents: impl AsRef<[u8]>, options: &[&str]) -> Ended {
     let machine = Machine::new();
@@ -13,23 +13,23 @@ fn parse(contents: impl AsRef<[u8]>, options: &[&str]) -> Ended {
     machine.run(&[&["parse", "anthropic"], options, &[argument(&file)]].concat())
 }
 
-fn understood(contents: &str, options: &[&str]) -> Value {
+fn parse_json(contents: &str, options: &[&str]) -> Value {
     let ended = parse(contents, options);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     ended.json()
 }
 
-/// What is said of something malformed, without the name of the file.
-fn refused(contents: impl AsRef<[u8]>, options: &[&str]) -> String {
+/// The error for malformed input, without the file name.
+fn parse_error(contents: impl AsRef<[u8]>, options: &[&str]) -> String {
     let ended = parse(contents, options);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(65), ""), "{}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-    let (_, said) = ended.stderr.trim_end().split_once("saved: ").unwrap();
-    said.to_owned()
+    let (_, message) = ended.stderr.trim_end().split_once("saved: ").unwrap();
+    message.to_owned()
 }
 
 #[test]
-fn a_usage_answer_is_understood() {
+fn a_usage_response_is_parsed() {
     let body = r#"{
         "five_hour": { "utilization": 61.5, "resets_at": "2021-03-04T10:00:00.5+00:00" },
         "limits": [{ "kind": "weekly_scoped", "percent": 7, "resets_at": null,
@@ -38,7 +38,7 @@ fn a_usage_answer_is_understood() {
         "something_new": true
     }"#;
 
-    let document = understood(body, &[]);
+    let document = parse_json(body, &[]);
 
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
 }
@@ -55,17 +55,17 @@ fn each_kind_is_detected_by_its_keys() {
         r#"{"session_id":"x","rate_limits":{"five_hour":{"used_percentage":2}}}"#.to_owned(),
         r#"{"type":"rate_limit_event","rate_limit_info":{"unifiedWindows":{"five_hour":{"utilization":0.5}}}}"#.to_owned(),
     ]
-    .map(|body| understood(&body, &[])["kind"].take());
+    .map(|body| parse_json(&body, &[])["kind"].take());
 
     assert_eq!(kinds, ["usage", "profile", "claude_json", "statusline", "rate_limit_event"]);
 }
 
 #[test]
-fn a_window_that_only_has_a_verdict_has_no_number() {
+fn a_window_with_only_a_status_has_no_percentage() {
     let headers =
         "HTTP/2 429\r\nanthropic-ratelimit-unified-5h-status: rejected\r\nretry-after: 60\r\n\r\nbody";
 
-    let document = understood(headers, &["--headers"]);
+    let document = parse_json(headers, &["--headers"]);
 
     let window = &document["windows"][0];
     assert_eq!((&window["used_percent"], &window["status"]), (&Value::Null, &json!("rejected")));
@@ -73,8 +73,8 @@ fn a_window_that_only_has_a_verdict_has_no_number() {
 }
 
 #[test]
-fn a_window_that_cannot_be_read_has_no_number() {
-    let document = understood(r#"{"five_hour":{"utilization":"a lot"},"seven_day":{"utilization":3}}"#, &[]);
+fn an_unreadable_window_has_no_percentage() {
+    let document = parse_json(r#"{"five_hour":{"utilization":"a lot"},"seven_day":{"utilization":3}}"#, &[]);
 
     let windows: Vec<_> = document["windows"]
         .as_array()
@@ -86,14 +86,14 @@ fn a_window_that_cannot_be_read_has_no_number() {
 }
 
 #[test]
-fn a_number_above_100_is_not_cut() {
-    let document = understood("anthropic-ratelimit-unified-7d-utilization: 1.01\n", &["--headers"]);
+fn a_percentage_above_100_is_not_capped() {
+    let document = parse_json("anthropic-ratelimit-unified-7d-utilization: 1.01\n", &["--headers"]);
 
     assert_eq!(document["windows"][0]["used_percent"], 101.0);
 }
 
 #[test]
-fn standard_input_is_read_for_a_dash() {
+fn a_dash_reads_standard_input() {
     let machine = Machine::new();
     let mut command = machine.command(&["parse", "anthropic", "-"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -105,26 +105,26 @@ fn standard_input_is_read_for_a_dash() {
 }
 
 #[test]
-fn malformed_input_is_one_line() {
-    let said = [
-        refused("", &[]),
-        refused("{\"five_hour\":", &[]),
-        refused("[]", &[]),
-        refused("{}", &[]),
-        refused("\u{0}\u{1}", &[]),
-        refused("HTTP 403: not allowed", &[]),
-        refused("HTTP/2 429\nretry-after: 0\n", &[]),
-        refused(r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#, &[]),
-        refused(r#"{"error":"invalid_grant"}"#, &[]),
-        refused(r#"{"claudeAiOauth":{"accessToken":"sk-ant-oat01-x"}}"#, &[]),
-        refused(r#"{"cachedUsageUtilization":{"utilization":{"five_hour":{"utilization":1}}}}"#, &[]),
-        refused("", &["--headers"]),
-        refused("HTTP 403: not allowed", &["--headers"]),
-        refused("retry-after: 0\nnonsense\n", &["--headers"]),
-        refused(b"retry-after: 0\n\xff: 1\n", &["--headers"]),
+fn malformed_input_is_a_one_line_error() {
+    let message = [
+        parse_error("", &[]),
+        parse_error("{\"five_hour\":", &[]),
+        parse_error("[]", &[]),
+        parse_error("{}", &[]),
+        parse_error("\u{0}\u{1}", &[]),
+        parse_error("HTTP 403: not allowed", &[]),
+        parse_error("HTTP/2 429\nretry-after: 0\n", &[]),
+        parse_error(r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#, &[]),
+        parse_error(r#"{"error":"invalid_grant"}"#, &[]),
+        parse_error(r#"{"claudeAiOauth":{"accessToken":"sk-ant-oat01-x"}}"#, &[]),
+        parse_error(r#"{"cachedUsageUtilization":{"utilization":{"five_hour":{"utilization":1}}}}"#, &[]),
+        parse_error("", &["--headers"]),
+        parse_error("HTTP 403: not allowed", &["--headers"]),
+        parse_error("retry-after: 0\nnonsense\n", &["--headers"]),
+        parse_error(b"retry-after: 0\n\xff: 1\n", &["--headers"]),
     ];
 
-    insta::assert_snapshot!(said.join("\n"));
+    insta::assert_snapshot!(message.join("\n"));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_response_without_usage_is_shown_with_a_note() {
 }
 
 #[test]
-fn what_is_not_understood_is_not_repeated() {
+fn unknown_input_is_not_repeated() {
     const TOKEN: &str = "sk-ant-oat01-made-up";
     let bodies = [
         (format!(r#"{{"five_hour":"{TOKEN}"}}"#), &[][..]),
@@ -158,13 +158,13 @@ fn what_is_not_understood_is_not_repeated() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_ends_with_66() {
+fn an_unreadable_file_ends_with_66() {
     let machine = Machine::new();
 
-    for (file, said) in [("nowhere", "there is no such file"), (".", "it is a directory")] {
+    for (file, message) in [("nowhere", "there is no such file"), (".", "it is a directory")] {
         let ended = machine.run(&["parse", "anthropic", file]);
 
         assert_eq!(ended.code, Some(66));
-        assert_eq!(ended.stderr, format!("quota: could not read {file}: {said}\n"));
+        assert_eq!(ended.stderr, format!("quota: could not read {file}: {message}\n"));
     }
 }

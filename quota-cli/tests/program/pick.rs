@@ -1,4 +1,4 @@
-//! `quota pick` and `quota explain`: which account is named, by which exit code, and that one says what the other does.
+//! `quota pick` and `quota explain`: the selected account, the exit codes, and that both commands agree.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 use serde_json::{Value, json};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
 const STATE: &str = ".local/state/quota/accounts.state.json";
 
-/// Accounts whose five hours are used so far, on a machine that asks without pauses.
-fn world(accounts: &[(&str, f64)]) -> (Provider, Machine, String) {
-    play(accounts.iter().map(|(name, percent)| used(name, *percent)).collect(), "")
+/// A machine with these accounts, each with the usage of its 5-hour window.
+fn setup(accounts: &[(&str, f64)]) -> (Provider, Machine, String) {
+    setup_with_config(accounts.iter().map(|(name, percent)| used(name, *percent)).collect(), "")
 }
 
-fn play(accounts: Vec<Account>, more: &str) -> (Provider, Machine, String) {
+fn setup_with_config(accounts: Vec<Account>, more: &str) -> (Provider, Machine, String) {
     let provider = Provider::play(Script::new(accounts));
     let (machine, config) = provider.configure(Machine::new());
     let text = std::fs::read_to_string(&config).unwrap();
@@ -34,8 +34,8 @@ fn reasons(document: &Value) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_main_account_is_picked_as_long_as_it_has_room() {
-    let (provider, machine, config) = world(&[("main", 60.0), ("work", 1.0)]);
+fn the_main_account_is_picked_while_it_is_available() {
+    let (provider, machine, config) = setup(&[("main", 60.0), ("work", 1.0)]);
 
     let ended = machine.run(&["pick", "--config", &config]);
 
@@ -44,8 +44,8 @@ fn the_main_account_is_picked_as_long_as_it_has_room() {
 }
 
 #[test]
-fn the_first_fallback_that_has_room_stands_in() {
-    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 100.0), ("spare", 42.0)]);
+fn the_first_available_fallback_is_picked() {
+    let (_provider, machine, config) = setup(&[("main", 100.0), ("work", 100.0), ("spare", 42.0)]);
 
     let ended = machine.run(&["pick", "--json", "--config", &config]);
 
@@ -54,24 +54,24 @@ fn the_first_fallback_that_has_room_stands_in() {
         (ended.code, &document["account"], &document["outcome"]),
         (Some(0), &json!("anthropic/spare"), &json!("picked"))
     );
-    let told =
+    let expected =
         [("anthropic/main", "exhausted"), ("anthropic/work", "exhausted"), ("anthropic/spare", "available")];
-    assert_eq!(reasons(&document), told);
+    assert_eq!(reasons(&document), expected);
     assert_eq!(document["accounts"][0]["window"], "five_hour");
 }
 
 #[test]
-fn eight_at_once_on_cold_accounts_make_one_call_for_each() {
+fn eight_concurrent_picks_make_one_call_per_account() {
     let accounts = [("main", 100.0), ("work", 100.0), ("spare", 42.0)];
     let accounts = accounts.map(|(name, percent)| used(name, percent).latency(Duration::from_millis(50)));
-    let (provider, machine, config) = play(accounts.to_vec(), "");
+    let (provider, machine, config) = setup_with_config(accounts.to_vec(), "");
 
     let start = |_| {
         let mut command = machine.command(&["pick", "--config", &config]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    let herd: Vec<Child> = (0..8).map(start).collect();
-    let ended: Vec<_> = herd.into_iter().map(|one| Ended::of(one.wait_with_output().unwrap())).collect();
+    let children: Vec<Child> = (0..8).map(start).collect();
+    let ended: Vec<_> = children.into_iter().map(|one| Ended::of(one.wait_with_output().unwrap())).collect();
 
     for one in ended {
         assert_eq!((one.code, &*one.stdout, &*one.stderr), (Some(0), "anthropic/spare\n", ""));
@@ -82,11 +82,11 @@ fn eight_at_once_on_cold_accounts_make_one_call_for_each() {
 }
 
 #[test]
-fn more_cold_accounts_than_a_request_waits_for_are_looked_at_all_the_same() {
+fn pick_refreshes_every_account_until_one_is_available() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let mut accounts: Vec<_> = names.iter().map(|name| used(name, 100.0)).collect();
     accounts.push(used("last", 1.0));
-    let (provider, machine, config) = play(accounts, "");
+    let (provider, machine, config) = setup_with_config(accounts, "");
 
     let explained = machine.run(&["explain", "--json", "--config", &config]).json();
     let ended = machine.run(&["pick", "--config", &config]);
@@ -97,8 +97,8 @@ fn more_cold_accounts_than_a_request_waits_for_are_looked_at_all_the_same() {
 }
 
 #[test]
-fn where_none_has_room_it_says_when_to_come_back() {
-    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 100.0)]);
+fn without_an_available_account_the_next_time_is_printed() {
+    let (_provider, machine, config) = setup(&[("main", 100.0), ("work", 100.0)]);
 
     let ended = machine.run(&["pick", "--config", &config]);
     let document = machine.run(&["pick", "--json", "--config", &config]).json();
@@ -116,26 +116,30 @@ fn where_none_has_room_it_says_when_to_come_back() {
 }
 
 #[test]
-fn the_killswitch_and_the_minimum_of_the_configuration_count() {
+fn the_configured_killswitch_and_minimum_apply() {
     let accounts = || vec![used("main", 85.0), used("work", 70.0)];
     let picked = |routing: &str| {
-        let (_provider, machine, config) = play(accounts(), routing);
+        let (_provider, machine, config) = setup_with_config(accounts(), routing);
         let ended = machine.run(&["pick", "--config", &config]);
         (ended.code.unwrap(), ended.stdout.trim_end().to_owned())
     };
 
     assert_eq!(picked(""), (0, "anthropic/main".to_owned()));
     assert_eq!(picked("[routing]\nmin_remaining = 20"), (0, "anthropic/work".to_owned()));
-    assert_eq!(picked("[routing]\nmin_remaining = 50"), (0, "anthropic/main".to_owned()), "none is above it");
+    assert_eq!(
+        picked("[routing]\nmin_remaining = 50"),
+        (0, "anthropic/main".to_owned()),
+        "no account is above the minimum"
+    );
     assert_eq!(picked("[routing]\nkillswitch = { five_hour = 20 }"), (0, "anthropic/work".to_owned()));
     assert_eq!(picked("[routing]\nkillswitch = 50"), (1, String::new()));
     assert_eq!(picked("[routing]\nmode = \"fallback_first\""), (0, "anthropic/work".to_owned()));
 }
 
 #[test]
-fn a_limit_of_a_models_window_is_in_no_other_models_way() {
+fn a_limit_on_a_models_window_does_not_block_other_models() {
     let more = "[routing]\nkillswitch = { seven_day = 5, \"seven_day/fable\" = 20 }";
-    let (_provider, machine, config) = play(vec![used("main", 60.0)], more);
+    let (_provider, machine, config) = setup_with_config(vec![used("main", 60.0)], more);
 
     for model in [None, Some("claude-sonnet-4-5"), Some("claude-fable-1")] {
         let arguments = ["pick", "--config", &config].into_iter();
@@ -157,7 +161,7 @@ fn a_limit_of_a_models_window_is_in_no_other_models_way() {
 fn a_window_of_another_model_does_not_count() {
     let model = Window::model("Opus").used(100.0).resets_in(Duration::from_secs(3600));
     let main = Account::new("main").windows([Window::five_hour().used(1.0), model]);
-    let (_provider, machine, config) = play(vec![main, used("work", 1.0)], "");
+    let (_provider, machine, config) = setup_with_config(vec![main, used("work", 1.0)], "");
     let pick = |model: &str| machine.run(&["pick", "--model", model, "--config", &config]).stdout;
 
     assert_eq!(pick("claude-opus-4-5"), "anthropic/work\n");
@@ -165,9 +169,9 @@ fn a_window_of_another_model_does_not_count() {
 }
 
 #[test]
-fn what_cannot_be_told_is_69_unless_it_is_allowed() {
-    let silent = used("main", 1.0).answers([Phase::new(Answer::Forbidden)]);
-    let (_provider, machine, config) = play(vec![silent], "");
+fn unknown_usage_is_69_unless_allowed() {
+    let forbidden = used("main", 1.0).answers([Phase::new(Answer::Forbidden)]);
+    let (_provider, machine, config) = setup_with_config(vec![forbidden], "");
 
     let denied = machine.run(&["pick", "--config", &config]);
     let allowed = machine.run(&["pick", "--unknown", "allow", "--config", &config]);
@@ -189,12 +193,12 @@ fn what_cannot_be_told_is_69_unless_it_is_allowed() {
 }
 
 #[test]
-fn stale_readings_that_pass_are_used_and_then_refreshed() {
+fn stale_usage_is_used_and_refreshed_in_the_background() {
     let provider = Provider::play(Script::new([used("main", 1.0)]));
     let (machine, config) = provider.configure(Machine::new());
     let accounts = std::fs::read_to_string(&config).unwrap();
     let accounts = &accounts[accounts.find("[[accounts]]").unwrap()..];
-    // By this one every reading is stale at once.
+    // With this policy every reading is stale at once.
     let policy = "[policy]\ngap = \"1us\"\nfreshness = \"2us\"\n";
     let old = machine.write("old.toml", format!("{policy}{accounts}"));
     assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
@@ -204,16 +208,16 @@ fn stale_readings_that_pass_are_used_and_then_refreshed() {
     let next = machine.run(&["pick", "--config", argument(&config)]);
 
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), "anthropic/main\n", ""));
-    assert_eq!(next.code, Some(1), "the first has asked behind its answer");
+    assert_eq!(next.code, Some(1), "the first pick refreshed in the background");
     assert_eq!(provider.simulator.ledger().calls(), 2);
 }
 
 #[test]
 fn an_account_without_a_login_is_not_picked() {
-    let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
+    let (_provider, machine, config) = setup(&[("main", 1.0), ("work", 1.0)]);
     assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
 
-    // Its readings are fresh, and it has no login.
+    // The usage of main is fresh, but its login is missing.
     let mut command = machine.command(&["pick", "--json", "--config", &config]);
     let ended = Ended::of(command.env_remove("QUOTA_SIM_MAIN").output().unwrap());
     let mut command = machine.command(&["explain", "--json", "--config", &config]);
@@ -227,7 +231,7 @@ fn an_account_without_a_login_is_not_picked() {
 
 #[test]
 fn an_account_with_an_unreadable_login_is_not_picked() {
-    let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
+    let (_provider, machine, config) = setup(&[("main", 1.0), ("work", 1.0)]);
     assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
 
     for command in ["pick", "explain"] {
@@ -243,30 +247,34 @@ fn an_account_with_an_unreadable_login_is_not_picked() {
 #[test]
 fn a_session_stays_with_its_account_across_processes() {
     let accounts = vec![used("main", 1.0), used("work", 1.0), used("spare", 1.0)];
-    let (provider, machine, config) = play(accounts, "[routing]\nmode = \"sticky_balanced\"");
+    let (provider, machine, config) = setup_with_config(accounts, "[routing]\nmode = \"sticky_balanced\"");
     let pick = |session: &str| machine.run(&["pick", "--session", session, "--config", &config]).stdout;
     let own = pick("one");
     let name = own.trim_end().trim_start_matches("anthropic/").to_owned();
 
-    // So little is left of it that next to no new session would go there.
+    // A new session would hardly ever be placed on this account.
     provider.simulator.set(&name, Change::used(Window::five_hour(), 99.9)).unwrap();
     machine.run(&["status", "--max-age", "0s", "--config", &config]);
 
     assert_eq!(pick("one"), own);
-    assert!((0..8).any(|other| pick(&format!("other {other}")) != own), "others go elsewhere");
-    let kept = std::fs::read_to_string(machine.path(STATE)).unwrap();
-    assert!(!kept.contains("other"), "the name of a session is kept nowhere: {kept}");
+    assert!(
+        (0..8).any(|other| pick(&format!("other {other}")) != own),
+        "another session gets another account"
+    );
+    let state = std::fs::read_to_string(machine.path(STATE)).unwrap();
+    assert!(!state.contains("other"), "the state has no session name: {state}");
 }
 
 #[test]
-fn what_is_explained_is_what_is_picked_and_leaves_no_trace() {
+fn explain_agrees_with_pick_and_stores_no_session() {
     for accounts in [
         vec![used("main", 60.0), used("work", 1.0)],
         vec![used("main", 100.0), used("work", 1.0)],
         vec![used("main", 100.0), used("work", 100.0)],
         vec![used("main", 100.0), used("work", 1.0).answers([Phase::new(Answer::Unauthorized)])],
     ] {
-        let (_provider, machine, config) = play(accounts, "[routing]\nmode = \"sticky_balanced\"");
+        let (_provider, machine, config) =
+            setup_with_config(accounts, "[routing]\nmode = \"sticky_balanced\"");
         let options = ["--json", "--session", "s", "--config", &config];
 
         let explained = machine.run(&[&["explain"], &options[..]].concat());
@@ -283,22 +291,22 @@ fn what_is_explained_is_what_is_picked_and_leaves_no_trace() {
 
 #[test]
 fn explain_shows_every_account_with_its_windows_and_the_reason() {
-    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 42.0), ("spare", 1.0)]);
+    let (_provider, machine, config) = setup(&[("main", 100.0), ("work", 42.0), ("spare", 1.0)]);
 
     let ended = machine.run(&["explain", "--config", &config]);
 
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    for told in
+    for expected in
         ["Use anthropic/work.", "5-hour window exhausted, resets ", "→ anthropic/work", "42 %", "standby"]
     {
-        assert!(ended.stdout.contains(told), "{told}: {}", ended.stdout);
+        assert!(ended.stdout.contains(expected), "{expected}: {}", ended.stdout);
     }
-    assert!(!ended.stdout.contains('\u{1b}'), "no colours where there is no terminal");
+    assert!(!ended.stdout.contains('\u{1b}'), "without a terminal there are no colours");
 }
 
 #[test]
-fn a_store_of_this_process_alone_leaves_nothing_behind() {
-    let (_provider, machine, config) = world(&[("main", 1.0)]);
+fn a_memory_store_leaves_no_state_file() {
+    let (_provider, machine, config) = setup(&[("main", 1.0)]);
 
     let ended = machine.run(&["--store", "memory:", "pick", "--config", &config]);
 
@@ -308,7 +316,7 @@ fn a_store_of_this_process_alone_leaves_nothing_behind() {
 
 #[test]
 fn a_damaged_state_file_is_reported_and_not_changed() {
-    let (_provider, machine, config) = world(&[("main", 1.0)]);
+    let (_provider, machine, config) = setup(&[("main", 1.0)]);
     machine.write(STATE, "{\"accounts\":");
 
     let ended = machine.run(&["pick", "--config", &config]);
@@ -319,8 +327,8 @@ fn a_damaged_state_file_is_reported_and_not_changed() {
 }
 
 #[test]
-fn what_is_not_understood_is_64_and_what_is_broken_78() {
-    let (_provider, machine, config) = world(&[("main", 1.0)]);
+fn a_usage_error_is_64_and_an_invalid_configuration_78() {
+    let (_provider, machine, config) = setup(&[("main", 1.0)]);
     let broken = machine
         .write("broken.toml", "[routing]\nmode = \"main_frist\"\n[[accounts]]\nid = \"anthropic/main\"\n");
 
@@ -342,7 +350,7 @@ fn what_is_not_understood_is_64_and_what_is_broken_78() {
 }
 
 #[test]
-fn the_example_in_the_help_is_a_configuration() {
+fn the_example_in_the_help_is_a_valid_configuration() {
     let machine = Machine::new();
     let help = machine.run(&["explain", "--help"]).stdout;
     let lines = help.lines().skip_while(|line| line.trim() != "[routing]");

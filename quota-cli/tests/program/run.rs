@@ -1,4 +1,4 @@
-//! `quota run`: what the command is given, how it ends, and when it does not begin.
+//! `quota run`: the environment of the command, its exit codes, and when it does not start.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-fn world(accounts: &[(&str, f64)]) -> (Provider, Machine, String) {
+fn setup(accounts: &[(&str, f64)]) -> (Provider, Machine, String) {
     let accounts = accounts.iter().map(|(name, percent)| {
         let window = Window::five_hour().used(*percent).resets_in(Duration::from_secs(2 * 3600));
         Account::new(*name).windows([window])
@@ -24,8 +24,8 @@ fn run(machine: &Machine, config: &str, command: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_command_is_run_with_the_account_that_has_room() {
-    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 1.0)]);
+fn the_command_runs_with_the_available_account() {
+    let (_provider, machine, config) = setup(&[("main", 100.0), ("work", 1.0)]);
     let machine = machine.set("ANTHROPIC_API_KEY", "sk-ant-api03-made-up");
     let script = "echo \"$QUOTA_ACCOUNT $CLAUDE_CODE_OAUTH_TOKEN ${ANTHROPIC_API_KEY-none} ${QUOTA_SIM_MAIN-none} $1\"";
 
@@ -36,8 +36,8 @@ fn a_command_is_run_with_the_account_that_has_room() {
 }
 
 #[test]
-fn the_exit_code_and_the_signals_are_the_commands_own() {
-    let (_provider, machine, config) = world(&[("main", 1.0)]);
+fn the_exit_code_and_signals_are_those_of_the_command() {
+    let (_provider, machine, config) = setup(&[("main", 1.0)]);
 
     assert_eq!(run(&machine, &config, &["/bin/sh", "-c", "exit 7"]).code, Some(7));
     let arguments = ["run", "--config", &config, "--", "/bin/sh", "-c", "kill -TERM $$"];
@@ -46,8 +46,8 @@ fn the_exit_code_and_the_signals_are_the_commands_own() {
 }
 
 #[test]
-fn the_command_takes_the_place_of_the_program() {
-    let (_provider, machine, config) = world(&[("main", 1.0)]);
+fn the_command_replaces_the_process() {
+    let (_provider, machine, config) = setup(&[("main", 1.0)]);
     let arguments = ["run", "--config", &config, "--", "/bin/sh", "-c", "echo $$"];
 
     let child = machine.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
@@ -58,8 +58,8 @@ fn the_command_takes_the_place_of_the_program() {
 }
 
 #[test]
-fn what_is_not_there_is_127_and_what_cannot_be_executed_126() {
-    let (_provider, machine, config) = world(&[("main", 1.0)]);
+fn a_missing_command_is_127_and_one_not_executable_126() {
+    let (_provider, machine, config) = setup(&[("main", 1.0)]);
     let text = machine.write("text", "hello");
 
     let missing = run(&machine, &config, &["no-such-command"]);
@@ -70,8 +70,8 @@ fn what_is_not_there_is_127_and_what_cannot_be_executed_126() {
 }
 
 #[test]
-fn without_an_available_account_nothing_is_run() {
-    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 100.0)]);
+fn without_an_available_account_the_command_does_not_run() {
+    let (_provider, machine, config) = setup(&[("main", 100.0), ("work", 100.0)]);
     let witness = machine.path("witness");
 
     let ended = run(&machine, &config, &["/usr/bin/touch", argument(&witness)]);
@@ -86,7 +86,7 @@ fn without_an_available_account_nothing_is_run() {
 }
 
 #[test]
-fn an_unknown_account_is_not_run_unless_allowed() {
+fn unknown_usage_prevents_the_run_unless_allowed() {
     let silent = Account::new("main").answers([Phase::new(Answer::Forbidden)]);
     let provider = Provider::play(Script::new([silent]));
     let (machine, config) = provider.configure(Machine::new());
@@ -100,8 +100,8 @@ fn an_unknown_account_is_not_run_unless_allowed() {
 }
 
 #[test]
-fn a_command_has_to_be_named() {
-    let (provider, machine, config) = world(&[("main", 1.0)]);
+fn a_missing_command_argument_is_a_usage_error() {
+    let (provider, machine, config) = setup(&[("main", 1.0)]);
 
     for wrong in [&["run", "--config", &config][..], &["run", "--config", &config, "--"], &["run", "ls"]] {
         assert_eq!(machine.run(wrong).code, Some(64), "{wrong:?}");
@@ -110,7 +110,7 @@ fn a_command_has_to_be_named() {
 }
 
 #[test]
-fn a_directory_of_claude_code_is_named_to_the_command() {
+fn the_command_gets_the_claude_config_dir_of_its_account() {
     let provider = Provider::play(Script::new([Account::new("main").with_token("sim-token-claude")]));
     let machine = Machine::new().set("CLAUDE_CODE_OAUTH_TOKEN", "sim-token-other");
     machine.log_in("sim-token-claude");
@@ -127,7 +127,7 @@ fn a_directory_of_claude_code_is_named_to_the_command() {
 }
 
 #[test]
-fn no_token_is_written_anywhere_but_into_the_environment_of_the_command() {
+fn the_token_is_only_in_the_environment_of_the_command() {
     const TOKEN: &str = "sim-token-whisper";
     for answer in [Answer::Ok, Answer::Unauthorized, Answer::ThrottleZero, Answer::Html] {
         let account = Account::new("main").with_token(TOKEN).answers([Phase::new(answer)]);
@@ -159,8 +159,8 @@ fn no_token_is_written_anywhere_but_into_the_environment_of_the_command() {
             ];
             for arguments in commands {
                 let ended = machine.run(arguments);
-                let said = format!("{}{}", ended.stdout, ended.stderr);
-                assert!(!said.contains("whisper") && !said.contains("ort01"), "{arguments:?}: {said}");
+                let output = format!("{}{}", ended.stdout, ended.stderr);
+                assert!(!output.contains("whisper") && !output.contains("ort01"), "{arguments:?}: {output}");
             }
             let state = machine.path(".local/state/quota");
             for entry in std::fs::read_dir(&state).unwrap() {
@@ -175,8 +175,8 @@ fn no_token_is_written_anywhere_but_into_the_environment_of_the_command() {
 }
 
 #[test]
-fn a_command_is_given_nothing_that_names_another_login_provider_host_or_the_store() {
-    let (provider, machine, config) = world(&[("main", 1.0)]);
+fn the_command_inherits_no_other_login_host_or_store() {
+    let (provider, machine, config) = setup(&[("main", 1.0)]);
     let machine = ["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"]
         .into_iter()
         .fold(machine, |machine, name| machine.set(name, "made-up"))
@@ -187,8 +187,8 @@ fn a_command_is_given_nothing_that_names_another_login_provider_host_or_the_stor
     let ended = run(&machine, &config, &["/usr/bin/env"]);
 
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    for gone in ["made-up", "elsewhere.example", "QUOTA_STORE"] {
-        assert!(!ended.stdout.contains(gone), "{}", ended.stdout);
+    for removed in ["made-up", "elsewhere.example", "QUOTA_STORE"] {
+        assert!(!ended.stdout.contains(removed), "{}", ended.stdout);
     }
     let url = provider.url();
     let line = format!("ANTHROPIC_BASE_URL={}\n", url.trim_end_matches('/'));

@@ -1,18 +1,18 @@
-//! Every command that looks at the store takes one that hosts share, and finds in it what another host has found.
+//! Commands use a store that several hosts share, and show the readings of other hosts.
 
 use quota_sim::{Account, Script, Window};
 use redis_harness::{Cluster, Server};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
 #[test]
-fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
+fn every_command_uses_readings_of_another_host_from_redis() {
     let server = Server::start();
     let main = Account::new("main").windows([Window::five_hour().used(42.0)]);
     let provider = Provider::play(Script::new([main]));
     let (first, config) = provider.configure(Machine::new());
-    let asked = first.run(&["--store", &server.url(), "status", "--config", argument(&config)]);
-    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    let refreshed = first.run(&["--store", &server.url(), "status", "--config", argument(&config)]);
+    assert_eq!(refreshed.code, Some(0), "{}", refreshed.stderr);
     let url = server.url();
     let (second, config) = provider.configure(Machine::new());
 
@@ -21,10 +21,10 @@ fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
         (&["status", "--offline", "--json"], 0, "42"),
         (&["statusline"], 0, "42"),
         (&["guard", "--json"], 0, "58"),
-        // One reading is too little to say how fast.
+        // One reading is not enough for a trend.
         (&["pace"], 1, "42"),
         (&["budget"], 0, "1"),
-        // What an account was when it was first seen is no event; those of others are told in `journal`.
+        // The first reading of an account is not an event. `journal` tests the events of other processes.
         (&["events"], 0, ""),
         (&["doctor"], 0, "store"),
         (&["accounts", "list"], 0, "anthropic/main"),
@@ -49,17 +49,17 @@ fn a_command_without_the_store_warns_once() {
 
     for command in ["status", "guard", "pick", "explain"] {
         let (machine, config) = provider.configure(Machine::new());
-        // No server listens there.
+        // No server listens on this port.
         let ended = machine.run(&["--store", "redis://127.0.0.1:1", command, "--config", argument(&config)]);
 
-        let told: Vec<_> = ended.stderr.lines().collect();
-        assert_eq!((ended.code, told.len()), (Some(0), 1), "{command}: {told:?}");
-        assert!(told[0].contains("the store does not answer"), "{command}: {told:?}");
+        let warnings: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!((ended.code, warnings.len()), (Some(0), 1), "{command}: {warnings:?}");
+        assert!(warnings[0].contains("the store does not answer"), "{command}: {warnings:?}");
     }
 }
 
 #[test]
-fn a_cluster_node_named_as_one_server_gets_the_right_url() {
+fn a_cluster_node_given_as_a_server_url_gets_the_right_url() {
     let cluster = Cluster::start();
     let provider =
         Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(42.0)])]));
@@ -69,7 +69,7 @@ fn a_cluster_node_named_as_one_server_gets_the_right_url() {
 
         let ended = ["status", "pick"].map(|command| machine.run(&[command, "--config", argument(&config)]));
 
-        // One of them has the account, and could serve alone if there were no other accounts.
+        // One node holds the slot of this account, so that node alone would work for it.
         let has_account = cluster.nodes()[cluster.owner_of(cluster.slot_of(KEY))].port() == node.port();
         for ended in ended.iter().filter(|_| !has_account) {
             let url = node.url().replace("redis://", "redis+cluster://");

@@ -1,11 +1,11 @@
-//! `quota sim`: a provider for other programs, until a signal ends it.
+//! `quota sim`: a simulated provider that runs until a signal ends it.
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
-use super::program::{Machine, argument};
+use super::support::{Machine, argument};
 
-/// A simulator in a process of its own; killed if the test fails before it has ended.
+/// A simulator process. It is killed if the test fails before the process ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -28,33 +28,33 @@ fn ends_cleanly_on(signal: &str) {
     let sent = Command::new("kill").args([signal, &running.0.id().to_string()]).status().unwrap();
     let code = running.0.wait().unwrap().code();
 
-    let mut told = String::new();
-    running.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    let mut output = String::new();
+    running.0.stderr.take().unwrap().read_to_string(&mut output).unwrap();
     assert!(sent.success());
-    assert_eq!((code, told.lines().last()), (Some(0), Some("Served 0 requests.")), "{signal}");
+    assert_eq!((code, output.lines().last()), (Some(0), Some("Served 0 requests.")), "{signal}");
 }
 
 #[cfg(unix)]
 #[test]
-fn it_ends_cleanly_on_ctrl_c() {
+fn ctrl_c_ends_the_simulator_cleanly() {
     ends_cleanly_on("-INT");
 }
 
 #[cfg(unix)]
 #[test]
-fn it_ends_cleanly_on_sigterm() {
+fn sigterm_ends_the_simulator_cleanly() {
     ends_cleanly_on("-TERM");
 }
 
 #[test]
-fn what_it_writes_is_a_configuration_that_uses_it() {
+fn the_printed_configuration_uses_the_simulator() {
     let machine = Machine::new().set("QUOTA_SIM_ONLY", "sim-token-only");
     let script = "[[accounts]]\nname = \"only\"\n[[accounts.windows]]\nid = \"five_hour\"\nused = 17\n";
     let script = machine.write("script.toml", script);
     let mut command = machine.command(&["sim", "--script", argument(&script)]);
     let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let stdout = BufReader::new(running.0.stdout.take().unwrap());
-    // It goes on writing nothing, so the end of its output is the last line that a configuration of one account has.
+    // The simulator keeps its output open, so the test reads up to the last line of a configuration with one account.
     let mut lines: Vec<String> = Vec::new();
     for line in stdout.lines() {
         lines.push(line.unwrap());
@@ -72,7 +72,7 @@ fn what_it_writes_is_a_configuration_that_uses_it() {
 }
 
 #[test]
-fn a_broken_script_is_one_line_with_its_place_and_ends_with_78() {
+fn an_invalid_script_is_one_line_with_its_position_and_78() {
     let machine = Machine::new();
     let script = machine.write("script.toml", "[[accounts]]\nnaem = \"main\"\n");
 
@@ -83,12 +83,12 @@ fn a_broken_script_is_one_line_with_its_place_and_ends_with_78() {
 }
 
 #[test]
-fn a_script_that_is_not_there_ends_with_66() {
+fn a_missing_script_ends_with_66() {
     assert_eq!(Machine::new().run(&["sim", "--script", "nowhere.toml"]).code, Some(66));
 }
 
 #[test]
-fn a_port_that_is_taken_ends_with_69() {
+fn a_port_in_use_ends_with_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
 

@@ -1,9 +1,9 @@
-//! `quota status`: where accounts come from, and what becomes of those that fail.
+//! `quota status`: where accounts come from, and how failed ones are shown.
 
 use quota_sim::{Account, Answer, Phase, Script, Window};
 use serde_json::{Value, json};
 
-use super::program::{Machine, Provider, argument};
+use super::support::{Machine, Provider, argument};
 
 fn answering(name: &str, answer: Answer) -> Account {
     Account::new(name).answers([Phase::new(answer)])
@@ -28,14 +28,14 @@ fn a_fresh_machine_lists_the_searched_places_with_3() {
 }
 
 #[test]
-fn on_a_fresh_machine_json_is_still_json() {
+fn json_of_a_fresh_machine_is_valid() {
     let ended = Machine::new().run(&["status", "--json"]);
 
     assert_eq!((ended.code, &ended.json()["accounts"]), (Some(3), &json!([])));
 }
 
 #[test]
-fn without_a_home_it_ends_with_3() {
+fn without_a_home_directory_status_ends_with_3() {
     let machine = Machine::new();
 
     let output = machine.command(&["status"]).env_remove("HOME").output().unwrap();
@@ -44,7 +44,7 @@ fn without_a_home_it_ends_with_3() {
 }
 
 #[test]
-fn a_login_of_claude_code_is_found_and_used() {
+fn claude_codes_login_is_detected_and_used() {
     let provider = Provider::play(Script::new([used("main", 62.5).with_token("sim-token-claude")]));
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
@@ -58,7 +58,7 @@ fn a_login_of_claude_code_is_found_and_used() {
 }
 
 #[test]
-fn a_login_of_claude_code_is_unchanged() {
+fn claude_codes_login_is_not_modified() {
     let provider = Provider::play(Script::new([used("main", 1.0).with_token("sim-token-claude")]));
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
@@ -162,11 +162,11 @@ fn a_429_does_not_recommend_a_login() {
 }
 
 #[test]
-fn an_account_in_its_providers_cooldown_says_so() {
+fn a_provider_cooldown_is_shown_on_its_accounts() {
     let accounts = [answering("main", Answer::ThrottleZero), used("spare", 1.0)];
     let provider = Provider::play(Script::new(accounts));
     let (machine, _) = provider.configure(Machine::new());
-    let config = machine.write("usual.toml", provider.usual_config());
+    let config = machine.write("usual.toml", provider.client_config());
 
     let ended = machine.run(&["status", "--config", argument(&config)]);
 
@@ -212,7 +212,7 @@ fn the_user_agent_names_the_program() {
 }
 
 #[test]
-fn a_user_agent_of_the_configuration_is_used() {
+fn the_configured_user_agent_is_sent() {
     let provider = Provider::play(Script::new([used("main", 1.0)]));
     let machine = Machine::new().set("TOKEN", "sim-token-main");
     let config = format!(
@@ -230,7 +230,7 @@ fn a_user_agent_of_the_configuration_is_used() {
 }
 
 #[test]
-fn the_configuration_of_xdg_config_home_comes_first() {
+fn xdg_config_home_takes_precedence() {
     let machine = Machine::new();
     machine.write(".config/quota/config.toml", "");
     let other = machine.path("xdg");

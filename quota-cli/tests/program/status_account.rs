@@ -1,16 +1,16 @@
-//! `quota status --account`: one account of several, and no other.
+//! `quota status --account` refreshes and shows only the given accounts.
 
 use quota_sim::{Account, Script, Window};
 use serde_json::Value;
 
-use super::program::{Machine, Provider, argument};
+use super::support::{Machine, Provider, argument};
 
-fn three() -> Provider {
+fn three_accounts() -> Provider {
     let used = |name: &str| Account::new(name).windows([Window::five_hour().used(40.0)]);
     Provider::play(Script::new(["main", "work", "spare"].map(used)))
 }
 
-/// The accounts that `quota status --json` shows, and which of them have a number.
+/// The accounts in the JSON of `quota status`, and whether each has usage.
 fn shown(json: &Value) -> Vec<(&str, bool)> {
     let accounts = json["accounts"].as_array().unwrap().iter();
     accounts.map(|account| (account["account"].as_str().unwrap(), account["error"].is_null())).collect()
@@ -18,7 +18,7 @@ fn shown(json: &Value) -> Vec<(&str, bool)> {
 
 #[test]
 fn only_the_named_accounts_are_refreshed_and_shown() {
-    let provider = three();
+    let provider = three_accounts();
     let (machine, config) = provider.configure(Machine::new());
     let named = ["--account", "spare", "--account", "anthropic/main", "--config", argument(&config)];
 
@@ -33,8 +33,8 @@ fn only_the_named_accounts_are_refreshed_and_shown() {
 }
 
 #[test]
-fn several_accounts_are_named_in_one_option_or_in_several() {
-    let provider = three();
+fn several_accounts_are_given_in_one_option_or_in_several() {
+    let provider = three_accounts();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
 
@@ -62,23 +62,23 @@ fn several_accounts_are_rejected_where_one_is_needed() {
 }
 
 #[test]
-fn an_account_without_data_is_no_gap_of_another() {
-    let provider = three();
+fn an_account_without_data_does_not_affect_another() {
+    let provider = three_accounts();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--account", "main", "--config", argument(&config)]);
 
     let offline = ["status", "--offline", "--json", "--config", argument(&config), "--account"];
-    let known = machine.run(&[&offline[..], &["main"]].concat());
+    let with_data = machine.run(&[&offline[..], &["main"]].concat());
     let unknown = machine.run(&[&offline[..], &["work"]].concat());
 
-    assert_eq!((known.code, shown(&known.json())), (Some(0), vec![("anthropic/main", true)]));
+    assert_eq!((with_data.code, shown(&with_data.json())), (Some(0), vec![("anthropic/main", true)]));
     assert_eq!((unknown.code, shown(&unknown.json())), (Some(1), vec![("anthropic/work", false)]));
     assert_eq!(provider.simulator.ledger().calls(), 1);
 }
 
 #[test]
-fn a_refresh_of_one_account_calls_no_other() {
-    let provider = three();
+fn refreshing_one_account_calls_no_other() {
+    let provider = three_accounts();
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
 
@@ -93,7 +93,7 @@ fn a_refresh_of_one_account_calls_no_other() {
 
 #[test]
 fn an_unknown_account_has_a_suggestion() {
-    let provider = three();
+    let provider = three_accounts();
     let (machine, config) = provider.configure(Machine::new());
 
     let ended = machine.run(&["status", "--account", "mian", "--config", argument(&config)]);

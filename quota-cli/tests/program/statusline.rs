@@ -1,17 +1,17 @@
-//! `quota statusline`: what it shows, what it takes in, and what it never does.
+//! `quota statusline`: its output, and the session data that it reads and stores.
 
 use std::io::Write as _;
 use std::process::Stdio;
 
 use quota_sim::{Account, Answer, ExtraUsage, Phase, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-/// Without the times until a reset, which go on.
+/// A format without the time until a reset, which changes during the test.
 const FORMAT: &str = "{five_hour.used} {seven_day.used}";
 
-/// The usage is known already, and stays so.
-fn warm() -> (Provider, Machine, String) {
+/// A machine with cached usage that stays fresh.
+fn with_cached_usage() -> (Provider, Machine, String) {
     let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
     let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
     let (machine, config) = provider.configure(Machine::new());
@@ -28,14 +28,14 @@ fn with_input(machine: &Machine, arguments: &[&str], input: &str) -> Ended {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Who has ended already did not want it.
+    // The write fails if the program ended without reading its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     Ended::of(child.wait_with_output().unwrap())
 }
 
 #[test]
 fn cached_usage_is_shown_without_a_call() {
-    let (provider, machine, config) = warm();
+    let (provider, machine, config) = with_cached_usage();
 
     let ended = machine.run(&["statusline", "--format", FORMAT, "--config", &config]);
 
@@ -61,7 +61,7 @@ fn usage_cached_on_a_server_is_shown() {
 
 #[test]
 fn a_custom_format_is_used() {
-    let (_provider, machine, config) = warm();
+    let (_provider, machine, config) = with_cached_usage();
 
     let ended =
         machine.run(&["statusline", "--config", &config, "--format", "{account} {five_hour.left} {state}"]);
@@ -71,7 +71,7 @@ fn a_custom_format_is_used() {
 
 #[test]
 fn json_has_the_format_of_status() {
-    let (_provider, machine, config) = warm();
+    let (_provider, machine, config) = with_cached_usage();
 
     let document = machine.run(&["statusline", "--config", &config, "--json"]).json();
 
@@ -81,8 +81,8 @@ fn json_has_the_format_of_status() {
 
 #[test]
 fn a_usage_error_is_one_line_with_64() {
-    let (_provider, machine, config) = warm();
-    for (arguments, told) in [
+    let (_provider, machine, config) = with_cached_usage();
+    for (arguments, expected) in [
         (["--format", "{five_hour.usd}"], "did you mean {five_hour.used}?"),
         (["--format", "{"], "--format, character 1: { without }"),
         (["--account", "mian"], "unknown account mian; "),
@@ -91,13 +91,13 @@ fn a_usage_error_is_one_line_with_64() {
 
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{arguments:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     }
 }
 
 #[test]
 fn an_open_pipe_without_input_does_not_delay_the_line() {
-    let (_provider, machine, config) = warm();
+    let (_provider, machine, config) = with_cached_usage();
     let mut child = machine
         .command(&["statusline", "--format", FORMAT, "--config", &config])
         .stdin(Stdio::piped())
@@ -114,7 +114,7 @@ fn an_open_pipe_without_input_does_not_delay_the_line() {
 
 #[test]
 fn other_input_changes_nothing() {
-    let (_provider, machine, config) = warm();
+    let (_provider, machine, config) = with_cached_usage();
     for input in ["", "hello", "{", "[]", "{\"model\":7}"] {
         let ended = with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], input);
 
@@ -124,7 +124,7 @@ fn other_input_changes_nothing() {
 
 #[test]
 fn a_session_cannot_control_the_terminal() {
-    let (_provider, machine, config) = warm();
+    let (_provider, machine, config) = with_cached_usage();
     let session = r#"{"model":{"display_name":"\u001b[2JOpus\u202e\n"}}"#;
 
     let ended = with_input(
@@ -136,7 +136,7 @@ fn a_session_cannot_control_the_terminal() {
     assert_eq!(ended.stdout, "?[2JOpus?? 42%\n");
 }
 
-/// A machine on which Claude Code is logged in, whose login is the account of the provider.
+/// A machine on which Claude Code is logged in as the account of the provider.
 fn logged_in() -> (Provider, Machine, String) {
     let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
     let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
@@ -167,7 +167,7 @@ fn a_session_is_a_reading_for_all_processes() {
 }
 
 #[test]
-fn an_idle_session_lowers_no_reading() {
+fn an_idle_session_does_not_lower_a_reading() {
     let (_provider, machine, config) = logged_in();
     with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &session(55.0));
 
@@ -176,7 +176,7 @@ fn an_idle_session_lowers_no_reading() {
     assert!(idle.stdout.starts_with("55%"), "{}", idle.stdout);
 }
 
-/// A line of a session: how much of five hours is used, and in how many seconds they reset.
+/// Session data with the usage of the 5-hour window and the seconds until its reset.
 fn session_until(percent: f64, seconds: i64) -> String {
     let resets_at = quota::Clock::system().now().as_second() + seconds;
     let window = format!(r#"{{"used_percentage":{percent},"resets_at":{resets_at}}}"#);
@@ -236,7 +236,7 @@ fn a_session_older_than_a_lowered_reading_changes_nothing() {
 }
 
 #[test]
-fn a_session_of_no_account_is_stored_nowhere() {
+fn a_session_without_an_account_is_not_stored() {
     let (_provider, machine, config) = logged_in();
     let elsewhere = machine.path("elsewhere");
     let stranger = machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap());
@@ -249,8 +249,8 @@ fn a_session_of_no_account_is_stored_nowhere() {
     assert!(shown.stdout.starts_with("42%"), "{}", shown.stdout);
 }
 
-/// A line on a machine where nothing is stored yet, about an account whose provider does `what`.
-fn cold(what: impl FnOnce(&Provider, Machine) -> (Machine, String)) -> (Machine, String) {
+/// A machine that `what` sets up, after one refresh.
+fn refreshed_once(what: impl FnOnce(&Provider, Machine) -> (Machine, String)) -> (Machine, String) {
     let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
     let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
     what(&provider, Machine::new())
@@ -279,7 +279,7 @@ fn a_missing_login_is_named() {
 
 #[test]
 fn a_rejected_login_is_named() {
-    let (machine, config) = cold(|provider, machine| {
+    let (machine, config) = refreshed_once(|provider, machine| {
         let machine = machine.set("QUOTA_WRONG", "sim-token-unknown");
         let config = one_account(&machine, &provider.url(), "token_env = \"QUOTA_WRONG\"\n");
         machine.run(&["status", "--config", &config]);
@@ -363,7 +363,7 @@ fn a_login_error_of_a_token_command_is_named() {
 
 #[test]
 fn without_a_reason_the_line_is_no_data() {
-    let (machine, config) = cold(|provider, machine| {
+    let (machine, config) = refreshed_once(|provider, machine| {
         let (machine, config) = provider.configure(machine);
         let config = argument(&config).to_owned();
         (machine, config)
@@ -393,7 +393,7 @@ fn a_session_is_shown_without_an_account() {
 }
 
 #[test]
-fn a_session_of_no_account_is_shown_only_in_its_line() {
+fn a_session_without_an_account_is_only_in_its_own_line() {
     let (_provider, machine, config) = logged_in();
     let elsewhere = machine.path("elsewhere");
     let stranger = machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap());
@@ -449,8 +449,8 @@ fn an_account_with_only_credits_shows_them() {
     assert_eq!(json["accounts"][0]["reason"], "no_windows");
 }
 
-/// The program without a home directory, with a session on its standard input.
-fn homeless(arguments: &[&str], input: &str) -> Ended {
+/// Runs the program without a home directory, with `input` on standard input.
+fn run_without_home(arguments: &[&str], input: &str) -> Ended {
     let machine = Machine::new();
     let mut command = machine.command(arguments);
     command.env_remove("HOME").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -461,22 +461,22 @@ fn homeless(arguments: &[&str], input: &str) -> Ended {
 
 #[test]
 fn without_a_home_directory_the_session_is_shown() {
-    let ended = homeless(&["statusline"], &session(55.0));
+    let ended = run_without_home(&["statusline"], &session(55.0));
 
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "5h 55%\n"));
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert!(ended.stderr.contains("set HOME"), "{}", ended.stderr);
-    let json = homeless(&["statusline", "--json"], &session(55.0));
+    let json = run_without_home(&["statusline", "--json"], &session(55.0));
     assert_eq!((json.code, &json.json()["accounts"][0]["reason"]), (Some(0), &"no_home_directory".into()));
 }
 
 #[test]
-fn without_a_home_directory_and_a_session_the_line_says_so() {
-    let ended = homeless(&["statusline"], "");
+fn without_a_home_directory_or_session_the_line_says_so() {
+    let ended = run_without_home(&["statusline"], "");
 
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "quota: no home directory\n"));
     assert!(ended.stderr.contains("set HOME"), "{}", ended.stderr);
-    let json = homeless(&["statusline", "--json"], "");
+    let json = run_without_home(&["statusline", "--json"], "");
     assert_eq!((json.code, &json.json()["error"]), (Some(78), &"no_home_directory".into()));
 }
 

@@ -1,13 +1,13 @@
-//! What goes where: answers to standard output, all else to standard error, colours to terminals, and secrets nowhere.
+//! Results go to standard output, messages to standard error, and colours only to terminals. No output has a secret.
 
 use std::process::Stdio;
 
 use quota_sim::{Account, Answer, Phase, Script};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
 #[test]
-fn a_word_that_is_no_command_ends_with_64() {
+fn an_unknown_command_ends_with_64() {
     for arguments in [
         &["stauts"][..],
         &[],
@@ -23,7 +23,7 @@ fn a_word_that_is_no_command_ends_with_64() {
 }
 
 #[test]
-fn help_and_version_are_answers() {
+fn help_and_version_go_to_standard_output() {
     for arguments in
         [&["--help"][..], &["--version"], &["status", "--help"], &["demo", "-h"], &["help", "sim"]]
     {
@@ -35,7 +35,7 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
-fn there_are_completions_for_every_shell() {
+fn every_shell_has_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let ended = Machine::new().run(&["completions", shell]);
 
@@ -69,7 +69,7 @@ fn a_closed_pipe_ends_without_a_message() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_answer_that_cannot_be_written_ends_with_74() {
+fn output_that_cannot_be_written_ends_with_74() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
 
     let ended = Ended::of(Machine::new().command(&["completions", "bash"]).stdout(full).output().unwrap());
@@ -79,7 +79,7 @@ fn an_answer_that_cannot_be_written_ends_with_74() {
 }
 
 #[test]
-fn there_are_no_colours_where_there_is_no_terminal() {
+fn without_a_terminal_there_are_no_colours() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new().set("TERM", "xterm-256color"));
 
@@ -89,7 +89,7 @@ fn there_are_no_colours_where_there_is_no_terminal() {
 }
 
 #[test]
-fn colours_that_are_asked_for_come_without_a_terminal_but_not_against_no_color() {
+fn clicolor_force_adds_colours_and_no_color_removes_them() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new().set("CLICOLOR_FORCE", "1"));
     let arguments = ["status", "--config", argument(&config)];
@@ -102,7 +102,7 @@ fn colours_that_are_asked_for_come_without_a_terminal_but_not_against_no_color()
 }
 
 #[test]
-fn no_token_is_ever_written() {
+fn no_output_contains_a_token() {
     const TOKEN: &str = "sim-token-whisper";
     let answers = [Answer::Ok, Answer::Unauthorized, Answer::ThrottleZero, Answer::Html, Answer::Scope];
     for answer in answers {
@@ -128,8 +128,8 @@ fn no_token_is_ever_written() {
             for arguments in [&["status"][..], &["status", "--json"]] {
                 let arguments = [arguments, &["--config", argument(&config)]].concat();
                 let ended = machine.run(&arguments);
-                let said = format!("{}{}", ended.stdout, ended.stderr);
-                assert!(!said.contains("whisper") && !said.contains("ort01"), "{source}: {said}");
+                let output = format!("{}{}", ended.stdout, ended.stderr);
+                assert!(!output.contains("whisper") && !output.contains("ort01"), "{source}: {output}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `quota watch` on a terminal: however it ends, the terminal is as it was before.
+//! `quota watch` on a terminal. However it ends, it restores the terminal.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,19 +8,19 @@ use std::process::Child;
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use super::program::{Machine, Provider, argument};
 use super::pty::Pty;
+use super::support::{Machine, Provider, argument};
 
-const SCREEN_OF_ITS_OWN: &str = "\u{1b}[?1049h";
-const SCREEN_OF_ALL: &str = "\u{1b}[?1049l";
-const NO_CURSOR: &str = "\u{1b}[?25l";
-const CURSOR: &str = "\u{1b}[?25h";
+const ENTER_SCREEN: &str = "\u{1b}[?1049h";
+const LEAVE_SCREEN: &str = "\u{1b}[?1049l";
+const HIDE_CURSOR: &str = "\u{1b}[?25l";
+const SHOW_CURSOR: &str = "\u{1b}[?25h";
 const CLEAR: &str = "\u{1b}[2J";
-/// The last that is drawn of a screen.
+/// The last words of each drawn screen.
 const DRAWN: &str = "/ filter";
 
-/// A watch that has drawn its first screen.
-struct World {
+/// A running `quota watch` that has drawn its first screen.
+struct Env {
     provider: Provider,
     machine: Machine,
     config: PathBuf,
@@ -28,12 +28,12 @@ struct World {
     watch: Child,
 }
 
-impl World {
+impl Env {
     fn new(account: Account) -> Self {
         Self::of(Script::new([account]), "")
     }
 
-    /// With this in the policy.
+    /// Starts a watch with these lines in the policy.
     fn of(script: Script, policy: &str) -> Self {
         let provider = Provider::play(script);
         let (machine, config) = provider.configure(Machine::new());
@@ -45,28 +45,31 @@ impl World {
     fn start(provider: Provider, machine: Machine, config: PathBuf) -> Self {
         let mut pty = Pty::new(80, 24);
         let watch = pty.start(machine.command(&["watch", "--config", argument(&config)]));
-        let begun = pty.until(DRAWN);
-        assert!(begun.contains(SCREEN_OF_ITS_OWN) && begun.contains(NO_CURSOR), "{begun:?}");
-        assert!(!pty.is_as_shells_want_it());
+        let first_screen = pty.until(DRAWN);
+        assert!(
+            first_screen.contains(ENTER_SCREEN) && first_screen.contains(HIDE_CURSOR),
+            "{first_screen:?}"
+        );
+        assert!(!pty.is_in_cooked_mode());
         Self { provider, machine, config, pty, watch }
     }
 
-    /// Waits until a word is on the screen. Only what has changed is drawn, so each look is at one of another size.
+    /// Waits until a word is on the screen. `watch` draws only changes, so each attempt resizes the terminal to get a full screen.
     fn until_shown(&mut self, word: &str) {
         self.until_shown_times(word, 1);
     }
 
-    /// The same for a word that is there so many times.
+    /// Waits until a word is on the screen at least this many times.
     fn until_shown_times(&mut self, word: &str, times: usize) {
         self.until_drawn(word, |screen| screen.matches(word).count() >= times);
     }
 
     fn until_drawn(&mut self, wanted: &str, is_there: impl Fn(&str) -> bool) {
         let mut last = String::new();
-        for look in 0..5_000_u16 {
-            self.pty.resize(100 + look % 2, 30);
+        for attempt in 0..5_000_u16 {
+            self.pty.resize(100 + attempt % 2, 30);
             self.signal(Signal::WINCH);
-            let drawn = self.pty.until(NO_CURSOR);
+            let drawn = self.pty.until(HIDE_CURSOR);
             if drawn.contains(CLEAR) {
                 last = drawn;
             }
@@ -77,7 +80,7 @@ impl World {
         panic!("{wanted} is not shown: {last:?}");
     }
 
-    /// Waits until a whole screen has these words in this order.
+    /// Waits until the screen has these words in this order.
     fn until_in_order(&mut self, words: [&str; 2]) {
         self.until_drawn(&format!("{words:?} in this order"), |screen| {
             let places = words.map(|word| screen.find(word));
@@ -93,20 +96,20 @@ impl World {
         Pid::from_child(&self.watch)
     }
 
-    /// Its exit code, once the terminal is found as it was before.
+    /// Waits for the end, checks that the terminal is restored, and returns the exit code.
     fn end(mut self) -> Option<i32> {
         let code = self.watch.wait().unwrap().code();
         let rest = self.pty.rest();
-        assert_left(&rest);
-        assert!(self.pty.is_as_shells_want_it());
+        assert_restored(&rest);
+        assert!(self.pty.is_in_cooked_mode());
         code
     }
 }
 
-/// The last escape sequences restore the screen and the cursor.
-fn assert_left(written: &str) {
-    assert!(written.rfind(SCREEN_OF_ALL) > written.rfind(SCREEN_OF_ITS_OWN), "{written:?}");
-    assert!(written.rfind(CURSOR) > written.rfind(NO_CURSOR), "{written:?}");
+/// Asserts that the last escape sequences restore the screen and the cursor.
+fn assert_restored(written: &str) {
+    assert!(written.rfind(LEAVE_SCREEN) > written.rfind(ENTER_SCREEN), "{written:?}");
+    assert!(written.rfind(SHOW_CURSOR) > written.rfind(HIDE_CURSOR), "{written:?}");
 }
 
 fn account() -> Account {
@@ -114,107 +117,107 @@ fn account() -> Account {
 }
 
 #[test]
-fn a_refresh_key_makes_no_call_soon_after_another() {
-    let mut world = World::new(Account::new("main").windows([Window::five_hour().used(37.5)]));
-    // The whole screen is drawn, whether the number was there before or comes later.
-    world.pty.resize(100, 24);
-    world.pty.until("37.5");
+fn a_refresh_key_obeys_the_call_limit() {
+    let mut env = Env::new(Account::new("main").windows([Window::five_hour().used(37.5)]));
+    // A resize redraws the whole screen, so the number appears even if it was drawn before.
+    env.pty.resize(100, 24);
+    env.pty.until("37.5");
 
-    world.pty.press("r");
-    world.pty.until("limit:");
-    world.pty.press("R");
-    world.pty.press("q");
+    env.pty.press("r");
+    env.pty.until("limit:");
+    env.pty.press("R");
+    env.pty.press("q");
 
-    let provider = &world.provider.simulator;
+    let provider = &env.provider.simulator;
     assert_eq!(provider.ledger().calls(), 1);
-    assert_eq!(world.end(), Some(0));
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn q_restores_the_terminal() {
     for (key, code) in [("q", 0), ("\u{1b}", 0), ("\u{3}", 130)] {
-        let mut world = World::new(account());
+        let mut env = Env::new(account());
 
-        world.pty.press(key);
+        env.pty.press(key);
 
-        assert_eq!(world.end(), Some(code), "{key:?}");
+        assert_eq!(env.end(), Some(code), "{key:?}");
     }
 }
 
 #[test]
 fn a_signal_restores_the_terminal_and_is_the_exit_code() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let world = World::new(account());
+        let env = Env::new(account());
 
-        world.signal(signal);
+        env.signal(signal);
 
-        assert_eq!(world.end(), Some(code), "{signal:?}");
+        assert_eq!(env.end(), Some(code), "{signal:?}");
     }
 }
 
 #[test]
 fn a_hanging_call_does_not_delay_the_end() {
-    let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
+    let mut env = Env::new(account().answers([Phase::new(Answer::Hang)]));
 
-    world.pty.press("q");
+    env.pty.press("q");
 
-    assert_eq!(world.end(), Some(0));
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn a_resized_terminal_is_redrawn() {
-    let mut world = World::new(account());
+    let mut env = Env::new(account());
 
-    world.pty.resize(120, 40);
-    world.signal(Signal::WINCH);
-    // No line of before has been as long.
-    world.pty.until(&"─".repeat(119));
+    env.pty.resize(120, 40);
+    env.signal(Signal::WINCH);
+    // No earlier line was this long.
+    env.pty.until(&"─".repeat(119));
 
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn no_key_is_lost_during_a_resize() {
-    let mut world = World::new(account());
+    let mut env = Env::new(account());
 
     for _ in 0..200 {
-        world.signal(Signal::WINCH);
-        world.pty.press("?");
-        // A word of the help, where nothing was before.
-        world.pty.until("elapsed");
-        // Any key ends the help.
-        world.pty.press(" ");
+        env.signal(Signal::WINCH);
+        env.pty.press("?");
+        // A word that only the help shows.
+        env.pty.until("elapsed");
+        // Any key closes the help.
+        env.pty.press(" ");
     }
 
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
-fn while_stopped_the_shell_has_the_terminal() {
-    let ways: [fn(&mut World); 2] = [|world| world.pty.press("\u{1a}"), |world| world.signal(Signal::TSTP)];
-    for stop in ways {
-        let mut world = World::new(account());
+fn a_stopped_watch_restores_the_terminal() {
+    let stops: [fn(&mut Env); 2] = [|env| env.pty.press("\u{1a}"), |env| env.signal(Signal::TSTP)];
+    for stop in stops {
+        let mut env = Env::new(account());
 
-        stop(&mut world);
-        let (_, status) = waitpid(Some(world.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+        stop(&mut env);
+        let (_, status) = waitpid(Some(env.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
         assert!(status.stopped());
-        assert_left(&world.pty.rest());
-        assert!(world.pty.is_as_shells_want_it());
+        assert_restored(&env.pty.rest());
+        assert!(env.pty.is_in_cooked_mode());
 
-        world.signal(Signal::CONT);
-        let again = world.pty.until(DRAWN);
-        assert!(again.contains(SCREEN_OF_ITS_OWN) && again.contains(NO_CURSOR), "{again:?}");
-        assert!(!world.pty.is_as_shells_want_it());
-        world.pty.press("q");
-        assert_eq!(world.end(), Some(0));
+        env.signal(Signal::CONT);
+        let again = env.pty.until(DRAWN);
+        assert!(again.contains(ENTER_SCREEN) && again.contains(HIDE_CURSOR), "{again:?}");
+        assert!(!env.pty.is_in_cooked_mode());
+        env.pty.press("q");
+        assert_eq!(env.end(), Some(0));
     }
 }
 
 #[test]
 fn a_closed_terminal_ends_with_a_hang_up() {
-    let World { pty, mut watch, provider: _provider, machine: _machine, .. } = World::new(account());
+    let Env { pty, mut watch, provider: _provider, machine: _machine, .. } = Env::new(account());
 
     drop(pty);
 
@@ -223,108 +226,108 @@ fn a_closed_terminal_ends_with_a_hang_up() {
 
 #[test]
 fn quitting_releases_the_lease() {
-    let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
-    while world.provider.simulator.ledger().calls() == 0 {
+    let mut env = Env::new(account().answers([Phase::new(Answer::Hang)]));
+    while env.provider.simulator.ledger().calls() == 0 {
         std::thread::yield_now();
     }
-    world.pty.press("q");
-    assert_eq!(world.watch.wait().unwrap().code(), Some(0));
+    env.pty.press("q");
+    assert_eq!(env.watch.wait().unwrap().code(), Some(0));
 
-    world.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
-    let next = world.machine.run(&["status", "--config", argument(&world.config)]);
+    env.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
+    let next = env.machine.run(&["status", "--config", argument(&env.config)]);
 
-    assert_eq!((next.code, next.stderr.as_str()), (Some(0), ""), "it did not wait");
+    assert_eq!((next.code, next.stderr.as_str()), (Some(0), ""), "the next command did not wait");
 }
 
 #[test]
 fn changed_accounts_are_shown() {
-    let mut world = World::new(account());
-    let text = std::fs::read_to_string(&world.config).unwrap();
-    let run = |world: &World, command: &[&str]| {
-        let config = ["--config", argument(&world.config)];
-        let ended = world.machine.run(&[&["accounts"], command, &config].concat());
+    let mut env = Env::new(account());
+    let text = std::fs::read_to_string(&env.config).unwrap();
+    let run = |env: &Env, command: &[&str]| {
+        let config = ["--config", argument(&env.config)];
+        let ended = env.machine.run(&[&["accounts"], command, &config].concat());
         assert_eq!(ended.code, Some(0), "{command:?}: {}", ended.stderr);
     };
 
-    std::fs::write(&world.config, format!("{text}[[accounts]]\nid = \"anthropic/new\"\n")).unwrap();
-    world.until_shown("anthropic/new");
-    run(&world, &["disable", "anthropic/main"]);
-    world.until_shown("disabled");
-    run(&world, &["enable", "anthropic/main"]);
-    world.until_shown("read");
-    std::fs::write(&world.config, &text).unwrap();
-    world.until_shown("account,");
+    std::fs::write(&env.config, format!("{text}[[accounts]]\nid = \"anthropic/new\"\n")).unwrap();
+    env.until_shown("anthropic/new");
+    run(&env, &["disable", "anthropic/main"]);
+    env.until_shown("disabled");
+    run(&env, &["enable", "anthropic/main"]);
+    env.until_shown("read");
+    std::fs::write(&env.config, &text).unwrap();
+    env.until_shown("account,");
 
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn a_broken_configuration_keeps_the_last_good_one() {
-    let mut world = World::new(account());
-    let text = std::fs::read_to_string(&world.config).unwrap();
+    let mut env = Env::new(account());
+    let text = std::fs::read_to_string(&env.config).unwrap();
 
-    std::fs::write(&world.config, "[[accounts]\n").unwrap();
-    world.until_shown("config.toml");
-    // No key takes the reason away, for it is still true; the account is there to be chosen.
-    world.pty.press("j");
-    world.until_shown("▌");
-    world.until_shown("config.toml");
-    std::fs::write(&world.config, &text).unwrap();
-    world.until_shown("filter");
+    std::fs::write(&env.config, "[[accounts]\n").unwrap();
+    env.until_shown("config.toml");
+    // Pressing a key does not clear the error while it persists, and the account can still be selected.
+    env.pty.press("j");
+    env.until_shown("▌");
+    env.until_shown("config.toml");
+    std::fs::write(&env.config, &text).unwrap();
+    env.until_shown("filter");
 
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn a_permission_error_ends_with_its_chmod() {
-    let mut world = World::new(account());
-    let chmod = |world: &World, mode| {
-        std::fs::set_permissions(&world.config, Permissions::from_mode(mode)).unwrap();
+    let mut env = Env::new(account());
+    let chmod = |env: &Env, mode| {
+        std::fs::set_permissions(&env.config, Permissions::from_mode(mode)).unwrap();
     };
 
-    chmod(&world, 0o666);
-    world.until_shown("go-w");
-    chmod(&world, 0o644);
-    world.until_shown("filter");
+    chmod(&env, 0o666);
+    env.until_shown("go-w");
+    chmod(&env, 0o644);
+    env.until_shown("filter");
 
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn a_hanging_account_does_not_hide_the_others() {
     let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
-    // No call ends by itself for as long as a test waits.
-    let mut world = World::of(Script::new(accounts), "fetch_timeout = \"10m\"\nfreshness = \"3s\"");
-    world.until_shown_times("42 %", 2);
-    world.provider.simulator.set("main", Change::answer(Answer::Hang)).unwrap();
-    world.provider.simulator.set("work", Change::used(Window::five_hour(), 77.0)).unwrap();
+    // The fetch timeout is longer than the test.
+    let mut env = Env::of(Script::new(accounts), "fetch_timeout = \"10m\"\nfreshness = \"3s\"");
+    env.until_shown_times("42 %", 2);
+    env.provider.simulator.set("main", Change::answer(Answer::Hang)).unwrap();
+    env.provider.simulator.set("work", Change::used(Window::five_hour(), 77.0)).unwrap();
 
-    world.until_shown("77");
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.until_shown("77");
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn a_refresh_key_joins_a_call_in_flight() {
-    let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
-    while world.provider.simulator.ledger().calls() == 0 {
+    let mut env = Env::new(account().answers([Phase::new(Answer::Hang)]));
+    while env.provider.simulator.ledger().calls() == 0 {
         std::thread::yield_now();
     }
 
-    world.pty.press("rR");
+    env.pty.press("rR");
     // A word of the help shows that both keys were read.
-    world.pty.press("?");
-    world.pty.until("elapsed");
-    world.pty.press(" ");
-    world.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
+    env.pty.press("?");
+    env.pty.until("elapsed");
+    env.pty.press(" ");
+    env.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
 
-    world.until_shown("42 %");
-    world.pty.press("q");
-    let calls = world.provider.simulator.ledger().calls();
-    assert_eq!((world.end(), calls), (Some(0), 1));
+    env.until_shown("42 %");
+    env.pty.press("q");
+    let calls = env.provider.simulator.ledger().calls();
+    assert_eq!((env.end(), calls), (Some(0), 1));
 }
 
 #[test]
@@ -339,37 +342,36 @@ fn refresh_all_shows_one_account_while_another_hangs() {
     let login = |name, login| {
         format!("[[accounts]]\nid = \"anthropic/{name}\"\nbase_url = \"{}\"\n{login}\n", provider.url())
     };
-    // No call ends by itself for as long as a test waits.
+    // The fetch timeout is longer than the test.
     let policy = "[policy]\ngap = \"1ms\"\nfetch_timeout = \"10m\"\n";
     let main = login("main", "token_env = \"QUOTA_MAIN\"");
     let work = login("work", "token_file = \"work.token\"");
     let config = machine.write("config.toml", format!("{policy}{main}{work}"));
-    let mut world = World::start(provider, machine, config);
-    world.until_shown("42 %");
+    let mut env = Env::start(provider, machine, config);
+    env.until_shown("42 %");
 
-    // A call with another token is never too soon after one with the first.
+    // The call limit does not apply to a new token.
     std::fs::write(&token, &*second.token()).unwrap();
-    world.pty.press("R");
+    env.pty.press("R");
 
-    world.until_shown("77 %");
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.until_shown("77 %");
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]
 fn a_changed_order_is_shown() {
     let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
-    let mut world = World::of(Script::new(accounts), "");
-    world.until_in_order(["anthropic/main", "anthropic/work"]);
+    let mut env = Env::of(Script::new(accounts), "");
+    env.until_in_order(["anthropic/main", "anthropic/work"]);
 
-    let order =
-        ["accounts", "order", "anthropic/work", "anthropic/main", "--config", argument(&world.config)];
-    let ended = world.machine.run(&order);
+    let order = ["accounts", "order", "anthropic/work", "anthropic/main", "--config", argument(&env.config)];
+    let ended = env.machine.run(&order);
 
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    world.until_in_order(["anthropic/work", "anthropic/main"]);
-    world.pty.press("q");
-    assert_eq!(world.end(), Some(0));
+    env.until_in_order(["anthropic/work", "anthropic/main"]);
+    env.pty.press("q");
+    assert_eq!(env.end(), Some(0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Runs the program in an environment of its own, against a simulated provider of the test's own.
+//! Runs the program in an isolated environment, against a simulated provider.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -10,7 +10,7 @@ use quota_sim::{Script, Simulator};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// An unused machine: an empty home, and only the variables that a test sets.
+/// An isolated machine: an empty home directory, and only the environment variables that a test sets.
 #[derive(Debug)]
 pub(crate) struct Machine {
     home: TempDir,
@@ -39,7 +39,7 @@ impl Machine {
         path
     }
 
-    /// Stores readings of `anthropic/main` as if a process had taken them at these moments.
+    /// Stores readings of `anthropic/main`, each with its time.
     pub(crate) fn seed(&self, readings: impl IntoIterator<Item = (UsageReport, Timestamp)>) {
         let path = self.path(".local/state/quota/quota.db");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -55,7 +55,7 @@ impl Machine {
         });
     }
 
-    /// Logs Claude Code in, with a token of its own making.
+    /// Writes a login of Claude Code with this token.
     pub(crate) fn log_in(&self, token: &str) {
         let expires_at = 4_102_444_800_000_u64;
         let login = serde_json::json!({ "claudeAiOauth": {
@@ -65,7 +65,7 @@ impl Machine {
         self.write(".claude/.credentials.json", login.to_string());
     }
 
-    /// The program, to be run on this machine from its home directory.
+    /// A command that runs the program on this machine, in the home directory.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quota"));
         command.args(arguments).env_clear().env("HOME", self.home.path()).current_dir(self.home.path());
@@ -77,7 +77,7 @@ impl Machine {
         Ended::of(self.command(arguments).output().unwrap())
     }
 
-    /// The detached processes of this machine that run hooks, or are about to.
+    /// The detached processes of this machine that run hooks.
     #[cfg(target_os = "linux")]
     pub(crate) fn hook_processes(&self) -> Vec<rustix::process::Pid> {
         let home = format!("HOME={}", self.home.path().display());
@@ -91,7 +91,7 @@ impl Machine {
         ids.filter(runs_hooks).filter_map(rustix::process::Pid::from_raw).collect()
     }
 
-    /// Those of all machines, because the system shows no environment.
+    /// The detached hook processes of all machines, because the system does not show their environment.
     #[cfg(all(unix, not(target_os = "linux")))]
     pub(crate) fn hook_processes(&self) -> Vec<rustix::process::Pid> {
         let listed = Command::new("ps").args(["-axo", "pid=,command="]).output().unwrap();
@@ -101,7 +101,7 @@ impl Machine {
         ids.filter_map(rustix::process::Pid::from_raw).collect()
     }
 
-    /// Waits until all hooks that were started have ended.
+    /// Waits until all started hooks have ended.
     #[cfg(unix)]
     pub(crate) fn wait_for_hooks(&self) {
         while !self.hook_processes().is_empty() {
@@ -110,8 +110,8 @@ impl Machine {
     }
 }
 
-/// A file of a process below `/proc`. While a process changes its program, it has the new file but neither arguments nor an
-/// environment, so this waits for them. A process that has ended has no file.
+/// Reads a file of a process in `/proc`. During `exec`, the arguments and the environment are empty, so this retries until they are
+/// set or the process has ended.
 #[cfg(target_os = "linux")]
 fn read_of_process(id: i32, file: &str) -> Vec<u8> {
     loop {
@@ -122,7 +122,7 @@ fn read_of_process(id: i32, file: &str) -> Vec<u8> {
     }
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -141,7 +141,7 @@ impl Ended {
     }
 }
 
-/// A simulated provider that runs as long as the test does.
+/// A simulated provider that runs until the end of the test.
 pub(crate) struct Provider {
     pub(crate) simulator: Simulator,
     script: Script,
@@ -165,15 +165,15 @@ impl Provider {
         self.script.accounts()[0].token().into_owned()
     }
 
-    /// A configuration of all its accounts, with the usual policy.
-    pub(crate) fn usual_config(&self) -> String {
+    /// A configuration of all its accounts, with the default policy.
+    pub(crate) fn client_config(&self) -> String {
         self.script.client_config(&self.simulator.url())
     }
 
-    /// A configuration of all its accounts that asks without pauses, each with its token in a variable of `machine`.
+    /// Writes a configuration of all its accounts without a minimum interval between calls. The tokens are in variables of `machine`.
     pub(crate) fn configure(&self, machine: Machine) -> (Machine, PathBuf) {
         let policy = "[policy]\ngap = \"1ms\"\nquiet = { span = \"1ms\", scope = \"account\" }\n";
-        let config = machine.write("config.toml", format!("{policy}{}", self.usual_config()));
+        let config = machine.write("config.toml", format!("{policy}{}", self.client_config()));
         let machine = self.script.accounts().iter().fold(machine, |machine, account| {
             let name = account.name().to_uppercase().replace(['-', '.'], "_");
             machine.set(&format!("QUOTA_SIM_{name}"), &account.token())
@@ -182,7 +182,7 @@ impl Provider {
     }
 }
 
-/// A path as an argument.
+/// The path as a command line argument.
 pub(crate) fn argument(path: &Path) -> &str {
     path.to_str().unwrap()
 }

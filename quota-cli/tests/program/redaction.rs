@@ -1,12 +1,12 @@
-//! What a user typed and an error repeats: no token, nothing that controls a terminal, and no command that is not for users.
+//! Errors that repeat user input mask tokens and replace control characters. They suggest no internal command.
 
 use quota_sim::{Account, Script, Window};
 
-use super::program::{Machine, Provider};
+use super::support::{Machine, Provider};
 
 const TOKEN: &str = "sk-ant-oat01-SECRET-SECRET";
 
-/// An account that is logged in, so that commands get as far as their arguments matter.
+/// A logged-in account, so that commands do not fail before they read their arguments.
 fn logged_in() -> (Provider, Machine) {
     let account = Account::new("main").windows([Window::five_hour().used(42.0)]);
     let provider = Provider::play(Script::new([account]));
@@ -69,14 +69,14 @@ fn no_error_repeats_a_token() {
 
         let ended = machine.run(&line.split(' ').collect::<Vec<_>>());
 
-        let told = ended.stdout + &ended.stderr;
-        assert_eq!(ended.code, Some(code), "{line}: {told}");
-        assert!(!told.contains("SECRET"), "{line}: {told}");
+        let output = ended.stdout + &ended.stderr;
+        assert_eq!(ended.code, Some(code), "{line}: {output}");
+        assert!(!output.contains("SECRET"), "{line}: {output}");
     }
 }
 
 #[test]
-fn init_masks_a_token_in_the_place_of_a_file() {
+fn init_masks_a_token_given_as_a_path() {
     let (_provider, machine) = logged_in();
     for options in [&["--force"][..], &["--force", "--json"]] {
         let line = [&["init", "--config", TOKEN][..], options].concat();
@@ -84,13 +84,13 @@ fn init_masks_a_token_in_the_place_of_a_file() {
         let ended = machine.run(&line);
 
         assert_eq!(ended.code, Some(0), "{line:?}: {}", ended.stderr);
-        let told = ended.stdout + &ended.stderr;
-        assert!(told.contains("***") && !told.contains("SECRET"), "{line:?}: {told}");
+        let output = ended.stdout + &ended.stderr;
+        assert!(output.contains("***") && !output.contains("SECRET"), "{line:?}: {output}");
     }
 }
 
 #[test]
-fn no_error_repeats_what_controls_a_terminal() {
+fn no_error_repeats_terminal_control_characters() {
     let (_provider, machine) = logged_in();
     for line in
         ["\u{1b}[2Jx", "--\u{1b}[2Jx", "guard --unknown \u{1b}[2Jx", "statusline --format {\u{1b}[2Jx}"]
@@ -103,7 +103,7 @@ fn no_error_repeats_what_controls_a_terminal() {
 }
 
 #[test]
-fn a_command_that_is_not_for_users_is_not_suggested() {
+fn internal_commands_are_not_suggested() {
     let machine = Machine::new();
     for word in ["refresh", "refresh-detach"] {
         let ended = machine.run(&[word]);

@@ -1,4 +1,4 @@
-//! Files and pipes that the program is pointed at from outside: it reads no more than it needs, and waits for none without end.
+//! Input files and pipes: the program limits how much it reads and how long it waits.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use quota_sim::{Account, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-/// One account whose usage is stored, and the arguments that show it.
-fn warm() -> (Provider, Machine, Vec<String>) {
+/// A machine with one account and cached usage, and the arguments of a statusline that shows it.
+fn with_cached_usage() -> (Provider, Machine, Vec<String>) {
     let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
     let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
     let (machine, config) = provider.configure(Machine::new());
@@ -18,7 +18,7 @@ fn warm() -> (Provider, Machine, Vec<String>) {
     (provider, machine, line.map(str::to_owned).to_vec())
 }
 
-/// The same command with no more memory than it needs, so that a test of endless input harms nothing if it fails.
+/// The command with a memory limit, so that a failing test with endless input does not exhaust the memory.
 fn confined(machine: &Machine, arguments: &[String]) -> Command {
     let program = machine.command(&[]);
     let variables = program.get_envs().filter_map(|(name, value)| Some((name, value?)));
@@ -29,8 +29,8 @@ fn confined(machine: &Machine, arguments: &[String]) -> Command {
 }
 
 #[test]
-fn a_session_counts_once_it_is_complete() {
-    let (_provider, machine, line) = warm();
+fn a_session_is_used_as_soon_as_it_is_complete() {
+    let (_provider, machine, line) = with_cached_usage();
     let arguments: Vec<_> = line.iter().map(String::as_str).collect();
     let mut child = machine.command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut open = child.stdin.take().unwrap();
@@ -43,8 +43,8 @@ fn a_session_counts_once_it_is_complete() {
 }
 
 #[test]
-fn endless_input_is_no_session() {
-    let (_provider, machine, line) = warm();
+fn endless_input_is_not_a_session() {
+    let (_provider, machine, line) = with_cached_usage();
 
     let zeros = confined(&machine, &line).stdin(File::open("/dev/zero").unwrap()).output().unwrap();
 
@@ -52,19 +52,19 @@ fn endless_input_is_no_session() {
 }
 
 #[test]
-fn a_session_without_an_end_is_none() {
-    let (_provider, machine, line) = warm();
+fn an_unterminated_session_is_ignored() {
+    let (_provider, machine, line) = with_cached_usage();
     let mut child = confined(&machine, &line).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut open = child.stdin.take().unwrap();
-    // Until the program has ended.
+    // The writes fail once the program has ended.
     while open.write_all(b"{\"a\":{\"a\":{\"a\":[").is_ok() {}
 
     assert_eq!(Ended::of(child.wait_with_output().unwrap()).stdout, "42%\n");
 }
 
 #[test]
-fn a_time_zone_without_an_end_is_utc() {
-    let (_provider, machine, mut line) = warm();
+fn an_endless_time_zone_file_is_ignored() {
+    let (_provider, machine, mut line) = with_cached_usage();
     line[2] = "{five_hour.used} {five_hour.resets_at}".to_owned();
     let shown = |zone: &str| Ended::of(confined(&machine, &line).env("TZ", zone).output().unwrap()).stdout;
 
@@ -73,7 +73,7 @@ fn a_time_zone_without_an_end_is_utc() {
 }
 
 #[test]
-fn a_response_without_an_end_is_refused_in_one_line() {
+fn an_endless_response_is_a_one_line_error() {
     let machine = Machine::new();
     let arguments = ["parse", "anthropic", "/dev/zero"].map(str::to_owned);
 
@@ -84,7 +84,7 @@ fn a_response_without_an_end_is_refused_in_one_line() {
 }
 
 #[test]
-fn a_configuration_without_an_end_is_refused_in_one_line() {
+fn an_endless_configuration_is_a_one_line_error() {
     let machine = Machine::new();
     let arguments = ["status", "--config", "/dev/zero"].map(str::to_owned);
 
@@ -94,8 +94,8 @@ fn a_configuration_without_an_end_is_refused_in_one_line() {
 }
 
 #[test]
-fn a_configuration_may_come_from_a_pipe() {
-    let (_provider, machine, line) = warm();
+fn a_configuration_is_read_from_a_pipe() {
+    let (_provider, machine, line) = with_cached_usage();
     let config = std::fs::read(&line[4]).unwrap();
     let arguments = ["status", "--offline", "--config", "/dev/fd/0"];
     let mut child = machine.command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

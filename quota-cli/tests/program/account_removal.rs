@@ -1,4 +1,4 @@
-//! Accounts that are removed: nothing of their use stays, nothing comes back, and what binds the next call stays.
+//! Removing an account deletes its usage, and no other process restores it. Its hold and call budget stay.
 
 use std::process::{Child, Stdio};
 
@@ -6,12 +6,12 @@ use quota::record::Record;
 use quota::store::StoreKey;
 use quota_sim::{Account, Answer, Change, Ledger, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
 const DATABASE: &str = ".local/state/quota/quota.db";
 
-/// A machine on which the provider's account `spare` was added by command.
-fn world(account: Account) -> (Provider, Machine) {
+/// A machine with the account `spare`, which was added by `quota accounts add`.
+fn setup(account: Account) -> (Provider, Machine) {
     let provider = Provider::play(Script::new([account]));
     let machine = Machine::new().set("SPARE", &provider.token());
     add(&provider, &machine);
@@ -28,7 +28,7 @@ fn remove(machine: &Machine) -> Ended {
     machine.run(&["accounts", "remove", "spare"])
 }
 
-/// A document of the account in the store of all processes.
+/// A document of the account in the shared store.
 fn stored(machine: &Machine, key: &StoreKey) -> Option<String> {
     let url = format!("sqlite://{}", argument(&machine.path(DATABASE)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -50,8 +50,8 @@ fn spare() -> Account {
 }
 
 #[test]
-fn nothing_of_the_use_of_a_removed_account_stays_on_disk() {
-    let (_provider, machine) = world(spare());
+fn removing_an_account_deletes_its_usage_from_disk() {
+    let (_provider, machine) = setup(spare());
     assert_eq!(machine.run(&["pick"]).code, Some(0));
     assert_eq!(record(&machine).snapshot().windows().len(), 1);
     assert!(journal(&machine).is_some_and(|journal| journal.contains("five_hour")));
@@ -67,10 +67,10 @@ fn nothing_of_the_use_of_a_removed_account_stays_on_disk() {
 }
 
 #[test]
-fn a_command_that_runs_during_the_removal_does_not_store_its_answer() {
-    let (provider, machine) = world(spare().latency(std::time::Duration::from_secs(2)));
+fn a_refresh_during_a_removal_stores_nothing() {
+    let (provider, machine) = setup(spare().latency(std::time::Duration::from_secs(2)));
     let refreshing = start(&machine, &["status"]);
-    until(&provider, |ledger| ledger.account("spare").is_some_and(|spare| spare.in_flight == 1));
+    wait_until(&provider, |ledger| ledger.account("spare").is_some_and(|spare| spare.in_flight == 1));
 
     let removed = remove(&machine);
     let refreshed = Ended::of(refreshing.wait_with_output().unwrap());
@@ -83,7 +83,7 @@ fn a_command_that_runs_during_the_removal_does_not_store_its_answer() {
 
 #[test]
 fn removing_and_adding_lifts_no_hold_and_resets_no_budget() {
-    let (provider, machine) = world(spare());
+    let (provider, machine) = setup(spare());
     provider.simulator.set("spare", Change::answer(Answer::ThrottleNoHeader)).unwrap();
     machine.run(&["status"]);
 
@@ -97,7 +97,7 @@ fn removing_and_adding_lifts_no_hold_and_resets_no_budget() {
 
 #[test]
 fn disabling_and_enabling_lifts_no_hold_and_resets_no_budget() {
-    let (provider, machine) = world(spare());
+    let (provider, machine) = setup(spare());
     provider.simulator.set("spare", Change::answer(Answer::ThrottleNoHeader)).unwrap();
     machine.run(&["status"]);
 
@@ -110,8 +110,8 @@ fn disabling_and_enabling_lifts_no_hold_and_resets_no_budget() {
 }
 
 #[test]
-fn without_the_store_an_account_is_removed_and_what_stays_is_reported() {
-    let (_provider, machine) = world(spare());
+fn without_the_store_the_removal_reports_what_remains() {
+    let (_provider, machine) = setup(spare());
 
     let removed = machine.run(&["--store", "redis://127.0.0.1:1", "accounts", "remove", "spare"]);
 
@@ -126,12 +126,12 @@ fn without_the_store_an_account_is_removed_and_what_stays_is_reported() {
 }
 
 #[test]
-fn an_account_that_is_named_twice_counts_once() {
-    let (_provider, machine) = world(spare());
+fn an_account_given_twice_is_used_once() {
+    let (_provider, machine) = setup(spare());
     let run = |command: &str, names: &[&str]| machine.run(&[&["accounts", command], names].concat());
     assert_eq!(run("add", &["other", "--token-env", "OTHER"]).code, Some(0));
 
-    for (command, told) in [
+    for (command, expected) in [
         ("disable", "disabled anthropic/spare\n"),
         ("enable", "enabled anthropic/spare\n"),
         ("order", "1 anthropic/spare\n2 anthropic/other\n"),
@@ -139,7 +139,7 @@ fn an_account_that_is_named_twice_counts_once() {
     ] {
         let ended = run(command, &["spare", "anthropic/spare,spare"]);
 
-        assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), told, ""), "{command}");
+        assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), expected, ""), "{command}");
     }
 }
 
@@ -147,7 +147,7 @@ fn start(machine: &Machine, arguments: &[&str]) -> Child {
     machine.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn until(provider: &Provider, condition: impl FnMut(&Ledger) -> bool) {
+fn wait_until(provider: &Provider, condition: impl FnMut(&Ledger) -> bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(provider.simulator.until(condition));
 }

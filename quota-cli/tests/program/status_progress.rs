@@ -3,12 +3,12 @@
 use quota_sim::{Account, Answer, Phase, Script, Window};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::program::{Machine, Provider, argument};
 use super::pty::Pty;
+use super::support::{Machine, Provider, argument};
 
 const NAMES: [&str; 5] = ["main", "second", "third", "fourth", "fifth"];
 
-/// Accounts of which the first does not answer.
+/// Five accounts. Calls for the first one hang.
 fn provider() -> Provider {
     Provider::play(Script::new(NAMES.map(|name| {
         let account = Account::new(name).windows([Window::five_hour().used(42.0)]);
@@ -16,8 +16,8 @@ fn provider() -> Provider {
     })))
 }
 
-/// Where no call ends by itself for as long as a test waits.
-fn world(provider: &Provider) -> (Machine, String) {
+/// A machine with a fetch timeout that is longer than the test.
+fn setup(provider: &Provider) -> (Machine, String) {
     let (machine, config) = provider.configure(Machine::new());
     let text = std::fs::read_to_string(&config).unwrap();
     let text = text.replacen("[policy]\n", "[policy]\nfetch_timeout = \"10m\"\n", 1);
@@ -26,15 +26,15 @@ fn world(provider: &Provider) -> (Machine, String) {
 }
 
 #[test]
-fn a_hanging_account_does_not_hide_the_others() {
+fn accounts_with_a_result_are_shown_while_another_hangs() {
     let provider = provider();
-    let (machine, config) = world(&provider);
+    let (machine, config) = setup(&provider);
     let mut pty = Pty::new(80, 40);
     let mut status = pty.start(machine.command(&["status", "--config", &config]));
 
     let shown = pty.until("4 of 5 accounts");
 
-    assert!(status.try_wait().unwrap().is_none(), "it still waits for the first");
+    assert!(status.try_wait().unwrap().is_none(), "it still waits for the first account");
     for name in &NAMES[1..] {
         assert!(shown.contains(&format!("anthropic/{name}")), "{name}: {shown:?}");
     }
@@ -43,9 +43,9 @@ fn a_hanging_account_does_not_hide_the_others() {
 }
 
 #[test]
-fn the_final_order_is_that_of_the_configuration() {
+fn the_final_output_is_in_configuration_order() {
     let provider = provider();
-    let (machine, config) = world(&provider);
+    let (machine, config) = setup(&provider);
     let mut pty = Pty::new(80, 40);
     let mut status = pty.start(machine.command(&["status", "--config", &config]));
     pty.until("4 of 5 accounts");
@@ -54,7 +54,7 @@ fn the_final_order_is_that_of_the_configuration() {
 
     assert_eq!(status.wait().unwrap().code(), Some(0));
     let rest = pty.rest();
-    let (_, last) = rest.rsplit_once("\u{1b}[J").expect("what was there is written over");
+    let (_, last) = rest.rsplit_once("\u{1b}[J").expect("the progress output is cleared");
     let places: Vec<_> = NAMES.iter().map(|name| last.find(&format!("anthropic/{name}"))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{last:?}");
 }

@@ -1,8 +1,8 @@
-//! An error is one line: what failed, why, and what to do. It has no number of the system, and no long chain of causes.
+//! An error is one line: what failed, why, and what to do. It has no OS error number and no long chain of causes.
 
-use super::program::Machine;
+use super::support::Machine;
 
-/// The line of a run that fails in this way.
+/// The error line of a command that must end with `code`.
 fn line_of(machine: &Machine, arguments: &[&str], code: i32) -> String {
     let ended = machine.run(arguments);
     assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.stderr);
@@ -11,7 +11,7 @@ fn line_of(machine: &Machine, arguments: &[&str], code: i32) -> String {
 }
 
 #[test]
-fn no_error_has_the_number_of_the_system() {
+fn no_error_contains_an_os_error_number() {
     let machine = Machine::new();
     std::fs::create_dir_all(machine.path(".local/state/quota/accounts.json")).unwrap();
     for (arguments, code, why) in [
@@ -34,7 +34,7 @@ fn no_error_has_the_number_of_the_system() {
 }
 
 #[test]
-fn a_provider_that_cannot_be_reached_is_an_error_without_a_number() {
+fn an_unreachable_provider_has_no_os_error_number() {
     let machine = Machine::new().set("QUOTA_MAIN", "made-up");
     let config = "[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"QUOTA_MAIN\"\nbase_url = \"http://127.0.0.1:1\"\n";
     machine.write(".config/quota/config.toml", config);
@@ -46,7 +46,7 @@ fn a_provider_that_cannot_be_reached_is_an_error_without_a_number() {
 }
 
 #[test]
-fn an_empty_name_of_an_account_is_an_error_of_usage() {
+fn an_empty_account_name_is_a_usage_error() {
     let machine = Machine::new();
     machine.log_in("made-up");
     for arguments in [
@@ -59,13 +59,14 @@ fn an_empty_name_of_an_account_is_an_error_of_usage() {
     ] {
         let line = line_of(&machine, arguments, 64);
 
-        let told = "quota: the name of an account is empty; is a variable not set? (known: anthropic/main)";
-        assert_eq!(line, told, "{arguments:?}");
+        let message =
+            "quota: the name of an account is empty; is a variable not set? (known: anthropic/main)";
+        assert_eq!(line, message, "{arguments:?}");
     }
 }
 
 #[test]
-fn an_empty_name_of_a_window_or_a_model_is_an_error_of_usage() {
+fn an_empty_window_or_model_name_is_a_usage_error() {
     let machine = Machine::new();
     machine.log_in("made-up");
     for arguments in [
@@ -83,9 +84,10 @@ fn an_empty_name_of_a_window_or_a_model_is_an_error_of_usage() {
 }
 
 #[test]
-fn no_login_has_at_most_three_parts() {
+fn the_missing_login_error_has_at_most_three_parts() {
     let line = line_of(&Machine::new(), &["guard"], 69);
 
-    let (told, _) = line.strip_prefix("quota: ").unwrap().split_once("; run `claude` and log in; ").unwrap();
-    assert_eq!(told.matches(": ").count(), 2, "{line}");
+    let (message, _) =
+        line.strip_prefix("quota: ").unwrap().split_once("; run `claude` and log in; ").unwrap();
+    assert_eq!(message.matches(": ").count(), 2, "{line}");
 }

@@ -1,12 +1,12 @@
-//! Lines for people are broken where the terminal ends, and left whole for programs that search them.
+//! Text is wrapped to the width of a terminal. Without a terminal it is not wrapped, so that programs can search it.
 
 use quota_sim::{Account, Change, Script, Window};
 
-use super::program::{Machine, Provider, argument};
 use super::pty::Pty;
+use super::support::{Machine, Provider, argument};
 
-/// A machine on which a threshold was passed, and what its commands are told to read.
-fn risen() -> (Provider, Machine, String) {
+/// A machine with threshold events in its journal, and its configuration.
+fn machine_with_events() -> (Provider, Machine, String) {
     let used = |percent| Window::five_hour().used(percent);
     let provider = Provider::play(Script::new([Account::new("main").windows([used(40.0)])]));
     let (machine, config) = provider.configure(Machine::new());
@@ -19,37 +19,41 @@ fn risen() -> (Provider, Machine, String) {
     (provider, machine, config)
 }
 
-/// What a terminal of so many columns shows of it.
+/// The output of a command on a terminal of this width.
 fn shown(machine: &Machine, columns: u16, arguments: &[&str]) -> String {
     let mut pty = Pty::new(columns, 24);
     let mut command = machine.command(arguments);
     command.env("NO_COLOR", "1");
     pty.start(command).wait().unwrap();
-    pty.rest().replace("\r\n", "\n").replace("-- that was all --", "")
+    pty.rest().replace("\r\n", "\n").replace("-- end of output --", "")
 }
 
-/// The text without its line breaks and indents.
-fn joined(text: &str) -> String {
+/// The text without line breaks, indents and spaces.
+fn without_whitespace(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
 #[test]
 fn events_wrap_at_the_terminals_width() {
-    let (_provider, machine, config) = risen();
+    let (_provider, machine, config) = machine_with_events();
 
-    let whole = machine.run(&["events", "--config", &config]).stdout;
+    let unwrapped = machine.run(&["events", "--config", &config]).stdout;
 
     for columns in [30, 50, 80] {
         let shown = shown(&machine, columns, &["events", "--config", &config]);
 
         let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= columns.into(), "{widest} of {columns}:\n{shown}");
-        assert_eq!(joined(&shown), joined(&whole), "nothing is left out");
+        assert_eq!(
+            without_whitespace(&shown),
+            without_whitespace(&unwrapped),
+            "the wrapped text is complete"
+        );
     }
 }
 
 #[test]
-fn without_events_one_line_says_so() {
+fn without_events_one_line_is_printed() {
     let provider = Provider::play(Script::new([Account::new("main")]));
     let (machine, config) = provider.configure(Machine::new());
 
@@ -60,31 +64,31 @@ fn without_events_one_line_says_so() {
 
 #[test]
 fn findings_wrap_at_the_terminals_width() {
-    let (_provider, machine, config) = risen();
+    let (_provider, machine, config) = machine_with_events();
     let machine = machine.set("QUOTA_SIM_MAIN", "");
-    let ask = ["--store", "memory:", "doctor", "--config", &config];
+    let doctor = ["--store", "memory:", "doctor", "--config", &config];
 
-    let whole = machine.run(&ask).stdout;
+    let unwrapped = machine.run(&doctor).stdout;
 
-    assert!(whole.contains("FAIL  ") && whole.contains("→"), "{whole}");
+    assert!(unwrapped.contains("FAIL  ") && unwrapped.contains("→"), "{unwrapped}");
     for columns in [30, 50, 80] {
-        let shown = shown(&machine, columns, &ask);
+        let shown = shown(&machine, columns, &doctor);
 
         let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= columns.into(), "{widest} of {columns}:\n{shown}");
-        let words = |text: &str| joined(text).replace(char::is_numeric, "");
-        assert_eq!(words(&shown), words(&whole), "nothing is left out");
+        let words = |text: &str| without_whitespace(text).replace(char::is_numeric, "");
+        assert_eq!(words(&shown), words(&unwrapped), "the wrapped text is complete");
     }
 }
 
 #[test]
 fn without_a_terminal_lines_are_not_wrapped() {
-    let (_provider, machine, config) = risen();
+    let (_provider, machine, config) = machine_with_events();
 
-    let happened = machine.run(&["events", "--config", &config]).stdout;
+    let events = machine.run(&["events", "--config", &config]).stdout;
     let machine = machine.set("QUOTA_SIM_MAIN", "");
-    let found = machine.run(&["--store", "memory:", "doctor", "--config", &config]).stdout;
+    let problems = machine.run(&["--store", "memory:", "doctor", "--config", &config]).stdout;
 
-    assert!(happened.lines().all(|line| line.contains("  anthropic/main  ")), "{happened}");
-    assert!(found.lines().any(|line| line.chars().count() > 80), "{found}");
+    assert!(events.lines().all(|line| line.contains("  anthropic/main  ")), "{events}");
+    assert!(problems.lines().any(|line| line.chars().count() > 80), "{problems}");
 }

@@ -1,5 +1,5 @@
-//! Many processes of one machine at once, with real processes and a provider that keeps a ledger.
-//! Nothing here depends on how fast anything is: what is counted is calls.
+//! Many real processes on one machine at once. The simulated provider records their calls in a ledger.
+//! The tests count calls, so their results do not depend on timing.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +11,10 @@ use quota::record::Record;
 use quota::store::StoreKey;
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Window};
 
-use super::program::{Ended, Machine, Provider, argument};
+use super::support::{Ended, Machine, Provider, argument};
 
-/// A provider of one account that takes a while to answer, and a machine that is configured for it.
-fn world(script: Script, policy: &str) -> (Provider, Machine, String) {
+/// A simulated provider, and a machine that is configured for it.
+fn setup(script: Script, policy: &str) -> (Provider, Machine, String) {
     let provider = Provider::play(script);
     let (machine, config) = provider.configure(Machine::new());
     let accounts = std::fs::read_to_string(&config).unwrap();
@@ -27,39 +27,40 @@ fn main_account() -> Account {
     Account::new("main").windows([Window::five_hour().used(42.0)]).latency(Duration::from_millis(50))
 }
 
-fn line(machine: &Machine, config: &str) -> Command {
+fn statusline(machine: &Machine, config: &str) -> Command {
     machine.command(&["statusline", "--format", "{five_hour.used} {stale}", "--config", config])
 }
 
-/// What a line says before there is a number. Where forty processes want two cores, one may not get at the file in time.
-const NOTHING_YET: [&str; 2] = ["? no data\n", "? store unreachable\n"];
+/// A statusline without data. If forty processes share two cores, one may not open the store in time.
+const WITHOUT_DATA: [&str; 2] = ["? no data\n", "? store unreachable\n"];
 
-/// Starts that many statuslines and lets all of them end; each says what is known.
-fn herd(machine: &Machine, config: &str, count: usize) {
-    let start = |_| line(machine, config).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let herd: Vec<Child> = (0..count).map(start).collect();
-    for one in herd {
+/// Runs `count` statuslines at once. Each must print the cached usage, or that there is none.
+fn run_statuslines(machine: &Machine, config: &str, count: usize) {
+    let start =
+        |_| statusline(machine, config).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let children: Vec<Child> = (0..count).map(start).collect();
+    for one in children {
         let ended = Ended::of(one.wait_with_output().unwrap());
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
-        let is_known = ended.stdout.contains("42% ");
-        assert!(is_known || NOTHING_YET.contains(&&*ended.stdout), "{}", ended.stdout);
+        let has_usage = ended.stdout.contains("42% ");
+        assert!(has_usage || WITHOUT_DATA.contains(&&*ended.stdout), "{}", ended.stdout);
     }
 }
 
-/// What a statusline says once there is a number in it: one after the other is started until then.
+/// Runs statuslines in sequence until one has a percentage, and returns its output.
 fn first_number(machine: &Machine, config: &str) -> String {
     loop {
-        let ended = Ended::of(line(machine, config).output().unwrap());
+        let ended = Ended::of(statusline(machine, config).output().unwrap());
         if ended.stdout.contains('%') {
             return ended.stdout;
         }
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        assert!(NOTHING_YET.contains(&&*ended.stdout), "{}", ended.stdout);
+        assert!(WITHOUT_DATA.contains(&&*ended.stdout), "{}", ended.stdout);
     }
 }
 
-/// The remaining time of the present lease.
-fn lease_in(machine: &Machine) -> Option<SignedDuration> {
+/// How long the current lease was granted for.
+fn lease_duration(machine: &Machine) -> Option<SignedDuration> {
     let store = format!("sqlite://{}", argument(&machine.path(".local/state/quota/quota.db")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let key = StoreKey::account(&"anthropic/main".parse().unwrap());
@@ -68,16 +69,16 @@ fn lease_in(machine: &Machine) -> Option<SignedDuration> {
     record.lease().map(|lease| lease.until.duration_since(lease.granted_at))
 }
 
-fn until(provider: &Provider, condition: impl FnMut(&Ledger) -> bool) {
+fn wait_until(provider: &Provider, condition: impl FnMut(&Ledger) -> bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(provider.simulator.until(condition));
 }
 
 #[test]
 fn fifty_statuslines_on_a_cold_store_make_one_call() {
-    let (provider, machine, config) = world(Script::new([main_account()]), "");
+    let (provider, machine, config) = setup(Script::new([main_account()]), "");
 
-    herd(&machine, &config, 50);
+    run_statuslines(&machine, &config, 50);
     let shown = first_number(&machine, &config);
 
     assert_eq!(shown, "42% \n");
@@ -85,38 +86,42 @@ fn fifty_statuslines_on_a_cold_store_make_one_call() {
 }
 
 #[test]
-fn a_refresher_that_is_killed_in_mid_call_twice_costs_two_calls_and_a_lease_each() {
+fn each_killed_refresher_costs_one_call_and_one_lease() {
     let hangs = main_account().answers([Phase::new(Answer::Hang)]);
     let policy = "fetch_timeout = \"4s\"";
-    let (provider, machine, config) = world(Script::new([hangs]), policy);
+    let (provider, machine, config) = setup(Script::new([hangs]), policy);
 
     for killed in 1..=2 {
-        herd(&machine, &config, 50);
-        // The one after a kill may ask when the lease is over; until then statuslines come and go.
+        run_statuslines(&machine, &config, 50);
+        // The next refresher can only call after the lease of the killed one expires.
         while provider.simulator.ledger().calls() < killed {
-            herd(&machine, &config, 1);
+            run_statuslines(&machine, &config, 1);
         }
         kill_refreshers(&config);
-        until(&provider, |ledger| ledger.accounts["main"].abandoned == killed);
-        assert_eq!(lease_in(&machine), Some(SignedDuration::from_secs(6)), "what was killed keeps no more");
+        wait_until(&provider, |ledger| ledger.accounts["main"].abandoned == killed);
+        assert_eq!(
+            lease_duration(&machine),
+            Some(SignedDuration::from_secs(6)),
+            "the lease of the killed process"
+        );
     }
     provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
     let shown = first_number(&machine, &config);
-    herd(&machine, &config, 50);
+    run_statuslines(&machine, &config, 50);
 
     let ledger = provider.simulator.ledger();
-    assert_eq!((shown.as_str(), lease_in(&machine)), ("42% \n", None));
+    assert_eq!((shown.as_str(), lease_duration(&machine)), ("42% \n", None));
     assert_eq!((ledger.calls(), ledger.max_concurrent, ledger.calls_during_hold()), (3, 1, 0));
 }
 
 #[test]
-fn forty_statuslines_over_and_over_make_one_call_per_interval_and_no_429() {
-    // The provider's five minutes are half a second of ours, and its budget of an hour is for six seconds.
+fn forty_looping_statuslines_make_one_call_per_interval() {
+    // At speed 600, five simulated minutes take half a second, and the hourly budget covers six seconds.
     const FRESHNESS: Duration = Duration::from_millis(500);
     const INTERVALS: u64 = 6;
     let script = Script::new([main_account().latency(Duration::ZERO).budget(30)]).speed(600.0);
     let policy = "freshness = \"500ms\"\nbudget = { per_hour = 10000, reserve = 0 }";
-    let (provider, machine, config) = world(script, policy);
+    let (provider, machine, config) = setup(script, policy);
     let clock = quota::Clock::system();
     let started = clock.now();
 
@@ -125,11 +130,11 @@ fn forty_statuslines_over_and_over_make_one_call_per_interval_and_no_429() {
         for _ in 0..40 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    herd(&machine, &config, 1);
+                    run_statuslines(&machine, &config, 1);
                 }
             });
         }
-        until(&provider, |ledger| ledger.calls() > INTERVALS);
+        wait_until(&provider, |ledger| ledger.calls() > INTERVALS);
         is_over.store(true, Ordering::Relaxed);
     });
 
@@ -141,20 +146,20 @@ fn forty_statuslines_over_and_over_make_one_call_per_interval_and_no_429() {
 }
 
 #[test]
-fn a_process_killed_while_it_creates_the_database_does_no_harm() {
+fn a_kill_during_database_creation_leaves_a_usable_store() {
     let config = "[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"http://127.0.0.1:1\"\n";
     for _ in 0..10 {
         let machine = Machine::new();
         let config = machine.write("config.toml", config);
         let doctor = ["doctor", "--json", "--config", argument(&config)];
-        let mut maker = machine.command(&doctor).stdout(Stdio::null()).spawn().unwrap();
+        let mut creator = machine.command(&doctor).stdout(Stdio::null()).spawn().unwrap();
 
-        // The draft is the first that lies there; the kill hits the making, or what comes after it.
+        // The first file is the temporary database. The kill interrupts its creation, or comes just after.
         let folder = machine.path(".local/state/quota");
-        let is_begun = || folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-        while !is_begun() && maker.try_wait().unwrap().is_none() {}
-        maker.kill().unwrap();
-        maker.wait().unwrap();
+        let has_file = || folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        while !has_file() && creator.try_wait().unwrap().is_none() {}
+        creator.kill().unwrap();
+        creator.wait().unwrap();
 
         let shown = machine.run(&doctor).json();
         let store =
@@ -167,7 +172,7 @@ fn a_process_killed_while_it_creates_the_database_does_no_harm() {
     }
 }
 
-/// Kills with SIGKILL the processes that statuslines with this configuration started.
+/// Kills the refreshers that statuslines with this configuration started.
 fn kill_refreshers(config: &str) {
     let is_one = |process: &Path| {
         let words = std::fs::read(process.join("cmdline")).unwrap_or_default();
