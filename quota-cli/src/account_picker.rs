@@ -24,13 +24,13 @@ use crate::store_probe::{StoreProbe, is_any_standalone};
 use crate::term;
 use crate::unnamed_model;
 
-/// How long a command waits at its end for the disk, the store and a call in the background.
+/// How long a command waits at its end for the state file, the store and background calls.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many accounts are read from the store at once.
-const LOADED_AT_ONCE: usize = 64;
+/// How many accounts are read from the store concurrently.
+const CONCURRENT_LOADS: usize = 64;
 
-/// The accounts of a configuration, ready to be chosen from.
+/// Picks one of the accounts of a configuration.
 #[derive(Debug)]
 pub(crate) struct AccountPicker<'a> {
     config: &'a Config,
@@ -39,18 +39,18 @@ pub(crate) struct AccountPicker<'a> {
     request: Request,
     probe: StoreProbe,
     time: reset_grace::Time,
-    /// Whether the store did not answer when this was opened.
-    was_alone: bool,
+    /// Whether the store was unavailable when this was opened.
+    was_standalone: bool,
     /// The state of every account when this was opened.
     before: Vec<ReadState>,
 }
 
-/// What a refresh changes: when the account was read, put on hold, and failed.
+/// The values that a refresh changes: when the account was read, put on hold, and failed.
 type ReadState = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 
 impl<'a> AccountPicker<'a> {
-    /// Opens the store on the current runtime, and reads every account. It makes no call yet. Calls are counted under `name`;
-    /// without a name it never makes one.
+    /// Opens the store on the current runtime, and reads every account from it. Later calls to the provider are counted under `name`;
+    /// without a name there are none.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl<'a> AccountPicker<'a> {
         config: &'a Config,
         store: &OpenedStore,
         name: Option<&str>,
-        asked: &RequestArgs,
+        args: &RequestArgs,
     ) -> Result<Self, CliError> {
         let time = reset_grace::Time::of_command(&Clock::system());
         store.check().await?;
@@ -75,9 +75,9 @@ impl<'a> AccountPicker<'a> {
                 quota
             }
         };
-        // What others have found out is known before the first look: one of them may have more room.
+        // Read all shared records before the choice, because a fallback account may have more quota left.
         let mut known = Vec::with_capacity(config.accounts.len());
-        for accounts in config.accounts.chunks(LOADED_AT_ONCE) {
+        for accounts in config.accounts.chunks(CONCURRENT_LOADS) {
             let loads = accounts.iter().map(|account| {
                 let account = quota.account(&account.id);
                 async move { account.sync().await }
@@ -86,25 +86,25 @@ impl<'a> AccountPicker<'a> {
         }
         let probe = StoreProbe::new(store);
         probe.warn(&known);
-        let was_alone = is_any_standalone(&known);
+        let was_standalone = is_any_standalone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
             .response_parser(AnthropicResponseParser)
-            .policy(policy(config, asked.unknown));
-        // What is tried on a store of this process alone leaves nothing behind.
+            .policy(policy(config, args.unknown));
+        // With a memory store, nothing is saved to disk.
         if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {
             builder = builder.state_file(file.state_path());
         }
         let accounts = builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))?;
         if let Err(error) = accounts.load().await {
-            // What was learned can be learned again. The file stays as it is, for its owner to inspect.
-            term::eprint(&format!("quota: {}, going on without\n", config::unusable(&error)));
+            // The state can be rebuilt. The file is not changed, so that the user can inspect it.
+            term::eprint(&format!("quota: {}; continuing without it\n", config::unusable(&error)));
         }
         let mut request = Request::new();
-        if let Some(model) = &asked.model {
+        if let Some(model) = &args.model {
             request = request.with_model(model);
         }
-        if let Some(session) = &asked.session {
+        if let Some(session) = &args.session {
             request = request.with_session(session);
         }
         Ok(Self {
@@ -114,16 +114,16 @@ impl<'a> AccountPicker<'a> {
             request,
             probe,
             time,
-            was_alone,
+            was_standalone,
             before: known.iter().map(read_state).collect(),
         })
     }
 
-    /// Gives the request an account, with the decision. Refreshes obey the rules of the configuration.
+    /// Routes the request to an account, and returns the decision. Refreshes obey the policy.
     ///
     /// # Errors
     ///
-    /// The decision, if no account may serve the request.
+    /// The decision, if no account can serve the request.
     pub(crate) async fn route(&self) -> Result<(Route, Decision), Decision> {
         let mut left = self.config.accounts.len();
         loop {
@@ -132,17 +132,17 @@ impl<'a> AccountPicker<'a> {
             if let Ok(route) = routed {
                 return Ok((route, decision));
             }
-            if self.refreshes_more(&mut left).await {
+            if self.refresh_more(&mut left).await {
                 continue;
             }
-            if !self.waits_for_reset(&self.accounts.explain(&self.request)).await {
+            if !self.wait_for_reset(&self.accounts.explain(&self.request)).await {
                 return Err(decision);
             }
             left = self.config.accounts.len();
         }
     }
 
-    /// The decision that [`route`](Self::route) would take, after the same refreshes. It leaves no trace of a request.
+    /// The decision that [`route`](Self::route) would make, after the same refreshes. It does not record a request.
     pub(crate) async fn decide(&self) -> Decision {
         let mut left = self.config.accounts.len();
         loop {
@@ -150,19 +150,19 @@ impl<'a> AccountPicker<'a> {
             if decision.chosen().is_some() {
                 return decision;
             }
-            if self.refreshes_more(&mut left).await {
+            if self.refresh_more(&mut left).await {
                 continue;
             }
-            if !self.waits_for_reset(&decision).await {
+            if !self.wait_for_reset(&decision).await {
                 return decision;
             }
             left = self.config.accounts.len();
         }
     }
 
-    /// Waits until the first account with a window that has just reset may be refreshed, if the command's time allows that. Returns
+    /// Waits for the first pending reset, until its account may be refreshed. Does not wait if the command would time out. Returns
     /// whether it waited.
-    async fn waits_for_reset(&self, decision: &Decision) -> bool {
+    async fn wait_for_reset(&self, decision: &Decision) -> bool {
         if !matches!(decision.choice(), Choice::NoAccount { .. }) {
             return false;
         }
@@ -185,7 +185,7 @@ impl<'a> AccountPicker<'a> {
         true
     }
 
-    /// The decision by the current readings, without a refresh.
+    /// The decision from the current readings, without a refresh.
     pub(crate) fn explain_cached(&self) -> Decision {
         self.accounts.explain(&self.request)
     }
@@ -199,9 +199,9 @@ impl<'a> AccountPicker<'a> {
         unnamed_model::warn(self.request.model(), known);
     }
 
-    /// Refreshes accounts of unknown usage until one can serve the request: a route waits for a few of them only. At most `left`
-    /// are refreshed in all. Returns whether any was.
-    async fn refreshes_more(&self, left: &mut usize) -> bool {
+    /// Refreshes accounts with unknown usage until one can serve the request, at most `left` in total. A route refreshes only a few.
+    /// Returns whether any account was refreshed.
+    async fn refresh_more(&self, left: &mut usize) -> bool {
         if *left == 0 {
             return false;
         }
@@ -210,18 +210,18 @@ impl<'a> AccountPicker<'a> {
         refreshed > 0
     }
 
-    /// Saves what was learned, and waits for background tasks, at most that long. The next command does what is left. It prints a
-    /// warning if new readings could not be shared.
+    /// Saves the routing state and waits for background tasks, at most for `within`. Prints a warning if new readings could not be
+    /// shared.
     ///
     /// Returns whether an account has changed, so that the journal may have new events.
     #[must_use]
     pub(crate) async fn close(self, within: Duration) -> bool {
-        // What could not be saved is learned again; the output is complete.
+        // A failed save is ignored: the output is complete, and the state can be rebuilt.
         let _ = Clock::system().bounded(within, self.accounts.flush()).await;
         self.quota.close_within(within).await;
         let known: Vec<_> =
             self.config.accounts.iter().map(|account| self.quota.account(&account.id).peek()).collect();
-        if !self.was_alone && is_any_standalone(&known) {
+        if !self.was_standalone && is_any_standalone(&known) {
             self.probe.is_read_only().await;
             self.probe.warn(&known);
         }
@@ -229,16 +229,16 @@ impl<'a> AccountPicker<'a> {
     }
 
     /// Prints a warning if the store is read-only, for a command that has written nothing.
-    pub(crate) async fn tell_if_refused(&self) {
-        if !self.was_alone && self.probe.is_read_only().await {
+    pub(crate) async fn warn_if_read_only(&self) {
+        if !self.was_standalone && self.probe.is_read_only().await {
             self.probe.warn([]);
         }
     }
 }
 
-fn read_state(answer: &AccountUsage) -> ReadState {
-    let held = answer.hold().map(|hold| hold.since);
-    (answer.snapshot().complete_at(), held, answer.last_failure().map(|failure| failure.at))
+fn read_state(usage: &AccountUsage) -> ReadState {
+    let held = usage.hold().map(|hold| hold.since);
+    (usage.snapshot().complete_at(), held, usage.last_failure().map(|failure| failure.at))
 }
 
 /// The policy of the configuration, with the command line's choice for unknown usage.
@@ -258,8 +258,12 @@ pub(crate) fn may_be_available(reason: Reason) -> bool {
     reason.is_unknown() || matches!(reason, Reason::CredentialUnavailable | Reason::LoginRenewing)
 }
 
-/// The exit code of a decision: [`Exit::Success`] if an account serves, [`Exit::Incomplete`] if all are out until their windows reset or
-/// the session waits, [`Exit::NoAccount`] if all are disabled, [`Exit::Unavailable`] if that is unknown or a person must log in.
+/// The exit code of a decision:
+///
+/// - [`Exit::Success`]: an account is available.
+/// - [`Exit::Incomplete`]: all accounts are unavailable until a reset, or the session waits.
+/// - [`Exit::NoAccount`]: all accounts are disabled.
+/// - [`Exit::Unavailable`]: the usage is unknown, or a user must log in.
 pub(crate) fn exit_of(decision: &Decision) -> Exit {
     if decision.chosen().is_some() {
         return Exit::Success;

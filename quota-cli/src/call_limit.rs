@@ -1,4 +1,4 @@
-//! The rate limit for `--refresh` and the keys of `quota watch`: a recent call satisfies them.
+//! The call limit of `--refresh` and of the refresh keys of `quota watch`: after a recent call, no further call is made.
 //! quota-core decides which call counts.
 
 use std::time::Duration;
@@ -9,8 +9,8 @@ use quota::{Account, QuotaError};
 
 use crate::format::{ago, between, duration};
 
-/// No call is made if one with the same credential was started less than this ago. Otherwise thirty commands in a row would use up
-/// the hourly budget of every process that shares the store.
+/// The minimum time between two calls with the same credential. Otherwise thirty commands in a row would use up the hourly budget of
+/// all processes that share the store.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Refreshes, unless a call was started within [`LIMIT`].
@@ -33,7 +33,7 @@ pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Opt
 
 /// The note for people: `refreshed 4 s ago, not called again (limit: one call per 10 s)`.
 pub(crate) fn text(called_at: Timestamp, has_failed: bool, now: Timestamp) -> String {
-    let outcome = if has_failed { "called without success" } else { "refreshed" };
+    let outcome = if has_failed { "last call failed" } else { "refreshed" };
     let age = ago(between(called_at, now));
     format!("{outcome} {age}, not called again (limit: one call per {})", duration(LIMIT))
 }
@@ -56,8 +56,8 @@ mod tests {
 
     #[test]
     fn a_recent_failure_is_not_called_a_refresh() {
-        let told = text(at(0), true, at(4));
+        let text = text(at(0), true, at(4));
 
-        assert_eq!(told, "called without success 4 s ago, not called again (limit: one call per 10 s)");
+        assert_eq!(text, "last call failed 4 s ago, not called again (limit: one call per 10 s)");
     }
 }

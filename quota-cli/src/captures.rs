@@ -1,7 +1,7 @@
-//! The output of commands for a made-up day, as files in `docs/captures`: text at several widths, and SVGs with colours.
-//! `scripts/captures` writes them; as a test this compares them with the present output.
+//! The output of commands for a simulated day, as files in `docs/captures`: text at several widths, and SVGs with colours.
+//! `scripts/captures` writes the files. As a test, this compares them with the current output.
 //!
-//! Only the day is made up: the records follow the rules, in a store with a virtual clock, and the lines come from the commands.
+//! Only the usage is simulated. The real record rules apply to it, in a store with a virtual clock, and the commands print it.
 
 mod day;
 mod svg;
@@ -16,13 +16,13 @@ use crate::view::line::{Line, print};
 /// Set by `scripts/captures`: write the files instead of comparing them.
 const WRITE_VARIABLE: &str = "QUOTA_WRITE_CAPTURES";
 
-/// Columns: a corner of a screen, half of one, a terminal as it opens, and a wide one.
+/// Columns: a small pane, half a screen, the default terminal, and a wide terminal.
 const WIDTHS: [u16; 4] = [42, 60, 80, 120];
 /// The size of the SVGs, and the height of each watch screen.
 const SVG_SIZE: (u16, u16) = (84, 30);
 
 #[tokio::test(start_paused = true)]
-async fn the_captures_in_docs_are_the_present_output() {
+async fn the_captures_in_docs_are_up_to_date() {
     let day = Day::simulate().await;
     let mut files = Vec::new();
     for width in WIDTHS {

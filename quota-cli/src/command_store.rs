@@ -1,5 +1,5 @@
-//! The store of one command: a limit for all waits together, the last error, and a replacement for a damaged file.
-//! `store` opens it.
+//! A store wrapper for one command: it limits the total wait, records the last error, and stops using a damaged file.
+//! `store` creates it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,27 +11,27 @@ use quota::{Clock, QuotaStore, sqlite};
 
 use crate::term;
 
-/// A store that is used by one command.
+/// The store of one command.
 #[derive(Debug)]
 pub(crate) struct CommandStore {
     inner: Arc<dyn QuotaStore>,
     clock: Clock,
     limit: Limit,
-    /// The rest of the limit.
+    /// The remaining part of the limit.
     left: Mutex<Duration>,
     last_error: Mutex<Option<StoreError>>,
     /// Why the file is no longer used.
     damage: OnceLock<StoreError>,
-    /// Whether the command goes on without a damaged file. Otherwise it fails.
-    goes_on: bool,
+    /// Whether the command continues without a damaged file. Otherwise it fails.
+    continues: bool,
 }
 
-/// A limit for all calls of a command together.
+/// A limit for the total duration of all store calls of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// The store bounds its calls itself.
     None,
-    /// For writes, which wait for a lock; reads do not.
+    /// For writes. They wait for a lock, and reads do not.
     Writes(Duration),
     /// For all calls, which wait for the network.
     Calls(Duration),
@@ -48,8 +48,8 @@ impl Limit {
 }
 
 impl CommandStore {
-    /// Wraps a store. A command that `goes_on` without a damaged file prints one warning.
-    pub(crate) fn new(inner: Arc<dyn QuotaStore>, limit: Limit, goes_on: bool) -> Self {
+    /// Wraps a store. A command that `continues` without a damaged file prints one warning.
+    pub(crate) fn new(inner: Arc<dyn QuotaStore>, limit: Limit, continues: bool) -> Self {
         let whole = limit.of(true).unwrap_or_default();
         Self {
             inner,
@@ -58,7 +58,7 @@ impl CommandStore {
             left: Mutex::new(whole),
             last_error: Mutex::default(),
             damage: OnceLock::new(),
-            goes_on,
+            continues,
         }
     }
 
@@ -67,7 +67,7 @@ impl CommandStore {
         lock(&self.last_error).clone()
     }
 
-    /// Whether the command goes on without its damaged file.
+    /// Whether the file is damaged and no longer used.
     pub(crate) fn is_damaged(&self) -> bool {
         self.damage.get().is_some()
     }
@@ -77,46 +77,46 @@ impl CommandStore {
         is_write: bool,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let answer = if self.limit.of(is_write).is_some() { self.within(call).await } else { call.await };
-        if let Err(error) = &answer {
+        let result = if self.limit.of(is_write).is_some() { self.within(call).await } else { call.await };
+        if let Err(error) = &result {
             *lock(&self.last_error) = Some(error.clone());
-            if self.goes_on && sqlite::is_damage(error) && self.damage.set(error.clone()).is_ok() {
-                term::eprint(&format!("quota: {error}; until then nothing is shared with other processes\n"));
+            if self.continues && sqlite::is_damage(error) && self.damage.set(error.clone()).is_ok() {
+                term::eprint(&format!("quota: {error}; running without a shared store\n"));
             }
         }
-        answer
+        result
     }
 
-    /// Waits no longer than the rest of the limit, and reduces it.
+    /// Waits at most for the remaining part of the limit, and subtracts the wait from it.
     async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let late = |applied| StoreError::unavailable(applied, "it did not answer in time");
         let left = *lock(&self.left);
         if left.is_zero() {
             return Err(late(WriteState::NotApplied));
         }
-        let begun_at = self.clock.instant();
-        let answer = self.clock.bounded(left, call).await;
-        let waited = self.clock.instant().saturating_since(begun_at);
+        let started_at = self.clock.instant();
+        let result = self.clock.bounded(left, call).await;
+        let waited = self.clock.instant().saturating_since(started_at);
         let mut left = lock(&self.left);
         *left = left.saturating_sub(waited);
-        answer.unwrap_or_else(|| Err(late(WriteState::Unknown)))
+        result.unwrap_or_else(|| Err(late(WriteState::Unknown)))
     }
 
-    /// The answer of a damaged file: no document.
-    fn nothing(&self) -> StoreRead {
+    /// The result of a read if the file is damaged: no document.
+    fn empty_read(&self) -> StoreRead {
         StoreRead::new(None, self.clock.now())
     }
 }
 
-/// A damaged file is neither read nor written. As with a full disk, the command uses its own readings and prints why.
+/// A damaged file is neither read nor written. The command uses its own readings and prints a warning, as with a full disk.
 #[async_trait]
 impl QuotaStore for CommandStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         if self.is_damaged() {
-            return Ok(self.nothing());
+            return Ok(self.empty_read());
         }
-        let answer = self.within_limit(false, self.inner.read(key)).await;
-        if self.is_damaged() { Ok(self.nothing()) } else { answer }
+        let read = self.within_limit(false, self.inner.read(key)).await;
+        if self.is_damaged() { Ok(self.empty_read()) } else { read }
     }
 
     async fn compare_and_swap(
@@ -124,19 +124,19 @@ impl QuotaStore for CommandStore {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         if let Some(damage) = self.damage.get() {
             return Err(damage.clone());
         }
-        self.within_limit(true, self.inner.compare_and_swap(key, expected, body, keep)).await
+        self.within_limit(true, self.inner.compare_and_swap(key, expected, body, ttl)).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, known: Option<Version>) -> Result<(), StoreError> {
         if self.is_damaged() {
             return std::future::pending().await;
         }
-        self.inner.wait_for_change(key, seen).await
+        self.inner.wait_for_change(key, known).await
     }
 }
 
@@ -163,12 +163,12 @@ mod tests {
             _key: &StoreKey,
             _expected: Option<Version>,
             _body: Bytes,
-            _keep: Duration,
+            _ttl: Duration,
         ) -> Result<CasOutcome, StoreError> {
             std::future::pending().await
         }
 
-        async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+        async fn wait_for_change(&self, _key: &StoreKey, _known: Option<Version>) -> Result<(), StoreError> {
             std::future::pending().await
         }
     }
@@ -176,9 +176,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(225);
 
     #[tokio::test(start_paused = true)]
-    async fn a_hung_store_is_waited_for_once_in_all() {
+    async fn the_limit_bounds_the_total_wait_for_a_hung_store() {
         let store = CommandStore::new(Arc::new(Frozen), Limit::Calls(LIMIT), false);
-        let begun_at = store.clock.instant();
+        let started_at = store.clock.instant();
 
         for _ in 0..5 {
             assert!(store.read(&StoreKey::probe()).await.unwrap_err().is_transient());
@@ -187,13 +187,13 @@ mod tests {
         }
 
         // A timer wakes within a millisecond.
-        let waited = store.clock.instant().saturating_since(begun_at);
+        let waited = store.clock.instant().saturating_since(started_at);
         assert!(waited >= LIMIT && waited < LIMIT * 2, "{waited:?}");
         assert!(store.last_error().is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reads_of_a_file_are_not_limited_by_waits_of_writes() {
+    async fn a_limit_for_writes_does_not_apply_to_reads() {
         let store =
             CommandStore::new(Arc::new(quota::MemoryStore::new()), Limit::Writes(Duration::ZERO), false);
 

@@ -40,12 +40,12 @@ pub(crate) struct Config {
     /// Whether the user has set `when_unknown`.
     pub(crate) when_unknown_is_set: bool,
     pub(crate) anthropic: ProviderSettings,
-    /// In their order, the main one first, with those that are disabled.
+    /// All accounts in order, the main one first. Includes the disabled ones.
     pub(crate) accounts: Vec<AccountSettings>,
     pub(crate) hooks: Vec<Hook>,
-    /// Its file; `None` without one.
+    /// The configuration file; `None` without one.
     pub(crate) path: Option<PathBuf>,
-    /// Accounts of an `accounts.json` that is not converted yet, whose login has no known form.
+    /// Accounts of an `accounts.json` that is not converted yet and has an unknown form of login.
     pub(crate) unusable: Vec<AccountId>,
     /// The variables with the tokens of accounts that [`retain`](Self::retain) removed.
     pub(crate) other_token_variables: Vec<String>,
@@ -64,7 +64,7 @@ pub(crate) struct AccountSettings {
     pub(crate) id: AccountId,
     pub(crate) login: LoginSource,
     pub(crate) base_url: Option<Url>,
-    /// Shown, but neither refreshed nor used.
+    /// Whether the account is shown, but neither refreshed nor used.
     pub(crate) disabled: bool,
     pub(crate) limits: AccountLimits,
     pub(crate) origin: Origin,
@@ -110,7 +110,7 @@ impl Config {
         }
     }
 
-    /// Loads the named file or the default one. Without a file it is Claude Code's login, whether that exists or not.
+    /// Loads the named file or the default one. Without a file, the configuration is Claude Code's login, even if that does not exist.
     ///
     /// # Errors
     ///
@@ -121,33 +121,33 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks that it has an account.
+    /// Checks that there is an account.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it has none.
+    /// [`CliError`] if there is none.
     pub(crate) fn check_not_empty(&self) -> Result<(), CliError> {
         if !self.accounts.is_empty() {
             return Ok(());
         }
         let why = format!(
-            "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `{}`, or remove the file to use Claude Code's \
+            "no account is configured; add [[accounts]] with id = \"anthropic/main\", or run `{}`, or remove the file to use Claude Code's \
              login",
             hint::command_without_store("accounts add")
         );
         Err(CliError::new(Exit::Config, format!("{}: {why}", self.display_path())))
     }
 
-    /// Loads the same, but a file without accounts is no error.
+    /// Loads the same, but allows a file without accounts.
     ///
     /// # Errors
     ///
     /// [`CliError`] if the file cannot be used.
     pub(crate) fn load_allow_empty(named: Option<&Path>) -> Result<Self, CliError> {
         let old = OldAccounts::load()?;
-        // A broken link is read as well: an unreadable configuration is not a missing one.
-        let usual = || default_path().filter(|path| path.symlink_metadata().is_ok());
-        let config = match named.map(Path::to_owned).or_else(usual) {
+        // A broken symlink is an error: an unreadable configuration is not a missing one.
+        let default = || default_path().filter(|path| path.symlink_metadata().is_ok());
+        let config = match named.map(Path::to_owned).or_else(default) {
             Some(path) => {
                 let old_ids = old.as_ref().map(OldAccounts::ids).unwrap_or_default();
                 Self::of_bytes(&path, &input::read_trusted(&path)?, &old_ids)?
@@ -161,7 +161,7 @@ impl Config {
         })
     }
 
-    /// Whether no account is defined anywhere.
+    /// Whether this is the default account, because no account is defined.
     pub(crate) fn is_default(&self) -> bool {
         self.accounts.iter().any(|account| account.origin == Origin::Default)
     }
@@ -184,7 +184,8 @@ impl Config {
     pub(crate) fn account(&self, name: &str) -> Result<&AccountSettings, CliError> {
         if name.is_empty() {
             let names = self.accounts.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ");
-            let why = format!("the name of an account is empty; is a variable not set? (known: {names})");
+            let why =
+                format!("the account name is empty; is an environment variable unset? (known: {names})");
             return Err(CliError::new(Exit::Usage, why));
         }
         let names = || self.accounts.iter().map(|one| one.id.as_str());
@@ -192,9 +193,9 @@ impl Config {
         let why = match (found.next(), found.next()) {
             (Some(account), None) => return Ok(account),
             (Some(one), Some(other)) => {
-                format!("several accounts are called {name}: {} and {}", one.id, other.id)
+                format!("the account name {name} is ambiguous: {} or {}", one.id, other.id)
             }
-            // With its provider, or without it.
+            // Compare with full names first, and then with names without a provider.
             (None, _) => match nearest(name, names()).or_else(|| self.nearest_name(name)) {
                 Some(near) => format!("unknown account {}; did you mean {near}?", sanitize(masked(name))),
                 None => format!(
@@ -211,19 +212,19 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if there is none of a name, or more than one.
+    /// [`CliError`] if a name matches no account, or several.
     pub(crate) fn retain(&mut self, names: &[String]) -> Result<(), CliError> {
         if names.is_empty() {
             return Ok(());
         }
-        let meant = names.iter().map(|name| self.account(name).map(|account| account.id.clone()));
-        let meant = meant.collect::<Result<HashSet<_>, _>>()?;
+        let selected = names.iter().map(|name| self.account(name).map(|account| account.id.clone()));
+        let selected = selected.collect::<Result<HashSet<_>, _>>()?;
         self.other_token_variables = self.token_variables();
-        self.accounts.retain(|account| meant.contains(&account.id));
+        self.accounts.retain(|account| selected.contains(&account.id));
         Ok(())
     }
 
-    /// The account whose name without its provider is nearest.
+    /// The account with the most similar name, ignoring providers.
     fn nearest_name(&self, name: &str) -> Option<&str> {
         let near = nearest(name, self.accounts.iter().map(|one| one.id.name()))?;
         self.accounts.iter().find(|one| one.id.name() == near).map(|one| one.id.as_str())
@@ -233,17 +234,17 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it is invalid, with the place, the cause and what to do.
+    /// [`CliError`] if it is invalid, with the position, the cause and what to do.
     fn of_bytes(path: &Path, bytes: &[u8], also: &[AccountId]) -> Result<Self, CliError> {
         let name = input::display_name(path);
-        let broken = |line: String| CliError::new(Exit::Config, line);
+        let invalid = |line: String| CliError::new(Exit::Config, line);
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return Err(broken(format!("{name}: not UTF-8 text; save it as UTF-8")));
+            return Err(invalid(format!("{name}: not UTF-8 text; save it as UTF-8")));
         };
         // Paths in it are relative to its directory.
         let directory = path.parent().unwrap_or(Path::new(""));
         let config =
-            Self::parse(text, directory, also).map_err(|error| broken(error.message(&name, text)))?;
+            Self::parse(text, directory, also).map_err(|error| invalid(error.message(&name, text)))?;
         Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
@@ -251,7 +252,7 @@ impl Config {
         check::config(file::read(text)?, text, directory, also)
     }
 
-    /// The accounts in the form of the router.
+    /// The accounts as the router's configuration.
     pub(crate) fn routed(&self) -> AccountsConfig {
         let routed = |account: &AccountSettings| {
             let one = AccountConfig::new(account.id.clone()).disabled(account.disabled);
@@ -267,7 +268,7 @@ impl Config {
 }
 
 impl Config {
-    /// The environment variables that hold the accounts' tokens, also of those that [`retain`](Self::retain) removed.
+    /// The environment variables with the tokens of all accounts, including those that [`retain`](Self::retain) removed.
     pub(crate) fn token_variables(&self) -> Vec<String> {
         let own = self.accounts.iter().filter_map(|account| account.login.variable());
         own.map(ToOwned::to_owned).chain(self.other_token_variables.iter().cloned()).collect()
@@ -283,7 +284,7 @@ pub(crate) fn all_disabled<'a>(accounts: impl IntoIterator<Item = &'a AccountId>
 pub(crate) fn all_disabled_text<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> String {
     let mut accounts = accounts.into_iter();
     match (accounts.next(), accounts.next()) {
-        (None, _) => "there is no account".to_owned(),
+        (None, _) => "no account is configured".to_owned(),
         (Some(only), None) => format!("{only} is disabled; enable it with: {}", enable(only)),
         (Some(first), Some(_)) => format!("all accounts are disabled; enable one with: {}", enable(first)),
     }
@@ -304,7 +305,7 @@ pub(crate) fn default_path() -> Option<PathBuf> {
     Some(directory("XDG_CONFIG_HOME", &[".config"])?.join("quota").join("config.toml"))
 }
 
-/// The directory that a variable names, or else this one below the home directory; `None` without a home directory.
+/// The directory in a variable, or else this one below the home directory. `None` without a home directory.
 pub(crate) fn directory(name: &str, below_home: &[&str]) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // The XDG specification says to ignore a relative path.

@@ -1,4 +1,4 @@
-//! What a command works on: the configuration, and a manager for it on the store.
+//! The configuration of a command, and the manager for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::scope::CommandScope;
 use crate::store::{self, OpenedStore};
 use crate::{detected_logins, term};
 
-/// How long a command takes at most, unless its arguments set another limit.
+/// The timeout of a command, unless its arguments set another one.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a token command may take if the policy does not allow less.
+/// The maximum timeout of a token command.
 const TOKEN_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Loads the named configuration or the default one, or uses Claude Code's login. `None` if there is neither, which is printed.
+/// Loads the named configuration or the default one, or uses Claude Code's login. If there is neither, prints that and returns `None`.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>
     }
 }
 
-/// Loads the same, but without accounts if there is none. Prints nothing.
+/// Loads the same configuration, but without accounts if there is no login. Prints nothing.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
     Ok(config)
 }
 
-/// Builds a manager that calls no provider. It reads shared records by the same rules as any other.
+/// Builds a manager without providers, which only reads shared records.
 ///
 /// # Errors
 ///
@@ -61,10 +61,10 @@ pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<Quo
     builder(config, store, "").build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
 }
 
-/// Builds the manager of a command, on the present runtime. Its calls are counted under `name`.
+/// Builds the manager of a command on the current runtime. Its calls are counted under `name`.
 ///
-/// The scope closes it. A command that ends after `timeout` makes no call that lasts longer. Waits for other processes are printed to
-/// standard error.
+/// The scope closes it. With a `timeout`, it makes no call that could last longer. Waits for other processes are printed to standard
+/// error.
 ///
 /// # Errors
 ///
@@ -82,11 +82,11 @@ pub(crate) fn open_manager(
     Ok(manager)
 }
 
-/// Builds the manager of a program that uses the whole terminal and runs until the user ends it.
+/// Builds the manager of a full-screen program, without a timeout and without printed waits.
 ///
 /// # Errors
 ///
-/// As those of [`open_manager`].
+/// As [`open_manager`].
 pub(crate) fn open_manager_for_screen(
     scope: &CommandScope,
     config: &Config,
@@ -143,7 +143,7 @@ pub(crate) fn credential_sources(config: &Config) -> CredentialMap {
     })
 }
 
-/// The timeout of a token command. It is shorter than the call that waits for it, so that the error names the command and not the
+/// The timeout of a token command. It is shorter than the timeout of the call, so that the error names the command and not the
 /// provider.
 fn token_command_timeout(config: &Config) -> Duration {
     TOKEN_COMMAND_TIMEOUT.min(config.policy.fetch_timeout.mul_f64(0.75))

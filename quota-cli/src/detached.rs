@@ -7,34 +7,34 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long the new process may take to read its input.
+/// The timeout for the new process to read its input.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts `quota` with these arguments, and passes `input` on its standard input. Its output goes nowhere.
+/// Starts `quota` with these arguments and with `input` on its standard input. Its output is discarded.
 ///
 /// The input may hold secrets, because only the new process reads the pipe. If this process is killed while it writes, or the new one
 /// does not read within [`INPUT_TIMEOUT`], the new one gets a part of the input.
 ///
 /// # Errors
 ///
-/// Those of the system if the process cannot be started or does not read its input, and [`io::ErrorKind::NotFound`] if the file of
-/// this program cannot be executed any more.
+/// [`io::Error`] if the process cannot be started or does not read its input. [`io::ErrorKind::NotFound`] if the file of this program
+/// can no longer be executed.
 pub(crate) fn start(
     arguments: &[&OsStr],
     change_environment: impl FnOnce(&mut Command),
     input: &[u8],
 ) -> io::Result<()> {
-    let mut command = orphaned(&program()?, arguments);
+    let mut command = background_command(&program()?, arguments);
     change_environment(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
     let written = child.stdin.take().map_or(Ok(()), |stdin| write_input(stdin, input, INPUT_TIMEOUT));
-    // First the shell, which says that there was no reader.
+    // First check the exit code of the shell. If it fails, the write also fails, with a less useful error.
     reap(child)?;
     written
 }
 
-/// Writes to a new process. A thread writes, because a pipe takes about 64 KiB and the process may hang before it reads the rest.
+/// Writes to a new process in a thread. A pipe buffers only about 64 KiB, and the process may hang before it reads the rest.
 fn write_input(mut stdin: ChildStdin, input: &[u8], timeout: Duration) -> io::Result<()> {
     let (sender, written) = mpsc::channel();
     let input = input.to_vec();
@@ -42,20 +42,21 @@ fn write_input(mut stdin: ChildStdin, input: &[u8], timeout: Duration) -> io::Re
     written.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The file of this program. After an upgrade Linux names the old file, which is deleted, and the new one has its path.
+/// The file of this program. After an upgrade, Linux reports the deleted file; the new program is at the same path.
 fn program() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     let replaced = program.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
     Ok(replaced.filter(|path| path.exists()).unwrap_or(program))
 }
 
-/// Starts by way of a shell that ends at once, so that the new process is no child of this one: a command that takes the place of
-/// this program (`quota run`) never waits for a child that it does not know. The shell leads a process group of its own, because
-/// Ctrl-C ends the group of this process. Without the copy of its input, the shell would start a background process without input. A
-/// background process that cannot be executed is no error of the shell, so it checks that first. The new process gets no file that a
-/// script has opened under a number, such as a lock.
+/// A shell that starts the program in the background and ends at once. The new process is then not a child of this one: a command
+/// that replaces this process (`quota run`) would not reap it.
+///
+/// The shell leads its own process group, because Ctrl-C signals the group of this process. The script copies standard input to
+/// descriptor 3, because a shell gives background processes no input. It checks first that the program is executable, because a shell
+/// does not report that for a background process. It closes descriptors 3 to 9, so that the new process inherits no lock of a script.
 #[cfg(unix)]
-fn orphaned(program: &std::path::Path, arguments: &[&OsStr]) -> Command {
+fn background_command(program: &std::path::Path, arguments: &[&OsStr]) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", SCRIPT]).arg(program).args(arguments);
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
@@ -67,7 +68,7 @@ const SCRIPT: &str =
     r#"[ -x "$0" ] || exit 126; exec 3<&0; "$0" "$@" <&3 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&- &"#;
 
 #[cfg(not(unix))]
-fn orphaned(program: &std::path::Path, arguments: &[&OsStr]) -> Command {
+fn background_command(program: &std::path::Path, arguments: &[&OsStr]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
     command
@@ -83,7 +84,7 @@ fn reap(_child: std::process::Child) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a detached process a session of its own, so that closing the terminal does not end it.
+/// Moves a detached process into its own session, so that closing the terminal does not end it.
 pub(crate) fn leave_session() {
     #[cfg(unix)]
     let _ = rustix::process::setsid();

@@ -1,5 +1,5 @@
-//! Finds the logins of this machine without a configuration: Claude Code's, and tokens in environment variables.
-//! It checks only whether they exist. `quota doctor` checks whether they can be used.
+//! Detects the logins of this machine: Claude Code's login, and tokens in environment variables.
+//! It checks only whether they exist. `quota doctor` checks whether they work.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,20 +9,20 @@ use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
 
 use crate::config::LoginSource;
 
-/// The variables in which people keep a token of Claude, and the names of their accounts.
+/// Common variables with a Claude token, and the account name for each.
 const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA_MAIN", "quota-main")];
 
 /// The logins of this machine.
 #[derive(Debug, Default)]
 pub(crate) struct DetectedLogins {
-    /// Where the login of Claude Code is, if there is one.
+    /// The location of Claude Code's login, if there is one.
     pub(crate) claude_code: Option<CredentialLocation>,
-    /// Variables that are set, and the names of their accounts.
+    /// The variables that are set, and the account name for each.
     pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
 impl DetectedLogins {
-    /// Finds them. No provider is called.
+    /// Detects the logins. No provider is called.
     pub(crate) async fn detect() -> Self {
         let copies = ClaudeCode::from_env().discover().await;
         let copy =
@@ -48,44 +48,44 @@ impl DetectedLogins {
 ///
 /// # Errors
 ///
-/// The places without a login, each with the reason.
+/// The locations without a login, each with the reason.
 pub(crate) async fn find_claude_code() -> Result<(), Vec<String>> {
     let copies = ClaudeCode::from_env().discover().await;
     if copies.iter().any(exists) { Ok(()) } else { Err(copies.iter().map(missing).collect()) }
 }
 
-/// A damaged login counts: it is shown as an account with an error, and `quota doctor` says how to fix it.
+/// Whether a login exists. A damaged login counts: it is shown as an account with an error, and `quota doctor` shows how to fix it.
 fn exists(copy: &DiscoveredCredential) -> bool {
     !matches!(copy.result, Err(CredentialError::NotLoggedIn { .. }))
 }
 
-/// Why a place has no login, without the advice that would be repeated on every line.
+/// Why a location has no login, without the hint that would be repeated on every line.
 fn missing(copy: &DiscoveredCredential) -> String {
     let error = copy.result.as_ref().map_or_else(ToString::to_string, |_| String::new());
-    error.rsplit_once("; run `claude`").map_or(error.clone(), |(place, _)| place.to_owned())
+    error.rsplit_once("; run `claude`").map_or(error.clone(), |(cause, _)| cause.to_owned())
 }
 
-/// The text for a user who has no account yet.
-pub(crate) fn nothing_found(looked_for: &[String], config: Option<&Path>) -> String {
-    let mut text = "No account was found. Looked for:\n".to_owned();
+/// The text for a user without an account.
+pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>) -> String {
+    let mut text = "No account was found. Searched:\n".to_owned();
     match config {
         Some(path) => {
             let _ = writeln!(text, "  {} does not exist", path.display());
         }
         None => text.push_str("  a configuration: neither XDG_CONFIG_HOME nor HOME is set\n"),
     }
-    if looked_for.is_empty() {
+    if searched.is_empty() {
         text.push_str("  a login of Claude Code: neither CLAUDE_CONFIG_DIR nor HOME is set\n");
     }
-    for place in looked_for {
-        let _ = writeln!(text, "  {place}");
+    for location in searched {
+        let _ = writeln!(text, "  {location}");
     }
     text.push_str(
         "\nTo add one, run `claude` and log in; or run:\n\n  \
          quota accounts add main --token-env QUOTA_MAIN    # an environment variable that holds a token\n\n\
-         or name an account in that configuration:\n\n  \
+         or add an account to that configuration:\n\n  \
          [[accounts]]\n  id = \"anthropic/main\"\n  token_env = \"QUOTA_MAIN\"    # an environment variable that holds a token\n\n\
-         More: quota status --help. To see how it looks without an account: quota demo\n",
+         Help: quota status --help. Demo without an account: quota demo\n",
     );
     text
 }
@@ -95,17 +95,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn searched_places_are_named() {
-        let looked_for = ["/home/me/.claude/.credentials.json does not exist".to_owned()];
+    fn searched_locations_are_listed() {
+        let searched = ["/home/me/.claude/.credentials.json does not exist".to_owned()];
 
         insta::assert_snapshot!(nothing_found(
-            &looked_for,
+            &searched,
             Some(Path::new("/home/me/.config/quota/config.toml"))
         ));
     }
 
     #[test]
-    fn a_missing_home_directory_is_named() {
+    fn a_missing_home_directory_is_reported() {
         insta::assert_snapshot!(nothing_found(&[], None));
     }
 }

@@ -1,4 +1,4 @@
-//! How the program ends: exit codes by the names of sysexits, and errors as one line.
+//! Exit codes, named as in sysexits, and errors as one line.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use crate::token_like::without_tokens;
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The command did all it was asked for.
+    /// The command succeeded.
     Success = 0,
-    /// An account has no number. Of a guard: too little is left.
+    /// An account has no data. For `quota guard`: too little quota is left.
     Incomplete = 1,
     /// No account was found, or all of them are disabled.
     NoAccount = 3,
@@ -23,9 +23,9 @@ pub(crate) enum Exit {
     DataErr = 65,
     /// The input cannot be read.
     NoInput = 66,
-    /// Something that is needed is unavailable, such as a port or the store.
+    /// A required resource is unavailable, such as a port or the store.
     Unavailable = 69,
-    /// The system refused something that it usually grants.
+    /// The operating system rejected an operation.
     OsErr = 71,
     /// The output could not be written.
     IoErr = 74,
@@ -33,11 +33,11 @@ pub(crate) enum Exit {
     Software = 70,
     /// The configuration is invalid.
     Config = 78,
-    /// The command of `quota run` cannot be executed, as in shells.
+    /// The command of `quota run` cannot be executed. Shells use the same code.
     NotExecutable = 126,
-    /// The command of `quota run` was not found, as in shells.
+    /// The command of `quota run` was not found. Shells use the same code.
     NotFound = 127,
-    /// SIGHUP, because the terminal was closed: 128 and the number of the signal, as in shells.
+    /// SIGHUP: the terminal was closed. As in shells, the code is 128 plus the signal number.
     HungUp = 129,
     /// SIGINT, as by Ctrl-C.
     Interrupted = 130,
@@ -61,15 +61,15 @@ pub(crate) struct CliError {
 }
 
 impl CliError {
-    /// Creates an error. The line may repeat what the user typed: tokens in it are masked, and control characters are replaced.
+    /// Creates an error. The line may repeat user input: tokens in it are masked, and control characters are replaced.
     pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
         Self { exit, line: sanitize(&without_tokens(&line.into())) }
     }
 
-    /// The output could not be written.
+    /// The error of output that could not be written.
     pub(crate) fn write(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // The reader has closed the pipe, as in `quota status | head -1`, which is no error.
+            // The reader closed the pipe, as in `quota status | head -1`. That is not an error.
             return Self::new(Exit::Success, "");
         }
         Self::new(Exit::IoErr, format!("could not write the output: {}", io_cause::plain(error)))
@@ -88,7 +88,7 @@ pub(crate) fn report(outcome: Result<Exit, CliError>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if !failure.line.is_empty() {
-                // If standard error is closed, the exit code remains.
+                // If standard error is closed, only the exit code reports the failure.
                 let _ = writeln!(io::stderr(), "quota: {failure}");
             }
             failure.exit.into()

@@ -8,7 +8,7 @@ use quota::Percent;
 
 use crate::zone;
 
-/// The present time and the user's time zone.
+/// The current time and the user's time zone.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalTime {
     pub(crate) now: Timestamp,
@@ -43,7 +43,7 @@ impl LocalTime {
         let far = (at.as_second() - self.now.as_second()).abs();
         let form = match () {
             () if then.date() == now.date() => "%H:%M",
-            // In a week, the weekday is that of today.
+            // In seven days the weekday would be the same as today's.
             () if far < 6 * DAY => "%a %H:%M",
             () if far < 300 * DAY => "%-d %b %H:%M",
             () => "%Y-%m-%d",
@@ -51,7 +51,7 @@ impl LocalTime {
         then.strftime(form).to_string()
     }
 
-    /// The same, with seconds for times within an hour.
+    /// The time of day, with seconds if the time is within an hour.
     pub(crate) fn time_of_day_with_seconds(&self, at: Timestamp) -> String {
         if between(self.now, at).max(between(at, self.now)) < Duration::from_secs(3600) {
             return at.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string();
@@ -96,7 +96,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{} s", (duration.as_secs_f64() * 100.0).round() / 100.0)
 }
 
-/// A wait in whole seconds, rounded up, so that a program that sleeps this long is not early.
+/// A wait in whole seconds, rounded up. Otherwise a program that sleeps this long would retry too early.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
@@ -147,7 +147,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// 2026-11-23 11:55, two hours east of Greenwich.
+    /// 2026-11-23 11:55 in a time zone two hours ahead of UTC.
     fn local() -> LocalTime {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         LocalTime { now: at("2026-11-23T09:55:00Z"), zone }

@@ -1,5 +1,5 @@
-//! Commands in advice. They repeat the `--config` and `--store` of this command, because otherwise they would use another
-//! configuration or store.
+//! Commands in hints. They repeat the `--config` and `--store` of this command. Otherwise they would use another configuration or
+//! store.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -14,17 +14,17 @@ pub(crate) fn set(given: &GlobalOptions) {
     let _ = GIVEN.set(given.clone());
 }
 
-/// `quota` with these words, for a command that reads a configuration and a store.
+/// A `quota` command line with these arguments, for a command that reads a configuration and a store.
 pub(crate) fn command(words: &str) -> String {
     repeat(GIVEN.get_or_init(GlobalOptions::default), words, true)
 }
 
-/// `quota` with these words, for a command that takes no `--store`.
+/// A `quota` command line with these arguments, for a command without `--store`.
 pub(crate) fn command_without_store(words: &str) -> String {
     repeat(GIVEN.get_or_init(GlobalOptions::default), words, false)
 }
 
-/// A path quoted for a shell.
+/// Quotes a path for a shell.
 pub(crate) fn quoted(path: &Path) -> String {
     one_word(&path.display().to_string())
 }
@@ -37,7 +37,7 @@ fn repeat(given: &GlobalOptions, words: &str, takes_store: bool) -> String {
     }
     if let Some(store) = given.store.as_ref().filter(|_| takes_store) {
         line.push_str(" --store ");
-        // Before an @ there may be a password.
+        // A URL with an @ may hold a password.
         let is_secret = store.contains('@') || looks_like_a_token(store);
         line.push_str(&if is_secret { "URL".to_owned() } else { plain_or_quoted(store) });
     }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_repeats_the_options_that_were_given() {
+    fn a_command_repeats_the_given_options() {
         let both = given(Some("work.toml"), Some("redis://127.0.0.1:6379"));
 
         assert_eq!(
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_quoted_where_a_shell_would_split_it() {
+    fn a_path_with_spaces_is_quoted() {
         assert_eq!(
             repeat(&given(Some("my files/it's.toml"), None), "doctor", true),
             r"quota doctor --config 'my files/it'\''s.toml'"

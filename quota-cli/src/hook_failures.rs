@@ -1,5 +1,5 @@
-//! Failures of hooks on this machine. The process that runs hooks has no terminal, so it saves them here, and the next command
-//! reports each once.
+//! Failures of hooks on this machine. The process that runs hooks has no terminal, so it saves its failures here. The next command
+//! reports each one once.
 
 use jiff::Timestamp;
 use quota::Clock;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config;
 use crate::format::{ago, between};
 
-/// Older failures are dropped: a hook that fails for each event must not fill the disk.
+/// Older failures are dropped. Otherwise a hook that fails for each event could fill the disk.
 const MAX_FAILURES: usize = 20;
 
 /// One failure.
@@ -40,7 +40,7 @@ impl JsonContent for Content {
     }
 }
 
-/// `None` without a home directory: then failures are lost.
+/// The file with the failures. `None` without a home directory; the failures are then lost.
 fn file() -> Option<JsonFile> {
     let folder = config::directory("XDG_STATE_HOME", &[".local", "state"])?.join("quota");
     Some(JsonFile::at(folder.join("hook-failures.json"), Clock::system()))
@@ -76,7 +76,7 @@ pub(crate) async fn save(text: String) -> Result<(), FileError> {
 /// [`FileError`] if the file cannot be read or changed.
 pub(crate) async fn take() -> Result<Vec<HookFailureReport>, FileError> {
     let Some(file) = file() else { return Ok(Vec::new()) };
-    // Most commands find none, and take no lock.
+    // Fast path: without failures, no lock is needed.
     if file.load_blocking::<Content>()?.failures.is_empty() {
         return Ok(Vec::new());
     }

@@ -13,29 +13,29 @@ use crate::token_like::masked;
 
 /// Larger than any input. Claude Code's state file grows with every project.
 const LIMIT: u64 = 64 * 1024 * 1024;
-/// How long reading a pipe or a device may take: long enough for a program that decrypts a configuration.
+/// The timeout for a pipe or a device. It allows for a program that decrypts a configuration.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg(unix)]
 const PIPE: piecemeal::Bounds =
     piecemeal::Bounds { size: LIMIT as usize, first: PIPE_TIMEOUT, all: PIPE_TIMEOUT };
 
-/// The bytes of a file. `-` is standard input without a timeout, because a person or a slow program may be writing to it.
+/// Reads a file. `-` is standard input, without a timeout, because a user or a slow program may be writing to it.
 ///
 /// # Errors
 ///
-/// [`CliError`] if it cannot be read, or does not end.
+/// [`CliError`] if the file cannot be read, is larger than 64 MiB, or a pipe or device does not end within a timeout.
 pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     let read =
         if is_stdin(path) { to_end(io::stdin().lock()) } else { open_nonblocking(path).and_then(read) };
     limited(path, read)
 }
 
-/// The bytes of a file that names programs and hosts. A file that another user may have written is refused. Standard input has the
-/// timeout of a pipe.
+/// Reads a file that names programs and hosts. A file that another user can write is rejected. Standard input has the timeout of a
+/// pipe.
 ///
 /// # Errors
 ///
-/// As those of [`read_input`], and [`CliError`] with the command that closes the file to others.
+/// As [`read_input`], and [`CliError`] with a `chmod` command if another user can write the file.
 pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>, CliError> {
     if is_stdin(path) {
         return limited(path, read_stdin());
@@ -51,7 +51,7 @@ pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>, CliError> {
 fn limited(path: &Path, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, CliError> {
     read.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
-            let why = format!("{}: larger than 64 MiB, so it is no valid input", display_name(path));
+            let why = format!("could not read {}: it is larger than 64 MiB", display_name(path));
             CliError::new(Exit::DataErr, why)
         }
         _ => CliError::new(
@@ -99,14 +99,14 @@ pub(crate) mod piecemeal {
     use rustix::io::Errno;
     use rustix::time::{ClockId, clock_gettime};
 
-    /// The limits of a read.
+    /// The bounds of a read.
     #[derive(Debug)]
     pub(crate) struct Bounds {
-        /// In bytes.
+        /// The maximum size, in bytes.
         pub(crate) size: usize,
-        /// Until the first byte.
+        /// The timeout until the first byte.
         pub(crate) first: Duration,
-        /// Until the end.
+        /// The timeout until the end.
         pub(crate) all: Duration,
     }
 
@@ -125,7 +125,7 @@ pub(crate) mod piecemeal {
         let started = now();
         let mut bytes = Vec::new();
         let mut piece = [0; 16 * 1024];
-        // A read that may block starts only once there is something to read.
+        // If the source can block, poll before each read.
         let mut is_ready = is_nonblocking;
         let mut has_waited = false;
         loop {
@@ -145,7 +145,7 @@ pub(crate) mod piecemeal {
             }
             is_ready = is_nonblocking;
             match rustix::io::read(&source, &mut piece) {
-                // A named pipe that has no writer yet looks like its end.
+                // A named pipe without a writer reads as empty, so poll once before it counts as the end.
                 Ok(0) if bytes.is_empty() && !has_waited => is_ready = false,
                 Ok(0) => return Ok(bytes),
                 Ok(read) if bytes.len() + read > bounds.size => {
@@ -164,22 +164,22 @@ pub(crate) mod piecemeal {
         }
     }
 
-    /// The time since the machine was started.
+    /// The monotonic clock.
     fn now() -> Duration {
         Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
     }
 }
 
-/// The name of the input in errors. A token in its place is not repeated.
+/// The name of the input for errors. If it looks like a token, it is masked.
 pub(crate) fn display_name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { masked(&path.display().to_string()).to_owned() }
 }
 
-/// The system's error as text.
+/// The cause of a read error.
 pub(crate) fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => {
-            format!("it did not end within {} s; name a file", PIPE_TIMEOUT.as_secs())
+            format!("it did not end within {} s; use a regular file", PIPE_TIMEOUT.as_secs())
         }
         _ => io_cause::of_read(error),
     }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_an_end_is_read_no_further_than_the_limit() {
+    fn an_endless_device_is_read_up_to_the_limit() {
         let read = piecemeal::read(open_nonblocking(Path::new("/dev/zero")).unwrap(), true, &LONG, |_| false);
 
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_named_as_one() {
+    fn a_directory_is_reported_as_a_directory() {
         let error = read_input(Path::new("/")).unwrap_err().to_string();
 
         assert_eq!(error, "could not read /: it is a directory");

@@ -7,7 +7,7 @@ pub(crate) fn of_read(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            "this user may not read it; change the rights of it or of its folder".to_owned()
+            "permission denied; change the permissions of the file or its folder".to_owned()
         }
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         io::ErrorKind::NotADirectory => "a part of its path is not a directory".to_owned(),
@@ -20,19 +20,25 @@ pub(crate) fn of_write(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "its folder does not exist; create it".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            "this user may not write it; change the rights of it or of its folder".to_owned()
+            "permission denied; change the permissions of the file or its folder".to_owned()
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full; make room".to_owned(),
-        io::ErrorKind::AlreadyExists => "something else is in its place, or in that of its folder".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "its file system is read-only; name another place".to_owned(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full; free some space".to_owned()
+        }
+        io::ErrorKind::AlreadyExists => {
+            "another file already exists at its path or at the path of its folder".to_owned()
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "its file system is read-only; choose another location".to_owned()
+        }
         _ => of_read(error),
     }
 }
 
-/// The system's text, without the number of the error.
+/// The text of the system, without the OS error number.
 pub(crate) fn plain(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "this user may not do it".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string().split(" (os error ").next().unwrap_or_default().to_lowercase(),
     }
 }
@@ -60,7 +66,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn no_text_has_the_number_of_the_error() {
+    fn no_text_contains_an_os_error_number() {
         for number in 1..=120 {
             let error = io::Error::from_raw_os_error(number);
             for text in [of_read(&error), of_write(&error), plain(&error)] {

@@ -12,7 +12,7 @@ use crate::config::{Config, clear_hold};
 use crate::view::json;
 use crate::{detached, hook_failures, io_cause, term};
 
-/// The rules by which a configuration finds events.
+/// The rules that define events, from the configuration.
 pub(crate) fn rules(config: &Config) -> Rules {
     Rules::new(config.policy.clone(), &config.hooks)
 }
@@ -29,7 +29,7 @@ pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<Strin
     problems
 }
 
-/// Does the same for a command with a user: prints the problems, and the failures of hooks that ran before.
+/// Does the same for an interactive command. Prints the problems, and the failures of earlier hooks.
 pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
     let problems = update(config, store).await;
     for line in problems.into_iter().chain(hook_failures().await) {
@@ -37,7 +37,7 @@ pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
     }
 }
 
-/// Does the same for a process without a terminal: saves the problems, which the next command reports.
+/// Does the same for a process without a terminal. Saves the problems, so that the next command reports them.
 pub(crate) async fn update_and_save_problems(config: &Config, store: &dyn QuotaStore) {
     for line in update(config, store).await {
         let _ = hook_failures::save(line).await;
@@ -64,23 +64,23 @@ pub(crate) fn start_hooks(config: &Config, account: &AccountId, new: &[JournalEv
     started.err().map(|error| format!("could not start the hooks of {account}: {}", io_cause::plain(&error)))
 }
 
-/// A line on each hook that failed and was not reported yet.
+/// A line for each failed hook that no command has reported.
 pub(crate) async fn hook_failures() -> Vec<String> {
-    // `quota doctor` reports a file that cannot be used.
+    // `quota doctor` reports an unusable file.
     let failures = hook_failures::take().await.unwrap_or_default();
     let now = Clock::system().now();
     failures.into_iter().map(|failure| failure.describe(now)).collect()
 }
 
-/// A line on each damaged document of an account, with what to do.
+/// A line for each damaged document of an account, with what to do.
 pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
     let record = damage
         .record
-        .then(|| format!("the record of {account} is damaged; replace it: {}", clear_hold(account)));
+        .then(|| format!("the record of {account} is damaged; replace it with: {}", clear_hold(account)));
     let journal = damage.journal.then(|| describe(Warning::Replaced(account.clone())));
     let newer = damage.is_journal_newer.then(|| {
         format!(
-            "the journal of {account} was written by a newer quota, so nothing is added to it; update quota"
+            "the journal of {account} was written by a newer quota, so new events are not stored; update quota"
         )
     });
     [record, journal, newer].into_iter().flatten().collect()
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_does_not_exist_is_named_as_the_cause() {
+    fn a_missing_program_is_reported_as_the_cause() {
         let failure = HookFailure::NotStarted(std::io::ErrorKind::NotFound.into());
         let account = "anthropic/main".parse().unwrap();
         let error = HookError { number: 1, kind: "threshold".to_owned(), account, failure };

@@ -1,5 +1,5 @@
-//! The program `quota`: how much is left of each LLM account, at a terminal and for scripts.
-//! The work is done by the crates `quota`, `quota-journal` and `quota-sim`; here are its command line, its configuration and its words.
+//! The program `quota` shows the usage of LLM accounts, at a terminal and for scripts.
+//! This crate has the command line, the configuration and the output. The crates `quota`, `quota-journal` and `quota-sim` do the work.
 
 mod account_picker;
 mod call_limit;

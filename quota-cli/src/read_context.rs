@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::{context, journal, store, term};
 
-/// How long the store may take for one account.
+/// The timeout of the store for one account.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The selected accounts, and their store.
@@ -23,12 +23,12 @@ pub(crate) struct ReadContext {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn QuotaStore>,
     clock: Clock,
-    /// The lines on damaged documents that were printed, each once.
+    /// The printed lines about damaged documents, so that each is printed once.
     reported: RefCell<HashSet<String>>,
 }
 
 impl ReadContext {
-    /// Loads the configuration and opens the store. `None` if there is no account, which is printed.
+    /// Loads the configuration and opens the store. If there is no account, prints that and returns `None`.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl ReadContext {
         opened.check().await?;
         if !opened.is_shared {
             term::eprint(
-                "memory: is a store of this process alone, so it is empty; name a shared one with --store or QUOTA_STORE\n",
+                "quota: the store memory: is private to this process, so it is empty; set a shared store with --store or QUOTA_STORE\n",
             );
         }
         Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
@@ -64,7 +64,7 @@ impl ReadContext {
                 return Err(CliError::new(Exit::Unavailable, reason));
             }
         };
-        // At once: the events are saved, so no later command starts their hooks.
+        // Start the hooks now, because the events are saved and no later command starts hooks for them.
         let problem = journal::start_hooks(&self.config, account, &updated.new);
         if let Some(line) = problem {
             term::eprint(&format!("quota: {line}\n"));

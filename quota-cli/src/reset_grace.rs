@@ -1,5 +1,5 @@
-//! The wait after a window's reset: no call is made within the policy's grace time, so the window is unknown until it is over.
-//! quota-core has the rule; this file decides whether a command waits for its end.
+//! The grace time after a window's reset. No call is made during it, so the usage of the window is unknown until its end.
+//! quota-core has the rule; this file decides whether a command waits for the end.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use quota::{AccountUsage, Clock};
 use crate::context::COMMAND_TIMEOUT;
 use crate::format::{LocalTime, between};
 
-/// A wait is longer by this, because the store's clock and this machine's differ a little.
+/// Added to each wait, because the clocks of the store and of this machine may differ slightly.
 pub(crate) const MARGIN: Duration = Duration::from_millis(50);
 
-/// The part of a command's time that remains for the call after the wait.
+/// The part of a command's timeout that is reserved for the call after the wait.
 const TIME_FOR_CALL: Duration = Duration::from_secs(5);
 
-/// A window that reset and is not refreshed yet.
+/// A window that has reset but was not refreshed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PendingReset {
     pub(crate) reset_at: Timestamp,
-    /// When the next refresh may begin, which is later than now.
+    /// When the next refresh may begin. Always in the future.
     pub(crate) refresh_at: Timestamp,
 }
 
@@ -48,9 +48,9 @@ impl PendingReset {
 
     /// `reset at 11:55:00, next refresh in 12 s (11:55:15)`
     pub(crate) fn text(&self, local: &LocalTime) -> String {
-        let (again, at) =
+        let (relative, at) =
             (local.relative_only(self.refresh_at), local.time_of_day_with_seconds(self.refresh_at));
-        format!("{}, next refresh {again} ({at})", reset(self.reset_at, local))
+        format!("{}, next refresh {relative} ({at})", reset(self.reset_at, local))
     }
 }
 
@@ -59,22 +59,22 @@ pub(crate) fn reset(at: Timestamp, local: &LocalTime) -> String {
     format!("reset at {}", local.time_of_day_with_seconds(at))
 }
 
-/// The time limit of a command.
+/// Measures the time of a command against its timeout.
 #[derive(Debug, Clone)]
 pub(crate) struct Time {
     clock: Clock,
-    began: Instant,
+    started: Instant,
 }
 
 impl Time {
     /// Starts now.
     pub(crate) fn of_command(clock: &Clock) -> Self {
-        Self { clock: clock.clone(), began: clock.instant() }
+        Self { clock: clock.clone(), started: clock.instant() }
     }
 
     /// Whether a wait of this length leaves time for a call.
     pub(crate) fn allows(&self, wait: Duration) -> bool {
-        allows(wait, self.clock.instant().saturating_since(self.began))
+        allows(wait, self.clock.instant().saturating_since(self.started))
     }
 }
 

@@ -10,34 +10,34 @@ use tokio::signal;
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// Runs work on this thread.
+/// Runs a future on this thread.
 ///
-/// Tasks that are left at its end are dropped, so that a hung call does not delay the exit.
+/// At its end the remaining tasks are dropped, so that a hung call does not delay the exit.
 ///
 /// # Errors
 ///
-/// That of the work, or [`CliError`] if the runtime cannot be built.
+/// The error of the future, or [`CliError`] if the runtime cannot be built.
 pub(crate) fn run<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     on(builder().enable_all(), work)
 }
 
-/// Runs work that opens no connection and runs no program. Its runtime starts faster.
+/// Runs a future that opens no connection and runs no program. Its runtime starts faster.
 ///
 /// # Errors
 ///
-/// As those of [`run`].
+/// As [`run`].
 pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     on(builder().enable_time(), work)
 }
 
-/// One thread: no command has work for more, and each start is faster.
+/// A single-threaded runtime, which starts faster. No command needs more threads.
 fn builder() -> Builder {
     Builder::new_current_thread()
 }
 
 fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let refused = |error: io::Error| {
-        CliError::new(Exit::OsErr, format!("could not start: {}", io_cause::plain(&error)))
+        CliError::new(Exit::OsErr, format!("could not start the runtime: {}", io_cause::plain(&error)))
     };
     let runtime = builder.build().map_err(refused)?;
     let outcome = runtime.block_on(work);
@@ -45,19 +45,19 @@ fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, CliError>>)
     outcome
 }
 
-/// Does the work and, at the same time, `preparation`, which may be unfinished at the end.
+/// Runs `work` and `preparation` concurrently. Returns as soon as `work` is done, and drops `preparation` then.
 pub(crate) async fn warm_up<T>(preparation: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
     let (mut preparation, mut work) = (pin!(preparation), pin!(work));
     let mut is_done = false;
     poll_fn(|context| {
-        // A future that was ready must not be polled again.
+        // A completed future must not be polled again.
         is_done = is_done || preparation.as_mut().poll(context).is_ready();
         work.as_mut().poll(context)
     })
     .await
 }
 
-/// The signals that end a simulation, which holds no leases: Ctrl-C, and SIGTERM on Unix.
+/// The signals that end a simulation: Ctrl-C, and SIGTERM on Unix. A simulation has no leases to release.
 #[derive(Debug)]
 pub(crate) struct ShutdownSignal {
     #[cfg(unix)]
@@ -67,7 +67,7 @@ pub(crate) struct ShutdownSignal {
 }
 
 impl ShutdownSignal {
-    /// Listens from now on. A signal before the first [`wait`](Self::wait) is not lost.
+    /// Installs the signal handlers. A signal before the first [`wait`](Self::wait) is not lost.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl ShutdownSignal {
         Ok(Self {})
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the signals.
     pub(crate) async fn wait(&mut self) {
         #[cfg(unix)]
         tokio::select! {

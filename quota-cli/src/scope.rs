@@ -1,5 +1,5 @@
-//! The manager of a command that may refresh, and the signals that end the command. However the command ends, its calls are
-//! cancelled and their leases released.
+//! Owns the managers of a command that may refresh, and handles the signals that end the command. However the command ends, its calls
+//! are cancelled and their leases released.
 
 #[cfg(unix)]
 mod signals;
@@ -20,33 +20,33 @@ use self::signals::Signals;
 use crate::exit::{CliError, Exit};
 use crate::runtime;
 
-/// How long a command waits at its end until its leases are released.
+/// How long a command waits at its end for the release of its leases.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a command must end before it ends itself.
+/// The managers and tasks that a command must close before it ends.
 #[derive(Debug, Default)]
 pub(crate) struct CommandScope {
-    /// The present manager, and previous ones that are not closed yet.
+    /// The current manager, and previous ones that are still closing.
     managers: RefCell<Vec<(QuotaManager, Option<AbortHandle>)>>,
     /// Background tasks: closing managers that were replaced, and reporting waits.
     tasks: RefCell<JoinSet<()>>,
-    /// Handled once there is a manager or another program. Until then a signal ends the process, as for other commands.
+    /// `None` until there is a manager or a child process. Until then a signal ends the process directly.
     signals: RefCell<Option<Signals>>,
 }
 
-/// Runs the work of a command that may refresh, or runs other programs. SIGHUP, SIGINT, SIGQUIT and
-/// SIGTERM end it with 128 and the signal's number, unless the process was started with that signal ignored. However it ends,
-/// its manager is closed.
+/// Runs a command that may refresh or run other programs. Its managers are closed however it ends.
+///
+/// SIGHUP, SIGINT, SIGQUIT and SIGTERM end it with 128 plus the signal number, unless the process was started with that signal ignored.
 ///
 /// # Errors
 ///
-/// That of the work; one without a line after a signal; [`CliError`] if the runtime cannot be built.
+/// The error of the command, an error without a text after a signal, or [`CliError`] if the runtime cannot be built.
 pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError>) -> Result<T, CliError> {
     runtime::run(async {
         let scope = CommandScope::default();
         let outcome = scope.until_signalled(work(&scope)).await;
         match scope.close().await {
-            // A signal at the end also stops what follows the work.
+            // A signal during the close also prevents what the caller does afterwards.
             Some(exit) => Err(CliError::new(exit, "")),
             None => outcome,
         }
@@ -54,7 +54,7 @@ pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError
 }
 
 impl CommandScope {
-    /// Makes this the manager that is closed at the end. A previous one is closed now, once its calls have ended.
+    /// Adds a manager, which is closed at the end. A previous manager is closed in the background once its calls have ended.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl CommandScope {
         Ok(())
     }
 
-    /// Listens for signals from now on, as a command does that runs other programs, which end with it.
+    /// Installs the signal handlers. A command that runs other programs calls this, so that they end with it.
     ///
     /// # Errors
     ///
@@ -90,14 +90,14 @@ impl CommandScope {
         self.tasks.borrow_mut().spawn(waits::report(manager.clone()));
     }
 
-    /// Does the work, unless a signal ends it before.
+    /// Runs the work until its end or a signal.
     async fn until_signalled<T>(
         &self,
         work: impl Future<Output = Result<T, CliError>>,
     ) -> Result<T, CliError> {
         let mut work = pin!(work);
         poll_fn(|context| {
-            // The work first: it may install the handlers.
+            // Poll the work first, because it may install the signal handlers.
             if let Poll::Ready(outcome) = work.as_mut().poll(context) {
                 return Poll::Ready(outcome);
             }
@@ -106,7 +106,7 @@ impl CommandScope {
         .await
     }
 
-    /// Cancels calls in flight, and releases leases. A signal during the wait ends it, and its exit code is returned.
+    /// Cancels calls in flight and releases leases. A signal ends the wait; its exit code is returned.
     async fn close(self) -> Option<Exit> {
         let managers = self.managers.take();
         let mut tasks = self.tasks.take();

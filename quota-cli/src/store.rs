@@ -1,4 +1,4 @@
-//! The store that a command uses: the one that the command line names, or else the environment, or else the file of this user.
+//! Opens the store of a command: from the command line, or else from the environment, or else the default file of this user.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -16,24 +16,24 @@ use crate::exit::{CliError, Exit};
 use crate::sanitize::sanitize;
 use crate::term;
 
-/// The variable that names the store if the command line does not. A URL may hold a password, which other users could read in the
-/// arguments of a process.
+/// The variable with the store URL, if the command line has none. A URL may hold a password, and other users can read the arguments
+/// of a process.
 pub(crate) const URL_VARIABLE: &str = "QUOTA_STORE";
-/// The store without a file: this process alone.
+/// The store without a file, which is private to this process.
 const MEMORY_URL: &str = "memory:";
-/// How long a command waits for the lock of a store file. Twice that is less than [`FILE_TIMEOUT`].
+/// How long a command waits for the lock of a store file. Two such waits are shorter than [`FILE_TIMEOUT`].
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a command waits for a file of this machine. On a busy machine a late answer is better than a provider call without the
-/// store, or a line without a number.
+/// How long a command waits for a store file. On a busy machine, a late result is better than a provider call without the store, or
+/// a statusline without data.
 pub(crate) const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A store, and where its URL came from.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenedStore {
     pub(crate) store: Arc<dyn QuotaStore>,
-    /// The same store, if the command uses it and does not only examine it.
+    /// The same store, unless the command only examines it.
     pub(crate) used: Option<Arc<CommandStore>>,
-    /// For a process that is to use the same store; it may hold a password.
+    /// The URL, for child processes that use the same store. It may hold a password.
     pub(crate) url: Secret,
     /// Whether other processes can use the store.
     pub(crate) is_shared: bool,
@@ -52,21 +52,21 @@ pub(crate) fn open(url: Option<&str>) -> Result<OpenedStore, CliError> {
     find(url, Purpose::Command)
 }
 
-/// Opens the store for a statusline. It waits for its store no longer than a manager waits for one call, in all calls together,
-/// because the next line tries again.
+/// Opens the store for a statusline. The total wait of all its calls is limited to the store timeout of one call, because the next
+/// statusline retries.
 ///
 /// # Errors
 ///
-/// As those of [`open`].
+/// As [`open`].
 pub(crate) fn open_quick(url: Option<&str>) -> Result<OpenedStore, CliError> {
     find(url, Purpose::Line)
 }
 
-/// Opens the store for a command that reports what is wrong with it. It changes and replaces nothing.
+/// Opens the store for a command that diagnoses it. The store is not changed or replaced.
 ///
 /// # Errors
 ///
-/// As those of [`open`].
+/// As [`open`].
 pub(crate) fn open_to_examine(url: Option<&str>) -> Result<OpenedStore, CliError> {
     find(url, Purpose::Examination)
 }
@@ -99,9 +99,9 @@ fn find(url: Option<&str>, purpose: Purpose) -> Result<OpenedStore, CliError> {
     };
     let inner = inner.map_err(|why| CliError::new(Exit::Config, why))?;
     let used = (purpose != Purpose::Examination).then(|| {
-        // A line shows the error in the place of the number.
-        let goes_on = purpose == Purpose::Command;
-        Arc::new(CommandStore::new(Arc::clone(&inner), limit(&url, purpose), goes_on))
+        // A statusline shows the error instead of the usage, so it does not continue.
+        let continues = purpose == Purpose::Command;
+        Arc::new(CommandStore::new(Arc::clone(&inner), limit(&url, purpose), continues))
     });
     Ok(OpenedStore {
         store: used.clone().map_or(inner, |used| used),
@@ -113,7 +113,7 @@ fn find(url: Option<&str>, purpose: Purpose) -> Result<OpenedStore, CliError> {
     })
 }
 
-/// Opens the default file. Only this program uses it, as a cache, so a new file replaces a damaged one.
+/// Opens the default file. It is only a cache of this program, so a new file replaces a damaged one.
 fn open_default_file(url: &str) -> Result<Arc<dyn QuotaStore>, String> {
     let options: SqliteOptions = url.parse().map_err(|error: SqliteOpenError| error.to_string())?;
     let report = |copy: &Path| {
@@ -124,7 +124,7 @@ fn open_default_file(url: &str) -> Result<Arc<dyn QuotaStore>, String> {
     Ok(Arc::new(store))
 }
 
-/// How long the command waits for the store in all. Reads of a file wait for no lock.
+/// The limit for the total wait for the store. Reads of a file need no limit, because they do not wait for a lock.
 fn limit(url: &str, purpose: Purpose) -> Limit {
     let timeout = Policy::default().store_timeout;
     match purpose {
@@ -135,15 +135,15 @@ fn limit(url: &str, purpose: Purpose) -> Limit {
 }
 
 impl OpenedStore {
-    /// Opens a file before its first use. Other stores are not connected to.
+    /// Opens a store file before its first use. Does not connect to other stores.
     pub(crate) async fn warm_up(&self) {
         if self.is_file() {
-            // The first use reports an error.
+            // The first use reports any error.
             let _ = self.store.read(&StoreKey::probe()).await;
         }
     }
 
-    /// Whether it is a file of this machine, which needs no connection.
+    /// Whether the store is a local file.
     pub(crate) fn is_file(&self) -> bool {
         is_file(self.url.expose())
     }
@@ -152,8 +152,8 @@ impl OpenedStore {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the store needs repair. A manager would go on without it, share nothing, and few users would notice. A store
-    /// that does not answer may answer later, and is no error.
+    /// [`CliError`] if the store needs repair. Otherwise a manager would run standalone, and few users would notice. An unavailable
+    /// store is not an error, because it may answer later.
     pub(crate) async fn check(&self) -> Result<(), CliError> {
         match self.store.read(&StoreKey::probe()).await {
             Err(error) if !error.is_transient() => {
@@ -173,7 +173,7 @@ fn with_source(source: &str, error: &str) -> String {
     if source.is_empty() { error.to_owned() } else { format!("{source}: {error}") }
 }
 
-/// The cause of an error of the store, for a line that names the operation itself.
+/// The cause of a store error, without the operation, for messages that name the operation themselves.
 pub(crate) fn cause(error: &StoreError) -> &str {
     match error {
         StoreError::Unavailable { reason, .. }
@@ -183,20 +183,20 @@ pub(crate) fn cause(error: &StoreError) -> &str {
     }
 }
 
-/// The file of this user; `None` without a home directory.
+/// The default store file; `None` without a home directory.
 fn default_db_path() -> Option<PathBuf> {
     Some(config::directory("XDG_STATE_HOME", &[".local", "state"])?.join("quota").join("quota.db"))
 }
 
 fn url_of_file(path: &Path) -> String {
-    // The characters that have a meaning in a URL, and those that a URL cannot hold.
+    // Characters with a meaning in a URL, and characters that are invalid in a URL.
     const RESERVED: AsciiSet =
         CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ').add(b'\\').add(b'"').add(b'<').add(b'>');
     let path = percent_encode(path.as_os_str().as_encoded_bytes(), &RESERVED);
     format!("sqlite://{path}")
 }
 
-/// The URL with a command's timeout for the lock of a file, unless the URL has settings of its own.
+/// The URL with [`BUSY_TIMEOUT`] if it is a file, unless the URL already has settings.
 fn with_busy_timeout(url: &str) -> Cow<'_, str> {
     if is_file(url) && !url.contains('?') {
         Cow::Owned(format!("{url}?busy_ms={}", BUSY_TIMEOUT.as_millis()))
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_line_is_limited_and_for_a_file_only_its_writes() {
+    fn only_statuslines_have_a_limit_and_for_files_only_for_writes() {
         let timeout = Duration::from_millis(225);
 
         assert_eq!(limit("redis://127.0.0.1", Purpose::Line), Limit::Calls(timeout));

@@ -1,6 +1,6 @@
-//! Whether the store can be written, and the warnings about a store that cannot be used.
+//! Checks whether the store can be written, and warns about an unusable store.
 //!
-//! A command checks this before it calls a provider. If the store accepts no write, not even a hold, then each process would call.
+//! A command checks this before it calls a provider. If the store accepts no writes, it stores no holds, so every process would call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::hint;
 use crate::store::{self, OpenedStore};
 use crate::term;
 
-/// How long the trial write may take. A store that does not answer is unavailable, not read-only.
+/// The timeout of the trial write. A store that does not answer is unavailable, not read-only.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the store keeps the trial document. Stores have no delete.
 const PROBE_TTL: Duration = Duration::from_millis(1);
@@ -23,12 +23,12 @@ const PROBE_TTL: Duration = Duration::from_millis(1);
 /// Why an account was not refreshed.
 pub(crate) fn skip_reason(cached: &AccountUsage) -> &'static str {
     match cached.is_record_damaged() {
-        true => "not refreshed: the record is damaged, and only --refresh calls the provider without one",
+        true => "not refreshed: the record is damaged; use --refresh to call the provider anyway",
         false => "not refreshed: the store is read-only",
     }
 }
 
-/// Tries the store of a command, and reports what is wrong with it.
+/// Tries to write to the store of a command, and reports problems with it.
 #[derive(Debug)]
 pub(crate) struct StoreProbe {
     store: Arc<dyn QuotaStore>,
@@ -48,10 +48,10 @@ impl StoreProbe {
         }
     }
 
-    /// Whether to show the cached numbers instead of refreshing them: the store is read-only, so new numbers could not be shared.
-    /// It writes to the store, so call it only if a refresh is due.
+    /// Whether to show cached usage without a refresh, because the store is read-only and new usage could not be shared.
+    /// This writes to the store, so call it only if a refresh is due.
     ///
-    /// An account with a damaged record is skipped even without numbers, because no record would limit the calls of many commands.
+    /// An account with a damaged record is skipped even without cached usage, because without a record nothing limits the calls.
     pub(crate) async fn should_skip_refresh(&self, cached: &AccountUsage) -> bool {
         if cached.is_record_damaged() {
             return true;
@@ -61,13 +61,13 @@ impl StoreProbe {
             && !cached.snapshot().windows().is_empty()
     }
 
-    /// Tries to write, and returns whether the store refused it.
+    /// Tries to write, and returns whether the store rejected the write.
     pub(crate) async fn is_read_only(&self) -> bool {
         let key = StoreKey::account_extension(&"quota/probe".parse().expect("the name is valid"), "trial");
         let written = self.store.compare_and_swap(&key, None, Bytes::from_static(b"{}"), PROBE_TTL);
         let error = match Clock::system().bounded(WRITE_TIMEOUT, written).await {
             Some(Err(error)) if !error.is_transient() => Some(error),
-            // A conflict means that another process has written.
+            // A compare-and-swap conflict means that another process wrote, so the store is writable.
             _ => None,
         };
         let is_read_only = error.is_some();
@@ -82,14 +82,14 @@ impl StoreProbe {
         if is_damaged && !self.is_damage_reported.swap(true, Ordering::Relaxed) {
             term::eprint(&format!("quota: {}\n", damage_warning()));
         }
-        // A damaged file was reported when it was found.
+        // `CommandStore` has already reported a damaged file.
         let is_reported = self.used.as_ref().is_some_and(|used| used.is_damaged());
         if let Some(warning) = self.warning(is_any_standalone(accounts)).filter(|_| !is_reported) {
             term::eprint(&format!("quota: {warning}\n"));
         }
     }
 
-    /// The warning, for a command that does not print it to standard error.
+    /// The warning about the store, for a command that shows it on its own screen.
     pub(crate) fn warning(&self, is_standalone: bool) -> Option<String> {
         if let Some(error) = &*self.write_error.lock().unwrap_or_else(PoisonError::into_inner) {
             return Some(without_shared_store(error));
@@ -103,15 +103,15 @@ impl StoreProbe {
     }
 }
 
-/// The warning about a store that may answer later, and what is lost if it does not.
+/// The warning about an unavailable store, with the consequence if it stays unavailable.
 fn unavailable(error: &StoreError) -> String {
     let reason = match error {
         StoreError::Unavailable { reason, .. } => reason.as_ref(),
         _ => "it failed",
     };
     format!(
-        "the store does not answer ({reason}), so nothing is shared with other processes; calls that this command makes count for others \
-         only if it answers before the command ends"
+        "the store does not answer ({reason}), so nothing is shared with other processes; other processes do not count \
+         this command's calls unless the store answers before the command ends"
     )
 }
 
@@ -125,13 +125,13 @@ fn unavailable_without_cause() -> String {
 /// The warning about a record that cannot be decoded.
 pub(crate) fn damage_warning() -> String {
     format!(
-        "a stored record is damaged, so the usage of its account is not shared with other processes; {} names the account and the command \
-         that replaces it",
+        "a stored record is damaged, so the usage of its account is not shared with other processes; {} shows the account and the command \
+         that replaces the record",
         hint::command("doctor")
     )
 }
 
-/// Whether this process goes on without the store for one of them, and not only because a record is damaged.
+/// Whether this process runs without the store for any of the accounts, for another reason than a damaged record.
 pub(crate) fn is_any_standalone<'a>(accounts: impl IntoIterator<Item = &'a AccountUsage>) -> bool {
     accounts
         .into_iter()
@@ -142,7 +142,7 @@ fn without_shared_store(error: &StoreError) -> String {
     format!("running without a shared store: {}", store::cause(error))
 }
 
-/// Prints the warning about a store that accepts no write.
+/// Prints the warning about a read-only store.
 pub(crate) fn warn_read_only(error: &StoreError) {
     term::eprint(&format!("quota: {}\n", without_shared_store(error)));
 }

@@ -11,18 +11,18 @@ use crate::token_like::without_tokens;
 use crate::view::line::{self, Line};
 use crate::view::wrap::width;
 
-/// Where text goes: its size, and whether it shows colours.
+/// The output device: its size, and whether it shows colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Screen {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) colour: bool,
-    /// Whether it is a terminal that can be written over.
+    /// Whether it is a terminal with cursor control.
     pub(crate) is_tty: bool,
 }
 
 impl Screen {
-    /// What is assumed of pipes, files and terminals without a size: 80 columns and 24 lines, no colours.
+    /// The defaults for pipes, files and terminals without a size: 80 columns, 24 lines, no colours.
     pub(crate) const DEFAULT: Self = Self { width: 80, height: 24, colour: false, is_tty: false };
 
     /// Standard output.
@@ -48,7 +48,7 @@ impl Screen {
         Self { width, height, colour: choice != ColorChoice::Never, is_tty: is_tty && !dumb }
     }
 
-    /// Lines as this screen shows them, each with a line break.
+    /// Formats lines for this screen, each with a line break.
     pub(crate) fn show(self, lines: &[Line]) -> String {
         line::print(lines, self.colour)
     }
@@ -58,7 +58,7 @@ impl Screen {
 ///
 /// # Errors
 ///
-/// [`CliError`] if it cannot be written; one without a message if the reader closed the pipe.
+/// [`CliError`] if the output cannot be written. If the reader closed the pipe, the error has no message.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| CliError::write(&error))
@@ -71,7 +71,7 @@ pub(crate) fn eprint(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// Prints a whole line to standard error, over a progress line on the terminal.
+/// Prints a whole line to standard error. On a terminal it replaces a progress line.
 pub(crate) fn eprint_above(line: &str) {
     let screen = Screen::stderr();
     if !screen.is_tty {

@@ -1,13 +1,13 @@
-//! Detects tokens in the place of a name, a path or a command, so that they are neither stored nor printed.
+//! Detects tokens that were entered as a name, a path or a command, so that they are neither stored nor printed.
 
 use std::borrow::Cow;
 
 /// The prefixes of known tokens: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
 pub(crate) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
-/// A word with such a prefix is a token from this length on; `sk-tools` is not.
+/// The minimum length of a token with such a prefix. Shorter words, such as `sk-tools`, are not tokens.
 const SHORTEST_TOKEN: usize = 16;
-/// A word of mixed letters and digits is a token from this length on.
-const LONGEST_WORD: usize = 40;
+/// The minimum length of a token without such a prefix. It must have upper case, lower case and digits.
+const SHORTEST_MIXED_TOKEN: usize = 40;
 
 /// Whether any word of the text looks like a token.
 pub(crate) fn looks_like_a_token(text: &str) -> bool {
@@ -25,7 +25,7 @@ pub(crate) fn without_tokens(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len());
-    // Each piece is a word and the character behind it.
+    // Each piece is a word and the character after it.
     for piece in text.split_inclusive(|c: char| !in_word(c)) {
         let word = piece.trim_end_matches(|c: char| !in_word(c));
         safe.push_str(masked(word));
@@ -34,21 +34,21 @@ pub(crate) fn without_tokens(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The characters of a token. A slash is not one of them, so each name in a path is checked by itself.
+/// The characters of a token. A slash is not one of them, so each path component is checked separately.
 fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.+~".contains(c)
 }
 
 fn is_token(word: &str) -> bool {
-    // A token in the place of an option has dashes in front.
+    // A token that was entered as an option has leading dashes.
     let word = word.trim_start_matches(['-', '.', '+', '~']);
-    let begins_like_one = STARTS.iter().any(|start| word.starts_with(start));
+    let has_known_prefix = STARTS.iter().any(|start| word.starts_with(start));
     let has = |is: fn(&char) -> bool| word.chars().any(|c| is(&c));
     let is_mixed =
         has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit);
     word.starts_with("sk-ant-")
-        || (begins_like_one && word.len() >= SHORTEST_TOKEN)
-        || (is_mixed && word.len() >= LONGEST_WORD && !word.contains('.'))
+        || (has_known_prefix && word.len() >= SHORTEST_TOKEN)
+        || (is_mixed && word.len() >= SHORTEST_MIXED_TOKEN && !word.contains('.'))
 }
 
 #[cfg(test)]

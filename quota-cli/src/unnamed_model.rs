@@ -1,5 +1,5 @@
-//! The warning about a model that no window names, because a typing error would otherwise pass silently.
-//! quota-core decides which windows count for a model.
+//! Warns about a model that no window names. Otherwise a typo would go unnoticed.
+//! quota-core decides which windows apply to a model.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn warning<'a>(
     model: &str,
     accounts: impl IntoIterator<Item = (&'a AccountId, &'a Snapshot)>,
 ) -> Option<String> {
-    // Headers name no model's window, so only a complete report lists them.
+    // Response headers have no windows of models, so only a complete report has them.
     let accounts: Vec<_> =
         accounts.into_iter().filter(|(_, snapshot)| snapshot.complete_at().is_some()).collect();
     let of_models = |snapshot: &'a Snapshot| {
@@ -33,7 +33,7 @@ fn warning<'a>(
         of_models(snapshot).any(|window| window.applies_to(Some(model)))
             || unreadable(snapshot).any(|id| id.applies_to(Some(model)))
     });
-    let place = match &accounts[..] {
+    let scope = match &accounts[..] {
         _ if is_named => return None,
         [] => return None,
         [(id, _)] => id.to_string(),
@@ -43,7 +43,7 @@ fn warning<'a>(
     let ids = read.chain(accounts.iter().flat_map(|(_, snapshot)| unreadable(snapshot)));
     let known: BTreeSet<_> = ids.map(|id| id.part().unwrap_or(id.as_str())).collect();
     let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
-    Some(sanitize(&format!("no window of {place} names model {model:?} (known: {known})")))
+    Some(sanitize(&format!("no window of {scope} names model {model:?} (known: {known})")))
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unnamed_model_is_reported_with_the_known_ones() {
+    fn an_unknown_model_is_reported_with_the_known_models() {
         let (main, snapshot) = (id("main"), with_windows_of(&["Opus", "Fable"]));
         let warning = |model| warning(model, [(&main, &snapshot)]);
 
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_without_model_windows_knows_none() {
+    fn without_model_windows_the_warning_lists_none() {
         let line = warning("opus", [(&id("main"), &with_windows_of(&[]))]);
 
         assert_eq!(line.as_deref(), Some(r#"no window of anthropic/main names model "opus" (known: none)"#));
     }
 
     #[test]
-    fn one_account_with_the_model_is_enough() {
+    fn a_model_of_one_account_is_not_reported() {
         let (main, work) = (id("main"), id("work"));
         let (without, with) = (with_windows_of(&[]), with_windows_of(&["Opus"]));
 

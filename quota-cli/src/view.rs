@@ -1,4 +1,4 @@
-//! What several commands show: accounts, windows and events as plain values, as lines of text and as JSON.
+//! Output that several commands share: accounts, windows and events as plain values, text and JSON.
 
 pub(crate) mod account;
 pub(crate) mod account_json;

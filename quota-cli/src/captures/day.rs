@@ -20,11 +20,11 @@ use crate::config::LoginSource;
 use crate::format::LocalTime;
 use crate::view::account::{AccountView, FailureView};
 
-/// The Friday on which the week of all accounts begins.
+/// The Friday on which the 7-day windows of all accounts begin.
 const BEGIN: &str = "2026-11-20T09:00:00Z";
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
-/// The Tuesday after, at ten to twelve.
+/// The next Tuesday at 11:50.
 const NOW: u64 = 98 * HOUR + 50 * MINUTE;
 /// The last call.
 const LAST_CALL: u64 = NOW - 2 * MINUTE;
@@ -96,7 +96,7 @@ async fn journal(store: &dyn QuotaStore, account: &AccountId, record: &Record) -
     quota_journal::update(store, account, &Rules::default()).await.unwrap()
 }
 
-/// Working days from nine to six.
+/// Whether this is a working hour: from nine to six on a weekday.
 fn is_worked_at(elapsed: u64) -> bool {
     let (day, hour) = (elapsed / (24 * HOUR), elapsed / HOUR % 24);
     hour < 9 && matches!(day, 0 | 3 | 4)
@@ -129,7 +129,7 @@ impl SimulatedAccount {
     fn call(&self, record: &mut Record, now: Timestamp, elapsed: u64) {
         let request =
             LeaseRequest::new(RequestId::from(u128::from(elapsed)), MaxStaleness::StartedAfter(now));
-        // On hold, or the credential is rejected.
+        // Without a lease the account is on hold, or its credential is rejected.
         let LeaseDecision::Granted(lease) = record.begin(now, &request, &Policy::default()) else { return };
         match self.fails.filter(|(from, _)| elapsed >= *from) {
             Some((_, error)) => drop(record.fail(now, &lease, &error(), &Policy::default())),
@@ -161,7 +161,7 @@ impl SimulatedAccount {
         UsageReport::polled(windows).plan(Some(self.plan.to_owned())).credits(credits)
     }
 
-    /// The failure that a status shows, which is not in the record.
+    /// The failure that `quota status` adds to the record.
     fn failure(&self) -> Option<FailureView> {
         let is_rejected = self.fails.is_some_and(|(_, error)| matches!(error(), FetchError::Unauthorized));
         is_rejected.then(|| FailureView {

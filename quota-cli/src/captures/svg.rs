@@ -1,4 +1,4 @@
-//! Lines as an SVG. Each word is placed at its columns, so that the columns are straight in every font.
+//! Draws lines as an SVG. Each word has an explicit position, so that the columns align in every font.
 
 use std::fmt::Write as _;
 
@@ -51,7 +51,7 @@ pub(super) fn draw(lines: &[Line], columns: u16, palette: &Palette) -> String {
     for (row, line) in lines.iter().enumerate() {
         let mut column = 0;
         for span in line.spans() {
-            // Spaces are not drawn: an SVG viewer would stretch them.
+            // Do not draw spaces, because an SVG viewer would stretch them.
             for word in words(&span.text) {
                 if !word.trim().is_empty() {
                     svg.push_str(&text_at(word, column, row, palette.attributes(span.style)));
@@ -77,7 +77,7 @@ impl Palette {
     }
 }
 
-/// The parts of a line with at most one space between letters, and the gaps between them.
+/// Splits a line into parts without double spaces, and the gaps between them.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -112,7 +112,7 @@ fn hundredths(number: usize) -> String {
 }
 
 #[test]
-fn a_word_is_placed_at_its_columns() {
+fn each_word_has_the_position_of_its_column() {
     let svg = draw(&[Line::new(Style::Strong, "a").with(Style::Plain, "  <b>")], 7, &LIGHT);
 
     assert!(

@@ -1,4 +1,4 @@
-//! Validates a configuration beyond its types. The first problem is the error.
+//! Validates the values of a configuration. The first problem is the error.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -36,18 +36,18 @@ pub(super) fn config(
     let routing = file.routing.policy()?;
     let lines = Lines::of(text);
     let mut accounts = Vec::new();
-    let mut seen = HashMap::new();
+    let mut defined = HashMap::new();
     let mut checked = None;
     for written in file.accounts {
         let span = written.get_ref().id.span();
         let line = lines.line(span.start);
         let mut settings = account(written.into_inner(), directory, &mut checked)?;
         settings.origin = Origin::Configured { line };
-        if let Some(line) = seen.insert(settings.id.clone(), line) {
+        if let Some(line) = defined.insert(settings.id.clone(), line) {
             let id = &settings.id;
             return Err(ConfigError::at(
                 span,
-                format!("{id} is named twice, first in line {line}; give one of them another name"),
+                format!("{id} is defined twice, first in line {line}; rename one of them"),
             ));
         }
         accounts.push(settings);
@@ -85,13 +85,13 @@ fn account(
     if let Some(written) = &account.token_env {
         variable_of_login(written.get_ref()).map_err(|what| ConfigError::at(written.span(), what))?;
     }
-    let found = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
+    let absolute = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
     let sources = [
         account
             .claude_config_dir
-            .map(|dir| (dir.span(), LoginSource::ClaudeConfigDir(found(dir.into_inner())))),
+            .map(|dir| (dir.span(), LoginSource::ClaudeConfigDir(absolute(dir.into_inner())))),
         account.token_env.map(|name| (name.span(), LoginSource::TokenEnv(name.into_inner()))),
-        account.token_file.map(|path| (path.span(), LoginSource::TokenFile(found(path.into_inner())))),
+        account.token_file.map(|path| (path.span(), LoginSource::TokenFile(absolute(path.into_inner())))),
         account.token_command.map(|words| command(words, directory)).transpose()?,
     ];
     let mut sources: Vec<_> = sources.into_iter().flatten().collect();
@@ -99,7 +99,7 @@ fn account(
     if let [_, (second, _), ..] = &*sources {
         return Err(ConfigError::at(
             second.clone(),
-            "a second place for the same login; keep one of claude_config_dir, token_env, token_file and token_command",
+            "set only one of claude_config_dir, token_env, token_file and token_command",
         ));
     }
     let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
@@ -109,16 +109,18 @@ fn account(
     Ok(AccountSettings { base_url, disabled, limits, ..AccountSettings::new(account.id.into_inner(), login) })
 }
 
-/// Checks a path of a login.
+/// Checks the path of a login.
 ///
 /// # Errors
 ///
 /// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn check_path(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
-        Err("no place is named; write the path of it")
+        Err("the path is empty")
     } else if looks_like_a_token(text) {
-        Err("a token in place of a path; put it into a file of its own, chmod 600, and name that here")
+        Err(
+            "do not put a token here; put it into a separate file (chmod 600) and write the path of that file",
+        )
     } else {
         Ok(())
     }
@@ -131,9 +133,11 @@ pub(crate) fn check_path(text: &str) -> Result<(), &'static str> {
 /// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn variable_of_login(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
-        Err("no variable is named; write its name, such as \"QUOTA_WORK\"")
+        Err("the variable name is empty; write a name such as \"QUOTA_WORK\"")
     } else if looks_like_a_token(name) {
-        Err("a token in place of a variable; put it into an environment variable, and name that here")
+        Err(
+            "do not put a token here; put it into an environment variable and write the name of that variable",
+        )
     } else {
         Ok(())
     }
@@ -146,17 +150,15 @@ pub(crate) fn variable_of_login(name: &str) -> Result<(), &'static str> {
 /// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn command_of_login(words: &[String]) -> Result<(), &'static str> {
     if words.first().is_none_or(String::is_empty) {
-        Err("no program is named; write it like token_command = [\"pass\", \"show\", \"claude\"]")
+        Err("the program is missing; write it like token_command = [\"pass\", \"show\", \"claude\"]")
     } else if words.iter().any(|word| looks_like_a_token(word)) {
-        Err(
-            "a token in place of a command; put it into a file of its own, chmod 600, and name that with token_file",
-        )
+        Err("do not put a token here; put it into a separate file (chmod 600) and set token_file")
     } else {
         Ok(())
     }
 }
 
-/// Checks a login source. It is not read.
+/// Checks a login source without reading the login.
 ///
 /// # Errors
 ///
@@ -175,7 +177,7 @@ pub(crate) fn check_login(login: &LoginSource) -> Result<(), &'static str> {
 /// Checks the name of an account. A text that looks like a token is not repeated.
 pub(crate) fn check_account_name(name: &str) -> Result<(), &'static str> {
     match looks_like_a_token(name) {
-        true => Err("a token in place of an account's name; call it such as anthropic/work"),
+        true => Err("do not put a token here; use an account name such as anthropic/work"),
         false => Ok(()),
     }
 }
@@ -187,7 +189,7 @@ fn command(
     let span = words.span();
     let mut words = words.into_inner();
     command_of_login(&words).map_err(|why| ConfigError::at(span.clone(), why))?;
-    // A name alone is searched in PATH; a path is relative to the configuration.
+    // A name without a slash is searched in PATH. A path is relative to the configuration.
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = directory.join(&*program).display().to_string();
     }
@@ -200,16 +202,16 @@ fn command(
 ///
 /// What to write instead.
 pub(crate) fn check_provider(id: &AccountId) -> Result<(), String> {
-    let asked = id.provider();
-    if PROVIDERS.contains(asked) {
+    let provider = id.provider();
+    if PROVIDERS.contains(provider) {
         return Ok(());
     }
     let names = PROVIDERS.iter().map(ProviderId::as_str);
-    let advice = match nearest(asked.as_str(), names.clone()) {
-        Some(nearest) => format!("did you mean {nearest}/{}?", id.name()),
-        None => format!("there is: {}", names.collect::<Vec<_>>().join(", ")),
+    let hint = match nearest(provider.as_str(), names.clone()) {
+        Some(nearest) => format!("; did you mean {nearest}/{}?", id.name()),
+        None => format!(" (known: {})", names.collect::<Vec<_>>().join(", ")),
     };
-    Err(format!("no provider {asked} is known here; {advice}"))
+    Err(format!("unknown provider {provider}{hint}"))
 }
 
 fn base_url(text: Spanned<String>) -> Result<Url, ConfigError> {
@@ -220,10 +222,10 @@ fn base_url(text: Spanned<String>) -> Result<Url, ConfigError> {
 ///
 /// # Errors
 ///
-/// What is wrong with it. The text is not repeated, because it may hold a password.
+/// The problem. The text is not repeated, because it may hold a password.
 pub(crate) fn validate_url(text: &str) -> Result<Url, String> {
     if looks_like_a_token(text) {
-        return Err("a token in place of a URL, or in it; a URL is no secret".to_owned());
+        return Err("do not put a token into a URL, because a URL is not secret".to_owned());
     }
     let url = Url::parse(text)
         .map_err(|error| format!("not a URL ({error}); write it like \"https://proxy.example.com\""))?;
@@ -233,7 +235,7 @@ pub(crate) fn validate_url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// The same for consecutive accounts with one URL, which is checked once.
+/// Parses a base URL. For consecutive accounts with the same URL, it is checked once.
 fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> Result<Url, ConfigError> {
     if let Some((_, url)) = checked.as_ref().filter(|(known, _)| known == text.get_ref()) {
         return Ok(url.clone());

@@ -30,8 +30,8 @@ pub(super) enum EditError {
 
 /// Returns the text with its accounts replaced by `wanted`, in this order.
 ///
-/// `before` is what the text says now. Of an account that is there already, its limits and whether it is disabled may differ. The
-/// result is read again before it is returned: a text that would say anything else is an error.
+/// `before` is the configuration in the text. For an existing account, only the limits and `disabled` may change. The result is parsed
+/// again before it is returned, and a different configuration is an error.
 pub(super) fn with_accounts(
     text: &str,
     directory: &Path,
@@ -53,7 +53,7 @@ pub(super) fn with_accounts(
             edit_tables(&mut document, before, wanted).map_err(|at| form(Some(at)))?;
         }
         Some(Item::Value(Value::Array(array))) => {
-            // A comment in an array belongs to the element before or after it, which only a reader can tell.
+            // A comment in an array belongs to the element before or after it. Only a person can tell which.
             if has_comments_inside(&Value::Array(array.clone())) {
                 return Err(form(None));
             }

@@ -1,42 +1,42 @@
-//! An error of the configuration in one line: the place, the cause, and what to do.
-//! No value that could be a token is repeated.
+//! A configuration error in one line: the position, the cause, and what to do.
+//! It never repeats a value that could be a token.
 
 use std::ops::Range;
 
 use crate::token_like::STARTS;
 
-/// What is wrong, and its place in the text.
+/// A problem, and its position in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfigError {
     at: Option<Range<usize>>,
-    what: String,
+    message: String,
 }
 
 impl ConfigError {
     /// An error at this part of the text.
-    pub(super) fn at(span: Range<usize>, what: impl Into<String>) -> Self {
-        Self { at: Some(span), what: what.into() }
+    pub(super) fn at(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { at: Some(span), message: message.into() }
     }
 
     /// An error of the TOML parser.
     pub(super) fn of_toml(error: &toml::de::Error) -> Self {
-        // Not the error's own text: it repeats the whole line, which may hold a token.
-        Self { at: error.span(), what: with_hint(&redact(error.message())) }
+        // `message()` only: the full text of the error repeats the whole line, which may hold a token.
+        Self { at: error.span(), message: with_hint(&redact(error.message())) }
     }
 
-    /// The whole line.
+    /// The error as one line.
     pub(super) fn message(&self, name: &str, text: &str) -> String {
         match &self.at {
             Some(span) => {
                 let (line, column) = Lines::of(text).position(span.start);
-                format!("{name}:{line}:{column}: {}", self.what)
+                format!("{name}:{line}:{column}: {}", self.message)
             }
-            None => format!("{name}: {}", self.what),
+            None => format!("{name}: {}", self.message),
         }
     }
 }
 
-/// The starts of the lines of a text, so that the line of each account is found without reading the text again.
+/// An index of line starts. It finds the line of each account without scanning the text again.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     text: &'a str,
@@ -49,12 +49,12 @@ impl<'a> Lines<'a> {
         Self { text, starts: std::iter::once(0).chain(starts).collect() }
     }
 
-    /// The line of the byte at `at`, from 1.
+    /// The line number of the byte at `at`, starting at 1.
     pub(super) fn line(&self, at: usize) -> usize {
         self.starts.partition_point(|start| *start <= at)
     }
 
-    /// Line and column, from 1, of the byte at `at`. Columns are counted in characters.
+    /// The line and column of the byte at `at`, both starting at 1. Columns are counted in characters.
     pub(super) fn position(&self, at: usize) -> (usize, usize) {
         let at = self.text.floor_char_boundary(at);
         let line = self.line(at);
@@ -62,7 +62,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Words of other programs and former words of this one, with those of this one.
+/// Keys and values of other programs and of earlier versions, each with its current name.
 const SYNONYMS: [(&str, &str); 28] = [
     ("minimum", "min_remaining"),
     ("stop", "killswitch"),
@@ -94,20 +94,20 @@ const SYNONYMS: [(&str, &str); 28] = [
     ("refuse", "fail_closed"),
 ];
 
-fn meant_by<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (_, now) = SYNONYMS.iter().find(|(other, _)| *other == word)?;
-    known.iter().copied().find(|known| known == now)
+fn current_name<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (_, current) = SYNONYMS.iter().find(|(other, _)| *other == word)?;
+    known.iter().copied().find(|known| known == current)
 }
 
-/// The known word that is most like `word`. A word that is only accepted for old files is replaced by its successor.
+/// The most similar known word. A former name is replaced by its current one.
 fn nearest_known<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let nearest = nearest(word, known.iter().copied())?;
-    Some(meant_by(nearest, known).unwrap_or(nearest))
+    Some(current_name(nearest, known).unwrap_or(nearest))
 }
 
-/// The known words for a message, without those that are only accepted for old files.
+/// The known words for a message, without former names.
 fn listed(known: &[&str]) -> String {
-    let current = known.iter().copied().filter(|word| meant_by(word, known).is_none());
+    let current = known.iter().copied().filter(|word| current_name(word, known).is_none());
     current.collect::<Vec<_>>().join(", ")
 }
 
@@ -115,20 +115,20 @@ fn listed(known: &[&str]) -> String {
 fn with_hint(message: &str) -> String {
     let message = message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
     if let Some(key) = message.strip_prefix("missing field ") {
-        return format!("{key} is missing here");
+        return format!("missing key {key}");
     }
     if message.contains("duration") {
-        return "not a span of time; write it like \"5m\" or \"1m 30s\"".to_owned();
+        return "not a duration; write it like \"5m\" or \"1m 30s\"".to_owned();
     }
     if let Some(rest) = message.strip_prefix("unknown variant `") {
         let Some((word, expected)) = rest.split_once('`') else { return message };
         let known = between_ticks(expected);
-        if let Some(now) = meant_by(word, &known) {
-            return format!("unknown word \"{word}\"; write \"{now}\"");
+        if let Some(now) = current_name(word, &known) {
+            return format!("invalid value \"{word}\"; write \"{now}\"");
         }
         return match nearest_known(word, &known) {
-            Some(nearest) => format!("unknown word \"{word}\"; did you mean \"{nearest}\"?"),
-            None => format!("unknown word \"{word}\"; expected one of: {}", listed(&known)),
+            Some(nearest) => format!("invalid value \"{word}\"; did you mean \"{nearest}\"?"),
+            None => format!("invalid value \"{word}\" (expected one of: {})", listed(&known)),
         };
     }
     let Some(rest) = message.strip_prefix("unknown field `") else { return message };
@@ -137,19 +137,19 @@ fn with_hint(message: &str) -> String {
     let known = between_ticks(expected);
     if matches!(key, "token" | "access_token" | "api_key" | "key") {
         return format!(
-            "unknown key `{key}`: a token does not belong here, for this file is no secret; name an environment variable \
-             (token_env) or a file of its own (token_file)"
+            "unknown key `{key}`: do not put a token into this file, because it is not secret; use token_env (an \
+             environment variable) or token_file (a separate file)"
         );
     }
     if key == "lease" && known.contains(&"fetch_timeout") {
-        return "`lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it here".to_owned();
+        return "`lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it".to_owned();
     }
-    if let Some(now) = meant_by(key, &known) {
+    if let Some(now) = current_name(key, &known) {
         return format!("unknown key `{key}`; write `{now}`");
     }
     match nearest_known(key, &known) {
         Some(nearest) => format!("unknown key `{key}`; did you mean `{nearest}`?"),
-        None => format!("unknown key `{key}`; expected one of: {}", listed(&known)),
+        None => format!("unknown key `{key}` (expected one of: {})", listed(&known)),
     }
 }
 
@@ -157,18 +157,18 @@ fn between_ticks(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The nearest of the possible words.
+/// The most similar of the possible words, if any is similar enough.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    const ALIKE: f64 = 0.8;
+    const MIN_SIMILARITY: f64 = 0.8;
     known
         .into_iter()
         .map(|known| (strsim::jaro_winkler(word, known), known))
-        .filter(|(alike, _)| *alike > ALIKE)
+        .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, known)| known)
 }
 
-/// The text without parts that could be tokens: known prefixes, and long words.
+/// Masks words that could be tokens: those with a known prefix, and long ones.
 fn redact(text: &str) -> String {
     const LONGEST_WORD: usize = 24;
     let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.+/=".contains(c);
@@ -191,56 +191,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_recognised() {
-        let told = with_hint("unknown field `base_ulr`, expected one of `id`, `token_env`, `base_url`");
+    fn a_typo_gets_a_suggestion() {
+        let text = with_hint("unknown field `base_ulr`, expected one of `id`, `token_env`, `base_url`");
 
-        assert_eq!(told, "unknown key `base_ulr`; did you mean `base_url`?");
+        assert_eq!(text, "unknown key `base_ulr`; did you mean `base_url`?");
     }
 
     #[test]
-    fn a_word_that_is_like_no_other_is_answered_with_all_of_them() {
-        let told = with_hint("unknown field `colour`, expected `id` or `base_url`");
+    fn a_dissimilar_key_gets_the_list_of_keys() {
+        let text = with_hint("unknown field `colour`, expected `id` or `base_url`");
 
-        assert_eq!(told, "unknown key `colour`; expected one of: id, base_url");
+        assert_eq!(text, "unknown key `colour` (expected one of: id, base_url)");
     }
 
     #[test]
-    fn a_word_from_elsewhere_is_answered_with_the_one_for_it() {
+    fn a_synonym_gets_the_current_name() {
         let key = with_hint("unknown field `stop`, expected one of `id`, `min_remaining`, `killswitch`");
         let value = with_hint("unknown variant `closed`, expected `allow` or `deny`");
 
         assert_eq!(key, "unknown key `stop`; write `killswitch`");
-        assert_eq!(value, "unknown word \"closed\"; write \"deny\"");
+        assert_eq!(value, "invalid value \"closed\"; write \"deny\"");
         assert!(with_hint("unknown field `stop`, expected `run` or `post`").contains("expected one of"));
     }
 
     #[test]
-    fn a_former_key_of_routing_is_answered_with_the_present_one() {
+    fn a_former_routing_key_gets_the_current_name() {
         let text = with_hint("unknown field `pin_for`, expected one of `mode`, `session_ttl`");
 
         assert_eq!(text, "unknown key `pin_for`; write `session_ttl`");
     }
 
     #[test]
-    fn a_hint_names_no_former_key_that_is_still_accepted() {
+    fn a_hint_omits_former_keys() {
         let similar = with_hint("unknown field `freshnes`, expected one of `max_age`, `freshness`");
         let other = with_hint("unknown field `colour`, expected one of `max_age`, `freshness`");
 
         assert_eq!(similar, "unknown key `freshnes`; did you mean `max_age`?");
-        assert_eq!(other, "unknown key `colour`; expected one of: max_age");
+        assert_eq!(other, "unknown key `colour` (expected one of: max_age)");
     }
 
     #[test]
-    fn a_token_in_the_file_is_sent_elsewhere() {
+    fn a_token_key_gets_a_hint_to_token_file() {
         assert!(with_hint("unknown field `token`, expected one of `token_env`, `id`").contains("token_file"));
     }
 
     #[test]
-    fn what_could_be_a_token_is_not_repeated() {
-        let told =
+    fn possible_tokens_are_masked() {
+        let text =
             redact("invalid type: string \"sk-ant-oat01-x\", expected eyJhbGc or 0123456789abcdef0123456789");
 
-        assert_eq!(told, "invalid type: string \"***\", expected *** or ***");
+        assert_eq!(text, "invalid type: string \"***\", expected *** or ***");
     }
 
     #[test]

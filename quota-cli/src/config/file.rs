@@ -1,4 +1,4 @@
-//! The TOML form of the configuration: its keys and their types, each with its place in the text.
+//! The TOML form of the configuration: its keys and their types, each with its position in the text.
 //! `check` validates it.
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Validates a hook beyond its types.
+//! Validates the values of a hook.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,12 +12,12 @@ use super::error::{ConfigError, nearest};
 use super::file::Hook as Written;
 use quota_journal::{Action, Hook, SecretUrl};
 
-/// The kinds of events that a hook can have.
+/// The event kinds that can start a hook.
 const KINDS: [&str; 8] =
     ["failing", "held", "hold_ended", "login_changed", "refreshed", "reset", "threshold", "throttled"];
-const TIMEOUT_USUAL: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hook that hangs must not run for long.
-const TIMEOUT_MOST: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(
     written: Spanned<Written>,
@@ -27,7 +27,10 @@ pub(super) fn hook(
     let whole = written.span();
     let written = written.into_inner();
     if written.on.is_empty() {
-        return Err(ConfigError::at(whole, format!("`on` is empty; it may name {}", KINDS.join(", "))));
+        return Err(ConfigError::at(
+            whole,
+            format!("`on` is empty (expected one or more of: {})", KINDS.join(", ")),
+        ));
     }
     let on = written.on.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
     for account in &written.accounts {
@@ -36,7 +39,7 @@ pub(super) fn hook(
     if let Some(first) = written.thresholds.first()
         && !on.contains(&"threshold")
     {
-        let why = "thresholds are for hooks with \"threshold\" in `on`; add it, or take this out";
+        let why = "`thresholds` needs \"threshold\" in `on`; add it there, or remove `thresholds`";
         return Err(ConfigError::at(first.span(), why));
     }
     let thresholds = written.thresholds.into_iter().map(threshold).collect::<Result<Vec<_>, _>>()?;
@@ -46,11 +49,11 @@ pub(super) fn hook(
         (Some(_), Some(post)) => {
             return Err(ConfigError::at(
                 post.span(),
-                "a hook does one thing; keep `run` or `post`, or make two hooks",
+                "a hook has either `run` or `post`; remove one, or write two hooks",
             ));
         }
         (None, None) => {
-            let why = "nothing to do; add run = [\"program\", \"argument\"] or post = \"https://…\"";
+            let why = "the hook has no action; add run = [\"program\", \"argument\"] or post = \"https://…\"";
             return Err(ConfigError::at(whole, why));
         }
     };
@@ -60,40 +63,40 @@ pub(super) fn hook(
         windows: written.windows,
         thresholds,
         action,
-        timeout: written.timeout.map_or(Ok(TIMEOUT_USUAL), |text| timeout(&text))?,
+        timeout: written.timeout.map_or(Ok(DEFAULT_TIMEOUT), |text| timeout(&text))?,
     })
 }
 
 fn kind(word: Spanned<String>) -> Result<&'static str, ConfigError> {
-    let asked = word.get_ref();
-    if let Some(kind) = KINDS.into_iter().find(|kind| kind == asked) {
+    let name = word.get_ref();
+    if let Some(kind) = KINDS.into_iter().find(|kind| kind == name) {
         return Ok(kind);
     }
-    let advice = match nearest(asked, KINDS) {
-        Some(nearest) => format!("did you mean \"{nearest}\"?"),
-        None => format!("there is: {}", KINDS.join(", ")),
+    let hint = match nearest(name, KINDS) {
+        Some(nearest) => format!("; did you mean \"{nearest}\"?"),
+        None => format!(" (expected one of: {})", KINDS.join(", ")),
     };
-    Err(ConfigError::at(word.span(), format!("nothing of that name happens; {advice}")))
+    Err(ConfigError::at(word.span(), format!("unknown event{hint}")))
 }
 
 fn known(account: &Spanned<AccountId>, accounts: &BTreeSet<&AccountId>) -> Result<(), ConfigError> {
-    let asked = account.get_ref();
-    if accounts.contains(asked) {
+    let id = account.get_ref();
+    if accounts.contains(id) {
         return Ok(());
     }
-    let advice = match nearest(asked.as_str(), accounts.iter().map(|known| known.as_str())) {
+    let hint = match nearest(id.as_str(), accounts.iter().map(|known| known.as_str())) {
         Some(nearest) => format!("did you mean {nearest}?"),
-        None => "name one of [[accounts]]".to_owned(),
+        None => "use one of [[accounts]]".to_owned(),
     };
-    Err(ConfigError::at(account.span(), format!("no account is called {asked}; {advice}")))
+    Err(ConfigError::at(account.span(), format!("unknown account {id}; {hint}")))
 }
 
 fn threshold(percent: Spanned<f64>) -> Result<u32, ConfigError> {
     let value = *percent.get_ref();
     let basis_points = Percent::from_percent(value).map(Percent::basis_points);
-    basis_points
-        .filter(|basis_points| (1..=100_000).contains(basis_points))
-        .ok_or_else(|| ConfigError::at(percent.span(), "a threshold is a percentage above 0, such as 80"))
+    basis_points.filter(|basis_points| (1..=100_000).contains(basis_points)).ok_or_else(|| {
+        ConfigError::at(percent.span(), "a threshold must be a percentage above 0, such as 80")
+    })
 }
 
 fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, ConfigError> {
@@ -102,36 +105,42 @@ fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, Config
     let Some(program) = words.next().filter(|program| !program.is_empty()) else {
         return Err(ConfigError::at(
             span,
-            "no program is named; write it like run = [\"notify-send\", \"quota\"]",
+            "the program is missing; write it like run = [\"notify-send\", \"quota\"]",
         ));
     };
-    // A name alone is searched in PATH; a path is relative to the configuration.
+    // A name without a slash is searched in PATH. A path is relative to the configuration.
     let program = if program.contains('/') { directory.join(program) } else { program.into() };
     Ok(Action::Run { program, arguments: words.collect() })
 }
 
 fn address(post: &Spanned<String>) -> Result<Action, ConfigError> {
-    // Nothing of the text is repeated, because such a URL is a secret.
+    // The error does not repeat the URL, because it is a secret.
     let url = Url::parse(post.get_ref()).map_err(|error| {
         ConfigError::at(post.span(), format!("not a URL ({error}); write it like \"https://…\""))
     })?;
-    let near = match url.host() {
+    let is_local = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && near) {
-        let why = "must begin with https://; http:// is for 127.0.0.1, [::1] and localhost only";
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
+        let why = "must begin with https:// (http:// is allowed only for 127.0.0.1, [::1] and localhost)";
         return Err(ConfigError::at(post.span(), why));
     }
     Ok(Action::Post(SecretUrl::new(url)))
 }
 
 fn timeout(text: &Spanned<String>) -> Result<Duration, ConfigError> {
-    let span =
-        text.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    span.filter(|span| !span.is_zero() && *span <= TIMEOUT_MOST).ok_or_else(|| {
-        ConfigError::at(text.span(), "a time-out is a span up to a minute; write it like \"10s\"")
+    let duration = text
+        .get_ref()
+        .parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok());
+    duration.filter(|duration| !duration.is_zero() && *duration <= MAX_TIMEOUT).ok_or_else(|| {
+        ConfigError::at(
+            text.span(),
+            "a timeout must be a duration of at most one minute; write it like \"10s\"",
+        )
     })
 }

@@ -1,4 +1,4 @@
-//! Where the login of an account is. `context` makes a credential source of it.
+//! Where the login of an account is. `context` creates the credential source for it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use crate::token_like::{looks_like_a_token, masked};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LoginSource {
-    /// The default place of Claude Code.
+    /// In the default location of Claude Code.
     ClaudeCode,
-    /// The place of Claude Code with this CLAUDE_CONFIG_DIR.
+    /// In the location of Claude Code for this CLAUDE_CONFIG_DIR.
     ClaudeConfigDir(PathBuf),
     /// In an environment variable.
     TokenEnv(String),
-    /// In a file of its own.
+    /// In a separate file.
     TokenFile(PathBuf),
-    /// On the standard output of a program: its name, and its arguments.
+    /// On the standard output of a program, with its arguments.
     TokenCommand(Vec<String>),
 }
 
@@ -33,11 +33,11 @@ impl LoginSource {
             }
             Self::TokenEnv(_) => "put a new token into its environment variable (token_env)".to_owned(),
             Self::TokenFile(path) => format!("put a new token into {}", path.display()),
-            Self::TokenCommand(_) => "have its program (token_command) print a new token".to_owned(),
+            Self::TokenCommand(_) => "make its program (token_command) print a new token".to_owned(),
         }
     }
 
-    /// The same with absolute paths. A `~` stays, because the home directory may move.
+    /// Makes paths absolute. A `~` stays, because the home directory may move.
     pub(crate) fn absolute(self) -> Self {
         let absolute = |path: PathBuf| match path.starts_with("~") {
             true => path,
@@ -48,7 +48,7 @@ impl LoginSource {
             Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
             Self::TokenFile(path) => Self::TokenFile(absolute(path)),
             Self::TokenCommand(mut words) => {
-                // A name alone is searched in PATH.
+                // A name without a slash is searched in PATH.
                 if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
                     *program = absolute(PathBuf::from(&*program)).display().to_string();
                 }
@@ -65,7 +65,7 @@ impl LoginSource {
         }
     }
 
-    /// Where it is, for messages.
+    /// Describes the source, for messages.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::ClaudeCode => "login of Claude Code".to_owned(),
@@ -79,7 +79,7 @@ impl LoginSource {
         }
     }
 
-    /// Its kind and its name, for JSON. The arguments of a command are not shown.
+    /// The kind and the name of the source, for JSON. The arguments of a command are omitted.
     pub(crate) fn kind(&self) -> (&'static str, Option<String>) {
         match self {
             Self::ClaudeCode => ("claude_code", None),
@@ -93,12 +93,12 @@ impl LoginSource {
     }
 }
 
-/// A path for output, unless a token is in its place.
+/// A path for output, masked if it looks like a token.
 fn shown(path: &Path) -> String {
     masked(&path.display().to_string()).to_owned()
 }
 
-/// Whether a text is a valid name of a variable.
+/// Whether a text is a valid variable name.
 pub(crate) fn is_variable(name: &str) -> bool {
     const LONGEST: usize = 64;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_login_is_is_written_in_this_form() {
+    fn login_sources_have_a_stable_json_form() {
         let logins = [
             LoginSource::ClaudeCode,
             LoginSource::ClaudeConfigDir("~/.claude-work".into()),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_place_of_a_variable_is_not_told() {
+    fn a_token_given_as_a_variable_name_is_not_shown() {
         for token in ["sk-ant-oat01-made-up", &"a".repeat(65), "1abc"] {
             let login = LoginSource::TokenEnv(token.to_owned());
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_place_of_a_path_or_a_program_is_not_told() {
+    fn a_token_given_as_a_path_or_program_is_not_shown() {
         let token = "sk-ant-oat01-made-up";
         for login in [
             LoginSource::ClaudeConfigDir(token.into()),

@@ -1,5 +1,5 @@
-//! The `accounts.json` of earlier versions, which holds the changes of `quota accounts`: order, limits, disabled and added accounts.
-//! It is read until the first command that changes an account converts it into the configuration; see `update`.
+//! The `accounts.json` of earlier versions. It holds the changes of `quota accounts`: order, limits, disabled and added accounts.
+//! Commands read it until the first change converts it into the configuration; see `update`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::{AccountSettings, Config, LoginSource, Origin, check, directory};
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// The fields of earlier versions of this program beside the library's.
+/// The fields that earlier versions of this program added to those of the library.
 const LOGIN: &str = "login";
 const BASE_URL: &str = "base_url";
 /// The suffix of the converted file.
@@ -36,18 +36,18 @@ struct OldAccount {
     id: AccountId,
     disabled: bool,
     limits: AccountLimits,
-    /// Where the login is; `None` if it has no known form.
+    /// The source of the login; `None` if its form is unknown.
     login: Option<(LoginSource, Option<Url>)>,
 }
 
 /// The accounts file of programs that use the library; the routing state is beside it.
 pub(crate) fn accounts_file() -> Option<AccountsFile> {
     let state = directory("XDG_STATE_HOME", &[".local", "state"])?;
-    // It names hosts and programs.
+    // The file names hosts and programs, so only trusted files are read.
     Some(AccountsFile::at(state.join("quota").join("accounts.json")).trusted_only())
 }
 
-/// The error of a file of the library.
+/// Converts an error of an accounts file.
 pub(crate) fn unusable(error: &FileError) -> CliError {
     let exit = match error {
         FileError::Io { operation: "write" | "lock", .. } => Exit::IoErr,
@@ -62,7 +62,7 @@ pub(crate) fn unusable(error: &FileError) -> CliError {
     CliError::new(exit, line)
 }
 
-/// Where the login of an account of such a file is; `None` if it has no known form.
+/// The source of the login of an account in such a file; `None` if its form is unknown.
 pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<Url>)> {
     if *account.id.provider() != ANTHROPIC {
         return None;
@@ -72,7 +72,7 @@ pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<U
         Some(text) => Some(check::validate_url(&text).ok()?),
     };
     let login: LoginSource = account.extra(LOGIN)?;
-    // A token in the place of a command is neither run nor shown.
+    // A token that was entered as a command must not be run or shown.
     check::check_login(&login).ok()?;
     Some((login.absolute(), base_url))
 }
@@ -94,7 +94,7 @@ impl OldAccounts {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if it cannot be used. It is not ignored, because it may hold a killswitch.
+    /// [`CliError`] if the file cannot be used. It must not be ignored, because it may have a killswitch.
     pub(super) fn load() -> Result<Option<Self>, CliError> {
         let Some(file) = accounts_file() else { return Ok(None) };
         let path = file.path();
@@ -118,7 +118,7 @@ impl OldAccounts {
         self.accounts.iter().map(|account| account.id.clone()).collect()
     }
 
-    /// Whether it adds an account to those of a configuration.
+    /// Whether it adds an account to the configuration.
     pub(super) fn adds_accounts(&self) -> bool {
         self.accounts.iter().any(|account| account.login.is_some())
     }
@@ -128,7 +128,7 @@ impl OldAccounts {
         self.accounts.iter().any(|account| account.disabled || account.limits != AccountLimits::none())
     }
 
-    /// Marks it as converted. Returns whether it stays, because another program reads it.
+    /// Marks the file as converted. Returns whether it is kept because another program reads it.
     pub(super) fn set_aside(&self) -> io::Result<bool> {
         if self.is_shared {
             fs::hard_link(&self.path, moved(&self.path))?;
@@ -151,7 +151,7 @@ impl OldAccount {
 
     fn apply(&self, account: &mut AccountSettings) {
         account.disabled |= self.disabled;
-        // If both have a limit, the one that a command set counts.
+        // If both files have a limit, the one that a command set wins.
         let own = &mut account.limits;
         own.min_remaining = self.limits.min_remaining.clone().or(own.min_remaining.take());
         own.killswitch = self.limits.killswitch.clone().or(own.killswitch.take());
@@ -182,10 +182,10 @@ impl Config {
             account.apply(&mut settings);
             self.accounts.push(settings);
         }
-        let places = old.accounts.iter().enumerate().map(|(place, account)| (&account.id, place));
-        let places: HashMap<_, _> = places.collect();
-        // The others follow in the order of the configuration.
-        self.accounts.sort_by_key(|account| places.get(&account.id).copied().unwrap_or(usize::MAX));
+        let positions = old.accounts.iter().enumerate().map(|(position, account)| (&account.id, position));
+        let positions: HashMap<_, _> = positions.collect();
+        // Accounts that are not in the old file follow in configuration order.
+        self.accounts.sort_by_key(|account| positions.get(&account.id).copied().unwrap_or(usize::MAX));
         self
     }
 }

@@ -1,4 +1,4 @@
-//! The table `[routing]`: its TOML form, and the policy that it makes.
+//! The table `[routing]`: its TOML form, and its conversion to a policy.
 
 use std::time::Duration;
 
@@ -18,19 +18,21 @@ pub(super) struct Routing {
     killswitch: Option<Spanned<Value>>,
     when_unknown: Option<UnknownUsage>,
     fallback_on: Option<Vec<Spanned<u16>>>,
-    throttle_cooldown: Option<Span>,
-    exhausted_cooldown: Option<Span>,
-    forbidden_cooldown: Option<Span>,
-    credential_timeout: Option<Span>,
-    session_ttl: Option<Span>,
+    throttle_cooldown: Option<DurationText>,
+    exhausted_cooldown: Option<DurationText>,
+    forbidden_cooldown: Option<DurationText>,
+    credential_timeout: Option<DurationText>,
+    session_ttl: Option<DurationText>,
     max_sessions: Option<usize>,
-    max_session_wait: Option<Span>,
+    max_session_wait: Option<DurationText>,
 }
 
 /// A duration such as `30s`.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-struct Span(#[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] Duration);
+struct DurationText(
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] Duration,
+);
 
 impl Routing {
     /// Whether the user has set `when_unknown`.
@@ -38,10 +40,12 @@ impl Routing {
         self.when_unknown.is_some()
     }
 
-    /// The policy that it makes.
+    /// Converts the table to a policy.
     pub(super) fn policy(self) -> Result<RoutingPolicy, ConfigError> {
         let mut policy = RoutingPolicy::default();
-        let set = |place: &mut Duration, span: Option<Span>| *place = span.map_or(*place, |Span(span)| span);
+        let set = |field: &mut Duration, value: Option<DurationText>| {
+            *field = value.map_or(*field, |DurationText(duration)| duration)
+        };
         set(&mut policy.throttle_cooldown, self.throttle_cooldown);
         set(&mut policy.exhausted_cooldown, self.exhausted_cooldown);
         set(&mut policy.forbidden_cooldown, self.forbidden_cooldown);
@@ -79,7 +83,7 @@ fn status(status: Spanned<u16>) -> Result<u16, ConfigError> {
     if (400..600).contains(status.get_ref()) {
         return Ok(status.into_inner());
     }
-    Err(ConfigError::at(status.span(), "a trigger is a status of HTTP from 400 to 599, such as 429"))
+    Err(ConfigError::at(status.span(), "fallback_on takes HTTP status codes from 400 to 599, such as 429"))
 }
 
 /// A percentage for every window, or one for each named window.
@@ -104,15 +108,14 @@ fn limits(written: &Spanned<Value>) -> Result<Limits, ConfigError> {
     })
 }
 
-/// The window of this name. Providers have windows beyond the known ones, but a name close to a known one is a typing error.
+/// The window with this name. Unknown windows are allowed, but a name that is similar to a known one is probably a typo.
 fn window(name: &str) -> Result<WindowId, String> {
     const KNOWN: [&str; 4] = ["every", "five_hour", "seven_day", "monthly"];
     match nearest(name, KNOWN) {
         Some(near) if near != name && !name.contains('/') => {
-            Err(format!("no window is called {name}; did you mean {near}?"))
+            Err(format!("unknown window {name}; did you mean {near}?"))
         }
-        _ => {
-            WindowId::new(name).map_err(|_| "a window is called like five_hour or seven_day/opus".to_owned())
-        }
+        _ => WindowId::new(name)
+            .map_err(|_| "invalid window name; write one such as five_hour or seven_day/opus".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! What a configuration may say, and how its flaws are told.
+//! Valid configurations, and the errors of invalid ones.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ fn error_of(text: &str) -> String {
     Config::parse(text, Path::new(""), &[]).unwrap_err().message("config.toml", text)
 }
 
-/// The flaw of an account with these lines.
-fn flaw_of_account(lines: &str) -> String {
+/// The error of an account with these lines.
+fn account_error(lines: &str) -> String {
     error_of(&format!("{MAIN}{lines}\n"))
 }
 
 #[test]
-fn an_account_without_more_has_the_login_of_claude_code() {
+fn an_account_without_a_login_uses_claude_code() {
     let mut config = parsed(MAIN);
 
     assert_eq!(config.accounts[0].origin, Origin::Configured { line: 2 });
@@ -31,15 +31,15 @@ fn an_account_without_more_has_the_login_of_claude_code() {
 }
 
 #[test]
-fn a_lease_that_is_set_names_the_setting_that_decides() {
+fn the_removed_setting_lease_has_a_hint() {
     assert_eq!(
         error_of("[policy]\nlease = \"30s\"\n"),
-        "config.toml:2:1: `lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it here"
+        "config.toml:2:1: `lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it"
     );
 }
 
 #[test]
-fn every_setting_arrives() {
+fn every_setting_is_parsed() {
     let config = parsed(
         r#"
         [policy]
@@ -67,7 +67,7 @@ fn every_setting_arrives() {
 }
 
 #[test]
-fn what_a_policy_does_not_say_is_as_usual() {
+fn missing_policy_keys_have_their_defaults() {
     let config = parsed(&format!("[policy]\ngap = \"2s\"\n{MAIN}"));
 
     assert_eq!(config.policy, Policy::default().min_call_interval(Duration::from_secs(2)));
@@ -81,7 +81,7 @@ fn accounts_stay_in_their_order() {
 }
 
 #[test]
-fn a_path_is_seen_from_where_the_configuration_lies() {
+fn paths_are_relative_to_the_configuration() {
     let of = |line: &str| parsed(&format!("{MAIN}{line}")).accounts.remove(0).login;
 
     assert_eq!(of("token_file = 'main.token'"), LoginSource::TokenFile("/etc/quota/main.token".into()));
@@ -90,41 +90,41 @@ fn a_path_is_seen_from_where_the_configuration_lies() {
 }
 
 #[test]
-fn every_flaw_is_told_in_one_line_with_its_place() {
-    let flaws = [
+fn each_error_is_one_line_with_its_position() {
+    let errors = [
         error_of("accounts = ["),
         error_of("[[acounts]]\nid = \"anthropic/main\"\n"),
-        flaw_of_account("base_ulr = \"http://127.0.0.1\""),
-        flaw_of_account("colour = \"red\""),
-        flaw_of_account("token = \"x\""),
-        flaw_of_account("token_env = 5"),
+        account_error("base_ulr = \"http://127.0.0.1\""),
+        account_error("colour = \"red\""),
+        account_error("token = \"x\""),
+        account_error("token_env = 5"),
         error_of("[[accounts]]\ntoken_env = \"X\"\n"),
         error_of("[[accounts]]\nid = \"main\"\n"),
         error_of("[[accounts]]\nid = \"antropic/main\"\n"),
         error_of("[[accounts]]\nid = \"copilot/main\"\n"),
         error_of(&format!("{MAIN}\n{MAIN}")),
-        flaw_of_account("token_env = \"X\"\ntoken_file = \"x\""),
-        flaw_of_account("base_url = \"http://example.com\""),
-        flaw_of_account("base_url = \"example.com\""),
-        flaw_of_account("base_url = \"https://me:secret@example.com\""),
+        account_error("token_env = \"X\"\ntoken_file = \"x\""),
+        account_error("base_url = \"http://example.com\""),
+        account_error("base_url = \"example.com\""),
+        account_error("base_url = \"https://me:secret@example.com\""),
         error_of(&format!("[providers.anthropic]\nuser_agent = \"\"\n{MAIN}")),
         error_of(&format!("[providers.openai]\nuser_agent = \"x\"\n{MAIN}")),
         error_of(&format!("[policy]\nfreshnes = \"5m\"\n{MAIN}")),
         error_of(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
         error_of(&format!("[policy]\nfreshness = 300\n{MAIN}")),
         error_of(&format!("\n[policy]\ngap = \"10m\"\n{MAIN}")),
-        flaw_of_account("token_command = []"),
-        flaw_of_account("token_env = \"\""),
-        flaw_of_account("token_file = \"\""),
-        flaw_of_account("claude_config_dir = \"\""),
-        flaw_of_account("token_file = \"sk-ant-oat01-made-up\""),
-        flaw_of_account("min_remaining = \"a lot\""),
-        flaw_of_account("killswitch = { five_hours = 10 }"),
+        account_error("token_command = []"),
+        account_error("token_env = \"\""),
+        account_error("token_file = \"\""),
+        account_error("claude_config_dir = \"\""),
+        account_error("token_file = \"sk-ant-oat01-made-up\""),
+        account_error("min_remaining = \"a lot\""),
+        account_error("killswitch = { five_hours = 10 }"),
         error_of(&format!("[routing]\nmode = \"main_frist\"\n{MAIN}")),
         error_of(&format!("[routing]\nmin_remainign = 20\n{MAIN}")),
         error_of(&format!("[routing]\nminimum = 20\n{MAIN}")),
         error_of(&format!("[routing]\nwhen_unknown = \"open\"\n{MAIN}")),
-        flaw_of_account("stop = 5"),
+        account_error("stop = 5"),
         error_of(&format!("[routing]\nmin_remaining = 120\n{MAIN}")),
         error_of(&format!("[routing]\nkillswitch = {{ every = 5, five_hour = true }}\n{MAIN}")),
         error_of(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
@@ -132,12 +132,12 @@ fn every_flaw_is_told_in_one_line_with_its_place() {
         error_of(&format!("[routing]\nsession_ttl = 7\n{MAIN}")),
     ];
 
-    assert!(flaws.iter().all(|flaw| !flaw.contains('\n')), "{flaws:#?}");
-    insta::assert_snapshot!(flaws.join("\n"));
+    assert!(errors.iter().all(|error| !error.contains('\n')), "{errors:#?}");
+    insta::assert_snapshot!(errors.join("\n"));
 }
 
 #[test]
-fn no_flaw_repeats_a_token() {
+fn no_error_repeats_a_token() {
     const TOKEN: &str = "sk-ant-oat01-made-up";
     let texts = [
         format!("accounts = \"{TOKEN}\""),
@@ -165,7 +165,7 @@ fn hook(lines: &str) -> Hook {
 }
 
 #[test]
-fn a_hook_without_more_is_for_all_accounts_and_windows() {
+fn a_hook_applies_to_all_accounts_and_windows_by_default() {
     let hook = hook("on = [\"reset\"]\nrun = [\"notify-send\", \"quota\"]\n");
 
     assert_eq!(hook.on, ["reset"]);
@@ -182,16 +182,16 @@ fn thresholds_of_hooks_are_hundredths_of_a_percent() {
 }
 
 #[test]
-fn the_place_a_hook_posts_to_is_not_shown() {
+fn debug_output_hides_the_url_of_a_hook() {
     let hook = hook("on = [\"reset\"]\npost = \"https://hooks.example.com/T000/secret\"\n");
 
     assert!(!format!("{hook:?}").contains("secret"), "{hook:?}");
 }
 
 #[test]
-fn every_flaw_of_a_hook_is_told_in_one_line_with_its_place() {
+fn each_hook_error_is_one_line_with_its_position() {
     let of = |lines: &str| error_of(&format!("{MAIN}[[hooks]]\n{lines}\n"));
-    let flaws = [
+    let errors = [
         of("run = [\"x\"]"),
         of("on = []\nrun = [\"x\"]"),
         of("on = [\"treshold\"]\nrun = [\"x\"]"),
@@ -208,11 +208,11 @@ fn every_flaw_of_a_hook_is_told_in_one_line_with_its_place() {
         of("on = [\"reset\"]\nrum = [\"x\"]"),
     ];
 
-    insta::assert_snapshot!(flaws.join("\n"));
+    insta::assert_snapshot!(errors.join("\n"));
 }
 
 #[test]
-fn every_setting_of_routing_arrives() {
+fn every_routing_setting_is_parsed() {
     let config = parsed(
         r#"
         [routing]
@@ -254,7 +254,7 @@ fn every_setting_of_routing_arrives() {
 }
 
 #[test]
-fn what_routing_does_not_say_is_as_usual() {
+fn missing_routing_keys_have_their_defaults() {
     let config = parsed(&format!("[routing]\n{MAIN}"));
 
     assert_eq!(config.routing, RoutingPolicy::default());

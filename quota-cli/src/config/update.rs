@@ -18,15 +18,15 @@ use crate::io_cause;
 use crate::sanitize::sanitize;
 use crate::term;
 
-/// How long another command may hold the lock.
+/// How long to wait for the lock of another command.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often to retry if an editor saves the file in between.
+/// How many attempts to make if an editor saves the file in between.
 const MAX_ATTEMPTS: u32 = 5;
 
 /// The beginning of a new file.
 const HEAD: &str = "\
-# The accounts of `quota`. `quota accounts` changes them here; what a person writes stays as it is.
-# No token is written here: only where one is found. See: quota status --help
+# The accounts of `quota`. `quota accounts` edits them here, and keeps your comments and formatting.
+# This file has no tokens, only where to find them. See: quota status --help
 ";
 
 /// The change of a command.
@@ -38,7 +38,7 @@ pub(crate) struct Change<R> {
 }
 
 impl<R> Change<R> {
-    /// Changes to these accounts; nothing is written if they are the present ones.
+    /// Changes to these accounts. Nothing is written if they are unchanged.
     pub(crate) fn to(config: &Config, accounts: Vec<AccountSettings>, answer: R) -> Self {
         let is_same = edit::is_same(&config.accounts, &accounts);
         Self { accounts: (!is_same).then_some(accounts), answer }
@@ -51,8 +51,8 @@ impl<R> Change<R> {
 ///
 /// # Errors
 ///
-/// Those of `change`, and [`CliError`] if the file cannot be read, edited or written. The file is then unchanged, and the line says
-/// what to change by hand.
+/// The errors of `change`, and [`CliError`] if the file cannot be read, edited or written. The file is then unchanged, and the error
+/// describes the edit to make by hand.
 pub(crate) async fn update<R>(
     named: Option<&Path>,
     mut change: impl FnMut(&Config) -> Result<Change<R>, CliError>,
@@ -88,8 +88,8 @@ pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, CliError> {
     })
 }
 
-/// Locks a configuration; `None` if another command holds the lock for too long. The lock file is removed with the lock, because
-/// the folder belongs to a person.
+/// Locks a configuration; `None` if another command holds the lock for too long. The lock file is removed on release, because the
+/// folder belongs to the user.
 pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
     let lock = FileLock::acquire(path, ".lock", &Clock::system(), LOCK_TIMEOUT).await?;
     Ok(lock.map(FileLock::remove_on_release))
@@ -97,18 +97,18 @@ pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
 
 /// Converts the `accounts.json` of an earlier version once, into the default configuration and the named one.
 ///
-/// The lock of the default one is held until the old file is set aside. After a kill before that, the conversion is repeated, which
-/// changes nothing.
+/// The lock of the default one is held until the old file is set aside. If the process is killed before that, the next command
+/// repeats the conversion, which is idempotent.
 async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliError> {
     if OldAccounts::load()?.is_none() {
         return Ok(());
     }
-    let usual = default_path().unwrap_or_else(|| path.to_owned());
-    let file = ConfigFile::open(&usual, false).await?;
+    let default = default_path().unwrap_or_else(|| path.to_owned());
+    let file = ConfigFile::open(&default, false).await?;
     // Another command may have converted it before the lock was free.
     let Some(old) = OldAccounts::load()? else { return Ok(()) };
     file.merge(&old, false)?;
-    if named.is_some() && path.exists() && resolve_symlinks(path) != resolve_symlinks(&usual) {
+    if named.is_some() && path.exists() && resolve_symlinks(path) != resolve_symlinks(&default) {
         let other = ConfigFile::open(path, true).await?;
         other.merge(&old, true)?;
     }
@@ -119,13 +119,13 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliE
         CliError::new(Exit::IoErr, line)
     })?;
     let rest = if is_left {
-        format!("{old_name} stays, because it holds settings of another program, and is no longer read")
+        format!("{old_name} is kept, because it has settings of another program, but it is no longer read")
     } else {
-        format!("{old_name} is now {old_name}.converted")
+        format!("renamed {old_name} to {old_name}.converted")
     };
-    // Other named configurations are not found from here.
+    // This command cannot find other configurations that are used with --config.
     let elsewhere = if old.has_settings() {
-        "; other files that are named with --config no longer have its limits, its order and its disabled accounts: set them there"
+        "; its limits, order and disabled accounts no longer apply to other files that are used with --config; set them there"
     } else {
         ""
     };
@@ -136,7 +136,7 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliE
     Ok(())
 }
 
-/// The configuration file while it is locked; without a lock, if it cannot be written at all.
+/// The locked configuration file. The lock is an error if the file cannot be written.
 struct ConfigFile {
     path: PathBuf,
     is_named: bool,
@@ -160,7 +160,7 @@ impl ConfigFile {
                 let why = format!("another command is changing {}; try again", input::display_name(path));
                 return Err(CliError::new(Exit::Unavailable, why));
             }
-            // An error that names the change comes first.
+            // `write` reports this error together with the change.
             Err(error) => Err(error),
         };
         Ok(Self { path: path.to_owned(), is_named, lock })
@@ -175,14 +175,14 @@ impl ConfigFile {
     }
 
     fn read(&self) -> Result<Contents, CliError> {
-        // A broken link is not a missing file.
+        // A broken symlink is not a missing file.
         if !self.is_named && self.path.symlink_metadata().is_err() {
             let config = Config { path: None, ..Config::empty() };
             return Ok(Contents { bytes: None, text: HEAD.to_owned(), config });
         }
         let bytes = input::read_trusted(&self.path)?;
         let config = Config::of_bytes(&self.path, &bytes, &[])?;
-        let text = String::from_utf8(bytes.clone()).expect("it was read as a configuration");
+        let text = String::from_utf8(bytes.clone()).expect("the configuration was parsed as UTF-8");
         Ok(Contents { bytes: Some(bytes), text, config })
     }
 
@@ -190,7 +190,7 @@ impl ConfigFile {
     fn write(&self, read: &Contents, accounts: &[AccountSettings]) -> Result<bool, CliError> {
         let by_hand = || edit::by_hand(&read.config.accounts, accounts);
         let not_changed = |why: &str| {
-            let line = format!("could not change {}: {why}; by hand: {}", self.name(), by_hand());
+            let line = format!("could not change {}: {why}; edit it by hand: {}", self.name(), by_hand());
             CliError::new(Exit::IoErr, sanitize(&line))
         };
         let edited = edit::with_accounts(&read.text, self.directory(), &read.config, accounts);
@@ -198,11 +198,11 @@ impl ConfigFile {
             let name = self.name();
             let line = match error {
                 EditError::Form { line } => format!(
-                    "{name}:{line}: written in a form that cannot be edited without losing something; by hand: {}",
+                    "{name}:{line}: cannot be edited automatically without losing content; edit it by hand: {}",
                     by_hand()
                 ),
                 EditError::Hook { line, account } => {
-                    format!("{name}:{line}: a hook names {account}; take it out there first")
+                    format!("{name}:{line}: a hook names {account}; remove it from the hook first")
                 }
             };
             CliError::new(Exit::Config, sanitize(&line))
@@ -222,11 +222,11 @@ impl ConfigFile {
     fn merge(&self, old: &OldAccounts, is_named: bool) -> Result<(), CliError> {
         for _ in 0..MAX_ATTEMPTS {
             let read = self.read()?;
-            let implied = Config::default_account();
+            let default = Config::default_account();
             let is_default = read.bytes.is_none() && !old.adds_accounts();
-            let before = if is_default { implied.clone() } else { read.config.clone() };
+            let before = if is_default { default.clone() } else { read.config.clone() };
             let joined = before.join(old, is_named).accounts;
-            if is_default && edit::is_same(&joined, &implied.accounts) {
+            if is_default && edit::is_same(&joined, &default.accounts) {
                 return Ok(());
             }
             if self.write(&read, &joined)? {
@@ -240,7 +240,7 @@ impl ConfigFile {
     }
 }
 
-/// Whether the file may be replaced, which needs no permission on the file itself.
+/// Checks whether the file may be replaced. Replacing needs only permission on the folder, so check the file itself here.
 fn check_writable(path: &Path) -> Result<(), &'static str> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     if !found.is_file() {
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_an_editor_saves_in_between_stays() {
+    async fn a_concurrent_edit_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         let text = "[[accounts]]\nid = \"anthropic/a\"\n";
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_never_stays_the_same_is_given_up() {
+    async fn update_gives_up_if_the_file_keeps_changing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         fs::write(&path, "[[accounts]]\nid = \"anthropic/a\"\n").unwrap();

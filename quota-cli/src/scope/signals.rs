@@ -1,4 +1,4 @@
-//! The signals that end a command, and which of them the process was started to ignore.
+//! The signals that end a command. A signal that was ignored when the process started stays ignored.
 
 use std::task::{Context, Poll};
 
@@ -8,17 +8,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// Listens for as long as this exists.
+/// The installed signal handlers, with the exit code of each signal.
 #[derive(Debug)]
 pub(super) struct Signals(Vec<(Signal, Exit)>);
 
 impl Signals {
-    /// Listens from now on. A signal that the process was started to ignore stays ignored: `nohup` and the background jobs of
-    /// a script rely on that.
+    /// Installs the handlers. A signal that was ignored when the process started stays ignored, because `nohup` and background jobs of
+    /// scripts rely on it.
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the system does not let it listen.
+    /// [`CliError`] if a handler cannot be installed.
     pub(super) fn listen() -> Result<Self, CliError> {
         let ends = [
             (Number::HUP, Exit::HungUp),
@@ -39,7 +39,7 @@ impl Signals {
         ends.map(listen).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The exit code of the signal that came.
+    /// Ready with the exit code of a received signal.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Exit> {
         for (signal, exit) in &mut self.0 {
             if signal.poll_recv(context).is_ready() {
@@ -56,8 +56,8 @@ fn is_ignored(number: Number) -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, number))
 }
 
-/// Whether the process was started with the signal ignored, as far as the system shows it: `nohup` leaves no stream on a
-/// terminal, and without a terminal there is nothing to hang up.
+/// Whether the process was started with the signal ignored. The system does not show this, so assume it for SIGHUP if no stream is a
+/// terminal, as after `nohup`.
 #[cfg(not(target_os = "linux"))]
 fn is_ignored(number: Number) -> bool {
     use std::io::{IsTerminal, stderr, stdin, stdout};

@@ -1,4 +1,4 @@
-//! Reports on standard error that a command waits for another process, and until when.
+//! Prints to standard error that a command waits for another process, and until when.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::format::LocalTime;
 use crate::term;
 
-/// A shorter wait is not reported.
+/// Shorter waits are not reported.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// Reports each wait of the manager, until it is closed.
@@ -25,15 +25,15 @@ pub(super) async fn report(manager: QuotaManager) {
 
 /// Reports one wait, if it lasts longer than [`NOTICE_DELAY`].
 async fn report_later(account: Account, until: Timestamp) {
-    let before = mark(&account);
+    let before = call_state(&account);
     Clock::system().sleep(NOTICE_DELAY).await;
-    if mark(&account) == before {
+    if call_state(&account) == before {
         term::eprint_above(&line(account.id(), until, &LocalTime::now()));
     }
 }
 
-/// What changes when the other process ends its call.
-fn mark(account: &Account) -> impl PartialEq + use<> {
+/// The values that change when the other process ends its call.
+fn call_state(account: &Account) -> impl PartialEq + use<> {
     let answer = account.peek();
     (answer.snapshot().complete_at(), answer.last_failure().map(|failure| failure.at))
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_names_its_cause_and_its_end() {
+    fn a_wait_is_printed_with_its_cause_and_end() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
         let local = LocalTime { now: at(0), zone: TimeZone::UTC };
 

@@ -1,5 +1,5 @@
-//! The usage of an account as plain values of one point in time.
-//! `account_text` and `account_json` print them.
+//! The usage of an account as plain values at one point in time.
+//! `account_text` and `account_json` format them.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ pub(crate) struct AccountView {
     pub(crate) hold: Option<Hold>,
     pub(crate) last_failure: Option<LastFailure>,
     pub(crate) failure: Option<FailureView>,
-    /// Why the numbers are missing or stale, in two words.
+    /// Why the usage is missing or stale.
     pub(crate) reason: Option<Reason>,
-    /// Why a refresh brought no newer numbers.
+    /// Why a refresh returned no newer usage.
     pub(crate) not_refreshed: Option<String>,
-    /// The start of the recent call that made another one unnecessary; see `call_limit`.
+    /// The start of the recent call because of which no other call was made; see `call_limit`.
     pub(crate) called_at: Option<Timestamp>,
     /// Whether the account is disabled, so that it is never refreshed.
     pub(crate) disabled: bool,
 }
 
-/// Whether an account's numbers are fresh.
+/// Whether the usage of an account is fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ViewFreshness {
     Fresh,
@@ -53,12 +53,12 @@ pub(crate) struct WindowView {
     pub(crate) length: Option<Duration>,
 }
 
-/// Why an account has no number.
+/// Why an account has no data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailureView {
-    /// What failed, with its causes.
+    /// The error with its causes.
     pub(crate) why: String,
-    /// What to do, if the user can do anything.
+    /// What the user can do, if anything.
     pub(crate) advice: Option<String>,
 }
 
@@ -120,31 +120,34 @@ impl WindowView {
 impl FailureView {
     /// Nothing is stored, and no call was made.
     pub(crate) fn no_data() -> Self {
-        Self { why: "no data".to_owned(), advice: Some("to refresh it, leave out --offline".to_owned()) }
+        Self {
+            why: "no data".to_owned(),
+            advice: Some("to refresh it, run the command without --offline".to_owned()),
+        }
     }
 
-    /// The failure without the account's name, because it is shown below that name.
+    /// The failure without the account's name, because it is shown below the name.
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
-        let refused = match error {
+        let is_rejected = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
             QuotaError::CredentialRejected { failure, .. } | QuotaError::CalledRecently { failure, .. } => {
                 failure.kind == quota::record::LastFailureKind::Unauthorized
             }
             _ => false,
         };
-        Self { why: why(error), advice: refused.then(advice) }
+        Self { why: why(error), advice: is_rejected.then(advice) }
     }
 }
 
-/// The reason of a hold, where it prevented a refresh.
-pub(crate) fn not_asked(hold: &Hold) -> String {
+/// The text of a hold that prevented a refresh.
+pub(crate) fn on_hold(hold: &Hold) -> String {
     format!("on hold: {}", hold.reason)
 }
 
 /// The cause of an error.
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
-        QuotaError::OnHold { hold, .. } => not_asked(hold),
+        QuotaError::OnHold { hold, .. } => on_hold(hold),
         _ => error.cause(),
     }
 }
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refresh_without_time_for_a_call_says_so() {
+    async fn a_refresh_without_time_for_a_call_has_its_reason() {
         let login =
             std::sync::Arc::new(quota::credentials::StaticCredential::new(quota::Secret::new("made-up")));
         let fetcher = quota::anthropic::Anthropic::builder().build().unwrap();

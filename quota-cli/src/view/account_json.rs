@@ -12,12 +12,12 @@ use crate::format::{LocalTime, between, rfc3339};
 
 const VERSION: u32 = 2;
 
-/// The whole document, with a line break at its end.
+/// The document, with a line break at its end.
 pub(crate) fn render(accounts: &[AccountView], local: &LocalTime) -> String {
     document(accounts, None, local)
 }
 
-/// The document where the configuration or the store cannot be used.
+/// The document if the configuration or the store cannot be used.
 pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, local: &LocalTime) -> String {
     document(accounts, Some(reason), local)
 }
@@ -92,14 +92,14 @@ struct LastFailureJson<'a> {
     at: String,
 }
 
-/// What a window counts, if not everything.
+/// The model or surface that a window counts, if it does not count everything.
 #[derive(Serialize)]
 pub(crate) struct ScopeJson<'a> {
     model: Option<&'a str>,
     surface: Option<&'a str>,
 }
 
-/// Money beyond the windows.
+/// Paid usage beyond the windows.
 #[derive(Serialize)]
 pub(crate) struct CreditsJson<'a> {
     enabled: Option<bool>,

@@ -1,12 +1,12 @@
-//! Accounts with their windows as bars, for people.
-//! The values come from `account`; this file decides only how they look.
+//! Accounts as text, with their windows as bars.
+//! The values come from `account`; this file only formats them.
 
 use quota::Used;
 use quota::manager::StaleReason;
 use quota::model::{Credits, Money};
 use quota::record::{HoldReason, LastFailureKind};
 
-use super::account::{AccountView, ViewFreshness, WindowView, not_asked};
+use super::account::{AccountView, ViewFreshness, WindowView, on_hold};
 use super::bar::{self, bar};
 use super::line::{self, Line, Style};
 use super::window_name::window_name;
@@ -16,10 +16,10 @@ use crate::format::{self, LocalTime, between};
 use crate::sanitize::sanitize;
 
 const INDENT: usize = 2;
-/// From this width on, each window also shows the age of its reading.
+/// The minimum width for the age of each reading.
 const WIDE: usize = 100;
 const WIDEST_BAR: usize = 30;
-/// A window's name is not cut below this length to make room for the time of day.
+/// The minimum width of a window's name. A narrower terminal drops the time of day instead.
 const SHORTEST_NAME: usize = 14;
 /// Between two columns.
 const GAP: usize = 2;
@@ -40,7 +40,7 @@ pub(crate) fn blocks(accounts: &[&AccountView], local: &LocalTime, width: usize)
 #[derive(Debug)]
 pub(crate) struct Columns {
     name: usize,
-    /// 0 where a bar would be too narrow.
+    /// 0 if a bar would be too narrow.
     bar: usize,
     used: usize,
     reset: usize,
@@ -133,15 +133,14 @@ fn hold_names_failure(account: &AccountView) -> bool {
     failure == Some(LastFailureKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
 
-/// Whether the hold explains why there are no newer numbers. The provider's cooldown and the budget do not show that the account
-/// has no login.
+/// Whether the hold explains why there is no newer usage. A cooldown or a used-up budget does not explain a missing login.
 fn hold_explains(account: &AccountView) -> bool {
     account.hold.as_ref().is_some_and(|hold| {
-        account.last_failure.is_some() || account.not_refreshed.as_ref() == Some(&not_asked(hold))
+        account.last_failure.is_some() || account.not_refreshed.as_ref() == Some(&on_hold(hold))
     })
 }
 
-/// The account's name, its plan, and the age of its numbers: one line, or two in a narrow terminal.
+/// The account's name, its plan, and the age of its readings: one line, or two in a narrow terminal.
 fn name_and_freshness(account: &AccountView, width: usize) -> Vec<Line> {
     let (age, style) = freshness(account);
     let aside = match account.plan.as_deref().map(sanitize) {
@@ -151,7 +150,7 @@ fn name_and_freshness(account: &AccountView, width: usize) -> Vec<Line> {
     heading(Line::default(), account.id.as_str(), style, &aside, width)
 }
 
-/// A name, and an aside at the right end of its line, or below it in a narrow terminal.
+/// A name, with `aside` at the right end of the line, or on the next line in a narrow terminal.
 pub(crate) fn heading(mark: Line, name: &str, style: Style, aside: &str, width: usize) -> Vec<Line> {
     let room = width.saturating_sub(mark.width());
     let aside_width = wrap::width(aside);
@@ -231,11 +230,11 @@ fn age_text(window: &WindowView, local: &LocalTime) -> String {
 fn elapsed(window: &WindowView, local: &LocalTime) -> Option<f64> {
     let (reset, length) = (window.resets_at?, window.length.filter(|length| !length.is_zero())?);
     let left = between(local.now, reset);
-    // A reset further away than the window's length says nothing about when the window began.
+    // If the reset is further away than the window's length, the start of the window is unknown.
     (reset > local.now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
 }
 
-/// The credits in a few words; `None` if the provider states no amount and no reason.
+/// The credits as short text; `None` if the provider states no amount and no reason.
 pub(crate) fn money(credits: &Credits) -> Option<String> {
     let used = match (&credits.used, &credits.limit) {
         (Some(used), Some(limit)) => Some(used_of(used, limit)),

@@ -1,10 +1,10 @@
-//! The use of one window as a bar. The exact number is beside it.
+//! Draws the usage of one window as a bar.
 
 use quota::{Percent, Used};
 
 use super::line::{Line, Style};
 
-/// The width below which a bar is not worth its space.
+/// The minimum useful width of a bar.
 pub(crate) const NARROWEST: usize = 8;
 
 const FULL: char = '━';
@@ -31,7 +31,7 @@ pub(crate) fn bar(used: Used, elapsed: Option<f64>, width: usize) -> Line {
     Line::new(style(used), front).with(Style::Dim, back)
 }
 
-/// The style of a use.
+/// The style for a usage.
 pub(crate) fn style(used: Used) -> Style {
     match used.lower_bound().map(Percent::basis_points) {
         None => Style::Dim,
@@ -67,19 +67,19 @@ mod tests {
     }
 
     #[test]
-    fn only_full_use_fills_the_bar_and_only_no_use_leaves_it_empty() {
+    fn only_100_percent_fills_the_bar_and_only_0_percent_empties_it() {
         assert_eq!(bar(exact(99.99), None, 10).text(), "━━━━━━━━━─");
         assert_eq!(bar(exact(0.01), None, 10).text(), "━─────────");
         assert_eq!(bar(exact(0.0), None, 10).text(), "──────────");
     }
 
     #[test]
-    fn use_above_100_percent_fills_the_bar() {
+    fn usage_above_100_percent_fills_the_bar() {
         assert_eq!(bar(exact(250.0), None, 10).text(), "━━━━━━━━━━");
     }
 
     #[test]
-    fn unknown_use_is_neither_empty_nor_full() {
+    fn unknown_usage_has_its_own_pattern() {
         assert_eq!(bar(Used::Unknown, Some(0.5), 10).text(), "┄┄┄┄┄┄┄┄┄┄");
     }
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_nearly_exhausted_stands_out() {
+    fn the_style_depends_on_the_usage() {
         let styles = [exact(74.9), exact(75.0), exact(90.0), Used::Unknown].map(style);
 
         assert_eq!(styles, [Style::Good, Style::Warn, Style::Bad, Style::Dim]);

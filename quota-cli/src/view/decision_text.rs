@@ -30,7 +30,7 @@ pub(crate) fn reason(
     }
 }
 
-/// What a person does where the account's login is rejected or missing.
+/// What to do if the account's login is rejected or missing.
 fn login_hint(settings: &[AccountSettings], account: &AccountId) -> String {
     let own = settings.iter().find(|settings| settings.id == *account);
     own.map_or_else(|| Reason::LoginRejected.to_string(), |own| own.login.hint())
@@ -50,7 +50,7 @@ pub(crate) fn account_reason(account: &Evaluated, login_hint: &str, local: &Loca
     let mut text = match (account.reason, usage, account.limit) {
         (Reason::BelowMinimum | Reason::BelowKillswitch, Some(usage), Some(limit)) => {
             let left = usage.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
-            // A window of one model at its limit may not be used either.
+            // A model window exactly at its limit also blocks the account.
             let relation = if left < limit { "below" } else { "at" };
             let (left, limit) = (format::percent(left), format::percent(limit));
             let name = if account.reason == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
@@ -78,7 +78,7 @@ pub(crate) fn account_reason(account: &Evaluated, login_hint: &str, local: &Loca
     sanitize(&text)
 }
 
-/// That no account serves a request, and which one is available next.
+/// The verdict if no account serves a request, with the next available one.
 pub(crate) fn verdict(decision: &Decision, local: &LocalTime) -> String {
     let accounts = decision.accounts();
     let back = decision.retry_after().map(|wait| local.relative(format::after(local.now, wait)));
@@ -99,7 +99,7 @@ pub(crate) fn verdict(decision: &Decision, local: &LocalTime) -> String {
     }
 }
 
-/// The same in one line with the reason, unless that is plain, and with what to do.
+/// The verdict in one line, with the reason of an account and what to do.
 pub(crate) fn no_account(decision: &Decision, settings: &[AccountSettings], local: &LocalTime) -> String {
     let accounts = decision.accounts();
     let exit = exit_of(decision);
@@ -121,10 +121,11 @@ pub(crate) fn no_account(decision: &Decision, settings: &[AccountSettings], loca
     if exit == Exit::Incomplete {
         return verdict;
     }
-    // An account that may turn out to be available explains more than an exhausted or disabled one.
-    let telling = accounts.iter().find(|account| may_be_available(account.reason));
-    let telling = telling.or_else(|| accounts.iter().find(|account| account.reason != Reason::Disabled));
-    match telling.or(accounts.first()) {
+    // Prefer an account that may become available, because its reason is more useful than an exhausted or disabled one.
+    let explaining = accounts.iter().find(|account| may_be_available(account.reason));
+    let explaining =
+        explaining.or_else(|| accounts.iter().find(|account| account.reason != Reason::Disabled));
+    match explaining.or(accounts.first()) {
         Some(account) => format!("{verdict}; {}; details: {}", explained(account), hint::command("explain")),
         None => verdict,
     }

@@ -1,4 +1,4 @@
-//! A journal event as a line for people.
+//! A journal event as a line of text.
 
 use quota::record::LastFailureKind;
 use quota::{AccountId, Percent};
@@ -31,7 +31,7 @@ pub(crate) fn wrapped_lines(
     if head.width() <= width {
         return head.hanging(Style::Plain, &description, indent, width);
     }
-    // A name that is longer than the terminal is wrapped, not cut.
+    // A name that is longer than the terminal is wrapped, not truncated.
     time.hanging(Style::Plain, &format!("{account} {description}"), indent, width)
 }
 
@@ -39,7 +39,7 @@ fn time(event: &JournalEvent, local: &LocalTime) -> String {
     event.at.to_zoned_datetime(local.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// What happened, without the account.
+/// The text of the event, without the account.
 pub(crate) fn describe(kind: &EventKind, local: &LocalTime) -> String {
     let percent = |basis_points| format::percent(Percent::from_basis_points(basis_points));
     let description = match kind {
@@ -65,7 +65,7 @@ pub(crate) fn describe(kind: &EventKind, local: &LocalTime) -> String {
             Some(reason) => format!("refresh failed: {reason}"),
             None => "refresh failed".to_owned(),
         },
-        EventKind::Newer(_) => "an event that only a newer quota understands".to_owned(),
+        EventKind::Newer(_) => "event of a newer version of quota".to_owned(),
     };
     sanitize(&description)
 }

@@ -1,4 +1,4 @@
-//! Accounts and windows for the tests of several surfaces.
+//! Accounts and windows for tests.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::format::LocalTime;
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// 11:55 in Greenwich.
+/// 11:55 in UTC.
 pub(crate) fn local() -> LocalTime {
     LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
-/// A fresh account, read two minutes ago, with nothing but these windows.
+/// A fresh account that was read two minutes ago and has only these windows.
 pub(crate) fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
     AccountView {
         id: name.parse().unwrap(),
@@ -37,7 +37,7 @@ pub(crate) fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
     }
 }
 
-/// A window, read two minutes ago. Its id states its length.
+/// A window that was read two minutes ago. Its length follows from its id.
 pub(crate) fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>>) -> WindowView {
     let length = match id.split('/').next() {
         Some("five_hour") => Some(HOUR * 5),

@@ -4,14 +4,14 @@ use serde::Serialize;
 
 use crate::format::{LocalTime, rfc3339};
 
-/// A document over several lines.
+/// A document on several lines.
 pub(crate) fn pretty(document: &impl Serialize) -> String {
-    serde_json::to_string_pretty(document).expect("it has only text keys") + "\n"
+    serde_json::to_string_pretty(document).expect("all keys are strings") + "\n"
 }
 
-/// A document in one line.
+/// A document on one line.
 pub(crate) fn one_line(document: &impl Serialize) -> String {
-    serde_json::to_string(document).expect("it has only text keys") + "\n"
+    serde_json::to_string(document).expect("all keys are strings") + "\n"
 }
 
 /// The document of a command that lists accounts.

@@ -1,5 +1,5 @@
-//! Text as lines of styled spans, and how a terminal prints them.
-//! The other printers are beside their surface: ratatui's in `commands/watch/ui`, the drawings' in `captures/svg`.
+//! Text as lines of styled spans, and their output for a terminal.
+//! `commands/watch/ui` converts lines for ratatui, and `captures/svg` draws them.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use anstyle::AnsiColor;
 
 use super::wrap::{width, wrap};
 
-/// What a piece of text means, which decides its colour.
+/// The meaning of a piece of text, which determines its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// The name that a block is about.
+    /// The name of an account in a heading.
     Strong,
     /// A detail.
     Dim,
@@ -22,7 +22,7 @@ pub(crate) enum Style {
 
 impl Style {
     fn ansi(self) -> anstyle::Style {
-        // Only the terminal's own palette: the user has chosen colours that are readable on the background.
+        // Use only the terminal's palette, because the user chose its colours to be readable.
         match self {
             Self::Strong => anstyle::Style::new().bold(),
             Self::Dim => anstyle::Style::new().dimmed(),
@@ -46,7 +46,7 @@ impl Span {
         Self { style, text: text.into() }
     }
 
-    /// Appends the span as a terminal shows it, with escape sequences only if `colour` is set.
+    /// Appends the span, with escape sequences if `colour` is set.
     fn print_to(&self, output: &mut String, colour: bool) {
         let style = if colour { self.style.ansi() } else { anstyle::Style::new() };
         let _ = write!(output, "{style}{}{style:#}", self.text);
@@ -102,8 +102,8 @@ impl Line {
         self
     }
 
-    /// The line followed by a text, wrapped at `columns`. The next lines start at the column `indent`. If the first word of the text does
-    /// not fit the line, the line ends before it, without its spaces.
+    /// Appends a text, wrapped at `columns`. The next lines start at the column `indent`. If the first word does not fit, the first line
+    /// ends without trailing spaces.
     pub(crate) fn hanging(mut self, style: Style, text: &str, indent: usize, columns: usize) -> Vec<Self> {
         let mut wrapped = wrap(text, self.width(), indent, columns).into_iter();
         match wrapped.next().filter(|first| !first.is_empty()) {
@@ -122,7 +122,7 @@ impl Line {
         }
     }
 
-    /// The columns that it takes.
+    /// The width in columns.
     pub(crate) fn width(&self) -> usize {
         self.0.iter().map(|span| width(&span.text)).sum()
     }
@@ -136,7 +136,7 @@ impl Line {
         self.print(false)
     }
 
-    /// The line as a terminal shows it, with escape sequences only if `colour` is set.
+    /// The line as text, with escape sequences if `colour` is set.
     pub(crate) fn print(&self, colour: bool) -> String {
         let mut output = String::new();
         for span in &self.0 {
@@ -146,7 +146,7 @@ impl Line {
     }
 }
 
-/// Lines as a terminal shows them, each with a line break.
+/// The lines as text, each with a line break.
 pub(crate) fn print(lines: &[Line], colour: bool) -> String {
     lines.iter().map(|line| line.print(colour) + "\n").collect()
 }
@@ -156,7 +156,7 @@ pub(crate) fn wrapped(style: Style, text: &str, indent: usize, columns: usize) -
     Line::default().padded(indent).hanging(style, text, indent, columns)
 }
 
-/// Blocks of lines with an empty line between each two.
+/// Joins blocks of lines with an empty line between them.
 pub(crate) fn separated(blocks: impl IntoIterator<Item = Vec<Line>>) -> Vec<Line> {
     let mut lines = Vec::new();
     for block in blocks {

@@ -1,11 +1,11 @@
-//! Why an account's numbers are missing or stale, in two words, for surfaces without room for more.
-//! `quota doctor` says what to do about it.
+//! Why the usage of an account is missing or stale, in two words, for output with little space.
+//! `quota doctor` shows what to do about it.
 
 use quota::manager::StaleReason;
 use quota::record::{HoldReason, LastFailureKind};
 use quota::{AccountUsage, FetchError, Freshness, QuotaError};
 
-/// Why there is no number, or no newer one.
+/// Why there is no usage, or no newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     LoginRejected,
@@ -34,18 +34,18 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// The reason for the state of an account; `None` if its numbers are fresh, or nothing went wrong.
-    pub(crate) fn of(answer: &AccountUsage) -> Option<Self> {
-        let Freshness::Stale { reason: why, .. } = answer.freshness() else {
-            return answer.snapshot().windows().is_empty().then_some(Self::NoWindows);
+    /// The reason for the state of an account; `None` if its usage is fresh or there was no error.
+    pub(crate) fn of(usage: &AccountUsage) -> Option<Self> {
+        let Freshness::Stale { reason: why, .. } = usage.freshness() else {
+            return usage.snapshot().windows().is_empty().then_some(Self::NoWindows);
         };
-        if answer.is_record_damaged() {
+        if usage.is_record_damaged() {
             return Some(Self::RecordDamaged);
         }
-        if answer.store_unavailable_since().is_some() {
+        if usage.store_unavailable_since().is_some() {
             return Some(Self::StoreUnreachable);
         }
-        match answer.error() {
+        match usage.error() {
             Some(QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. }) => {
                 return Some(Self::NotLoggedIn);
             }
@@ -55,7 +55,7 @@ impl Reason {
             _ => {}
         }
         let (failure, hold) =
-            (answer.last_failure().map(|failure| failure.kind), answer.hold().map(|hold| hold.reason));
+            (usage.last_failure().map(|failure| failure.kind), usage.hold().map(|hold| hold.reason));
         Self::of_record(failure, hold, why)
     }
 
@@ -74,7 +74,7 @@ impl Reason {
             _ => Self::ProviderError,
         });
         match (of_failure, hold) {
-            // What only the user can fix comes before what time fixes.
+            // A problem that the user must fix comes before one that passes by itself.
             (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_failure,
             (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
             (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetUsedUp),
@@ -89,7 +89,7 @@ impl Reason {
         }
     }
 
-    /// The reason for people.
+    /// The reason as text for users.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::LoginRejected => "login rejected",
@@ -118,12 +118,12 @@ impl Reason {
         }
     }
 
-    /// The same as a stable word for programs, such as `login_rejected`.
+    /// The reason as a stable identifier for programs, such as `login_rejected`.
     pub(crate) fn word(self) -> String {
         self.text().replace([' ', '-'], "_")
     }
 
-    /// The same as a class for style sheets, such as `login-rejected`.
+    /// The reason as a CSS class, such as `login-rejected`.
     pub(crate) fn class(self) -> String {
         self.text().replace(' ', "-")
     }
@@ -180,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_comes_before_the_hold_it_caused() {
+    fn a_failure_takes_precedence_over_the_hold_it_caused() {
         assert_eq!(of(LastFailureKind::Unreachable, HoldReason::Failing), "offline");
         assert_eq!(of(LastFailureKind::TimedOut, HoldReason::ProviderRateLimited), "rate limited");
     }
 
     #[test]
-    fn what_only_the_user_can_fix_comes_before_a_hold() {
+    fn a_rejected_login_takes_precedence_over_a_hold() {
         assert_eq!(of(LastFailureKind::Unauthorized, HoldReason::ProviderRateLimited), "login rejected");
     }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_classes_are_plain() {
+    fn identifiers_and_css_classes_have_no_spaces() {
         assert_eq!(Reason::StoreReadOnly.word(), "store_read_only");
         assert_eq!(Reason::StoreReadOnly.class(), "store-read-only");
     }

@@ -1,11 +1,11 @@
-//! The name of a window for people: the same on every surface. Its id is for JSON and flags.
+//! The display name of a window, the same in all output. Its id is for JSON and flags.
 
 use std::time::Duration;
 
 use crate::sanitize::sanitize;
 use crate::view::account::WindowView;
 
-/// The name of a window: its length, and the model or surface that it counts if not everything: `7-day Opus`.
+/// The name of a window: its length, and its model or surface if it has one, such as `7-day Opus`.
 pub(crate) fn window_name(window: &WindowView) -> String {
     let (base, id_part) = split(&window.id);
     let scope = window.scope.as_ref().map(|scope| match (&scope.model, &scope.surface) {
@@ -23,7 +23,7 @@ pub(crate) fn window_name(window: &WindowView) -> String {
     sanitize(&name)
 }
 
-/// The same where only the id is available.
+/// The name of a window if only its id is available.
 pub(crate) fn window_name_of_id(id: &str) -> String {
     let (base, part) = split(id);
     let known = ["five_hour", "seven_day", "monthly"];
@@ -55,7 +55,7 @@ fn length_name(base: &str, length: Option<Duration>) -> Option<String> {
     }
 }
 
-/// An id is lower case; the name of a model is not.
+/// Capitalizes a model name, because ids are in lower case.
 fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_the_same_name() {
+    fn names_from_ids_are_the_same() {
         let names =
             ["five_hour", "seven_day", "seven_day/opus", "seven_day_oauth_apps", "monthly", "input_tokens"]
                 .map(window_name_of_id);

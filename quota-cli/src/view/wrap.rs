@@ -1,12 +1,12 @@
-//! Measures text by the columns that it takes in a terminal, and cuts or wraps it to them.
+//! Measures text in terminal columns, and truncates or wraps it.
 
 use textwrap::core::{Word, display_width};
 use textwrap::{Options, WordSeparator, WordSplitter};
 
-/// A narrower column would show no words.
+/// Text is not wrapped to less than this width.
 const NARROWEST: usize = 8;
 
-/// The columns that a text takes.
+/// The width of a text in columns.
 pub(crate) fn width(text: &str) -> usize {
     display_width(text)
 }
@@ -16,7 +16,7 @@ pub(crate) fn padded(text: &str, columns: usize) -> String {
     format!("{text}{:gap$}", "", gap = columns.saturating_sub(width(text)))
 }
 
-/// The text in at most this many columns; a cut text ends with an ellipsis.
+/// The text in at most this many columns. A truncated text ends with an ellipsis.
 pub(crate) fn truncate(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -34,21 +34,21 @@ pub(crate) fn truncate(text: &str, columns: usize) -> String {
     short
 }
 
-/// Wraps a text at spaces, and breaks words that are longer than a line. Its first line follows `begun` columns, and is empty if the
-/// first word does not fit; the others follow `indent` columns.
-pub(super) fn wrap(text: &str, begun: usize, indent: usize, columns: usize) -> Vec<String> {
-    let (begun, indent) = (" ".repeat(begun), " ".repeat(indent));
+/// Wraps a text at spaces, and breaks words that are longer than a line. The first line starts after `start` columns, and
+/// is empty if the first word does not fit. The other lines start after `indent` columns.
+pub(super) fn wrap(text: &str, start: usize, indent: usize, columns: usize) -> Vec<String> {
+    let (start, indent) = (" ".repeat(start), " ".repeat(indent));
     let options = Options::new(columns.max(indent.len() + NARROWEST))
-        .initial_indent(&begun)
+        .initial_indent(&start)
         .subsequent_indent(&indent)
         .word_separator(WordSeparator::Custom(words))
         .word_splitter(WordSplitter::NoHyphenation);
-    let indents = std::iter::once(&*begun).chain(std::iter::repeat(&*indent));
+    let indents = std::iter::once(&*start).chain(std::iter::repeat(&*indent));
     let lines = textwrap::wrap(text, options).into_iter().zip(indents);
     lines.map(|(line, indent)| line.strip_prefix(indent).unwrap_or(&line).to_owned()).collect()
 }
 
-/// Splits a text at its spaces; a number and its unit are one word.
+/// Splits a text at spaces. A number and its unit are one word.
 fn words(text: &str) -> Box<dyn Iterator<Item = Word<'_>> + '_> {
     let is_unit = |word: &str| word.starts_with(|first: char| first.is_alphabetic() || first == '%');
     let mut rest = text;
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_hanging_text_continues_at_its_indent() {
         assert_eq!(wrap("one two three", 10, 4, 14), ["one", "two three"]);
-        assert_eq!(wrap("seventeen", 10, 4, 14), ["", "seventeen"], "it fits the next line");
-        assert_eq!(wrap("twenty-eight", 10, 4, 14), ["", "twenty-eig", "ht"], "it fits no line");
+        assert_eq!(wrap("seventeen", 10, 4, 14), ["", "seventeen"], "the word fits the next line");
+        assert_eq!(wrap("twenty-eight", 10, 4, 14), ["", "twenty-eig", "ht"], "the word fits no line");
     }
 }

@@ -229,7 +229,7 @@ fn a_read_only_configuration_is_unchanged_and_the_error_has_the_edit() {
     assert_eq!((code, message.lines().count()), (74, 1), "{message}");
     assert!(
         message.ends_with(
-            "it is read-only; by hand: add [[accounts]] with id = \"anthropic/spare\", token_env = \"SPARE\""
+            "it is read-only; edit it by hand: add [[accounts]] with id = \"anthropic/spare\", token_env = \"SPARE\""
         ),
         "{message}"
     );
@@ -246,7 +246,10 @@ fn without_a_lock_nothing_is_written_and_the_error_has_the_edit() {
     let unchanged = run(&machine, &["order", "a"]);
 
     assert_eq!((code, message.lines().count()), (74, 1), "{message}");
-    assert!(message.ends_with("; by hand: put them in this order: anthropic/b, anthropic/a"), "{message}");
+    assert!(
+        message.ends_with("; edit it by hand: put the accounts in this order: anthropic/b, anthropic/a"),
+        "{message}"
+    );
     assert_eq!(unchanged.0, 0, "the order is unchanged, so no lock is needed: {}", unchanged.1);
     assert_eq!(config(&machine), before);
 }
@@ -277,7 +280,7 @@ fn accounts_that_cannot_be_edited_are_reported_with_their_line() {
     assert_eq!((code, message.lines().count()), (78, 1), "{message}");
     assert!(
         message.contains("config.toml:1: ")
-            && message.ends_with("by hand: write disabled = true for anthropic/a"),
+            && message.ends_with("by hand: set disabled = true for anthropic/a"),
         "{message}"
     );
     assert_eq!(config(&machine), text);
@@ -296,7 +299,7 @@ fn an_account_that_a_hook_names_is_not_removed() {
 
     assert_eq!((code, message.lines().count()), (78, 1), "{message}");
     assert!(
-        message.ends_with("config.toml:9: a hook names anthropic/b; take it out there first"),
+        message.ends_with("config.toml:9: a hook names anthropic/b; remove it from the hook first"),
         "{message}"
     );
     assert_eq!(config(&machine), before);
@@ -569,7 +572,7 @@ fn a_token_in_the_configuration_is_rejected_and_not_repeated() {
         let ended = machine.run(&["accounts"]);
 
         assert_eq!(ended.code, Some(78), "{place}");
-        assert!(ended.stderr.contains("a token in place of a"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("do not put a token "), "{}", ended.stderr);
         assert!(!ended.stderr.contains("made-up"), "{}", ended.stderr);
     }
 }
@@ -651,7 +654,7 @@ fn a_configuration_without_accounts_can_get_them_by_command() {
 
     assert_eq!((none.code, added.0), (Some(78), 0));
     assert!(
-        none.stderr.contains("no account is named") && none.stderr.contains("quota accounts add"),
+        none.stderr.contains("no account is configured") && none.stderr.contains("quota accounts add"),
         "{}",
         none.stderr
     );

@@ -80,7 +80,7 @@ fn an_endless_response_is_a_one_line_error() {
     let ended = Ended::of(confined(&machine, &arguments).output().unwrap());
 
     assert_eq!(ended.code, Some(65));
-    assert_eq!(ended.stderr, "quota: /dev/zero: larger than 64 MiB, so it is no valid input\n");
+    assert_eq!(ended.stderr, "quota: could not read /dev/zero: it is larger than 64 MiB\n");
 }
 
 #[test]

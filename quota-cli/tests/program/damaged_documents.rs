@@ -120,7 +120,7 @@ fn only_a_refresh_calls_the_provider_without_a_usable_record() {
     let status = env.run(&["status", "--account", "main"]);
     let guard = env.run(&["guard", "--account", "main"]);
     assert_eq!((status.code, guard.code, env.calls_about_main()), (Some(1), Some(69), 0));
-    assert!(status.stdout.contains("only --refresh"), "{}", status.stdout);
+    assert!(status.stdout.contains("use --refresh to call"), "{}", status.stdout);
 
     let refreshed = env.run(&["status", "--refresh", "--account", "main"]);
     assert_eq!((refreshed.code, env.calls_about_main()), (Some(0), 1), "{}", refreshed.stdout);
@@ -188,7 +188,7 @@ fn journal_commands_show_the_accounts_without_damage() {
         assert_eq!(ended.code, Some(code), "{command}: {}", ended.stderr);
         assert!(command == "events" || ended.stdout.contains("anthropic/spare"), "{}", ended.stdout);
         let advice = format!("quota accounts clear-hold anthropic/main --config {}", env.config);
-        let line = format!("quota: the record of anthropic/main is damaged; replace it: {advice}\n");
+        let line = format!("quota: the record of anthropic/main is damaged; replace it with: {advice}\n");
         assert_eq!(ended.stderr, line, "{command}");
     }
 }

@@ -19,7 +19,7 @@ fn no_error_contains_an_os_error_number() {
         (
             &["init", "--config", "/dev/null/x"],
             74,
-            "could not write /dev/null/x: something else is in its place, or in that of its folder",
+            "could not write /dev/null/x: another file already exists at its path or at the path of its folder",
         ),
         (
             &["sim", "--script", "/dev/null/x"],
@@ -60,7 +60,7 @@ fn an_empty_account_name_is_a_usage_error() {
         let line = line_of(&machine, arguments, 64);
 
         let message =
-            "quota: the name of an account is empty; is a variable not set? (known: anthropic/main)";
+            "quota: the account name is empty; is an environment variable unset? (known: anthropic/main)";
         assert_eq!(line, message, "{arguments:?}");
     }
 }

@@ -279,7 +279,7 @@ fn a_refresh_after_a_failed_call_says_so_and_makes_none() {
     let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
 
     assert!(text.contains("42 %") && text.contains("last refresh failed: login rejected (401)"), "{text}");
-    assert!(text.contains("called without success"), "{text}");
+    assert!(text.contains("last call failed"), "{text}");
     assert!(json["accounts"][0]["called_at"].is_string(), "{json}");
     assert!(json["accounts"][0]["not_refreshed"].is_string(), "{json}");
     assert_eq!(provider.simulator.ledger().calls(), 2);

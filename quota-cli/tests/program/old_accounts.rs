@@ -70,7 +70,7 @@ fn the_first_change_moves_every_setting_into_the_configuration() {
 
     assert_eq!(changed.code, Some(0), "{}", changed.stderr);
     assert!(
-        changed.stderr.contains("accounts.json is now") && changed.stderr.lines().count() == 1,
+        changed.stderr.contains("accounts.json.converted") && changed.stderr.lines().count() == 1,
         "{}",
         changed.stderr
     );
@@ -86,7 +86,11 @@ fn the_old_file_is_moved_once() {
     let first = machine.run(&["accounts", "enable", "b"]);
     let again = machine.run(&["accounts", "disable", "a"]);
 
-    assert!(first.stderr.contains("named with --config no longer have its limits"), "{}", first.stderr);
+    assert!(
+        first.stderr.contains("no longer apply to other files that are used with --config"),
+        "{}",
+        first.stderr
+    );
     assert_eq!(&*again.stderr, "");
     let disabled: Vec<_> = listed(&machine).iter().map(|one| one["disabled"] == true).collect();
     assert_eq!(disabled, [false, false, true, false]);
@@ -172,7 +176,7 @@ fn a_file_that_another_program_reads_is_kept() {
 
     assert!(listing.stderr.contains("ignored anthropic/theirs"), "{}", listing.stderr);
     assert!(
-        changed.stderr.contains("stays, because it holds settings of another program"),
+        changed.stderr.contains("is kept, because it has settings of another program"),
         "{}",
         changed.stderr
     );

@@ -59,7 +59,7 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         };
         term::print(&output)?;
         if let Some(picker) = &picker {
-            picker.tell_if_refused().await;
+            picker.warn_if_read_only().await;
         }
         for id in &config.unusable {
             term::eprint(&format!("quota: ignored {id}: accounts.json has no login for it\n"));

@@ -1,4 +1,4 @@
-//! Describes a change of the accounts for a person who makes it in an editor.
+//! Describes a change of the accounts for a user who makes it in an editor.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use toml_edit::Value;
 use super::values::{limits_value, new_keys};
 use crate::config::AccountSettings;
 
-/// What a person would do to make the change, in one line. Of a program's arguments nothing is repeated.
+/// The steps that make the change by hand, in one line. The arguments of token commands are omitted.
 pub(in crate::config) fn by_hand(before: &[AccountSettings], wanted: &[AccountSettings]) -> String {
     let known: HashMap<_, _> = before.iter().map(|account| (&account.id, account)).collect();
     let mut steps = Vec::new();
@@ -26,7 +26,7 @@ pub(in crate::config) fn by_hand(before: &[AccountSettings], wanted: &[AccountSe
             continue;
         };
         if now.disabled != account.disabled {
-            steps.push(format!("write disabled = {} for {id}", account.disabled));
+            steps.push(format!("set disabled = {} for {id}", account.disabled));
         }
         for (key, now, limits) in [
             ("min_remaining", &now.limits.min_remaining, &account.limits.min_remaining),
@@ -34,7 +34,7 @@ pub(in crate::config) fn by_hand(before: &[AccountSettings], wanted: &[AccountSe
         ] {
             match limits {
                 _ if now == limits => {}
-                Some(limits) => steps.push(format!("write {key} = {} for {id}", limits_value(limits))),
+                Some(limits) => steps.push(format!("set {key} = {} for {id}", limits_value(limits))),
                 None => steps.push(format!("remove {key} of {id}")),
             }
         }
@@ -50,7 +50,7 @@ pub(in crate::config) fn by_hand(before: &[AccountSettings], wanted: &[AccountSe
     let is_new_last = is_new_last.into_iter().all(|one| !known.contains_key(&one.id));
     if ids(before) != ids(wanted) || !is_new_last {
         let order = wanted.iter().map(|account| account.id.as_str());
-        steps.push(format!("put them in this order: {}", order.collect::<Vec<_>>().join(", ")));
+        steps.push(format!("put the accounts in this order: {}", order.collect::<Vec<_>>().join(", ")));
     }
     steps.join("; ")
 }

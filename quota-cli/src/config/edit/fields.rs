@@ -1,4 +1,4 @@
-//! Changes the keys of one account, in a table with a header as in an inline table. Comments stay.
+//! Changes the keys of one account, in a table with a header or in an inline table. Comments are kept.
 
 use std::collections::HashMap;
 
@@ -103,7 +103,7 @@ fn set_value(table: &mut dyn TableLike, key: &str, mut value: Value) {
     }
 }
 
-/// Removes a key. Its comments stay, on separate lines.
+/// Removes a key. Its comments are kept on separate lines.
 fn remove_key(table: &mut dyn TableLike, key: &str) -> Result<(), NotEditable> {
     let comments = comments_of(table, key);
     match table.get(key) {
@@ -143,14 +143,14 @@ pub(super) fn has_comments_inside(value: &Value) -> bool {
 /// The comments before a key and after its value, one per line.
 fn comments_of(table: &dyn TableLike, key: &str) -> Option<String> {
     let before = table.key(key).map(|key| decor_text(key.leaf_decor(), true)).unwrap_or_default();
-    let behind = table.get(key).and_then(Item::as_value);
-    let behind = behind.map(|value| decor_text(value.decor(), false)).unwrap_or_default();
-    let lines = before.lines().chain(behind.lines()).map(str::trim).filter(|line| !line.is_empty());
+    let after = table.get(key).and_then(Item::as_value);
+    let after = after.map(|value| decor_text(value.decor(), false)).unwrap_or_default();
+    let lines = before.lines().chain(after.lines()).map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// Edits an inline table, and keeps the space before its closing brace. If keys are on separate lines, a new key is too.
+/// Edits an inline table, and keeps the space before its closing brace. If keys are on separate lines, a new key gets its own line.
 pub(super) fn edit_inline<R>(table: &mut InlineTable, edit: impl FnOnce(&mut dyn TableLike) -> R) -> R {
     let take = |table: &mut InlineTable| {
         let (_, last) = table.iter_mut().last()?;

@@ -16,11 +16,11 @@ pub(super) fn edit_tables<'a>(
     wanted: &[AccountSettings],
 ) -> Result<(), &'a AccountSettings> {
     let wanted_of = |id: &AccountId| wanted.iter().find(|account| account.id == *id);
-    let mut settings_off = HashMap::new();
+    let mut trailing_comments = HashMap::new();
     for (at, account) in before.accounts.iter().enumerate() {
-        let comments = take_settings_off(document, at);
+        let comments = take_trailing_comments(document, at);
         if wanted_of(&account.id).is_some() {
-            settings_off.extend(comments.map(|comments| (account.id.clone(), comments)));
+            trailing_comments.extend(comments.map(|comments| (account.id.clone(), comments)));
         } else {
             keep_comments(document, at);
         }
@@ -55,7 +55,7 @@ pub(super) fn edit_tables<'a>(
     }
     put_tables(document, tables);
     for (at, account) in wanted.iter().enumerate() {
-        let Some(comments) = settings_off.remove(&account.id) else { continue };
+        let Some(comments) = trailing_comments.remove(&account.id) else { continue };
         change_following(document, at, |following, is_last| {
             format!("{comments}{}{following}", separator(following, is_last))
         });
@@ -80,10 +80,9 @@ fn put_tables(document: &mut DocumentMut, tables: Vec<Table>) {
     }
 }
 
-/// Puts tables into another order. A comment that is separated from its table by an empty line, and the place in the text, stay
-/// where they are.
+/// Reorders tables. A comment that an empty line separates from its table stays at its position.
 fn reorder(tables: &mut Vec<Table>, order: &[usize]) {
-    let places = places(tables);
+    let positions = positions(tables);
     let mut prefixes: Vec<_> = tables.iter().enumerate().map(|(at, table)| prefix(table, at)).collect();
     let mut old: Vec<_> = std::mem::take(tables).into_iter().map(Some).collect();
     for (slot, from) in order.iter().enumerate() {
@@ -92,7 +91,7 @@ fn reorder(tables: &mut Vec<Table>, order: &[usize]) {
         table.decor_mut().set_prefix(format!("{}{own}", prefixes[slot].0));
         tables.push(table);
     }
-    let mut next = places.into_iter();
+    let mut next = positions.into_iter();
     let mut last = None;
     for table in tables {
         visit_mut(table, &mut |table| {
@@ -102,14 +101,14 @@ fn reorder(tables: &mut Vec<Table>, order: &[usize]) {
     }
 }
 
-/// The places in the text of all these tables and those below them. A table that is new has none.
-fn places(tables: &mut [Table]) -> Vec<isize> {
-    let mut places = Vec::new();
+/// The positions in the text of these tables and their subtables. A new table has no position.
+fn positions(tables: &mut [Table]) -> Vec<isize> {
+    let mut positions = Vec::new();
     for table in tables {
-        visit_mut(table, &mut |table| places.extend(table.position()));
+        visit_mut(table, &mut |table| positions.extend(table.position()));
     }
-    places.sort_unstable();
-    places
+    positions.sort_unstable();
+    positions
 }
 
 /// Splits the text before a table into the part that stays if the table moves, and the part that moves with it.
@@ -123,7 +122,7 @@ fn prefix(table: &Table, at: usize) -> (String, String) {
     (stays.to_owned(), own.to_owned())
 }
 
-/// Keeps the comments before an account that are separated from it by an empty line: it is to be removed.
+/// Moves the comments before an account that an empty line separates from it, because the account will be removed.
 fn keep_comments(document: &mut DocumentMut, account: usize) {
     let Some(Item::ArrayOfTables(tables)) = document.get(ACCOUNTS) else { return };
     let Some(table) = tables.get(account) else { return };
@@ -137,20 +136,20 @@ fn keep_comments(document: &mut DocumentMut, account: usize) {
     });
 }
 
-/// An empty line, where comments would otherwise be directly above a table that they are not about.
+/// An empty line, if the comments would otherwise be directly above an unrelated table.
 fn separator(following: &str, is_last: bool) -> &'static str {
     if following.starts_with('\n') || (is_last && following.is_empty()) { "" } else { "\n" }
 }
 
-/// Takes the comments that directly follow an account: they are about it, such as a setting that is commented out.
-fn take_settings_off(document: &mut DocumentMut, account: usize) -> Option<String> {
+/// Removes and returns the comments that directly follow an account. They belong to it, such as a setting that is commented out.
+fn take_trailing_comments(document: &mut DocumentMut, account: usize) -> Option<String> {
     let mut comments = None;
     change_following(document, account, |following, is_last| {
         let end = match following.find("\n\n") {
             _ if following.starts_with('\n') => return following.to_owned(),
             Some(end) => end + 1,
             None if is_last => following.len(),
-            // Without an empty line they belong to the next table.
+            // Without an empty line the comments belong to the next table.
             None => return following.to_owned(),
         };
         let (own, rest) = following.split_at(end);
@@ -185,7 +184,7 @@ fn change_following(document: &mut DocumentMut, account: usize, change: impl FnO
     }
 }
 
-/// Which table follows an account in the text, counted as they are visited; `None` if it is the last one.
+/// The index, in visiting order, of the table that follows an account in the text. `None` if the account is the last table.
 fn table_after(document: &mut DocumentMut, account: usize) -> Option<usize> {
     let mut positions = Vec::new();
     let mut end = None;

@@ -1,4 +1,4 @@
-//! What commands change in a configuration's text, and what stays.
+//! The changes that commands make to the text of a configuration, and the text that they keep.
 
 use quota::accounts::{AccountLimits, Limits};
 use quota::{Percent, WindowId};
@@ -8,11 +8,11 @@ use crate::config::LoginSource;
 
 const DIRECTORY: &str = "/etc/quota";
 
-/// As `quota init` writes it, and as a person has gone on with it.
-const TEXT: &str = r#"# Which accounts `quota` asks about.
-# No token stands in here.
+/// A file from `quota init` that a user has edited.
+const TEXT: &str = r#"# The accounts of `quota`.
+# This file has no tokens.
 
-# The login of Claude Code, only read.
+# The login of Claude Code, read-only.
 [[accounts]]
 id = "anthropic/main"
 killswitch = 5   # agreed with the team
@@ -71,7 +71,7 @@ fn order(accounts: &mut [AccountSettings], names: &[&str]) {
     accounts.sort_by_key(|account| names.iter().position(|name| account.id.name() == *name));
 }
 
-/// The lines that are in one text only, those that are gone with a `-`.
+/// The lines that are in only one of the texts. Removed lines have a leading `-`.
 fn difference(before: &str, after: &str) -> Vec<String> {
     let without = |text: &str, other: &str| -> Vec<String> {
         let mut other: Vec<_> = other.lines().collect();
@@ -84,12 +84,12 @@ fn difference(before: &str, after: &str) -> Vec<String> {
         }
         lines
     };
-    let gone = without(before, after).into_iter().map(|line| format!("-{line}"));
-    gone.chain(without(after, before)).collect()
+    let removed = without(before, after).into_iter().map(|line| format!("-{line}"));
+    removed.chain(without(after, before)).collect()
 }
 
 #[test]
-fn an_account_that_is_disabled_gets_one_line() {
+fn disabling_an_account_adds_one_line() {
     let text = edited(TEXT, |accounts| by_name(accounts, "work").disabled = true).unwrap();
 
     assert_eq!(difference(TEXT, &text), ["disabled = true"]);
@@ -104,7 +104,7 @@ fn disabling_and_enabling_restores_the_text() {
 }
 
 #[test]
-fn a_commented_key_is_set_in_its_place() {
+fn a_key_with_comments_is_edited_in_place() {
     let text = "[[accounts]]\nid = \"anthropic/a\"\n# until payday\ndisabled = true # really\n";
 
     let text = edited(text, |accounts| accounts[0].disabled = false).unwrap();
@@ -113,7 +113,7 @@ fn a_commented_key_is_set_in_its_place() {
 }
 
 #[test]
-fn a_limit_is_set_where_it_is_and_keeps_its_comment() {
+fn a_changed_limit_keeps_its_position_and_comment() {
     let text = edited(TEXT, |accounts| {
         by_name(accounts, "main").limits.killswitch = Some(Limits::of(percent(7.5)));
         by_name(accounts, "work").limits.min_remaining = Some(Limits::of(percent(20.0)));
@@ -131,7 +131,7 @@ fn a_limit_is_set_where_it_is_and_keeps_its_comment() {
 }
 
 #[test]
-fn the_comments_of_a_removed_limit_stay() {
+fn the_comments_of_a_removed_limit_are_kept() {
     let text =
         "[[accounts]]\nid = \"anthropic/a\" # the first\n# low\nkillswitch = 5 # agreed\ntoken_env = \"A\"\n";
 
@@ -141,7 +141,7 @@ fn the_comments_of_a_removed_limit_stay() {
 }
 
 #[test]
-fn a_limit_in_front_of_the_name_leaves_its_comments_in_front_of_it() {
+fn the_comments_of_a_removed_first_key_move_to_the_next_key() {
     let text = "[[accounts]]\n# low\nkillswitch = 5\nid = \"anthropic/a\"\n";
 
     let text = edited(text, |accounts| accounts[0].limits = AccountLimits::none()).unwrap();
@@ -150,7 +150,7 @@ fn a_limit_in_front_of_the_name_leaves_its_comments_in_front_of_it() {
 }
 
 #[test]
-fn limits_of_single_windows_stay_in_every_form() {
+fn per_window_limits_are_kept_in_every_form() {
     for (form, expected) in [
         ("killswitch = { every = 5, five_hour = 10 }\n", "killswitch = { every = 20, five_hour = 10 }\n"),
         ("killswitch = { five_hour = 10 }\n", "killswitch = { five_hour = 10, every = 20 }\n"),
@@ -179,7 +179,7 @@ fn limits_of_single_windows_stay_in_every_form() {
 }
 
 #[test]
-fn limits_with_a_header_of_their_own_move_with_their_account() {
+fn a_limits_subtable_moves_with_its_account() {
     let text = "[[accounts]]\nid = \"anthropic/a\"\n[accounts.killswitch]\nevery = 1\n[policy]\ngap = \"2s\"\n\
                 [[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n[accounts.min_remaining]\nevery = 2\n";
 
@@ -193,7 +193,7 @@ fn limits_with_a_header_of_their_own_move_with_their_account() {
 }
 
 #[test]
-fn a_new_account_follows_the_last_one_before_the_comments_at_the_end() {
+fn a_new_account_is_inserted_before_the_comments_at_the_end() {
     let text = edited(TEXT, |accounts| accounts.push(account("new", "NEW"))).unwrap();
 
     let added = "]\n\n[[accounts]]\nid = \"anthropic/new\"\ntoken_env = \"NEW\"\n\n# [routing]\n";
@@ -205,7 +205,7 @@ fn a_new_account_follows_the_last_one_before_the_comments_at_the_end() {
 }
 
 #[test]
-fn a_setting_that_is_commented_out_stays_with_its_account() {
+fn a_commented_out_setting_stays_with_its_account() {
     let text = "[[accounts]]\nid = \"anthropic/a\"\n# killswitch = 5\n\n# The end.\n";
 
     let text = edited(text, |accounts| accounts.push(account("b", "B"))).unwrap();
@@ -217,19 +217,20 @@ fn a_setting_that_is_commented_out_stays_with_its_account() {
 }
 
 #[test]
-fn a_new_first_account_leaves_the_head_of_the_file_where_it_is() {
+fn a_new_first_account_is_inserted_after_the_file_header() {
     let text = edited(TEXT, |accounts| accounts.insert(0, account("new", "NEW"))).unwrap();
 
-    let head = "# Which accounts `quota` asks about.\n# No token stands in here.\n\n[[accounts]]\nid = \"anthropic/new\"\n";
+    let head =
+        "# The accounts of `quota`.\n# This file has no tokens.\n\n[[accounts]]\nid = \"anthropic/new\"\n";
     assert!(text.starts_with(head), "{text}");
     assert!(
-        text.contains("\n# The login of Claude Code, only read.\n[[accounts]]\nid = \"anthropic/main\"\n"),
+        text.contains("\n# The login of Claude Code, read-only.\n[[accounts]]\nid = \"anthropic/main\"\n"),
         "{text}"
     );
 }
 
 #[test]
-fn accounts_change_places_with_their_own_comments() {
+fn accounts_are_reordered_with_their_own_comments() {
     let text = edited(TEXT, |accounts| order(accounts, &["spare", "work", "main"])).unwrap();
 
     insta::assert_snapshot!(text);
@@ -243,7 +244,7 @@ fn an_account_is_removed_with_its_own_comments_only() {
 }
 
 #[test]
-fn a_setting_that_is_commented_out_moves_with_its_account_and_goes_with_it() {
+fn a_commented_out_setting_moves_and_is_removed_with_its_account() {
     let text = "[[accounts]]\nid = \"anthropic/a\"\n# killswitch = 5\n\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n";
 
     let moved = edited(text, |accounts| order(accounts, &["b", "a"])).unwrap();
@@ -263,12 +264,12 @@ fn all_accounts_can_be_removed_and_others_added() {
 
     let text = edited(&none, |accounts| accounts.push(account("new", "NEW"))).unwrap();
 
-    assert!(text.starts_with("# Which accounts `quota` asks about.\n"), "{text}");
+    assert!(text.starts_with("# The accounts of `quota`.\n"), "{text}");
     assert!(text.contains("freshness = \"2m\"  # often enough\n"), "{text}");
 }
 
 #[test]
-fn a_text_of_comments_gets_its_first_account_behind_them() {
+fn a_first_account_is_inserted_after_the_comments() {
     let text = edited("# Mine.\n# gap = 1\n", |accounts| accounts.push(account("a", "A"))).unwrap();
 
     assert_eq!(text, "# Mine.\n# gap = 1\n\n[[accounts]]\nid = \"anthropic/a\"\ntoken_env = \"A\"\n");
@@ -324,7 +325,7 @@ fn accounts_in_an_array_are_edited_in_it() {
 }
 
 #[test]
-fn a_new_key_is_indented_as_its_account_is() {
+fn a_new_key_has_the_indent_of_its_account() {
     let text = "  [[accounts]] # first\n  id = \"anthropic/a\"\n\n  [[accounts]]\n  id = \"anthropic/b\"\n  token_env = \"B\"\n";
 
     let text = edited(text, |accounts| {
@@ -339,7 +340,7 @@ fn a_new_key_is_indented_as_its_account_is() {
 }
 
 #[test]
-fn a_comment_does_not_become_that_of_the_account_below() {
+fn a_trailing_comment_is_not_attached_to_the_next_account() {
     let text = "[[accounts]]\nid = \"anthropic/a\"\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n# killswitch = 5";
 
     let text = edited(text, |accounts| accounts.reverse()).unwrap();
@@ -351,7 +352,7 @@ fn a_comment_does_not_become_that_of_the_account_below() {
 }
 
 #[test]
-fn a_key_in_an_array_gets_a_line_of_its_own_where_the_others_have_one() {
+fn a_new_key_in_a_multiline_inline_table_gets_its_own_line() {
     let text = "accounts = [\n  {\n    id = \"anthropic/a\",\n    killswitch = 5,\n  },\n] # mine\n";
 
     let disabled = edited(text, |accounts| accounts[0].disabled = true).unwrap();
@@ -361,7 +362,7 @@ fn a_key_in_an_array_gets_a_line_of_its_own_where_the_others_have_one() {
 }
 
 #[test]
-fn an_array_with_comments_is_left_alone() {
+fn an_array_with_comments_cannot_be_edited() {
     let text = "[policy]\ngap = \"2s\"\n";
     let text = format!("accounts = [\n  {{ id = \"anthropic/a\" }}, # main\n]\n{text}");
 
@@ -371,7 +372,7 @@ fn an_array_with_comments_is_left_alone() {
 }
 
 #[test]
-fn a_limit_whose_comments_would_be_lost_is_left_alone() {
+fn a_limit_whose_comments_would_be_lost_cannot_be_removed() {
     for form in ["[accounts.killswitch]\nevery = 5 # agreed\n", "# low\n[accounts.killswitch]\nevery = 5\n"] {
         let text = format!("\n[[accounts]]\nid = \"anthropic/a\"\n{form}");
 
@@ -393,7 +394,7 @@ fn an_account_that_a_hook_names_is_not_removed() {
 }
 
 #[test]
-fn line_ends_and_a_byte_order_mark_stay() {
+fn line_endings_and_a_byte_order_mark_are_kept() {
     let windows = format!("\u{feff}{}", TEXT.replace('\n', "\r\n"));
 
     let text = edited(&windows, |accounts| by_name(accounts, "work").disabled = true).unwrap();
@@ -403,14 +404,14 @@ fn line_ends_and_a_byte_order_mark_stay() {
 }
 
 #[test]
-fn a_list_that_says_the_same_changes_nothing() {
+fn an_unchanged_list_does_not_change_the_text() {
     let odd = "accounts=[{id='anthropic/a'}]#x\n\n\n";
 
     assert_eq!(edited(odd, |_| ()).unwrap(), odd);
 }
 
 #[test]
-fn what_is_to_be_done_by_hand_is_said_in_one_line() {
+fn by_hand_describes_the_change_in_one_line() {
     let before = parsed(TEXT).accounts;
     let mut wanted = before.clone();
     wanted.push(AccountSettings::new(
@@ -427,13 +428,13 @@ fn what_is_to_be_done_by_hand_is_said_in_one_line() {
 
     assert_eq!(
         line,
-        "remove killswitch of anthropic/main; write disabled = true for anthropic/work; write min_remaining = 20 for anthropic/work; \
+        "remove killswitch of anthropic/main; set disabled = true for anthropic/work; set min_remaining = 20 for anthropic/work; \
          add [[accounts]] with id = \"anthropic/vault\", token_command = [\"pass\", …]; remove anthropic/spare"
     );
-    assert_eq!(moved, "put them in this order: anthropic/work, anthropic/main, anthropic/spare");
+    assert_eq!(moved, "put the accounts in this order: anthropic/work, anthropic/main, anthropic/spare");
 }
 
-/// Any sequence of changes leaves what is not about accounts byte for byte, and no comment is lost.
+/// Any sequence of changes keeps the rest of the text byte for byte, and loses no comment.
 mod generated {
     use proptest::prelude::*;
 

@@ -23,8 +23,8 @@ fn window(used: Used) -> WindowView {
     WindowView { observed_at, scope, ..fixtures::window("seven_day/fable", used, MINUTE * 130) }
 }
 
-/// The only window of the only account in what is written.
-fn written(window: WindowView) -> Value {
+/// The JSON of this window.
+fn window_json(window: WindowView) -> Value {
     let text = render(&[AccountView { windows: vec![window], ..account() }], &local());
     let mut document: Value = serde_json::from_str(&text).unwrap();
     document["accounts"][0]["windows"][0].take()
@@ -55,22 +55,22 @@ fn an_account_without_readings() {
 }
 
 #[test]
-fn unknown_use_is_null() {
-    let window = written(window(Used::Unknown));
+fn unknown_usage_is_null() {
+    let window = window_json(window(Used::Unknown));
 
     assert_eq!((&window["used_percent"], &window["certainty"]), (&Value::Null, &"unknown".into()));
 }
 
 #[test]
 fn a_lower_bound_is_marked() {
-    let window = written(window(Used::AtLeast(Percent::FULL)));
+    let window = window_json(window(Used::AtLeast(Percent::FULL)));
 
     assert_eq!((&window["used_percent"], &window["certainty"]), (&100.0.into(), &"at_least".into()));
 }
 
 #[test]
 fn a_past_reset_has_no_remaining_seconds() {
-    let window = written(WindowView { resets_at: Some(local().now), ..window(Used::Unknown) });
+    let window = window_json(WindowView { resets_at: Some(local().now), ..window(Used::Unknown) });
 
     assert_eq!(window["resets_at"], "2026-11-23T11:55:00Z");
     assert_eq!(window["resets_in_seconds"], Value::Null);

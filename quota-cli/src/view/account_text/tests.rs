@@ -39,8 +39,8 @@ fn failed(name: &str, why: &str, advice: Option<&str>) -> AccountView {
     AccountView { state, failure: Some(failure), age: None, ..account(name, Vec::new()) }
 }
 
-/// Every kind of line.
-fn everything() -> Vec<AccountView> {
+/// Accounts with every kind of line.
+fn all_kinds() -> Vec<AccountView> {
     let mut money = Credits::default();
     money.used = Some(Money::new(2050, "EUR", 2));
     money.limit = Some(Money::new(4000, "EUR", 2));
@@ -60,7 +60,7 @@ fn everything() -> Vec<AccountView> {
         "anthropic/untouched",
         vec![window("five_hour", exact(0.0), None), window("seven_day", exact(3.0), HOUR * 160)],
     );
-    let held = AccountView {
+    let on_hold = AccountView {
         state: ViewFreshness::Stale { since: Some(local().now - MINUTE), why: StaleReason::OnHold },
         hold: Some(Hold::new(local().now, after(MINUTE * 4), HoldReason::ProviderRateLimited)),
         ..account(
@@ -71,9 +71,9 @@ fn everything() -> Vec<AccountView> {
             ],
         )
     };
-    let dead =
+    let rejected =
         failed("anthropic/dead", "login rejected (401)", Some("log in again: run `claude`, then /login"));
-    vec![main, untouched, held, dead]
+    vec![main, untouched, on_hold, rejected]
 }
 
 fn widest(text: &str) -> usize {
@@ -82,29 +82,29 @@ fn widest(text: &str) -> usize {
 
 #[test]
 fn everything_at_eighty_columns() {
-    insta::assert_snapshot!(render(&everything(), 80));
+    insta::assert_snapshot!(render(&all_kinds(), 80));
 }
 
 #[test]
 fn everything_at_sixty_columns() {
-    insta::assert_snapshot!(render(&everything(), 60));
+    insta::assert_snapshot!(render(&all_kinds(), 60));
 }
 
 #[test]
 fn everything_at_a_hundred_and_twenty_columns() {
-    insta::assert_snapshot!(render(&everything(), 120));
+    insta::assert_snapshot!(render(&all_kinds(), 120));
 }
 
 #[test]
-fn nothing_is_wider_than_a_terminal_of_42_columns_or_more() {
+fn no_line_is_wider_than_the_terminal_from_42_columns() {
     for width in 42..=200 {
-        let text = render(&everything(), width);
+        let text = render(&all_kinds(), width);
         assert!(widest(&text) <= width, "{width}:\n{text}");
     }
 }
 
 #[test]
-fn a_name_that_is_too_long_for_a_line_is_cut() {
+fn a_long_account_name_is_truncated() {
     let name = format!("anthropic/{}", "x".repeat(120));
 
     let text = render(&[account(&name, Vec::new())], 80);
@@ -114,7 +114,7 @@ fn a_name_that_is_too_long_for_a_line_is_cut() {
 }
 
 #[test]
-fn a_long_model_name_is_cut_before_the_numbers() {
+fn a_long_model_name_is_truncated_before_the_usage() {
     let window = of_model(&"long ".repeat(20), exact(50.0), HOUR * 70);
 
     let text = render(&[account("anthropic/main", vec![window])], 80);
@@ -132,16 +132,16 @@ fn a_name_from_a_provider_cannot_control_the_terminal() {
 }
 
 #[test]
-fn colours_change_nothing_but_the_colours() {
-    let coloured = Screen { colour: true, ..Screen::DEFAULT }.show(&lines(&everything(), &local(), 80));
+fn coloured_output_has_the_same_text() {
+    let coloured = Screen { colour: true, ..Screen::DEFAULT }.show(&lines(&all_kinds(), &local(), 80));
 
     let stripped = anstream::adapter::strip_str(&coloured).to_string();
     assert_ne!(coloured, stripped);
-    assert_eq!(stripped, render(&everything(), 80));
+    assert_eq!(stripped, render(&all_kinds(), 80));
 }
 
 #[test]
-fn a_past_reset_states_its_time() {
+fn a_past_reset_is_shown_with_its_time() {
     let window =
         WindowView { resets_at: Some(local().now - MINUTE * 5), ..window("five_hour", Used::Unknown, None) };
 
@@ -158,7 +158,7 @@ fn a_reset_beyond_the_windows_length_has_no_tick() {
 }
 
 #[test]
-fn a_stale_account_states_the_age_of_its_numbers() {
+fn a_stale_account_shows_the_age_of_its_readings() {
     let state = ViewFreshness::Stale { since: None, why: StaleReason::Failing };
 
     let (text, _) = freshness(&AccountView { state, ..account("anthropic/main", vec![]) });

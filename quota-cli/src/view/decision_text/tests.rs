@@ -1,4 +1,4 @@
-//! The lines that say why no account serves a request.
+//! The error lines if no account serves a request.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn account(name: &str, reason: Reason, minutes: impl Into<Option<u64>>) -> Evalu
     account
 }
 
-fn refused(accounts: Vec<Evaluated>) -> Decision {
+fn without_account(accounts: Vec<Evaluated>) -> Decision {
     let retry_at = accounts.iter().filter_map(|account| account.retry_at).min();
     Decision::new(local().now, Choice::no_account(retry_at), accounts)
 }
@@ -32,7 +32,7 @@ fn line_of(decision: &Decision) -> (Exit, String) {
 }
 
 fn line(accounts: Vec<Evaluated>) -> (Exit, String) {
-    line_of(&refused(accounts))
+    line_of(&without_account(accounts))
 }
 
 fn reason_of(account: &Evaluated) -> String {
@@ -41,17 +41,17 @@ fn reason_of(account: &Evaluated) -> String {
 
 #[test]
 fn a_single_account_is_named_with_its_reason() {
-    let dead = line(vec![account("main", Reason::LoginRejected, None)]);
+    let rejected = line(vec![account("main", Reason::LoginRejected, None)]);
     let exhausted = line(vec![account("main", Reason::QuotaExhausted, 10)]);
 
-    assert_eq!(dead.0, Exit::Unavailable);
-    assert!(dead.1.starts_with("anthropic/main: log in again"), "{}", dead.1);
+    assert_eq!(rejected.0, Exit::Unavailable);
+    assert!(rejected.1.starts_with("anthropic/main: log in again"), "{}", rejected.1);
     let words = "anthropic/main: exhausted (rejected by the provider), resets in 10 min (12:05)";
     assert_eq!(exhausted, (Exit::Incomplete, words.to_owned()));
 }
 
 #[test]
-fn where_all_accounts_are_disabled_one_can_be_enabled() {
+fn if_all_accounts_are_disabled_the_enable_command_is_printed() {
     let off = |name| account(name, Reason::Disabled, None);
 
     let one = "anthropic/main is disabled; enable it with: quota accounts enable anthropic/main";
@@ -61,7 +61,7 @@ fn where_all_accounts_are_disabled_one_can_be_enabled() {
 }
 
 #[test]
-fn a_window_that_has_just_reset_is_named_with_the_next_refresh() {
+fn a_pending_reset_is_shown_with_the_next_refresh() {
     let (now, seconds) = (local().now, Duration::from_secs);
     let mut account = about(account("main", Reason::UnknownDenied, None), opus(0, Some(now - seconds(3))));
     account.refresh_at = Some(now + seconds(12));
@@ -89,7 +89,7 @@ fn about(mut account: Evaluated, usage: WindowUsage) -> Evaluated {
 }
 
 #[test]
-fn a_model_at_its_very_limit_is_not_called_below_it() {
+fn usage_exactly_at_the_killswitch_is_described_as_at_it() {
     let text = |used| {
         let mut account = about(account("main", Reason::BelowKillswitch, None), opus(used, None));
         account.limit = Some(Percent::from_basis_points(500));
@@ -121,7 +121,7 @@ fn the_next_available_account_of_several_is_named() {
 }
 
 #[test]
-fn a_block_until_the_end_of_time_is_shown() {
+fn a_block_until_the_maximum_time_is_shown() {
     let mut forever = account("main", Reason::QuotaExhausted, None);
     forever.retry_at = Some(Timestamp::MAX);
 
@@ -133,10 +133,10 @@ fn a_block_until_the_end_of_time_is_shown() {
 
 #[test]
 fn an_account_without_data_explains_more_than_an_exhausted_one() {
-    let mut silent = account("work", Reason::UnknownDenied, None);
-    silent.not_refreshed = Some("the provider timed out".to_owned());
+    let mut no_data = account("work", Reason::UnknownDenied, None);
+    no_data.not_refreshed = Some("the provider timed out".to_owned());
 
-    let (exit, line) = line(vec![account("main", Reason::QuotaExhausted, 90), silent]);
+    let (exit, line) = line(vec![account("main", Reason::QuotaExhausted, 90), no_data]);
 
     assert_eq!(exit, Exit::Unavailable);
     assert_eq!(
@@ -172,9 +172,9 @@ fn a_session_that_waits_names_its_account() {
 }
 
 #[test]
-fn text_from_elsewhere_cannot_control_the_terminal() {
-    let mut silent = account("main", Reason::UnknownDenied, None);
-    silent.not_refreshed = Some("a\u{1b}[2Jb".to_owned());
+fn an_error_text_cannot_control_the_terminal() {
+    let mut no_data = account("main", Reason::UnknownDenied, None);
+    no_data.not_refreshed = Some("a\u{1b}[2Jb".to_owned());
 
-    assert!(!reason_of(&silent).contains('\u{1b}'));
+    assert!(!reason_of(&no_data).contains('\u{1b}'));
 }

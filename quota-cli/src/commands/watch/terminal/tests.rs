@@ -38,7 +38,7 @@ fn a_panic_restores_the_terminal_before_its_message() {
         child.wait().unwrap();
 
         assert!(before.contains("\u{1b}[?1049l") && before.contains("\u{1b}[?25h"), "{thread}: {before:?}");
-        assert!(pty.is_as_shells_want_it(), "{thread}");
+        assert!(pty.is_in_cooked_mode(), "{thread}");
         assert!(!pty.rest().contains("\u{1b}[?1049h"), "{thread}");
     }
 }
