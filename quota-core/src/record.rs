@@ -252,6 +252,8 @@ impl Record {
         if now < EARLIEST_RECORD {
             return;
         }
+        // As stored, so that the repaired record equals its stored form.
+        let now = time::truncate_ms(now);
         let limit = latest_plausible(now);
         if let Some(hold) = &mut self.hold {
             hold.repair_clock(now);
@@ -286,9 +288,11 @@ impl Record {
 
     /// Whether a reading or the hold is from the future.
     ///
-    /// Readers see the stored record. Until a refresh repairs it, they treat such readings as stale and ignore such a hold.
+    /// Readers see the stored record. Until a refresh repairs it, they treat such readings as stale and ignore such a hold. No
+    /// refresh repairs the hold of a record of a newer format, so it does not count.
     pub(crate) fn needs_clock_repair(&self, now: Timestamp) -> bool {
-        let timestamps = [self.complete_at(), self.snapshot.newest(), self.hold().map(|hold| hold.since)];
+        let hold = self.hold().filter(|_| self.is_writable());
+        let timestamps = [self.complete_at(), self.snapshot.newest(), hold.map(|hold| hold.since)];
         timestamps.into_iter().flatten().any(|at| is_from_future(at, now))
     }
 
@@ -308,8 +312,10 @@ impl Record {
         // Clocks differ slightly, so a reading with a slightly later timestamp also predates the removal.
         let stamps =
             [self.complete_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
-        let granted_at = self.lease().map(|lease| lease.granted_at);
+        // The repair keeps a lease from the future, which must not move the removal into the future.
+        let granted_at = self.lease().map(|lease| lease.granted_at).filter(|at| !is_from_future(*at, now));
         let newest = stamps.into_iter().chain([granted_at]).flatten().fold(now, Timestamp::max);
+        self.lease = None;
         self.hold.take_if(|hold| !hold.is_live(now));
         self.snapshot = Snapshot::default();
         self.forget_until(newest.into());

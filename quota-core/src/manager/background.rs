@@ -10,7 +10,7 @@ use super::error::QuotaError;
 use super::in_flight::RefreshRequest;
 use super::refresh;
 use super::tasks::OnPanic;
-use crate::record::{Hold, HoldReason, Priority};
+use crate::record::{Hold, HoldReason, LastFailure, Priority};
 use crate::time;
 
 /// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
@@ -93,10 +93,15 @@ async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
         let blocks = |hold: &Hold| hold.is_in_force(now) && !view.record.may_let_through();
         let hold = view.record.hold().cloned().filter(blocks);
         let hold = [hold, entry.provider.cooldown_at(now)].into_iter().flatten().map(|hold| hold.until).max();
-        let rejection = view.record.last_failure().filter(|failure| failure.is_credential_rejection());
+        // Only a refresh repairs timestamps from the future, so it must not wait for them.
+        let needs_repair = view.record.is_writable() && view.record.needs_clock_repair(now);
+        let is_rejection = |failure: &&LastFailure| {
+            failure.is_credential_rejection() && !time::is_from_future(failure.at, now)
+        };
+        let rejection = view.record.last_failure().filter(is_rejection);
         // The rejection may apply for longer than `max_age`. But only a refresh detects a replaced credential.
         let recheck = rejection.map(|failure| time::saturating_add(failure.at, policy.max_age));
-        let due = [view.due_at(), hold, recheck].into_iter().flatten().max();
+        let due = [view.due_at().filter(|_| !needs_repair), hold, recheck].into_iter().flatten().max();
         match due.filter(|due| *due > now) {
             Some(due) => pause = time::elapsed(now, due).min(MAX_SLEEP),
             None => return,

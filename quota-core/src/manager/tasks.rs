@@ -61,8 +61,9 @@ impl Tasks {
 
     /// Prevents new tasks, and wakes waiting ones so that they end.
     pub(crate) fn close(&self) {
-        self.tracker.close();
+        // First, so that no task starts after the tracker finds none.
         self.closing.cancel();
+        self.tracker.close();
     }
 
     /// Waits until the manager closes.

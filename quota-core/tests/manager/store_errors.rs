@@ -198,16 +198,80 @@ async fn keep_fresh_continues_after_a_hold_from_the_future() {
     env.clock.sleep(SECOND * 10).await;
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
     let hold = Hold::new(tomorrow, tomorrow + MINUTE, HoldReason::RateLimited);
-    let key = StoreKey::account(&id("main"));
-    let document = env.store.read(&key).await.unwrap().document.unwrap();
-    let mut record = Record::decode(&document.body).unwrap();
-    let _ = record.seed(tomorrow, &Seed::new(Snapshot::default()).hold(hold));
-    record.bump_revision();
-    drop(env.store.compare_and_swap(&key, Some(document.version), record.encode(), MINUTE * 60).await);
+    change_stored(&env, |record| {
+        let _ = record.seed(tomorrow, &Seed::new(Snapshot::default()).hold(hold));
+    })
+    .await;
 
     env.clock.sleep(MINUTE * 10).await;
 
     assert!(env.provider.calls() > 1, "the hold lasts only a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_fresh_continues_after_readings_from_the_future() {
+    let env = env();
+    let _guard = env.quota.account(&id("main")).keep_fresh();
+    env.clock.sleep(SECOND * 10).await;
+    let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
+    change_stored(&env, |record| {
+        let _ = record.seed(tomorrow, &Seed::new(Snapshot::of(&polled(50.0), tomorrow)));
+    })
+    .await;
+
+    env.clock.sleep(MINUTE * 10).await;
+
+    assert!(env.provider.calls() > 1, "{}", env.provider.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_fresh_continues_after_a_rejection_from_the_future() {
+    let env = env();
+    let _guard = env.quota.account(&id("main")).keep_fresh();
+    env.clock.sleep(SECOND * 10).await;
+    let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
+    change_stored(&env, |record| {
+        let policy = Policy::default();
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(tomorrow));
+        let LeaseDecision::Granted(lease) = record.begin(tomorrow, &request, &policy) else {
+            panic!("no other process has the lease")
+        };
+        drop(record.fail(tomorrow, &lease, &FetchError::Unauthorized, &policy));
+    })
+    .await;
+
+    env.clock.sleep(MINUTE * 10).await;
+
+    assert!(env.provider.calls() > 1, "{}", env.provider.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_record_is_fresh_despite_a_hold_from_the_future() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    drop(main.get().await);
+    let key = StoreKey::account(&id("main"));
+    let document = env.store.read(&key).await.unwrap().document.unwrap();
+    let mut newer: serde_json::Value = serde_json::from_slice(&document.body).unwrap();
+    let tomorrow = (noon() + jiff::SignedDuration::from_hours(24)).as_millisecond();
+    newer["format"] = 1_000.into();
+    newer["revision"] = 1_000.into();
+    newer["hold"] =
+        serde_json::json!({ "since_ms": tomorrow, "until_ms": tomorrow + 60_000, "reason": "rate_limited" });
+    let newer = Bytes::from(newer.to_string());
+    drop(env.store.compare_and_swap(&key, Some(document.version), newer, MINUTE * 60).await);
+
+    assert!(!main.sync().await.is_stale());
+}
+
+/// Changes the stored record of `main`, as another process does.
+async fn change_stored(env: &Env, change: impl FnOnce(&mut Record)) {
+    let key = StoreKey::account(&id("main"));
+    let document = env.store.read(&key).await.unwrap().document.unwrap();
+    let mut record = Record::decode(&document.body).unwrap();
+    change(&mut record);
+    record.bump_revision();
+    drop(env.store.compare_and_swap(&key, Some(document.version), record.encode(), MINUTE * 60).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,9 @@
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::model::{UsageReport, WindowId};
+use crate::model::{Snapshot, UsageReport, WindowId};
 use crate::provider::FetchError;
-use crate::record::{LeaseDecision, Record};
+use crate::record::{LeaseDecision, Record, Seed};
 
 /// A time long after everything else in these tests, from a wrong clock.
 fn year_2100() -> Timestamp {
@@ -19,7 +19,7 @@ fn a_hold_from_the_future_keeps_its_length_from_now_on() {
     fail(&mut record, year_2100(), &FetchError::throttled(Some(HOUR)));
 
     let LeaseDecision::OnHold(hold) = begin(&mut record, at(0), &request(9)) else {
-        panic!("the provider request_count for an hour")
+        panic!("the provider asked for an hour")
     };
 
     assert_eq!((hold.since, hold.until), (at(0), at(3600)));
@@ -54,6 +54,28 @@ fn a_repaired_hold_is_stored() {
     let _ = record.seed(between_milliseconds, &held(rate_limited(year_2100(), year_2100() + MINUTE)));
 
     assert_eq!(stored(&record), record);
+}
+
+#[test]
+fn a_repaired_lease_is_stored() {
+    let mut record = Record::default();
+    let _ = grant(&mut record, year_2100());
+    let between_milliseconds = at(0) + jiff::SignedDuration::from_nanos(123_456);
+
+    let _ = record.seed(between_milliseconds, &Seed::new(Snapshot::default()));
+
+    assert_eq!(stored(&record), record);
+}
+
+#[test]
+fn a_removal_during_a_lease_from_the_future_has_the_present_time() {
+    let mut record = Record::default();
+    let _ = grant(&mut record, year_2100());
+    let _ = record.forget(at(10));
+
+    let _ = record.seed(at(11), &Seed::new(headers(at(5), [five_hour(50)])));
+
+    assert!(record.snapshot().is_empty(), "the reading is older than the removal");
 }
 
 #[test]
