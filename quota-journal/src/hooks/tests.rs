@@ -1,7 +1,12 @@
 //! Tests which hooks run for which event, and what they receive.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+#[cfg(unix)]
+use std::io::{BufRead, BufReader};
+#[cfg(feature = "post")]
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+};
 
 use jiff::Timestamp;
 
@@ -178,6 +183,7 @@ async fn a_missing_program_is_an_error() {
 }
 
 /// Serves one request with `response`. The thread returns the request.
+#[cfg(feature = "post")]
 fn serving(response: &'static str) -> (Action, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("the socket is bound");
@@ -197,6 +203,7 @@ fn serving(response: &'static str) -> (Action, std::thread::JoinHandle<String>) 
     (Action::Post(SecretUrl::new(url)), server)
 }
 
+#[cfg(feature = "post")]
 #[tokio::test]
 async fn the_payload_is_posted_as_json() {
     let (action, server) = serving("HTTP/1.1 204 No Content\r\n\r\n");
@@ -212,6 +219,7 @@ async fn the_payload_is_posted_as_json() {
     );
 }
 
+#[cfg(feature = "post")]
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_the_url_not_shown() {
     let (action, server) = serving(
