@@ -57,6 +57,7 @@ pub(crate) fn diff(
         }
         diff_window(id, before.windows.get(id), window, now, thresholds, &mut events);
     }
+    let has_refreshed = after.refreshed_at > before.refreshed_at;
     // A window that the provider no longer reports still resets. Its last reset is stored until then.
     let missing: Vec<_> = before.windows.iter().filter(|(id, _)| !after.windows.contains_key(*id)).collect();
     for (id, missing) in missing {
@@ -64,8 +65,9 @@ pub(crate) fn diff(
             Some(reset) if reset <= now => {
                 events.push(JournalEvent::new(reset, EventKind::Reset { window: id.clone() }));
             }
-            Some(_) => drop(after.windows.insert(id.clone(), missing.clone())),
-            None => {}
+            None if has_refreshed => {}
+            // Without a newer response the window is not gone. Only its reading is, because a wrong clock dated it.
+            _ => drop(after.windows.insert(id.clone(), missing.clone())),
         }
     }
     events.sort_by_key(|event| event.at);

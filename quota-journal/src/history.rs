@@ -79,6 +79,13 @@ impl History {
         self.windows.retain(|_, samples| !samples.rows.is_empty());
     }
 
+    /// Drops the samples for which `keep` is false.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Sample) -> bool) {
+        for samples in self.windows.values_mut() {
+            samples.rows.retain(&keep);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.windows.clear();
     }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use quota_core::clock::is_from_future;
 use quota_core::record::{Hold, Record};
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -90,8 +91,9 @@ impl Journal {
         now: Timestamp,
         thresholds: &[u32],
     ) -> Vec<JournalEvent> {
+        self.repair_clock(now);
         let before = self.last_observation.as_ref();
-        let (found, observed) = diff(before, Observation::new(record, hold), now, thresholds);
+        let (found, observed) = diff(before, Observation::new(record, hold, now), now, thresholds);
         // Two events with one id are the same event. Otherwise a clock that was set back would report an event twice.
         let mut new: Vec<JournalEvent> = Vec::new();
         for event in found {
@@ -112,8 +114,7 @@ impl Journal {
             };
             let earlier = before.and_then(|before| before.windows.get(id));
             let is_new = earlier.is_none_or(|earlier| earlier.at != window.at);
-            // A reading from the future comes from a wrong clock.
-            if is_new && window.at <= now {
+            if is_new {
                 self.history.add(id, sample);
             }
         }
@@ -124,6 +125,17 @@ impl Journal {
         let surplus = self.events.len().saturating_sub(MAX_EVENTS);
         self.events.drain(..surplus);
         new
+    }
+
+    /// Repairs timestamps from the future, which a wrong clock wrote (see [`is_from_future`]). Events keep theirs.
+    ///
+    /// Otherwise each failed call would begin a new series of failures, and `pace` would use a sample from the future.
+    fn repair_clock(&mut self, now: Timestamp) {
+        if let Some(observation) = &mut self.last_observation {
+            observation.repair_clock(now);
+        }
+        self.history
+            .retain(|sample| Timestamp::from_second(sample.at_s).is_ok_and(|at| !is_from_future(at, now)));
     }
 
     /// The stored events, oldest first, each with its number.
@@ -201,6 +213,132 @@ mod tests {
         let used: Vec<_> =
             journal.history().samples("five_hour").iter().map(|sample| sample.used_bp).collect();
         assert_eq!(used, [4000, 6000]);
+    }
+
+    const DAY: i64 = 86_400;
+
+    fn fail(record: &mut Record, second: i64) {
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(second)));
+        let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
+            panic!("the lease is free");
+        };
+        let error = quota_core::FetchError::unavailable("down");
+        let _ = record.fail(at(second), &lease, &error, &Policy::default());
+    }
+
+    /// Updates the journal just after `second`, and returns the kinds of the new events.
+    fn update(journal: &mut Journal, record: &Record, hold: Option<&Hold>, second: i64) -> Vec<&'static str> {
+        let new = journal.update(record, hold, at(second + 1), &DEFAULT_THRESHOLDS);
+        new.iter().map(|event| event.kind.as_str()).collect()
+    }
+
+    #[test]
+    fn after_a_clock_was_ahead_each_event_is_reported_once() {
+        let (mut journal, mut record) = journal();
+        read(&mut record, DAY, 40.0);
+        update(&mut journal, &record, None, DAY);
+
+        let mut failing = Vec::new();
+        for second in [1000, 2000, 3000] {
+            fail(&mut record, second);
+            failing.extend(update(&mut journal, &record, None, second));
+        }
+        read(&mut record, 4000, 60.0);
+        let succeeded = update(&mut journal, &record, None, 4000);
+
+        assert_eq!(failing, ["failing"]);
+        assert_eq!(succeeded, ["refreshed", "threshold"]);
+    }
+
+    #[test]
+    fn samples_of_a_clock_that_was_ahead_are_dropped() {
+        let (mut journal, mut record) = journal();
+        read(&mut record, DAY, 40.0);
+        update(&mut journal, &record, None, DAY);
+
+        read(&mut record, 4000, 70.0);
+        update(&mut journal, &record, None, 4000);
+
+        let used: Vec<_> =
+            journal.history().samples("five_hour").iter().map(|sample| sample.used_bp).collect();
+        assert_eq!(used, [4000, 6000, 7000]);
+    }
+
+    #[test]
+    fn a_failure_from_the_future_does_not_hide_a_later_one() {
+        let (mut journal, mut record) = journal();
+        fail(&mut record, DAY);
+        assert!(update(&mut journal, &record, None, DAY).contains(&"failing"));
+
+        let (_, mut record) = self::journal();
+        fail(&mut record, 1000);
+
+        assert_eq!(update(&mut journal, &record, None, 1000), ["failing"]);
+    }
+
+    #[test]
+    fn a_record_from_the_future_changes_nothing_until_its_repair() {
+        let (mut journal, mut record) = journal();
+        let before = journal.clone();
+        read(&mut record, DAY, 95.0);
+
+        assert_eq!(update(&mut journal, &record, None, 500), Vec::<&str>::new());
+        assert_eq!(journal, before);
+        read(&mut record, 4000, 60.0);
+        assert_eq!(update(&mut journal, &record, None, 4000), ["refreshed"]);
+    }
+
+    #[test]
+    fn a_threshold_is_not_crossed_again_after_a_reading_from_the_future() {
+        let (mut journal, mut record) = journal();
+        // A window without a reset.
+        let observed = journal.last_observation.as_mut().unwrap();
+        observed.windows.get_mut("five_hour").unwrap().resets_at = None;
+        read(&mut record, DAY, 60.0);
+        fail(&mut record, 1000);
+        update(&mut journal, &record, None, 1000);
+
+        read(&mut record, 4000, 60.0);
+
+        assert_eq!(update(&mut journal, &record, None, 4000), ["refreshed"]);
+    }
+
+    #[test]
+    fn a_use_lowered_after_a_reading_from_the_future_is_a_reset() {
+        let (mut journal, mut record) = journal();
+        read(&mut record, 1000, 60.0);
+        update(&mut journal, &record, None, 1000);
+
+        read(&mut record, 500, 10.0);
+
+        assert_eq!(update(&mut journal, &record, None, 500), ["refreshed", "reset"]);
+    }
+
+    #[test]
+    fn a_hold_from_the_future_continues_after_its_repair() {
+        let (mut journal, mut record) = journal();
+        fail(&mut record, DAY);
+        let mut hold = record.hold().unwrap().clone();
+        update(&mut journal, &record, Some(&hold), DAY);
+        let (_, record) = self::journal();
+        let length = hold.until.duration_since(hold.since);
+        (hold.since, hold.until) = (at(1000), at(1000) + length);
+
+        assert_eq!(update(&mut journal, &record, Some(&hold), 1000), Vec::<&str>::new());
+        assert_eq!(update(&mut journal, &record, None, 1001), ["hold_ended"]);
+    }
+
+    #[test]
+    fn a_clock_repair_changes_a_journal_once() {
+        let (mut journal, mut record) = journal();
+        read(&mut record, DAY, 40.0);
+        update(&mut journal, &record, None, DAY);
+
+        update(&mut journal, &record, None, 1000);
+        let repaired = journal.clone();
+        update(&mut journal, &record, None, 2000);
+
+        assert_eq!(journal, repaired);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
+use quota_core::clock::is_from_future;
 use quota_core::record::{Hold, HoldReason, LastFailureKind, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -84,9 +85,11 @@ pub(crate) struct ObservedWindow {
 }
 
 impl Observation {
-    /// Observes `record`, with the hold that is active.
-    pub(crate) fn new(record: &Record, hold: Option<&Hold>) -> Self {
-        let windows = record.snapshot().windows().iter().map(|window| {
+    /// Observes `record`, with the hold that is active. Timestamps from the future come from a wrong clock and are omitted.
+    pub(crate) fn new(record: &Record, hold: Option<&Hold>, now: Timestamp) -> Self {
+        let is_plausible = |at| !is_from_future(at, now);
+        let windows = record.snapshot().windows().iter();
+        let windows = windows.filter(|window| is_plausible(window.observed_at())).map(|window| {
             let length = window.length().map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
             let observed = ObservedWindow {
                 at: window.observed_at(),
@@ -103,20 +106,38 @@ impl Observation {
         Self {
             login: record.login_id().map(ToString::to_string),
             owner: record.owner_id().map(ToString::to_string),
-            refreshed_at: record.complete_at(),
-            hold: hold.map(|hold| ObservedHold {
+            refreshed_at: record.complete_at().filter(|at| is_plausible(*at)),
+            hold: hold.filter(|hold| is_plausible(hold.since)).map(|hold| ObservedHold {
                 since: hold.since,
                 until: hold.until,
                 reason: hold.reason,
                 unknown: Map::new(),
             }),
-            failure: record.last_failure().map(|failure| ObservedFailure {
-                at: failure.at,
-                kind: failure.kind,
-                unknown: Map::new(),
-            }),
+            failure: record
+                .last_failure()
+                .filter(|failure| is_plausible(failure.at))
+                .map(|failure| ObservedFailure { at: failure.at, kind: failure.kind, unknown: Map::new() }),
             windows: windows.collect(),
             unknown: Map::new(),
+        }
+    }
+
+    /// Drops timestamps from the future. A hold restarts with its full length, as `Record::repair_clock` does it.
+    pub(crate) fn repair_clock(&mut self, now: Timestamp) {
+        let is_from_future = |at| is_from_future(at, now);
+        self.refreshed_at.take_if(|at| is_from_future(*at));
+        self.failure.take_if(|failure| is_from_future(failure.at));
+        if let Some(hold) = self.hold.as_mut().filter(|hold| is_from_future(hold.since)) {
+            hold.until = now.saturating_add(hold.until.duration_since(hold.since)).unwrap_or(hold.until);
+            hold.since = now;
+        }
+        for window in self.windows.values_mut() {
+            if is_from_future(window.at) {
+                // The window stays with its thresholds, so that none is reported again. Any reading is newer than 1970.
+                window.at = Timestamp::UNIX_EPOCH;
+            }
+            window.last_reset.take_if(|at| is_from_future(*at));
+            window.lowered_at.take_if(|at| is_from_future(*at));
         }
     }
 

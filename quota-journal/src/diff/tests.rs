@@ -54,7 +54,7 @@ impl Story {
 
     /// Observes the account, and returns the events since the last observation.
     fn events(&mut self, second: i64) -> Vec<String> {
-        let observation = Observation::new(&self.record, self.hold_at(second).as_ref());
+        let observation = Observation::new(&self.record, self.hold_at(second).as_ref(), at(second));
         let (events, observed) = diff(self.observed.as_ref(), observation, at(second), &DEFAULT_THRESHOLDS);
         self.observed = Some(observed);
         let describe = |event: &JournalEvent| {
