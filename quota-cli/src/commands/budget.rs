@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::record::{Hold, Priority, Record, provider_cooldown};
+use quota::clock::is_from_future;
+use quota::record::{CallRecord, Hold, Priority, Record, provider_cooldown};
 use quota::{AccountId, Policy};
 
 use crate::cli::{BudgetArgs, GlobalOptions};
@@ -92,7 +93,8 @@ impl CallBudget {
         now: Timestamp,
         policy: &Policy,
     ) -> Self {
-        let recent = record.calls().iter().filter(|attempt| between(attempt.at, now) < HOUR);
+        let is_recent = |call: &&CallRecord| !is_from_future(call.at, now) && between(call.at, now) < HOUR;
+        let recent = record.calls().iter().filter(is_recent);
         let mut callers = BTreeMap::<&str, (usize, Timestamp)>::new();
         let mut calls = 0;
         for attempt in recent {

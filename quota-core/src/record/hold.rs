@@ -148,7 +148,8 @@ impl Hold {
     /// Whether readers of a stored hold obey it: it is live, and not from the future.
     ///
     /// A reader cannot store a repaired hold. If it counted the length of the hold from each read, the hold would never end.
-    pub(crate) fn is_in_force(&self, now: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.is_live(now) && !time::is_from_future(self.since, now)
     }
 

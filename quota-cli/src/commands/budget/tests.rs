@@ -55,6 +55,11 @@ fn calls_are_counted_by_caller_for_an_hour() {
 }
 
 #[test]
+fn calls_from_the_future_are_not_counted() {
+    assert_eq!(budget(&record_with(&[("a", 0)]), -3600).calls, 0);
+}
+
+#[test]
 fn the_reserve_is_for_interactive_calls() {
     let now = budget(&record_with(&[("a", 0), ("a", 100), ("a", 200)]), 300);
 

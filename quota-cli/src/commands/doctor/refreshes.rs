@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use quota::clock::is_from_future;
 use quota::model::CredentialFingerprint;
 use quota::record::{Hold, HoldReason, LastFailure, LastFailureKind, Priority, Record, provider_cooldown};
 use quota::store::StoreKey;
@@ -73,8 +74,10 @@ fn of_account(
     policy: &Policy,
     local: &LocalTime,
 ) -> Vec<Check> {
-    let failure = record.last_failure().map(|failure| of_failure(account, failure, fingerprint, local));
-    let hold = record.hold().filter(|hold| hold.is_live(local.now)).map(|hold| of_hold(account, hold, local));
+    let failure = record.last_failure().filter(|failure| !is_from_future(failure.at, local.now));
+    let failure = failure.map(|failure| of_failure(account, failure, fingerprint, local));
+    let hold = record.hold().filter(|hold| hold.is_in_force(local.now));
+    let hold = hold.map(|hold| of_hold(account, hold, local));
     let budget = of_budget(account, record, policy, local);
     let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
     if checks.is_empty() {
@@ -190,7 +193,8 @@ fn of_budget(
     policy: &Policy,
     local: &LocalTime,
 ) -> Option<Check> {
-    // Apply the record's own rule to a copy without the hold, because a hold hides a used-up budget.
+    // Apply the record's own rule to a copy without the hold, because a hold hides a used-up budget. It also removes calls from the
+    // future.
     let mut record = record.clone();
     let _ = record.clear_hold(local.now);
     let hold = record.hold_for(Priority::Interactive, None, local.now, policy)?;
@@ -279,6 +283,13 @@ mod tests {
             ["Ok: last refreshed 1 min ago (08:00) (nothing to do)"]
         );
         assert_eq!(lines(&checks(&Record::default(), 60)), ["Ok: not refreshed yet (nothing to do)"]);
+    }
+
+    #[test]
+    fn a_failure_and_a_hold_from_the_future_are_ignored() {
+        let record = after(&[Err(FetchError::throttled(None))]);
+
+        assert_eq!(lines(&checks(&record, -3600)), ["Ok: not refreshed yet (nothing to do)"]);
     }
 
     #[test]
