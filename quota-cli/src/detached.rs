@@ -3,17 +3,17 @@
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The timeout for the new process to read its input.
-const INPUT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout for the new process to start and to read its input.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts `quota` with these arguments and with `input` on its standard input. Its output is discarded.
 ///
 /// The input may hold secrets, because only the new process reads the pipe. If this process is killed while it writes, or the new one
-/// does not read within [`INPUT_TIMEOUT`], the new one gets a part of the input.
+/// does not read within [`START_TIMEOUT`], the new one gets a part of the input.
 ///
 /// # Errors
 ///
@@ -27,19 +27,35 @@ pub(crate) fn start(
     let mut command = background_command(&program()?, arguments);
     change_environment(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let written = child.stdin.take().map_or(Ok(()), |stdin| write_input(stdin, input, INPUT_TIMEOUT));
-    // First check the exit code of the shell. If it fails, the write also fails, with a less useful error.
-    reap(child)?;
-    written
+    hand_over(command.spawn()?, input, START_TIMEOUT)
 }
 
-/// Writes to a new process in a thread. A pipe buffers only about 64 KiB, and the process may hang before it reads the rest.
-fn write_input(mut stdin: ChildStdin, input: &[u8], timeout: Duration) -> io::Result<()> {
-    let (sender, written) = mpsc::channel();
+/// Starts `quota` with these arguments as a child, without a shell and without input. This is for a command that must be fast and ends
+/// at once, so that the new process becomes an orphan.
+///
+/// # Errors
+///
+/// [`io::Error`] if the process cannot be started.
+pub(crate) fn start_child(
+    arguments: &[&OsStr],
+    change_environment: impl FnOnce(&mut Command),
+) -> io::Result<()> {
+    let mut command = Command::new(program()?);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    change_environment(&mut command);
+    command.spawn().map(drop)
+}
+
+/// Writes the input and waits for the shell, in a thread with a timeout: a pipe buffers only about 64 KiB, and both processes may hang.
+fn hand_over(mut child: Child, input: &[u8], timeout: Duration) -> io::Result<()> {
+    let (sender, result) = mpsc::channel();
     let input = input.to_vec();
-    std::thread::spawn(move || sender.send(stdin.write_all(&input)));
-    written.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    std::thread::spawn(move || {
+        let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&input));
+        // First the exit code of the shell. If it fails, the write also fails, with a less useful error.
+        sender.send(reap(child).and(written))
+    });
+    result.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The file of this program. After an upgrade, Linux reports the deleted file; the new program is at the same path.
@@ -54,7 +70,8 @@ fn program() -> io::Result<PathBuf> {
 ///
 /// The shell leads its own process group, because Ctrl-C signals the group of this process. The script copies standard input to
 /// descriptor 3, because a shell gives background processes no input. It checks first that the program is executable, because a shell
-/// does not report that for a background process. It closes descriptors 3 to 9, so that the new process inherits no lock of a script.
+/// does not report that for a background process. It closes descriptors 3 to 9, so that the new process inherits no lock
+/// that a POSIX script holds. A shell cannot name higher ones.
 #[cfg(unix)]
 fn background_command(program: &std::path::Path, arguments: &[&OsStr]) -> Command {
     let mut shell = Command::new("/bin/sh");
@@ -75,12 +92,12 @@ fn background_command(program: &std::path::Path, arguments: &[&OsStr]) -> Comman
 }
 
 #[cfg(unix)]
-fn reap(mut shell: std::process::Child) -> io::Result<()> {
+fn reap(mut shell: Child) -> io::Result<()> {
     if shell.wait()?.success() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 #[cfg(not(unix))]
-fn reap(_child: std::process::Child) -> io::Result<()> {
+fn reap(_child: Child) -> io::Result<()> {
     Ok(())
 }
 
@@ -96,13 +113,23 @@ mod tests {
 
     #[test]
     fn a_process_that_does_not_read_its_input_does_not_block() {
-        let mut child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
+        let child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
+        let id = rustix::process::Pid::from_child(&child);
 
-        let stdin = child.stdin.take().unwrap();
-        let written = write_input(stdin, &[b'x'; 1024 * 1024], Duration::from_millis(50));
+        let result = hand_over(child, &[b'x'; 1024 * 1024], Duration::from_millis(50));
 
-        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_shell_that_does_not_end_does_not_block() {
+        let child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
+        let id = rustix::process::Pid::from_child(&child);
+
+        let result = hand_over(child, &[], Duration::from_millis(50));
+
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
     }
 }

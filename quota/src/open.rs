@@ -20,7 +20,7 @@ use url::Url;
 /// ```
 /// let store = quota::open_store("memory:")?;
 /// let error = quota::open_store("carrier-pigeon://loft").unwrap_err();
-/// assert!(error.to_string().starts_with("unknown store scheme carrier-pigeon: (expected one of: memory:"));
+/// assert!(error.to_string().starts_with("unknown store scheme \"carrier-pigeon\" (expected one of: memory:"));
 /// # Ok::<(), quota::OpenError>(())
 /// ```
 ///
@@ -114,7 +114,7 @@ pub enum OpenError {
         error: url::ParseError,
     },
     /// No store has this scheme.
-    #[error("unknown store scheme {scheme}: (expected one of: {})", schemes())]
+    #[error("unknown store scheme \"{scheme}\" (expected one of: {})", schemes())]
     #[non_exhaustive]
     UnknownScheme {
         /// The part before the colon.
@@ -164,7 +164,7 @@ mod tests {
 
         assert_eq!(
             error.to_string(),
-            format!("unknown store scheme redsi: (expected one of: {})", schemes())
+            format!("unknown store scheme \"redsi\" (expected one of: {})", schemes())
         );
     }
 

@@ -339,7 +339,9 @@ fn an_invalid_store_is_named_without_its_password() {
 
     assert_eq!(ended.code, Some(78));
     assert!(
-        ended.stderr.contains("QUOTA_STORE: unknown store scheme redsi: (expected one of: memory:, sqlite:"),
+        ended
+            .stderr
+            .contains("QUOTA_STORE: unknown store scheme \"redsi\" (expected one of: memory:, sqlite:"),
         "{}",
         ended.stderr
     );

@@ -106,7 +106,7 @@ impl Requirements {
             // Not a usage error, because a provider may add the window later.
             Some(named) => match nearest(named, ids()) {
                 Some(near) => format!("no such window; did you mean {near}?"),
-                None => "no such window".to_owned(),
+                None => format!("no such window (known: {})", ids().collect::<Vec<_>>().join(", ")),
             },
             None if ids().next().is_none() => "the provider reports no windows".to_owned(),
             None => {
@@ -265,7 +265,7 @@ mod tests {
             (Snapshot::default(), only("five_hour"), "no data yet"),
             (read([]), all(), "the provider reports no windows"),
             (opus(), all(), "no window covers the whole account; choose one with --window: seven_day/opus"),
-            (opus(), only("monthly"), "no such window"),
+            (opus(), only("monthly"), "no such window (known: seven_day/opus)"),
             (opus(), only("seven_day/opsu"), "no such window; did you mean seven_day/opus?"),
             (Snapshot::of(&unreadable, now()), all(), "it could not be parsed"),
             (old, all(), "its reading is stale, so more may be used"),

@@ -57,7 +57,7 @@ pub(super) async fn start(
         command.env(URL_VARIABLE, store.url.expose());
     };
     // If the start fails, the line shows that the readings are stale.
-    let _ = detached::start(&arguments, with_store, &[]);
+    let _ = detached::start_child(&arguments, with_store);
     Ok(reason)
 }
 
