@@ -5,7 +5,8 @@ use std::process::Command;
 
 use quota::{AccountId, Clock, QuotaStore};
 use quota_journal::{
-    Damage, HookError, HookFailure, JournalEvent, JournalUpdate, Rules, SECRET_VARIABLES, Warning,
+    Damage, HookError, HookFailure, JournalDamage, JournalEvent, JournalUpdate, Rules, SECRET_VARIABLES,
+    Warning,
 };
 
 use crate::config::{Config, clear_hold};
@@ -22,7 +23,8 @@ pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<Strin
     let accounts: Vec<_> = config.accounts.iter().map(|account| &account.id).collect();
     let mut problems = Vec::new();
     let updated = |account: &AccountId, update: JournalUpdate| {
-        problems.extend(update.damage.journal.then(|| describe(Warning::Replaced(account.clone()))));
+        let is_replaced = update.damage.journal == Some(JournalDamage::Replaced);
+        problems.extend(is_replaced.then(|| describe(Warning::Replaced(account.clone()))));
         problems.extend(start_hooks(config, account, &update.new));
     };
     quota_journal::update_all(store, &accounts, &rules(config), updated).await;
@@ -77,13 +79,16 @@ pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
     let record = damage
         .record
         .then(|| format!("the record of {account} is damaged; replace it with: {}", clear_hold(account)));
-    let journal = damage.journal.then(|| describe(Warning::Replaced(account.clone())));
-    let newer = damage.is_journal_newer.then(|| {
-        format!(
-            "the journal of {account} was written by a newer quota, so new events are not stored; update quota"
-        )
+    let journal = damage.journal.map(|journal| match journal {
+        JournalDamage::Replaced => describe(Warning::Replaced(account.clone())),
+        JournalDamage::Newer => {
+            format!(
+                "the journal of {account} was written by a newer quota, so new events are not stored; update quota"
+            )
+        }
+        _ => describe(Warning::Unreadable(account.clone())),
     });
-    [record, journal, newer].into_iter().flatten().collect()
+    [record, journal].into_iter().flatten().collect()
 }
 
 /// A problem as one line.

@@ -58,4 +58,6 @@ pub use hooks::post::{SecretUrl, post_client};
 pub use hooks::{Action, Hook, HookError, HookFailure, HookPayload, HookRun, hook_runs, run_hooks};
 pub use journal::Journal;
 pub use quota_core::process::SECRET_VARIABLES;
-pub use update::{Damage, JournalUpdate, Rules, Warning, remove, update, update_all, update_and_run_hooks};
+pub use update::{
+    Damage, JournalDamage, JournalUpdate, Rules, Warning, remove, update, update_all, update_and_run_hooks,
+};

@@ -63,6 +63,9 @@ pub enum Warning {
         "replaced the journal of {0}, which was damaged or of an older version; its past events are lost"
     )]
     Replaced(AccountId),
+    /// The journal could not be decoded, or has an older format, and was not replaced.
+    #[error("cannot read the journal of {0}, which is damaged or of an older version; it was not replaced")]
+    Unreadable(AccountId),
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -85,7 +88,8 @@ pub async fn update_and_run_hooks(
     for account in changed(store, accounts, rules, &clock).await {
         let updated = clock.bounded(ACCOUNT_TIMEOUT, update(store, account, rules)).await;
         if let Some(Ok(JournalUpdate { new, damage, .. })) = updated {
-            warnings.extend(damage.journal.then(|| Warning::Replaced(account.clone())));
+            let is_replaced = damage.journal == Some(JournalDamage::Replaced);
+            warnings.extend(is_replaced.then(|| Warning::Replaced(account.clone())));
             let failed = run_hooks(hooks, secrets, account, &new, &clock).await;
             warnings.extend(failed.into_iter().map(Warning::from));
         }
@@ -161,10 +165,20 @@ impl DocumentBody for Undecoded {
 pub struct Damage {
     /// The record could not be decoded. Nothing is written until the record is replaced.
     pub record: bool,
-    /// The journal could not be decoded, or has an older format. The next write replaces it.
-    pub journal: bool,
-    /// A newer program wrote the journal. This program adds nothing to it.
-    pub is_journal_newer: bool,
+    /// What is wrong with the journal.
+    pub journal: Option<JournalDamage>,
+}
+
+/// What is wrong with a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JournalDamage {
+    /// It could not be decoded, or has an older format. The next write replaces it.
+    Unreadable,
+    /// It could not be decoded, or had an older format, and this update replaced it.
+    Replaced,
+    /// A newer program wrote it. This program adds nothing to it.
+    Newer,
 }
 
 /// The result of [`update`].
@@ -206,10 +220,10 @@ pub async fn update(
     // Do not use `store::update`: after a conflict the record must be read again too, and it is another document.
     loop {
         attempts += 1;
-        let Diff { read, record, before, after, new, damage } =
+        let Diff { read, record, before, after, new, mut damage } =
             compare(store, account, rules, &found).await?;
         let now = read.now;
-        let result = |new, journal, version| JournalUpdate {
+        let result = |new, journal, version, damage| JournalUpdate {
             new,
             journal,
             record,
@@ -218,14 +232,17 @@ pub async fn update(
             versions: (read.version(), version),
         };
         if after == before || attempts > MAX_CAS_ATTEMPTS {
-            return Ok(result(Vec::new(), before, found.version()));
+            return Ok(result(Vec::new(), before, found.version(), damage));
         }
         match store.compare_and_swap(&key, found.version(), after.encode(), TTL).await {
-            Ok(CasOutcome::Applied(version)) => return Ok(result(new, after, Some(version))),
+            Ok(CasOutcome::Applied(version)) => {
+                damage.journal = damage.journal.map(|_| JournalDamage::Replaced);
+                return Ok(result(new, after, Some(version), damage));
+            }
             Ok(CasOutcome::Conflict(other)) => found = other,
             // On a full or read-only disk, return the events only as part of the journal. A later update that can write reports
             // them as new.
-            Ok(_) | Err(_) => return Ok(result(Vec::new(), after, found.version())),
+            Ok(_) | Err(_) => return Ok(result(Vec::new(), after, found.version(), damage)),
         }
     }
 }
@@ -256,17 +273,21 @@ async fn compare(
     let before = journal.document.as_ref().map(|found| Journal::decode(&found.body)).transpose();
     let read = store.read(&StoreKey::account(account)).await?;
     let record = read.document.as_ref().map(|found| Record::decode(&found.body)).transpose();
-    let (record_damaged, journal_damaged) = (record.is_err(), before.is_err());
+    let is_unreadable = before.is_err();
     let before = before.unwrap_or_default().unwrap_or_default();
-    let is_journal_newer = !before.is_writable();
-    let damage = Damage { record: record_damaged, journal: journal_damaged, is_journal_newer };
+    let journal_damage = match (is_unreadable, before.is_writable()) {
+        (true, _) => Some(JournalDamage::Unreadable),
+        (false, false) => Some(JournalDamage::Newer),
+        (false, true) => None,
+    };
+    let damage = Damage { record: record.is_err(), journal: journal_damage };
     let record = record.unwrap_or_default().unwrap_or_default();
     let cooldown = provider_cooldown(store, account.provider(), &rules.policy, read.now).await?;
     let hold = record.effective_hold(cooldown.as_ref(), read.now, &rules.policy);
     let mut after = before.clone();
     // An account that was never refreshed gets no journal.
     let is_blank = read.document.is_none() && journal.document.is_none();
-    let new = if is_blank || damage.record || damage.is_journal_newer {
+    let new = if is_blank || damage.record || !before.is_writable() {
         Vec::new()
     } else {
         after.update(&record, hold.as_ref(), read.now, &rules.thresholds)

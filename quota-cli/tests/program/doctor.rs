@@ -72,6 +72,20 @@ fn an_invalid_configuration_is_reported_with_its_line() {
 }
 
 #[test]
+fn disabled_accounts_are_a_warning_if_there_is_no_other() {
+    let machine = Machine::new();
+    machine.write(".config/quota/config.toml", "[[accounts]]\nid = \"anthropic/main\"\ndisabled = true\n");
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    let expected = (
+        "all accounts are disabled".to_owned(),
+        "enable one with: quota accounts enable anthropic/main".to_owned(),
+    );
+    assert_eq!((ended.code, findings(&ended, "config")), (Some(1), vec![expected]));
+}
+
+#[test]
 fn a_configuration_writable_by_others_is_a_problem() {
     let (_provider, machine) = healthy();
     mode(&machine.path(".config/quota/config.toml"), 0o666);

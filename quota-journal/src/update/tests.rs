@@ -123,10 +123,23 @@ async fn a_journal_that_is_damaged_or_older_is_replaced() {
 
         let updated = update(&store, &account(), &Rules::default()).await.unwrap();
 
-        assert!(updated.damage.journal && !updated.damage.record, "{unreadable}");
+        let replaced = Damage { record: false, journal: Some(JournalDamage::Replaced) };
+        assert_eq!(updated.damage, replaced, "{unreadable}");
         let body = store.read(&key).await.unwrap().document.unwrap().body;
         assert_eq!(Journal::decode(&body).unwrap(), updated.journal, "{unreadable}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_that_cannot_be_written_is_not_replaced() {
+    let store = MemoryStore::new();
+    write_reading(&store, 10.0).await;
+    let key = StoreKey::account_extension(&account(), "journal");
+    let _ = store.compare_and_swap(&key, None, "torn".into(), TTL).await.unwrap();
+
+    let updated = update(&FullStore(store), &account(), &Rules::default()).await.unwrap();
+
+    assert_eq!(updated.damage.journal, Some(JournalDamage::Unreadable));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use quota::store::{CasOutcome, StoreError, StoreKey};
 use super::{Area, Check, network};
 use crate::config::{self, Config};
 use crate::exit::CliError;
+use crate::hint;
 use crate::store::{self, OpenedStore};
 
 /// Checks the configuration, and returns it unless it is invalid.
@@ -30,7 +31,14 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
             Check::ok(Area::Config, subject, "not found; using Claude Code's login")
         }
         None => Check::ok(Area::Config, subject, "not found; using the accounts of accounts.json"),
-        Some(_) => Check::ok(Area::Config, subject, "can be read"),
+        Some(_) => match config.accounts.first() {
+            Some(first) if config.accounts.iter().all(|account| account.disabled) => {
+                let enable = hint::command_without_store(&format!("accounts enable {}", first.id));
+                let hint = format!("enable one with: {enable}");
+                Check::warning(Area::Config, subject, "all accounts are disabled", hint)
+            }
+            _ => Check::ok(Area::Config, subject, "can be read"),
+        },
     };
     (vec![check], Some(config))
 }

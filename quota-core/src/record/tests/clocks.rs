@@ -203,7 +203,7 @@ fn an_unset_clock_keeps_the_removal_of_an_account() {
     let _ = record.forget(at(10));
 
     let _ = record.merge_standalone(Timestamp::UNIX_EPOCH, &Record::default(), None);
-    let _ = record.observe(Timestamp::UNIX_EPOCH, &crate::Snapshot::default(), None, None);
+    let _ = record.observe(Timestamp::UNIX_EPOCH, &Snapshot::default(), None, None);
     let _ = record.merge_standalone(at(20), &before, None);
 
     assert!(record.snapshot().is_empty());
