@@ -49,7 +49,7 @@ impl Reservation {
         Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
-    /// Whether it still counts. One that a clock ahead of `now` has made does not.
+    /// Whether the reservation still counts. A reservation made by a clock ahead of `now` does not.
     fn is_live(&self, now: Timestamp) -> bool {
         let made_at = self.until.checked_sub(Self::TTL).unwrap_or(Timestamp::MIN);
         now < self.until && !is_from_future(made_at, now)
@@ -68,7 +68,7 @@ const VERSION: u32 = 2;
 impl Reservations {
     /// Reserves if the sum of the window's reservations is at most `left` basis points, or `left` is unknown.
     ///
-    /// The only reservation of a window always fits, so that a high estimate does not leave the rest unused. A second call with the
+    /// A reservation always fits if its window has no other. Otherwise a high estimate could leave quota unused. A second call with the
     /// same reservation has no effect. A reservation that does not fit changes nothing.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         let others = self.of_others(wanted, now);
@@ -131,7 +131,7 @@ impl DocumentBody for Reservations {
             return Err(StoreError::corrupt("the reservations were written by a newer program"));
         }
         if found.version < VERSION {
-            // No release wrote an older version, and a reservation lasts ten minutes.
+            // Older versions can be discarded: no release wrote them, and a reservation lasts only ten minutes.
             return Ok(Self::default());
         }
         Ok(found)
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn reservations_of_an_older_version_start_over() {
+    fn reservations_of_an_older_version_are_discarded() {
         let older = br#"{"version":1,"held":[{"id":"07","window":"five_hour","share_bp":150,"until_ms":0}]}"#;
 
         assert_eq!(Reservations::decode(older).unwrap(), Reservations::default());

@@ -29,7 +29,7 @@ pub(crate) use self::simulation::{DemoArgs, ParseArgs, Provider, SimArgs};
 pub(crate) use self::status::{StatusArgs, WatchArgs};
 use crate::exit::{CliError, Exit};
 
-/// Show and share how much is left of your LLM accounts
+/// Show how much quota is left in your LLM accounts
 #[derive(Debug, Parser)]
 #[command(name = "quota", version, max_term_width = 80, args = global::args(GlobalOption::ALL), after_help = "\
 Examples:
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// The commands. The help of each is on its arguments.
+/// The commands. Each command's help text is defined on its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(args = global::args(GlobalOption::ALL))]

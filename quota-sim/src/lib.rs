@@ -1,4 +1,4 @@
-//! A simulated provider: scripted accounts, both kinds of 429, and a ledger of the calls that it received.
+//! A simulated provider: scripted accounts, 429s with and without a deadline, and a ledger of the calls that it received.
 //!
 //! It shares no code with its clients, so that it cannot share their mistakes.
 //!

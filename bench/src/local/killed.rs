@@ -1,4 +1,5 @@
-//! The row about a herd whose refreshers are killed during a call: the provider's calls, and the time until the next call.
+//! A row with many statuslines at once, whose refreshers are killed during a call. It counts the provider's calls, and
+//! measures the time until the next one.
 //! Processes are found in /proc, so the row exists only on Linux.
 
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::row::Row;
 
 /// The length of a lease: the fetch timeout plus two seconds.
 const LEASE: Duration = Duration::from_secs(6);
-/// The tolerance. After the lease a statusline must start, it must start a refresher, and the refresher must reach the
+/// The tolerance: the time after the lease for a statusline to start, for it to start a refresher, and for the refresher to reach the
 /// provider.
 const SLACK: Duration = Duration::from_secs(3);
 const KILLS: u64 = 2;

@@ -1,4 +1,4 @@
-//! Routes a request: the choice by current readings, the refreshes that it waits for, and the credential.
+//! Routes a request: chooses an account by its current readings, waits for refreshes, and reads the credential.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -45,7 +45,7 @@ impl Route {
         self.credential.as_ref()
     }
 
-    /// The request it was chosen for.
+    /// The request that the account was chosen for.
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -116,16 +116,16 @@ impl FallbackAccountManager {
     /// Returns the preferred available account for a request, with its credential.
     ///
     /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible because of
-    /// stale readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it. If
-    /// stale readings admit the chosen account, the refresh runs in the background. The request waits for a credential at most
-    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
+    /// stale readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it.
+    /// If the chosen account is eligible but its readings are stale, the refresh runs in the background. The request waits for a
+    /// credential at most [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
     ///
     /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve, with the time until one may. If more than four accounts have unknown usage and the
-    /// policy denies that, the others are refreshed in the background, and the wait is two seconds.
+    /// [`RouteError`] if no account may serve the request, with the time until one may. If more than four accounts have unknown
+    /// usage and the policy denies that, the others are refreshed in the background, and the wait is two seconds.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
@@ -167,7 +167,7 @@ struct Attempt {
     refreshed: Vec<usize>,
     /// The accounts whose reservations it has read.
     read: Vec<usize>,
-    /// The accounts that turned out to be unusable although their readings admit them.
+    /// The accounts that turned out to be unusable, although their readings made them eligible.
     unusable: Vec<(usize, Verdict)>,
 }
 
@@ -229,8 +229,8 @@ impl Inner {
         }
     }
 
-    /// The accounts that are unusable although their readings admit them, up to the one that a request would use.
-    /// It refreshes accounts as for a request. It makes no reservation and stores no session.
+    /// Chooses as for a request, and returns the accounts that turned out to be unusable on the way.
+    /// Like a request, this refreshes accounts. It makes no reservation and stores no session.
     pub(super) async fn dry_run(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
         let mut attempt = Attempt::default();
         loop {
@@ -252,7 +252,7 @@ impl Inner {
         scan.unknown.iter().map(move |at| (*at, Verdict::ineligible(Reason::UnknownDenied, until)))
     }
 
-    /// Scans all accounts until nothing needs a refresh or a read first.
+    /// Repeats the scan until no account must be refreshed, and no reservations must be read, before the choice.
     async fn select_account(
         self: &Arc<Self>,
         request: &Request,
@@ -281,7 +281,7 @@ impl Inner {
                 continue;
             }
             if let Choice::NoAccount { .. } = scan.choice {
-                // One of them may be available. The next attempt will see its new readings.
+                // One of the accounts with unknown usage may be available. The next attempt will see its new readings.
                 self.refresh_sequentially(&scan.unknown, request);
             }
             return scan;
@@ -302,7 +302,7 @@ impl Inner {
         any
     }
 
-    /// Refreshes an account if its login differs from `before`, because reading the credential then cleared its readings.
+    /// Refreshes an account if its login differs from `before`, because reading a credential with a new login clears the readings.
     /// Returns whether it differs.
     async fn refresh_new_login(self: &Arc<Self>, slot: &AccountSlot, before: Option<&LoginId>) -> bool {
         if before.is_none() || slot.login_id().as_ref() == before {
@@ -324,7 +324,7 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
-        // First, because this is the common case of a program without credential sources.
+        // Checked first, because programs without credential sources are common.
         if !slot.usage.has_credentials() {
             return Ok(None);
         }
@@ -336,7 +336,7 @@ impl Inner {
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
             let is_another = self.refresh_new_login(slot, login_before.as_ref()).await;
-            // Reading it may take a while, so readings may have changed.
+            // Reading the credential may take a while, so usage readings may have changed.
             let now = self.now();
             if is_another || now != before {
                 // The request has its own reservation, which must not exclude the account or hide another reason.
@@ -349,7 +349,7 @@ impl Inner {
         Ok(credential)
     }
 
-    /// The verdict on an account without a usable credential. Only a missing login needs a person.
+    /// The verdict on an account without a usable credential. Only a missing login requires a person to act.
     fn without_credential(&self, error: &CredentialError) -> Verdict {
         let (reason, wait) = match error {
             CredentialError::NotLoggedIn { .. } => return Verdict::ineligible(Reason::LoginRejected, None),

@@ -51,7 +51,7 @@ enum ReservationWrite {
 const MAX_MISSED: u8 = 3;
 
 impl LocalReservations {
-    /// Reserves locally if it fits beside the cached reservations. The next sync checks it against the store.
+    /// Adds a reservation locally if it fits beside the cached ones. The next sync checks it against the store.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         self.own.retain(|own| own.reservation.is_live(now));
         let fits = self.cached.reserve(wanted, left, now);
@@ -135,7 +135,7 @@ impl LocalReservations {
         }
     }
 
-    /// Replaces the cached reservations by the store's document, then applies later reservations and releases of this process.
+    /// Replaces the cached reservations with the store's document, then applies later reservations and releases of this process.
     pub(crate) fn adopt(&mut self, document: Reservations, offset: SignedDuration) {
         self.cached = document.moved(-offset);
         self.own.retain_mut(|own| {

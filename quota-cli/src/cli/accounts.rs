@@ -64,7 +64,7 @@ pub(crate) enum AccountsCommand {
     Enable(AccountNames),
     /// Clear an account's hold for all processes, so that the next command may refresh it
     ///
-    /// A hold prevents all processes from refreshing an account, after a provider error or because the provider asked to wait. The next
+    /// A hold prevents all processes from refreshing an account, after a provider error or because the provider requested a wait. The next
     /// failure starts a new hold. This command does not clear the provider's cooldown after a 429, the hourly call budget or a
     /// rejected login.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]

@@ -40,7 +40,7 @@ After a window resets, quota waits a short time before it calls the provider. Un
 account is available for that reason, the command waits, or prints when to try again.
 
 Exit codes: 0 an account was printed, 1 all are exhausted (standard error shows until when), 3 all accounts are disabled, 64 usage \
-error, 66 unreadable configuration file, 69 unknown, or a login is needed, 78 invalid configuration or unusable store.")]
+error, 66 unreadable configuration file, 69 availability is unknown, or a login is needed, 78 invalid configuration or unusable store.")]
 pub(crate) struct PickArgs {
     #[command(flatten)]
     pub(crate) request: RequestArgs,
@@ -54,7 +54,7 @@ pub(crate) struct PickArgs {
 #[command(after_long_help = "\
 Legend:
   selected     the request would use this account
-  awaited      the session waits for this account, which is available soon
+  awaited      the session waits for this account, which will be available soon
   standby      another account comes first
   skipped      less than its minimum is left; used only as a last resort
   unavailable  exhausted, below its killswitch or disabled, or its login is
@@ -72,7 +72,7 @@ Legend:
                          # { every = 20, seven_day = 10 }
   killswitch = 0         # never use an account below this percentage
   when_unknown = \"deny\"  # or allow: use an account whose use is unknown
-  max_session_wait = \"2m\"  # a session that would wait longer moves
+  max_session_wait = \"2m\"  # for a longer wait, switch accounts
   session_ttl = \"168h\"   # how long a session is remembered
   max_sessions = 10000   # how many sessions are remembered
   credential_timeout = \"20s\"  # time limit for reading a login

@@ -10,8 +10,8 @@ use super::{duration, one_account, percent};
 
 /// Print one line for a statusline, without waiting for the network
 ///
-/// The line comes from the store. Stale readings are marked, and a background process refreshes them, if rate limits allow. All
-/// statuslines together start only one such process.
+/// The line comes from the store. Stale readings are marked, and a background process refreshes them, if rate limits allow. However
+/// many statuslines run, only one such process is started.
 ///
 /// Without readings, the line shows the reason, such as login rejected, not allowed, rate limited, offline, not logged in or store
 /// unreachable. Before the first refresh it shows `no data`. An account without windows shows its credits, or `no windows`.
@@ -58,7 +58,7 @@ reason.
 
 Exit codes: 0 a line was written, 64 usage error. Claude Code and Waybar hide the output of a command that fails. So if the \
 configuration or the store cannot be used, the line names the problem (quota: config error), standard error explains it, and the exit \
-code is 0. Only with --json it is 3 (all accounts are disabled), 66 (unreadable configuration file) or 78.")]
+code is 0. With --json it is 3 (all accounts are disabled), 66 (unreadable configuration file) or 78.")]
 pub(crate) struct StatuslineArgs {
     /// Use this format, with placeholders such as {five_hour.used}
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
@@ -100,7 +100,7 @@ pub(crate) struct RefreshArgs {
 /// enough is left.
 ///
 /// By default, it checks all windows of the whole account. --model adds the windows of a model, and --window selects a single window. As
-/// with quota pick, a window of the whole account needs at least --min-remaining, and a window of a model needs more.
+/// with quota pick, a window of the whole account must have at least --min-remaining left, and a window of a model must have more than that.
 ///
 /// With --wait, the command waits until enough is left. It checks again when another process stores new readings and when a window
 /// resets, within the same rate limits as all processes.
@@ -118,7 +118,7 @@ Examples:
 docs/guard-json.md describes the JSON.
 
 Exit codes: 0 enough is left, 1 too little is left, 3 the account is disabled, or all are, 64 usage error, 66 unreadable configuration \
-file, 69 unknown, 78 invalid configuration or unusable store.")]
+file, 69 the remaining quota is unknown, 78 invalid configuration or unusable store.")]
 pub(crate) struct GuardArgs {
     /// Check this account [default: the first]
     #[arg(long, value_name = "NAME", value_parser = one_account)]
@@ -132,7 +132,7 @@ pub(crate) struct GuardArgs {
     /// Also check the windows of this model, such as opus or claude-opus-4-5
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "window")]
     pub(crate) model: Option<String>,
-    /// Allow or deny if the use of a window is unknown
+    /// What to do if the usage of a window is unknown
     #[arg(long, value_name = "POLICY", default_value = "deny")]
     pub(crate) unknown: Unknown,
     /// Wait until enough is left

@@ -19,7 +19,7 @@ pub(crate) struct DoctorArgs {}
 
 /// Write a configuration for the logins on this machine
 ///
-/// Finds Claude Code's logins, and tokens in environment variables. It writes a configuration that names where they are, with comments
+/// Finds Claude Code's logins, and tokens in environment variables. It writes a configuration that refers to them, with comments
 /// on the other settings. It never writes a token.
 ///
 /// It overwrites an existing file only with --force or after you confirm at the terminal, and keeps a backup beside it.

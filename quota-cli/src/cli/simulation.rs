@@ -12,9 +12,9 @@ use clap::Args;
 /// It needs no setup, and nothing leaves this machine. Time is scaled: a demo simulates fifty minutes.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The summary compares the calls made with the calls that the same consumers would make without quota. A consumer without quota calls \
-the provider when it reads an account and its own reading is older than `max_age`. The comparison assumes that every such call \
-succeeds, so it is a lower bound.
+The summary compares the calls made with the calls that the same consumers would make without quota. Without quota, \
+each consumer would call the provider when it reads an account and its own reading is older than `max_age`. The comparison assumes \
+that every such call succeeds, so it is a lower bound.
 
 With --json, the last line is one object:
   consumers, accounts, seconds, seed   the parameters
@@ -48,7 +48,7 @@ pub(crate) struct DemoArgs {
 /// Show what quota reads from a saved provider response
 ///
 /// Prints JSON with what was parsed, and with the name of each skipped field and the reason. It does not print the values of skipped
-/// fields, so you can share the output when a response has changed its format.
+/// fields, so you can share the output if the provider's response format has changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Input for anthropic: a response of the usage or the profile endpoint, ~/.claude.json, the input of a status line, or a \
@@ -94,7 +94,7 @@ A script defines the accounts and their responses:
   [[accounts]]
   name = \"main\"
   budget = 30                     # calls in any hour; \"none\" for no limit
-  budget_answer = \"deadline\"      # or \"zero\": the two kinds of 429
+  budget_answer = \"deadline\"      # or \"zero\": the Retry-After of a 429
   [[accounts.windows]]
   id = \"five_hour\"
   used = 62.5

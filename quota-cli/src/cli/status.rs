@@ -19,7 +19,7 @@ Legend:
   ≥ 62 %     at least this much is used, because the reading is stale
   unknown    no usable reading, for example after a reset
   ──┼──      the tick marks the elapsed part of the window; a longer bar means
-             that the window is used faster than time passes
+             that usage is ahead of an even pace
 
 Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml):
 

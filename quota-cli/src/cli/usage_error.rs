@@ -1,4 +1,4 @@
-//! Sanitizes clap's own errors: masks tokens of the command line, and suggests no hidden commands.
+//! Sanitizes clap's own errors: masks secrets on the command line, and removes suggestions of hidden commands.
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Error};
@@ -7,7 +7,7 @@ use super::Arguments;
 use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, without_tokens};
 
-/// Removes everything from the error that must not be shown.
+/// Removes everything that must not be shown from the error.
 pub(super) fn safe(mut error: Error) -> Error {
     let context: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in context {

@@ -18,7 +18,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[tokio::test]
-async fn a_created_file_log_and_folder_are_private() {
+async fn created_files_and_folders_are_private() {
     let (folder, _) = new_path();
     let path = folder.path().join("state").join("quota").join("quota.db");
 
@@ -33,7 +33,7 @@ async fn a_created_file_log_and_folder_are_private() {
 }
 
 #[tokio::test]
-async fn an_accessible_file_is_rejected_with_the_command_that_fixes_it() {
+async fn a_file_that_others_can_access_is_rejected_with_the_command_that_fixes_it() {
     for wide in [0o640, 0o604, 0o660] {
         let (folder, _) = new_path();
         let path = folder.path().join("my quota.db");
@@ -52,7 +52,7 @@ async fn an_accessible_file_is_rejected_with_the_command_that_fixes_it() {
 }
 
 #[tokio::test]
-async fn an_accessible_log_is_rejected_and_one_command_fixes_all() {
+async fn a_log_that_others_can_access_is_rejected_and_one_command_fixes_all() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     let all = ["quota.db", "quota.db-wal", "quota.db-shm"].map(|name| folder.path().join(name));
@@ -72,7 +72,7 @@ async fn an_accessible_log_is_rejected_and_one_command_fixes_all() {
 }
 
 #[tokio::test]
-async fn a_writable_folder_is_rejected_with_the_command_that_fixes_it() {
+async fn a_folder_that_others_can_write_to_is_rejected_with_the_command_that_fixes_it() {
     let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     set_mode(folder.path(), 0o770);

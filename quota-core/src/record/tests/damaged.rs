@@ -11,7 +11,7 @@ use crate::model::WindowId;
 use crate::record::{Counted, Record};
 
 #[test]
-fn a_document_that_is_no_record_is_rejected() {
+fn a_document_that_is_not_a_record_is_rejected() {
     let damaged = [
         "",
         "{",
@@ -38,7 +38,7 @@ fn a_truncated_record_is_rejected() {
 }
 
 #[test]
-fn unsorted_windows_are_found() {
+fn unsorted_windows_are_sorted_on_decode() {
     let mut document = document(&full());
     document["snapshot"]["windows"].as_array_mut().unwrap().reverse();
 
