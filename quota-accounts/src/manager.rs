@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use quota_core::file::FileError;
 use quota_core::provider::ResponseParser;
-use quota_core::{AccountId, Clock, ProviderId};
+use quota_core::{AccountId, AccountUsage, Clock, ProviderId};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -193,7 +193,19 @@ impl Inner {
         slot: &'a AccountSlot,
         session_account: Option<usize>,
     ) -> Candidate<'a> {
-        slot.candidate()
+        self.candidate_with(at, slot, slot.usage.peek(), session_account)
+    }
+
+    /// The same, with a usage that the caller has just read.
+    #[inline]
+    fn candidate_with<'a>(
+        &'a self,
+        at: usize,
+        slot: &'a AccountSlot,
+        usage: AccountUsage,
+        session_account: Option<usize>,
+    ) -> Candidate<'a> {
+        slot.candidate_with(usage)
             .session_account(session_account == Some(at))
             .with_credential_verdict(self.credential_cooldown(slot))
     }

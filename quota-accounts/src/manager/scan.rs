@@ -54,16 +54,18 @@ impl Inner {
         let mut unknown = Vec::new();
         let mut reserved = Vec::new();
         let mut recheck = Vec::new();
+        let mut prefetched: [Option<AccountUsage>; PREFETCHED] = Default::default();
         for (at, slot) in self.slots.iter().enumerate() {
             if at % PREFETCHED == 0 && self.slots.len() > PREFETCHED {
                 // Overlap the cache misses of several accounts. Otherwise each account waits for its own.
-                prefetch(&self.slots[at..]);
+                prefetched = prefetch(&self.slots[at..]);
             }
             if is_out(at) {
                 left_out.push(at);
                 continue;
             }
-            let candidate = self.candidate(at, slot, session_account);
+            let usage = prefetched[at % PREFETCHED].take().unwrap_or_else(|| slot.usage.peek());
+            let candidate = self.candidate_with(at, slot, usage, session_account);
             let verdict = selector.consider(&candidate);
             if verdict.eligibility != Eligibility::Ineligible {
                 if selector.is_settled() {
@@ -149,16 +151,17 @@ impl Inner {
 /// How many accounts are prefetched at once. A thread reads this many usages without reference counting.
 const PREFETCHED: usize = 8;
 
-/// Loads the usage of the first few accounts into the CPU cache.
+/// Reads the usages of the first few accounts, and loads them into the CPU cache.
 ///
 /// It takes all usages before it reads the first one, because `peek` orders memory accesses, so that reads between two peeks cannot
 /// overlap.
-fn prefetch(slots: &[AccountSlot]) {
+fn prefetch(slots: &[AccountSlot]) -> [Option<AccountUsage>; PREFETCHED] {
     let usages: [Option<AccountUsage>; PREFETCHED] =
         std::array::from_fn(|at| slots.get(at).map(|slot| slot.usage.peek()));
     for usage in usages.iter().flatten() {
         std::hint::black_box(usage.snapshot().windows().first().map(Window::used));
     }
+    usages
 }
 
 /// Maps indices among the considered accounts to indices among all. `left_out` has the other accounts, in order.

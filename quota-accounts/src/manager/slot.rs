@@ -10,7 +10,7 @@ use quota_core::clock::is_from_future;
 use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::provider::RejectionKind;
 use quota_core::record::{Hold, HoldReason, Seed};
-use quota_core::{Account, AccountId, QuotaError};
+use quota_core::{Account, AccountId, AccountUsage, QuotaError};
 
 use crate::reservation::LocalReservations;
 use crate::routing::Role;
@@ -92,8 +92,13 @@ impl AccountSlot {
 
     #[inline]
     pub(super) fn candidate(&self) -> Candidate<'_> {
-        let mut candidate =
-            Candidate::from_usage(&self.id, self.role, self.usage.peek()).disabled(self.disabled);
+        self.candidate_with(self.usage.peek())
+    }
+
+    /// The candidate with this usage, which a caller has just read.
+    #[inline]
+    pub(super) fn candidate_with(&self, usage: AccountUsage) -> Candidate<'_> {
+        let mut candidate = Candidate::from_usage(&self.id, self.role, usage).disabled(self.disabled);
         if let Some(limits) = &self.limits {
             candidate = candidate.limits(limits);
         }
