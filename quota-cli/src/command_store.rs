@@ -89,7 +89,7 @@ impl CommandStore {
 
     /// Waits at most for the remaining part of the limit, and subtracts the wait from it.
     async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let late = |applied| StoreError::unavailable(applied, "it did not answer in time");
+        let late = |applied| StoreError::unavailable(applied, "it timed out");
         let left = *lock(&self.left);
         if left.is_zero() {
             return Err(late(WriteState::NotApplied));

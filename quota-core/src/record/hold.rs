@@ -197,7 +197,7 @@ impl fmt::Display for HoldReason {
         f.pad(match self {
             Self::RateLimited => "rate limited",
             Self::ProviderRateLimited => "provider cooldown after a 429",
-            Self::Failing => "provider failing",
+            Self::Failing => "provider error",
             Self::BudgetExhausted => "hourly call budget used up",
             Self::Other(_) => "on hold",
         })
