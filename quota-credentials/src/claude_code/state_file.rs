@@ -154,9 +154,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(contents in any::<Vec<u8>>()) {
+        fn random_bytes_state_no_login_and_no_usage(contents in any::<Vec<u8>>()) {
             if let Some(state) = ClaudeState::parse(&contents) {
-                let _ = (state.login_id(), state.cached_usage());
+                prop_assert_eq!((state.login_id(), state.cached_usage()), (None, None));
             }
         }
     }
