@@ -16,7 +16,8 @@ const MIN_TREND_WINDOW: Duration = Duration::from_secs(30 * 60);
 const MAX_TREND_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Used if the window's length is unknown.
 const DEFAULT_TREND_WINDOW: Duration = Duration::from_secs(3600);
-/// In a smaller share of a window, an average would be mostly rounding error.
+/// The minimum elapsed share of a window for an average. Earlier, the rounding of the provider's percentages would dominate the
+/// average.
 const MIN_ELAPSED_SHARE: f64 = 0.05;
 /// The minimum time for an average since the use was lowered.
 const MIN_SINCE_LOWERED: Duration = Duration::from_secs(15 * 60);

@@ -54,7 +54,7 @@ impl QuotaStore for FaultyStore {
         self.check(key).await?;
         if self.is_full.load(Ordering::SeqCst) {
             self.clock.sleep(Duration::from_millis(100)).await;
-            return Err(StoreError::rejected("disk is_full"));
+            return Err(StoreError::rejected("the disk is full"));
         }
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }

@@ -132,7 +132,7 @@ proptest! {
             let _ = record.observe(at(120), &Snapshot::of(usage, at(*second)), None, None);
         }
 
-        let due = record.due_at(within, Counted::Account, &policy).expect("everything was request_count for");
+        let due = record.due_at(within, Counted::Account, &policy).expect("the call read all windows");
 
         prop_assert!(due >= at(0) + within.min(MINUTE), "{due}");
         prop_assert!(due <= at(120) + within.max(policy.full_refresh_interval), "{due}");
