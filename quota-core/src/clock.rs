@@ -11,7 +11,7 @@ pub use crate::time::is_from_future;
 
 /// Reads the time and waits.
 ///
-/// [`Clock::system`] is the wall clock. [`Clock::anchored`] starts at a given time and advances with tokio's clock, so it stops and
+/// [`Clock::system`] is the wall clock. [`Clock::virtual_at`] starts at a given time and advances with tokio's clock, so it stops and
 /// jumps with a runtime that was started paused.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Kind);
@@ -20,7 +20,7 @@ pub struct Clock(Kind);
 enum Kind {
     #[default]
     System,
-    Anchored {
+    Virtual {
         start: Timestamp,
         at: tokio::time::Instant,
     },
@@ -35,8 +35,8 @@ impl Clock {
 
     /// A clock that starts at `start` and advances with tokio's clock. It must be created inside a runtime.
     #[must_use]
-    pub fn anchored(start: Timestamp) -> Self {
-        Self(Kind::Anchored { start: time::truncate_ms(start), at: tokio::time::Instant::now() })
+    pub fn virtual_at(start: Timestamp) -> Self {
+        Self(Kind::Virtual { start: time::truncate_ms(start), at: tokio::time::Instant::now() })
     }
 
     /// The current time in whole milliseconds.
@@ -52,7 +52,7 @@ impl Clock {
                 Ok(since) => whole_ms(since),
                 Err(before) => -whole_ms(before.duration()),
             },
-            Kind::Anchored { start, at } => start.as_millisecond().saturating_add(whole_ms(at.elapsed())),
+            Kind::Virtual { start, at } => start.as_millisecond().saturating_add(whole_ms(at.elapsed())),
         }
     }
 
@@ -65,7 +65,7 @@ impl Clock {
     pub(crate) fn recent_ms(&self) -> i64 {
         match &self.0 {
             Kind::System => coarse_ms().unwrap_or_else(|| self.now_ms()),
-            Kind::Anchored { .. } => self.now_ms(),
+            Kind::Virtual { .. } => self.now_ms(),
         }
     }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_anchored_clock_advances_with_paused_time() {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
 
         clock.sleep(Duration::from_secs(90)).await;
 
@@ -154,7 +154,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_for_a_distant_deadline_ends_at_its_bound() {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
 
         clock.sleep_until(Timestamp::MAX, Duration::from_secs(30)).await;
 
@@ -163,7 +163,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_that_takes_too_long_is_dropped() {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
 
         assert_eq!(clock.bounded(Duration::from_secs(1), std::future::pending::<()>()).await, None);
     }

@@ -63,7 +63,7 @@ mod tests {
 
     fn watchdog() -> Watchdog {
         let start = "2026-11-01T00:00:00Z".parse().expect("a valid timestamp");
-        Watchdog::new(Clock::anchored(start), Duration::from_millis(500))
+        Watchdog::new(Clock::virtual_at(start), Duration::from_millis(500))
     }
 
     async fn pass(watchdog: &Watchdog, ms: u64) {

@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_received_byte_resets_the_watchdog() {
-        let clock = quota_core::Clock::anchored("2026-11-01T00:00:00Z".parse().unwrap());
+        let clock = quota_core::Clock::virtual_at("2026-11-01T00:00:00Z".parse().unwrap());
         let timeout = std::time::Duration::from_millis(500);
         let watchdog = Arc::new(Watchdog::new(clock.clone(), timeout));
         let (here, mut there) = tokio::io::duplex(64);

@@ -51,7 +51,7 @@ mod tests {
     const FULL: Duration = Duration::from_secs(3);
 
     fn clock() -> Clock {
-        Clock::anchored("2026-11-01T00:00:00Z".parse().unwrap())
+        Clock::virtual_at("2026-11-01T00:00:00Z".parse().unwrap())
     }
 
     #[tokio::test(start_paused = true)]

@@ -159,7 +159,7 @@ async fn hosts_with_clocks_two_hours_apart_share_one_call_and_one_age() {
     let hour = jiff::SignedDuration::from_hours(1);
     let now = Clock::system().now();
     let mut hosts = [now + hour, now - hour]
-        .map(|now| Host::with(&server.url(), &provider, policy(), Clock::anchored(now)));
+        .map(|now| Host::with(&server.url(), &provider, policy(), Clock::virtual_at(now)));
 
     assert_eq!(hosts[0].get().await, Some(30.0));
     assert_eq!(hosts[1].get().await, Some(30.0));

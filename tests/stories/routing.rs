@@ -117,7 +117,7 @@ impl Env {
     async fn new(manager_kind: ManagerKind, mode: RoutingMode, script: Script) -> Self {
         let paused_clock = PausedClock::start();
         let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
-        let clock = Clock::anchored(START);
+        let clock = Clock::virtual_at(START);
         let logins = Logins::new();
         let fetcher = Anthropic::builder().base_url(simulator.url()).clock(clock.clone());
         let fetcher = fetcher.build().unwrap();

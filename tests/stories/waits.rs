@@ -73,7 +73,7 @@ async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> 
 #[tokio::test(start_paused = true)]
 async fn each_exhausted_model_waits_for_its_own_window() {
     for manager_kind in [ManagerKind::Shared, ManagerKind::Private] {
-        let clock = Clock::anchored(NOON);
+        let clock = Clock::virtual_at(NOON);
         let provider = FakeProvider::answering("anthropic", 0.0);
         provider.then_answer(five_hours(60.0, SignedDuration::from_mins(10)));
         let accounts = one_account(manager_kind, &clock, provider.clone());
@@ -93,7 +93,7 @@ async fn each_exhausted_model_waits_for_its_own_window() {
 #[tokio::test(start_paused = true)]
 async fn a_block_page_of_cloudflare_does_not_block_the_login() {
     for manager_kind in [ManagerKind::Shared, ManagerKind::Private] {
-        let clock = Clock::anchored(NOON);
+        let clock = Clock::virtual_at(NOON);
         let provider = FakeProvider::answering("anthropic", 40.0);
         let accounts = one_account(manager_kind, &clock, provider);
         let route = accounts.route(Request::new()).await.unwrap();

@@ -11,7 +11,7 @@ use crate::support::*;
 
 /// The correct clock. That of the environment is ten days ahead.
 fn right(env: &Env) -> Clock {
-    Clock::anchored(env.clock.now() - SignedDuration::from_hours(240))
+    Clock::virtual_at(env.clock.now() - SignedDuration::from_hours(240))
 }
 
 /// An environment with a fast clock, whose main account is throttled for ten minutes.

@@ -128,7 +128,7 @@ fn policy() -> Policy {
 impl Program {
     /// Each call takes half a second and reports 40 %.
     fn new() -> Self {
-        let clock = Clock::anchored("2026-06-01T12:00:00Z".parse().expect("a valid time"));
+        let clock = Clock::virtual_at("2026-06-01T12:00:00Z".parse().expect("a valid time"));
         let ledger = Ledger { clock: clock.clone(), start: clock.now(), lines: Mutex::default() };
         let provider = FakeProvider::answering("example", 40.0).with_delay(SECOND / 2);
         Self { clock, provider, ledger: Arc::new(ledger), policy: policy(), state_file: None }

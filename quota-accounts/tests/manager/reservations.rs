@@ -389,7 +389,7 @@ async fn concurrent_requests_of_one_process_share_store_round_trips() {
 async fn hosts_whose_clocks_differ_see_each_others_reservations() {
     let store = Arc::new(MemoryStore::new());
     let (env, one) = nearly_exhausted(Kind::Without, Some(store.clone())).await;
-    let ahead = Clock::anchored(env.clock.now() + SignedDuration::from_mins(30));
+    let ahead = Clock::virtual_at(env.clock.now() + SignedDuration::from_mins(30));
     let later = env.restarted_at(&ahead);
     later.provider.answer(quota_core::UsageReport::polled([later.five_hour(93.0)]));
     let other = later.builder().reservations(store).build().unwrap();

@@ -287,7 +287,7 @@ async fn send(accounts: &FallbackAccountManager, provider: &Provider, model: &st
 #[tokio::test(start_paused = true)]
 async fn three_days_of_requests_waste_none_and_reject_no_servable_one() {
     for kind in BOTH {
-        let clock = Clock::anchored("2026-06-01T12:00:00Z".parse().unwrap());
+        let clock = Clock::virtual_at("2026-06-01T12:00:00Z".parse().unwrap());
         let provider = Provider::new(&clock);
         let accounts = manager(kind, &clock, &provider);
 

@@ -50,7 +50,7 @@ fn noon() -> Timestamp {
 
 /// A main account and two fallbacks, each with 40 % of its 5-hour window used.
 pub(crate) fn env(kind: Kind) -> Env {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
     Env::new(kind, &clock, &FakeProvider::answering("example", 40.0), &dir)
 }

@@ -40,7 +40,7 @@ pub(super) struct Day {
 
 impl Day {
     pub(super) async fn simulate() -> Self {
-        let clock = Clock::anchored(BEGIN.parse().unwrap());
+        let clock = Clock::virtual_at(BEGIN.parse().unwrap());
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
         let accounts = [
             SimulatedAccount { name: "anthropic/main", plan: "max 20x", per_call: 180, fails: None },

@@ -233,7 +233,7 @@ mod tests {
     const ALMOST_SLOW: Duration = Duration::from_millis(1999);
 
     fn limiter() -> (Clock, Arc<CallLimiter>) {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
         (clock.clone(), CallLimiter::new(clock, SECOND, 1))
     }
 
@@ -328,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_gap_starts_when_a_permit_is_used() {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
         let limiter = CallLimiter::new(clock.clone(), SECOND, 2);
         let mut first = limiter.enqueue(Priority::Interactive).acquire().await;
         let mut second = pin!(limiter.enqueue(Priority::Interactive).acquire());
@@ -342,7 +342,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_gap_an_unused_permit_does_not_delay_the_next() {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
         let limiter = CallLimiter::new(clock.clone(), Duration::ZERO, 2);
         let _first = limiter.enqueue(Priority::Interactive).acquire().await;
         let second = limiter.enqueue(Priority::Interactive).try_acquire();

@@ -54,7 +54,7 @@ async fn a_fetcher_that_finds_no_credential_makes_no_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_credential_read_ended_by_the_deadline_is_not_a_call() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let env = env_on(store, clock, Policy::default());
     env.provider.then_hang_credential();

@@ -88,7 +88,7 @@ fn credential(secret: &str, hash: u64) -> Credential {
 }
 
 fn manager(fetcher: Recorder, source: impl CredentialSource) -> QuotaManager {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store = MemoryStore::with_clock(clock.clone());
     QuotaManager::builder(store).provider(fetcher, source).clock(clock).build().unwrap()
 }

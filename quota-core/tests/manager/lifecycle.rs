@@ -77,7 +77,7 @@ async fn a_change_with_a_lost_notice_is_found_by_polling() {
             std::future::pending().await
         }
     }
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store = Arc::new(NoNoticeStore(MemoryStore::with_clock(clock.clone())));
     let env = env_on(store, clock, Policy::default());
     let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
@@ -316,7 +316,7 @@ fn a_lease_of_a_call_lost_with_its_runtime_blocks_no_other_call() {
 
 #[test]
 fn a_lease_of_a_call_lost_with_its_runtime_is_released_by_sync() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let provider = FakeProvider::answering("example", 40.0);
     let quota = another_process(&store, &clock, &provider, Policy::default());
@@ -364,7 +364,7 @@ fn a_refresh_lost_with_its_runtime_is_repeated() {
 
 #[test]
 fn a_watch_continues_after_its_followers_runtime_has_shut_down() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let provider = FakeProvider::answering("example", 40.0);
     let reader = QuotaManager::builder(store.clone()).clock(clock.clone()).build().unwrap();

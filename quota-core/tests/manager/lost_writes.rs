@@ -158,7 +158,7 @@ impl QuotaStore for FullStore {
 
 #[tokio::test(start_paused = true)]
 async fn a_reading_whose_restoration_failed_is_written_by_close() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(FullStore { inner, is_full: AtomicBool::new(false) });
     let policy = Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed);

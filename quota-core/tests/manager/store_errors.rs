@@ -66,7 +66,7 @@ impl QuotaStore for FaultyStore {
 }
 
 fn env_with_faulty_store(policy: Policy) -> (Env, Arc<FaultyStore>) {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store = Arc::new(FaultyStore {
         inner: MemoryStore::with_clock(clock.clone()),
         clock: clock.clone(),
@@ -276,7 +276,7 @@ async fn change_stored(env: &Env, change: impl FnOnce(&mut Record)) {
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_from_the_future_ends_after_its_duration() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let key = StoreKey::account(&id("main"));
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);

@@ -70,7 +70,7 @@ impl QuotaStore for ToggleStore {
 }
 
 pub(crate) fn env_with_toggle_store(hangs: bool, policy: Policy) -> (Env, Arc<ToggleStore>) {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store = ToggleStore::new(&clock, hangs);
     (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
@@ -246,7 +246,7 @@ async fn fields_of_a_newer_program_survive_a_refresh() {
 #[tokio::test(start_paused = true)]
 async fn processes_on_a_flaky_store_converge_seeds_0_to_19() {
     for seed in 0..20 {
-        let clock = Clock::anchored(noon());
+        let clock = Clock::virtual_at(noon());
         let store: Arc<dyn QuotaStore> =
             Arc::new(FlakyStore::new(MemoryStore::with_clock(clock.clone()), seed, 0.33));
         let env = env_on(store, clock, Policy::default());
@@ -307,7 +307,7 @@ impl QuotaStore for ReadOnlyStore {
 
 #[tokio::test(start_paused = true)]
 async fn a_read_only_store_causes_no_busy_loop() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let key = StoreKey::account(&id("main"));
     let _ = inner.compare_and_swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
@@ -325,7 +325,7 @@ async fn a_read_only_store_causes_no_busy_loop() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_with_rejected_writes_shows_other_processes_writes() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
     let store = Arc::new(ReadOnlyStore { inner: Arc::clone(&inner), trips: Default::default() });
     let env = env_on(store, clock, Policy::default());

@@ -49,7 +49,7 @@ async fn close_writes_standalone_changes_if_the_store_has_recovered() {
 
 #[tokio::test(start_paused = true)]
 async fn close_waits_for_a_call_up_to_its_providers_fetch_timeout() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let slow = Policy::default().fetch_timeout(MINUTE * 2);
     let provider = FakeProvider::answering("example", 40.0).with_delay(MINUTE);
     let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
@@ -142,7 +142,7 @@ async fn a_process_does_not_wait_for_a_holder_during_an_outage() {
 
 #[tokio::test(start_paused = true)]
 async fn a_429_during_an_outage_holds_the_other_accounts() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store = ToggleStore::new(&clock, false);
     store.set_down(true);
     let provider = FakeProvider::answering("example", 1.0);
@@ -268,7 +268,7 @@ impl QuotaStore for PanickingStore {
 
 #[tokio::test(start_paused = true)]
 async fn a_sync_restarts_a_follower_that_panicked() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(PanickingStore { inner, wait_calls: AtomicUsize::new(0) });
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;

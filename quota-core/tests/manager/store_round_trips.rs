@@ -63,7 +63,7 @@ fn counted() -> (Env, Arc<CountingStore>) {
 }
 
 fn counted_with(policy: Policy) -> (Env, Arc<CountingStore>) {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(CountingStore { inner, trips: AtomicUsize::new(0), sends_notices: false });
     (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
@@ -145,7 +145,7 @@ async fn a_cold_refresh_on_hold_does_not_queue() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sync_reads_once_although_it_starts_a_follower() {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(CountingStore { inner, trips: AtomicUsize::new(0), sends_notices: true });
     let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, no_rate_limit());

@@ -36,7 +36,7 @@ pub(crate) fn no_rate_limit() -> Policy {
 }
 
 pub(crate) fn env_with(policy: Policy) -> Env {
-    let clock = Clock::anchored(noon());
+    let clock = Clock::virtual_at(noon());
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
     env_on(store, clock, policy)
 }

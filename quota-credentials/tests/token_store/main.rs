@@ -37,7 +37,7 @@ struct Env {
 
 impl Env {
     fn new() -> Self {
-        let clock = Clock::anchored(noon());
+        let clock = Clock::virtual_at(noon());
         let provider = Arc::new(Provider::new(clock.clone()));
         Self { dir: tempfile::tempdir().unwrap(), clock, provider }
     }

@@ -347,7 +347,7 @@ async fn a_response_without_usage_is_malformed() {
 #[tokio::test]
 async fn an_expired_credential_is_not_sent() {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let clock = Clock::anchored("2026-07-01T12:00:00Z".parse().unwrap());
+    let clock = Clock::virtual_at("2026-07-01T12:00:00Z".parse().unwrap());
     let credential = credential().expires_at("2026-07-01T11:58:59Z".parse().ok());
 
     let fetched = fetcher(&server).clock(clock).build().unwrap().fetch(&main_account(), &credential).await;
@@ -359,7 +359,7 @@ async fn an_expired_credential_is_not_sent() {
 #[tokio::test]
 async fn a_credential_expired_for_under_a_minute_is_sent() {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let clock = Clock::anchored("2026-07-01T12:00:00Z".parse().unwrap());
+    let clock = Clock::virtual_at("2026-07-01T12:00:00Z".parse().unwrap());
     let credential = credential().expires_at("2026-07-01T11:59:30Z".parse().ok());
 
     assert!(fetcher(&server).clock(clock).build().unwrap().fetch(&main_account(), &credential).await.is_ok());

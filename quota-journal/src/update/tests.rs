@@ -164,7 +164,7 @@ async fn the_replacement_of_an_older_journal_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_journal_in_any_form_is_removed() {
     for body in ["torn", r#"{"format":4}"#, r#"{"format":3}"#, r#"{"format":2}"#] {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
         let store = MemoryStore::with_clock(clock.clone());
         let key = StoreKey::account_extension(&account(), "journal");
         let _ = store.compare_and_swap(&key, None, body.into(), TTL).await.unwrap();

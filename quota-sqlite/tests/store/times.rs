@@ -26,7 +26,7 @@ async fn creating_a_store_touches_no_file() {
 #[tokio::test(start_paused = true)]
 async fn the_store_uses_the_configured_clock() {
     let (_folder, path) = new_path();
-    let clock = Clock::anchored(at("2026-11-23T11:55:00Z"));
+    let clock = Clock::virtual_at(at("2026-11-23T11:55:00Z"));
 
     let store = SqliteOptions::file(&path).clock(clock).open().unwrap();
 
@@ -37,10 +37,11 @@ async fn the_store_uses_the_configured_clock() {
 async fn a_clock_that_was_set_back_finds_earlier_writes() {
     let (_folder, path) = new_path();
     let future =
-        SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T12:00:00Z"))).open().unwrap();
+        SqliteOptions::file(&path).clock(Clock::virtual_at(at("2026-11-23T12:00:00Z"))).open().unwrap();
     let version = write(&future, "main", "one").await;
 
-    let back = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
+    let back =
+        SqliteOptions::file(&path).clock(Clock::virtual_at(at("2026-11-23T11:00:00Z"))).open().unwrap();
 
     assert_eq!(read(&back, "main").await.unwrap().version(), Some(version));
 }
@@ -48,12 +49,14 @@ async fn a_clock_that_was_set_back_finds_earlier_writes() {
 #[tokio::test]
 async fn expired_documents_are_removed_by_writes_only() {
     let (_folder, path) = new_path();
-    let early = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
+    let early =
+        SqliteOptions::file(&path).clock(Clock::virtual_at(at("2026-11-23T11:00:00Z"))).open().unwrap();
     for number in 0..300 {
         let swap = early.compare_and_swap(&key(&format!("old-{number}")), None, "x".into(), TTL).await;
         assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{swap:?}");
     }
-    let late = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T13:00:00Z"))).open().unwrap();
+    let late =
+        SqliteOptions::file(&path).clock(Clock::virtual_at(at("2026-11-23T13:00:00Z"))).open().unwrap();
     let count =
         || raw(&path).query_row("SELECT count(*) FROM document", (), |row| row.get::<_, i64>(0)).unwrap();
 

@@ -19,7 +19,7 @@ fn slot(clock: &Clock) -> AccountSlot {
 }
 
 fn clock() -> Clock {
-    Clock::anchored("2026-06-01T12:00:00Z".parse().unwrap())
+    Clock::virtual_at("2026-06-01T12:00:00Z".parse().unwrap())
 }
 
 fn until(slot: &AccountSlot, now: Timestamp) -> Option<Timestamp> {

@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn clock() -> Clock {
-        Clock::anchored(Timestamp::from_second(1_800_000_000).unwrap())
+        Clock::virtual_at(Timestamp::from_second(1_800_000_000).unwrap())
     }
 
     async fn acquired(store: &MemoryStore, clock: &Clock) -> (Option<RequestId>, Option<Reason>) {

@@ -254,7 +254,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_record_changed_since_the_decision_ends_the_wait_at_once() {
-        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
         let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
             .fetcher(FakeProvider::answering("example", 40.0))
             .clock(clock.clone())

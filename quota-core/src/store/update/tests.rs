@@ -157,7 +157,7 @@ async fn a_decision_that_changes_nothing_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_decision_gets_the_stores_time() {
-    let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+    let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
     let store = MemoryStore::with_clock(clock);
 
     let decide = |_: &mut Names, now| now;
@@ -168,7 +168,7 @@ async fn a_decision_gets_the_stores_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_decision_after_a_pause_gets_the_time_after_it() {
-    let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+    let clock = Clock::virtual_at(Timestamp::UNIX_EPOCH);
     let conflicts = (0..10).map(|_| Step::WriteFirst("x".into()));
     let script = std::iter::once(Step::Answer).chain(conflicts);
     let store = ScriptedStore::new(MemoryStore::with_clock(clock.clone()), script);
