@@ -49,12 +49,12 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
 
 /// Renders the document with a final line break.
 fn json(decision: &Decision, model: Option<&str>) -> String {
-    let document = Document { version: 2, model: model.map(masked), decision };
+    let document = ExplainJson { version: 2, model: model.map(masked), decision };
     json::pretty(&document)
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ExplainJson<'a> {
     version: u32,
     model: Option<&'a str>,
     #[serde(flatten)]

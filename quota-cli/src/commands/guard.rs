@@ -210,7 +210,7 @@ impl Guard<'_> {
 
     fn print(&self, check: &Check, exit: Exit) -> Result<(), CliError> {
         if self.is_json {
-            let document = Document::of(self, check, exit, check.usage.now());
+            let document = GuardJson::of(self, check, exit, check.usage.now());
             return term::print(&json::one_line(&document));
         }
         if exit != Exit::Success {
@@ -269,7 +269,7 @@ fn exit_of(account: &Evaluated, unknown: Unknown) -> Exit {
 
 /// The JSON of `quota guard --json`, which docs/guard-json.md describes.
 #[derive(Serialize)]
-struct Document<'a> {
+struct GuardJson<'a> {
     version: u32,
     now: String,
     account: &'a str,
@@ -282,7 +282,7 @@ struct Document<'a> {
     retry_after_seconds: Option<u64>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> GuardJson<'a> {
     fn of(guard: &Guard<'a>, check: &'a Check, exit: Exit, now: Timestamp) -> Self {
         let (window, left) = guard.requirements.deciding(&check.account);
         Self {

@@ -67,14 +67,14 @@ fn text() -> Result<String, CliError> {
 
 fn print_json(path: &Path, backup: Option<&Path>) -> Result<Exit, CliError> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
-    let document = Document { version: 2, path: text(path), backup: backup.map(text) };
+    let document = InitJson { version: 2, path: text(path), backup: backup.map(text) };
     term::print(&json::one_line(&document))?;
     Ok(Exit::Success)
 }
 
 /// The JSON of `quota init`, which docs/init-json.md describes.
 #[derive(Serialize)]
-struct Document {
+struct InitJson {
     version: u32,
     path: String,
     backup: Option<String>,

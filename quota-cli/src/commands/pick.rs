@@ -61,12 +61,12 @@ fn json(decision: &Decision) -> String {
         Exit::NoAccount => "all_accounts_disabled",
         _ => "unknown",
     };
-    let document = Document { version: 3, outcome, decision };
+    let document = PickJson { version: 3, outcome, decision };
     json::one_line(&document)
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct PickJson<'a> {
     version: u32,
     outcome: &'static str,
     #[serde(flatten)]

@@ -25,12 +25,12 @@ pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, local: &Lo
 fn document(accounts: &[AccountView], error: Option<Reason>, local: &LocalTime) -> String {
     let accounts = accounts.iter().map(|account| AccountJson::of(account, local)).collect();
     let document =
-        Document { version: VERSION, now: rfc3339(local.now), error: error.map(Reason::word), accounts };
+        StatusJson { version: VERSION, now: rfc3339(local.now), error: error.map(Reason::word), accounts };
     json::pretty(&document)
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct StatusJson<'a> {
     version: u32,
     now: String,
     error: Option<String>,

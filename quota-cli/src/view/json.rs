@@ -17,10 +17,10 @@ pub(crate) fn one_line(document: &impl Serialize) -> String {
 /// The document of a command that lists accounts.
 pub(crate) fn accounts<T: Serialize>(version: u32, accounts: Vec<T>, local: &LocalTime) -> String {
     #[derive(Serialize)]
-    struct Document<T> {
+    struct Envelope<T> {
         version: u32,
         now: String,
         accounts: Vec<T>,
     }
-    pretty(&Document { version, now: rfc3339(local.now), accounts })
+    pretty(&Envelope { version, now: rfc3339(local.now), accounts })
 }

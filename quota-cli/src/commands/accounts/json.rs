@@ -20,7 +20,7 @@ pub(super) fn render(
     accounts: &[AccountRow<'_>],
     local: &LocalTime,
 ) -> String {
-    let document = Document {
+    let document = AccountsJson {
         version: 3,
         now: rfc3339(local.now),
         config: config.path.as_ref().map(|path| path.display().to_string()),
@@ -32,7 +32,7 @@ pub(super) fn render(
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct AccountsJson<'a> {
     version: u32,
     now: String,
     config: Option<String>,

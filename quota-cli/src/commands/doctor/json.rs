@@ -26,12 +26,12 @@ pub(super) fn render(checks: &[Check]) -> String {
             .and_then(|incident| incident.requested)
             .map(|requested| requested.as_secs()),
     });
-    let document = Document { version: VERSION, checks: checks.collect() };
+    let document = DoctorJson { version: VERSION, checks: checks.collect() };
     json::pretty(&document)
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DoctorJson<'a> {
     version: u32,
     checks: Vec<CheckJson<'a>>,
 }

@@ -48,7 +48,7 @@ impl ParseReport {
     /// Renders the JSON with a final line break.
     pub(super) fn render(&self) -> String {
         let usage = &self.usage;
-        let document = Document {
+        let document = ParseJson {
             kind: self.kind,
             windows: self.windows(),
             window_statuses: usage.window_statuses.iter().map(WindowStatusJson::of).collect(),
@@ -98,7 +98,7 @@ impl ParseReport {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ParseJson<'a> {
     kind: &'static str,
     windows: Vec<WindowJson<'a>>,
     window_statuses: Vec<WindowStatusJson<'a>>,
