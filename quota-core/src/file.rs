@@ -4,6 +4,7 @@
 mod json;
 mod lock;
 pub mod permissions;
+mod version;
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
 pub use self::lock::{FileLock, resolve_symlinks};
+pub use self::version::FileVersion;
 use crate::secret::SecretBuffer;
 
 /// Runs a blocking closure on the runtime's blocking thread pool. Dropping the future does not stop the closure.

@@ -2,9 +2,8 @@
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use quota::file::permissions;
+use quota::file::{FileVersion, permissions};
 
 use crate::config;
 
@@ -18,11 +17,7 @@ pub(super) struct Files {
 /// The metadata that changes when a file is written or replaced, or when its permissions change.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
-    inode: u64,
-    size: u64,
-    modified: Option<SystemTime>,
-    /// The time of the last change of content or permissions, in nanoseconds.
-    changed: i128,
+    version: FileVersion,
     rights: Rights,
     /// The rights of each folder that the permission check reads. Not its times, because other files in the folder change them.
     folders: Vec<Option<Rights>>,
@@ -60,32 +55,15 @@ impl Files {
 /// `None` if the file does not exist.
 fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
-    let (inode, changed) = inode_and_change(&metadata);
     let folders = permissions::folders(path).unwrap_or_default();
     Some(Identity {
-        inode,
-        size: metadata.len(),
-        modified: metadata.modified().ok(),
-        changed,
+        version: FileVersion::of(&metadata),
         rights: rights_of(&metadata),
         folders: folders
             .iter()
             .map(|folder| std::fs::metadata(folder).ok().as_ref().map(rights_of))
             .collect(),
     })
-}
-
-#[cfg(unix)]
-fn inode_and_change(metadata: &Metadata) -> (u64, i128) {
-    use std::os::unix::fs::MetadataExt as _;
-
-    let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
-    (metadata.ino(), changed)
-}
-
-#[cfg(not(unix))]
-fn inode_and_change(_metadata: &Metadata) -> (u64, i128) {
-    (0, 0)
 }
 
 #[cfg(unix)]
