@@ -130,14 +130,14 @@ impl QuotaManager {
     pub async fn forget(&self, id: &AccountId) -> Result<(), QuotaError> {
         let account = || id.clone();
         let entry = self.shared.registry.entry(id);
-        match entry.change_shared(Record::forget).await {
+        match entry.record().change_shared(Record::forget).await {
             Ok(MergeOutcome::UnsupportedFormat) => {
                 return Err(QuotaError::UnsupportedFormat { account: account() });
             }
             Ok(_) => {}
             Err(error) => return Err(QuotaError::Store { account: account(), error }),
         }
-        entry.update(|local| (local.failed, local.unattributed) = (None, false));
+        entry.update(|state| (state.failed, state.unattributed) = (None, false));
         self.shared.registry.forget(entry);
         Ok(())
     }
@@ -192,8 +192,8 @@ impl QuotaManager {
             if !registry.dirty().is_empty() {
                 registry.try_store_again();
             }
-            for entry in registry.dirty() {
-                entry.change(|_, _| ()).await.ok();
+            for record in registry.dirty() {
+                record.change(|_, _| ()).await.ok();
             }
         };
         let flush_timeout = registry.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();

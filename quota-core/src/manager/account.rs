@@ -251,7 +251,8 @@ impl Account {
             }
         };
         // Read both concurrently, to wait for one round trip only.
-        tokio::join!(Box::pin(self.entry.sync(None)), cooldown);
+        let record = self.entry.record();
+        tokio::join!(Box::pin(record.sync(None)), cooldown);
         self.peek()
     }
 
@@ -289,10 +290,11 @@ impl Account {
             return Err(ObserveError::Closed);
         }
         let now = self.entry.provider.store_client.now_estimate();
-        match self.entry.update(|local| local.observe(now, seed, owner_id)) {
+        let record = self.entry.record();
+        match record.update(|local| local.observe(now, seed, owner_id)) {
             MergeOutcome::Merged => {
                 self.follow();
-                background::schedule_flush(&self.entry, &self.shared.context);
+                background::schedule_flush(&record, &self.shared.context);
                 // The manager may have closed after the check above, so the write may not start.
                 if self.shared.context.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
@@ -318,7 +320,7 @@ impl Account {
     /// the others after the outage. [`QuotaError::UnsupportedFormat`] if a newer program wrote the record.
     pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
         let account = || self.entry.id.clone();
-        let cleared = self.entry.change_shared(Record::clear_hold).await;
+        let cleared = self.entry.record().change_shared(Record::clear_hold).await;
         self.follow();
         match cleared {
             Ok(Cleared::Lifted(hold)) => Ok(Some(hold)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::TaskContext;
-use super::entry::AccountEntry;
+use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::in_flight::RefreshRequest;
 use super::refresh;
@@ -14,23 +14,23 @@ use crate::record::{Hold, HoldReason, LastFailure, Priority};
 use crate::time;
 
 /// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
-pub(crate) fn schedule_flush(entry: &Arc<AccountEntry>, context: &TaskContext) {
+pub(crate) fn schedule_flush(record: &Arc<RecordEntry>, context: &TaskContext) {
     {
-        let mut local = entry.local();
+        let mut local = record.local();
         if local.flush_scheduled || !local.needs_write() {
             return;
         }
         local.flush_scheduled = true;
     }
     // Clear the flag before the write starts, because that write may not include a change that arrives during it.
-    let flush_scheduled = OnPanic(Arc::downgrade(entry), |entry| entry.local().flush_scheduled = false);
-    let (entry, tasks) = (Arc::clone(entry), Arc::clone(&context.tasks));
+    let flush_scheduled = OnPanic(Arc::downgrade(record), |record| record.local().flush_scheduled = false);
+    let (record, tasks) = (Arc::clone(record), Arc::clone(&context.tasks));
     context.tasks.spawn(async move {
-        let delay = entry.provider.clock.sleep(entry.provider.policy.flush_interval);
+        let delay = record.provider.clock.sleep(record.provider.policy.flush_interval);
         // Closing the manager ends the delay.
         let _ = tasks.until_closing(delay).await;
         drop(flush_scheduled);
-        let _ = entry.change(|_, _| ()).await;
+        let _ = record.change(|_, _| ()).await;
     });
 }
 

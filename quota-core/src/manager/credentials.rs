@@ -66,16 +66,18 @@ impl Account {
     /// Clears the readings of another login. If the store is unavailable, they are hidden instead.
     async fn claim_login(&self, credential: &Credential) {
         let Some(login_id) = &credential.login.login_id else { return };
-        if self.entry.local().login.is_some() {
+        let record = self.entry.record();
+        if record.local().login.is_some() {
             return;
         }
-        match self.entry.claim_login(login_id).await {
+        match record.claim_login(login_id).await {
             // An earlier claim failed and hid the readings. Now their login is confirmed.
-            Ok(()) if self.entry.local().unattributed => {
-                self.entry.update(|local| local.unattributed = false)
+            Ok(()) if self.entry.state().unattributed => {
+                self.entry.update(|state| state.unattributed = false);
             }
             Ok(()) => {}
             Err(error) => {
+                self.entry.update(|state| state.unattributed = true);
                 tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
             }
         }
@@ -108,7 +110,10 @@ impl Account {
     ///
     /// After the manager was closed, this changes only the readings that this process shows.
     pub fn set_login(&self, login_id: LoginId) {
-        self.entry.update(|local| local.set_login(login_id));
-        background::schedule_flush(&self.entry, &self.shared.context);
+        let record = self.entry.record();
+        if record.update(|local| local.set_login(login_id)) {
+            self.entry.update(|state| state.failed = None);
+        }
+        background::schedule_flush(&record, &self.shared.context);
     }
 }

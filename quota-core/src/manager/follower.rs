@@ -6,48 +6,49 @@ use std::time::Duration;
 
 use super::context::TaskContext;
 use super::cooldown::SharedCooldown;
-use super::entry::AccountEntry;
+use super::entry::{AccountEntry, RecordEntry};
 use super::provider::Provider;
 use super::state::SyncState;
 use super::tasks::{OnPanic, wait_until};
 use crate::clock::{Clock, Instant};
-use crate::store::StoreKey;
 
-/// Starts the follower of an account, and that of its provider's cooldown, unless they run already. The account's follower ends
-/// when no caller reads the view any more.
+/// Starts the follower of an account's record, and that of its provider's cooldown, unless they run already. The record's follower
+/// ends when no caller reads a view of it any more.
 pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
     follow_cooldown(&entry.provider, context);
+    let record = entry.record();
     {
         // The follower checks and clears both flags under this lock. Otherwise this call could find a follower that is about to
         // end.
-        let _local = entry.local();
+        let mut local = record.local();
         entry.view_handle.mark_accessed();
-        if entry.view_handle.is_followed() {
+        if !record.try_start_following(&mut local) {
             return;
         }
-        entry.view_handle.set_followed(true);
     }
-    let mut accessed_at = entry.provider.clock.instant();
+    let mut accessed_at = record.provider.clock.instant();
     let tasks = Arc::clone(&context.tasks);
     // If the store panics in the task, or its runtime shuts down, the next read through a handle starts a new follower.
-    let follower = OnPanic(Arc::downgrade(entry), |entry| {
-        entry.invalidate(&mut entry.local());
+    let follower = OnPanic(Arc::downgrade(&record), |record| {
+        record.invalidate(&mut record.local());
         // A waiting `Changes::next` starts a new follower at once.
-        entry.view_changed.notify_waiters();
+        record.changed.notify_waiters();
     });
     context.tasks.spawn(async move {
         while let Some((last_state, wait)) = next_wakeup(&follower.0, &mut accessed_at) {
             if tasks.until_closing(wait).await.is_none() {
                 break;
             }
-            let Some(entry) = follower.0.upgrade() else { break };
+            let Some(record) = follower.0.upgrade() else { break };
             // Boxed to keep the task small: followers are numerous and wait most of the time.
-            Box::pin(entry.sync(Some(last_state))).await;
-            let sync_state = entry.local().sync_state;
+            Box::pin(record.sync(Some(last_state))).await;
+            let sync_state = record.local().sync_state;
             if sync_state == last_state || matches!(sync_state, SyncState::Standalone(_)) {
                 // The notice was spurious, or the store rejects calls. The pause prevents a busy loop.
-                let pause =
-                    entry.provider.clock.sleep(jittered(entry.provider.policy.poll_interval).min(MAX_PAUSE));
+                let pause = record
+                    .provider
+                    .clock
+                    .sleep(jittered(record.provider.policy.poll_interval).min(MAX_PAUSE));
                 if tasks.until_closing(pause).await.is_none() {
                     break;
                 }
@@ -60,26 +61,26 @@ pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
 /// The sync state, and a future that waits for the next reason to read the record. `None` ends the follower: no caller has read
 /// the view for a few poll intervals.
 fn next_wakeup(
-    entry: &Weak<AccountEntry>,
+    record: &Weak<RecordEntry>,
     accessed_at: &mut Instant,
 ) -> Option<(SyncState, impl Future<Output = ()> + Send + use<>)> {
-    let entry = entry.upgrade()?;
-    let (clock, poll_interval) = (entry.provider.clock.clone(), entry.provider.policy.poll_interval);
+    let record = record.upgrade()?;
+    let (clock, poll_interval) = (record.provider.clock.clone(), record.provider.policy.poll_interval);
     let last_state = {
-        let mut local = entry.local();
+        let mut local = record.local();
         let now = clock.instant();
-        if entry.take_accessed() {
+        if record.take_accessed() {
             *accessed_at = now;
         }
-        if !entry.has_handle()
+        if !record.has_handle()
             || now.saturating_since(*accessed_at) > poll_interval.saturating_mul(IDLE_POLLS)
         {
-            entry.invalidate(&mut local);
+            record.invalidate(&mut local);
             return None;
         }
         local.sync_state
     };
-    let (key, store_client) = (StoreKey::account(&entry.id), Arc::clone(&entry.provider.store_client));
+    let (key, store_client) = (record.key.clone(), Arc::clone(&record.provider.store_client));
     let poll_interval = jittered(poll_interval);
     let wait = async move {
         if matches!(last_state, SyncState::Standalone(_)) {
@@ -96,7 +97,7 @@ fn next_wakeup(
             tokio::select! {
                 biased;
                 () = notice => {}
-                () = wait_until(&entry.view_changed, || entry.local().is_standalone()) => {}
+                () = wait_until(&record.changed, || record.local().is_standalone()) => {}
             }
         }
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::TaskContext;
-use super::entry::AccountEntry;
+use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::follower;
 use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed};
@@ -29,8 +29,9 @@ pub(crate) fn join(
     priority: Priority,
     context: &TaskContext,
 ) -> Arc<InFlight> {
+    let record = entry.record();
     let in_flight = {
-        let mut local = entry.local();
+        let mut local = record.local();
         if let Some(in_flight) = local.in_flight() {
             let in_flight = Arc::clone(in_flight);
             drop(local);
@@ -43,7 +44,7 @@ pub(crate) fn join(
     };
     follower::follow(entry, context);
     // Created before the task is spawned: if the task never runs, dropping it still ends the refresh.
-    let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), context.clone());
+    let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), record, context.clone());
     context.tasks.spawn(async move {
         let result = refresh.run(request).await;
         refresh.complete(result);
@@ -55,7 +56,9 @@ pub(crate) fn join(
 /// refresh for all callers.
 pub(crate) struct Refresh {
     in_flight: Arc<InFlight>,
+    /// The account whose credential the refresh uses.
     entry: Arc<AccountEntry>,
+    record: Arc<RecordEntry>,
     context: TaskContext,
 }
 
@@ -70,27 +73,37 @@ impl Drop for Refresh {
 }
 
 impl Refresh {
-    fn new(in_flight: Arc<InFlight>, entry: Arc<AccountEntry>, context: TaskContext) -> Self {
-        Self { in_flight, entry, context }
+    fn new(
+        in_flight: Arc<InFlight>,
+        entry: Arc<AccountEntry>,
+        record: Arc<RecordEntry>,
+        context: TaskContext,
+    ) -> Self {
+        Self { in_flight, entry, record, context }
     }
 
     /// Completes the refresh. Publishes a failure in the view before it wakes the callers, so that they see it there too.
     fn complete(&self, result: RefreshResult) {
-        let Self { in_flight, entry, .. } = self;
+        let Self { in_flight, record, .. } = self;
         if in_flight.is_complete() {
             return;
         }
         let failed = result.as_ref().err().filter(|error| !matches!(error, QuotaError::Closed));
         match failed.cloned() {
-            Some(error) => entry.update(|local| local.refresh_failed(in_flight, error)),
+            Some(error) => record.update(|local| {
+                local.refresh_done(in_flight);
+                if in_flight.login_id == local.login {
+                    self.entry.state().refresh_failed(error);
+                }
+            }),
             None => {
                 let clears_failure = {
-                    let mut local = entry.local();
+                    let mut local = record.local();
                     local.refresh_done(in_flight);
-                    result.is_ok() && local.failed.is_some() && in_flight.login_id == local.login
+                    result.is_ok() && in_flight.login_id == local.login && self.entry.state().failed.is_some()
                 };
                 if clears_failure {
-                    entry.update(|local| local.failed = None);
+                    self.entry.update(|state| state.failed = None);
                 }
             }
         }
@@ -98,17 +111,16 @@ impl Refresh {
     }
 
     async fn run(&self, request: RefreshRequest) -> RefreshResult {
-        let entry = &*self.entry;
         let result = self.run_once(request).await;
         if result.is_err() {
             // The refresh has no new readings for its callers, so load the store's.
-            entry.ensure_synced().await;
+            self.record.ensure_synced().await;
         }
         result
     }
 
     async fn run_once(&self, request: RefreshRequest) -> RefreshResult {
-        let entry = &*self.entry;
+        let (entry, record) = (&self.entry, &*self.record);
         let Some(fetcher) = entry.provider.fetcher.clone() else {
             return Err(QuotaError::NoFetcher { provider: entry.provider.id.clone() });
         };
@@ -116,8 +128,8 @@ impl Refresh {
             shared_cooldown.load_once(entry.provider.policy.record_ttl).await;
         }
         // A request for a new call does not depend on the record. The compare-and-swap for the lease reads it on a conflict.
-        if !(matches!(request, RefreshRequest::NewCall) && entry.may_assume_absent()) {
-            entry.ensure_synced().await;
+        if !(matches!(request, RefreshRequest::NewCall) && record.may_assume_absent()) {
+            record.ensure_synced().await;
         }
         let mut renewed = None;
         let mut has_renewed = false;
@@ -129,8 +141,8 @@ impl Refresh {
                 None => self.read_access().await?,
             };
             self.claim_login(&access.login).await?;
-            if entry.local().unattributed {
-                entry.update(|local| local.unattributed = false);
+            if entry.state().unattributed {
+                entry.update(|state| state.unattributed = false);
             }
             // Call with the new credential at once: the rejection was of the old one.
             let request = if has_renewed { RefreshRequest::NewCall } else { request };
@@ -138,7 +150,7 @@ impl Refresh {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
                     // Rebuild the view with the current clock offset: the old view may report the same readings as stale.
-                    entry.update(|_| ());
+                    record.update(|_| ());
                     return Ok(Refreshed {
                         fetched: false,
                         called_at: None,
@@ -189,7 +201,7 @@ impl Refresh {
     /// Reads the credential for a call. A failure hides the readings until a later read succeeds, because they may belong to
     /// another login.
     async fn read_access(&self) -> Result<Access, QuotaError> {
-        let entry = &*self.entry;
+        let entry = &self.entry;
         let Some(source) = entry.provider.credentials.of(&entry.id) else {
             return Ok(Access { read_at: None, ..self.access(Credential::none())? });
         };
@@ -198,7 +210,9 @@ impl Refresh {
             Err(Interruption::Cancelled) => Err(QuotaError::Closed),
             failed => {
                 // Only if the program has not set another login since the refresh began.
-                entry.update(|local| local.unattributed |= local.login == self.in_flight.login_id);
+                if !self.is_superseded() {
+                    entry.update(|state| state.unattributed = true);
+                }
                 Err(match failed {
                     Ok(Err(error)) => QuotaError::Fetch { account: entry.id.clone(), error: error.into() },
                     Ok(Ok(_)) => QuotaError::Panicked { account: entry.id.clone() },
@@ -272,12 +286,11 @@ impl Refresh {
 
     /// Whether the program has set another login since this refresh began.
     fn is_superseded(&self) -> bool {
-        self.entry.local().login != self.in_flight.login_id
+        self.record.local().login != self.in_flight.login_id
     }
 
     /// Clears the readings if they belong to another login, even if no call follows: otherwise they would still be shown.
     async fn claim_login(&self, login: &LoginInfo) -> Result<(), QuotaError> {
-        let entry = &*self.entry;
         // A login that the program has set takes precedence over the credential's.
         let Some(login_id) = login.login_id.as_ref().filter(|_| self.in_flight.login_id.is_none()) else {
             return Ok(());
@@ -285,8 +298,11 @@ impl Refresh {
         if self.is_superseded() {
             return Ok(());
         }
-        let claimed = entry.claim_login(login_id).await;
-        claimed.map_err(|error| QuotaError::Store { account: entry.id.clone(), error })
+        let claimed = self.record.claim_login(login_id).await;
+        claimed.map_err(|error| {
+            self.entry.update(|state| state.unattributed = true);
+            QuotaError::Store { account: self.entry.id.clone(), error }
+        })
     }
 
     /// The credential that replaces the rejected one; `None` if the source has no other.

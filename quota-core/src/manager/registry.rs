@@ -10,7 +10,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
-use super::entry::AccountEntry;
+use super::entry::{AccountEntry, RecordEntry};
 use super::provider::Provider;
 use super::store_client::StoreClient;
 use super::store_metrics::StoreStats;
@@ -115,7 +115,8 @@ impl Registry {
         }
         let view = accounts.empty_view(&provider);
         let view_handle = accounts.view_tables.entry(provider.id.clone()).or_default().add(&view);
-        let entry = AccountEntry::new(id.clone(), provider, view_handle);
+        let record = RecordEntry::new(StoreKey::account(id), provider, Arc::clone(&view.record));
+        let entry = AccountEntry::new(id.clone(), record, view_handle);
         accounts.entries.insert(ByName(Arc::clone(&entry)));
         entry
     }
@@ -151,11 +152,11 @@ impl Registry {
         self.accounts().entries.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
     }
 
-    /// The accounts with changes that the store does not have yet.
-    pub(crate) fn dirty(&self) -> Vec<Arc<AccountEntry>> {
+    /// The records with changes that the store does not have yet.
+    pub(crate) fn dirty(&self) -> Vec<Arc<RecordEntry>> {
         let accounts = self.accounts();
-        let dirty = accounts.entries.iter().filter(|ByName(entry)| !entry.local().is_saved());
-        dirty.map(|ByName(entry)| Arc::clone(entry)).collect()
+        let records = accounts.entries.iter().map(|ByName(entry)| entry.record());
+        records.filter(|record| !record.local().is_saved()).collect()
     }
 
     /// Lets the next call try the store although it is unavailable.

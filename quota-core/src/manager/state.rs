@@ -1,11 +1,10 @@
-//! The local state of an account: its record, pending changes, and refreshes in flight.
+//! The local state of a record: its record, pending changes, and refreshes in flight.
 //! The rules are in `record`; `sync` reads and writes the store.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::error::QuotaError;
 use super::in_flight::InFlight;
 use super::view::ViewFlags;
 use crate::model::{LoginId, OwnerId};
@@ -13,7 +12,7 @@ use crate::record::{Lease, MergeOutcome, Record, Seed};
 use crate::store::Version;
 use crate::time::UnixMillis;
 
-/// The local state of one account.
+/// The local state of one record.
 #[derive(Debug)]
 pub(crate) struct LocalState {
     /// The record as last read from the store, or this process's own copy while the store is unavailable.
@@ -29,10 +28,6 @@ pub(crate) struct LocalState {
     pub(crate) refreshes: Vec<Arc<InFlight>>,
     /// The login that the program set last; `None` if it never set one.
     pub(crate) login: Option<LoginId>,
-    /// Whether it is unknown which login the readings belong to.
-    pub(crate) unattributed: bool,
-    /// Why this process's last refresh failed; `None` if another process has refreshed the account since.
-    pub(crate) failed: Option<Arc<QuotaError>>,
     /// The login of the base when standalone operation began.
     pub(crate) standalone_owner: Option<LoginId>,
     /// Whether the base has changed since standalone operation began.
@@ -41,6 +36,10 @@ pub(crate) struct LocalState {
     pub(crate) is_damaged: bool,
     /// Whether a task will write the pending changes.
     pub(crate) flush_scheduled: bool,
+    /// Whether a follower keeps the record current.
+    pub(crate) is_followed: bool,
+    /// Whether a task holds the lock of reads and writes; see `RecordEntry::lock_sync`.
+    pub(crate) is_syncing: bool,
 }
 
 /// How the base relates to the store's document.
@@ -85,7 +84,7 @@ impl Pending {
 }
 
 impl LocalState {
-    /// Creates the state of an account that was never read from the store.
+    /// Creates the state of a record that was never read from the store.
     pub(crate) fn new(base: Arc<Record>) -> Self {
         Self {
             base,
@@ -94,29 +93,24 @@ impl LocalState {
             abandoned: None,
             refreshes: Vec::new(),
             login: None,
-            unattributed: false,
-            failed: None,
             standalone_owner: None,
             dirty: false,
             is_damaged: false,
             pending_seq: 0,
             flush_scheduled: false,
+            is_followed: false,
+            is_syncing: false,
         }
     }
 
-    /// The part of the view that is not in the record.
+    /// The part of the view that is neither in the record nor in the state of an account.
     pub(crate) fn flags(&self) -> ViewFlags {
         let store_unavailable_since = match self.sync_state {
             SyncState::Standalone(since) => Some(since),
             SyncState::Unsynced | SyncState::Synced(_) => None,
         };
         let is_damaged = self.is_damaged && store_unavailable_since.is_some();
-        ViewFlags {
-            unattributed: self.unattributed,
-            store_unavailable_since,
-            is_damaged,
-            failed: self.failed.clone(),
-        }
+        ViewFlags { store_unavailable_since, is_damaged, ..ViewFlags::default() }
     }
 
     /// The record for readers in this process: the base with the login that the program set and with pending changes.
@@ -192,13 +186,12 @@ impl LocalState {
         }
     }
 
-    /// Sets the login that the account holds from now on.
-    pub(crate) fn set_login(&mut self, login: LoginId) {
+    /// Sets the login that the account holds from now on. Returns whether a previous one is replaced.
+    pub(crate) fn set_login(&mut self, login: LoginId) -> bool {
         let previous = self.login.replace(login);
         let Some(previous) = previous.filter(|previous| self.login.as_ref() != Some(previous)) else {
-            return;
+            return false;
         };
-        self.failed = None;
         // Readings without a login belong to the previous login, not to the new one.
         if self.base.login_id().is_none() {
             let mut record = (*self.base).clone();
@@ -210,6 +203,7 @@ impl LocalState {
         // The next write states the previous login, so that other processes do not attribute the readings to the new one.
         self.pending_seq += 1;
         pending.seq = self.pending_seq;
+        true
     }
 
     /// Whether this process runs without the store for this account.
@@ -243,16 +237,6 @@ impl LocalState {
         if self.refreshes.is_empty() {
             // Free the capacity: most accounts have no refresh most of the time.
             self.refreshes = Vec::new();
-        }
-    }
-
-    /// Removes a failed refresh and stores its error.
-    pub(crate) fn refresh_failed(&mut self, ended: &Arc<InFlight>, error: QuotaError) {
-        self.refresh_done(ended);
-        // The error of the recent call is more specific than `CalledRecently`.
-        let has_cause = matches!(error, QuotaError::CalledRecently { .. }) && self.failed.is_some();
-        if ended.login_id == self.login && !has_cause {
-            self.failed = Some(Arc::new(error));
         }
     }
 

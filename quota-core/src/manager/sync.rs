@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::entry::AccountEntry;
+use super::entry::RecordEntry;
 use super::state::SyncState;
 use crate::model::LoginId;
 use crate::policy::StoreOutagePolicy;
 use crate::record::Record;
 use crate::store::update::{Change, run};
-use crate::store::{CasOutcome, Document, Start, StoreError, StoreKey, StoreRead, Version};
+use crate::store::{CasOutcome, Document, Start, StoreError, StoreRead, Version};
 
 /// Local changes that the store does not have.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ struct LocalChanges {
     standalone_owner: Option<LoginId>,
 }
 
-impl AccountEntry {
+impl RecordEntry {
     /// Changes the shared record with `work`, which may run several times, and publishes the result.
     ///
     /// While the store is unavailable, this changes this process's own copy. The first change after the outage merges the copy into
@@ -35,7 +35,7 @@ impl AccountEntry {
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
-        let _guard = self.sync_lock.lock().await;
+        let _guard = self.lock_sync().await;
         match self.cas_loop(&mut work).await {
             Ok(done) => Ok(done),
             Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
@@ -45,24 +45,23 @@ impl AccountEntry {
         }
     }
 
-    /// Clears the readings if they belong to another login than `login_id`. If that fails, hides them.
+    /// Clears the readings if they belong to another login than `login_id`.
     ///
     /// # Errors
     ///
-    /// As [`change`](Self::change).
+    /// As [`change`](Self::change). The readings are not cleared then.
     pub(crate) async fn claim_login(&self, login_id: &LoginId) -> Result<(), StoreError> {
         let is_other = |current: &LoginId| current != login_id;
-        if !self.view().record.login_id().is_some_and(is_other) {
+        if !self.effective_record().login_id().is_some_and(is_other) {
             return Ok(());
         }
-        let changed = self.change(|record, _| record.new_login(login_id)).await;
-        changed.map(drop).inspect_err(|_| self.update(|local| local.unattributed = true))
+        self.change(|record, _| record.new_login(login_id)).await.map(drop)
     }
 
     /// Like [`change`](Self::change), for the outcome of a call: stores it under every policy, if necessary in this process's own
     /// copy.
     pub(crate) async fn change_always<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
-        let _guard = self.sync_lock.lock().await;
+        let _guard = self.lock_sync().await;
         match self.cas_loop(&mut work).await {
             Ok(done) => done,
             Err(error) => self.apply_standalone(&error, work),
@@ -78,7 +77,7 @@ impl AccountEntry {
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
-        let _guard = self.sync_lock.lock().await;
+        let _guard = self.lock_sync().await;
         let mut result = self.cas_loop(&mut work).await;
         if let Err(StoreError::Corrupt { .. }) = result {
             result = match self.replace_damaged().await {
@@ -93,12 +92,11 @@ impl AccountEntry {
         })
     }
 
-    /// Replaces a record that cannot be decoded with this process's copy. The caller holds `sync_lock`.
+    /// Replaces a record that cannot be decoded with this process's copy. The caller holds the sync lock.
     ///
     /// A record of a newer format is not replaced: this version can decode it in part.
     async fn replace_damaged(&self) -> Result<(), StoreError> {
-        let key = StoreKey::account(&self.id);
-        let reading = self.provider.store_client.read(&key).await?;
+        let reading = self.provider.store_client.read(&self.key).await?;
         let is_damaged = |document: &Document| Record::decode(&document.body).is_err();
         let Some(damaged) = reading.document.filter(is_damaged) else { return Ok(()) };
         let mut own = (*self.local().base).clone();
@@ -108,21 +106,21 @@ impl AccountEntry {
         let outcome = self
             .provider
             .store_client
-            .compare_and_swap(&key, Some(damaged.version), own.encode(), ttl)
+            .compare_and_swap(&self.key, Some(damaged.version), own.encode(), ttl)
             .await?;
         if let CasOutcome::Applied(_) = outcome {
             self.local().is_damaged = false;
-            tracing::warn!(account = %self.id, "damaged record was replaced");
+            tracing::warn!(account = %self.key, "damaged record was replaced");
         }
         Ok(())
     }
 
-    /// Runs the update loop. The caller holds `sync_lock` until it has handled an error.
+    /// Runs the update loop. The caller holds the sync lock until it has handled an error.
     async fn cas_loop<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
         let (start, local_changes) = self.start();
-        let (key, ttl) = (StoreKey::account(&self.id), self.provider.policy.record_ttl);
+        let ttl = self.provider.policy.record_ttl;
         let mut change = RecordChange { entry: self, work, local_changes, shared: None, merged_seq: None };
-        match run(&self.provider.store_client, &key, start, ttl, &mut change).await {
+        match run(&self.provider.store_client, &self.key, start, ttl, &mut change).await {
             Ok(updated) => {
                 self.accept_remote(updated.document, updated.version, change.merged_seq);
                 Ok(updated.value)
@@ -155,7 +153,7 @@ impl AccountEntry {
 
     /// Reads the store's record and accepts it; `false` if this process has changes that the store does not have.
     async fn pull(&self, last_state: Option<SyncState>) -> bool {
-        let _guard = self.sync_lock.lock().await;
+        let _guard = self.lock_sync().await;
         if last_state.is_some_and(|last_state| self.local().sync_state != last_state) {
             return true;
         }
@@ -163,7 +161,7 @@ impl AccountEntry {
             // The previous lock holder went standalone, so the local copy is newer than the store's.
             return false;
         }
-        let reading = self.provider.store_client.read(&StoreKey::account(&self.id)).await;
+        let reading = self.provider.store_client.read(&self.key).await;
         match reading.and_then(|reading| Ok((self.decode_read(&reading)?, reading.version()))) {
             Ok((record, _)) if self.lost_by_store(&record).is_some() => {
                 self.update(|local| local.sync_state = SyncState::Unsynced);
@@ -171,7 +169,7 @@ impl AccountEntry {
             }
             Ok((record, version)) => self.accept_remote(record, version, None),
             Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
-                tracing::debug!(account = %self.id, %error, "could not read the record");
+                tracing::debug!(account = %self.key, %error, "could not read the record");
             }
             Err(error) => self.apply_standalone(&error, |_, _| ()),
         }
@@ -257,7 +255,7 @@ impl AccountEntry {
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
         let error = StoreError::corrupt("the record is damaged and was left unchanged").with_source(error);
-        self.provider.store_client.note_unusable(&StoreKey::account(&self.id), &error);
+        self.provider.store_client.note_unusable(&self.key, &error);
         self.local().is_damaged = true;
         error
     }
@@ -297,10 +295,10 @@ impl AccountEntry {
             local.is_damaged &= matches!(error, StoreError::Corrupt { .. });
             if !local.is_standalone() {
                 if let StoreError::Corrupt { .. } = error {
-                    tracing::warn!(account = %self.id, %error, "record unusable, running standalone");
+                    tracing::warn!(account = %self.key, %error, "record unusable, running standalone");
                 } else {
                     // The store client logs an outage once, not for each account.
-                    tracing::debug!(account = %self.id, %error, "store unavailable, running standalone");
+                    tracing::debug!(account = %self.key, %error, "store unavailable, running standalone");
                 }
                 local.sync_state = SyncState::Standalone(now.into());
                 local.standalone_owner = local.base.login_id().cloned();
@@ -320,7 +318,7 @@ impl AccountEntry {
 
 /// A change of one record for the update loop.
 struct RecordChange<'a, W> {
-    entry: &'a AccountEntry,
+    entry: &'a RecordEntry,
     work: &'a mut W,
     /// Changes from standalone operation, which are merged first.
     local_changes: Option<LocalChanges>,

@@ -58,9 +58,10 @@ impl Changes {
         loop {
             // The follower may have ended with its runtime.
             self.account.follow();
+            let record = entry.record();
             let is_followed = entry.view_handle.is_followed();
             let has_changed = || entry.view().generation != self.generation;
-            let changed = wait_until(&entry.view_changed, || {
+            let changed = wait_until(&record.changed, || {
                 has_changed() || is_followed && !entry.view_handle.is_followed()
             });
             tokio::select! {

@@ -16,7 +16,6 @@ use crate::manager::limiter::Permit;
 use crate::manager::state::SyncState;
 use crate::model::RequestId;
 use crate::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record};
-use crate::store::StoreKey;
 use crate::time;
 
 /// The lease with its permit, or the reason why no call is necessary.
@@ -37,14 +36,14 @@ impl Refresh {
         request: RefreshRequest,
         access: &mut Access,
     ) -> Result<LeaseAcquired, QuotaError> {
-        let entry = &*self.entry;
+        let (entry, record) = (&*self.entry, &*self.record);
         let policy = &entry.provider.policy;
         let account = || entry.id.clone();
         let request_id = RequestId::random();
         let max_wait = policy.lease_ttl().saturating_add(policy.fetch_timeout);
-        entry.repair_clock().await;
+        record.repair_clock().await;
         let mut holder = HolderTimer::default();
-        let mut is_synced = !entry.may_assume_absent();
+        let mut is_synced = !record.may_assume_absent();
         let mut permit = None;
         let mut announced = None;
         // Whether this request has confirmed another holder's lease in the store. Only a request for a new call needs that: its
@@ -69,12 +68,15 @@ impl Refresh {
                 (!superseded).then(|| record.begin(now, &lease_request, policy))
             };
             // Read the state before the decision, so that a later change of the record ends the wait below.
-            let last_state = entry.local().sync_state;
+            let last_state = record.local().sync_state;
             // Decide on the local record first, without a permit or a store access, because often no call is necessary.
             let decision = if permit.is_none() {
-                entry.dry_run(decide)
+                record.dry_run(decide)
             } else {
-                entry.change(decide).await.map_err(|error| QuotaError::Store { account: account(), error })?
+                record
+                    .change(decide)
+                    .await
+                    .map_err(|error| QuotaError::Store { account: account(), error })?
             };
             let Some(decision) = decision else {
                 return Err(QuotaError::LoginChanged { account: account() });
@@ -115,13 +117,13 @@ impl Refresh {
                     // Without the store, the holder's outcome would not arrive.
                     if waited >= max_wait
                         || entry.provider.store_client.is_unavailable()
-                        || entry.local().is_standalone()
+                        || record.local().is_standalone()
                     {
                         return Err(QuotaError::InProgress { account: account() });
                     }
                     if !is_confirmed {
                         is_confirmed = true;
-                        self.or_closed(entry.sync(None)).await?;
+                        self.or_closed(record.sync(None)).await?;
                         continue;
                     }
                     // The outcome of the holder's call satisfies this request too.
@@ -160,7 +162,7 @@ impl Refresh {
         };
         let permit = self.or_closed(permit).await??;
         if permit.is_none() {
-            self.entry.ensure_synced().await;
+            self.record.ensure_synced().await;
             *is_synced = true;
         }
         Ok(permit)
@@ -197,24 +199,25 @@ impl Refresh {
     ///
     /// Also returns if the store becomes unavailable, because then no notice arrives.
     async fn wait_for_holder(&self, last_state: SyncState, until: Timestamp, max_wait: Duration) {
-        let entry = &*self.entry;
-        let store_client = &entry.provider.store_client;
-        if entry.local().sync_state != last_state {
+        let record = &*self.record;
+        let store_client = &record.provider.store_client;
+        if record.local().sync_state != last_state {
             return;
         }
         let left = time::elapsed(store_client.now_estimate(), until).min(max_wait).max(SHORTEST_WAIT);
-        let key = StoreKey::account(&entry.id);
-        let change =
-            entry.provider.clock.bounded(left, store_client.wait_for_change(&key, last_state.version()));
+        let change = record
+            .provider
+            .clock
+            .bounded(left, store_client.wait_for_change(&record.key, last_state.version()));
         let notice = tokio::select! {
             biased;
             () = store_client.wait_unavailable() => return,
             notice = change => notice,
         };
-        entry.sync(Some(last_state)).await;
-        if matches!(notice, Some(Err(_))) || entry.local().sync_state == last_state {
+        record.sync(Some(last_state)).await;
+        if matches!(notice, Some(Err(_))) || record.local().sync_state == last_state {
             // The store sends no notices, or this one was spurious, so poll.
-            entry.provider.clock.sleep(left.min(POLL)).await;
+            record.provider.clock.sleep(left.min(POLL)).await;
         }
     }
 }
@@ -262,12 +265,13 @@ mod tests {
             .unwrap();
         let account: AccountId = "example/main".parse().unwrap();
         let entry = quota.shared.registry.entry(&account);
+        let record = entry.record();
         let context = &quota.shared.context;
         let in_flight =
             crate::manager::refresh::join(&entry, RefreshRequest::NewCall, Priority::Interactive, context);
-        let last_state = entry.local().sync_state;
+        let last_state = record.local().sync_state;
         in_flight.wait().await.as_ref().unwrap();
-        let refresh = Refresh::new(in_flight, entry, context.clone());
+        let refresh = Refresh::new(in_flight, entry, record, context.clone());
 
         let minute = Duration::from_secs(60);
         let waited = refresh.wait_for_holder(last_state, time::saturating_add(clock.now(), minute), minute);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{Interruption, Refresh};
-use crate::manager::entry::AccountEntry;
+use crate::manager::entry::RecordEntry;
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::limiter::Permit;
@@ -23,7 +23,7 @@ pub(super) enum CallOutcome {
 /// A lease during its call. If the call is dropped with its runtime, this process's next write releases the lease. Otherwise all
 /// callers would wait until it expires.
 struct LeaseInUse<'a> {
-    entry: &'a AccountEntry,
+    record: &'a RecordEntry,
     lease: &'a Lease,
     has_ended: bool,
 }
@@ -31,7 +31,7 @@ struct LeaseInUse<'a> {
 impl Drop for LeaseInUse<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.entry.local().abandoned = Some(Box::new(self.lease.clone()));
+            self.record.local().abandoned = Some(Box::new(self.lease.clone()));
         }
     }
 }
@@ -45,7 +45,7 @@ impl Refresh {
         credential: &Credential,
         permit: Permit,
     ) -> Result<CallOutcome, QuotaError> {
-        let mut in_use = LeaseInUse { entry: &self.entry, lease, has_ended: false };
+        let mut in_use = LeaseInUse { record: &self.record, lease, has_ended: false };
         let outcome = self.call_once(fetcher, lease, credential, permit).await;
         in_use.has_ended = true;
         outcome
@@ -63,7 +63,7 @@ impl Refresh {
         tracing::debug!(account = %entry.id, fence = lease.fence, "lease granted");
         if let Err(error) = self.may_call() {
             // Withdraw the call from the budget, because no request was sent.
-            entry.change_always(|record, _| record.withdraw(lease)).await;
+            self.record.change_always(|record, _| record.withdraw(lease)).await;
             return Err(error);
         }
         permit.mark_started();
@@ -80,7 +80,7 @@ impl Refresh {
             // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
             // received it.
             Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
-                entry.change_always(|record, _| record.release(lease)).await;
+                self.record.change_always(|record, _| record.release(lease)).await;
                 return Err(self.interruption_error(interruption));
             }
         };
@@ -92,7 +92,7 @@ impl Refresh {
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
         let rejected = usage.reject_implausible(read_at);
         rejected_values(&self.context.events, &entry.id, &rejected);
-        match entry.change_always(|record, now| record.commit(now, lease, &usage)).await {
+        match self.record.change_always(|record, now| record.commit(now, lease, &usage)).await {
             CommitOutcome::Empty => {
                 Err(self.failed(lease, FetchError::malformed("the response contains no usage")).await)
             }
@@ -113,7 +113,7 @@ impl Refresh {
         let entry = &*self.entry;
         let policy = &entry.provider.policy;
         tracing::debug!(account = %entry.id, fence = lease.fence, %error, "fetch failed");
-        let failed = entry.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
+        let failed = self.record.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
             // The account has another login now. The provider's cooldown still applies to its other accounts.
