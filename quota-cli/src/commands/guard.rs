@@ -205,7 +205,9 @@ impl Guard<'_> {
     fn failed<'b>(&'b self, check: &'b Check, cause: Option<&'b str>, why_unknown: &'b str) -> Failed<'b> {
         let (window, left) = self.requirements.deciding(&check.account);
         let min_remaining = self.options.min_remaining;
-        Failed { reason: check.account.reason, window, left, min_remaining, cause, why_unknown }
+        let is_missing_window = self.requirements.is_missing_window(&check.account, check.usage.snapshot());
+        let reason = check.account.reason;
+        Failed { reason, window, left, min_remaining, cause, why_unknown, is_missing_window }
     }
 
     fn print(&self, check: &Check, exit: Exit) -> Result<(), CliError> {

@@ -84,6 +84,15 @@ impl Requirements {
         usage.window.expires_at().filter(|reset| *reset <= now)
     }
 
+    /// Whether the account's readings do not include the window that the user asked for, so that it is probably a typo.
+    pub(super) fn is_missing_window(&self, account: &Evaluated, snapshot: &Snapshot) -> bool {
+        account.reason == Reason::UnknownDenied
+            && self.window.is_some()
+            && !snapshot.is_empty()
+            && account.window.is_none()
+            && self.unknown(account).is_none()
+    }
+
     /// Why it is unknown whether enough remains.
     pub(super) fn why_unknown(&self, account: &Evaluated, snapshot: &Snapshot, local: &LocalTime) -> String {
         if let Some(reset_at) = self.reset_at(account, local.now) {
@@ -276,6 +285,19 @@ mod tests {
         }
         let account = evaluate_at(now(), &after_reset, &all());
         assert_eq!(all().reset_at(&account, now()), Some(reset));
+    }
+
+    #[test]
+    fn only_a_window_that_the_account_lacks_is_missing() {
+        let account = read([used("five_hour", 10.0)]);
+        let is_missing = |snapshot: &Snapshot, window| {
+            let requirements = only(window);
+            requirements.is_missing_window(&evaluate_at(now() + MAX_AGE, snapshot, &requirements), snapshot)
+        };
+
+        assert!(is_missing(&account, "five_huor"));
+        assert!(!is_missing(&account, "five_hour"), "its reading is stale");
+        assert!(!is_missing(&Snapshot::default(), "five_hour"), "nothing was read yet");
     }
 
     #[test]

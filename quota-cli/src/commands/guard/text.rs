@@ -21,6 +21,8 @@ pub(super) struct Failed<'a> {
     pub(super) cause: Option<&'a str>,
     /// Why it is unknown whether enough remains.
     pub(super) why_unknown: &'a str,
+    /// Whether the user asked for a window that the account does not have.
+    pub(super) is_missing_window: bool,
 }
 
 impl Failed<'_> {
@@ -31,6 +33,8 @@ impl Failed<'_> {
                 let (left, min_remaining) = (format::percent(left), self.min_remaining);
                 sanitize(&format!("{window}: only {left} left ({min_remaining} % required)"))
             }
+            // For a missing window, `--unknown allow` would disable the check.
+            _ if self.is_missing_window => self.unknown(),
             _ => format!("{}; use --unknown allow to proceed anyway", self.unknown()),
         }
     }
@@ -80,7 +84,15 @@ mod tests {
 
     fn unknown<'a>(window: Option<&'a str>, why_unknown: &'a str, cause: Option<&'a str>) -> Failed<'a> {
         let reason = Reason::UnknownDenied;
-        Failed { reason, window, left: None, min_remaining: 10.0, cause, why_unknown }
+        Failed {
+            reason,
+            window,
+            left: None,
+            min_remaining: 10.0,
+            cause,
+            why_unknown,
+            is_missing_window: false,
+        }
     }
 
     #[test]
@@ -88,6 +100,14 @@ mod tests {
         let line = unknown(Some("five_hour"), "it could not be parsed", None).text();
 
         assert_eq!(line, "five_hour: it could not be parsed; use --unknown allow to proceed anyway");
+    }
+
+    #[test]
+    fn a_missing_window_is_shown_without_the_option() {
+        let why = "no such window; did you mean five_hour?";
+        let failed = Failed { is_missing_window: true, ..unknown(Some("five_huor"), why, None) };
+
+        assert_eq!(failed.text(), format!("five_huor: {why}"));
     }
 
     #[test]
