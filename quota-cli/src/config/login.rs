@@ -26,14 +26,23 @@ pub(crate) enum LoginSource {
 impl LoginSource {
     /// What to do if the provider rejects the login.
     pub(crate) fn hint(&self) -> String {
+        self.how_to("log in again", "a new token")
+    }
+
+    /// What to do if there is no login.
+    pub(crate) fn hint_if_missing(&self) -> String {
+        self.how_to("log in", "a token")
+    }
+
+    fn how_to(&self, log_in: &str, token: &str) -> String {
         match self {
-            Self::ClaudeCode => "log in again: run `claude`, then /login".to_owned(),
+            Self::ClaudeCode => format!("{log_in}: run `claude`, then /login"),
             Self::ClaudeConfigDir(dir) => {
-                format!("log in again: run `CLAUDE_CONFIG_DIR={} claude`, then /login", dir.display())
+                format!("{log_in}: run `CLAUDE_CONFIG_DIR={} claude`, then /login", dir.display())
             }
-            Self::TokenEnv(_) => "put a new token into its environment variable (token_env)".to_owned(),
-            Self::TokenFile(path) => format!("put a new token into {}", path.display()),
-            Self::TokenCommand(_) => "make its program (token_command) print a new token".to_owned(),
+            Self::TokenEnv(_) => format!("put {token} into its environment variable (token_env)"),
+            Self::TokenFile(path) => format!("put {token} into {}", path.display()),
+            Self::TokenCommand(_) => format!("make its program (token_command) print {token}"),
         }
     }
 

@@ -157,7 +157,20 @@ fn a_missing_login_is_a_problem() {
         found[0].0.contains(".claude/.credentials.json") && found[0].0.contains(".config/claude"),
         "{found:?}"
     );
-    assert!(found[0].1.contains("run `claude`"), "{found:?}");
+    assert_eq!(found[0].1, "log in: run `claude`, then /login");
+}
+
+#[test]
+fn an_unset_token_variable_is_a_problem() {
+    let machine = Machine::new();
+    let account = "[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"QUOTA_UNSET\"\n";
+    machine.write(".config/quota/config.toml", account);
+
+    let found = findings(&machine.run(&["doctor", "--json"]), "login");
+
+    let [(message, hint)] = &found[..] else { panic!("{found:?}") };
+    assert!(message.contains("QUOTA_UNSET"), "{message}");
+    assert_eq!(hint, "put a token into its environment variable (token_env)");
 }
 
 #[test]

@@ -57,7 +57,10 @@ impl LoginChecker<'_> {
         }
         if is_all_missing && let Err(error) = source.credential(&self.account.id).await {
             // Report a missing login once, although several locations were searched.
-            return (vec![self.problem(without_hint(&error), &self.account.login.hint())], fingerprint);
+            return (
+                vec![self.problem(without_hint(&error), &self.account.login.hint_if_missing())],
+                fingerprint,
+            );
         }
         (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), fingerprint)
     }
@@ -125,6 +128,9 @@ impl LoginChecker<'_> {
         let is_io_error = matches!(error, CredentialError::Unreadable { source: Some(source), .. } if source.is::<io::Error>());
         match text.rsplit_once("; ").filter(|_| is_io_error) {
             Some((message, hint)) => self.problem(message.to_owned(), hint),
+            None if matches!(error, CredentialError::NotLoggedIn { .. }) => {
+                self.problem(text, &self.account.login.hint_if_missing())
+            }
             None => self.problem(text, &self.account.login.hint()),
         }
     }
