@@ -4,7 +4,7 @@
 use quota::Used;
 use quota::manager::StaleReason;
 use quota::model::{Credits, Money};
-use quota::record::{HoldReason, LastFailureKind};
+use quota::record::{Hold, HoldReason, LastFailureKind};
 
 use super::account::{AccountView, ViewFreshness, WindowView, on_hold};
 use super::bar::{self, bar};
@@ -99,6 +99,9 @@ fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usi
     let mut lines = name_and_freshness(account, width);
     lines.extend(account.windows.iter().map(|window| row(window, columns, local)));
     let mut note = |style, note: &str| lines.extend(line::wrapped(style, note, INDENT, width));
+    // A disabled account is not refreshed after its hold, or for any other reason.
+    let hold = account.hold.as_ref().filter(|_| !account.disabled);
+    let not_refreshed = account.not_refreshed.as_ref().filter(|_| !account.disabled);
     if let Some(money) = account.credits.as_ref().and_then(money) {
         note(Style::Plain, &money);
     }
@@ -107,16 +110,17 @@ fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usi
         if let Some(advice) = &failure.advice {
             note(Style::Plain, &sanitize(advice));
         }
-    } else if let Some(failed) = account.last_failure.as_ref().filter(|_| !hold_names_failure(account)) {
+    } else if let Some(failed) = account.last_failure.as_ref().filter(|_| !hold_names_failure(account, hold))
+    {
         note(Style::Warn, &format!("last refresh failed: {}", sanitize(&failed.message)));
-    } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| !hold_explains(account)) {
+    } else if let Some(why) = not_refreshed.filter(|_| !hold_explains(account, hold)) {
         note(Style::Warn, &format!("not refreshed: {}", sanitize(why)));
     }
     if let Some(called_at) = account.called_at {
         let has_failed = account.failure.is_some() || account.last_failure.is_some();
         note(Style::Plain, &call_limit::text(called_at, has_failed, local.now));
     }
-    if let Some(hold) = &account.hold {
+    if let Some(hold) = hold {
         let reason = if account.failure.is_none() { format!("{}, ", hold.reason) } else { String::new() };
         let requested = hold.shortened_from().map_or_else(String::new, |requested| {
             format!("; the provider asked for {}", format::duration(requested))
@@ -127,15 +131,15 @@ fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usi
 }
 
 /// Whether the hold names the reason of the last failure.
-fn hold_names_failure(account: &AccountView) -> bool {
+fn hold_names_failure(account: &AccountView, hold: Option<&Hold>) -> bool {
     let failure = account.last_failure.as_ref().map(|failure| failure.kind);
-    let hold = account.hold.as_ref().map(|hold| hold.reason);
+    let hold = hold.map(|hold| hold.reason);
     failure == Some(LastFailureKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
 
 /// Whether the hold explains why there is no newer usage. A cooldown or a used-up budget does not explain a missing login.
-fn hold_explains(account: &AccountView) -> bool {
-    account.hold.as_ref().is_some_and(|hold| {
+fn hold_explains(account: &AccountView, hold: Option<&Hold>) -> bool {
+    hold.is_some_and(|hold| {
         account.last_failure.is_some() || account.not_refreshed.as_ref() == Some(&on_hold(hold))
     })
 }

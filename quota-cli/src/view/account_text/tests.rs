@@ -5,7 +5,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::Percent;
 use quota::model::{Money, Scope};
-use quota::record::{Hold, HoldReason};
 
 use super::super::account::FailureView;
 use super::super::fixtures::{HOUR, MINUTE, account, local, window};
@@ -164,6 +163,18 @@ fn a_stale_account_shows_the_age_of_its_readings() {
     let (text, _) = freshness(&AccountView { state, ..account("anthropic/main", vec![]) });
 
     assert_eq!(text, "stale, read 2 min ago");
+}
+
+#[test]
+fn a_disabled_account_shows_no_retry() {
+    let hold = Hold::new(local().now, after(MINUTE * 4), HoldReason::RateLimited);
+    let not_refreshed = Some(on_hold(&hold));
+    let held = AccountView { hold: Some(hold), ..account("anthropic/off", vec![]) };
+
+    let disabled = render(&[AccountView { disabled: true, not_refreshed, ..held.clone() }], 80);
+
+    assert!(render(&[held], 80).contains("retrying in 4 min"));
+    assert_eq!(disabled.lines().count(), 1, "{disabled}");
 }
 
 #[test]
