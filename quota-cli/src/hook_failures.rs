@@ -1,5 +1,5 @@
-//! Failures of hooks on this machine. The process that runs hooks has no terminal, so it saves its failures here. The next command
-//! reports each one once.
+//! Failures of hooks on this machine. The process that runs hooks has no terminal, so it saves its failures in a file. The next
+//! command reports each one once, and removes it from the file.
 
 use jiff::Timestamp;
 use quota::Clock;
@@ -53,20 +53,32 @@ impl HookFailureReport {
     }
 }
 
-/// Saves a failure.
-///
-/// # Errors
-///
-/// [`FileError`] if the file cannot be changed.
-pub(crate) async fn save(text: String) -> Result<(), FileError> {
-    let Some(file) = file() else { return Ok(()) };
+/// Saves a failure. Returns it if the file cannot be changed, or without a home directory.
+pub(crate) async fn save(text: String) -> Option<HookFailureReport> {
     let report = HookFailureReport { at: Clock::system().now(), text };
-    file.update(|content: &mut Content| {
-        content.failures.push(report);
+    let Some(file) = file() else { return Some(report) };
+    let new = report.clone();
+    let saved = file.update(|content: &mut Content| {
+        content.failures.push(new);
         let surplus = content.failures.len().saturating_sub(MAX_FAILURES);
         content.failures.drain(..surplus);
-    })
-    .await
+    });
+    saved.await.err().map(|_| report)
+}
+
+/// The failures that no command has reported, oldest first. It leaves them in the file; an unusable file has none.
+pub(crate) async fn unreported() -> Vec<HookFailureReport> {
+    let Some(file) = file() else { return Vec::new() };
+    file.load::<Content>().await.unwrap_or_default().failures
+}
+
+/// Removes failures that this command has reported. If that fails, the next command reports them again.
+pub(crate) async fn remove(reported: Vec<HookFailureReport>) {
+    let Some(file) = file().filter(|_| !reported.is_empty()) else { return };
+    let removed = file.update(move |content: &mut Content| {
+        content.failures.retain(|failure| !reported.contains(failure));
+    });
+    let _ = removed.await;
 }
 
 /// Takes the failures that no command has reported, oldest first.

@@ -35,6 +35,7 @@ use crate::config::{self, Config};
 use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
+use crate::hook_failures;
 use crate::sanitize::sanitize;
 use crate::scope::{self, CommandScope};
 use crate::store::{self, OpenedStore};
@@ -92,12 +93,14 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             is_damaged: false,
         };
         let ended = watch.run(updates, signals).await;
-        let unread_failures = std::mem::take(&mut watch.state.hook_failures);
+        let (unread, mut reported) = (watch.state.hook_failures.clone(), watch.state.read_failures.clone());
         drop(watch);
-        // The failures were removed from their file, so no other command would report them.
-        for line in unread_failures {
-            term::eprint(&format!("quota: {line}\n"));
+        let now = Clock::system().now();
+        for failure in &unread {
+            term::eprint(&format!("quota: {}\n", failure.describe(now)));
         }
+        reported.extend(unread);
+        hook_failures::remove(reported).await;
         ended
     })
 }
@@ -168,7 +171,7 @@ struct Watch<'a> {
 enum Done {
     /// A refresh by key, with the reason if it failed.
     Refreshed(AccountId, Option<String>),
-    /// Why nothing is shared with other processes.
+    /// Why the process runs without a shared store.
     StoreProbe(Option<String>),
     Nothing,
 }
@@ -197,12 +200,16 @@ impl Watch<'_> {
                     SignalEvent::Resume => self.terminal.resume()?,
                 },
                 event = keys.recv() => match event {
-                    Some(Event::Key(key)) if key.kind == KeyEventKind::Press => match self.state.press(key) {
-                        KeyAction::Quit => return Ok(Exit::Success),
-                        KeyAction::Interrupt => return Ok(Exit::Interrupted),
-                        KeyAction::Suspend => self.suspend()?,
-                        KeyAction::Refresh(ids) => self.refresh(&ids),
-                        KeyAction::Nothing => {}
+                    Some(Event::Key(key)) if key.kind == KeyEventKind::Press => {
+                        let action = self.state.press(key);
+                        self.remove_read_failures();
+                        match action {
+                            KeyAction::Quit => return Ok(Exit::Success),
+                            KeyAction::Interrupt => return Ok(Exit::Interrupted),
+                            KeyAction::Suspend => self.suspend()?,
+                            KeyAction::Refresh(ids) => self.refresh(&ids),
+                            KeyAction::Nothing => {}
+                        }
                     },
                     // The next iteration draws the effect of other events, such as a new size.
                     Some(_) => {}
@@ -287,6 +294,17 @@ impl Watch<'_> {
         self.state.views = views;
         let colour = Screen::stdout().colour;
         self.terminal.draw(|frame| ui::draw(frame, &mut self.state, &local, colour))
+    }
+
+    /// Removes read hook failures from their file, so that no other command reports them again.
+    fn remove_read_failures(&mut self) {
+        let read = self.state.read_failures.clone();
+        if !read.is_empty() {
+            self.tasks.spawn(async move {
+                hook_failures::remove(read).await;
+                Done::Nothing
+            });
+        }
     }
 
     /// Restores the terminal and stops the process until it is resumed.

@@ -374,6 +374,44 @@ fn a_changed_order_is_shown() {
     assert_eq!(env.end(), Some(0));
 }
 
+const HOOK_FAILURES: &str = ".local/state/quota/hook-failures.json";
+
+/// A watch that shows a hook failure of an earlier command.
+fn with_hook_failure() -> Env {
+    let provider = Provider::play(Script::new([account()]));
+    let (machine, config) = provider.configure(Machine::new());
+    let failure = r#"{"at":"2026-11-23T12:00:00Z","text":"hook 1 could not be run"}"#;
+    machine.write(HOOK_FAILURES, format!(r#"{{"version":1,"failures":[{failure}]}}"#));
+    let mut env = Env::start(provider, machine, config);
+    env.until_shown("hook 1 could not be run");
+    env
+}
+
+#[test]
+fn a_signal_leaves_an_unread_hook_failure_to_the_next_command() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::KILL] {
+        let mut env = with_hook_failure();
+
+        env.signal(signal);
+        env.watch.wait().unwrap();
+
+        let status = env.machine.run(&["status", "--config", argument(&env.config)]);
+        assert!(status.stderr.contains("hook 1 could not be run"), "{signal:?}: {}", status.stderr);
+    }
+}
+
+#[test]
+fn a_read_hook_failure_is_not_reported_again() {
+    let mut env = with_hook_failure();
+
+    env.pty.press("jq");
+
+    let (machine, config) = (std::mem::replace(&mut env.machine, Machine::new()), env.config.clone());
+    assert_eq!(env.end(), Some(0));
+    let status = machine.run(&["status", "--config", argument(&config)]);
+    assert_eq!(status.stderr, "");
+}
+
 #[test]
 fn without_a_terminal_status_is_recommended() {
     let ended = Machine::new().run(&["watch"]);

@@ -11,6 +11,7 @@ use quota_journal::{JournalEvent, JournalUpdate};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
+use crate::hook_failures::{self, HookFailureReport};
 use crate::journal;
 
 /// The update interval if nothing wakes the task, because another process may have written to the store.
@@ -28,8 +29,8 @@ pub(super) struct DisplayUpdate {
     pub(super) events: Vec<JournalEvent>,
     /// When the readings become stale and the next refresh is due.
     pub(super) due_at: Option<Timestamp>,
-    /// One line for each hook that failed or could not be started, for any account.
-    pub(super) hook_failures: Vec<String>,
+    /// All unreported failures of hooks, of any account.
+    pub(super) hook_failures: Vec<HookFailureReport>,
 }
 
 impl DisplayUpdate {
@@ -50,6 +51,7 @@ pub(super) async fn run(
     updates: mpsc::Sender<DisplayUpdate>,
 ) {
     let clock = Clock::system();
+    let mut unsaved = Vec::new();
     loop {
         let config = Arc::clone(&configs.borrow());
         let rules = journal::rules(&config);
@@ -57,8 +59,11 @@ pub(super) async fn run(
             let update = quota_journal::update(store.as_ref(), &account.id, &rules);
             // No message is needed if the store is unreachable, because the accounts become stale.
             let Some(Ok(update)) = clock.bounded(UPDATE_TIMEOUT, update).await else { continue };
-            let problem = journal::start_hooks(&config, &account.id, &update.new);
-            let hook_failures = problem.into_iter().chain(journal::hook_failures().await).collect();
+            if let Some(problem) = journal::start_hooks(&config, &account.id, &update.new) {
+                unsaved.extend(hook_failures::save(problem).await);
+            }
+            // Only read failures are removed from their file, so that none is lost however this process ends.
+            let hook_failures = [hook_failures::unreported().await, unsaved.clone()].concat();
             let display =
                 DisplayUpdate { hook_failures, ..DisplayUpdate::new(&account.id, &update, &config.policy) };
             if updates.send(display).await.is_err() {

@@ -7,11 +7,9 @@ use jiff::Timestamp;
 use quota::{AccountId, Used};
 
 use super::journal_task::DisplayUpdate;
+use crate::hook_failures::HookFailureReport;
 use crate::view::account::AccountView;
 use quota_journal::JournalEvent;
-
-/// The maximum number of stored hook failures, the same as in their file.
-const MAX_HOOK_FAILURES: usize = 20;
 
 /// The content of the screen.
 #[derive(Debug, Default)]
@@ -31,8 +29,10 @@ pub(super) struct State {
     /// Whether the last message is about a failed refresh.
     pub(super) has_failed: bool,
     /// Unread hook failures, oldest first.
-    pub(super) hook_failures: VecDeque<String>,
-    /// Why nothing is currently shared with other processes.
+    pub(super) hook_failures: VecDeque<HookFailureReport>,
+    /// Read hook failures that may still be in their file.
+    pub(super) read_failures: Vec<HookFailureReport>,
+    /// Why the process runs without a shared store, or a damaged record.
     pub(super) not_shared: Option<String>,
     /// Why a changed configuration could not be loaded.
     pub(super) config_error: Option<String>,
@@ -75,9 +75,9 @@ impl State {
 
     /// Applies an update from the journal task.
     pub(super) fn apply(&mut self, update: DisplayUpdate) {
-        self.hook_failures.extend(update.hook_failures);
-        let surplus = self.hook_failures.len().saturating_sub(MAX_HOOK_FAILURES);
-        self.hook_failures.drain(..surplus);
+        self.read_failures.retain(|failure| update.hook_failures.contains(failure));
+        let unread = update.hook_failures.into_iter().filter(|failure| !self.read_failures.contains(failure));
+        self.hook_failures = unread.collect();
         // The account may have been removed from the configuration in the meantime.
         if !self.views.iter().any(|view| view.id == update.account) {
             return;
@@ -106,13 +106,13 @@ impl State {
     }
 
     /// The text of the last line, if any: first the result of a key, then hook failures, then a persistent problem.
-    pub(super) fn message(&self) -> Option<String> {
+    pub(super) fn message(&self, now: Timestamp) -> Option<String> {
         if !self.status_message.is_empty() {
             return Some(self.status_message.clone());
         }
         match (self.hook_failures.front(), self.hook_failures.len()) {
-            (Some(failure), 1) => Some(failure.clone()),
-            (Some(failure), all) => Some(format!("1 of {all}: {failure}")),
+            (Some(failure), 1) => Some(failure.describe(now)),
+            (Some(failure), all) => Some(format!("1 of {all}: {}", failure.describe(now))),
             (None, _) => self.config_error.clone().or_else(|| self.not_shared.clone()),
         }
     }
@@ -121,7 +121,7 @@ impl State {
     pub(super) fn press(&mut self, key: KeyEvent) -> KeyAction {
         // While the user types a filter, the last line shows it instead of a failure.
         if self.status_message.is_empty() && !self.filtering {
-            self.hook_failures.pop_front();
+            self.read_failures.extend(self.hook_failures.pop_front());
         }
         self.status_message.clear();
         self.has_failed = false;

@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, local: &LocalTime, 
         accounts(frame, state, local, body, colour);
     }
     frame.render_widget(Paragraph::new(event_lines(state, local, events)), events);
-    frame.render_widget(UiLine::styled(footer(state, foot.width), Modifier::DIM), foot);
+    frame.render_widget(UiLine::styled(footer(state, local.now, foot.width), Modifier::DIM), foot);
 }
 
 const HELP: &str = "
@@ -109,12 +109,12 @@ fn event_lines(state: &State, local: &LocalTime, area: Rect) -> Vec<UiLine<'stat
     lines
 }
 
-fn footer(state: &State, width: u16) -> String {
+fn footer(state: &State, now: Timestamp, width: u16) -> String {
     let text = if state.filtering {
         format!("filter: {}▏ (Enter keep, Esc clear)", state.filter)
     } else {
         let keys = || "q quit · ? help · r refresh · R all · s sort · / filter".to_owned();
-        state.message().unwrap_or_else(keys)
+        state.message(now).unwrap_or_else(keys)
     };
     truncate(&text, width.into())
 }

@@ -12,6 +12,7 @@ use ratatui::backend::TestBackend;
 use super::*;
 use crate::commands::watch::journal_task::DisplayUpdate;
 use crate::commands::watch::state::KeyAction;
+use crate::hook_failures::HookFailureReport;
 use crate::view::account::{AccountView, WindowView};
 use crate::view::fixtures;
 use quota_journal::EventKind;
@@ -140,18 +141,43 @@ fn q_is_a_letter_while_filtering() {
 #[test]
 fn each_hook_failure_is_shown_until_a_key_is_pressed() {
     let mut state = state();
-    state.apply(DisplayUpdate {
+    let failures = ["hook 1 failed", "hook 2 failed"]
+        .map(|text| HookFailureReport { at: local().now, text: text.into() })
+        .to_vec();
+    let update = || DisplayUpdate {
         account: "anthropic/removed".parse().unwrap(),
         events: Vec::new(),
         due_at: None,
-        hook_failures: vec!["hook 1 failed".into(), "hook 2 failed".into()],
-    });
+        hook_failures: failures.clone(),
+    };
+    let footer = |state: &State| footer(state, local().now, 80);
+    state.apply(update());
 
-    assert_eq!(footer(&state, 80), "1 of 2: hook 1 failed");
+    assert_eq!(footer(&state), "1 of 2: hook 1 failed, just now");
     press(&mut state, "j");
-    assert_eq!(footer(&state, 80), "hook 2 failed");
+    assert_eq!(footer(&state), "hook 2 failed, just now");
+    // The file may still contain the failure that was read.
+    state.apply(update());
+    assert_eq!(footer(&state), "hook 2 failed, just now");
     press(&mut state, "/a\n");
-    assert!(footer(&state, 80).starts_with("q quit"));
+    assert!(footer(&state).starts_with("q quit"));
+    assert_eq!(state.read_failures, failures);
+}
+
+#[test]
+fn a_hook_failure_that_another_command_reported_is_not_shown() {
+    let mut state = state();
+    let of = |hook_failures| DisplayUpdate {
+        account: "anthropic/removed".parse().unwrap(),
+        events: Vec::new(),
+        due_at: None,
+        hook_failures,
+    };
+    state.apply(of(vec![HookFailureReport { at: local().now, text: "hook 1 failed".into() }]));
+
+    state.apply(of(Vec::new()));
+
+    assert_eq!(state.message(local().now), None);
 }
 
 #[test]
