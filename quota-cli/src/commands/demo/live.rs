@@ -14,7 +14,7 @@ use crate::exit::CliError;
 use crate::format::{self, thousands};
 use crate::term::{self, Screen};
 use crate::view::bar::{self, bar};
-use crate::view::line::{Line, Style};
+use crate::view::line::{self, Line, Style};
 use crate::view::wrap::truncate;
 
 /// A display with more accounts could scroll off the terminal.
@@ -58,16 +58,11 @@ impl Live {
 
     /// Prints the plan.
     pub(crate) fn begin(&self, plan: &Plan) -> Result<(), CliError> {
-        let (seconds, minutes) = (plan.duration.as_secs(), plan.simulated_duration().as_secs() / 60);
-        let [throttled, expired] = plan.describe();
-        self.write(&format!(
-            "{} read {} of a simulated provider through one manager.\n\
-             Time is scaled: {minutes} min take {seconds} s, so a reading is fresh for {} instead of 5 min.\n\n\
-             Provider errors:\n  {throttled}\n  {expired}\n\n",
-            format::pluralize(plan.consumers.into(), "consumer"),
-            format::pluralize(plan.script.accounts().len() as u64, "account"),
-            format::seconds(plan.policy.max_age),
-        ))
+        let width = match self.view {
+            View::Display(screen) | View::StderrDisplay(screen) => Some(screen.width),
+            View::Lines | View::Nothing => None,
+        };
+        self.write(&line::print(&introduction(plan, width), false))
     }
 
     /// Redraws the display.
@@ -80,9 +75,10 @@ impl Live {
         elapsed: Duration,
     ) -> Result<(), CliError> {
         let (View::Display(screen) | View::StderrDisplay(screen)) = self.view else { return Ok(()) };
-        let most = MOST_ACCOUNTS.min(screen.height.saturating_sub(MOST_NOTES + 5)).max(1);
-        let mut lines: Vec<_> =
-            accounts.iter().take(most).map(|account| row(account, ledger, screen.width)).collect();
+        let rows = |account| Row::of(account, ledger).lines(screen.width);
+        let rows_each = accounts.first().map_or(1, |first| rows(first).len());
+        let most = MOST_ACCOUNTS.min(screen.height.saturating_sub(MOST_NOTES + 5) / rows_each).max(1);
+        let mut lines: Vec<_> = accounts.iter().take(most).flat_map(rows).collect();
         if let Some(more) = accounts.len().checked_sub(most).filter(|more| *more > 0) {
             lines.push(Line::plain(format!("and {more} more")));
         }
@@ -161,29 +157,116 @@ impl Live {
     }
 }
 
-fn row(account: &Account, ledger: &Ledger, width: usize) -> Line {
-    const NAME: usize = 22;
-    const STATE: usize = "identity unknown".len();
-    /// The width of everything but name, bar and state.
-    const REST: usize = " ≥ 100.5 %  123 calls  ".len();
-    let usage = account.peek();
-    let used = usage.used(&WindowId::five_hour());
-    let used_text = match used {
-        Used::Exact(used) => format::percent(used),
-        Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
-        _ => "unknown".to_owned(),
+/// What the demo simulates, wrapped to `width`. Without a width, each fact is one line.
+fn introduction(plan: &Plan, width: Option<usize>) -> Vec<Line> {
+    let (seconds, minutes) = (plan.duration.as_secs(), plan.simulated_duration().as_secs() / 60);
+    let fact = |indent, text: &str| match width {
+        Some(width) => line::wrapped(Style::Plain, text, indent, width),
+        None => vec![Line::plain(text).indented(indent)],
     };
-    let (state, style) = match usage.freshness() {
-        Freshness::Stale { reason: why, .. } => (why.to_string(), Style::Warn),
-        _ => ("fresh".to_owned(), Style::Good),
-    };
-    let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);
-    let room = width.saturating_sub(REST + STATE);
-    let mut row = Line::plain(truncate(account.id().as_str(), NAME.min(room))).padded(NAME);
-    let bar_width = room.saturating_sub(NAME + 1).min(30);
-    if bar_width >= bar::NARROWEST {
-        row.push(Style::Plain, " ");
-        row.append(bar(used, None, bar_width));
+    let who = format!(
+        "{} read {} of a simulated provider through one manager.",
+        format::pluralize(plan.consumers.into(), "consumer"),
+        format::pluralize(plan.script.accounts().len() as u64, "account"),
+    );
+    let scale = format!(
+        "Time is scaled: {minutes} min take {seconds} s, so a reading is fresh for {} instead of 5 min.",
+        format::seconds(plan.policy.max_age),
+    );
+    let errors = plan.describe();
+    [
+        fact(0, &who),
+        fact(0, &scale),
+        vec![Line::default()],
+        fact(0, "Provider errors:"),
+        errors.iter().flat_map(|error| fact(2, error)).collect(),
+        vec![Line::default()],
+    ]
+    .concat()
+}
+
+/// An account on the display.
+struct Row {
+    account: AccountId,
+    used: Used,
+    calls: u64,
+    state: String,
+    style: Style,
+}
+
+impl Row {
+    fn of(account: &Account, ledger: &Ledger) -> Self {
+        let usage = account.peek();
+        let (state, style) = match usage.freshness() {
+            Freshness::Stale { reason: why, .. } => (why.to_string(), Style::Warn),
+            _ => ("fresh".to_owned(), Style::Good),
+        };
+        let used = usage.used(&WindowId::five_hour());
+        let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);
+        Self { account: account.id().clone(), used, calls, state, style }
     }
-    row.with(Style::Plain, format!(" {used_text:>9} {calls:>4} calls  ")).with(style, state)
+
+    /// One line, or two in a narrow terminal.
+    fn lines(&self, width: usize) -> Vec<Line> {
+        const NAME: usize = 22;
+        const STATE: usize = "unsupported format".len();
+        /// The width of everything but name, bar and state.
+        const REST: usize = " ≥ 100.5 %  123 calls  ".len();
+        let used = match self.used {
+            Used::Exact(used) => format::percent(used),
+            Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
+            _ => "unknown".to_owned(),
+        };
+        let name = self.account.as_str();
+        let figures = format!(" {used:>9} {:>4} calls", self.calls);
+        let Some(room) = width.checked_sub(NAME + REST + STATE) else {
+            let name = truncate(name, width.saturating_sub(STATE + 2));
+            return vec![
+                Line::plain(format!("{name}  ")).with(self.style, self.state.clone()),
+                Line::plain(truncate(&figures, width)),
+            ];
+        };
+        let mut row = Line::plain(truncate(name, NAME)).padded(NAME);
+        let bar_width = room.saturating_sub(1).min(30);
+        if bar_width >= bar::NARROWEST {
+            row.push(Style::Plain, " ");
+            row.append(bar(self.used, None, bar_width));
+        }
+        vec![row.with(Style::Plain, format!("{figures}  ")).with(self.style, self.state.clone())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quota::Percent;
+
+    use super::*;
+    use crate::view::fixtures::assert_fits;
+
+    #[test]
+    fn the_introduction_fits_into_a_narrow_terminal() {
+        let plan = Plan::new(50, 1_000_000, 10, 7);
+
+        for width in 20..=100 {
+            assert_fits(&introduction(&plan, Some(width)), width);
+        }
+        assert_eq!(introduction(&plan, None).len(), 7);
+    }
+
+    #[test]
+    fn a_row_fits_into_a_narrow_terminal() {
+        let row = Row {
+            account: "anthropic/fallback-49".parse().unwrap(),
+            used: Used::AtLeast(Percent::from_percent(100.5).unwrap()),
+            calls: 1234,
+            state: "unsupported format".to_owned(),
+            style: Style::Warn,
+        };
+
+        for width in 24..=120 {
+            assert_fits(&row.lines(width), width);
+        }
+        assert_eq!(row.lines(44)[0].text(), "anthropic/fallback-49  unsupported format");
+        assert_eq!(row.lines(80).len(), 1);
+    }
 }

@@ -11,8 +11,12 @@ use super::counters::Counters;
 use super::plan::Plan;
 use crate::format::{pluralize, thousands};
 use crate::view::json;
-use crate::view::line::{Line, Style};
-use crate::view::wrap::{self, padded};
+use crate::view::line::{self, Line, Style};
+use crate::view::wrap::{self, padded, truncate};
+
+const INDENT: usize = 2;
+/// The width of the figures of an account.
+const FIGURES: usize = "  calls   max at once  during a hold".len();
 
 /// The result of a demo.
 #[derive(Debug, Serialize)]
@@ -76,6 +80,8 @@ impl Summary {
     /// Renders the text.
     pub(crate) fn lines(&self, width: usize) -> Vec<Line> {
         const LABEL: usize = "calls sent during backoff".len() + 2;
+        /// In a narrower terminal, a value goes on the line below its label.
+        const NARROWEST_VALUE: usize = 20;
         let calls: u64 = self.provider_calls.values().sum();
         let early: u64 = self.calls_during_hold.values().sum();
         let figures = [
@@ -95,33 +101,60 @@ impl Summary {
             ("calls sent during backoff", thousands(early)),
             ("read latency", format!("{} ns (median)", self.peek_ns_p50.round())),
         ];
-        let mut lines = self.table();
+        let mut lines = self.table(width);
         lines.push(Line::default());
         for (label, value) in figures {
-            lines.extend(Line::plain(label).padded(LABEL).hanging(Style::Plain, &value, LABEL, width));
+            if width < LABEL + NARROWEST_VALUE {
+                lines.extend(line::wrapped(Style::Plain, label, 0, width));
+                lines.extend(line::wrapped(Style::Plain, &value, INDENT, width));
+            } else {
+                lines.extend(Line::plain(label).padded(LABEL).hanging(Style::Plain, &value, LABEL, width));
+            }
         }
+        lines.extend([Line::default(), Line::plain("Replay:")]);
+        lines.extend(self.replay(width));
+        lines
+    }
+
+    /// The command that repeats the run. In a narrow terminal, each line ends with a backslash, so that a shell accepts the command.
+    fn replay(&self, width: usize) -> Vec<Line> {
         let (accounts, consumers, seconds, seed) = (self.accounts, self.consumers, self.planned, self.seed);
-        lines.extend([
-            Line::default(),
-            Line::plain("Replay:"),
-            Line::plain(format!(
-                "  quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
-            )),
-        ]);
+        let command = format!(
+            "quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
+        );
+        let mut lines = line::wrapped(Style::Plain, &command, INDENT, width);
+        if lines.len() > 1 {
+            lines = line::wrapped(Style::Plain, &command, INDENT, width.saturating_sub(" \\".len()));
+        }
+        if let Some((_, all_but_last)) = lines.split_last_mut() {
+            all_but_last.iter_mut().for_each(|line| line.push(Style::Plain, " \\"));
+        }
         lines
     }
 
     /// The calls by account, as counted by the provider.
-    fn table(&self) -> Vec<Line> {
+    fn table(&self, width: usize) -> Vec<Line> {
+        let figures = |id: &String| {
+            let figures = [&self.provider_calls, &self.max_concurrent_per_account, &self.calls_during_hold];
+            figures.map(|figure| figure[id].to_string())
+        };
         let names = self.order.iter().map(|name| wrap::width(name)).chain(["account".len()]);
         let widest = names.max().unwrap_or_default();
+        if width < widest + FIGURES {
+            let block = |id: &String| {
+                let [calls, at_once, early] = figures(id);
+                let text = format!("calls {calls}, max at once {at_once}, on hold {early}");
+                let name = Line::plain(truncate(id, width));
+                std::iter::once(name).chain(line::wrapped(Style::Plain, &text, INDENT, width))
+            };
+            return self.order.iter().flat_map(block).collect();
+        }
         let row = |name: &str, calls: &str, at_once: &str, early: &str| {
             Line::plain(format!("{}  {calls:>5}  {at_once:>12}  {early:>13}", padded(name, widest)))
         };
         let mut lines = vec![row("account", "calls", "max at once", "during a hold")];
         lines.extend(self.order.iter().map(|id| {
-            let figures = [&self.provider_calls, &self.max_concurrent_per_account, &self.calls_during_hold];
-            let [calls, at_once, early] = figures.map(|figure| figure[id].to_string());
+            let [calls, at_once, early] = figures(id);
             row(id, &calls, &at_once, &early)
         }));
         lines
@@ -144,6 +177,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::fixtures::assert_fits;
     use crate::view::line::print;
 
     fn summary() -> Summary {
@@ -173,6 +207,18 @@ mod tests {
     #[test]
     fn a_summary_at_eighty_columns() {
         insta::assert_snapshot!(print(&summary().lines(80), false));
+    }
+
+    #[test]
+    fn a_summary_in_a_narrow_terminal() {
+        insta::assert_snapshot!(print(&summary().lines(40), false));
+    }
+
+    #[test]
+    fn no_line_of_a_summary_is_wider_than_the_terminal() {
+        for width in 26..=100 {
+            assert_fits(&summary().lines(width), width);
+        }
     }
 
     #[test]
