@@ -33,7 +33,7 @@ pub(crate) fn reason(
 /// What to do if the account's login is rejected or missing.
 fn login_hint(settings: &[AccountSettings], account: &AccountId) -> String {
     let own = settings.iter().find(|settings| settings.id == *account);
-    own.map_or_else(|| Reason::LoginRejected.to_string(), |own| own.login.hint())
+    own.map_or_else(|| "log in again".to_owned(), |own| own.login.hint())
 }
 
 /// Why an account is available or not, and until when.
@@ -56,7 +56,7 @@ pub(crate) fn account_reason(account: &Evaluated, login_hint: &str, local: &Loca
             let name = if account.reason == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
             format!("{left} left, {relation} the {name} of {limit}")
         }
-        (Reason::LoginRejected, ..) => login_hint.to_owned(),
+        (Reason::LoginRejected, ..) => format!("{}; {login_hint}", account.reason),
         (reason, ..) => reason.to_string(),
     };
     if let Some(window) = window {

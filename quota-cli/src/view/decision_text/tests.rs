@@ -45,7 +45,7 @@ fn a_single_account_is_named_with_its_reason() {
     let exhausted = line(vec![account("main", Reason::QuotaExhausted, 10)]);
 
     assert_eq!(rejected.0, Exit::Unavailable);
-    assert!(rejected.1.starts_with("anthropic/main: log in again"), "{}", rejected.1);
+    assert!(rejected.1.starts_with("anthropic/main: login rejected; log in again: "), "{}", rejected.1);
     let words = "anthropic/main: exhausted (rejected by the provider), resets in 10 min (12:05)";
     assert_eq!(exhausted, (Exit::Incomplete, words.to_owned()));
 }
