@@ -20,6 +20,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the store keeps the trial document. Stores have no delete.
 const PROBE_TTL: Duration = Duration::from_millis(1);
 
+/// The warning about the memory store that replaces the default file.
+pub(crate) const NO_HOME: &str = "running without a shared store: neither XDG_STATE_HOME nor HOME is set";
+
 /// Why an account was not refreshed.
 pub(crate) fn skip_reason(cached: &AccountUsage) -> &'static str {
     match cached.is_record_damaged() {
@@ -110,14 +113,14 @@ fn unavailable(error: &StoreError) -> String {
         _ => "it failed",
     };
     format!(
-        "the store does not answer ({reason}), so nothing is shared with other processes; other processes do not count \
-         this command's calls unless the store answers before the command ends"
+        "running without a shared store: the store does not answer ({reason}); other processes do not count this command's calls \
+         unless the store answers before the command ends"
     )
 }
 
 fn unavailable_without_cause() -> String {
     format!(
-        "the store does not answer, so nothing is shared with other processes; for details run {}",
+        "running without a shared store: the store does not answer; for details run {}",
         hint::command("doctor")
     )
 }

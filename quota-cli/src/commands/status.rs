@@ -14,6 +14,7 @@ use crate::journal;
 use crate::runtime;
 use crate::scope::{self, CommandScope};
 use crate::store::{self, OpenedStore};
+use crate::store_probe;
 use crate::term::{self, Screen};
 use crate::view::{account_json, account_text};
 
@@ -26,9 +27,7 @@ use crate::view::{account_json, account_text};
 pub(crate) fn run(options: &StatusArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
     if !store.is_shared && store.no_home {
-        term::eprint(
-            "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
-        );
+        term::eprint(&format!("quota: {}\n", store_probe::NO_HOME));
     }
     scope::run(async |scope| {
         let status = print_status(scope, options, global, &store);

@@ -165,7 +165,7 @@ fn without_a_home_directory_one_warning_is_printed() {
     );
 
     assert_eq!(ended.code, Some(0));
-    assert_eq!(ended.stderr.matches("nothing is shared").count(), 1, "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("running without a shared store").count(), 1, "{}", ended.stderr);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::exit::CliError;
 use crate::hint;
 use crate::store::{self, OpenedStore};
+use crate::store_probe;
 
 /// Checks the configuration, and returns it unless it is invalid.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
@@ -65,8 +66,8 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
     let subject = store.url.expose().split(':').next().unwrap_or_default().to_owned();
     if !store.is_shared {
         return vec![if store.no_home {
-            let message = "neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes";
-            Check::problem(Area::Store, subject, message, "set one of them, or select a store with --store")
+            let hint = "set one of them, or select a store with --store";
+            Check::problem(Area::Store, subject, store_probe::NO_HOME, hint)
         } else {
             Check::ok(Area::Store, subject, "not shared with other processes, as requested")
         }];
