@@ -54,16 +54,25 @@ fn area(area: Area) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use quota::store::StoreError;
+
     use super::*;
+    use crate::store;
     use crate::view::fixtures::assert_fits;
     use crate::view::line::print;
 
     fn checks() -> [Check; 2] {
         let subject = "/home/testuser/.local/state/quota/quota.db";
-        let hint = "run: chmod go-w /home/testuser/.local/state/quota, so that no other user may write in it";
+        let rejected = StoreError::rejected("other users can write to /home/testuser/.local/state/quota");
+        let hint = "run: chmod go-w '/home/testuser/.local/state/quota'";
         [
             Check::ok(Area::Login, "anthropic/main", "login of Claude Code, until tomorrow"),
-            Check::problem(Area::Store, subject, "the store refused: others may write in it", hint),
+            Check::problem(
+                Area::Store,
+                subject,
+                format!("cannot be read: {}", store::cause(&rejected)),
+                hint,
+            ),
         ]
     }
 
