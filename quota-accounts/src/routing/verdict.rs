@@ -116,7 +116,7 @@ impl fmt::Display for Reason {
             Self::LoginRejected => "login rejected",
             Self::LoginRenewing => "login renewal pending",
             Self::CredentialUnavailable => "login unreadable",
-            Self::Forbidden => "not allowed",
+            Self::Forbidden => "forbidden",
             Self::BelowKillswitch => "below its killswitch",
             Self::Exhausted => "exhausted",
             Self::QuotaExhausted => "exhausted (rejected by the provider)",

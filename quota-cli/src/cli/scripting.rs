@@ -13,7 +13,7 @@ use super::{duration, one_account, percent};
 /// The line comes from the store. Stale readings are marked, and a background process refreshes them, if rate limits allow. However
 /// many statuslines run, only one such process is started.
 ///
-/// Without readings, the line shows the reason, such as login rejected, not allowed, rate limited, offline, not logged in or store
+/// Without readings, the line shows the reason, such as login rejected, forbidden, rate limited, offline, not logged in or store
 /// unreachable. Before the first refresh it shows `no data`. An account without windows shows its credits, or `no windows`.
 ///
 /// If standard input is Claude Code's JSON for status lines, the line shows the session's model. The session's rate limits are stored for

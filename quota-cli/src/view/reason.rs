@@ -9,7 +9,7 @@ use quota::{AccountUsage, FetchError, Freshness, QuotaError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     LoginRejected,
-    NotAllowed,
+    Forbidden,
     MissingScope,
     NotLoggedIn,
     LoginUnreadable,
@@ -66,7 +66,7 @@ impl Reason {
     ) -> Option<Self> {
         let of_failure = failure.map(|kind| match kind {
             LastFailureKind::Unauthorized => Self::LoginRejected,
-            LastFailureKind::Forbidden => Self::NotAllowed,
+            LastFailureKind::Forbidden => Self::Forbidden,
             LastFailureKind::MissingScope => Self::MissingScope,
             LastFailureKind::Throttled => Self::RateLimited,
             LastFailureKind::Unreachable => Self::Offline,
@@ -75,7 +75,7 @@ impl Reason {
         });
         match (of_failure, hold) {
             // A problem that the user must fix comes before one that passes by itself.
-            (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_failure,
+            (Some(Self::LoginRejected | Self::Forbidden | Self::MissingScope), _) => of_failure,
             (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
             (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetUsedUp),
             (Some(reason), _) => Some(reason),
@@ -93,7 +93,7 @@ impl Reason {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::LoginRejected => "login rejected",
-            Self::NotAllowed => "not allowed",
+            Self::Forbidden => "forbidden",
             Self::MissingScope => "missing scope",
             Self::NotLoggedIn => "not logged in",
             Self::LoginUnreadable => "login unreadable",
@@ -153,7 +153,7 @@ mod tests {
             kinds.map(|kind| of(kind, None)),
             [
                 "login rejected",
-                "not allowed",
+                "forbidden",
                 "missing scope",
                 "rate limited",
                 "offline",

@@ -302,7 +302,7 @@ fn a_rejected_login_is_named() {
 
 #[test]
 fn a_forbidden_account_is_named() {
-    for (answer, reason) in [(Answer::ThrottleNoHeader, "rate limited"), (Answer::Forbidden, "not allowed")] {
+    for (answer, reason) in [(Answer::ThrottleNoHeader, "rate limited"), (Answer::Forbidden, "forbidden")] {
         let account = Account::new("main").answers([Phase::new(answer)]);
         let provider = Provider::play(Script::new([account]));
         let (machine, config) = provider.configure(Machine::new());

@@ -195,7 +195,7 @@ impl fmt::Display for RejectionKind {
             Self::QuotaExhausted => "quota exhausted",
             Self::Throttled => "rate limited",
             Self::Unauthorized => "login rejected",
-            Self::Forbidden => "not allowed",
+            Self::Forbidden => "forbidden",
             Self::Overloaded => "provider overloaded",
             Self::InvalidRequest => "invalid request",
             Self::Other(_) => "failed",
