@@ -13,9 +13,13 @@ mod text;
 
 use std::path::Path;
 
+use quota::Percent;
+use quota::accounts::Limits;
+
 use crate::cli::{AccountsArgs, AccountsCommand, GlobalOptions};
-use crate::config::{self, Change, Config};
+use crate::config::{self, AccountSettings, Change, Config};
 use crate::exit::{CliError, Exit};
+use crate::format;
 use crate::sanitize::sanitize;
 use crate::scope;
 use crate::term;
@@ -48,6 +52,25 @@ fn change(
         scope.listen()?;
         confirm(&config::update(named, change).await?)
     })
+}
+
+/// A warning if the account's own killswitch makes its own minimum useless.
+fn limits_warning(account: &AccountSettings) -> Option<String> {
+    let both = [account.limits.min_remaining.as_ref()?, account.limits.killswitch.as_ref()?];
+    let every = both.map(|limits| limits.default_limit().unwrap_or(Percent::ZERO));
+    let named = both
+        .into_iter()
+        .flat_map(Limits::windows)
+        .map(|(window, _)| (format!(" for {window}"), both.map(|limits| limits.min_remaining_of(window))));
+    let mut all = std::iter::once((String::new(), every)).chain(named);
+    let is_useless = |[minimum, killswitch]: [Percent; 2]| minimum > Percent::ZERO && minimum < killswitch;
+    let (of_window, [minimum, killswitch]) = all.find(|(_, limits)| is_useless(*limits))?;
+    Some(sanitize(&format!(
+        "{}: the minimum of {}{of_window} has no effect, because the account is not used below its killswitch of {}",
+        account.id,
+        format::percent(minimum),
+        format::percent(killswitch),
+    )))
 }
 
 /// Prints one line per change.

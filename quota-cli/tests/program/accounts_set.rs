@@ -43,6 +43,26 @@ fn setting_one_limit_does_not_change_the_other() {
 }
 
 #[test]
+fn a_minimum_below_the_killswitch_is_a_warning() {
+    let machine = machine();
+    let warning = |account, minimum, killswitch| {
+        format!(
+            "quota: anthropic/{account}: the minimum of {minimum} % has no effect, because the account is not used below its \
+             killswitch of {killswitch} %\n"
+        )
+    };
+    let limits = ["--min-remaining", "5", "--killswitch", "20"];
+
+    let added = machine.run(&[&["accounts", "add", "spare", "--token-env", "HOME"][..], &limits].concat());
+    let changed = set(&machine, &["work", "--killswitch", "30"]);
+    let equal = set(&machine, &["work", "--killswitch", "10"]);
+
+    assert!(added.stderr.starts_with(&warning("spare", 5, 20)), "{}", added.stderr);
+    assert_eq!((changed.code, changed.stderr), (Some(0), warning("work", 10, 30)));
+    assert_eq!((equal.code, &*equal.stderr), (Some(0), ""));
+}
+
+#[test]
 fn a_removed_limit_falls_back_to_routing() {
     let machine = machine();
 

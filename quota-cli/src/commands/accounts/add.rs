@@ -12,7 +12,7 @@ use quota::record::{LastFailureKind, Record};
 use quota::store::StoreKey;
 use quota::{AccountId, Clock, Percent};
 
-use super::confirm;
+use super::{confirm, limits_warning};
 use crate::cli::{AddArgs, GlobalOptions};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{CliError, Exit};
@@ -38,6 +38,9 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
         let config = config.await?;
         let credential = context::credential_source(login, &config).credential(id).await;
         confirm(&[format!("added {id}: {}", login.describe())])?;
+        if let Some(warning) = limits_warning(&account) {
+            term::eprint(&format!("quota: {warning}\n"));
+        }
         let problem = match credential {
             Ok(credential) => cached_missing_scope(&config, global, id, credential.login.fingerprint).await,
             Err(error) => Some(error.to_string()),

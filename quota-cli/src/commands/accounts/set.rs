@@ -3,14 +3,16 @@
 use quota::Percent;
 use quota::accounts::Limits;
 
-use super::{change, text};
+use super::{change, limits_warning, text};
 use crate::cli::{GlobalOptions, Limit, SetArgs};
 use crate::config::Change;
 use crate::exit::{CliError, Exit};
+use crate::term;
 
 /// Sets the given limits, and leaves the others unchanged.
 pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    change(global.config.as_deref(), |config| {
+    let mut warning = None;
+    let exit = change(global.config.as_deref(), |config| {
         config.check_not_empty()?;
         let id = config.account(&options.name)?.id.clone();
         let mut accounts = config.accounts.clone();
@@ -25,9 +27,14 @@ pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Cli
                 let now = limits.as_ref().map_or_else(|| "inherited from [routing]".to_owned(), text::limits);
                 lines.push(format!("{id} {label}: {now}"));
             }
+            warning = limits_warning(account);
         }
         Ok(Change::to(config, accounts, lines))
-    })
+    })?;
+    if let Some(warning) = warning {
+        term::eprint(&format!("quota: {warning}\n"));
+    }
+    Ok(exit)
 }
 
 /// Replaces the limit for all windows that have no limit of their own.
