@@ -16,6 +16,8 @@ const RUNS: usize = 200;
 /// The memory limit of a statusline.
 const MAX_MEMORY_MIB: f64 = 12.0;
 const MANY_ACCOUNTS: usize = 20;
+/// The size of Claude Code's state file after a few months of use.
+const LARGE_STATE_FILE: usize = 5 << 20;
 /// How often a statusline is run for each size of the configuration.
 const RUNS_BY_SIZE: usize = 20;
 
@@ -30,12 +32,15 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn times() -> Vec<Row> {
     let (one, many) = (Fixture::warm(1), Fixture::warm(MANY_ACCOUNTS));
+    let login = Fixture::warm_login(LARGE_STATE_FILE);
     let nothing = Process::built("empty", []);
     let statusline = one.process(["statusline"]);
     let status = many.process(["status"]);
     let node = Process::in_path("node", ["-e", "0"]);
 
-    let mut routines = vec![&nothing, &statusline, &status];
+    let large_login = login.process(["statusline"]);
+
+    let mut routines = vec![&nothing, &statusline, &status, &large_login];
     routines.extend(node.as_ref());
     let figures = interleaved(&routines, RUNS);
 
@@ -43,9 +48,10 @@ fn times() -> Vec<Row> {
     let mut rows = vec![
         Row::at_most("statusline.warm", in_ms(1), ("an empty program", figures[0]), 2.5),
         Row::at_most("status.warm", in_ms(2), ("an empty program", figures[0]), 4.0),
+        Row::at_most("statusline.large_login", in_ms(3), ("statusline.warm", figures[1]), 1.2),
     ];
     if node.is_some() {
-        rows.push(Row::faster("statusline.warm.node", in_ms(1), ("node -e 0", figures[3]), 10.0));
+        rows.push(Row::faster("statusline.warm.node", in_ms(1), ("node -e 0", figures[4]), 10.0));
     }
     if let Some(memory) = statusline.peak_memory_mib() {
         let target = format!("≤ {MAX_MEMORY_MIB} MiB");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::anthropic::Anthropic;
-use quota::credentials::{ClaudeCode, CommandToken, CredentialMap, EnvToken, FileToken};
+use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
 use quota::manager::QuotaManagerBuilder;
 use quota::{CredentialSource, QuotaManager};
 
@@ -152,8 +152,8 @@ fn token_command_timeout(config: &Config) -> Duration {
 /// The credential source of an account of this configuration. A token command does not get the tokens of other accounts.
 pub(crate) fn credential_source(login: &LoginSource, config: &Config) -> Arc<dyn CredentialSource> {
     match login {
-        LoginSource::ClaudeCode => Arc::new(ClaudeCode::from_env()),
-        LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),
+        LoginSource::ClaudeCode => Arc::new(detected_logins::claude_code(None)),
+        LoginSource::ClaudeConfigDir(dir) => Arc::new(detected_logins::claude_code(Some(dir))),
         LoginSource::TokenEnv(name) => Arc::new(EnvToken::new(name)),
         LoginSource::TokenFile(path) => Arc::new(FileToken::new(path)),
         LoginSource::TokenCommand(words) => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use quota::CredentialError;
 use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
 
-use crate::config::LoginSource;
+use crate::config::{self, LoginSource};
 
 /// Common variables with a Claude token, and the account name for each.
 const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA_MAIN", "quota-main")];
@@ -24,7 +24,7 @@ pub(crate) struct DetectedLogins {
 impl DetectedLogins {
     /// Detects the logins. No provider is called.
     pub(crate) async fn detect() -> Self {
-        let copies = ClaudeCode::from_env().discover().await;
+        let copies = claude_code(None).discover().await;
         let copy =
             copies.iter().find(|copy| copy.is_active).or_else(|| copies.iter().find(|copy| exists(copy)));
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -44,13 +44,23 @@ impl DetectedLogins {
     }
 }
 
+/// The login of Claude Code in this configuration directory, or in the one of the environment. Its login id is remembered for the next
+/// command, so that a statusline does not parse a state file of several megabytes.
+pub(crate) fn claude_code(dir: Option<&Path>) -> ClaudeCode {
+    let source = dir.map_or_else(ClaudeCode::from_env, ClaudeCode::in_dir);
+    match config::directory("XDG_STATE_HOME", &[".local", "state"]) {
+        Some(state) => source.remember_logins(state.join("quota").join("login-ids.json")),
+        None => source,
+    }
+}
+
 /// Checks whether Claude Code has a login.
 ///
 /// # Errors
 ///
 /// The locations without a login, each with the reason.
 pub(crate) async fn find_claude_code() -> Result<(), Vec<String>> {
-    let copies = ClaudeCode::from_env().discover().await;
+    let copies = claude_code(None).discover().await;
     if copies.iter().any(exists) { Ok(()) } else { Err(copies.iter().map(missing).collect()) }
 }
 

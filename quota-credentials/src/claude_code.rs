@@ -4,6 +4,7 @@
 mod keychain;
 mod location;
 mod login_file;
+mod login_memory;
 mod state_file;
 #[cfg(test)]
 mod tests;
@@ -13,13 +14,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_core::file;
+use quota_core::file::{self, FileVersion};
+use quota_core::model::LoginId;
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
 
 use self::keychain::Keychain;
 pub use self::location::{CredentialLocation, DiscoveredCredential};
 use self::location::{LookupError, no_login_error};
 use self::login_file::ParseError;
+use self::login_memory::LoginMemory;
 use self::state_file::ClaudeState;
 pub use self::state_file::UnparsedUsage;
 use crate::Environment;
@@ -77,6 +80,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// program replaces the login, the state file may still name the previous account. The owner that the provider reports then reveals the
 /// change. A token from the variable has no login id, because the state file may name another account.
 ///
+/// The state file can have several megabytes. [`remember_logins`](Self::remember_logins) avoids parsing it in each process.
+///
 /// This source needs a tokio runtime with timers, and on macOS also with I/O.
 #[derive(Debug, Clone)]
 pub struct ClaudeCode {
@@ -85,6 +90,7 @@ pub struct ClaudeCode {
     keychain: Option<Keychain>,
     locations: Vec<CredentialLocation>,
     state_file: Option<PathBuf>,
+    memory: Option<LoginMemory>,
 }
 
 impl ClaudeCode {
@@ -109,6 +115,17 @@ impl ClaudeCode {
         Self::in_dir_from_parts(dir.into(), &Environment::process(), Keychain::system())
     }
 
+    /// Remembers the login id of an unchanged state file in the file at `path`, for short-lived processes.
+    ///
+    /// The state file counts as unchanged if its metadata is unchanged ([`FileVersion`]). The file at `path` contains only hashes and is
+    /// accessible to its owner only. It is a cache: if it is missing, damaged or cannot be written, the state file is parsed. By
+    /// default nothing is remembered.
+    #[must_use]
+    pub fn remember_logins(mut self, path: impl Into<PathBuf>) -> Self {
+        self.memory = Some(LoginMemory::at(path.into(), Clock::system()));
+        self
+    }
+
     fn from_parts(environment: &Environment, keychain: Option<Keychain>) -> Self {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let mut source = match (environment.path("CLAUDE_CONFIG_DIR"), environment.home()) {
@@ -121,7 +138,9 @@ impl ClaudeCode {
                 source.locations.extend(files);
                 source
             }
-            (None, None) => Self { token: None, keychain: None, locations: Vec::new(), state_file: None },
+            (None, None) => {
+                Self { token: None, keychain: None, locations: Vec::new(), state_file: None, memory: None }
+            }
         };
         let token = environment.var(TOKEN_VARIABLE);
         source.token = token.and_then(|value| token::parse(value.as_encoded_bytes()).transpose());
@@ -142,7 +161,8 @@ impl ClaudeCode {
         let item = keychain.as_ref().map(|_| CredentialLocation::Keychain(keychain::item_name(set_by_user)));
         let file = CredentialLocation::File(login_file_in(dir));
         let locations = item.into_iter().chain([file]).collect();
-        Self { token: None, keychain, locations, state_file: Some(state_dir.join(".claude.json")) }
+        let state_file = Some(state_dir.join(".claude.json"));
+        Self { token: None, keychain, locations, state_file, memory: None }
     }
 
     /// Reads all [locations](Self#locations), in their order.
@@ -196,7 +216,7 @@ impl ClaudeCode {
         }
         let active = latest_expiring(&found);
         if let Some(Ok(credential)) = active.map(|index| &mut found[index]) {
-            credential.login.login_id = self.read_state().await.and_then(|state| state.login_id());
+            credential.login.login_id = self.login_id().await;
         }
         (found, active)
     }
@@ -220,6 +240,27 @@ impl ClaudeCode {
                 Err(LookupError::NotFound)
             }
         }
+    }
+
+    /// The login id that the state file names.
+    async fn login_id(&self) -> Option<LoginId> {
+        let (path, memory) = (self.state_file.clone()?, self.memory.clone());
+        // Parsing is part of the blocking closure, because a large file takes several milliseconds.
+        file::blocking(move || {
+            let opened = file::open(&path)?;
+            let version = FileVersion::of(&opened.metadata()?);
+            if let Some(known) = memory.as_ref().and_then(|memory| memory.get(&path, &version)) {
+                return Ok(known);
+            }
+            let Some(state) = ClaudeState::parse(&file::read(opened, STATE_LIMIT)?) else { return Ok(None) };
+            let login_id = state.login_id();
+            if let Some(memory) = memory {
+                memory.put(&path, &version, login_id.as_ref());
+            }
+            Ok(login_id)
+        })
+        .await
+        .ok()?
     }
 
     async fn read_state(&self) -> Option<ClaudeState> {

@@ -61,6 +61,38 @@ impl Fixture {
         fixture
     }
 
+    /// Creates one account with fresh readings whose login is Claude Code's, with a state file of `size` bytes that was written a few
+    /// seconds ago.
+    pub(super) fn warm_login(size: usize) -> Self {
+        let fixture = Self::warm(1);
+        let home = fixture.home.path();
+        let write = |name: &str, text: &str| {
+            let path = home.join(name);
+            std::fs::create_dir_all(path.parent().expect("the path has a folder"))
+                .expect("the disk has space");
+            std::fs::write(path, text).expect("the disk has space");
+        };
+        let (variable, token) = &fixture.tokens[0];
+        let login = format!(r#"{{"claudeAiOauth":{{"accessToken":"{token}","expiresAt":4000000000000}}}}"#);
+        write(".claude/.credentials.json", &login);
+        // Most of a large state file are the projects and their histories.
+        let project =
+            r#""/home/me/project":{"history":[{"display":"explain this function","pastedContents":{}}]},"#;
+        let projects = project.repeat(size / project.len());
+        let account = r#"{"accountUuid":"account-a","organizationUuid":"org-a"}"#;
+        let state = format!(r#"{{"projects":{{{projects}"/":{{}}}},"oauthAccount":{account}}}"#);
+        write(".claude.json", &state);
+        let config = std::fs::read_to_string(&fixture.config).expect("the file was written");
+        let with_login =
+            config.replace(&format!("token_env = \"{variable}\""), "claude_config_dir = \"~/.claude\"");
+        assert_ne!(with_login, config, "the account has another login now");
+        std::fs::write(&fixture.config, with_login).expect("the disk has space");
+        // The file's metadata identify its content only if the last write is older than two seconds.
+        fixture.runtime.block_on(quota_core::Clock::system().sleep(Duration::from_secs(3)));
+        fixture.process(["status", "--refresh"]).time_ms();
+        fixture
+    }
+
     /// The program with this configuration.
     pub(super) fn process<const N: usize>(&self, arguments: [&str; N]) -> Process {
         self.process_with(self.config(), arguments)

@@ -67,6 +67,25 @@ pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
     Ok(evaluate(&checked, rustix::process::geteuid().as_raw()))
 }
 
+/// Whether an open file belongs to this user, and no other user except root may read or change it.
+///
+/// # Errors
+///
+/// The system's error.
+#[cfg(unix)]
+pub fn is_private(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let metadata = file.metadata()?;
+    Ok(metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0)
+}
+
+/// Returns `true`, because other systems have no such permissions.
+#[cfg(not(unix))]
+pub fn is_private(_file: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
 /// The folders that [`check`] examines. A user who may write in one of them can replace the file.
 ///
 /// They are the folders above the file up to the home directory, otherwise up to the root, as in `StrictModes` of OpenSSH. For a

@@ -60,6 +60,12 @@ impl FileVersion {
         fs::metadata(path).map(|metadata| Self::of(&metadata))
     }
 
+    /// The size of the file in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Whether a later write gives the file another version, if the file had this version at `now`.
     ///
     /// Two writes within one step of the file system's clock can leave the same times and the same size. So a version is settled only

@@ -107,3 +107,51 @@ async fn only_the_active_copy_has_a_login_id() {
     let login_ids = copies.iter().map(|copy| copy.result.as_ref().unwrap().login.login_id.is_some());
     assert_eq!(login_ids.collect::<Vec<_>>(), [false, true]);
 }
+
+/// A home whose state file is large, and a source that remembers logins, with a clock that is later than all writes.
+fn home_with_large_state() -> (Home, ClaudeCode) {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
+    home.write(".claude.json", padded(&state("account-a", "org-a"), 1 << 20));
+    let mut source = home.source();
+    let now = Clock::system().now() + Duration::from_secs(3600);
+    source.memory = Some(LoginMemory::at(home.path("login-ids.json"), Clock::virtual_at(now)));
+    (home, source)
+}
+
+async fn login_id_of(source: &ClaudeCode) -> Option<LoginId> {
+    credential_of(source).await.unwrap().login.login_id
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_large_state_file_is_parsed_once() {
+    let (home, source) = home_with_large_state();
+    let first = login_id_of(&source).await.unwrap();
+    // Only a source that does not parse the state file returns this id.
+    let memory = fs::read_to_string(home.path("login-ids.json")).unwrap();
+    home.write("login-ids.json", memory.replace(first.as_str(), "remembered"));
+
+    assert_eq!(login_id_of(&source).await, Some(LoginId::new("remembered")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_large_state_file_is_parsed_again() {
+    let (home, source) = home_with_large_state();
+    let first = login_id_of(&source).await;
+
+    // The size stays the same.
+    home.write(".claude.json", padded(&state("account-b", "org-b"), 1 << 20));
+    let second = login_id_of(&source).await;
+
+    assert!(second.is_some());
+    assert_ne!(second, first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_state_file_is_not_remembered() {
+    let (home, source) = home_with_large_state();
+    home.write(".claude.json", padded("{", 1 << 20));
+
+    assert_eq!(login_id_of(&source).await, None);
+    assert!(!home.path("login-ids.json").exists());
+}
