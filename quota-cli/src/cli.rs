@@ -38,7 +38,7 @@ Examples:
   quota guard        exit 0 if enough quota is left, for scripts
   quota pick         print which of several accounts to use now
   quota accounts     list the accounts in order
-  quota pace         show how fast windows are used, and when they run out
+  quota pace         show how fast windows are being used, and when they run out
   quota events       show past events
   quota doctor       show problems and their fixes
   quota demo         see what quota does, in ten seconds, without an account

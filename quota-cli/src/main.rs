@@ -1,4 +1,4 @@
-//! The program `quota` shows the usage of LLM accounts, at a terminal and for scripts.
+//! The program `quota` shows the usage of LLM accounts, for people and for scripts.
 //! This crate has the command line, the configuration and the output. The crates `quota`, `quota-journal` and `quota-sim` do the work.
 
 mod account_picker;

@@ -134,7 +134,7 @@ pub(crate) fn damage_warning() -> String {
     )
 }
 
-/// Whether this process runs without the store for any of the accounts, for another reason than a damaged record.
+/// Whether this process runs without the store for any of the accounts, for a reason other than a damaged record.
 pub(crate) fn is_any_standalone<'a>(accounts: impl IntoIterator<Item = &'a AccountUsage>) -> bool {
     accounts
         .into_iter()

@@ -47,8 +47,8 @@ const ORGANIZATION: &str = "anthropic-organization-id";
 /// Each call sends one request to `{base}/api/oauth/usage`. Creating the fetcher neither connects nor loads certificates. The
 /// token is sent only to the base URL: redirects are not followed.
 ///
-/// A credential that expired more than a minute ago is not sent (clocks differ). The result is [`FetchError::NotLoggedIn`],
-/// because only the program that owns the login can renew it.
+/// A credential that expired more than a minute ago is not sent; the minute allows for clocks that differ. The result is
+/// [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
 ///
 /// [`Anthropic::new`] has the default settings; see the [crate's documentation](crate) for an example.
 pub struct Anthropic {
@@ -62,7 +62,7 @@ impl Anthropic {
     /// The base URL of Anthropic's API.
     pub const BASE_URL: &str = "https://api.anthropic.com";
 
-    /// An expired credential is still sent for this time, because clocks differ.
+    /// An expired credential is still sent for this long, because clocks differ.
     const EXPIRY_SLACK: Duration = Duration::from_secs(60);
 
     /// Creates a fetcher with the default settings.
@@ -190,7 +190,7 @@ impl AnthropicBuilder {
 
     /// Uses this HTTP client, with its TLS, proxies, redirects and retries.
     ///
-    /// Disable its redirects. A response from another host is rejected, but only after the request was sent there.
+    /// Disable redirects in that client. A response from another host is rejected, but only after the request was sent there.
     pub fn client(mut self, client: reqwest::Client) -> Self {
         self.transport.client = Some(client);
         self

@@ -49,7 +49,7 @@ pub(crate) fn is_blocked_by_cloudflare<'a>(header: impl Fn(&str) -> Option<&'a s
     is_mitigated || (is_cloudflare && is_page)
 }
 
-/// The reason for a 403, recognized by phrases of the providers' error messages.
+/// The reason for a 403, recognized by phrases in the providers' error messages.
 fn forbidden_reason(body: &[u8]) -> FetchError {
     const SCOPE: &str = "user:profile";
     let body = String::from_utf8_lossy(body).to_lowercase();

@@ -1,4 +1,4 @@
-//! Requests usage from the endpoints of LLM providers over reqwest, for quota.
+//! Requests usage from the endpoints of LLM providers with reqwest, for quota.
 //!
 //! A fetcher requests the usage of an account from its provider. `quota-core` decides when to call it, and handles the result.
 //! Each provider has a module with its fetcher and its parsers. Parsers work on bytes and do no I/O:

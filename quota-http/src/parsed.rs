@@ -10,7 +10,7 @@ use serde_json::error::Category;
 pub struct Parsed {
     /// The parsed usage. If [`UsageReport::is_empty`], the response has no reading to store.
     pub usage: UsageReport,
-    /// The fields that were skipped, and why. This is for users who miss a value.
+    /// The fields that were skipped, and why. This is for users who wonder why a value is missing.
     pub skipped: Vec<SkippedField>,
 }
 

@@ -11,8 +11,8 @@ use crate::observation::{Observation, ObservedWindow};
 
 /// The default thresholds for events, in hundredths of a percent.
 pub(crate) const DEFAULT_THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
-/// A use counts as lowered only if it falls by at least this much, because providers round, and readings from two sources
-/// differ.
+/// The use of a window counts as lowered only if it falls by at least this much, because providers round, and readings
+/// from two sources differ.
 pub(crate) const HYSTERESIS_BP: u32 = 200;
 /// Two resets that differ by less belong to one period. A provider may report the same reset a few seconds apart.
 const SAME_PERIOD: Duration = Duration::from_secs(300);
@@ -200,7 +200,7 @@ fn is_lowered(before: &ObservedWindow, after: &ObservedWindow) -> bool {
     is_same_period && after.at > before.at && after.used_bp.saturating_add(HYSTERESIS_BP) < before.used_bp
 }
 
-/// For how long after a lowered use another decrease in the same period is not an event.
+/// How long after a decrease another decrease in the same period is not an event.
 fn settling_time(window: &ObservedWindow) -> Duration {
     const MIN_SETTLING_TIME: Duration = Duration::from_secs(30 * 60);
     window.length().map_or(MIN_SETTLING_TIME, |length| (length / 10).max(MIN_SETTLING_TIME))
@@ -217,7 +217,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// The highest threshold that a use has reached.
+/// The highest threshold that the use has reached.
 fn highest_threshold(used_bp: u32, thresholds: &[u32]) -> u32 {
     thresholds.iter().copied().filter(|threshold| *threshold <= used_bp).max().unwrap_or(0)
 }

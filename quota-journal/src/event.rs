@@ -1,5 +1,5 @@
 //! One event of an account: its time, its kind, and an id that is the same in every process. `diff` decides which events follow
-//! from a change of the record.
+//! from a change to the record.
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
@@ -36,7 +36,7 @@ pub enum EventKind {
         #[serde(rename = "until_ms", with = "millisecond::required")]
         until: Timestamp,
     },
-    /// A hold began for another reason than a rate limit.
+    /// A hold began for a reason other than a rate limit.
     Held {
         /// No call is allowed before this time.
         #[serde(rename = "until_ms", with = "millisecond::required")]
@@ -62,9 +62,9 @@ pub enum EventKind {
         /// The direction in which the use crossed it.
         direction: Direction,
     },
-    /// The account now has another login.
+    /// The account now has a different login.
     LoginChanged,
-    /// A call failed after a success, or in another way than the previous call.
+    /// A call failed after a success, or in a different way than the previous call.
     Failing {
         /// Why the call failed.
         reason: LastFailureKind,
@@ -74,7 +74,7 @@ pub enum EventKind {
     Newer(Map<String, Value>),
 }
 
-/// The direction in which a use crossed a threshold.
+/// The direction in which the use crossed a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {

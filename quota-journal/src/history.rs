@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 
 /// Up to this age there is one sample per [`BUCKET`]. Older samples are reduced to one per hour.
 const FULL_RESOLUTION: Duration = Duration::from_secs(24 * 3600);
-/// The length in seconds. Every response of a busy account has a reading, and closer samples do not improve a pace.
+/// The length in seconds. Every response to a busy account has a reading, and more frequent samples do not improve a pace.
 const BUCKET: i64 = 180;
 /// Older samples are dropped.
 const RETENTION: Duration = Duration::from_secs(35 * 24 * 3600);
 /// More windows than any account has.
 const MAX_WINDOWS: usize = 32;
-/// More than the samples of one window can be: the buckets of a day, the hours of a month, and the resets.
+/// More samples than one window can have: the buckets of a day, the hours of a month, and the resets.
 const MAX_SAMPLES: usize = 1500;
 const HOUR: i64 = 3600;
 
@@ -130,7 +130,7 @@ fn is_same_bucket(before: &Sample, sample: &Sample, full_resolution: i64) -> boo
 }
 
 impl Sample {
-    /// Whether both samples belong to one period of the window, by their resets.
+    /// Whether both samples belong to one period of the window, judging by their resets.
     pub(crate) fn is_same_period(&self, other: &Self) -> bool {
         const SAME_PERIOD: i64 = 300;
         match (self.resets_s, other.resets_s) {

@@ -2,7 +2,7 @@
 //! process runs the hooks.
 //!
 //! A hook runs at most once. The event is written first, so a process that is killed before it runs the hook loses that run.
-//! With the opposite order, two processes could run the hook.
+//! In the opposite order, two processes could run the hook.
 
 mod command;
 mod error;
@@ -46,7 +46,7 @@ pub struct Hook {
 pub enum Action {
     /// Runs a program without a shell, with the payload on its standard input and in its environment.
     Run {
-        /// The program: a path, or a name that is searched in `PATH`.
+        /// The program: a path, or a name that is looked up in `PATH`.
         program: PathBuf,
         /// Its arguments, passed unchanged.
         arguments: Vec<String>,

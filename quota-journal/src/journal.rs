@@ -16,7 +16,7 @@ use crate::observation::Observation;
 
 /// The format number. It must rise when a field changes the meaning of other fields.
 const FORMAT: u32 = 3;
-/// The events of more than a week, for an account that is refreshed every five minutes.
+/// Enough for more than a week, for an account that is refreshed every five minutes.
 const MAX_EVENTS: usize = 2500;
 
 /// The journal of an account.
@@ -60,7 +60,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// The error of serde if the body is not a journal, or of an older format. A newer format is never an error.
+    /// serde's error if the body is not a journal, or is in an older format. A newer format is never an error.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
         // The flattened field requires an object. Without it, serde would also accept `[3]` as an envelope.
         #[derive(Deserialize)]
@@ -78,7 +78,7 @@ impl Journal {
         }
     }
 
-    /// Whether this program may change the journal. It must not change a journal of a newer format.
+    /// Whether this program may change the journal. It must not change a journal in a newer format.
     pub(crate) fn is_writable(&self) -> bool {
         self.format <= FORMAT
     }
@@ -156,7 +156,7 @@ impl Journal {
         &self.history
     }
 
-    /// The next time at which an event can happen without a change of the record.
+    /// The next time at which an event can happen without a change to the record.
     #[must_use]
     pub fn next_change_at(&self) -> Option<Timestamp> {
         self.last_observation.as_ref()?.next_change_at()

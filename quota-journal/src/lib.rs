@@ -1,8 +1,8 @@
-//! The events of quota's accounts, samples of their use and its pace, and hooks that run for events.
+//! The events of quota's accounts, samples of their use, the pace of that use, and hooks that run for events.
 //!
 //! The journal of an account is one document beside its record in any [`QuotaStore`](quota_core::QuotaStore). Events are
-//! derived: an update compares the record with the journal's last observation, and writes the difference by one
-//! compare-and-swap. So exactly one of all processes that share the store finds each event, whichever program changed the
+//! derived: an update compares the record with the journal's last observation, and writes the difference with one
+//! compare-and-swap. So exactly one of the processes that share the store finds each event, whichever program changed the
 //! record. That process runs the hooks.
 //!
 //! ```

@@ -56,7 +56,7 @@ pub(crate) struct ObservedWindow {
     #[serde(rename = "at_ms", with = "millisecond::required")]
     pub(crate) at: Timestamp,
     pub(crate) used_bp: u32,
-    /// The reset of the last reading that had one, if it was in the future then.
+    /// The reset of the last reading that had one, if it was in the future at that time.
     #[serde(rename = "resets_ms", with = "millisecond::optional", default)]
     pub(crate) resets_at: Option<Timestamp>,
     /// The time of the last reset event.
@@ -122,7 +122,7 @@ impl Observation {
         }
     }
 
-    /// Drops timestamps from the future. A hold restarts with its full length, as `Record::repair_clock` does it.
+    /// Drops timestamps from the future. A hold restarts with its full length, as in `Record::repair_clock`.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         let is_from_future = |at| is_from_future(at, now);
         self.refreshed_at.take_if(|at| is_from_future(*at));
@@ -168,7 +168,7 @@ impl Observation {
         differ(&self.login, &before.login) || differ(&self.owner, &before.owner)
     }
 
-    /// The next time at which an event can happen without a change of the record.
+    /// The next time at which an event can happen without a change to the record.
     pub(crate) fn next_change_at(&self) -> Option<Timestamp> {
         let resets = self.windows.values().filter_map(|window| window.resets_at);
         resets.chain(self.hold.as_ref().map(|hold| hold.until)).min()

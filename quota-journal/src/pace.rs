@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::diff::HYSTERESIS_BP;
 use crate::history::Sample;
 
-/// With fewer samples, a trend would be chance.
+/// With fewer samples, a trend would be noise.
 const MIN_SAMPLES: usize = 3;
 /// The trend covers the last fifth of a window's length, within these bounds.
 const MIN_TREND_WINDOW: Duration = Duration::from_secs(30 * 60);
@@ -88,7 +88,7 @@ impl Period {
 
 /// The index of the first sample after the use was last lowered within the period; 0 if it was not.
 ///
-/// One sample above both of its neighbours does not count. Such a sample appears when a provider serves an old response.
+/// One sample above both of its neighbors does not count. Such a sample appears when a provider serves an old response.
 fn since_lowered(samples: &[Sample]) -> usize {
     let is_above = |one: u32, other: u32| one > other.saturating_add(HYSTERESIS_BP);
     let Some(last) = samples.last() else { return 0 };

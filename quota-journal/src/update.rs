@@ -1,7 +1,7 @@
 //! Updates the journal of each account in a store: reads it, compares it with the record, and writes the difference. `diff`
 //! decides which events follow from two observations, and `hooks` runs the hooks for them.
 //!
-//! The first process that finds an event writes it by one compare-and-swap, and every other process finds it recorded. So
+//! The first process that finds an event writes it with one compare-and-swap, and every other process finds it recorded. So
 //! exactly one process runs the hooks for it.
 
 use std::time::Duration;
@@ -115,8 +115,8 @@ pub async fn update_all(
     }
 }
 
-/// The accounts whose journal an update would change. Usually there are none, which one concurrent comparison of all accounts
-/// shows.
+/// The accounts whose journal an update would change. Usually there are none, and one concurrent comparison of all
+/// accounts shows that.
 async fn changed<'a>(
     store: &dyn QuotaStore,
     accounts: &[&'a AccountId],
@@ -134,7 +134,7 @@ async fn changed<'a>(
 ///
 /// # Errors
 ///
-/// Any [`StoreError`]. Then, and also if the future is dropped, the journal may or may not exist.
+/// Any [`StoreError`]. After an error, or if the future is dropped, the journal may or may not exist.
 pub async fn remove(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
     let key = StoreKey::account_extension(account, "journal");
     // A store has no delete operation, so an empty journal expires at once.
@@ -146,7 +146,7 @@ pub async fn remove(store: &dyn QuotaStore, account: &AccountId) -> Result<(), S
     store::update(store, &key, Start::Read, REMOVED_TTL, STORE_TIMEOUT, empty).await.map(drop)
 }
 
-/// The body of a journal in any form, because damaged journals and those of a newer format are emptied too.
+/// The body of a journal in any form, because damaged journals and those in a newer format are emptied too.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Undecoded(Option<Bytes>);
 
@@ -205,7 +205,7 @@ pub struct JournalUpdate {
 ///
 /// # Errors
 ///
-/// Any [`StoreError`] of reading. The first write replaces a journal that is damaged or of an older format. With a damaged
+/// Any [`StoreError`] from reading. The first write replaces a journal that is damaged or of an older format. With a damaged
 /// record nothing is written. If a write fails, the result contains what could be read, without new events. A swap that may
 /// have been applied counts as a conflict. Its events are in the journal, but their hooks do not run, because a hook runs at
 /// most once. Dropping the future has the same effect.
@@ -254,7 +254,7 @@ async fn has_changes(store: &dyn QuotaStore, account: &AccountId, rules: &Rules)
     Ok(diff.after != diff.before)
 }
 
-/// The record of an account, and its journal before and after the changes of the record.
+/// The record of an account, and its journal before and after the changes to the record.
 struct Diff {
     read: StoreRead,
     record: Record,

@@ -20,7 +20,7 @@ pub(crate) struct AccountSim {
     override_: Option<Override>,
 }
 
-/// An answer that was set while the script runs. It has precedence over the script.
+/// An answer that was set while the script runs. It takes precedence over the script.
 #[derive(Debug, Clone, Copy)]
 struct Override {
     answer: Answer,
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(used(&usage), [100.0]);
     }
 
-    /// Whether a message is rejected for a window that an earlier answer has reported as full.
+    /// Whether a message is rejected because of a window that an earlier answer has reported as full.
     fn is_futile(running: &mut AccountSim, model: &str) -> bool {
         let MessageResult::Rejected { was_reported, .. } = running.message(at(0), 1.0, model) else {
             panic!("a window is full")

@@ -81,7 +81,7 @@ pub enum ChangeError {
     /// The account has no such window.
     #[error("the account has no such window")]
     NoWindow,
-    /// A countdown needs an end to count to.
+    /// A countdown needs an end to count down to.
     #[error("a countdown needs an end; use Change::answer_for")]
     NoEnd,
     /// The token belongs to another account.

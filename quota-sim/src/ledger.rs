@@ -17,7 +17,7 @@ pub struct Ledger {
     pub accounts: BTreeMap<String, AccountLedger>,
     /// The counts of requests with an unknown token or none.
     pub unauthenticated: AccountLedger,
-    /// The messages that a client gave up without sending them ([`Simulator::gave_up`](crate::Simulator::gave_up)).
+    /// The messages that a client gave up on without sending them ([`Simulator::gave_up`](crate::Simulator::gave_up)).
     pub gave_up: u64,
     /// Of these, the messages that an account had capacity for.
     pub gave_up_with_capacity: u64,
@@ -50,7 +50,7 @@ pub struct AccountLedger {
     pub messages: BTreeMap<u16, u64>,
     /// The messages that arrived before the deadline of a 429 to messages.
     pub messages_during_hold: u64,
-    /// The messages that were rejected for a full window after an earlier answer had reported it as full.
+    /// The messages that were rejected because of a full window after an earlier answer had reported it as full.
     ///
     /// The usage endpoint reports all windows. A rejected message reports the windows in which it counts. A successful message
     /// reports only the windows that count all models, because headers do not name the model of a window.

@@ -88,7 +88,7 @@ impl Script {
         self
     }
 
-    /// The accounts, in their order.
+    /// The accounts, in order.
     #[must_use]
     pub fn accounts(&self) -> &[Account] {
         &self.accounts

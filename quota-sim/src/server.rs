@@ -59,7 +59,7 @@ impl Simulator {
 
     /// Waits until the ledger meets a condition, and returns the ledger.
     ///
-    /// The wait has no bound. Dropping the future is safe.
+    /// The wait has no timeout. Dropping the future is safe.
     pub async fn until(&self, mut condition: impl FnMut(&Ledger) -> bool) -> Ledger {
         let mut changes = self.provider.changes();
         loop {
@@ -81,7 +81,7 @@ impl Simulator {
         self.provider.change(account, change)
     }
 
-    /// Records that a client gave up a message to `model` without sending it. The ledger counts whether an account had
+    /// Records that a client gave up on a message to `model` without sending it. The ledger counts whether an account had
     /// capacity.
     pub fn gave_up(&self, model: &str) {
         self.provider.gave_up(model);

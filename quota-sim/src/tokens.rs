@@ -1,4 +1,4 @@
-//! The tokens of one account: refresh tokens that work once, and what a reuse causes. This module reads no clock. `wire::token`
+//! The tokens of one account: refresh tokens that work once, and the effect of reuse. This module reads no clock. `wire::token`
 //! writes the responses.
 
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! cargo run -p quota --features redis,testing --example several_hosts -- redis://127.0.0.1:6379
 //! ```
 //!
-//! It ends after that many changes. A manager without a fetcher makes no calls, so this host needs no login.
+//! It exits after that many changes (3 above). A manager without a fetcher makes no calls, so this host needs no login.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use quota::{AccountUsage, QuotaManager};

@@ -9,8 +9,8 @@ use super::percent;
 
 /// List and change accounts
 ///
-/// Without a subcommand it lists the accounts in order, the main account first. For each account it shows where the login is and the
-/// state in the store. It makes no provider calls.
+/// Without a subcommand, it lists the accounts in order, the main account first. For each account, it shows where the login is and the
+/// account's state in the store. It makes no provider calls.
 ///
 /// Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml), or in the file given with --config. The
 /// subcommands edit that file, and create it if it does not exist. They preserve its comments and other settings, and never write a

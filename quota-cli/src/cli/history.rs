@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-/// Show how fast windows are used, and when they run out
+/// Show how fast windows are being used, and when they run out
 ///
-/// For each window it shows how much is used, how much time has elapsed, the rate, the projected use at the reset, and when the window
+/// For each window, it shows how much is used, how much time has elapsed, the rate, the projected use at the reset, and when the window
 /// runs out at this rate.
 ///
 /// It makes no provider calls. It reads the samples of the last 35 days, which other commands save in the store. If there are too few
@@ -16,7 +16,7 @@ use clap::builder::NonEmptyStringValueParser;
 #[command(after_help = "\
 The trend is the median slope of all pairs of samples (Theil-Sen), so that one outlier does not change it. It covers the last fifth of \
 the current period, but at least 30 minutes and at most a day. It needs three samples that span half of that time. The average needs \
-one reading after a twentieth of the window has elapsed. If the provider lowers the use within a period, both start again from there.
+one reading after a twentieth of the window has elapsed. If the provider lowers the use within a period, both start over from that point.
 
 docs/pace-json.md describes the JSON.
 
@@ -42,7 +42,7 @@ pub(crate) struct PaceArgs {
     pub(crate) svg: Option<PathBuf>,
 }
 
-/// Show the calls of the last hour for each account, and when the next is allowed
+/// Show the calls of the last hour for each account, and when the next call is allowed
 ///
 /// Calls from all processes and hosts that share the store count against the same budget. This command makes no provider calls.
 #[derive(Debug, Args)]
@@ -71,7 +71,7 @@ pub(crate) struct BudgetArgs {
 #[command(after_help = "\
 With --json, each line is one object. docs/events.md describes it.
 
-A hook in the configuration runs once per event, in one of the processes that share the store:
+A hook in the configuration runs at most once per event, in one of the processes that share the store:
 
   [[hooks]]
   on = [\"threshold\", \"failing\"]     # event kinds

@@ -16,7 +16,7 @@ pub(crate) struct RequestArgs {
     /// Choose an account for this session; with `mode` sticky_balanced, a session keeps its account
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) session: Option<String>,
-    /// Allow or deny accounts whose use is unknown [default: `when_unknown` in [routing], else deny]
+    /// Allow or deny accounts whose usage is unknown [default: `when_unknown` in [routing], else deny]
     #[arg(long, value_name = "POLICY")]
     pub(crate) unknown: Option<Unknown>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct RequestArgs {
 #[command(after_help = "\
 Examples:
   account=$(quota pick --model claude-opus-4-5) && echo \"$account\"
-  quota pick --json | jq -r '.accounts[] | \"\\(.account) \\(.rule)\"'
+  quota pick --json | jq -r '.accounts[] | \"\\(.account) \\(.reason)\"'
 
 docs/pick-json.md describes the JSON. quota explain shows the reasons.
 
@@ -46,9 +46,9 @@ pub(crate) struct PickArgs {
     pub(crate) request: RequestArgs,
 }
 
-/// Show which account to use now, and why not the others
+/// Show which account to use now, and why the others are not used
 ///
-/// Shows the account that `quota pick` would print now. For every account it shows the windows, the age and certainty of their readings,
+/// Shows the account that `quota pick` would print now. For every account, it shows the windows, the age and certainty of their readings,
 /// and why it was selected or excluded. It refreshes accounts as `quota pick` does, and does not store the choice.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -58,7 +58,7 @@ Legend:
   standby      another account comes first
   skipped      less than its minimum is left; used only as a last resort
   unavailable  exhausted, below its killswitch or disabled, or its login is
-               rejected, or its use is unknown
+               rejected, or its usage is unknown
 
   ≥ 62 %       at least this much is used, because the reading is stale
 
@@ -71,7 +71,7 @@ Legend:
   min_remaining = 0      # skip an account below this percentage; or
                          # { every = 20, seven_day = 10 }
   killswitch = 0         # never use an account below this percentage
-  when_unknown = \"deny\"  # or allow: use an account whose use is unknown
+  when_unknown = \"deny\"  # or allow: use an account whose usage is unknown
   max_session_wait = \"2m\"  # for a longer wait, switch accounts
   session_ttl = \"168h\"   # how long a session is remembered
   max_sessions = 10000   # how many sessions are remembered

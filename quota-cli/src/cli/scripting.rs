@@ -14,7 +14,7 @@ use super::{duration, one_account, percent};
 /// many statuslines run, only one such process is started.
 ///
 /// Without readings, the line shows the reason, such as login rejected, forbidden, rate limited, offline, not logged in or store
-/// unreachable. Before the first refresh it shows `no data`. An account without windows shows its credits, or `no windows`.
+/// unreachable. Before the first refresh, it shows `no data`. An account without windows shows its credits, or `no windows`.
 ///
 /// If standard input is Claude Code's JSON for status lines, the line shows the session's model. The session's rate limits are stored for
 /// all processes if they are newer and their account can be determined. If the account cannot be determined, only this line shows them,
@@ -99,7 +99,7 @@ pub(crate) struct RefreshArgs {
 /// Stale readings are refreshed first, if rate limits allow. A reading that stays stale can prove that too little is left, but not that
 /// enough is left.
 ///
-/// By default, it checks all windows of the whole account. --model adds the windows of a model, and --window selects a single window. As
+/// By default, it checks the windows that apply to the whole account. --model adds the windows of a model, and --window selects a single window. As
 /// with quota pick, a window of the whole account must have at least --min-remaining left, and a window of a model must have more than that.
 ///
 /// With --wait, the command waits until enough is left. It checks again when another process stores new readings and when a window
@@ -132,7 +132,7 @@ pub(crate) struct GuardArgs {
     /// Also check the windows of this model, such as opus or claude-opus-4-5
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "window")]
     pub(crate) model: Option<String>,
-    /// What to do if the usage of a window is unknown
+    /// What to do if the use of a window is unknown
     #[arg(long, value_name = "POLICY", default_value = "deny")]
     pub(crate) unknown: Unknown,
     /// Wait until enough is left

@@ -27,7 +27,7 @@ pub(crate) struct DoctorArgs {}
 #[command(after_help = "\
 docs/init-json.md describes the JSON.
 
-Exit codes: 0 success, 1 you answered no, 64 the file exists and there is no terminal to confirm at, 74 write error.")]
+Exit codes: 0 success, 1 you answered no, 64 the file exists and there is no terminal for the confirmation, 74 write error.")]
 pub(crate) struct InitArgs {
     /// Overwrite an existing file, and keep a backup
     #[arg(long, conflicts_with = "print")]

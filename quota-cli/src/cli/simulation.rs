@@ -20,7 +20,7 @@ With --json, the last line is one object:
   consumers, accounts, seconds, seed   the parameters
   reads, stale_reads                   reads by all consumers; stale by reason
   provider_calls                       by account, as counted by the provider
-  max_concurrent_per_account           maximum of concurrent calls: 1
+  max_concurrent_per_account           most concurrent calls at any time: 1
   calls_during_hold                    calls sent during backoff: 0
   throttled_answers                    responses with status 429
   naive_calls                          calls without quota, as above
@@ -47,11 +47,11 @@ pub(crate) struct DemoArgs {
 
 /// Show what quota reads from a saved provider response
 ///
-/// Prints JSON with what was parsed, and with the name of each skipped field and the reason. It does not print the values of skipped
+/// Prints the parsed values as JSON, with the name of each skipped field and why it was skipped. It does not print the values of skipped
 /// fields, so you can share the output if the provider's response format has changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Input for anthropic: a response of the usage or the profile endpoint, ~/.claude.json, the input of a status line, or a \
+Input for anthropic: a response from the usage or the profile endpoint, ~/.claude.json, the input of a status line, or a \
 rate_limit_event. quota detects the kind by its keys. With --headers: header lines, optionally after a status line such as HTTP/2 429.
 
 If a window has only a status, or no readable value, its used_percent is null: neither 0 nor 100.
@@ -86,7 +86,7 @@ pub(crate) enum Provider {
 /// It prints a configuration for its accounts. The first line contains its address.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-GET /ledger reports the calls by account, the maximum of concurrent calls, and the calls sent during a backoff.
+GET /ledger reports the calls by account, the highest number of concurrent calls, and the calls sent during a backoff.
 
 A script defines the accounts and their responses:
 

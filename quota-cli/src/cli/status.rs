@@ -8,7 +8,7 @@ use super::duration;
 
 /// Show how much of each account's windows is used
 ///
-/// For each window it shows how much is used, when it resets, and how old and how certain the reading is.
+/// For each window, it shows how much is used, when it resets, and how old and how certain the reading is.
 ///
 /// Stale readings are refreshed first, with one call per account. Calls to the same provider start at least one second apart
 /// (`min_call_interval` in [policy]). An account whose provider does not respond within 30 seconds is shown with its last readings.
@@ -61,7 +61,7 @@ Examples:
   quota status --account main,work --refresh
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
   quota status --offline      # make no calls
-  quota status --refresh      # call each account, at most every 10 s
+  quota status --refresh      # refresh each account, at most every 10 s
   quota status --config ./other.toml
   quota status --store redis://10.0.0.1:6379   # shared with other hosts
   quota status --store memory:                 # not shared
@@ -89,7 +89,7 @@ pub(crate) struct StatusArgs {
 /// Shows the windows with the age and certainty of their readings, holds, the next refresh, and recent events. It keeps readings fresh
 /// within the same rate limits and call budget as all other processes that share the store.
 ///
-/// Keys: the arrows select an account, r refreshes it, R refreshes all (at most every 10 s), s changes the sort order, / filters by
+/// Keys: the arrow keys select an account, r refreshes it, R refreshes all (at most every 10 s), s changes the sort order, / filters by
 /// name, ? shows help, q quits. Ctrl-Z suspends the program until fg.
 ///
 /// Programs should use `quota events --follow --json` instead.

@@ -47,7 +47,7 @@ pub(super) fn config(
             let id = &settings.id;
             return Err(ConfigError::at(
                 span,
-                format!("{id} is defined twice, first in line {line}; rename one of them"),
+                format!("{id} is defined twice, first on line {line}; rename one of them"),
             ));
         }
         accounts.push(settings);
@@ -189,7 +189,7 @@ fn command(
     let span = words.span();
     let mut words = words.into_inner();
     command_of_login(&words).map_err(|why| ConfigError::at(span.clone(), why))?;
-    // A name without a slash is searched in PATH. A path is relative to the configuration.
+    // A name without a slash is looked up in PATH. A path is relative to the configuration.
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = directory.join(&*program).display().to_string();
     }

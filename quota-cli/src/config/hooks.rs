@@ -108,7 +108,7 @@ fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, Config
             "the program is missing; write it like run = [\"notify-send\", \"quota\"]",
         ));
     };
-    // A name without a slash is searched in PATH. A path is relative to the configuration.
+    // A name without a slash is looked up in PATH. A path is relative to the configuration.
     let program = if program.contains('/') { directory.join(program) } else { program.into() };
     Ok(Action::Run { program, arguments: words.collect() })
 }

@@ -57,7 +57,7 @@ impl LoginSource {
             Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
             Self::TokenFile(path) => Self::TokenFile(absolute(path)),
             Self::TokenCommand(mut words) => {
-                // A name without a slash is searched in PATH.
+                // A name without a slash is looked up in PATH.
                 if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
                     *program = absolute(PathBuf::from(&*program)).display().to_string();
                 }

@@ -28,7 +28,7 @@ pub(crate) struct AccountView {
     pub(crate) reason: Option<Reason>,
     /// Why a refresh returned no newer usage.
     pub(crate) not_refreshed: Option<String>,
-    /// The start of the recent call because of which no other call was made; see `call_limit`.
+    /// The start of the recent call that made another call unnecessary; see `call_limit`.
     pub(crate) called_at: Option<Timestamp>,
     /// Whether the account is disabled, so that it is never refreshed.
     pub(crate) disabled: bool,

@@ -24,7 +24,7 @@ const SHORTEST_NAME: usize = 14;
 /// Between two columns.
 const GAP: usize = 2;
 
-/// All accounts, one after the other.
+/// All accounts, one after another.
 pub(crate) fn lines(accounts: &[AccountView], local: &LocalTime, width: usize) -> Vec<Line> {
     line::separated(blocks(&accounts.iter().collect::<Vec<_>>(), local, width))
 }

@@ -31,7 +31,7 @@ pub(crate) fn bar(used: Used, elapsed: Option<f64>, width: usize) -> Line {
     Line::new(style(used), front).with(Style::Dim, back)
 }
 
-/// The style for a usage.
+/// The style for the use of a window.
 pub(crate) fn style(used: Used) -> Style {
     match used.lower_bound().map(Percent::basis_points) {
         None => Style::Dim,
@@ -41,7 +41,7 @@ pub(crate) fn style(used: Used) -> Style {
     }
 }
 
-/// The number of filled cells: all only at 100 %, and one as soon as anything is used.
+/// The number of filled cells: all of them only at 100 %, and at least one as soon as anything is used.
 fn cells(used: Percent, width: usize) -> usize {
     let used = usize::try_from(used.basis_points().min(Percent::FULL.basis_points())).unwrap_or_default();
     let cells = used * width / 10_000;

@@ -19,7 +19,7 @@ use quota_core::provider::retry_after;
 pub struct ParsedHeaders {
     /// The reported windows. The report does not cover windows that have no headers.
     pub usage: UsageReport,
-    /// The delay that the response to a rejected request demands. If no window is [`LimitStatus::Rejected`], the request rate
+    /// The delay that the response demands, if the request was rejected. If no window is [`LimitStatus::Rejected`], the request rate
     /// was too high: wait, and keep using the account.
     pub retry_after: Option<Duration>,
     /// Rate-limit headers that were skipped, and why.
@@ -77,7 +77,7 @@ const API_KEY_WINDOWS: [(&str, &str); 4] = [
 struct Headers<'a>(BTreeMap<String, &'a str>);
 
 impl<'a> Headers<'a> {
-    /// More than any response has. It bounds the work for a hostile one.
+    /// More than any real response has. The limit bounds the work for a hostile one.
     const MAX: usize = 256;
 
     fn collect(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {

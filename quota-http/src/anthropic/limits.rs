@@ -1,5 +1,5 @@
-//! Parses the rows of `limits`: the 5-hour session, the week, and the weeks of single models or surfaces. `usage` parses the
-//! root fields that repeat some of them.
+//! Parses the rows of `limits`: the 5-hour window, the 7-day window, and the 7-day windows of single models or surfaces.
+//! `usage` parses the root fields that repeat some of them.
 
 use quota_core::model::{InvalidId, Scope};
 use quota_core::{WindowId, WindowReading};
@@ -47,7 +47,7 @@ fn add_row(parsed_windows: &mut ParsedWindows, row: &Value, field: String, perce
     }
 }
 
-/// If two rows name one window, the larger usage counts: the other row may be for a part of the window.
+/// If two rows name the same window, the larger use counts: the other row may be for a part of the window.
 fn keep_larger(parsed_windows: &mut ParsedWindows, reading: WindowReading, field: String) {
     match parsed_windows.windows.get_mut(&reading.id) {
         None => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::windows::ParsedWindows;
 use crate::lenient::{Field, Unreadable, flag, number, text};
 
-/// Parses the credits. `spend` has precedence. If an amount is unreadable, the cached credits stay.
+/// Parses the credits. `spend` takes precedence. If an amount is unreadable, the cached credits stay.
 pub(super) fn read(root: &Map<String, Value>, parsed_windows: &mut ParsedWindows) -> Field<Credits> {
     let sources = [("spend", spend as fn(&Value) -> _), ("extra_usage", extra_usage)];
     let mut result = Field::Absent;

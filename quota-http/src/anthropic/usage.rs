@@ -82,7 +82,7 @@ fn is_window(name: &str, value: &Value) -> bool {
     is_known || value.get(ROOT_FIELDS.used).is_some()
 }
 
-/// Merges a root field into the rows of `limits`, which have precedence.
+/// Merges a root field into the rows of `limits`, which take precedence.
 fn merge(parsed_windows: &mut ParsedWindows, flat: ParsedWindows) {
     for (id, reading) in flat.windows {
         match parsed_windows.windows.get_mut(&id) {

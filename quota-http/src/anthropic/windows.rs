@@ -74,7 +74,7 @@ pub(super) struct ParsedWindows {
 }
 
 impl ParsedWindows {
-    /// Accounts have about ten.
+    /// Accounts have about ten windows.
     const MAX_WINDOWS: usize = 128;
     /// Bounds the list, which people read.
     const MAX_SKIPPED: usize = 256;

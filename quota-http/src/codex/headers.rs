@@ -37,7 +37,7 @@ const PREFIX: &str = "x-codex-";
 const SLOTS: [&str; 3] = ["primary", "secondary", "tertiary"];
 /// The account's limit, as named in `x-codex-active-limit`.
 const ACCOUNT_LIMIT: &str = "codex";
-/// More than any response has. It bounds the work for a hostile one.
+/// More than any real response has. The limit bounds the work for a hostile one.
 const MAX_HEADERS: usize = 256;
 
 /// Parses the headers of a response that arrived at `now`. Names are case-insensitive.
@@ -105,7 +105,7 @@ fn slots(
 }
 
 impl CodexHeaders {
-    /// The windows of the whole account. If two slots name one window, the larger usage counts.
+    /// The windows of the whole account. If two slots name the same window, the larger use counts.
     pub(super) fn windows(&self) -> impl Iterator<Item = WindowReading> {
         let mut windows = BTreeMap::<WindowId, WindowReading>::new();
         for slot in &self.slots {

@@ -12,8 +12,8 @@ use super::post::SecretUrl;
 use super::{Action, Hook, HookError, HookFailure, HookPayload, command};
 use crate::event::JournalEvent;
 
-/// One run of a hook for one event. It contains all data for the run, so another process can run it without configuration and
-/// store.
+/// One run of a hook for one event. It contains all data for the run, so another process can run it without a
+/// configuration or a store.
 ///
 /// Its JSON may contain the URL of a webhook, which is a secret. Pass it through a pipe, not through arguments or files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

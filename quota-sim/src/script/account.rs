@@ -95,7 +95,7 @@ impl Account {
         self
     }
 
-    /// Sets how long access tokens are valid, in simulated time. This applies to the first one too.
+    /// Sets how long access tokens are valid, in simulated time. This applies to the first token too.
     ///
     /// By default the first token never expires, and later ones expire after eight hours.
     #[must_use]
@@ -104,7 +104,7 @@ impl Account {
         self
     }
 
-    /// Sets how long a used refresh token still gets the same tokens again, in simulated time, for clients that lost the
+    /// Sets how long a used refresh token still returns the same tokens, in simulated time, for clients that lost the
     /// response. The default is zero.
     #[must_use]
     pub fn reuse_grace(mut self, grace: Duration) -> Self {
@@ -119,7 +119,7 @@ impl Account {
         self
     }
 
-    /// Sets the plan, by the name that the provider uses, such as `claude_max` or `claude_team`.
+    /// Sets the plan, under the name that the provider uses, such as `claude_max` or `claude_team`.
     #[must_use]
     pub fn plan(mut self, plan: impl Into<String>) -> Self {
         self.plan = plan.into();

@@ -61,7 +61,7 @@ impl Phase {
     /// Applies the phase to token exchanges instead of the usage endpoint. In TOML: `on = "token"`.
     ///
     /// Valid for exchanges: [`Answer::Ok`], the throttles, [`Answer::Unavailable`], [`Answer::Overloaded`], [`Answer::Html`]
-    /// and [`Answer::Hang`]. The last one exchanges the token and never responds.
+    /// and [`Answer::Hang`]. With `Hang`, the simulator exchanges the token and never responds.
     #[must_use]
     pub fn on_token(mut self) -> Self {
         self.on = Endpoint::Token;

@@ -62,7 +62,7 @@ impl Window {
         self
     }
 
-    /// Sets the growth in percent per hour. It stops at a use of 100.
+    /// Sets the growth in percent per hour. Growth stops at 100 percent.
     #[must_use]
     pub fn growth_per_hour(mut self, percent: f64) -> Self {
         self.growth_per_hour = percent;
