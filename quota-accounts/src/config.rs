@@ -88,8 +88,8 @@ impl AccountConfig {
     /// use quota_accounts::AccountConfig;
     ///
     /// let mut account = AccountConfig::new("anthropic/main".parse()?);
-    /// account.set_extra("colour", &"green");
-    /// assert_eq!(account.extra("colour"), Some("green".to_owned()));
+    /// account.set_extra("color", &"green");
+    /// assert_eq!(account.extra("color"), Some("green".to_owned()));
     /// # Ok::<(), quota_core::model::InvalidId>(())
     /// ```
     #[must_use]
@@ -351,7 +351,7 @@ mod tests {
     async fn unknown_fields_survive_an_update() {
         let dir = tempfile::tempdir().unwrap();
         let file = AccountsFile::at(dir.path().join("accounts.json"));
-        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","killswitch":{"size":"big"}}}],"note":"mine"}"#;
+        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","color":"green","limits":{"shape":"round","killswitch":{"size":"big"}}}],"note":"mine"}"#;
         std::fs::write(file.path(), text).unwrap();
 
         file.update(|config| config.upsert(AccountConfig::new("anthropic/b".parse().unwrap())))

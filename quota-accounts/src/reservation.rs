@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn fields_of_a_newer_program_survive() {
-        let found = Reservations::decode(br#"{"version":2,"reservations":[],"colour":"green"}"#).unwrap();
+        let found = Reservations::decode(br#"{"version":2,"reservations":[],"color":"green"}"#).unwrap();
 
         let text = String::from_utf8(found.encode().to_vec()).unwrap();
 

@@ -44,7 +44,7 @@ pub(crate) struct CommandScope {
 pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError>) -> Result<T, CliError> {
     runtime::run(async {
         let scope = CommandScope::default();
-        let outcome = scope.until_signalled(work(&scope)).await;
+        let outcome = scope.until_signaled(work(&scope)).await;
         match scope.close().await {
             // A signal during the close also prevents what the caller does afterwards.
             Some(exit) => Err(CliError::new(exit, "")),
@@ -91,7 +91,7 @@ impl CommandScope {
     }
 
     /// Runs the work until its end or a signal.
-    async fn until_signalled<T>(
+    async fn until_signaled<T>(
         &self,
         work: impl Future<Output = Result<T, CliError>>,
     ) -> Result<T, CliError> {

@@ -1,4 +1,4 @@
-//! The terminal: its size and colours, and printing to standard output and standard error.
+//! The terminal: its size and colors, and printing to standard output and standard error.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,19 +11,19 @@ use crate::token_like::without_tokens;
 use crate::view::line::{self, Line};
 use crate::view::wrap::width;
 
-/// The output device: its size, and whether it shows colours.
+/// The output device: its size, and whether it shows colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Screen {
     pub(crate) width: usize,
     pub(crate) height: usize,
-    pub(crate) colour: bool,
+    pub(crate) color: bool,
     /// Whether it is a terminal with cursor control.
     pub(crate) is_tty: bool,
 }
 
 impl Screen {
-    /// The defaults for pipes, files and terminals without a size: 80 columns, 24 lines, no colours.
-    pub(crate) const DEFAULT: Self = Self { width: 80, height: 24, colour: false, is_tty: false };
+    /// The defaults for pipes, files and terminals without a size: 80 columns, 24 lines, no colors.
+    pub(crate) const DEFAULT: Self = Self { width: 80, height: 24, color: false, is_tty: false };
 
     /// Standard output.
     pub(crate) fn stdout() -> Self {
@@ -45,12 +45,12 @@ impl Screen {
         });
         // A dumb terminal cannot move its cursor.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { width, height, colour: choice != ColorChoice::Never, is_tty: is_tty && !dumb }
+        Self { width, height, color: choice != ColorChoice::Never, is_tty: is_tty && !dumb }
     }
 
     /// Formats lines for this screen, each with a line break.
     pub(crate) fn show(self, lines: &[Line]) -> String {
-        line::print(lines, self.colour)
+        line::print(lines, self.color)
     }
 }
 

@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_a_window_are_preserved() {
-        let stored = r#"{"seven_day":{"at_s":[1000],"used_bp":[10],"resets_in_s":[-1],"colour":"blue"}}"#;
+        let stored = r#"{"seven_day":{"at_s":[1000],"used_bp":[10],"resets_in_s":[-1],"color":"blue"}}"#;
         let mut read: History = serde_json::from_str(stored).unwrap();
 
         read.add("seven_day", sample(1300, 20));
@@ -332,7 +332,7 @@ mod tests {
         let rewritten = serde_json::to_string(&read).unwrap();
         assert_eq!(
             rewritten,
-            r#"{"seven_day":{"at_s":[1000,300],"used_bp":[10,20],"resets_in_s":[-1,-1],"colour":"blue"}}"#
+            r#"{"seven_day":{"at_s":[1000,300],"used_bp":[10,20],"resets_in_s":[-1,-1],"color":"blue"}}"#
         );
     }
 

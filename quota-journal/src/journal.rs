@@ -373,9 +373,9 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_preserved_and_a_newer_format_is_read_only() {
-        let journal = Journal::decode(br#"{"format":4,"colour":"blue"}"#).unwrap();
+        let journal = Journal::decode(br#"{"format":4,"color":"blue"}"#).unwrap();
 
-        assert!(String::from_utf8_lossy(&journal.encode()).contains(r#""colour":"blue""#));
+        assert!(String::from_utf8_lossy(&journal.encode()).contains(r#""color":"blue""#));
         assert!(!journal.is_writable());
     }
 
@@ -399,7 +399,7 @@ mod tests {
             "/history/five_hour",
         ];
         for pointer in newer {
-            stored.pointer_mut(pointer).unwrap()["colour"] = "blue".into();
+            stored.pointer_mut(pointer).unwrap()["color"] = "blue".into();
         }
         let mut decoded = Journal::decode(stored.to_string().as_bytes()).unwrap();
 
@@ -409,7 +409,7 @@ mod tests {
         assert!(!new.is_empty());
         let stored: Value = serde_json::from_slice(&decoded.encode()).unwrap();
         for pointer in newer {
-            assert_eq!(stored.pointer(pointer).unwrap()["colour"], "blue", "{pointer}");
+            assert_eq!(stored.pointer(pointer).unwrap()["color"], "blue", "{pointer}");
         }
     }
 
@@ -425,7 +425,7 @@ mod tests {
         journal.update(&record, record.hold(), at(801), &DEFAULT_THRESHOLDS);
         let mut stored: Value = serde_json::from_slice(&journal.encode()).unwrap();
         for pointer in ["/last_observation/hold", "/last_observation/failure"] {
-            stored.pointer_mut(pointer).unwrap()["colour"] = "blue".into();
+            stored.pointer_mut(pointer).unwrap()["color"] = "blue".into();
         }
         let mut decoded = Journal::decode(stored.to_string().as_bytes()).unwrap();
 

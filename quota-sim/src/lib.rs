@@ -24,7 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | endpoint | behaviour |
+//! | endpoint | behavior |
 //! |---|---|
 //! | `GET /api/oauth/usage` | answers according to the script; requires the account's token and `anthropic-beta: oauth-2025-04-20` |
 //! | `GET /api/oauth/profile` | returns the owner of the account |

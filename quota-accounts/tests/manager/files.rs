@@ -76,7 +76,7 @@ async fn a_save_preserves_changes_made_while_it_waited_for_the_lock() {
 async fn unknown_fields_of_an_account_survive() {
     for kind in BOTH {
         let env = env(kind);
-        let text = r#"{"version":2,"accounts":{"example/main":{"colour":"green"}},"more":"too"}"#;
+        let text = r#"{"version":2,"accounts":{"example/main":{"color":"green"}},"more":"too"}"#;
         std::fs::write(env.state_path(), text).unwrap();
 
         env.accounts().refresh_quota_for_due_accounts().await;
@@ -94,9 +94,9 @@ async fn unknown_fields_of_a_session_survive() {
         let _ = accounts.route(Request::new().with_session("used")).await.expect("all are available");
         let _ = accounts.route(Request::new().with_session("quiet")).await.expect("all are available");
         accounts.flush().await.expect("the file can be written");
-        let colours = env.stored().replace("\"session\":", "\"colour\": \"green\", \"session\":");
-        assert_eq!(colours.matches("green").count(), 2, "{kind:?} {colours}");
-        std::fs::write(env.state_path(), colours).unwrap();
+        let colors = env.stored().replace("\"session\":", "\"color\": \"green\", \"session\":");
+        assert_eq!(colors.matches("green").count(), 2, "{kind:?} {colors}");
+        std::fs::write(env.state_path(), colors).unwrap();
 
         let accounts = env.restarted().accounts();
         minutes(&env.clock, 1).await;

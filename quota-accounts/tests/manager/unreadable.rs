@@ -16,9 +16,9 @@ use crate::support::*;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
 
-/// The behaviour of a source for an account.
+/// The behavior of a source for an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Behaviour {
+enum Behavior {
     Reads,
     CannotRead,
     Renews,
@@ -26,34 +26,34 @@ enum Behaviour {
     Panics,
 }
 
-/// A source with a scripted behaviour for each account.
+/// A source with a scripted behavior for each account.
 #[derive(Debug, Default)]
-struct ScriptedSource(Mutex<HashMap<AccountId, Behaviour>>);
+struct ScriptedSource(Mutex<HashMap<AccountId, Behavior>>);
 
 impl ScriptedSource {
-    fn set(&self, name: &str, behaviour: Behaviour) {
-        self.0.lock().expect("no thread panics").insert(id(name), behaviour);
+    fn set(&self, name: &str, behavior: Behavior) {
+        self.0.lock().expect("no thread panics").insert(id(name), behavior);
     }
 }
 
 #[async_trait]
 impl CredentialSource for ScriptedSource {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        let behaviour =
-            self.0.lock().expect("no thread panics").get(account).copied().unwrap_or(Behaviour::Reads);
-        match behaviour {
-            Behaviour::Reads => {
+        let behavior =
+            self.0.lock().expect("no thread panics").get(account).copied().unwrap_or(Behavior::Reads);
+        match behavior {
+            Behavior::Reads => {
                 let login =
                     LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(1));
                 Ok(Credential::new(Secret::new("n33dle")).login(login))
             }
-            Behaviour::CannotRead => {
+            Behavior::CannotRead => {
                 let locked = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
                 Err(CredentialError::unreadable("the keychain is locked", locked))
             }
-            Behaviour::Hangs => std::future::pending().await,
-            Behaviour::Panics => panic!("panics on purpose"),
-            Behaviour::Renews => Err(CredentialError::temporarily_unavailable(
+            Behavior::Hangs => std::future::pending().await,
+            Behavior::Panics => panic!("panics on purpose"),
+            Behavior::Renews => Err(CredentialError::temporarily_unavailable(
                 "a renewal is in progress",
                 Some(Duration::from_secs(5)),
             )),
@@ -61,8 +61,8 @@ impl CredentialSource for ScriptedSource {
     }
 }
 
-fn all_faults() -> impl Iterator<Item = (Kind, Behaviour)> {
-    [Behaviour::Hangs, Behaviour::Panics].into_iter().flat_map(|behaviour| BOTH.map(|kind| (kind, behaviour)))
+fn all_faults() -> impl Iterator<Item = (Kind, Behavior)> {
+    [Behavior::Hangs, Behavior::Panics].into_iter().flat_map(|behavior| BOTH.map(|kind| (kind, behavior)))
 }
 
 fn accounts_of(env: &Env) -> (Arc<ScriptedSource>, FallbackAccountManager) {
@@ -76,7 +76,7 @@ async fn an_account_with_an_unreadable_credential_is_skipped() {
     for kind in BOTH {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        source.set("main", Behaviour::CannotRead);
+        source.set("main", Behavior::CannotRead);
 
         let route = accounts.route(Request::new()).await.expect("another is available");
 
@@ -96,7 +96,7 @@ async fn without_a_readable_credential_the_error_has_a_wait() {
     for kind in BOTH {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        NAMES.iter().for_each(|name| source.set(name, Behaviour::CannotRead));
+        NAMES.iter().for_each(|name| source.set(name, Behavior::CannotRead));
 
         let error = accounts.route(Request::new()).await.expect_err("none can be read");
         let decided = accounts.decide(&Request::new()).await.retry_after();
@@ -111,10 +111,10 @@ async fn a_credential_that_is_readable_again_is_used_at_once() {
     for kind in BOTH {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        source.set("main", Behaviour::CannotRead);
+        source.set("main", Behavior::CannotRead);
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
-        source.set("main", Behaviour::Reads);
+        source.set("main", Behavior::Reads);
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
@@ -131,11 +131,11 @@ async fn a_session_returns_once_the_credential_is_readable() {
         let routed = async || accounts.route(request()).await.expect("one can be read").account().clone();
         let own = routed().await;
 
-        source.set(own.name(), Behaviour::CannotRead);
+        source.set(own.name(), Behavior::CannotRead);
         let then = routed().await;
-        source.set(own.name(), Behaviour::Reads);
+        source.set(own.name(), Behavior::Reads);
 
-        assert_ne!(own, then, "{kind:?}: it behaviour not wait");
+        assert_ne!(own, then, "{kind:?}: it behavior not wait");
         assert_eq!(routed().await, own, "{kind:?}");
     }
 }
@@ -145,8 +145,8 @@ async fn decide_agrees_with_route_about_unreadable_credentials() {
     for kind in BOTH {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        source.set("main", Behaviour::CannotRead);
-        source.set("b", Behaviour::Renews);
+        source.set("main", Behavior::CannotRead);
+        source.set("b", Behavior::Renews);
 
         let decision = accounts.decide(&Request::new()).await;
 
@@ -158,23 +158,23 @@ async fn decide_agrees_with_route_about_unreadable_credentials() {
 
 #[tokio::test(start_paused = true)]
 async fn a_faulty_source_delays_a_request_at_most_by_its_timeout() {
-    for (kind, behaviour) in all_faults() {
+    for (kind, behavior) in all_faults() {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        source.set("main", behaviour);
+        source.set("main", behavior);
         let began = env.clock.now();
 
         let route = accounts.route(Request::new()).await.expect("another can be read");
 
         let took = env.clock.now().duration_since(began);
-        assert!(took <= env.policy.credential_timeout.try_into().unwrap(), "{kind:?} {behaviour:?} {took:?}");
+        assert!(took <= env.policy.credential_timeout.try_into().unwrap(), "{kind:?} {behavior:?} {took:?}");
         let until = env.clock.now() + env.policy.throttle_cooldown;
         let skipped = &route.skipped()[0];
-        assert_eq!(route.account(), &id("b"), "{kind:?} {behaviour:?}");
+        assert_eq!(route.account(), &id("b"), "{kind:?} {behavior:?}");
         assert_eq!(
             (skipped.reason, skipped.retry_at),
             (Reason::CredentialUnavailable, Some(until)),
-            "{kind:?} {behaviour:?}"
+            "{kind:?} {behavior:?}"
         );
     }
 }
@@ -184,7 +184,7 @@ async fn a_source_that_timed_out_is_skipped_for_the_cooldown() {
     for kind in BOTH {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        source.set("main", Behaviour::Hangs);
+        source.set("main", Behavior::Hangs);
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
         let began = env.clock.now();
 
@@ -193,7 +193,7 @@ async fn a_source_that_timed_out_is_skipped_for_the_cooldown() {
         let explained = accounts.explain(&Request::new()).accounts()[0].reason;
         assert_eq!(explained, Reason::CredentialUnavailable, "{kind:?}");
 
-        source.set("main", Behaviour::Reads);
+        source.set("main", Behavior::Reads);
         minutes(&env.clock, 1).await;
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
@@ -201,35 +201,35 @@ async fn a_source_that_timed_out_is_skipped_for_the_cooldown() {
 
 #[tokio::test(start_paused = true)]
 async fn a_faulty_source_does_not_block_a_decision() {
-    for (kind, behaviour) in all_faults() {
+    for (kind, behavior) in all_faults() {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
-        source.set("main", behaviour);
+        source.set("main", behavior);
 
         let decision = accounts.decide(&Request::new()).await;
 
-        assert_eq!(decision.accounts()[0].reason, Reason::CredentialUnavailable, "{kind:?} {behaviour:?}");
-        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&id("b")), "{kind:?} {behaviour:?}");
+        assert_eq!(decision.accounts()[0].reason, Reason::CredentialUnavailable, "{kind:?} {behavior:?}");
+        assert_eq!(decision.chosen().map(|chosen| &chosen.account), Some(&id("b")), "{kind:?} {behavior:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_faulty_source_does_not_block_a_report() {
-    for (kind, behaviour) in all_faults() {
+    for (kind, behavior) in all_faults() {
         let env = env(kind);
         let (source, accounts) = accounts_of(&env);
         let route = accounts.route(Request::new()).await.expect("all can be read");
-        source.set("main", behaviour);
+        source.set("main", behavior);
         let began = env.clock.now();
 
         let report = accounts.report(&route, unauthorized()).await.expect("a route of this manager");
-        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?} {behaviour:?}");
+        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?} {behavior:?}");
         // The rejected credential is read again, in case it has changed.
         minutes(&env.clock, 1).await;
-        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {behaviour:?}");
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {behavior:?}");
 
         let took = env.clock.now().duration_since(began) - SignedDuration::from_mins(1);
         let twice = 2 * env.policy.credential_timeout;
-        assert!(took <= twice.try_into().unwrap(), "{kind:?} {behaviour:?} {took:?}");
+        assert!(took <= twice.try_into().unwrap(), "{kind:?} {behavior:?} {took:?}");
     }
 }

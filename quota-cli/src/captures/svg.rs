@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::view::line::{Line, Style};
 use crate::view::wrap;
 
-/// A terminal's colours.
+/// A terminal's colors.
 pub(super) struct Palette {
     background: &'static str,
     text: &'static str,
@@ -64,7 +64,7 @@ pub(super) fn draw(lines: &[Line], columns: u16, palette: &Palette) -> String {
 }
 
 impl Palette {
-    /// The colour and the weight of a style.
+    /// The color and the weight of a style.
     fn attributes(&self, style: Style) -> (&'static str, &'static str) {
         match style {
             Style::Plain => (self.text, ""),

@@ -292,8 +292,8 @@ impl Watch<'_> {
             })
             .collect();
         self.state.views = views;
-        let colour = Screen::stdout().colour;
-        self.terminal.draw(|frame| ui::draw(frame, &mut self.state, &local, colour))
+        let color = Screen::stdout().color;
+        self.terminal.draw(|frame| ui::draw(frame, &mut self.state, &local, color))
     }
 
     /// Removes read hook failures from their file, so that no other command reports them again.

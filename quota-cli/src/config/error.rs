@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_dissimilar_key_gets_the_list_of_keys() {
-        let text = with_hint("unknown field `colour`, expected `id` or `base_url`");
+        let text = with_hint("unknown field `color`, expected `id` or `base_url`");
 
-        assert_eq!(text, "unknown key `colour` (expected one of: id, base_url)");
+        assert_eq!(text, "unknown key `color` (expected one of: id, base_url)");
     }
 
     #[test]
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn a_hint_omits_former_keys() {
         let similar = with_hint("unknown field `freshnes`, expected one of `max_age`, `freshness`");
-        let other = with_hint("unknown field `colour`, expected one of `max_age`, `freshness`");
+        let other = with_hint("unknown field `color`, expected one of `max_age`, `freshness`");
 
         assert_eq!(similar, "unknown key `freshnes`; did you mean `max_age`?");
-        assert_eq!(other, "unknown key `colour` (expected one of: max_age)");
+        assert_eq!(other, "unknown key `color` (expected one of: max_age)");
     }
 
     #[test]

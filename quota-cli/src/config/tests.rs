@@ -95,7 +95,7 @@ fn each_error_is_one_line_with_its_position() {
         error_of("accounts = ["),
         error_of("[[acounts]]\nid = \"anthropic/main\"\n"),
         account_error("base_ulr = \"http://127.0.0.1\""),
-        account_error("colour = \"red\""),
+        account_error("color = \"red\""),
         account_error("token = \"x\""),
         account_error("token_env = 5"),
         error_of("[[accounts]]\ntoken_env = \"X\"\n"),

@@ -7,7 +7,7 @@ use anstyle::AnsiColor;
 
 use super::wrap::{width, wrap};
 
-/// The meaning of a piece of text, which determines its colour.
+/// The meaning of a piece of text, which determines its color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     /// The name of an account in a heading.
@@ -22,7 +22,7 @@ pub(crate) enum Style {
 
 impl Style {
     fn ansi(self) -> anstyle::Style {
-        // Use only the terminal's palette, because the user chose its colours to be readable.
+        // Use only the terminal's palette, because the user chose its colors to be readable.
         match self {
             Self::Strong => anstyle::Style::new().bold(),
             Self::Dim => anstyle::Style::new().dimmed(),
@@ -46,15 +46,15 @@ impl Span {
         Self { style, text: text.into() }
     }
 
-    /// Appends the span, with escape sequences if `colour` is set.
-    fn print_to(&self, output: &mut String, colour: bool) {
-        let style = if colour { self.style.ansi() } else { anstyle::Style::new() };
+    /// Appends the span, with escape sequences if `color` is set.
+    fn print_to(&self, output: &mut String, color: bool) {
+        let style = if color { self.style.ansi() } else { anstyle::Style::new() };
         let _ = write!(output, "{style}{}{style:#}", self.text);
     }
 
-    pub(crate) fn print(&self, colour: bool) -> String {
+    pub(crate) fn print(&self, color: bool) -> String {
         let mut output = String::new();
-        self.print_to(&mut output, colour);
+        self.print_to(&mut output, color);
         output
     }
 }
@@ -136,19 +136,19 @@ impl Line {
         self.print(false)
     }
 
-    /// The line as text, with escape sequences if `colour` is set.
-    pub(crate) fn print(&self, colour: bool) -> String {
+    /// The line as text, with escape sequences if `color` is set.
+    pub(crate) fn print(&self, color: bool) -> String {
         let mut output = String::new();
         for span in &self.0 {
-            span.print_to(&mut output, colour);
+            span.print_to(&mut output, color);
         }
         output
     }
 }
 
 /// The lines as text, each with a line break.
-pub(crate) fn print(lines: &[Line], colour: bool) -> String {
-    lines.iter().map(|line| line.print(colour) + "\n").collect()
+pub(crate) fn print(lines: &[Line], color: bool) -> String {
+    lines.iter().map(|line| line.print(color) + "\n").collect()
 }
 
 /// A text wrapped at `columns`, with each line indented.
@@ -173,12 +173,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_without_colour_is_its_text() {
+    fn a_line_without_color_is_its_text() {
         assert_eq!(Line::new(Style::Bad, "429").with(Style::Plain, " calls").print(false), "429 calls");
     }
 
     #[test]
-    fn a_colour_ends_with_its_span() {
+    fn a_color_ends_with_its_span() {
         let line = Line::new(Style::Bad, "429").with(Style::Plain, " calls");
 
         assert_eq!(line.print(true), "\u{1b}[31m429\u{1b}[0m calls");

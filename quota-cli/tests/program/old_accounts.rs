@@ -168,7 +168,7 @@ fn the_given_and_the_default_configuration_get_the_settings() {
 
 #[test]
 fn a_file_that_another_program_reads_is_kept() {
-    let theirs = r#"{"version":2,"accounts":[{"id":"anthropic/theirs","colour":"green"},{"id":"anthropic/b"}],"note":"mine"}"#;
+    let theirs = r#"{"version":2,"accounts":[{"id":"anthropic/theirs","color":"green"},{"id":"anthropic/b"}],"note":"mine"}"#;
     let machine = machine(Some(MINE), theirs);
 
     let listing = machine.run(&["accounts"]);

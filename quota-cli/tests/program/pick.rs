@@ -301,7 +301,7 @@ fn explain_shows_every_account_with_its_windows_and_the_reason() {
     {
         assert!(ended.stdout.contains(expected), "{expected}: {}", ended.stdout);
     }
-    assert!(!ended.stdout.contains('\u{1b}'), "without a terminal there are no colours");
+    assert!(!ended.stdout.contains('\u{1b}'), "without a terminal there are no colors");
 }
 
 #[test]

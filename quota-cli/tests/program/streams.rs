@@ -1,4 +1,4 @@
-//! Results go to standard output, messages to standard error, and colours only to terminals. No output has a secret.
+//! Results go to standard output, messages to standard error, and colors only to terminals. No output has a secret.
 
 use std::process::Stdio;
 
@@ -79,7 +79,7 @@ fn output_that_cannot_be_written_ends_with_74() {
 }
 
 #[test]
-fn without_a_terminal_there_are_no_colours() {
+fn without_a_terminal_there_are_no_colors() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new().set("TERM", "xterm-256color"));
 
@@ -89,7 +89,7 @@ fn without_a_terminal_there_are_no_colours() {
 }
 
 #[test]
-fn clicolor_force_adds_colours_and_no_color_removes_them() {
+fn clicolor_force_adds_colors_and_no_color_removes_them() {
     let provider = Provider::play(Script::default());
     let (machine, config) = provider.configure(Machine::new().set("CLICOLOR_FORCE", "1"));
     let arguments = ["status", "--config", argument(&config)];

@@ -41,7 +41,7 @@ struct State {
     swaps: usize,
 }
 
-/// The behaviour of a [`ScriptedStore`] for one call.
+/// The behavior of a [`ScriptedStore`] for one call.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {

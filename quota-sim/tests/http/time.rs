@@ -1,4 +1,4 @@
-//! Behaviour over time.
+//! Behavior over time.
 
 use std::time::Duration;
 

@@ -192,7 +192,7 @@ fn a_reservation_unknown_to_the_store_is_released_locally() {
 }
 
 #[test]
-fn a_write_with_a_lost_answer_is_recognised() {
+fn a_write_with_a_lost_answer_is_recognized() {
     let (mut held, wanted, mut document) = (LocalReservations::default(), of(2.0), Reservations::default());
     held.reserve(&wanted, Some(200), now());
     assert!(merge(&mut held, &mut document));

@@ -15,7 +15,7 @@ const HEIGHT: f64 = 120.0;
 /// The vertical distance between two charts.
 const PITCH: f64 = 232.0;
 
-/// Colours are set by class, so that they follow the viewer's light or dark mode.
+/// Colors are set by class, so that they follow the viewer's light or dark mode.
 const STYLE: &str = "\
 svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1f2328}.muted{fill:#59636e}.grid{stroke:#d1d9e0}\
 .now{stroke:#59636e;stroke-dasharray:2 3}.used{fill:none;stroke:#0969da;stroke-width:2}\

@@ -22,7 +22,7 @@ const MIN_HEIGHT_WITH_EVENTS: u16 = 16;
 const EVENT_ROWS: u16 = 7;
 
 /// Draws the screen.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, local: &LocalTime, colour: bool) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, local: &LocalTime, color: bool) {
     let area = frame.area();
     let events = if area.height < MIN_HEIGHT_WITH_EVENTS { 0 } else { EVENT_ROWS };
     let rows = [Constraint::Length(1), Constraint::Min(0), Constraint::Length(events), Constraint::Length(1)];
@@ -31,7 +31,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, local: &LocalTime, 
     if state.show_help {
         frame.render_widget(Paragraph::new(HELP).wrap(Wrap { trim: false }), body);
     } else {
-        accounts(frame, state, local, body, colour);
+        accounts(frame, state, local, body, color);
     }
     frame.render_widget(Paragraph::new(event_lines(state, local, events)), events);
     frame.render_widget(UiLine::styled(footer(state, local.now, foot.width), Modifier::DIM), foot);
@@ -59,7 +59,7 @@ fn header(state: &State, local: &LocalTime, width: u16) -> String {
     truncate(&format!("quota · {} · {accounts}, {order}", clock(local.now, local)), width.into())
 }
 
-fn accounts(frame: &mut Frame<'_>, state: &State, local: &LocalTime, body: Rect, colour: bool) {
+fn accounts(frame: &mut Frame<'_>, state: &State, local: &LocalTime, body: Rect, color: bool) {
     let shown = state.shown();
     let width = usize::from(body.width.saturating_sub(2));
     let mut lines = Vec::new();
@@ -74,7 +74,7 @@ fn accounts(frame: &mut Frame<'_>, state: &State, local: &LocalTime, body: Rect,
         let due = due.map(|due| {
             Line::plain(format!("  next refresh in {}", format::duration(between(local.now, *due))))
         });
-        lines.extend(block.iter().chain(&due).map(|line| to_ratatui(mark, line, colour)));
+        lines.extend(block.iter().chain(&due).map(|line| to_ratatui(mark, line, color)));
         lines.push(UiLine::default());
     }
     if shown.is_empty() {
@@ -124,9 +124,9 @@ fn clock(at: Timestamp, local: &LocalTime) -> String {
 }
 
 /// Converts a line to ratatui, with a mark before it.
-fn to_ratatui(mark: &'static str, line: &Line, colour: bool) -> UiLine<'static> {
+fn to_ratatui(mark: &'static str, line: &Line, color: bool) -> UiLine<'static> {
     let style = |style| match style {
-        _ if !colour => ratatui::style::Style::new(),
+        _ if !color => ratatui::style::Style::new(),
         Style::Strong => Modifier::BOLD.into(),
         Style::Dim => Modifier::DIM.into(),
         Style::Good => Color::Green.into(),

@@ -1,4 +1,4 @@
-//! The text at several terminal widths, without colours.
+//! The text at several terminal widths, without colors.
 
 use std::time::Duration;
 
@@ -131,11 +131,11 @@ fn a_name_from_a_provider_cannot_control_the_terminal() {
 }
 
 #[test]
-fn coloured_output_has_the_same_text() {
-    let coloured = Screen { colour: true, ..Screen::DEFAULT }.show(&lines(&all_kinds(), &local(), 80));
+fn colored_output_has_the_same_text() {
+    let colored = Screen { color: true, ..Screen::DEFAULT }.show(&lines(&all_kinds(), &local(), 80));
 
-    let stripped = anstream::adapter::strip_str(&coloured).to_string();
-    assert_ne!(coloured, stripped);
+    let stripped = anstream::adapter::strip_str(&colored).to_string();
+    assert_ne!(colored, stripped);
     assert_eq!(stripped, render(&all_kinds(), 80));
 }
 

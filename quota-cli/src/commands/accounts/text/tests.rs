@@ -1,4 +1,4 @@
-//! The list at several terminal widths, without colours.
+//! The list at several terminal widths, without colors.
 
 use quota::accounts::routing::{Eligibility, Reason, Role};
 use quota::accounts::{AccountLimits, Evaluated, Limits};

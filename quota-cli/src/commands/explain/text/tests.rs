@@ -1,4 +1,4 @@
-//! The text of a decision at several terminal widths, without colours.
+//! The text of a decision at several terminal widths, without colors.
 
 use std::time::Duration;
 
@@ -104,10 +104,10 @@ fn no_line_is_longer_than_the_terminal() {
 }
 
 #[test]
-fn plain_output_has_no_colours() {
+fn plain_output_has_no_colors() {
     assert!(!at(80).contains('\u{1b}'));
-    let coloured = print(&lines(&decision(), &settings(), &local(), 80), true);
-    assert!(coloured.contains('\u{1b}'));
+    let colored = print(&lines(&decision(), &settings(), &local(), 80), true);
+    assert!(colored.contains('\u{1b}'));
 }
 
 #[test]

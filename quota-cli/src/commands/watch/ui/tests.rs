@@ -181,13 +181,13 @@ fn a_hook_failure_that_another_command_reported_is_not_shown() {
 }
 
 #[test]
-fn styles_become_ratatui_colours() {
+fn styles_become_ratatui_colors() {
     let line = Line::plain("a ").with(Style::Bad, "red").with(Style::Plain, " end");
 
-    let coloured = to_ratatui("", &line, true);
+    let colored = to_ratatui("", &line, true);
 
-    assert_eq!(coloured.to_string(), "a red end");
-    assert_eq!(coloured.spans[2].style, Color::Red.into());
-    assert_eq!(coloured.spans[3].style, ratatui::style::Style::default());
+    assert_eq!(colored.to_string(), "a red end");
+    assert_eq!(colored.spans[2].style, Color::Red.into());
+    assert_eq!(colored.spans[3].style, ratatui::style::Style::default());
     assert_eq!(to_ratatui("", &line, false).spans[2].style, ratatui::style::Style::default());
 }
