@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_account_is_blocked_as_long_as_requested_but_at_least_a_second() {
+    fn a_throttled_account_is_blocked_as_requested_for_at_least_a_second() {
         let requested = read(&RequestOutcome::from_response(429, [("Retry-After", "7")])).unwrap();
         let zero = read(&RequestOutcome::from_response(429, [("retry-after", "0")])).unwrap();
 

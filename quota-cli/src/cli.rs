@@ -17,7 +17,7 @@ use clap::{Args as _, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use jiff::SignedDuration;
 
 pub(crate) use self::accounts::{
-    AccountNames, AccountsArgs, AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, Limit, SetArgs,
+    AccountNames, AccountsArgs, AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, LimitSetting, SetArgs,
 };
 use self::global::GlobalOption;
 pub(crate) use self::global::GlobalOptions;
@@ -25,7 +25,7 @@ pub(crate) use self::history::{BudgetArgs, EventsArgs, PaceArgs};
 pub(crate) use self::routing::{ExplainArgs, PickArgs, RequestArgs, RunArgs};
 pub(crate) use self::scripting::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
 pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs};
-pub(crate) use self::simulation::{DemoArgs, ParseArgs, Provider, SimArgs};
+pub(crate) use self::simulation::{DemoArgs, ParseArgs, ParsedProvider, SimArgs};
 pub(crate) use self::status::{StatusArgs, WatchArgs};
 use crate::exit::{CliError, Exit};
 

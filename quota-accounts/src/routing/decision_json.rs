@@ -15,7 +15,7 @@ impl Serialize for Decision {
             account: self.chosen().map(|account| account.account.as_str()),
             waits_for: self.awaited().map(|account| account.account.as_str()),
             retry_after_seconds: self.retry_after().map(whole_seconds),
-            accounts: self.accounts().iter().map(|account| AccountJson::of(account, now)).collect(),
+            accounts: self.accounts().iter().map(|account| EvaluatedJson::of(account, now)).collect(),
         }
         .serialize(serializer)
     }
@@ -27,11 +27,11 @@ struct DecisionJson<'a> {
     account: Option<&'a str>,
     waits_for: Option<&'a str>,
     retry_after_seconds: Option<u64>,
-    accounts: Vec<AccountJson<'a>>,
+    accounts: Vec<EvaluatedJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct AccountJson<'a> {
+struct EvaluatedJson<'a> {
     account: &'a str,
     role: &'static str,
     eligibility: &'static str,
@@ -40,11 +40,11 @@ struct AccountJson<'a> {
     limit_percent: Option<f64>,
     retry_at: Option<String>,
     not_refreshed: Option<&'a str>,
-    windows: Vec<WindowJson<'a>>,
+    windows: Vec<WindowUsageJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct WindowJson<'a> {
+struct WindowUsageJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
     certainty: &'static str,
@@ -53,17 +53,17 @@ struct WindowJson<'a> {
     observed_at: String,
     age_seconds: u64,
     source: &'static str,
-    scope: Option<ScopeJson<'a>>,
+    scope: Option<WindowScopeJson<'a>>,
     length_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct ScopeJson<'a> {
+struct WindowScopeJson<'a> {
     model: Option<&'a str>,
     surface: Option<&'a str>,
 }
 
-impl<'a> AccountJson<'a> {
+impl<'a> EvaluatedJson<'a> {
     fn of(account: &'a Evaluated, now: Timestamp) -> Self {
         Self {
             account: account.account.as_str(),
@@ -77,12 +77,12 @@ impl<'a> AccountJson<'a> {
             limit_percent: account.limit.map(Percent::as_f64),
             retry_at: account.retry_at.map(seconds),
             not_refreshed: account.not_refreshed.as_deref(),
-            windows: account.windows.iter().map(|usage| WindowJson::of(usage, now)).collect(),
+            windows: account.windows.iter().map(|usage| WindowUsageJson::of(usage, now)).collect(),
         }
     }
 }
 
-impl<'a> WindowJson<'a> {
+impl<'a> WindowUsageJson<'a> {
     fn of(usage: &'a WindowUsage, now: Timestamp) -> Self {
         let window = &usage.window;
         // `None` if the reset has passed.
@@ -97,9 +97,10 @@ impl<'a> WindowJson<'a> {
             observed_at: seconds(window.observed_at()),
             age_seconds: usage.age.as_secs(),
             source: window.source().as_str(),
-            scope: window
-                .scope()
-                .map(|scope| ScopeJson { model: scope.model.as_deref(), surface: scope.surface.as_deref() }),
+            scope: window.scope().map(|scope| WindowScopeJson {
+                model: scope.model.as_deref(),
+                surface: scope.surface.as_deref(),
+            }),
             length_seconds: window.length().map(|length| length.as_secs()),
         }
     }

@@ -117,22 +117,22 @@ pub(crate) struct SetArgs {
     pub(crate) name: String,
     /// Prefer another account if less than this percentage is left; `none` inherits from [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
-    pub(crate) min_remaining: Option<Limit>,
+    pub(crate) min_remaining: Option<LimitSetting>,
     /// Never use the account if less than this percentage is left; `none` inherits from [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
-    pub(crate) killswitch: Option<Limit>,
+    pub(crate) killswitch: Option<LimitSetting>,
 }
 
 /// A limit in percent; `None` removes the account's own limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Limit(pub(crate) Option<f64>);
+pub(crate) struct LimitSetting(pub(crate) Option<f64>);
 
-fn limit(text: &str) -> Result<Limit, &'static str> {
+fn limit(text: &str) -> Result<LimitSetting, &'static str> {
     if text == "none" {
-        return Ok(Limit(None));
+        return Ok(LimitSetting(None));
     }
     percent(text)
-        .map(|percent| Limit(Some(percent)))
+        .map(|percent| LimitSetting(Some(percent)))
         .map_err(|_| "expected a percentage from 0 to 100, or none")
 }
 

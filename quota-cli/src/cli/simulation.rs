@@ -64,7 +64,7 @@ Examples:
 Exit codes: 0 success, 64 usage error, 65 malformed input, 66 unreadable input.")]
 pub(crate) struct ParseArgs {
     /// Provider
-    pub(crate) provider: Provider,
+    pub(crate) provider: ParsedProvider,
     /// Saved response, or - for standard input
     pub(crate) file: PathBuf,
     /// Read HTTP headers, one per line
@@ -74,7 +74,7 @@ pub(crate) struct ParseArgs {
 
 /// A provider whose responses can be parsed.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Provider {
+pub(crate) enum ParsedProvider {
     /// Claude
     Anthropic,
 }

@@ -110,14 +110,14 @@ struct Guard<'a> {
 }
 
 /// The evaluation of the account by its current readings.
-struct Check {
+struct GuardCheck {
     usage: AccountUsage,
     account: Evaluated,
     /// The delayed refresh of the deciding window, if that window has just reset.
     pending: Option<PendingReset>,
 }
 
-impl Check {
+impl GuardCheck {
     /// Local time, at the time of the check.
     fn local(&self) -> LocalTime {
         LocalTime { now: self.usage.now(), ..LocalTime::now() }
@@ -126,7 +126,7 @@ impl Check {
 
 impl Guard<'_> {
     /// Checks once, or repeatedly while it must wait.
-    async fn wait(&self) -> Check {
+    async fn wait(&self) -> GuardCheck {
         let mut changes = self.account.watch();
         let mut last_notice = None;
         let time = reset_grace::Time::of_command(self.clock);
@@ -175,17 +175,17 @@ impl Guard<'_> {
         self.account.get_for(model).await.ok()
     }
 
-    fn check(&self, usage: AccountUsage) -> Check {
+    fn check(&self, usage: AccountUsage) -> GuardCheck {
         let now = usage.now();
         let account = self.requirements.evaluate(self.account.id(), usage.snapshot(), now, usage.max_age());
         let reset_at = self.requirements.reset_at(&account, now);
         let model = self.requirements.fresh_model();
         let pending = reset_at.and_then(|reset_at| PendingReset::of(&usage, reset_at, model));
-        Check { usage, account, pending }
+        GuardCheck { usage, account, pending }
     }
 
     /// Why there is no newer reading, and what to do.
-    fn cause(&self, check: &Check) -> Option<String> {
+    fn cause(&self, check: &GuardCheck) -> Option<String> {
         // While the readings are fresh, an earlier failure does not matter.
         if check.pending.is_some() {
             return None;
@@ -194,7 +194,7 @@ impl Guard<'_> {
         text::cause(usage.error(), usage.hold().as_ref(), self.login_hint, &local)
     }
 
-    fn why_unknown(&self, check: &Check) -> String {
+    fn why_unknown(&self, check: &GuardCheck) -> String {
         let local = check.local();
         match check.pending {
             Some(pending) => pending.text(&local),
@@ -202,7 +202,12 @@ impl Guard<'_> {
         }
     }
 
-    fn failed<'b>(&'b self, check: &'b Check, cause: Option<&'b str>, why_unknown: &'b str) -> Failed<'b> {
+    fn failed<'b>(
+        &'b self,
+        check: &'b GuardCheck,
+        cause: Option<&'b str>,
+        why_unknown: &'b str,
+    ) -> Failed<'b> {
         let (window, left) = self.requirements.deciding(&check.account);
         let min_remaining = self.options.min_remaining;
         let is_missing_window = self.requirements.is_missing_window(&check.account, check.usage.snapshot());
@@ -210,7 +215,7 @@ impl Guard<'_> {
         Failed { reason, window, left, min_remaining, cause, why_unknown, is_missing_window }
     }
 
-    fn print(&self, check: &Check, exit: Exit) -> Result<(), CliError> {
+    fn print(&self, check: &GuardCheck, exit: Exit) -> Result<(), CliError> {
         if self.is_json {
             let document = GuardJson::of(self, check, exit, check.usage.now());
             return term::print(&json::one_line(&document));
@@ -285,7 +290,7 @@ struct GuardJson<'a> {
 }
 
 impl<'a> GuardJson<'a> {
-    fn of(guard: &Guard<'a>, check: &'a Check, exit: Exit, now: Timestamp) -> Self {
+    fn of(guard: &Guard<'a>, check: &'a GuardCheck, exit: Exit, now: Timestamp) -> Self {
         let (window, left) = guard.requirements.deciding(&check.account);
         Self {
             version: 2,

@@ -5,7 +5,7 @@ mod header_lines;
 mod kind;
 mod report;
 
-use crate::cli::{ParseArgs, Provider};
+use crate::cli::{ParseArgs, ParsedProvider};
 use crate::exit::{CliError, Exit};
 use crate::{input, term};
 
@@ -15,7 +15,7 @@ use crate::{input, term};
 ///
 /// [`CliError`] if the input cannot be read, or nothing in it can be parsed.
 pub(crate) fn run(options: &ParseArgs) -> Result<Exit, CliError> {
-    let Provider::Anthropic = options.provider;
+    let ParsedProvider::Anthropic = options.provider;
     let bytes = input::read_input(&options.file)?;
     let malformed =
         |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(&options.file)));

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use self::environment::Change;
+use self::environment::EnvironmentChange;
 use crate::account_picker::{AccountPicker, exit_of};
 use crate::cli::{GlobalOptions, RunArgs};
 use crate::config::Config;
@@ -54,8 +54,8 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
     command.args(arguments);
     for change in changes {
         match change {
-            Change::Set(name, value) => command.env(name, value),
-            Change::Remove(name) => command.env_remove(name),
+            EnvironmentChange::Set(name, value) => command.env(name, value),
+            EnvironmentChange::Remove(name) => command.env_remove(name),
         };
     }
     start(command, program)

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 pub(crate) use self::capture::captured;
 use self::files::Files;
 use self::journal_task::DisplayUpdate;
-use self::signals::{SignalEvent, Signals};
+use self::signals::{JobControlSignals, SignalEvent};
 use self::state::{KeyAction, State};
 use self::terminal::Terminal;
 use crate::call_limit;
@@ -73,7 +73,7 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
             journal.await;
             Done::Nothing
         });
-        let signals = Signals::listen()?;
+        let signals = JobControlSignals::listen()?;
         let terminal = Terminal::enter()?;
         let mut watch = Watch {
             scope,
@@ -181,7 +181,7 @@ impl Watch<'_> {
     async fn run(
         &mut self,
         mut updates: mpsc::Receiver<DisplayUpdate>,
-        mut signals: Signals,
+        mut signals: JobControlSignals,
     ) -> Result<Exit, CliError> {
         let clock = Clock::system();
         let mut keys = keys();

@@ -10,7 +10,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::error::{ConfigError, Lines, nearest};
-use super::file::{Account, File, Provider};
+use super::file::{AccountTable, ConfigFile, ProviderTable};
 use super::hooks;
 use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
 use crate::token_like::looks_like_a_token;
@@ -19,7 +19,7 @@ use crate::token_like::looks_like_a_token;
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
 
 pub(super) fn config(
-    file: File,
+    file: ConfigFile,
     text: &str,
     directory: &Path,
     also: &[AccountId],
@@ -59,7 +59,7 @@ pub(super) fn config(
     Ok(Config { policy, routing, when_unknown_is_set, anthropic, accounts, hooks, ..Config::empty() })
 }
 
-fn provider(provider: Provider) -> Result<ProviderSettings, ConfigError> {
+fn provider(provider: ProviderTable) -> Result<ProviderSettings, ConfigError> {
     let base_url = provider.base_url.map(base_url).transpose()?;
     let user_agent = match provider.user_agent {
         None => None,
@@ -71,7 +71,7 @@ fn provider(provider: Provider) -> Result<ProviderSettings, ConfigError> {
 }
 
 fn account(
-    account: Account,
+    account: AccountTable,
     directory: &Path,
     checked: &mut Option<(String, Url)>,
 ) -> Result<AccountSettings, ConfigError> {

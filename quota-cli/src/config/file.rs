@@ -13,16 +13,16 @@ use super::routing::Routing;
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     pub(super) policy: Option<Spanned<Policy>>,
     #[serde(default)]
     pub(super) routing: Routing,
     #[serde(default)]
     pub(super) providers: Providers,
     #[serde(default)]
-    pub(super) accounts: Vec<Spanned<Account>>,
+    pub(super) accounts: Vec<Spanned<AccountTable>>,
     #[serde(default)]
-    pub(super) hooks: Vec<Spanned<Hook>>,
+    pub(super) hooks: Vec<Spanned<HookTable>>,
 }
 
 /// A table for each provider.
@@ -30,13 +30,13 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Providers {
     #[serde(default)]
-    pub(super) anthropic: Provider,
+    pub(super) anthropic: ProviderTable,
 }
 
 /// The settings of a provider.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Provider {
+pub(super) struct ProviderTable {
     pub(super) base_url: Option<Spanned<String>>,
     pub(super) user_agent: Option<Spanned<String>>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Provider {
 /// The settings of an account.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Account {
+pub(super) struct AccountTable {
     pub(super) id: Spanned<AccountId>,
     pub(super) claude_config_dir: Option<Spanned<PathBuf>>,
     pub(super) token_env: Option<Spanned<String>>,
@@ -60,7 +60,7 @@ pub(super) struct Account {
 /// A hook.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Hook {
+pub(super) struct HookTable {
     pub(super) on: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) accounts: Vec<Spanned<AccountId>>,
@@ -78,6 +78,6 @@ pub(super) struct Hook {
 /// # Errors
 ///
 /// [`ConfigError`] if it is not TOML, or has an unknown key or value.
-pub(super) fn read(text: &str) -> Result<File, ConfigError> {
+pub(super) fn read(text: &str) -> Result<ConfigFile, ConfigError> {
     toml::from_str(text).map_err(|error| ConfigError::of_toml(&error))
 }

@@ -9,7 +9,7 @@ use toml::Spanned;
 use url::{Host, Url};
 
 use super::error::{ConfigError, nearest};
-use super::file::Hook as Written;
+use super::file::HookTable;
 use quota_journal::{Action, Hook, SecretUrl};
 
 /// The event kinds that can start a hook.
@@ -20,7 +20,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(
-    written: Spanned<Written>,
+    written: Spanned<HookTable>,
     accounts: &BTreeSet<&AccountId>,
     directory: &Path,
 ) -> Result<Hook, ConfigError> {

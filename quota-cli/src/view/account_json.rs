@@ -23,7 +23,7 @@ pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, local: &Lo
 }
 
 fn document(accounts: &[AccountView], error: Option<Reason>, local: &LocalTime) -> String {
-    let accounts = accounts.iter().map(|account| AccountJson::of(account, local)).collect();
+    let accounts = accounts.iter().map(|account| AccountViewJson::of(account, local)).collect();
     let document =
         StatusJson { version: VERSION, now: rfc3339(local.now), error: error.map(Reason::word), accounts };
     json::pretty(&document)
@@ -34,11 +34,11 @@ struct StatusJson<'a> {
     version: u32,
     now: String,
     error: Option<String>,
-    accounts: Vec<AccountJson<'a>>,
+    accounts: Vec<AccountViewJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct AccountJson<'a> {
+struct AccountViewJson<'a> {
     account: &'a str,
     state: &'static str,
     stale_since: Option<String>,
@@ -46,7 +46,7 @@ struct AccountJson<'a> {
     reason: Option<String>,
     age_seconds: Option<u64>,
     plan: Option<&'a str>,
-    windows: Vec<WindowJson<'a>>,
+    windows: Vec<WindowViewJson<'a>>,
     credits: Option<CreditsJson<'a>>,
     hold: Option<HoldJson>,
     last_failure: Option<LastFailureJson<'a>>,
@@ -58,7 +58,7 @@ struct AccountJson<'a> {
 
 /// One window.
 #[derive(Serialize)]
-pub(crate) struct WindowJson<'a> {
+pub(crate) struct WindowViewJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
     certainty: &'static str,
@@ -116,7 +116,7 @@ struct MoneyJson<'a> {
     currency: &'a str,
 }
 
-impl<'a> AccountJson<'a> {
+impl<'a> AccountViewJson<'a> {
     fn of(account: &'a AccountView, local: &LocalTime) -> Self {
         let (state, stale_since, stale_reason) = match account.state {
             ViewFreshness::Fresh => ("fresh", None, None),
@@ -130,7 +130,7 @@ impl<'a> AccountJson<'a> {
             reason: account.reason.map(Reason::word),
             age_seconds: account.age.map(|age| age.as_secs()),
             plan: account.plan.as_deref(),
-            windows: account.windows.iter().map(|window| WindowJson::of(window, local)).collect(),
+            windows: account.windows.iter().map(|window| WindowViewJson::of(window, local)).collect(),
             credits: account.credits.as_ref().map(CreditsJson::of),
             hold: account.hold.as_ref().map(HoldJson::of),
             last_failure: account.last_failure.as_ref().map(|failure| LastFailureJson {
@@ -146,7 +146,7 @@ impl<'a> AccountJson<'a> {
     }
 }
 
-impl<'a> WindowJson<'a> {
+impl<'a> WindowViewJson<'a> {
     pub(crate) fn of(window: &'a WindowView, local: &LocalTime) -> Self {
         Self {
             id: &window.id,

@@ -17,7 +17,7 @@ use crate::exit::{CliError, Exit};
 use crate::{input, scope};
 
 /// An account to import.
-struct Candidate {
+struct ImportCandidate {
     id: AccountId,
     /// `None` if its login is of an unknown kind.
     account: Option<AccountSettings>,
@@ -147,7 +147,7 @@ impl ImportOutcome {
 fn outcomes(
     config: &Config,
     default_login: &DefaultLogin,
-    found: &[Candidate],
+    found: &[ImportCandidate],
     options: &ImportArgs,
 ) -> Vec<ImportOutcome> {
     let mut outcomes: Vec<ImportOutcome> = Vec::new();
@@ -162,7 +162,7 @@ fn outcome(
     config: &Config,
     default_login: &DefaultLogin,
     before: &[ImportOutcome],
-    found: &Candidate,
+    found: &ImportCandidate,
     options: &ImportArgs,
 ) -> ImportOutcome {
     let id = found.id.clone();
@@ -218,7 +218,7 @@ fn describe(outcome: &ImportOutcome, is_dry: bool) -> String {
 }
 
 /// Reads the accounts of an accounts file, without settings that only other programs use.
-fn read(path: &Path) -> Result<Vec<Candidate>, CliError> {
+fn read(path: &Path) -> Result<Vec<ImportCandidate>, CliError> {
     let bytes = input::read_input(path)?;
     let name = input::display_name(path);
     // The error repeats no content, because the user may have named a file with secrets by mistake.
@@ -226,7 +226,7 @@ fn read(path: &Path) -> Result<Vec<Candidate>, CliError> {
         let why = format!("{name}:{}:{}: not an accounts file", error.line(), error.column());
         CliError::new(Exit::DataErr, why)
     })?;
-    let found = accounts.accounts().iter().map(|account| Candidate {
+    let found = accounts.accounts().iter().map(|account| ImportCandidate {
         id: account.id.clone(),
         account: config::login_of(account).map(|(login, base_url)| AccountSettings {
             base_url,
@@ -239,10 +239,10 @@ fn read(path: &Path) -> Result<Vec<Candidate>, CliError> {
 }
 
 /// Finds the logins on this machine as `quota init` does.
-async fn detected() -> Vec<Candidate> {
+async fn detected() -> Vec<ImportCandidate> {
     let found = |(name, login): (&str, LoginSource)| {
         let id = AccountId::new(ANTHROPIC, name).ok()?;
-        Some(Candidate { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
+        Some(ImportCandidate { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
     };
     DetectedLogins::detect().await.named().into_iter().filter_map(found).collect()
 }

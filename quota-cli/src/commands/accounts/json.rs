@@ -25,7 +25,7 @@ pub(super) fn render(
         now: rfc3339(local.now),
         config: config.path.as_ref().map(|path| path.display().to_string()),
         file: config::path(named).ok().map(|path| path.display().to_string()),
-        accounts: accounts.iter().enumerate().map(|(at, account)| AccountJson::of(at, account)).collect(),
+        accounts: accounts.iter().enumerate().map(|(at, account)| AccountRowJson::of(at, account)).collect(),
         unusable: config.unusable.iter().map(|id| id.as_str()).collect(),
     };
     json::pretty(&document)
@@ -37,12 +37,12 @@ struct AccountsJson<'a> {
     now: String,
     config: Option<String>,
     file: Option<String>,
-    accounts: Vec<AccountJson<'a>>,
+    accounts: Vec<AccountRowJson<'a>>,
     unusable: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
-struct AccountJson<'a> {
+struct AccountRowJson<'a> {
     account: &'a str,
     role: &'static str,
     disabled: bool,
@@ -80,7 +80,7 @@ impl<'a> LimitsJson<'a> {
     }
 }
 
-impl<'a> AccountJson<'a> {
+impl<'a> AccountRowJson<'a> {
     fn of(at: usize, listed: &AccountRow<'a>) -> Self {
         let AccountRow { settings, evaluated } = listed;
         let (kind, name) = settings.login.kind();

@@ -4,7 +4,7 @@ use quota::Percent;
 use quota::accounts::Limits;
 
 use super::{change, limits_warning, text};
-use crate::cli::{GlobalOptions, Limit, SetArgs};
+use crate::cli::{GlobalOptions, LimitSetting, SetArgs};
 use crate::config::Change;
 use crate::exit::{CliError, Exit};
 use crate::term;
@@ -38,7 +38,7 @@ pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Cli
 }
 
 /// Replaces the limit for all windows that have no limit of their own.
-fn with_every(now: Option<&Limits>, Limit(percent): Limit) -> Option<Limits> {
+fn with_every(now: Option<&Limits>, LimitSetting(percent): LimitSetting) -> Option<Limits> {
     let every = Limits::of(percent.and_then(Percent::from_percent)?);
     let windows = now.into_iter().flat_map(Limits::windows);
     Some(windows.fold(every, |limits, (window, left)| limits.window(window.clone(), left)))

@@ -11,19 +11,19 @@ const VERSION: u32 = 2;
 
 /// Renders the document with a final line break.
 pub(super) fn render(all: &[CallBudget], local: &LocalTime) -> String {
-    json::accounts(VERSION, all.iter().map(AccountJson::of).collect(), local)
+    json::accounts(VERSION, all.iter().map(CallBudgetJson::of).collect(), local)
 }
 
 #[derive(Serialize)]
-struct AccountJson<'a> {
+struct CallBudgetJson<'a> {
     account: &'a str,
     calls: usize,
     allowed: u32,
     reserve: u32,
     left: usize,
     callers: Vec<CallerJson<'a>>,
-    hold: Option<HoldJson>,
-    background_hold: Option<HoldJson>,
+    hold: Option<BudgetHoldJson>,
+    background_hold: Option<BudgetHoldJson>,
 }
 
 #[derive(Serialize)]
@@ -34,15 +34,15 @@ struct CallerJson<'a> {
 }
 
 #[derive(Serialize)]
-struct HoldJson {
+struct BudgetHoldJson {
     until: String,
     reason: HoldReason,
 }
 
-impl<'a> AccountJson<'a> {
+impl<'a> CallBudgetJson<'a> {
     fn of(budget: &'a CallBudget) -> Self {
         let hold = |hold: &Option<Hold>| {
-            hold.as_ref().map(|hold| HoldJson { until: rfc3339(hold.until), reason: hold.reason })
+            hold.as_ref().map(|hold| BudgetHoldJson { until: rfc3339(hold.until), reason: hold.reason })
         };
         let callers = budget.callers.iter().map(|caller| CallerJson {
             name: Some(&*caller.name).filter(|name| !name.is_empty()),

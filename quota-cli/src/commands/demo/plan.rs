@@ -27,14 +27,14 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     pub(crate) script: Script,
     /// The account that is rate limited, and the kind of response.
-    pub(crate) throttled: Incident,
+    pub(crate) throttled: PlannedFailure,
     /// The account whose login expires.
-    pub(crate) expired: Incident,
+    pub(crate) expired: PlannedFailure,
 }
 
 /// A response that one account gets for some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Incident {
+pub(crate) struct PlannedFailure {
     pub(crate) account: usize,
     pub(crate) answer: Answer,
     from: u64,
@@ -47,9 +47,9 @@ impl Plan {
         let duration = Duration::from_secs(seconds);
         let kinds = [Answer::ThrottleZero, Answer::ThrottleUntilEnd, Answer::ThrottleNoHeader];
         let account = rng.usize(..accounts);
-        // Each incident lasts longer than the max age of a reading, so that a call happens during it.
+        // Each failure lasts longer than the max age of a reading, so that a call happens during it.
         let from = rng.u64(600..1000);
-        let throttled = Incident {
+        let throttled = PlannedFailure {
             account,
             answer: kinds[rng.usize(..kinds.len())],
             from,
@@ -59,13 +59,13 @@ impl Plan {
         let account = (throttled.account + rng.usize(1..accounts.max(2))) % accounts;
         let from = rng.u64(1700..1900);
         let expired =
-            Incident { account, answer: Answer::Unauthorized, from, until: from + rng.u64(400..500) };
+            PlannedFailure { account, answer: Answer::Unauthorized, from, until: from + rng.u64(400..500) };
         let scale = Scale(seconds);
         let policy = policy(scale);
         let latency = MAX_LATENCY.min(policy.max_age / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
         let script = (0..accounts).map(|at| {
-            let incidents = [throttled, expired].into_iter().filter(|incident| incident.account == at);
-            account_of(at, &mut rng).latency(latency).answers(incidents.map(Incident::phase))
+            let failures = [throttled, expired].into_iter().filter(|failure| failure.account == at);
+            account_of(at, &mut rng).latency(latency).answers(failures.map(PlannedFailure::phase))
         });
         let script = Script::new(script.collect::<Vec<_>>()).speed(scale.speed());
         let pause = PAUSE.max(Duration::from_secs(1) * consumers / MAX_READS_PER_SECOND);
@@ -84,13 +84,13 @@ impl Plan {
         SIMULATED_DURATION
     }
 
-    /// Describes the two incidents.
+    /// Describes the two failures.
     pub(crate) fn describe(&self) -> [String; 2] {
         let ids: Vec<_> = self.ids().collect();
         let scale = Scale(self.duration.as_secs());
-        let describe = |incident: Incident, text: &str| {
-            let [from, until] = [incident.from, incident.until].map(|at| scale.of(at).as_secs_f64());
-            format!("{from:4.1} s to {until:4.1} s: {}: {text}", ids[incident.account])
+        let describe = |failure: PlannedFailure, text: &str| {
+            let [from, until] = [failure.from, failure.until].map(|at| scale.of(at).as_secs_f64());
+            format!("{from:4.1} s to {until:4.1} s: {}: {text}", ids[failure.account])
         };
         let throttle = match self.throttled.answer {
             Answer::ThrottleZero => "429 with Retry-After: 0",
@@ -101,7 +101,7 @@ impl Plan {
     }
 }
 
-impl Incident {
+impl PlannedFailure {
     fn phase(self) -> Phase {
         let at = Duration::from_secs;
         Phase::new(self.answer).from(at(self.from)).until(at(self.until))
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn two_accounts_have_two_different_incidents() {
+    fn two_accounts_have_two_different_failures() {
         for seed in 0..100 {
             let plan = Plan::new(2, 1, 1, seed);
             assert_ne!(plan.throttled.account, plan.expired.account, "{seed}");
@@ -193,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_lasts_longer_than_the_max_age() {
+    fn an_failure_lasts_longer_than_the_max_age() {
         for seed in 0..100 {
             let plan = Plan::new(3, 1, 1, seed);
-            for incident in [plan.throttled, plan.expired] {
-                assert!(incident.until - incident.from >= 400, "{seed}");
-                assert!(incident.until < SIMULATED_DURATION.as_secs(), "{seed}");
+            for failure in [plan.throttled, plan.expired] {
+                assert!(failure.until - failure.from >= 400, "{seed}");
+                assert!(failure.until < SIMULATED_DURATION.as_secs(), "{seed}");
             }
         }
     }

@@ -11,17 +11,17 @@ const VERSION: u32 = 2;
 
 /// Renders the document with a final line break.
 pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
-    json::accounts(VERSION, all.iter().map(|account| AccountJson::of(account, local)).collect(), local)
+    json::accounts(VERSION, all.iter().map(|account| AccountPaceJson::of(account, local)).collect(), local)
 }
 
 #[derive(Serialize)]
-struct AccountJson<'a> {
+struct AccountPaceJson<'a> {
     account: &'a str,
-    windows: Vec<WindowJson<'a>>,
+    windows: Vec<WindowPaceJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct WindowJson<'a> {
+struct WindowPaceJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
     certainty: &'static str,
@@ -42,14 +42,14 @@ struct EvidenceJson {
     span_seconds: u64,
 }
 
-impl<'a> AccountJson<'a> {
+impl<'a> AccountPaceJson<'a> {
     fn of(account: &'a AccountPace, local: &LocalTime) -> Self {
-        let windows = account.windows.iter().map(|window| WindowJson::of(window, local)).collect();
+        let windows = account.windows.iter().map(|window| WindowPaceJson::of(window, local)).collect();
         Self { account: account.account.as_str(), windows }
     }
 }
 
-impl<'a> WindowJson<'a> {
+impl<'a> WindowPaceJson<'a> {
     fn of(window: &'a WindowPace, local: &LocalTime) -> Self {
         let hundredths = |number: f64| (number * 100.0).round() / 100.0 + 0.0;
         let rate = window.rate();

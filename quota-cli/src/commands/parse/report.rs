@@ -64,14 +64,14 @@ impl ParseReport {
     }
 
     /// The windows with a reading, then those with only a status, then those that could not be parsed.
-    fn windows(&self) -> Vec<WindowJson<'_>> {
+    fn windows(&self) -> Vec<ParsedWindowJson<'_>> {
         let usage = &self.usage;
         let status_of = |id: &WindowId| usage.window_statuses.iter().find(|status| status.window == *id);
         let mut listed = BTreeSet::new();
         let mut windows = Vec::new();
         for window in &usage.windows {
             listed.insert(&window.id);
-            windows.push(WindowJson {
+            windows.push(ParsedWindowJson {
                 id: &window.id,
                 used_percent: Some(window.used.as_f64()),
                 resets_at: window.resets_at.map(rfc3339),
@@ -82,16 +82,16 @@ impl ParseReport {
         }
         for status in &usage.window_statuses {
             if listed.insert(&status.window) {
-                windows.push(WindowJson {
+                windows.push(ParsedWindowJson {
                     resets_at: status.resets_at.map(rfc3339),
                     scope: status.scope.as_ref().map(ScopeJson::of),
                     status: Some(word(status.status)),
-                    ..WindowJson::unknown(&status.window)
+                    ..ParsedWindowJson::unknown(&status.window)
                 });
             }
         }
         if let Coverage::Complete { except, .. } = &usage.coverage {
-            windows.extend(except.iter().filter(|id| listed.insert(id)).map(WindowJson::unknown));
+            windows.extend(except.iter().filter(|id| listed.insert(id)).map(ParsedWindowJson::unknown));
         }
         windows
     }
@@ -100,7 +100,7 @@ impl ParseReport {
 #[derive(Serialize)]
 struct ParseJson<'a> {
     kind: &'static str,
-    windows: Vec<WindowJson<'a>>,
+    windows: Vec<ParsedWindowJson<'a>>,
     window_statuses: Vec<WindowStatusJson<'a>>,
     plan: Option<&'a str>,
     credits: Option<CreditsJson<'a>>,
@@ -112,7 +112,7 @@ struct ParseJson<'a> {
 }
 
 #[derive(Serialize)]
-struct WindowJson<'a> {
+struct ParsedWindowJson<'a> {
     id: &'a WindowId,
     used_percent: Option<f64>,
     resets_at: Option<String>,
@@ -121,7 +121,7 @@ struct WindowJson<'a> {
     status: Option<&'static str>,
 }
 
-impl<'a> WindowJson<'a> {
+impl<'a> ParsedWindowJson<'a> {
     fn unknown(id: &'a WindowId) -> Self {
         Self { id, used_percent: None, resets_at: None, scope: None, length_seconds: None, status: None }
     }

@@ -52,7 +52,7 @@ const ACCOUNT: &str = "QUOTA_ACCOUNT";
 
 /// One change of the environment.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum EnvironmentChange {
     Set(&'static str, Value),
     Remove(String),
 }
@@ -87,10 +87,10 @@ pub(super) fn of(
     account: &AccountId,
     credential: Option<&Credential>,
     headers: Option<&str>,
-) -> Vec<Change> {
+) -> Vec<EnvironmentChange> {
     let settings = config.accounts.iter().find(|one| one.id == *account);
     let own = settings.map(|one| &one.login);
-    let remove = |name: &str| Change::Remove(name.to_owned());
+    let remove = |name: &str| EnvironmentChange::Remove(name.to_owned());
     let mut changes: Vec<_> = OVERRIDES.into_iter().map(remove).collect();
     // The URL may contain the password of the store.
     changes.push(remove(URL_VARIABLE));
@@ -105,11 +105,13 @@ pub(super) fn of(
             .filter(|name| own.is_none_or(|own| !names(own, name)))
             .map(remove),
     );
-    changes.push(Change::Set(ACCOUNT, Value::Plain(account.as_str().into())));
+    changes.push(EnvironmentChange::Set(ACCOUNT, Value::Plain(account.as_str().into())));
     // Without a base URL, remove the variable. Otherwise the token could be sent to a host that the user's shell names.
     let base_url = settings.and_then(|one| one.base_url.as_ref()).or(config.anthropic.base_url.as_ref());
     changes.push(match base_url {
-        Some(url) => Change::Set(BASE_URL, Value::Plain(url.as_str().trim_end_matches('/').into())),
+        Some(url) => {
+            EnvironmentChange::Set(BASE_URL, Value::Plain(url.as_str().trim_end_matches('/').into()))
+        }
         None => remove(BASE_URL),
     });
     match own {
@@ -122,13 +124,13 @@ pub(super) fn of(
             let is_default = home.is_some_and(|home| dir == home.join(".claude"));
             changes.push(match is_default {
                 true => remove(DIRECTORY),
-                false => Change::Set(DIRECTORY, Value::Plain(dir.into())),
+                false => EnvironmentChange::Set(DIRECTORY, Value::Plain(dir.into())),
             });
         }
         Some(LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_)) => {
             if let Some(credential) = credential {
                 changes.extend(OTHER_TOKENS.into_iter().map(remove));
-                changes.push(Change::Set(TOKEN, Value::Secret(credential.secret.clone())));
+                changes.push(EnvironmentChange::Set(TOKEN, Value::Secret(credential.secret.clone())));
             }
         }
     }

@@ -13,7 +13,7 @@ pub(super) enum SignalEvent {
 }
 
 #[cfg(unix)]
-pub(super) use self::unix::{Signals, stop};
+pub(super) use self::unix::{JobControlSignals, stop};
 
 #[cfg(unix)]
 mod unix {
@@ -26,12 +26,12 @@ mod unix {
 
     /// The registered signals.
     #[derive(Debug)]
-    pub(in crate::commands::watch) struct Signals {
+    pub(in crate::commands::watch) struct JobControlSignals {
         stop: Signal,
         resume: Signal,
     }
 
-    impl Signals {
+    impl JobControlSignals {
         /// Registers the signals.
         ///
         /// # Errors
@@ -68,10 +68,10 @@ mod unix {
 
 #[cfg(not(unix))]
 #[derive(Debug)]
-pub(super) struct Signals;
+pub(super) struct JobControlSignals;
 
 #[cfg(not(unix))]
-impl Signals {
+impl JobControlSignals {
     pub(super) fn listen() -> Result<Self, CliError> {
         Ok(Self)
     }

@@ -28,11 +28,11 @@ fn changed_by(config: &Config, headers: Option<&str>) -> BTreeMap<String, String
     let credential = Credential::new(Secret::new(TOKEN_TEXT));
     for change in of(config, &config.accounts[0].id, Some(&credential), headers) {
         match change {
-            Change::Set(name, value) => {
+            EnvironmentChange::Set(name, value) => {
                 let value: &OsStr = value.as_ref();
                 environment.insert(name.to_owned(), value.to_str().unwrap().to_owned())
             }
-            Change::Remove(name) => environment.remove(&name),
+            EnvironmentChange::Remove(name) => environment.remove(&name),
         };
     }
     environment
