@@ -7,6 +7,7 @@ mod background;
 mod builder;
 mod context;
 mod cooldown;
+mod credential_cache;
 mod credential_sources;
 mod credentials;
 mod entry;

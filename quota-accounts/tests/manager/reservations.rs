@@ -19,6 +19,7 @@ use quota_core::{
     AccountId, Clock, Credential, CredentialError, CredentialSource, MemoryStore, QuotaStore, Secret,
     WindowId,
 };
+use tokio::sync::Notify;
 
 use crate::support::*;
 
@@ -408,13 +409,14 @@ async fn hosts_whose_clocks_differ_see_each_others_reservations() {
 #[derive(Debug, Default)]
 struct Slow {
     is_held: AtomicBool,
+    released: Notify,
 }
 
 #[async_trait]
 impl CredentialSource for Slow {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         if self.is_held.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
+            self.released.notified().await;
         }
         Ok(Credential::new(Secret::new("a-token")))
     }
@@ -433,6 +435,7 @@ async fn a_request_cancelled_during_its_route_reserves_nothing() {
             assert!(env.clock.bounded(Duration::from_millis(1), routing).await.is_none(), "{kind:?}");
         }
         source.is_held.store(false, Ordering::SeqCst);
+        source.released.notify_waiters();
 
         assert_eq!(route(&accounts).await.account(), &id("main"), "{kind:?}");
     }

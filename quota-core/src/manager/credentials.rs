@@ -1,14 +1,12 @@
 //! The credential and the login of an account, for programs.
-//! `refresh` reads the credential for a call itself.
+//! `refresh` gets the credential for a call from the same cache.
 
-use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
 use super::background;
-use super::tasks::catch_panic;
+use super::credential_cache::Demand;
 use crate::model::{CredentialFingerprint, LoginId};
 use crate::provider::{Credential, CredentialError, CredentialSource};
 
@@ -16,37 +14,36 @@ impl Account {
     /// Whether the account has a credential source.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
-        self.credential_source().is_some()
+        self.entry.provider.credentials.has(&self.entry.id)
     }
 
     /// Sets the account's credential source, replacing the previous one.
     ///
-    /// All handles of the account use the new source for their next read of the credential. A refresh in flight may still use the
-    /// previous source. Fresh readings stay until they are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the
+    /// All handles of the account use the new source for their next read of the credential. The cached credential is dropped, and a
+    /// read in flight starts over with the new source. A call in flight may still use the previous credential. Fresh readings stay until they are stale. [`QuotaManager::forget`](crate::QuotaManager::forget) removes the
     /// source if no handle is left.
     pub fn set_credentials(&self, source: impl CredentialSource) {
         self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
     }
 
-    /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
+    /// The account's current credential, for a request to the provider; `None` if it has no source.
     ///
-    /// If the credential belongs to another login than the readings, the readings are cleared. The source has at most `timeout` to
-    /// respond. Dropping the future cancels the read.
+    /// It comes from the cache in front of the source, which a refresh uses too; [`CredentialSource::version`] decides when the
+    /// source is read again. A failure is returned to all callers of the next second. If the credential belongs to another login
+    /// than the readings, the readings are cleared. The wait for the source takes at most `timeout`. If the future is dropped, the
+    /// read continues for other callers.
     ///
     /// # Errors
     ///
     /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if the source timed out or panicked.
     pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
-        let Some(source) = self.credential_source() else { return Ok(None) };
-        let credential = self.read_credential(timeout, async { source.credential(self.id()).await }).await?;
-        self.claim_login(&credential).await;
-        Ok(Some(credential))
+        self.current_credential(Demand::Current, timeout).await
     }
 
     /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`; `None` if the account
     /// has no source. See [`CredentialSource::renew`].
     ///
-    /// The timeout and the cancellation are those of [`credential`](Self::credential).
+    /// Concurrent callers share one renewal. A cached credential with another fingerprint is returned without one. The timeout and the cancellation are those of [`credential`](Self::credential).
     ///
     /// # Errors
     ///
@@ -56,9 +53,20 @@ impl Account {
         rejected: Option<CredentialFingerprint>,
         timeout: Duration,
     ) -> Result<Option<Credential>, CredentialError> {
-        let Some(source) = self.credential_source() else { return Ok(None) };
-        let credential =
-            self.read_credential(timeout, async { source.renew(self.id(), rejected).await }).await?;
+        self.current_credential(Demand::Replacement(rejected), timeout).await
+    }
+
+    async fn current_credential(
+        &self,
+        demand: Demand,
+        timeout: Duration,
+    ) -> Result<Option<Credential>, CredentialError> {
+        let provider = &self.entry.provider;
+        let read = provider.credentials.credential(&self.entry.id, demand, &provider.clock, timeout);
+        let Some(read) = provider.clock.bounded(timeout, read).await else {
+            return Err(CredentialError::timed_out("the credential source timed out"));
+        };
+        let Some(credential) = read.transpose()? else { return Ok(None) };
         self.claim_login(&credential).await;
         Ok(Some(credential))
     }
@@ -80,25 +88,6 @@ impl Account {
                 self.entry.update(|state| state.unattributed = true);
                 tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
             }
-        }
-    }
-
-    fn credential_source(&self) -> Option<Arc<dyn CredentialSource>> {
-        self.entry.provider.credentials.of(&self.entry.id)
-    }
-
-    async fn read_credential(
-        &self,
-        timeout: Duration,
-        read: impl Future<Output = Result<Credential, CredentialError>>,
-    ) -> Result<Credential, CredentialError> {
-        match self.entry.provider.clock.bounded(timeout, catch_panic(read)).await {
-            Some(Some(read)) => read,
-            Some(None) => Err(CredentialError::unreadable(
-                "the credential source panicked",
-                io::Error::other("it panicked"),
-            )),
-            None => Err(CredentialError::timed_out("the credential source timed out")),
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::TaskContext;
+use super::credential_cache::{Demand, ReadFailure, ReadOutcome};
 use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::follower;
@@ -16,7 +17,7 @@ use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed};
 use super::tasks::catch_panic;
 use crate::clock::Instant;
 use crate::model::{CredentialFingerprint, LoginInfo};
-use crate::provider::{Credential, CredentialSource, FetchError};
+use crate::provider::{Credential, FetchError};
 use crate::record::Priority;
 
 use begin::LeaseAcquired;
@@ -193,7 +194,12 @@ impl Refresh {
                         });
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if let QuotaError::Fetch { error: FetchError::Unauthorized, .. } = &error {
+                        entry.provider.credentials.reject(&entry.id, access.credential.login.fingerprint);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
@@ -202,11 +208,9 @@ impl Refresh {
     /// another login.
     async fn read_access(&self) -> Result<Access, QuotaError> {
         let entry = &self.entry;
-        let Some(source) = entry.provider.credentials.of(&entry.id) else {
-            return Ok(Access { read_at: None, ..self.access(Credential::none())? });
-        };
-        match self.bounded(async { source.credential(&entry.id).await }).await {
-            Ok(Ok(credential)) => self.access(credential),
+        match self.bounded(self.credential(Demand::Current)).await {
+            Ok(None) => Ok(Access { read_at: None, ..self.access(Credential::none())? }),
+            Ok(Some(Ok(credential))) => self.access(credential),
             Err(Interruption::Cancelled) => Err(QuotaError::Closed),
             failed => {
                 // Only if the program has not set another login since the refresh began.
@@ -214,11 +218,26 @@ impl Refresh {
                     entry.update(|state| state.unattributed = true);
                 }
                 Err(match failed {
-                    Ok(Err(error)) => QuotaError::Fetch { account: entry.id.clone(), error: error.into() },
-                    Ok(Ok(_)) => QuotaError::Panicked { account: entry.id.clone() },
+                    Ok(Some(Err(failure))) => self.read_error(failure),
                     Err(interruption) => self.interruption_error(interruption),
+                    Ok(_) => unreachable!("a credential is no failure"),
                 })
             }
+        }
+    }
+
+    /// The cached credential, or a new one from the source; `None` if the account has no source.
+    async fn credential(&self, demand: Demand) -> Option<ReadOutcome> {
+        let AccountEntry { id, provider, .. } = &*self.entry;
+        let timeout = provider.policy.fetch_timeout;
+        provider.credentials.credential(id, demand, &provider.clock, timeout).await
+    }
+
+    fn read_error(&self, failure: ReadFailure) -> QuotaError {
+        let account = self.entry.id.clone();
+        match failure {
+            ReadFailure::Failed(error) => QuotaError::Fetch { account, error: error.into() },
+            ReadFailure::Panicked => QuotaError::Panicked { account },
         }
     }
 
@@ -238,16 +257,14 @@ impl Refresh {
         if !access.read_at.is_some_and(|at| has_other_login || is_old(at)) {
             return Ok(());
         }
-        let Some(source) = entry.provider.credentials.of(&entry.id) else { return Ok(()) };
-        let read =
-            clock.bounded(REREAD_TIMEOUT, self.bounded(async { source.credential(&entry.id).await })).await;
+        let read = clock.bounded(REREAD_TIMEOUT, self.bounded(self.credential(Demand::Current))).await;
         match read {
-            Some(Ok(Ok(credential))) => *access = self.access(credential)?,
-            Some(Ok(Err(error))) => {
+            Some(Ok(Some(Ok(credential)))) => *access = self.access(credential)?,
+            Some(Ok(Some(Err(ReadFailure::Failed(error))))) if !error.is_timeout() => {
                 return Err(QuotaError::Fetch { account: entry.id.clone(), error: error.into() });
             }
             Some(Err(Interruption::Cancelled)) => return Err(QuotaError::Closed),
-            None | Some(Err(_)) => {}
+            None | Some(Ok(_) | Err(_)) => {}
         }
         Ok(())
     }
@@ -307,9 +324,8 @@ impl Refresh {
 
     /// The credential that replaces the rejected one; `None` if the source has no other.
     async fn try_renew(&self, rejected: Option<CredentialFingerprint>) -> Option<Credential> {
-        let source = self.entry.provider.credentials.of(&self.entry.id)?;
-        let renewed = self.bounded(async { source.renew(&self.entry.id, rejected).await }).await;
-        renewed.ok()?.ok().filter(|credential| credential.login.fingerprint != rejected)
+        let renewed = self.bounded(self.credential(Demand::Replacement(rejected))).await;
+        renewed.ok()??.ok().filter(|credential| credential.login.fingerprint != rejected)
     }
 
     /// Runs a step of the fetcher or the credential source. The fetch timeout, the program's deadline and the cancellation of calls

@@ -240,7 +240,7 @@ mod tests {
                 });
                 registry.forget(old);
             });
-            assert!(registry.entry(&id).provider.credentials.of(&id).is_some(), "round {round}");
+            assert!(registry.entry(&id).provider.credentials.has(&id), "round {round}");
         }
     }
 }

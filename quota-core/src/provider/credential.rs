@@ -11,14 +11,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use super::source_version::SourceVersion;
 use crate::model::{AccountId, CredentialFingerprint, LoginInfo};
 use crate::secret::Secret;
 
 /// Finds the credentials of accounts.
 ///
 /// A [`QuotaManager`](crate::QuotaManager) owns the sources of its accounts
-/// ([`QuotaManagerBuilder::provider`](crate::manager::QuotaManagerBuilder::provider)). It reads the credential before each call to the
-/// provider, because logins change while a program runs, and it bounds each read in time and catches panics.
+/// ([`QuotaManagerBuilder::provider`](crate::manager::QuotaManagerBuilder::provider)), and one cache in front of them. It gets the
+/// credential before each call to the provider, because logins change while a program runs. Concurrent callers share one read. The
+/// manager bounds each read in time and catches panics. It repeats a failed read after a second at the earliest.
 #[async_trait]
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// Reads the current credential of `account`.
@@ -45,6 +47,22 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
         let _ = rejected;
         self.credential(account).await
     }
+
+    /// Identifies what [`credential`](Self::credential) would read now, without reading it. It must be much cheaper than a read.
+    ///
+    /// The manager decides by it whether it uses the previous credential again:
+    ///
+    /// | the source states | the manager reads again |
+    /// |---|---|
+    /// | `None`, the default | for each caller; concurrent callers share the read |
+    /// | [`SourceVersion::of_files`] | if a file has changed |
+    /// | [`SourceVersion::undetectable`] | after five minutes, or shortly before the credential expires |
+    ///
+    /// It also reads again if the provider rejects the credential ([`renew`](Self::renew)).
+    async fn version(&self, account: &AccountId) -> Option<SourceVersion> {
+        let _ = account;
+        None
+    }
 }
 
 #[async_trait]
@@ -59,6 +77,10 @@ impl<T: CredentialSource + ?Sized> CredentialSource for Arc<T> {
         rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
         (**self).renew(account, rejected).await
+    }
+
+    async fn version(&self, account: &AccountId) -> Option<SourceVersion> {
+        (**self).version(account).await
     }
 }
 

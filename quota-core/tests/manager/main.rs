@@ -5,6 +5,7 @@
 mod before_request;
 mod cancellation;
 mod clear_hold;
+mod credential_cache;
 mod credentials;
 mod forced_refresh;
 mod forget;

@@ -198,6 +198,8 @@ async fn a_refresh_that_finds_fresh_readings_clears_the_error() {
     env.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("no file")));
     drop(main.refresh().await);
     env.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
+    // A failed read is not repeated within a second.
+    env.clock.sleep(SECOND).await;
 
     let usage = main.get().await.unwrap();
 

@@ -107,6 +107,8 @@ impl Refresh {
                 }
                 LeaseDecision::OnHold(hold) => return Err(QuotaError::OnHold { account: account(), hold }),
                 LeaseDecision::CredentialRejected(failure) => {
+                    // Another process may have called with it.
+                    entry.provider.credentials.reject(&entry.id, access.login.fingerprint);
                     return Err(QuotaError::CredentialRejected { account: account(), failure });
                 }
                 LeaseDecision::UnsupportedFormat => {

@@ -1,0 +1,75 @@
+//! What a credential source would read now, identified without reading it.
+
+use std::path::PathBuf;
+
+use crate::clock::Clock;
+use crate::file::{self, FileVersion};
+
+/// Identifies the credential that a source would read now, without reading it.
+///
+/// The manager compares it with the version of the previous read, and reads again only if they differ; see
+/// [`CredentialSource::version`](super::CredentialSource::version).
+#[derive(Debug, Clone, Default)]
+pub struct SourceVersion {
+    /// The files that the credential depends on, in the order of the source.
+    files: Vec<Option<FileVersion>>,
+    /// Whether a write to one of the files could leave its version unchanged.
+    is_unsettled: bool,
+    /// Whether the credential can change without a change of the files.
+    is_undetectable: bool,
+}
+
+impl SourceVersion {
+    /// The version of a source that cannot notice a change without a read, such as a command, a keyring or a server.
+    ///
+    /// The manager uses its credential for up to five minutes.
+    #[must_use]
+    pub fn undetectable() -> Self {
+        Self { is_undetectable: true, ..Self::default() }
+    }
+
+    /// The version of a source that reads these files. A file may be missing.
+    ///
+    /// The files are not opened. If the metadata of one cannot be read, or a file was written in the last two seconds, the version
+    /// equals no other version.
+    pub async fn of_files(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let paths: Vec<PathBuf> = paths.into_iter().collect();
+        let version = file::blocking(move || Ok(Self::of_files_at(&paths, &Clock::system()))).await;
+        version.unwrap_or_else(|_| Self { is_unsettled: true, ..Self::default() })
+    }
+
+    fn of_files_at(paths: &[PathBuf], clock: &Clock) -> Self {
+        let mut version = Self::default();
+        for path in paths {
+            let found = FileVersion::at(path);
+            version.is_unsettled |= match &found {
+                Ok(found) => !found.is_settled(clock.now()),
+                Err(error) => !file::is_not_found(error),
+            };
+            version.files.push(found.ok());
+        }
+        version
+    }
+
+    /// The version of a source that also reads something whose change it [cannot notice](Self::undetectable).
+    #[must_use]
+    pub fn and_undetectable(mut self) -> Self {
+        self.is_undetectable = true;
+        self
+    }
+
+    /// Whether a source with this version now would read the same files as with `other`.
+    pub(crate) fn has_same_files(&self, other: &Self) -> bool {
+        !self.is_unsettled && !other.is_unsettled && self.files == other.files
+    }
+
+    /// Whether the credential depends on files.
+    pub(crate) fn has_files(&self) -> bool {
+        self.is_unsettled || !self.files.is_empty()
+    }
+
+    /// Whether the credential can change without a change of the files.
+    pub(crate) fn is_undetectable(&self) -> bool {
+        self.is_undetectable
+    }
+}

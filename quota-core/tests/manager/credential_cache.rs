@@ -1,0 +1,527 @@
+//! One cache in front of the credential sources: callers share reads and failures, and a rejected credential is read again.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::provider::SourceVersion;
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    Account, AccountId, Clock, Credential, CredentialError, CredentialSource, FetchError, MemoryStore,
+    QuotaManager,
+};
+use tokio::sync::Notify;
+
+use crate::support::*;
+
+/// Whether the source notices a change.
+#[derive(Debug, Clone)]
+enum Version {
+    EachTime,
+    Undetectable,
+    Files(PathBuf),
+}
+
+/// Returns the token of this test's choice, and counts its reads.
+#[derive(Debug, Clone)]
+struct Source(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    version: Mutex<Version>,
+    /// The number of the token, which is also its fingerprint; `None` fails the read.
+    token: Mutex<Option<u64>>,
+    expires_at: Mutex<Option<Timestamp>>,
+    reads: AtomicUsize,
+    /// How long a read takes. The token is that of its start.
+    delay: Mutex<Duration>,
+    panics: AtomicBool,
+    renews_to: Mutex<Option<u64>>,
+}
+
+impl Source {
+    fn with(version: Version) -> Self {
+        Self(Arc::new(Inner {
+            version: Mutex::new(version),
+            token: Mutex::new(Some(1)),
+            expires_at: Mutex::default(),
+            reads: AtomicUsize::new(0),
+            delay: Mutex::default(),
+            panics: AtomicBool::new(false),
+            renews_to: Mutex::default(),
+        }))
+    }
+
+    /// A source such as a command.
+    fn undetectable() -> Self {
+        Self::with(Version::Undetectable)
+    }
+
+    fn set(&self, token: impl Into<Option<u64>>) {
+        *self.0.token.lock().unwrap() = token.into();
+    }
+
+    fn set_delay(&self, delay: Duration) {
+        *self.0.delay.lock().unwrap() = delay;
+    }
+
+    fn reads(&self) -> usize {
+        self.0.reads.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl CredentialSource for Source {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        self.0.reads.fetch_add(1, Ordering::Relaxed);
+        let (token, delay) = (*self.0.token.lock().unwrap(), *self.0.delay.lock().unwrap());
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        assert!(!self.0.panics.load(Ordering::Relaxed), "a test makes this source panic");
+        let token = token.ok_or_else(|| CredentialError::not_logged_in("no token"))?;
+        let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token));
+        Ok(Credential::new(format!("n33dle-{token}"))
+            .login(login)
+            .expires_at(*self.0.expires_at.lock().unwrap()))
+    }
+
+    async fn renew(
+        &self,
+        account: &AccountId,
+        _rejected: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
+        let renewed = *self.0.renews_to.lock().unwrap();
+        if renewed.is_some() {
+            *self.0.token.lock().unwrap() = renewed;
+        }
+        self.credential(account).await
+    }
+
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        let version = self.0.version.lock().unwrap().clone();
+        match version {
+            Version::EachTime => None,
+            Version::Undetectable => Some(SourceVersion::undetectable()),
+            Version::Files(path) => Some(SourceVersion::of_files([path]).await),
+        }
+    }
+}
+
+fn rejected(token: u64) -> Option<CredentialFingerprint> {
+    Some(CredentialFingerprint::from_hash(token))
+}
+
+fn account(source: &Source) -> Account {
+    let quota = QuotaManager::builder(MemoryStore::new()).build().unwrap();
+    let main = quota.account(&id("main"));
+    main.set_credentials(source.clone());
+    main
+}
+
+async fn token(main: &Account) -> Option<String> {
+    main.credential(MINUTE).await.ok()?.map(|credential| credential.secret.expose().to_owned())
+}
+
+async fn renewed(main: &Account, token: u64) -> Option<String> {
+    let renewed = main.renew_credential(rejected(token), MINUTE).await;
+    renewed.ok()?.map(|credential| credential.secret.expose().to_owned())
+}
+
+/// A file of this crate. It was last written long before this test.
+fn old_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_callers_share_one_read() {
+    let source = Source::with(Version::EachTime);
+    source.set_delay(SECOND);
+    let main = account(&source);
+
+    let tokens = futures_util::future::join_all((0..1_000).map(|_| token(&main))).await;
+
+    assert!(tokens.iter().all(|token| token.as_deref() == Some("n33dle-1")));
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_states_no_version_is_read_for_each_caller() {
+    let source = Source::with(Version::EachTime);
+    let main = account(&source);
+    token(&main).await;
+    source.set(2);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_run_again_after_five_minutes() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    for _ in 0..10 {
+        token(&main).await;
+        tokio::time::sleep(SECOND * 29).await;
+    }
+    assert_eq!(source.reads(), 1);
+
+    tokio::time::sleep(SECOND * 10).await;
+    token(&main).await;
+
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test]
+async fn an_unchanged_file_is_read_once() {
+    let source = Source::with(Version::Files(old_file("Cargo.toml")));
+    let main = account(&source);
+    for _ in 0..10 {
+        token(&main).await;
+    }
+
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_replaced_file_is_read_again() {
+    let source = Source::with(Version::Files(old_file("Cargo.toml")));
+    let main = account(&source);
+    token(&main).await;
+    *source.0.version.lock().unwrap() = Version::Files(old_file("src/lib.rs"));
+    source.set(2);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test]
+async fn a_file_that_was_just_written_is_read_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("login");
+    std::fs::write(&path, "1").unwrap();
+    let source = Source::with(Version::Files(path));
+    let main = account(&source);
+    token(&main).await;
+    source.set(2);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test]
+async fn a_failure_does_not_outlast_a_change_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("login");
+    let source = Source::with(Version::Files(path.clone()));
+    source.set(None);
+    let main = account(&source);
+    token(&main).await;
+    std::fs::write(path, "1").unwrap();
+    source.set(1);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_expires_soon_is_read_each_second() {
+    let source = Source::undetectable();
+    let expiry = Clock::system().now() + jiff::SignedDuration::from_secs(50);
+    *source.0.expires_at.lock().unwrap() = Some(expiry);
+    let main = account(&source);
+    token(&main).await;
+    token(&main).await;
+    assert_eq!(source.reads(), 1);
+
+    tokio::time::sleep(SECOND).await;
+    token(&main).await;
+
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_source_is_read_once_a_second_for_all_callers() {
+    let source = Source::undetectable();
+    source.set(None);
+    source.set_delay(Duration::from_millis(1));
+    let main = account(&source);
+
+    let found = futures_util::future::join_all((0..1_000).map(|_| token(&main))).await;
+    for _ in 0..1_000 {
+        token(&main).await;
+    }
+
+    assert!(found.iter().all(Option::is_none));
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_a_second_after_a_failure_reads_again() {
+    let source = Source::undetectable();
+    source.set(None);
+    let main = account(&source);
+    token(&main).await;
+    source.set(1);
+    tokio::time::sleep(SECOND).await;
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_outlives_its_caller() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND * 3);
+    let main = account(&source);
+    let first = main.credential(SECOND).await.unwrap_err();
+
+    let second = token(&main).await;
+
+    assert!(first.is_timeout(), "{first}");
+    assert_eq!((second.as_deref(), source.reads()), (Some("n33dle-1"), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_short_timeouts_get_a_slow_credential_at_last() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND * 3);
+    let main = account(&source);
+
+    let mut found = None;
+    for _ in 0..4 {
+        found = main.credential(SECOND).await.ok().flatten();
+    }
+
+    assert!(found.is_some());
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_is_read_again_after_the_timeout() {
+    let source = Source::undetectable();
+    source.set_delay(MINUTE * 60);
+    let main = account(&source);
+    let late = main.credential(SECOND * 10).await.unwrap_err();
+    source.set_delay(Duration::ZERO);
+    tokio::time::sleep(SECOND).await;
+
+    let found = token(&main).await;
+
+    assert!(late.is_timeout(), "{late}");
+    assert_eq!(found.as_deref(), Some("n33dle-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_shared_and_does_not_block_the_next_read() {
+    let source = Source::undetectable();
+    source.0.panics.store(true, Ordering::Relaxed);
+    source.set_delay(SECOND);
+    let main = account(&source);
+    let found = futures_util::future::join_all((0..10).map(|_| token(&main))).await;
+    assert!(found.iter().all(Option::is_none));
+    source.0.panics.store(false, Ordering::Relaxed);
+    tokio::time::sleep(SECOND).await;
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-1");
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_source_replaces_a_read_in_flight() {
+    let (old, new) = (Source::undetectable(), Source::undetectable());
+    old.set_delay(SECOND * 5);
+    new.set(2);
+    let main = account(&old);
+    let replace = async {
+        tokio::time::sleep(SECOND).await;
+        main.set_credentials(new.clone());
+    };
+
+    let (found, ()) = tokio::join!(token(&main), replace);
+
+    assert_eq!(found.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_source_replaces_the_cached_credential() {
+    let (old, new) = (Source::undetectable(), Source::undetectable());
+    new.set(2);
+    let main = account(&old);
+    token(&main).await;
+
+    main.set_credentials(new);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_credential_is_dropped() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    token(&main).await;
+    source.set(2);
+
+    assert_eq!(renewed(&main, 1).await.unwrap(), "n33dle-2");
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_rejections_lead_to_one_renewal() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    token(&main).await;
+    *source.0.renews_to.lock().unwrap() = Some(2);
+    source.set_delay(SECOND);
+
+    let found = futures_util::future::join_all((0..1_000).map(|_| renewed(&main, 1))).await;
+    let late = renewed(&main, 1).await;
+
+    assert!(found.iter().chain([&late]).all(|token| token.as_deref() == Some("n33dle-2")));
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_began_before_a_rejection_does_not_restore_it() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND * 5);
+    let main = account(&source);
+    let reject = async {
+        tokio::time::sleep(SECOND).await;
+        source.set(2);
+        renewed(&main, 1).await
+    };
+
+    let (before, after) = tokio::join!(token(&main), reject);
+
+    assert_eq!((before.as_deref(), after.as_deref()), (Some("n33dle-2"), Some("n33dle-2")));
+    tokio::time::sleep(SECOND * 10).await;
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_of_different_credentials_end() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND);
+    let main = account(&source);
+
+    let found = futures_util::future::join_all((0..20).map(|token| renewed(&main, token))).await;
+
+    assert!(found.iter().all(Option::is_some));
+    assert!(source.reads() <= 3, "{}", source.reads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_stays_rejected_is_read_once_a_second() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    token(&main).await;
+    for _ in 0..100 {
+        renewed(&main, 1).await;
+        token(&main).await;
+    }
+    assert_eq!(source.reads(), 2);
+    tokio::time::sleep(SECOND).await;
+    source.set(2);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[test]
+fn a_runtime_that_shuts_down_during_a_read_blocks_no_caller() {
+    let source = Source::undetectable();
+    source.set_delay(MINUTE * 60);
+    let main = account(&source);
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let first = runtime();
+    first.block_on(main.credential(SECOND)).unwrap_err();
+    drop(first);
+    source.set_delay(Duration::ZERO);
+
+    assert_eq!(runtime().block_on(token(&main)).unwrap(), "n33dle-1");
+}
+
+#[test]
+fn a_read_on_a_stopped_runtime_is_replaced() {
+    let source = Source::undetectable();
+    source.set_delay(MINUTE * 60);
+    let main = account(&source);
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let stopped = runtime();
+    stopped.block_on(main.credential(SECOND)).unwrap_err();
+    source.set_delay(Duration::ZERO);
+
+    let found = runtime().block_on(async {
+        let while_it_lasts = main.credential(SECOND * 5).await;
+        tokio::time::sleep(SECOND * 20).await;
+        (while_it_lasts.is_err(), token(&main).await)
+    });
+
+    assert_eq!(found, (true, Some("n33dle-1".to_owned())));
+    drop(stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_and_a_request_share_the_credential() {
+    let source = Source::undetectable();
+    let provider = FakeProvider::answering("example", 40.0);
+    let quota = QuotaManager::builder(MemoryStore::new()).provider(provider, source.clone()).build().unwrap();
+    let main = quota.account(&id("main"));
+
+    drop(main.get().await.unwrap());
+    token(&main).await;
+
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_call_is_repeated_with_the_rotated_credential() {
+    let source = Source::undetectable();
+    let provider = FakeProvider::answering("example", 40.0);
+    let quota =
+        QuotaManager::builder(MemoryStore::new()).provider(provider.clone(), source.clone()).build().unwrap();
+    let main = quota.account(&id("main"));
+    token(&main).await;
+    source.set(2);
+    provider.then_fail(FetchError::Unauthorized);
+
+    drop(main.get().await.unwrap());
+
+    assert_eq!((provider.calls(), source.reads()), (2, 2));
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_dropped_during_the_read_leaves_nothing_behind() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND);
+    let main = account(&source);
+    let stop = Notify::new();
+    for _ in 0..10 {
+        stop.notify_one();
+        tokio::select! {
+            biased;
+            _ = main.credential(MINUTE) => unreachable!("the read takes a second"),
+            () = stop.notified() => {}
+        }
+    }
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-1");
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_account_drops_its_cached_credential() {
+    let source = Source::undetectable();
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .provider(FakeProvider::answering("example", 40.0), source.clone())
+        .build()
+        .unwrap();
+    token(&quota.account(&id("main"))).await;
+    quota.forget(&id("main")).await.unwrap();
+    source.set(2);
+
+    assert_eq!(token(&quota.account(&id("main"))).await.unwrap(), "n33dle-2");
+}
