@@ -144,6 +144,18 @@ fn an_unreachable_provider_is_a_problem() {
 }
 
 #[test]
+fn the_host_of_a_disabled_account_is_not_checked() {
+    let (_provider, machine) = healthy();
+    let path = machine.path(".config/quota/config.toml");
+    let disabled = "[[accounts]]\nid = \"anthropic/off\"\nbase_url = \"http://127.0.0.1:1\"\ntoken_env = \"X\"\ndisabled = true\n";
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + disabled).unwrap();
+
+    let ended = machine.run(&["doctor"]);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+}
+
+#[test]
 fn a_missing_login_is_a_problem() {
     let (_provider, machine) = healthy();
     std::fs::remove_file(machine.path(".claude/.credentials.json")).unwrap();

@@ -21,12 +21,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest harmless difference between two clocks. A `Date` header has whole seconds only.
 const MAX_SKEW: Duration = Duration::from_secs(5);
 
-/// Checks every host of the configuration once.
+/// Checks every host of the enabled accounts once.
 pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
     let default_url = || Url::parse(Anthropic::BASE_URL).expect("it is a URL");
     let provider_url = config.anthropic.base_url.clone().unwrap_or_else(default_url);
     let mut hosts = Vec::new();
-    for account in &config.accounts {
+    for account in config.accounts.iter().filter(|account| !account.disabled) {
         let url = account.base_url.as_ref().unwrap_or(&provider_url);
         // The path and the user name may be secrets.
         let Ok(root) = Url::parse(&url.origin().ascii_serialization()) else { continue };
