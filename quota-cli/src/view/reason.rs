@@ -14,7 +14,7 @@ pub(crate) enum Reason {
     NotLoggedIn,
     LoginUnreadable,
     RateLimited,
-    BudgetUsedUp,
+    BudgetExhausted,
     Offline,
     TimedOut,
     ProviderError,
@@ -77,7 +77,7 @@ impl Reason {
             // A problem that the user must fix comes before one that passes by itself.
             (Some(Self::LoginRejected | Self::Forbidden | Self::MissingScope), _) => of_failure,
             (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
-            (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetUsedUp),
+            (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetExhausted),
             (Some(reason), _) => Some(reason),
             (None, Some(HoldReason::Failing)) => Some(Self::ProviderError),
             (None, Some(_)) => Some(Self::OnHold),
@@ -98,7 +98,7 @@ impl Reason {
             Self::NotLoggedIn => "not logged in",
             Self::LoginUnreadable => "login unreadable",
             Self::RateLimited => "rate limited",
-            Self::BudgetUsedUp => "budget used up",
+            Self::BudgetExhausted => "budget used up",
             Self::Offline => "offline",
             Self::TimedOut => "provider timed out",
             Self::ProviderError => "provider error",
@@ -120,12 +120,16 @@ impl Reason {
 
     /// The reason as a stable identifier for programs, such as `login_rejected`.
     pub(crate) fn word(self) -> String {
-        self.text().replace([' ', '-'], "_")
+        match self {
+            // The word for the reason of a hold.
+            Self::BudgetExhausted => "budget_exhausted".to_owned(),
+            _ => self.text().replace([' ', '-'], "_"),
+        }
     }
 
     /// The reason as a CSS class, such as `login-rejected`.
     pub(crate) fn class(self) -> String {
-        self.text().replace(' ', "-")
+        self.word().replace('_', "-")
     }
 }
 
@@ -200,5 +204,6 @@ mod tests {
     fn identifiers_and_css_classes_have_no_spaces() {
         assert_eq!(Reason::StoreReadOnly.word(), "store_read_only");
         assert_eq!(Reason::StoreReadOnly.class(), "store-read-only");
+        assert_eq!(Reason::BudgetExhausted.class(), "budget-exhausted");
     }
 }
