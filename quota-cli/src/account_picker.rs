@@ -24,7 +24,7 @@ use crate::store_probe::{StoreProbe, is_any_standalone};
 use crate::term;
 use crate::unnamed_model;
 
-/// How long a command waits at its end for the state file, the store and background calls.
+/// How long a command waits before it exits, for the state file, the store and background calls.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many accounts are read from the store concurrently.

@@ -66,7 +66,7 @@ pub(crate) async fn save(text: String) -> Option<HookFailureReport> {
     saved.await.err().map(|_| report)
 }
 
-/// The failures that no command has reported, oldest first. It leaves them in the file; an unusable file has none.
+/// The failures that no command has reported, oldest first. They stay in the file; an unusable file has none.
 pub(crate) async fn unreported() -> Vec<HookFailureReport> {
     let Some(file) = file() else { return Vec::new() };
     file.load::<Content>().await.unwrap_or_default().failures

@@ -35,7 +35,7 @@ pub(crate) fn of_write(error: &io::Error) -> String {
     }
 }
 
-/// The text of the system, without the OS error number.
+/// The system's text, without the OS error number.
 pub(crate) fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

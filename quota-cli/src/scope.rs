@@ -20,7 +20,7 @@ use self::signals::Signals;
 use crate::exit::{CliError, Exit};
 use crate::runtime;
 
-/// How long a command waits at its end for the release of its leases.
+/// How long a command waits before it exits, for the release of its leases.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The managers and tasks that a command must close before it ends.

@@ -17,7 +17,7 @@ use crate::term;
 
 /// The timeout of the trial write. A store that does not answer is unavailable, not read-only.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the store keeps the trial document. Stores have no delete.
+/// How long the store keeps the trial document. Stores have no delete operation.
 const PROBE_TTL: Duration = Duration::from_millis(1);
 
 /// The warning about the memory store that replaces the default file.

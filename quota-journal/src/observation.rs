@@ -161,7 +161,7 @@ impl Observation {
         }
     }
 
-    /// Whether this observation is of another login than `before`. An id that is missing on one side does not count as
+    /// Whether this observation is of a different login than `before`. An id that is missing on one side does not count as
     /// different.
     pub(crate) fn is_other_login(&self, before: &Self) -> bool {
         let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);

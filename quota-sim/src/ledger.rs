@@ -40,7 +40,7 @@ pub struct AccountLedger {
     /// The calls that arrived during a hold.
     ///
     /// A 429 with a deadline imposes a hold until the deadline. A 429 with `Retry-After: 0`, or without the header, imposes a
-    /// hold of 60 simulated seconds from its response. Neither a success nor a change of the script shortens a hold.
+    /// hold of 60 simulated seconds from its response. Neither a success nor a change to the script shortens a hold.
     pub calls_during_hold: u64,
     /// The arrival times of the newest 1,000 calls, oldest first.
     pub arrivals: VecDeque<Timestamp>,

@@ -28,7 +28,7 @@ fn contents(server: &Server) -> Vec<Vec<u8>> {
     let mut contents = Vec::new();
     for key in keys {
         contents.push(redis::cmd("DUMP").arg(&key).query(&mut admin).unwrap());
-        // A key of another type than a string is searched through its dump.
+        // A key that is not a string is searched through its dump.
         contents.extend(redis::cmd("GET").arg(&key).query::<Vec<u8>>(&mut admin));
         contents.push(key);
     }

@@ -104,7 +104,7 @@ impl Block {
         self
     }
 
-    /// Whether it belongs to another login than this. An unknown login matches any.
+    /// Whether it belongs to a login other than this one. An unknown login matches any.
     pub(crate) fn is_of_another(&self, login_id: Option<&LoginId>) -> bool {
         matches!((&self.login_id, login_id), (Some(own), Some(other)) if own != other)
     }

@@ -21,7 +21,7 @@ use crate::term::{self, Screen};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The calls of one account, and when the next is allowed.
+/// The calls of one account, and when the next call is allowed.
 #[derive(Debug, Clone, PartialEq)]
 struct CallBudget {
     account: AccountId,

@@ -61,7 +61,7 @@ enum Level {
 /// A failure or a wait of an account or a provider, for the JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Incident {
-    /// The kind of the failure, or the reason of the wait, as in the JSON of `quota status`.
+    /// The kind of the failure, or the reason for the wait, as in the JSON of `quota status`.
     reason: String,
     at: Option<Timestamp>,
     until: Option<Timestamp>,

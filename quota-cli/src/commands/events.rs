@@ -87,7 +87,7 @@ impl Follower<'_> {
             let account = &self.shared.config.accounts[at].id;
             match self.shared.load(account).await {
                 Ok(update) => {
-                    // If the store lost its content, event numbers start again.
+                    // If the store lost its content, event numbers start over.
                     let from = self.next[at].min(update.journal.next_number());
                     let new = update.journal.events().filter(|(number, _)| *number >= from);
                     let new: Vec<_> = new.map(|(_, event)| (account, event)).collect();

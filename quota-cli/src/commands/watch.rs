@@ -158,7 +158,7 @@ struct Watch<'a> {
     /// Whether the process has stopped itself, and SIGCONT has not arrived yet.
     was_suspended: bool,
     changed: Arc<Notify>,
-    /// The journal task and the refreshes by key. They end when this is dropped.
+    /// The journal task, and the refreshes that keys started. They end when this is dropped.
     tasks: JoinSet<Done>,
     probe: Arc<StoreProbe>,
     /// Whether the process runs without the store.
@@ -169,7 +169,7 @@ struct Watch<'a> {
 
 /// The result of a task.
 enum Done {
-    /// A refresh by key, with the reason if it failed.
+    /// A refresh that a key started, with the reason if it failed.
     Refreshed(AccountId, Option<String>),
     /// Why the process runs without a shared store.
     StoreProbe(Option<String>),

@@ -132,7 +132,7 @@ fn with_hint(message: &str) -> String {
         };
     }
     let Some(rest) = message.strip_prefix("unknown field `") else { return message };
-    // The form of serde: unknown field `x`, expected `a` | `a` or `b` | one of `a`, `b`.
+    // serde's form: unknown field `x`, expected `a` | `a` or `b` | one of `a`, `b`.
     let Some((key, expected)) = rest.split_once('`') else { return message };
     let known = between_ticks(expected);
     if matches!(key, "token" | "access_token" | "api_key" | "key") {

@@ -29,7 +29,7 @@ const HEAD: &str = "\
 # This file has no tokens, only where to find them. See: quota status --help
 ";
 
-/// The change of a command.
+/// The change that a command makes.
 #[derive(Debug)]
 pub(crate) struct Change<R> {
     /// All accounts in their order; `None` to write nothing.

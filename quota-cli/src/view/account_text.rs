@@ -130,7 +130,7 @@ fn block(account: &AccountView, columns: &Columns, local: &LocalTime, width: usi
     lines
 }
 
-/// Whether the hold names the reason of the last failure.
+/// Whether the hold gives the reason for the last failure.
 fn hold_names_failure(account: &AccountView, hold: Option<&Hold>) -> bool {
     let failure = account.last_failure.as_ref().map(|failure| failure.kind);
     let hold = hold.map(|hold| hold.reason);

@@ -1,5 +1,5 @@
 //! Checks the logins of an account: which exist, which one is used, and their file permissions.
-//! It prints nothing of a login but its expiry.
+//! It prints nothing about a login except its expiry.
 
 use std::io;
 use std::path::Path;

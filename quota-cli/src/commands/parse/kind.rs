@@ -1,5 +1,5 @@
 //! Detects the kind of a saved response by its JSON keys, and parses it.
-//! Input of an unknown kind is parsed as a response of the usage endpoint.
+//! Input of an unknown kind is parsed as a response from the usage endpoint.
 
 use std::fmt::Display;
 

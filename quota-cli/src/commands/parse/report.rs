@@ -31,7 +31,7 @@ impl ParseReport {
         Self { kind, usage, user: None, observed_at: None, retry_after: None, ignored: Vec::new() }
     }
 
-    /// Removes implausible values of a response that was saved before `now`, and lists them as ignored.
+    /// Removes implausible values from a response that was saved before `now`, and lists them as ignored.
     pub(super) fn without_implausible(mut self, now: Timestamp) -> Self {
         let rejected = self.usage.reject_implausible_saved(now);
         self.ignored.extend(rejected.iter().map(|rejected| (rejected.field(), rejected.reason)));

@@ -50,7 +50,7 @@ const OVERRIDES: [&str; 17] = [
 /// The account, for commands that show it.
 const ACCOUNT: &str = "QUOTA_ACCOUNT";
 
-/// One change of the environment.
+/// One change to the environment.
 #[derive(Debug)]
 pub(super) enum EnvironmentChange {
     Set(&'static str, Value),

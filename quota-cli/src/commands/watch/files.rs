@@ -1,4 +1,4 @@
-//! Detects changes of the configuration, of an `accounts.json` of an earlier version, and of their permissions, by file metadata.
+//! Detects changes to the configuration, to an `accounts.json` of an earlier version, and to their permissions, by file metadata.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};

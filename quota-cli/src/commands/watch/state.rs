@@ -89,7 +89,7 @@ impl State {
         self.events.insert(update.account, update.events);
     }
 
-    /// Shows the outcome of a refresh by key. A success does not hide a failure.
+    /// Shows the outcome of a refresh that a key started. A success does not hide a failure.
     pub(super) fn refreshed(&mut self, account: &AccountId, failure: Option<String>) {
         match failure {
             Some(why) => (self.status_message, self.has_failed) = (format!("{account}: {why}"), true),

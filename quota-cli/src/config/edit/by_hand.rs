@@ -1,4 +1,4 @@
-//! Describes a change of the accounts for a user who makes it in an editor.
+//! Describes a change to the accounts for a user who makes it in an editor.
 
 use std::collections::HashMap;
 
