@@ -125,7 +125,7 @@ fn statusline_only() -> clap::Command {
 ///
 /// # Errors
 ///
-/// The result to exit with, after this function has printed a help text or a usage error.
+/// The result to exit with, after this function has printed help or a usage error.
 pub(crate) fn parse() -> Result<Arguments, Result<Exit, CliError>> {
     Arguments::read(std::env::args_os()).map_err(|error| {
         let error = usage_error::safe(error);

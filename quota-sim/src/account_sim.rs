@@ -162,7 +162,7 @@ impl AccountSim {
         self.scheduled_answer(Endpoint::Token, now)
     }
 
-    /// Whether a message to `model` would succeed as far as clients can see. The use of a model is reported in whole percents,
+    /// Whether a message to `model` would succeed as far as clients can see. The use of a model is reported in whole percent,
     /// so 99.5 % counts as full.
     pub(crate) fn has_capacity(&self, now: SimTime, model: &str) -> bool {
         let is_full = |sim: &WindowSim| {

@@ -1,4 +1,4 @@
-//! Counts the calls: by caller, by status, during a hold, and at the same time. `account_sim` decides the answers; a `Ledger`
+//! Counts the calls: by caller, by status, during a hold, and how many are concurrent. `account_sim` decides the answers; a `Ledger`
 //! publishes the counts.
 
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! Parses the rate-limit headers of Anthropic's ordinary API responses. Headers about money are skipped, because only the usage
+//! Parses the rate-limit headers of Anthropic's ordinary API responses. Headers that report money are skipped, because only the usage
 //! endpoint has reliable amounts.
 
 use std::collections::BTreeMap;

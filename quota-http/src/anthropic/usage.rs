@@ -98,7 +98,7 @@ fn merge(parsed_windows: &mut ParsedWindows, flat: ParsedWindows) {
     }
 }
 
-/// Rows are rounded to whole percents. If the root field rounds to the same number, it replaces the row, because it is more precise.
+/// Rows are rounded to whole percent. If the root field rounds to the same number, it replaces the row, because it is more precise.
 fn refine(row: &mut WindowReading, flat: &WindowReading) {
     const WHOLE: u32 = 100;
     let (coarse, fine) = (row.used.basis_points(), flat.used.basis_points());
