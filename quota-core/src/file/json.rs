@@ -127,22 +127,58 @@ impl JsonFile {
         blocking(move || Ok(read(&path, is_trusted_only))).await.map_err(failed)?
     }
 
+    /// Reads the file; `None` if it does not exist.
+    ///
+    /// Another program may replace the file by removing and creating it. So state in memory that differs from a missing file must not
+    /// be dropped.
+    pub async fn load_existing<T: JsonContent>(&self) -> Result<Option<T>, FileError> {
+        let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
+        let failed = self.failed("read");
+        blocking(move || Ok(read_existing(&path, is_trusted_only))).await.map_err(failed)?
+    }
+
     /// Reads the file like [`load`](Self::load), but blocks the thread.
     pub fn load_blocking<T: JsonContent>(&self) -> Result<T, FileError> {
         read(&self.path, self.is_trusted_only)
     }
 
-    /// Reads, changes and writes the file under its lock.
+    /// Reads, changes and writes the file under its lock. A missing file is created. A change that leaves the content as it was
+    /// writes nothing.
     ///
     /// If the future is dropped, the change is applied completely or not at all.
     pub async fn update<T: JsonContent, R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, FileError> {
+        self.update_under_lock(read::<T>, change).await
+    }
+
+    /// Changes the file like [`update`](Self::update), but never creates it.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Io`] with [`io::ErrorKind::NotFound`] if the file does not exist. The change is then not applied.
+    pub async fn update_existing<T: JsonContent, R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, FileError> {
+        let read = |path: &Path, is_trusted_only| match read_existing::<T>(path, is_trusted_only)? {
+            Some(content) => Ok(content),
+            None => Err(io_error("read", path, io::ErrorKind::NotFound.into())),
+        };
+        self.update_under_lock(read, change).await
+    }
+
+    async fn update_under_lock<T: JsonContent, R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Path, bool) -> Result<T, FileError> + Send + 'static,
+        change: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, FileError> {
         let lock = self.lock_sibling(".lock", LOCK_TIMEOUT).await?;
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let work = move || {
-            let changed = replace(&lock, &path, is_trusted_only, change);
+            let changed =
+                read(&path, is_trusted_only).and_then(|content| replace(&lock, &path, content, change));
             drop(lock);
             Ok(changed)
         };
@@ -172,6 +208,10 @@ fn io_error(operation: &'static str, path: &Path, error: io::Error) -> FileError
 }
 
 fn read<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<T, FileError> {
+    read_existing(path, is_trusted_only).map(Option::unwrap_or_default)
+}
+
+fn read_existing<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<Option<T>, FileError> {
     let opened = file::open(path).and_then(|opened| {
         let trusted = if is_trusted_only { permissions::check(&opened, path)? } else { Ok(()) };
         Ok((is_owner_only(&opened)?, trusted, file::read(opened, LIMIT)?))
@@ -182,10 +222,10 @@ fn read<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<T, FileErr
         }
         Ok((_, Err(untrusted), _)) => return Err(untrusted.into()),
         Ok((.., contents)) => contents,
-        Err(error) if file::is_not_found(&error) => return Ok(T::default()),
+        Err(error) if file::is_not_found(&error) => return Ok(None),
         Err(error) => return Err(io_error("read", path, error)),
     };
-    T::parse(file::strip_bom(&contents)).map_err(|error| {
+    T::parse(file::strip_bom(&contents)).map(Some).map_err(|error| {
         // The parser's own text could repeat the content, so only the position is reported.
         FileError::Malformed { path: path.to_owned(), line: error.line(), column: error.column() }
     })
@@ -194,20 +234,27 @@ fn read<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<T, FileErr
 fn replace<T: JsonContent, R>(
     lock: &FileLock,
     path: &Path,
-    is_trusted_only: bool,
+    mut content: T,
     change: impl FnOnce(&mut T) -> R,
 ) -> Result<R, FileError> {
-    let mut content: T = read(path, is_trusted_only)?;
     if content.version() > T::VERSION {
         return Err(FileError::UnsupportedVersion { path: path.to_owned() });
     }
-    let result = change(&mut content);
     let failed = |error| io_error("write", path, error);
-    let mut text = SecretBuffer::default();
-    serde_json::to_writer_pretty(&mut text, &content).map_err(|error| failed(error.into()))?;
-    text.extend_from_slice(b"\n");
-    lock.replace(&text).map_err(failed)?;
+    let before = text_of(&content).map_err(failed)?;
+    let result = change(&mut content);
+    let after = text_of(&content).map_err(failed)?;
+    if *after != *before {
+        lock.replace(&after).map_err(failed)?;
+    }
     Ok(result)
+}
+
+fn text_of(content: &impl Serialize) -> io::Result<SecretBuffer> {
+    let mut text = SecretBuffer::default();
+    serde_json::to_writer_pretty(&mut text, content)?;
+    text.extend_from_slice(b"\n");
+    Ok(text)
 }
 
 /// Whether only its owner may read or change the file.
@@ -349,6 +396,36 @@ mod tests {
         fs::write(sibling_path(file.path(), ".quota-new"), "{\"cou").unwrap();
 
         assert_eq!(increment(&file).await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_change_without_effect_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = JsonFile::at(dir.path().join("missing.json"), Clock::system());
+        let file = file_with(&dir, r#"{ "count": 4 }"#);
+
+        missing.update(|_: &mut Counter| ()).await.unwrap();
+        file.update(|counter: &mut Counter| counter.count = 4).await.unwrap();
+
+        assert!(!missing.path().exists());
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), r#"{ "count": 4 }"#);
+    }
+
+    #[tokio::test]
+    async fn an_update_of_an_existing_file_does_not_create_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = json_file(&dir);
+
+        let error = file.update_existing(|counter: &mut Counter| counter.count = 1).await.unwrap_err();
+
+        let FileError::Io { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+        assert!(!file.path().exists());
+        assert_eq!(file.load_existing::<Counter>().await.unwrap(), None);
+
+        increment(&file).await.unwrap();
+        file.update_existing(|counter: &mut Counter| counter.count = 7).await.unwrap();
+        assert_eq!(file.load_existing::<Counter>().await.unwrap().unwrap().count, 7);
     }
 
     #[cfg(unix)]

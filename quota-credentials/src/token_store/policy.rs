@@ -143,7 +143,7 @@ impl LoginsFile {
         true
     }
 
-    /// Records why a renewal failed. Changes nothing if another refresh token has been stored since.
+    /// Records why a renewal failed. Returns false if another refresh token has been stored since.
     pub(crate) fn record_failure(
         &mut self,
         account: &AccountId,
@@ -151,8 +151,12 @@ impl LoginsFile {
         error: &TokenError,
         now: Timestamp,
         timing: &RenewalTiming,
-    ) {
-        let Some(login) = self.login_with(account, fingerprint) else { return };
+    ) -> bool {
+        let Some(login) = self.login_with(account, fingerprint) else { return false };
+        if login.current_failure().is_some_and(|failure| failure.at > now) {
+            // Another process sent the token after this failure, which was written late.
+            return true;
+        }
         let attempts = login.attempts().max(1);
         let (kind, wait) = match error {
             TokenError::InvalidGrant { .. } => (FailureKind::InvalidGrant, Duration::ZERO),
@@ -164,6 +168,7 @@ impl LoginsFile {
             },
         };
         login.set_failure(fingerprint, kind, now, wait, attempts, reason(error));
+        true
     }
 
     /// The login of an account, if its refresh token still has this fingerprint.
@@ -176,7 +181,7 @@ impl LoginsFile {
     }
 }
 
-/// The result of a renewal.
+/// New tokens of a renewal.
 #[derive(Debug, Clone)]
 pub(crate) struct Exchanged {
     pub(crate) tokens: Tokens,

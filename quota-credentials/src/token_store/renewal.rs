@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota_core::file::{FileError, JsonFile};
 use quota_core::model::CredentialFingerprint;
@@ -43,10 +44,27 @@ pub(super) struct Renewer {
     pub(super) settings: Settings,
     /// The last renewal of each account. Its cancellation token is cancelled when the renewal ends.
     renewals: Mutex<HashMap<AccountId, CancellationToken>>,
-    /// New tokens that could not be written, with the fingerprint of the refresh token that they replace. Without them, that used token
-    /// would be sent again.
-    unsaved: Mutex<HashMap<AccountId, (CredentialFingerprint, Exchanged)>>,
+    /// Results of renewals that are not written yet, with the fingerprint of the refresh token that was sent. Without them, a used or
+    /// rejected token would be sent again.
+    unsaved: Mutex<HashMap<AccountId, (CredentialFingerprint, Arc<RenewalResult>)>>,
     tasks: TaskTracker,
+}
+
+/// The result of a renewal.
+#[derive(Debug, Clone)]
+enum RenewalResult {
+    Renewed(Exchanged),
+    Failed { error: TokenError, at: Timestamp, timing: RenewalTiming },
+}
+
+impl RenewalResult {
+    /// Applies the result to the login. Returns false if another refresh token has been stored since.
+    fn apply(&self, file: &mut LoginsFile, account: &AccountId, sent: CredentialFingerprint) -> bool {
+        match self {
+            Self::Renewed(exchanged) => file.apply(account, sent, exchanged),
+            Self::Failed { error, at, timing } => file.record_failure(account, sent, error, *at, timing),
+        }
+    }
 }
 
 impl Renewer {
@@ -55,12 +73,13 @@ impl Renewer {
         Self { file, settings, renewals, unsaved, tasks: TaskTracker::new() }
     }
 
-    /// Reads the file and applies unsaved tokens. Unsaved tokens that no longer apply are dropped.
+    /// Reads the file and applies unsaved results. Those that no longer apply are dropped.
     pub(super) async fn load(&self) -> Result<LoginsFile, FileError> {
-        let mut file: LoginsFile = self.file.load().await?;
-        self.unsaved
-            .lock()
-            .retain(|account, (fingerprint, exchanged)| file.apply(account, *fingerprint, exchanged));
+        // A missing file says nothing about its logins. It may be back in a moment, with the token that was sent.
+        let Some(mut file) = self.file.load_existing::<LoginsFile>().await? else {
+            return Ok(LoginsFile::default());
+        };
+        self.unsaved.lock().retain(|account, (sent, result)| result.apply(&mut file, account, *sent));
         Ok(file)
     }
 
@@ -171,24 +190,21 @@ impl Renewer {
         // Write this before the request, because the process may be killed. The write also proves that the file is writable.
         let id = account.clone();
         let mark = move |file: &mut LoginsFile| file.mark_sending(&id, fingerprint, started_at, &timing);
-        if !self.file.update(mark).await? {
+        if !self.file.update_existing(mark).await? {
             return Ok(());
         }
-        match self.exchange(refresher, &token).await {
+        let result = match self.exchange(refresher, &token).await {
             Ok(tokens) => {
                 tracing::debug!(%account, "login renewed");
-                let exchanged = Exchanged { tokens, started_at, from_rejection };
-                self.unsaved.lock().insert(account.clone(), (fingerprint, exchanged));
-                self.save_with_retries(account).await
+                RenewalResult::Renewed(Exchanged { tokens, started_at, from_rejection })
             }
             Err(error) => {
                 tracing::debug!(%account, %error, "login not renewed");
-                let (id, now) = (account.clone(), self.settings.clock.now());
-                let record =
-                    move |file: &mut LoginsFile| file.record_failure(&id, fingerprint, &error, now, &timing);
-                self.file.update(record).await
+                RenewalResult::Failed { error, at: self.settings.clock.now(), timing }
             }
-        }
+        };
+        self.unsaved.lock().insert(account.clone(), (fingerprint, Arc::new(result)));
+        self.save_with_retries(account).await
     }
 
     async fn exchange(&self, refresher: &dyn TokenRefresher, token: &Secret) -> Result<Tokens, TokenError> {
@@ -196,16 +212,21 @@ impl Renewer {
         bounded.unwrap_or_else(|| Err(TokenError::transient("the provider timed out")))
     }
 
-    /// Writes the unsaved tokens of an account. Until that succeeds, `load` applies them.
+    /// Writes the unsaved result of an account. Until that succeeds, `load` applies it.
     async fn save(&self, account: &AccountId) -> Result<(), FileError> {
         let unsaved = self.unsaved.lock().get(account).cloned();
-        let Some((fingerprint, exchanged)) = unsaved else { return Ok(()) };
-        let id = account.clone();
-        let apply = move |file: &mut LoginsFile| file.apply(&id, fingerprint, &exchanged);
-        if !self.file.update(apply).await? {
-            tracing::debug!(%account, "renewed tokens dropped, a newer login is stored");
+        let Some((sent, result)) = unsaved else { return Ok(()) };
+        let (id, written) = (account.clone(), Arc::clone(&result));
+        let apply = move |file: &mut LoginsFile| written.apply(file, &id, sent);
+        // A missing file is not created, because then the login would count as removed.
+        if !self.file.update_existing(apply).await? {
+            tracing::debug!(%account, "result of a renewal dropped, a newer login is stored");
         }
-        self.unsaved.lock().remove(account);
+        let mut unsaved = self.unsaved.lock();
+        // A renewal may have ended since, and its result is not written yet.
+        if unsaved.get(account).is_some_and(|(_, other)| Arc::ptr_eq(other, &result)) {
+            unsaved.remove(account);
+        }
         Ok(())
     }
 
@@ -222,7 +243,7 @@ impl Renewer {
 
     async fn save_or_warn(&self, account: &AccountId) {
         if let Err(error) = self.save(account).await {
-            tracing::warn!(%account, %error, "renewed tokens not written yet");
+            tracing::warn!(%account, %error, "result of a renewal not written yet");
         }
     }
 

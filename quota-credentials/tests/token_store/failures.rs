@@ -160,6 +160,90 @@ async fn an_unsaved_token_is_written_before_the_lease_is_released() {
     assert_eq!((env.provider.request_count(), env.provider.reuses.load(Ordering::SeqCst)), (1, 0));
 }
 
+/// Renews an expired token while the file is missing for `missing`, from a second after the request.
+async fn renew_while_the_file_is_missing(env: &Env, missing: Duration) -> quota_credentials::TokenStore {
+    let logins = expired(env).await;
+    env.provider.set_latency(Duration::from_secs(4));
+    let elsewhere = env.dir.path().join("elsewhere.json");
+    let move_file = async {
+        env.clock.sleep(Duration::from_secs(1)).await;
+        fs::rename(logins.path(), &elsewhere).unwrap();
+        env.clock.sleep(missing).await;
+        assert!(!logins.path().exists(), "a renewal does not create the file");
+        fs::rename(&elsewhere, logins.path()).unwrap();
+    };
+    let (_, ()) = tokio::join!(token(&logins, "main"), move_file);
+    logins
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_tokens_survive_a_file_that_is_missing_for_a_moment() {
+    for missing in [4, 60] {
+        let env = Env::new();
+
+        let logins = renew_while_the_file_is_missing(&env, Duration::from_secs(missing)).await;
+
+        assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1", "{missing}");
+        assert!(fs::read_to_string(logins.path()).unwrap().contains("access-main-1"), "{missing}");
+        assert_eq!((env.provider.request_count(), env.provider.reuses.load(Ordering::SeqCst)), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_tokens_survive_reads_while_the_file_is_missing() {
+    let env = Env::new();
+    let logins = expired(&env).await;
+    env.provider.set_latency(Duration::from_secs(4));
+    let elsewhere = env.dir.path().join("elsewhere.json");
+    let renewed = token(&logins, "main");
+    let block = async {
+        env.clock.sleep(Duration::from_secs(2)).await;
+        block_writes(&env)
+    };
+    let (result, block) = tokio::join!(renewed, block);
+    assert_eq!(result.unwrap(), "access-main-1", "it is not written yet");
+
+    fs::rename(logins.path(), &elsewhere).unwrap();
+    token(&logins, "main").await.unwrap_err();
+    assert_eq!(logins.accounts().await.unwrap(), []);
+    fs::remove_dir(block).unwrap();
+    token(&logins, "main").await.unwrap_err();
+    fs::rename(&elsewhere, logins.path()).unwrap();
+
+    assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
+    assert_eq!(env.provider.reuses.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_survives_a_file_that_is_missing_for_a_moment() {
+    let env = Env::new();
+    env.provider.set_error(Some(TokenError::invalid_grant("the user logged out")));
+
+    let logins = renew_while_the_file_is_missing(&env, Duration::from_secs(60)).await;
+    let error = token(&logins, "main").await.unwrap_err();
+    let error_of_another_process = token(&env.process(), "main").await.unwrap_err();
+
+    assert!(error.to_string().contains("the user logged out"), "{error}");
+    assert_eq!(error_of_another_process.to_string(), error.to_string());
+    assert_eq!(env.provider.request_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_login_drops_tokens_that_were_not_written() {
+    let env = Env::new();
+    let logins = expired(&env).await;
+    env.provider.set_latency(Duration::from_secs(4));
+    let remove = async {
+        env.clock.sleep(Duration::from_secs(2)).await;
+        assert!(env.process().remove(&id("main")).await.unwrap());
+    };
+    let (_, ()) = tokio::join!(token(&logins, "main"), remove);
+
+    logins.close().await;
+
+    assert!(!fs::read_to_string(logins.path()).unwrap().contains("access-main-1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_login_stored_during_a_renewal_is_not_replaced() {
     let env = Env::new();

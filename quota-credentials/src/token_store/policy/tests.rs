@@ -54,6 +54,19 @@ fn fail(file: &mut LoginsFile, error: &TokenError, now: i64) {
     file.record_failure(&id("main"), fingerprint("r"), error, at(now), &timing());
 }
 
+#[test]
+fn a_failure_that_is_written_late_does_not_replace_a_later_one() {
+    let mut file = file();
+    let rejected = TokenError::invalid_grant("the user logged out");
+    fail(&mut file, &rejected, 100);
+
+    let late = TokenError::transient("the provider timed out");
+    assert!(file.record_failure(&id("main"), fingerprint("r"), &late, at(50), &timing()));
+
+    let failure = file.logins[&id("main")].current_failure().unwrap();
+    assert_eq!((failure.kind, failure.at), (FailureKind::InvalidGrant, at(100)));
+}
+
 /// A time after the expiry, at which no credential is usable.
 const EXPIRED: i64 = 9 * 3600;
 
