@@ -43,6 +43,7 @@ async fn the_killswitch_counts_while_the_owner_is_unknown() {
 
         unlock(&env);
         env.set_usage(10.0);
+        // The credential was checked a moment ago.
         env.clock.sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(10.0)), "{kind:?}");
     }

@@ -8,11 +8,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::Guard;
+
 use super::account_usage::{AccountUsage, RefreshOutcome};
 use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
 use super::in_flight::{InFlight, RefreshRequest};
+use super::view::View;
 use super::view_table::ViewHandle;
 use super::{Shared, background, follower, refresh};
 use crate::model::{AccountId, Rejected, Snapshot, UsageReport};
@@ -51,11 +54,44 @@ impl Account {
         AccountUsage::of(self.view_handle.load())
     }
 
-    /// The cached usage, if it is fresh and a follower keeps it current.
+    /// The result of a read that needs no refresh, if a follower keeps the view current: fresh readings, or what is known while no
+    /// refresh can succeed.
     #[inline(always)]
-    fn peek_fresh(&self) -> Option<AccountUsage> {
+    fn peek_settled(&self) -> Option<Result<AccountUsage, QuotaError>> {
         let view = self.view_handle.load();
-        (view.is_fresh() && self.view_handle.is_followed()).then(|| AccountUsage::of(view))
+        let now_ms = view.provider.clock.recent_ms();
+        if view.is_fresh_at(now_ms) && self.view_handle.is_followed() {
+            return Some(Ok(AccountUsage::of(view)));
+        }
+        self.peek_refused(view, now_ms)
+    }
+
+    /// What is known, with the reason, if no refresh can succeed now.
+    ///
+    /// It reads no credential. If the last check is older than the check interval, it starts one in the background, because another
+    /// credential may be allowed to call.
+    #[inline(never)]
+    fn peek_refused(&self, view: Guard<Arc<View>>, now_ms: i64) -> Option<Result<AccountUsage, QuotaError>> {
+        if !view.is_refused_at(now_ms, Priority::Interactive) || !self.view_handle.is_followed() {
+            return None;
+        }
+        if view.is_check_due_at(now_ms) {
+            self.check_credential(now_ms);
+        }
+        let usage = AccountUsage::of(view);
+        if !usage.is_empty() {
+            return Some(Ok(usage));
+        }
+        usage.view().refusal(self.id()).map(Err)
+    }
+
+    /// Checks the credential in the background. A background refresh does that, and it calls if the rules allow it.
+    #[cold]
+    fn check_credential(&self, now_ms: i64) {
+        if self.entry.claim_check(now_ms) {
+            let request = RefreshRequest::Age(self.entry.provider.policy.max_age);
+            drop(refresh::join(&self.entry, request, Priority::Background, &self.shared.context));
+        }
     }
 
     /// Whether the cached readings are stale.
@@ -118,7 +154,10 @@ impl Account {
             drop(view);
             return self.get().await;
         }
-        drop(view);
+        let now_ms = view.provider.clock.recent_ms();
+        if let Some(result) = self.peek_refused(view, now_ms) {
+            return result;
+        }
         let _followed = OnDrop(|| self.follow());
         let request = RefreshRequest::CompleteAge(self.entry.provider.policy.max_age);
         Ok(Box::pin(self.shared_refresh(request)).await?.usage)
@@ -130,7 +169,10 @@ impl Account {
         if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
             return Ok(AccountUsage::of(view));
         }
-        drop(view);
+        let now_ms = view.provider.clock.recent_ms();
+        if let Some(result) = self.peek_refused(view, now_ms) {
+            return result;
+        }
         let request = RefreshRequest::Age(max_age.unwrap_or(self.entry.provider.policy.max_age));
         let refreshed = self.shared_refresh(request).await?;
         Ok(refreshed.usage)
@@ -228,13 +270,21 @@ impl Account {
         }
     }
 
-    /// Starts a refresh if the readings are stale, and returns at once.
+    /// Starts a refresh if the readings are stale and a refresh may succeed, and returns at once.
     ///
     /// The refresh queues behind interactive ones, and does not use the budget's reserve.
     pub fn refresh_in_background(&self) {
-        if self.is_stale() {
+        let view = self.view_handle.load();
+        let now_ms = view.provider.clock.recent_ms();
+        if view.is_fresh_at(now_ms) {
+            return;
+        }
+        let is_refused = view.is_refused_at(now_ms, Priority::Background) && self.view_handle.is_followed();
+        if !is_refused {
             let request = RefreshRequest::Age(self.entry.provider.policy.max_age);
             drop(refresh::join(&self.entry, request, Priority::Background, &self.shared.context));
+        } else if view.is_check_due_at(now_ms) {
+            self.check_credential(now_ms);
         }
     }
 
@@ -378,9 +428,9 @@ impl Future for GetFuture<'_> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.cold.is_none()
-            && let Some(usage) = this.account.peek_fresh()
+            && let Some(result) = this.account.peek_settled()
         {
-            return Poll::Ready(Ok(usage));
+            return Poll::Ready(result);
         }
         this.wait(context)
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::view::View;
 use crate::model::{LoginId, Snapshot, Used, WindowId};
-use crate::record::{Hold, LastFailure};
+use crate::record::{Hold, LastFailure, Priority};
 use crate::time::UnixMillis;
 
 /// The usage of an account.
@@ -105,6 +105,17 @@ impl AccountUsage {
         let own = self.0.record.hold().filter(|hold| hold.is_in_force(now)).cloned();
         let cooldown = self.0.provider.cooldown_at(now);
         [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
+    }
+
+    /// When a refresh may succeed, if none can succeed now; `None` if one may, or if only a refresh can find out.
+    ///
+    /// Until then [`Account::get`](crate::Account::get) returns what is known: during a hold or a cooldown, with an exhausted budget,
+    /// with a rejected credential, and for a second after the credential could not be read. A hold that another process clears
+    /// ends it early. So does another credential, which is checked once a second in the background while callers read the account.
+    /// An explicit [`refresh`](crate::Account::refresh) follows its own rules. [`Timestamp::MAX`] means that no end is known.
+    #[must_use]
+    pub fn next_attempt_at(&self) -> Option<Timestamp> {
+        self.0.next_attempt_at(Priority::Interactive)
     }
 
     /// Why the last call of any process failed; `None` if it succeeded.

@@ -10,7 +10,7 @@ use super::error::QuotaError;
 use super::in_flight::RefreshRequest;
 use super::refresh;
 use super::tasks::OnPanic;
-use crate::record::{Hold, HoldReason, LastFailure, Priority};
+use crate::record::Priority;
 use crate::time;
 
 /// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
@@ -54,14 +54,7 @@ pub(crate) fn keep_fresh(
                         failures = 0;
                         Duration::ZERO
                     }
-                    Err(QuotaError::OnHold { hold, .. }) if hold.reason == HoldReason::BudgetExhausted => {
-                        time::elapsed(entry.provider.store_client.now_estimate(), hold.until)
-                    }
-                    // Only a refresh detects a replaced credential. While the credential is the same, it makes no call.
-                    Err(QuotaError::OnHold { .. }) if entry.view().record.may_let_through() => {
-                        entry.provider.policy.max_age
-                    }
-                    // `wait_until_due` waits for the hold, and returns early if it is cleared.
+                    // `wait_until_due` waits until a refresh may succeed, and returns early if the hold is cleared.
                     Err(QuotaError::OnHold { .. }) => Duration::ZERO,
                     // These errors arm no hold, such as a missing login or a panic, so the policy's backoff applies here.
                     Err(_) => {
@@ -89,19 +82,13 @@ async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
         clock.sleep(pause).await;
         let view = entry.view_handle.load_owned();
         let now = view.now();
-        let policy = &entry.provider.policy;
-        let blocks = |hold: &Hold| hold.is_in_force(now) && !view.record.may_let_through();
-        let hold = view.record.hold().cloned().filter(blocks);
-        let hold = [hold, entry.provider.cooldown_at(now)].into_iter().flatten().map(|hold| hold.until).max();
         // Only a refresh repairs timestamps from the future, so it must not wait for them.
         let needs_repair = view.record.is_writable() && view.record.needs_clock_repair(now);
-        let is_rejection = |failure: &&LastFailure| {
-            failure.is_credential_rejection() && !time::is_from_future(failure.at, now)
-        };
-        let rejection = view.record.last_failure().filter(is_rejection);
-        // The rejection may apply for longer than `max_age`. But only a refresh detects a replaced credential.
-        let recheck = rejection.map(|failure| time::saturating_add(failure.at, policy.max_age));
-        let due = [view.due_at().filter(|_| !needs_repair), hold, recheck].into_iter().flatten().max();
+        // Only a refresh detects a replaced credential. While the credential is the same, it makes no call.
+        let recheck = view.checked_at().map(|at| time::saturating_add(at, entry.provider.policy.max_age));
+        let refused = view.next_attempt_at(Priority::Background);
+        let refused = refused.map(|until| recheck.map_or(until, |recheck| until.min(recheck)));
+        let due = view.due_at().filter(|_| !needs_repair).max(refused);
         match due.filter(|due| *due > now) {
             Some(due) => pause = time::elapsed(now, due).min(MAX_SLEEP),
             None => return,

@@ -2,7 +2,7 @@
 //! Its rules are in `record`; `refresh` obeys it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::store_client::StoreClient;
+use crate::clock::Clock;
 use crate::record::{Hold, ProviderCooldown};
 use crate::store::update::update_through;
 use crate::store::{DocumentBody, Start, StoreError, StoreKey, StoreRead, Version};
@@ -23,6 +24,10 @@ pub(crate) struct SharedCooldown {
     shared: ArcSwap<ProviderCooldown>,
     /// The cooldown after this process's own 429s. It applies even if the write to the store fails.
     local: ArcSwap<ProviderCooldown>,
+    /// The end of the cooldown by this process's wall clock in milliseconds, and when it was computed. Each read of a stale
+    /// account compares them.
+    until_ms: AtomicI64,
+    computed_ms: AtomicI64,
     read: OnceCell<()>,
     /// Whether a task follows the changes of the document.
     following: AtomicBool,
@@ -36,6 +41,8 @@ impl SharedCooldown {
             store_client,
             shared,
             local,
+            until_ms: AtomicI64::new(i64::MIN),
+            computed_ms: AtomicI64::new(i64::MIN),
             read: OnceCell::new(),
             following: AtomicBool::new(false),
         })
@@ -47,6 +54,25 @@ impl SharedCooldown {
             .into_iter()
             .flatten()
             .max_by_key(|hold| hold.until)
+    }
+
+    /// The end of the cooldown by this process's wall clock, in milliseconds; `i64::MIN` if none is in force at `now_ms`.
+    #[inline]
+    pub(crate) fn until_ms(&self, now_ms: i64) -> i64 {
+        let until_ms = self.until_ms.load(Ordering::Relaxed);
+        // If the wall clock was set back since, a refresh must compute the end by the new time.
+        let is_usable = now_ms < until_ms && now_ms >= self.computed_ms.load(Ordering::Relaxed);
+        if is_usable { until_ms } else { i64::MIN }
+    }
+
+    fn compute_end(&self) {
+        let now = self.store_client.now_estimate();
+        let offset_ms = self.store_client.offset_ms();
+        let by_wall = |at: Timestamp| at.as_millisecond().saturating_sub(offset_ms);
+        let until_ms = self.at(now).map_or(i64::MIN, |hold| by_wall(hold.until));
+        // The coarse clock of a read lags by some milliseconds.
+        self.computed_ms.store(by_wall(now).saturating_sub(Clock::RECENT_LAG_MS), Ordering::Relaxed);
+        self.until_ms.store(until_ms, Ordering::Relaxed);
     }
 
     /// Reads the document on the first call. A follower receives later changes.
@@ -62,6 +88,7 @@ impl SharedCooldown {
             let end = |hold: &Hold| hold.until;
             let is_lost = cached.as_ref().map(end) > shared.at(reading.now).as_ref().map(end);
             self.shared.store(Arc::new(shared));
+            self.compute_end();
             if let Some(hold) = cached.filter(|_| is_lost) {
                 self.publish(&hold, ttl).await;
             }
@@ -78,6 +105,7 @@ impl SharedCooldown {
             cooldown.extend(hold.since, hold);
             cooldown
         });
+        self.compute_end();
         let extend = |cooldown: &mut ProviderCooldown, now| cooldown.extend(now, hold);
         let updated = update_through(&self.store_client, &self.key, Start::Read, ttl, extend).await;
         if let Err(error @ StoreError::Corrupt { .. }) = updated {

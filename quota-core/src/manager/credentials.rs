@@ -24,6 +24,8 @@ impl Account {
     /// source if no handle is left.
     pub fn set_credentials(&self, source: impl CredentialSource) {
         self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
+        // A refresh with the new source may succeed at once.
+        self.entry.update(|state| state.checked = None);
     }
 
     /// The account's current credential, for a request to the provider; `None` if it has no source.
@@ -73,11 +75,12 @@ impl Account {
 
     /// Clears the readings of another login. If the store is unavailable, they are hidden instead.
     async fn claim_login(&self, credential: &Credential) {
-        let Some(login_id) = &credential.login.login_id else { return };
         let record = self.entry.record();
         if record.local().login.is_some() {
             return;
         }
+        self.entry.note_login(&credential.login);
+        let Some(login_id) = &credential.login.login_id else { return };
         match record.claim_login(login_id).await {
             // An earlier claim failed and hid the readings. Now their login is confirmed.
             Ok(()) if self.entry.state().unattributed => {
@@ -101,7 +104,7 @@ impl Account {
     pub fn set_login(&self, login_id: LoginId) {
         let record = self.entry.record();
         if record.update(|local| local.set_login(login_id)) {
-            self.entry.update(|state| state.failed = None);
+            self.entry.update(|state| (state.failed, state.checked) = (None, None));
         }
         background::schedule_flush(&record, &self.shared.context);
     }

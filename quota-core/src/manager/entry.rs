@@ -13,9 +13,9 @@ use super::events::Event;
 use super::provider::Provider;
 use super::state::LocalState;
 use super::tasks::wait_until;
-use super::view::{View, ViewFlags};
+use super::view::{CredentialCheck, View, ViewFlags};
 use super::view_table::ViewHandle;
-use crate::model::AccountId;
+use crate::model::{AccountId, LoginInfo};
 use crate::record::Record;
 use crate::store::StoreKey;
 
@@ -84,9 +84,24 @@ pub(crate) struct AccountState {
     pub(crate) unattributed: bool,
     /// Why this process's last refresh failed; `None` if another process has refreshed the account since.
     pub(crate) failed: Option<Arc<QuotaError>>,
+    /// The last check of the credential; `None` if the login or the source has changed since.
+    pub(crate) checked: Option<Arc<CredentialCheck>>,
 }
 
 impl AccountState {
+    /// Stores what a check of the credential found out.
+    pub(crate) fn credential_checked(&mut self, at_ms: i64, login: Result<LoginInfo, QuotaError>) {
+        self.checked = Some(Arc::new(CredentialCheck { at_ms, login }));
+    }
+
+    /// Claims the next check of the credential; `false` if another reader has claimed it.
+    fn claim_check(&mut self, now_ms: i64) -> bool {
+        let is_old = |checked: &&mut Arc<CredentialCheck>| now_ms >= checked.next_ms();
+        let Some(checked) = self.checked.as_mut().filter(is_old) else { return false };
+        Arc::make_mut(checked).at_ms = now_ms;
+        true
+    }
+
     /// Stores the error of a refresh.
     pub(crate) fn refresh_failed(&mut self, error: QuotaError) {
         // The error of the recent call is more specific than `CalledRecently`.
@@ -210,7 +225,8 @@ struct ViewChange {
 
 impl AccountEntry {
     pub(crate) fn new(id: AccountId, record: Arc<RecordEntry>, view_handle: ViewHandle) -> Arc<Self> {
-        let state = AccountState { record: Arc::clone(&record), unattributed: false, failed: None };
+        let state =
+            AccountState { record: Arc::clone(&record), unattributed: false, failed: None, checked: None };
         let account = Arc::new(Self {
             id,
             provider: Arc::clone(&record.provider),
@@ -252,6 +268,21 @@ impl AccountEntry {
         record.announce(&[(Arc::clone(self), change)]);
     }
 
+    /// Claims the next check of the credential; `false` if another reader has claimed it.
+    pub(crate) fn claim_check(self: &Arc<Self>, now_ms: i64) -> bool {
+        let mut is_claimed = false;
+        self.update(|state| is_claimed = state.claim_check(now_ms));
+        is_claimed
+    }
+
+    /// Records the login of a credential that was read for a request. If it is a new one, a refresh may succeed at once.
+    pub(crate) fn note_login(self: &Arc<Self>, login: &LoginInfo) {
+        let is_new = |checked: &CredentialCheck| checked.login.as_ref().ok() != Some(login);
+        if self.state().checked.as_deref().is_some_and(is_new) {
+            self.update(|state| state.credential_checked(self.provider.clock.now_ms(), Ok(login.clone())));
+        }
+    }
+
     /// Stores a new view. The caller holds the lock of the record's local state.
     fn publish(&self, state: &mut AccountState, record: &Arc<Record>, flags: &ViewFlags) -> ViewChange {
         let before = self.view_handle.load_untracked();
@@ -259,8 +290,8 @@ impl AccountEntry {
         if has_new_login || record.complete_at() > before.record.complete_at() {
             state.failed = None;
         }
-        let flags =
-            ViewFlags { unattributed: state.unattributed, failed: state.failed.clone(), ..flags.clone() };
+        let (failed, checked) = (state.failed.clone(), state.checked.clone());
+        let flags = ViewFlags { unattributed: state.unattributed, failed, checked, ..flags.clone() };
         let has_changed = flags.differs_from(&before.flags) || *record != before.record;
         let generation = before.generation + u64::from(has_changed);
         let view = View::new(generation, Arc::clone(record), Arc::clone(&self.provider), flags);

@@ -47,4 +47,10 @@ impl Provider {
     pub(crate) fn cooldown_at(&self, now: Timestamp) -> Option<Hold> {
         self.shared_cooldown.as_ref().and_then(|shared_cooldown| shared_cooldown.at(now))
     }
+
+    /// The end of the cooldown by this process's wall clock, in milliseconds; `i64::MIN` if none is in force at `now_ms`.
+    #[inline]
+    pub(crate) fn cooldown_until_ms(&self, now_ms: i64) -> i64 {
+        self.shared_cooldown.as_ref().map_or(i64::MIN, |cooldown| cooldown.until_ms(now_ms))
+    }
 }

@@ -213,15 +213,20 @@ impl Refresh {
             Ok(Some(Ok(credential))) => self.access(credential),
             Err(Interruption::Cancelled) => Err(QuotaError::Closed),
             failed => {
-                // Only if the program has not set another login since the refresh began.
-                if !self.is_superseded() {
-                    entry.update(|state| state.unattributed = true);
-                }
-                Err(match failed {
+                let error = match failed {
                     Ok(Some(Err(failure))) => self.read_error(failure),
                     Err(interruption) => self.interruption_error(interruption),
                     Ok(_) => unreachable!("a credential is no failure"),
-                })
+                };
+                // Only if the program has not set another login since the refresh began.
+                if !self.is_superseded() {
+                    let at_ms = entry.provider.clock.now_ms();
+                    entry.update(|state| {
+                        state.unattributed = true;
+                        state.credential_checked(at_ms, Err(error.clone()));
+                    });
+                }
+                Err(error)
             }
         }
     }
@@ -280,6 +285,11 @@ impl Refresh {
             (Some(expected), None) => LoginInfo::new(expected.clone()).fingerprint(login.fingerprint),
             _ => login,
         };
+        if !self.is_superseded() {
+            let at_ms = self.entry.provider.clock.now_ms();
+            // The end of the refresh publishes it.
+            self.entry.state().credential_checked(at_ms, Ok(login.clone()));
+        }
         Ok(Access { credential, login, read_at: Some(self.entry.provider.clock.instant()) })
     }
 

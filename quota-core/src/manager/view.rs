@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::provider::Provider;
 use crate::clock::Clock;
-use crate::model::Window;
-use crate::record::{Counted, Record};
+use crate::model::{AccountId, LoginInfo, RequestId, Window};
+use crate::record::{Counted, LeaseDecision, LeaseRequest, MaxStaleness, Priority, Record};
 use crate::time;
 use crate::time::UnixMillis;
 
@@ -27,7 +27,24 @@ pub(crate) struct View {
     created_ms: i64,
     /// When the readings become stale, by the same clock; `i64::MIN` if they are never fresh.
     due_ms: i64,
+    next_attempt: NextAttempt,
 }
+
+/// Until when no refresh can succeed, by this process's wall clock in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct NextAttempt {
+    /// For interactive callers; `i64::MIN` if one may call now, or if only a refresh can find out.
+    interactive_ms: i64,
+    /// For background callers, who must leave the budget's reserve.
+    background_ms: i64,
+    /// Whether the provider's cooldown alone would stop a refresh. It changes without a new view, so each read checks it.
+    obeys_cooldown: bool,
+    /// When a reader checks the credential again while no refresh can succeed.
+    check_ms: i64,
+}
+
+/// How often the credential is checked while no refresh can succeed, because another one may be allowed to call.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of an account that is not in the record.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +57,24 @@ pub(crate) struct ViewFlags {
     pub(crate) is_damaged: bool,
     /// Why this process's last refresh failed.
     pub(crate) failed: Option<Arc<QuotaError>>,
+    /// The last check of the credential.
+    pub(crate) checked: Option<Arc<CredentialCheck>>,
+}
+
+/// What this process last found out about the account's credential.
+#[derive(Debug, Clone)]
+pub(crate) struct CredentialCheck {
+    /// When, by this process's wall clock in milliseconds.
+    pub(crate) at_ms: i64,
+    /// The login of the next call, or why the credential could not be read.
+    pub(crate) login: Result<LoginInfo, QuotaError>,
+}
+
+impl CredentialCheck {
+    /// When the next check is due, by the same clock.
+    pub(crate) fn next_ms(&self) -> i64 {
+        self.at_ms.saturating_add(i64::try_from(CHECK_INTERVAL.as_millis()).unwrap_or(i64::MAX))
+    }
 }
 
 impl ViewFlags {
@@ -72,7 +107,8 @@ impl View {
             _ => i64::MIN,
         };
         let created_ms = provider.clock.now_ms();
-        Self { generation, record, provider, flags, created_ms, due_ms }
+        let next_attempt = NextAttempt::of(&record, &provider, &flags);
+        Self { generation, record, provider, flags, created_ms, due_ms, next_attempt }
     }
 
     /// Whether the readings are fresh.
@@ -81,11 +117,90 @@ impl View {
     /// last 10 ms, because the coarse one lags.
     #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
-        let clock = &self.provider.clock;
-        let now_ms = clock.recent_ms();
-        now_ms < self.due_ms
+        self.is_fresh_at(self.provider.clock.recent_ms())
+    }
+
+    /// Like [`is_fresh`](Self::is_fresh), at this time by the coarse clock.
+    #[inline]
+    pub(crate) fn is_fresh_at(&self, now_ms: i64) -> bool {
+        self.is_before(now_ms, self.due_ms)
+    }
+
+    /// Whether no refresh of this priority can succeed now, at this time by the coarse clock. The view then has the reason.
+    #[inline]
+    pub(crate) fn is_refused_at(&self, now_ms: i64, priority: Priority) -> bool {
+        self.is_before(now_ms, self.next_attempt.of_priority(priority))
+            || self.next_attempt.obeys_cooldown
+                && self.is_before(now_ms, self.provider.cooldown_until_ms(now_ms))
+            || self.is_refused_by_store()
+    }
+
+    /// Whether the policy allows no calls without the store, and the store is unavailable.
+    fn is_refused_by_store(&self) -> bool {
+        let is_store_error = |error: &QuotaError| matches!(error, QuotaError::Store { .. });
+        self.flags.failed.as_deref().is_some_and(is_store_error)
+            && self.provider.store_client.is_unavailable()
+    }
+
+    /// When this process last checked the credential, by the store's clock.
+    pub(crate) fn checked_at(&self) -> Option<Timestamp> {
+        let checked = self.flags.checked.as_deref()?;
+        Some(time::from_ms(checked.at_ms.saturating_add(self.provider.store_client.offset_ms())))
+    }
+
+    /// Whether a reader must check the credential again, if no refresh can succeed.
+    pub(crate) fn is_check_due_at(&self, now_ms: i64) -> bool {
+        now_ms >= self.next_attempt.check_ms
+    }
+
+    /// When a refresh of this priority can succeed, by the store's clock; `None` if it may succeed now.
+    pub(crate) fn next_attempt_at(&self, priority: Priority) -> Option<Timestamp> {
+        let now_ms = self.provider.clock.recent_ms();
+        if !self.is_refused_at(now_ms, priority) {
+            return None;
+        }
+        if self.is_refused_by_store() {
+            return Some(Timestamp::MAX);
+        }
+        let cooldown_ms =
+            if self.next_attempt.obeys_cooldown { self.provider.cooldown_until_ms(now_ms) } else { i64::MIN };
+        let until_ms = self.next_attempt.of_priority(priority).max(cooldown_ms);
+        Some(time::from_ms(until_ms.saturating_add(self.provider.store_client.offset_ms())))
+    }
+
+    /// Why an interactive refresh of the account cannot succeed now; `None` if it may.
+    pub(crate) fn refusal(&self, account: &AccountId) -> Option<QuotaError> {
+        let checked = self.flags.checked.as_deref();
+        if let Some(Err(error)) = checked.map(|checked| &checked.login) {
+            return Some(error.clone());
+        }
+        let failed = self.flags.failed.as_deref()?;
+        if refuses_always(failed) || self.is_refused_by_store() {
+            return Some(failed.clone());
+        }
+        let login = checked?.login.as_ref().ok()?.clone();
+        if !self.record.is_writable() {
+            return Some(QuotaError::UnsupportedFormat { account: account.clone() });
+        }
+        let now = self.now();
+        let policy = &self.provider.policy;
+        let request = lease_request(login, Priority::Interactive, policy.max_age);
+        let request = request.cooldown(self.provider.cooldown_at(now));
+        match self.record.refusal_at(now, &request, policy)? {
+            LeaseDecision::OnHold(hold) => Some(QuotaError::OnHold { account: account.clone(), hold }),
+            LeaseDecision::CredentialRejected(failure) => {
+                Some(QuotaError::CredentialRejected { account: account.clone(), failure })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is before `until_ms` by the coarse clock. The fine clock decides in the last 10 ms, because the coarse one lags.
+    #[inline]
+    fn is_before(&self, now_ms: i64, until_ms: i64) -> bool {
+        now_ms < until_ms
             && now_ms >= self.created_ms - SET_BACK_MS
-            && (now_ms < self.due_ms - Clock::RECENT_LAG_MS || clock.now_ms() < self.due_ms)
+            && (now_ms < until_ms - Clock::RECENT_LAG_MS || self.provider.clock.now_ms() < until_ms)
     }
 
     /// Whether the readings are fresh by `max_age` instead of the policy's maximum age.
@@ -145,4 +260,79 @@ impl View {
         let oldest = oldest.or(self.record.complete_at());
         oldest.map(|oldest| time::elapsed(oldest, self.now()))
     }
+}
+
+impl NextAttempt {
+    /// Any refresh may succeed.
+    const NOW: Self =
+        Self { interactive_ms: i64::MIN, background_ms: i64::MIN, obeys_cooldown: false, check_ms: i64::MAX };
+
+    #[inline]
+    fn of_priority(&self, priority: Priority) -> i64 {
+        match priority {
+            Priority::Interactive => self.interactive_ms,
+            Priority::Background => self.background_ms,
+        }
+    }
+
+    fn both(until_ms: i64) -> Self {
+        Self { interactive_ms: until_ms, background_ms: until_ms, ..Self::NOW }
+    }
+
+    /// The next attempt after the last refresh of this process failed. Without a failure, a refresh must find out whether it can
+    /// succeed: only then the credential, which may be allowed to call despite a hold, and the reason are known.
+    fn of(record: &Record, provider: &Provider, flags: &ViewFlags) -> Self {
+        let checked = flags.checked.as_deref();
+        let check_ms = checked.map_or(i64::MAX, CredentialCheck::next_ms);
+        if checked.is_some_and(|checked| checked.login.is_err()) {
+            return Self::both(check_ms);
+        }
+        let Some(failed) = flags.failed.as_deref() else { return Self::NOW };
+        let now = provider.store_client.now_estimate();
+        // Only a refresh repairs timestamps from the future.
+        if !is_refusal(failed) || record.is_writable() && record.needs_clock_repair(now) {
+            return Self::NOW;
+        }
+        if refuses_always(failed) {
+            return Self::both(i64::MAX);
+        }
+        let Some(Ok(login)) = checked.map(|checked| &checked.login) else { return Self::NOW };
+        let next_ms = |priority| {
+            let request = lease_request(login.clone(), priority, provider.policy.max_age);
+            let next = record.next_attempt_at(now, &request, &provider.policy)?;
+            // Another process has armed a longer hold since, so the last refresh does not have the reason.
+            let is_explained = !matches!(failed, QuotaError::OnHold { hold, .. } if hold.until < next);
+            is_explained.then(|| next.as_millisecond().saturating_sub(provider.store_client.offset_ms()))
+        };
+        Self {
+            interactive_ms: next_ms(Priority::Interactive).unwrap_or(i64::MIN),
+            background_ms: next_ms(Priority::Background).unwrap_or(i64::MIN),
+            obeys_cooldown: true,
+            check_ms,
+        }
+    }
+}
+
+/// Whether a refresh that failed with this error makes no call while its cause lasts.
+fn is_refusal(error: &QuotaError) -> bool {
+    matches!(
+        error,
+        QuotaError::NoFetcher { .. }
+            | QuotaError::OnHold { .. }
+            | QuotaError::CredentialRejected { .. }
+            | QuotaError::CalledRecently { .. }
+            | QuotaError::Fetch { .. }
+            | QuotaError::UnsupportedFormat { .. }
+            | QuotaError::DeadlineExceeded { .. }
+    )
+}
+
+/// Whether every later refresh of this process fails with this error too. A manager gets no fetcher later, and no deadline moves.
+fn refuses_always(error: &QuotaError) -> bool {
+    matches!(error, QuotaError::NoFetcher { .. } | QuotaError::DeadlineExceeded { .. })
+}
+
+/// The request that a read makes if its readings are stale.
+fn lease_request(login: LoginInfo, priority: Priority, max_age: Duration) -> LeaseRequest {
+    LeaseRequest::new(RequestId::from(0), MaxStaleness::Age(max_age)).login(login).priority(priority)
 }

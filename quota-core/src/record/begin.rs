@@ -1,6 +1,7 @@
 //! Grants the lease, which decides the process that may call the provider.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -43,15 +44,12 @@ impl Record {
         if let Some(call) = recent.as_ref().filter(|call| call.failure.is_none()) {
             return LeaseDecision::CalledRecently(call.clone());
         }
-        if let Some(hold) = self.hold_at(now, request, policy) {
-            return LeaseDecision::OnHold(hold);
-        }
-        // Check this after the hold, because a hold has an end.
-        if let Some(call) = recent {
-            return LeaseDecision::CalledRecently(call);
-        }
-        if let Some(failure) = self.rejection_at(now, request, policy) {
-            return LeaseDecision::CredentialRejected(failure);
+        match (self.refusal_at(now, request, policy), recent) {
+            // A hold first, because it has an end.
+            (Some(hold @ LeaseDecision::OnHold(_)), _) => return hold,
+            (_, Some(call)) => return LeaseDecision::CalledRecently(call),
+            (Some(refusal), None) => return refusal,
+            (None, None) => {}
         }
         if let Some(lease) = self.lease().filter(|lease| lease.is_live(now)) {
             return LeaseDecision::InProgress { until: lease.until, since: lease.granted_at };
@@ -83,6 +81,17 @@ impl Record {
         !foreign && repaired.is_fresh(now, request.max_staleness, policy)
     }
 
+    /// Why a request for newer readings is refused at `now`: a hold, or else a rejected credential.
+    pub(crate) fn refusal_at(
+        &self,
+        now: Timestamp,
+        request: &LeaseRequest,
+        policy: &Policy,
+    ) -> Option<LeaseDecision> {
+        let hold = self.hold_at(now, request, policy).map(LeaseDecision::OnHold);
+        hold.or_else(|| self.rejection_at(now, request, policy).map(LeaseDecision::CredentialRejected))
+    }
+
     /// The hold that ends last: the account's hold, the cooldown, or the exhausted budget.
     fn hold_at(&self, now: Timestamp, request: &LeaseRequest, policy: &Policy) -> Option<Hold> {
         let exhausted = self.budget_exhausted_until(now, request.priority, policy);
@@ -101,11 +110,6 @@ impl Record {
         !is_stated && hold.admits(request.login.fingerprint)
     }
 
-    /// Whether the account's hold would admit any credential.
-    pub(crate) fn may_let_through(&self) -> bool {
-        self.owner.login_id.is_none() && self.hold().is_some_and(Hold::admits_another)
-    }
-
     /// When the budget allows a call again; `None` while calls are left.
     fn budget_exhausted_until(
         &self,
@@ -115,15 +119,10 @@ impl Record {
     ) -> Option<Timestamp> {
         let reserve = if priority == Priority::Interactive { 0 } else { policy.budget.interactive_reserve };
         let allowed = policy.budget.per_hour.saturating_sub(reserve).max(1) as usize;
-        let recent: Vec<_> = self
-            .calls
-            .iter()
-            .map(|attempt| attempt.at)
-            .filter(|at| time::elapsed(*at, now) < BUDGET_WINDOW)
-            .collect();
         // The call that must be an hour old before the next call is allowed.
-        let oldest_that_counts = recent.len().checked_sub(allowed)?;
-        Some(time::saturating_add(recent[oldest_that_counts], BUDGET_WINDOW))
+        let counts = |at: &Timestamp| time::elapsed(*at, now) < BUDGET_WINDOW;
+        let last_that_counts = self.calls.iter().rev().map(|call| call.at).filter(counts).nth(allowed - 1)?;
+        Some(time::saturating_add(last_that_counts, BUDGET_WINDOW))
     }
 
     /// A recent rejection of this credential, for as long as a reading would be fresh. An explicit refresh may retry, unless
@@ -136,12 +135,69 @@ impl Record {
         let failure = self.last_failure().filter(of_credential)?;
         let is_explicit =
             matches!(request.max_staleness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
-        let lasts = match failure.kind {
-            LastFailureKind::MissingScope => MISSING_SCOPE_RETRY_AFTER,
-            _ if failure.is_credential_rejection() && !is_explicit => policy.max_age,
-            _ => return None,
-        };
+        let lasts = rejection_lasts(failure, is_explicit, policy)?;
         (time::elapsed(failure.at, now) < lasts).then(|| failure.clone())
+    }
+
+    /// The earliest time at which [`begin`](Self::begin) no longer refuses `request`, if the record does not change; `None` if it
+    /// does not refuse it at `now`.
+    ///
+    /// A refusal is a hold, the provider's cooldown, an exhausted budget, a rejected credential, or a record of a newer format.
+    /// The last ends only with a change of the record. Fresh readings and a lease of another process are no refusals.
+    pub(crate) fn next_attempt_at(
+        &self,
+        now: Timestamp,
+        request: &LeaseRequest,
+        policy: &Policy,
+    ) -> Option<Timestamp> {
+        if !self.is_writable() {
+            return Some(Timestamp::MAX);
+        }
+        let now = time::truncate_ms(now);
+        let is_other_login = self.owner.contradicts(request.login.login_id.as_ref(), None);
+        if is_other_login || self.has_refusal_from_future(now) {
+            // `begin` changes the record before it decides. Both are rare, so the copy costs little.
+            let mut record = self.clone();
+            record.repair_clock(now);
+            if let Some(login_id) = &request.login.login_id {
+                record.new_login(login_id);
+            }
+            return record.next_attempt_at_unchanged(now, request, policy);
+        }
+        self.next_attempt_at_unchanged(now, request, policy)
+    }
+
+    /// Like [`next_attempt_at`](Self::next_attempt_at), for a record of this login without timestamps from the future.
+    ///
+    /// Each cause refuses until its own end and not afterwards, so the last end decides.
+    fn next_attempt_at_unchanged(
+        &self,
+        now: Timestamp,
+        request: &LeaseRequest,
+        policy: &Policy,
+    ) -> Option<Timestamp> {
+        let hold = self.hold().filter(|hold| !self.passes(request, hold)).map(|hold| hold.until);
+        let cooldown = request.cooldown.as_ref().map(|hold| hold.until);
+        let exhausted = self.budget_exhausted_until(now, request.priority, policy);
+        let of_credential = |failure: &&LastFailure| failure.fingerprint == request.login.fingerprint;
+        let unscoped = self.unscoped.iter().find(of_credential);
+        let unscoped =
+            unscoped.map(|rejection| time::saturating_add(rejection.at, MISSING_SCOPE_RETRY_AFTER));
+        let rejected = self.last_failure().filter(of_credential).and_then(|failure| {
+            Some(time::saturating_add(failure.at, rejection_lasts(failure, false, policy)?))
+        });
+        let ends = [hold, cooldown, exhausted, unscoped, rejected];
+        ends.into_iter().flatten().max().filter(|end| now < *end)
+    }
+
+    /// Whether a cause of a refusal has a timestamp from the future, which [`repair_clock`](Self::repair_clock) changes.
+    fn has_refusal_from_future(&self, now: Timestamp) -> bool {
+        let newest_call = self.calls.last().map(|call| call.at);
+        let failed_at = self.last_failure().map(|failure| failure.at);
+        let held_since = self.hold().map(|hold| hold.since);
+        let unscoped = self.unscoped.iter().map(|rejection| rejection.at);
+        let all = [newest_call, failed_at, held_since].into_iter().flatten().chain(unscoped);
+        all.into_iter().any(|at| time::is_from_future(at, now))
     }
 
     fn grant(&mut self, now: Timestamp, request: &LeaseRequest, policy: &Policy) -> Lease {
@@ -165,5 +221,14 @@ impl Record {
         self.calls.push(CallRecord { at: now, fence: self.fence, by: Arc::clone(&request.by) });
         self.bound_attempts();
         lease
+    }
+}
+
+/// How long a failed call refuses requests with the same credential; `None` if it does not.
+fn rejection_lasts(failure: &LastFailure, is_explicit: bool, policy: &Policy) -> Option<Duration> {
+    match failure.kind {
+        LastFailureKind::MissingScope => Some(MISSING_SCOPE_RETRY_AFTER),
+        _ if failure.is_credential_rejection() && !is_explicit => Some(policy.max_age),
+        _ => None,
     }
 }

@@ -110,13 +110,8 @@ impl Hold {
     /// Whether a call with this credential is admitted. That requires that another credential armed the hold and that no
     /// other was admitted since.
     pub(crate) fn admits(&self, credential: Option<CredentialFingerprint>) -> bool {
-        self.admits_another()
-            && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
-    }
-
-    /// Whether any other credential would be admitted.
-    pub(crate) fn admits_another(&self) -> bool {
         self.fingerprints().len() == 1
+            && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
     }
 
     /// Adds credentials that met the hold. Two are enough to admit no others.

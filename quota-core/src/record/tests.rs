@@ -16,6 +16,7 @@ mod late;
 mod laws;
 mod logins;
 mod lost;
+mod next_attempt;
 pub(crate) mod random;
 mod readings;
 mod recent;

@@ -47,6 +47,7 @@ struct State {
     script: VecDeque<Step>,
     logins: HashMap<AccountId, Result<LoginInfo, CredentialError>>,
     hanging_credentials: usize,
+    credential_reads: usize,
     renewals: usize,
     renewed: u64,
     called: Vec<AccountId>,
@@ -81,6 +82,7 @@ impl FakeProvider {
             script: VecDeque::new(),
             logins: HashMap::new(),
             hanging_credentials: 0,
+            credential_reads: 0,
             renewals: 0,
             renewed: 0,
             called: Vec::new(),
@@ -144,6 +146,12 @@ impl FakeProvider {
     #[must_use]
     pub fn calls(&self) -> usize {
         self.state.lock().called.len()
+    }
+
+    /// As a credential source, the number of reads.
+    #[must_use]
+    pub fn credential_reads(&self) -> usize {
+        self.state.lock().credential_reads
     }
 
     /// The number of calls for one account.
@@ -236,6 +244,7 @@ impl CredentialSource for FakeProvider {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let (hangs, login) = {
             let mut state = self.state.lock();
+            state.credential_reads += 1;
             let hangs = state.hanging_credentials > 0;
             state.hanging_credentials = state.hanging_credentials.saturating_sub(1);
             (hangs, state.logins.get(account).cloned().unwrap_or_else(|| Ok(LoginInfo::unknown())))

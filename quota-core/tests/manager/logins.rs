@@ -67,8 +67,9 @@ async fn a_hold_of_the_old_login_does_not_apply_to_a_new_one() {
     drop(main.get().await);
     env.provider.set_login(&id("main"), Ok(login("b")));
 
-    let usage = main.get().await.unwrap();
+    check_credential(&env, &main).await;
 
+    let usage = main.get().await.unwrap();
     assert_eq!((five_hours(&usage), usage.hold()), (Some(40.0), None));
 }
 

@@ -16,6 +16,7 @@ mod lost_writes;
 mod missing_scope;
 mod reads;
 mod recent_calls;
+mod refused_reads;
 mod single_flight;
 mod store_errors;
 mod store_outage;

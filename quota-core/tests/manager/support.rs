@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, AccountUsage, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, UsageReport,
-    Used, WindowId, WindowReading,
+    Account, AccountId, AccountUsage, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore,
+    UsageReport, Used, WindowId, WindowReading,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -99,4 +99,11 @@ pub(crate) async fn run_ready_tasks() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Waits until the last check of the credential is old, and reads the account, which starts the next one.
+pub(crate) async fn check_credential(env: &Env, account: &Account) {
+    env.clock.sleep(SECOND).await;
+    drop(account.get().await);
+    run_ready_tasks().await;
 }
