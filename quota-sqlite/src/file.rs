@@ -84,6 +84,10 @@ impl File {
         let mut found = find(&self.options)?;
         if found.is_none() {
             self.open = None;
+            if self.options.must_exist {
+                let reason = format!("{} does not exist", self.path().display());
+                return Err(StoreError::unavailable(WriteState::NotApplied, reason));
+            }
             for _ in 0..MAX_CREATE_ATTEMPTS {
                 create::create(&self.options.path)?;
                 found = find(&self.options)?;

@@ -68,6 +68,7 @@ mod lock_timeout;
 mod options;
 mod permissions;
 mod reader;
+mod remove;
 mod schema;
 mod sql;
 mod store;
@@ -78,5 +79,6 @@ pub use error::is_damage;
 pub use options::{SqliteOpenError, SqliteOptions};
 /// The crate whose types appear in this API.
 pub use quota_core;
+pub use remove::remove;
 pub use store::SqliteStore;
 pub use url;

@@ -30,6 +30,7 @@ pub struct SqliteOptions {
     pub(crate) max_poll_interval: Duration,
     pub(crate) clock: Clock,
     pub(crate) on_aside: Option<OnAside>,
+    pub(crate) must_exist: bool,
 }
 
 /// The callback after a damaged file was set aside.
@@ -52,6 +53,7 @@ impl SqliteOptions {
             max_poll_interval: Duration::from_millis(200),
             clock: Clock::system(),
             on_aside: None,
+            must_exist: false,
         }
     }
 
@@ -80,6 +82,14 @@ impl SqliteOptions {
     /// file. If a damaged file stays in place, each process examines it only once.
     pub fn set_damaged_aside(mut self, notice: impl Fn(&Path) + Send + Sync + 'static) -> Self {
         self.on_aside = Some(OnAside(Arc::new(notice)));
+        self
+    }
+
+    /// Never creates the file. A write without the file fails as unavailable.
+    ///
+    /// For a file that another process may [remove](crate::remove) at any time, and that must not come back.
+    pub fn must_exist(mut self) -> Self {
+        self.must_exist = true;
         self
     }
 

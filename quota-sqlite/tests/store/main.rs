@@ -10,4 +10,5 @@ mod env;
 #[cfg(unix)]
 mod permissions;
 mod processes;
+mod removal;
 mod times;
