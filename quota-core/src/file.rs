@@ -4,6 +4,7 @@
 mod json;
 mod lock;
 pub mod permissions;
+mod private_folder;
 mod version;
 
 use std::fs::{self, File, Metadata};
@@ -12,6 +13,7 @@ use std::path::Path;
 
 pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
 pub use self::lock::{FileLock, resolve_symlinks};
+pub use self::private_folder::{check_private_folder, create_private_folder, private_temp_folder};
 pub use self::version::FileVersion;
 use crate::secret::SecretBuffer;
 

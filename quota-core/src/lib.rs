@@ -79,6 +79,7 @@ pub mod clock;
 pub mod file;
 pub mod manager;
 pub mod model;
+pub mod outage;
 pub mod policy;
 #[cfg(feature = "process")]
 pub mod process;

@@ -43,6 +43,7 @@ pub use self::store_metrics::StoreStats;
 pub use self::watch::{Changes, KeepFreshGuard};
 use crate::clock::Clock;
 use crate::model::{AccountId, Rejected, UsageReport};
+use crate::outage::{Outage, OutageStore};
 use crate::record::{MergeOutcome, Record};
 use crate::store::QuotaStore;
 
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) context: TaskContext,
     clock: Clock,
     registry: Registry,
+    /// The store, if it has levels for an outage.
+    outage_store: Option<Arc<OutageStore>>,
 }
 
 impl Drop for Shared {
@@ -97,6 +100,13 @@ impl QuotaManager {
     #[must_use]
     pub fn account(&self, id: &AccountId) -> Account {
         Account::new(self.shared.registry.entry(id), Arc::clone(&self.shared))
+    }
+
+    /// The outage that the last use of the store met, if the manager was built with
+    /// [`outage_store`](QuotaManagerBuilder::outage_store).
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        self.shared.outage_store.as_ref().and_then(|store| store.outage())
     }
 
     /// Merges readings into an account for which [`account`](Self::account) has returned a handle.
@@ -181,7 +191,7 @@ impl QuotaManager {
     /// A cancelled call arms no hold, and its readings are lost. It counts toward the budget, because the provider may have
     /// received it. Returns as [`close`](Self::close) does, and `false` if a call was cancelled.
     pub async fn close_within(&self, grace: Duration) -> bool {
-        let Shared { context, clock, registry } = &*self.shared;
+        let Shared { context, clock, registry, .. } = &*self.shared;
         context.tasks.close();
         let all_ended = clock.bounded(grace, context.tasks.idle()).await.is_some();
         if !all_ended {

@@ -331,6 +331,12 @@ pub enum StoreOutagePolicy {
     #[default]
     #[serde(alias = "go_alone")]
     Standalone,
+    /// Like [`Standalone`](Self::Standalone), but only [`Account::refresh`](crate::Account::refresh) and
+    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) call the provider.
+    ///
+    /// For short-lived programs. Their local copy ends with them, so that otherwise each run would call the provider. With
+    /// [`outage_store`](crate::manager::QuotaManagerBuilder::outage_store) this applies only if no level works.
+    RefreshOnly,
     /// Make no calls, and return stale readings. For fleets whose uncoordinated calls would overload the provider.
     #[serde(alias = "refuse")]
     FailClosed,

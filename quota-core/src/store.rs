@@ -118,6 +118,16 @@ impl StoreKey {
         Self("*".into())
     }
 
+    /// The key of the document that describes an outage: `*#outage`. It is in the file for outages, never in the store.
+    pub(crate) fn outage() -> Self {
+        Self("*#outage".into())
+    }
+
+    /// The key of this text, which [`as_str`](Self::as_str) returned.
+    pub(crate) fn stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The key of an extension's document for one account: `anthropic/main#reservations`.
     ///
     /// Account names never contain `#`, so the key never collides with a record. The extension defines the document and its

@@ -12,7 +12,8 @@ use super::tasks::Tasks;
 use super::{QuotaManager, Shared};
 use crate::clock::Clock;
 use crate::model::{AccountId, ProviderId};
-use crate::policy::{Policy, PolicyError};
+use crate::outage::{OutageLevel, OutageStore};
+use crate::policy::{Policy, PolicyError, StoreOutagePolicy};
 use crate::provider::{CredentialSource, UsageFetcher};
 use crate::store::QuotaStore;
 
@@ -30,6 +31,7 @@ pub struct QuotaManagerBuilder {
     clock: Clock,
     name: Arc<str>,
     deadline: Option<Duration>,
+    outage_levels: Vec<Arc<dyn OutageLevel>>,
 }
 
 impl QuotaManagerBuilder {
@@ -43,6 +45,7 @@ impl QuotaManagerBuilder {
             clock: Clock::system(),
             name: Arc::from(""),
             deadline: None,
+            outage_levels: Vec::new(),
         }
     }
 
@@ -108,6 +111,19 @@ impl QuotaManagerBuilder {
         self
     }
 
+    /// Sets where the documents are while the store is unavailable: the first of these levels that works.
+    ///
+    /// For commands and other short-lived programs, which have no memory of their own: with a level, the processes of this machine
+    /// and user share the rules during an outage as they do with the store. `quota::outage_files` supplies the levels of the program
+    /// `quota`. [`OutageStore`] explains their use.
+    ///
+    /// If no level works, only an explicit refresh calls the provider, as with
+    /// [`StoreOutagePolicy::RefreshOnly`]. [`StoreOutagePolicy::FailClosed`] uses no level.
+    pub fn outage_store(mut self, levels: impl IntoIterator<Item = Arc<dyn OutageLevel>>) -> Self {
+        self.outage_levels.extend(levels);
+        self
+    }
+
     /// Builds the manager.
     ///
     /// The manager's tasks run on the tokio runtime of this call. Without one, or after it has shut down, each task runs on the
@@ -116,14 +132,22 @@ impl QuotaManagerBuilder {
     /// # Errors
     ///
     /// [`BuildError`] if settings of a policy contradict each other.
-    pub fn build(self) -> Result<QuotaManager, BuildError> {
+    pub fn build(mut self) -> Result<QuotaManager, BuildError> {
         self.policy.validate()?;
         for policy in self.provider_policies.values() {
             policy.validate()?;
         }
         let tasks = Tasks::new();
         let events = EventSender::default();
-        let timeout = self.policy.store_timeout;
+        let mut timeout = self.policy.store_timeout;
+        let mut outage_store = None;
+        if !self.outage_levels.is_empty() && self.policy.on_store_unavailable != StoreOutagePolicy::FailClosed
+        {
+            let store = Arc::new(self.take_outage_store());
+            timeout = store.max_duration();
+            self.store = Arc::clone(&store) as Arc<dyn QuotaStore>;
+            outage_store = Some(store);
+        }
         let store_client =
             StoreClient::new(self.store, self.clock.clone(), timeout, Arc::clone(&tasks), events.clone());
         let mut registry =
@@ -136,8 +160,26 @@ impl QuotaManagerBuilder {
         }
         let deadline = self.deadline.and_then(|after| self.clock.instant().after(after));
         let context = TaskContext { tasks, events, process_name: self.name, deadline };
-        let shared = Shared { context, clock: self.clock, registry };
+        let shared = Shared { context, clock: self.clock, registry, outage_store };
         Ok(QuotaManager { shared: Arc::new(shared) })
+    }
+
+    /// The store with its levels. Policies that continue without the store then do so only for an explicit refresh.
+    fn take_outage_store(&mut self) -> OutageStore {
+        let levels = std::mem::take(&mut self.outage_levels);
+        let mut store = OutageStore::new(Arc::clone(&self.store), levels, self.policy.store_timeout)
+            .with_clock(self.clock.clone());
+        for (provider, policy) in &self.provider_policies {
+            if policy.on_store_unavailable == StoreOutagePolicy::FailClosed {
+                store = store.without_provider(provider.clone());
+            }
+        }
+        for policy in std::iter::once(&mut self.policy).chain(self.provider_policies.values_mut()) {
+            if policy.on_store_unavailable == StoreOutagePolicy::Standalone {
+                policy.on_store_unavailable = StoreOutagePolicy::RefreshOnly;
+            }
+        }
+        store
     }
 }
 

@@ -45,6 +45,27 @@ impl RecordEntry {
         }
     }
 
+    /// Like [`change`](Self::change), for the grant of a lease. With [`StoreOutagePolicy::RefreshOnly`], a call without the store
+    /// must be `explicit`.
+    ///
+    /// # Errors
+    ///
+    /// Also if the policy allows no such call.
+    pub(crate) async fn change_for_call<T>(
+        &self,
+        explicit: bool,
+        mut work: impl FnMut(&mut Record, Timestamp) -> T,
+    ) -> Result<T, StoreError> {
+        let is_refused =
+            !explicit && self.provider.policy.on_store_unavailable == StoreOutagePolicy::RefreshOnly;
+        if !is_refused {
+            return self.change(work).await;
+        }
+        let _guard = self.lock_sync().await;
+        let result = self.cas_loop(&mut work).await;
+        result.inspect_err(|error| self.apply_standalone(error, |_, _| ()))
+    }
+
     /// Clears the readings if they belong to another login than `login_id`.
     ///
     /// # Errors

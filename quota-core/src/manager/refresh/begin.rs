@@ -48,7 +48,8 @@ impl Refresh {
         let mut announced = None;
         // Whether this request has confirmed another holder's lease in the store. Only a request for a new call needs that: its
         // result must not come from a call that has already ended.
-        let mut is_confirmed = !matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
+        let is_explicit = matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
+        let mut is_confirmed = !is_explicit;
         let mut max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
             if self.in_flight.login_id.is_none() && self.is_superseded() {
@@ -73,10 +74,8 @@ impl Refresh {
             let decision = if permit.is_none() {
                 record.dry_run(decide)
             } else {
-                record
-                    .change(decide)
-                    .await
-                    .map_err(|error| QuotaError::Store { account: account(), error })?
+                let granted = record.change_for_call(is_explicit, decide).await;
+                granted.map_err(|error| QuotaError::Store { account: account(), error })?
             };
             let Some(decision) = decision else {
                 return Err(QuotaError::LoginChanged { account: account() });

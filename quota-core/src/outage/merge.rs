@@ -1,0 +1,126 @@
+//! Merges the documents of an outage into the store: records and cooldowns by their own rules. Other documents are dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::record::{ProviderCooldown, Record};
+use crate::store::update::{Change, Trips, run, update_through};
+use crate::store::{Start, StoreError, StoreKey, StoreRead};
+
+/// How a document of the outage is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The record of an account. Its calls, holds and readings are merged.
+    Record,
+    /// The cooldown of a provider. The later end wins.
+    Cooldown,
+    /// A lease, a claim or a reservation, which the processes of this machine share during the outage. It is dropped at the end:
+    /// it expires within a minute, and until then the merged record has the lease and the calls.
+    Temporary,
+    /// A document that only the store may hold. A journal in the file would report the same event a second time after the outage,
+    /// so its events wait: they are derived from the merged record.
+    OnlyInStore,
+}
+
+/// The extensions whose documents are only in the store.
+const ONLY_IN_STORE: [&str; 1] = ["journal"];
+
+impl Kind {
+    pub(super) fn of(key: &StoreKey) -> Self {
+        match key.as_str().split_once('#') {
+            Some((_, extension)) if ONLY_IN_STORE.contains(&extension) => Self::OnlyInStore,
+            Some(_) => Self::Temporary,
+            None if *key == StoreKey::probe() => Self::Temporary,
+            None if key.as_str().contains('/') => Self::Record,
+            None => Self::Cooldown,
+        }
+    }
+
+    /// Whether the document is merged into the store after the outage.
+    pub(super) fn is_merged(self) -> bool {
+        matches!(self, Self::Record | Self::Cooldown)
+    }
+}
+
+/// Merges `body` into the document of `key`. Merging it twice changes nothing.
+///
+/// A damaged document stays unchanged, on both sides: then the account makes no calls anyway until a user replaces its record.
+pub(super) async fn merge(
+    trips: &impl Trips,
+    key: &StoreKey,
+    body: &[u8],
+    ttl: Duration,
+) -> Result<(), StoreError> {
+    let merged = match Kind::of(key) {
+        Kind::Record => {
+            let Ok(local) = Record::decode(body) else { return Ok(()) };
+            run(trips, key, Start::Read, ttl, &mut MergeRecord { local }).await.map(drop)
+        }
+        Kind::Cooldown => {
+            let Ok(local) = ProviderCooldown::decode(body) else { return Ok(()) };
+            let extend = |shared: &mut ProviderCooldown, now| {
+                if let Some(hold) = local.at(now) {
+                    shared.extend(now, &hold);
+                }
+            };
+            update_through(trips, key, Start::Read, ttl, extend).await.map(drop)
+        }
+        Kind::Temporary | Kind::OnlyInStore => Ok(()),
+    };
+    match merged {
+        Err(StoreError::Corrupt { reason, .. }) => {
+            tracing::warn!(%key, %reason, "damaged document left unchanged, the outage's copy was not merged");
+            Ok(())
+        }
+        merged => merged,
+    }
+}
+
+/// Merges a copy of a record.
+struct MergeRecord {
+    local: Record,
+}
+
+impl Change for MergeRecord {
+    type Document = Record;
+    type Output = ();
+
+    fn decode(&mut self, found: &StoreRead) -> Result<Arc<Record>, StoreError> {
+        let Some(document) = &found.document else { return Ok(Arc::default()) };
+        let damaged = |error| StoreError::corrupt("the record is damaged").with_source(error);
+        Record::decode(&document.body).map(Arc::new).map_err(damaged)
+    }
+
+    fn decide(&mut self, record: &mut Record, now: Timestamp) {
+        let _ = record.merge_standalone(now, &self.local, None);
+    }
+
+    fn encode(&mut self, record: &mut Record) -> Bytes {
+        record.shrink();
+        record.bump_revision();
+        record.encode()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_a_key_decides_how_it_is_merged() {
+        let account: crate::AccountId = "anthropic/main".parse().unwrap();
+
+        for (key, kind) in [
+            (StoreKey::account(&account), Kind::Record),
+            (StoreKey::provider(account.provider()), Kind::Cooldown),
+            (StoreKey::account_extension(&account, "reservations"), Kind::Temporary),
+            (StoreKey::account_extension(&account, "journal"), Kind::OnlyInStore),
+            (StoreKey::probe(), Kind::Temporary),
+        ] {
+            assert_eq!(Kind::of(&key), kind, "{key}");
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! Short-lived processes during an outage of the store: each is a manager that shares a level with the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use quota_core::outage::{OutageLevel, OutageStore};
+use quota_core::policy::StoreOutagePolicy;
+use quota_core::record::{HoldReason, Record};
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::testing::FakeProvider;
+use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore};
+
+/// How a store fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Refused,
+    Frozen,
+    ReadOnly,
+}
+
+/// The shared store, which counts its uses.
+#[derive(Debug)]
+struct Remote {
+    inner: MemoryStore,
+    fault: Mutex<Fault>,
+    uses: AtomicUsize,
+}
+
+impl Remote {
+    async fn check(&self, is_write: bool) -> Result<(), StoreError> {
+        self.uses.fetch_add(1, Ordering::SeqCst);
+        let fault = *self.fault.lock();
+        match fault {
+            Fault::Refused => Err(StoreError::unavailable(WriteState::NotApplied, "connection refused")),
+            Fault::Frozen => std::future::pending().await,
+            Fault::ReadOnly if is_write => Err(StoreError::rejected("read-only replica")),
+            Fault::None | Fault::ReadOnly => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Remote {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.check(false).await?;
+        self.inner.read(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        self.check(true).await?;
+        self.inner.compare_and_swap(key, expected, body, ttl).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        self.check(false).await?;
+        self.inner.wait_for_change(key, version).await
+    }
+}
+
+/// A level in memory: the "file" that the processes of one machine share.
+#[derive(Debug)]
+struct Level {
+    clock: Clock,
+    file: Arc<Mutex<Option<Arc<MemoryStore>>>>,
+    /// Whether it cannot be created.
+    is_broken: bool,
+    /// Whether a process hangs before it removes the file.
+    hangs_before_removal: Arc<Mutex<bool>>,
+}
+
+/// A handle to the file, which fails if that was removed.
+#[derive(Debug)]
+struct Handle {
+    file: Arc<Mutex<Option<Arc<MemoryStore>>>>,
+    /// The clock of a file that the first write creates.
+    creates: Option<Clock>,
+}
+
+impl Handle {
+    fn store(&self) -> Result<Arc<MemoryStore>, StoreError> {
+        let mut file = self.file.lock();
+        if let (None, Some(clock)) = (&*file, &self.creates) {
+            *file = Some(Arc::new(MemoryStore::with_clock(clock.clone())));
+        }
+        file.clone().ok_or_else(|| StoreError::unavailable(WriteState::NotApplied, "the file is gone"))
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Handle {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.store()?.read(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        self.store()?.compare_and_swap(key, expected, body, ttl).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        self.store()?.wait_for_change(key, version).await
+    }
+}
+
+#[async_trait]
+impl OutageLevel for Level {
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn exists(&self) -> bool {
+        self.file.lock().is_some()
+    }
+
+    fn open(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
+        Ok(Arc::new(Handle { file: Arc::clone(&self.file), creates: None }))
+    }
+
+    fn create(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
+        if self.is_broken {
+            return Err(StoreError::rejected("the folder belongs to another user"));
+        }
+        Ok(Arc::new(Handle { file: Arc::clone(&self.file), creates: Some(self.clock.clone()) }))
+    }
+
+    async fn remove(&self) -> Result<(), StoreError> {
+        if *self.hangs_before_removal.lock() {
+            std::future::pending::<()>().await;
+        }
+        *self.file.lock() = None;
+        Ok(())
+    }
+}
+
+/// One machine, its shared store, and a provider.
+struct Machine {
+    clock: Clock,
+    remote: Arc<Remote>,
+    level: Arc<Level>,
+    provider: FakeProvider,
+    policy: Policy,
+}
+
+impl Machine {
+    fn new(fault: Fault) -> Self {
+        Self::with_broken_level(fault, false)
+    }
+
+    fn with_broken_level(fault: Fault, is_broken: bool) -> Self {
+        let clock = Clock::virtual_at(noon());
+        let inner = MemoryStore::with_clock(clock.clone());
+        let remote = Arc::new(Remote { inner, fault: Mutex::new(fault), uses: AtomicUsize::new(0) });
+        let (file, hangs_before_removal) = (Arc::default(), Arc::default());
+        let level = Arc::new(Level { clock: clock.clone(), file, is_broken, hangs_before_removal });
+        let provider = FakeProvider::answering("example", 40.0);
+        Self { clock, remote, level, provider, policy: no_rate_limit() }
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.remote.fault.lock() = fault;
+    }
+
+    /// Starts a process.
+    fn process(&self) -> QuotaManager {
+        QuotaManager::builder(Arc::clone(&self.remote))
+            .provider(self.provider.clone(), self.provider.clone())
+            .clock(self.clock.clone())
+            .policy(self.policy.clone())
+            .outage_store([Arc::clone(&self.level) as Arc<dyn OutageLevel>])
+            .build()
+            .unwrap()
+    }
+
+    /// The store of a process.
+    fn store(&self) -> OutageStore {
+        let level = Arc::clone(&self.level) as Arc<dyn OutageLevel>;
+        OutageStore::new(Arc::clone(&self.remote), [level], SECOND).with_clock(self.clock.clone())
+    }
+
+    /// Runs a command that gets the usage of `main`, and returns the known use.
+    async fn command(&self) -> Option<f64> {
+        let process = self.process();
+        let usage = process.account(&id("main")).get().await;
+        process.close().await;
+        usage.ok().and_then(|usage| last_read(&usage))
+    }
+
+    /// The record in the shared store.
+    async fn shared_record(&self) -> Option<Record> {
+        let reading = self.remote.inner.read(&StoreKey::account(&id("main"))).await.unwrap();
+        reading.document.map(|document| Record::decode(&document.body).unwrap())
+    }
+
+    fn calls(&self) -> usize {
+        self.provider.calls()
+    }
+
+    fn uses(&self) -> usize {
+        self.remote.uses.load(Ordering::SeqCst)
+    }
+}
+
+const FAULTS: [Fault; 3] = [Fault::Refused, Fault::Frozen, Fault::ReadOnly];
+
+#[tokio::test(start_paused = true)]
+async fn forty_commands_during_an_outage_make_one_call() {
+    for fault in FAULTS {
+        let machine = Machine::new(fault);
+
+        let shown = join_all((0..40).map(|_| machine.command())).await;
+        let again = join_all((0..40).map(|_| machine.command())).await;
+
+        assert_eq!(machine.calls(), 1, "{fault:?}");
+        assert!(shown.iter().chain(&again).all(|used| *used == Some(40.0)), "{fault:?}: {shown:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_armed_during_an_outage_binds_later_commands() {
+    for fault in FAULTS {
+        let machine = Machine::new(fault);
+        machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+
+        for _ in 0..10 {
+            machine.command().await;
+        }
+
+        assert_eq!(machine.calls(), 1, "{fault:?}");
+        machine.clock.sleep(MINUTE * 11).await;
+        machine.command().await;
+        assert_eq!(machine.calls(), 2, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_is_not_tried_before_the_stated_time() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    let uses = machine.uses();
+
+    machine.clock.sleep(SECOND * 3).await;
+    for _ in 0..10 {
+        machine.command().await;
+    }
+
+    assert_eq!(machine.uses(), uses);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_command_tries_the_store_while_the_others_use_the_file() {
+    let machine = Machine::new(Fault::Frozen);
+    machine.command().await;
+    let uses = machine.uses();
+    machine.clock.sleep(SECOND * 8).await;
+
+    join_all((0..40).map(|_| machine.command())).await;
+
+    assert_eq!(machine.uses(), uses + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_command_that_reaches_the_store_merges_and_removes_the_file() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+    machine.clock.sleep(MINUTE * 6).await;
+    machine.command().await;
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 2).await;
+
+    assert_eq!(machine.command().await, Some(40.0));
+
+    let record = machine.shared_record().await.unwrap();
+    assert!(!machine.level.exists());
+    assert_eq!((machine.calls(), record.calls().len()), (2, 2));
+    assert_eq!(record.hold().map(|hold| hold.reason), Some(HoldReason::RateLimited));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_of_another_host_survive_the_merge() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.clock.sleep(MINUTE).await;
+    let host = QuotaManager::builder(MemoryStore::with_clock(machine.clock.clone()))
+        .clock(machine.clock.clone())
+        .build()
+        .unwrap();
+    host.account(&id("main")).observe(&polled(55.0)).unwrap();
+    let newer = host.account(&id("main")).peek().snapshot().clone();
+    let mut record = Record::default();
+    let _ = record.observe(machine.clock.now(), &newer, None, None);
+    let key = StoreKey::account(&id("main"));
+    let written = machine.remote.inner.compare_and_swap(&key, None, record.encode(), MINUTE * 60).await;
+    assert!(matches!(written, Ok(CasOutcome::Applied(_))));
+    machine.set(Fault::None);
+
+    assert_eq!(machine.command().await, Some(55.0));
+
+    assert_eq!(machine.shared_record().await.unwrap().calls().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_of_a_read_only_store_stay_known() {
+    let machine = Machine::new(Fault::None);
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+    let other = machine.process();
+    let _ = other.account(&id("other")).get().await;
+
+    assert!(machine.level.exists());
+    assert_eq!(machine.command().await, Some(40.0));
+
+    assert_eq!(machine.provider.calls_for(&id("main")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_killed_before_the_removal_leaves_a_file_that_is_merged_again() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.set(Fault::None);
+    machine.clock.sleep(SECOND * 8).await;
+    *machine.level.hangs_before_removal.lock() = true;
+    let store = machine.store();
+    let killed = machine.clock.bounded(SECOND, store.read(&StoreKey::account(&id("main")))).await;
+    assert!(killed.is_none() && machine.level.exists(), "{killed:?}");
+    let merged = machine.shared_record().await.unwrap();
+    *machine.level.hangs_before_removal.lock() = false;
+    machine.clock.sleep(SECOND * 20).await;
+
+    machine.command().await;
+
+    assert!(!machine.level.exists());
+    assert_eq!((machine.shared_record().await, machine.calls()), (Some(merged), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_without_its_document_is_merged_and_removed() {
+    let machine = Machine::new(Fault::None);
+    *machine.level.file.lock() = Some(Arc::new(MemoryStore::with_clock(machine.clock.clone())));
+
+    assert_eq!(machine.command().await, Some(40.0));
+
+    assert!(!machine.level.exists() && machine.shared_record().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_in_the_file_are_those_of_the_store() {
+    let mut machine = Machine::new(Fault::None);
+    let ahead = Clock::virtual_at(noon() + Duration::from_secs(3600));
+    machine.remote = Arc::new(Remote {
+        inner: MemoryStore::with_clock(ahead),
+        fault: Mutex::new(Fault::None),
+        uses: AtomicUsize::new(0),
+    });
+    let process = machine.process();
+    drop(process.account(&id("other")).sync().await);
+    machine.set(Fault::Refused);
+
+    drop(process.account(&id("main")).get().await.unwrap());
+
+    let read_at = process.account(&id("main")).peek().snapshot().complete_at().unwrap();
+    assert_eq!(read_at.duration_since(noon()).as_secs(), 3600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_reported_with_its_times_and_reason() {
+    let machine = Machine::new(Fault::Refused);
+    let process = machine.process();
+    drop(process.account(&id("main")).get().await.unwrap());
+
+    let outage = process.outage().unwrap();
+
+    assert_eq!((outage.since, &*outage.reason), (noon(), "connection refused"));
+    assert_eq!(outage.place.as_deref(), Some("memory"));
+    let wait = outage.retry_at.unwrap().duration_since(noon());
+    assert!((3..=7).contains(&wait.as_secs()), "{wait:?}");
+    assert_eq!(machine.store().find_outage().await.unwrap(), Some(outage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_level_only_an_explicit_refresh_calls() {
+    for fault in FAULTS {
+        let machine = Machine::with_broken_level(fault, true);
+        let process = machine.process();
+        let main = process.account(&id("main"));
+
+        let got = main.get().await;
+        assert!(matches!(got, Err(QuotaError::Store { .. })), "{got:?}");
+        assert_eq!((machine.calls(), process.outage().unwrap().place), (0, None), "{fault:?}");
+
+        drop(main.refresh().await.unwrap());
+        assert_eq!(machine.calls(), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_closed_uses_no_level() {
+    let mut machine = Machine::new(Fault::Refused);
+    machine.policy = machine.policy.on_store_unavailable(StoreOutagePolicy::FailClosed);
+
+    machine.command().await;
+
+    assert_eq!((machine.calls(), machine.level.exists()), (0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_closed_uses_no_level() {
+    let machine = Machine::new(Fault::Refused);
+    let closed = machine.policy.clone().on_store_unavailable(StoreOutagePolicy::FailClosed);
+    let process = QuotaManager::builder(Arc::clone(&machine.remote))
+        .provider(machine.provider.clone(), machine.provider.clone())
+        .clock(machine.clock.clone())
+        .policy_for(id("main").provider().clone(), closed)
+        .outage_store([Arc::clone(&machine.level) as Arc<dyn OutageLevel>])
+        .build()
+        .unwrap();
+
+    let _ = process.account(&id("main")).get().await;
+
+    assert_eq!((machine.calls(), machine.level.exists()), (0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_is_no_outage() {
+    let machine = Machine::new(Fault::None);
+    let key = StoreKey::account(&id("main"));
+    let _ = machine.remote.inner.compare_and_swap(&key, None, "damaged".into(), MINUTE).await;
+
+    machine.command().await;
+
+    assert_eq!((machine.calls(), machine.level.exists()), (0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_outlives_the_outage_returns_to_the_store() {
+    let machine = Machine::new(Fault::Refused);
+    let process = machine.process();
+    drop(process.account(&id("main")).get().await.unwrap());
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 6).await;
+
+    drop(process.account(&id("main")).get().await.unwrap());
+
+    assert_eq!((process.outage(), machine.level.exists(), machine.calls()), (None, false, 2));
+    assert_eq!(machine.shared_record().await.unwrap().calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_is_never_in_the_file() {
+    let machine = Machine::new(Fault::Refused);
+    let store = machine.store();
+    let key = StoreKey::account_extension(&id("main"), "journal");
+
+    for _ in 0..2 {
+        let written = store.compare_and_swap(&key, None, Bytes::new(), MINUTE).await;
+        assert!(written.unwrap_err().is_transient());
+    }
+
+    let file = machine.level.file.lock().clone().unwrap();
+    assert_eq!(file.read(&key).await.unwrap().document, None);
+}
+
+mod conformance {
+    use super::*;
+
+    quota_core::store_conformance!(outage, || async {
+        let machine = Machine::new(Fault::Refused);
+        let store = machine.store();
+        // The first use begins the outage.
+        drop(store.read(&StoreKey::probe()).await);
+        store
+    });
+}
