@@ -52,8 +52,12 @@
 //! ```
 
 mod open;
+#[cfg(feature = "sqlite")]
+mod outage_files;
 
 pub use open::{OpenError, open_store};
+#[cfg(feature = "sqlite")]
+pub use outage_files::outage_files;
 #[cfg(feature = "accounts")]
 pub use quota_accounts as accounts;
 pub use quota_core::*;

@@ -1,0 +1,237 @@
+//! The files for the time of an outage: one per store, in the first folder that works.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quota_core::QuotaStore;
+use quota_core::file::{self, check_private_folder, create_private_folder, private_temp_folder};
+use quota_core::outage::OutageLevel;
+use quota_core::store::{StoreError, WriteState};
+use quota_sqlite::SqliteOptions;
+use sha2::{Digest, Sha256};
+use url::Url;
+
+/// The files that hold the documents of the store with this URL during an outage, for
+/// [`QuotaManagerBuilder::outage_store`](quota_core::manager::QuotaManagerBuilder::outage_store).
+///
+/// They are the files of the program `quota`, so that its commands and this program share them. Their name contains a hash of
+/// the URL without its password. Their folders, in this order:
+///
+/// 1. `$XDG_STATE_HOME/quota`, otherwise `~/.local/state/quota`;
+/// 2. `$XDG_RUNTIME_DIR/quota`;
+/// 3. `quota-UID` in the temporary directory, which must belong to this user alone.
+///
+/// ```
+/// use quota::QuotaManager;
+/// use quota::policy::StoreOutagePolicy;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let url = "sqlite:///home/me/.local/state/quota/quota.db";
+/// let command = QuotaManager::builder(quota::open_store(url)?).outage_store(quota::outage_files(url)).build()?;
+/// assert_eq!(command.outage(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The result is empty for `memory:` and for text that is no URL.
+#[must_use]
+pub fn outage_files(url: &str) -> Vec<Arc<dyn OutageLevel>> {
+    let Some(name) = file_name(url) else { return Vec::new() };
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || variable("HOME").or_else(|| variable("USERPROFILE"));
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local").join("state")));
+    let folders = [
+        state.map(|state| Folder::Own(state.join("quota"))),
+        variable("XDG_RUNTIME_DIR").map(Folder::Runtime),
+        Some(Folder::Private(private_temp_folder())),
+    ];
+    let level = |folder: Folder| Arc::new(OutageFile::new(folder, &name)) as Arc<dyn OutageLevel>;
+    folders.into_iter().flatten().map(level).collect()
+}
+
+/// The query keys that hold only a timeout. A store is the same whatever its timeouts.
+const TIMEOUTS: [&str; 3] = ["busy_ms", "connect_ms", "response_ms"];
+
+/// The name of the file: `outage-0123456789abcdef.db`.
+fn file_name(url: &str) -> Option<String> {
+    let mut url = Url::parse(url).ok().filter(|url| url.scheme() != "memory")?;
+    // A URL without a host has no password either.
+    let _ = url.set_password(None);
+    let query: Vec<_> = url
+        .query_pairs()
+        .filter(|(key, _)| !TIMEOUTS.contains(&&**key))
+        .map(|pair| format!("{pair:?}"))
+        .collect();
+    url.set_query(None);
+    let hash = Sha256::digest(format!("{url} {}", query.join(" ")));
+    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("outage-{hash}.db"))
+}
+
+/// A folder for the file.
+#[derive(Debug)]
+enum Folder {
+    /// The state folder. The first write creates it.
+    Own(PathBuf),
+    /// The folder that the system provides while this user is logged in. It is never created.
+    Runtime(PathBuf),
+    /// A folder in the temporary directory, which all users share.
+    Private(PathBuf),
+}
+
+/// One file.
+#[derive(Debug)]
+struct OutageFile {
+    folder: Folder,
+    path: PathBuf,
+}
+
+/// How long a write waits for the lock of the file. Many processes may start at once.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl OutageFile {
+    fn new(folder: Folder, name: &str) -> Self {
+        let path = match &folder {
+            Folder::Own(folder) | Folder::Private(folder) => folder.join(name),
+            Folder::Runtime(folder) => folder.join("quota").join(name),
+        };
+        Self { folder, path }
+    }
+
+    /// Checks the folder. `quota-sqlite` checks the owner and the mode of the file and of its folder.
+    fn check(&self, is_new: bool) -> io::Result<()> {
+        match &self.folder {
+            Folder::Own(_) => Ok(()),
+            Folder::Runtime(folder) => {
+                if is_new && !folder.is_dir() {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                Ok(())
+            }
+            Folder::Private(folder) => {
+                if is_new {
+                    create_private_folder(folder)?;
+                }
+                check_private_folder(folder)
+            }
+        }
+    }
+
+    fn options(&self, is_new: bool) -> Result<SqliteOptions, StoreError> {
+        self.check(is_new).map_err(|error| {
+            let reason = format!("could not use the folder of {}: {error}", self.path.display());
+            StoreError::rejected(reason).with_source(error)
+        })?;
+        // A damaged file is replaced. What it held is lost, which costs at most one call per account.
+        let notice = |_: &Path| ();
+        Ok(SqliteOptions::file(&self.path).busy_timeout(BUSY_TIMEOUT).set_damaged_aside(notice))
+    }
+}
+
+fn open(options: SqliteOptions) -> Result<Arc<dyn QuotaStore>, StoreError> {
+    let store = options.open().map_err(|error| StoreError::rejected(error.to_string()))?;
+    Ok(Arc::new(store))
+}
+
+#[async_trait]
+impl OutageLevel for OutageFile {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    fn open(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
+        open(self.options(false)?.must_exist())
+    }
+
+    fn create(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
+        open(self.options(true)?)
+    }
+
+    async fn remove(&self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        // On a blocking thread, because it may wait for processes that open the file.
+        let removed = file::blocking(move || Ok(quota_sqlite::remove(&path))).await;
+        removed.unwrap_or_else(|error| {
+            Err(StoreError::unavailable(WriteState::Unknown, "the program is shutting down")
+                .with_source(error))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_depends_on_the_store_but_not_on_its_password_or_timeouts() {
+        let name = |url| file_name(url).unwrap();
+        let plain = name("redis://me@host:6379/?prefix=a");
+
+        assert_eq!(plain, name("redis://me:hunter2@host:6379/?prefix=a&connect_ms=5"));
+        assert!(plain.starts_with("outage-") && plain.ends_with(".db") && plain.len() == 26, "{plain}");
+        for other in [
+            "redis://host:6379/?prefix=a",
+            "redis://me@host:6379/?prefix=b",
+            "redis://me@other:6379/?prefix=a",
+        ] {
+            assert_ne!(plain, name(other), "{other}");
+        }
+        assert_eq!(name("sqlite:///x/quota.db"), name("sqlite:///x/quota.db?busy_ms=20"));
+    }
+
+    #[test]
+    fn a_memory_store_has_no_file() {
+        assert!(outage_files("memory:").is_empty() && outage_files("no url").is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_planted_link_in_the_temporary_directory_is_not_used() {
+        let temp = tempfile::tempdir().unwrap();
+        let elsewhere = temp.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        let folder = temp.path().join("quota-1000");
+        std::os::unix::fs::symlink(&elsewhere, &folder).unwrap();
+        let level = OutageFile::new(Folder::Private(folder), "outage-1.db");
+
+        assert!(level.create().is_err() && level.open().is_err());
+    }
+
+    #[test]
+    fn a_missing_runtime_folder_is_not_created() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("user");
+        let level = OutageFile::new(Folder::Runtime(folder.clone()), "outage-1.db");
+
+        assert!(level.create().is_err());
+        assert!(!folder.exists());
+    }
+
+    #[tokio::test]
+    async fn a_removed_file_does_not_come_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let level = OutageFile::new(Folder::Own(temp.path().join("state")), "outage-1.db");
+        let key = quota_core::store::StoreKey::probe();
+        let write = async |store: Arc<dyn QuotaStore>, expected| {
+            store.compare_and_swap(&key, expected, "one".into(), BUSY_TIMEOUT).await
+        };
+        let _ = write(level.create().unwrap(), None).await.unwrap();
+        let late = level.open().unwrap();
+        let version = late.read(&key).await.unwrap().version();
+        assert!(level.exists() && version.is_some());
+
+        level.remove().await.unwrap();
+
+        assert!(write(late, version).await.unwrap_err().is_transient());
+        assert!(!level.exists() && std::fs::read_dir(temp.path().join("state")).unwrap().next().is_none());
+        level.remove().await.unwrap();
+    }
+}
