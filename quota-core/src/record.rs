@@ -5,6 +5,7 @@ mod begin;
 mod cooldown;
 mod due;
 mod effective_hold;
+mod ended_call;
 mod finish;
 mod hold;
 mod lease;
@@ -80,7 +81,10 @@ pub struct Record {
     /// Calls of the trailing hour that were not made after all. Another process that still counts them cannot add them again.
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
     given_back: Option<Box<Vec<CallRecord>>>,
-    /// When the last successful call started, and its credential.
+    /// The last calls of this record that ended, by their fences. A merge does not raise them; see `ended_call`.
+    succeeded: Option<Box<ended_call::SucceededCall>>,
+    failed: Option<Box<LastFailure>>,
+    /// When the last successful call started, and its credential. The age of the readings counts from it.
     refreshed_at: Option<UnixMillis>,
     refreshed_with: Option<CredentialFingerprint>,
     /// When the account was removed. Earlier readings are not merged again.
@@ -224,8 +228,8 @@ impl Record {
         changed
     }
 
-    /// The time for the next call: `now`, or just after the last call or removal if that has a later timestamp. Clocks of
-    /// processes differ slightly, but the second of two calls in sequence must be newer.
+    /// The time of the next call's readings: `now`, or just after the last call or removal if that has a later timestamp. Readings
+    /// are merged by their time, so those of the second of two calls must be newer although clocks differ slightly.
     fn next_call_time(&self, now: Timestamp) -> Timestamp {
         let last = self.refreshed_at.max(self.forgotten_at);
         let after = last.map(|at| time::saturating_add(at.timestamp(), ONE_STAMP));
@@ -329,6 +333,7 @@ impl Record {
         self.last_failure.take_if(|failure| failure.at <= timestamp);
         self.unscoped.retain(|rejection| rejection.at > timestamp);
         self.lease.take_if(|lease| lease.granted_at <= timestamp);
+        self.forget_ended_calls();
         if self.refreshed_at <= Some(at) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
@@ -431,6 +436,7 @@ impl Record {
         self.end_streak();
         self.last_failure = None;
         self.unscoped.clear();
+        self.forget_ended_calls();
         (self.refreshed_at, self.refreshed_with) = (None, None);
         self.snapshot = Snapshot::default();
     }

@@ -65,8 +65,7 @@ fn unreadable_usage() -> UsageReport {
 fn grant(record: &mut Record, second: i64, host: &str) -> Lease {
     let login = LoginInfo::new(LoginId::new("user-1")).fingerprint(CredentialFingerprint::from_hash(255));
     let attempt = RequestId::from(u128::try_from(second).expect("it is after the start") << 32);
-    let request =
-        LeaseRequest::new(attempt, MaxStaleness::StartedAfter(at(second))).login(login).by(host.into());
+    let request = LeaseRequest::new(attempt, MaxStaleness::NewCall).login(login).by(host.into());
     match record.begin(at(second), &request, &Policy::default()) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease after {second} s: {other:?}"),

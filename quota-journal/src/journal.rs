@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn read(record: &mut Record, second: i64, percent: f64) {
-        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(second)));
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::NewCall);
         let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
             panic!("the lease is free");
         };
@@ -218,7 +218,7 @@ mod tests {
     const DAY: i64 = 86_400;
 
     fn fail(record: &mut Record, second: i64) {
-        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(second)));
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::NewCall);
         let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
             panic!("the lease is free");
         };
@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn unknown_fields_of_a_hold_and_a_failure_are_preserved() {
         let (mut journal, mut record) = journal();
-        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(800)));
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::NewCall);
         let LeaseDecision::Granted(lease) = record.begin(at(800), &request, &Policy::default()) else {
             panic!("the lease is free");
         };

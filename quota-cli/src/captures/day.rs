@@ -127,8 +127,7 @@ impl SimulatedAccount {
     }
 
     fn call(&self, record: &mut Record, now: Timestamp, elapsed: u64) {
-        let request =
-            LeaseRequest::new(RequestId::from(u128::from(elapsed)), MaxStaleness::StartedAfter(now));
+        let request = LeaseRequest::new(RequestId::from(u128::from(elapsed)), MaxStaleness::NewCall);
         // Without a lease the account is on hold, or its credential is rejected.
         let LeaseDecision::Granted(lease) = record.begin(now, &request, &Policy::default()) else { return };
         match self.fails.filter(|(from, _)| elapsed >= *from) {

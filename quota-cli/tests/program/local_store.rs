@@ -230,11 +230,9 @@ fn backdate_last_call(machine: &Machine) {
         let found = store.read(&key).await.unwrap();
         let (at, policy) = (found.now - SignedDuration::from_mins(1), Policy::default());
         let mut record = Record::default();
-        let LeaseDecision::Granted(lease) = record.begin(
-            at,
-            &LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at)),
-            &policy,
-        ) else {
+        let LeaseDecision::Granted(lease) =
+            record.begin(at, &LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall), &policy)
+        else {
             panic!("the record is empty, so the lease is granted");
         };
         let window = WindowReading::new(WindowId::five_hour(), Percent::from_percent(42.0).unwrap());

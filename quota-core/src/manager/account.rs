@@ -14,7 +14,7 @@ use super::account_usage::{AccountUsage, RefreshOutcome};
 use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
-use super::in_flight::{InFlight, RefreshRequest};
+use super::in_flight::{InFlight, RefreshRequest, Refreshed, Stage};
 use super::view::View;
 use super::view_table::ViewHandle;
 use super::{Shared, background, follower, refresh};
@@ -180,7 +180,8 @@ impl Account {
 
     /// Calls the provider now if the rules allow it, and returns whether it did.
     ///
-    /// The call joins a refresh in flight. If no refresh is possible, the outcome has the cached usage, and the reason in
+    /// A call that is running at the request satisfies it, whether this or another process makes it, and whether it succeeds or fails.
+    /// A call that has ended does not. If no refresh is possible, the outcome has the cached usage, and the reason in
     /// [`RefreshOutcome::error`]. If the caller drops the future, the refresh continues.
     ///
     /// # Errors
@@ -209,18 +210,46 @@ impl Account {
 
     async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
         let mut tries = 0;
+        let mut ended_fence = None;
         loop {
             tries += 1;
-            let in_flight = refresh::join(&self.entry, request, Priority::Interactive, &self.shared.context);
-            let result = in_flight.wait().await;
-            // A refresh that began for a less demanding caller may not satisfy this one.
+            let (in_flight, stage) = refresh::join_after(
+                &self.entry,
+                request,
+                Priority::Interactive,
+                ended_fence.clone(),
+                &self.shared.context,
+            );
+            let is_covered = in_flight.request.covers(request);
+            // The call of another process that this refresh waits for may have ended before this request.
+            let may_be_late = match stage {
+                Stage::Begun => !is_covered,
+                Stage::Calling => false,
+                Stage::Deciding | Stage::Called => true,
+            };
+            let result = if request.needs_call() && may_be_late && ended_fence.is_none() {
+                let record = self.entry.record();
+                tokio::select! {
+                    biased;
+                    result = in_flight.wait() => result,
+                    ended = record.read_ended_fence() => {
+                        ended_fence = ended.map(|fence| (Arc::clone(&record), fence));
+                        in_flight.wait().await
+                    }
+                }
+            } else {
+                in_flight.wait().await
+            };
+            let is_too_late = request.needs_call() && stage == Stage::Called;
+            // A refresh that began for a less demanding caller, or earlier, may not satisfy this one.
             let is_enough = match result {
-                Ok(refreshed) => refreshed.fetched || in_flight.request.covers(request),
+                Ok(Refreshed { fetched: true, .. }) | Err(QuotaError::Fetch { .. }) => !is_too_late,
+                Ok(_) | Err(QuotaError::CalledRecently { .. }) => {
+                    is_covered && (stage == Stage::Begun || !request.needs_call())
+                }
                 Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
                 // A rejected credential stops a read, but not an explicit refresh.
-                Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
-                    in_flight.request.covers(request)
-                }
+                Err(QuotaError::CredentialRejected { .. }) => is_covered,
                 // The refresh task ended with its runtime; the next attempt runs on this caller's runtime.
                 Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
                 Err(_) => true,

@@ -285,8 +285,6 @@ pub struct RefreshOutcome {
     pub fetched: bool,
     /// Why there are no new readings, if there are none.
     pub error: Option<QuotaError>,
-    /// When the recent call started that made a new one unnecessary. If that call failed, `error` is the reason.
-    ///
-    /// Only [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) sets it.
+    /// When another call started that made a new one unnecessary. If that call failed, `error` is the reason.
     pub called_at: Option<Timestamp>,
 }

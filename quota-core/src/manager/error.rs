@@ -35,8 +35,8 @@ pub enum QuotaError {
         /// The provider's rejection.
         failure: LastFailure,
     },
-    /// A recent call with this credential failed, so this refresh made no new call. Only
-    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) returns this error.
+    /// Another call with this credential failed, so this refresh made no new call. The call was running at the request or began
+    /// later. For [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) it may have ended before.
     #[error("a recent call for {account} failed: {}", failure.message)]
     #[non_exhaustive]
     CalledRecently {

@@ -27,6 +27,20 @@ pub(crate) struct InFlight {
     result: OnceLock<RefreshResult>,
     done: Notify,
     position: Mutex<QueuePosition>,
+    stage: Mutex<Stage>,
+}
+
+/// The progress of a refresh, which decides whether its outcome satisfies a caller that joins now and requires a new call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has not read the store yet, so its outcome is of a call that is running now or begins later.
+    Begun,
+    /// It may have read the store. The call of another process that it waits for may have ended.
+    Deciding,
+    /// Its own call is running.
+    Calling,
+    /// Its own call has ended, and the outcome is being stored.
+    Called,
 }
 
 /// The position of a refresh in the provider's queue.
@@ -44,7 +58,7 @@ pub(crate) type RefreshResult = Result<Refreshed, QuotaError>;
 pub(crate) struct Refreshed {
     /// Whether the provider was called; otherwise another process's readings were fresh enough.
     pub(crate) fetched: bool,
-    /// When the recent call started that made a new one unnecessary, if there was one.
+    /// When the ended call started that made a new one unnecessary, if there was one.
     pub(crate) called_at: Option<Timestamp>,
     /// The view of the requested login at the end of the refresh.
     pub(crate) view: Arc<View>,
@@ -60,13 +74,18 @@ pub(crate) enum RefreshRequest {
     Age(Duration),
     /// See [`MaxStaleness::CompleteAge`].
     CompleteAge(Duration),
-    /// Readings of a call that starts after the request.
+    /// The outcome of a call that is running at the request, or begins later.
     NewCall,
-    /// The outcome of a call with the same credential that started at most this long before the request, or after it.
+    /// The same, or the outcome of a call with the same credential that started at most this long before the request.
     RecentCall(Duration),
 }
 
 impl RefreshRequest {
+    /// Whether it requires a new or a running call, whatever the age of the readings.
+    pub(crate) fn needs_call(self) -> bool {
+        matches!(self, Self::NewCall | Self::RecentCall(_))
+    }
+
     /// Whether readings that satisfy this request also satisfy `other`.
     pub(crate) fn covers(self, other: Self) -> bool {
         match (self, other) {
@@ -83,7 +102,7 @@ impl RefreshRequest {
         match self {
             Self::Age(max_age) => MaxStaleness::Age(max_age),
             Self::CompleteAge(max_age) => MaxStaleness::CompleteAge(max_age),
-            Self::NewCall => MaxStaleness::StartedAfter(store_client.now_upper_bound()),
+            Self::NewCall => MaxStaleness::NewCall,
             Self::RecentCall(max_age) => {
                 MaxStaleness::CalledAfter(time::saturating_sub(store_client.now_estimate(), max_age))
             }
@@ -92,13 +111,19 @@ impl RefreshRequest {
 }
 
 impl InFlight {
-    pub(crate) fn new(login_id: Option<LoginId>, request: RefreshRequest, priority: Priority) -> Arc<Self> {
+    pub(crate) fn new(
+        login_id: Option<LoginId>,
+        request: RefreshRequest,
+        priority: Priority,
+        stage: Stage,
+    ) -> Arc<Self> {
         Arc::new(Self {
             login_id,
             request,
             result: OnceLock::new(),
             done: Notify::new(),
             position: Mutex::new(QueuePosition { priority, ticket: None }),
+            stage: Mutex::new(stage),
         })
     }
 
@@ -116,6 +141,14 @@ impl InFlight {
     pub(crate) fn complete(&self, result: RefreshResult) {
         let _ = self.result.set(result);
         self.done.notify_waiters();
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.lock()
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        *self.stage.lock() = stage;
     }
 
     /// Enters the provider's queue. Callers that join later can raise the priority.

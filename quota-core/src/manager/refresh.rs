@@ -13,7 +13,7 @@ use super::credential_cache::{Demand, ReadFailure, ReadOutcome};
 use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::follower;
-use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed};
+use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage};
 use super::tasks::catch_panic;
 use crate::clock::Instant;
 use crate::model::{CredentialFingerprint, LoginInfo};
@@ -30,16 +30,34 @@ pub(crate) fn join(
     priority: Priority,
     context: &TaskContext,
 ) -> Arc<InFlight> {
+    join_after(entry, request, priority, None, context).0
+}
+
+/// Like [`join`]. `ended_fence` is known if the caller has read this record since its request; see
+/// [`ended_fence`](crate::record::Record::ended_fence).
+///
+/// Also returns the stage of the refresh when the caller joined it, which is [`Stage::Begun`] for a new one.
+pub(crate) fn join_after(
+    entry: &Arc<AccountEntry>,
+    request: RefreshRequest,
+    priority: Priority,
+    ended_fence: Option<(Arc<RecordEntry>, u64)>,
+    context: &TaskContext,
+) -> (Arc<InFlight>, Stage) {
     let record = entry.record();
+    let ended_fence = ended_fence.filter(|(read, _)| Arc::ptr_eq(read, &record)).map(|(_, fence)| fence);
     let in_flight = {
         let mut local = record.local();
         if let Some(in_flight) = local.in_flight() {
             let in_flight = Arc::clone(in_flight);
             drop(local);
             in_flight.raise_priority(&entry.provider.limiter, priority);
-            return in_flight;
+            let stage = in_flight.stage();
+            return (in_flight, stage);
         }
-        let in_flight = InFlight::new(local.login.clone(), request, priority);
+        // Calls that ended after the read, but before another caller joins, do not satisfy that caller.
+        let stage = if ended_fence.is_some() { Stage::Deciding } else { Stage::Begun };
+        let in_flight = InFlight::new(local.login.clone(), request, priority, stage);
         local.refreshes.push(Arc::clone(&in_flight));
         in_flight
     };
@@ -47,10 +65,10 @@ pub(crate) fn join(
     // Created before the task is spawned: if the task never runs, dropping it still ends the refresh.
     let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), record, context.clone());
     context.tasks.spawn(async move {
-        let result = refresh.run(request).await;
+        let result = refresh.run(request, ended_fence).await;
         refresh.complete(result);
     });
-    in_flight
+    (in_flight, Stage::Begun)
 }
 
 /// One run of a refresh. If it is dropped early, because the manager closes or the runtime shuts down, it still completes the
@@ -111,8 +129,8 @@ impl Refresh {
         in_flight.complete(result);
     }
 
-    async fn run(&self, request: RefreshRequest) -> RefreshResult {
-        let result = self.run_once(request).await;
+    async fn run(&self, request: RefreshRequest, ended_fence: Option<u64>) -> RefreshResult {
+        let result = self.run_once(request, ended_fence).await;
         if result.is_err() {
             // The refresh has no new readings for its callers, so load the store's.
             self.record.ensure_synced().await;
@@ -120,7 +138,7 @@ impl Refresh {
         result
     }
 
-    async fn run_once(&self, request: RefreshRequest) -> RefreshResult {
+    async fn run_once(&self, request: RefreshRequest, mut ended_fence: Option<u64>) -> RefreshResult {
         let (entry, record) = (&self.entry, &*self.record);
         let Some(fetcher) = entry.provider.fetcher.clone() else {
             return Err(QuotaError::NoFetcher { provider: entry.provider.id.clone() });
@@ -147,7 +165,7 @@ impl Refresh {
             }
             // Call with the new credential at once: the rejection was of the old one.
             let request = if has_renewed { RefreshRequest::NewCall } else { request };
-            let (lease, permit) = match self.begin(request, &mut access).await? {
+            let (lease, permit) = match self.begin(request, &mut ended_fence, &mut access).await? {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
                     // Rebuild the view with the current clock offset: the old view may report the same readings as stale.

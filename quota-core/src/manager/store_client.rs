@@ -61,8 +61,6 @@ impl Trips for Arc<StoreClient> {
 struct ClockSample {
     wall_ms: i64,
     instant: Instant,
-    /// The maximum by which the store's clock can be ahead of ours, in milliseconds.
-    max_offset_ms: i64,
 }
 
 /// The state of the probes.
@@ -74,9 +72,6 @@ struct ProbeState {
 
 /// If the wall clock and the monotonic clock drift apart by more than this since a sample, the sample is not used.
 const DRIFT_MS: i64 = 2_000;
-
-/// The maximum rounding error of three timestamps in whole milliseconds: the store's, ours, and the recorded start of a call.
-const ROUNDING_MS: i64 = 3;
 
 impl StoreClient {
     pub(crate) fn new(
@@ -104,10 +99,9 @@ impl StoreClient {
     }
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        let sent_at = self.clock.instant();
         let reading = self.attempt(key, StoreOp::Read, || self.store.read(key)).await?;
         self.metrics.succeeded(key, StoreOp::Read);
-        self.record_sample(sent_at, &reading);
+        self.record_sample(&reading);
         Ok(reading)
     }
 
@@ -119,7 +113,6 @@ impl StoreClient {
         body: Bytes,
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        let sent_at = self.clock.instant();
         let outcome = self
             .attempt(key, StoreOp::Swap, || self.store.compare_and_swap(key, expected, body.clone(), ttl))
             .await?;
@@ -128,7 +121,7 @@ impl StoreClient {
                 self.metrics.succeeded(key, StoreOp::Swap);
                 self.write_confirmed.store(true, Ordering::Relaxed);
             }
-            CasOutcome::Conflict(reading) => self.record_sample(sent_at, reading),
+            CasOutcome::Conflict(reading) => self.record_sample(reading),
         }
         Ok(outcome)
     }
@@ -169,18 +162,6 @@ impl StoreClient {
     /// An estimate of the store's time now, without a store access.
     pub(crate) fn now_estimate(&self) -> Timestamp {
         time::from_ms(self.clock.now_ms().saturating_add(self.offset_ms()))
-    }
-
-    /// A time not earlier than the recorded start of any process's call before now, unless a clock was set since the last sample.
-    ///
-    /// Each process's estimate of the store's time lags by at most the duration of its last read. So a recorded start may be too
-    /// early, but never too late. This is the latest time that the store's clock can have.
-    pub(crate) fn now_upper_bound(&self) -> Timestamp {
-        let max_offset_ms = self
-            .clock_sample
-            .lock()
-            .map_or_else(|| self.offset_ms(), |clock_sample| clock_sample.max_offset_ms);
-        time::from_ms(self.clock.now_ms().saturating_add(max_offset_ms).saturating_add(ROUNDING_MS))
     }
 
     pub(crate) fn offset_ms(&self) -> i64 {
@@ -231,14 +212,12 @@ impl StoreClient {
         self.metrics.failed(key, StoreOp::Read, error, self.clock.instant());
     }
 
-    /// Records the time that the store reported between `sent_at` and now.
-    fn record_sample(&self, sent_at: Instant, reading: &StoreRead) {
+    /// Records the time that the store has just reported.
+    fn record_sample(&self, reading: &StoreRead) {
         let (wall_ms, instant) = (self.clock.now_ms(), self.clock.instant());
         let offset_ms = reading.now.as_millisecond().saturating_sub(wall_ms);
-        let trip_ms = instant.saturating_since(sent_at).as_nanos().div_ceil(1_000_000);
-        let max_offset_ms = offset_ms.saturating_add(i64::try_from(trip_ms).unwrap_or(i64::MAX));
         self.offset_ms.store(offset_ms, Ordering::Relaxed);
-        *self.clock_sample.lock() = Some(ClockSample { wall_ms, instant, max_offset_ms });
+        *self.clock_sample.lock() = Some(ClockSample { wall_ms, instant });
     }
 
     /// Marks the store unavailable, so that no caller waits for it. One task probes it until the failed key can be read.
@@ -271,9 +250,8 @@ impl StoreClient {
                     let pause = PROBE_INTERVAL.start
                         + (PROBE_INTERVAL.end - PROBE_INTERVAL.start).mul_f64(fastrand::f64());
                     clock.sleep(pause + probe_backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                    let sent_at = clock.instant();
                     match clock.bounded(timeout, store.read(&key)).await {
-                        Some(Ok(reading)) => return Some((sent_at, reading)),
+                        Some(Ok(reading)) => return Some(reading),
                         // The store is reachable. The rejection of this key is a separate error.
                         Some(Err(error)) if !error.is_transient() => return None,
                         Some(Err(_)) | None => {}
@@ -283,8 +261,8 @@ impl StoreClient {
             if let Some(reading) = tasks.until_closing(probe).await
                 && let Some(store_client) = recovery.0.upgrade()
             {
-                if let Some((sent_at, reading)) = reading {
-                    store_client.record_sample(sent_at, &reading);
+                if let Some(reading) = reading {
+                    store_client.record_sample(&reading);
                 }
                 store_client.mark_available();
             }

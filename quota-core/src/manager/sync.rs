@@ -35,18 +35,11 @@ impl RecordEntry {
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
-        let _guard = self.lock_sync().await;
-        match self.cas_loop(&mut work).await {
-            Ok(done) => Ok(done),
-            Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
-                Err(error)
-            }
-            Err(error) => Ok(self.apply_standalone(&error, work)),
-        }
+        self.change_for_call(true, |record, now, _| work(record, now)).await
     }
 
     /// Like [`change`](Self::change), for the grant of a lease. With [`StoreOutagePolicy::RefreshOnly`], a call without the store
-    /// must be `explicit`.
+    /// must be `explicit`. `work` also gets the origin of the record that it changes.
     ///
     /// # Errors
     ///
@@ -54,16 +47,40 @@ impl RecordEntry {
     pub(crate) async fn change_for_call<T>(
         &self,
         explicit: bool,
-        mut work: impl FnMut(&mut Record, Timestamp) -> T,
+        mut work: impl FnMut(&mut Record, Timestamp, Origin) -> T,
     ) -> Result<T, StoreError> {
-        let is_refused =
-            !explicit && self.provider.policy.on_store_unavailable == StoreOutagePolicy::RefreshOnly;
-        if !is_refused {
-            return self.change(work).await;
-        }
         let _guard = self.lock_sync().await;
-        let result = self.cas_loop(&mut work).await;
-        result.inspect_err(|error| self.apply_standalone(error, |_, _| ()))
+        let error = match self.cas_loop(self.start(), &mut work).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        match self.provider.policy.on_store_unavailable {
+            StoreOutagePolicy::FailClosed => Err(error),
+            StoreOutagePolicy::RefreshOnly if !explicit => {
+                self.apply_standalone(&error, |_, _| ());
+                Err(error)
+            }
+            _ => Ok(self.apply_standalone(&error, |record, now| work(record, now, Origin::Copy))),
+        }
+    }
+
+    /// Reads the record from the store and returns its [`ended_fence`](Record::ended_fence); `None` if that fails.
+    pub(crate) async fn read_ended_fence(&self) -> Option<u64> {
+        let _guard = self.lock_sync().await;
+        let (_, local_changes) = self.start();
+        // A conflict may run this again. The first record counts, because a call may end before the second.
+        let mut first = None;
+        let mut work =
+            |record: &mut Record, now: Timestamp, _| *first.get_or_insert_with(|| record.ended_fence(now));
+        match self.cas_loop((Start::Read, local_changes), &mut work).await {
+            Ok(ended) => Some(ended),
+            Err(error) => {
+                if self.provider.policy.on_store_unavailable != StoreOutagePolicy::FailClosed {
+                    self.apply_standalone(&error, |_, _| ());
+                }
+                None
+            }
+        }
     }
 
     /// Clears the readings if they belong to another login than `login_id`.
@@ -83,7 +100,7 @@ impl RecordEntry {
     /// copy.
     pub(crate) async fn change_always<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
         let _guard = self.lock_sync().await;
-        match self.cas_loop(&mut work).await {
+        match self.cas_loop(self.start(), &mut |record, now, _| work(record, now)).await {
             Ok(done) => done,
             Err(error) => self.apply_standalone(&error, work),
         }
@@ -99,10 +116,11 @@ impl RecordEntry {
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
         let _guard = self.lock_sync().await;
-        let mut result = self.cas_loop(&mut work).await;
+        let mut by_origin = |record: &mut Record, now: Timestamp, _| work(record, now);
+        let mut result = self.cas_loop(self.start(), &mut by_origin).await;
         if let Err(StoreError::Corrupt { .. }) = result {
             result = match self.replace_damaged().await {
-                Ok(()) => self.cas_loop(&mut work).await,
+                Ok(()) => self.cas_loop(self.start(), &mut by_origin).await,
                 Err(error) => Err(error),
             };
         }
@@ -137,8 +155,11 @@ impl RecordEntry {
     }
 
     /// Runs the update loop. The caller holds the sync lock until it has handled an error.
-    async fn cas_loop<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
-        let (start, local_changes) = self.start();
+    async fn cas_loop<T>(
+        &self,
+        (start, local_changes): (Start<Record>, Option<LocalChanges>),
+        work: &mut impl FnMut(&mut Record, Timestamp, Origin) -> T,
+    ) -> Result<T, StoreError> {
         let ttl = self.provider.policy.record_ttl;
         let mut change = RecordChange { entry: self, work, local_changes, shared: None, merged_seq: None };
         match run(&self.provider.store_client, &self.key, start, ttl, &mut change).await {
@@ -337,6 +358,15 @@ impl RecordEntry {
     }
 }
 
+/// Where the record of a decision comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The store returned it during this change. This process's own changes may be merged into it.
+    Store,
+    /// This process's copy, which may be outdated.
+    Copy,
+}
+
 /// A change of one record for the update loop.
 struct RecordChange<'a, W> {
     entry: &'a RecordEntry,
@@ -349,7 +379,7 @@ struct RecordChange<'a, W> {
     merged_seq: Option<u64>,
 }
 
-impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for RecordChange<'_, W> {
+impl<T, W: FnMut(&mut Record, Timestamp, Origin) -> T> Change for RecordChange<'_, W> {
     type Document = Record;
     type Output = T;
 
@@ -377,7 +407,8 @@ impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for RecordChange<'_, W> {
             local.apply_local(record, now);
             self.merged_seq = local.pending.as_ref().map(|pending| pending.seq);
         }
-        (self.work)(record, now)
+        let origin = if self.shared.is_some() { Origin::Store } else { Origin::Copy };
+        (self.work)(record, now, origin)
     }
 
     fn encode(&mut self, record: &mut Record) -> Bytes {

@@ -40,11 +40,11 @@ impl Record {
         if self.is_fresh(now, request.max_staleness, policy) {
             return LeaseDecision::NotNeeded;
         }
-        let recent = self.recent_call(request);
-        if let Some(call) = recent.as_ref().filter(|call| call.failure.is_none()) {
+        let ended = self.satisfying_call(request);
+        if let Some(call) = ended.as_ref().filter(|call| call.failure.is_none()) {
             return LeaseDecision::CalledRecently(call.clone());
         }
-        match (self.refusal_at(now, request, policy), recent) {
+        match (self.refusal_at(now, request, policy), ended) {
             // A hold first, because it has an end.
             (Some(hold @ LeaseDecision::OnHold(_)), _) => return hold,
             (_, Some(call)) => return LeaseDecision::CalledRecently(call),
@@ -52,7 +52,7 @@ impl Record {
             (None, None) => {}
         }
         if let Some(lease) = self.lease().filter(|lease| lease.is_live(now)) {
-            return LeaseDecision::InProgress { until: lease.until, since: lease.granted_at };
+            return LeaseDecision::InProgress { until: lease.until, fence: lease.fence };
         }
         LeaseDecision::Granted(self.grant(now, request, policy))
     }
@@ -62,15 +62,20 @@ impl Record {
         match freshness {
             MaxStaleness::Age(duration) => !is_due(duration, Counted::Account),
             MaxStaleness::CompleteAge(duration) => !is_due(duration, Counted::All),
-            MaxStaleness::StartedAfter(started_after) => self.complete_at() >= Some(started_after),
-            MaxStaleness::CalledAfter(_) => false,
+            MaxStaleness::NewCall | MaxStaleness::CalledAfter(_) => false,
         }
     }
 
-    /// The recent call that satisfies [`MaxStaleness::CalledAfter`].
-    fn recent_call(&self, request: &LeaseRequest) -> Option<RecentCall> {
-        let MaxStaleness::CalledAfter(started_after) = request.max_staleness else { return None };
-        self.last_call(request.login.fingerprint).filter(|call| call.at >= started_after)
+    /// The ended call that satisfies the request by its fence, or by its age.
+    fn satisfying_call(&self, request: &LeaseRequest) -> Option<RecentCall> {
+        let credential = request.login.fingerprint;
+        let by_age = || match request.max_staleness {
+            MaxStaleness::CalledAfter(started_after) => {
+                self.last_call(credential).filter(|call| call.at >= started_after)
+            }
+            MaxStaleness::Age(_) | MaxStaleness::CompleteAge(_) | MaxStaleness::NewCall => None,
+        };
+        request.after_fence.and_then(|fence| self.call_after(fence, credential)).or_else(by_age)
     }
 
     /// Whether the readings of an unsupported format would be fresh after a clock repair.
@@ -134,7 +139,7 @@ impl Record {
         }
         let failure = self.last_failure().filter(of_credential)?;
         let is_explicit =
-            matches!(request.max_staleness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
+            matches!(request.max_staleness, MaxStaleness::NewCall | MaxStaleness::CalledAfter(_));
         let lasts = rejection_lasts(failure, is_explicit, policy)?;
         (time::elapsed(failure.at, now) < lasts).then(|| failure.clone())
     }

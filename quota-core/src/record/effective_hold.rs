@@ -1,8 +1,6 @@
 //! The hold that applies to an account: its own hold, the provider's cooldown, or the exhausted budget. The module `begin`
 //! decides whether a call is allowed.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::{Hold, HoldReason, LeaseDecision, LeaseRequest, MaxStaleness, Priority, Record};
@@ -22,9 +20,9 @@ impl Record {
         now: Timestamp,
         policy: &Policy,
     ) -> Option<Hold> {
-        let newer = MaxStaleness::StartedAfter(now + Duration::from_millis(1));
-        let request =
-            LeaseRequest::new(RequestId::from(0), newer).priority(priority).cooldown(cooldown.cloned());
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::NewCall)
+            .priority(priority)
+            .cooldown(cooldown.cloned());
         match self.clone().begin(now, &request, policy) {
             LeaseDecision::OnHold(hold) => Some(self.since_last_call(hold)),
             _ => None,
@@ -64,6 +62,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::{Percent, UsageReport, WindowId, WindowReading};
     use crate::policy::Budget;
@@ -74,10 +74,8 @@ mod tests {
     }
 
     fn lease(record: &mut Record, second: i64, policy: &Policy) -> crate::record::Lease {
-        let request = LeaseRequest::new(
-            RequestId::from(u128::from(second.unsigned_abs())),
-            MaxStaleness::StartedAfter(at(second)),
-        );
+        let request =
+            LeaseRequest::new(RequestId::from(u128::from(second.unsigned_abs())), MaxStaleness::NewCall);
         let LeaseDecision::Granted(lease) = record.begin(at(second), &request, policy) else {
             panic!("a call is allowed")
         };

@@ -49,7 +49,7 @@ impl Record {
     /// Committing the same readings twice stores them once, so a commit with a lost response can be retried.
     pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &UsageReport) -> CommitOutcome {
         if !self.holds(lease) {
-            let is_done = self.is_over(lease) && self.refreshed_at == Some(lease.granted_at.into());
+            let is_done = self.is_over(lease) && self.has_succeeded(lease.fence);
             return match () {
                 () if is_done => CommitOutcome::Stored,
                 () if self.forgotten_at >= Some(lease.granted_at.into()) => CommitOutcome::Forgotten,
@@ -75,6 +75,7 @@ impl Record {
         let observed_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, observed_at));
         self.refreshed(started.into(), lease.fingerprint);
+        self.record_success(lease.fence, lease.fingerprint);
         self.clear_hold_before(now, started);
         self.last_failure = None;
         self.unscoped.retain(|refusal| refusal.fingerprint != lease.fingerprint);
@@ -110,8 +111,7 @@ impl Record {
         let now = time::truncate_ms(now);
         let cooldown = Self::cooldown_after(now, error, policy);
         if !self.holds(lease) {
-            let is_done = self.is_over(lease)
-                && self.last_failure().is_some_and(|failure| failure.at == lease.granted_at);
+            let is_done = self.is_over(lease) && self.has_failed(lease.fence);
             let hold = || self.hold().filter(|hold| hold.is_live(now)).cloned();
             return if is_done {
                 FailOutcome::Stored { hold: hold(), cooldown }
@@ -131,6 +131,7 @@ impl Record {
         if failure.kind == LastFailureKind::MissingScope && failure.fingerprint.is_some() {
             self.record_unscoped(&failure);
         }
+        self.record_failure(&failure);
         self.last_failure = Some(Box::new(failure));
         let hold = self.arm_hold(now, lease, error, policy);
         FailOutcome::Stored { hold, cooldown }

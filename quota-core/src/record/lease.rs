@@ -57,7 +57,7 @@ pub struct CallRecord {
     pub by: Arc<str>,
 }
 
-/// The last call with a credential, and its result.
+/// An ended call, and its result.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RecentCall {
@@ -77,6 +77,8 @@ pub struct LeaseRequest {
     pub login: LoginInfo,
     /// How fresh the readings must be to make a call unnecessary.
     pub max_staleness: MaxStaleness,
+    /// A call with a higher fence that has ended satisfies the request, whatever its age; see [`ended_fence`](super::Record::ended_fence).
+    pub after_fence: Option<u64>,
     /// Whether a caller waits for the result.
     pub priority: Priority,
     /// The name of the calling process, for the list of calls.
@@ -93,6 +95,7 @@ impl LeaseRequest {
             attempt,
             login: LoginInfo::unknown(),
             max_staleness,
+            after_fence: None,
             priority: Priority::Interactive,
             by: Arc::from(""),
             cooldown: None,
@@ -103,6 +106,13 @@ impl LeaseRequest {
     #[must_use]
     pub fn login(mut self, login: LoginInfo) -> Self {
         self.login = login;
+        self
+    }
+
+    /// Sets the fence above which an ended call satisfies the request.
+    #[must_use]
+    pub fn after_fence(mut self, fence: Option<u64>) -> Self {
+        self.after_fence = fence;
         self
     }
 
@@ -136,8 +146,8 @@ pub enum MaxStaleness {
     Age(Duration),
     /// All windows, including those of one model, have readings younger than this, and none has reset since.
     CompleteAge(Duration),
-    /// The readings are from a call that started at this time or later.
-    StartedAfter(Timestamp),
+    /// No readings are fresh enough: only a new call satisfies the request, or one above [`LeaseRequest::after_fence`].
+    NewCall,
     /// A call with the same credential started at this time or later, whether it succeeded or failed. Readings without a call
     /// do not count.
     CalledAfter(Timestamp),
@@ -162,15 +172,15 @@ pub enum LeaseDecision {
     Granted(Lease),
     /// The readings are fresh enough.
     NotNeeded,
-    /// A recent enough call was made; see [`MaxStaleness::CalledAfter`].
+    /// An ended call satisfies the request; see [`MaxStaleness::CalledAfter`] and [`LeaseRequest::after_fence`].
     CalledRecently(RecentCall),
     /// Another process is calling the provider, and the caller must wait for its result.
     #[non_exhaustive]
     InProgress {
         /// When its lease expires.
         until: Timestamp,
-        /// When its lease was granted.
-        since: Timestamp,
+        /// The fence of its lease.
+        fence: u64,
     },
     /// No call is allowed now.
     OnHold(Hold),

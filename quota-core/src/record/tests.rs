@@ -9,6 +9,7 @@ mod cleared;
 mod clocks;
 mod damaged;
 mod due;
+mod fences;
 mod forgotten;
 mod given_back;
 mod holders;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ended_call::SucceededCall;
 use super::{CallRecord, Hold, LastFailure, Lease, Record};
 use crate::model::extra_fields::ExtraFields;
 use crate::model::login::RecordOwner;
@@ -57,6 +58,8 @@ impl Record {
             unscoped: self.unscoped.clone(),
             calls: group(&self.calls),
             given_back: group(self.given_back()),
+            succeeded: self.succeeded.clone(),
+            failed: self.failed.clone(),
             refreshed_at: self.refreshed_at,
             refreshed_with: self.refreshed_with,
             forgotten_at: self.forgotten_at,
@@ -98,6 +101,8 @@ impl Record {
             unscoped: stored.unscoped,
             calls: ungroup(stored.calls),
             given_back: Some(ungroup(stored.given_back)).filter(|calls| !calls.is_empty()).map(Box::new),
+            succeeded: stored.succeeded,
+            failed: stored.failed,
             refreshed_at: stored.refreshed_at,
             refreshed_with: stored.refreshed_with,
             forgotten_at: stored.forgotten_at,
@@ -216,6 +221,10 @@ struct Stored {
     calls: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "given_back_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     given_back: BTreeMap<Arc<str>, Vec<Call>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    succeeded: Option<Box<SucceededCall>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<Box<LastFailure>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
     refreshed_at: Option<UnixMillis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,23 +1,28 @@
-//! A forced refresh returns the readings of a new call, even if this process's copy of the record is outdated.
+//! The outcome of a forced refresh is that of a call which was running at the request or began later, in any process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::manager::RefreshOutcome;
+use quota_core::model::{CredentialFingerprint, LoginInfo, RequestId};
 use quota_core::policy::Budget;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FakeProvider;
-use quota_core::{Clock, MemoryStore, QuotaManager, QuotaStore};
-use tokio::task::JoinSet;
+use quota_core::{Clock, FetchError, MemoryStore, QuotaError, QuotaManager, QuotaStore};
+use tokio::task::{JoinHandle, JoinSet};
 
-/// A store whose reads return after `delay`, and which sends no notices.
+/// A store whose reads and swaps return after a delay, and which sends no notices.
 #[derive(Debug)]
 struct SlowStore {
     inner: Arc<dyn QuotaStore>,
     clock: Clock,
     delay: Duration,
+    swap_delay: Duration,
 }
 
 #[async_trait]
@@ -35,7 +40,9 @@ impl QuotaStore for SlowStore {
         body: Bytes,
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.inner.compare_and_swap(key, expected, body, ttl).await
+        let outcome = self.inner.compare_and_swap(key, expected, body, ttl).await;
+        self.clock.sleep(self.swap_delay).await;
+        outcome
     }
 
     async fn wait_for_change(&self, _key: &StoreKey, _version: Option<Version>) -> Result<(), StoreError> {
@@ -45,9 +52,41 @@ impl QuotaStore for SlowStore {
 
 /// Another process, whose reads of the store return after `delay`.
 fn slow_process(env: &Env, provider: &FakeProvider, delay: Duration) -> QuotaManager {
+    process_on_slow_store(env, provider, delay, Duration::ZERO)
+}
+
+fn process_on_slow_store(
+    env: &Env,
+    provider: &FakeProvider,
+    delay: Duration,
+    swap_delay: Duration,
+) -> QuotaManager {
     let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
-    let store: Arc<dyn QuotaStore> = Arc::new(SlowStore { inner, clock, delay });
+    let store: Arc<dyn QuotaStore> = Arc::new(SlowStore { inner, clock, delay, swap_delay });
     another_process(&store, &env.clock, provider, no_rate_limit())
+}
+
+/// A process whose call of `main` takes a second and is running, and another one that gets no notices.
+async fn with_running_call() -> (Env, QuotaManager) {
+    let env = env_with(no_rate_limit());
+    drop(env.provider.clone().with_delay(SECOND));
+    let other = slow_process(&env, &env.provider, Duration::ZERO);
+    drop(other.account(&id("main")).sync().await);
+    let main = env.quota.account(&id("main"));
+    drop(tokio::spawn(async move { main.refresh().await.is_ok() }));
+    run_ready_tasks().await;
+    assert_eq!(env.provider.calls(), 1);
+    (env, other)
+}
+
+/// Refreshes `main` in a task.
+fn refreshing(quota: &QuotaManager) -> JoinHandle<Result<RefreshOutcome, QuotaError>> {
+    let main = quota.account(&id("main"));
+    tokio::spawn(async move { main.refresh().await })
+}
+
+fn key() -> StoreKey {
+    StoreKey::account(&id("main"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,6 +122,252 @@ async fn a_forced_refresh_does_not_join_a_call_that_has_ended() {
     let refreshed = remote.refresh().await.unwrap();
 
     assert_eq!(five_hours(&refreshed.usage), Some(70.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_found_by_a_conflict_satisfies_a_forced_refresh() {
+    let (env, other) = with_running_call().await;
+
+    // The copy of this process is older than the call, so its swap for the lease conflicts.
+    let refreshed = other.account(&id("main")).refresh().await.unwrap();
+
+    assert_eq!((refreshed.fetched, five_hours(&refreshed.usage)), (false, Some(40.0)));
+    assert_eq!(env.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_of_another_process_satisfies_a_forced_refresh() {
+    let env = env_with(no_rate_limit());
+    drop(env.quota.account(&id("main")).get().await);
+    env.provider.then_fail(FetchError::Unauthorized);
+    drop(env.provider.clone().with_delay(SECOND));
+    let failing = refreshing(&env.quota);
+    let other = slow_process(&env, &env.provider, Duration::ZERO);
+    run_ready_tasks().await;
+
+    let refreshed = other.account(&id("main")).refresh().await.unwrap();
+
+    assert!(matches!(refreshed.error, Some(QuotaError::CalledRecently { .. })), "{:?}", refreshed.error);
+    assert!(matches!(failing.await.unwrap().unwrap().error, Some(QuotaError::Fetch { .. })));
+    assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_with_another_credential_is_no_result() {
+    let env = env_with(no_rate_limit());
+    env.provider.then_fail(FetchError::forbidden("by policy"));
+    drop(env.provider.clone().with_delay(SECOND));
+    let with =
+        |fingerprint| Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)));
+    env.provider.set_login(&id("main"), with(1));
+    let failing = refreshing(&env.quota);
+    run_ready_tasks().await;
+    env.provider.set_login(&id("main"), with(2));
+    let other = slow_process(&env, &env.provider, Duration::ZERO);
+
+    let refreshed = other.account(&id("main")).refresh().await.unwrap();
+
+    assert!(refreshed.fetched);
+    assert!(failing.await.unwrap().is_err());
+    assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_join_during_the_call_of_another_process_share_it() {
+    let (env, other) = with_running_call().await;
+    let first = refreshing(&other);
+    env.clock.sleep(SECOND / 2).await;
+
+    let second = refreshing(&other);
+
+    for refreshed in [first, second] {
+        assert_eq!(five_hours(&refreshed.await.unwrap().unwrap().usage), Some(40.0));
+    }
+    assert_eq!(env.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_joins_after_the_call_ended_gets_a_new_one() {
+    let (env, other) = with_running_call().await;
+    let first = refreshing(&other);
+    // The call ends after a second. Without notices, the other process polls and has not found its end yet.
+    env.clock.sleep(SECOND + SECOND / 100).await;
+    assert!(!first.is_finished());
+    env.provider.answer(polled(70.0));
+
+    let second = refreshing(&other);
+
+    assert_eq!(five_hours(&second.await.unwrap().unwrap().usage), Some(70.0));
+    assert!(!first.await.unwrap().unwrap().fetched);
+    assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_joins_while_the_report_is_stored_gets_a_new_call() {
+    let env = env_with(no_rate_limit());
+    drop(env.provider.clone().with_delay(SECOND));
+    let slow = process_on_slow_store(&env, &env.provider, Duration::ZERO, SECOND / 10);
+    let first = refreshing(&slow);
+    // One swap takes the lease, and another one stores the report.
+    env.clock.sleep(SECOND + SECOND * 3 / 20).await;
+    assert!(!first.is_finished());
+    env.provider.answer(polled(70.0));
+
+    let second = refreshing(&slow);
+
+    assert_eq!(five_hours(&second.await.unwrap().unwrap().usage), Some(70.0));
+    assert!(first.await.unwrap().unwrap().fetched);
+    assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_joins_during_the_own_call_shares_it_without_a_read() {
+    let env = env_with(no_rate_limit());
+    drop(env.provider.clone().with_delay(SECOND));
+    let first = refreshing(&env.quota);
+    env.clock.sleep(SECOND / 2).await;
+
+    let second = refreshing(&env.quota);
+
+    assert!(first.await.unwrap().unwrap().fetched && second.await.unwrap().unwrap().fetched);
+    assert_eq!(env.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_refresh_that_joins_a_waiting_read_shares_the_call() {
+    let (env, other) = with_running_call().await;
+    let main = other.account(&id("main"));
+    let reading = tokio::spawn(async move { main.get().await.is_ok() });
+    run_ready_tasks().await;
+
+    let refreshed = refreshing(&other).await.unwrap().unwrap();
+
+    assert_eq!(five_hours(&refreshed.usage), Some(40.0));
+    assert!(reading.await.unwrap());
+    assert_eq!(env.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_record_was_lost_and_restored_satisfies_a_waiter() {
+    let (env, other) = with_running_call().await;
+    let waiting = refreshing(&other);
+    env.clock.sleep(SECOND / 2).await;
+
+    let running = env.store.read(&key()).await.unwrap();
+    replace(&env, &running, Record::default().encode()).await;
+
+    let refreshed = waiting.await.unwrap().unwrap();
+    assert_eq!((refreshed.fetched, five_hours(&refreshed.usage)), (false, Some(40.0)));
+    assert_eq!(env.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_each_forced_refresh_makes_a_call() {
+    let (env, store) = env_with_failing_store();
+    let main = env.quota.account(&id("main"));
+    drop(main.refresh().await);
+    store.fails.store(true, Ordering::SeqCst);
+    drop(main.refresh().await);
+    env.provider.answer(polled(70.0));
+
+    let refreshed = main.refresh().await.unwrap();
+
+    assert_eq!((refreshed.fetched, five_hours(&refreshed.usage)), (true, Some(70.0)));
+    assert_eq!(env.provider.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_made_without_the_store_does_not_satisfy_a_later_refresh() {
+    let (env, store) = env_with_failing_store();
+    let main = env.quota.account(&id("main"));
+    drop(main.refresh().await);
+    store.fails.store(true, Ordering::SeqCst);
+    drop(main.refresh().await);
+    store.fails.store(false, Ordering::SeqCst);
+    env.clock.sleep(SECOND * 5).await;
+    env.provider.answer(polled(70.0));
+
+    let refreshed = main.refresh().await.unwrap();
+
+    assert_eq!((refreshed.fetched, five_hours(&refreshed.usage)), (true, Some(70.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_call_of_an_older_program_leads_to_a_call_of_its_own() {
+    let env = env_with(no_rate_limit());
+    let mut record = Record::default();
+    let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
+    let LeaseDecision::Granted(lease) = record.begin(env.clock.now(), &request, &no_rate_limit()) else {
+        panic!("no other process calls")
+    };
+    let nothing = env.store.read(&key()).await.unwrap();
+    replace(&env, &nothing, record.encode()).await;
+    let waiting = refreshing(&env.quota);
+    env.clock.sleep(SECOND / 2).await;
+
+    // An older program does not write which call has succeeded.
+    let _ = record.commit(env.clock.now(), &lease, &polled(50.0));
+    record.bump_revision();
+    let mut older: serde_json::Value = serde_json::from_slice(&record.encode()).unwrap();
+    older.as_object_mut().unwrap().remove("succeeded").unwrap();
+    let running = env.store.read(&key()).await.unwrap();
+    replace(&env, &running, Bytes::from(older.to_string())).await;
+
+    let refreshed = waiting.await.unwrap().unwrap();
+    assert_eq!((refreshed.fetched, five_hours(&refreshed.usage)), (true, Some(40.0)));
+}
+
+/// Replaces the document that was read.
+async fn replace(env: &Env, reading: &StoreRead, body: Bytes) {
+    let written = env.store.compare_and_swap(&key(), reading.version(), body, MINUTE * 60).await.unwrap();
+    assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
+}
+
+/// A store that can fail all calls.
+#[derive(Debug)]
+struct FailingStore {
+    inner: MemoryStore,
+    fails: AtomicBool,
+}
+
+impl FailingStore {
+    fn check(&self) -> Result<(), StoreError> {
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable(WriteState::NotApplied, "the server is away")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl QuotaStore for FailingStore {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.check()?;
+        self.inner.read(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        self.check()?;
+        self.inner.compare_and_swap(key, expected, body, ttl).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.wait_for_change(key, version).await
+    }
+}
+
+fn env_with_failing_store() -> (Env, Arc<FailingStore>) {
+    let clock = Clock::virtual_at(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let store = Arc::new(FailingStore { inner, fails: AtomicBool::new(false) });
+    (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, no_rate_limit()), store)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

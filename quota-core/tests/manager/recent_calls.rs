@@ -121,3 +121,34 @@ async fn a_long_call_in_flight_is_joined() {
     assert!(refreshed.called_at.is_some());
     assert_eq!(env.provider.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_long_call_that_has_ended_is_not_recent() {
+    let policy = || no_rate_limit().fetch_timeout(MINUTE);
+    let env = env_with(policy());
+    let slow = env.provider.clone().with_delay(SECOND * 30);
+    let other_process = another_process(&env.store, &env.clock, &slow, policy());
+    drop(other_process.account(&id("main")).get().await);
+    env.clock.sleep(SECOND).await;
+
+    let refreshed = refresh(&env.quota, &id("main")).await;
+
+    assert!(refreshed.fetched);
+    assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_long_call_in_flight_is_joined() {
+    let policy = || no_rate_limit().fetch_timeout(MINUTE);
+    let env = env_with(policy());
+    env.provider.then_fail(FetchError::Unauthorized);
+    let slow = env.provider.clone().with_delay(SECOND * 30);
+    let other_process = another_process(&env.store, &env.clock, &slow, policy());
+    other_process.account(&id("main")).refresh_in_background();
+    env.clock.sleep(SECOND * 20).await;
+
+    let refreshed = env.quota.account(&id("main")).refresh_unless_called_within(SECOND * 10).await;
+
+    assert!(matches!(refreshed, Err(QuotaError::CalledRecently { .. })), "{refreshed:?}");
+    assert_eq!(env.provider.calls(), 1);
+}

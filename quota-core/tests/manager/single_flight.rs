@@ -303,7 +303,7 @@ async fn a_waiter_waits_the_full_time_for_each_holder() {
         if let Some(lease) = record.lease().cloned() {
             record.release(&lease);
         }
-        let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(reading.now));
+        let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
         assert!(matches!(record.begin(reading.now, &lease_request, &policy), LeaseDecision::Granted(_)));
         drop(
             env.store

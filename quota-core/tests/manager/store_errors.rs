@@ -123,7 +123,7 @@ async fn write_lease(env: &Env, timeout: Duration) -> Lease {
     let key = StoreKey::account(&id("main"));
     let (mut record, now) = (Record::default(), env.clock.now());
     let policy = Policy::default().fetch_timeout(timeout);
-    let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
+    let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
     let LeaseDecision::Granted(lease) = record.begin(now, &lease_request, &policy) else {
         panic!("the lease is not free")
     };
@@ -232,7 +232,7 @@ async fn keep_fresh_continues_after_a_rejection_from_the_future() {
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
     change_stored(&env, |record| {
         let policy = Policy::default();
-        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(tomorrow));
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
         let LeaseDecision::Granted(lease) = record.begin(tomorrow, &request, &policy) else {
             panic!("no other process has the lease")
         };
@@ -281,7 +281,7 @@ async fn a_hold_from_the_future_ends_after_its_duration() {
     let key = StoreKey::account(&id("main"));
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
     let (mut record, policy) = (Record::default(), Policy::default());
-    let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(tomorrow));
+    let lease_request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
     let LeaseDecision::Granted(lease) = record.begin(tomorrow, &lease_request, &policy) else {
         panic!("the lease is not free")
     };

@@ -32,7 +32,7 @@ impl Story {
 
     fn call(&mut self, second: i64, outcome: Result<&UsageReport, &FetchError>) {
         let policy = Policy::default();
-        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(second)));
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::NewCall);
         let LeaseDecision::Granted(lease) = self.record.begin(at(second), &request, &policy) else {
             panic!("the lease is free");
         };

@@ -21,10 +21,7 @@ async fn write_reading(store: &dyn QuotaStore, percent: f64) {
     let mut record = reading.document.as_ref().map_or_else(Record::default, |document| {
         Record::decode(&document.body).expect("the test has written a record")
     });
-    let request = LeaseRequest::new(
-        RequestId::random(),
-        MaxStaleness::StartedAfter(reading.now + Duration::from_millis(1)),
-    );
+    let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
     let policy = Policy::default();
     // A reading from the current millisecond would not satisfy the request.
     let LeaseDecision::Granted(lease) = record.begin(reading.now, &request, &policy) else {

@@ -26,8 +26,7 @@ fn policy() -> Policy {
 fn record_with(calls: &[(&str, i64)]) -> Record {
     let mut record = Record::default();
     for (by, second) in calls {
-        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(*second)))
-            .by(Arc::from(*by));
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall).by(Arc::from(*by));
         let LeaseDecision::Granted(lease) = record.begin(at(*second), &request, &policy()) else {
             panic!("a call is allowed");
         };

@@ -248,7 +248,7 @@ mod tests {
         let mut record = Record::default();
         for (number, outcome) in (0..).zip(outcomes) {
             let now = at(number * 300);
-            let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
+            let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
             let LeaseDecision::Granted(lease) = record.begin(now, &request, &policy()) else {
                 panic!("a call is allowed")
             };
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_rejected_login_that_was_replaced_is_ok() {
         let mut record = Record::default();
-        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(0)));
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
         let request = request
             .login(quota::model::LoginInfo::unknown().fingerprint(Some(CredentialFingerprint::from_hash(1))));
         let LeaseDecision::Granted(lease) = record.begin(at(0), &request, &policy()) else {

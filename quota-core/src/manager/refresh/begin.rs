@@ -11,11 +11,12 @@ use super::{Access, Refresh};
 use crate::clock::Instant;
 use crate::manager::error::QuotaError;
 use crate::manager::events::Event;
-use crate::manager::in_flight::RefreshRequest;
+use crate::manager::in_flight::{RefreshRequest, Stage};
 use crate::manager::limiter::Permit;
 use crate::manager::state::SyncState;
+use crate::manager::sync::Origin;
 use crate::model::RequestId;
-use crate::record::{Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record};
+use crate::record::{Lease, LeaseDecision, LeaseRequest, RecentCall, Record};
 use crate::time;
 
 /// The lease with its permit, or the reason why no call is necessary.
@@ -30,10 +31,12 @@ pub(super) enum LeaseAcquired {
 impl Refresh {
     /// Acquires a permit and the lease. Every wait for another holder is bounded.
     ///
-    /// Reads the credential again into `access` before it requests the lease, if the previous read is too old.
+    /// `ended_fence` is set from the first record that the store returns, so that a call which ended before the request does not
+    /// satisfy it. Reads the credential again into `access` before it requests the lease, if the previous read is too old.
     pub(super) async fn begin(
         &self,
         request: RefreshRequest,
+        ended_fence: &mut Option<u64>,
         access: &mut Access,
     ) -> Result<LeaseAcquired, QuotaError> {
         let (entry, record) = (&*self.entry, &*self.record);
@@ -41,22 +44,28 @@ impl Refresh {
         let account = || entry.id.clone();
         let request_id = RequestId::random();
         let max_wait = policy.lease_ttl().saturating_add(policy.fetch_timeout);
+        if self.in_flight.stage() != Stage::Begun {
+            self.in_flight.set_stage(Stage::Deciding);
+        }
         record.repair_clock().await;
         let mut holder = HolderTimer::default();
         let mut is_synced = !record.may_assume_absent();
         let mut permit = None;
         let mut announced = None;
-        // Whether this request has confirmed another holder's lease in the store. Only a request for a new call needs that: its
-        // result must not come from a call that has already ended.
-        let is_explicit = matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
-        let mut is_confirmed = !is_explicit;
-        let mut max_staleness = request.max_staleness(&entry.provider.store_client);
+        // Only a request for a call must read the store before it waits for another holder: this process's copy may show the
+        // lease of a call that has ended.
+        let mut must_read = request.needs_call();
+        let max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
             if self.in_flight.login_id.is_none() && self.is_superseded() {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
-            let decide = |record: &mut Record, now: Timestamp| {
+            let mut decide = |record: &mut Record, now: Timestamp, origin: Origin| {
+                if origin == Origin::Store {
+                    ended_fence.get_or_insert_with(|| record.ended_fence(now));
+                }
                 let lease_request = LeaseRequest::new(request_id, max_staleness)
+                    .after_fence(ended_fence.filter(|_| request.needs_call()))
                     .login(access.login.clone())
                     .priority(self.in_flight.priority())
                     .by(Arc::clone(&self.context.process_name))
@@ -72,9 +81,10 @@ impl Refresh {
             let last_state = record.local().sync_state;
             // Decide on the local record first, without a permit or a store access, because often no call is necessary.
             let decision = if permit.is_none() {
-                record.dry_run(decide)
+                record.dry_run(|record, now| decide(record, now, Origin::Copy))
             } else {
-                let granted = record.change_for_call(is_explicit, decide).await;
+                self.in_flight.set_stage(Stage::Deciding);
+                let granted = record.change_for_call(request.needs_call(), decide).await;
                 granted.map_err(|error| QuotaError::Store { account: account(), error })?
             };
             let Some(decision) = decision else {
@@ -113,8 +123,8 @@ impl Refresh {
                 LeaseDecision::UnsupportedFormat => {
                     return Err(QuotaError::UnsupportedFormat { account: account() });
                 }
-                LeaseDecision::InProgress { until, since } => {
-                    let waited = holder.waited_for(since, entry.provider.clock.instant());
+                LeaseDecision::InProgress { until, fence } => {
+                    let waited = holder.waited_for(fence, entry.provider.clock.instant());
                     // Without the store, the holder's outcome would not arrive.
                     if waited >= max_wait
                         || entry.provider.store_client.is_unavailable()
@@ -122,17 +132,12 @@ impl Refresh {
                     {
                         return Err(QuotaError::InProgress { account: account() });
                     }
-                    if !is_confirmed {
-                        is_confirmed = true;
-                        self.or_closed(record.sync(None)).await?;
+                    if must_read && ended_fence.is_none() {
+                        must_read = false;
+                        self.in_flight.set_stage(Stage::Deciding);
+                        *ended_fence = self.or_closed(record.read_ended_fence()).await?;
                         continue;
                     }
-                    // The outcome of the holder's call satisfies this request too.
-                    max_staleness = match max_staleness {
-                        MaxStaleness::StartedAfter(start) => MaxStaleness::StartedAfter(start.min(since)),
-                        MaxStaleness::CalledAfter(start) => MaxStaleness::CalledAfter(start.min(since)),
-                        by_age => by_age,
-                    };
                     let max_wait = max_wait - waited;
                     let left = self.time_left().unwrap_or(max_wait).min(max_wait);
                     if left.is_zero() {
@@ -223,16 +228,16 @@ impl Refresh {
     }
 }
 
-/// The current holder's lease, identified by the time of its grant, and when the wait for it began.
+/// The fence of the current holder's lease, and when the wait for it began.
 ///
 /// The wait starts again with each holder. Otherwise a crashed holder would use up the wait for its successor.
 #[derive(Default)]
-struct HolderTimer(Option<(Timestamp, Instant)>);
+struct HolderTimer(Option<(u64, Instant)>);
 
 impl HolderTimer {
-    fn waited_for(&mut self, granted_at: Timestamp, now: Instant) -> Duration {
-        let current = self.0.filter(|(current, _)| *current == granted_at);
-        let (_, wait_began) = *self.0.insert(current.unwrap_or((granted_at, now)));
+    fn waited_for(&mut self, fence: u64, now: Instant) -> Duration {
+        let current = self.0.filter(|(current, _)| *current == fence);
+        let (_, wait_began) = *self.0.insert(current.unwrap_or((fence, now)));
         now.saturating_since(wait_began)
     }
 }

@@ -7,6 +7,7 @@ use super::{Interruption, Refresh};
 use crate::manager::entry::RecordEntry;
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
+use crate::manager::in_flight::Stage;
 use crate::manager::limiter::Permit;
 use crate::manager::view::{View, ViewFlags};
 use crate::model::{Snapshot, UsageReport};
@@ -67,7 +68,9 @@ impl Refresh {
             return Err(error);
         }
         permit.mark_started();
+        self.in_flight.set_stage(Stage::Calling);
         let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
+        self.in_flight.set_stage(Stage::Called);
         drop(permit);
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,

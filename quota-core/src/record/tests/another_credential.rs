@@ -14,7 +14,7 @@ fn of(credential: u64) -> LoginInfo {
 
 fn ask_with(record: &mut Record, second: i64, login: LoginInfo) -> LeaseDecision {
     let number = u128::from(record.fence()) + 1;
-    begin(record, at(second), &explicit_request(number, at(second)).login(login))
+    begin(record, at(second), &explicit_request(number).login(login))
 }
 
 fn lease_for(record: &mut Record, second: i64, login: LoginInfo) -> Lease {
@@ -157,7 +157,7 @@ fn a_persisted_hold_admits_no_credential() {
 fn the_provider_cooldown_holds_every_credential() {
     let mut record = held_by(of(1));
     let cooldown = Hold::new(at(0), at(60), crate::record::HoldReason::ProviderRateLimited);
-    let request = explicit_request(9, at(30)).login(of(2)).cooldown(Some(cooldown.clone()));
+    let request = explicit_request(9).login(of(2)).cooldown(Some(cooldown.clone()));
 
     assert_eq!(begin(&mut record, at(30), &request), LeaseDecision::OnHold(cooldown));
 }

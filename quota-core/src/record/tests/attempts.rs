@@ -15,8 +15,7 @@ const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 /// grant.
 fn granted_by_a_slow_clock() -> (Record, crate::record::Lease) {
     let mut record = polled(at(0), [five_hour(40)]);
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &explicit_request(9, at(1)))
-    else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &explicit_request(9)) else {
         panic!("nothing known is as young as that")
     };
     (record, lease)
@@ -37,7 +36,7 @@ fn a_call_leaves_the_budget_an_hour_after_its_grant() {
     record.release(&lease);
     let frugal = policy().budget(crate::policy::Budget::new(2, 0));
 
-    let LeaseDecision::OnHold(hold) = record.begin(at(1), &explicit_request(9, at(1)), &frugal) else {
+    let LeaseDecision::OnHold(hold) = record.begin(at(1), &explicit_request(9), &frugal) else {
         panic!("2 are allowed")
     };
 
@@ -58,8 +57,7 @@ fn a_call_without_a_login_is_withdrawn_by_its_fence() {
 fn simultaneous_calls_of_two_standalone_processes_count_twice() {
     let call_of = |by: &str| {
         let mut standalone = Record::default();
-        let LeaseDecision::Granted(lease) =
-            begin(&mut standalone, at(0), &explicit_request(1, at(0)).by(by.into()))
+        let LeaseDecision::Granted(lease) = begin(&mut standalone, at(0), &explicit_request(1).by(by.into()))
         else {
             panic!("no other process holds the lease")
         };
@@ -78,14 +76,13 @@ fn simultaneous_calls_of_two_standalone_processes_count_twice() {
 #[test]
 fn a_standalone_process_does_not_remove_a_lease_of_equal_fence() {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) =
-        begin(&mut record, at(0), &explicit_request(1, at(0)).by("host-1".into()))
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &explicit_request(1).by("host-1".into()))
     else {
         panic!("no other process calls")
     };
     let mut standalone = Record::default();
     let LeaseDecision::Granted(other) =
-        begin(&mut standalone, at(0), &explicit_request(2, at(0)).by("host-2".into()))
+        begin(&mut standalone, at(0), &explicit_request(2).by("host-2".into()))
     else {
         panic!("no other process holds the lease")
     };
@@ -114,7 +111,7 @@ fn standalone(process: i64, calls: i64) -> Record {
     let generous = policy().budget(crate::policy::Budget::new(u32::MAX, 0));
     let mut record = Record::default();
     for call in 0..calls {
-        let request = explicit_request(9, at(DAYS)).by(format!("host-{process}").into());
+        let request = explicit_request(9).by(format!("host-{process}").into());
         let LeaseDecision::Granted(lease) = record.begin(at(call), &request, &generous) else {
             panic!("no other process holds the lease")
         };
@@ -122,9 +119,6 @@ fn standalone(process: i64, calls: i64) -> Record {
     }
     record
 }
-
-/// A time in seconds after everything else in these tests.
-const DAYS: i64 = 1_000_000;
 
 #[test]
 fn the_calls_of_many_standalone_processes_are_limited() {
@@ -147,7 +141,7 @@ fn the_limit_of_stored_calls_does_not_affect_the_budget() {
 
     for (budget, second) in [(28, 49), (60, 49), (61, 48), (600, 40), (1000, 33)] {
         let frugal = policy().budget(crate::policy::Budget::new(budget, 0));
-        let begun = record.clone().begin(at(100), &explicit_request(1, at(DAYS)), &frugal);
+        let begun = record.clone().begin(at(100), &explicit_request(1), &frugal);
 
         // Of 60 calls per second, the last ones that the budget allows start at this second.
         let LeaseDecision::OnHold(hold) = begun else { panic!("{budget} are used up") };

@@ -287,7 +287,7 @@ fn fifty_requests_during_a_hold_are_denied_and_do_not_extend_it() {
 
     for number in 0..50 {
         assert_eq!(
-            begin(&mut record, at(601), &explicit_request(100 + number, at(601))),
+            begin(&mut record, at(601), &explicit_request(100 + number)),
             LeaseDecision::OnHold(hold.clone())
         );
     }

@@ -25,10 +25,7 @@ fn cleared() -> Record {
 }
 
 fn is_free(record: &Record, second: i64) -> bool {
-    matches!(
-        begin(&mut record.clone(), at(second), &explicit_request(99, at(second))),
-        LeaseDecision::Granted(_)
-    )
+    matches!(begin(&mut record.clone(), at(second), &explicit_request(99)), LeaseDecision::Granted(_))
 }
 
 #[test]

@@ -81,8 +81,7 @@ fn a_removal_during_a_lease_from_the_future_has_the_present_time() {
 #[test]
 fn a_later_call_with_a_slow_clock_counts() {
     let mut record = polled(at(10), [five_hour(40)]);
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &explicit_request(9, Timestamp::MAX))
-    else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &explicit_request(9)) else {
         panic!("no other process is calling")
     };
 
@@ -145,10 +144,10 @@ fn a_lease_within_the_clock_slack_is_not_taken_over() {
 #[test]
 fn a_lease_with_later_readings_than_its_grant_is_not_taken_over() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let granted = begin(&mut record, at(-17), &explicit_request(8, Timestamp::MAX));
+    let granted = begin(&mut record, at(-17), &explicit_request(8));
     assert!(matches!(granted, LeaseDecision::Granted(_)), "{granted:?}");
 
-    let second = begin(&mut record, at(-30), &explicit_request(9, Timestamp::MAX));
+    let second = begin(&mut record, at(-30), &explicit_request(9));
 
     assert!(matches!(second, LeaseDecision::InProgress { .. }), "{second:?}");
 }

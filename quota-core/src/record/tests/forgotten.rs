@@ -9,14 +9,11 @@ use crate::record::{CommitOutcome, FailOutcome, LeaseDecision, MergeOutcome, Rec
 fn known() -> Record {
     let mut record = Record::default();
     let mine = login_id("a");
-    let lease = match begin(
-        &mut record,
-        at(0),
-        &explicit_request(1, at(0)).login(crate::model::LoginInfo::new(mine)),
-    ) {
-        LeaseDecision::Granted(lease) => lease,
-        other => panic!("{other:?}"),
-    };
+    let lease =
+        match begin(&mut record, at(0), &explicit_request(1).login(crate::model::LoginInfo::new(mine))) {
+            LeaseDecision::Granted(lease) => lease,
+            other => panic!("{other:?}"),
+        };
     let usage = UsageReport::polled([five_hour(40)]).owner_id(owner_id("org"));
     assert_eq!(record.commit(at(1), &lease, &usage), CommitOutcome::Stored);
     fail(&mut record, at(300), &FetchError::throttled(Some(HOUR)));
@@ -123,7 +120,7 @@ fn removing_and_adding_resets_no_budget() {
 
     let _ = record.forget(at(600));
 
-    assert!(matches!(begin(&mut record, at(601), &explicit_request(99, at(601))), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(601), &explicit_request(99)), LeaseDecision::OnHold(_)));
 }
 
 #[test]

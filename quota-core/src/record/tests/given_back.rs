@@ -70,12 +70,10 @@ fn withdrawn_calls_are_dropped_after_an_hour() {
 fn the_number_of_withdrawn_calls_is_limited() {
     let mut record = Record::default();
     for second in 0..200 {
-        let lease =
-            match begin(&mut record, at(second), &explicit_request(second.unsigned_abs().into(), at(second)))
-            {
-                LeaseDecision::Granted(lease) => lease,
-                other => panic!("{other:?}"),
-            };
+        let lease = match begin(&mut record, at(second), &explicit_request(second.unsigned_abs().into())) {
+            LeaseDecision::Granted(lease) => lease,
+            other => panic!("{other:?}"),
+        };
         drop(record.fail(at(second), &lease, &no_login(), &policy()));
     }
 
@@ -89,14 +87,12 @@ fn an_unused_credential_has_met_no_hold_after_a_rejoin() {
             .fingerprint(crate::model::CredentialFingerprint::from_hash(fingerprint))
     };
     let mut shared = Record::default();
-    let LeaseDecision::Granted(first) =
-        begin(&mut shared, at(0), &explicit_request(1, at(0)).login(login(1)))
+    let LeaseDecision::Granted(first) = begin(&mut shared, at(0), &explicit_request(1).login(login(1)))
     else {
         panic!("nothing prevents a call");
     };
     drop(shared.fail(at(1), &first, &FetchError::throttled(Some(HOUR)), &policy()));
-    let LeaseDecision::Granted(second) =
-        begin(&mut shared, at(2), &explicit_request(2, at(2)).login(login(2)))
+    let LeaseDecision::Granted(second) = begin(&mut shared, at(2), &explicit_request(2).login(login(2)))
     else {
         panic!("another credential may call once");
     };
@@ -105,7 +101,7 @@ fn an_unused_credential_has_met_no_hold_after_a_rejoin() {
 
     let _ = shared.merge_standalone(at(4), &alone, None);
 
-    let again = begin(&mut shared, at(5), &explicit_request(3, at(5)).login(login(2)));
+    let again = begin(&mut shared, at(5), &explicit_request(3).login(login(2)));
     assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
 
@@ -116,14 +112,12 @@ fn admitted() -> (Record, Lease) {
         crate::model::LoginInfo::unknown()
             .fingerprint(crate::model::CredentialFingerprint::from_hash(fingerprint))
     };
-    let LeaseDecision::Granted(first) =
-        begin(&mut record, at(0), &explicit_request(1, at(0)).login(login(1)))
+    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &explicit_request(1).login(login(1)))
     else {
         panic!("nothing prevents a call");
     };
     drop(record.fail(at(1), &first, &FetchError::throttled(Some(HOUR)), &policy()));
-    let LeaseDecision::Granted(second) =
-        begin(&mut record, at(2), &explicit_request(2, at(2)).login(login(2)))
+    let LeaseDecision::Granted(second) = begin(&mut record, at(2), &explicit_request(2).login(login(2)))
     else {
         panic!("another credential may call once");
     };
@@ -140,7 +134,7 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
 
     let login =
         crate::model::LoginInfo::unknown().fingerprint(crate::model::CredentialFingerprint::from_hash(2));
-    let again = begin(&mut shared, at(5), &explicit_request(3, at(5)).login(login));
+    let again = begin(&mut shared, at(5), &explicit_request(3).login(login));
     assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
 

@@ -101,9 +101,8 @@ impl Match {
         self.request_count += 1;
         // No request accepts the stored readings, so only another process's lease can deny a call.
         let login = if other_login { "b" } else { "a" };
-        let request =
-            LeaseRequest::new(attempt(self.request_count), MaxStaleness::StartedAfter(Timestamp::MAX))
-                .login(LoginInfo::new(login_id(login)));
+        let request = LeaseRequest::new(attempt(self.request_count), MaxStaleness::NewCall)
+            .login(LoginInfo::new(login_id(login)));
         match self.record.begin(self.now, &request, &generous()) {
             LeaseDecision::Granted(lease) => {
                 let taken = self.current.as_ref().is_some_and(|held| held.is_live(self.now));
@@ -114,9 +113,9 @@ impl Match {
                 self.current = Some(lease.clone());
                 self.leases[holder] = Some(lease);
             }
-            LeaseDecision::InProgress { until, since } => {
-                let held = self.current.as_ref().map(|held| (held.until, held.granted_at));
-                prop_assert_eq!(held, Some((until, since)));
+            LeaseDecision::InProgress { until, fence } => {
+                let held = self.current.as_ref().map(|held| (held.until, held.fence));
+                prop_assert_eq!(held, Some((until, fence)));
             }
             other => prop_assert!(false, "{:?}", other),
         }

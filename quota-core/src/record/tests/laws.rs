@@ -40,7 +40,7 @@ proptest! {
                 record = Record::default();
             }
 
-            let request = explicit_request(number as u128, now);
+            let request = explicit_request(number as u128);
             let LeaseDecision::Granted(lease) = record.begin(now, &request, &generous) else { panic!("no lease is out") };
             record.release(&lease);
 
@@ -143,14 +143,14 @@ proptest! {
         let year_2100: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a valid time");
         let mut world = World::after(&ops, year_2100);
 
-        let first = begin(&mut world.record, at(left), &explicit_request(9999, at(left)));
+        let first = begin(&mut world.record, at(left), &explicit_request(9999));
         let limit = at(left) + CLOCK_SLACK;
 
         prop_assert!(!matches!(first, LeaseDecision::InProgress { .. } | LeaseDecision::NotNeeded | LeaseDecision::CredentialRejected(_)), "{first:?}");
         prop_assert!(world.record.snapshot().newest().is_none_or(|newest| newest <= limit));
         prop_assert!(world.record.complete_at().is_none_or(|request_count| request_count <= limit));
         // No hold among the operations is longer than two hours.
-        let second = begin(&mut world.record, at(left) + HOUR * 2, &explicit_request(9998, at(left) + HOUR * 2));
+        let second = begin(&mut world.record, at(left) + HOUR * 2, &explicit_request(9998));
         prop_assert!(matches!(second, LeaseDecision::Granted(_)), "{second:?}");
     }
 }

@@ -49,7 +49,7 @@ fn world(ops: &[Op], calls: Vec<Call>) -> World {
     let mut world = World::after(ops, at(0));
     for (number, (login, error, wait)) in calls.into_iter().enumerate() {
         world.now += wait;
-        let request = explicit_request(1000 + number as u128, world.now).login(login);
+        let request = explicit_request(1000 + number as u128).login(login);
         let LeaseDecision::Granted(lease) = world.record.begin(world.now, &request, &frugal()) else {
             continue;
         };

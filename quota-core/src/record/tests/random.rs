@@ -243,8 +243,7 @@ impl World {
 
     fn request(&mut self, is_explicit: bool, priority: Priority, cooldown: Option<Duration>) -> Outcome {
         self.request_count += 1;
-        let freshness =
-            if is_explicit { MaxStaleness::StartedAfter(self.now) } else { MaxStaleness::Age(FRESH) };
+        let freshness = if is_explicit { MaxStaleness::NewCall } else { MaxStaleness::Age(FRESH) };
         let cooldown =
             cooldown.map(|span| Hold::new(self.now, self.now + span, HoldReason::ProviderRateLimited));
         let request = LeaseRequest::new(attempt(self.request_count), freshness)

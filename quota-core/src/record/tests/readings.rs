@@ -272,7 +272,7 @@ fn a_standalone_call_does_not_end_a_running_one() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let first = grant(&mut shared, at(0));
-    let _ = begin(&mut alone, at(5), &explicit_request(77, at(5)));
+    let _ = begin(&mut alone, at(5), &explicit_request(77));
 
     let _ = shared.merge_standalone(at(6), &alone, None);
 
@@ -283,8 +283,8 @@ fn a_standalone_call_does_not_end_a_running_one() {
 fn a_late_grant_of_the_same_attempt_yields_to_the_used_lease() {
     let mut shared = Record::default();
     let mut alone = Record::default();
-    let _ = begin(&mut shared, at(0), &explicit_request(77, at(0)));
-    let LeaseDecision::Granted(lease) = begin(&mut alone, at(1), &explicit_request(77, at(0))) else {
+    let _ = begin(&mut shared, at(0), &explicit_request(77));
+    let LeaseDecision::Granted(lease) = begin(&mut alone, at(1), &explicit_request(77)) else {
         panic!("no other process calls")
     };
 

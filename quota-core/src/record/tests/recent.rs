@@ -19,8 +19,7 @@ fn login(fingerprint: u64) -> LoginInfo {
 /// A record whose only call started at second 0 with credential 1 and ended a second later.
 fn called(outcome: Result<UsageReport, FetchError>) -> Record {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) =
-        begin(&mut record, at(0), &explicit_request(1, at(0)).login(login(1)))
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &explicit_request(1).login(login(1)))
     else {
         panic!("nothing prevents a call");
     };
@@ -108,7 +107,7 @@ fn readings_without_a_call_do_not_satisfy() {
 #[test]
 fn the_later_of_two_calls_satisfies() {
     let mut record = succeeded();
-    let lease = match begin(&mut record, at(4), &explicit_request(2, at(4)).login(login(1))) {
+    let lease = match begin(&mut record, at(4), &explicit_request(2).login(login(1))) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
@@ -157,8 +156,7 @@ fn a_success_without_the_store_satisfies_after_it_is_back() {
 fn a_failure_after_a_clear_from_the_future_is_a_recent_call() {
     let mut record = Record::default();
     let _ = record.clear_hold(at(86_400));
-    let LeaseDecision::Granted(lease) =
-        begin(&mut record, at(0), &explicit_request(1, at(0)).login(login(1)))
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &explicit_request(1).login(login(1)))
     else {
         panic!("nothing prevents a call");
     };

@@ -83,7 +83,7 @@ fn a_credential_without_the_scope_is_not_tried_for_a_day() {
 fn an_explicit_refresh_does_not_retry_a_missing_scope() {
     let mut record = refused(1, &missing_scope());
 
-    let begun = begin(&mut record, at(600), &with_fingerprint(explicit_request(2, at(600)), 1));
+    let begun = begin(&mut record, at(600), &with_fingerprint(explicit_request(2), 1));
 
     assert!(
         matches!(&begun, LeaseDecision::CredentialRejected(failure) if failure.kind == LastFailureKind::MissingScope),
@@ -127,9 +127,9 @@ fn another_credentials_result_does_not_clear_a_missing_scope() {
         let _ = rejoined.merge_standalone(at(4), &record, None);
 
         for record in [&mut stored, &mut rejoined] {
-            let begun = begin(record, at(7200), &with_fingerprint(explicit_request(3, at(7200)), 1));
+            let begun = begin(record, at(7200), &with_fingerprint(explicit_request(3), 1));
             assert!(matches!(begun, LeaseDecision::CredentialRejected(_)), "{outcome:?}: {begun:?}");
-            let begun = begin(record, at(DAY), &with_fingerprint(explicit_request(4, at(DAY)), 1));
+            let begun = begin(record, at(DAY), &with_fingerprint(explicit_request(4), 1));
             assert!(matches!(begun, LeaseDecision::Granted(_)), "{outcome:?}: {begun:?}");
         }
     }
@@ -173,8 +173,7 @@ fn five_credentials_without_the_scope_are_all_blocked_again() {
         for fingerprint in 1..=5 {
             let second = 10 * (round * 5 + fingerprint);
             let number = second.unsigned_abs();
-            let request =
-                with_fingerprint(explicit_request(number.into(), at(second)), fingerprint.unsigned_abs());
+            let request = with_fingerprint(explicit_request(number.into()), fingerprint.unsigned_abs());
             let LeaseDecision::Granted(lease) = begin(&mut record, at(second), &request) else { continue };
             let _ = record.fail(at(second + 1), &lease, &missing_scope(), &policy());
             calls += 1;
@@ -203,7 +202,7 @@ fn an_explicit_refresh_may_try_a_rejected_credential_again() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
     assert!(matches!(
-        begin(&mut record, at(2), &with_fingerprint(explicit_request(2, at(2)), 1)),
+        begin(&mut record, at(2), &with_fingerprint(explicit_request(2), 1)),
         LeaseDecision::Granted(_)
     ));
 }
@@ -331,7 +330,7 @@ fn a_success_clears_an_older_rejection_in_either_merge_order() {
     for (mut shared, alone) in [(refused.clone(), answered.clone()), (answered, refused)] {
         let _ = shared.merge_standalone(at(120), &alone, None);
 
-        let begun = begin(&mut shared, at(3600), &with_fingerprint(explicit_request(3, at(3600)), 1));
+        let begun = begin(&mut shared, at(3600), &with_fingerprint(explicit_request(3), 1));
         assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
     }
 }
@@ -342,7 +341,7 @@ fn an_outdated_rejection_from_an_older_program_does_not_block() {
     let mut older = document(&answered);
     older["unscoped"] = document(&refused)["unscoped"].clone();
 
-    let begun = begin(&mut decode(&older), at(3600), &with_fingerprint(explicit_request(3, at(3600)), 1));
+    let begun = begin(&mut decode(&older), at(3600), &with_fingerprint(explicit_request(3), 1));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
 }

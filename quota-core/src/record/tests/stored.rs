@@ -80,6 +80,7 @@ fn unknown_fields_survive_at_every_level() {
         levels,
         [
             "",
+            "failed",
             "hold",
             "hold.calls",
             "last_failure",
@@ -98,6 +99,7 @@ fn unknown_fields_survive_at_every_level() {
             "snapshot.windows.seven_day",
             "snapshot.windows.seven_day/opus",
             "snapshot.windows.seven_day/opus.scope",
+            "succeeded",
         ]
     );
 }
@@ -150,7 +152,7 @@ fn a_failed_call_loses_only_unknown_fields_that_it_replaces() {
         let _ = record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy());
     });
 
-    assert_eq!(replaced, ["hold", "hold.calls", "last_failure", "lease"]);
+    assert_eq!(replaced, ["failed", "hold", "hold.calls", "last_failure", "lease"]);
 }
 
 #[test]
@@ -160,7 +162,10 @@ fn a_response_loses_only_unknown_fields_that_it_replaces() {
         let _ = record.commit(at(NOW), &lease, &UsageReport::from_headers([five_hour(50)]));
     });
 
-    assert_eq!(replaced, ["hold", "hold.calls", "last_failure", "lease", "snapshot.windows.five_hour"]);
+    assert_eq!(
+        replaced,
+        ["failed", "hold", "hold.calls", "last_failure", "lease", "snapshot.windows.five_hour", "succeeded"]
+    );
 }
 
 #[test]

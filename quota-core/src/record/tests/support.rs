@@ -78,9 +78,9 @@ pub(crate) fn request(number: u128) -> LeaseRequest {
     LeaseRequest::new(attempt(number), MaxStaleness::Age(FRESH))
 }
 
-/// A request that accepts only readings from `now` or later.
-pub(crate) fn explicit_request(number: u128, now: Timestamp) -> LeaseRequest {
-    LeaseRequest::new(attempt(number), MaxStaleness::StartedAfter(now))
+/// A request that only a new call satisfies.
+pub(crate) fn explicit_request(number: u128) -> LeaseRequest {
+    LeaseRequest::new(attempt(number), MaxStaleness::NewCall)
 }
 
 /// Requests a lease at `now` with the default policy.
@@ -90,7 +90,7 @@ pub(crate) fn begin(record: &mut Record, now: Timestamp, request: &LeaseRequest)
 
 /// Returns the lease of an explicit refresh at `now`.
 pub(crate) fn grant(record: &mut Record, now: Timestamp) -> Lease {
-    let request = explicit_request(u128::from(record.fence()) + 1, now);
+    let request = explicit_request(u128::from(record.fence()) + 1);
     match begin(record, now, &request) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease at {now}: {other:?}"),
@@ -157,7 +157,7 @@ pub(crate) fn stored(record: &Record) -> Record {
 pub(crate) fn full() -> Record {
     let mut record = Record::default();
     let login = LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7));
-    let request = explicit_request(1, at(0)).login(login).by("host-1".into());
+    let request = explicit_request(1).login(login).by("host-1".into());
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &request) else {
         panic!("no other process calls")
     };
