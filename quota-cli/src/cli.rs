@@ -47,7 +47,7 @@ Examples:
 Global options may be given before or after the command.
 
 Exit codes: 0 success, 1 an account has no data or is exhausted, 3 no account was found or all are disabled, 64 usage error, 65 \
-malformed input, 66 unreadable input, 69 unavailable or unknown, 74 write error, 78 invalid configuration; 129, 130, 131 and 143 ended \
+malformed input, 66 unreadable input, 69 unavailable or unknown, 74 write error, 78 invalid configuration; 129, 130, 131 and 143 terminated \
 by SIGHUP, Ctrl-C, SIGQUIT and SIGTERM.")]
 pub(crate) struct Arguments {
     #[arg(skip)]

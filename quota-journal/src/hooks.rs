@@ -23,7 +23,7 @@ pub use self::payload::HookPayload;
 use self::post::SecretUrl;
 use crate::event::{EventKind, JournalEvent};
 
-/// One hook of the configuration.
+/// One configured hook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hook {
     /// The kinds of events for which it runs.

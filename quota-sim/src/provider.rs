@@ -1,5 +1,5 @@
-//! The state that all connections share: the accounts and the recorder, behind one lock, and the clock. This module waits where
-//! the script requires it. `account_sim` decides the answers, and `recorder` counts them.
+//! The state that all connections share: the accounts and the recorder, behind one lock, and the clock. This module delays
+//! answers where the script requires it. `account_sim` decides the answers, and `recorder` counts them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -39,9 +39,10 @@ pub(crate) struct Writer {
     reader: Sender<ReadRequest>,
 }
 
-/// One write in this many, at random, also removes expired documents. The choice is random so that short-lived processes take part too.
+/// One write in this many, at random, also removes expired documents. The choice is random so that short-lived processes take
+/// part too.
 const SWEEP_ONE_IN: u32 = 64;
-/// After a conflict the current version is read. If it is the expected one by then, the writer tries again.
+/// After a conflict the current version is read. If it is now the expected version, the writer tries again.
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Writer {

@@ -61,21 +61,21 @@ pub fn choose<'a>(
     Decision::new(now, choice, evaluated)
 }
 
-/// Evaluates one account after the other, and remembers only the best.
+/// Evaluates accounts one by one, and keeps only the best.
 pub(crate) struct Selector<'a> {
     request: &'a Request,
     now: Timestamp,
     policy: &'a RoutingPolicy,
     evaluated: usize,
     best: Option<(Rank, usize, Reason)>,
-    /// The session's own account and when it is available again, if it is ineligible for a short time only.
+    /// The session's own account and when it becomes available again, if it is only briefly ineligible.
     wait: Option<(usize, Timestamp)>,
     retry_at: Option<Timestamp>,
     /// Whether an account is ineligible because its usage or its owner is unknown.
     is_unknown: bool,
 }
 
-/// The rank of an account that may serve; the lowest wins.
+/// The rank of an eligible account; the lowest wins.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     /// [`OWN`], [`OPEN`] or [`LOW`].
@@ -102,7 +102,7 @@ impl<'a> Selector<'a> {
         let verdict = evaluate(candidate, self.request, self.now, self.policy);
         let is_own = candidate.is_session_account && self.policy.mode == RoutingMode::StickyBalanced;
         if verdict.eligibility == Eligibility::Ineligible {
-            // The account that is available first decides when to try again.
+            // Retry when the first account becomes available.
             self.retry_at = [self.retry_at, verdict.retry_at].into_iter().flatten().min();
             self.is_unknown |= verdict.is_unknown();
             if is_own
@@ -147,7 +147,7 @@ impl<'a> Selector<'a> {
                 weight(candidate, self.request, self.now, self.policy),
             ),
             RoutingMode::SoonestResetFirst => {
-                // Maps i64 to u64 in the same order.
+                // Maps i64 to u64, preserving the order.
                 latest_reset(candidate, self.request, self.now).cast_unsigned() ^ (1 << 63)
             }
         }
@@ -164,12 +164,13 @@ impl<'a> Selector<'a> {
         self.best.as_ref().is_some_and(|(best, ..)| best.tier == LOW)
     }
 
-    /// The reason of the chosen account.
+    /// The reason for the chosen account.
     pub(crate) fn reason(&self) -> Reason {
         self.best.as_ref().map_or(Reason::Available, |(.., reason)| *reason)
     }
 
-    /// The choice. If no account may serve, it evaluates the candidates that `again` yields, to find out when one may.
+    /// The choice. If no account is eligible, it evaluates the candidates that `again` yields to find out when one becomes
+    /// eligible.
     pub(crate) fn choice<'c, C: Borrow<Candidate<'c>>, I: Iterator<Item = C>>(
         &self,
         again: impl FnOnce() -> I,

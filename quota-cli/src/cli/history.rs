@@ -7,16 +7,16 @@ use clap::builder::NonEmptyStringValueParser;
 
 /// Show how fast windows are being used, and when they run out
 ///
-/// For each window, it shows how much is used, how much time has elapsed, the rate, the projected use at the reset, and when the window
-/// runs out at this rate.
+/// For each window, it shows how much is used, how much time has elapsed, the rate, the projected usage at the reset, and when
+/// the window runs out at this rate.
 ///
-/// It makes no provider calls. It reads the samples of the last 35 days, which other commands save in the store. If there are too few
-/// samples for a trend, it shows the average since the window began, and labels it as such.
+/// It makes no provider calls. It reads the samples of the last 35 days, which other commands save in the store. If there are
+/// too few samples for a trend, it shows the average since the window began, and labels it as such.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The trend is the median slope of all pairs of samples (Theil-Sen), so that one outlier does not change it. It covers the last fifth of \
 the current period, but at least 30 minutes and at most a day. It needs three samples that span half of that time. The average needs \
-one reading after a twentieth of the window has elapsed. If the provider lowers the use within a period, both start over from that point.
+one reading after a twentieth of the window has elapsed. If the reported usage drops within a period, both start over from that point.
 
 docs/pace-json.md describes the JSON.
 
@@ -65,8 +65,8 @@ pub(crate) struct BudgetArgs {
 
 /// Show past events: resets, thresholds, holds, failures, logins
 ///
-/// Shows the events that all processes recorded in the store, oldest first. The event kinds are refreshed, throttled, held, hold_ended,
-/// reset, threshold, login_changed and failing. This command makes no provider calls.
+/// Shows the events that all processes recorded in the store, oldest first. The event kinds are refreshed, throttled, held,
+/// hold_ended, reset, threshold, login_changed and failing. This command makes no provider calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With --json, each line is one object. docs/events.md describes it.

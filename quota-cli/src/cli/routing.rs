@@ -23,8 +23,8 @@ pub(crate) struct RequestArgs {
 
 /// Print which account to use now
 ///
-/// Prints only the account name: the main account, or the first available fallback. Accounts without readings, or with stale readings
-/// that would exclude them, are refreshed first, within the same rate limits and budget as all refreshes.
+/// Prints only the account name: the main account, or the first available fallback. Accounts without readings, or with stale
+/// readings that would exclude them, are refreshed first, within the same rate limits and budget as all refreshes.
 ///
 /// The account is not reserved: another process that picks at the same time gets the same account. With --session, and `mode`
 /// sticky_balanced in [routing], a session keeps its account.
@@ -36,7 +36,7 @@ Examples:
 
 docs/pick-json.md describes the JSON. quota explain shows the reasons.
 
-After a window resets, quota waits a short time before it calls the provider. Until then the use of the window is unknown. If no \
+After a window resets, quota waits a short time before it calls the provider. Until then the usage of the window is unknown. If no \
 account is available for that reason, the command waits, or prints when to try again.
 
 Exit codes: 0 an account was printed, 1 all are exhausted (standard error shows until when), 3 all accounts are disabled, 64 usage \
@@ -48,8 +48,8 @@ pub(crate) struct PickArgs {
 
 /// Show which account to use now, and why the others are not used
 ///
-/// Shows the account that `quota pick` would print now. For every account, it shows the windows, the age and certainty of their readings,
-/// and why it was selected or excluded. It refreshes accounts as `quota pick` does, and does not store the choice.
+/// Shows the account that `quota pick` would print now. For every account, it shows the windows, the age and certainty of their
+/// readings, and why it was selected or excluded. It refreshes accounts as `quota pick` does, and does not store the choice.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Legend:
@@ -91,8 +91,8 @@ pub(crate) struct ExplainArgs {
 
 /// Run a command with the account to use now
 ///
-/// The account is the one that `quota pick` would print. If no account is available, the command is not run. The command replaces this
-/// process, so it receives all signals and its exit code is returned.
+/// The account is the one that `quota pick` would print. If no account is available, the command is not run. The command
+/// replaces this process, so it receives all signals and its exit code is returned.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The command gets these environment variables:
@@ -103,7 +103,7 @@ The command gets these environment variables:
   ANTHROPIC_BASE_URL       the account's base_url, if it has one
 Variables that would select another login, provider or host are removed, such
 as ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL and CLAUDE_CODE_USE_BEDROCK. The
-variables of the other accounts are removed too, and QUOTA_STORE, which may
+variables of the other accounts are removed too, as is QUOTA_STORE, which may
 contain a password. The token is passed only in the environment, and never in
 an argument, a message or a file.
 

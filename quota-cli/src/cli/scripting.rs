@@ -10,15 +10,15 @@ use super::{duration, one_account, percent};
 
 /// Print one line for a statusline, without waiting for the network
 ///
-/// The line comes from the store. Stale readings are marked, and a background process refreshes them, if rate limits allow. However
-/// many statuslines run, only one such process is started.
+/// The line comes from the store. Stale readings are marked, and a background process refreshes them, if rate limits allow.
+/// However many statuslines run, only one such process is started.
 ///
 /// Without readings, the line shows the reason, such as login rejected, forbidden, rate limited, offline, not logged in or store
 /// unreachable. Before the first refresh, it shows `no data`. An account without windows shows its credits, or `no windows`.
 ///
-/// If standard input is Claude Code's JSON for status lines, the line shows the session's model. The session's rate limits are stored for
-/// all processes if they are newer and their account can be determined. If the account cannot be determined, only this line shows them,
-/// as account anthropic/session, unless --account selects another account.
+/// If standard input is Claude Code's JSON for status lines, the line shows the session's model. The session's rate limits are
+/// stored for all processes if they are newer and their account can be determined. If the account cannot be determined, only
+/// this line shows them, as account anthropic/session, unless --account selects another account.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Placeholders of --format:
@@ -48,7 +48,7 @@ Examples:
   quota statusline --format '{model} 5h {five_hour.used} {stale}'
   quota statusline --account work --preset powerline
 
---json writes the JSON of quota status, with one account.
+--json prints the JSON of quota status, for one account.
 
 Classes for Waybar: good, warning (75 % or more) or critical (90 % or more). Further classes are stale, if the readings are old or \
 missing; error, if the configuration or the store cannot be used; and the reason, such as login-rejected.
@@ -63,7 +63,7 @@ pub(crate) struct StatuslineArgs {
     /// Use this format, with placeholders such as {five_hour.used}
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
     pub(crate) format: Option<String>,
-    /// Use a built-in line [default: plain]
+    /// Use a built-in format [default: plain]
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     pub(crate) preset: Option<Preset>,
     /// Show this account [default: the account of the session on standard input, else the first]
@@ -71,7 +71,7 @@ pub(crate) struct StatuslineArgs {
     pub(crate) account: Option<String>,
 }
 
-/// A built-in line.
+/// A built-in format.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Preset {
     /// Text without colors
@@ -96,17 +96,18 @@ pub(crate) struct RefreshArgs {
 
 /// Exit 0 if enough quota is left
 ///
-/// Stale readings are refreshed first, if rate limits allow. A reading that stays stale can prove that too little is left, but not that
-/// enough is left.
+/// Stale readings are refreshed first, if rate limits allow. A reading that stays stale can prove that too little is left, but
+/// not that enough is left.
 ///
-/// By default, it checks the windows that apply to the whole account. --model adds the windows of a model, and --window selects a single window. As
-/// with quota pick, a window of the whole account must have at least --min-remaining left, and a window of a model must have more than that.
+/// By default, it checks the windows that apply to the whole account. --model adds the windows of a model, and --window selects
+/// a single window. As with quota pick, a window of the whole account must have at least --min-remaining left, and a window of a
+/// model must have more than that.
 ///
-/// With --wait, the command waits until enough is left. It checks again when another process stores new readings and when a window
-/// resets, within the same rate limits as all processes.
+/// With --wait, the command waits until enough is left. It checks again when another process stores new readings and when a
+/// window resets, within the same rate limits as all other processes.
 ///
-/// After a window resets, quota waits a short time before it calls the provider. Until then the use of the window is unknown. The
-/// command waits for that call if its time limit allows (30 s, or --timeout). Otherwise it prints when to try again.
+/// After a window resets, quota waits a short time before it calls the provider. Until then the usage of the window is unknown.
+/// The command waits for that call if its time limit allows (30 s, or --timeout). Otherwise it prints when to try again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -132,7 +133,7 @@ pub(crate) struct GuardArgs {
     /// Also check the windows of this model, such as opus or claude-opus-4-5
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "window")]
     pub(crate) model: Option<String>,
-    /// What to do if the use of a window is unknown
+    /// Allow or deny the account if the usage of a window is unknown
     #[arg(long, value_name = "POLICY", default_value = "deny")]
     pub(crate) unknown: Unknown,
     /// Wait until enough is left
@@ -143,7 +144,7 @@ pub(crate) struct GuardArgs {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// What to do if the use of a window is unknown.
+/// Allow or deny the account if the usage of a window is unknown.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Unknown {
     /// Use the account

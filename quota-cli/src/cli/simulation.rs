@@ -6,15 +6,15 @@ use clap::Args;
 
 /// Run a simulation that shows what quota does
 ///
-/// Starts a simulated provider on this machine, with a main account and fallbacks. Many consumers read their quota through one manager
-/// while windows fill up, an account is rate limited and a login expires.
+/// Starts a simulated provider on this machine, with a main account and fallbacks. Many consumers read their quota through one
+/// manager while windows fill up, an account is rate limited and a login expires.
 ///
 /// It needs no setup, and nothing leaves this machine. Time is scaled: a demo simulates fifty minutes.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The summary compares the calls made with the calls that the same consumers would make without quota. Without quota, \
 each consumer would call the provider when it reads an account and its own reading is older than `max_age`. The comparison assumes \
-that every such call succeeds, so it is a lower bound.
+that every such call succeeds, so the count without quota is a lower bound.
 
 With --json, the last line is one object:
   consumers, accounts, seconds, seed   the parameters
@@ -47,8 +47,8 @@ pub(crate) struct DemoArgs {
 
 /// Show what quota reads from a saved provider response
 ///
-/// Prints the parsed values as JSON, with the name of each skipped field and why it was skipped. It does not print the values of skipped
-/// fields, so you can share the output if the provider's response format has changed.
+/// Prints the parsed values as JSON, with the name of each skipped field and why it was skipped. It does not print the values of
+/// skipped fields, so you can share the output if the provider's response format has changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Input for anthropic: a response from the usage or the profile endpoint, ~/.claude.json, the input of a status line, or a \

@@ -11,7 +11,8 @@ use super::duration;
 /// For each window, it shows how much is used, when it resets, and how old and how certain the reading is.
 ///
 /// Stale readings are refreshed first, with one call per account. Calls to the same provider start at least one second apart
-/// (`min_call_interval` in [policy]). An account whose provider does not respond within 30 seconds is shown with its last readings.
+/// (`min_call_interval` in [policy]). An account whose provider does not respond within 30 seconds is shown with its last
+/// readings.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Legend:
@@ -28,7 +29,7 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
 
   [[accounts]]
   id = \"anthropic/work\"       # set one of these for its login:
-  claude_config_dir = \"~/.claude-work\"  # another directory of Claude Code
+  claude_config_dir = \"~/.claude-work\"  # another Claude Code directory
   # token_env = \"QUOTA_WORK\"            # an environment variable
   # token_file = \"work.token\"           # a file with mode 600
   # token_command = [\"pass\", \"show\", \"work\"]  # a command that prints it
@@ -86,14 +87,14 @@ pub(crate) struct StatusArgs {
 
 /// Watch all accounts live
 ///
-/// Shows the windows with the age and certainty of their readings, holds, the next refresh, and recent events. It keeps readings fresh
-/// within the same rate limits and call budget as all other processes that share the store.
+/// Shows the windows with the age and certainty of their readings, holds, the next refresh, and recent events. It keeps readings
+/// fresh within the same rate limits and call budget as all other processes that share the store.
 ///
-/// Keys: the arrow keys select an account, r refreshes it, R refreshes all (at most every 10 s), s changes the sort order, / filters by
-/// name, ? shows help, q quits. Ctrl-Z suspends the program until fg.
+/// Keys: the arrow keys select an account, r refreshes it, R refreshes all (at most every 10 s), s changes the sort order, /
+/// filters by name, ? shows help, q quits. Ctrl-Z suspends the program until fg.
 ///
 /// Programs should use `quota events --follow --json` instead.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit codes: 0 quit with q or Esc; 64 not at a terminal; 129, 130, 131 and 143 ended by SIGHUP, Ctrl-C, SIGQUIT and SIGTERM.")]
+Exit codes: 0 quit with q or Esc; 64 no terminal; 129, 130, 131 and 143 terminated by SIGHUP, Ctrl-C, SIGQUIT and SIGTERM.")]
 pub(crate) struct WatchArgs {}

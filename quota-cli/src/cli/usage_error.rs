@@ -7,7 +7,7 @@ use super::Arguments;
 use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, without_tokens};
 
-/// Removes everything that must not be shown from the error.
+/// Removes from the error everything that must not be shown.
 pub(super) fn safe(mut error: Error) -> Error {
     let context: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in context {

@@ -170,7 +170,7 @@ fn a_record_in_a_newer_format_is_reported_and_not_replaced() {
     let doctor = env.run(&["doctor"]);
     let cleared = env.run(&["accounts", "clear-hold", "anthropic/main"]);
 
-    assert!(doctor.stdout.contains("written by a newer version of quota"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("a newer version of quota wrote its record"), "{}", doctor.stdout);
     assert_eq!((cleared.code, &*cleared.stdout), (Some(78), ""));
     assert!(cleared.stderr.contains("newer"), "{}", cleared.stderr);
     assert_eq!(env.stored(&record()), NEWER);

@@ -1,4 +1,4 @@
-//! Limits the calls of one process to one provider: concurrency, interval between starts, interactive callers first.
+//! Limits the calls of one process to one provider: concurrency, the interval between starts, and the order of callers.
 //! `record` decides whether an account may be refreshed.
 
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ impl CallLimiter {
         Ticket { limiter: Arc::clone(self), number, notify }
     }
 
-    /// Moves a background ticket to the interactive queue. Does nothing if the ticket already became a permit.
+    /// Moves a background ticket to the interactive queue. Does nothing if the ticket has already become a permit.
     pub(crate) fn raise_priority(&self, number: u64) {
         let mut queue = self.queue.lock();
         if let Some(notify) = queue.background.remove(&number) {
@@ -175,7 +175,7 @@ impl Ticket {
 
 /// How long until the limit admits one more call; `None` if another call must start or end first.
 ///
-/// `ages` has how long each admitted call has been running; `None` if it has not started. Only a started call becomes slow.
+/// `ages` yields how long each admitted call has been running; `None` if it has not started. Only a started call becomes slow.
 fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) -> Option<Duration> {
     let (mut count, mut unstarted, mut left_until_slow) = (0, 0, Vec::new());
     for age in ages {
@@ -188,7 +188,7 @@ fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) 
     if count >= MAX_CONCURRENT.max(parallel) {
         return None;
     }
-    // Calls must become slow until fewer than `parallel` of them count.
+    // Enough calls must become slow that fewer than `parallel` still count.
     let not_slow = unstarted + left_until_slow.len();
     let Some(surplus) = not_slow.checked_sub(parallel) else { return Some(Duration::ZERO) };
     left_until_slow.sort_unstable();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_without_a_response_for_two_seconds_blocks_no_other() {
+    async fn a_call_without_a_response_for_two_seconds_does_not_block_others() {
         let (clock, limiter) = limiter();
         let mut hanging = limiter.enqueue(Priority::Interactive).acquire().await;
         hanging.mark_started();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_ticket_blocks_no_other() {
+    async fn a_dropped_ticket_does_not_block_others() {
         let (clock, limiter) = limiter();
         let running = limiter.enqueue(Priority::Background).acquire().await;
         let dropped = limiter.enqueue(Priority::Interactive);

@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
 
-/// The longest wait that is obeyed. If a provider requests more, one call is made after this time.
+/// The longest requested wait that quota honors. If a provider requests more, one call is made after this time.
 ///
-/// Providers send waits by mistake, such as 18 days, and may end a real wait early. One call a day detects both.
+/// Providers sometimes request far too long a wait by mistake, such as 18 days, and may end a real wait early. One call a day
+/// detects both.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// The part of a requested wait that is obeyed: at most [`LONGEST_WAIT`].
+/// The part of a requested wait that quota honors: at most [`LONGEST_WAIT`].
 ///
 /// Every requested wait passes through this function before it becomes a hold or a pause. A block until a window's reset is not
 /// a wait.
@@ -35,11 +36,11 @@ pub fn bounded_wait(requested: Duration) -> Duration {
 /// Some providers also send decimals, and `retry-after-ms`, which no RFC defines. `header` returns a header's text by its name in
 /// lower case. A malformed value is ignored, and a value above the range of `Duration` is [`Duration::MAX`].
 ///
-/// A number of seconds from 10⁹ on is an epoch, see [`wait_of_seconds`]. In `retry-after-ms` an epoch begins at 10¹², which is the
-/// same length of time. 10⁹ milliseconds are 12 days, a possible wait for a monthly limit.
+/// A number of seconds of 10⁹ or more is a Unix timestamp, see [`wait_of_seconds`]. In `retry-after-ms`, a Unix timestamp is
+/// 10¹² or more, which is the same length of time. 10⁹ milliseconds are 12 days, a possible wait for a monthly limit.
 ///
-/// A date or an epoch counts from the response's `Date`, because both are times of the provider's clock. If that is missing or far
-/// from `now` (a response from a cache), it counts from `now`. Without `now` it is ignored.
+/// A date or a Unix timestamp is relative to the response's `Date`, because both are times of the provider's clock. If that is
+/// missing or far from `now` (a response from a cache), it counts from `now`. Without `now` it is ignored.
 ///
 /// The result is the requested wait; [`bounded_wait`] limits it.
 ///
@@ -64,9 +65,9 @@ pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>, now: Option<Tim
 
 /// The wait that a number of seconds requests.
 ///
-/// From 10⁹ on (31 years) it is a time in seconds since 1970, and from 10¹² on in milliseconds, because some providers send a time
-/// instead of a wait. A time counts from `now`, and a past time is a wait of zero. `None` for a time without `now`, and for a number
-/// that is not a length of time.
+/// A value of 10⁹ (31 years) or more is a Unix timestamp in seconds, and one of 10¹² or more in milliseconds, because some
+/// providers send a time instead of a wait. The wait is the time from `now` until the timestamp, or zero if it is in the past.
+/// `None` for a time without `now`, and for a number that is not a length of time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -94,7 +95,7 @@ fn wait_of_ms(ms: f64, now: Option<Timestamp>) -> Option<Duration> {
     if ms >= EPOCH_MS { until_epoch(ms / 1000.0, now) } else { duration(ms / 1000.0) }
 }
 
-/// From here on a number of seconds is a time (September 2001), not a wait.
+/// A number of seconds of at least this (September 2001) is a Unix timestamp, not a wait.
 const EPOCH_SECONDS: f64 = 1e9;
 
 /// The same time in milliseconds.
@@ -125,7 +126,7 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|_| plain)
 }
 
-/// Reads the three forms that HTTP has for a date.
+/// Parses the three date formats of HTTP.
 fn http_date(text: &str) -> Option<Timestamp> {
     const RFC_850: &str = "%A, %d-%b-%y %H:%M:%S GMT";
     const ASCTIME: &str = "%a %b %e %H:%M:%S %Y";
@@ -138,7 +139,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     parser.parse_timestamp(text).ok().or_else(|| old(RFC_850)).or_else(|| old(ASCTIME))
 }
 
-/// The time from `from` to `to`; nothing if `to` is not after `from`.
+/// The time from `from` to `to`; zero if `to` is not after `from`.
 fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_from_a_billion_on_are_an_epoch() {
+    fn a_billion_seconds_or_more_is_a_unix_timestamp() {
         let epoch = noon().as_second() + 90;
 
         for text in [epoch.to_string(), format!("{epoch}.0"), format!("{epoch}000")] {
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_from_a_trillion_on_are_an_epoch() {
+    fn a_trillion_milliseconds_or_more_is_a_unix_timestamp() {
         let epoch = format!("{}500", noon().as_second() + 90);
 
         assert_eq!(read(&[("retry-after-ms", epoch.leak())]), seconds(90.5));
@@ -223,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn a_past_epoch_is_a_wait_of_zero() {
+    fn a_past_unix_timestamp_is_a_wait_of_zero() {
         assert_eq!(read(&[("retry-after", "1000000000")]), Some(Duration::ZERO));
         assert_eq!(read(&[("retry-after", "1000000000000")]), Some(Duration::ZERO));
     }
 
     #[test]
-    fn an_epoch_counts_from_the_date_of_the_response() {
+    fn a_unix_timestamp_is_relative_to_the_response_date() {
         let epoch = (noon().as_second() + 90).to_string().leak();
         let headers = [("retry-after", &*epoch), ("date", "Wed, 01 Jul 2026 12:01:00 GMT")];
 
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_counts_from_the_date_of_the_response() {
+    fn a_date_is_relative_to_the_response_date() {
         let headers =
             [("retry-after", "Wed, 01 Jul 2026 13:00:00 GMT"), ("date", "Wed, 01 Jul 2026 12:59:00 GMT")];
 
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_date_of_another_day_is_ignored() {
+    fn a_response_date_more_than_a_day_from_now_is_ignored() {
         let headers =
             [("retry-after", "Wed, 01 Jul 2026 12:01:00 GMT"), ("date", "Mon, 29 Jun 2026 11:59:00 GMT")];
 

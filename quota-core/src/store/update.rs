@@ -36,7 +36,8 @@ pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
     fn encode(&self) -> Bytes;
 }
 
-/// The document that the first attempt decides on. After a conflict, the next attempt uses the document that the conflict returned.
+/// The document that the first attempt decides on. After a conflict, the next attempt uses the document that the conflict
+/// returned.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Start<D> {
@@ -86,7 +87,7 @@ pub enum Outcome {
     AlreadyApplied,
 }
 
-/// Changes a document by `decide`, which receives the document and the store's time.
+/// Changes a document with `decide`, which receives the document and the store's time.
 ///
 /// After a conflict and a pause with jitter, `decide` runs again on the other writer's document. It must be a pure function
 /// of its arguments, because its result is discarded on a conflict. If it changes nothing, nothing is written.
@@ -169,7 +170,7 @@ pub(crate) trait Change {
     /// Decodes the result of a read or a conflict.
     fn decode(&mut self, found: &StoreRead) -> Result<Arc<Self::Document>, StoreError>;
 
-    /// Called after a conflict with the document of the next attempt.
+    /// Called after a conflict; receives the document of the next attempt.
     fn on_conflict(&mut self, _document: &Arc<Self::Document>, _version: Option<Version>) {}
 
     fn decide(&mut self, document: &mut Self::Document, now: Timestamp) -> Self::Output;

@@ -1,5 +1,5 @@
-//! Returns credentials and renews them. Each account has at most one renewal task, which outlives its callers. `policy` decides when to
-//! renew and what to store.
+//! Returns credentials and renews them. Each account has at most one renewal task, which outlives its callers. `policy` decides
+//! when to renew and what to store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When a caller should retry while a renewal is running.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The settings of a store.
+/// The settings of a token store.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
@@ -38,14 +38,14 @@ pub(super) struct Settings {
     pub(super) login_hint: Option<String>,
 }
 
-/// The state that all clones of a store share.
+/// The state that all clones of a token store share.
 pub(super) struct Renewer {
     pub(super) file: JsonFile,
     pub(super) settings: Settings,
     /// The last renewal of each account. Its cancellation token is cancelled when the renewal ends.
     renewals: Mutex<HashMap<AccountId, CancellationToken>>,
-    /// Results of renewals that are not written yet, with the fingerprint of the refresh token that was sent. Without them, a used or
-    /// rejected token would be sent again.
+    /// Results of renewals that are not written yet, with the fingerprint of the refresh token that was sent. Without them, a
+    /// used or rejected token would be sent again.
     unsaved: Mutex<HashMap<AccountId, (CredentialFingerprint, Arc<RenewalResult>)>>,
     tasks: TaskTracker,
 }
@@ -75,7 +75,7 @@ impl Renewer {
 
     /// Reads the file and applies unsaved results. Those that no longer apply are dropped.
     pub(super) async fn load(&self) -> Result<LoginsFile, FileError> {
-        // A missing file says nothing about its logins. It may be back in a moment, with the token that was sent.
+        // A missing file says nothing about its logins. It may reappear soon, with the token that was sent.
         let Some(mut file) = self.file.load_existing::<LoginsFile>().await? else {
             return Ok(LoginsFile::default());
         };
@@ -140,7 +140,7 @@ impl Renewer {
         let renewal = CancellationToken::new();
         renewals.insert(account.clone(), renewal.clone());
         drop(renewals);
-        // It is cancelled even if the task panics. The callers then read the file again.
+        // The guard cancels the token even if the task panics. The callers then read the file again.
         let finished = renewal.clone().drop_guard();
         let (this, account) = (Arc::clone(self), account.clone());
         self.tasks.spawn(async move {
@@ -187,7 +187,8 @@ impl Renewer {
             return Ok(());
         };
         let from_rejection = demand == Demand::Replacement(login.access_fingerprint());
-        // Write this before the request, because the process may be killed. The write also proves that the file is writable.
+        // Record the attempt before the request, because the process may be killed. The write also proves that the file is
+        // writable.
         let id = account.clone();
         let mark = move |file: &mut LoginsFile| file.mark_sending(&id, fingerprint, started_at, &timing);
         if !self.file.update_existing(mark).await? {
@@ -220,7 +221,7 @@ impl Renewer {
         let apply = move |file: &mut LoginsFile| written.apply(file, &id, sent);
         // A missing file is not created, because then the login would count as removed.
         if !self.file.update_existing(apply).await? {
-            tracing::debug!(%account, "result of a renewal dropped, a newer login is stored");
+            tracing::debug!(%account, "renewal result dropped: a newer login is stored");
         }
         let mut unsaved = self.unsaved.lock();
         // A renewal may have ended since, and its result is not written yet.
@@ -243,7 +244,7 @@ impl Renewer {
 
     async fn save_or_warn(&self, account: &AccountId) {
         if let Err(error) = self.save(account).await {
-            tracing::warn!(%account, %error, "result of a renewal not written yet");
+            tracing::warn!(%account, %error, "renewal result not written yet");
         }
     }
 
@@ -260,7 +261,7 @@ impl Renewer {
         let path = self.file.path().display();
         let hint =
             self.settings.login_hint.as_ref().map_or_else(|| "log in".into(), |hint| format!("run `{hint}`"));
-        CredentialError::not_logged_in(format!("no login of {account} in {path}; {hint}"))
+        CredentialError::not_logged_in(format!("no login for {account} in {path}; {hint}"))
     }
 
     fn login_error(&self, account: &AccountId, state: &str, reason: Option<&str>) -> CredentialError {

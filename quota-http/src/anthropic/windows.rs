@@ -1,4 +1,4 @@
-//! The window names of Anthropic, and the parser for an object that contains windows by name. `usage` decides which of two
+//! Anthropic's window names, and the parser for an object that contains windows by name. `usage` decides which of two
 //! readings of a window counts.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +76,7 @@ pub(super) struct ParsedWindows {
 impl ParsedWindows {
     /// Accounts have about ten windows.
     const MAX_WINDOWS: usize = 128;
-    /// Bounds the list, which people read.
+    /// Bounds the list, so that it stays readable.
     const MAX_SKIPPED: usize = 256;
 
     /// Adds the window `name` with this value.
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_week_is_scoped_to_a_surface() {
+    fn an_unknown_seven_day_window_is_scoped_to_a_surface() {
         let cowork = named("seven_day_cowork");
 
         assert_eq!(cowork.id.as_str(), "seven_day_cowork");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn seven_day_overage_included_counts_an_unnamed_model() {
+    fn seven_day_overage_included_is_scoped_to_an_unknown_model() {
         assert_eq!(named("seven_day_overage_included").scope, Some(Scope::unknown_model()));
     }
 

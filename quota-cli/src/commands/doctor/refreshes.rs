@@ -1,4 +1,4 @@
-//! Checks the records in the store for reasons that prevent a refresh: failures, holds, cooldowns and used-up budgets.
+//! Checks the records in the store for conditions that prevent a refresh: failures, holds, cooldowns and used-up budgets.
 //! It makes no provider calls. `credentials` finds the current logins.
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) async fn of(
         let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
         let Some(Ok(read)) = read else {
             let message = "could not read its record";
-            let hint = "see the check of the store above";
+            let hint = "see the store check above";
             checks.push(Check::problem(Area::Refresh, account.id.as_str(), message, hint));
             continue;
         };
@@ -43,8 +43,7 @@ pub(super) async fn of(
         let record = read.document.map_or_else(|| Ok(Record::default()), |found| Record::decode(&found.body));
         match record {
             Ok(record) if !record.is_writable() => {
-                let message =
-                    "its record was written by a newer version of quota, which this version cannot update";
+                let message = "a newer version of quota wrote its record, so this version cannot update it";
                 checks.push(Check::warning(Area::Refresh, account.id.as_str(), message, "update quota"));
             }
             Ok(record) => checks.extend(of_account(account, &record, *fingerprint, &config.policy, &local)),
@@ -66,7 +65,7 @@ pub(super) async fn of(
     checks
 }
 
-/// The problems of an account, or one check that there are none.
+/// The problems of an account, or a single `ok` check if there are none.
 fn of_account(
     account: &AccountSettings,
     record: &Record,
@@ -106,14 +105,14 @@ fn of_failure(
         && failure.fingerprint.is_some()
         && failure.fingerprint != fingerprint;
     let check = if is_replaced {
-        Check::ok(Area::Refresh, subject, format!("{message}; the login was replaced since"))
+        Check::ok(Area::Refresh, subject, format!("{message}; the login has been replaced since"))
     } else {
         match failure.kind {
             LastFailureKind::Unauthorized => {
                 Check::problem(Area::Refresh, subject, message, account.login.hint())
             }
             LastFailureKind::MissingScope => {
-                let hint = "use an interactive login or another token; until then quota calls once a day, and readings come from \
+                let hint = "use an interactive login or another token; until then quota calls the provider once a day, and readings come from \
                             response headers and Claude Code's statusline";
                 Check::problem(Area::Refresh, subject, message, hint)
             }
@@ -193,8 +192,8 @@ fn of_budget(
     policy: &Policy,
     local: &LocalTime,
 ) -> Option<Check> {
-    // Apply the record's own rule to a copy without the hold, because a hold hides a used-up budget. It also removes calls from the
-    // future.
+    // Apply the record's own rule to a copy without the hold, because a hold hides a used-up budget. The rule also removes calls
+    // with timestamps in the future.
     let mut record = record.clone();
     let _ = record.clear_hold(local.now);
     let hold = record.hold_for(Priority::Interactive, None, local.now, policy)?;
@@ -243,7 +242,7 @@ mod tests {
         Policy::default().budget(Budget::new(2, 0))
     }
 
-    /// A record with calls of these outcomes, one every five minutes.
+    /// A record after calls with these outcomes, one every five minutes.
     fn after(outcomes: &[Result<(), FetchError>]) -> Record {
         let mut record = Record::default();
         for (number, outcome) in (0..).zip(outcomes) {
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_may_not_read_usage_fails_and_states_other_sources() {
+    fn a_token_without_usage_access_fails_and_names_other_sources() {
         let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
 
         assert_eq!(found[0].level, Level::Fail);
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_hold_leaves_the_last_failure() {
+    fn the_last_failure_is_shown_after_its_hold_expires() {
         let found = checks(&after(&[Err(FetchError::unavailable("could not resolve x"))]), 3000);
 
         let [failure] = &lines(&found)[..] else { panic!("{found:?}") };
