@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_is_the_start_of_a_labelled_hash() {
+    fn a_fingerprint_is_the_start_of_a_labeled_hash() {
         // printf 'quota-fingerprint\0sk-ant-oat01-abc' | sha256sum | cut -c1-16
         assert_eq!(fingerprint(&Secret::new("sk-ant-oat01-abc")).to_string(), "6facec74f1f4218f");
     }

@@ -24,7 +24,7 @@ use crate::writer::{WriteRequest, Writer};
 /// Clones are cheap and share their connections. The store opens nothing before the first call, and it needs no runtime. Its two threads
 /// start when they are needed, and end when the last clone is dropped.
 ///
-/// See the [front page](crate) for URLs, permissions and behaviour on faults.
+/// See the [front page](crate) for URLs, permissions and behavior on faults.
 #[derive(Clone)]
 pub struct SqliteStore {
     workers: Arc<Workers>,

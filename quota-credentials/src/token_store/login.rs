@@ -227,8 +227,8 @@ impl StoredLogin {
 
 /// Identifies an owner without revealing the owner.
 pub(crate) fn owner_hash(owner: &OwnerId) -> CredentialFingerprint {
-    let labelled = [b"quota-owner\0", owner.as_str().as_bytes()].concat();
-    CredentialFingerprint::from_hash(token::sha256_prefix_u64(&labelled))
+    let labeled = [b"quota-owner\0", owner.as_str().as_bytes()].concat();
+    CredentialFingerprint::from_hash(token::sha256_prefix_u64(&labeled))
 }
 
 /// Shows neither tokens nor unknown fields.

@@ -357,7 +357,7 @@ fn a_store_outlives_the_runtime_it_was_first_used_on() {
 }
 
 #[tokio::test]
-async fn a_write_whose_reply_was_lost_is_recognised_as_applied() {
+async fn a_write_whose_reply_was_lost_is_recognized_as_applied() {
     let server = Server::start();
     let proxy = Proxy::new(server.port());
     let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));

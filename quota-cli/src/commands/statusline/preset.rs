@@ -87,19 +87,19 @@ fn plain(line: &LineData<'_>) -> String {
 /// Segments with arrows between them, in the terminal's palette.
 fn powerline(line: &LineData<'_>) -> String {
     const ARROW: char = '\u{e0b1}';
-    // Colours are used even if standard output is a pipe, because the shell or bar shows them.
-    let colour = !no_colour();
-    let segments: Vec<_> = spans(line).iter().map(|span| span.print(colour)).collect();
+    // Colors are used even if standard output is a pipe, because the shell or bar shows them.
+    let color = !no_color();
+    let segments: Vec<_> = spans(line).iter().map(|span| span.print(color)).collect();
     segments.join(&format!(" {ARROW} "))
 }
 
-fn no_colour() -> bool {
+fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Escapes `#`, because tmux interprets it as the start of a command.
 fn tmux(line: &LineData<'_>) -> String {
-    let colour = |style| match style {
+    let color = |style| match style {
         Style::Good => "green",
         Style::Warn => "yellow",
         Style::Bad => "red",
@@ -107,7 +107,7 @@ fn tmux(line: &LineData<'_>) -> String {
     };
     let segments: Vec<_> = spans(line)
         .into_iter()
-        .map(|span| format!("#[fg={}]{}#[default]", colour(span.style), span.text.replace('#', "##")))
+        .map(|span| format!("#[fg={}]{}#[default]", color(span.style), span.text.replace('#', "##")))
         .collect();
     segments.join(" ")
 }
@@ -365,7 +365,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_powerline_line_uses_the_terminals_colours() {
+    fn the_powerline_line_uses_the_terminals_colors() {
         let text = with_line(powerline);
 
         assert!(text.contains("\u{1b}[32m5h 62.5% (2h10min)\u{1b}[0m \u{e0b1} \u{1b}[31m7d"), "{text:?}");

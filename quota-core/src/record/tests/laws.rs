@@ -293,10 +293,10 @@ impl Shadow {
         }
         match outcome {
             Outcome::Begun { cooldown, priority, begin } => {
-                let neighbours = cooldown.as_ref().map(|hold| hold.until);
+                let neighbors = cooldown.as_ref().map(|hold| hold.until);
                 let holds = [
                     self.hold.map(|(_, until)| until),
-                    neighbours,
+                    neighbors,
                     self.budget_exhausted_until(now, *priority),
                 ];
                 let held_until = holds.into_iter().flatten().filter(|until| now < *until).max();

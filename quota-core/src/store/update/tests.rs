@@ -218,7 +218,7 @@ async fn a_swap_with_a_lost_request_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swap_with_a_lost_response_is_recognised() {
+async fn a_swap_with_a_lost_response_is_recognized() {
     let store = scripted([Step::Answer, Step::LoseAnswer]);
 
     let updated = add(&store, Start::Read, "a").await.unwrap();
