@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quota_core::file::{self, FileVersion};
 use quota_core::model::LoginId;
+use quota_core::provider::SourceVersion;
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
 
 use self::keychain::Keychain;
@@ -290,6 +291,19 @@ impl CredentialSource for ClaudeCode {
             }
             None => Err(no_login_error(self.locations.iter().zip(found.into_iter().filter_map(Result::err)))),
         }
+    }
+
+    /// A change of an item in the keychain is noticed only by reading it.
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        if self.token.is_some() {
+            return None;
+        }
+        let files = self.locations.iter().filter_map(|location| match location {
+            CredentialLocation::File(path) => Some(path.clone()),
+            CredentialLocation::Keychain(_) | CredentialLocation::Variable(_) => None,
+        });
+        let version = SourceVersion::of_files(files.chain(self.state_file.clone())).await;
+        Some(if self.keychain.is_some() { version.and_undetectable() } else { version })
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use quota_core::file;
+use quota_core::provider::SourceVersion;
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
@@ -81,6 +82,10 @@ impl CredentialSource for Codex {
             Err(error) if file::is_not_found(&error) => Err(no_login_error(path)),
             Err(error) => Err(read_error(path, error)),
         }
+    }
+
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        Some(SourceVersion::of_files([self.path.clone()?]).await)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::process::{output_of, remove_secrets};
+use quota_core::provider::SourceVersion;
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
 use tokio::process::Command;
 
@@ -30,8 +31,9 @@ use crate::token;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Each call runs the command, without a shell and with empty input. Its standard error is discarded, because it may contain the token.
-/// The timeout is ten seconds. The output ends when the command exits, even if a descendant is still running.
+/// Each call runs the command, without a shell and with empty input. A manager runs it once in five minutes, and again if the provider
+/// rejects the token. Its standard error is discarded, because it may contain the token. The timeout is ten seconds. The output ends
+/// when the command exits, even if a descendant is still running.
 ///
 /// The command has its own [process group](quota_core::process::ProcessGroup), which is killed at the timeout, or when the future is
 /// dropped. It inherits the environment without the [variables that contain secrets](quota_core::process::SECRET_VARIABLES).
@@ -123,6 +125,11 @@ impl CredentialSource for CommandToken {
             || format!("`{}` printed nothing; log in with it", self.program.to_string_lossy()),
             || self.error("its output is not a token"),
         )
+    }
+
+    /// A change is noticed only by running the command.
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        Some(SourceVersion::undetectable())
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use quota_core::model::CredentialFingerprint;
+use quota_core::provider::SourceVersion;
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 
 /// Maps accounts to their credential sources.
@@ -66,6 +67,11 @@ impl CredentialSource for CredentialMap {
         refused: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
         self.source(account)?.renew(account, refused).await
+    }
+
+    /// Delegates to the source of the account.
+    async fn version(&self, account: &AccountId) -> Option<SourceVersion> {
+        self.source(account).ok()?.version(account).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use quota_core::file;
+use quota_core::provider::SourceVersion;
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 
 use crate::error::read_error;
@@ -69,6 +70,10 @@ impl CredentialSource for FileToken {
         file::blocking(move || Ok(read(&path)))
             .await
             .unwrap_or_else(|error| Err(read_error(&self.path, error)))
+    }
+
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        Some(SourceVersion::of_files([self.path.clone()]).await)
     }
 }
 

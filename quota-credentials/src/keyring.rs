@@ -4,14 +4,16 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keyring_core::CredentialStore;
+use parking_lot::Mutex;
+use quota_core::clock::Instant;
+use quota_core::provider::SourceVersion;
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
 use secrecy::zeroize::Zeroizing;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::token;
 
@@ -28,16 +30,25 @@ use crate::token;
 /// A service and a user identify the item. The user is the name of the account (`anthropic/work`), unless another is set. The item
 /// contains only the token, and provides no login and no expiry.
 ///
-/// A locked keyring may prompt the user to unlock it. The call waits at most five seconds. Until the keyring responds, further calls
-/// fail at once.
+/// A locked keyring may prompt the user to unlock it. The call waits at most five seconds. Lookups run one after the other. After a
+/// lookup has timed out, further calls fail at once until the keyring responds. A manager reads an item once in five minutes, and again
+/// if the provider rejects the token.
 #[derive(Clone)]
 pub struct Keyring {
     service: String,
     user: Option<String>,
     store: StoreFactory,
     clock: Clock,
-    /// Whether a lookup is running.
-    in_flight: Arc<AtomicBool>,
+    lookups: Arc<Lookups>,
+}
+
+/// One lookup runs at a time, because each one may open a dialog.
+#[derive(Default)]
+struct Lookups {
+    /// The thread of a lookup holds this lock until the keyring responds.
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// When the last lookup began.
+    last_began: Mutex<Option<Instant>>,
 }
 
 type StoreFactory = fn() -> keyring_core::Result<Arc<CredentialStore>>;
@@ -53,7 +64,7 @@ impl Keyring {
     }
 
     fn with_store(service: String, store: StoreFactory) -> Self {
-        Self { service, user: None, store, clock: Clock::system(), in_flight: Arc::default() }
+        Self { service, user: None, store, clock: Clock::system(), lookups: Arc::default() }
     }
 
     /// Reads the item of this user, for any account.
@@ -79,17 +90,14 @@ impl Keyring {
 
     /// Reads the item on its own thread. A thread of the runtime's pool would delay the end of the program until the keyring responds.
     async fn lookup(&self, user: &str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
-        if self.in_flight.swap(true, Ordering::AcqRel) {
-            return Err(KeyringError::InFlight);
-        }
-        let pending = PendingLookup(Arc::clone(&self.in_flight));
+        let running = self.wait_for_previous().await?;
         let (sender, receiver) = oneshot::channel();
         let (store, service, user) = (self.store, self.service.clone(), user.to_owned());
         let work = move || {
-            // If the library panics, `pending` is dropped before the caller is notified.
-            let (sender, pending) = (sender, pending);
+            // If the library panics, `running` is dropped before the caller is notified.
+            let (sender, running) = (sender, running);
             let found = read(store, &service, &user);
-            drop(pending);
+            drop(running);
             // The caller may have timed out.
             let _ = sender.send(found);
         };
@@ -100,6 +108,22 @@ impl Keyring {
             Some(Err(_)) => Err(KeyringError::Panicked),
             None => Err(KeyringError::TimedOut),
         }
+    }
+
+    /// Waits for the previous lookup, but only while it has not timed out: a keyring that hangs must not delay further calls.
+    async fn wait_for_previous(&self) -> Result<OwnedMutexGuard<()>, KeyringError> {
+        let Lookups { lock, last_began } = &*self.lookups;
+        let running = match Arc::clone(lock).try_lock_owned() {
+            Ok(running) => running,
+            Err(_) => {
+                let elapsed = last_began.lock().map(|began| self.clock.instant().saturating_since(began));
+                let left = LOOKUP_TIMEOUT.saturating_sub(elapsed.unwrap_or_default());
+                let wait = self.clock.bounded(left, Arc::clone(lock).lock_owned());
+                wait.await.ok_or(KeyringError::InFlight)?
+            }
+        };
+        *last_began.lock() = Some(self.clock.instant());
+        Ok(running)
     }
 }
 
@@ -129,14 +153,10 @@ impl CredentialSource for Keyring {
             }
         }
     }
-}
 
-/// Marks the lookup as finished, even if its thread panics.
-struct PendingLookup(Arc<AtomicBool>);
-
-impl Drop for PendingLookup {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+    /// A change is noticed only by a lookup.
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        Some(SourceVersion::undetectable())
     }
 }
 

@@ -154,3 +154,18 @@ async fn a_keyring_that_panics_is_an_error_each_time() {
         assert!(error.to_string().ends_with("library panicked; report it"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn concurrent_lookups_wait_for_each_other() {
+    entry("shared", "anthropic/main").set_secret(b"sk-ant-oat01-abc").unwrap();
+    let source = source("shared");
+
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let source = source.clone();
+        callers.spawn(async move { read_token(&source).await });
+    }
+
+    let found = callers.join_all().await;
+    assert!(found.iter().all(Result::is_ok), "{found:?}");
+}
