@@ -7,6 +7,7 @@ use std::time::Duration;
 use quota_core::{AccountId, FetchError, QuotaError};
 use tokio::task::JoinSet;
 
+use super::source::Rechecks;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{Choice, evaluate};
@@ -193,7 +194,9 @@ impl Inner {
                 && slot.usage.has_credentials()
         });
         let held: Vec<usize> = held.map(|(at, _)| at).collect();
-        self.recheck_credentials_of(&held).await;
+        let mut rechecks = Rechecks::default();
+        rechecks.start(self, &held);
+        while rechecks.any_changed().await {}
     }
 
     /// Refreshes accounts for this request in the background, one after the other, and saves the readings. It skips accounts with

@@ -12,6 +12,7 @@ use quota_core::{AccountId, Credential, CredentialError};
 use super::reservations::ReservationGuard;
 use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
 use super::slot::AccountSlot;
+use super::source::Rechecks;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{
@@ -117,8 +118,10 @@ impl FallbackAccountManager {
     ///
     /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible because of
     /// stale readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it.
-    /// If the chosen account is eligible but its readings are stale, the refresh runs in the background. The request waits for a
-    /// credential at most [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Dropping the future is safe.
+    /// If the chosen account is eligible but its readings are stale, the refresh runs in the background. The request waits for the
+    /// credential of the chosen account at most [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). For those
+    /// of ineligible accounts, which may have another login by now, it waits a tenth of a second, or the same timeout if no account
+    /// is available. Dropping the future is safe.
     ///
     /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
@@ -160,6 +163,10 @@ impl FallbackAccountManager {
     }
 }
 
+/// How long a request waits for the sources of ineligible accounts. A file is read within this time. A command continues in the
+/// background, and the next request gets its outcome.
+const RECHECK_GRACE: Duration = Duration::from_millis(100);
+
 /// What one request has done and found so far.
 #[derive(Debug, Default)]
 struct Attempt {
@@ -169,6 +176,8 @@ struct Attempt {
     read: Vec<usize>,
     /// The accounts that turned out to be unusable, although their readings made them eligible.
     unusable: Vec<(usize, Verdict)>,
+    /// The checks for other credentials that it has started.
+    rechecks: Rechecks,
 }
 
 impl Inner {
@@ -259,12 +268,15 @@ impl Inner {
         without: &[usize],
         attempt: &mut Attempt,
     ) -> Scan {
-        let Attempt { refreshed, read, unusable } = attempt;
+        let Attempt { refreshed, read, unusable, rechecks } = attempt;
         loop {
             let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
             let scan = self.scan(request, &is_out, refreshed, read);
-            if self.recheck_credentials_of(&scan.recheck_credentials).await {
-                continue;
+            if !scan.recheck_credentials.is_empty() {
+                rechecks.start(self, &scan.recheck_credentials);
+                if self.clock.bounded(RECHECK_GRACE, rechecks.any_changed()).await == Some(true) {
+                    continue;
+                }
             }
             let may_refresh = refreshed.len() < MAX_REFRESHES && !self.is_out_of_time();
             if let Some(at) = scan.refresh_first.first().filter(|_| may_refresh) {
@@ -281,25 +293,15 @@ impl Inner {
                 continue;
             }
             if let Choice::NoAccount { .. } = scan.choice {
+                // Another credential is the only hope for these accounts.
+                if rechecks.any_changed().await {
+                    continue;
+                }
                 // One of the accounts with unknown usage may be available. The next attempt will see its new readings.
                 self.refresh_sequentially(&scan.unknown, request);
             }
             return scan;
         }
-    }
-
-    /// Checks whether ineligible accounts have other credentials by now. Returns whether any has.
-    pub(super) async fn recheck_credentials_of(self: &Arc<Self>, indices: &[usize]) -> bool {
-        let mut any = false;
-        for at in indices {
-            let slot = &self.slots[*at];
-            let before = slot.login_id();
-            if let Ok(Some(credential)) = self.read_credential(slot).await {
-                any |= slot.clear_for_login(&credential.login);
-                any |= self.refresh_new_login(slot, before.as_ref()).await;
-            }
-        }
-        any
     }
 
     /// Refreshes an account if its login differs from `before`, because reading a credential with a new login clears the readings.

@@ -1,7 +1,10 @@
-//! Reading the credential of an account for a request, with a timeout.
+//! Reading the credential of an account for a request, with a timeout, and of ineligible accounts in the background.
 //! `route` and `report` decide what follows for an account without a credential.
 
+use std::sync::Arc;
+
 use quota_core::{Credential, CredentialError};
+use tokio::sync::mpsc;
 
 use super::Inner;
 use super::slot::AccountSlot;
@@ -35,5 +38,56 @@ impl Inner {
         let until = since.checked_add(self.policy.throttle_cooldown).ok()?;
         // A timeout in the future does not count: the clock was set back.
         (since <= now && now < until).then(|| Verdict::ineligible(Reason::CredentialUnavailable, Some(until)))
+    }
+}
+
+/// The running checks whether ineligible accounts have other credentials by now. They continue in the background if the value is
+/// dropped.
+#[derive(Debug, Default)]
+pub(super) struct Rechecks(Vec<mpsc::UnboundedReceiver<bool>>);
+
+impl Rechecks {
+    /// Starts a check of each account.
+    pub(super) fn start(&mut self, inner: &Arc<Inner>, indices: &[usize]) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for at in indices {
+            let (inner, sender, at) = (Arc::clone(inner), sender.clone(), *at);
+            inner.clone().in_background(async move {
+                // The request may have ended.
+                let _ = sender.send(inner.recheck_credential(at).await);
+            });
+        }
+        self.0.push(receiver);
+    }
+
+    /// Waits for the checks, until one has found another credential. Returns whether one has. Dropping the future is safe.
+    pub(super) async fn any_changed(&mut self) -> bool {
+        while let Some(receiver) = self.0.last_mut() {
+            match receiver.recv().await {
+                Some(true) => return true,
+                Some(false) => {}
+                None => drop(self.0.pop()),
+            }
+        }
+        false
+    }
+}
+
+impl Inner {
+    /// Checks whether an ineligible account has another credential by now. Reading the credential of another login also clears the
+    /// readings.
+    async fn recheck_credential(self: &Arc<Self>, at: usize) -> bool {
+        let slot = &self.slots[at];
+        let before = slot.login_id();
+        let Ok(Some(credential)) = self.read_credential(slot).await else { return false };
+        let has_cleared = slot.clear_for_login(&credential.login);
+        let has_other_login = before.is_some() && slot.login_id() != before;
+        if has_other_login {
+            tracing::debug!(account = %slot.id, "the account has another login");
+        }
+        if has_cleared || has_other_login {
+            self.schedule_save();
+        }
+        has_cleared || has_other_login
     }
 }

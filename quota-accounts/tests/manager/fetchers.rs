@@ -203,3 +203,18 @@ async fn settings_that_conflict_with_a_quota_manager_are_rejected() {
     };
     assert_eq!(results.each_ref().map(no_effect), ["fetcher", "usage_policy", "credentials", "clock"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_requests_share_one_call() {
+    for kind in BOTH {
+        let env = env(kind);
+        let accounts = env.accounts();
+        env.provider.then_hang();
+        for _ in 0..100 {
+            let route = accounts.route(Request::new());
+            assert!(env.clock.bounded(Duration::from_millis(1), route).await.is_none(), "{kind:?}");
+        }
+
+        assert_eq!(env.provider.calls(), 1, "{kind:?}");
+    }
+}

@@ -10,6 +10,7 @@ mod logins;
 mod many;
 mod new_logins;
 mod persistence;
+mod rechecks;
 mod renewals;
 mod reports;
 mod reservations;
