@@ -13,13 +13,14 @@ use quota_core::{
     Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, UsageReport, WindowId,
     WindowReading,
 };
+use quota_credentials::CommandToken;
 use tokio::runtime::Runtime;
 
 use crate::measure::interleaved;
 use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![three(), ten_thousand(), restart(), herd::row()]
+    vec![three(), ten_thousand(), restart(), credential(), herd::row()]
 }
 
 /// A main account and two fallbacks, all available.
@@ -74,6 +75,28 @@ fn restart() -> Row {
     #[expect(clippy::cast_precision_loss, reason = "there are few calls")]
     let calls = (provider.calls() - before) as f64;
     Row::absolute("route.restart", (calls, "calls"), "0", calls == 0.0)
+}
+
+/// Ten thousand requests whose token comes from a command.
+fn credential() -> Row {
+    let folder = tempfile::tempdir().expect("a folder can be created");
+    let started = folder.path().join("started");
+    let script = format!("echo >> '{}'; echo a-token", started.display());
+    let command = CommandToken::new("sh").arg("-c").arg(script);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be built").block_on(async {
+        let quota = manager(&FakeProvider::answering("bench", 40.0));
+        let ids = ids(1);
+        quota.account(&ids[0]).set_credentials(command);
+        let accounts = FallbackAccountManager::builder(config(&ids)).quota_manager(quota).build();
+        let accounts = accounts.expect("there is an account");
+        for _ in 0..10_000 {
+            drop(accounts.route(Request::new()).await.expect("the account is available"));
+        }
+    });
+    #[expect(clippy::cast_precision_loss, reason = "there are few processes")]
+    let processes = std::fs::read(&started).expect("the command has run").len() as f64;
+    Row::absolute("route.credential", (processes, "processes"), "1", processes == 1.0)
 }
 
 struct Fixture {
