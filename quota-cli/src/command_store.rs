@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota::{Clock, QuotaStore, sqlite};
 
 use crate::term;
@@ -132,7 +132,7 @@ impl QuotaStore for CommandStore {
         self.within_limit(true, self.inner.compare_and_swap(key, expected, body, ttl)).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, known: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, known: Option<Version>) -> Result<Notice, StoreError> {
         if self.is_damaged() {
             return std::future::pending().await;
         }
@@ -168,7 +168,11 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn wait_for_change(&self, _key: &StoreKey, _known: Option<Version>) -> Result<(), StoreError> {
+        async fn wait_for_change(
+            &self,
+            _key: &StoreKey,
+            _known: Option<Version>,
+        ) -> Result<Notice, StoreError> {
             std::future::pending().await
         }
     }

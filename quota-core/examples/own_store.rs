@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::store::{CasOutcome, Document, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Document, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FakeProvider;
 use quota_core::{AccountId, Clock, QuotaManager, QuotaStore};
 use serde::{Deserialize, Serialize};
@@ -111,12 +111,16 @@ impl QuotaStore for FolderStore {
         .await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        // A folder sends no notifications, so this store polls. A late hint is allowed.
-        while self.read(key).await?.version() == version {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        // A folder sends no notifications, so this store polls. A late notice is allowed.
+        loop {
+            let reading = self.read(key).await?;
+            if reading.version() != seen {
+                // With the document, the caller need not read it again. A store that has only the version at hand returns that.
+                return Ok(reading.document.map(Notice::of_document).unwrap_or_default());
+            }
             self.clock.sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
     }
 }
 

@@ -27,7 +27,8 @@ use crate::clock::Clock;
 use crate::model::ProviderId;
 use crate::store::update::{Trips, twice};
 use crate::store::{
-    CasOutcome, Document, DocumentBody as _, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState,
+    CasOutcome, Document, DocumentBody as _, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version,
+    WriteState,
 };
 use crate::time;
 
@@ -452,24 +453,25 @@ impl QuotaStore for OutageStore {
         }
     }
 
-    /// During an outage, waits for a change of the file, but at most until the store is tried again.
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    /// During an outage, waits for a change of the file, but at most until the store is tried again. Its notices are then
+    /// without content, because only a read shows which of the two has the document.
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         if self.is_disabled_for(key) || self.levels.is_empty() {
-            return self.remote.wait_for_change(key, version).await;
+            return self.remote.wait_for_change(key, seen).await;
         }
         if let Some(active) = self.active().await {
             let retry_at = active.doc.retry_at.unwrap_or(active.now);
             let left = time::elapsed(active.now, retry_at).max(SHORTEST_WAIT);
-            return match self.clock.bounded(left, active.store.wait_for_change(key, version)).await {
+            return match self.clock.bounded(left, active.store.wait_for_change(key, seen)).await {
                 Some(Err(error)) if self.levels[active.index].level.exists() => Err(error),
-                Some(_) | None => Ok(()),
+                Some(_) | None => Ok(Notice::default()),
             };
         }
-        let mut change = pin!(self.remote.wait_for_change(key, version));
+        let mut change = pin!(self.remote.wait_for_change(key, seen));
         loop {
             match self.clock.bounded(LOOK_INTERVAL, change.as_mut()).await {
                 Some(changed) => return changed,
-                None if self.is_any_present() => return Ok(()),
+                None if self.is_any_present() => return Ok(Notice::default()),
                 None => {}
             }
         }

@@ -75,8 +75,8 @@ pub struct Policy {
     /// What to do while the store is unavailable. Default: continue without it.
     #[serde(alias = "when_away")]
     pub on_store_unavailable: StoreOutagePolicy,
-    /// How often to read the shared record without a notification, because the store may lose notifications. Default: one
-    /// minute, with jitter.
+    /// How often to read the shared record without a notification, because the store may lose notifications. If the store
+    /// confirms that notifications arrive, ten times less often. Default: one minute, with jitter of a quarter.
     #[serde(with = "span")]
     #[serde(alias = "recheck")]
     pub poll_interval: Duration,

@@ -162,6 +162,15 @@ impl Record {
         cached.revision > 0 && self.revision <= cached.revision && self != cached
     }
 
+    /// Whether this record, from a change notice, is newer than the `known` one; `None` if only a read can show that.
+    ///
+    /// A notice may be late, so only a higher revision is newer. A lower one is no sign of a loss. Programs of another format
+    /// may count their changes in another way, or not at all.
+    pub(crate) fn is_newer_than(&self, known: &Self) -> Option<bool> {
+        let is_counted = self.is_writable() && known.is_writable() && self.revision > 0;
+        is_counted.then_some(self.revision > known.revision)
+    }
+
     /// Why the last call failed; `None` if it succeeded.
     #[must_use]
     pub fn last_failure(&self) -> Option<&LastFailure> {

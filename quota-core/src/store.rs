@@ -63,15 +63,16 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError>;
 
-    /// Waits until the version of the document may differ from `version`. `None` waits until the document may exist.
+    /// Waits until the version of the document may differ from `seen`. `None` waits until the document may exist.
     ///
-    /// The wake-up is a hint and may be spurious or late, so callers add a timeout. The future completes at once if the
-    /// version already differs. It also completes after a lost connection, because the store may have missed a change.
+    /// The future completes at once if the version already differs. It also completes after a lost connection, because the
+    /// store may have missed a change. The [`Notice`] contains what the store knows about the change, and may contain nothing.
+    /// A wake-up may be spurious, late or lost, so callers add a timeout.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`]. The caller must pause before it retries.
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError>;
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError>;
 }
 
 #[async_trait]
@@ -90,8 +91,8 @@ impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
         (**self).compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        (**self).wait_for_change(key, version).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        (**self).wait_for_change(key, seen).await
     }
 }
 
@@ -244,6 +245,57 @@ impl StoreRead {
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.document.as_ref().map(|document| document.version)
+    }
+}
+
+/// Why a wait for a change ended. The default is a notice without content: the caller must read the document.
+///
+/// A notice has no time of the store, and it may be late: the caller may already have read a later state. So a caller accepts
+/// its document only if the document itself shows that it is newer, or joins the two. It never concludes from a notice that
+/// the store lost a write. Only a read or a conflict shows that.
+///
+/// ```
+/// use quota_core::store::{Document, Notice, Version};
+///
+/// let document = Document::new(Version::new(7), "hello".into());
+/// assert_eq!(Notice::of_document(document.clone()).document(), Some(document));
+/// assert_eq!(Notice::of_version(Version::new(7)).document(), None);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// The version that a write gave the document, if the store knows it.
+    pub version: Option<Version>,
+    /// The body of the document of that version, if the store has it at hand. Then there is a version too.
+    pub body: Option<Bytes>,
+    /// Whether there is no change, and the store has just checked that changes still reach this caller. A caller that polls
+    /// in case a notice was lost can poll less often.
+    pub is_unchanged: bool,
+}
+
+impl Notice {
+    /// Creates the notice of a document that a write stored.
+    #[must_use]
+    pub fn of_document(document: Document) -> Self {
+        Self { version: Some(document.version), body: Some(document.body), is_unchanged: false }
+    }
+
+    /// Creates the notice of a version without its document; `None` if the version is unknown or there is no document.
+    #[must_use]
+    pub fn of_version(version: impl Into<Option<Version>>) -> Self {
+        Self { version: version.into(), ..Self::default() }
+    }
+
+    /// Creates the notice that nothing changed and that changes still reach this caller.
+    #[must_use]
+    pub fn unchanged() -> Self {
+        Self { is_unchanged: true, ..Self::default() }
+    }
+
+    /// The document, if the notice contains it.
+    #[must_use]
+    pub fn document(&self) -> Option<Document> {
+        Some(Document::new(self.version?, self.body.clone()?))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 use crate::client::Client;
 use crate::connector::Connector;
@@ -105,8 +105,9 @@ impl QuotaStore for RedisStore {
         }
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         let key = self.client.key(key);
-        wait(&self.client, &key, seen).await.map_err(|error| error.into_store_error(WriteState::NotApplied))
+        let waited = wait(&self.client, &key, seen).await;
+        waited.map(|()| Notice::default()).map_err(|error| error.into_store_error(WriteState::NotApplied))
     }
 }

@@ -115,7 +115,7 @@ impl Reader {
                 self.poll_delay = self.options.min_poll_interval;
                 self.waiters.add(key, waiter);
             }
-            Ok(_) => waiter.wake(),
+            Ok(current) => waiter.wake(current),
             Err(error) => {
                 let _ = waiter.reply.send(Err(error));
             }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use tokio::sync::oneshot;
 
 use crate::options::{SqliteOpenError, SqliteOptions};
@@ -137,7 +137,7 @@ impl QuotaStore for SqliteStore {
         })
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         let (reply, response) = oneshot::channel();
         let watch =
             ReadRequest::WaitForChange { key: key.clone(), now: self.now(), waiter: Waiter { seen, reply } };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use quota_core::store::{StoreError, StoreKey, Version};
+use quota_core::store::{Notice, StoreError, StoreKey, Version};
 use tokio::sync::oneshot;
 
 /// All waiters, by document.
@@ -16,13 +16,14 @@ pub(crate) struct Waiters {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) seen: Option<Version>,
-    pub(crate) reply: oneshot::Sender<Result<(), StoreError>>,
+    pub(crate) reply: oneshot::Sender<Result<Notice, StoreError>>,
 }
 
 impl Waiter {
-    pub(crate) fn wake(self) {
+    /// Wakes the caller with the current version.
+    pub(crate) fn wake(self, current: Option<Version>) {
         // The caller may be cancelled.
-        let _ = self.reply.send(Ok(()));
+        let _ = self.reply.send(Ok(Notice::of_version(current)));
     }
 }
 
@@ -60,7 +61,7 @@ impl Waiters {
             self.by_key.remove(key);
         }
         let any = !woken.is_empty();
-        woken.into_iter().for_each(Waiter::wake);
+        woken.into_iter().for_each(|waiter| waiter.wake(current));
         any
     }
 
@@ -81,7 +82,7 @@ mod tests {
     const ONE: Option<Version> = Some(Version::new(1));
     const TWO: Option<Version> = Some(Version::new(2));
 
-    fn waiter(seen: Option<Version>) -> (Waiter, oneshot::Receiver<Result<(), StoreError>>) {
+    fn waiter(seen: Option<Version>) -> (Waiter, oneshot::Receiver<Result<Notice, StoreError>>) {
         let (reply, response) = oneshot::channel();
         (Waiter { seen, reply }, response)
     }
@@ -101,7 +102,7 @@ mod tests {
         assert!(response.try_recv().is_err());
         assert!(waiters.notify(&key(), TWO));
 
-        assert!(response.try_recv().unwrap().is_ok());
+        assert_eq!(response.try_recv().unwrap().unwrap(), Notice::of_version(TWO));
         assert!(waiters.is_empty());
     }
 

@@ -13,7 +13,7 @@ use quota_accounts::{
     FallbackAccountManager, Idempotency, Limits, Request, RequestOutcome, RetryAdvice, Route, RouteError,
     RoutingPolicy,
 };
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FlakyStore;
 use quota_core::{
     AccountId, Clock, Credential, CredentialError, CredentialSource, MemoryStore, QuotaStore, Secret,
@@ -211,7 +211,7 @@ impl QuotaStore for SlowStore {
         swap
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.inner.wait_for_change(key, seen).await
     }
 }

@@ -13,7 +13,7 @@ use super::store_client::StoreClient;
 use crate::clock::Clock;
 use crate::record::{Hold, ProviderCooldown};
 use crate::store::update::update_through;
-use crate::store::{DocumentBody, Start, StoreError, StoreKey, StoreRead, Version};
+use crate::store::{DocumentBody, Notice, Start, StoreError, StoreKey, StoreRead, Version};
 
 /// The cooldown of one provider.
 #[derive(Debug)]
@@ -94,6 +94,32 @@ impl SharedCooldown {
             }
         }
         Ok(reading.version())
+    }
+
+    /// Joins the document of a notice. Returns false if the document must be read.
+    ///
+    /// A notice may be late, so its cooldown only extends the known one. If it ends earlier, a read shows whether the store has
+    /// lost the known one. That read cannot wait for the next poll, because a cooldown lasts hardly longer.
+    pub(crate) fn join(&self, notice: &Notice) -> bool {
+        let cooldown = notice.body.as_ref().and_then(|body| ProviderCooldown::decode(body).ok());
+        let (Some(cooldown), Some(now)) =
+            (cooldown.filter(ProviderCooldown::is_writable), self.store_client.now_if_trusted())
+        else {
+            return false;
+        };
+        let end = |hold: &Hold| hold.until;
+        let noticed = cooldown.at(now);
+        if noticed.as_ref().map(end) < self.at(now).as_ref().map(end) {
+            return false;
+        }
+        if let Some(hold) = noticed {
+            self.shared.rcu(|shared| {
+                let mut shared = (**shared).clone();
+                shared.extend(now, &hold);
+                shared
+            });
+        }
+        true
     }
 
     /// Starts a cooldown in this process, then writes it to the store.

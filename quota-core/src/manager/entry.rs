@@ -1,7 +1,7 @@
 //! An account in this process, and the entry of the record that it shows.
 //! The record's local state is defined in `state`; `sync`, `refresh` and `follower` change it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::Guard;
@@ -72,8 +72,6 @@ pub(crate) struct AccountEntry {
     state: Mutex<AccountState>,
     pub(crate) requests: AtomicU64,
     pub(crate) watchers: AtomicU32,
-    /// Whether the registry has a reference to this entry.
-    is_registered: AtomicBool,
 }
 
 /// The state of an account that is not in its record.
@@ -177,11 +175,6 @@ impl RecordEntry {
         self.accounts().iter().fold(false, |accessed, account| account.take_accessed() | accessed)
     }
 
-    /// Whether any handle or refresh refers to an account of this record.
-    pub(crate) fn has_handle(&self) -> bool {
-        self.accounts().iter().any(AccountEntry::has_handle)
-    }
-
     /// Records that a follower starts; `false` if there is one already. The caller holds the lock of the local state.
     pub(crate) fn try_start_following(&self, local: &mut LocalState) -> bool {
         if local.is_followed {
@@ -234,7 +227,6 @@ impl AccountEntry {
             state: Mutex::new(state),
             requests: AtomicU64::new(0),
             watchers: AtomicU32::new(0),
-            is_registered: AtomicBool::new(true),
         });
         record.accounts.lock().add(&account);
         account
@@ -301,15 +293,5 @@ impl AccountEntry {
 
     fn take_accessed(&self) -> bool {
         self.view_handle.take_accessed() || self.watchers.load(Ordering::Relaxed) > 0
-    }
-
-    /// Records that the registry has dropped its reference. Existing handles keep the entry.
-    pub(crate) fn mark_unregistered(&self) {
-        self.is_registered.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether any handle or refresh refers to the entry, besides the registry and this caller.
-    fn has_handle(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) > 1 + usize::from(self.is_registered.load(Ordering::Relaxed))
     }
 }

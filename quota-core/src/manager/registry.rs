@@ -129,7 +129,6 @@ impl Registry {
             return;
         }
         accounts.entries.remove(entry.id.as_str());
-        entry.mark_unregistered();
         if Arc::strong_count(&entry) > 1 {
             return;
         }

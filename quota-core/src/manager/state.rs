@@ -221,6 +221,11 @@ impl LocalState {
         self.pending.is_some() || self.abandoned.is_some()
     }
 
+    /// Whether a write is necessary and no task is scheduled for it.
+    pub(crate) fn has_unscheduled_write(&self) -> bool {
+        self.needs_write() && !self.flush_scheduled
+    }
+
     /// Drops an abandoned lease once the store's `record` no longer has it.
     pub(crate) fn clear_released(&mut self, record: &Record) {
         self.abandoned.take_if(|lease| record.lease().is_none_or(|other| other.fence != lease.fence));

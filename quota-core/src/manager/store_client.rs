@@ -17,7 +17,7 @@ use super::store_metrics::{StoreMetrics, StoreOp, StoreStats};
 use super::tasks::{OnPanic, Tasks, wait_until};
 use crate::clock::{Clock, Instant};
 use crate::store::update::{Trips, twice};
-use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use crate::store::{CasOutcome, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use crate::time;
 
 /// The store with its availability and an estimate of its clock.
@@ -126,17 +126,17 @@ impl StoreClient {
         Ok(outcome)
     }
 
-    /// Waits until the document may have another version than `last_version`. During an outage, waits for its end.
+    /// Waits until the document may have another version than `seen`. During an outage, waits for its end.
     pub(crate) async fn wait_for_change(
         &self,
         key: &StoreKey,
-        last_version: Option<Version>,
-    ) -> Result<(), StoreError> {
+        seen: Option<Version>,
+    ) -> Result<Notice, StoreError> {
         if self.is_unavailable() {
             self.wait_available().await;
-            return Ok(());
+            return Ok(Notice::default());
         }
-        self.store.wait_for_change(key, last_version).await
+        self.store.wait_for_change(key, seen).await
     }
 
     /// Waits until the store is available; ready at once if it is.

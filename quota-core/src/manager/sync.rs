@@ -12,7 +12,7 @@ use crate::model::LoginId;
 use crate::policy::StoreOutagePolicy;
 use crate::record::Record;
 use crate::store::update::{Change, run};
-use crate::store::{CasOutcome, Document, Start, StoreError, StoreRead, Version};
+use crate::store::{CasOutcome, Document, Notice, Start, StoreError, StoreRead, Version};
 
 /// Local changes that the store does not have.
 #[derive(Clone)]
@@ -184,12 +184,62 @@ impl RecordEntry {
     pub(crate) async fn sync(&self, last_state: Option<SyncState>) {
         let (is_standalone, has_pending) = {
             let local = self.local();
-            (local.is_standalone(), local.needs_write() && !local.flush_scheduled)
+            (local.is_standalone(), local.has_unscheduled_write())
         };
         // Read first, because a change that needs no write would not read the store.
         let is_complete = !is_standalone && self.pull(last_state).await;
         if !is_complete || has_pending {
             let _ = self.change(|_, _| ()).await;
+        }
+    }
+
+    /// Like [`sync`](Self::sync) after a wait that ended with `notice`, but reads the store only if the notice does not show the
+    /// current record.
+    ///
+    /// Returns the version of a late notice. The next wait must continue from that version, because the store reports no other.
+    pub(crate) async fn sync_by_notice(&self, last_state: SyncState, notice: &Notice) -> Option<Version> {
+        match self.accept_notice(notice).await {
+            NoticeOutcome::Current => {
+                let has_pending = self.local().has_unscheduled_write();
+                if has_pending {
+                    let _ = self.change(|_, _| ()).await;
+                }
+                None
+            }
+            NoticeOutcome::Late(version) => Some(version),
+            NoticeOutcome::Undecided => {
+                self.sync(Some(last_state)).await;
+                None
+            }
+        }
+    }
+
+    /// Accepts the record of a notice if it is newer than the local one.
+    ///
+    /// A notice has no time of the store and may be late. So it never shows that the store lost a write, and it is not used
+    /// while the local copy differs from every version of the store's document, or without an estimate of the store's time.
+    async fn accept_notice(&self, notice: &Notice) -> NoticeOutcome {
+        let Some(version) = notice.version else { return NoticeOutcome::Undecided };
+        let _guard = self.lock_sync().await;
+        let base = {
+            let local = self.local();
+            match local.sync_state {
+                SyncState::Synced(known) if known == Some(version) => return NoticeOutcome::Current,
+                SyncState::Synced(_) => Arc::clone(&local.base),
+                SyncState::Unsynced | SyncState::Standalone(_) => return NoticeOutcome::Undecided,
+            }
+        };
+        // A notice with a damaged body leads to a read, which shows whether the stored record is damaged.
+        let record = notice.body.as_ref().and_then(|body| Record::decode(body).ok());
+        let is_timed = self.provider.store_client.now_if_trusted().is_some();
+        let Some(record) = record.filter(|_| is_timed) else { return NoticeOutcome::Undecided };
+        match record.is_newer_than(&base) {
+            Some(true) => {
+                self.accept_remote(Arc::new(record), Some(version), None);
+                NoticeOutcome::Current
+            }
+            Some(false) => NoticeOutcome::Late(version),
+            None => NoticeOutcome::Undecided,
         }
     }
 
@@ -365,6 +415,16 @@ pub(crate) enum Origin {
     Store,
     /// This process's copy, which may be outdated.
     Copy,
+}
+
+/// What a notice shows about the local record.
+enum NoticeOutcome {
+    /// The local record is the notice's.
+    Current,
+    /// The notice's record is not newer than the local one. This is its version.
+    Late(Version),
+    /// Only a read shows the current record.
+    Undecided,
 }
 
 /// A change of one record for the update loop.

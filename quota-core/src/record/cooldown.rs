@@ -43,9 +43,14 @@ impl ProviderCooldown {
     /// Extends the cooldown to the end of `hold`. An earlier end changes nothing.
     pub fn extend(&mut self, now: Timestamp, hold: &Hold) {
         let ends_later = self.at(now).is_none_or(|mine| mine.until < hold.until);
-        if self.format <= FORMAT && ends_later {
+        if self.is_writable() && ends_later {
             self.hold = Some(hold.clone());
         }
+    }
+
+    /// Whether this program may change the document. It must not if a newer program wrote it.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.format <= FORMAT
     }
 
     /// Encodes the cooldown for a store.

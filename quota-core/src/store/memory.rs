@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
+use super::{CasOutcome, Document, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 use crate::clock::Clock;
 use crate::time;
 
@@ -124,22 +124,25 @@ impl QuotaStore for MemoryStore {
         Ok(swap)
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         let now = self.clock.now();
-        let waiters = self.with_inner(|inner| {
-            let moved = inner.get(key, now).map(|document| document.version) != version;
-            (!moved).then(|| {
-                let notify = Arc::clone(inner.waiters.entry(key.clone()).or_default());
-                // Register under the lock, so that no change between this point and the wait is missed.
-                let notified = Arc::clone(&notify).notified_owned();
-                (Waiting { store: self, key, _notify: notify }, notified)
-            })
+        let waiting = self.with_inner(|inner| {
+            let found = inner.get(key, now);
+            if found.map(|document| document.version) != seen {
+                return Err(found.cloned().map(Notice::of_document).unwrap_or_default());
+            }
+            let notify = Arc::clone(inner.waiters.entry(key.clone()).or_default());
+            // Register under the lock, so that no change between this point and the wait is missed.
+            let notified = Arc::clone(&notify).notified_owned();
+            Ok((Waiting { store: self, key, _notify: notify }, notified))
         });
-        if let Some((_waiting, notified)) = waiters {
+        match waiting {
             // `_waiting` is dropped after `notified`, because it is declared first.
-            notified.await;
+            Ok((_waiting, notified)) => notified.await,
+            Err(notice) => return Ok(notice),
         }
-        Ok(())
+        let found = self.read(key).await?.document;
+        Ok(found.map(Notice::of_document).unwrap_or_default())
     }
 }
 

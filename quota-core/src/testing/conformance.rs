@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::notices::*;
 use crate::clock::Clock;
 use crate::model::AccountId;
-use crate::store::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
+use crate::store::{CasOutcome, Document, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 
 /// Creates a test for each guarantee of a [`QuotaStore`].
 ///
@@ -55,6 +56,9 @@ macro_rules! store_conformance {
             a_waiter_with_an_old_version_returns_at_once,
             a_waiter_without_a_version_returns_at_once_if_there_is_a_document,
             a_cancelled_waiter_does_not_affect_others,
+            the_document_of_a_notice_is_not_newer_than_a_read,
+            the_version_of_a_notice_is_that_of_its_document,
+            a_late_notice_does_not_look_like_a_lost_write,
         }
     };
     (@cases $name:ident, $constructor:expr, $($case:ident),* $(,)?) => {
@@ -153,9 +157,12 @@ async fn swap(
     }
 }
 
-async fn changed(store: &dyn QuotaStore, key: &StoreKey, version: Option<Version>) {
-    while let Err(error) = store.wait_for_change(key, version).await {
-        must_be_transient(&error);
+async fn changed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) -> Notice {
+    loop {
+        match store.wait_for_change(key, seen).await {
+            Ok(notice) => return notice,
+            Err(error) => must_be_transient(&error),
+        }
     }
 }
 
@@ -201,6 +208,8 @@ macro_rules! cases {
         )*
     };
 }
+
+mod notices;
 
 cases! {
     async fn an_absent_document_is_none(store) {
@@ -382,7 +391,7 @@ cases! {
         let wait = changed(store, &key, Some(version));
         let write = write(store, &key, Some(version), "two");
 
-        join_all([boxed(wait), boxed(async { let _ = write.await; })]).await;
+        join_all([boxed(async { let _ = wait.await; }), boxed(async { let _ = write.await; })]).await;
         assert_ne!(read(store, &key).await.version(), Some(version));
     }
 
@@ -392,7 +401,7 @@ cases! {
         let wait = changed(store, &key, None);
         let write = write(store, &key, None, "one");
 
-        join_all([boxed(wait), boxed(async { let _ = write.await; })]).await;
+        join_all([boxed(async { let _ = wait.await; }), boxed(async { let _ = write.await; })]).await;
         assert!(read(store, &key).await.document.is_some());
     }
 
@@ -401,7 +410,7 @@ cases! {
         let old = write(store, &key, None, "one").await;
         let new = write(store, &key, Some(old), "two").await;
 
-        changed(store, &key, Some(old)).await;
+        let _ = changed(store, &key, Some(old)).await;
 
         assert_eq!(read(store, &key).await.version(), Some(new));
     }
@@ -410,7 +419,7 @@ cases! {
         let key = fresh_key();
         let version = write(store, &key, None, "one").await;
 
-        changed(store, &key, None).await;
+        let _ = changed(store, &key, None).await;
 
         assert_eq!(read(store, &key).await.version(), Some(version));
     }
@@ -424,7 +433,7 @@ cases! {
         let wait = changed(store, &key, Some(version));
         let write = write(store, &key, Some(version), "two");
 
-        join_all([boxed(wait), boxed(async { let _ = write.await; })]).await;
+        join_all([boxed(async { let _ = wait.await; }), boxed(async { let _ = write.await; })]).await;
         assert_ne!(read(store, &key).await.version(), Some(version));
     }
 }

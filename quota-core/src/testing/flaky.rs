@@ -1,5 +1,6 @@
 //! A store that randomly loses requests and responses of an inner store.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,16 +8,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use crate::store::{CasOutcome, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 /// Wraps a store and adds timeouts before or after a call is applied, drawn from a seed.
 ///
 /// A lost request is not applied; a call with a lost response is. The caller gets the same error for both: the call may have
-/// been applied.
+/// been applied. Half of the lost waits end with an error, and half with the previous notice of the document, which is late.
 pub struct FlakyStore<S> {
     inner: S,
     rng: Mutex<fastrand::Rng>,
     loss: f64,
+    /// The last notice of each document.
+    earlier: Mutex<HashMap<StoreKey, Notice>>,
 }
 
 impl<S: QuotaStore> FlakyStore<S> {
@@ -24,7 +27,8 @@ impl<S: QuotaStore> FlakyStore<S> {
     /// are applied.
     #[must_use]
     pub fn new(inner: S, seed: u64, loss: f64) -> Self {
-        Self { inner, rng: Mutex::new(fastrand::Rng::with_seed(seed)), loss }
+        let rng = Mutex::new(fastrand::Rng::with_seed(seed));
+        Self { inner, rng, loss, earlier: Mutex::default() }
     }
 
     fn lost(&self) -> Option<Lost> {
@@ -77,10 +81,17 @@ impl<S: QuotaStore> QuotaStore for FlakyStore<S> {
         }
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        if self.lost().is_some() {
-            return Err(timed_out());
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        match self.lost() {
+            Some(Lost::Request) => return Err(timed_out()),
+            Some(Lost::Response) => {
+                let earlier = self.earlier.lock().get(key).cloned();
+                return Ok(earlier.unwrap_or_default());
+            }
+            None => {}
         }
-        self.inner.wait_for_change(key, version).await
+        let notice = self.inner.wait_for_change(key, seen).await?;
+        self.earlier.lock().insert(key.clone(), notice.clone());
+        Ok(notice)
     }
 }

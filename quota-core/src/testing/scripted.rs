@@ -1,15 +1,17 @@
 //! A store that fails the calls of an inner store by a script.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
+use crate::store::{CasOutcome, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 /// Wraps a store with a script. Each read and each swap takes the next [`Step`]. After the last step every call succeeds.
 ///
@@ -32,13 +34,19 @@ use crate::store::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Vers
 pub struct ScriptedStore<S> {
     inner: S,
     state: Mutex<State>,
+    /// Whether waits end only by [`ScriptedStore::notify`].
+    scripts_notices: bool,
+    notified: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     script: VecDeque<Step>,
     reads: usize,
     swaps: usize,
+    notices: VecDeque<(StoreKey, Notice)>,
+    /// The versions with which the last waits began.
+    seen: HashMap<StoreKey, Option<Version>>,
 }
 
 /// The behavior of a [`ScriptedStore`] for one call.
@@ -73,8 +81,33 @@ impl<S: QuotaStore> ScriptedStore<S> {
     /// Wraps `inner` with this script.
     #[must_use]
     pub fn new(inner: S, script: impl IntoIterator<Item = Step>) -> Self {
-        let state = State { script: script.into_iter().collect(), reads: 0, swaps: 0 };
-        Self { inner, state: Mutex::new(state) }
+        let state = State { script: script.into_iter().collect(), ..State::default() };
+        Self { inner, state: Mutex::new(state), scripts_notices: false, notified: Notify::new() }
+    }
+
+    /// Suppresses the inner store's notices: a wait for a change ends only by [`notify`](Self::notify).
+    #[must_use]
+    pub fn with_scripted_notices(mut self) -> Self {
+        self.scripts_notices = true;
+        self
+    }
+
+    /// Ends the current wait for a change of `key`, or the next one, with this notice. Notices of one key keep their order.
+    pub fn notify(&self, key: &StoreKey, notice: Notice) {
+        self.state.lock().notices.push_back((key.clone(), notice));
+        self.notified.notify_waiters();
+    }
+
+    /// The version with which the last wait for a change of `key` began.
+    #[must_use]
+    pub fn last_seen(&self, key: &StoreKey) -> Option<Version> {
+        self.state.lock().seen.get(key).copied().flatten()
+    }
+
+    fn next_notice(&self, key: &StoreKey) -> Option<Notice> {
+        let notices = &mut self.state.lock().notices;
+        let next = notices.iter().position(|(of, _)| of == key)?;
+        notices.remove(next).map(|(_, notice)| notice)
     }
 
     /// The inner store, which never fails by the script.
@@ -168,7 +201,18 @@ impl<S: QuotaStore> QuotaStore for ScriptedStore<S> {
         after.then(self.inner.compare_and_swap(key, expected, body, ttl).await?).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        self.inner.wait_for_change(key, version).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        self.state.lock().seen.insert(key.clone(), seen);
+        if !self.scripts_notices {
+            return self.inner.wait_for_change(key, seen).await;
+        }
+        loop {
+            let mut notified = pin!(self.notified.notified());
+            notified.as_mut().enable();
+            if let Some(notice) = self.next_notice(key) {
+                return Ok(notice);
+            }
+            notified.await;
+        }
     }
 }

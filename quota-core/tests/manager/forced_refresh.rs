@@ -11,7 +11,7 @@ use quota_core::manager::RefreshOutcome;
 use quota_core::model::{CredentialFingerprint, LoginInfo, RequestId};
 use quota_core::policy::Budget;
 use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FakeProvider;
 use quota_core::{Clock, FetchError, MemoryStore, QuotaError, QuotaManager, QuotaStore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -45,7 +45,11 @@ impl QuotaStore for SlowStore {
         outcome
     }
 
-    async fn wait_for_change(&self, _key: &StoreKey, _version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(
+        &self,
+        _key: &StoreKey,
+        _version: Option<Version>,
+    ) -> Result<Notice, StoreError> {
         std::future::pending().await
     }
 }
@@ -357,9 +361,9 @@ impl QuotaStore for FailingStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.check()?;
-        self.inner.wait_for_change(key, version).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 

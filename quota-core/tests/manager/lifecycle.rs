@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::manager::BuildError;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota_core::testing::FakeProvider;
 use quota_core::{
     Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, UsageReport, WindowId,
@@ -73,7 +73,7 @@ async fn a_change_with_a_lost_notice_is_found_by_polling() {
             &self,
             _key: &StoreKey,
             _version: Option<Version>,
-        ) -> Result<(), StoreError> {
+        ) -> Result<Notice, StoreError> {
             std::future::pending().await
         }
     }

@@ -14,6 +14,7 @@ mod lifecycle;
 mod logins;
 mod lost_writes;
 mod missing_scope;
+mod notices;
 mod outage;
 mod reads;
 mod recent_calls;

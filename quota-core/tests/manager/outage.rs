@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use quota_core::outage::{OutageLevel, OutageStore};
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::{HoldReason, Record};
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FakeProvider;
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore};
 
@@ -64,9 +64,9 @@ impl QuotaStore for Remote {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.check(false).await?;
-        self.inner.wait_for_change(key, version).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -115,8 +115,8 @@ impl QuotaStore for Handle {
         self.store()?.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        self.store()?.wait_for_change(key, version).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        self.store()?.wait_for_change(key, seen).await
     }
 }
 

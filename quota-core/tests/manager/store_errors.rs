@@ -12,7 +12,7 @@ use quota_core::model::{RequestId, Snapshot};
 use quota_core::record::{
     Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record, Seed,
 };
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
 /// A store with a foreign document under one key. It can also reject all writes, or hang.
@@ -59,9 +59,9 @@ impl QuotaStore for FaultyStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.check(key).await?;
-        self.inner.wait_for_change(key, version).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::{FakeProvider, FlakyStore};
 use quota_core::{Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore};
 
@@ -63,9 +63,9 @@ impl QuotaStore for ToggleStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.check().await?;
-        self.inner.wait_for_change(key, version).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -300,8 +300,8 @@ impl QuotaStore for ReadOnlyStore {
         Err(StoreError::rejected("read-only"))
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        self.inner.wait_for_change(key, version).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        self.inner.wait_for_change(key, seen).await
     }
 }
 

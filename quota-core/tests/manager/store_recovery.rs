@@ -12,7 +12,7 @@ use quota_core::manager::StaleReason;
 use quota_core::model::{LoginId, LoginInfo};
 use quota_core::policy::{CooldownPolicy, CooldownScope, StoreOutagePolicy};
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota_core::testing::FakeProvider;
 use quota_core::{
     Account, Clock, CredentialError, FetchError, Freshness, MemoryStore, Policy, ProviderId, QuotaError,
@@ -262,7 +262,7 @@ impl QuotaStore for PanickingStore {
     ) -> Result<CasOutcome, StoreError> {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
-    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<Notice, StoreError> {
         self.wait_calls.fetch_add(1, Ordering::SeqCst);
         panic!("a test makes this store panic")
     }

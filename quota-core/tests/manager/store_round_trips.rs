@@ -10,7 +10,7 @@ use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
 /// A store that counts round trips. Without notices, only refreshes and syncs cause round trips.
@@ -49,12 +49,12 @@ impl QuotaStore for CountingStore {
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         if !self.sends_notices {
             return std::future::pending().await;
         }
         self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.wait_for_change(key, version).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::model::RequestId;
 use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness};
+use quota_core::store::Notice;
 use quota_core::{MemoryStore, Percent, Policy, UsageReport, WindowId, WindowReading};
 
 use super::*;
@@ -90,7 +91,7 @@ impl QuotaStore for FullStore {
         Err(StoreError::rejected("the disk is full"))
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.0.wait_for_change(key, seen).await
     }
 }

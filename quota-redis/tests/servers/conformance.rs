@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota_redis::RedisStore;
 use redis_harness::{Cluster, Sentinels, Server};
 
@@ -42,7 +42,7 @@ impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for WithServers<S> {
         self.store.compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.store.wait_for_change(key, seen).await
     }
 }

@@ -79,9 +79,9 @@ pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>
 
 /// Whether `work` is still pending after all messages in flight have arrived. A later reply over the same connection proves
 /// that they have.
-pub(crate) async fn still_waits(
+pub(crate) async fn still_waits<T>(
     store: &RedisStore,
-    work: &mut (impl Future<Output = Result<(), StoreError>> + Unpin),
+    work: &mut (impl Future<Output = Result<T, StoreError>> + Unpin),
 ) -> bool {
     for _ in 0..3 {
         store.read(&StoreKey::probe()).await.expect("the store can be read");

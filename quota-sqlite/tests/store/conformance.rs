@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota_sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -47,7 +47,7 @@ impl<S: QuotaStore> QuotaStore for RoundRobin<S> {
         self.next().compare_and_swap(key, expected, body, ttl).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.next().wait_for_change(key, seen).await
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, Document, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Document, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -223,8 +223,8 @@ impl QuotaStore for ChildStore {
         })
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.call(format!("changed {key} {}", format_version(seen))).await.map(drop)
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        self.call(format!("changed {key} {}", format_version(seen))).await.map(|_| Notice::default())
     }
 }
 
@@ -259,7 +259,7 @@ async fn execute(store: &SqliteStore, fields: &[&str]) -> String {
     let done = match fields[0] {
         "read" => store.read(&key).await.map(|reading| format!("reading {}", format_reading(&reading))),
         "changed" => {
-            store.wait_for_change(&key, parsed_version(fields[2])).await.map(|()| "changed".to_owned())
+            store.wait_for_change(&key, parsed_version(fields[2])).await.map(|_| "changed".to_owned())
         }
         _ => {
             let (expected, ttl) =

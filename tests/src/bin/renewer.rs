@@ -17,7 +17,7 @@ use bytes::Bytes;
 use quota::credentials::TokenStore;
 use quota::policy::Backoff;
 use quota::provider::{TokenError, TokenRefresher, Tokens};
-use quota::store::{CasOutcome, StoreError, StoreKey, StoreRead, Version};
+use quota::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
 use quota::{AccountId, CredentialSource, ProviderId, QuotaStore, Secret, anthropic, open_store};
 
 /// A token refresher that stops at a step.
@@ -77,7 +77,7 @@ impl QuotaStore for StoppingStore {
         self.stop_at.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.stop_at.inner.wait_for_change(key, seen).await
     }
 }

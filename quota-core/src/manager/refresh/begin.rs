@@ -17,6 +17,7 @@ use crate::manager::state::SyncState;
 use crate::manager::sync::Origin;
 use crate::model::RequestId;
 use crate::record::{Lease, LeaseDecision, LeaseRequest, RecentCall, Record};
+use crate::store::Notice;
 use crate::time;
 
 /// The lease with its permit, or the reason why no call is necessary.
@@ -206,24 +207,39 @@ impl Refresh {
     /// Also returns if the store becomes unavailable, because then no notice arrives.
     async fn wait_for_holder(&self, last_state: SyncState, until: Timestamp, max_wait: Duration) {
         let record = &*self.record;
-        let store_client = &record.provider.store_client;
+        let (store_client, clock) = (&record.provider.store_client, &record.provider.clock);
         if record.local().sync_state != last_state {
             return;
         }
-        let left = time::elapsed(store_client.now_estimate(), until).min(max_wait).max(SHORTEST_WAIT);
-        let change = record
-            .provider
-            .clock
-            .bounded(left, store_client.wait_for_change(&record.key, last_state.version()));
-        let notice = tokio::select! {
-            biased;
-            () = store_client.wait_unavailable() => return,
-            notice = change => notice,
-        };
-        record.sync(Some(last_state)).await;
-        if matches!(notice, Some(Err(_))) || record.local().sync_state == last_state {
-            // The store sends no notices, or this one was spurious, so poll.
-            record.provider.clock.sleep(left.min(POLL)).await;
+        let mut seen = last_state.version();
+        loop {
+            let left = time::elapsed(store_client.now_estimate(), until).min(max_wait).max(SHORTEST_WAIT);
+            let change = clock.bounded(left, store_client.wait_for_change(&record.key, seen));
+            let notice = tokio::select! {
+                biased;
+                () = store_client.wait_unavailable() => return,
+                notice = change => notice,
+            };
+            let (notice, has_failed) = match notice {
+                Some(Ok(notice)) => (notice, false),
+                // The lease has ended.
+                None => (Notice::default(), false),
+                Some(Err(_)) => (Notice::default(), true),
+            };
+            let late =
+                if notice.is_unchanged { seen } else { record.sync_by_notice(last_state, &notice).await };
+            let has_changed = record.local().sync_state != last_state;
+            if late.is_some() && !has_changed {
+                seen = late;
+                // A store whose notices are all late must not cause a busy loop.
+                clock.sleep(SHORTEST_WAIT).await;
+                continue;
+            }
+            if has_failed || !has_changed {
+                // The store sends no notices, or this one was spurious, so poll.
+                clock.sleep(left.min(POLL)).await;
+            }
+            return;
         }
     }
 }
