@@ -10,7 +10,7 @@ use super::error::QuotaError;
 use super::in_flight::RefreshRequest;
 use super::refresh;
 use super::tasks::OnPanic;
-use crate::record::Priority;
+use crate::record::{Lease, Priority};
 use crate::time;
 
 /// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
@@ -74,10 +74,15 @@ pub(crate) fn keep_fresh(
     });
 }
 
-/// Waits until the next refresh can succeed: after `min_wait`, once the readings are due and no hold is in force.
+/// Waits until the next refresh can succeed: after `min_wait`, once the readings are due, no hold is in force, and no process
+/// calls.
+///
+/// Adds a random delay. Many processes may keep the account fresh, and all find it due at the same time. The first one's lease
+/// then reaches the others before their own attempts, which would conflict.
 async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
     let clock = &entry.provider.clock;
     let mut pause = entry.provider.policy.min_call_interval.max(MIN_PAUSE).max(min_wait);
+    let delay = (entry.provider.policy.max_age / DELAY_FRACTION).min(MAX_DELAY).mul_f64(fastrand::f64());
     loop {
         clock.sleep(pause).await;
         let view = entry.view_handle.load_owned();
@@ -88,8 +93,10 @@ async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
         let recheck = view.checked_at().map(|at| time::saturating_add(at, entry.provider.policy.max_age));
         let refused = view.next_attempt_at(Priority::Background);
         let refused = refused.map(|until| recheck.map_or(until, |recheck| until.min(recheck)));
-        let due = view.due_at().filter(|_| !needs_repair).max(refused);
-        match due.filter(|due| *due > now) {
+        let is_running = |lease: &&Lease| lease.is_live(now) && !time::is_from_future(lease.granted_at, now);
+        let call = view.record.lease().filter(is_running).map(|lease| lease.until);
+        let due = view.due_at().filter(|_| !needs_repair).max(refused).max(call);
+        match due.map(|due| time::saturating_add(due, delay)).filter(|due| *due > now) {
             Some(due) => pause = time::elapsed(now, due).min(MAX_SLEEP),
             None => return,
         }
@@ -98,6 +105,10 @@ async fn wait_until_due(entry: &AccountEntry, min_wait: Duration) {
 
 /// The minimum pause between refreshes. Without it, an error that returns at once would make a busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// The maximum delay between the due time and the refresh, and its maximum fraction of the policy's maximum age.
+const MAX_DELAY: Duration = Duration::from_secs(5);
+const DELAY_FRACTION: u32 = 60;
 
 /// The maximum sleep between two checks, because the due time may change and the machine may be suspended.
 const MAX_SLEEP: Duration = Duration::from_secs(30);

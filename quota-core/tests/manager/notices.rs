@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
 use quota_core::store::{CasOutcome, Document, Notice, StoreKey};
 use quota_core::testing::ScriptedStore;
-use quota_core::{Account, Clock, MemoryStore, Policy, QuotaStore, Snapshot};
+use quota_core::{Account, Clock, MemoryStore, Policy, QuotaManager, QuotaStore, Snapshot};
 
 type Store = Arc<ScriptedStore<MemoryStore>>;
 
@@ -280,6 +280,56 @@ async fn a_waiter_for_another_lease_takes_the_report_from_the_notice() {
         (before.0, before.1 + 1),
         "only the other process stored its report"
     );
+}
+
+/// Managers of this many processes, which all keep one account fresh.
+fn keeping_fresh(
+    store: &Store,
+    env: &Env,
+    processes: usize,
+) -> Vec<(QuotaManager, quota_core::manager::KeepFreshGuard)> {
+    let store = Arc::clone(store) as Arc<dyn QuotaStore>;
+    let start = |_| {
+        let quota = another_process(&store, &env.clock, &env.provider, Policy::default());
+        let guard = quota.account(&id("main")).keep_fresh();
+        (quota, guard)
+    };
+    (0..processes).map(start).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_fresh_in_many_processes_makes_no_conflicting_swaps() {
+    // Two of twenty random delays are equal once in some hundred rounds.
+    fastrand::seed(7);
+    let clock = Clock::virtual_at(noon());
+    let store = Arc::new(ScriptedStore::new(MemoryStore::with_clock(clock.clone()), []));
+    let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
+    let _slow = env.provider.clone().with_delay(SECOND);
+    drop(env.quota.account(&id("main")).get().await);
+    let managers = keeping_fresh(&store, &env, 20);
+    env.clock.sleep(MINUTE).await;
+    let (swaps, calls) = (store.swaps(), env.provider.calls());
+
+    env.clock.sleep(MINUTE * 20).await;
+
+    let calls = env.provider.calls() - calls;
+    assert!((3..=4).contains(&calls), "{calls}");
+    assert_eq!(store.swaps() - swaps, 2 * calls, "the lease and the report of each call");
+    drop(managers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_fresh_takes_over_from_a_process_that_ended_during_its_call() {
+    let clock = Clock::virtual_at(noon());
+    let store = Arc::new(ScriptedStore::new(MemoryStore::with_clock(clock.clone()), []));
+    let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
+    drop(env.quota.account(&id("main")).get().await);
+    let _managers = keeping_fresh(&store, &env, 3);
+    env.provider.then_hang();
+
+    env.clock.sleep(MINUTE * 6).await;
+
+    assert!(!env.quota.account(&id("main")).sync().await.is_stale(), "{:?}", env.provider.calls());
 }
 
 #[tokio::test(start_paused = true)]
