@@ -13,7 +13,7 @@ use quota_core::policy::Budget;
 use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
 use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_core::testing::FakeProvider;
-use quota_core::{Clock, FetchError, MemoryStore, QuotaError, QuotaManager, QuotaStore};
+use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A store whose reads and swaps return after a delay, and which sends no notices.
@@ -266,6 +266,29 @@ async fn a_call_whose_record_was_lost_and_restored_satisfies_a_waiter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_another_process_makes_while_a_refresh_queues_satisfies_it() {
+    let env = env_with(Policy::default());
+    let other = another_process(&env.store, &env.clock, &env.provider, Policy::default());
+    let main = env.quota.account(&id("main"));
+    drop(main.sync().await);
+    // The only permit of this process is in use for a second.
+    drop(env.provider.clone().with_delay(SECOND));
+    let busy = env.quota.account(&id("busy"));
+    drop(tokio::spawn(async move { busy.refresh().await.is_ok() }));
+    run_ready_tasks().await;
+    let queued = refreshing(&env.quota);
+    run_ready_tasks().await;
+    drop(env.provider.clone().with_delay(Duration::ZERO));
+    env.provider.answer(polled(70.0));
+    drop(other.account(&id("main")).refresh().await);
+
+    let refreshed = queued.await.unwrap().unwrap();
+
+    assert_eq!((refreshed.fetched, five_hours(&refreshed.usage)), (false, Some(70.0)));
+    assert_eq!(env.provider.calls_for(&id("main")), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_store_each_forced_refresh_makes_a_call() {
     let (env, store) = env_with_failing_store();
     let main = env.quota.account(&id("main"));
@@ -379,8 +402,8 @@ async fn concurrent_forced_refreshes_in_8_processes_return_new_readings() {
     // Real threads and the real clock, for arbitrary interleavings.
     const ROUNDS: u32 = 300;
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-    // A call takes a millisecond, so that two calls of one account never start at the same timestamp.
-    let provider = FakeProvider::answering("example", 0.0).with_delay(Duration::from_millis(1));
+    // Calls that take no time start and end within one millisecond.
+    let provider = FakeProvider::answering("example", 0.0);
     let policy = no_rate_limit().budget(Budget::new(u32::MAX, 0));
     let process = || another_process(&store, &Clock::system(), &provider, policy.clone());
     let processes: Vec<_> = (0..8).map(|_| process()).collect();

@@ -53,9 +53,9 @@ impl Refresh {
         let mut is_synced = !record.may_assume_absent();
         let mut permit = None;
         let mut announced = None;
-        // Only a request for a call must read the store before it waits for another holder: this process's copy may show the
-        // lease of a call that has ended.
-        let mut must_read = request.needs_call();
+        // Only a request for a call must read the store before it waits. Otherwise it would not know whether a call that it finds
+        // afterwards has ended before the request.
+        let mut must_read = request.needs_call() && ended_fence.is_none();
         let max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
             if self.in_flight.login_id.is_none() && self.is_superseded() {
@@ -102,10 +102,16 @@ impl Refresh {
             match decision {
                 LeaseDecision::Granted(_) => {
                     self.may_call()?;
-                    permit = self.acquire_permit(&mut is_synced).await?;
+                    permit = self.acquire_permit(is_synced && !must_read).await?;
                     if permit.is_some() {
                         self.or_closed(self.reread_access(access)).await??;
                         self.may_call()?;
+                    } else if must_read {
+                        (must_read, is_synced) = (false, true);
+                        *ended_fence = self.read_ended_fence().await?;
+                    } else {
+                        is_synced = true;
+                        record.ensure_synced().await;
                     }
                 }
                 LeaseDecision::NotNeeded => return Ok(LeaseAcquired::Fresh),
@@ -135,8 +141,7 @@ impl Refresh {
                     }
                     if must_read && ended_fence.is_none() {
                         must_read = false;
-                        self.in_flight.set_stage(Stage::Deciding);
-                        *ended_fence = self.or_closed(record.read_ended_fence()).await?;
+                        *ended_fence = self.read_ended_fence().await?;
                         continue;
                     }
                     let max_wait = max_wait - waited;
@@ -156,23 +161,23 @@ impl Refresh {
         }
     }
 
-    /// Acquires a permit. If none is free and the record was not read yet, reads the record instead and returns `None`, because the
-    /// record may make the call unnecessary.
-    async fn acquire_permit(&self, is_synced: &mut bool) -> Result<Option<Permit>, QuotaError> {
+    /// Reads the record before a wait; `None` if the store is unavailable. Callers that join from now on read it themselves.
+    async fn read_ended_fence(&self) -> Result<Option<u64>, QuotaError> {
+        self.in_flight.set_stage(Stage::Deciding);
+        self.or_closed(self.record.read_ended_fence()).await
+    }
+
+    /// Acquires a permit. `None` if none is free and the refresh may not wait: it must read the record first, which may make the
+    /// call unnecessary.
+    async fn acquire_permit(&self, may_wait: bool) -> Result<Option<Permit>, QuotaError> {
         let ticket = self.in_flight.enqueue(&self.entry.provider.limiter);
-        let may_wait = *is_synced;
         let permit = async {
             match ticket.try_acquire() {
                 None if may_wait => Ok(Some(self.while_time_is_left(ticket.acquire()).await?)),
                 immediate => Ok(immediate),
             }
         };
-        let permit = self.or_closed(permit).await??;
-        if permit.is_none() {
-            self.record.ensure_synced().await;
-            *is_synced = true;
-        }
-        Ok(permit)
+        self.or_closed(permit).await?
     }
 
     /// Checks that enough time is left for a call and that the manager is not closing.
