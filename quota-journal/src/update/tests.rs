@@ -24,7 +24,6 @@ async fn write_reading(store: &dyn QuotaStore, percent: f64) {
     });
     let request = LeaseRequest::new(RequestId::random(), MaxStaleness::NewCall);
     let policy = Policy::default();
-    // A reading from the current millisecond would not satisfy the request.
     let LeaseDecision::Granted(lease) = record.begin(reading.now, &request, &policy) else {
         panic!("the lease is free")
     };
