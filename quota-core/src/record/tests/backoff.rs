@@ -402,6 +402,19 @@ fn the_later_end_of_a_hold_and_a_persisted_hold_wins() {
 }
 
 #[test]
+fn of_two_holds_with_the_same_end_the_later_one_wins() {
+    let since = |first, second| {
+        let mut record = Record::default();
+        let _ = record.seed(at(30), &held(rate_limited(first, at(60))));
+        let _ = record.seed(at(30), &held(rate_limited(second, at(60))));
+        record.hold().unwrap().since
+    };
+
+    assert_eq!(since(at(0), at(30)), at(30));
+    assert_eq!(since(at(30), at(0)), at(30));
+}
+
+#[test]
 fn a_failure_does_not_shorten_a_hold_armed_during_its_call() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
@@ -421,6 +434,17 @@ fn a_success_does_not_clear_a_hold_armed_during_its_call() {
     let _ = record.commit(at(8), &lease, &UsageReport::polled([five_hour(10)]));
 
     assert_eq!(record.hold().map(|hold| hold.until), Some(at(3604)));
+}
+
+#[test]
+fn a_success_clears_a_hold_armed_when_its_call_started() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.seed(at(4), &held(rate_limited(at(0), at(3604))));
+
+    let _ = record.commit(at(8), &lease, &UsageReport::polled([five_hour(10)]));
+
+    assert_eq!(record.hold(), None);
 }
 
 #[test]

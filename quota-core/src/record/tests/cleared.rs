@@ -116,6 +116,39 @@ fn a_persisted_hold_from_after_the_clear_is_seeded() {
 }
 
 #[test]
+fn a_persisted_hold_from_the_moment_of_the_clear_is_not_seeded() {
+    let mut record = cleared();
+    let just_after = at(60) + jiff::SignedDuration::from_millis(1);
+
+    let _ = record.seed(at(62), &held(rate_limited(at(60), at(3600))));
+    assert_eq!(record.hold(), None);
+
+    let _ = record.seed(at(62), &held(rate_limited(just_after, at(3600))));
+    assert_eq!(record.hold().unwrap().since, just_after);
+}
+
+#[test]
+fn a_hold_armed_at_the_moment_of_the_clear_is_not_restored() {
+    let mut record = throttled();
+    let _ = record.clear_hold(at(0));
+
+    let _ = record.merge_standalone(at(1), &throttled(), None);
+
+    assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
+}
+
+#[test]
+fn a_clear_at_the_moment_of_a_standalone_failure_removes_it() {
+    let mut record = throttled();
+    let mut alone = throttled();
+    let _ = alone.clear_hold(at(0));
+
+    let _ = record.merge_standalone(at(1), &alone, None);
+
+    assert_eq!((record.hold(), record.consecutive_failures()), (None, 0));
+}
+
+#[test]
 fn a_failure_after_the_clear_arms_a_hold() {
     let mut record = cleared();
     let hold = fail(&mut record, at(61), &THROTTLED).unwrap();

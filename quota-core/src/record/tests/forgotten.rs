@@ -99,6 +99,48 @@ fn a_call_in_flight_stores_no_response_and_no_failure() {
 }
 
 #[test]
+fn a_call_that_started_at_the_moment_of_the_removal_stores_nothing() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(600));
+    let _ = record.forget(at(600));
+
+    let committed = record.commit(at(602), &lease, &UsageReport::polled([five_hour(50)]));
+
+    assert_eq!(committed, CommitOutcome::Forgotten);
+}
+
+#[test]
+fn state_of_the_moment_of_the_removal_is_not_restored() {
+    let just_after = at(600) + jiff::SignedDuration::from_millis(1);
+    let removed = |alone: &Record| {
+        let mut record = Record::default();
+        let _ = record.forget(at(600));
+        let _ = record.merge_standalone(at(602), alone, None);
+        record
+    };
+    let read = |now| polled(now, [five_hour(50)]);
+    let failed = |now| {
+        let mut record = Record::default();
+        fail(&mut record, now, &FetchError::missing_scope("user:profile"));
+        record
+    };
+    let called = |now| {
+        let mut record = Record::default();
+        let _ = grant(&mut record, now);
+        record
+    };
+
+    assert_eq!(
+        (removed(&read(at(600))).complete_at(), removed(&read(just_after)).complete_at()),
+        (None, Some(just_after))
+    );
+    assert!(removed(&failed(at(600))).last_failure().is_none());
+    assert!(removed(&failed(just_after)).last_failure().is_some());
+    assert!(removed(&called(at(600))).lease().is_none());
+    assert!(removed(&called(just_after)).lease().is_some());
+}
+
+#[test]
 fn a_call_that_starts_at_the_same_time_stores_its_response() {
     let mut record = forgotten(2 * 3600);
 

@@ -401,6 +401,35 @@ fn a_later_success_clears_a_standalone_rejection() {
 }
 
 #[test]
+fn of_a_success_and_a_failure_at_one_time_the_one_in_the_record_stays() {
+    let succeeded = polled(at(0), [five_hour(10)]);
+    let mut failed = Record::default();
+    fail(&mut failed, at(0), &FetchError::Unauthorized);
+    let merged = |into: &Record, from: &Record| {
+        let mut record = into.clone();
+        let _ = record.merge_standalone(at(1), from, None);
+        record.last_failure().is_some()
+    };
+
+    assert!(!merged(&succeeded, &failed));
+    assert!(merged(&failed, &succeeded));
+}
+
+#[test]
+fn of_two_failures_at_one_time_the_one_in_the_record_stays() {
+    let failed = |error| {
+        let mut record = Record::default();
+        fail(&mut record, at(0), &error);
+        record
+    };
+    let mut record = failed(FetchError::Unauthorized);
+
+    let _ = record.merge_standalone(at(1), &failed(FetchError::forbidden("by policy")), None);
+
+    assert_eq!(record.last_failure(), failed(FetchError::Unauthorized).last_failure());
+}
+
+#[test]
 fn a_lease_released_while_standalone_blocks_no_call() {
     let mut shared = Record::default();
     let lease = grant(&mut shared, at(0));

@@ -153,6 +153,20 @@ fn a_success_without_the_store_satisfies_after_it_is_back() {
 }
 
 #[test]
+fn of_two_successes_at_one_time_the_one_in_the_record_stays() {
+    let mut shared = succeeded();
+    let mut alone = Record::default();
+    let LeaseDecision::Granted(lease) = begin(&mut alone, at(0), &explicit_request(1).login(login(2))) else {
+        panic!("nothing prevents a call");
+    };
+    let _ = alone.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
+
+    let _ = shared.merge_standalone(at(5), &alone, None);
+
+    assert_eq!((satisfied_by(&mut shared, 5, 1), satisfied_by(&mut shared, 5, 2)), (Some(at(0)), None));
+}
+
+#[test]
 fn a_failure_after_a_clear_from_the_future_is_a_recent_call() {
     let mut record = Record::default();
     let _ = record.clear_hold(at(86_400));
