@@ -1,6 +1,7 @@
 //! Small files that several programs share: opened safely, locked, and replaced atomically.
 //! This module does not interpret their content.
 
+mod held_file;
 mod json;
 mod lock;
 pub mod permissions;
@@ -12,7 +13,7 @@ use std::io;
 use std::path::Path;
 
 pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
-pub use self::lock::{FileLock, resolve_symlinks};
+pub use self::lock::{FileLock, is_lock_unsupported, resolve_symlinks};
 pub use self::private_folder::{check_private_folder, create_private_folder, private_temp_folder};
 pub use self::version::FileVersion;
 use crate::secret::SecretBuffer;

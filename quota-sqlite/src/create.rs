@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::aside::has_wal;
 use crate::error::sibling;
 use crate::folder::{self, FolderLock};
-use crate::{error, permissions, schema};
+use crate::{error, locks, permissions, schema};
 
 /// Held while creating or opening the file. Creating closes a descriptor, which releases all POSIX locks of this process on the file.
 pub(crate) static CREATE_LOCK: Mutex<()> = Mutex::new(());
@@ -69,7 +69,9 @@ fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
 }
 
 fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
+    let file = create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
+    locks::check_file(&file, path)?;
+    drop(file);
     let map_error = |error| error::from_sqlite(error, draft, WriteState::NotApplied);
     let mut connection =
         Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(map_error)?;
@@ -80,13 +82,13 @@ fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
 }
 
 #[cfg(unix)]
-fn create_new(path: &Path) -> io::Result<fs::File> {
+pub(crate) fn create_new(path: &Path) -> io::Result<fs::File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(not(unix))]
-fn create_new(path: &Path) -> io::Result<fs::File> {
+pub(crate) fn create_new(path: &Path) -> io::Result<fs::File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 

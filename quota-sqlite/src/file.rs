@@ -16,7 +16,7 @@ use crate::create::{self, CREATE_LOCK};
 use crate::folder::{self, FolderLock};
 use crate::options::SqliteOptions;
 use crate::permissions::{self, FileId};
-use crate::{error, schema, sql};
+use crate::{error, locks, schema, sql};
 
 /// One connection to the file, opened when it is needed.
 #[derive(Debug)]
@@ -231,6 +231,7 @@ fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), S
     let path = &options.path;
     // Hold the lock until the log is open too. Otherwise the log could be created beside the file that replaces this one.
     let _lock = FolderLock::shared(file).ok_or_else(folder::being_replaced)?;
+    locks::check(file)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // The folder is read-only: without a log, or with an empty one, the file can be read as immutable.

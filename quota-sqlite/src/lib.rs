@@ -65,6 +65,7 @@ mod file;
 mod folder;
 mod from_url;
 mod lock_timeout;
+mod locks;
 mod options;
 mod permissions;
 mod reader;

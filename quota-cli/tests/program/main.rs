@@ -31,6 +31,8 @@ mod leases;
 mod line_wrapping;
 mod local_store;
 mod locked_store;
+#[cfg(target_os = "linux")]
+mod no_file_locks;
 mod old_accounts;
 mod parse;
 mod pick;

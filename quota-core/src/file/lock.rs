@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::held_file::HeldFile;
 use crate::clock::Clock;
 use crate::file::{self, blocking, is_not_found};
 
@@ -17,6 +18,9 @@ const TEMPORARY_SUFFIX: &str = ".quota-new";
 ///
 /// The lock is a separate sibling file, because a lock on the replaced file itself would guard the old inode. Symbolic links
 /// are followed: a link stays a link, and a file and a link to it share a lock.
+///
+/// On a file system without file locks (`ENOLCK`, `EOPNOTSUPP`), a file named after the lock file plus `.held` exists while the lock is
+/// held. The system does not remove it if its process is killed; after five minutes another process takes the lock over.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,6 +44,8 @@ const TEMPORARY_SUFFIX: &str = ".quota-new";
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
+    /// The lock itself, if the file system has no file locks.
+    held: Option<HeldFile>,
     path: PathBuf,
     target: PathBuf,
     remove_on_release: bool,
@@ -97,9 +103,19 @@ impl FileLock {
         match file.try_lock() {
             // A previous holder may have removed the file after this process opened it. Then it is no longer the lock.
             Ok(()) if is_at(&file, &path)? => {
-                Ok(Some(Self { _file: file, path, target, remove_on_release: false }))
+                Ok(Some(Self { _file: file, held: None, path, target, remove_on_release: false }))
             }
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) if is_lock_unsupported(&error) => {
+                let held = HeldFile::try_acquire(sibling_path(&path, ".held"))?;
+                Ok(held.map(|held| Self {
+                    _file: file,
+                    held: Some(held),
+                    path,
+                    target,
+                    remove_on_release: false,
+                }))
+            }
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -187,8 +203,33 @@ impl FileLock {
     }
 
     fn rename(&self, temporary: &Path) -> io::Result<()> {
+        if let Some(held) = &self.held
+            && !held.is_held()?
+        {
+            let _ = fs::remove_file(temporary);
+            return Err(io::Error::other(
+                "this process was stopped for so long that another took over its lock",
+            ));
+        }
         fs::rename(temporary, &self.target)?;
         sync_dir(self.target.parent())
+    }
+}
+
+/// Whether the error means that the file system has no file locks, as some network file systems.
+#[must_use]
+pub fn is_lock_unsupported(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+
+        // The two constants have the same value on Linux.
+        let unsupported = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS];
+        unsupported.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
+    #[cfg(not(unix))]
+    {
+        error.kind() == io::ErrorKind::Unsupported
     }
 }
 
@@ -216,7 +257,7 @@ fn has_content(path: &Path, expected: &[u8]) -> bool {
     contents.is_ok_and(|contents| *contents == *expected)
 }
 
-fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     path.with_file_name(name)
@@ -273,7 +314,7 @@ fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
 }
 
 /// Returns options that create a file with access for its owner only.
-fn owner_only() -> OpenOptions {
+pub(super) fn owner_only() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
