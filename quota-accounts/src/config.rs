@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::AccountLimits;
 use crate::routing::Role;
-use crate::state::AccountsState;
+use crate::state::{AccountsState, SessionShards};
 use quota_core::file::{FileError, JsonContent, JsonFile};
 
 /// The accounts that requests may use: the main one and its fallbacks, in order of preference.
@@ -258,9 +258,10 @@ impl AccountsFile {
     ///
     /// # Errors
     ///
-    /// Any [`FileError`]; the file is then unchanged. If the future is dropped, the change is made completely or not at all.
+    /// Any [`FileError`]. Then, or if the future is dropped, some of the sessions may be removed already.
     pub async fn forget(&self, accounts: Vec<AccountId>) -> Result<(), FileError> {
         let document = JsonFile::at(self.state_path(), Clock::system());
+        SessionShards::of(document.path(), Clock::system()).forget(&accounts).await?;
         let state: AccountsState = document.load().await?;
         if !accounts.iter().any(|account| state.contains(account)) {
             return Ok(());

@@ -1,4 +1,6 @@
-//! The state file: readings, holds, blocks and sessions, stored from one run to the next.
+//! The state file: readings, holds and blocks, stored from one run to the next. `shards` stores the sessions.
+
+mod shards;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use self::shards::{SessionBounds, SessionShards, bit, members, shard_of};
 use crate::routing::{Block, Session};
 use quota_core::clock::is_from_future;
 use quota_core::file::JsonContent;
@@ -22,6 +25,7 @@ pub(crate) struct AccountsState {
     version: u32,
     #[serde(default)]
     pub(crate) accounts: BTreeMap<AccountId, AccountState>,
+    /// Sessions that an older program stored here. A newer one moves them to their shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sessions: Vec<SessionAffinity>,
     #[serde(flatten)]

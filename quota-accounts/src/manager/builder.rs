@@ -102,8 +102,9 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Saves readings, holds, blocks and sessions to this file and loads them at the next start. The path may be
-    /// [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without a file they stay in memory.
+    /// Saves readings, holds and blocks to this file and loads them at the next start. Sessions are in a folder beside it, whose name is
+    /// that of the file plus `.sessions`. The path may be [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without a file
+    /// they stay in memory.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self

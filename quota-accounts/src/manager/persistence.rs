@@ -1,18 +1,20 @@
 //! The state file: loaded before the first staleness check, saved after every refresh. Its errors are logged and never fail a
 //! request.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quota_core::record::Seed;
 use quota_core::{AccountId, Clock};
 use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
 use crate::routing::Block;
-use crate::state::{AccountsState, SessionAffinity, merge_sessions};
+use crate::state::{AccountsState, SessionAffinity, SessionBounds, SessionShards, bit, members, shard_of};
 use quota_core::clock::is_from_future;
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 
@@ -20,8 +22,9 @@ use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 #[derive(Debug)]
 pub(super) struct StateFile {
     document: JsonFile,
+    shards: SessionShards,
     /// Serializes collecting and writing. Otherwise a slow writer could restore a block that was cleared in between.
-    /// The value is the sessions as last written.
+    /// The value is the sessions that an older program stored in the state file, until they are in their shards.
     writing: tokio::sync::Mutex<Vec<SessionAffinity>>,
     /// Whether a save is scheduled.
     is_due: Arc<AtomicBool>,
@@ -32,6 +35,7 @@ pub(super) struct StateFile {
 impl StateFile {
     pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
         Self {
+            shards: SessionShards::of(&path, clock.clone()),
             document: JsonFile::at(path, clock),
             writing: tokio::sync::Mutex::default(),
             is_due: Arc::default(),
@@ -61,6 +65,12 @@ impl Inner {
     /// call.
     pub(super) async fn seed(&self) -> Result<(), FileError> {
         let Some(state_file) = &self.state_file else { return Ok(()) };
+        if self.sessions.is_enabled() {
+            let now = self.now();
+            let (sessions, outdated) = state_file.shards.load(now, self.policy.session_ttl).await;
+            self.load_sessions(&sessions, now);
+            self.sessions.mark_unsaved(outdated);
+        }
         let state: AccountsState = state_file.document.load().await.inspect_err(|error| {
             tracing::warn!(error = %error, "could not read the state file, starting without it");
         })?;
@@ -75,23 +85,23 @@ impl Inner {
                 tracing::debug!(account = %id, "the state file has readings of another login");
             }
         }
-        let mut written = Vec::new();
-        for affinity in &state.sessions {
-            if let Some(at) = self.index_of.get(&affinity.account) {
-                let used_at = if is_from_future(affinity.used_at, now) { now } else { affinity.used_at };
-                self.sessions.set(affinity.session, *at, used_at);
-                // With the time in the file, so that a corrected time counts as a change.
-                written.push(SessionAffinity::new(
-                    affinity.session,
-                    affinity.account.clone(),
-                    affinity.used_at,
-                ));
-            }
+        if self.sessions.is_enabled() {
+            self.load_sessions(&state.sessions, now);
+            *state_file.writing.lock().await = state.sessions;
         }
         self.sessions.prune(now);
-        written.sort_unstable_by_key(|affinity| affinity.session);
-        *state_file.writing.lock().await = written;
         Ok(())
+    }
+
+    fn load_sessions(&self, stored: &[SessionAffinity], now: Timestamp) {
+        // In the order of their use, because a full table drops the oldest of those that it has.
+        let mut stored: Vec<_> = stored.iter().collect();
+        stored.sort_unstable_by_key(|affinity| affinity.used_at);
+        for affinity in stored {
+            let Some(at) = self.index_of.get(&affinity.account) else { continue };
+            let used_at = if is_from_future(affinity.used_at, now) { now } else { affinity.used_at };
+            self.sessions.load(affinity.session, *at, used_at);
+        }
     }
 
     /// Writes the accounts and sessions that have changed.
@@ -99,19 +109,23 @@ impl Inner {
         let Some(state_file) = &self.state_file else { return Ok(()) };
         // With a timeout: while another process holds the lock, each waiter would wait the full lock timeout after the previous one.
         let writing = self.clock.bounded(LOCK_TIMEOUT, state_file.writing.lock()).await;
-        let mut written = writing.ok_or_else(|| state_file.document.locked_error())?;
+        let mut to_move = writing.ok_or_else(|| state_file.document.locked_error())?;
         let now = self.now();
         let mut changes = self.changes();
-        self.sessions.prune(now);
-        let sessions = self.sessions_to_save();
-        if changes.is_empty() && sessions == *written {
-            return Ok(());
+        let saved = self.save_sessions(state_file, &to_move, now).await;
+        // The sessions of an older program stay in the state file until their shards have them.
+        let moved = if saved.is_ok() { std::mem::take(&mut *to_move) } else { Vec::new() };
+        if changes.is_empty() && moved.is_empty() {
+            return saved;
         }
-        let saved = sessions.clone();
-        let (ttl, max_sessions) = (self.policy.session_ttl, self.policy.max_sessions);
+        let unchanged = self.unchanged(&changes);
         let changes = state_file
             .document
             .update(move |state: &mut AccountsState| {
+                if *state == AccountsState::default() {
+                    // The file is missing, so it has nothing of what was saved earlier.
+                    changes.extend(unchanged);
+                }
                 state.set_version();
                 for Delta { id, usage, blocks, is_stored, .. } in &mut changes {
                     let stored = state.accounts.entry(id.clone()).or_default();
@@ -124,11 +138,10 @@ impl Inner {
                     }
                 }
                 state.prune_blocks(now);
-                state.sessions = merge_sessions(&state.sessions, &sessions, now, ttl, max_sessions);
+                state.sessions.retain(|affinity| !moved.contains(affinity));
                 changes
             })
             .await?;
-        *written = saved;
         for Delta { at, usage, blocks, is_stored, .. } in changes {
             let slot = &self.slots[at];
             *slot.last_saved.lock() = Some(Box::new(usage));
@@ -136,17 +149,52 @@ impl Inner {
                 slot.blocks_written(is_stored.then_some(&active), &removed);
             }
         }
-        Ok(())
+        saved
     }
 
-    /// The sessions, sorted so that equal sets compare equal.
-    fn sessions_to_save(&self) -> Vec<SessionAffinity> {
-        let sessions = self.sessions.all().into_iter();
-        let mut sessions: Vec<_> = sessions
-            .map(|(session, at, used_at)| SessionAffinity::new(session, self.slots[at].id.clone(), used_at))
-            .collect();
-        sessions.sort_unstable_by_key(|affinity| affinity.session);
-        sessions
+    /// Writes the shards with sessions that have changed, and `to_move` into their shards.
+    async fn save_sessions(
+        &self,
+        state_file: &StateFile,
+        to_move: &[SessionAffinity],
+        now: Timestamp,
+    ) -> Result<(), FileError> {
+        self.sessions.prune(now);
+        let moved = to_move.iter().fold(0, |shards, affinity| shards | bit(shard_of(affinity.session)));
+        let mut unsaved = self.sessions.take_unsaved() | moved;
+        let mut by_shard: BTreeMap<u32, Vec<SessionAffinity>> =
+            members(unsaved).map(|shard| (shard, Vec::new())).collect();
+        let current = self.sessions.of_shards(unsaved).into_iter();
+        let current = current
+            .map(|(session, at, used_at)| SessionAffinity::new(session, self.slots[at].id.clone(), used_at));
+        for affinity in to_move.iter().cloned().chain(current) {
+            by_shard.entry(shard_of(affinity.session)).or_default().push(affinity);
+        }
+        let bounds = SessionBounds { ttl: self.policy.session_ttl, max_sessions: self.policy.max_sessions };
+        let mut failed = None;
+        for (shard, sessions) in by_shard {
+            match state_file.shards.write(shard, sessions, now, bounds).await {
+                Ok(()) => unsaved &= !bit(shard),
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.sessions.mark_unsaved(unsaved);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The saved accounts that are not among these.
+    fn unchanged(&self, changes: &[Delta]) -> Vec<Delta> {
+        let slots = self.slots.iter().enumerate().filter(|(at, slot)| {
+            slot.last_saved.lock().is_some() && changes.iter().all(|change| change.at != *at)
+        });
+        let unchanged = slots.map(|(at, slot)| Delta {
+            at,
+            id: slot.id.clone(),
+            usage: slot.exported(),
+            blocks: Some((slot.active_blocks(), Vec::new())),
+            is_stored: true,
+        });
+        unchanged.collect()
     }
 
     /// The accounts with readings or blocks that the file does not have.

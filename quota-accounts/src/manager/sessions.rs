@@ -2,6 +2,7 @@
 //! `routing` decides whether a session may stay.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Inner;
 use crate::routing::{Session, Verdict, evaluate};
+use crate::state::{bit, shard_of};
 use crate::{Request, RoutingMode, RoutingPolicy};
 use quota_core::clock::is_from_future;
 
@@ -19,6 +21,8 @@ pub(super) struct SessionTable {
     capacity: usize,
     enabled: bool,
     sessions: Mutex<HashMap<Session, (usize, Timestamp)>>,
+    /// The shards with a session that is not saved yet, as a set of bits.
+    unsaved: AtomicU64,
 }
 
 impl SessionTable {
@@ -28,7 +32,13 @@ impl SessionTable {
             capacity: policy.max_sessions,
             enabled: policy.mode == RoutingMode::StickyBalanced,
             sessions: Mutex::default(),
+            unsaved: AtomicU64::new(0),
         }
+    }
+
+    /// Whether sessions stay on an account at all.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.enabled && self.capacity > 0
     }
 
     /// The account of a session, unless the session has expired.
@@ -43,7 +53,13 @@ impl SessionTable {
 
     /// Records that a session used an account.
     pub(super) fn set(&self, session: Session, at: usize, now: Timestamp) {
-        if !self.enabled || self.capacity == 0 {
+        self.load(session, at, now);
+        self.mark_unsaved(bit(shard_of(session)));
+    }
+
+    /// Adds a stored session.
+    pub(super) fn load(&self, session: Session, at: usize, now: Timestamp) {
+        if !self.is_enabled() {
             return;
         }
         let mut sessions = self.sessions();
@@ -77,8 +93,23 @@ impl SessionTable {
         });
     }
 
-    pub(super) fn all(&self) -> Vec<(Session, usize, Timestamp)> {
-        self.sessions().iter().map(|(session, (at, used_at))| (*session, *at, *used_at)).collect()
+    /// Marks shards as not saved.
+    pub(super) fn mark_unsaved(&self, shards: u64) {
+        if self.is_enabled() {
+            self.unsaved.fetch_or(shards, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes the set of shards that are not saved. Later uses mark their shards again.
+    pub(super) fn take_unsaved(&self) -> u64 {
+        self.unsaved.swap(0, Ordering::AcqRel)
+    }
+
+    /// The sessions of some shards.
+    pub(super) fn of_shards(&self, shards: u64) -> Vec<(Session, usize, Timestamp)> {
+        let sessions = self.sessions();
+        let wanted = sessions.iter().filter(|(session, _)| shards & bit(shard_of(**session)) != 0);
+        wanted.map(|(session, (at, used_at))| (*session, *at, *used_at)).collect()
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Session, (usize, Timestamp)>> {
@@ -131,7 +162,7 @@ mod tests {
 
         for second in 0..1000 {
             sessions.set(Session::of(&second.to_string()), 0, at(second));
-            assert!(sessions.all().len() <= 16);
+            assert!(sessions.of_shards(u64::MAX).len() <= 16);
         }
 
         assert_eq!(sessions.get(Session::of("999"), at(999)), Some(0));
@@ -146,7 +177,7 @@ mod tests {
             sessions.set(Session::of(&session.to_string()), 0, at(5));
         }
 
-        assert!(sessions.all().len() <= 16);
+        assert!(sessions.of_shards(u64::MAX).len() <= 16);
     }
 
     #[test]
@@ -169,7 +200,7 @@ mod tests {
         assert_eq!(sessions.get(Session::of("s"), at(100)), None);
 
         sessions.prune(at(100));
-        assert!(sessions.all().is_empty());
+        assert!(sessions.of_shards(u64::MAX).is_empty());
     }
 
     #[test]

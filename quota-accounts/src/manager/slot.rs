@@ -321,6 +321,11 @@ impl AccountSlot {
             .then(|| (Arc::clone(&blocks.active), blocks.removed.clone()))
     }
 
+    /// The active blocks.
+    pub(super) fn active_blocks(&self) -> Arc<[Block]> {
+        Arc::clone(&self.blocks().active)
+    }
+
     /// Records a save. `active` is what the file accepted, and `removed` is what it no longer has.
     pub(super) fn blocks_written(&self, active: Option<&Arc<[Block]>>, removed: &[Block]) {
         let mut blocks = self.blocks();

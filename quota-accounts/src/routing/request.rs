@@ -110,6 +110,11 @@ impl Session {
         Self(spread(fnv(name)))
     }
 
+    /// The hash of the name.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
     /// A uniform hash of this session and an account.
     pub(crate) fn with(self, account: &str) -> u64 {
         spread(self.0 ^ fnv(account))

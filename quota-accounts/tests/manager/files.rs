@@ -94,16 +94,19 @@ async fn unknown_fields_of_a_session_survive() {
         let _ = accounts.route(Request::new().with_session("used")).await.expect("all are available");
         let _ = accounts.route(Request::new().with_session("quiet")).await.expect("all are available");
         accounts.flush().await.expect("the file can be written");
-        let colors = env.stored().replace("\"session\":", "\"color\": \"green\", \"session\":");
-        assert_eq!(colors.matches("green").count(), 2, "{kind:?} {colors}");
-        std::fs::write(env.state_path(), colors).unwrap();
+        for path in env.session_files() {
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace("\"session\":", "\"color\": \"green\", \"session\":"))
+                .unwrap();
+        }
+        assert_eq!(env.stored_sessions().matches("green").count(), 2, "{kind:?} {}", env.stored_sessions());
 
         let accounts = env.restarted().accounts();
         minutes(&env.clock, 1).await;
         let _ = accounts.route(Request::new().with_session("used")).await.expect("all are available");
         accounts.flush().await.expect("the file can be written");
 
-        assert_eq!(env.stored().matches("green").count(), 2, "{kind:?} {}", env.stored());
+        assert_eq!(env.stored_sessions().matches("green").count(), 2, "{kind:?} {}", env.stored_sessions());
     }
 }
 

@@ -288,7 +288,7 @@ async fn decide_remembers_no_session() {
         env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = env.accounts();
         let request = Request::new().with_session("s");
-        let stored = || std::fs::read_to_string(env.state_path()).unwrap_or_default();
+        let stored = || env.stored_sessions();
 
         let decided = accounts.decide(&request).await.chosen().map(|chosen| chosen.account.clone());
         accounts.flush().await.expect("the file can be written");

@@ -182,3 +182,93 @@ async fn failing_refreshes_do_not_save_session_times_more_often() {
         assert!(writes <= 2, "{kind:?}: {writes}");
     }
 }
+
+/// A router with this many stored sessions, on a clock some seconds later.
+async fn with_sessions(kind: Kind, count: usize) -> (Env, quota_accounts::FallbackAccountManager) {
+    let mut env = env(kind);
+    env.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
+    let accounts = env.accounts();
+    for number in 0..count {
+        let _ = accounts.route(Request::new().with_session(&number.to_string())).await.expect("an account");
+    }
+    accounts.flush().await.expect("the disk has space");
+    millis(&env, 5_000).await;
+    (env, accounts)
+}
+
+/// The content of each stored file.
+fn stored_files(env: &Env) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let paths = env.session_files().into_iter().chain([env.state_path()]);
+    paths.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_of_ten_thousand_sessions_writes_one_shard() {
+    for kind in BOTH {
+        let (env, accounts) = with_sessions(kind, 10_000).await;
+        let before = stored_files(&env);
+        assert!(before[&env.state_path()].len() < 10_000, "{kind:?}: the state file has no sessions");
+
+        let _ = accounts.route(Request::new().with_session("77")).await.unwrap();
+        accounts.flush().await.unwrap();
+
+        let written: Vec<usize> = stored_files(&env)
+            .into_iter()
+            .filter(|(path, contents)| before.get(path) != Some(contents))
+            .map(|(_, contents)| contents.len())
+            .collect();
+        assert_eq!(written.len(), 1, "{kind:?}");
+        let total: usize = before.values().map(Vec::len).sum();
+        assert!(written[0] * 30 < total, "{kind:?}: {} of {total} bytes", written[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_an_older_program_are_moved_to_their_shards() {
+    for kind in BOTH {
+        let (env, accounts) = with_sessions(kind, 3).await;
+        drop(accounts);
+        let mut sessions = Vec::new();
+        for path in env.session_files() {
+            let shard = std::fs::read(&path).unwrap();
+            let shard: serde_json::Value = serde_json::from_slice(&shard).unwrap();
+            sessions.extend(shard["sessions"].as_array().unwrap().clone());
+            std::fs::remove_file(path).unwrap();
+        }
+        // An account that this router does not have.
+        sessions[0]["account"] = "anthropic/of-another-router".into();
+        let mut state: serde_json::Value = serde_json::from_str(&env.stored()).unwrap();
+        state["sessions"] = sessions.into();
+        std::fs::write(env.state_path(), state.to_string()).unwrap();
+
+        let restarted = env.restarted().accounts();
+        let _ = restarted.route(Request::new()).await.unwrap();
+        restarted.flush().await.unwrap();
+
+        assert!(!env.stored().contains("sessions"), "{kind:?} {}", env.stored());
+        let text = env.stored_sessions();
+        assert_eq!(text.matches("\"session\"").count(), 3, "{kind:?} {text}");
+        assert!(text.contains("of-another-router"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_file_that_disappears_is_written_completely() {
+    for kind in BOTH {
+        let (env, accounts) = reading(kind).await;
+        let first = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&first, RequestOutcome::from_response(403, [("a", "b")])).await.unwrap();
+        accounts.flush().await.unwrap();
+        let account = first.account().to_string();
+        assert!(env.stored().contains("forbidden"), "{kind:?}");
+        std::fs::remove_file(env.state_path()).unwrap();
+
+        let second = accounts.route(Request::new()).await.unwrap();
+        assert_ne!(second.account(), first.account());
+        let _ = accounts.report(&second, served("55.55")).await.unwrap();
+        accounts.flush().await.unwrap();
+
+        let state: serde_json::Value = serde_json::from_str(&env.stored()).unwrap();
+        assert_eq!(state["accounts"][&account]["blocks"][0]["kind"], "forbidden", "{kind:?} {state}");
+    }
+}

@@ -158,6 +158,20 @@ impl Env {
     pub(crate) fn stored(&self) -> String {
         std::fs::read_to_string(self.state_path()).unwrap_or_default()
     }
+
+    /// The files with the stored sessions.
+    pub(crate) fn session_files(&self) -> Vec<PathBuf> {
+        let Ok(files) = std::fs::read_dir(self.dir.path().join("accounts.state.json.sessions")) else {
+            return Vec::new();
+        };
+        files.map(|entry| entry.expect("the folder can be read").path()).collect()
+    }
+
+    /// The text of all files with stored sessions.
+    pub(crate) fn stored_sessions(&self) -> String {
+        let read = |path| std::fs::read_to_string(path).expect("the file can be read");
+        self.session_files().into_iter().map(read).collect()
+    }
 }
 
 /// Parses the headers of the example provider. `x-ratelimit-used` is the use of the 5-hour window, and `x-ratelimit-exhausted` is

@@ -95,6 +95,8 @@ pub struct JsonFile {
     clock: Clock,
     /// Whether to reject a file that another user may have written.
     is_trusted_only: bool,
+    /// Whether an update removes the lock file.
+    removes_lock_file: bool,
 }
 
 /// The maximum size of a file.
@@ -106,12 +108,18 @@ impl JsonFile {
     /// Creates a handle for the file at this path. `clock` measures the wait for its lock.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
-        Self { path: path.into(), clock, is_trusted_only: false }
+        Self { path: path.into(), clock, is_trusted_only: false, removes_lock_file: false }
     }
 
     /// Rejects a file that a user other than this one and root may have written.
     pub fn trusted_only(self) -> Self {
         Self { is_trusted_only: true, ..self }
+    }
+
+    /// Removes the lock file after each update. Otherwise each of many files would have one.
+    #[must_use]
+    pub fn without_lock_file(self) -> Self {
+        Self { removes_lock_file: true, ..self }
     }
 
     /// The path of the file.
@@ -175,6 +183,7 @@ impl JsonFile {
         change: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, FileError> {
         let lock = self.lock_sibling(".lock", LOCK_TIMEOUT).await?;
+        let lock = if self.removes_lock_file { lock.remove_on_release() } else { lock };
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let work = move || {
             let changed =
