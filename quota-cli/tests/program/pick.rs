@@ -238,6 +238,24 @@ fn an_account_without_a_login_is_not_picked() {
 }
 
 #[test]
+fn pick_and_explain_run_a_token_command_once() {
+    for command in ["pick", "explain"] {
+        let (provider, machine, config) = setup(&[("main", 1.0)]);
+        let runs = machine.path("runs");
+        let script = format!("echo run >> '{}'; echo \"$QUOTA_SIM_MAIN\"", runs.display());
+        let text = std::fs::read_to_string(&config).unwrap();
+        let login = format!("token_command = [\"/bin/sh\", \"-c\", {script:?}]");
+        let text = text.replace("token_env = \"QUOTA_SIM_MAIN\"", &login);
+        machine.write("config.toml", text);
+
+        let ended = machine.run(&[command, "--config", &config]);
+
+        assert_eq!((ended.code, provider.simulator.ledger().calls()), (Some(0), 1), "{}", ended.stderr);
+        assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n", "{command}");
+    }
+}
+
+#[test]
 fn an_account_with_an_unreadable_login_is_not_picked() {
     let (_provider, machine, config) = setup(&[("main", 1.0), ("work", 1.0)]);
     assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");

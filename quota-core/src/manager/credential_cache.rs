@@ -128,7 +128,11 @@ impl LastRead {
         if !version.is_undetectable() {
             return unless_changed;
         }
-        let is_rejected = fingerprint.is_some() && fingerprint == rejected;
+        // Without a fingerprint, the answer to a rejection may be the rejected credential.
+        let is_rejected = match fingerprint {
+            Some(_) => fingerprint == rejected,
+            None => matches!(self.demand, Demand::Replacement(_)),
+        };
         let soon = time::saturating_add(wall_time, EXPIRY_MARGIN);
         let expires_soon = credential.expires_at.is_some_and(|expiry| expiry <= soon);
         let max_age = if is_rejected || expires_soon { CHECK_INTERVAL } else { UNDETECTABLE_MAX_AGE };
@@ -332,11 +336,14 @@ impl CredentialCache {
         if (&mut work).now_or_never().is_some() {
             return;
         }
-        let mut task = read.task.lock();
+        let mut task = JoinSet::new();
+        // Without the lock: a runtime that shuts down drops the work here, and with it the source, whose `Drop` runs foreign code.
         task.spawn(work);
+        let mut current = read.task.lock();
+        *current = task;
         // It may have been discarded in between.
         if read.outcome.get().is_some() {
-            task.abort_all();
+            current.abort_all();
         }
     }
 

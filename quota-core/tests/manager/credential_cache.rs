@@ -40,6 +40,7 @@ struct Inner {
     /// How long a read takes. The token is that of its start.
     delay: Mutex<Duration>,
     panics: AtomicBool,
+    has_fingerprint: AtomicBool,
     renews_to: Mutex<Option<u64>>,
 }
 
@@ -52,6 +53,7 @@ impl Source {
             reads: AtomicUsize::new(0),
             delay: Mutex::default(),
             panics: AtomicBool::new(false),
+            has_fingerprint: AtomicBool::new(true),
             renews_to: Mutex::default(),
         }))
     }
@@ -84,7 +86,11 @@ impl CredentialSource for Source {
         }
         assert!(!self.0.panics.load(Ordering::Relaxed), "a test makes this source panic");
         let token = token.ok_or_else(|| CredentialError::not_logged_in("no token"))?;
-        let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token));
+        let has_fingerprint = self.0.has_fingerprint.load(Ordering::Relaxed);
+        let login = match has_fingerprint {
+            true => LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token)),
+            false => LoginInfo::unknown(),
+        };
         Ok(Credential::new(format!("n33dle-{token}"))
             .login(login)
             .expires_at(*self.0.expires_at.lock().unwrap()))
@@ -423,6 +429,20 @@ async fn a_credential_that_stays_rejected_is_read_once_a_second() {
     assert_eq!(source.reads(), 2);
     tokio::time::sleep(SECOND).await;
     source.set(2);
+
+    assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_credential_without_a_fingerprint_is_read_again_soon() {
+    let source = Source::undetectable();
+    source.0.has_fingerprint.store(false, Ordering::Relaxed);
+    let main = account(&source);
+    token(&main).await;
+    let _ = main.renew_credential(None, MINUTE).await;
+    assert_eq!((token(&main).await.as_deref(), source.reads()), (Some("n33dle-1"), 2));
+    source.set(2);
+    tokio::time::sleep(SECOND).await;
 
     assert_eq!(token(&main).await.unwrap(), "n33dle-2");
 }
