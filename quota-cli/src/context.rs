@@ -7,7 +7,7 @@ use std::time::Duration;
 use quota::anthropic::Anthropic;
 use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
 use quota::manager::QuotaManagerBuilder;
-use quota::{CredentialSource, QuotaManager};
+use quota::{CredentialSource, Policy, QuotaManager};
 
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{CliError, Exit};
@@ -17,6 +17,8 @@ use crate::{detected_logins, term};
 
 /// The timeout of a command, unless its arguments set another one.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// A timeout that ends no wait before the deadline of a command.
+const BEYOND_ANY_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// The maximum timeout of a token command.
 const TOKEN_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,9 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
 ///
 /// [`CliError`] if the settings contradict each other.
 pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<QuotaManager, CliError> {
-    builder(config, store, "").build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+    builder(store, "", policy(config, store))
+        .build()
+        .map_err(|error| CliError::new(Exit::Config, error.to_string()))
 }
 
 /// Builds the manager of a command on the current runtime. Its calls are counted under `name`.
@@ -104,18 +108,27 @@ fn build(
     name: &str,
     timeout: Option<Duration>,
 ) -> Result<QuotaManager, CliError> {
-    let mut builder = builder(config, store, name).provider(anthropic(config)?, credential_sources(config));
+    let mut policy = policy(config, store);
+    if timeout.is_some() && policy.get_timeout == Policy::default().get_timeout {
+        // The command waits until its deadline, because no refresh continues afterwards.
+        policy.get_timeout = BEYOND_ANY_DEADLINE;
+    }
+    let mut builder = builder(store, name, policy).provider(anthropic(config)?, credential_sources(config));
     if let Some(timeout) = timeout {
         builder = builder.deadline(timeout);
     }
     builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
 }
 
-fn builder(config: &Config, store: &OpenedStore, name: &str) -> QuotaManagerBuilder {
+fn policy(config: &Config, store: &OpenedStore) -> Policy {
     let mut policy = config.policy.clone();
     if store.is_file() {
         policy.store_timeout = policy.store_timeout.max(store::FILE_TIMEOUT);
     }
+    policy
+}
+
+fn builder(store: &OpenedStore, name: &str, policy: Policy) -> QuotaManagerBuilder {
     QuotaManager::builder(Arc::clone(&store.store)).policy(policy).name(name)
 }
 

@@ -45,6 +45,12 @@ pub struct Policy {
     /// this timeout; see [`lease_ttl`](Self::lease_ttl).
     #[serde(with = "span")]
     pub fetch_timeout: Duration,
+    /// How long [`get`](crate::Account::get) waits for a refresh. Default: 15 seconds. Then it returns the cached readings, and the
+    /// refresh continues. It may wait for other accounts of the provider, or for another process. Zero never waits.
+    ///
+    /// An explicit [`refresh`](crate::Account::refresh) has no such limit.
+    #[serde(with = "span")]
+    pub get_timeout: Duration,
     /// The backoff of an account after a 429. Default: 60 s, doubling to 15 min.
     #[serde(alias = "backoff")]
     pub rate_limit_backoff: Backoff,
@@ -92,6 +98,7 @@ impl Default for Policy {
             min_call_interval: Duration::from_secs(1),
             max_concurrent_calls: 1,
             fetch_timeout: Duration::from_secs(10),
+            get_timeout: Duration::from_secs(15),
             rate_limit_backoff: Backoff::doubling(Duration::from_secs(60), Duration::from_secs(900)),
             error_backoff: Backoff::doubling(Duration::from_secs(15), Duration::from_secs(300)),
             cooldown: CooldownPolicy::default(),
@@ -127,6 +134,7 @@ impl Policy {
         min_call_interval: Duration,
         max_concurrent_calls: usize,
         fetch_timeout: Duration,
+        get_timeout: Duration,
         rate_limit_backoff: Backoff,
         error_backoff: Backoff,
         cooldown: CooldownPolicy,
@@ -181,6 +189,7 @@ impl Policy {
             self.reset_grace,
             self.min_call_interval,
             self.fetch_timeout,
+            self.get_timeout,
             self.rate_limit_backoff.max,
             self.error_backoff.max,
             self.cooldown.duration,

@@ -123,8 +123,9 @@ impl Account {
 
     /// Returns fresh readings: cached ones, or those of one refresh that all callers share.
     ///
-    /// If no refresh is possible, this returns the cached readings, marked as stale with the reason. If the caller drops the
-    /// future, the refresh continues.
+    /// If no refresh is possible, this returns the cached readings, marked as stale with the reason. So it does if the refresh takes
+    /// longer than [`get_timeout`](crate::Policy#structfield.get_timeout). The refresh then continues, as it does if the caller drops
+    /// the future. The timer is that of the manager's runtime.
     ///
     /// # Errors
     ///
@@ -140,7 +141,7 @@ impl Account {
     ///
     /// [`QuotaError`] if there are no readings.
     pub async fn get_with_max_age(&self, max_age: Duration) -> Result<AccountUsage, QuotaError> {
-        Box::pin(self.get_cold(Some(max_age))).await
+        Box::pin(self.get_cold(Some(max_age), self.entry.provider.policy.get_timeout)).await
     }
 
     /// Like [`get`](Self::get), for a request to `model`: the windows that count only this model must be fresh too.
@@ -149,10 +150,27 @@ impl Account {
     ///
     /// [`QuotaError`] if there are no readings.
     pub async fn get_for(&self, model: Option<&str>) -> Result<AccountUsage, QuotaError> {
+        self.get_for_within(model, self.entry.provider.policy.get_timeout).await
+    }
+
+    /// Like [`get_for`](Self::get_for), with `timeout` in place of the policy's
+    /// [`get_timeout`](crate::Policy#structfield.get_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError`] if there are no readings.
+    pub async fn get_for_within(
+        &self,
+        model: Option<&str>,
+        timeout: Duration,
+    ) -> Result<AccountUsage, QuotaError> {
         let view = self.view_handle.load();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
             drop(view);
-            return self.get().await;
+            return match self.peek_settled() {
+                Some(result) => result,
+                None => Box::pin(self.get_cold(None, timeout)).await,
+            };
         }
         let now_ms = view.provider.clock.recent_ms();
         if let Some(result) = self.peek_refused(view, now_ms) {
@@ -160,10 +178,14 @@ impl Account {
         }
         let _followed = OnDrop(|| self.follow());
         let request = RefreshRequest::CompleteAge(self.entry.provider.policy.max_age);
-        Ok(Box::pin(self.shared_refresh(request)).await?.usage)
+        Box::pin(self.wait_for_readings(request, timeout)).await
     }
 
-    async fn get_cold(&self, max_age: Option<Duration>) -> Result<AccountUsage, QuotaError> {
+    async fn get_cold(
+        &self,
+        max_age: Option<Duration>,
+        timeout: Duration,
+    ) -> Result<AccountUsage, QuotaError> {
         let _followed = OnDrop(|| self.follow());
         let view = self.view_handle.load();
         if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
@@ -174,8 +196,29 @@ impl Account {
             return result;
         }
         let request = RefreshRequest::Age(max_age.unwrap_or(self.entry.provider.policy.max_age));
-        let refreshed = self.shared_refresh(request).await?;
-        Ok(refreshed.usage)
+        self.wait_for_readings(request, timeout).await
+    }
+
+    /// Waits for a refresh, at most for `timeout`.
+    async fn wait_for_readings(
+        &self,
+        request: RefreshRequest,
+        timeout: Duration,
+    ) -> Result<AccountUsage, QuotaError> {
+        let clock = &self.entry.provider.clock;
+        let refreshed = self.shared_refresh(request);
+        if let Some(refreshed) = self.shared.context.tasks.bounded(clock, timeout, refreshed).await {
+            return Ok(refreshed?.usage);
+        }
+        let error = QuotaError::InProgress { account: self.entry.id.clone() };
+        self.entry.record().update(|local| {
+            // Not if it has just ended, because then it has stored its own outcome.
+            if local.in_flight().is_some() {
+                self.entry.state().refresh_failed(error.clone());
+            }
+        });
+        let usage = self.peek();
+        if usage.is_empty() { Err(error) } else { Ok(usage) }
     }
 
     /// Calls the provider now if the rules allow it, and returns whether it did.
@@ -469,7 +512,8 @@ impl GetFuture<'_> {
     #[cold]
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<AccountUsage, QuotaError>> {
         let account = self.account;
-        self.cold.get_or_insert_with(|| Box::pin(account.get_cold(None))).as_mut().poll(context)
+        let timeout = account.entry.provider.policy.get_timeout;
+        self.cold.get_or_insert_with(|| Box::pin(account.get_cold(None, timeout))).as_mut().poll(context)
     }
 }
 

@@ -70,8 +70,8 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// Another process holds the lease, and did not finish in time.
-    #[error("another process is still refreshing {account}")]
+    /// A refresh of this process or of another one did not end in time. It continues, and a later read returns its readings.
+    #[error("a refresh of {account} is still in progress")]
     #[non_exhaustive]
     InProgress {
         /// The account.
@@ -164,7 +164,7 @@ impl QuotaError {
             }
             // No call was made, so the provider is not the cause.
             Self::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
-            Self::InProgress { .. } => "another process is still refreshing it".to_owned(),
+            Self::InProgress { .. } => "a refresh is still in progress".to_owned(),
             Self::OnHold { hold, .. } => hold.reason.to_string(),
             _ => self.report(),
         }

@@ -7,6 +7,7 @@ mod cancellation;
 mod clear_hold;
 mod credential_cache;
 mod credentials;
+mod deadlines;
 mod forced_refresh;
 mod forget;
 mod holds;
