@@ -243,7 +243,11 @@ fn read_state(usage: &AccountUsage) -> ReadState {
 
 /// The policy of the configuration, with the command line's choice for unknown usage.
 fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
-    let policy = config.routing.clone();
+    let mut policy = config.routing.clone();
+    if policy.route_timeout == RoutingPolicy::default().route_timeout {
+        // A command has a time limit of its own, and nothing that continues afterwards.
+        policy.route_timeout = context::COMMAND_TIMEOUT;
+    }
     match unknown {
         Some(Unknown::Allow) => policy.when_unknown(UnknownUsage::Allow),
         Some(Unknown::Deny) => policy.when_unknown(UnknownUsage::Deny),

@@ -15,6 +15,8 @@ use crate::routing::{Eligibility, Role};
 
 /// A refresh that takes longer no longer delays the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
+/// The timeout of a refresh whose readings are saved when it ends. Its call has a timeout of its own.
+pub(super) const UNBOUNDED: Duration = Duration::MAX;
 /// How many refreshes [`FallbackAccountManager::refresh_until_usable`] runs at once.
 const MAX_PARALLEL_REFRESHES: usize = 4;
 
@@ -83,7 +85,7 @@ impl FallbackAccountManager {
                 results.extend(done.ok());
             }
             let inner = Arc::clone(inner);
-            calls.spawn(async move { (at, inner.slots[at].refresh_if_stale(None).await) });
+            calls.spawn(async move { (at, inner.slots[at].refresh_if_stale(None, UNBOUNDED).await) });
         }
         while let Some(done) = calls.join_next().await {
             // After a panic, which the quota manager reports, the account is due again.
@@ -149,15 +151,25 @@ impl Inner {
             evaluated.verdict().is_unknown()
                 && slot.usage.is_stale_for(request.model())
                 && slot.usage.peek().error().is_none()
-                && !slot.is_held()
+                && !slot.is_refused()
         });
         unknown.map(|(at, _)| at).collect()
     }
 
     /// Refreshes an account if its readings are stale for a request of `model`.
     pub(super) async fn refresh_if_stale(&self, at: usize, model: Option<&str>) -> Result<(), QuotaError> {
+        self.refresh_within(at, model, UNBOUNDED).await
+    }
+
+    /// Like [`refresh_if_stale`](Self::refresh_if_stale), but waits at most for `timeout`.
+    pub(super) async fn refresh_within(
+        &self,
+        at: usize,
+        model: Option<&str>,
+        timeout: Duration,
+    ) -> Result<(), QuotaError> {
         let slot = &self.slots[at];
-        let result = slot.refresh_if_stale(model).await;
+        let result = slot.refresh_if_stale(model, timeout).await;
         if let Err(QuotaError::Fetch {
             error: FetchError::CredentialUnavailable { timed_out: true, .. },
             ..
@@ -168,6 +180,24 @@ impl Inner {
         }
         if let Err(QuotaError::DeadlineExceeded { .. }) = result {
             self.out_of_time.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Refreshes an account for a request that has `waited` for refreshes already. If its time is over, the refresh continues, and its
+    /// readings are saved when it ends.
+    pub(super) async fn wait_for_refresh(
+        self: &Arc<Self>,
+        at: usize,
+        request: &Request,
+        waited: &mut Duration,
+    ) -> Result<(), QuotaError> {
+        let started_at = self.clock.instant();
+        let left = self.policy.route_timeout.saturating_sub(*waited);
+        let result = self.refresh_within(at, request.model(), left).await;
+        *waited = waited.saturating_add(self.clock.instant().saturating_since(started_at));
+        if let Err(QuotaError::InProgress { .. }) = result {
+            self.refresh_in_background(at, false, request);
         }
         result
     }
@@ -224,7 +254,7 @@ impl Inner {
     /// Refreshes an account for this request in the background, and saves the readings. With `force` it refreshes fresh readings
     /// too.
     pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, force: bool, request: &Request) {
-        if (!force && self.slots[at].is_held()) || self.is_out_of_time() {
+        if (!force && self.slots[at].is_refused()) || self.is_out_of_time() {
             return;
         }
         let Some(guard) = self.start_refresh(at) else { return };

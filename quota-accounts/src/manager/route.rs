@@ -11,7 +11,6 @@ use quota_core::{AccountId, Credential, CredentialError};
 
 use super::reservations::ReservationGuard;
 use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
-use super::slot::AccountSlot;
 use super::source::Rechecks;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
@@ -117,11 +116,15 @@ impl FallbackAccountManager {
     /// Returns the preferred available account for a request, with its credential.
     ///
     /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible because of
-    /// stale readings. Before it chooses, the router refreshes at most four accounts, and only where holds and budgets allow it.
-    /// If the chosen account is eligible but its readings are stale, the refresh runs in the background. The request waits for the
-    /// credential of the chosen account at most [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). For those
-    /// of ineligible accounts, which may have another login by now, it waits a tenth of a second, or the same timeout if no account
-    /// is available. Dropping the future is safe.
+    /// stale readings. Before it chooses, the router refreshes at most four accounts, and only those that can be refreshed now.
+    /// It waits for them at most [`route_timeout`](crate::RoutingPolicy#structfield.route_timeout) in all. Then it chooses by
+    /// what is known, and the refreshes continue. If the chosen account is eligible but its readings are stale, the refresh runs
+    /// in the background.
+    ///
+    /// The request waits for the credential of the chosen account at most
+    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). For those of ineligible accounts, which may
+    /// have another login by now, it waits a tenth of a second, or the same timeout if no account is available. Dropping the
+    /// future is safe.
     ///
     /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
@@ -178,6 +181,8 @@ struct Attempt {
     unusable: Vec<(usize, Verdict)>,
     /// The checks for other credentials that it has started.
     rechecks: Rechecks,
+    /// How long it has waited for refreshes.
+    waited: Duration,
 }
 
 impl Inner {
@@ -216,7 +221,7 @@ impl Inner {
                     continue;
                 }
             };
-            match self.credential(&request, at, scan.now).await {
+            match self.credential(&request, at, scan.now, &mut attempt.waited).await {
                 Ok(credential) => {
                     if self.slots[at].usage.is_stale_for(request.model()) {
                         self.refresh_in_background(at, false, &request);
@@ -248,7 +253,7 @@ impl Inner {
                 attempt.unusable.extend(self.retry_soon(&scan));
                 return attempt.unusable;
             };
-            match self.credential(request, at, scan.now).await {
+            match self.credential(request, at, scan.now, &mut attempt.waited).await {
                 Ok(_) => return attempt.unusable,
                 Err(verdict) => attempt.unusable.push((at, verdict)),
             }
@@ -268,7 +273,7 @@ impl Inner {
         without: &[usize],
         attempt: &mut Attempt,
     ) -> Scan {
-        let Attempt { refreshed, read, unusable, rechecks } = attempt;
+        let Attempt { refreshed, read, unusable, rechecks, waited } = attempt;
         loop {
             let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
             let scan = self.scan(request, &is_out, refreshed, read);
@@ -278,10 +283,11 @@ impl Inner {
                     continue;
                 }
             }
+            let may_wait = *waited < self.policy.route_timeout;
             let may_refresh = refreshed.len() < MAX_REFRESHES && !self.is_out_of_time();
-            if let Some(at) = scan.refresh_first.first().filter(|_| may_refresh) {
+            if let Some(at) = scan.refresh_first.first().filter(|_| may_refresh && may_wait) {
                 refreshed.push(*at);
-                if let Err(error) = self.refresh_if_stale(*at, request.model()).await {
+                if let Err(error) = self.wait_for_refresh(*at, request, waited).await {
                     tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, using cached readings");
                 }
                 self.schedule_save();
@@ -291,6 +297,10 @@ impl Inner {
                 read.push(*at);
                 self.read_reservations(*at).await;
                 continue;
+            }
+            if !may_wait {
+                // The next request will see their new readings.
+                self.refresh_sequentially(&scan.refresh_first, request);
             }
             if let Choice::NoAccount { .. } = scan.choice {
                 // Another credential is the only hope for these accounts.
@@ -306,12 +316,18 @@ impl Inner {
 
     /// Refreshes an account if its login differs from `before`, because reading a credential with a new login clears the readings.
     /// Returns whether it differs.
-    async fn refresh_new_login(self: &Arc<Self>, slot: &AccountSlot, before: Option<&LoginId>) -> bool {
+    async fn refresh_new_login(
+        self: &Arc<Self>,
+        at: usize,
+        before: Option<&LoginId>,
+        waited: &mut Duration,
+    ) -> bool {
+        let slot = &self.slots[at];
         if before.is_none() || slot.login_id().as_ref() == before {
             return false;
         }
         tracing::debug!(account = %slot.id, "the account has another login");
-        if let Err(error) = slot.refresh_if_stale(None).await {
+        if let Err(error) = self.wait_for_refresh(at, &Request::new(), waited).await {
             tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
         }
         self.schedule_save();
@@ -324,6 +340,7 @@ impl Inner {
         request: &Request,
         at: usize,
         before: Timestamp,
+        waited: &mut Duration,
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
         // Checked first, because programs without credential sources are common.
@@ -337,7 +354,7 @@ impl Inner {
         })?;
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
-            let is_another = self.refresh_new_login(slot, login_before.as_ref()).await;
+            let is_another = self.refresh_new_login(at, login_before.as_ref(), waited).await;
             // Reading the credential may take a while, so usage readings may have changed.
             let now = self.now();
             if is_another || now != before {

@@ -94,7 +94,7 @@ impl Inner {
                 _ if (stale.len() < MAX_REFRESHES || verdict.is_unknown())
                     && !refreshed.contains(&at)
                     && candidate.is_stale_for(request.model())
-                    && !slot.is_held() =>
+                    && !slot.is_refused() =>
                 {
                     if stale.len() < MAX_REFRESHES {
                         stale.push(at);
@@ -130,7 +130,7 @@ impl Inner {
             if reason == Reason::UnknownAllowed
                 && !refreshed.contains(&at)
                 && slot.has_no_readings()
-                && !slot.is_held()
+                && !slot.is_refused()
             {
                 stale.insert(0, at);
             }

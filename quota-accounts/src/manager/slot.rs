@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -125,14 +126,24 @@ impl AccountSlot {
         self.usage.peek().hold().is_some()
     }
 
+    /// Whether no refresh can succeed now: because of a hold, the budget, or the credential.
+    pub(super) fn is_refused(&self) -> bool {
+        let usage = self.usage.peek();
+        usage.hold().is_some() || usage.next_attempt_at().is_some()
+    }
+
     /// The login that the usage belongs to, if stated.
     pub(super) fn login_id(&self) -> Option<LoginId> {
         self.usage.peek().login_id().cloned()
     }
 
-    /// Refreshes the usage if it is stale for a request of `model`.
-    pub(super) async fn refresh_if_stale(&self, model: Option<&str>) -> Result<(), QuotaError> {
-        let usage = self.usage.get_for(model).await?;
+    /// Refreshes the usage if it is stale for a request of `model`, and waits at most for `timeout`.
+    pub(super) async fn refresh_if_stale(
+        &self,
+        model: Option<&str>,
+        timeout: Duration,
+    ) -> Result<(), QuotaError> {
+        let usage = self.usage.get_for_within(model, timeout).await?;
         match usage.error() {
             Some(error) if usage.is_stale_for(model) => Err(error.clone()),
             _ => Ok(()),

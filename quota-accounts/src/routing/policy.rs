@@ -58,6 +58,10 @@ pub struct RoutingPolicy {
     /// is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
     #[serde(with = "span")]
     pub credential_timeout: Duration,
+    /// How long a request waits for refreshes, all together. Default: 5 seconds. Then the router decides by what is known, and the
+    /// refreshes continue.
+    #[serde(with = "span")]
+    pub route_timeout: Duration,
     /// How long a session stays with its account after its last request. Default: 7 days.
     #[serde(with = "span")]
     pub session_ttl: Duration,
@@ -84,6 +88,7 @@ impl Default for RoutingPolicy {
             exhausted_cooldown: Duration::from_secs(5 * 60),
             forbidden_cooldown: Duration::from_secs(3600),
             credential_timeout: Duration::from_secs(20),
+            route_timeout: Duration::from_secs(5),
             session_ttl: Duration::from_secs(7 * 24 * 3600),
             max_sessions: 10_000,
             max_session_wait: Duration::from_secs(2 * 60),
@@ -132,6 +137,13 @@ impl RoutingPolicy {
     #[must_use]
     pub fn max_session_wait(mut self, wait: Duration) -> Self {
         self.max_session_wait = wait;
+        self
+    }
+
+    /// Sets how long a request waits for refreshes, all together.
+    #[must_use]
+    pub fn route_timeout(mut self, timeout: Duration) -> Self {
+        self.route_timeout = timeout;
         self
     }
 

@@ -1,6 +1,7 @@
 //! The router with and without a quota manager, under a virtual clock.
 
 mod clocks;
+mod deadlines;
 mod fetchers;
 mod files;
 mod heart;

@@ -76,6 +76,7 @@ Legend:
   session_ttl = \"168h\"   # how long a session is remembered
   max_sessions = 10000   # how many sessions are remembered
   credential_timeout = \"20s\"  # time limit for reading a login
+  route_timeout = \"30s\"  # time limit for refreshing accounts
   # For programs that report the outcome of requests: fallback_on,
   # throttle_cooldown, exhausted_cooldown, forbidden_cooldown
 

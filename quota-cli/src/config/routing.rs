@@ -22,6 +22,7 @@ pub(super) struct Routing {
     exhausted_cooldown: Option<DurationText>,
     forbidden_cooldown: Option<DurationText>,
     credential_timeout: Option<DurationText>,
+    route_timeout: Option<DurationText>,
     session_ttl: Option<DurationText>,
     max_sessions: Option<usize>,
     max_session_wait: Option<DurationText>,
@@ -50,6 +51,7 @@ impl Routing {
         set(&mut policy.exhausted_cooldown, self.exhausted_cooldown);
         set(&mut policy.forbidden_cooldown, self.forbidden_cooldown);
         set(&mut policy.credential_timeout, self.credential_timeout);
+        set(&mut policy.route_timeout, self.route_timeout);
         set(&mut policy.session_ttl, self.session_ttl);
         set(&mut policy.max_session_wait, self.max_session_wait);
         policy.mode = self.mode.unwrap_or(policy.mode);

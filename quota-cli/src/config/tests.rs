@@ -225,6 +225,7 @@ fn every_routing_setting_is_parsed() {
         exhausted_cooldown = "1m"
         forbidden_cooldown = "2h"
         credential_timeout = "15s"
+        route_timeout = "3s"
         session_ttl = "24h"
         max_sessions = 5
         max_session_wait = "0s"
@@ -244,6 +245,7 @@ fn every_routing_setting_is_parsed() {
     policy = policy.sessions(Duration::from_secs(24 * 3600), 5).max_session_wait(Duration::ZERO);
     policy.throttle_cooldown = Duration::from_secs(10);
     policy.credential_timeout = Duration::from_secs(15);
+    policy.route_timeout = Duration::from_secs(3);
     policy.exhausted_cooldown = Duration::from_secs(60);
     policy.forbidden_cooldown = Duration::from_secs(7200);
     assert_eq!(config.routing, policy);

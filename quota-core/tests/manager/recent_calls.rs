@@ -128,7 +128,7 @@ async fn a_long_call_that_has_ended_is_not_recent() {
     let env = env_with(policy());
     let slow = env.provider.clone().with_delay(SECOND * 30);
     let other_process = another_process(&env.store, &env.clock, &slow, policy());
-    drop(other_process.account(&id("main")).get().await);
+    drop(other_process.account(&id("main")).refresh().await);
     env.clock.sleep(SECOND).await;
 
     let refreshed = refresh(&env.quota, &id("main")).await;
