@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use quota_core::testing::FakeProvider;
-use quota_core::{Account, AccountId, MemoryStore, Policy, QuotaManager};
+use quota_core::{Account, AccountId, FetchError, MemoryStore, Policy, QuotaManager};
 
 use crate::measure::interleaved;
 use crate::row::Row;
@@ -43,6 +43,7 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(Row::at_most(&name, (ours[1], "ns"), ("peek on 1 thread", ours[0]), 1.2));
     }
     rows.extend(hit());
+    rows.extend(held());
     rows
 }
 
@@ -76,6 +77,72 @@ fn hit() -> Vec<Row> {
         rows.push(Row::faster(&name, (ours, "ns"), ("moka sync get", theirs), least));
     }
     rows
+}
+
+/// How many reads of a held account count its credential reads. They take less time than a check interval.
+const HELD_READS: usize = 1_000_000;
+
+/// Reads of an account on hold that has readings, compared with reads of fresh readings.
+fn held() -> Vec<Row> {
+    let fixture = Fixture::with(1);
+    let (fresh, provider) = (&fixture.accounts[0], FakeProvider::answering("bench", 42.0));
+    // The background checks need a thread of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .expect("a runtime can be built");
+    let held = runtime.block_on(held_account(&provider));
+    let get = |account: &Account, iterations: Range<usize>| {
+        let gets = async {
+            for _ in iterations {
+                let answer = account.get().await;
+                drop(black_box(answer.expect("the account has readings")));
+            }
+        };
+        let polled = std::pin::pin!(gets).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready(), "a read of a held account is ready at the first poll");
+    };
+    let mut rows = Vec::new();
+    for threads in [1, 2] {
+        let [refused, hit] = interleaved(
+            threads,
+            READS,
+            [&|iterations| get(&held, iterations), &|iterations| get(fresh, iterations)],
+        );
+        let name = format!("get_held.{threads}t");
+        rows.push(Row::at_most(&name, (refused, "ns"), ("get_hit", hit), 2.0));
+    }
+    let (before, start) = (provider.credential_reads(), Instant::now());
+    get(&held, 0..HELD_READS);
+    let reads = (provider.credential_reads() - before) as f64;
+    let intervals = 1.0 + start.elapsed().as_secs_f64();
+    let target = "≤ 1 a check interval";
+    rows.push(Row::absolute(
+        "get_held.credential_reads",
+        (reads, "reads in 10⁶ gets"),
+        target,
+        reads <= intervals,
+    ));
+    rows
+}
+
+/// An account with stale readings, whose refresh was rate limited.
+async fn held_account(provider: &FakeProvider) -> Account {
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .provider(provider.clone(), provider.clone())
+        .policy(Policy::default().max_age(Duration::from_millis(2)).min_call_interval(Duration::ZERO))
+        .build()
+        .expect("the policy is valid");
+    let account = quota.account(&"bench/held".parse().expect("a valid name"));
+    drop(account.get().await.expect("the provider responds"));
+    provider.then_fail(FetchError::throttled(Some(Duration::from_secs(24 * 3600))));
+    let refreshed = account.refresh().await.expect("the account has readings");
+    assert!(refreshed.error.is_some() && account.peek().hold().is_some(), "the account is on hold");
+    while !account.is_stale() {
+        tokio::task::yield_now().await;
+    }
+    account
 }
 
 /// Accounts with fresh readings, and the same readings in ArcSwap and moka.
