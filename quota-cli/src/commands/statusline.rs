@@ -130,7 +130,10 @@ async fn line(
     session: &Session,
 ) -> Result<Exit, Broken> {
     let config = Config::load(global.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
-    let settings = select(&config, options.account.as_deref(), session)?;
+    let Some(settings) = select(&config, options.account.as_deref(), session)? else {
+        output.print_without_account(session)?;
+        return Ok(Exit::Success);
+    };
     let manager = context::open_read_only(&config, store).map_err(Broken::because(Reason::ConfigError))?;
     let account = manager.account(&settings.id);
     let mut usage = account.sync().await;
@@ -217,6 +220,13 @@ impl Output {
         term::print(&self.text(&LineData { account, session, local: &local, broken: None }))
     }
 
+    /// Prints the line of a session that belongs to no account.
+    fn print_without_account(&self, session: &Session) -> Result<(), CliError> {
+        let local = self.local(quota::Clock::system().now());
+        let account = observe::without_account(session, local.now);
+        term::print(&self.text(&LineData { account: Some(&account), session, local: &local, broken: None }))
+    }
+
     /// Prints a line with the reason and the session's own usage, and prints the error on standard error.
     async fn print_broken(&self, broken: Broken, session: &Session) -> Result<Exit, CliError> {
         let Broken { reason, leaves_session, failure } = broken;
@@ -280,18 +290,17 @@ async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Rea
     }
 }
 
-/// Selects the account of `--account`, else the account of the session, else the first account.
+/// Selects the account of `--account`, else the account of the session, else the first account. `None` if there is a session that belongs
+/// to no account.
 fn select<'a>(
     config: &'a Config,
     named: Option<&str>,
     session: &Session,
-) -> Result<&'a AccountSettings, Broken> {
+) -> Result<Option<&'a AccountSettings>, Broken> {
     match named {
-        Some(name) => Ok(config.account(name)?),
-        None => match session.is_present().then(|| observe::account_of_session(config)).flatten() {
-            Some(account) => Ok(account),
-            None => config.first().map_err(Broken::because(Reason::AllDisabled)),
-        },
+        Some(name) => Ok(Some(config.account(name)?)),
+        None if session.names_anything() => Ok(observe::account_of_session(config)),
+        None => config.first().map(Some).map_err(Broken::because(Reason::AllDisabled)),
     }
 }
 

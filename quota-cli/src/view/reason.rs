@@ -31,6 +31,8 @@ pub(crate) enum Reason {
     NoWindows,
     NoHomeDirectory,
     StoreNotShared,
+    /// The session of a statusline belongs to no configured account.
+    UnknownAccount,
 }
 
 impl Reason {
@@ -115,6 +117,7 @@ impl Reason {
             Self::NoWindows => "no windows",
             Self::NoHomeDirectory => "no home directory",
             Self::StoreNotShared => "store not shared",
+            Self::UnknownAccount => "unknown account",
         }
     }
 

@@ -15,7 +15,9 @@ fn with_cached_usage() -> (Provider, Machine, Vec<String>) {
     let (machine, config) = provider.configure(Machine::new());
     assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
     let line = ["statusline", "--format", "{model}{five_hour.used}", "--config", argument(&config)];
-    (provider, machine, line.map(str::to_owned).to_vec())
+    // The session belongs to no account, so the line must name one.
+    let line = line.into_iter().chain(["--account", "main"]);
+    (provider, machine, line.map(str::to_owned).collect())
 }
 
 /// The command with a memory limit, so that a failing test with endless input does not exhaust the memory.

@@ -129,7 +129,7 @@ fn a_session_cannot_control_the_terminal() {
 
     let ended = with_input(
         &machine,
-        &["statusline", "--format", "{model} {five_hour.used}", "--config", &config],
+        &["statusline", "--account", "main", "--format", "{model} {five_hour.used}", "--config", &config],
         session,
     );
 
@@ -247,6 +247,50 @@ fn a_session_without_an_account_is_not_stored() {
 
     let shown = stranger.run(&["statusline", "--format", FORMAT, "--config", &config]);
     assert!(shown.stdout.starts_with("42%"), "{}", shown.stdout);
+}
+
+/// A machine with fresh readings of a login that is not the session's, and the session's variables.
+fn with_session_of_another_login() -> (Provider, Machine, String) {
+    let (provider, machine, config) = logged_in();
+    let accounts = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{accounts}claude_config_dir = \"~/.claude\"\n")).unwrap();
+    let elsewhere = machine.path("elsewhere");
+    (provider, machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap()), config)
+}
+
+#[test]
+fn a_session_of_another_login_does_not_show_the_numbers_of_an_account() {
+    let (provider, machine, config) = with_session_of_another_login();
+    let model = r#""model":{"display_name":"Opus"}"#;
+    let line = |input: &str, arguments: &[&str]| {
+        let all = [&["statusline", "--config", &config], arguments].concat();
+        with_input(&machine, &all, input).stdout
+    };
+    let unread = format!("{{{model}}}");
+    let with_usage = format!(r#"{{{model},"rate_limits":{{"five_hour":{{"used_percentage":5}}}}}}"#);
+
+    assert_eq!(line(&unread, &[]), "Opus · unknown account\n");
+    assert_eq!(line(&unread, &["--format", "{model} {five_hour.used} {reason}"]), "Opus ? unknown account\n");
+    assert!(line(&with_usage, &[]).starts_with("Opus · 5h 5%"), "{}", line(&with_usage, &[]));
+    let document: serde_json::Value = serde_json::from_str(&line(&unread, &["--json"])).unwrap();
+    assert_eq!(document["accounts"][0]["reason"], "unknown_account");
+    assert_eq!(document["accounts"][0]["windows"], serde_json::json!([]));
+
+    // Without a session, and with a named account, the line shows that account.
+    assert!(line("", &[]).starts_with("5h 42%"));
+    assert!(line(&unread, &["--account", "main"]).starts_with("Opus · 5h 42%"));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_session_with_an_api_key_does_not_show_the_numbers_of_an_account() {
+    let (_provider, machine, config) = logged_in();
+    let machine = machine.set("ANTHROPIC_API_KEY", "sk-ant-api03-made-up");
+    let session = r#"{"model":{"display_name":"Opus"},"cost":{"total_cost_usd":1.25}}"#;
+
+    let ended = with_input(&machine, &["statusline", "--config", &config], session);
+
+    assert_eq!(ended.stdout, "Opus · unknown account\n");
 }
 
 /// A machine that `what` sets up, after one refresh.

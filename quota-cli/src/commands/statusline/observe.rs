@@ -11,6 +11,7 @@ use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::context;
 use crate::view::account::AccountView;
+use crate::view::reason::Reason;
 
 /// The result of merging a session's usage.
 #[derive(Debug)]
@@ -76,13 +77,26 @@ pub(super) fn unknown_account() -> AccountId {
 
 /// The session's usage, merged in a memory store by the same rules as stored usage; `None` if the session has none.
 pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<SessionUsage> {
-    let usage = parse_statusline(&session.bytes, now).ok()?.usage;
-    let manager = QuotaManager::builder(MemoryStore::new()).build().ok()?;
-    let account = manager.account(&id);
-    account.observe(&usage).ok()?;
-    let usage = account.peek();
-    let view = AccountView { reason: None, ..AccountView::of(&id, &usage, None) };
+    let view = AccountView { reason: None, ..view_of(session, &id, now) };
     (!view.windows.is_empty()).then_some(SessionUsage { id, view })
+}
+
+/// A session that belongs to no configured account: its own usage, or no usage with the reason. It never shows the usage of a configured
+/// account, which would stand beside the model of another login.
+pub(super) fn without_account(session: &Session, now: Timestamp) -> AccountView {
+    let view = view_of(session, &unknown_account(), now);
+    let reason = view.windows.is_empty().then_some(Reason::UnknownAccount);
+    AccountView { reason, ..view }
+}
+
+fn view_of(session: &Session, id: &AccountId, now: Timestamp) -> AccountView {
+    let manager = QuotaManager::builder(MemoryStore::new()).build().expect("the default settings are valid");
+    let account = manager.account(id);
+    if let Ok(parsed) = parse_statusline(&session.bytes, now) {
+        // A rejected observation leaves the account without usage.
+        let _ = account.observe(&parsed.usage);
+    }
+    AccountView::of(id, &account.peek(), None)
 }
 
 /// The account whose login the session uses, if it can be determined.

@@ -30,6 +30,15 @@ impl Session {
         !self.bytes.is_empty()
     }
 
+    /// Whether the input names anything of a session, so that numbers beside it must belong to its login.
+    pub(super) fn names_anything(&self) -> bool {
+        let has_limits = || {
+            serde_json::from_slice::<serde_json::Value>(&self.bytes)
+                .is_ok_and(|input| input.get("rate_limits").is_some())
+        };
+        self.model.is_some() || self.dir.is_some() || self.cost.is_some() || has_limits()
+    }
+
     fn parse(mut bytes: Vec<u8>) -> Self {
         if bytes.is_empty() {
             // Outside Claude Code the input is usually empty, and creating serde_json's error would take longer than the rest of the line.
