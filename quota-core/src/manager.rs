@@ -16,7 +16,9 @@ mod events;
 mod follower;
 mod in_flight;
 mod limiter;
+mod login_check;
 mod provider;
+mod records;
 mod refresh;
 mod registry;
 mod state;
@@ -36,6 +38,7 @@ pub use self::account::{Account, GetFuture};
 pub use self::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
 pub use self::builder::{BuildError, QuotaManagerBuilder};
 use self::context::TaskContext;
+use self::entry::Selection;
 pub use self::error::{ObserveError, QuotaError};
 pub use self::events::{Event, Events};
 use self::registry::Registry;
@@ -130,6 +133,9 @@ impl QuotaManager {
     /// resets the budget. Another process that has the readings cached does not restore them. A call in flight does not store its
     /// report. A process that continues to refresh the account creates it again.
     ///
+    /// If another account of this manager shows the record of the same login, only this account loses it. Another login that the
+    /// account holds on another host keeps its record there.
+    ///
     /// Existing [`Account`] handles stay usable, without readings. If the future is dropped, the account may or may not be
     /// forgotten.
     ///
@@ -139,17 +145,24 @@ impl QuotaManager {
     /// [`StoreOutagePolicy::Standalone`](crate::policy::StoreOutagePolicy::Standalone), this process forgets the readings at once,
     /// and the others after the outage. [`QuotaError::UnsupportedFormat`] if a newer program wrote the record.
     pub async fn forget(&self, id: &AccountId) -> Result<(), QuotaError> {
-        let account = || id.clone();
-        let entry = self.shared.registry.entry(id);
-        match entry.record().change_shared(Record::forget).await {
-            Ok(MergeOutcome::UnsupportedFormat) => {
-                return Err(QuotaError::UnsupportedFormat { account: account() });
+        let Shared { context, registry, .. } = &*self.shared;
+        let store_error = |error| QuotaError::Store { account: id.clone(), error };
+        let entry = registry.entry(id);
+        login_check::ensure_checked(&entry, context).await;
+        let record = entry.record();
+        if record.accounts().len() > 1 {
+            // The record belongs to the other accounts of the login too.
+            login_check::remove_alias(&entry).await.map_err(store_error)?;
+            context.records.select(&entry, None, Selection::Unchecked, None);
+        } else {
+            let forgotten = record.change_shared(Record::forget).await.map_err(store_error)?;
+            if forgotten == MergeOutcome::UnsupportedFormat {
+                return Err(QuotaError::UnsupportedFormat { account: id.clone() });
             }
-            Ok(_) => {}
-            Err(error) => return Err(QuotaError::Store { account: account(), error }),
+            login_check::remove_alias(&entry).await.map_err(store_error)?;
         }
         entry.update(|state| (state.failed, state.unattributed) = (None, false));
-        self.shared.registry.forget(entry);
+        registry.forget(entry);
         Ok(())
     }
 
@@ -197,19 +210,27 @@ impl QuotaManager {
         if !all_ended {
             context.tasks.cancel();
         }
+        let is_saved = || registry.unsaved().is_empty() && context.records.unsaved().is_empty();
         let flush = async {
             context.tasks.idle().await;
             // Try the store even if it is still marked unavailable: changes from the outage have no later chance.
-            if !registry.dirty().is_empty() {
+            if !is_saved() {
                 registry.try_store_again();
             }
-            for record in registry.dirty() {
+            for entry in registry.unsaved() {
+                // Without a login it is unknown which record they belong to.
+                login_check::ensure_checked(&entry, context).await;
+                if !entry.is_unchecked() {
+                    entry.record().change(|_, _| ()).await.ok();
+                }
+            }
+            for record in context.records.unsaved() {
                 record.change(|_, _| ()).await.ok();
             }
         };
         let flush_timeout = registry.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();
         let flushed = clock.bounded(flush_timeout.expect("there is a general policy"), flush).await.is_some();
-        all_ended && flushed && registry.dirty().is_empty()
+        all_ended && flushed && is_saved()
     }
 }
 

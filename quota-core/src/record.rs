@@ -222,6 +222,13 @@ impl Record {
         self.refreshed_at.map(UnixMillis::timestamp).max(self.snapshot.complete_at())
     }
 
+    /// An empty record of this login.
+    pub(crate) fn of_login(login_id: &LoginId) -> Self {
+        let mut record = Self::default();
+        record.owner.adopt(Some(login_id), None);
+        record
+    }
+
     /// Sets the login of the account, and returns whether it changed. A different login clears the state of the previous one.
     ///
     /// A record without a login keeps its state and gets this login.

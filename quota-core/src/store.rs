@@ -16,6 +16,7 @@
 //! with its tests.
 
 mod lease_doc;
+mod login_alias;
 mod memory;
 pub(crate) mod update;
 
@@ -28,11 +29,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 pub use self::lease_doc::{Acquire, LeaseDoc};
+pub use self::login_alias::{LoginAlias, find_record_key};
 pub use self::memory::MemoryStore;
 pub use self::update::{DocumentBody, MAX_CAS_ATTEMPTS, Outcome, Start, Updated, update};
-use crate::model::{AccountId, ProviderId};
+use crate::model::{AccountId, LoginId, ProviderId};
 use crate::random;
 
 /// A shared register of small versioned documents.
@@ -101,7 +104,17 @@ impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
 pub struct StoreKey(Arc<str>);
 
 impl StoreKey {
-    /// The key of an account's record: `anthropic/main`.
+    /// The key of the record of a login: `anthropic#login:` and 32 hexadecimal digits.
+    ///
+    /// The digits are the first half of a SHA-256 hash. The `:` distinguishes the key from those of extensions.
+    #[must_use]
+    pub fn login(provider: &ProviderId, login: &LoginId) -> Self {
+        let hash = Sha256::digest(login.as_str().as_bytes());
+        let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("{provider}#login:{digits}").into())
+    }
+
+    /// The key of the record of an account whose credential states no login: `anthropic/main`.
     #[must_use]
     pub fn account(account: &AccountId) -> Self {
         Self(account.shared_text())
@@ -141,6 +154,17 @@ impl StoreKey {
     pub fn account_extension(account: &AccountId, extension: &'static str) -> Self {
         assert_is_plain(extension);
         Self(format!("{account}#{extension}").into())
+    }
+
+    /// The key of an extension's document for one record, such as that of [`Account::record_key`](crate::Account::record_key).
+    ///
+    /// # Panics
+    ///
+    /// Like [`account_extension`](Self::account_extension).
+    #[must_use]
+    pub fn extension(&self, extension: &'static str) -> Self {
+        assert_is_plain(extension);
+        Self(format!("{self}#{extension}").into())
     }
 
     /// The key of an extension's document for all accounts of a provider: `anthropic#logins`.
@@ -403,6 +427,17 @@ mod tests {
         assert_eq!(key.as_str(), "anthropic/main#reservations");
         assert!(key.as_str().parse::<AccountId>().is_err());
         assert_eq!(StoreKey::provider_extension(main.provider(), "logins").as_str(), "anthropic#logins");
+    }
+
+    #[test]
+    fn the_key_of_a_login_hides_its_text_and_is_stable() {
+        let provider = ProviderId::from_static("anthropic");
+
+        let key = StoreKey::login(&provider, &LoginId::new("account-a"));
+
+        assert_eq!(key.as_str(), "anthropic#login:fc164f8250803ea8d41834f1de858210");
+        assert_ne!(key, StoreKey::login(&provider, &LoginId::new("account-b")));
+        assert!(key.as_str().parse::<AccountId>().is_err());
     }
 
     #[test]

@@ -28,7 +28,9 @@ impl Logins {
 impl CredentialSource for Logins {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let logins = self.0.lock().unwrap_or_else(|error| error.into_inner());
-        let (token, login_id) = logins.get(account).copied().unwrap_or((Some(1), "someone"));
+        // The other accounts have logins of their own: accounts of one login share its readings.
+        let default = if account.name() == "main" { "someone" } else { account.name() };
+        let (token, login_id) = logins.get(account).copied().unwrap_or((Some(1), default));
         let token = token.ok_or_else(|| CredentialError::not_logged_in("log in with `example login`"))?;
         let login =
             LoginInfo::new(LoginId::new(login_id)).fingerprint(CredentialFingerprint::from_hash(token));

@@ -11,15 +11,17 @@ use std::time::Duration;
 use arc_swap::Guard;
 
 use super::account_usage::{AccountUsage, RefreshOutcome};
-use super::entry::AccountEntry;
+use super::entry::{AccountEntry, RecordEntry};
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
-use super::in_flight::{InFlight, RefreshRequest, Refreshed, Stage};
+use super::in_flight::{RefreshRequest, Refreshed, Stage};
 use super::view::View;
-use super::view_table::ViewHandle;
-use super::{Shared, background, follower, refresh};
+use super::view_table::{CHECK_INTERVAL, ViewHandle};
+use super::refresh::Joined;
+use super::{Shared, login_check, refresh};
 use crate::model::{AccountId, Rejected, Snapshot, UsageReport};
 use crate::record::{Cleared, Hold, HoldReason, MergeOutcome, Priority, Record, Seed};
+use crate::store::StoreKey;
 use crate::time;
 
 /// A handle to one account. It is cheap to clone. All handles of one manager to one account share their state.
@@ -40,6 +42,15 @@ impl Account {
         Self { view_handle: entry.view_handle.clone(), entry, shared }
     }
 
+    /// The key of the account's record in the store: that of its login, or without one, that of its name.
+    ///
+    /// Other documents that belong to the login derive their keys from it; see [`StoreKey::extension`]. It is the key of the name
+    /// until the login is first checked, which [`sync`](Self::sync) waits for. It changes with the login.
+    #[must_use]
+    pub fn record_key(&self) -> StoreKey {
+        self.entry.record().key.clone()
+    }
+
     /// The account's name.
     #[must_use]
     pub fn id(&self) -> &AccountId {
@@ -51,7 +62,26 @@ impl Account {
     /// It is empty before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`sync`](Self::sync).
     #[inline]
     pub fn peek(&self) -> AccountUsage {
-        AccountUsage::of(self.view_handle.load())
+        AccountUsage::of(self.load())
+    }
+
+    /// Loads the view. If the login was last checked more than a second ago, starts a check in the background.
+    #[inline(always)]
+    fn load(&self) -> Guard<Arc<View>> {
+        let view = self.view_handle.load();
+        if self.view_handle.checks_login() {
+            self.check_login(&view);
+        }
+        view
+    }
+
+    #[inline(never)]
+    fn check_login(&self, view: &View) {
+        let now_ms = view.provider.clock.recent_ms();
+        // Before the first check, only calls that wait for it start it.
+        if !view.flags.is_unchecked && self.view_handle.is_login_check_due(now_ms, CHECK_INTERVAL) {
+            login_check::check_in_background(&self.entry, &self.shared.context);
+        }
     }
 
     /// The result of a read that needs no refresh, if a follower keeps the view current: fresh readings, or what is known while no
@@ -61,6 +91,9 @@ impl Account {
         let view = self.view_handle.load();
         let now_ms = view.provider.clock.recent_ms();
         if view.is_fresh_at(now_ms) && self.view_handle.is_followed() {
+            if self.view_handle.checks_login() {
+                self.check_login(&view);
+            }
             return Some(Ok(AccountUsage::of(view)));
         }
         self.peek_refused(view, now_ms)
@@ -97,7 +130,7 @@ impl Account {
     /// Whether the cached readings are stale.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        !self.view_handle.load().is_fresh()
+        !self.load().is_fresh()
     }
 
     /// Whether the cached readings are stale for a request to `model`, by its name in requests.
@@ -106,7 +139,7 @@ impl Account {
     /// default, reads it anyway.
     #[must_use]
     pub fn is_stale_for(&self, model: Option<&str>) -> bool {
-        !self.view_handle.load().is_fresh_for(model)
+        !self.load().is_fresh_for(model)
     }
 
     /// Whether the caller should refresh before request number `request`: the cached readings are stale, or the policy's
@@ -164,7 +197,7 @@ impl Account {
         model: Option<&str>,
         timeout: Duration,
     ) -> Result<AccountUsage, QuotaError> {
-        let view = self.view_handle.load();
+        let view = self.load();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
             drop(view);
             return match self.peek_settled() {
@@ -188,7 +221,9 @@ impl Account {
     ) -> Result<AccountUsage, QuotaError> {
         let _followed = OnDrop(|| self.follow());
         let view = self.view_handle.load();
-        if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
+        // The refresh checks the login first, so before the first check even seeded readings do not count as fresh.
+        let is_fresh = max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age));
+        if is_fresh && !view.flags.is_unchecked {
             return Ok(AccountUsage::of(view));
         }
         let now_ms = view.provider.clock.recent_ms();
@@ -213,7 +248,7 @@ impl Account {
         let error = QuotaError::InProgress { account: self.entry.id.clone() };
         self.entry.record().update(|local| {
             // Not if it has just ended, because then it has stored its own outcome.
-            if local.in_flight().is_some() {
+            if local.in_flight.is_some() {
                 self.entry.state().refresh_failed(error.clone());
             }
         });
@@ -256,7 +291,8 @@ impl Account {
         let mut ended_fence = None;
         loop {
             tries += 1;
-            let (in_flight, stage) = refresh::join_after(
+            self.check_before_joining(request).await;
+            let Joined { in_flight, record, stage } = refresh::join_after(
                 &self.entry,
                 request,
                 Priority::Interactive,
@@ -270,8 +306,8 @@ impl Account {
                 Stage::Calling => false,
                 Stage::Deciding | Stage::Called => true,
             };
-            let result = if request.needs_call() && may_be_late && ended_fence.is_none() {
-                let record = self.entry.record();
+            let may_read = ended_fence.is_none() && !self.entry.is_unchecked();
+            let result = if request.needs_call() && may_be_late && may_read {
                 tokio::select! {
                     biased;
                     result = in_flight.wait() => result,
@@ -295,25 +331,35 @@ impl Account {
                 Err(QuotaError::CredentialRejected { .. }) => is_covered,
                 // The refresh task ended with its runtime; the next attempt runs on this caller's runtime.
                 Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
+                // The account shows another record now, or the refresh began with the credential of another account.
+                Err(QuotaError::LoginChanged { .. }) => false,
                 Err(_) => true,
             };
             if !is_enough && tries < MAX_REFRESH_ATTEMPTS {
                 continue;
             }
-            return self.result(&in_flight, result);
+            return self.result(&record, result);
+        }
+    }
+
+    /// Checks the login before an explicit refresh joins one that may be for the previous login, because only the credential source
+    /// knows of a change.
+    async fn check_before_joining(&self, request: RefreshRequest) {
+        let is_explicit = matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
+        let may_join = is_explicit && self.entry.record().local().in_flight.is_some();
+        if may_join {
+            // A failure is left to the refresh, which reports it.
+            let _ = login_check::check(&self.entry, &self.shared.context).await;
         }
     }
 
     fn result(
         &self,
-        in_flight: &InFlight,
+        record: &Arc<RecordEntry>,
         result: &super::in_flight::RefreshResult,
     ) -> Result<RefreshOutcome, QuotaError> {
         let view = self.view_handle.load();
-        let same_login = match (&in_flight.login_id, view.record.login_id()) {
-            (Some(requested), Some(current)) => requested == current,
-            _ => true,
-        };
+        let same_login = self.entry.shows(record);
         match result {
             Ok(refreshed) => {
                 let usage = if same_login {
@@ -329,15 +375,16 @@ impl Account {
                 })
             }
             Err(error) => {
+                let error = error.for_account(&self.entry.id);
                 let usage = AccountUsage::of(view);
                 if usage.is_empty() || !same_login {
-                    return Err(error.clone());
+                    return Err(error);
                 }
-                let called_at = match error {
+                let called_at = match &error {
                     QuotaError::CalledRecently { failure, .. } => Some(failure.at),
                     _ => None,
                 };
-                Ok(RefreshOutcome { usage, fetched: false, error: Some(error.clone()), called_at })
+                Ok(RefreshOutcome { usage, fetched: false, error: Some(error), called_at })
             }
         }
     }
@@ -367,6 +414,7 @@ impl Account {
         // Start the follower after this read, because it would read the record too. The guard also starts it if the caller drops
         // the future.
         let _followed = OnDrop(|| self.follow());
+        login_check::ensure_checked(&self.entry, &self.shared.context).await;
         let cooldown = async {
             if let Some(shared_cooldown) = &self.entry.provider.shared_cooldown {
                 shared_cooldown.load_once(self.entry.provider.policy.record_ttl).await;
@@ -374,7 +422,12 @@ impl Account {
         };
         // Read both concurrently, to wait for one round trip only.
         let record = self.entry.record();
-        tokio::join!(Box::pin(record.sync(None)), cooldown);
+        let sync = async {
+            if !self.entry.is_unchecked() {
+                record.sync(None).await;
+            }
+        };
+        tokio::join!(Box::pin(sync), cooldown);
         self.peek()
     }
 
@@ -416,13 +469,13 @@ impl Account {
         match record.update(|local| local.observe(now, seed, owner_id)) {
             MergeOutcome::Merged => {
                 self.follow();
-                background::schedule_flush(&record, &self.shared.context);
                 // The manager may have closed after the check above, so the write may not start.
                 if self.shared.context.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             MergeOutcome::OtherLogin => {
-                // The local record may be outdated. The follower updates it.
-                self.follow();
+                // The account may have another login since the last check.
+                self.view_handle.require_login_check(self.entry.provider.clock.recent_ms());
+                login_check::check_in_background(&self.entry, &self.shared.context);
                 Err(ObserveError::AnotherLogin { account: account() })
             }
             MergeOutcome::UnsupportedFormat => Err(ObserveError::UnsupportedFormat { account: account() }),
@@ -442,6 +495,7 @@ impl Account {
     /// the others after the outage. [`QuotaError::UnsupportedFormat`] if a newer program wrote the record.
     pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
         let account = || self.entry.id.clone();
+        login_check::ensure_checked(&self.entry, &self.shared.context).await;
         let cleared = self.entry.record().change_shared(Record::clear_hold).await;
         self.follow();
         match cleared {
@@ -453,7 +507,7 @@ impl Account {
     }
 
     pub(super) fn follow(&self) {
-        follower::follow(&self.entry, &self.shared.context);
+        login_check::follow(&self.entry, &self.shared.context);
     }
 }
 

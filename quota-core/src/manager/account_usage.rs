@@ -171,7 +171,7 @@ impl AccountUsage {
         if view.flags.unattributed {
             StaleReason::OwnerUnknown
         } else if record.snapshot().is_empty() {
-            StaleReason::NeverRead
+            if view.flags.is_unchecked { StaleReason::LoginNotCheckedYet } else { StaleReason::NeverRead }
         } else if self.hold().is_some() {
             StaleReason::OnHold
         } else if record.last_failure().is_some() {
@@ -242,6 +242,9 @@ pub enum StaleReason {
     RecordDamaged,
     /// The owner of the readings is unknown, so they are hidden.
     OwnerUnknown,
+    /// There are no readings, because it was not checked yet which login the account holds. The next
+    /// [`get`](crate::Account::get), [`refresh`](crate::Account::refresh) or [`sync`](crate::Account::sync) checks it.
+    LoginNotCheckedYet,
     /// This process's last refresh failed; see [`AccountUsage::error`].
     NotRefreshed,
     /// A newer program wrote the record, so this program must not change it.
@@ -261,6 +264,7 @@ impl StaleReason {
             Self::StoreUnavailable => "store_unavailable",
             Self::RecordDamaged => "record_damaged",
             Self::OwnerUnknown => "owner_unknown",
+            Self::LoginNotCheckedYet => "login_not_checked_yet",
             Self::NotRefreshed => "not_refreshed",
             Self::UnsupportedFormat => "unsupported_format",
         }

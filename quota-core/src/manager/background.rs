@@ -1,38 +1,16 @@
-//! Background work: delayed writes, and the refreshes of `keep_fresh`.
+//! The refreshes of `keep_fresh`.
 //! `record` decides whether a refresh is allowed; `follower` merges the writes of other processes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::TaskContext;
-use super::entry::{AccountEntry, RecordEntry};
+use super::entry::AccountEntry;
 use super::error::QuotaError;
 use super::in_flight::RefreshRequest;
 use super::refresh;
-use super::tasks::OnPanic;
 use crate::record::{Lease, Priority};
 use crate::time;
-
-/// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
-pub(crate) fn schedule_flush(record: &Arc<RecordEntry>, context: &TaskContext) {
-    {
-        let mut local = record.local();
-        if local.flush_scheduled || !local.needs_write() {
-            return;
-        }
-        local.flush_scheduled = true;
-    }
-    // Clear the flag before the write starts, because that write may not include a change that arrives during it.
-    let flush_scheduled = OnPanic(Arc::downgrade(record), |record| record.local().flush_scheduled = false);
-    let (record, tasks) = (Arc::clone(record), Arc::clone(&context.tasks));
-    context.tasks.spawn(async move {
-        let delay = record.provider.clock.sleep(record.provider.policy.flush_interval);
-        // Closing the manager ends the delay.
-        let _ = tasks.until_closing(delay).await;
-        drop(flush_scheduled);
-        let _ = record.change(|_, _| ()).await;
-    });
-}
 
 /// Refreshes an account whenever its readings become stale, until `stopped` completes.
 pub(crate) fn keep_fresh(
@@ -48,12 +26,15 @@ pub(crate) fn keep_fresh(
             loop {
                 let request = RefreshRequest::Age(entry.provider.policy.max_age);
                 // Wait for the refresh, so that two calls never overlap.
-                let in_flight = refresh::join(&entry, request, Priority::Background, &task_context);
+                let refresh::Joined { in_flight, .. } =
+                    refresh::join(&entry, request, Priority::Background, &task_context);
                 let pause = match in_flight.wait().await {
                     Ok(_) => {
                         failures = 0;
                         Duration::ZERO
                     }
+                    // The next refresh is for the other login.
+                    Err(QuotaError::LoginChanged { .. }) => Duration::ZERO,
                     // `wait_until_due` waits until a refresh may succeed, and returns early if the hold is cleared.
                     Err(QuotaError::OnHold { .. }) => Duration::ZERO,
                     // These errors arm no hold, such as a missing login or a panic, so the policy's backoff applies here.

@@ -159,7 +159,8 @@ impl QuotaManagerBuilder {
             registry.set_credentials(account, source);
         }
         let deadline = self.deadline.and_then(|after| self.clock.instant().after(after));
-        let context = TaskContext { tasks, events, process_name: self.name, deadline };
+        let records = Arc::default();
+        let context = TaskContext { tasks, events, records, process_name: self.name, deadline };
         let shared = Shared { context, clock: self.clock, registry, outage_store };
         Ok(QuotaManager { shared: Arc::new(shared) })
     }

@@ -1,9 +1,10 @@
-//! What every task of a manager needs: the spawner, the event sender, the process's name and its deadline.
+//! What every task of a manager needs: the spawner, the event sender, the records, the process's name and its deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::EventSender;
+use super::records::Records;
 use super::tasks::Tasks;
 use crate::clock::Instant;
 
@@ -12,6 +13,7 @@ use crate::clock::Instant;
 pub(crate) struct TaskContext {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) events: EventSender,
+    pub(crate) records: Arc<Records>,
     pub(crate) process_name: Arc<str>,
     /// When this program ends, if it set a deadline. No call outlasts it.
     pub(crate) deadline: Option<Instant>,

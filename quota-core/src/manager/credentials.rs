@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
-use super::background;
 use super::credential_cache::Demand;
+use super::entry::Selection;
+use super::login_check::LoginCheck;
 use crate::model::{CredentialFingerprint, LoginId};
 use crate::provider::{Credential, CredentialError, CredentialSource};
 
@@ -26,14 +27,15 @@ impl Account {
         self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
         // A refresh with the new source may succeed at once.
         self.entry.update(|state| state.checked = None);
+        self.entry.source_changed();
     }
 
     /// The account's current credential, for a request to the provider; `None` if it has no source.
     ///
     /// It comes from the cache in front of the source, which a refresh uses too; [`CredentialSource::version`] decides when the
     /// source is read again. A failure is returned to all callers of the next second. If the credential belongs to another login
-    /// than the readings, the readings are cleared. The wait for the source takes at most `timeout`. If the future is dropped, the
-    /// read continues for other callers.
+    /// than the readings, the account shows the record of that login from now on. The wait for the source takes at most `timeout`.
+    /// If the future is dropped, the read continues for other callers.
     ///
     /// # Errors
     ///
@@ -64,48 +66,41 @@ impl Account {
         timeout: Duration,
     ) -> Result<Option<Credential>, CredentialError> {
         let provider = &self.entry.provider;
+        let check = LoginCheck::begin(&self.entry);
         let read = provider.credentials.credential(&self.entry.id, demand, &provider.clock, timeout);
         let Some(read) = provider.clock.bounded(timeout, read).await else {
             return Err(CredentialError::timed_out("the credential source timed out"));
         };
         let Some(credential) = read.transpose()? else { return Ok(None) };
-        self.claim_login(&credential).await;
+        self.apply_login(check, &credential);
         Ok(Some(credential))
     }
 
-    /// Clears the readings of another login. If the store is unavailable, they are hidden instead.
-    async fn claim_login(&self, credential: &Credential) {
-        let record = self.entry.record();
-        if record.local().login.is_some() {
+    /// Shows the record of the credential's login. Readings that were hidden because their login was unknown are shown again.
+    fn apply_login(&self, check: LoginCheck, credential: &Credential) {
+        let was_unchecked = self.entry.is_unchecked();
+        let is_switched = check.apply(&self.entry, credential.login.login_id.as_ref(), &self.shared.context);
+        if is_switched || was_unchecked {
+            self.follow();
             return;
         }
-        self.entry.note_login(&credential.login);
-        let Some(login_id) = &credential.login.login_id else { return };
-        match record.claim_login(login_id).await {
-            // An earlier claim failed and hid the readings. Now their login is confirmed.
-            Ok(()) if self.entry.state().unattributed => {
-                self.entry.update(|state| state.unattributed = false);
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.entry.update(|state| state.unattributed = true);
-                tracing::debug!(account = %self.id(), %error, "could not clear the readings of another login");
-            }
+        if self.entry.selection() != Selection::Program {
+            self.entry.note_login(&credential.login);
+        }
+        if self.entry.state().unattributed {
+            self.entry.update(|state| state.unattributed = false);
         }
     }
 
     /// Sets the login that the account holds from now on.
     ///
-    /// A program whose credential source states the login never calls this. If the login differs from the previous one, the
-    /// readings of the previous login are neither shown nor merged any more, and its late responses are not stored. A refresh in
-    /// this process that reads a credential of another login then fails.
+    /// A program whose credential source states the login never calls this. From now on the account shows the record of this login,
+    /// which is empty until it is read from the store. A refresh in this process that reads a credential of another login then fails.
     ///
-    /// After the manager was closed, this changes only the readings that this process shows.
+    /// What this process seeded or observed before the first check of the login is added to that record.
     pub fn set_login(&self, login_id: LoginId) {
-        let record = self.entry.record();
-        if record.update(|local| local.set_login(login_id)) {
-            self.entry.update(|state| (state.failed, state.checked) = (None, None));
-        }
-        background::schedule_flush(&record, &self.shared.context);
+        self.shared.context.records.select(&self.entry, Some(&login_id), Selection::Program, None);
+        self.view_handle.set_checks_login(false);
+        self.follow();
     }
 }

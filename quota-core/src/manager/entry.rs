@@ -1,8 +1,9 @@
 //! An account in this process, and the entry of the record that it shows.
-//! The record's local state is defined in `state`; `sync`, `refresh` and `follower` change it.
+//! The record's local state is defined in `state`; `sync`, `refresh` and `follower` change it. `records` selects the record.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
 
 use arc_swap::Guard;
 use parking_lot::{Mutex, MutexGuard};
@@ -11,11 +12,11 @@ use tokio::sync::Notify;
 use super::error::QuotaError;
 use super::events::Event;
 use super::provider::Provider;
-use super::state::LocalState;
+use super::state::{LocalState, Pending, SyncState};
 use super::tasks::wait_until;
 use super::view::{CredentialCheck, View, ViewFlags};
 use super::view_table::ViewHandle;
-use crate::model::{AccountId, LoginInfo};
+use crate::model::{AccountId, LoginId, LoginInfo};
 use crate::record::Record;
 use crate::store::StoreKey;
 
@@ -26,6 +27,8 @@ use crate::store::StoreKey;
 pub(crate) struct RecordEntry {
     pub(crate) key: StoreKey,
     pub(crate) provider: Arc<Provider>,
+    /// The record if the store has none. It states the login.
+    pub(crate) empty: Arc<Record>,
     local: Mutex<LocalState>,
     accounts: Mutex<AccountList>,
     /// Notifies waiters after each change of a view of this record, and after each release of its sync lock.
@@ -48,17 +51,16 @@ impl AccountList {
         }
     }
 
-    /// Adds an account, and drops those that no longer exist.
-    fn add(&mut self, account: &Arc<AccountEntry>) {
-        let mut accounts: Vec<_> =
-            self.as_slice().iter().filter(|account| account.strong_count() > 0).cloned().collect();
-        accounts.push(Arc::downgrade(account));
-        *self = match accounts.pop() {
-            Some(only) if accounts.is_empty() => Self::One(only),
-            last => {
-                accounts.extend(last);
-                Self::Many(Box::new(accounts))
-            }
+    /// Removes `account` and those that no longer exist, and adds `new`.
+    fn replace(&mut self, account: Option<&Arc<AccountEntry>>, new: Option<&Arc<AccountEntry>>) {
+        let stays = |entry: &&Weak<AccountEntry>| {
+            entry.strong_count() > 0 && account.is_none_or(|account| entry.as_ptr() != Arc::as_ptr(account))
+        };
+        let mut accounts: Vec<_> = self.as_slice().iter().filter(stays).cloned().collect();
+        accounts.extend(new.map(Arc::downgrade));
+        *self = match accounts.len() {
+            0 | 1 => Self::One(accounts.pop().unwrap_or_default()),
+            _ => Self::Many(Box::new(accounts)),
         };
     }
 }
@@ -78,12 +80,31 @@ pub(crate) struct AccountEntry {
 #[derive(Debug)]
 pub(crate) struct AccountState {
     record: Arc<RecordEntry>,
+    selection: Selection,
     /// Whether it is unknown which login the readings belong to.
     pub(crate) unattributed: bool,
     /// Why this process's last refresh failed; `None` if another process has refreshed the account since.
     pub(crate) failed: Option<Arc<QuotaError>>,
     /// The last check of the credential; `None` if the login or the source has changed since.
     pub(crate) checked: Option<Arc<CredentialCheck>>,
+    /// Counts the checks of the login that have begun, and the last of them whose result was applied.
+    checks_begun: u32,
+    check_applied: u32,
+    /// When a refresh last confirmed the alias of the account, in minutes by the wall clock; 0 if none has since the record was selected.
+    alias_confirmed_min: u32,
+}
+
+/// Why an account shows its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Selection {
+    /// The login was never checked. The record is empty, except for what this process seeded or observed, and is not in the store.
+    Unchecked,
+    /// The credential source states this login or none, or the account has no source.
+    Source,
+    /// The account has no credential here, so its alias in the store states the login.
+    Alias,
+    /// The program has set the login.
+    Program,
 }
 
 impl AccountState {
@@ -107,17 +128,56 @@ impl AccountState {
             self.failed = Some(Arc::new(error));
         }
     }
+
+    /// Whether a refresh must confirm the alias: none has within `max_age`. Then the next call returns `false`.
+    pub(crate) fn claim_alias_check(&mut self, now_ms: i64, max_age: Duration) -> bool {
+        let now_min = minutes(now_ms);
+        let age = Duration::from_secs(u64::from(now_min.abs_diff(self.alias_confirmed_min)) * 60);
+        let is_due = age >= max_age;
+        if is_due {
+            self.alias_confirmed_min = now_min;
+        }
+        is_due
+    }
+
+    /// Requires the next refresh to confirm the alias, because the last attempt failed.
+    pub(crate) fn alias_failed(&mut self) {
+        self.alias_confirmed_min = 0;
+    }
+
+    /// Begins a check of the login. Its number orders its result among those of other checks.
+    pub(crate) fn begin_check(&mut self) -> u32 {
+        self.checks_begun += 1;
+        self.checks_begun
+    }
+
+    /// Whether the result of a check is newer than the last applied one, and counts. Otherwise a slow check could select the
+    /// previous login.
+    pub(crate) fn accept_check(&mut self, check: u32) -> bool {
+        let is_newer = check > self.check_applied && self.selection != Selection::Program;
+        self.check_applied = self.check_applied.max(check);
+        is_newer
+    }
 }
 
 impl RecordEntry {
-    pub(crate) fn new(key: StoreKey, provider: Arc<Provider>, base: Arc<Record>) -> Arc<Self> {
+    /// Creates the entry of the record of `login`, or without one, of the account with the name `key`.
+    pub(crate) fn new(key: StoreKey, provider: Arc<Provider>, login: Option<&LoginId>) -> Arc<Self> {
+        static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
+        let empty = login.map_or_else(|| Arc::clone(&EMPTY), |login| Arc::new(Record::of_login(login)));
         Arc::new(Self {
             key,
             provider,
-            local: Mutex::new(LocalState::new(base)),
+            local: Mutex::new(LocalState::new(Arc::clone(&empty))),
+            empty,
             accounts: Mutex::new(AccountList::One(Weak::new())),
             changed: Notify::new(),
         })
+    }
+
+    /// The login of the record; `None` if it belongs to an account whose credential states none.
+    pub(crate) fn login(&self) -> Option<&LoginId> {
+        self.empty.login_id()
     }
 
     pub(crate) fn local(&self) -> MutexGuard<'_, LocalState> {
@@ -137,26 +197,32 @@ impl RecordEntry {
         SyncGuard(self)
     }
 
-    /// The record for readers.
-    pub(crate) fn effective_record(&self) -> Arc<Record> {
-        self.local().effective_record(self.provider.store_client.now_estimate())
+    /// A view of the record that belongs to no account.
+    pub(crate) fn view(&self) -> Arc<View> {
+        let local = self.local();
+        let record = local.effective_record(self.provider.store_client.now_estimate());
+        Arc::new(View::new(0, record, Arc::clone(&self.provider), local.flags()))
     }
 
     /// Changes the local state and publishes the new view of each account.
     pub(crate) fn update<T>(&self, work: impl FnOnce(&mut LocalState) -> T) -> T {
         let mut local = self.local();
         let output = work(&mut local);
-        let record = local.effective_record(self.provider.store_client.now_estimate());
-        let flags = local.flags();
-        let mut changes = Vec::new();
-        for account in self.accounts() {
-            // Publish under the lock of the local state, so that an earlier view never replaces a later one.
-            let change = account.publish(&mut account.state.lock(), &record, &flags);
-            changes.push((account, change));
-        }
+        let changes = self.publish(&local);
         drop(local);
         self.announce(&changes);
         output
+    }
+
+    /// Publishes under the lock of the local state, so that an earlier view never replaces a later one.
+    fn publish(&self, local: &LocalState) -> Vec<(Arc<AccountEntry>, ViewChange)> {
+        let record = local.effective_record(self.provider.store_client.now_estimate());
+        let flags = local.flags();
+        let published = self.accounts().into_iter().map(|account| {
+            let change = account.publish(&mut account.state.lock(), &record, &flags);
+            (account, change)
+        });
+        published.collect()
     }
 
     /// Wakes the waiters and emits the events of these changes.
@@ -167,6 +233,48 @@ impl RecordEntry {
         for (account, _) in changes.iter().filter(|(_, change)| change.has_new_login) {
             self.provider.store_client.emit(Event::LoginChanged { account: account.id.clone() });
         }
+    }
+
+    /// Whether the entry must stay: it is shown, is being refreshed, or has changes that the store does not have.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let local = self.local();
+        local.in_flight.is_some()
+            || !local.is_saved()
+            || self.accounts.lock().as_slice().iter().any(|account| account.strong_count() > 0)
+    }
+
+    /// Removes an account that no longer shows this record. Returns the changes that it made before its login was first checked.
+    pub(crate) fn detach(&self, account: &Arc<AccountEntry>) -> Option<Box<Pending>> {
+        let mut local = self.local();
+        self.accounts.lock().replace(Some(account), None);
+        if account.is_unchecked() { local.pending.take() } else { None }
+    }
+
+    /// Makes an account show this record, and adds the changes that it made before its login was first checked. Changes of another
+    /// login are dropped.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        account: &Arc<AccountEntry>,
+        selection: Selection,
+        pending: Option<Box<Pending>>,
+    ) {
+        let mut local = self.local();
+        if let Some(pending) = pending {
+            let now = self.provider.store_client.now_estimate();
+            let _ = local.observe(now, &pending.seed, pending.owner_id.as_ref());
+        }
+        self.accounts.lock().replace(Some(account), Some(account));
+        {
+            let mut state = account.state.lock();
+            state.record = Arc::clone(self);
+            (state.selection, state.unattributed) = (selection, false);
+            (state.failed, state.checked) = (None, None);
+            state.alias_confirmed_min = 0;
+        }
+        account.view_handle.set_followed(local.is_followed);
+        let changes = self.publish(&local);
+        drop(local);
+        self.announce(&changes);
     }
 
     /// Whether a caller has read a view since the previous call of `take_accessed`, or waits for changes.
@@ -209,6 +317,10 @@ impl Drop for SyncGuard<'_> {
     }
 }
 
+fn minutes(now_ms: i64) -> u32 {
+    u32::try_from(now_ms / 60_000).unwrap_or(u32::MAX).max(1)
+}
+
 /// What a new view changes.
 #[derive(Debug, Clone, Copy)]
 struct ViewChange {
@@ -217,9 +329,25 @@ struct ViewChange {
 }
 
 impl AccountEntry {
-    pub(crate) fn new(id: AccountId, record: Arc<RecordEntry>, view_handle: ViewHandle) -> Arc<Self> {
-        let state =
-            AccountState { record: Arc::clone(&record), unattributed: false, failed: None, checked: None };
+    /// Creates the entry of an account that shows the record of its name.
+    pub(crate) fn new(
+        id: AccountId,
+        record: Arc<RecordEntry>,
+        view_handle: ViewHandle,
+        selection: Selection,
+    ) -> Arc<Self> {
+        let state = AccountState {
+            record: Arc::clone(&record),
+            selection,
+            unattributed: false,
+            failed: None,
+            checked: None,
+            checks_begun: 0,
+            check_applied: 0,
+            // Most accounts have no login and never had one, and for them no refresh may read the alias.
+            alias_confirmed_min: minutes(record.provider.clock.recent_ms()),
+        };
+        view_handle.set_checks_login(selection == Selection::Unchecked);
         let account = Arc::new(Self {
             id,
             provider: Arc::clone(&record.provider),
@@ -228,13 +356,28 @@ impl AccountEntry {
             requests: AtomicU64::new(0),
             watchers: AtomicU32::new(0),
         });
-        record.accounts.lock().add(&account);
+        record.accounts.lock().replace(None, Some(&account));
         account
     }
 
     /// The entry of the record that the account shows.
     pub(crate) fn record(&self) -> Arc<RecordEntry> {
         Arc::clone(&self.state.lock().record)
+    }
+
+    /// Whether the account shows this record.
+    pub(crate) fn shows(&self, record: &Arc<RecordEntry>) -> bool {
+        Arc::ptr_eq(&self.state.lock().record, record)
+    }
+
+    /// Why the account shows its record.
+    pub(crate) fn selection(&self) -> Selection {
+        self.state.lock().selection
+    }
+
+    /// Whether the login of the account was never checked.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.selection() == Selection::Unchecked
     }
 
     pub(crate) fn view(&self) -> Guard<Arc<View>> {
@@ -246,18 +389,46 @@ impl AccountEntry {
         self.state.lock()
     }
 
+    /// Requires a check of the login, because the account has another credential source.
+    pub(crate) fn source_changed(self: &Arc<Self>) {
+        let record = self.record();
+        let is_unused = record.login().is_none() && {
+            let local = record.local();
+            local.sync_state == SyncState::Unsynced && local.base == record.empty
+        };
+        match self.selection() {
+            Selection::Program => return,
+            Selection::Source if is_unused => self.update(|state| state.selection = Selection::Unchecked),
+            Selection::Source | Selection::Alias | Selection::Unchecked => {}
+        }
+        self.view_handle.set_checks_login(true);
+        self.view_handle.require_login_check(self.provider.clock.recent_ms());
+    }
+
+    /// Records that the account keeps its record, for this reason.
+    pub(crate) fn confirm(self: &Arc<Self>, selection: Selection) {
+        if self.selection() != selection {
+            self.update(|state| state.selection = selection);
+        }
+    }
+
     /// Changes the state of the account and publishes the new view.
     pub(crate) fn update(self: &Arc<Self>, work: impl FnOnce(&mut AccountState)) {
-        let record = self.record();
-        let local = record.local();
-        let effective = local.effective_record(self.provider.store_client.now_estimate());
-        let change = {
+        loop {
+            let record = self.record();
+            let local = record.local();
+            let effective = local.effective_record(self.provider.store_client.now_estimate());
             let mut state = self.state.lock();
+            // Another task may have selected another record before the locks were taken.
+            if !Arc::ptr_eq(&state.record, &record) {
+                continue;
+            }
             work(&mut state);
-            self.publish(&mut state, &effective, &local.flags())
-        };
-        drop(local);
-        record.announce(&[(Arc::clone(self), change)]);
+            let change = self.publish(&mut state, &effective, &local.flags());
+            drop(state);
+            drop(local);
+            return record.announce(&[(Arc::clone(self), change)]);
+        }
     }
 
     /// Claims the next check of the credential; `false` if another reader has claimed it.
@@ -282,8 +453,13 @@ impl AccountEntry {
         if has_new_login || record.complete_at() > before.record.complete_at() {
             state.failed = None;
         }
-        let (failed, checked) = (state.failed.clone(), state.checked.clone());
-        let flags = ViewFlags { unattributed: state.unattributed, failed, checked, ..flags.clone() };
+        let flags = ViewFlags {
+            unattributed: state.unattributed,
+            is_unchecked: state.selection == Selection::Unchecked,
+            failed: state.failed.clone(),
+            checked: state.checked.clone(),
+            ..flags.clone()
+        };
         let has_changed = flags.differs_from(&before.flags) || *record != before.record;
         let generation = before.generation + u64::from(has_changed);
         let view = View::new(generation, Arc::clone(record), Arc::clone(&self.provider), flags);

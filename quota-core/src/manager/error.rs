@@ -115,6 +115,32 @@ pub enum QuotaError {
 }
 
 impl QuotaError {
+    /// This error of a refresh for `account`, which shares the record of the account that started the refresh.
+    pub(crate) fn for_account(&self, id: &AccountId) -> Self {
+        let mut error = self.clone();
+        match &mut error {
+            Self::OnHold { account, .. }
+            | Self::CredentialRejected { account, .. }
+            | Self::CalledRecently { account, .. }
+            | Self::Fetch { account, .. }
+            | Self::LoginChanged { account }
+            | Self::Forgotten { account }
+            | Self::InProgress { account }
+            | Self::Store { account, .. }
+            | Self::UnsupportedFormat { account }
+            | Self::DeadlineExceeded { account }
+            | Self::Panicked { account } => account.clone_from(id),
+            Self::NoFetcher { .. } | Self::Closed => {}
+        }
+        error
+    }
+
+    /// Whether the error is about the credential of the account that started the refresh, and not about the record.
+    pub(crate) fn is_of_credential(&self) -> bool {
+        let Self::Fetch { error, .. } = self else { return false };
+        matches!(error, FetchError::NotLoggedIn { .. } | FetchError::CredentialUnavailable { .. })
+    }
+
     /// The error in one line for people, with the innermost cause if that adds information.
     ///
     /// ```

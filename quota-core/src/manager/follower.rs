@@ -1,5 +1,5 @@
 //! Keeps views current: waits for change notices, and reads in case a notice was lost.
-//! `sync` reads the store; delayed writes and the refreshes of `keep_fresh` are in `background`.
+//! `sync` reads and writes the store. This file also schedules the delayed writes of a record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -255,6 +255,27 @@ fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
             }
         }
         follower.ended();
+    });
+}
+
+/// Schedules a write of the pending changes after the flush interval, so that many observations become one write.
+pub(crate) fn schedule_flush(record: &Arc<RecordEntry>, context: &TaskContext) {
+    {
+        let mut local = record.local();
+        if local.flush_scheduled || !local.needs_write() {
+            return;
+        }
+        local.flush_scheduled = true;
+    }
+    // Clear the flag before the write starts, because that write may not include a change that arrives during it.
+    let flush_scheduled = OnPanic(Arc::downgrade(record), |record| record.local().flush_scheduled = false);
+    let (record, tasks) = (Arc::clone(record), Arc::clone(&context.tasks));
+    context.tasks.spawn(async move {
+        let delay = record.provider.clock.sleep(record.provider.policy.flush_interval);
+        // Closing the manager ends the delay.
+        let _ = tasks.until_closing(delay).await;
+        drop(flush_scheduled);
+        let _ = record.change(|_, _| ()).await;
     });
 }
 

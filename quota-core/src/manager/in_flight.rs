@@ -13,15 +13,12 @@ use super::limiter::{CallLimiter, Ticket};
 use super::store_client::StoreClient;
 use super::tasks::wait_until;
 use super::view::View;
-use crate::model::LoginId;
 use crate::record::{MaxStaleness, Priority};
 use crate::time;
 
-/// A refresh of one account.
+/// A refresh of one record.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// The login that the program set; `None` for the login of the account's credential.
-    pub(crate) login_id: Option<LoginId>,
     /// The request of its first caller.
     pub(crate) request: RefreshRequest,
     result: OnceLock<RefreshResult>,
@@ -60,7 +57,7 @@ pub(crate) struct Refreshed {
     pub(crate) fetched: bool,
     /// When the ended call started that made a new one unnecessary, if there was one.
     pub(crate) called_at: Option<Timestamp>,
-    /// The view of the requested login at the end of the refresh.
+    /// The view of the record at the end of the refresh.
     pub(crate) view: Arc<View>,
 }
 
@@ -111,14 +108,8 @@ impl RefreshRequest {
 }
 
 impl InFlight {
-    pub(crate) fn new(
-        login_id: Option<LoginId>,
-        request: RefreshRequest,
-        priority: Priority,
-        stage: Stage,
-    ) -> Arc<Self> {
+    pub(crate) fn new(request: RefreshRequest, priority: Priority, stage: Stage) -> Arc<Self> {
         Arc::new(Self {
-            login_id,
             request,
             result: OnceLock::new(),
             done: Notify::new(),

@@ -8,13 +8,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::context::TaskContext;
 use super::credential_cache::{Demand, ReadFailure, ReadOutcome};
 use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::follower;
 use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage};
+use super::login_check::{self, LoginCheck};
 use super::tasks::catch_panic;
+use super::view::View;
 use crate::clock::Instant;
 use crate::model::{CredentialFingerprint, LoginInfo};
 use crate::provider::{Credential, FetchError};
@@ -23,52 +27,78 @@ use crate::record::Priority;
 use begin::LeaseAcquired;
 use call::CallOutcome;
 
-/// Joins the refresh in flight for the account's login, or starts a new one. It continues when its callers stop waiting.
+/// A refresh that a caller has joined or started.
+pub(crate) struct Joined {
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The record of the refresh. The account may show another one when the refresh ends.
+    pub(crate) record: Arc<RecordEntry>,
+    /// The stage of the refresh when the caller joined it, which is [`Stage::Begun`] for a new one.
+    pub(crate) stage: Stage,
+}
+
+/// Joins the refresh in flight of the account's record, or starts a new one. It continues when its callers stop waiting.
 pub(crate) fn join(
     entry: &Arc<AccountEntry>,
     request: RefreshRequest,
     priority: Priority,
     context: &TaskContext,
-) -> Arc<InFlight> {
-    join_after(entry, request, priority, None, context).0
+) -> Joined {
+    join_after(entry, request, priority, None, context)
 }
 
 /// Like [`join`]. `ended_fence` is known if the caller has read this record since its request; see
 /// [`ended_fence`](crate::record::Record::ended_fence).
-///
-/// Also returns the stage of the refresh when the caller joined it, which is [`Stage::Begun`] for a new one.
 pub(crate) fn join_after(
     entry: &Arc<AccountEntry>,
     request: RefreshRequest,
     priority: Priority,
     ended_fence: Option<(Arc<RecordEntry>, u64)>,
     context: &TaskContext,
-) -> (Arc<InFlight>, Stage) {
+) -> Joined {
     let record = entry.record();
     let ended_fence = ended_fence.filter(|(read, _)| Arc::ptr_eq(read, &record)).map(|(_, fence)| fence);
+    start(entry, record, request, priority, ended_fence, None, context)
+}
+
+/// Joins the refresh in flight of this record, or starts one, which uses the given credential.
+fn start(
+    entry: &Arc<AccountEntry>,
+    record: Arc<RecordEntry>,
+    request: RefreshRequest,
+    priority: Priority,
+    ended_fence: Option<u64>,
+    credential: Option<(Credential, Instant)>,
+    context: &TaskContext,
+) -> Joined {
     let in_flight = {
         let mut local = record.local();
-        if let Some(in_flight) = local.in_flight() {
-            let in_flight = Arc::clone(in_flight);
+        if let Some(in_flight) = local.in_flight.clone() {
             drop(local);
             in_flight.raise_priority(&entry.provider.limiter, priority);
             let stage = in_flight.stage();
-            return (in_flight, stage);
+            return Joined { in_flight, record, stage };
         }
         // Calls that ended after the read, but before another caller joins, do not satisfy that caller.
         let stage = if ended_fence.is_some() { Stage::Deciding } else { Stage::Begun };
-        let in_flight = InFlight::new(local.login.clone(), request, priority, stage);
-        local.refreshes.push(Arc::clone(&in_flight));
+        let in_flight = InFlight::new(request, priority, stage);
+        local.in_flight = Some(Arc::clone(&in_flight));
         in_flight
     };
-    follower::follow(entry, context);
+    if !entry.is_unchecked() {
+        follower::follow(entry, context);
+    }
     // Created before the task is spawned: if the task never runs, dropping it still ends the refresh.
-    let refresh = Refresh::new(Arc::clone(&in_flight), Arc::clone(entry), record, context.clone());
+    let (refresh_entry, refresh_record) = (Arc::clone(entry), Arc::clone(&record));
+    let refresh = Refresh::new(Arc::clone(&in_flight), refresh_entry, refresh_record, context.clone());
+    *refresh.known_credential.lock() = credential;
     context.tasks.spawn(async move {
         let result = refresh.run(request, ended_fence).await;
+        if let Err(QuotaError::LoginChanged { .. }) = &result {
+            refresh.continue_with_new_login(request);
+        }
         refresh.complete(result);
     });
-    (in_flight, Stage::Begun)
+    Joined { in_flight, record, stage: Stage::Begun }
 }
 
 /// One run of a refresh. If it is dropped early, because the manager closes or the runtime shuts down, it still completes the
@@ -79,6 +109,8 @@ pub(crate) struct Refresh {
     entry: Arc<AccountEntry>,
     record: Arc<RecordEntry>,
     context: TaskContext,
+    /// A credential that was already read, and when. At the end, the one that states another login than the record's.
+    known_credential: Mutex<Option<(Credential, Instant)>>,
 }
 
 impl Drop for Refresh {
@@ -98,7 +130,16 @@ impl Refresh {
         record: Arc<RecordEntry>,
         context: TaskContext,
     ) -> Self {
-        Self { in_flight, entry, record, context }
+        Self { in_flight, entry, record, context, known_credential: Mutex::default() }
+    }
+
+    /// Starts the refresh of the record that the account shows now, with the credential that stated its login. The callers join it.
+    fn continue_with_new_login(&self, request: RefreshRequest) {
+        let credential = self.known_credential.lock().take();
+        if credential.is_some() {
+            let (entry, priority) = (&self.entry, self.in_flight.priority());
+            let _ = start(entry, entry.record(), request, priority, None, credential, &self.context);
+        }
     }
 
     /// Completes the refresh. Publishes a failure in the view before it wakes the callers, so that they see it there too.
@@ -107,22 +148,28 @@ impl Refresh {
         if in_flight.is_complete() {
             return;
         }
-        let failed = result.as_ref().err().filter(|error| !matches!(error, QuotaError::Closed));
-        match failed.cloned() {
-            Some(error) => record.update(|local| {
+        match &result {
+            // The account shows another record now, or will be refreshed again.
+            Err(QuotaError::Closed | QuotaError::LoginChanged { .. }) => {
+                record.local().refresh_done(in_flight)
+            }
+            Err(error) => record.update(|local| {
                 local.refresh_done(in_flight);
-                if in_flight.login_id == local.login {
-                    self.entry.state().refresh_failed(error);
+                for account in record.accounts() {
+                    let is_starter = Arc::ptr_eq(&account, &self.entry);
+                    // The other accounts of the login have credentials of their own.
+                    if is_starter || !error.is_of_credential() {
+                        account.state().refresh_failed(error.for_account(&account.id));
+                    }
                 }
             }),
-            None => {
-                let clears_failure = {
-                    let mut local = record.local();
-                    local.refresh_done(in_flight);
-                    result.is_ok() && in_flight.login_id == local.login && self.entry.state().failed.is_some()
+            Ok(_) => {
+                let accounts = {
+                    record.local().refresh_done(in_flight);
+                    record.accounts()
                 };
-                if clears_failure {
-                    self.entry.update(|state| state.failed = None);
+                for account in accounts.iter().filter(|account| account.state().failed.is_some()) {
+                    account.update(|state| state.failed = None);
                 }
             }
         }
@@ -131,35 +178,56 @@ impl Refresh {
 
     async fn run(&self, request: RefreshRequest, ended_fence: Option<u64>) -> RefreshResult {
         let result = self.run_once(request, ended_fence).await;
-        if result.is_err() {
+        if result.is_err() && self.is_readable() {
             // The refresh has no new readings for its callers, so load the store's.
             self.record.ensure_synced().await;
         }
         result
     }
 
+    /// Whether the record is that of the account's login. Before the first check of the login it must not be read.
+    fn is_readable(&self) -> bool {
+        self.record.login().is_some() || !self.entry.is_unchecked()
+    }
+
+    /// Reads the record, unless the request does not depend on it. The compare-and-swap for the lease then reads it on a conflict.
+    async fn ensure_synced(&self, request: RefreshRequest) {
+        if self.is_readable()
+            && !(matches!(request, RefreshRequest::NewCall) && self.record.may_assume_absent())
+        {
+            self.record.ensure_synced().await;
+        }
+    }
+
     async fn run_once(&self, request: RefreshRequest, mut ended_fence: Option<u64>) -> RefreshResult {
-        let (entry, record) = (&self.entry, &*self.record);
+        let entry = &self.entry;
         let Some(fetcher) = entry.provider.fetcher.clone() else {
+            login_check::ensure_checked(entry, &self.context).await;
+            if self.is_superseded() {
+                return Err(QuotaError::LoginChanged { account: entry.id.clone() });
+            }
             return Err(QuotaError::NoFetcher { provider: entry.provider.id.clone() });
         };
         if let Some(shared_cooldown) = &entry.provider.shared_cooldown {
             shared_cooldown.load_once(entry.provider.policy.record_ttl).await;
         }
-        // A request for a new call does not depend on the record. The compare-and-swap for the lease reads it on a conflict.
-        if !(matches!(request, RefreshRequest::NewCall) && record.may_assume_absent()) {
-            record.ensure_synced().await;
-        }
+        self.ensure_synced(request).await;
         let mut renewed = None;
         let mut has_renewed = false;
         let mut was_too_late = false;
         loop {
+            let was_readable = self.is_readable();
             let mut access = match renewed.take() {
                 // The source returned this credential after a rejection. Another read could return the rejected one again.
-                Some(credential) => Access { read_at: None, ..self.access(credential)? },
+                Some((check, credential)) => {
+                    Access { read_at: None, ..self.access(Some(check), credential)? }
+                }
                 None => self.read_access().await?,
             };
-            self.claim_login(&access.login).await?;
+            if !was_readable {
+                login_check::follow(entry, &self.context);
+                self.ensure_synced(request).await;
+            }
             if entry.state().unattributed {
                 entry.update(|state| state.unattributed = false);
             }
@@ -169,36 +237,19 @@ impl Refresh {
                 LeaseAcquired::Granted(lease, permit) => (lease, permit),
                 LeaseAcquired::Fresh => {
                     // Rebuild the view with the current clock offset: the old view may report the same readings as stale.
-                    record.update(|_| ());
-                    return Ok(Refreshed {
-                        fetched: false,
-                        called_at: None,
-                        view: entry.view_handle.load_owned(),
-                    });
+                    self.record.update(|_| ());
+                    return Ok(Refreshed { fetched: false, called_at: None, view: self.view() });
                 }
                 LeaseAcquired::CallOutcome(at) => {
-                    return Ok(Refreshed {
-                        fetched: false,
-                        called_at: Some(at),
-                        view: entry.view_handle.load_owned(),
-                    });
+                    return Ok(Refreshed { fetched: false, called_at: Some(at), view: self.view() });
                 }
             };
             match self.call(&*fetcher, &lease, &access.credential, permit).await {
                 Ok(CallOutcome::Stored) => {
-                    return Ok(Refreshed {
-                        fetched: true,
-                        called_at: None,
-                        view: entry.view_handle.load_owned(),
-                    });
+                    return Ok(Refreshed { fetched: true, called_at: None, view: self.view() });
                 }
-                // A refresh for a set login returns that login's readings, even if the account has another login now.
-                Ok(CallOutcome::TooLate(usage)) if self.in_flight.login_id.is_some() => {
-                    let view = self.orphan_view(&lease, &usage);
-                    return Ok(Refreshed { fetched: true, called_at: None, view });
-                }
-                Ok(CallOutcome::TooLate(_)) if !was_too_late => was_too_late = true,
-                Ok(CallOutcome::TooLate(_)) => {
+                Ok(CallOutcome::TooLate) if !was_too_late => was_too_late = true,
+                Ok(CallOutcome::TooLate) => {
                     return Err(QuotaError::InProgress { account: entry.id.clone() });
                 }
                 // The credential may have been replaced during the call, so renew it and call once more.
@@ -226,9 +277,13 @@ impl Refresh {
     /// another login.
     async fn read_access(&self) -> Result<Access, QuotaError> {
         let entry = &self.entry;
+        if let Some((credential, read_at)) = self.known_credential.lock().take() {
+            return Ok(Access { read_at: Some(read_at), ..self.access(None, credential)? });
+        }
+        let check = Some(LoginCheck::begin(entry));
         match self.bounded(self.credential(Demand::Current)).await {
-            Ok(None) => Ok(Access { read_at: None, ..self.access(Credential::none())? }),
-            Ok(Some(Ok(credential))) => self.access(credential),
+            Ok(None) => Ok(Access { read_at: None, ..self.access(check, Credential::none())? }),
+            Ok(Some(Ok(credential))) => self.access(check, credential),
             Err(Interruption::Cancelled) => Err(QuotaError::Closed),
             failed => {
                 let error = match failed {
@@ -264,7 +319,7 @@ impl Refresh {
         }
     }
 
-    /// Reads the credential again if it was read too long ago, or if the record has another login now.
+    /// Reads the credential again if it was read too long ago.
     ///
     /// The caller holds a permit, and other accounts of the provider wait for it, so the timeout is short. After a timeout the old
     /// credential is used, and a 401 leads to its renewal.
@@ -272,17 +327,13 @@ impl Refresh {
         let entry = &*self.entry;
         let clock = &entry.provider.clock;
         let is_old = |at: Instant| clock.instant().saturating_since(at) > CREDENTIAL_MAX_AGE;
-        let login_id = access.login.login_id.as_ref();
-        let has_other_login = login_id.is_some() && {
-            let view = entry.view();
-            view.record.login_id().is_some_and(|recorded| login_id != Some(recorded))
-        };
-        if !access.read_at.is_some_and(|at| has_other_login || is_old(at)) {
+        if !access.read_at.is_some_and(is_old) {
             return Ok(());
         }
+        let check = Some(LoginCheck::begin(entry));
         let read = clock.bounded(REREAD_TIMEOUT, self.bounded(self.credential(Demand::Current))).await;
         match read {
-            Some(Ok(Some(Ok(credential)))) => *access = self.access(credential)?,
+            Some(Ok(Some(Ok(credential)))) => *access = self.access(check, credential)?,
             Some(Ok(Some(Err(ReadFailure::Failed(error))))) if !error.is_timeout() => {
                 return Err(QuotaError::Fetch { account: entry.id.clone(), error: error.into() });
             }
@@ -292,23 +343,29 @@ impl Refresh {
         Ok(())
     }
 
-    /// The credential with the login of its call. A credential of another login than the one that the program set is an error.
-    fn access(&self, credential: Credential) -> Result<Access, QuotaError> {
-        let login = credential.login.clone();
-        let login = match (&self.in_flight.login_id, &login.login_id) {
-            (Some(expected), Some(actual)) if expected != actual => {
-                let error = FetchError::not_logged_in("the credential belongs to another login");
-                return Err(QuotaError::Fetch { account: self.entry.id.clone(), error });
+    /// The credential with the login of its call. A credential of another login than the one that the program set is an error. If
+    /// the source states another login than before, the account shows that login's record from now on, and this refresh ends.
+    fn access(&self, check: Option<LoginCheck>, credential: Credential) -> Result<Access, QuotaError> {
+        let account = || self.entry.id.clone();
+        let mut login = credential.login.clone();
+        let read_at = self.entry.provider.clock.instant();
+        let is_switched =
+            check.is_some_and(|check| check.apply(&self.entry, login.login_id.as_ref(), &self.context));
+        if self.is_superseded() {
+            if is_switched {
+                *self.known_credential.lock() = Some((credential, read_at));
             }
-            (Some(expected), None) => LoginInfo::new(expected.clone()).fingerprint(login.fingerprint),
-            _ => login,
-        };
-        if !self.is_superseded() {
-            let at_ms = self.entry.provider.clock.now_ms();
-            // The end of the refresh publishes it.
-            self.entry.state().credential_checked(at_ms, Ok(login.clone()));
+            return Err(QuotaError::LoginChanged { account: account() });
         }
-        Ok(Access { credential, login, read_at: Some(self.entry.provider.clock.instant()) })
+        let expected = self.record.login();
+        if login.login_id.is_some() && login.login_id.as_ref() != expected {
+            let error = FetchError::not_logged_in("the credential belongs to another login");
+            return Err(QuotaError::Fetch { account: account(), error });
+        }
+        login.login_id = expected.cloned();
+        // The end of the refresh publishes it.
+        self.entry.state().credential_checked(self.entry.provider.clock.now_ms(), Ok(login.clone()));
+        Ok(Access { credential, login, read_at: Some(read_at) })
     }
 
     /// The error of a step that was interrupted before the provider received a request.
@@ -329,31 +386,23 @@ impl Refresh {
         }
     }
 
-    /// Whether the program has set another login since this refresh began.
+    /// Whether the account has got another login since this refresh began.
     fn is_superseded(&self) -> bool {
-        self.record.local().login != self.in_flight.login_id
+        !self.entry.shows(&self.record)
     }
 
-    /// Clears the readings if they belong to another login, even if no call follows: otherwise they would still be shown.
-    async fn claim_login(&self, login: &LoginInfo) -> Result<(), QuotaError> {
-        // A login that the program has set takes precedence over the credential's.
-        let Some(login_id) = login.login_id.as_ref().filter(|_| self.in_flight.login_id.is_none()) else {
-            return Ok(());
-        };
-        if self.is_superseded() {
-            return Ok(());
-        }
-        let claimed = self.record.claim_login(login_id).await;
-        claimed.map_err(|error| {
-            self.entry.update(|state| state.unattributed = true);
-            QuotaError::Store { account: self.entry.id.clone(), error }
-        })
+    /// The view of the record, also if the account shows another one now.
+    fn view(&self) -> Arc<View> {
+        let view = self.entry.view_handle.load_owned();
+        if self.is_superseded() { self.record.view() } else { view }
     }
 
     /// The credential that replaces the rejected one; `None` if the source has no other.
-    async fn try_renew(&self, rejected: Option<CredentialFingerprint>) -> Option<Credential> {
+    async fn try_renew(&self, rejected: Option<CredentialFingerprint>) -> Option<(LoginCheck, Credential)> {
+        let check = LoginCheck::begin(&self.entry);
         let renewed = self.bounded(self.credential(Demand::Replacement(rejected))).await;
-        renewed.ok()??.ok().filter(|credential| credential.login.fingerprint != rejected)
+        let renewed = renewed.ok()??.ok().filter(|credential| credential.login.fingerprint != rejected)?;
+        Some((check, renewed))
     }
 
     /// Runs a step of the fetcher or the credential source. The fetch timeout, the program's deadline and the cancellation of calls

@@ -10,7 +10,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
-use super::entry::{AccountEntry, RecordEntry};
+use super::entry::{AccountEntry, RecordEntry, Selection};
 use super::provider::Provider;
 use super::store_client::StoreClient;
 use super::store_metrics::StoreStats;
@@ -38,17 +38,18 @@ pub(crate) struct Registry {
 struct Accounts {
     entries: HashSet<ByName>,
     view_tables: HashMap<ProviderId, ViewTable>,
-    /// The initial view, which all unread accounts of a provider share.
-    empty_views: HashMap<ProviderId, Weak<View>>,
+    /// The initial views, which all unread accounts of a provider share.
+    empty_views: HashMap<(ProviderId, Selection), Weak<View>>,
 }
 
 impl Accounts {
     /// The initial view of a new account.
-    fn empty_view(&mut self, provider: &Arc<Provider>) -> Arc<View> {
+    fn empty_view(&mut self, provider: &Arc<Provider>, selection: Selection) -> Arc<View> {
         static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
-        let cached = self.empty_views.entry(provider.id.clone()).or_default();
+        let cached = self.empty_views.entry((provider.id.clone(), selection)).or_default();
         cached.upgrade().unwrap_or_else(|| {
-            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), ViewFlags::default()));
+            let flags = ViewFlags { is_unchecked: selection == Selection::Unchecked, ..ViewFlags::default() };
+            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), flags));
             *cached = Arc::downgrade(&view);
             view
         })
@@ -113,10 +114,13 @@ impl Registry {
         if let Some(ByName(entry)) = accounts.entries.get(id.as_str()) {
             return Arc::clone(entry);
         }
-        let view = accounts.empty_view(&provider);
+        // Without a fetcher, the alias states the login.
+        let states_login = provider.credentials.has(id) || provider.fetcher.is_none();
+        let selection = if states_login { Selection::Unchecked } else { Selection::Source };
+        let view = accounts.empty_view(&provider, selection);
         let view_handle = accounts.view_tables.entry(provider.id.clone()).or_default().add(&view);
-        let record = RecordEntry::new(StoreKey::account(id), provider, Arc::clone(&view.record));
-        let entry = AccountEntry::new(id.clone(), record, view_handle);
+        let record = RecordEntry::new(StoreKey::account(id), provider, None);
+        let entry = AccountEntry::new(id.clone(), record, view_handle, selection);
         accounts.entries.insert(ByName(Arc::clone(&entry)));
         entry
     }
@@ -135,7 +139,7 @@ impl Registry {
         // Remove the source before the lock is released, because another thread may then register the account again, with a new
         // source under the same name.
         let source = entry.provider.credentials.remove(&entry.id);
-        let empty = accounts.empty_view(&entry.provider);
+        let empty = accounts.empty_view(&entry.provider, Selection::Source);
         drop(accounts);
         drop(source);
         // The table's chunk lives as long as any of its accounts, so drop this account's readings now.
@@ -151,11 +155,11 @@ impl Registry {
         self.accounts().entries.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
     }
 
-    /// The records with changes that the store does not have yet.
-    pub(crate) fn dirty(&self) -> Vec<Arc<RecordEntry>> {
+    /// The accounts that show a record with changes which the store does not have.
+    pub(crate) fn unsaved(&self) -> Vec<Arc<AccountEntry>> {
         let accounts = self.accounts();
-        let records = accounts.entries.iter().map(|ByName(entry)| entry.record());
-        records.filter(|record| !record.local().is_saved()).collect()
+        let unsaved = accounts.entries.iter().filter(|ByName(entry)| !entry.record().local().is_saved());
+        unsaved.map(|ByName(entry)| Arc::clone(entry)).collect()
     }
 
     /// Lets the next call try the store although it is unavailable.

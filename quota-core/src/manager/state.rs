@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::in_flight::InFlight;
 use super::view::ViewFlags;
-use crate::model::{LoginId, OwnerId};
+use crate::model::OwnerId;
 use crate::record::{Lease, MergeOutcome, Record, Seed};
 use crate::store::Version;
 use crate::time::UnixMillis;
@@ -19,17 +19,13 @@ pub(crate) struct LocalState {
     pub(crate) base: Arc<Record>,
     pub(crate) sync_state: SyncState,
     /// Counts merges, so that changes that arrive during a write stay pending after it.
-    pending_seq: u64,
+    pending_seq: u32,
     /// Observations and seeds that were not written to the store yet.
     pub(crate) pending: Option<Box<Pending>>,
     /// A lease whose call was dropped with its runtime. The next write releases it.
     pub(crate) abandoned: Option<Box<Lease>>,
-    /// Refreshes in flight, at most one per login.
-    pub(crate) refreshes: Vec<Arc<InFlight>>,
-    /// The login that the program set last; `None` if it never set one.
-    pub(crate) login: Option<LoginId>,
-    /// The login of the base when standalone operation began.
-    pub(crate) standalone_owner: Option<LoginId>,
+    /// The refresh in flight, which all callers join.
+    pub(crate) in_flight: Option<Arc<InFlight>>,
     /// Whether the base has changed since standalone operation began.
     pub(crate) dirty: bool,
     /// Whether the last read returned a record that could not be decoded.
@@ -69,7 +65,7 @@ pub(crate) struct Pending {
     pub(crate) seed: Seed,
     pub(crate) owner_id: Option<OwnerId>,
     /// The sequence number of the last change merged into this value.
-    pub(crate) seq: u64,
+    pub(crate) seq: u32,
 }
 
 impl Pending {
@@ -91,9 +87,7 @@ impl LocalState {
             sync_state: SyncState::Unsynced,
             pending: None,
             abandoned: None,
-            refreshes: Vec::new(),
-            login: None,
-            standalone_owner: None,
+            in_flight: None,
             dirty: false,
             is_damaged: false,
             pending_seq: 0,
@@ -113,11 +107,9 @@ impl LocalState {
         ViewFlags { store_unavailable_since, is_damaged, ..ViewFlags::default() }
     }
 
-    /// The record for readers in this process: the base with the login that the program set and with pending changes.
+    /// The record for readers in this process: the base with pending changes.
     pub(crate) fn effective_record(&self, now: Timestamp) -> Arc<Record> {
-        let login_differs =
-            self.login.as_ref().is_some_and(|login| self.base.login_id().is_some_and(|other| other != login));
-        if self.pending.is_none() && self.abandoned.is_none() && !login_differs {
+        if self.pending.is_none() && self.abandoned.is_none() {
             return Arc::clone(&self.base);
         }
         let mut record = (*self.base).clone();
@@ -125,12 +117,8 @@ impl LocalState {
         Arc::new(record)
     }
 
-    /// Applies this process's own changes to `record`: the login that the program set, pending changes, and the release of an
-    /// abandoned lease.
+    /// Applies this process's own changes to `record`: pending changes, and the release of an abandoned lease.
     pub(crate) fn apply_local(&self, record: &mut Record, now: Timestamp) {
-        if let Some(login) = &self.login {
-            record.new_login(login);
-        }
         if let Some(pending) = &self.pending {
             let _ = pending.merge_into(record, now);
         }
@@ -146,7 +134,7 @@ impl LocalState {
         seed: &Seed,
         owner_id: Option<&OwnerId>,
     ) -> MergeOutcome {
-        // Compare with the record that includes pending changes, because the login may be stated only there.
+        // Compare with the record that includes pending changes, because its owner may be stated only there.
         let mut effective = (*self.base).clone();
         self.apply_local(&mut effective, now);
         // Readings without a login belong to the current login and not to a later one.
@@ -164,7 +152,7 @@ impl LocalState {
             matches!((&pending.seed.login_id, &addition.seed.login_id), (Some(one), Some(other)) if one != other)
         });
         let pending = self.pending.get_or_insert_default();
-        self.pending_seq += 1;
+        self.pending_seq = self.pending_seq.wrapping_add(1);
         pending.seq = self.pending_seq;
         pending.seed.snapshot.join(&addition.seed.snapshot);
         let ends_later = |current: &Option<crate::record::Hold>, new: &crate::record::Hold| {
@@ -186,27 +174,7 @@ impl LocalState {
         }
     }
 
-    /// Sets the login that the account holds from now on. Returns whether a previous one is replaced.
-    pub(crate) fn set_login(&mut self, login: LoginId) -> bool {
-        let previous = self.login.replace(login);
-        let Some(previous) = previous.filter(|previous| self.login.as_ref() != Some(previous)) else {
-            return false;
-        };
-        // Readings without a login belong to the previous login, not to the new one.
-        if self.base.login_id().is_none() {
-            let mut record = (*self.base).clone();
-            record.new_login(&previous);
-            self.base = Arc::new(record);
-        }
-        let pending = self.pending.get_or_insert_default();
-        pending.seed.login_id.get_or_insert(previous);
-        // The next write states the previous login, so that other processes do not attribute the readings to the new one.
-        self.pending_seq += 1;
-        pending.seq = self.pending_seq;
-        true
-    }
-
-    /// Whether this process runs without the store for this account.
+    /// Whether this process runs without the store for this record.
     pub(crate) fn is_standalone(&self) -> bool {
         matches!(self.sync_state, SyncState::Standalone(_))
     }
@@ -232,21 +200,12 @@ impl LocalState {
     }
 
     /// Drops the pending changes after their write. If more arrived during the write, all stay pending: a merge is idempotent.
-    pub(crate) fn clear_pending(&mut self, seq: u64) {
+    pub(crate) fn clear_pending(&mut self, seq: u32) {
         self.pending.take_if(|pending| pending.seq == seq);
     }
 
     /// Removes a refresh that has ended.
     pub(crate) fn refresh_done(&mut self, ended: &Arc<InFlight>) {
-        self.refreshes.retain(|in_flight| !Arc::ptr_eq(in_flight, ended));
-        if self.refreshes.is_empty() {
-            // Free the capacity: most accounts have no refresh most of the time.
-            self.refreshes = Vec::new();
-        }
-    }
-
-    /// The refresh in flight for the account's login.
-    pub(crate) fn in_flight(&self) -> Option<&Arc<InFlight>> {
-        self.refreshes.iter().find(|in_flight| in_flight.login_id == self.login)
+        self.in_flight.take_if(|in_flight| Arc::ptr_eq(in_flight, ended));
     }
 }

@@ -8,19 +8,10 @@ use jiff::Timestamp;
 
 use super::entry::RecordEntry;
 use super::state::SyncState;
-use crate::model::LoginId;
 use crate::policy::StoreOutagePolicy;
 use crate::record::Record;
 use crate::store::update::{Change, run};
 use crate::store::{CasOutcome, Document, Notice, Start, StoreError, StoreRead, Version};
-
-/// Local changes that the store does not have.
-#[derive(Clone)]
-struct LocalChanges {
-    record: Arc<Record>,
-    /// The login of the record before standalone operation; `None` if it had none, or if the store lost the record.
-    standalone_owner: Option<LoginId>,
-}
 
 impl RecordEntry {
     /// Changes the shared record with `work`, which may run several times, and publishes the result.
@@ -81,19 +72,6 @@ impl RecordEntry {
                 None
             }
         }
-    }
-
-    /// Clears the readings if they belong to another login than `login_id`.
-    ///
-    /// # Errors
-    ///
-    /// As [`change`](Self::change). The readings are not cleared then.
-    pub(crate) async fn claim_login(&self, login_id: &LoginId) -> Result<(), StoreError> {
-        let is_other = |current: &LoginId| current != login_id;
-        if !self.effective_record().login_id().is_some_and(is_other) {
-            return Ok(());
-        }
-        self.change(|record, _| record.new_login(login_id)).await.map(drop)
     }
 
     /// Like [`change`](Self::change), for the outcome of a call: stores it under every policy, if necessary in this process's own
@@ -157,7 +135,7 @@ impl RecordEntry {
     /// Runs the update loop. The caller holds the sync lock until it has handled an error.
     async fn cas_loop<T>(
         &self,
-        (start, local_changes): (Start<Record>, Option<LocalChanges>),
+        (start, local_changes): (Start<Record>, Option<Arc<Record>>),
         work: &mut impl FnMut(&mut Record, Timestamp, Origin) -> T,
     ) -> Result<T, StoreError> {
         let ttl = self.provider.policy.record_ttl;
@@ -298,14 +276,14 @@ impl RecordEntry {
         work(&mut record, now)
     }
 
-    /// The start of the update loop, and this process's changes from standalone operation.
-    fn start(&self) -> (Start<Record>, Option<LocalChanges>) {
-        let (record, sync_state, standalone_owner) = {
+    /// The start of the update loop, and this process's copy after standalone operation.
+    fn start(&self) -> (Start<Record>, Option<Arc<Record>>) {
+        let (record, sync_state) = {
             let local = self.local();
-            (Arc::clone(&local.base), local.sync_state, local.standalone_owner.clone())
+            (Arc::clone(&local.base), local.sync_state)
         };
         match (sync_state, self.provider.store_client.now_if_trusted()) {
-            (SyncState::Standalone(_), _) => (Start::Read, Some(LocalChanges { record, standalone_owner })),
+            (SyncState::Standalone(_), _) => (Start::Read, Some(record)),
             (SyncState::Synced(version), Some(now)) => {
                 (Start::Known { document: record, version, now }, None)
             }
@@ -321,13 +299,13 @@ impl RecordEntry {
     pub(crate) fn may_assume_absent(&self) -> bool {
         let is_unread = {
             let local = self.local();
-            local.sync_state == SyncState::Unsynced && *local.base == Record::default()
+            local.sync_state == SyncState::Unsynced && local.base == self.empty
         };
         is_unread && self.provider.store_client.now_if_trusted().is_some()
     }
 
     fn decode_read(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
-        let Some(document) = &reading.document else { return Ok(Arc::default()) };
+        let Some(document) = &reading.document else { return Ok(Arc::clone(&self.empty)) };
         let cached = {
             let local = self.local();
             (local.sync_state == SyncState::Synced(Some(document.version))).then(|| Arc::clone(&local.base))
@@ -339,10 +317,10 @@ impl RecordEntry {
     }
 
     /// The holds, calls and readings that this process has and the store has lost, such as in a failover.
-    fn lost_by_store(&self, shared: &Arc<Record>) -> Option<LocalChanges> {
+    fn lost_by_store(&self, shared: &Arc<Record>) -> Option<Arc<Record>> {
         let base = Arc::clone(&self.local().base);
         let is_lost = !Arc::ptr_eq(shared, &base) && shared.is_behind(&base);
-        is_lost.then_some(LocalChanges { record: base, standalone_owner: None })
+        is_lost.then_some(base)
     }
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -353,12 +331,12 @@ impl RecordEntry {
     }
 
     /// Accepts the store's record. It includes the pending changes up to `merged_seq`.
-    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, merged_seq: Option<u64>) {
+    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, merged_seq: Option<u32>) {
         self.update(|local| {
             local.clear_released(&record);
             local.base = record;
             local.sync_state = SyncState::Synced(version);
-            (local.standalone_owner, local.dirty, local.is_damaged) = (None, false, false);
+            (local.dirty, local.is_damaged) = (false, false);
             if let Some(seq) = merged_seq {
                 local.clear_pending(seq);
             }
@@ -367,12 +345,11 @@ impl RecordEntry {
 
     /// Merges the store's record into this process's copy after a failed write. Otherwise a process whose writes are rejected would
     /// never see the writes of other processes.
-    fn store_merged(&self, shared: &Record, own: &LocalChanges, now: Timestamp) {
+    fn store_merged(&self, shared: &Record, own: &Record, now: Timestamp) {
         let mut merged = shared.clone();
-        let _ = merged.merge_standalone(now, &own.record, own.standalone_owner.as_ref());
+        let _ = merged.merge_standalone(now, own, None);
         self.update(|local| {
             local.base = Arc::new(merged);
-            local.standalone_owner = shared.login_id().cloned();
             local.dirty = true;
             // The base no longer equals any version of the store's document, so the next change must read first.
             local.invalidate();
@@ -393,7 +370,6 @@ impl RecordEntry {
                     tracing::debug!(account = %self.key, %error, "store unavailable, running standalone");
                 }
                 local.sync_state = SyncState::Standalone(now.into());
-                local.standalone_owner = local.base.login_id().cloned();
             }
             let mut record = (*local.base).clone();
             local.apply_local(&mut record, now);
@@ -431,12 +407,12 @@ enum NoticeOutcome {
 struct RecordChange<'a, W> {
     entry: &'a RecordEntry,
     work: &'a mut W,
-    /// Changes from standalone operation, which are merged first.
-    local_changes: Option<LocalChanges>,
+    /// This process's copy with changes that the store does not have, which are merged first.
+    local_changes: Option<Arc<Record>>,
     /// The store's record of the last decision, with its time.
     shared: Option<(Arc<Record>, Timestamp)>,
     /// The sequence number of the last pending change that the decision includes.
-    merged_seq: Option<u64>,
+    merged_seq: Option<u32>,
 }
 
 impl<T, W: FnMut(&mut Record, Timestamp, Origin) -> T> Change for RecordChange<'_, W> {
@@ -460,7 +436,7 @@ impl<T, W: FnMut(&mut Record, Timestamp, Origin) -> T> Change for RecordChange<'
 
     fn decide(&mut self, record: &mut Record, now: Timestamp) -> T {
         if let Some(changes) = &self.local_changes {
-            let _ = record.merge_standalone(now, &changes.record, changes.standalone_owner.as_ref());
+            let _ = record.merge_standalone(now, changes, None);
         }
         {
             let local = self.entry.local();
@@ -472,6 +448,10 @@ impl<T, W: FnMut(&mut Record, Timestamp, Origin) -> T> Change for RecordChange<'
     }
 
     fn encode(&mut self, record: &mut Record) -> Bytes {
+        if let Some(login) = self.entry.login() {
+            // The loop may have started with the assumption that there is no document.
+            record.new_login(login);
+        }
         record.shrink();
         record.bump_revision();
         record.encode()

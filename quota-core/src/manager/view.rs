@@ -51,6 +51,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct ViewFlags {
     /// Whether it is unknown which login the readings belong to. Then no readings are shown.
     pub(crate) unattributed: bool,
+    /// Whether it was never checked which login the account holds. Then the readings are only those that this process seeded or
+    /// observed.
+    pub(crate) is_unchecked: bool,
     /// Since when this process runs without the store.
     pub(crate) store_unavailable_since: Option<UnixMillis>,
     /// Whether this process runs without the store because the store's record of the account is damaged.
@@ -81,7 +84,9 @@ impl ViewFlags {
     /// Whether a reader must be notified of the change from `before`.
     pub(crate) fn differs_from(&self, before: &Self) -> bool {
         let failed = |flags: &Self| flags.failed.as_deref().map(std::mem::discriminant);
-        let state = |flags: &Self| (flags.unattributed, flags.store_unavailable_since, flags.is_damaged);
+        let state = |flags: &Self| {
+            (flags.unattributed, flags.is_unchecked, flags.store_unavailable_since, flags.is_damaged)
+        };
         state(self) != state(before) || failed(self) != failed(before)
     }
 }

@@ -62,7 +62,7 @@ impl Changes {
             let is_followed = entry.view_handle.is_followed();
             let has_changed = || entry.view().generation != self.generation;
             let changed = wait_until(&record.changed, || {
-                has_changed() || is_followed && !entry.view_handle.is_followed()
+                has_changed() || is_followed && !entry.view_handle.is_followed() || !entry.shows(&record)
             });
             tokio::select! {
                 biased;

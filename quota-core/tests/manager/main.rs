@@ -12,6 +12,7 @@ mod forced_refresh;
 mod forget;
 mod holds;
 mod lifecycle;
+mod login_records;
 mod logins;
 mod lost_writes;
 mod missing_scope;

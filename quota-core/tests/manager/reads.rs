@@ -27,7 +27,7 @@ async fn an_account_without_readings_has_unknown_usage() {
     assert_eq!(usage.used(&WindowId::five_hour()), Used::Unknown);
     assert!(matches!(
         usage.freshness(),
-        Freshness::Stale { since: None, reason: StaleReason::NeverRead, .. }
+        Freshness::Stale { since: None, reason: StaleReason::LoginNotCheckedYet, .. }
     ));
 }
 

@@ -58,7 +58,7 @@ impl Refresh {
         let mut must_read = request.needs_call() && ended_fence.is_none();
         let max_staleness = request.max_staleness(&entry.provider.store_client);
         loop {
-            if self.in_flight.login_id.is_none() && self.is_superseded() {
+            if self.is_superseded() {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
             let mut decide = |record: &mut Record, now: Timestamp, origin: Origin| {
@@ -71,12 +71,7 @@ impl Refresh {
                     .priority(self.in_flight.priority())
                     .by(Arc::clone(&self.context.process_name))
                     .cooldown(entry.provider.cooldown_at(now));
-                // The account has another login now. This refresh must neither take the account back nor clear its readings.
-                let superseded = match (&self.in_flight.login_id, record.login_id()) {
-                    (Some(ours), Some(holder)) => ours != holder,
-                    _ => false,
-                };
-                (!superseded).then(|| record.begin(now, &lease_request, policy))
+                record.begin(now, &lease_request, policy)
             };
             // Read the state before the decision, so that a later change of the record ends the wait below.
             let last_state = record.local().sync_state;
@@ -87,9 +82,6 @@ impl Refresh {
                 self.in_flight.set_stage(Stage::Deciding);
                 let granted = record.change_for_call(request.needs_call(), decide).await;
                 granted.map_err(|error| QuotaError::Store { account: account(), error })?
-            };
-            let Some(decision) = decision else {
-                return Err(QuotaError::LoginChanged { account: account() });
             };
             // Drop an unused permit before waiting on another lease holder.
             let unused = permit.take();
@@ -152,7 +144,7 @@ impl Refresh {
                     if announced.replace(until) != Some(until) {
                         let until =
                             until.min(time::saturating_add(entry.provider.store_client.now_estimate(), left));
-                        self.context.events.emit(Event::Waiting { account: account(), until });
+                        self.emit(|account| Event::Waiting { account, until });
                     }
                     let wait = self.wait_for_holder(last_state, until, max_wait);
                     let _ = self.or_closed(entry.provider.clock.bounded(left, wait)).await?;
@@ -292,9 +284,8 @@ mod tests {
             .unwrap();
         let account: AccountId = "example/main".parse().unwrap();
         let entry = quota.shared.registry.entry(&account);
-        let record = entry.record();
         let context = &quota.shared.context;
-        let in_flight =
+        let crate::manager::refresh::Joined { in_flight, record, .. } =
             crate::manager::refresh::join(&entry, RefreshRequest::NewCall, Priority::Interactive, context);
         let last_state = record.local().sync_state;
         in_flight.wait().await.as_ref().unwrap();

@@ -1,24 +1,23 @@
 //! Calls the provider and stores the report or the failure in the record.
 //! `record` decides how a report or a failure changes the record.
 
-use std::sync::Arc;
-
 use super::{Interruption, Refresh};
 use crate::manager::entry::RecordEntry;
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::in_flight::Stage;
 use crate::manager::limiter::Permit;
-use crate::manager::view::{View, ViewFlags};
-use crate::model::{Snapshot, UsageReport};
+use crate::model::AccountId;
 use crate::provider::{Credential, FetchError, LONGEST_WAIT, UsageFetcher};
 use crate::record::{CommitOutcome, FailOutcome, Lease, Record};
+use crate::store::update::update_through;
+use crate::store::{LoginAlias, Start};
 
 /// The outcome of a successful call.
 pub(super) enum CallOutcome {
     Stored,
-    /// Another process took over the lease, or the account got another login. The record does not have the report.
-    TooLate(Box<UsageReport>),
+    /// Another process took over the lease, or the record got another owner. The record does not have the report.
+    TooLate,
 }
 
 /// A lease during its call. If the call is dropped with its runtime, this process's next write releases the lease. Otherwise all
@@ -69,8 +68,13 @@ impl Refresh {
         }
         permit.mark_started();
         self.in_flight.set_stage(Stage::Calling);
-        let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
-        self.in_flight.set_stage(Stage::Called);
+        let fetch = async {
+            let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
+            self.in_flight.set_stage(Stage::Called);
+            fetched
+        };
+        // At the same time, so that no caller waits for it.
+        let (fetched, ()) = tokio::join!(fetch, self.confirm_alias());
         drop(permit);
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
@@ -87,25 +91,28 @@ impl Refresh {
                 return Err(self.interruption_error(interruption));
             }
         };
-        usage.login_id = usage.login_id.or_else(|| credential.login.login_id.clone());
+        // The record belongs to this login, whatever the response states.
+        usage.login_id = self.record.login().cloned().or(usage.login_id);
         if !usage.is_empty() {
             // An empty report stays empty: a plan from the credential alone would make it count as a success.
             usage.plan = usage.plan.or_else(|| credential.plan.clone());
         }
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
         let rejected = usage.reject_implausible(read_at);
-        rejected_values(&self.context.events, &entry.id, &rejected);
+        for account in self.record.accounts() {
+            rejected_values(&self.context.events, &account.id, &rejected);
+        }
         match self.record.change_always(|record, now| record.commit(now, lease, &usage)).await {
             CommitOutcome::Empty => {
                 Err(self.failed(lease, FetchError::malformed("the response contains no usage")).await)
             }
             CommitOutcome::Forgotten => Err(QuotaError::Forgotten { account: account() }),
             CommitOutcome::TooLate => {
-                tracing::debug!(account = %entry.id, fence = lease.fence, "lease or login changed during the call, report not stored");
-                Ok(CallOutcome::TooLate(Box::new(usage)))
+                tracing::debug!(account = %entry.id, fence = lease.fence, "lease or owner changed during the call, report not stored");
+                Ok(CallOutcome::TooLate)
             }
             _ => {
-                self.context.events.emit(Event::Refreshed { account: account() });
+                self.emit(|account| Event::Refreshed { account });
                 Ok(CallOutcome::Stored)
             }
         }
@@ -119,7 +126,7 @@ impl Refresh {
         let failed = self.record.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
-            // The account has another login now. The provider's cooldown still applies to its other accounts.
+            // The record has another owner now. The provider's cooldown still applies to its other accounts.
             FailOutcome::TooLate => {
                 (None, Record::cooldown_after(entry.provider.store_client.now_estimate(), &error, policy))
             }
@@ -135,16 +142,33 @@ impl Refresh {
         if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &entry.provider.shared_cooldown) {
             shared_cooldown.publish(&cooldown, policy.record_ttl).await;
         }
-        self.context.events.emit(Event::Failed { account: entry.id.clone(), error: error.clone(), hold });
+        self.emit(|account| Event::Failed { account, error: error.clone(), hold: hold.clone() });
         QuotaError::Fetch { account: entry.id.clone(), error }
     }
 
-    /// A view of the call's own report, for callers whose login no longer holds the account.
-    pub(super) fn orphan_view(&self, lease: &Lease, usage: &UsageReport) -> Arc<View> {
-        let mut record = Record::default();
-        let login_id = usage.login_id.as_ref().or(self.in_flight.login_id.as_ref());
-        let snapshot = Snapshot::of(usage, lease.granted_at);
-        let _ = record.observe(lease.granted_at, &snapshot, login_id, usage.owner_id.as_ref());
-        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.entry.provider), ViewFlags::default()))
+    /// Writes the login of this call into the account's alias, if the alias has another one, for readers without the credential.
+    ///
+    /// If this process stops before the write, the next refresh writes it. Until then such readers use the previous record.
+    async fn confirm_alias(&self) {
+        let entry = &*self.entry;
+        let login = self.record.login();
+        let ttl = entry.provider.policy.record_ttl;
+        if !entry.state().claim_alias_check(entry.provider.clock.now_ms(), ttl / 4) {
+            return;
+        }
+        let set = |alias: &mut LoginAlias, now| alias.set(login, now, ttl);
+        let key = LoginAlias::key(&entry.id);
+        let written = update_through(&entry.provider.store_client, &key, Start::Read, ttl, set).await;
+        if let Err(error) = written {
+            tracing::debug!(account = %entry.id, %error, "could not write which login the account holds");
+            entry.state().alias_failed();
+        }
+    }
+
+    /// Emits an event for each account that shows the record.
+    pub(super) fn emit(&self, event: impl Fn(AccountId) -> Event) {
+        for account in self.record.accounts() {
+            self.context.events.emit(event(account.id.clone()));
+        }
     }
 }
