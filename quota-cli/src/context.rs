@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use quota::anthropic::Anthropic;
 use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
 use quota::manager::QuotaManagerBuilder;
-use quota::{CredentialSource, Policy, QuotaManager};
+use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, QuotaManager};
 
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{CliError, Exit};
@@ -54,15 +55,44 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
     Ok(config)
 }
 
-/// Builds a manager without providers, which only reads shared records.
+/// Builds a manager without providers, which only reads shared records. The credential sources state which login each account holds.
 ///
 /// # Errors
 ///
 /// [`CliError`] if the settings contradict each other.
 pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<QuotaManager, CliError> {
-    builder(store, "", policy(config, store))
-        .build()
-        .map_err(|error| CliError::new(Exit::Config, error.to_string()))
+    let builder =
+        config.accounts.iter().fold(builder(store, "", policy(config, store)), |builder, account| {
+            match login_source(&account.login, config) {
+                Some(source) => builder.credentials_for(account.id.clone(), source),
+                None => builder,
+            }
+        });
+    builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+}
+
+/// The source that states the login of an account; `None` if that would run a program. The account's alias in the store then states
+/// the login.
+fn login_source(login: &LoginSource, config: &Config) -> Option<Arc<dyn CredentialSource>> {
+    match login {
+        // It reads the keychain there.
+        LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) if cfg!(target_os = "macos") => None,
+        LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => Some(credential_source(login, config)),
+        LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_) => {
+            Some(Arc::new(StatesNoLogin))
+        }
+    }
+}
+
+/// The source of an account whose token states no login. The token itself is not needed.
+#[derive(Debug)]
+struct StatesNoLogin;
+
+#[async_trait]
+impl CredentialSource for StatesNoLogin {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        Ok(Credential::none())
+    }
 }
 
 /// Builds the manager of a command on the current runtime. Its calls are counted under `name`.

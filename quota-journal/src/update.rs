@@ -188,6 +188,8 @@ pub struct JournalUpdate {
     pub new: Vec<JournalEvent>,
     /// The journal after the update.
     pub journal: Journal,
+    /// The key of the account's record, which changes with its login.
+    pub record_key: StoreKey,
     /// The account's record.
     pub record: Record,
     /// The documents that are damaged, and therefore empty here.
@@ -220,12 +222,13 @@ pub async fn update(
     // Do not use `store::update`: after a conflict the record must be read again too, and it is another document.
     loop {
         attempts += 1;
-        let Diff { read, record, before, after, new, mut damage } =
+        let Diff { read, record_key, record, before, after, new, mut damage } =
             compare(store, account, rules, &found).await?;
         let now = read.now;
         let result = |new, journal, version, damage| JournalUpdate {
             new,
             journal,
+            record_key,
             record,
             damage,
             now,
@@ -257,6 +260,7 @@ async fn has_changes(store: &dyn QuotaStore, account: &AccountId, rules: &Rules)
 /// The record of an account, and its journal before and after the changes to the record.
 struct Diff {
     read: StoreRead,
+    record_key: StoreKey,
     record: Record,
     before: Journal,
     after: Journal,
@@ -271,7 +275,8 @@ async fn compare(
     journal: &StoreRead,
 ) -> Result<Diff, StoreError> {
     let before = journal.document.as_ref().map(|found| Journal::decode(&found.body)).transpose();
-    let read = store.read(&StoreKey::account(account)).await?;
+    let record_key = store::find_record_key(store, account).await?;
+    let read = store.read(&record_key).await?;
     let record = read.document.as_ref().map(|found| Record::decode(&found.body)).transpose();
     let is_unreadable = before.is_err();
     let before = before.unwrap_or_default().unwrap_or_default();
@@ -292,7 +297,7 @@ async fn compare(
     } else {
         after.update(&record, hold.as_ref(), read.now, &rules.thresholds)
     };
-    Ok(Diff { read, record, before, after, new, damage })
+    Ok(Diff { read, record_key, record, before, after, new, damage })
 }
 
 #[cfg(test)]

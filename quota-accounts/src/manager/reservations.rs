@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use quota_core::QuotaStore;
 use quota_core::model::RequestId;
-use quota_core::store::{Start, StoreError, StoreKey, WriteState, update};
+use quota_core::store::{Start, StoreError, WriteState, update};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -207,7 +207,8 @@ async fn sync_with_store(
     slot: &AccountSlot,
     timeout: Duration,
 ) -> Result<(), StoreError> {
-    let key = StoreKey::account_extension(&slot.id, "reservations");
+    // Accounts with one login share its limits.
+    let key = slot.usage.record_key().await.extension("reservations");
     let (mut offset, mut attempts) = (SignedDuration::ZERO, 0);
     let merge = |document: &mut Reservations, now: Timestamp| {
         offset = now.duration_since(slot.now());

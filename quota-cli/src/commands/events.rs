@@ -147,12 +147,12 @@ fn new_events(
 ) -> impl Future<Output = ()> + Send + use<> {
     let clock = Clock::system();
     let (record, journal) = update.versions;
+    let record_key = update.record_key.clone();
     let timeout = update.journal.next_change_at().map_or(RECHECK_INTERVAL, |due| between(update.now, due));
     // A lower bound, because an event may be due by one clock and not by the other, which would cause a busy loop.
     let timeout = timeout.max(Duration::from_millis(100)).min(RECHECK_INTERVAL);
     async move {
-        let (record_key, journal_key) =
-            (StoreKey::account(&account), StoreKey::account_extension(&account, "journal"));
+        let journal_key = StoreKey::account_extension(&account, "journal");
         let changes = async {
             tokio::select! {
                 () = changed(&*store, &record_key, record) => {}

@@ -44,10 +44,12 @@ impl Account {
 
     /// The key of the account's record in the store: that of its login, or without one, that of its name.
     ///
-    /// Other documents that belong to the login derive their keys from it; see [`StoreKey::extension`]. It is the key of the name
-    /// until the login is first checked, which [`sync`](Self::sync) waits for. It changes with the login.
-    #[must_use]
-    pub fn record_key(&self) -> StoreKey {
+    /// Other documents that belong to the login derive their keys from it; see [`StoreKey::extension`]. It changes with the login.
+    /// Waits until the login was checked once. If that fails, it is the key of the name. Dropping the future is safe.
+    pub async fn record_key(&self) -> StoreKey {
+        if self.entry.is_unchecked() {
+            login_check::ensure_checked(&self.entry, &self.shared.context).await;
+        }
         self.entry.record().key.clone()
     }
 

@@ -337,7 +337,7 @@ async fn an_alias_leads_readers_without_a_credential_to_the_record() {
 
     assert_eq!((last_read(&usage), usage.login_id()), (Some(40.0), Some(&LoginId::new("a"))));
     let key = find_record_key(&*env.store, &id("main")).await.unwrap();
-    assert_eq!(key, env.quota.account(&id("main")).record_key());
+    assert_eq!(key, env.quota.account(&id("main")).record_key().await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
 use quota::model::CredentialFingerprint;
 use quota::record::{LastFailureKind, Record};
-use quota::store::StoreKey;
+use quota::store::find_record_key;
 use quota::{AccountId, Clock, Percent};
 
 use super::{confirm, limits_warning};
@@ -63,8 +63,11 @@ async fn cached_missing_scope(
     let (fingerprint, store, clock) =
         (fingerprint?, store::open(global.store.as_deref()).ok()?.store, Clock::system());
     let message = async |id: &AccountId| {
-        let key = StoreKey::account(id);
-        let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;
+        let read = async {
+            let key = find_record_key(&*store, id).await?;
+            store.read(&key).await
+        };
+        let read = clock.bounded(STORE_TIMEOUT, read).await?.ok()?;
         let record = Record::decode(&read.document?.body).ok()?;
         let failure = record.last_failure()?;
         let is_same =

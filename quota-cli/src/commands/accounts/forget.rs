@@ -15,6 +15,10 @@ pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountI
     let mut failures = Vec::new();
     match open(config, global) {
         Ok((manager, store)) => {
+            // An account with the same login as a removed one keeps the record, so the manager must know them.
+            for account in &config.accounts {
+                let _ = manager.account(&account.id).sync().await;
+            }
             for id in ids {
                 failures.extend(one(&manager, &store, id).await.err());
             }

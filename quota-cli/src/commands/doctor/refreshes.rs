@@ -6,7 +6,7 @@ use std::time::Duration;
 use quota::clock::is_from_future;
 use quota::model::CredentialFingerprint;
 use quota::record::{Hold, HoldReason, LastFailure, LastFailureKind, Priority, Record, provider_cooldown};
-use quota::store::StoreKey;
+use quota::store::find_record_key;
 use quota::{Clock, Policy, ProviderId};
 
 use super::{Area, Check, Incident};
@@ -32,7 +32,11 @@ pub(super) async fn of(
     for (account, fingerprint) in
         config.accounts.iter().zip(fingerprints).filter(|(account, _)| !account.disabled)
     {
-        let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
+        let read = async {
+            let key = find_record_key(&*store.store, &account.id).await?;
+            store.store.read(&key).await
+        };
+        let read = clock.bounded(STORE_TIMEOUT, read).await;
         let Some(Ok(read)) = read else {
             let message = "could not read its record";
             let hint = "see the store check above";
