@@ -15,9 +15,9 @@ use super::entry::{AccountEntry, RecordEntry};
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
 use super::in_flight::{RefreshRequest, Refreshed, Stage};
+use super::refresh::Joined;
 use super::view::View;
 use super::view_table::{CHECK_INTERVAL, ViewHandle};
-use super::refresh::Joined;
 use super::{Shared, login_check, refresh};
 use crate::model::{AccountId, Rejected, Snapshot, UsageReport};
 use crate::record::{Cleared, Hold, HoldReason, MergeOutcome, Priority, Record, Seed};
@@ -50,7 +50,7 @@ impl Account {
         if self.entry.is_unchecked() {
             login_check::ensure_checked(&self.entry, &self.shared.context).await;
         }
-        self.entry.record().key.clone()
+        self.entry.record().key().clone()
     }
 
     /// The account's name.

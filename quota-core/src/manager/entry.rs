@@ -25,14 +25,21 @@ use crate::store::StoreKey;
 /// Locks are taken in this order: the local state of the record, its list of accounts, the state of an account.
 #[derive(Debug)]
 pub(crate) struct RecordEntry {
-    pub(crate) key: StoreKey,
+    id: RecordId,
     pub(crate) provider: Arc<Provider>,
-    /// The record if the store has none. It states the login.
-    pub(crate) empty: Arc<Record>,
     local: Mutex<LocalState>,
     accounts: Mutex<AccountList>,
     /// Notifies waiters after each change of a view of this record, and after each release of its sync lock.
     pub(crate) changed: Notify,
+}
+
+/// What a record belongs to: its key in the store.
+#[derive(Debug)]
+enum RecordId {
+    /// An account whose credential states no login.
+    Name(StoreKey),
+    /// A login, with the record if the store has none. Boxed, because nearly all of a million accounts have none.
+    Login(Box<(StoreKey, Arc<Record>)>),
 }
 
 /// The accounts of a record. Nearly all of a million records have one, so that one is stored without a list.
@@ -88,10 +95,10 @@ pub(crate) struct AccountState {
     /// The last check of the credential; `None` if the login or the source has changed since.
     pub(crate) checked: Option<Arc<CredentialCheck>>,
     /// Counts the checks of the login that have begun, and the last of them whose result was applied.
-    checks_begun: u32,
-    check_applied: u32,
-    /// When a refresh last confirmed the alias of the account, in minutes by the wall clock; 0 if none has since the record was selected.
-    alias_confirmed_min: u32,
+    checks_begun: u16,
+    check_applied: u16,
+    /// When a refresh last confirmed the alias of the account, in hours by the wall clock. It wraps, which costs one read.
+    alias_confirmed_h: u16,
 }
 
 /// Why an account shows its record.
@@ -105,6 +112,16 @@ pub(crate) enum Selection {
     Alias,
     /// The program has set the login.
     Program,
+}
+
+impl RecordId {
+    fn empty(&self) -> &Arc<Record> {
+        static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
+        match self {
+            Self::Name(_) => &EMPTY,
+            Self::Login(login) => &login.1,
+        }
+    }
 }
 
 impl AccountState {
@@ -131,45 +148,50 @@ impl AccountState {
 
     /// Whether a refresh must confirm the alias: none has within `max_age`. Then the next call returns `false`.
     pub(crate) fn claim_alias_check(&mut self, now_ms: i64, max_age: Duration) -> bool {
-        let now_min = minutes(now_ms);
-        let age = Duration::from_secs(u64::from(now_min.abs_diff(self.alias_confirmed_min)) * 60);
-        let is_due = age >= max_age;
+        let now_h = hours(now_ms);
+        let age_h = now_h.wrapping_sub(self.alias_confirmed_h);
+        let is_due = Duration::from_secs(u64::from(age_h) * 3_600) >= max_age;
         if is_due {
-            self.alias_confirmed_min = now_min;
+            self.alias_confirmed_h = now_h;
         }
         is_due
     }
 
-    /// Requires the next refresh to confirm the alias, because the last attempt failed.
-    pub(crate) fn alias_failed(&mut self) {
-        self.alias_confirmed_min = 0;
+    /// Requires the next refresh to confirm the alias, because it is unknown what the alias states.
+    pub(crate) fn require_alias_check(&mut self) {
+        self.alias_confirmed_h = self.alias_confirmed_h.wrapping_add(u16::MAX / 2);
     }
 
     /// Begins a check of the login. Its number orders its result among those of other checks.
-    pub(crate) fn begin_check(&mut self) -> u32 {
-        self.checks_begun += 1;
+    pub(crate) fn begin_check(&mut self) -> u16 {
+        self.checks_begun = self.checks_begun.wrapping_add(1);
         self.checks_begun
     }
 
     /// Whether the result of a check is newer than the last applied one, and counts. Otherwise a slow check could select the
     /// previous login.
-    pub(crate) fn accept_check(&mut self, check: u32) -> bool {
-        let is_newer = check > self.check_applied && self.selection != Selection::Program;
-        self.check_applied = self.check_applied.max(check);
-        is_newer
+    pub(crate) fn accept_check(&mut self, check: u16) -> bool {
+        // The numbers wrap, but the checks that run at the same time are few.
+        let is_newer = (1..u16::MAX / 2).contains(&check.wrapping_sub(self.check_applied));
+        if is_newer {
+            self.check_applied = check;
+        }
+        is_newer && self.selection != Selection::Program
     }
 }
 
 impl RecordEntry {
     /// Creates the entry of the record of `login`, or without one, of the account with the name `key`.
     pub(crate) fn new(key: StoreKey, provider: Arc<Provider>, login: Option<&LoginId>) -> Arc<Self> {
-        static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
-        let empty = login.map_or_else(|| Arc::clone(&EMPTY), |login| Arc::new(Record::of_login(login)));
+        let id = match login {
+            Some(login) => RecordId::Login(Box::new((key, Arc::new(Record::of_login(login))))),
+            None => RecordId::Name(key),
+        };
+        let local = Mutex::new(LocalState::new(Arc::clone(id.empty())));
         Arc::new(Self {
-            key,
+            id,
             provider,
-            local: Mutex::new(LocalState::new(Arc::clone(&empty))),
-            empty,
+            local,
             accounts: Mutex::new(AccountList::One(Weak::new())),
             changed: Notify::new(),
         })
@@ -177,7 +199,20 @@ impl RecordEntry {
 
     /// The login of the record; `None` if it belongs to an account whose credential states none.
     pub(crate) fn login(&self) -> Option<&LoginId> {
-        self.empty.login_id()
+        self.id.empty().login_id()
+    }
+
+    /// The key of the record in the store.
+    pub(crate) fn key(&self) -> &StoreKey {
+        match &self.id {
+            RecordId::Name(key) => key,
+            RecordId::Login(login) => &login.0,
+        }
+    }
+
+    /// The record if the store has none. It states the login.
+    pub(crate) fn empty(&self) -> &Arc<Record> {
+        self.id.empty()
     }
 
     pub(crate) fn local(&self) -> MutexGuard<'_, LocalState> {
@@ -201,7 +236,7 @@ impl RecordEntry {
     pub(crate) fn view(&self) -> Arc<View> {
         let local = self.local();
         let record = local.effective_record(self.provider.store_client.now_estimate());
-        Arc::new(View::new(0, record, Arc::clone(&self.provider), local.flags()))
+        Arc::new(View::new(0, record, Arc::clone(&self.provider), local.flags(), None))
     }
 
     /// Changes the local state and publishes the new view of each account.
@@ -269,7 +304,7 @@ impl RecordEntry {
             state.record = Arc::clone(self);
             (state.selection, state.unattributed) = (selection, false);
             (state.failed, state.checked) = (None, None);
-            state.alias_confirmed_min = 0;
+            state.require_alias_check();
         }
         account.view_handle.set_followed(local.is_followed);
         let changes = self.publish(&local);
@@ -317,8 +352,9 @@ impl Drop for SyncGuard<'_> {
     }
 }
 
-fn minutes(now_ms: i64) -> u32 {
-    u32::try_from(now_ms / 60_000).unwrap_or(u32::MAX).max(1)
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only differences matter")]
+fn hours(now_ms: i64) -> u16 {
+    (now_ms / 3_600_000) as u16
 }
 
 /// What a new view changes.
@@ -345,7 +381,7 @@ impl AccountEntry {
             checks_begun: 0,
             check_applied: 0,
             // Most accounts have no login and never had one, and for them no refresh may read the alias.
-            alias_confirmed_min: minutes(record.provider.clock.recent_ms()),
+            alias_confirmed_h: hours(record.provider.clock.recent_ms()),
         };
         view_handle.set_checks_login(selection == Selection::Unchecked);
         let account = Arc::new(Self {
@@ -394,7 +430,7 @@ impl AccountEntry {
         let record = self.record();
         let is_unused = record.login().is_none() && {
             let local = record.local();
-            local.sync_state == SyncState::Unsynced && local.base == record.empty
+            local.sync_state == SyncState::Unsynced && local.base == *record.empty()
         };
         match self.selection() {
             Selection::Program => return,
@@ -457,12 +493,17 @@ impl AccountEntry {
             unattributed: state.unattributed,
             is_unchecked: state.selection == Selection::Unchecked,
             failed: state.failed.clone(),
-            checked: state.checked.clone(),
             ..flags.clone()
         };
         let has_changed = flags.differs_from(&before.flags) || *record != before.record;
         let generation = before.generation + u64::from(has_changed);
-        let view = View::new(generation, Arc::clone(record), Arc::clone(&self.provider), flags);
+        let view = View::new(
+            generation,
+            Arc::clone(record),
+            Arc::clone(&self.provider),
+            flags,
+            state.checked.as_ref(),
+        );
         self.view_handle.store(Arc::new(view));
         ViewChange { has_changed, has_new_login }
     }

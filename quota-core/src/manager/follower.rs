@@ -111,7 +111,7 @@ impl Following {
                 return Some(Notice::default());
             }
             let notice =
-                wait_for_notice(&clock, left, poll_interval, store_client.wait_for_change(&record.key, seen));
+                wait_for_notice(&clock, left, poll_interval, store_client.wait_for_change(record.key(), seen));
             // A refresh whose write failed makes the account standalone, and its changes must be merged soon. The store sends no
             // notice of that if it rejected the write, or if the outage was short.
             tokio::select! {

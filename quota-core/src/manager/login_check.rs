@@ -18,7 +18,7 @@ use crate::store::{DocumentBody, LoginAlias, Start, StoreError};
 /// A check of the login that has begun.
 #[must_use]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LoginCheck(u32);
+pub(crate) struct LoginCheck(u16);
 
 impl LoginCheck {
     /// Begins a check. Call this before the credential is read.

@@ -27,7 +27,7 @@ impl Records {
         account: &Arc<AccountEntry>,
         login: Option<&LoginId>,
         selection: Selection,
-        check: Option<u32>,
+        check: Option<u16>,
     ) -> bool {
         // Held until the end, so that selections for one account never overlap.
         let mut by_key = self.by_key.lock();
@@ -51,7 +51,7 @@ impl Records {
             by_key.insert(key, record);
         }
         if previous.login().is_none() && previous.is_in_use() {
-            by_key.insert(previous.key.clone(), Arc::clone(&previous));
+            by_key.insert(previous.key().clone(), Arc::clone(&previous));
         }
         drop(by_key);
         // Those who wait for a change of the account's view continue with the new record.

@@ -164,12 +164,13 @@ impl Refresh {
                 }
             }),
             Ok(_) => {
-                let accounts = {
-                    record.local().refresh_done(in_flight);
-                    record.accounts()
-                };
-                for account in accounts.iter().filter(|account| account.state().failed.is_some()) {
-                    account.update(|state| state.failed = None);
+                record.local().refresh_done(in_flight);
+                for account in record.accounts() {
+                    if account.state().failed.is_some() {
+                        account.update(|state| state.failed = None);
+                    }
+                    // Only a failure needs it, and it would take memory for each account.
+                    account.state().checked = None;
                 }
             }
         }

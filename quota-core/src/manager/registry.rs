@@ -49,7 +49,7 @@ impl Accounts {
         let cached = self.empty_views.entry((provider.id.clone(), selection)).or_default();
         cached.upgrade().unwrap_or_else(|| {
             let flags = ViewFlags { is_unchecked: selection == Selection::Unchecked, ..ViewFlags::default() };
-            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), flags));
+            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), flags, None));
             *cached = Arc::downgrade(&view);
             view
         })

@@ -19,7 +19,7 @@ pub(crate) struct LocalState {
     pub(crate) base: Arc<Record>,
     pub(crate) sync_state: SyncState,
     /// Counts merges, so that changes that arrive during a write stay pending after it.
-    pending_seq: u32,
+    pending_seq: u16,
     /// Observations and seeds that were not written to the store yet.
     pub(crate) pending: Option<Box<Pending>>,
     /// A lease whose call was dropped with its runtime. The next write releases it.
@@ -65,7 +65,7 @@ pub(crate) struct Pending {
     pub(crate) seed: Seed,
     pub(crate) owner_id: Option<OwnerId>,
     /// The sequence number of the last change merged into this value.
-    pub(crate) seq: u32,
+    pub(crate) seq: u16,
 }
 
 impl Pending {
@@ -200,7 +200,7 @@ impl LocalState {
     }
 
     /// Drops the pending changes after their write. If more arrived during the write, all stay pending: a merge is idempotent.
-    pub(crate) fn clear_pending(&mut self, seq: u32) {
+    pub(crate) fn clear_pending(&mut self, seq: u16) {
         self.pending.take_if(|pending| pending.seq == seq);
     }
 

@@ -113,7 +113,7 @@ impl RecordEntry {
     ///
     /// A record of a newer format is not replaced: this version can decode it in part.
     async fn replace_damaged(&self) -> Result<(), StoreError> {
-        let reading = self.provider.store_client.read(&self.key).await?;
+        let reading = self.provider.store_client.read(self.key()).await?;
         let is_damaged = |document: &Document| Record::decode(&document.body).is_err();
         let Some(damaged) = reading.document.filter(is_damaged) else { return Ok(()) };
         let mut own = (*self.local().base).clone();
@@ -123,11 +123,11 @@ impl RecordEntry {
         let outcome = self
             .provider
             .store_client
-            .compare_and_swap(&self.key, Some(damaged.version), own.encode(), ttl)
+            .compare_and_swap(self.key(), Some(damaged.version), own.encode(), ttl)
             .await?;
         if let CasOutcome::Applied(_) = outcome {
             self.local().is_damaged = false;
-            tracing::warn!(account = %self.key, "damaged record was replaced");
+            tracing::warn!(account = %self.key(), "damaged record was replaced");
         }
         Ok(())
     }
@@ -140,7 +140,7 @@ impl RecordEntry {
     ) -> Result<T, StoreError> {
         let ttl = self.provider.policy.record_ttl;
         let mut change = RecordChange { entry: self, work, local_changes, shared: None, merged_seq: None };
-        match run(&self.provider.store_client, &self.key, start, ttl, &mut change).await {
+        match run(&self.provider.store_client, self.key(), start, ttl, &mut change).await {
             Ok(updated) => {
                 self.accept_remote(updated.document, updated.version, change.merged_seq);
                 Ok(updated.value)
@@ -231,7 +231,7 @@ impl RecordEntry {
             // The previous lock holder went standalone, so the local copy is newer than the store's.
             return false;
         }
-        let reading = self.provider.store_client.read(&self.key).await;
+        let reading = self.provider.store_client.read(self.key()).await;
         match reading.and_then(|reading| Ok((self.decode_read(&reading)?, reading.version()))) {
             Ok((record, _)) if self.lost_by_store(&record).is_some() => {
                 self.update(|local| local.sync_state = SyncState::Unsynced);
@@ -239,7 +239,7 @@ impl RecordEntry {
             }
             Ok((record, version)) => self.accept_remote(record, version, None),
             Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
-                tracing::debug!(account = %self.key, %error, "could not read the record");
+                tracing::debug!(account = %self.key(), %error, "could not read the record");
             }
             Err(error) => self.apply_standalone(&error, |_, _| ()),
         }
@@ -299,13 +299,13 @@ impl RecordEntry {
     pub(crate) fn may_assume_absent(&self) -> bool {
         let is_unread = {
             let local = self.local();
-            local.sync_state == SyncState::Unsynced && local.base == self.empty
+            local.sync_state == SyncState::Unsynced && local.base == *self.empty()
         };
         is_unread && self.provider.store_client.now_if_trusted().is_some()
     }
 
     fn decode_read(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
-        let Some(document) = &reading.document else { return Ok(Arc::clone(&self.empty)) };
+        let Some(document) = &reading.document else { return Ok(Arc::clone(self.empty())) };
         let cached = {
             let local = self.local();
             (local.sync_state == SyncState::Synced(Some(document.version))).then(|| Arc::clone(&local.base))
@@ -325,13 +325,13 @@ impl RecordEntry {
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
         let error = StoreError::corrupt("the record is damaged and was left unchanged").with_source(error);
-        self.provider.store_client.note_unusable(&self.key, &error);
+        self.provider.store_client.note_unusable(self.key(), &error);
         self.local().is_damaged = true;
         error
     }
 
     /// Accepts the store's record. It includes the pending changes up to `merged_seq`.
-    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, merged_seq: Option<u32>) {
+    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, merged_seq: Option<u16>) {
         self.update(|local| {
             local.clear_released(&record);
             local.base = record;
@@ -364,10 +364,10 @@ impl RecordEntry {
             local.is_damaged &= matches!(error, StoreError::Corrupt { .. });
             if !local.is_standalone() {
                 if let StoreError::Corrupt { .. } = error {
-                    tracing::warn!(account = %self.key, %error, "record unusable, running standalone");
+                    tracing::warn!(account = %self.key(), %error, "record unusable, running standalone");
                 } else {
                     // The store client logs an outage once, not for each account.
-                    tracing::debug!(account = %self.key, %error, "store unavailable, running standalone");
+                    tracing::debug!(account = %self.key(), %error, "store unavailable, running standalone");
                 }
                 local.sync_state = SyncState::Standalone(now.into());
             }
@@ -412,7 +412,7 @@ struct RecordChange<'a, W> {
     /// The store's record of the last decision, with its time.
     shared: Option<(Arc<Record>, Timestamp)>,
     /// The sequence number of the last pending change that the decision includes.
-    merged_seq: Option<u32>,
+    merged_seq: Option<u16>,
 }
 
 impl<T, W: FnMut(&mut Record, Timestamp, Origin) -> T> Change for RecordChange<'_, W> {

@@ -27,7 +27,16 @@ pub(crate) struct View {
     created_ms: i64,
     /// When the readings become stale, by the same clock; `i64::MIN` if they are never fresh.
     due_ms: i64,
+    /// Boxed, because nearly all of a million accounts have none.
+    refusal: Option<Box<Refusal>>,
+}
+
+/// Why a refresh may not succeed now.
+#[derive(Debug)]
+struct Refusal {
     next_attempt: NextAttempt,
+    /// The last check of the credential.
+    checked: Option<Arc<CredentialCheck>>,
 }
 
 /// Until when no refresh can succeed, by this process's wall clock in milliseconds.
@@ -60,8 +69,6 @@ pub(crate) struct ViewFlags {
     pub(crate) is_damaged: bool,
     /// Why this process's last refresh failed.
     pub(crate) failed: Option<Arc<QuotaError>>,
-    /// The last check of the credential.
-    pub(crate) checked: Option<Arc<CredentialCheck>>,
 }
 
 /// What this process last found out about the account's credential.
@@ -100,6 +107,7 @@ impl View {
         record: Arc<Record>,
         provider: Arc<Provider>,
         flags: ViewFlags,
+        checked: Option<&Arc<CredentialCheck>>,
     ) -> Self {
         let policy = &provider.policy;
         // A record from the future is never fresh; the next refresh repairs it.
@@ -112,8 +120,13 @@ impl View {
             _ => i64::MIN,
         };
         let created_ms = provider.clock.now_ms();
-        let next_attempt = NextAttempt::of(&record, &provider, &flags);
-        Self { generation, record, provider, flags, created_ms, due_ms, next_attempt }
+        // After a success, the next refresh may succeed too.
+        let has_failed = flags.failed.is_some() || checked.is_some_and(|checked| checked.login.is_err());
+        let refusal = has_failed.then(|| {
+            let next_attempt = NextAttempt::of(&record, &provider, &flags, checked.map(|checked| &**checked));
+            Box::new(Refusal { next_attempt, checked: checked.cloned() })
+        });
+        Self { generation, record, provider, flags, created_ms, due_ms, refusal }
     }
 
     /// Whether the readings are fresh.
@@ -134,10 +147,20 @@ impl View {
     /// Whether no refresh of this priority can succeed now, at this time by the coarse clock. The view then has the reason.
     #[inline]
     pub(crate) fn is_refused_at(&self, now_ms: i64, priority: Priority) -> bool {
-        self.is_before(now_ms, self.next_attempt.of_priority(priority))
-            || self.next_attempt.obeys_cooldown
-                && self.is_before(now_ms, self.provider.cooldown_until_ms(now_ms))
+        let next_attempt = self.next_attempt();
+        self.is_before(now_ms, next_attempt.of_priority(priority))
+            || next_attempt.obeys_cooldown && self.is_before(now_ms, self.provider.cooldown_until_ms(now_ms))
             || self.is_refused_by_store()
+    }
+
+    #[inline]
+    fn next_attempt(&self) -> NextAttempt {
+        self.refusal.as_ref().map_or(NextAttempt::NOW, |refusal| refusal.next_attempt)
+    }
+
+    /// The last check of the credential, if a refresh may not succeed now.
+    fn checked(&self) -> Option<&CredentialCheck> {
+        self.refusal.as_ref().and_then(|refusal| refusal.checked.as_deref())
     }
 
     /// Whether the policy allows no calls without the store, and the store is unavailable.
@@ -149,13 +172,13 @@ impl View {
 
     /// When this process last checked the credential, by the store's clock.
     pub(crate) fn checked_at(&self) -> Option<Timestamp> {
-        let checked = self.flags.checked.as_deref()?;
+        let checked = self.checked()?;
         Some(time::from_ms(checked.at_ms.saturating_add(self.provider.store_client.offset_ms())))
     }
 
     /// Whether a reader must check the credential again, if no refresh can succeed.
     pub(crate) fn is_check_due_at(&self, now_ms: i64) -> bool {
-        now_ms >= self.next_attempt.check_ms
+        now_ms >= self.next_attempt().check_ms
     }
 
     /// When a refresh of this priority can succeed, by the store's clock; `None` if it may succeed now.
@@ -167,15 +190,18 @@ impl View {
         if self.is_refused_by_store() {
             return Some(Timestamp::MAX);
         }
-        let cooldown_ms =
-            if self.next_attempt.obeys_cooldown { self.provider.cooldown_until_ms(now_ms) } else { i64::MIN };
-        let until_ms = self.next_attempt.of_priority(priority).max(cooldown_ms);
+        let cooldown_ms = if self.next_attempt().obeys_cooldown {
+            self.provider.cooldown_until_ms(now_ms)
+        } else {
+            i64::MIN
+        };
+        let until_ms = self.next_attempt().of_priority(priority).max(cooldown_ms);
         Some(time::from_ms(until_ms.saturating_add(self.provider.store_client.offset_ms())))
     }
 
     /// Why an interactive refresh of the account cannot succeed now; `None` if it may.
     pub(crate) fn refusal(&self, account: &AccountId) -> Option<QuotaError> {
-        let checked = self.flags.checked.as_deref();
+        let checked = self.checked();
         if let Some(Err(error)) = checked.map(|checked| &checked.login) {
             return Some(error.clone());
         }
@@ -286,8 +312,12 @@ impl NextAttempt {
 
     /// The next attempt after the last refresh of this process failed. Without a failure, a refresh must find out whether it can
     /// succeed: only then the credential, which may be allowed to call despite a hold, and the reason are known.
-    fn of(record: &Record, provider: &Provider, flags: &ViewFlags) -> Self {
-        let checked = flags.checked.as_deref();
+    fn of(
+        record: &Record,
+        provider: &Provider,
+        flags: &ViewFlags,
+        checked: Option<&CredentialCheck>,
+    ) -> Self {
         let check_ms = checked.map_or(i64::MAX, CredentialCheck::next_ms);
         if checked.is_some_and(|checked| checked.login.is_err()) {
             return Self::both(check_ms);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use quota_core::manager::StaleReason;
 use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
+use quota_core::policy::{CooldownPolicy, CooldownScope};
 use quota_core::record::{Hold, HoldReason, Record, Seed};
 use quota_core::store::{LoginAlias, StoreKey, find_record_key};
 use quota_core::{
@@ -13,6 +14,7 @@ use quota_core::{
     QuotaManager, QuotaStore, Secret, Snapshot,
 };
 
+use crate::store_outage::env_with_toggle_store;
 use crate::support::*;
 
 fn login(name: &str) -> LoginInfo {
@@ -168,10 +170,7 @@ async fn the_error_of_a_shared_refresh_names_the_caller() {
 
 #[tokio::test(start_paused = true)]
 async fn another_login_is_neither_called_less_nor_held_by_the_first() {
-    let policy = no_rate_limit().cooldown(quota_core::policy::CooldownPolicy::new(
-        MINUTE,
-        quota_core::policy::CooldownScope::Account,
-    ));
+    let policy = no_rate_limit().cooldown(CooldownPolicy::new(MINUTE, CooldownScope::Account));
     let env = env_with(policy);
     log_in(&env, "main", "a");
     env.provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));
@@ -495,6 +494,35 @@ async fn a_slow_check_does_not_undo_a_later_one() {
     slow.await.unwrap();
 
     assert_eq!(main.peek().login_id(), Some(&LoginId::new("b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_an_outage_survives_a_switch_of_login_and_back() {
+    let own_cooldown = CooldownPolicy::new(MINUTE, CooldownScope::Account);
+    let (env, store) = env_with_toggle_store(false, no_rate_limit().cooldown(own_cooldown));
+    log_in(&env, "main", "a");
+    let main = env.quota.account(&id("main"));
+    drop(main.get().await);
+    store.set_down(true);
+    env.clock.sleep(MINUTE * 6).await;
+    env.provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));
+    drop(main.refresh().await);
+    let switch = async |name| {
+        log_in(&env, "main", name);
+        env.clock.sleep(SECOND * 2).await;
+        drop(main.credential(SECOND).await);
+    };
+
+    switch("b").await;
+    let held_by_b = main.peek().hold();
+    store.set_down(false);
+    env.clock.sleep(SECOND * 5).await;
+    switch("a").await;
+    drop(main.sync().await);
+
+    assert_eq!(held_by_b, None);
+    assert!(main.peek().hold().is_some());
+    assert!(stored(&env, "a").await.unwrap().hold().is_some());
 }
 
 /// States the login `a` after five seconds.

@@ -211,7 +211,7 @@ impl Refresh {
         let mut seen = last_state.version();
         loop {
             let left = time::elapsed(store_client.now_estimate(), until).min(max_wait).max(SHORTEST_WAIT);
-            let change = clock.bounded(left, store_client.wait_for_change(&record.key, seen));
+            let change = clock.bounded(left, store_client.wait_for_change(record.key(), seen));
             let notice = tokio::select! {
                 biased;
                 () = store_client.wait_unavailable() => return,

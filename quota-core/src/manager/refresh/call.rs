@@ -161,7 +161,7 @@ impl Refresh {
         let written = update_through(&entry.provider.store_client, &key, Start::Read, ttl, set).await;
         if let Err(error) = written {
             tracing::debug!(account = %entry.id, %error, "could not write which login the account holds");
-            entry.state().alias_failed();
+            entry.state().require_alias_check();
         }
     }
 
