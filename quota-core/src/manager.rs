@@ -2,6 +2,8 @@
 //! The rules are in [`record`](crate::record); a [`UsageFetcher`](crate::UsageFetcher) sends the request.
 
 mod account;
+mod account_refresh;
+mod account_state;
 mod account_usage;
 mod background;
 mod builder;
@@ -35,10 +37,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::account::{Account, GetFuture};
+use self::account_state::Selection;
 pub use self::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
 pub use self::builder::{BuildError, QuotaManagerBuilder};
 use self::context::TaskContext;
-use self::entry::Selection;
 pub use self::error::{ObserveError, QuotaError};
 pub use self::events::{Event, Events};
 use self::registry::Registry;

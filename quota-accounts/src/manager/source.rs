@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use quota_core::model::LoginId;
 use quota_core::{Credential, CredentialError};
 use tokio::sync::mpsc;
 
@@ -52,9 +53,11 @@ impl Rechecks {
         let (sender, receiver) = mpsc::unbounded_channel();
         for at in indices {
             let (inner, sender, at) = (Arc::clone(inner), sender.clone(), *at);
+            // Read now: the quota manager may notice another login before the check starts.
+            let before = inner.slots[at].login_id();
             inner.clone().in_background(async move {
                 // The request may have ended.
-                let _ = sender.send(inner.recheck_credential(at).await);
+                let _ = sender.send(inner.recheck_credential(at, before.as_ref()).await);
             });
         }
         self.0.push(receiver);
@@ -74,14 +77,13 @@ impl Rechecks {
 }
 
 impl Inner {
-    /// Checks whether an ineligible account has another credential by now. Reading the credential of another login also clears the
-    /// readings.
-    async fn recheck_credential(self: &Arc<Self>, at: usize) -> bool {
+    /// Checks whether an ineligible account has another credential by now. Reading the credential of another login also shows the
+    /// record of that login. `before` is the login with which the account was ineligible.
+    async fn recheck_credential(self: &Arc<Self>, at: usize, before: Option<&LoginId>) -> bool {
         let slot = &self.slots[at];
-        let before = slot.login_id();
         let Ok(Some(credential)) = self.read_credential(slot).await else { return false };
         let has_cleared = slot.clear_for_login(&credential.login);
-        let has_other_login = before.is_some() && slot.login_id() != before;
+        let has_other_login = before.is_some() && slot.login_id().as_ref() != before;
         if has_other_login {
             tracing::debug!(account = %slot.id, "the account has another login");
         }

@@ -1,4 +1,4 @@
-//! The handle to one account: reads, refreshes, observations and hold clearing.
+//! The handle to one account: reads, observations and hold clearing. `account_refresh` has its refreshes.
 
 use std::fmt;
 use std::future::Future;
@@ -10,17 +10,16 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 
-use super::account_usage::{AccountUsage, RefreshOutcome};
-use super::entry::{AccountEntry, RecordEntry};
+use super::account_usage::AccountUsage;
+use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
-use super::in_flight::{RefreshRequest, Refreshed, Stage};
-use super::refresh::Joined;
+use super::in_flight::RefreshRequest;
 use super::view::View;
 use super::view_table::{CHECK_INTERVAL, ViewHandle};
 use super::{Shared, login_check, refresh};
 use crate::model::{AccountId, Rejected, Snapshot, UsageReport};
-use crate::record::{Cleared, Hold, HoldReason, MergeOutcome, Priority, Record, Seed};
+use crate::record::{Cleared, Hold, MergeOutcome, Priority, Record, Seed};
 use crate::store::StoreKey;
 use crate::time;
 
@@ -122,7 +121,7 @@ impl Account {
 
     /// Checks the credential in the background. A background refresh does that, and it calls if the rules allow it.
     #[cold]
-    fn check_credential(&self, now_ms: i64) {
+    pub(super) fn check_credential(&self, now_ms: i64) {
         if self.entry.claim_check(now_ms) {
             let request = RefreshRequest::Age(self.entry.provider.policy.max_age);
             drop(refresh::join(&self.entry, request, Priority::Background, &self.shared.context));
@@ -256,157 +255,6 @@ impl Account {
         });
         let usage = self.peek();
         if usage.is_empty() { Err(error) } else { Ok(usage) }
-    }
-
-    /// Calls the provider now if the rules allow it, and returns whether it did.
-    ///
-    /// A call that is running at the request satisfies it, whether this or another process makes it, and whether it succeeds or fails.
-    /// A call that has ended does not. If no refresh is possible, the outcome has the cached usage, and the reason in
-    /// [`RefreshOutcome::error`]. If the caller drops the future, the refresh continues.
-    ///
-    /// # Errors
-    ///
-    /// [`QuotaError`] if there are no readings.
-    pub async fn refresh(&self) -> Result<RefreshOutcome, QuotaError> {
-        Box::pin(self.shared_refresh(RefreshRequest::NewCall)).await
-    }
-
-    /// Refreshes like [`refresh`](Self::refresh), unless any process that shares the store started a call with the same credential
-    /// less than `interval` ago.
-    ///
-    /// Use it for commands and keys that a user may repeat, because each call counts toward the budget. The result is then the
-    /// outcome of that call: [`RefreshOutcome::called_at`] is its start, and [`RefreshOutcome::error`] its failure. Readings that
-    /// arrived without a call, such as headers, do not count. If the caller drops the future, the refresh continues.
-    ///
-    /// # Errors
-    ///
-    /// [`QuotaError`] if there are no readings.
-    pub async fn refresh_unless_called_within(
-        &self,
-        interval: Duration,
-    ) -> Result<RefreshOutcome, QuotaError> {
-        Box::pin(self.shared_refresh(RefreshRequest::RecentCall(interval))).await
-    }
-
-    async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
-        let mut tries = 0;
-        let mut ended_fence = None;
-        loop {
-            tries += 1;
-            self.check_before_joining(request).await;
-            let Joined { in_flight, record, stage } = refresh::join_after(
-                &self.entry,
-                request,
-                Priority::Interactive,
-                ended_fence.clone(),
-                &self.shared.context,
-            );
-            let is_covered = in_flight.request.covers(request);
-            // The call of another process that this refresh waits for may have ended before this request.
-            let may_be_late = match stage {
-                Stage::Begun => !is_covered,
-                Stage::Calling => false,
-                Stage::Deciding | Stage::Called => true,
-            };
-            let may_read = ended_fence.is_none() && !self.entry.is_unchecked();
-            let result = if request.needs_call() && may_be_late && may_read {
-                tokio::select! {
-                    biased;
-                    result = in_flight.wait() => result,
-                    ended = record.read_ended_fence() => {
-                        ended_fence = ended.map(|fence| (Arc::clone(&record), fence));
-                        in_flight.wait().await
-                    }
-                }
-            } else {
-                in_flight.wait().await
-            };
-            let is_too_late = request.needs_call() && stage == Stage::Called;
-            // A refresh that began for a less demanding caller, or earlier, may not satisfy this one.
-            let is_enough = match result {
-                Ok(Refreshed { fetched: true, .. }) | Err(QuotaError::Fetch { .. }) => !is_too_late,
-                Ok(_) | Err(QuotaError::CalledRecently { .. }) => {
-                    is_covered && (stage == Stage::Begun || !request.needs_call())
-                }
-                Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
-                // A rejected credential stops a read, but not an explicit refresh.
-                Err(QuotaError::CredentialRejected { .. }) => is_covered,
-                // The refresh task ended with its runtime; the next attempt runs on this caller's runtime.
-                Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
-                // The account shows another record now, or the refresh began with the credential of another account.
-                Err(QuotaError::LoginChanged { .. }) => false,
-                Err(_) => true,
-            };
-            if !is_enough && tries < MAX_REFRESH_ATTEMPTS {
-                continue;
-            }
-            return self.result(&record, result);
-        }
-    }
-
-    /// Checks the login before an explicit refresh joins one that may be for the previous login, because only the credential source
-    /// knows of a change.
-    async fn check_before_joining(&self, request: RefreshRequest) {
-        let is_explicit = matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
-        let may_join = is_explicit && self.entry.record().local().in_flight.is_some();
-        if may_join {
-            // A failure is left to the refresh, which reports it.
-            let _ = login_check::check(&self.entry, &self.shared.context).await;
-        }
-    }
-
-    fn result(
-        &self,
-        record: &Arc<RecordEntry>,
-        result: &super::in_flight::RefreshResult,
-    ) -> Result<RefreshOutcome, QuotaError> {
-        let view = self.view_handle.load();
-        let same_login = self.entry.shows(record);
-        match result {
-            Ok(refreshed) => {
-                let usage = if same_login {
-                    AccountUsage::of(view)
-                } else {
-                    AccountUsage::from_view(Arc::clone(&refreshed.view))
-                };
-                Ok(RefreshOutcome {
-                    usage,
-                    fetched: refreshed.fetched,
-                    error: None,
-                    called_at: refreshed.called_at,
-                })
-            }
-            Err(error) => {
-                let error = error.for_account(&self.entry.id);
-                let usage = AccountUsage::of(view);
-                if usage.is_empty() || !same_login {
-                    return Err(error);
-                }
-                let called_at = match &error {
-                    QuotaError::CalledRecently { failure, .. } => Some(failure.at),
-                    _ => None,
-                };
-                Ok(RefreshOutcome { usage, fetched: false, error: Some(error), called_at })
-            }
-        }
-    }
-
-    /// Starts a refresh if the readings are stale and a refresh may succeed, and returns at once.
-    ///
-    /// The refresh queues behind interactive ones, and does not use the budget's reserve.
-    pub fn refresh_in_background(&self) {
-        let view = self.view_handle.load();
-        let now_ms = view.provider.clock.recent_ms();
-        if view.is_fresh_at(now_ms) {
-            return;
-        }
-        let is_refused = view.is_refused_at(now_ms, Priority::Background) && self.view_handle.is_followed();
-        if !is_refused {
-            let request = RefreshRequest::Age(self.entry.provider.policy.max_age);
-            drop(refresh::join(&self.entry, request, Priority::Background, &self.shared.context));
-        } else if view.is_check_due_at(now_ms) {
-            self.check_credential(now_ms);
-        }
     }
 
     /// Reads the account's record and the provider's cooldown from the store, without calling the provider.
@@ -578,6 +426,3 @@ impl fmt::Debug for GetFuture<'_> {
         f.debug_struct("GetFuture").field("account", self.account).finish_non_exhaustive()
     }
 }
-
-/// The maximum number of refreshes that one caller waits for.
-const MAX_REFRESH_ATTEMPTS: u32 = 3;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
+use super::account_state::Selection;
 use super::credential_cache::Demand;
-use super::entry::Selection;
 use super::login_check::LoginCheck;
 use crate::model::{CredentialFingerprint, LoginId};
 use crate::provider::{Credential, CredentialError, CredentialSource};

@@ -3,13 +3,12 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
-use std::time::Duration;
 
 use arc_swap::Guard;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::error::QuotaError;
+use super::account_state::{AccountState, Selection};
 use super::events::Event;
 use super::provider::Provider;
 use super::state::{LocalState, Pending, SyncState};
@@ -78,40 +77,16 @@ pub(crate) struct AccountEntry {
     pub(crate) id: AccountId,
     pub(crate) provider: Arc<Provider>,
     pub(crate) view_handle: ViewHandle,
-    state: Mutex<AccountState>,
+    shown: Mutex<Shown>,
     pub(crate) requests: AtomicU64,
     pub(crate) watchers: AtomicU32,
 }
 
-/// The state of an account that is not in its record.
+/// The record that an account shows, and the account's own state.
 #[derive(Debug)]
-pub(crate) struct AccountState {
+struct Shown {
     record: Arc<RecordEntry>,
-    selection: Selection,
-    /// Whether it is unknown which login the readings belong to.
-    pub(crate) unattributed: bool,
-    /// Why this process's last refresh failed; `None` if another process has refreshed the account since.
-    pub(crate) failed: Option<Arc<QuotaError>>,
-    /// The last check of the credential; `None` if the login or the source has changed since.
-    pub(crate) checked: Option<Arc<CredentialCheck>>,
-    /// Counts the checks of the login that have begun, and the last of them whose result was applied.
-    checks_begun: u16,
-    check_applied: u16,
-    /// When a refresh last confirmed the alias of the account, in hours by the wall clock. It wraps, which costs one read.
-    alias_confirmed_h: u16,
-}
-
-/// Why an account shows its record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Selection {
-    /// The login was never checked. The record is empty, except for what this process seeded or observed, and is not in the store.
-    Unchecked,
-    /// The credential source states this login or none, or the account has no source.
-    Source,
-    /// The account has no credential here, so its alias in the store states the login.
-    Alias,
-    /// The program has set the login.
-    Program,
+    state: AccountState,
 }
 
 impl RecordId {
@@ -121,62 +96,6 @@ impl RecordId {
             Self::Name(_) => &EMPTY,
             Self::Login(login) => &login.1,
         }
-    }
-}
-
-impl AccountState {
-    /// Stores what a check of the credential found out.
-    pub(crate) fn credential_checked(&mut self, at_ms: i64, login: Result<LoginInfo, QuotaError>) {
-        self.checked = Some(Arc::new(CredentialCheck { at_ms, login }));
-    }
-
-    /// Claims the next check of the credential; `false` if another reader has claimed it.
-    fn claim_check(&mut self, now_ms: i64) -> bool {
-        let is_old = |checked: &&mut Arc<CredentialCheck>| now_ms >= checked.next_ms();
-        let Some(checked) = self.checked.as_mut().filter(is_old) else { return false };
-        Arc::make_mut(checked).at_ms = now_ms;
-        true
-    }
-
-    /// Stores the error of a refresh.
-    pub(crate) fn refresh_failed(&mut self, error: QuotaError) {
-        // The error of the recent call is more specific than `CalledRecently`.
-        if !matches!(error, QuotaError::CalledRecently { .. }) || self.failed.is_none() {
-            self.failed = Some(Arc::new(error));
-        }
-    }
-
-    /// Whether a refresh must confirm the alias: none has within `max_age`. Then the next call returns `false`.
-    pub(crate) fn claim_alias_check(&mut self, now_ms: i64, max_age: Duration) -> bool {
-        let now_h = hours(now_ms);
-        let age_h = now_h.wrapping_sub(self.alias_confirmed_h);
-        let is_due = Duration::from_secs(u64::from(age_h) * 3_600) >= max_age;
-        if is_due {
-            self.alias_confirmed_h = now_h;
-        }
-        is_due
-    }
-
-    /// Requires the next refresh to confirm the alias, because it is unknown what the alias states.
-    pub(crate) fn require_alias_check(&mut self) {
-        self.alias_confirmed_h = self.alias_confirmed_h.wrapping_add(u16::MAX / 2);
-    }
-
-    /// Begins a check of the login. Its number orders its result among those of other checks.
-    pub(crate) fn begin_check(&mut self) -> u16 {
-        self.checks_begun = self.checks_begun.wrapping_add(1);
-        self.checks_begun
-    }
-
-    /// Whether the result of a check is newer than the last applied one, and counts. Otherwise a slow check could select the
-    /// previous login.
-    pub(crate) fn accept_check(&mut self, check: u16) -> bool {
-        // The numbers wrap, but the checks that run at the same time are few.
-        let is_newer = (1..u16::MAX / 2).contains(&check.wrapping_sub(self.check_applied));
-        if is_newer {
-            self.check_applied = check;
-        }
-        is_newer && self.selection != Selection::Program
     }
 }
 
@@ -254,7 +173,7 @@ impl RecordEntry {
         let record = local.effective_record(self.provider.store_client.now_estimate());
         let flags = local.flags();
         let published = self.accounts().into_iter().map(|account| {
-            let change = account.publish(&mut account.state.lock(), &record, &flags);
+            let change = account.publish(&mut account.state(), &record, &flags);
             (account, change)
         });
         published.collect()
@@ -300,11 +219,9 @@ impl RecordEntry {
         }
         self.accounts.lock().replace(Some(account), Some(account));
         {
-            let mut state = account.state.lock();
-            state.record = Arc::clone(self);
-            (state.selection, state.unattributed) = (selection, false);
-            (state.failed, state.checked) = (None, None);
-            state.require_alias_check();
+            let mut shown = account.shown.lock();
+            shown.record = Arc::clone(self);
+            shown.state.record_selected(selection);
         }
         account.view_handle.set_followed(local.is_followed);
         let changes = self.publish(&local);
@@ -352,11 +269,6 @@ impl Drop for SyncGuard<'_> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only differences matter")]
-fn hours(now_ms: i64) -> u16 {
-    (now_ms / 3_600_000) as u16
-}
-
 /// What a new view changes.
 #[derive(Debug, Clone, Copy)]
 struct ViewChange {
@@ -372,23 +284,13 @@ impl AccountEntry {
         view_handle: ViewHandle,
         selection: Selection,
     ) -> Arc<Self> {
-        let state = AccountState {
-            record: Arc::clone(&record),
-            selection,
-            unattributed: false,
-            failed: None,
-            checked: None,
-            checks_begun: 0,
-            check_applied: 0,
-            // Most accounts have no login and never had one, and for them no refresh may read the alias.
-            alias_confirmed_h: hours(record.provider.clock.recent_ms()),
-        };
+        let state = AccountState::new(selection, record.provider.clock.recent_ms());
         view_handle.set_checks_login(selection == Selection::Unchecked);
         let account = Arc::new(Self {
             id,
             provider: Arc::clone(&record.provider),
             view_handle,
-            state: Mutex::new(state),
+            shown: Mutex::new(Shown { record: Arc::clone(&record), state }),
             requests: AtomicU64::new(0),
             watchers: AtomicU32::new(0),
         });
@@ -398,17 +300,17 @@ impl AccountEntry {
 
     /// The entry of the record that the account shows.
     pub(crate) fn record(&self) -> Arc<RecordEntry> {
-        Arc::clone(&self.state.lock().record)
+        Arc::clone(&self.shown.lock().record)
     }
 
     /// Whether the account shows this record.
     pub(crate) fn shows(&self, record: &Arc<RecordEntry>) -> bool {
-        Arc::ptr_eq(&self.state.lock().record, record)
+        Arc::ptr_eq(&self.shown.lock().record, record)
     }
 
     /// Why the account shows its record.
     pub(crate) fn selection(&self) -> Selection {
-        self.state.lock().selection
+        self.state().selection
     }
 
     /// Whether the login of the account was never checked.
@@ -421,8 +323,8 @@ impl AccountEntry {
     }
 
     /// The state of the account. To change what readers see, use `update`.
-    pub(crate) fn state(&self) -> MutexGuard<'_, AccountState> {
-        self.state.lock()
+    pub(crate) fn state(&self) -> MappedMutexGuard<'_, AccountState> {
+        MutexGuard::map(self.shown.lock(), |shown| &mut shown.state)
     }
 
     /// Requires a check of the login, because the account has another credential source.
@@ -454,14 +356,14 @@ impl AccountEntry {
             let record = self.record();
             let local = record.local();
             let effective = local.effective_record(self.provider.store_client.now_estimate());
-            let mut state = self.state.lock();
+            let mut shown = self.shown.lock();
             // Another task may have selected another record before the locks were taken.
-            if !Arc::ptr_eq(&state.record, &record) {
+            if !Arc::ptr_eq(&shown.record, &record) {
                 continue;
             }
-            work(&mut state);
-            let change = self.publish(&mut state, &effective, &local.flags());
-            drop(state);
+            work(&mut shown.state);
+            let change = self.publish(&mut shown.state, &effective, &local.flags());
+            drop(shown);
             drop(local);
             return record.announce(&[(Arc::clone(self), change)]);
         }

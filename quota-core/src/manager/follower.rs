@@ -110,8 +110,12 @@ impl Following {
                 let _ = clock.bounded(poll_interval, store_client.wait_available()).await;
                 return Some(Notice::default());
             }
-            let notice =
-                wait_for_notice(&clock, left, poll_interval, store_client.wait_for_change(record.key(), seen));
+            let notice = wait_for_notice(
+                &clock,
+                left,
+                poll_interval,
+                store_client.wait_for_change(record.key(), seen),
+            );
             // A refresh whose write failed makes the account standalone, and its changes must be merged soon. The store sends no
             // notice of that if it rejected the write, or if the outage was short.
             tokio::select! {

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::account_state::Selection;
 use super::context::TaskContext;
 use super::credential_cache::{Demand, ReadFailure};
-use super::entry::{AccountEntry, Selection};
+use super::entry::AccountEntry;
 use super::follower;
 use super::tasks::OnPanic;
 use super::view_table::CHECK_INTERVAL;
@@ -124,8 +125,8 @@ pub(crate) fn interval(entry: &AccountEntry) -> Duration {
     }
 }
 
-/// Checks the login in a task, unless the last check is too recent. If the account shows another record then, it is read and followed like the
-/// previous one.
+/// Checks the login in a task, unless the last check is too recent. If the account shows another record then, that record is read
+/// and followed like the previous one.
 pub(crate) fn check_in_background(entry: &Arc<AccountEntry>, context: &TaskContext) {
     if !entry.view_handle.claim_login_check(entry.provider.clock.recent_ms(), interval(entry)) {
         return;

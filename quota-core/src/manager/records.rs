@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::entry::{AccountEntry, RecordEntry, Selection};
+use super::account_state::Selection;
+use super::entry::{AccountEntry, RecordEntry};
 use crate::model::LoginId;
 use crate::store::StoreKey;
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
+use super::account_state::Selection;
 use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
-use super::entry::{AccountEntry, RecordEntry, Selection};
+use super::entry::{AccountEntry, RecordEntry};
 use super::provider::Provider;
 use super::store_client::StoreClient;
 use super::store_metrics::StoreStats;
