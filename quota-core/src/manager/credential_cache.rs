@@ -111,7 +111,9 @@ impl LastRead {
         let has_files = self.version.as_ref().is_some_and(SourceVersion::has_files);
         let unless_changed = if has_files { Reuse::IfUnchanged } else { Reuse::Yes };
         let Ok(credential) = &self.outcome else {
-            return if is_recent { unless_changed } else { Reuse::No };
+            // A failed renewal is no answer to a plain read: the source may still have the rejected credential.
+            let answers = demand != Demand::Current || self.demand == Demand::Current;
+            return if answers && is_recent { unless_changed } else { Reuse::No };
         };
         let fingerprint = credential.login.fingerprint;
         if let Demand::Replacement(rejected) = demand {
@@ -232,11 +234,18 @@ impl CredentialCache {
                 }
             };
             let Some(outcome) = read.wait().await else { continue };
-            // A renewal of another credential may have returned the one that this caller must replace.
-            let is_answer = is_mine || read.demand == demand || demand == Demand::Current || {
-                let fingerprint = outcome.as_ref().ok().and_then(|credential| credential.login.fingerprint);
-                fingerprint.is_some() && demand != Demand::Replacement(fingerprint)
-            };
+            let is_answer = is_mine
+                || read.demand == demand
+                || match (demand, &outcome) {
+                    // A failed renewal is no answer to a plain read.
+                    (Demand::Current, outcome) => outcome.is_ok(),
+                    (Demand::Replacement(_), Err(_)) => true,
+                    // A renewal of another credential may have returned the one that this caller must replace.
+                    (Demand::Replacement(rejected), Ok(credential)) => {
+                        let fingerprint = credential.login.fingerprint;
+                        fingerprint.is_some() && fingerprint != rejected
+                    }
+                };
             if is_answer {
                 return Some(outcome);
             }

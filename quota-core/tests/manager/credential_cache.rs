@@ -41,6 +41,7 @@ struct Inner {
     delay: Mutex<Duration>,
     panics: AtomicBool,
     has_fingerprint: AtomicBool,
+    fails_to_renew: AtomicBool,
     renews_to: Mutex<Option<u64>>,
 }
 
@@ -54,6 +55,7 @@ impl Source {
             delay: Mutex::default(),
             panics: AtomicBool::new(false),
             has_fingerprint: AtomicBool::new(true),
+            fails_to_renew: AtomicBool::new(false),
             renews_to: Mutex::default(),
         }))
     }
@@ -102,6 +104,10 @@ impl CredentialSource for Source {
         _rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
         let renewed = *self.0.renews_to.lock().unwrap();
+        if self.0.fails_to_renew.load(Ordering::Relaxed) {
+            tokio::time::sleep(SECOND).await;
+            return Err(CredentialError::not_logged_in("log in again"));
+        }
         if renewed.is_some() {
             *self.0.token.lock().unwrap() = renewed;
         }
@@ -445,6 +451,25 @@ async fn a_rejected_credential_without_a_fingerprint_is_read_again_soon() {
     tokio::time::sleep(SECOND).await;
 
     assert_eq!(token(&main).await.unwrap(), "n33dle-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_does_not_fail_plain_readers() {
+    for source in [Source::undetectable(), Source::with(Version::EachTime)] {
+        source.0.fails_to_renew.store(true, Ordering::Relaxed);
+        let main = account(&source);
+        token(&main).await;
+
+        let during = async {
+            tokio::task::yield_now().await;
+            token(&main).await
+        };
+        let (renewed, during) = tokio::join!(renewed(&main, 1), during);
+        let after = token(&main).await;
+
+        assert_eq!(renewed, None);
+        assert_eq!((during.as_deref(), after.as_deref()), (Some("n33dle-1"), Some("n33dle-1")));
+    }
 }
 
 #[test]
