@@ -10,6 +10,7 @@ mod state_file;
 mod tests;
 
 use std::cmp::Reverse;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -245,23 +246,33 @@ impl ClaudeCode {
 
     /// The login id that the state file names.
     async fn login_id(&self) -> Option<LoginId> {
-        let (path, memory) = (self.state_file.clone()?, self.memory.clone());
+        if let Some(login_id) = self.read_login_id().await.ok()? {
+            return login_id;
+        }
+        // Claude Code may be writing the file. Without a login id, the account would show the readings of no login.
+        Clock::system().sleep(RETRY_DELAY).await;
+        self.read_login_id().await.ok()??
+    }
+
+    /// Reads the login id; `None` if the state file is not JSON.
+    async fn read_login_id(&self) -> io::Result<Option<Option<LoginId>>> {
+        let Some(path) = self.state_file.clone() else { return Ok(Some(None)) };
+        let memory = self.memory.clone();
         // Parsing is part of the blocking closure, because a large file takes several milliseconds.
         file::blocking(move || {
             let opened = file::open(&path)?;
             let version = FileVersion::of(&opened.metadata()?);
             if let Some(known) = memory.as_ref().and_then(|memory| memory.get(&path, &version)) {
-                return Ok(known);
+                return Ok(Some(known));
             }
             let Some(state) = ClaudeState::parse(&file::read(opened, STATE_LIMIT)?) else { return Ok(None) };
             let login_id = state.login_id();
             if let Some(memory) = memory {
                 memory.put(&path, &version, login_id.as_ref());
             }
-            Ok(login_id)
+            Ok(Some(login_id))
         })
         .await
-        .ok()?
     }
 
     async fn read_state(&self) -> Option<ClaudeState> {

@@ -34,6 +34,24 @@ async fn an_incomplete_login_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_incomplete_state_file_is_read_again() {
+    let whole = state("account-a", "org-a");
+    for written in ["", &whole[..20]] {
+        let home = Home::new();
+        home.write(".claude/.credentials.json", login("sk-ant-oat01-new", LATER));
+        home.write(".claude.json", written);
+
+        let finish = async {
+            Clock::system().sleep(RETRY_DELAY / 2).await;
+            home.write(".claude.json", &whole);
+        };
+        let (login_id, ()) = tokio::join!(home.login_id(), finish);
+
+        assert!(login_id.is_some(), "{written:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_that_stays_malformed_is_an_error() {
     for damage in
         [&b"{\"claudeAiOauth\": {\"accessToken\": \"sk-ant-oat01-"[..], b"\xff\xfe\0", b"sk-ant-oat01-abc"]
