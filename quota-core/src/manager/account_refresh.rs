@@ -66,10 +66,12 @@ impl Account {
             };
             let may_read = ended_fence.is_none() && !self.entry.is_unchecked();
             let result = if request.needs_call() && may_be_late && may_read {
+                // If the refresh has got the lease in the meantime, its own call satisfies this caller.
+                let is_needless = || in_flight.stage() == Stage::Calling;
                 tokio::select! {
                     biased;
                     result = in_flight.wait() => result,
-                    ended = record.read_ended_fence() => {
+                    ended = record.read_ended_fence(is_needless) => {
                         ended_fence = ended.map(|fence| (Arc::clone(&record), fence));
                         in_flight.wait().await
                     }

@@ -55,9 +55,13 @@ impl RecordEntry {
         }
     }
 
-    /// Reads the record from the store and returns its [`ended_fence`](Record::ended_fence); `None` if that fails.
-    pub(crate) async fn read_ended_fence(&self) -> Option<u64> {
+    /// Reads the record from the store and returns its [`ended_fence`](Record::ended_fence); `None` if that fails, or if the read is
+    /// needless once this process has finished its previous access to the record.
+    pub(crate) async fn read_ended_fence(&self, is_needless: impl Fn() -> bool) -> Option<u64> {
         let _guard = self.lock_sync().await;
+        if is_needless() {
+            return None;
+        }
         let (_, local_changes) = self.start();
         // A conflict may run this again. The first record counts, because a call may end before the second.
         let mut first = None;

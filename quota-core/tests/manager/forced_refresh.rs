@@ -1,7 +1,7 @@
 //! The outcome of a forced refresh is that of a call which was running at the request or began later, in any process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
@@ -23,11 +23,13 @@ struct SlowStore {
     clock: Clock,
     delay: Duration,
     swap_delay: Duration,
+    reads: AtomicUsize,
 }
 
 #[async_trait]
 impl QuotaStore for SlowStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let reading = self.inner.read(key).await;
         self.clock.sleep(self.delay).await;
         reading
@@ -66,7 +68,8 @@ fn process_on_slow_store(
     swap_delay: Duration,
 ) -> QuotaManager {
     let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
-    let store: Arc<dyn QuotaStore> = Arc::new(SlowStore { inner, clock, delay, swap_delay });
+    let store: Arc<dyn QuotaStore> =
+        Arc::new(SlowStore { inner, clock, delay, swap_delay, reads: AtomicUsize::new(0) });
     another_process(&store, &env.clock, provider, no_rate_limit())
 }
 
@@ -222,6 +225,29 @@ async fn a_caller_that_joins_while_the_report_is_stored_gets_a_new_call() {
     assert_eq!(five_hours(&second.await.unwrap().unwrap().usage), Some(70.0));
     assert!(first.await.unwrap().unwrap().fetched);
     assert_eq!(env.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_callers_that_join_during_the_grant_share_the_call_without_a_read() {
+    let env = env_with(no_rate_limit());
+    drop(env.provider.clone().with_delay(SECOND));
+    let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
+    let (delay, swap_delay, reads) = (Duration::ZERO, SECOND / 10, AtomicUsize::new(0));
+    let store = Arc::new(SlowStore { inner, clock, delay, swap_delay, reads });
+    let shared = Arc::clone(&store) as Arc<dyn QuotaStore>;
+    let quota = another_process(&shared, &env.clock, &env.provider, no_rate_limit());
+    let first = refreshing(&quota);
+    env.clock.sleep(SECOND / 20).await;
+    let before = store.reads.load(Ordering::SeqCst);
+
+    let others: Vec<_> = (0..100).map(|_| refreshing(&quota)).collect();
+
+    for caller in others.into_iter().chain([first]) {
+        assert!(caller.await.unwrap().unwrap().fetched);
+    }
+    // Only the follower reads.
+    assert!(store.reads.load(Ordering::SeqCst) - before <= 2);
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

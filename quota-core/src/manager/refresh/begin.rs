@@ -156,7 +156,7 @@ impl Refresh {
     /// Reads the record before a wait; `None` if the store is unavailable. Callers that join from now on read it themselves.
     async fn read_ended_fence(&self) -> Result<Option<u64>, QuotaError> {
         self.in_flight.set_stage(Stage::Deciding);
-        self.or_closed(self.record.read_ended_fence()).await
+        self.or_closed(self.record.read_ended_fence(|| false)).await
     }
 
     /// Acquires a permit. `None` if none is free and the refresh may not wait: it must read the record first, which may make the
