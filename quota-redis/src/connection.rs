@@ -86,6 +86,11 @@ impl Connection {
         self.watchdog.has_expired()
     }
 
+    /// Whether bytes have arrived since the previous call.
+    pub(crate) fn take_received(&self) -> bool {
+        self.watchdog.take_received()
+    }
+
     /// How long the connection has been open.
     pub(crate) fn age(&self) -> Duration {
         self.watchdog.age()

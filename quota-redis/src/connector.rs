@@ -180,7 +180,7 @@ impl Connector {
         if supports_push {
             let subscriptions = Arc::clone(&subscriptions);
             config = config.set_push_sender(move |push| {
-                subscriptions.on_push(&push);
+                subscriptions.on_push(push);
                 Ok::<(), ()>(())
             });
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::store::{Document, StoreRead, Version};
+use quota_core::store::{Document, Notice, StoreRead, Version};
 use redis::{Cmd, Script, Value, cmd};
 
 use crate::error::Error;
@@ -20,8 +20,9 @@ return {found, now[1] * 1000 + math.floor(now[2] / 1000)}
 ";
 
 /// Writes ARGV[2] if the version is still ARGV[1] (`-`: if there is no value), for ARGV[3] milliseconds. Then publishes the new
-/// version by ARGV[4] (PUBLISH or SPUBLISH) on the channel ARGV[5]. Redis does not roll back a script that fails halfway. So
-/// each command that the server may reject runs by pcall, and either precedes the write or may fail without harm.
+/// value, or only its version if the value is longer than ARGV[6], by ARGV[4] (PUBLISH or SPUBLISH) on the channel ARGV[5].
+/// Redis does not roll back a script that fails halfway. So each command that the server may reject runs by pcall, and either
+/// precedes the write or may fail without harm.
 const SWAP: &str = r"
 local found = redis.pcall('GET', KEYS[1])
 if type(found) == 'table' then return found end
@@ -35,7 +36,9 @@ if current ~= ARGV[1] then
 end
 local set = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 if set.err then return set end
-local published = redis.pcall(ARGV[4], ARGV[5], version)
+local notice = ARGV[2]
+if #notice > tonumber(ARGV[6]) then notice = version end
+local published = redis.pcall(ARGV[4], ARGV[5], notice)
 if type(published) == 'table' then return 0 end
 return 1
 ";
@@ -94,6 +97,9 @@ impl Command {
 const MAX_TTL_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 const VERSION_DIGITS: usize = 16;
 
+/// A longer value is not published. The server copies a notice for each subscriber, and holds the copies until they are sent.
+const MAX_NOTICE: usize = 16 * 1024;
+
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self { read: Script::new(READ), swap: Script::new(SWAP) }
@@ -114,7 +120,7 @@ impl Scripts {
                     Some(expected) => request.arg(hex(*expected)),
                     None => request.arg("-"),
                 };
-                request.arg(&value[..]).arg(*ttl_ms).arg(publish).arg(&*key.channel);
+                request.arg(&value[..]).arg(*ttl_ms).arg(publish).arg(&*key.channel).arg(MAX_NOTICE);
                 request
             }
         }
@@ -163,8 +169,16 @@ fn document(value: Bytes) -> Option<Document> {
         .then(|| Document::new(version, value.slice(VERSION_DIGITS + 1..)))
 }
 
+/// Parses a message on the channel of a document: its value, or only the version if the value is long.
+pub(crate) fn notice(message: Bytes) -> Option<Notice> {
+    match message.len() {
+        VERSION_DIGITS => version(&message).map(Notice::of_version),
+        _ => document(message).map(Notice::of_document),
+    }
+}
+
 /// Parses a version as values and notices contain it.
-pub(crate) fn version(digits: &[u8]) -> Option<Version> {
+fn version(digits: &[u8]) -> Option<Version> {
     let is_ours = digits.len() == VERSION_DIGITS
         && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     let number = u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
@@ -213,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_a_value_or_a_version() {
+        let version = Version::new(0x0123_4567_89ab_cdef);
+        let parsed = |message: &str| notice(Bytes::copy_from_slice(message.as_bytes()));
+
+        assert_eq!(parsed("0123456789abcdef"), Some(Notice::of_version(version)));
+        let document = Document::new(version, Bytes::from_static(b"body"));
+        assert_eq!(parsed("0123456789abcdef body"), Some(Notice::of_document(document)));
+        for unreadable in ["", "?", "0123456789abcde", "0123456789abcdef-x", "0000000000000000"] {
+            assert_eq!(parsed(unreadable), None, "{unreadable}");
+        }
+    }
+
+    #[test]
     fn every_ttl_is_clamped_to_what_redis_accepts() {
         for (ttl, expected) in [(Duration::ZERO, 1), (Duration::MAX, MAX_TTL_MS)] {
             let Command::Swap { ttl_ms, .. } = Command::swap(None, b"", ttl) else { panic!("it is a swap") };
@@ -225,6 +252,7 @@ mod tests {
         fn no_reply_makes_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), now: i64) {
             let swap = Command::swap(None, b"", Duration::ZERO);
             for command in [&Command::Read, &Command::Version, &swap] {
+                let _ = notice(bytes.clone().into());
                 let _ = Scripts::decode(command, Value::BulkString(bytes.clone()));
                 let _ = Scripts::decode(command, Value::Int(now));
                 let _ = Scripts::decode(command, Value::Array(vec![Value::BulkString(bytes.clone()), Value::Int(now)]));

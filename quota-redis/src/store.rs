@@ -22,7 +22,7 @@ use crate::wait::wait;
 /// Clones are cheap and share their connections. The first call connects, and the first call after a lost connection
 /// reconnects. The store needs a tokio runtime with I/O and time enabled.
 ///
-/// See the [front page](crate) for URLs, permissions and behavior during an outage.
+/// See the [front page](crate) for URLs, permissions and behaviour during an outage.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     client: Arc<Client>,
@@ -107,7 +107,6 @@ impl QuotaStore for RedisStore {
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         let key = self.client.key(key);
-        let waited = wait(&self.client, &key, seen).await;
-        waited.map(|()| Notice::default()).map_err(|error| error.into_store_error(WriteState::NotApplied))
+        wait(&self.client, &key, seen).await.map_err(|error| error.into_store_error(WriteState::NotApplied))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use quota_core::store::Version;
+use quota_core::store::{Notice, Version};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
@@ -36,6 +36,8 @@ struct Table {
     by_channel: HashMap<Arc<str>, Subscription>,
     /// The number of parked subscriptions.
     parked: usize,
+    /// The number of probes so far.
+    probes: u64,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,10 @@ struct Subscription {
     waiters: usize,
     /// Counts all waiters so far. The task uses it to notice a waiter that came and went during its pause.
     arrivals: u64,
+    /// The number of the last probe of this key.
+    last_probe: u64,
+    /// How often the connection was confirmed to deliver all notices.
+    confirmations: u64,
     changed: Arc<Notify>,
     last_waiter_left: Arc<Notify>,
     _task: Option<Task>,
@@ -82,17 +88,18 @@ const MAX_PARKED: usize = 256;
 
 impl Subscriptions {
     /// Handles a push message. The connection calls it in the order of arrival.
-    pub(crate) fn on_push(&self, push: &PushInfo) {
-        let channel = match push.data.first() {
-            Some(Value::BulkString(channel)) => str::from_utf8(channel).ok(),
-            Some(Value::SimpleString(channel)) => Some(&**channel),
+    pub(crate) fn on_push(&self, push: PushInfo) {
+        let mut data = push.data.into_iter();
+        let channel = match data.next() {
+            Some(Value::BulkString(channel)) => String::from_utf8(channel).ok(),
+            Some(Value::SimpleString(channel)) => Some(channel),
             _ => None,
         };
-        match &push.kind {
+        let channel = channel.as_deref();
+        match push.kind {
             PushKind::Message | PushKind::SMessage => {
-                if let (Some(channel), Some(Value::BulkString(digits))) = (channel, push.data.get(1)) {
-                    // Treat an unreadable notice as a version that no caller has, so that it wakes all waiters.
-                    self.on_message(channel, script::version(digits).unwrap_or(Version::new(0)));
+                if let (Some(channel), Some(Value::BulkString(message))) = (channel, data.next()) {
+                    self.on_message(channel, script::notice(message.into()).unwrap_or_default());
                 }
             }
             PushKind::Subscribe | PushKind::SSubscribe => self.on_confirmation(channel, true),
@@ -105,9 +112,10 @@ impl Subscriptions {
         }
     }
 
-    fn on_message(&self, channel: &str, version: Version) {
+    fn on_message(&self, channel: &str, notice: Notice) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
-            subscription.tracker.on_notice(version);
+            // Treat an unreadable notice as a version that no caller has, so that it wakes all waiters.
+            subscription.tracker.on_notice(notice.version.unwrap_or(Version::new(0)), notice.body);
             subscription.changed.notify_waiters();
         }
     }
@@ -238,16 +246,32 @@ impl Subscriptions {
         };
         subscription.waiters += 1;
         subscription.arrivals += 1;
-        let changed = Arc::clone(&subscription.changed);
-        Ok(Some(Waiter { subscriptions: Arc::clone(self), channel: Arc::clone(channel), changed }))
+        let (changed, confirmations) = (Arc::clone(&subscription.changed), subscription.confirmations);
+        let (subscriptions, channel) = (Arc::clone(self), Arc::clone(channel));
+        Ok(Some(Waiter { subscriptions, channel, changed, confirmations }))
     }
 
-    /// A random key among those with waiters.
-    pub(crate) fn random_awaited_key(&self) -> Option<Key> {
-        let table = self.table();
-        let awaited = || table.by_channel.values().filter(|subscription| subscription.waiters > 0);
-        let index = fastrand::usize(..awaited().count().max(1));
-        awaited().nth(index).map(|subscription| subscription.key.clone())
+    /// The key with waiters that was probed least recently. Thus each is probed in turn.
+    pub(crate) fn next_awaited_key(&self) -> Option<Key> {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        table.probes += 1;
+        let awaited = table.by_channel.values_mut().filter(|subscription| subscription.waiters > 0);
+        let next = awaited.min_by_key(|subscription| subscription.last_probe)?;
+        next.last_probe = table.probes;
+        Some(next.key.clone())
+    }
+
+    /// The server has replied over this connection, so all earlier notices have arrived. Notifies the waiters of that.
+    pub(crate) fn confirm(&self) {
+        let mut table = self.table();
+        let is_current = |subscription: &&mut Subscription| {
+            matches!(subscription.phase, SubscriptionPhase::Subscribed) && subscription.tracker.is_known()
+        };
+        for subscription in table.by_channel.values_mut().filter(is_current) {
+            subscription.confirmations += 1;
+            subscription.changed.notify_waiters();
+        }
     }
 
     /// Records that subscribing failed, or the query after it, and wakes the waiters.
@@ -355,6 +379,8 @@ impl Subscription {
             unconfirmed: 0,
             waiters: 0,
             arrivals: 0,
+            last_probe: 0,
+            confirmations: 0,
             changed: Arc::default(),
             last_waiter_left: Arc::default(),
             _task: task,

@@ -24,13 +24,16 @@
 //! | a subscription starts | earlier notices are unknown; the task queries the version, and until then no waiter is woken |
 //! | the connection is lost | all state is dropped and all waiters are woken; see `subscriptions` |
 
-use quota_core::store::Version;
+use bytes::Bytes;
+use quota_core::store::{Document, Notice, Version};
 
 /// The state of one document.
 #[derive(Debug, Default)]
 pub(crate) struct VersionTracker {
     /// The last received version, if any; the inner `None` is a missing document.
     latest: Option<Option<Version>>,
+    /// The body of the last received version, if its notice contained it.
+    body: Option<Bytes>,
     /// Rises with each notice, and with each reply that changes the version.
     epoch: u64,
     /// Versions that this process has sent and whose notices have not arrived.
@@ -44,15 +47,15 @@ pub(crate) struct QueryEpoch(u64);
 impl VersionTracker {
     /// Drops all state, because a subscription starts again. Replies to earlier queries are ignored from now on.
     pub(crate) fn reset(&mut self) {
-        self.latest = None;
+        (self.latest, self.body) = (None, None);
         self.epoch += 1;
         self.own_pending.clear();
     }
 
-    /// A notice arrived: the document now has this version.
-    pub(crate) fn on_notice(&mut self, version: Version) {
+    /// A notice arrived: the document now has this version, and this body if it is known.
+    pub(crate) fn on_notice(&mut self, version: Version, body: Option<Bytes>) {
         self.own_pending.retain(|own_pending| *own_pending != version);
-        self.latest = Some(Some(version));
+        (self.latest, self.body) = (Some(Some(version)), body);
         self.epoch += 1;
     }
 
@@ -65,7 +68,7 @@ impl VersionTracker {
     pub(crate) fn on_reply(&mut self, epoch: QueryEpoch, version: Option<Version>) -> bool {
         let is_new = epoch.0 == self.epoch && self.latest != Some(version);
         if is_new {
-            self.latest = Some(version);
+            (self.latest, self.body) = (Some(version), None);
             self.epoch += 1;
         }
         is_new
@@ -85,6 +88,21 @@ impl VersionTracker {
     pub(crate) fn differs_from(&self, seen: Option<Version>) -> bool {
         let is_own_pending = seen.is_some_and(|seen| self.own_pending.contains(&seen));
         self.latest.is_some_and(|latest| latest != seen) && !is_own_pending
+    }
+
+    /// Whether any version was received.
+    pub(crate) fn is_known(&self) -> bool {
+        self.latest.is_some()
+    }
+
+    /// The last received version, and its body if a notice contained it.
+    pub(crate) fn notice(&self) -> Notice {
+        // An unreadable notice counts as a version that no document has.
+        let version = self.latest.flatten().filter(|version| version.number() != 0);
+        match (version, self.body.clone()) {
+            (Some(version), Some(body)) => Notice::of_document(Document::new(version, body)),
+            (version, _) => Notice::of_version(version),
+        }
     }
 }
 
@@ -127,7 +145,7 @@ mod tests {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
 
-        tracker.on_notice(OWN);
+        tracker.on_notice(OWN, None);
 
         assert!(!tracker.differs_from(Some(OWN)));
         assert!(tracker.differs_from(ZERO));
@@ -139,7 +157,7 @@ mod tests {
         tracker.expect_own(OWN);
 
         assert!(!tracker.differs_from(Some(OWN)), "the reply has arrived, the notice has not");
-        tracker.on_notice(OWN);
+        tracker.on_notice(OWN, None);
 
         assert!(!tracker.differs_from(Some(OWN)));
     }
@@ -149,7 +167,7 @@ mod tests {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
 
-        tracker.on_notice(OTHER);
+        tracker.on_notice(OTHER, None);
 
         assert!(!tracker.differs_from(Some(OWN)));
         assert!(tracker.differs_from(ZERO));
@@ -159,9 +177,9 @@ mod tests {
     fn a_later_write_of_another_process_wakes_the_waiter() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
-        tracker.on_notice(OWN);
+        tracker.on_notice(OWN, None);
 
-        tracker.on_notice(OTHER);
+        tracker.on_notice(OTHER, None);
 
         assert!(tracker.differs_from(Some(OWN)));
     }
@@ -180,7 +198,7 @@ mod tests {
     fn a_reply_older_than_a_notice_is_ignored() {
         let mut tracker = subscribed();
         let epoch = tracker.start_query();
-        tracker.on_notice(OTHER);
+        tracker.on_notice(OTHER, None);
 
         assert!(!tracker.on_reply(epoch, ZERO));
 
@@ -207,6 +225,21 @@ mod tests {
         assert!(!tracker.on_reply(epoch, ZERO));
 
         assert!(!tracker.differs_from(None));
+    }
+
+    #[test]
+    fn a_notice_contains_the_body_of_the_latest_version_only() {
+        let mut tracker = subscribed();
+        let body = Bytes::from_static(b"other");
+
+        tracker.on_notice(OTHER, Some(body.clone()));
+        assert_eq!(tracker.notice(), Notice::of_document(Document::new(OTHER, body)));
+
+        let epoch = tracker.start_query();
+        assert!(tracker.on_reply(epoch, Some(OWN)));
+        assert_eq!(tracker.notice(), Notice::of_version(OWN));
+        tracker.reset();
+        assert_eq!(tracker.notice(), Notice::default());
     }
 
     /// A server that executes one command after another, and the messages from it that are still in flight.
@@ -270,7 +303,7 @@ mod tests {
                     }
                     Step::Read => connection.push_back(InFlight::Response(tracker.start_query(), current, false)),
                     Step::Arrive => match connection.pop_front() {
-                        Some(InFlight::Notice(version)) => tracker.on_notice(version),
+                        Some(InFlight::Notice(version)) => tracker.on_notice(version, None),
                         Some(response) => arrived.push_back(response),
                         None => {}
                     },

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use quota_core::store::Version;
+use quota_core::store::{Notice, Version};
 
 use crate::client::{Client, RetryBudget};
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::subscription_task;
 use crate::task;
 
 /// Waits until the document may have a version other than `seen`. Safe to cancel.
-pub(crate) async fn wait(client: &Arc<Client>, key: &Key, seen: Option<Version>) -> Result<(), Error> {
+pub(crate) async fn wait(client: &Arc<Client>, key: &Key, seen: Option<Version>) -> Result<Notice, Error> {
     let mut budget = RetryBudget::default();
     loop {
         let node = client.node_for(key).await?;
@@ -30,8 +30,11 @@ pub(crate) async fn wait(client: &Arc<Client>, key: &Key, seen: Option<Version>)
             ))
         })?;
         // The connection is closed, so a change may have been missed.
-        let Some(waiter) = waiter else { return Ok(()) };
-        let Err(error) = waiter.changed(seen).await else { return Ok(()) };
+        let Some(waiter) = waiter else { return Ok(Notice::default()) };
+        let error = match waiter.changed(seen).await {
+            Ok(notice) => return Ok(notice),
+            Err(error) => error,
+        };
         drop(waiter);
         client.note_error(&error, &node, &connection, key);
         if !matches!(error, Error::Moved(_)) || !budget.take_redirect() {

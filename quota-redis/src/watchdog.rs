@@ -1,7 +1,7 @@
 //! Detects a hung connection. The watchdog expires once a query is open and no byte has arrived for the response timeout.
 //! `node` replaces an expired connection.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quota_core::Clock;
@@ -19,12 +19,20 @@ pub(crate) struct Watchdog {
     opened_at: Instant,
     /// Microseconds since the connection was opened, at least 1; 0 if no query is open.
     waiting_since: AtomicU64,
+    /// Whether bytes have arrived since `take_received`.
+    has_received: AtomicBool,
 }
 
 impl Watchdog {
     pub(crate) fn new(clock: Clock, timeout: Duration) -> Self {
         let opened_at = clock.instant();
-        Self { clock, timeout, opened_at, waiting_since: AtomicU64::new(0) }
+        Self {
+            clock,
+            timeout,
+            opened_at,
+            waiting_since: AtomicU64::new(0),
+            has_received: AtomicBool::new(false),
+        }
     }
 
     /// Call this before sending a query.
@@ -39,6 +47,14 @@ impl Watchdog {
         if self.waiting_since.load(Ordering::Relaxed) != 0 {
             self.waiting_since.store(0, Ordering::Relaxed);
         }
+        if !self.has_received.load(Ordering::Relaxed) {
+            self.has_received.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether bytes have arrived since the previous call.
+    pub(crate) fn take_received(&self) -> bool {
+        self.has_received.swap(false, Ordering::Relaxed)
     }
 
     /// Whether a query has been open for the whole timeout without a received byte.

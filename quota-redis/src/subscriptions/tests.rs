@@ -30,7 +30,7 @@ fn subscribed() -> (Arc<Subscriptions>, Waiter) {
     let subscriptions = Arc::new(Subscriptions::default());
     let waiter = add_waiter(&subscriptions);
     subscriptions.expect_confirmation(CHANNEL);
-    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+    subscriptions.on_push(push(PushKind::Subscribe, &[CHANNEL]));
     subscriptions.start_query(CHANNEL, None).on_version(Some(ONE));
     (subscriptions, waiter)
 }
@@ -45,19 +45,72 @@ async fn a_notice_wakes_only_waiters_with_another_version() {
     let (subscriptions, waiter) = subscribed();
     assert!(!is_woken(&waiter, Some(ONE)));
 
-    subscriptions.on_push(&notice(TWO));
+    subscriptions.on_push(notice(TWO));
 
     assert!(is_woken(&waiter, Some(ONE)));
     assert!(!is_woken(&waiter, Some(TWO)));
 }
 
 #[tokio::test]
-async fn an_unreadable_notice_wakes_all_waiters() {
+async fn an_unreadable_notice_wakes_all_waiters_without_content() {
     let (subscriptions, waiter) = subscribed();
 
-    subscriptions.on_push(&push(PushKind::Message, &[CHANNEL, "?"]));
+    subscriptions.on_push(push(PushKind::Message, &[CHANNEL, "?"]));
 
-    assert!(is_woken(&waiter, Some(ONE)));
+    assert_eq!(waiter.changed(Some(ONE)).await.unwrap(), Notice::default());
+}
+
+#[tokio::test]
+async fn a_notice_brings_the_document_to_the_current_waiter_and_the_next() {
+    let (subscriptions, waiter) = subscribed();
+    let document = quota_core::store::Document::new(TWO, bytes::Bytes::from_static(b"two"));
+
+    subscriptions.on_push(push(PushKind::Message, &[CHANNEL, "0000000000000002 two"]));
+
+    assert_eq!(waiter.changed(Some(ONE)).await.unwrap(), Notice::of_document(document.clone()));
+    drop(waiter);
+    let next = add_waiter(&subscriptions);
+    assert_eq!(next.changed(Some(ONE)).await.unwrap(), Notice::of_document(document));
+}
+
+#[tokio::test]
+async fn a_confirmation_ends_the_wait_of_a_subscribed_waiter_once() {
+    let (subscriptions, waiter) = subscribed();
+
+    subscriptions.confirm();
+
+    assert_eq!(waiter.changed(Some(ONE)).await.unwrap(), Notice::unchanged());
+    assert!(!is_woken(&add_waiter(&subscriptions), Some(ONE)));
+}
+
+#[tokio::test]
+async fn a_subscription_without_a_version_is_not_confirmed() {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let waiter = add_waiter(&subscriptions);
+    subscriptions.expect_confirmation(CHANNEL);
+    subscriptions.on_push(push(PushKind::Subscribe, &[CHANNEL]));
+
+    subscriptions.confirm();
+
+    assert!(!is_woken(&waiter, Some(ONE)), "a write may have preceded the subscription");
+}
+
+#[tokio::test]
+async fn awaited_keys_are_probed_in_turn() {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let waiter = |channel: &str| {
+        let spawn_task = |_| task::spawn(std::future::pending());
+        subscriptions.add_waiter(&key(channel), spawn_task).unwrap().expect("the connection is open")
+    };
+    let _waiters: Vec<_> = ["a", "b", "c"].into_iter().map(waiter).collect();
+
+    let probed: Vec<_> =
+        (0..6).map(|_| subscriptions.next_awaited_key().expect("there are waiters").channel).collect();
+
+    let mut first: Vec<&str> = probed[..3].iter().map(|channel| &**channel).collect();
+    first.sort_unstable();
+    assert_eq!(first, ["a", "b", "c"]);
+    assert_eq!(probed[..3], probed[3..]);
 }
 
 #[tokio::test]
@@ -67,7 +120,7 @@ async fn a_write_whose_caller_was_cancelled_wakes_like_any_other() {
     drop(subscriptions.start_query(CHANNEL, Some(TWO)));
 
     assert!(is_woken(&waiter, Some(TWO)), "whether it was applied is unknown");
-    subscriptions.on_push(&notice(TWO));
+    subscriptions.on_push(notice(TWO));
     assert!(is_woken(&waiter, Some(ONE)));
 }
 
@@ -87,7 +140,7 @@ async fn a_write_is_pending_only_under_a_confirmed_subscription() {
     let waiter = add_waiter(&subscriptions);
     let query = subscriptions.start_query(CHANNEL, Some(TWO));
     subscriptions.expect_confirmation(CHANNEL);
-    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+    subscriptions.on_push(push(PushKind::Subscribe, &[CHANNEL]));
 
     query.on_applied(TWO, true);
     subscriptions.start_query(CHANNEL, None).on_version(Some(ONE));
@@ -99,7 +152,7 @@ async fn a_write_is_pending_only_under_a_confirmed_subscription() {
 async fn closing_wakes_all_waiters_and_admits_no_more() {
     let (subscriptions, waiter) = subscribed();
 
-    subscriptions.on_push(&PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
+    subscriptions.on_push(PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
 
     assert!(is_woken(&waiter, Some(ONE)));
     let spawn_task = |_| -> Result<Task, Error> { panic!("no task is needed") };
@@ -118,7 +171,7 @@ async fn an_unexpected_confirmation_closes_the_connection() {
     ] {
         let (subscriptions, waiter) = subscribed();
 
-        subscriptions.on_push(&push(kind.clone(), &[channel]));
+        subscriptions.on_push(push(kind.clone(), &[channel]));
 
         assert!(subscriptions.is_desynced(), "{kind}");
         assert!(is_woken(&waiter, Some(ONE)), "{kind}");
@@ -145,11 +198,11 @@ async fn a_late_confirmation_keeps_the_connection() {
     let again = add_waiter(&subscriptions);
     subscriptions.expect_confirmation(CHANNEL);
 
-    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
-    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+    subscriptions.on_push(push(PushKind::Subscribe, &[CHANNEL]));
+    subscriptions.on_push(push(PushKind::Subscribe, &[CHANNEL]));
 
     assert!(!subscriptions.is_closed());
-    subscriptions.on_push(&notice(TWO));
+    subscriptions.on_push(notice(TWO));
     assert!(is_woken(&again, Some(ONE)));
 }
 
@@ -176,7 +229,7 @@ async fn a_parked_subscription_receives_notices_and_is_reused() {
     drop(first);
     subscriptions.wait_idle(CHANNEL, || std::future::ready(())).await;
     assert_eq!(subscriptions.park(CHANNEL), Parked::Yes);
-    subscriptions.on_push(&notice(TWO));
+    subscriptions.on_push(notice(TWO));
 
     let spawn_task = |start| {
         assert_eq!(start, StartFrom::Subscribed);
@@ -196,7 +249,7 @@ async fn too_many_parked_subscriptions_are_reported() {
         let channel: Arc<str> = format!("channel {index}").into();
         drop(subscriptions.add_waiter(&key(&channel), |_| task::spawn(std::future::pending())).unwrap());
         subscriptions.expect_confirmation(&channel);
-        subscriptions.on_push(&push(PushKind::SSubscribe, &[&*channel]));
+        subscriptions.on_push(push(PushKind::SSubscribe, &[&*channel]));
         assert_eq!(last, Parked::Yes);
         last = subscriptions.park(&channel);
     }
@@ -217,9 +270,9 @@ async fn a_subscription_with_a_waiter_is_not_removed() {
 #[tokio::test]
 async fn only_keys_with_waiters_are_probed() {
     let (subscriptions, waiter) = subscribed();
-    assert_eq!(subscriptions.random_awaited_key().map(|key| key.channel), Some(CHANNEL.into()));
+    assert_eq!(subscriptions.next_awaited_key().map(|key| key.channel), Some(CHANNEL.into()));
 
     drop(waiter);
 
-    assert!(subscriptions.random_awaited_key().is_none());
+    assert!(subscriptions.next_awaited_key().is_none());
 }

@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use quota_core::store::Version;
+use quota_core::store::{Notice, Version};
 use tokio::sync::Notify;
 
 use super::{Subscription, SubscriptionPhase, Subscriptions};
@@ -58,25 +58,33 @@ pub(crate) struct Waiter {
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) channel: Arc<str>,
     pub(super) changed: Arc<Notify>,
+    /// The confirmations of the subscription when the wait began.
+    pub(super) confirmations: u64,
 }
 
 impl Waiter {
-    /// Completes once the document may have a version other than `seen`, or the connection is closed.
+    /// Completes once the document may have a version other than `seen`, the connection is closed, or it is confirmed that no
+    /// notice is missing.
     ///
     /// # Errors
     ///
     /// If neither notices nor queries are possible.
-    pub(crate) async fn changed(&self, seen: Option<Version>) -> Result<(), Error> {
+    pub(crate) async fn changed(&self, seen: Option<Version>) -> Result<Notice, Error> {
         loop {
             let mut changed = pin!(self.changed.notified());
             // Register before the check, so that a change in between is not missed.
             changed.as_mut().enable();
             match self.subscriptions.table().by_channel.get(&self.channel) {
-                None => return Ok(()),
+                None => return Ok(Notice::default()),
                 Some(Subscription { phase: SubscriptionPhase::Failed(error), .. }) => {
                     return Err(error.clone());
                 }
-                Some(subscription) if subscription.tracker.differs_from(seen) => return Ok(()),
+                Some(subscription) if subscription.tracker.differs_from(seen) => {
+                    return Ok(subscription.tracker.notice());
+                }
+                Some(subscription) if subscription.confirmations != self.confirmations => {
+                    return Ok(Notice::unchanged());
+                }
                 Some(_) => {}
             }
             changed.await;

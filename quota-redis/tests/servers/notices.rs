@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use quota_core::QuotaStore;
-use quota_core::store::StoreKey;
+use quota_core::store::{Document, Notice, StoreKey, Version};
 use quota_redis::RedisStore;
 use redis_harness::{Cluster, Proxy, Server};
 
-use crate::env::{applied, key, open, start, still_waits, swap, until, within_deadline};
+use crate::env::{TTL, applied, key, open, start, still_waits, swap, until, within_deadline};
 
 fn count(server: &Server, command: &str) -> u64 {
     server.calls().into_iter().find(|(name, _)| name == command).map_or(0, |(_, calls)| calls)
@@ -32,6 +32,51 @@ async fn a_change_by_another_process_wakes_a_waiter() {
     applied(swap(&there, &key, Some(seen), "two").await);
 
     within_deadline("the notice", wait).await.unwrap();
+}
+
+/// The notice of a write of this body by another process, and its version.
+async fn notice_of(server: &Server, body: String) -> (Notice, Version) {
+    let (here, there) = (open(&server.url()), open(&server.url()));
+    let key = key("main");
+    let seen = applied(swap(&here, &key, None, "one").await);
+    let mut wait = pin!(here.wait_for_change(&key, Some(seen)));
+    assert!(still_waits(&here, &mut wait).await);
+    // The query that follows the subscription has no document.
+    until(async || (count(server, "getrange") == 1).then_some(())).await;
+
+    let version = applied(there.compare_and_swap(&key, Some(seen), body.into(), TTL).await);
+
+    (within_deadline("the notice", wait).await.unwrap(), version)
+}
+
+#[tokio::test]
+async fn a_notice_contains_the_document() {
+    let server = Server::start();
+
+    let (notice, version) = notice_of(&server, "two".to_owned()).await;
+
+    assert_eq!(notice, Notice::of_document(Document::new(version, "two".into())));
+}
+
+#[tokio::test]
+async fn a_notice_of_a_long_document_contains_only_its_version() {
+    let server = Server::start();
+
+    let (notice, version) = notice_of(&server, "x".repeat(16 * 1024)).await;
+
+    assert_eq!(notice, Notice::of_version(version));
+}
+
+#[tokio::test]
+async fn a_responsive_connection_is_confirmed_to_its_waiters() {
+    let server = Server::start();
+    let store = with_keepalive(&server.url(), Duration::from_millis(5));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+
+    let notice = within_deadline("the confirmation", store.wait_for_change(&key, Some(seen))).await;
+
+    assert_eq!(notice.unwrap(), Notice::unchanged());
 }
 
 #[tokio::test]
@@ -353,7 +398,7 @@ async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
         .collect();
     for key in &others {
         let body = bytes::Bytes::from(key.to_string());
-        let _ = store.compare_and_swap(key, None, body, crate::env::TTL).await.unwrap();
+        let _ = store.compare_and_swap(key, None, body, TTL).await.unwrap();
     }
     let asking: Vec<_> = others
         .iter()
