@@ -1,6 +1,7 @@
 //! Group `redis`: the cost of sharing through Redis, on a local server that the benchmark starts.
 
 mod documents;
+mod followers;
 mod herds;
 mod million;
 mod notices;
@@ -22,10 +23,14 @@ use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
     let runtime = runtime();
+    if std::env::var_os("FOLLOWERS").is_some() {
+        return runtime.block_on(followers::rows());
+    }
     let mut rows = reads::rows(&runtime);
     rows.extend(runtime.block_on(trips::rows()));
     rows.extend(runtime.block_on(swaps::rows()));
     rows.extend(runtime.block_on(notices::rows()));
+    rows.extend(runtime.block_on(followers::rows()));
     rows.extend(runtime.block_on(herds::rows()));
     rows.extend(runtime.block_on(outages::rows()));
     rows.extend(runtime.block_on(reconnects::rows()));

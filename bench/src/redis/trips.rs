@@ -11,7 +11,7 @@ use super::manager;
 use crate::row::Row;
 
 /// The commands inside the scripts, which the server counts too.
-const SCRIPT_COMMANDS: [&str; 4] = ["get", "set", "time", "publish"];
+pub(super) const SCRIPT_COMMANDS: [&str; 4] = ["get", "set", "time", "publish"];
 const REFRESHES: u64 = 100;
 
 pub(super) async fn rows() -> Vec<Row> {
