@@ -1,7 +1,7 @@
 //! Creates the database file: writes a draft beside it and links the draft to the final name.
 //! `file` decides when.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -69,7 +69,7 @@ fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
 }
 
 fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    let file = create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
+    let file = permissions::create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
     locks::check_file(&file, path)?;
     drop(file);
     let map_error = |error| error::from_sqlite(error, draft, WriteState::NotApplied);
@@ -79,17 +79,6 @@ fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "full").map_err(map_error)?;
     schema::create(&mut connection).map_err(map_error)?;
     connection.close().map_err(|(_, error)| map_error(error))
-}
-
-#[cfg(unix)]
-pub(crate) fn create_new(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn create_new(path: &Path) -> io::Result<fs::File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
 }
 
 fn create_folder(path: &Path) -> io::Result<()> {

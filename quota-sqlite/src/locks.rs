@@ -5,8 +5,8 @@ use std::path::Path;
 
 use quota_core::store::StoreError;
 
-use crate::create::create_new;
 use crate::error::sibling;
+use crate::permissions::create_new;
 
 /// Checks the file system of the database, before SQLite locks anything.
 pub(crate) fn check(path: &Path) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
-//! Checks owner and mode: only the owner may use the file. This module changes nothing; its errors name the command that does.
+//! Checks owner and mode: only the owner may use the file. This module changes no permissions; its errors name the command that
+//! does.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -29,6 +30,19 @@ impl FileId {
     pub(crate) fn of(_found: &Metadata) -> Self {
         Self { device: 0, number: 0 }
     }
+}
+
+/// Creates a file that only this user can use.
+#[cfg(unix)]
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Creates a file.
+#[cfg(not(unix))]
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).open(path)
 }
 
 /// Whether this is an empty regular file.

@@ -7,8 +7,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::lock::{owner_only, sibling_path};
-use crate::file::is_not_found;
+use crate::file::{is_not_found, owner_only, sibling_path};
 use crate::model::RequestId;
 
 /// Longer than any holder needs: the renewal of a login, with its waits for the provider and the store, takes less than three minutes.

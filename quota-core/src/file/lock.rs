@@ -1,13 +1,13 @@
 //! Atomic replacement of a small file under a lock in a sibling file. JSON files are in `json`.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::held_file::HeldFile;
 use crate::clock::Clock;
-use crate::file::{self, blocking, is_not_found};
+use crate::file::{self, blocking, is_not_found, owner_only, sibling_path};
 
 /// How often to retry a lock that another process holds.
 const LOCK_POLL: Duration = Duration::from_millis(10);
@@ -257,12 +257,6 @@ fn has_content(path: &Path, expected: &[u8]) -> bool {
     contents.is_ok_and(|contents| *contents == *expected)
 }
 
-pub(super) fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
 /// Whether the path still refers to this open file.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
@@ -311,14 +305,6 @@ fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
     Ok(())
-}
-
-/// Returns options that create a file with access for its owner only.
-pub(super) fn owner_only() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 fn create_owner_only_dir(dir: &Path) -> io::Result<()> {
