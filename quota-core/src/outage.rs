@@ -63,6 +63,8 @@ pub struct OutageStore {
     /// The timeout of one use of the store, in milliseconds.
     timeout_ms: AtomicU64,
     is_disabled: AtomicBool,
+    /// Whether an unavailable store begins no outage.
+    ignores_timeouts: bool,
     /// The providers whose documents are never in a level.
     without: Vec<ProviderId>,
     offset_ms: Mutex<Option<i64>>,
@@ -113,6 +115,7 @@ impl OutageStore {
             clock: Clock::system(),
             timeout_ms: AtomicU64::new(0),
             is_disabled: AtomicBool::new(false),
+            ignores_timeouts: false,
             without: Vec::new(),
             offset_ms: Mutex::new(None),
             copies_fail: AtomicBool::new(false),
@@ -133,6 +136,16 @@ impl OutageStore {
     #[must_use]
     pub fn without_provider(mut self, provider: ProviderId) -> Self {
         self.without.push(provider);
+        self
+    }
+
+    /// Begins an outage only if the store rejects a write, not if it does not answer in time. An outage of another process still
+    /// counts.
+    ///
+    /// For a program with a shorter timeout than others: on a busy machine its timeouts do not show that the store is unavailable.
+    #[must_use]
+    pub fn ignoring_timeouts(mut self) -> Self {
+        self.ignores_timeouts = true;
         self
     }
 
@@ -311,7 +324,7 @@ impl OutageStore {
                 Err(error) => error,
             };
             let is_outage = match &error {
-                StoreError::Unavailable { .. } => true,
+                StoreError::Unavailable { .. } => !self.ignores_timeouts,
                 StoreError::Rejected { .. } => is_write,
                 StoreError::Corrupt { .. } => false,
             };
