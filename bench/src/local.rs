@@ -4,6 +4,7 @@
 mod fixture;
 mod herd;
 mod killed;
+pub(crate) mod outages;
 mod process;
 
 use crate::measure::median;

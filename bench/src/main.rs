@@ -17,8 +17,13 @@ use row::Row;
 /// A group of rows, by its name for `--only`.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 4] =
-    [("core", core::rows), ("local", local::rows), ("redis", redis::rows), ("route", route::rows)];
+const GROUPS: [Group; 5] = [
+    ("core", core::rows),
+    ("local", local::rows),
+    ("outage", local::outages::rows),
+    ("redis", redis::rows),
+    ("route", route::rows),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -121,6 +121,11 @@ impl Fixture {
         self.tokens.iter().fold(process, |process, (name, token)| process.with(name, token))
     }
 
+    /// The home directory.
+    pub(super) fn home(&self) -> &str {
+        self.home.path().to_str().expect("a temporary path is text")
+    }
+
     /// The path of the configuration, which identifies its processes.
     pub(super) fn config(&self) -> &str {
         self.config.to_str().expect("a temporary path is text")
