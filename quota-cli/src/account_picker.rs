@@ -86,7 +86,7 @@ impl<'a> AccountPicker<'a> {
         }
         let probe = StoreProbe::new(store);
         probe.warn(&known);
-        let was_standalone = is_any_standalone(&known);
+        let was_standalone = is_any_standalone(&known) || probe.is_outage();
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
             .response_parser(AnthropicResponseParser)
@@ -221,7 +221,7 @@ impl<'a> AccountPicker<'a> {
         self.quota.close_within(within).await;
         let known: Vec<_> =
             self.config.accounts.iter().map(|account| self.quota.account(&account.id).peek()).collect();
-        if !self.was_standalone && is_any_standalone(&known) {
+        if !self.was_standalone && (is_any_standalone(&known) || self.probe.is_outage()) {
             self.probe.is_read_only().await;
             self.probe.warn(&known);
         }

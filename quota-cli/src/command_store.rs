@@ -1,6 +1,7 @@
 //! A store wrapper for one command: it limits the total wait, records the last error, and stops using a damaged file.
 //! `store` creates it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct CommandStore {
     damage: OnceLock<StoreError>,
     /// Whether the command continues without a damaged file. Otherwise it fails.
     continues: bool,
+    /// Whether the command has printed that it runs without this store.
+    is_reported: AtomicBool,
 }
 
 /// A limit for the total duration of all store calls of a command.
@@ -59,12 +62,18 @@ impl CommandStore {
             last_error: Mutex::default(),
             damage: OnceLock::new(),
             continues,
+            is_reported: AtomicBool::new(false),
         }
     }
 
     /// The error of the last failed call.
     pub(crate) fn last_error(&self) -> Option<StoreError> {
         lock(&self.last_error).clone()
+    }
+
+    /// Records that the command has printed that it runs without this store.
+    pub(crate) fn set_reported(&self) {
+        self.is_reported.store(true, Ordering::Relaxed);
     }
 
     /// Whether the file is damaged and no longer used.
@@ -80,7 +89,11 @@ impl CommandStore {
         let result = if self.limit.of(is_write).is_some() { self.within(call).await } else { call.await };
         if let Err(error) = &result {
             *lock(&self.last_error) = Some(error.clone());
-            if self.continues && sqlite::is_damage(error) && self.damage.set(error.clone()).is_ok() {
+            if self.continues
+                && sqlite::is_damage(error)
+                && self.damage.set(error.clone()).is_ok()
+                && !self.is_reported.load(Ordering::Relaxed)
+            {
                 term::eprint(&format!("quota: {error}; running without a shared store\n"));
             }
         }
@@ -126,10 +139,15 @@ impl QuotaStore for CommandStore {
         body: Bytes,
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        if let Some(damage) = self.damage.get() {
-            return Err(damage.clone());
-        }
-        self.within_limit(true, self.inner.compare_and_swap(key, expected, body, ttl)).await
+        let written = match self.damage.get() {
+            Some(damage) => Err(damage.clone()),
+            None => self.within_limit(true, self.inner.compare_and_swap(key, expected, body, ttl)).await,
+        };
+        // The command continues as with a file that rejects writes. A damaged document would be no reason for that.
+        written.map_err(|error| match self.is_damaged() {
+            true => StoreError::rejected(store_cause(&error)),
+            false => error,
+        })
     }
 
     async fn wait_for_change(&self, key: &StoreKey, known: Option<Version>) -> Result<Notice, StoreError> {
@@ -137,6 +155,13 @@ impl QuotaStore for CommandStore {
             return std::future::pending().await;
         }
         self.inner.wait_for_change(key, known).await
+    }
+}
+
+fn store_cause(error: &StoreError) -> String {
+    match error {
+        StoreError::Corrupt { reason, .. } => reason.clone().into_owned(),
+        error => error.to_string(),
     }
 }
 

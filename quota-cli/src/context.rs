@@ -13,7 +13,7 @@ use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, Qu
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{CliError, Exit};
 use crate::scope::CommandScope;
-use crate::store::{self, OpenedStore};
+use crate::store::OpenedStore;
 use crate::{detected_logins, term};
 
 /// The timeout of a command, unless its arguments set another one.
@@ -62,7 +62,7 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
 /// [`CliError`] if the settings contradict each other.
 pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<QuotaManager, CliError> {
     let builder =
-        config.accounts.iter().fold(builder(store, "", policy(config, store)), |builder, account| {
+        config.accounts.iter().fold(builder(store, "", store.policy(config)), |builder, account| {
             match login_source(&account.login, config) {
                 Some(source) => builder.credentials_for(account.id.clone(), source),
                 None => builder,
@@ -138,7 +138,7 @@ fn build(
     name: &str,
     timeout: Option<Duration>,
 ) -> Result<QuotaManager, CliError> {
-    let mut policy = policy(config, store);
+    let mut policy = store.policy(config);
     if timeout.is_some() && policy.get_timeout == Policy::default().get_timeout {
         // The command waits until its deadline, because no refresh continues afterwards.
         policy.get_timeout = BEYOND_ANY_DEADLINE;
@@ -148,14 +148,6 @@ fn build(
         builder = builder.deadline(timeout);
     }
     builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
-}
-
-fn policy(config: &Config, store: &OpenedStore) -> Policy {
-    let mut policy = config.policy.clone();
-    if store.is_file() {
-        policy.store_timeout = policy.store_timeout.max(store::FILE_TIMEOUT);
-    }
-    policy
 }
 
 fn builder(store: &OpenedStore, name: &str, policy: Policy) -> QuotaManagerBuilder {

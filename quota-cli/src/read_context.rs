@@ -12,7 +12,9 @@ use quota_journal::JournalUpdate;
 use crate::cli::GlobalOptions;
 use crate::config::Config;
 use crate::exit::{CliError, Exit};
-use crate::{context, journal, store, term};
+use crate::format::LocalTime;
+use crate::store::OpenedStore;
+use crate::{context, journal, store, store_probe, term};
 
 /// The timeout of the store for one account.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +24,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct ReadContext {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn QuotaStore>,
+    opened: OpenedStore,
     clock: Clock,
     /// The printed lines about damaged documents, so that each is printed once.
     reported: RefCell<HashSet<String>>,
@@ -39,13 +42,20 @@ impl ReadContext {
             return Ok(None);
         };
         config.retain(accounts)?;
+        let _ = opened.policy(&config);
         opened.check().await?;
         if !opened.is_shared {
             term::eprint(
                 "quota: the store memory: is private to this process, so it is empty; set a shared store with --store or QUOTA_STORE\n",
             );
         }
-        Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
+        Ok(Some(Self {
+            config,
+            store: Arc::clone(&opened.store),
+            opened,
+            clock: Clock::system(),
+            reported: RefCell::default(),
+        }))
     }
 
     /// Updates the journal of an account, starts the hooks for its new events, and returns the journal with the record. A damaged
@@ -58,7 +68,7 @@ impl ReadContext {
         let rules = journal::rules(&self.config);
         let updated = quota_journal::update(self.store.as_ref(), account, &rules);
         let updated = match self.clock.bounded(STORE_TIMEOUT, updated).await {
-            Some(updated) => updated.map_err(|error| unavailable(&error))?,
+            Some(updated) => updated.map_err(|error| self.unavailable(&error))?,
             None => {
                 let reason = format!("the store did not answer within {} s", STORE_TIMEOUT.as_secs());
                 return Err(CliError::new(Exit::Unavailable, reason));
@@ -75,6 +85,16 @@ impl ReadContext {
             }
         }
         Ok(updated)
+    }
+
+    /// An error of the store. In an outage, the outage: new events are derived from the records after it.
+    fn unavailable(&self, error: &StoreError) -> CliError {
+        match self.opened.outage() {
+            Some(outage) => {
+                CliError::new(Exit::Unavailable, store_probe::outage_warning(&outage, &LocalTime::now()))
+            }
+            None => unavailable(error),
+        }
     }
 
     /// Prints the failures of hooks that no command has reported.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use quota::outage::{Outage, OutageStore};
+use quota::policy::StoreOutagePolicy;
 use quota::sqlite::{SqliteOpenError, SqliteOptions};
 use quota::store::{StoreError, StoreKey};
 use quota::{Policy, QuotaStore, Secret};
 
 use crate::command_store::{CommandStore, Limit};
-use crate::config;
+use crate::config::{self, Config};
 use crate::exit::{CliError, Exit};
 use crate::sanitize::sanitize;
 use crate::term;
@@ -31,8 +33,10 @@ pub(crate) const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(crate) struct OpenedStore {
     pub(crate) store: Arc<dyn QuotaStore>,
-    /// The same store, unless the command only examines it.
+    /// The store itself, unless the command only examines it.
     pub(crate) used: Option<Arc<CommandStore>>,
+    /// The store with its files for outages; `None` if it is not shared.
+    outage: Option<Arc<OutageStore>>,
     /// The URL, for child processes that use the same store. It may hold a password.
     pub(crate) url: Secret,
     /// Whether other processes can use the store.
@@ -103,10 +107,23 @@ fn find(url: Option<&str>, purpose: Purpose) -> Result<OpenedStore, CliError> {
         let continues = purpose == Purpose::Command;
         Arc::new(CommandStore::new(Arc::clone(&inner), limit(&url, purpose), continues))
     });
+    let is_shared = !url.starts_with(MEMORY_URL);
+    let used_store: Arc<dyn QuotaStore> = used.clone().map_or(inner, |used| used);
+    let outage = is_shared.then(|| {
+        let timeout = store_timeout(&url, &Policy::default());
+        let store = OutageStore::new(Arc::clone(&used_store), quota::outage_files(&url), timeout);
+        // A statusline waits for the lock of a file only briefly, so that its timeouts show no outage.
+        let is_brief = purpose == Purpose::Line && is_file(&url);
+        Arc::new(if is_brief { store.ignoring_timeouts() } else { store })
+    });
     Ok(OpenedStore {
-        store: used.clone().map_or(inner, |used| used),
+        store: match &outage {
+            Some(outage) if purpose != Purpose::Examination => Arc::clone(outage) as Arc<dyn QuotaStore>,
+            _ => used_store,
+        },
         used,
-        is_shared: !url.starts_with(MEMORY_URL),
+        outage,
+        is_shared,
         url: Secret::new(url),
         no_home,
         source,
@@ -134,12 +151,54 @@ fn limit(url: &str, purpose: Purpose) -> Limit {
     }
 }
 
+/// The timeout of one use of the store.
+fn store_timeout(url: &str, policy: &Policy) -> Duration {
+    if is_file(url) { policy.store_timeout.max(FILE_TIMEOUT) } else { policy.store_timeout }
+}
+
 impl OpenedStore {
+    /// Applies the configuration: the timeout of the store, and what a command does without it. Returns the policy of its manager.
+    pub(crate) fn policy(&self, config: &Config) -> Policy {
+        let mut policy = config.policy.clone();
+        policy.store_timeout = store_timeout(self.url.expose(), &policy);
+        let Some(outage) = &self.outage else { return policy };
+        outage.set_timeout(policy.store_timeout);
+        match policy.on_store_unavailable {
+            StoreOutagePolicy::FailClosed => outage.disable(),
+            _ => {
+                policy.store_timeout = outage.max_duration();
+                policy.on_store_unavailable = StoreOutagePolicy::RefreshOnly;
+            }
+        }
+        policy
+    }
+
+    /// Uses no file unless another process has begun an outage, for a command that changes what all hosts share. Otherwise it would
+    /// report a change that the other hosts do not see.
+    pub(crate) async fn without_new_outage(&self) {
+        if let Some(outage) = &self.outage
+            && self.find_outage().await.is_none()
+        {
+            outage.disable();
+        }
+    }
+
+    /// The outage that the command met, if it used a file or found none to use.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.outage.as_ref()?.outage()
+    }
+
+    /// Looks for the file of an outage, without using the store.
+    pub(crate) async fn find_outage(&self) -> Option<Outage> {
+        self.outage.as_ref()?.find_outage().await.ok().flatten()
+    }
+
     /// Opens a store file before its first use. Does not connect to other stores.
     pub(crate) async fn warm_up(&self) {
-        if self.is_file() {
+        // Not through the files for outages: this may be dropped at any time, and with it a due attempt to end an outage.
+        if let Some(used) = self.used.as_ref().filter(|_| self.is_file()) {
             // The first use reports any error.
-            let _ = self.store.read(&StoreKey::probe()).await;
+            let _ = used.read(&StoreKey::probe()).await;
         }
     }
 

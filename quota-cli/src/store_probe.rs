@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quota::outage::Outage;
 use quota::store::{StoreError, StoreKey};
 use quota::{AccountUsage, Clock, QuotaStore};
 
 use crate::command_store::CommandStore;
+use crate::format::LocalTime;
 use crate::hint;
 use crate::store::{self, OpenedStore};
 use crate::term;
@@ -36,6 +38,7 @@ pub(crate) fn skip_reason(cached: &AccountUsage) -> &'static str {
 pub(crate) struct StoreProbe {
     store: Arc<dyn QuotaStore>,
     used: Option<Arc<CommandStore>>,
+    opened: OpenedStore,
     /// The error of the last trial write.
     write_error: Mutex<Option<StoreError>>,
     is_damage_reported: AtomicBool,
@@ -46,6 +49,7 @@ impl StoreProbe {
         Self {
             store: Arc::clone(&store.store),
             used: store.used.clone(),
+            opened: store.clone(),
             write_error: Mutex::default(),
             is_damage_reported: AtomicBool::new(false),
         }
@@ -88,12 +92,23 @@ impl StoreProbe {
         // `CommandStore` has already reported a damaged file.
         let is_reported = self.used.as_ref().is_some_and(|used| used.is_damaged());
         if let Some(warning) = self.warning(is_any_standalone(accounts)).filter(|_| !is_reported) {
+            if let Some(used) = &self.used {
+                used.set_reported();
+            }
             term::eprint(&format!("quota: {warning}\n"));
         }
     }
 
+    /// Whether the command met an outage.
+    pub(crate) fn is_outage(&self) -> bool {
+        self.opened.outage().is_some()
+    }
+
     /// The warning about the store, for a command that shows it on its own screen.
     pub(crate) fn warning(&self, is_standalone: bool) -> Option<String> {
+        if let Some(outage) = self.opened.outage() {
+            return Some(outage_warning(&outage, &LocalTime::now()));
+        }
         if let Some(error) = &*self.write_error.lock().unwrap_or_else(PoisonError::into_inner) {
             return Some(without_shared_store(error));
         }
@@ -103,6 +118,29 @@ impl StoreProbe {
             Some(error) => unavailable(&error),
             None => unavailable_without_cause(),
         })
+    }
+}
+
+/// The warning about an outage: since when, why, and when the store is tried again.
+pub(crate) fn outage_warning(outage: &Outage, local: &LocalTime) -> String {
+    let Outage { since, retry_at, reason, .. } = outage;
+    match retry_at {
+        Some(retry_at) => {
+            let retry = match local.now < *retry_at {
+                true => format!(
+                    "next attempt {} ({})",
+                    local.relative_only(*retry_at),
+                    local.time_of_day_with_seconds(*retry_at)
+                ),
+                false => "next attempt by the next command".to_owned(),
+            };
+            let since = local.time_of_day_with_seconds(*since);
+            format!("running without the shared store since {since}: {reason}; {retry}")
+        }
+        None => format!(
+            "running without the shared store: {reason}; no folder for a local file can be used either, so only --refresh calls the \
+             provider"
+        ),
     }
 }
 

@@ -113,9 +113,12 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         let clock = Clock::system();
         let (mut checks, config) = config_and_store::config(global.config.as_deref());
         let store = store::open_to_examine(global.store.as_deref());
-        let of_store = config_and_store::store(store.as_ref(), &clock).await;
+        let mut of_store = config_and_store::store(store.as_ref(), &clock).await;
         // A private store is empty, and an unusable store cannot be read.
         let is_usable = of_store.iter().all(|check| check.level != Level::Fail);
+        if let Ok(store) = &store {
+            of_store.extend(config_and_store::outage(store).await);
+        }
         let shared = store.ok().filter(|store| store.is_shared && is_usable);
         checks.extend(of_store);
         // An invalid configuration has no accounts.

@@ -169,7 +169,13 @@ async fn line(
     let is_empty = own.is_none() && usage.snapshot().windows().is_empty();
     let view = match own {
         Some(own) => own,
-        None => view(&config, settings, &usage).await,
+        None => {
+            let mut view = view(&config, settings, &usage).await;
+            if is_empty && store.outage().is_some() {
+                view.reason = view.reason.or(Some(Reason::StoreUnreachable));
+            }
+            view
+        }
     };
     let print = |started: &Result<Option<Reason>, StoreError>| {
         let reason = match started {

@@ -261,6 +261,11 @@ impl Watch<'_> {
 
     /// Shows the reason while the process runs without the store.
     fn update_sharing(&mut self, usages: &[AccountUsage]) {
+        if let Some(outage) = self.store.outage() {
+            self.is_standalone = true;
+            self.state.not_shared = Some(store_probe::outage_warning(&outage, &LocalTime::now()));
+            return;
+        }
         let was_standalone = std::mem::replace(&mut self.is_standalone, is_any_standalone(usages));
         let is_damaged = usages.iter().any(AccountUsage::is_record_damaged);
         let was_damaged = std::mem::replace(&mut self.is_damaged, is_damaged);

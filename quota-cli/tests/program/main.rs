@@ -34,6 +34,8 @@ mod locked_store;
 #[cfg(target_os = "linux")]
 mod no_file_locks;
 mod old_accounts;
+#[cfg(target_os = "linux")]
+mod outages;
 mod parse;
 mod pick;
 #[cfg(unix)]

@@ -54,7 +54,7 @@ fn a_command_without_the_store_warns_once() {
 
         let warnings: Vec<_> = ended.stderr.lines().collect();
         assert_eq!((ended.code, warnings.len()), (Some(0), 1), "{command}: {warnings:?}");
-        assert!(warnings[0].contains("the store does not answer"), "{command}: {warnings:?}");
+        assert!(warnings[0].contains("running without the shared store since "), "{command}: {warnings:?}");
     }
 }
 
@@ -73,7 +73,8 @@ fn a_cluster_node_given_as_a_server_url_gets_the_right_url() {
         let has_account = cluster.nodes()[cluster.owner_of(cluster.slot_of(KEY))].port() == node.port();
         for ended in ended.iter().filter(|_| !has_account) {
             let url = node.url().replace("redis://", "redis+cluster://");
-            assert_eq!(ended.stderr.matches(&url).count(), 1, "{}", ended.stderr);
+            // `pick` makes no call without a record, and repeats the reason.
+            assert!(ended.stderr.contains(&url), "{}", ended.stderr);
         }
     }
 }

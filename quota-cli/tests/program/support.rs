@@ -14,12 +14,16 @@ use tokio::runtime::Runtime;
 #[derive(Debug)]
 pub(crate) struct Machine {
     home: TempDir,
+    temp: TempDir,
     variables: Vec<(String, String)>,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), variables: vec![("TZ".into(), "UTC".into())] }
+        let (home, temp) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let variables =
+            vec![("TZ".into(), "UTC".into()), ("TMPDIR".into(), argument(temp.path()).to_owned())];
+        Self { home, temp, variables }
     }
 
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
@@ -29,6 +33,38 @@ impl Machine {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
+    }
+
+    /// The temporary directory.
+    pub(crate) fn temp(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// The files for outages in the state folder.
+    pub(crate) fn outage_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path(".local/state/quota")).into_iter().flatten();
+        let is_file = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with("outage-") && name.ends_with(".db")
+        };
+        entries.map(|entry| entry.unwrap().path()).filter(is_file).collect()
+    }
+
+    /// The document that describes the outage.
+    pub(crate) fn outage(&self) -> serde_json::Value {
+        let file = rusqlite::Connection::open(&self.outage_files()[0]).unwrap();
+        let read = "SELECT body FROM document WHERE key = '*#outage'";
+        let body: Vec<u8> = file.query_row(read, (), |row| row.get(0)).unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Changes that document.
+    pub(crate) fn change_outage(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let file = rusqlite::Connection::open(&self.outage_files()[0]).unwrap();
+        let mut outage = self.outage();
+        change(&mut outage);
+        let write = "UPDATE document SET body = ?1 WHERE key = '*#outage'";
+        assert_eq!(file.execute(write, [serde_json::to_vec(&outage).unwrap()]).unwrap(), 1);
     }
 
     /// Writes a file below the home directory.

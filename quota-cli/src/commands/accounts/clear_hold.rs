@@ -8,7 +8,7 @@ use crate::cli::{ClearHoldArgs, GlobalOptions};
 use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::{context, journal, scope, store, term};
+use crate::{context, journal, scope, store, store_probe, term};
 
 /// Clears the hold, and prints what was cleared.
 pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
@@ -18,6 +18,7 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
     scope::run(async |scope| {
         // A signal ends the command with its exit code.
         scope.listen()?;
+        store.without_new_outage().await;
         store.check().await?;
         let manager = context::open_read_only(&config, &store)?;
         let account = manager.account(&id);
@@ -31,6 +32,10 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
         term::print(&text)?;
         if let Some(hold) = now_held {
             term::eprint(&format!("quota: {}\n", still_held(&hold, &LocalTime::now())));
+        }
+        if let Some(outage) = store.outage() {
+            let warning = store_probe::outage_warning(&outage, &LocalTime::now());
+            term::eprint(&format!("quota: {warning}; other hosts see the change after it\n"));
         }
         journal::update_and_print(&config, store.store.as_ref()).await;
         Ok(Exit::Success)

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use quota::Clock;
 use quota::store::{CasOutcome, StoreError, StoreKey};
 
-use super::{Area, Check, network};
+use super::{Area, Check, Incident, network};
 use crate::config::{self, Config};
 use crate::exit::CliError;
+use crate::format::LocalTime;
 use crate::hint;
 use crate::store::{self, OpenedStore};
 use crate::store_probe;
@@ -79,7 +80,7 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
                 Check::problem(Area::Store, subject.clone(), message, format!("run: {command}"))
             }
             None if error.is_transient() => {
-                let hint = "check that it is running and reachable; until then each process runs without it";
+                let hint = "check that it is running and reachable; until then the processes of this machine use a local file";
                 Check::problem(Area::Store, subject.clone(), message, hint)
             }
             None => {
@@ -107,6 +108,26 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
         Ok(_) => Check::ok(Area::Store, subject.clone(), "can be read"),
     };
     vec![usable, network::clock("the store", skew)]
+}
+
+/// The file that replaces the store during an outage, if there is one.
+pub(super) async fn outage(store: &OpenedStore) -> Option<Check> {
+    let outage = store.find_outage().await?;
+    let local = LocalTime::now();
+    let hint = "no action is needed: the first command that reaches the store merges the file into it and removes the file";
+    let check = Check::warning(
+        Area::Store,
+        outage.place.clone().unwrap_or_default(),
+        store_probe::outage_warning(&outage, &local),
+        hint,
+    );
+    let incident = Incident {
+        reason: "outage".to_owned(),
+        at: Some(outage.since),
+        until: outage.retry_at,
+        requested: None,
+    };
+    Some(check.with_incident(incident))
 }
 
 /// The TTL of the document that the check writes.

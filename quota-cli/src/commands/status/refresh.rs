@@ -72,8 +72,8 @@ async fn view(
     let query = async {
         if mode != RefreshMode::Offline {
             let cached = account.sync().await;
-            // --refresh calls the provider even if the record is damaged.
-            let is_forced = mode == RefreshMode::Force && cached.is_record_damaged();
+            // --refresh calls the provider even without a store that remembers the call.
+            let is_forced = mode == RefreshMode::Force;
             if is_due(&cached, mode) && !is_forced && probe.should_skip_refresh(&cached).await {
                 not_refreshed = Some(store_probe::skip_reason(&cached).to_owned());
                 return Ok(cached);
