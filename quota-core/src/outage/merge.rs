@@ -18,7 +18,8 @@ pub(super) enum Kind {
     /// The cooldown of a provider. The later end wins.
     Cooldown,
     /// A lease, a claim or a reservation, which the processes of this machine share during the outage. It is dropped at the end:
-    /// it expires within a minute, and until then the merged record has the lease and the calls.
+    /// it expires within a minute, and until then the merged record has the lease and the calls. An alias is dropped too, because
+    /// the next refresh writes it again.
     Temporary,
     /// A document that only the store may hold. A journal in the file would report the same event a second time after the outage,
     /// so its events wait: they are derived from the merged record.
@@ -30,7 +31,8 @@ const ONLY_IN_STORE: [&str; 1] = ["journal"];
 
 impl Kind {
     pub(super) fn of(key: &StoreKey) -> Self {
-        match key.as_str().split_once('#') {
+        match key.as_str().rsplit_once('#') {
+            Some((_, record)) if record.starts_with("login:") => Self::Record,
             Some((_, extension)) if ONLY_IN_STORE.contains(&extension) => Self::OnlyInStore,
             Some(_) => Self::Temporary,
             None if *key == StoreKey::probe() => Self::Temporary,
@@ -115,6 +117,8 @@ mod tests {
 
         for (key, kind) in [
             (StoreKey::account(&account), Kind::Record),
+            (StoreKey::login(account.provider(), &crate::model::LoginId::new("someone")), Kind::Record),
+            (StoreKey::account_extension(&account, "login"), Kind::Temporary),
             (StoreKey::provider(account.provider()), Kind::Cooldown),
             (StoreKey::account_extension(&account, "reservations"), Kind::Temporary),
             (StoreKey::account_extension(&account, "journal"), Kind::OnlyInStore),
