@@ -8,7 +8,7 @@ use super::account::Account;
 use super::account_usage::{AccountUsage, RefreshOutcome};
 use super::entry::RecordEntry;
 use super::error::QuotaError;
-use super::in_flight::{RefreshRequest, RefreshResult, Refreshed, Stage};
+use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage};
 use super::login_check;
 use super::refresh::{self, Joined};
 use crate::record::{HoldReason, Priority};
@@ -47,16 +47,18 @@ impl Account {
     pub(super) async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
         let mut tries = 0;
         let mut ended_fence = None;
+        let mut successor = None;
         loop {
             tries += 1;
-            self.check_before_joining(request).await;
-            let Joined { in_flight, record, stage } = refresh::join_after(
-                &self.entry,
-                request,
-                Priority::Interactive,
-                ended_fence.clone(),
-                &self.shared.context,
-            );
+            let joined = match successor.take() {
+                Some(successor) => successor,
+                None => {
+                    self.check_before_joining(request).await;
+                    let (ended, context) = (ended_fence.clone(), &self.shared.context);
+                    refresh::join_after(&self.entry, request, Priority::Interactive, ended, context)
+                }
+            };
+            let Joined { in_flight, record, stage } = joined;
             let is_covered = in_flight.request.covers(request);
             // The call of another process that this refresh waits for may have ended before this request.
             let may_be_late = match stage {
@@ -96,6 +98,7 @@ impl Account {
                 Err(_) => true,
             };
             if !is_enough && tries < MAX_REFRESH_ATTEMPTS {
+                successor = self.successor_of(&in_flight);
                 continue;
             }
             return self.result(&record, result);
@@ -111,6 +114,15 @@ impl Account {
             // A failure is left to the refresh, which reports it.
             let _ = login_check::check(&self.entry, &self.shared.context).await;
         }
+    }
+
+    /// The refresh that continues `ended` with the login that the account holds now.
+    fn successor_of(&self, ended: &InFlight) -> Option<Joined> {
+        let successor = ended.successor()?;
+        let record = self.entry.record();
+        let is_current = *record.key() == successor.record_key;
+        let in_flight = Arc::clone(&successor.in_flight);
+        is_current.then_some(Joined { in_flight, record, stage: successor.stage })
     }
 
     fn result(

@@ -14,7 +14,18 @@ use super::store_client::StoreClient;
 use super::tasks::wait_until;
 use super::view::View;
 use crate::record::{MaxStaleness, Priority};
+use crate::store::StoreKey;
 use crate::time;
+
+/// The refresh that continues with another login of an account.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The key of its record.
+    pub(crate) record_key: StoreKey,
+    /// Its stage when the earlier refresh joined or started it.
+    pub(crate) stage: Stage,
+}
 
 /// A refresh of one record.
 #[derive(Debug)]
@@ -22,6 +33,8 @@ pub(crate) struct InFlight {
     /// The request of its first caller.
     pub(crate) request: RefreshRequest,
     result: OnceLock<RefreshResult>,
+    /// The refresh that continues with another login of the account.
+    successor: OnceLock<Successor>,
     done: Notify,
     position: Mutex<QueuePosition>,
     stage: Mutex<Stage>,
@@ -112,6 +125,7 @@ impl InFlight {
         Arc::new(Self {
             request,
             result: OnceLock::new(),
+            successor: OnceLock::new(),
             done: Notify::new(),
             position: Mutex::new(QueuePosition { priority, ticket: None }),
             stage: Mutex::new(stage),
@@ -122,6 +136,16 @@ impl InFlight {
     pub(crate) async fn wait(&self) -> &RefreshResult {
         wait_until(&self.done, || self.is_complete()).await;
         self.result.get().expect("the refresh is complete")
+    }
+
+    /// The refresh that continues with another login. Its call begins after the request of each caller of this refresh.
+    pub(crate) fn successor(&self) -> Option<&Successor> {
+        self.successor.get()
+    }
+
+    /// Sets the refresh that continues with another login. Call this before `complete`.
+    pub(crate) fn set_successor(&self, successor: Successor) {
+        let _ = self.successor.set(successor);
     }
 
     pub(crate) fn is_complete(&self) -> bool {

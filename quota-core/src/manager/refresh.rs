@@ -15,7 +15,7 @@ use super::credential_cache::{Demand, ReadFailure, ReadOutcome};
 use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::follower;
-use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage};
+use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage, Successor};
 use super::login_check::{self, LoginCheck};
 use super::tasks::catch_panic;
 use super::view::View;
@@ -138,7 +138,10 @@ impl Refresh {
         let credential = self.known_credential.lock().take();
         if credential.is_some() {
             let (entry, priority) = (&self.entry, self.in_flight.priority());
-            let _ = start(entry, entry.record(), request, priority, None, credential, &self.context);
+            let Joined { in_flight, record, stage } =
+                start(entry, entry.record(), request, priority, None, credential, &self.context);
+            let record_key = record.key().clone();
+            self.in_flight.set_successor(Successor { in_flight, record_key, stage });
         }
     }
 
