@@ -23,9 +23,6 @@ use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
     let runtime = runtime();
-    if std::env::var_os("FOLLOWERS").is_some() {
-        return runtime.block_on(followers::rows());
-    }
     let mut rows = reads::rows(&runtime);
     rows.extend(runtime.block_on(trips::rows()));
     rows.extend(runtime.block_on(swaps::rows()));

@@ -46,7 +46,7 @@ async fn notice_of(server: &Server, body: String) -> (Notice, Version) {
 
     let version = applied(there.compare_and_swap(&key, Some(seen), body.into(), TTL).await);
 
-    (within_deadline("the notice", wait).await.unwrap(), version)
+    (within_deadline("the notice", wait).await.expect("the server responds"), version)
 }
 
 #[tokio::test]
