@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use quota_core::model::{LoginId, LoginInfo};
 use quota_core::outage::{OutageLevel, OutageStore};
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::{HoldReason, Record};
@@ -291,6 +292,25 @@ async fn the_first_command_that_reaches_the_store_merges_and_removes_the_file() 
     let record = machine.shared_record().await.unwrap();
     assert!(!machine.level.exists());
     assert_eq!((machine.calls(), record.calls().len()), (2, 2));
+    assert_eq!(record.hold().map(|hold| hold.reason), Some(HoldReason::RateLimited));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_a_login_survives_the_merge() {
+    let machine = Machine::new(Fault::Refused);
+    let login = LoginId::new("user-1");
+    machine.provider.set_login(&id("main"), Ok(LoginInfo::new(login.clone())));
+    machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+    machine.command().await;
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 2).await;
+    machine.command().await;
+
+    let key = StoreKey::login(id("main").provider(), &login);
+    let document = machine.remote.inner.read(&key).await.unwrap().document.unwrap();
+    let record = Record::decode(&document.body).unwrap();
+
+    assert!(!machine.level.exists());
     assert_eq!(record.hold().map(|hold| hold.reason), Some(HoldReason::RateLimited));
 }
 
