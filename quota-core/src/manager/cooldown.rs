@@ -118,6 +118,7 @@ impl SharedCooldown {
                 shared.extend(now, &hold);
                 shared
             });
+            self.compute_end();
         }
         true
     }

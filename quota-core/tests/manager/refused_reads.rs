@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::store_outage::env_with_toggle_store;
 use crate::support::*;
+use futures_util::FutureExt;
 use quota_core::manager::StaleReason;
 use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::policy::{Budget, CooldownPolicy, CooldownScope, StoreOutagePolicy};
@@ -269,6 +270,29 @@ async fn a_cooldown_of_the_provider_refuses_reads_of_other_accounts() {
     assert!(is_stale(&other, StaleReason::OnHold));
     env.clock.sleep(MINUTE * 2).await;
     assert!(!other.get().await.unwrap().is_stale());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cooldown_in_a_notice_refuses_reads() {
+    let env = env();
+    let main = env.quota.account(&id("main"));
+    drop(main.get().await);
+    let other_process = QuotaManager::builder(std::sync::Arc::clone(&env.store))
+        .provider(env.provider.clone(), env.provider.clone())
+        .clock(env.clock.clone())
+        .build()
+        .unwrap();
+    env.clock.sleep(MINUTE * 5 - SECOND * 5).await;
+    drop(main.get().await);
+    env.provider.then_fail(FetchError::throttled(None));
+    drop(other_process.account(&id("other")).get().await);
+    env.clock.sleep(SECOND * 10).await;
+
+    drop(main.get().await);
+    let second = main.get().now_or_never();
+
+    assert!(second.is_some_and(|usage| usage.is_ok()), "the second read waits");
+    assert!(is_stale(&main, StaleReason::OnHold));
 }
 
 #[tokio::test(start_paused = true)]
