@@ -85,19 +85,18 @@ impl Account {
         }
     }
 
-    /// The result of a read that needs no refresh, if a follower keeps the view current: fresh readings, or what is known while no
-    /// refresh can succeed.
+    /// Fresh readings, if a follower keeps the view current; otherwise the view, and the time by the coarse clock.
     #[inline(always)]
-    fn peek_settled(&self) -> Option<Result<AccountUsage, QuotaError>> {
+    fn peek_fresh(&self) -> Result<AccountUsage, (Guard<Arc<View>>, i64)> {
         let view = self.view_handle.load();
         let now_ms = view.provider.clock.recent_ms();
-        if view.is_fresh_at(now_ms) && self.view_handle.is_followed() {
-            if self.view_handle.checks_login() {
-                self.check_login(&view);
-            }
-            return Some(Ok(AccountUsage::of(view)));
+        if !view.is_fresh_at(now_ms) || !self.view_handle.is_followed() {
+            return Err((view, now_ms));
         }
-        self.peek_refused(view, now_ms)
+        if self.view_handle.checks_login() {
+            self.check_login(&view);
+        }
+        Ok(AccountUsage::of(view))
     }
 
     /// What is known, with the reason, if no refresh can succeed now.
@@ -201,10 +200,10 @@ impl Account {
         let view = self.load();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
             drop(view);
-            return match self.peek_settled() {
-                Some(result) => result,
-                None => Box::pin(self.get_cold(None, timeout)).await,
-            };
+            if let Ok(usage) = self.peek_fresh() {
+                return Ok(usage);
+            }
+            return Box::pin(self.get_cold(None, timeout)).await;
         }
         let now_ms = view.provider.clock.recent_ms();
         if let Some(result) = self.peek_refused(view, now_ms) {
@@ -403,16 +402,31 @@ impl Future for GetFuture<'_> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.cold.is_none()
-            && let Some(result) = this.account.peek_settled()
-        {
-            return Poll::Ready(result);
+        if this.cold.is_some() {
+            return this.wait(context);
         }
-        this.wait(context)
+        match this.account.peek_fresh() {
+            Ok(usage) => Poll::Ready(Ok(usage)),
+            Err((view, now_ms)) => this.poll_stale(view, now_ms, context),
+        }
     }
 }
 
 impl GetFuture<'_> {
+    /// Not inlined, so that the large result of the other cases is not copied in the fast path.
+    #[inline(never)]
+    fn poll_stale(
+        &mut self,
+        view: Guard<Arc<View>>,
+        now_ms: i64,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<AccountUsage, QuotaError>> {
+        match self.account.peek_refused(view, now_ms) {
+            Some(result) => Poll::Ready(result),
+            None => self.wait(context),
+        }
+    }
+
     #[cold]
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<AccountUsage, QuotaError>> {
         let account = self.account;
