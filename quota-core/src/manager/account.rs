@@ -240,9 +240,8 @@ impl Account {
         request: RefreshRequest,
         timeout: Duration,
     ) -> Result<AccountUsage, QuotaError> {
-        let clock = &self.entry.provider.clock;
-        let refreshed = self.shared_refresh(request);
-        if let Some(refreshed) = self.shared.context.tasks.bounded(clock, timeout, refreshed).await {
+        let deadline = self.entry.provider.clock.instant().after(timeout);
+        if let Some(refreshed) = self.shared_refresh_until(request, deadline).await {
             return Ok(refreshed?.usage);
         }
         let error = QuotaError::InProgress { account: self.entry.id.clone() };

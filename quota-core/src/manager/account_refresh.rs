@@ -11,6 +11,7 @@ use super::error::QuotaError;
 use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage};
 use super::login_check;
 use super::refresh::{self, Joined};
+use crate::clock::Instant;
 use crate::record::{HoldReason, Priority};
 
 impl Account {
@@ -44,7 +45,17 @@ impl Account {
         Box::pin(self.shared_refresh(RefreshRequest::RecentCall(interval))).await
     }
 
-    pub(super) async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
+    async fn shared_refresh(&self, request: RefreshRequest) -> Result<RefreshOutcome, QuotaError> {
+        let refreshed = self.shared_refresh_until(request, None).await;
+        refreshed.expect("a wait without a deadline ends with a result")
+    }
+
+    /// Waits for the refresh of all callers; `None` if it has not ended at `deadline`.
+    pub(super) async fn shared_refresh_until(
+        &self,
+        request: RefreshRequest,
+        deadline: Option<Instant>,
+    ) -> Option<Result<RefreshOutcome, QuotaError>> {
         let mut tries = 0;
         let mut ended_fence = None;
         let mut successor = None;
@@ -70,14 +81,18 @@ impl Account {
             let result = if request.needs_call() && may_be_late && may_read {
                 // If the refresh has got the lease in the meantime, its own call satisfies this caller.
                 let is_needless = || in_flight.stage() == Stage::Calling;
+                // Boxed, because few waiters read the record, and the future of each waiter would have room for it.
+                let ended = Box::pin(record.read_ended_fence(is_needless));
                 tokio::select! {
                     biased;
                     result = in_flight.wait() => result,
-                    ended = record.read_ended_fence(is_needless) => {
+                    ended = ended => {
                         ended_fence = ended.map(|fence| (Arc::clone(&record), fence));
                         in_flight.wait().await
                     }
                 }
+            } else if let Some(deadline) = deadline {
+                in_flight.wait_until(deadline, &self.entry.provider.clock).await?
             } else {
                 in_flight.wait().await
             };
@@ -101,7 +116,7 @@ impl Account {
                 successor = self.successor_of(&in_flight);
                 continue;
             }
-            return self.result(&record, result);
+            return Some(self.result(&record, result));
         }
     }
 
@@ -112,7 +127,7 @@ impl Account {
         let may_join = is_explicit && self.entry.record().local().in_flight.is_some();
         if may_join {
             // A failure is left to the refresh, which reports it.
-            let _ = login_check::check(&self.entry, &self.shared.context).await;
+            let _ = Box::pin(login_check::check(&self.entry, &self.shared.context)).await;
         }
     }
 

@@ -1,6 +1,8 @@
 //! A refresh in flight, which its callers share: the request, the position in the provider's queue, the result.
 //! `refresh` runs its task.
 
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use super::limiter::{CallLimiter, Ticket};
 use super::store_client::StoreClient;
 use super::tasks::wait_until;
 use super::view::View;
+use crate::clock::{Clock, Instant};
 use crate::record::{MaxStaleness, Priority};
 use crate::store::StoreKey;
 use crate::time;
@@ -35,10 +38,19 @@ pub(crate) struct InFlight {
     result: OnceLock<RefreshResult>,
     /// The refresh that continues with another login of the account.
     successor: OnceLock<Successor>,
+    /// Wakes the waiters when the refresh ends, and when one of them has waited long enough.
     done: Notify,
+    began: Instant,
+    /// When a waiter must be woken next, in milliseconds since `began`; [`NEVER`] if none has a deadline.
+    wake_ms: AtomicU64,
+    /// Announces an earlier `wake_ms`.
+    wakes_earlier: Notify,
     position: Mutex<QueuePosition>,
     stage: Mutex<Stage>,
 }
+
+/// No waiter has a deadline.
+const NEVER: u64 = u64::MAX;
 
 /// The progress of a refresh, which decides whether its outcome satisfies a caller that joins now and requires a new call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,12 +133,20 @@ impl RefreshRequest {
 }
 
 impl InFlight {
-    pub(crate) fn new(request: RefreshRequest, priority: Priority, stage: Stage) -> Arc<Self> {
+    pub(crate) fn new(
+        request: RefreshRequest,
+        priority: Priority,
+        stage: Stage,
+        began: Instant,
+    ) -> Arc<Self> {
         Arc::new(Self {
             request,
             result: OnceLock::new(),
             successor: OnceLock::new(),
             done: Notify::new(),
+            began,
+            wake_ms: AtomicU64::new(NEVER),
+            wakes_earlier: Notify::new(),
             position: Mutex::new(QueuePosition { priority, ticket: None }),
             stage: Mutex::new(stage),
         })
@@ -136,6 +156,53 @@ impl InFlight {
     pub(crate) async fn wait(&self) -> &RefreshResult {
         wait_until(&self.done, || self.is_complete()).await;
         self.result.get().expect("the refresh is complete")
+    }
+
+    /// Waits for the result, but at most until `deadline`. Dropping the future does not stop the refresh.
+    ///
+    /// The task of the refresh has the only timer. A timer for each waiter would double the cost of a waiter.
+    pub(crate) async fn wait_until(&self, deadline: Instant, clock: &Clock) -> Option<&RefreshResult> {
+        let deadline_ms = self.since_began(deadline);
+        wait_until(&self.done, || {
+            if self.is_complete() || self.since_began(clock.instant()) >= deadline_ms {
+                return true;
+            }
+            // Each time, because the task forgets the deadlines when it wakes the waiters.
+            if self.wake_ms.load(Ordering::Relaxed) > deadline_ms
+                && self.wake_ms.fetch_min(deadline_ms, Ordering::AcqRel) > deadline_ms
+            {
+                self.wakes_earlier.notify_one();
+            }
+            false
+        })
+        .await;
+        self.result.get()
+    }
+
+    /// Wakes the waiters at their deadlines. The task of the refresh runs it beside the refresh.
+    pub(crate) async fn wake_at_deadlines(&self, clock: &Clock) -> Infallible {
+        loop {
+            let wake_ms = self.wake_ms.load(Ordering::Acquire);
+            let left_ms = wake_ms.saturating_sub(self.since_began(clock.instant()));
+            if wake_ms == NEVER {
+                self.wakes_earlier.notified().await;
+            } else if left_ms > 0 {
+                tokio::select! {
+                    () = self.wakes_earlier.notified() => {}
+                    () = clock.sleep(Duration::from_millis(left_ms)) => {}
+                }
+            } else {
+                // A waiter that states its deadline after this line is not lost: the notification wakes it, and it states it again.
+                self.wake_ms.store(NEVER, Ordering::Release);
+                self.done.notify_waiters();
+            }
+        }
+    }
+
+    /// The time since the refresh began, in milliseconds, rounded up.
+    fn since_began(&self, at: Instant) -> u64 {
+        let since = at.saturating_since(self.began).as_nanos().div_ceil(1_000_000);
+        u64::try_from(since).unwrap_or(NEVER - 1)
     }
 
     /// The refresh that continues with another login. Its call begins after the request of each caller of this refresh.

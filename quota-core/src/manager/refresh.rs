@@ -80,7 +80,7 @@ fn start(
         }
         // Calls that ended after the read, but before another caller joins, do not satisfy that caller.
         let stage = if ended_fence.is_some() { Stage::Deciding } else { Stage::Begun };
-        let in_flight = InFlight::new(request, priority, stage);
+        let in_flight = InFlight::new(request, priority, stage, entry.provider.clock.instant());
         local.in_flight = Some(Arc::clone(&in_flight));
         in_flight
     };
@@ -92,7 +92,11 @@ fn start(
     let refresh = Refresh::new(Arc::clone(&in_flight), refresh_entry, refresh_record, context.clone());
     *refresh.known_credential.lock() = credential;
     context.tasks.spawn(async move {
-        let result = refresh.run(request, ended_fence).await;
+        let result = tokio::select! {
+            biased;
+            result = refresh.run(request, ended_fence) => result,
+            never = refresh.in_flight.wake_at_deadlines(&refresh.entry.provider.clock) => match never {},
+        };
         if let Err(QuotaError::LoginChanged { .. }) = &result {
             refresh.continue_with_new_login(request);
         }

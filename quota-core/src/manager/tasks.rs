@@ -1,12 +1,10 @@
 //! Spawns and ends the tasks of a manager.
 //! `refresh`, `follower` and `background` define their work.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::{Poll, ready};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -14,8 +12,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crate::clock::Clock;
 
 /// All tasks of one manager.
 #[derive(Debug)]
@@ -81,32 +77,6 @@ impl Tasks {
             biased;
             () = self.closing() => None,
             done = work => Some(done),
-        }
-    }
-
-    /// Awaits `work` for at most `timeout`; `None` if it takes longer.
-    ///
-    /// The timer is that of the manager's runtime, because a caller may poll the future elsewhere. Without a runtime, or if it has no
-    /// timers, only `work` ends the wait. A refresh ends in both cases, because its task cannot run.
-    pub(crate) async fn bounded<T>(
-        &self,
-        clock: &Clock,
-        timeout: Duration,
-        work: impl Future<Output = T>,
-    ) -> Option<T> {
-        let Some(runtime) = self.runtime() else { return Some(work.await) };
-        let mut timer = pin!(catch_panic(clock.sleep(timeout)));
-        let timed_out = poll_fn(|context| {
-            let _entered = runtime.enter();
-            match ready!(timer.as_mut().poll(context)) {
-                Some(()) => Poll::Ready(()),
-                None => Poll::Pending,
-            }
-        });
-        tokio::select! {
-            biased;
-            done = work => Some(done),
-            () = timed_out => None,
         }
     }
 
