@@ -22,7 +22,7 @@ use crate::wait::wait;
 /// Clones are cheap and share their connections. The first call connects, and the first call after a lost connection
 /// reconnects. The store needs a tokio runtime with I/O and time enabled.
 ///
-/// See the [front page](crate) for URLs, permissions and behaviour during an outage.
+/// See the [front page](crate) for URLs, permissions and behavior during an outage.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     client: Arc<Client>,
