@@ -76,7 +76,12 @@ impl File {
             self.open = None;
             return Ok(None);
         };
-        self.connection(&which).map(Some)
+        let is_new = match self.connection(&which) {
+            Ok((_, is_new)) => is_new,
+            // Another process may have set the file aside since it was found.
+            Err(error) => return if find(&self.options)?.is_none() { Ok(None) } else { Err(error) },
+        };
+        Ok(self.open.as_ref().map(|open| (&open.connection, is_new)))
     }
 
     /// The connection. Creates the file if it is missing.
