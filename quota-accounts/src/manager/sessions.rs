@@ -53,12 +53,19 @@ impl SessionTable {
 
     /// Records that a session used an account.
     pub(super) fn set(&self, session: Session, at: usize, now: Timestamp) {
-        self.load(session, at, now);
+        self.insert(session, at, now);
         self.mark_unsaved(bit(shard_of(session)));
     }
 
-    /// Adds a stored session.
-    pub(super) fn load(&self, session: Session, at: usize, now: Timestamp) {
+    /// Adds a stored session, unless its last use is known already. Two files may have the same session.
+    pub(super) fn load(&self, session: Session, at: usize, used_at: Timestamp) {
+        let is_known = self.sessions().get(&session).is_some_and(|(_, known)| *known >= used_at);
+        if !is_known {
+            self.insert(session, at, used_at);
+        }
+    }
+
+    fn insert(&self, session: Session, at: usize, now: Timestamp) {
         if !self.is_enabled() {
             return;
         }
@@ -189,6 +196,17 @@ mod tests {
 
         assert_eq!(sessions.get(Session::of("s"), at(now + 99)), Some(2));
         assert_eq!(sessions.get(Session::of("s"), at(now + 100)), None);
+    }
+
+    #[test]
+    fn a_stored_session_keeps_its_later_use() {
+        let sessions = sessions(16);
+
+        for (account, used_at) in [(1, at(20)), (0, at(10))] {
+            sessions.load(Session::of("s"), account, used_at);
+        }
+
+        assert_eq!(sessions.get(Session::of("s"), at(20)), Some(1));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl JsonContent for Shard {
         self.version
     }
 
-    /// A damaged shard starts over, because its sessions can be routed anew.
+    /// A damaged shard starts over, because the router can choose accounts for its sessions again.
     fn parse(text: &[u8]) -> serde_json::Result<Self> {
         Ok(serde_json::from_slice(text).unwrap_or_else(|error| {
             tracing::warn!(%error, "stored sessions are damaged, starting without them");
