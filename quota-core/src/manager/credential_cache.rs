@@ -381,7 +381,7 @@ impl CredentialCache {
         self.state.lock().rejected = Some(fingerprint);
     }
 
-    /// Forgets everything, because the account has another source.
+    /// Forgets everything, because the account has another source or another login.
     pub(crate) fn clear(&self) {
         let state = std::mem::take(&mut *self.state.lock());
         if let Some(read) = state.in_flight {

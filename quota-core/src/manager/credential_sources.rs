@@ -52,11 +52,16 @@ impl CredentialSources {
         let previous = self.own.write().insert(account.clone(), source);
         self.has_own.store(true, Ordering::Release);
         // Last: a read that starts from now on uses the new source.
-        if let Some(cache) = self.existing_cache(&account) {
-            cache.clear();
-        }
+        self.clear(&account);
         // The source's `Drop` may run foreign code, so drop it after the lock is released.
         drop(previous);
+    }
+
+    /// Drops the cached credential of an account, and discards a read in flight.
+    pub(crate) fn clear(&self, account: &AccountId) {
+        if let Some(cache) = self.existing_cache(account) {
+            cache.clear();
+        }
     }
 
     /// Removes an account's own source and its cached credential, and returns the source. The caller must not drop it under a lock,

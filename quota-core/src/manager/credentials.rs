@@ -99,6 +99,10 @@ impl Account {
     ///
     /// What this process seeded or observed before the first check of the login is added to that record.
     pub fn set_login(&self, login_id: LoginId) {
+        if self.entry.record().login() != Some(&login_id) {
+            // Before the login changes, so that no call for the new login uses a credential of the previous one.
+            self.entry.provider.credentials.clear(self.id());
+        }
         self.shared.context.records.select(&self.entry, Some(&login_id), Selection::Program, None);
         self.view_handle.set_checks_login(false);
         self.follow();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::model::{CredentialFingerprint, LoginInfo};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::provider::SourceVersion;
 use quota_core::testing::FakeProvider;
 use quota_core::{
@@ -291,6 +291,37 @@ async fn a_read_outlives_its_caller() {
 
     assert!(first.is_timeout(), "{first}");
     assert_eq!((second.as_deref(), source.reads()), (Some("n33dle-1"), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_login_gets_no_credential_of_the_previous_one() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    main.set_login(LoginId::new("a"));
+    token(&main).await;
+    source.set(2);
+
+    main.set_login(LoginId::new("b"));
+
+    assert_eq!(token(&main).await.as_deref(), Some("n33dle-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_login_joins_no_read_of_the_previous_one() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND * 3);
+    let main = account(&source);
+    main.set_login(LoginId::new("a"));
+    let switch = async {
+        run_ready_tasks().await;
+        source.set(2);
+        main.set_login(LoginId::new("b"));
+        token(&main).await
+    };
+
+    let (_, found) = tokio::join!(token(&main), switch);
+
+    assert_eq!(found.as_deref(), Some("n33dle-2"));
 }
 
 #[tokio::test(start_paused = true)]
