@@ -361,6 +361,10 @@ impl OutageStore {
         Ok(match swap {
             None => Done::Read(self.read_level(active, key).await?),
             Some(Swap { expected, body, ttl }) => {
+                if active.doc.reads_work {
+                    // Copies the store's document. Otherwise a swap that expects none would replace its holds and its calls.
+                    self.read_level(active, key).await?;
+                }
                 Done::Swap(self.write_level(active, key, *expected, body.clone(), *ttl).await?)
             }
         })

@@ -352,6 +352,31 @@ async fn readings_of_a_read_only_store_stay_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hold_of_a_read_only_store_binds_a_forced_refresh() {
+    let machine = Machine::new(Fault::None);
+    machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+    machine.command().await;
+    machine.clock.sleep(MINUTE * 2).await;
+    machine.set(Fault::ReadOnly);
+
+    drop(machine.process().account(&id("main")).refresh().await);
+
+    assert_eq!(machine.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_cleared_while_the_store_is_read_only() {
+    let machine = Machine::new(Fault::None);
+    machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+
+    let cleared = machine.process().account(&id("main")).clear_hold().await;
+
+    assert!(cleared.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_killed_before_the_removal_leaves_a_file_that_is_merged_again() {
     let machine = Machine::new(Fault::Refused);
     machine.command().await;
