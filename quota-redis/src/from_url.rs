@@ -122,7 +122,7 @@ fn servers(url: &Url, kind: UrlKind, query: &Query) -> Result<Servers, RedisOpen
     let host = url
         .host_str()
         .filter(|host| !host.is_empty())
-        .ok_or_else(|| invalid("the URL has no host: redis://host:6379"))?;
+        .ok_or_else(|| invalid("the URL has no host; write redis://HOST:6379"))?;
     let host = decoded(host, "the host")?;
     let first = Address::tcp(&host, url.port().unwrap_or(default_port));
     let mut all = vec![first];
