@@ -20,6 +20,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+pub use self::document::Outage;
 use self::document::OutageDoc;
 pub use self::level::OutageLevel;
 use self::merge::Kind;
@@ -31,20 +32,6 @@ use crate::store::{
     WriteState,
 };
 use crate::time;
-
-/// The outage that the last use of the store met.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outage {
-    /// When the outage began.
-    pub since: Timestamp,
-    /// When the first process tries the store again; `None` if each use tries it, because no level works.
-    pub retry_at: Option<Timestamp>,
-    /// Why the store cannot be used.
-    pub reason: String,
-    /// Where the documents are during the outage; `None` if no level works. Then nothing is shared and nothing is remembered.
-    pub place: Option<String>,
-}
 
 /// A store that uses the first working [`OutageLevel`] while its own store is unavailable or rejects writes.
 ///
@@ -182,7 +169,7 @@ impl OutageStore {
             let reading = self.on_level(self.open(index)?.read(&StoreKey::outage())).await?;
             if let Some(document) = reading.document {
                 let doc = OutageDoc::decode(&document.body)?;
-                return Ok(Some(outage(&doc, level.level.as_ref(), reading.now)));
+                return Ok(Some(doc.describe(level.level.place(), reading.now)));
             }
         }
         Ok(None)
@@ -400,15 +387,6 @@ fn cause(error: &StoreError) -> &str {
         StoreError::Unavailable { reason, .. }
         | StoreError::Rejected { reason, .. }
         | StoreError::Corrupt { reason, .. } => reason,
-    }
-}
-
-fn outage(doc: &OutageDoc, level: &dyn OutageLevel, now: Timestamp) -> Outage {
-    Outage {
-        since: doc.since.unwrap_or(now),
-        retry_at: Some(doc.retry_at.unwrap_or(now)),
-        reason: doc.reason.clone(),
-        place: Some(level.place()),
     }
 }
 

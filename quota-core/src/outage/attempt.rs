@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::document::{Failure, OutageDoc};
+use super::document::{Failure, Outage, OutageDoc};
 use super::merge::{self, Kind};
-use super::{Active, Outage, OutageStore, Remote, cause, outage};
+use super::{Active, OutageStore, Remote, cause};
 use crate::model::RequestId;
 use crate::store::update::Trips as _;
 use crate::store::{
@@ -46,7 +46,7 @@ impl OutageStore {
             }
             match self.inspect(index).await {
                 Ok(Some(active)) => {
-                    *self.outage.lock() = Some(outage(&active.doc, level.level.as_ref(), active.now));
+                    *self.outage.lock() = Some(active.doc.describe(level.level.place(), active.now));
                     return Some(active);
                 }
                 Ok(None) => {}

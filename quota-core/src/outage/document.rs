@@ -12,6 +12,20 @@ use crate::model::extra_fields::ExtraFields;
 use crate::store::{Acquire, DocumentBody, LeaseDoc, StoreError, StoreKey};
 use crate::time;
 
+/// The outage that the last use of the store met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outage {
+    /// When the outage began.
+    pub since: Timestamp,
+    /// When the first process tries the store again; `None` if each use tries it, because no level works.
+    pub retry_at: Option<Timestamp>,
+    /// Why the store cannot be used.
+    pub reason: String,
+    /// Where the documents are during the outage; `None` if no level works. Then nothing is shared and nothing is remembered.
+    pub place: Option<String>,
+}
+
 /// The state of an outage, which all processes of this machine and user share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct OutageDoc {
@@ -90,6 +104,16 @@ pub(super) struct Failure {
 }
 
 impl OutageDoc {
+    /// The outage for readers, with the place of this document.
+    pub(super) fn describe(&self, place: String, now: Timestamp) -> Outage {
+        Outage {
+            since: self.since.unwrap_or(now),
+            retry_at: Some(self.retry_at.unwrap_or(now)),
+            reason: self.reason.clone(),
+            place: Some(place),
+        }
+    }
+
     /// Whether this program may change the document. A newer program may have given its fields another meaning.
     pub(super) fn is_writable(&self) -> bool {
         self.format <= FORMAT
