@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::record::{ProviderCooldown, Record};
+use crate::record::{MergeOutcome, ProviderCooldown, Record};
 use crate::store::update::{Change, Trips, run, update_through};
 use crate::store::{Start, StoreError, StoreKey, StoreRead};
 
@@ -50,7 +50,12 @@ impl Kind {
 
 /// Merges `body` into the document of `key`. Merging it twice changes nothing.
 ///
-/// A damaged document stays unchanged, on both sides: then the account makes no calls anyway until a user replaces its record.
+/// A damaged document is not merged: the account then makes no calls anyway until a user replaces its record.
+///
+/// # Errors
+///
+/// [`StoreError::Rejected`] if a newer program wrote either record. The file then stays for that program. Otherwise any error of the
+/// store.
 pub(super) async fn merge(
     trips: &impl Trips,
     key: &StoreKey,
@@ -60,7 +65,13 @@ pub(super) async fn merge(
     let merged = match Kind::of(key) {
         Kind::Record => {
             let Ok(local) = Record::decode(body) else { return Ok(()) };
-            run(trips, key, Start::Read, ttl, &mut MergeRecord { local }).await.map(drop)
+            let merged = run(trips, key, Start::Read, ttl, &mut MergeRecord { local }).await;
+            merged.and_then(|merged| match merged.value {
+                MergeOutcome::UnsupportedFormat => {
+                    Err(StoreError::rejected(format!("a newer program wrote the record {key}")))
+                }
+                _ => Ok(()),
+            })
         }
         Kind::Cooldown => {
             let Ok(local) = ProviderCooldown::decode(body) else { return Ok(()) };
@@ -89,7 +100,7 @@ struct MergeRecord {
 
 impl Change for MergeRecord {
     type Document = Record;
-    type Output = ();
+    type Output = MergeOutcome;
 
     fn decode(&mut self, found: &StoreRead) -> Result<Arc<Record>, StoreError> {
         let Some(document) = &found.document else { return Ok(Arc::default()) };
@@ -97,8 +108,8 @@ impl Change for MergeRecord {
         Record::decode(&document.body).map(Arc::new).map_err(damaged)
     }
 
-    fn decide(&mut self, record: &mut Record, now: Timestamp) {
-        let _ = record.merge_standalone(now, &self.local, None);
+    fn decide(&mut self, record: &mut Record, now: Timestamp) -> MergeOutcome {
+        record.merge_standalone(now, &self.local, None)
     }
 
     fn encode(&mut self, record: &mut Record) -> Bytes {

@@ -315,6 +315,24 @@ async fn a_hold_of_a_login_survives_the_merge() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_with_a_record_of_a_newer_program_stays() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    let (file, key) = (machine.level.file.lock().clone().unwrap(), StoreKey::account(&id("main")));
+    let found = file.read(&key).await.unwrap().document.unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&found.body).unwrap();
+    record["format"] = 99.into();
+    let body = serde_json::to_vec(&record).unwrap().into();
+    let _ = file.compare_and_swap(&key, Some(found.version), body, MINUTE * 60).await.unwrap();
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 2).await;
+
+    machine.command().await;
+
+    assert!(machine.level.exists());
+}
+
+#[tokio::test(start_paused = true)]
 async fn readings_of_another_host_survive_the_merge() {
     let machine = Machine::new(Fault::Refused);
     machine.command().await;
