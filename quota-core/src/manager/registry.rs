@@ -135,6 +135,9 @@ impl Registry {
         }
         accounts.entries.remove(entry.id.as_str());
         if Arc::strong_count(&entry) > 1 {
+            drop(accounts);
+            // The source stays for the handles that are left, but no secret of a removed account.
+            entry.provider.credentials.clear(&entry.id);
             return;
         }
         // Remove the source before the lock is released, because another thread may then register the account again, with a new

@@ -601,3 +601,17 @@ async fn a_forgotten_account_drops_its_cached_credential() {
 
     assert_eq!(token(&quota.account(&id("main"))).await.unwrap(), "n33dle-2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn forgetting_an_account_with_a_handle_drops_its_credential() {
+    let source = Source::undetectable();
+    let quota = QuotaManager::builder(MemoryStore::new()).build().unwrap();
+    let main = quota.account(&id("main"));
+    main.set_credentials(source.clone());
+    token(&main).await;
+
+    quota.forget(&id("main")).await.unwrap();
+    token(&main).await;
+
+    assert_eq!(source.reads(), 2);
+}
