@@ -10,7 +10,9 @@ mod token;
 
 pub use self::credential::{Credential, CredentialError, CredentialSource};
 pub use self::fetch::{FetchError, UsageFetcher};
-pub use self::response::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
+pub use self::response::{
+    HeaderSource, ParsedResponse, Rejection, RejectionKind, ResponseHeaders, ResponseMeta, ResponseParser,
+};
 pub use self::retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
 pub use self::source_version::SourceVersion;
 pub use self::token::{TokenError, TokenRefresher, Tokens};

@@ -27,8 +27,8 @@ pub trait ResponseParser: fmt::Debug + Send + Sync + 'static {
 pub struct ResponseMeta<'a> {
     /// The HTTP status code.
     pub status: u16,
-    /// The headers; names may be in any case.
-    pub headers: &'a [(String, String)],
+    /// The headers.
+    pub headers: ResponseHeaders<'a>,
     /// The body of a rejection, or its beginning; empty if it was not read.
     pub body: &'a [u8],
     /// When the response arrived.
@@ -38,8 +38,8 @@ pub struct ResponseMeta<'a> {
 impl<'a> ResponseMeta<'a> {
     /// Creates the metadata of a response that arrived at `now`.
     #[must_use]
-    pub fn new(status: u16, headers: &'a [(String, String)], now: Timestamp) -> Self {
-        Self { status, headers, body: &[], now }
+    pub fn new(status: u16, headers: impl Into<ResponseHeaders<'a>>, now: Timestamp) -> Self {
+        Self { status, headers: headers.into(), body: &[], now }
     }
 
     /// Sets the body, or its beginning.
@@ -49,11 +49,99 @@ impl<'a> ResponseMeta<'a> {
         self
     }
 
-    /// The first header of this name, in any case.
+    /// The first header of this name, in any case; `None` if it is not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        let header = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-        header.map(|(_, value)| value.as_str())
+        self.headers.get(name)
+    }
+}
+
+/// The headers of a response, borrowed from the program's own representation: pairs of text, or a [`HeaderSource`].
+///
+/// A parser reads them in place. So a response without relevant headers costs no allocation.
+///
+/// ```
+/// use quota_core::provider::ResponseHeaders;
+///
+/// let pairs = [("Retry-After".to_owned(), "30".to_owned())];
+/// assert_eq!(ResponseHeaders::from(&pairs).get("retry-after"), Some("30"));
+/// ```
+#[derive(Clone, Copy)]
+pub struct ResponseHeaders<'a>(Repr<'a>);
+
+#[derive(Clone, Copy)]
+enum Repr<'a> {
+    Pairs(&'a [(String, String)]),
+    Source(&'a dyn HeaderSource),
+}
+
+/// A representation of headers that a parser can read, such as the header map of an HTTP library.
+pub trait HeaderSource {
+    /// Calls `visit` with each header, in order: its name in any case, and its value, which need not be text.
+    fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8]));
+
+    /// The first value of `name`, in any case.
+    fn first<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
+        let mut first = None;
+        self.for_each(&mut |other, value| {
+            if first.is_none() && other.eq_ignore_ascii_case(name) {
+                first = Some(value);
+            }
+        });
+        first
+    }
+}
+
+impl<'a> ResponseHeaders<'a> {
+    /// Calls `visit` with each header, in order: its name in any case, and its value, which need not be text.
+    pub fn for_each(&self, mut visit: impl FnMut(&'a str, &'a [u8])) {
+        match self.0 {
+            Repr::Pairs(pairs) => pairs.iter().for_each(|(name, value)| visit(name, value.as_bytes())),
+            Repr::Source(source) => source.for_each(&mut visit),
+        }
+    }
+
+    /// The first header of this name, in any case; `None` if it is not text.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        match self.0 {
+            Repr::Pairs(pairs) => {
+                let header = pairs.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+                header.map(|(_, value)| value.as_str())
+            }
+            Repr::Source(source) => std::str::from_utf8(source.first(name)?).ok(),
+        }
+    }
+}
+
+impl<'a> From<&'a [(String, String)]> for ResponseHeaders<'a> {
+    fn from(pairs: &'a [(String, String)]) -> Self {
+        Self(Repr::Pairs(pairs))
+    }
+}
+
+impl<'a, const N: usize> From<&'a [(String, String); N]> for ResponseHeaders<'a> {
+    fn from(pairs: &'a [(String, String); N]) -> Self {
+        Self(Repr::Pairs(pairs))
+    }
+}
+
+impl<'a> From<&'a Vec<(String, String)>> for ResponseHeaders<'a> {
+    fn from(pairs: &'a Vec<(String, String)>) -> Self {
+        Self(Repr::Pairs(pairs))
+    }
+}
+
+impl<'a> From<&'a dyn HeaderSource> for ResponseHeaders<'a> {
+    fn from(source: &'a dyn HeaderSource) -> Self {
+        Self(Repr::Source(source))
+    }
+}
+
+impl fmt::Debug for ResponseHeaders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may contain secrets.
+        f.debug_struct("ResponseHeaders").finish_non_exhaustive()
     }
 }
 
@@ -271,6 +359,21 @@ mod tests {
 
         assert_eq!(kind, RejectionKind::Other("eclipse".into()));
         assert_eq!(serde_json::to_string(&kind).unwrap(), "\"eclipse\"");
+    }
+
+    #[test]
+    fn a_header_source_is_read_by_name_in_any_case() {
+        struct Two;
+        impl HeaderSource for Two {
+            fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a [u8])) {
+                visit("Retry-After", b"1");
+                visit("retry-after", b"2");
+                visit("x-binary", b"\xff");
+            }
+        }
+        let response = ResponseMeta::new(429, &Two as &dyn HeaderSource, Timestamp::UNIX_EPOCH);
+
+        assert_eq!((response.header("retry-after"), response.header("x-binary")), (Some("1"), None));
     }
 
     #[test]
