@@ -29,6 +29,7 @@ pub(crate) use oauth::CONFIG;
 pub use oauth::refresher;
 pub use profile::{Profile, parse_profile};
 pub use response::AnthropicResponseParser;
+pub(crate) use response::RULES;
 pub use usage::parse_usage;
 
 use crate::classify::{self, classify, header};

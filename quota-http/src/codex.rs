@@ -11,6 +11,7 @@ use quota_core::ProviderId;
 pub(crate) use oauth::CONFIG;
 pub use oauth::refresher;
 pub use response::CodexResponseParser;
+pub(crate) use response::RULES;
 
 /// The provider of Codex: `openai`.
 pub const OPENAI: ProviderId = ProviderId::from_static("openai");

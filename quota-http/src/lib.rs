@@ -51,14 +51,20 @@ pub mod anthropic;
 mod classify;
 pub mod codex;
 mod endpoint;
+mod failure_body;
+mod generic_headers;
+mod interpret;
 mod jwt;
 mod lenient;
+mod limit_headers;
 mod oauth;
 mod parsed;
+mod response;
 mod transport;
 
 pub use endpoint::BuildError;
 pub use oauth::{OAuthRefresher, OAuthRefresherBuilder};
 pub use parsed::{ParseError, Parsed, SkippedField};
+pub use response::{AnyResponseParser, inspect_response, parse_response};
 /// The crates whose types appear in this API.
 pub use {jiff, reqwest, url};

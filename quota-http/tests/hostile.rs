@@ -2,9 +2,12 @@
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use quota_core::ProviderId;
+use quota_core::provider::ResponseMeta;
 use quota_http::anthropic::{
     parse_claude_json, parse_headers, parse_profile, parse_rate_limit_event, parse_statusline, parse_usage,
 };
+use quota_http::{inspect_response, parse_response};
 use serde_json::{Map, Value, json};
 
 /// The field names that the parsers know, except those of usages.
@@ -149,6 +152,89 @@ proptest! {
 
         prop_assert!(parsed.usage.windows.is_empty());
     }
+
+    #[test]
+    fn no_response_panics(
+        status in 0_u16..=999,
+        headers in prop::collection::vec((any_header_name(), header_value()), 0..24),
+        body in any::<Vec<u8>>(),
+    ) {
+        for provider in PROVIDERS {
+            let provider = ProviderId::from_static(provider);
+            let response = ResponseMeta::new(status, &headers, Timestamp::UNIX_EPOCH).body(&body);
+
+            let parsed = parse_response(&provider, &response);
+
+            prop_assert!(parsed.usage.windows.iter().all(|window| window.used.as_f64() <= 1000.0));
+            prop_assert_eq!(parsed.failure.is_some(), status >= 400);
+        }
+    }
+
+    #[test]
+    fn a_response_has_at_most_the_windows_that_its_headers_name(
+        headers in prop::collection::vec((any_header_name(), header_value()), 0..24),
+    ) {
+        let is_usage = |name: &str| {
+            ["-utilization", "-used-percent", "remaining"].iter().any(|part| name.contains(part))
+        };
+        let members = |(name, value): &(String, String)| match name.to_ascii_lowercase().as_str() {
+            "ratelimit" => value.split(',').count(),
+            name => usize::from(is_usage(name) || name.contains("remaining")),
+        };
+        let named: usize = headers.iter().map(members).sum();
+        for provider in PROVIDERS {
+            let response = ResponseMeta::new(200, &headers, Timestamp::UNIX_EPOCH);
+            let (parsed, _) = inspect_response(&ProviderId::from_static(provider), &response);
+
+            prop_assert!(parsed.usage.windows.len() <= named, "{:?}", parsed.usage.windows);
+        }
+    }
+
+    #[test]
+    fn arbitrary_siblings_leave_a_good_window(
+        headers in prop::collection::vec((any_header_name(), header_value()), 0..24),
+    ) {
+        let good = [
+            ("anthropic", "anthropic-ratelimit-unified-9d-utilization", "0.25", "9d"),
+            ("openai", "x-kept-primary-used-percent", "25", "kept"),
+            ("other", "ratelimit", r#""kept";q=4;r=3"#, "kept"),
+        ];
+        for (provider, name, value, id) in good {
+            let mut headers = headers.clone();
+            headers.retain(|(other, _)| other != name);
+            headers.insert(headers.len() / 2, (name.to_owned(), value.to_owned()));
+            let response = ResponseMeta::new(200, &headers, Timestamp::UNIX_EPOCH);
+
+            let windows = parse_response(&ProviderId::from_static(provider), &response).usage.windows;
+
+            let window = windows.iter().find(|window| window.id.as_str() == id);
+            prop_assert_eq!(window.map(|window| window.used.basis_points()), Some(2500), "{}", provider);
+        }
+    }
+}
+
+/// Two with headers of their own, and one without.
+const PROVIDERS: [&str; 3] = ["anthropic", "openai", "other"];
+
+fn any_header_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        header_name(),
+        "(?i)x-(codex|codex-fast|night)-(primary|secondary)-(used-percent|window-minutes|reset-at|reset-after-seconds)",
+        "x-(codex|night)-(limit-name|active-limit)",
+        "(?i)x-ratelimit-(limit|remaining|reset)(-(requests|tokens|[a-z-]{0,5}))?",
+        "(?i)ratelimit(-policy|-limit|-remaining|-reset)?",
+        "retry-after(-ms)?|server|content-type|cf-mitigated",
+    ]
+}
+
+fn header_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "-?[0-9]{1,13}(\\.[0-9]{1,3})?",
+        "(allowed|rejected|allowed_warning|five_hour|codex_fast|night|cloudflare|text/html)",
+        "[0-9]{1,3}(h|m|s|ms|us)([0-9]{1,2}s)?",
+        r#"("[a-z]{1,3}"(;(q|r|t|w)=[0-9]{1,4}){0,3},? ?){1,3}"#,
+        ".{0,20}",
+    ]
 }
 
 fn header_name() -> impl Strategy<Value = String> {

@@ -1,7 +1,6 @@
-//! Parses the rate-limit headers of Anthropic's ordinary API responses. Headers that report money are skipped, because only the usage
-//! endpoint has reliable amounts.
+//! Parses the rate-limit headers of Anthropic's ordinary API responses. The share of extra usage is the window `overage`, because
+//! only the usage endpoint has amounts of money.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quota_core::model::{LimitStatus, OwnerId, WindowStatus};
@@ -10,6 +9,7 @@ use quota_core::{Percent, UsageReport, WindowId, WindowReading};
 use super::ORGANIZATION;
 use super::windows::WindowDef;
 use crate::lenient::{is_short_text, parse_number, parse_timestamp};
+use crate::limit_headers::{HeaderReadings, LimitHeaders, Skipped, has_prefix, used_fraction};
 use crate::parsed::SkippedField;
 use quota_core::provider::retry_after;
 
@@ -48,18 +48,22 @@ pub fn parse_headers<'a>(
     status: Option<u16>,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> ParsedHeaders {
-    let headers = Headers::collect(headers);
-    let mut readings = HeaderReadings::default();
-    readings.add_unified(&headers);
-    readings.add_api_key_windows(&headers);
-    let owner_id = headers.get(ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
+    let mut relevant = LimitHeaders::default();
+    for (name, value) in headers {
+        let of_waits = ["date", "retry-after", "retry-after-ms"];
+        if is_relevant(name) || of_waits.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            relevant.push(name, value);
+        }
+    }
+    let mut readings = HeaderReadings::new(Skipped::new(true));
+    add_windows(&relevant, &mut readings);
     let is_rejected = status.is_none_or(|status| status >= 400);
     ParsedHeaders {
         usage: UsageReport::from_headers(readings.windows)
             .window_statuses(readings.window_statuses)
-            .owner_id(owner_id.map(OwnerId::new)),
-        retry_after: retry_after(|name| headers.get(name), None).filter(|_| is_rejected),
-        skipped: readings.skipped,
+            .owner_id(owner_id(&relevant)),
+        retry_after: retry_after(|name| relevant.get(name), None).filter(|_| is_rejected),
+        skipped: readings.skipped.fields,
     }
 }
 
@@ -73,35 +77,72 @@ const API_KEY_WINDOWS: [(&str, &str); 4] = [
     ("output-tokens", "output_tokens"),
 ];
 
-/// The relevant headers, by lower-case name.
-struct Headers<'a>(BTreeMap<String, &'a str>);
+/// Whether a header, by its name in any case, is one that this module reads.
+pub(super) fn is_relevant(name: &str) -> bool {
+    has_prefix(name, RATELIMIT) || name.eq_ignore_ascii_case(ORGANIZATION)
+}
 
-impl<'a> Headers<'a> {
-    /// More than any real response has. The limit bounds the work for a hostile one.
-    const MAX: usize = 256;
+/// The organization that the response belongs to.
+pub(super) fn owner_id(headers: &LimitHeaders<'_>) -> Option<OwnerId> {
+    headers.get(ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id)).map(OwnerId::new)
+}
 
-    fn collect(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut relevant = BTreeMap::new();
-        for (name, value) in headers {
-            let name = name.to_ascii_lowercase();
-            let known = [ORGANIZATION, "date", "retry-after", "retry-after-ms"];
-            if relevant.len() < Self::MAX && (name.starts_with(RATELIMIT) || known.contains(&&*name)) {
-                relevant.entry(name).or_insert_with(|| value.trim());
+/// Adds the windows that the headers report.
+pub(super) fn add_windows(headers: &LimitHeaders<'_>, readings: &mut HeaderReadings) {
+    let mut overall = Overall::default();
+    let mut unified = Vec::<(&str, WindowHeaders<'_>)>::new();
+    let mut counts = API_KEY_WINDOWS.map(|_| Counts::default());
+    for (header, value) in headers.iter() {
+        let Some(rest) = header.strip_prefix(RATELIMIT) else { continue };
+        if let Some(rest) = rest.strip_prefix("unified-") {
+            let field = match rest.rsplit_once('-') {
+                _ if rest == "status" => &mut overall.status,
+                _ if rest == "reset" => &mut overall.resets_at,
+                Some(("representative", "claim")) => &mut overall.window,
+                // Whether extra usage is allowed. It is rejected on every account without extra usage, also if a window has
+                // quota left. So it must not count as the status of a window.
+                Some(("overage" | "grace", "status")) => {
+                    readings.skipped.add(|| header.to_owned(), "not the status of a window");
+                    continue;
+                }
+                Some((name, "utilization")) => &mut entry(&mut unified, name).used,
+                Some((name, "status")) => &mut entry(&mut unified, name).status,
+                Some((name, "reset")) => &mut entry(&mut unified, name).resets_at,
+                _ => {
+                    readings.skipped.add(|| header.to_owned(), "not a reading");
+                    continue;
+                }
+            };
+            field.get_or_insert(value);
+        } else {
+            let family = rest.rsplit_once('-').and_then(|(family, part)| {
+                let at = API_KEY_WINDOWS.iter().position(|(name, _)| *name == family)?;
+                counts[at].part(part)
+            });
+            match family {
+                Some(field) => _ = field.get_or_insert(value),
+                None => readings.skipped.add(|| header.to_owned(), "unknown rate-limit header"),
             }
         }
-        Self(relevant)
     }
-
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).copied()
+    unified.sort_unstable_by_key(|(name, _)| *name);
+    for (name, window) in &unified {
+        add_window(name, window, readings);
     }
-
-    fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, &'a str)> {
-        self.0.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, *value)))
+    if let Some(status) = overall.status(&unified) {
+        readings.window_statuses.push(status);
+    }
+    for ((name, id), Counts { limit, remaining, reset }) in API_KEY_WINDOWS.into_iter().zip(counts) {
+        if let Some(used) = used_fraction(limit, remaining) {
+            let id = WindowId::new(id).expect("the names of this table are valid");
+            readings.add_count(WindowReading::new(id, used).resets_at(reset.and_then(parse_timestamp)));
+        } else if limit.or(remaining).is_some() {
+            readings.skipped.add(|| format!("{RATELIMIT}{name}-limit"), "no used fraction can be computed");
+        }
     }
 }
 
-/// The raw header values of one window.
+/// The values of one window of a subscription.
 #[derive(Default)]
 struct WindowHeaders<'a> {
     used: Option<&'a str>,
@@ -109,108 +150,92 @@ struct WindowHeaders<'a> {
     resets_at: Option<&'a str>,
 }
 
-/// The parsed readings.
+fn entry<'w, 'a, 'n>(
+    windows: &'w mut Vec<(&'n str, WindowHeaders<'a>)>,
+    name: &'n str,
+) -> &'w mut WindowHeaders<'a> {
+    let at = windows.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+        windows.push((name, WindowHeaders::default()));
+        windows.len() - 1
+    });
+    &mut windows[at].1
+}
+
+/// The values of one window of an API key.
+#[derive(Default, Clone, Copy)]
+struct Counts<'a> {
+    limit: Option<&'a str>,
+    remaining: Option<&'a str>,
+    reset: Option<&'a str>,
+}
+
+impl<'a> Counts<'a> {
+    fn part(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        match name {
+            "limit" => Some(&mut self.limit),
+            "remaining" => Some(&mut self.remaining),
+            "reset" => Some(&mut self.reset),
+            _ => None,
+        }
+    }
+}
+
+fn add_window(name: &str, window: &WindowHeaders<'_>, readings: &mut HeaderReadings) {
+    let header = |part: &'static str| move || format!("{UNIFIED}{name}-{part}");
+    let Some(named) = window_def(name) else {
+        return readings.skipped.add(header("*"), "not a valid window name");
+    };
+    let resets_at = window.resets_at.and_then(parse_timestamp);
+    match window.status.map(parse_status) {
+        None => {}
+        Some(None) => readings.skipped.add(header("status"), "unknown status"),
+        Some(Some(limit_status)) => {
+            let status = WindowStatus::new(named.id.clone(), limit_status).scope(named.scope.clone());
+            readings.window_statuses.push(status.resets_at(resets_at));
+        }
+    }
+    match window.used.map(|text| parse_number(text).and_then(Percent::from_fraction)) {
+        None => {}
+        Some(None) => readings.skipped.add(header("utilization"), "not a fraction from 0 to 10"),
+        Some(Some(used)) => readings.add(named.used(used).resets_at(resets_at)),
+    }
+}
+
+/// The values for all windows together.
 #[derive(Default)]
-struct HeaderReadings {
-    windows: Vec<WindowReading>,
-    window_statuses: Vec<WindowStatus>,
-    skipped: Vec<SkippedField>,
+struct Overall<'a> {
+    status: Option<&'a str>,
+    resets_at: Option<&'a str>,
+    window: Option<&'a str>,
 }
 
-impl HeaderReadings {
-    fn skip(&mut self, header: String, reason: &'static str) {
-        self.skipped.push(SkippedField::new(header, reason));
-    }
-
-    /// Adds the windows of subscriptions.
-    fn add_unified(&mut self, headers: &Headers<'_>) {
-        let mut windows = BTreeMap::<&str, WindowHeaders<'_>>::new();
-        for (rest, value) in headers.with_prefix(UNIFIED) {
-            match rest.rsplit_once('-') {
-                _ if matches!(rest, "status" | "reset" | "representative-claim") => {}
-                _ if rest.starts_with("overage-") => {
-                    self.skip(format!("{UNIFIED}{rest}"), "headers about money are not used");
-                }
-                Some((window, "utilization")) => windows.entry(window).or_default().used = Some(value),
-                Some((window, "status")) => windows.entry(window).or_default().status = Some(value),
-                Some((window, "reset")) => windows.entry(window).or_default().resets_at = Some(value),
-                _ => self.skip(format!("{UNIFIED}{rest}"), "not a reading"),
-            }
+impl Overall<'_> {
+    /// The overall status, for the window that `representative-claim` names. It counts only if no window has a status of its own.
+    fn status(&self, windows: &[(&str, WindowHeaders<'_>)]) -> Option<WindowStatus> {
+        if windows.iter().any(|(_, window)| window.status.is_some()) {
+            return None;
         }
-        for (name, window_headers) in &windows {
-            self.add_window(name, window_headers);
-        }
-        if windows.values().all(|window_headers| window_headers.status.is_none()) {
-            self.window_statuses.extend(overall_status(headers, &windows));
-        }
-    }
-
-    fn add_window(&mut self, name: &str, window_headers: &WindowHeaders<'_>) {
-        let header = |part| format!("{UNIFIED}{name}-{part}");
-        let Some(named) = WindowDef::parse(usage_field(name)) else {
-            return self.skip(header("*"), "not a valid window name");
-        };
-        let resets_at = window_headers.resets_at.and_then(parse_timestamp);
-        match window_headers.status.map(parse_status) {
-            None => {}
-            Some(None) => self.skip(header("status"), "unknown status"),
-            Some(Some(limit_status)) => {
-                let status = WindowStatus::new(named.id.clone(), limit_status).scope(named.scope.clone());
-                self.window_statuses.push(status.resets_at(resets_at));
-            }
-        }
-        match window_headers.used.map(|text| parse_number(text).and_then(Percent::from_fraction)) {
-            None => {}
-            Some(None) => self.skip(header("utilization"), "not a fraction from 0 to 10"),
-            Some(Some(used)) => self.windows.push(named.used(used).resets_at(resets_at)),
-        }
-    }
-
-    /// Adds the windows of API keys, reported as counts of requests and tokens.
-    fn add_api_key_windows(&mut self, headers: &Headers<'_>) {
-        for (name, id) in API_KEY_WINDOWS {
-            let part = |part| headers.get(&format!("{RATELIMIT}{name}-{part}"));
-            let (limit, remaining) = (part("limit"), part("remaining"));
-            if let Some(used) = used_fraction(limit, remaining) {
-                let id = WindowId::new(id).expect("the names of this table are valid");
-                let resets_at = part("reset").and_then(parse_timestamp);
-                self.windows.push(WindowReading::new(id, used).resets_at(resets_at));
-            } else if limit.or(remaining).is_some() {
-                self.skip(format!("{RATELIMIT}{name}-limit"), "no used fraction can be computed");
-            }
-        }
-        let is_handled = |rest: &str| {
-            let family = rest.rsplit_once('-').map(|(family, _)| family);
-            rest.starts_with("unified-") || API_KEY_WINDOWS.iter().any(|(name, _)| Some(*name) == family)
-        };
-        for (rest, _) in headers.with_prefix(RATELIMIT).filter(|(rest, _)| !is_handled(rest)) {
-            self.skip(format!("{RATELIMIT}{rest}"), "unknown rate-limit header");
-        }
+        let named = window_def(self.window.filter(|claim| !claim.is_empty())?)?;
+        let is_own = |name: &str| window_def(name).is_some_and(|own| own.id == named.id);
+        let own = windows.iter().find(|(name, _)| is_own(name));
+        let resets_at = own.and_then(|(_, window)| window.resets_at).or(self.resets_at);
+        let status = WindowStatus::new(named.id, parse_status(self.status?)?).scope(named.scope);
+        Some(status.resets_at(resets_at.and_then(parse_timestamp)))
     }
 }
 
-/// The overall status, for the window that `representative-claim` names. It is used if no window has a status of its own.
-fn overall_status(
-    headers: &Headers<'_>,
-    windows: &BTreeMap<&str, WindowHeaders<'_>>,
-) -> Option<WindowStatus> {
-    let unified = |name| headers.get(&format!("{UNIFIED}{name}"));
-    let named = WindowDef::parse(unified("representative-claim").filter(|claim| !claim.is_empty())?)?;
-    let own = windows
-        .iter()
-        .find(|(name, _)| WindowDef::parse(usage_field(name)).is_some_and(|own| own.id == named.id));
-    let resets_at = own.and_then(|(_, window_headers)| window_headers.resets_at).or_else(|| unified("reset"));
-    let status = WindowStatus::new(named.id, parse_status(unified("status")?)?).scope(named.scope);
-    Some(status.resets_at(resets_at.and_then(parse_timestamp)))
-}
-
-/// The name that the usage endpoint gives to a window in the headers.
-fn usage_field(name: &str) -> &str {
+/// The window that the headers call `name`: the usage endpoint's `seven_day_sonnet` is `7d_sonnet` there.
+fn window_def(name: &str) -> Option<WindowDef> {
     match name {
-        "5h" => "five_hour",
-        "7d" => "seven_day",
-        "7d_oi" => "seven_day_overage_included",
-        other => other,
+        "5h" => WindowDef::parse("five_hour"),
+        "7d" => WindowDef::parse("seven_day"),
+        "7d_oi" => WindowDef::parse("seven_day_overage_included"),
+        "7d_opus" => WindowDef::parse("seven_day_opus"),
+        "7d_sonnet" => WindowDef::parse("seven_day_sonnet"),
+        _ => match name.strip_prefix("7d_") {
+            Some(part) => WindowDef::parse(&format!("seven_day_{part}")),
+            None => WindowDef::parse(name),
+        },
     }
 }
 
@@ -222,13 +247,6 @@ pub(super) fn parse_status(status: &str) -> Option<LimitStatus> {
         "rejected" => Some(LimitStatus::Rejected),
         _ => None,
     }
-}
-
-/// The used fraction, computed from the limit and the remaining amount.
-fn used_fraction(limit: Option<&str>, remaining: Option<&str>) -> Option<Percent> {
-    let limit = limit.and_then(parse_number).filter(|limit| *limit > 0.0)?;
-    let remaining = remaining.and_then(parse_number)?;
-    Percent::from_fraction((limit - remaining) / limit)
 }
 
 #[cfg(test)]

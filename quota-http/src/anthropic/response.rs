@@ -1,13 +1,15 @@
 //! Interprets Anthropic's ordinary API responses: the usage in their headers, and why a request was rejected. `headers` parses
 //! the headers; `quota-accounts` decides what follows.
 
+use jiff::Timestamp;
 use quota_core::model::{LimitStatus, WindowStatus};
 use quota_core::provider::{ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser};
 use quota_core::{ProviderId, UsageReport};
 
-use super::{ANTHROPIC, parse_headers};
-use crate::classify::is_blocked_by_cloudflare;
-use quota_core::provider::retry_after;
+use super::ANTHROPIC;
+use super::headers::{add_windows, is_relevant, owner_id};
+use crate::interpret::{ProviderRules, interpret};
+use crate::limit_headers::{HeaderReadings, LimitHeaders};
 
 /// Interprets Anthropic's responses to ordinary requests.
 ///
@@ -35,37 +37,31 @@ impl ResponseParser for AnthropicResponseParser {
     }
 
     fn parse(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
-        let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut parsed = parse_headers(Some(response.status), pairs);
-        // Do this first, because the rejection lasts until the reset.
-        let rejected = parsed.usage.reject_implausible(response.now);
-        if !parsed.skipped.is_empty() || !rejected.is_empty() {
-            tracing::debug!(skipped = ?parsed.skipped, ?rejected, "skipped headers");
-        }
-        let header = |name: &str| response.header(name);
-        let failure = failure(response, &parsed.usage, is_blocked_by_cloudflare(header))
-            .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
-        ParsedResponse::new(parsed.usage, failure)
+        interpret(&RULES, response)
     }
 }
 
-fn failure(response: &ResponseMeta<'_>, usage: &UsageReport, is_blocked: bool) -> Option<Rejection> {
-    let by_status = Rejection::of_status(response.status)?;
-    if is_blocked && matches!(response.status, 401 | 403) {
-        // The response comes from Cloudflare, not from the provider, so the login may be valid.
-        return Some(Rejection::new(RejectionKind::Overloaded));
+pub(crate) const RULES: ProviderRules = ProviderRules { is_relevant, read, refine };
+
+fn read(headers: &LimitHeaders<'_>, _now: Timestamp, readings: &mut HeaderReadings) {
+    readings.owner_id = owner_id(headers);
+    add_windows(headers, readings);
+}
+
+/// A rejected window is exhausted. So is the account whose body reports used-up extra usage.
+fn refine(response: &ResponseMeta<'_>, usage: &UsageReport, _: &HeaderReadings, rejection: &mut Rejection) {
+    if rejection.kind == RejectionKind::Overloaded || !matches!(response.status, 400 | 429) {
+        return;
     }
     let body = String::from_utf8_lossy(response.body).to_lowercase();
-    if body.contains("overloaded_error") {
-        return Some(Rejection::new(RejectionKind::Overloaded));
+    let is_out_of_money = body.contains("out of extra usage");
+    if response.status == 429 || is_out_of_money {
+        if let Some(exhausted) = exhausted(usage) {
+            *rejection = exhausted;
+        } else if is_out_of_money {
+            *rejection = Rejection::new(RejectionKind::QuotaExhausted);
+        }
     }
-    if matches!(response.status, 400 | 429) && body.contains("out of extra usage") {
-        return Some(exhausted(usage).unwrap_or_else(|| Rejection::new(RejectionKind::QuotaExhausted)));
-    }
-    if response.status == 429 {
-        return Some(exhausted(usage).unwrap_or(by_status));
-    }
-    Some(by_status)
 }
 
 /// The rejection for the widest rejected window. Among equally wide ones, the last to reset counts.

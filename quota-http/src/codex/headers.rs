@@ -1,122 +1,154 @@
-//! Parses the `x-codex-…` headers of OpenAI's responses to Codex. The length of a window identifies it, not its slot: the first
-//! slot may contain a weekly window.
+//! Parses the headers about limits of OpenAI's responses to Codex: `x-codex-…`, and `x-<limit>-…` for the limits of parts of the
+//! account. The length of a window identifies it, not its slot: the first slot may contain a weekly window.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::model::plausible_reset;
+use quota_core::model::Scope;
 use quota_core::provider::wait_of_seconds;
 use quota_core::{Percent, WindowId, WindowReading};
 
-use crate::lenient::{from_epoch, parse_number};
-use crate::parsed::SkippedField;
+use crate::lenient::{from_epoch, is_short_text, parse_number};
+use crate::limit_headers::{HeaderReadings, LimitHeaders, has_prefix};
 
-/// The parsed headers of a response.
-#[derive(Debug, Default)]
-pub(super) struct CodexHeaders {
-    /// The windows of the whole account.
-    pub(super) slots: Vec<Slot>,
-    /// The display name of the limit that rejected the request, if it is not the account's limit.
-    pub(super) limit: Option<String>,
-    /// The windows of that limit. They are not readings of the account, because they count only a part of it.
-    pub(super) active_limit_slots: Vec<Slot>,
-    pub(super) skipped: Vec<SkippedField>,
-}
-
-/// One slot (`primary`, `secondary`, `tertiary`) of a limit's headers.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) used: Percent,
-    pub(super) resets_at: Option<Timestamp>,
-    /// The window and its length, if the length is reported.
-    pub(super) window: Option<(WindowId, Duration)>,
-}
-
-const PREFIX: &str = "x-codex-";
 const SLOTS: [&str; 3] = ["primary", "secondary", "tertiary"];
-/// The account's limit, as named in `x-codex-active-limit`.
+const PARTS: [&str; 4] = ["used-percent", "window-minutes", "reset-at", "reset-after-seconds"];
+/// The account's limit, as the headers name it.
 const ACCOUNT_LIMIT: &str = "codex";
-/// More than any real response has. The limit bounds the work for a hostile one.
-const MAX_HEADERS: usize = 256;
 
-/// Parses the headers of a response that arrived at `now`. Names are case-insensitive.
-pub(super) fn read<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>, now: Timestamp) -> CodexHeaders {
-    let mut by_name = BTreeMap::<String, &str>::new();
-    for (name, value) in headers {
-        let name = name.to_ascii_lowercase();
-        if by_name.len() < MAX_HEADERS && name.starts_with(PREFIX) {
-            by_name.entry(name).or_insert_with(|| value.trim());
-        }
-    }
-    let mut headers = CodexHeaders::default();
-    headers.slots = slots(&by_name, PREFIX, now, &mut headers.skipped);
-    let active = by_name.get("x-codex-active-limit").map(|limit| limit.to_ascii_lowercase());
-    if let Some(active) = active.filter(|limit| !limit.is_empty() && limit != ACCOUNT_LIMIT) {
-        // The headers of `codex_fast` begin with `x-codex-fast-`.
-        let prefix = format!("x-{}-", active.replace('_', "-"));
-        headers.active_limit_slots = slots(&by_name, &prefix, now, &mut headers.skipped);
-        let name = by_name.get(&format!("{prefix}limit-name")).copied();
-        let is_name = |name: &&str| !name.is_empty() && crate::lenient::is_short_text(name);
-        headers.limit = name.filter(is_name).map(str::to_owned).or(Some(active).filter(|id| is_name(&&**id)));
-    }
-    headers
+/// Whether a header, by its name in any case, is one of these.
+pub(super) fn is_relevant(name: &str) -> bool {
+    // A limit may have any name, and only its parts are known.
+    has_prefix(name, "x-codex-")
+        || (has_prefix(name, "x-")
+            && (has_suffix(name, "-limit-name") || PARTS.iter().any(|part| has_suffix(name, part))))
 }
 
-/// Parses the slots whose headers begin with `prefix`.
-fn slots(
-    by_name: &BTreeMap<String, &str>,
-    prefix: &str,
+fn has_suffix(name: &str, suffix: &str) -> bool {
+    let start = name.len().checked_sub(suffix.len());
+    start.is_some_and(|start| name.as_bytes()[start..].eq_ignore_ascii_case(suffix.as_bytes()))
+}
+
+/// The headers of one limit.
+#[derive(Default)]
+struct Limit<'a> {
+    /// As in the names of the headers: `codex`, or `codex-bengalfox`.
+    id: &'a str,
+    name: Option<&'a str>,
+    slots: [[Option<&'a str>; PARTS.len()]; SLOTS.len()],
+}
+
+/// Adds the windows of a response that arrived at `now`.
+///
+/// A window of another limit than the account's counts only the models of that limit. So it has their scope, and the window of the
+/// account with the same length is another one.
+pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
+    let mut limits = Vec::<Limit<'_>>::new();
+    let mut active = None;
+    for (header, value) in headers.iter() {
+        let Some(rest) = header.strip_prefix("x-") else { continue };
+        if rest == "codex-active-limit" {
+            active = active.or(Some(value));
+        } else if let Some(id) = rest.strip_suffix("-limit-name") {
+            entry(&mut limits, id).name.get_or_insert(value);
+        } else if let Some((id, slot, part)) = slot_of(rest) {
+            entry(&mut limits, id).slots[slot][part].get_or_insert(value);
+        } else if has_prefix(rest, "codex-") {
+            readings.skipped.add(|| header.to_owned(), "not a reading");
+        }
+    }
+    // The account's limit comes first, and the others in the order of their names.
+    limits.sort_unstable_by_key(|limit| (limit.id != ACCOUNT_LIMIT, limit.id));
+    for limit in &limits {
+        for (slot, parts) in SLOTS.iter().zip(&limit.slots) {
+            add_slot(limit, slot, parts, now, readings);
+        }
+    }
+    let active = active.map(|active| active.to_ascii_lowercase().replace('_', "-"));
+    if let Some(active) = active.filter(|active| !active.is_empty() && active != ACCOUNT_LIMIT) {
+        let limit = limits.iter().find(|limit| limit.id == active);
+        readings.active_scope = limit.map_or_else(|| model_scope(&active), Limit::scope);
+    }
+}
+
+/// Splits `codex-primary-used-percent` into the limit and the positions of the slot and the part.
+fn slot_of(rest: &str) -> Option<(&str, usize, usize)> {
+    let (part, rest) = PARTS
+        .iter()
+        .enumerate()
+        .find_map(|(at, part)| Some((at, rest.strip_suffix(part)?.strip_suffix('-')?)))?;
+    let (id, slot) = rest.rsplit_once('-')?;
+    let slot = SLOTS.iter().position(|other| *other == slot)?;
+    (!id.is_empty()).then_some((id, slot, part))
+}
+
+fn entry<'l, 'a>(limits: &'l mut Vec<Limit<'a>>, id: &'a str) -> &'l mut Limit<'a> {
+    let at = limits.iter().position(|limit| limit.id == id).unwrap_or_else(|| {
+        limits.push(Limit { id, ..Limit::default() });
+        limits.len() - 1
+    });
+    &mut limits[at]
+}
+
+impl Limit<'_> {
+    /// What the limit counts; `None` for the whole account.
+    fn scope(&self) -> Option<Scope> {
+        if self.id == ACCOUNT_LIMIT {
+            return None;
+        }
+        self.name.and_then(model_scope).or_else(|| model_scope(self.id))
+    }
+
+    /// The window of this limit with this id among those of the account.
+    fn window(&self, id: Option<WindowId>, slot: &str) -> Option<WindowId> {
+        if self.id == ACCOUNT_LIMIT {
+            return id;
+        }
+        match id {
+            Some(id) => id.for_model(&self.scope()?.model?).ok(),
+            // Without a length, only the limit identifies the window.
+            None if slot == SLOTS[0] => WindowId::new(&self.id.replace('-', "_")).ok(),
+            None => WindowId::new(&format!("{}_{slot}", self.id.replace('-', "_"))).ok(),
+        }
+    }
+}
+
+fn model_scope(name: &str) -> Option<Scope> {
+    (!name.is_empty() && is_short_text(name)).then(|| Scope::model(name))
+}
+
+/// Adds the window of one slot.
+fn add_slot(
+    limit: &Limit<'_>,
+    slot: &str,
+    parts: &[Option<&str>; PARTS.len()],
     now: Timestamp,
-    skipped: &mut Vec<SkippedField>,
-) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    for slot in SLOTS {
-        let header = |part: &str| format!("{prefix}{slot}-{part}");
-        let text = |part: &str| by_name.get(&header(part)).copied().filter(|text| !text.is_empty());
-        let number = |part: &str| text(part).and_then(parse_number);
-        let Some(used) = text("used-percent") else { continue };
-        let Some(used) = parse_number(used).and_then(Percent::from_percent) else {
-            skipped
-                .push(SkippedField::new(header("used-percent"), "its usage is not between 0 % and 1,000 %"));
-            continue;
-        };
-        let resets_at = number("reset-at").and_then(from_epoch).or_else(|| {
-            let wait = wait_of_seconds(number("reset-after-seconds")?, Some(now))?;
-            now.checked_add(wait).ok().filter(|_| !wait.is_zero())
-        });
-        let window = number("window-minutes").filter(|minutes| *minutes > 0.0).and_then(window_for);
-        let length = window.as_ref().map(|(_, length)| *length);
-        let plausible = resets_at.and_then(|at| plausible_reset(at, length, now));
-        if plausible != resets_at {
-            skipped.push(SkippedField::new(header("reset-at"), "its reset is implausible"));
-        }
-        let resets_at = plausible;
-        if window.is_none() {
-            // All zeros mean that the limit does not exist.
-            if used == Percent::ZERO && resets_at.is_none() {
-                continue;
-            }
-            skipped.push(SkippedField::new(header("window-minutes"), "its length is missing"));
-        }
-        slots.push(Slot { used, resets_at, window });
+    readings: &mut HeaderReadings,
+) {
+    let header = |part: &'static str| move || format!("x-{}-{slot}-{part}", limit.id);
+    let [used, minutes, reset_at, reset_after] = parts.map(|text| text.filter(|text| !text.is_empty()));
+    let Some(used) = used else { return };
+    let Some(used) = parse_number(used).and_then(Percent::from_percent) else {
+        return readings.skipped.add(header(PARTS[0]), "its usage is not between 0 % and 1,000 %");
+    };
+    let resets_at = reset_at.and_then(parse_number).and_then(from_epoch).or_else(|| {
+        let wait = wait_of_seconds(parse_number(reset_after?)?, Some(now))?;
+        now.checked_add(wait).ok().filter(|_| !wait.is_zero())
+    });
+    let minutes = minutes.and_then(parse_number).filter(|minutes| *minutes > 0.0);
+    let known = minutes.and_then(window_for);
+    // All zeros mean that the limit does not exist.
+    if known.is_none() && used == Percent::ZERO && resets_at.is_none() {
+        return;
     }
-    slots
-}
-
-impl CodexHeaders {
-    /// The windows of the whole account. If two slots name the same window, the larger use counts.
-    pub(super) fn windows(&self) -> impl Iterator<Item = WindowReading> {
-        let mut windows = BTreeMap::<WindowId, WindowReading>::new();
-        for slot in &self.slots {
-            let Some((id, length)) = slot.window.clone() else { continue };
-            if windows.get(&id).is_none_or(|other| other.used < slot.used) {
-                let reading = WindowReading::new(id.clone(), slot.used).resets_at(slot.resets_at);
-                windows.insert(id, reading.length(length));
-            }
+    let (id, length) = known.unzip();
+    let Some(id) = limit.window(id, slot) else {
+        if used >= Percent::FULL {
+            readings.unnamed_reset = readings.unnamed_reset.max(resets_at);
         }
-        windows.into_values()
-    }
+        return readings.skipped.add(header(PARTS[1]), "its length is missing");
+    };
+    readings.add(WindowReading::new(id, used).resets_at(resets_at).length(length).scope(limit.scope()));
 }
 
 /// The window with this length. Reported lengths vary slightly. An unknown length becomes part of the id.

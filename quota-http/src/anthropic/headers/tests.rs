@@ -147,18 +147,58 @@ fn an_unknown_status_is_listed() {
 }
 
 #[test]
-fn headers_about_money_are_skipped() {
+fn the_share_of_extra_usage_is_a_window_that_blocks_no_request() {
     let parsed = parse(&[
+        ("5h-status", "allowed"),
         ("overage-status", "rejected"),
         ("overage-utilization", "1.0"),
         ("overage-reset", RESET),
         ("overage-disabled-reason", "out_of_credits"),
     ]);
 
+    assert_eq!(basis_points(&parsed), [("overage", 10_000)]);
+    assert_eq!(parsed.usage.windows[0].scope, Some(Scope::surface("overage")));
+    assert_eq!(parsed.usage.windows[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
+    assert_eq!(statuses(&parsed), [("five_hour", LimitStatus::Allowed)]);
+    assert_eq!(skipped(&parsed), ["overage-status", "overage-disabled-reason"]);
+}
+
+#[test]
+fn grace_windows_are_apart_from_the_windows_of_the_account() {
+    let parsed = parse(&[
+        ("grace-status", "rejected"),
+        ("grace-5h-utilization", "0.4"),
+        ("5h-utilization", "1"),
+        ("grace-7d-utilization", "0"),
+    ]);
+
+    assert_eq!(basis_points(&parsed), [("five_hour", 10_000), ("grace-5h", 4000), ("grace-7d", 0)]);
+    assert_eq!(parsed.usage.windows[1].scope, Some(Scope::surface("grace-5h")));
+    assert_eq!(statuses(&parsed), []);
+}
+
+#[test]
+fn a_model_window_has_the_id_and_scope_of_the_usage_endpoint() {
+    let parsed = parse(&[
+        ("7d_sonnet-utilization", "0.1"),
+        ("7d_opus-utilization", "0.2"),
+        ("7d_oi-utilization", "1.01"),
+        ("7d_cowork-utilization", "0.3"),
+    ]);
+
     assert_eq!(
-        (parsed.usage.windows.len(), parsed.usage.window_statuses.len(), parsed.skipped.len()),
-        (0, 0, 4)
+        basis_points(&parsed),
+        [
+            ("seven_day_cowork", 3000),
+            ("seven_day_overage_included", 10_100),
+            ("seven_day/opus", 2000),
+            ("seven_day/sonnet", 1000)
+        ]
     );
+    let scopes: Vec<_> = parsed.usage.windows.iter().map(|window| window.scope.clone().unwrap()).collect();
+    let expected =
+        [Scope::surface("cowork"), Scope::unknown_model(), Scope::model("Opus"), Scope::model("Sonnet")];
+    assert_eq!(scopes, expected);
 }
 
 #[test]
@@ -265,5 +305,5 @@ fn the_number_of_headers_is_bounded() {
 
     let parsed = parse_headers(None, headers.iter().map(|name| (name.as_str(), "0.5")));
 
-    assert_eq!(parsed.usage.windows.len(), Headers::MAX);
+    assert_eq!(parsed.usage.windows.len(), LimitHeaders::MAX);
 }

@@ -1,7 +1,9 @@
 //! Responses to Codex, parsed from their headers and body.
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use quota_core::WindowId;
+use quota_core::model::Scope;
 
 use super::*;
 
@@ -135,16 +137,46 @@ fn a_window_without_a_length_is_skipped() {
 }
 
 #[test]
-fn headers_of_another_limit_are_not_account_readings() {
+fn a_window_of_another_limit_counts_only_its_models() {
     let headers = [
+        ("Primary-Used-Percent", "40"),
+        ("Primary-Window-Minutes", "300"),
         ("Fast-Primary-Used-Percent", "100"),
         ("Fast-Primary-Window-Minutes", "300"),
+        ("Fast-Limit-Name", "made-up-fast"),
         ("Credits-Balance", "12"),
     ];
 
-    let parsed = parse(200, &headers, "");
+    let usage = parse(200, &headers, "").usage;
 
-    assert!(parsed.usage.is_empty() && parsed.usage.credits.is_none());
+    let windows: Vec<_> = usage.windows.iter().map(|window| (window.id.as_str(), &window.scope)).collect();
+    let fast = Some(Scope::model("made-up-fast"));
+    assert_eq!(windows, [("five_hour", &None), ("five_hour/made-up-fast", &fast)]);
+    assert_eq!(usage.credits, None);
+}
+
+#[test]
+fn a_limit_need_not_begin_with_codex() {
+    let pairs = [
+        ("x-night-primary-used-percent".to_owned(), "7".to_owned()),
+        ("x-night-primary-window-minutes".to_owned(), "10080".to_owned()),
+        ("x-night-secondary-used-percent".to_owned(), "0".to_owned()),
+    ];
+
+    let usage = CodexResponseParser.parse(&ResponseMeta::new(200, &pairs, at(0))).usage;
+
+    assert_eq!(usage.windows.len(), 1);
+    assert_eq!(usage.windows[0].id.as_str(), "seven_day/night");
+    assert_eq!(usage.windows[0].scope, Some(Scope::model("night")));
+}
+
+#[test]
+fn a_full_window_without_a_length_still_has_its_reset() {
+    let headers = [("Primary-Used-Percent", "100"), ("Primary-Reset-At", "1800003600")];
+
+    let failure = parse(429, &headers, EXHAUSTED).failure.unwrap();
+
+    assert_eq!((failure.window, failure.resets_at), (None, Some(at(3600))));
 }
 
 #[test]
