@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "all other code uses this module")]
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -21,7 +23,8 @@ enum Kind {
     #[default]
     System,
     Virtual {
-        start: Timestamp,
+        /// The time in milliseconds at `at`. Setting the clock changes it for all clones.
+        start_ms: Arc<AtomicI64>,
         at: tokio::time::Instant,
     },
 }
@@ -36,7 +39,17 @@ impl Clock {
     /// A clock that starts at `start` and advances with tokio's clock. It must be created inside a runtime.
     #[must_use]
     pub fn virtual_at(start: Timestamp) -> Self {
-        Self(Kind::Virtual { start: time::truncate_ms(start), at: tokio::time::Instant::now() })
+        let start_ms = Arc::new(AtomicI64::new(time::truncate_ms(start).as_millisecond()));
+        Self(Kind::Virtual { start_ms, at: tokio::time::Instant::now() })
+    }
+
+    /// Sets a virtual clock and its clones, as a user or a time service sets the clock of a machine. The system clock stays.
+    #[cfg(feature = "testing")]
+    pub fn set(&self, now: Timestamp) {
+        if let Kind::Virtual { start_ms, at } = &self.0 {
+            let elapsed_ms = whole_ms(at.elapsed());
+            start_ms.store(now.as_millisecond().saturating_sub(elapsed_ms), Ordering::Relaxed);
+        }
     }
 
     /// The current time in whole milliseconds.
@@ -52,7 +65,9 @@ impl Clock {
                 Ok(since) => whole_ms(since),
                 Err(before) => -whole_ms(before.duration()),
             },
-            Kind::Virtual { start, at } => start.as_millisecond().saturating_add(whole_ms(at.elapsed())),
+            Kind::Virtual { start_ms, at } => {
+                start_ms.load(Ordering::Relaxed).saturating_add(whole_ms(at.elapsed()))
+            }
         }
     }
 

@@ -8,7 +8,33 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 /// The hasher's keys come from the system's random source. `fastrand` is no substitute: two hosts that start from the same
 /// image may draw the same numbers, and any code of this thread may seed it.
 pub(crate) fn random_u64() -> u64 {
+    #[cfg(feature = "testing")]
+    if let Some(bits) = seeded::next() {
+        return bits;
+    }
     RandomState::new().build_hasher().finish()
+}
+
+/// Random numbers from a seed, for simulations that must repeat exactly.
+#[cfg(feature = "testing")]
+pub(crate) mod seeded {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static RNG: RefCell<Option<fastrand::Rng>> = const { RefCell::new(None) };
+    }
+
+    /// Seeds the random numbers of this thread; `None` ends the seeding.
+    pub(crate) fn set(seed: Option<u64>) {
+        RNG.with_borrow_mut(|rng| *rng = seed.map(fastrand::Rng::with_seed));
+        if let Some(seed) = seed {
+            fastrand::seed(seed);
+        }
+    }
+
+    pub(super) fn next() -> Option<u64> {
+        RNG.with_borrow_mut(|rng| rng.as_mut().map(|rng| rng.u64(..)))
+    }
 }
 
 #[cfg(test)]

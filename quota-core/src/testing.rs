@@ -11,3 +11,10 @@ pub use fake::FakeProvider;
 pub use flaky::FlakyStore;
 pub use mock::MockUsageFetcher;
 pub use scripted::{ScriptedStore, Step};
+
+/// Makes all random numbers of this thread follow from `seed`: ids, versions and jitter. `None` ends it.
+///
+/// For simulations that must repeat exactly. The ids of two simulations with one seed are equal, so never use it with a real store.
+pub fn seed_randomness(seed: Option<u64>) {
+    crate::random::seeded::set(seed);
+}

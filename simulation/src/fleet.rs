@@ -1,0 +1,260 @@
+//! Runs a plan: starts the processes, injects the faults, lets the fleet agree, and reports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quota_core::testing::seed_randomness;
+
+use crate::plan::{Fault, FaultKind, Plan};
+use crate::process::{Process, reading};
+use crate::provider::{Provider, account_id};
+use crate::store::Server;
+use crate::trace::Violation;
+use crate::world::World;
+
+/// The result of one simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The violations, the first of each rule.
+    pub violations: Vec<Violation>,
+    /// The hash of the trace. Two runs of one plan have the same.
+    pub trace_hash: u64,
+    /// The number of events in the trace.
+    pub events: usize,
+    /// The number of calls to the provider.
+    pub calls: usize,
+    /// The trace, if the caller requested it.
+    pub lines: Vec<String>,
+}
+
+/// What the parts of one simulation share.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) world: Arc<World>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) provider: Arc<Provider>,
+    managers: AtomicUsize,
+    processes: Mutex<BTreeMap<usize, Process>>,
+}
+
+impl Fleet {
+    /// The number of the next manager.
+    pub(crate) fn next_manager(&self) -> usize {
+        self.managers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Runs a plan on this thread, with paused time. With `keeps_lines`, the report has the trace.
+///
+/// # Panics
+///
+/// If the runtime cannot be created.
+#[must_use]
+pub fn run(plan: &Plan, keeps_lines: bool) -> Report {
+    seed_randomness(Some(plan.seed));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime with a timer only");
+    let world = runtime.block_on(async { execute(World::new(plan.clone(), keeps_lines)).await });
+    drop(runtime);
+    seed_randomness(None);
+    let world = Arc::into_inner(world).expect("all tasks have ended with their runtime");
+    let (calls, trace_hash, events, violations, lines) = world.into_checker().finish();
+    Report { violations, trace_hash, events, calls, lines }
+}
+
+async fn execute(world: Arc<World>) -> Arc<World> {
+    let plan = world.plan.clone();
+    let fleet = Arc::new(Fleet {
+        server: Server::new(Arc::clone(&world)),
+        provider: Provider::new(Arc::clone(&world)),
+        managers: AtomicUsize::new(0),
+        processes: Mutex::default(),
+        world: Arc::clone(&world),
+    });
+    for account in 0..plan.accounts {
+        let login = fleet.provider.login_of(account);
+        world.check(|checker, now| checker.login_changed(now, account, login));
+    }
+    let mut actions: Vec<(Duration, Action)> = Vec::new();
+    for (at, process) in plan.processes.iter().enumerate() {
+        actions.push((process.starts_at, Action::Start(at)));
+    }
+    for fault in &plan.faults {
+        let end = fault.at.saturating_add(fault.lasts).min(plan.length);
+        actions.push((fault.at, Action::Begin(fault.clone())));
+        actions.push((end, Action::End(fault.clone())));
+    }
+    // A stable sort, so that actions at the same time keep the order of the plan.
+    actions.sort_by_key(|(at, _)| *at);
+    for (at, action) in actions {
+        tokio::time::sleep(at.saturating_sub(world.elapsed())).await;
+        fleet.perform(&action);
+    }
+    tokio::time::sleep(plan.length.saturating_sub(world.elapsed())).await;
+    fleet.settle().await;
+    world
+}
+
+/// A step of the plan.
+#[derive(Debug)]
+enum Action {
+    Start(usize),
+    Begin(Fault),
+    End(Fault),
+}
+
+impl Fleet {
+    fn perform(self: &Arc<Self>, action: &Action) {
+        self.world.check(|checker, now| checker.note(now, || format!("{action:?}")));
+        match action {
+            Action::Start(at) => {
+                let plan = &self.world.plan.processes[*at];
+                let process = Process::start(self, plan, 0);
+                self.processes.lock().insert(plan.id, process);
+            }
+            Action::Begin(fault) => self.inject(fault, true),
+            Action::End(fault) => self.inject(fault, false),
+        }
+    }
+
+    fn inject(self: &Arc<Self>, fault: &Fault, begins: bool) {
+        match &fault.kind {
+            FaultKind::StoreDown(process) => self.server.set_down(*process, begins),
+            FaultKind::StoreReadOnly => self.server.set_read_only(begins),
+            FaultKind::AccountDown(account) => {
+                self.server.set_account_down(account_id(*account).as_str(), begins);
+            }
+            FaultKind::StoreLoses if begins => self.server.fail_over(fault.lasts.min(LONGEST_LOSS)),
+            FaultKind::StoreFlushed if begins => self.server.flush(),
+            FaultKind::Kill(process) if begins => self.kill(*process),
+            FaultKind::Kill(process) => self.restart(*process),
+            FaultKind::Pause(process) => self.pause(*process, begins),
+            FaultKind::ClockJump(process, by_ms) => {
+                self.jump(*process, if begins { *by_ms } else { -*by_ms });
+            }
+            FaultKind::Provider(fault) => self.provider.set_fault(*fault, begins),
+            FaultKind::LoginSwitch { account, login } => {
+                self.provider.switch_login(*account, *login, begins);
+            }
+            FaultKind::TokenRotation if begins => self.provider.rotate_tokens(),
+            FaultKind::StoreLoses | FaultKind::StoreFlushed | FaultKind::TokenRotation => {}
+        }
+    }
+
+    fn kill(&self, process: usize) {
+        if let Some(process) = self.processes.lock().get_mut(&process) {
+            process.kill();
+            let number = process.link.process;
+            self.world.check(|checker, now| checker.killed(now, number));
+        }
+    }
+
+    /// Starts a process again that was killed, unless it was never started or runs.
+    fn restart(self: &Arc<Self>, number: usize) {
+        let is_dead = self.processes.lock().get(&number).is_some_and(|process| process.link.is_dead());
+        let Some(plan) = self.world.plan.processes.iter().find(|plan| plan.id == number) else { return };
+        if is_dead {
+            let incarnation = self.next_manager() % 100;
+            let process = Process::start(self, plan, incarnation);
+            self.processes.lock().insert(number, process);
+        }
+    }
+
+    fn pause(&self, process: usize, begins: bool) {
+        let processes = self.processes.lock();
+        let Some(process) = processes.get(&process) else { return };
+        if begins {
+            process.link.pause();
+            let number = process.link.process;
+            self.world.check(|checker, now| checker.paused(now, number));
+        } else {
+            process.link.resume();
+        }
+    }
+
+    fn jump(&self, process: usize, by_ms: i64) {
+        if let Some(process) = self.processes.lock().get(&process) {
+            let by = jiff::SignedDuration::from_millis(by_ms);
+            if let Ok(now) = process.clock.now().checked_add(by) {
+                process.clock.set(now);
+            }
+        }
+    }
+
+    /// Stops all callers and checks that the processes agree once the store works again.
+    async fn settle(&self) {
+        let mut processes: Vec<Process> = std::mem::take(&mut *self.processes.lock()).into_values().collect();
+        for process in &mut processes {
+            process.stop_callers();
+        }
+        processes.retain(|process| !process.link.is_dead());
+        let survived = self.newest(&processes);
+        tokio::time::sleep(SETTLE_TIME).await;
+        // The first pass writes what a process has, the second reads what all have.
+        for _ in 0..2 {
+            for process in &processes {
+                for account in 0..self.world.plan.accounts {
+                    let account = process.quota.account(&account_id(account));
+                    account.sync().await;
+                }
+            }
+        }
+        self.compare(&processes);
+        let left = self.newest(&processes);
+        for (login, serial) in survived {
+            let now = left.get(&login).copied().unwrap_or_default();
+            if now < serial && !self.world.plan.forgets() {
+                self.world.check(|checker, at| {
+                    checker.survivors_lost(at, format!("login {login}: {now} is left of {serial}"));
+                });
+            }
+        }
+    }
+
+    /// The newest serial number of each login in any process.
+    fn newest(&self, processes: &[Process]) -> BTreeMap<usize, u32> {
+        let mut newest = BTreeMap::new();
+        for process in processes {
+            for account in 0..self.world.plan.accounts {
+                if let Some(reading) = reading(&process.quota.account(&account_id(account)).peek()) {
+                    let serial = newest.entry(reading.login).or_default();
+                    *serial = reading.serial.max(*serial);
+                }
+            }
+        }
+        newest
+    }
+
+    fn compare(&self, processes: &[Process]) {
+        for account in 0..self.world.plan.accounts {
+            let views = processes.iter().map(|process| {
+                let usage = process.quota.account(&account_id(account)).peek();
+                let hold = usage.hold().map(|hold| hold.until.as_second());
+                (process.site.process, reading(&usage).map(|reading| (reading.login, reading.serial)), hold)
+            });
+            let views: Vec<_> = views.collect();
+            let Some((first, expected, hold)) = views.first().copied() else { continue };
+            for (process, reading, other_hold) in views {
+                if reading != expected || other_hold != hold {
+                    self.world.check(|checker, now| {
+                        checker.disagree(now, format!(
+                            "account {account}: p{first} has {expected:?} and hold {hold:?}, p{process} has {reading:?} and hold {other_hold:?}"
+                        ));
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The longest period of writes that a failover loses.
+const LONGEST_LOSS: Duration = Duration::from_secs(60);
+
+/// How long the processes have to agree after the last fault: two polls, and the longest backoff of the store's probes.
+const SETTLE_TIME: Duration = Duration::from_secs(150);

@@ -1,0 +1,313 @@
+//! What one simulation does: processes, callers, faults. All of it is data, so that a failing plan can be printed and shrunk.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// One simulation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The seed of all delays and losses, and of the ids and the jitter of quota.
+    pub seed: u64,
+    /// When callers and faults end. The processes then have time to agree.
+    pub length: Duration,
+    /// The number of accounts; their names are `example/0`, `example/1` and so on.
+    pub accounts: usize,
+    /// The number of logins. At the start, account N holds login N modulo this number.
+    pub logins: usize,
+    /// Whether the credential sources state the login.
+    pub states_login: bool,
+    /// The shared store's network.
+    pub network: Network,
+    /// How long the provider takes for a response, in milliseconds: shortest and longest.
+    pub provider_ms: (u64, u64),
+    /// The processes.
+    pub processes: Vec<ProcessPlan>,
+    /// The faults, in any order.
+    pub faults: Vec<Fault>,
+}
+
+/// How messages between the processes and the store travel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Network {
+    /// The delay of one direction, in microseconds: shortest and longest.
+    pub delay_us: (u64, u64),
+    /// The fraction of requests that are lost before the store applies them.
+    pub lost_requests: f64,
+    /// The fraction of requests that are applied late, after the client has given up.
+    pub late_requests: f64,
+    /// The fraction of responses that are lost.
+    pub lost_responses: f64,
+    /// The fraction of notices that are lost.
+    pub lost_notices: f64,
+    /// The longest delay of a notice, in milliseconds.
+    pub notice_ms: u64,
+    /// The fraction of waits that wake up without a change.
+    pub spurious_notices: f64,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessPlan {
+    /// The number of the process, which selects its stream of random numbers.
+    pub id: usize,
+    /// When it starts.
+    pub starts_at: Duration,
+    /// How far its clock is ahead of the store's, in milliseconds.
+    pub clock_ahead_ms: i64,
+    /// Its callers.
+    pub callers: Vec<Caller>,
+}
+
+/// A task of a process that uses one account repeatedly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Caller {
+    /// The account.
+    pub account: usize,
+    /// The method it calls.
+    pub kind: CallerKind,
+    /// The mean time between two calls.
+    pub every: Duration,
+}
+
+/// What a caller calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallerKind {
+    /// `Account::get`.
+    Get,
+    /// `Account::refresh`.
+    Refresh,
+    /// `Account::refresh_unless_called_within` half a minute.
+    RefreshUnlessRecent,
+    /// `Account::get_with_max_age` of one minute.
+    GetWithinMinute,
+    /// `Account::observe` of an ordinary response, which also uses the account.
+    Observe,
+    /// `Account::keep_fresh`.
+    KeepFresh,
+    /// `Account::sync`.
+    Sync,
+    /// `Account::clear_hold`.
+    ClearHold,
+    /// A short-lived command: a manager with a deadline that does one `get` and closes.
+    Command,
+    /// `QuotaManager::forget`.
+    Forget,
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// When it starts.
+    pub at: Duration,
+    /// How long it lasts. Some faults have no duration.
+    pub lasts: Duration,
+    /// What fails.
+    pub kind: FaultKind,
+}
+
+/// What fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The store does not respond, to one process or to all.
+    StoreDown(Option<usize>),
+    /// The store rejects writes.
+    StoreReadOnly,
+    /// The store does not respond for one account's documents.
+    AccountDown(usize),
+    /// A failover loses the writes of the last `lasts`.
+    StoreLoses,
+    /// All documents expire.
+    StoreFlushed,
+    /// A process ends without cleanup, and another one with the same number starts after `lasts`.
+    Kill(usize),
+    /// A process sends and receives nothing, and continues after `lasts`.
+    Pause(usize),
+    /// A process's clock jumps by this many milliseconds, and back after `lasts`.
+    ClockJump(usize, i64),
+    /// The provider fails for all calls.
+    Provider(ProviderFault),
+    /// The login of an account changes in all processes, and changes back after `lasts`.
+    LoginSwitch {
+        /// The account.
+        account: usize,
+        /// Its other login.
+        login: usize,
+    },
+    /// The token of all accounts rotates.
+    TokenRotation,
+}
+
+/// How the provider fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderFault {
+    /// 429 without `Retry-After`.
+    RateLimited,
+    /// 429 with `Retry-After` in seconds.
+    RateLimitedFor(u64),
+    /// A server error.
+    ServerError,
+    /// No response.
+    Hang,
+    /// A response that cannot be parsed.
+    Malformed,
+    /// The fetcher panics.
+    Panic,
+    /// 403.
+    Forbidden,
+}
+
+impl Plan {
+    /// Draws a plan. Some plans have no fault, some have one kind, some have many.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let accounts = rng.usize(1..=3);
+        let logins = if rng.u8(..4) == 0 { rng.usize(1..=accounts) } else { accounts };
+        let length = Duration::from_secs(rng.u64(240..3600));
+        let processes = match rng.u8(..10) {
+            0 => rng.usize(20..60),
+            1..4 => rng.usize(8..20),
+            _ => rng.usize(1..8),
+        };
+        let processes = (0..processes).map(|id| ProcessPlan::draw(id, accounts, length, rng)).collect::<Vec<_>>();
+        let faults = match rng.u8(..4) {
+            0 => 0,
+            1 => 1,
+            _ => rng.usize(1..6),
+        };
+        let faults = (0..faults).map(|_| Fault::draw(processes.len(), accounts, logins, length, rng)).collect();
+        Self {
+            seed,
+            length,
+            accounts,
+            logins,
+            states_login: rng.bool(),
+            network: Network::draw(rng),
+            provider_ms: if rng.bool() { (20, 80) } else { (100, 4_000) },
+            processes,
+            faults,
+        }
+    }
+
+    /// Whether the store keeps every write and reaches every process in time, so that the strict rules apply.
+    #[must_use]
+    pub fn is_store_reliable(&self) -> bool {
+        let is_store_fault = |fault: &Fault| {
+            matches!(
+                fault.kind,
+                FaultKind::StoreDown(_)
+                    | FaultKind::StoreReadOnly
+                    | FaultKind::AccountDown(_)
+                    | FaultKind::StoreLoses
+                    | FaultKind::StoreFlushed
+            )
+        };
+        let network = &self.network;
+        network.lost_requests + network.late_requests + network.lost_responses == 0.0
+            && !self.faults.iter().any(is_store_fault)
+    }
+
+    /// Whether a caller forgets accounts.
+    #[must_use]
+    pub fn forgets(&self) -> bool {
+        let forgets = |caller: &Caller| caller.kind == CallerKind::Forget;
+        self.processes.iter().any(|process| process.callers.iter().any(forgets))
+    }
+
+    /// Whether the store loses documents that it had.
+    #[must_use]
+    pub fn loses_documents(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::StoreLoses | FaultKind::StoreFlushed))
+    }
+}
+
+impl Network {
+    /// A network without loss.
+    pub const RELIABLE: Self = Self {
+        delay_us: (20, 400),
+        lost_requests: 0.0,
+        late_requests: 0.0,
+        lost_responses: 0.0,
+        lost_notices: 0.0,
+        notice_ms: 1,
+        spurious_notices: 0.0,
+    };
+
+    fn draw(rng: &mut Rng) -> Self {
+        let mut network = Self::RELIABLE;
+        if rng.bool() {
+            network.delay_us = (20, 30_000);
+        }
+        if rng.u8(..3) == 0 {
+            (network.lost_requests, network.late_requests, network.lost_responses) = (0.01, 0.005, 0.01);
+        }
+        if rng.u8(..3) == 0 {
+            (network.lost_notices, network.notice_ms, network.spurious_notices) = (0.2, 3_000, 0.1);
+        }
+        network
+    }
+}
+
+impl ProcessPlan {
+    fn draw(id: usize, accounts: usize, length: Duration, rng: &mut Rng) -> Self {
+        let clock_ahead_ms = match rng.u8(..8) {
+            0 => rng.i64(-3_600_000..3_600_000),
+            1..4 => rng.i64(-1_500..1_500),
+            _ => 0,
+        };
+        let starts_at = if rng.bool() { Duration::ZERO } else { length.mul_f64(rng.f64() / 2.0) };
+        let callers = (0..rng.usize(1..4)).map(|_| Caller::draw(accounts, rng)).collect();
+        Self { id, starts_at, clock_ahead_ms, callers }
+    }
+}
+
+impl Caller {
+    fn draw(accounts: usize, rng: &mut Rng) -> Self {
+        let (kind, seconds) = match rng.u8(..20) {
+            0..6 => (CallerKind::Get, rng.u64(1..120)),
+            6 => (CallerKind::Refresh, rng.u64(60..900)),
+            7 => (CallerKind::RefreshUnlessRecent, rng.u64(20..300)),
+            8..10 => (CallerKind::GetWithinMinute, rng.u64(30..600)),
+            10..13 => (CallerKind::Observe, rng.u64(5..300)),
+            13..15 => (CallerKind::KeepFresh, 3600),
+            15 => (CallerKind::Sync, rng.u64(10..300)),
+            16 => (CallerKind::ClearHold, rng.u64(300..1200)),
+            17..19 => (CallerKind::Command, rng.u64(5..120)),
+            _ => (CallerKind::Forget, rng.u64(600..2400)),
+        };
+        Self { account: rng.usize(..accounts), kind, every: Duration::from_secs(seconds) }
+    }
+}
+
+impl Fault {
+    fn draw(processes: usize, accounts: usize, logins: usize, length: Duration, rng: &mut Rng) -> Self {
+        let process = rng.usize(..processes);
+        let kind = match rng.u8(..22) {
+            0 => FaultKind::StoreDown(None),
+            1 => FaultKind::StoreDown(Some(process)),
+            2 => FaultKind::StoreReadOnly,
+            3 => FaultKind::AccountDown(rng.usize(..accounts)),
+            4 => FaultKind::StoreLoses,
+            5 => FaultKind::StoreFlushed,
+            6..9 => FaultKind::Kill(process),
+            9 | 10 => FaultKind::Pause(process),
+            11 => FaultKind::ClockJump(process, rng.i64(-7_200_000..7_200_000)),
+            12 | 13 => FaultKind::Provider(ProviderFault::RateLimited),
+            14 => FaultKind::Provider(ProviderFault::RateLimitedFor(rng.u64(1..4_000))),
+            15 => FaultKind::Provider(ProviderFault::ServerError),
+            16 => FaultKind::Provider(ProviderFault::Hang),
+            17 => FaultKind::Provider(ProviderFault::Malformed),
+            18 => FaultKind::Provider(ProviderFault::Panic),
+            19 => FaultKind::Provider(ProviderFault::Forbidden),
+            20 => FaultKind::LoginSwitch { account: rng.usize(..accounts), login: rng.usize(..logins) },
+            _ => FaultKind::TokenRotation,
+        };
+        let lasts = match rng.u8(..3) {
+            0 => Duration::from_millis(rng.u64(1..2_000)),
+            1 => Duration::from_secs(rng.u64(1..60)),
+            _ => Duration::from_secs(rng.u64(60..900)),
+        };
+        Self { at: length.mul_f64(rng.f64() * 0.9), lasts, kind }
+    }
+}

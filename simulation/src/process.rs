@@ -1,0 +1,187 @@
+//! One simulated process: a manager on its own clock and connections, and the tasks that call it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use quota_core::clock::Clock;
+use quota_core::manager::{Freshness, KeepFreshGuard};
+use quota_core::{Account, AccountUsage, QuotaManager, WindowId};
+use tokio::task::JoinHandle;
+
+use crate::check::{Caller as CallSite, Reading};
+use crate::fleet::Fleet;
+use crate::plan::{Caller, CallerKind, ProcessPlan};
+use crate::provider::{Connection, account_id, login_in};
+use crate::store::Client;
+use crate::world::{Link, START};
+
+/// A running process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) link: Arc<Link>,
+    pub(crate) quota: QuotaManager,
+    pub(crate) clock: Clock,
+    pub(crate) site: CallSite,
+    callers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts a process. `incarnation` counts the starts of processes with this number.
+    pub(crate) fn start(fleet: &Arc<Fleet>, plan: &ProcessPlan, incarnation: usize) -> Self {
+        let link = Link::new(plan.id);
+        let ahead = jiff::SignedDuration::from_millis(plan.clock_ahead_ms);
+        let now = fleet.world.clock.now();
+        let clock = Clock::virtual_at(now.checked_add(ahead).unwrap_or(START));
+        let (quota, site) = open(fleet, &link, &clock, None);
+        let callers = plan.callers.iter().enumerate().map(|(at, caller)| {
+            let user = User {
+                fleet: Arc::clone(fleet),
+                link: Arc::clone(&link),
+                clock: clock.clone(),
+                quota: quota.clone(),
+                site,
+                rng: fleet.world.stream("caller", (plan.id * 100 + at) * 100 + incarnation),
+            };
+            tokio::spawn(user.run(caller.clone()))
+        });
+        let callers = callers.collect();
+        Self { link, quota, clock, site, callers }
+    }
+
+    /// Ends all callers. The manager and its followers go on.
+    pub(crate) fn stop_callers(&mut self) {
+        for caller in self.callers.drain(..) {
+            caller.abort();
+        }
+    }
+
+    /// Ends the process without any cleanup that others could notice.
+    pub(crate) fn kill(&mut self) {
+        self.link.kill();
+        self.stop_callers();
+        // Ends the tasks, so that dead processes cost no time. Their writes hang.
+        let quota = self.quota.clone();
+        tokio::spawn(async move { quota.close_within(Duration::ZERO).await });
+    }
+}
+
+/// Builds the manager of a process or of a command in it.
+fn open(fleet: &Fleet, link: &Arc<Link>, clock: &Clock, deadline: Option<Duration>) -> (QuotaManager, CallSite) {
+    let site = CallSite { process: link.process, manager: fleet.next_manager() };
+    let client = Client::new(&fleet.world, &fleet.server, link, site.manager);
+    let connection = Connection::new(&fleet.world, &fleet.provider, link, site.manager);
+    let mut builder = QuotaManager::builder(client)
+        .provider(connection.clone(), connection)
+        .clock(clock.clone())
+        .name(&format!("p{}", link.process));
+    if let Some(deadline) = deadline {
+        builder = builder.deadline(deadline);
+    }
+    (builder.build().expect("the default policy is valid"), site)
+}
+
+/// What a caller received, if it has readings.
+pub(crate) fn reading(usage: &AccountUsage) -> Option<Reading> {
+    let snapshot = usage.snapshot();
+    let login = snapshot.plan().and_then(login_in)?;
+    let serial = snapshot.window(&WindowId::seven_day())?.used().basis_points();
+    Some(Reading { login, serial, is_fresh: usage.freshness() == Freshness::Fresh })
+}
+
+/// A task that uses one account.
+struct User {
+    fleet: Arc<Fleet>,
+    link: Arc<Link>,
+    clock: Clock,
+    quota: QuotaManager,
+    site: CallSite,
+    rng: Rng,
+}
+
+impl User {
+    async fn run(mut self, plan: Caller) {
+        let account = self.quota.account(&account_id(plan.account));
+        let _guard: Option<KeepFreshGuard> =
+            (plan.kind == CallerKind::KeepFresh).then(|| account.keep_fresh());
+        loop {
+            let pause = plan.every.mul_f64(self.rng.f64() * 2.0);
+            tokio::time::sleep(pause).await;
+            self.link.gate().await;
+            let asked_at = self.fleet.world.elapsed();
+            let pauses = self.link.pauses();
+            self.call(&plan, &account).await;
+            if self.link.pauses() == pauses {
+                let waited = self.fleet.world.elapsed().saturating_sub(asked_at);
+                let process = self.site.process;
+                self.fleet.world.check(|checker, now| {
+                    checker.waited(now, process, plan.kind, waited, longest_wait(plan.kind));
+                });
+            }
+        }
+    }
+
+    async fn call(&self, plan: &Caller, account: &Account) {
+        let pauses = self.link.pauses();
+        let usage = match plan.kind {
+            CallerKind::Get => account.get().await.ok(),
+            CallerKind::GetWithinMinute => account.get_with_max_age(Duration::from_secs(60)).await.ok(),
+            CallerKind::Refresh => account.refresh().await.ok().map(|outcome| outcome.usage),
+            CallerKind::RefreshUnlessRecent => {
+                let outcome = account.refresh_unless_called_within(Duration::from_secs(30)).await;
+                outcome.ok().map(|outcome| outcome.usage)
+            }
+            CallerKind::Sync => Some(account.sync().await),
+            CallerKind::KeepFresh => Some(account.peek()),
+            CallerKind::Observe => {
+                let headers = self.fleet.provider.headers(plan.account);
+                let _ = account.observe(&headers);
+                None
+            }
+            CallerKind::ClearHold => {
+                let _ = account.clear_hold().await;
+                None
+            }
+            CallerKind::Forget => {
+                let _ = self.quota.forget(account.id()).await;
+                None
+            }
+            CallerKind::Command => {
+                self.command(plan.account).await;
+                None
+            }
+        };
+        // A pause delays the caller after it has received its answer.
+        if let Some(reading) = usage.as_ref().and_then(reading)
+            && self.link.pauses() == pauses
+        {
+            self.fleet.world.check(|checker, now| checker.received(now, self.site, plan.account, reading));
+        }
+    }
+
+    /// A short-lived command on the same machine: one read by a new manager, which then closes.
+    async fn command(&self, account: usize) {
+        let (quota, site) = open(&self.fleet, &self.link, &self.clock, Some(COMMAND_DEADLINE));
+        let usage = quota.account(&account_id(account)).get().await.ok();
+        if let Some(reading) = usage.as_ref().and_then(reading) {
+            self.fleet.world.check(|checker, now| checker.received(now, site, account, reading));
+        }
+        quota.close_within(Duration::from_secs(1)).await;
+    }
+}
+
+/// The deadline of a command.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The longest time that a caller may wait for its answer.
+fn longest_wait(kind: CallerKind) -> Duration {
+    match kind {
+        CallerKind::Command => COMMAND_DEADLINE + Duration::from_secs(5),
+        CallerKind::Observe | CallerKind::KeepFresh => Duration::ZERO,
+        CallerKind::Sync | CallerKind::ClearHold | CallerKind::Forget => Duration::from_secs(10),
+        CallerKind::Get
+        | CallerKind::GetWithinMinute
+        | CallerKind::Refresh
+        | CallerKind::RefreshUnlessRecent => Duration::from_secs(120),
+    }
+}

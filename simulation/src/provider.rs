@@ -1,0 +1,255 @@
+//! The simulated provider: usage per login, a ledger of calls, and faults. Each response carries a serial number, so that a reader's
+//! numbers can be traced to the call that produced them.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fastrand::Rng;
+use parking_lot::Mutex;
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
+use quota_core::{
+    AccountId, Credential, CredentialError, CredentialSource, FetchError, Percent, ProviderId, UsageFetcher,
+    UsageReport, WindowId, WindowReading,
+};
+
+use crate::check::Caller;
+use crate::plan::ProviderFault;
+use crate::world::{Link, START, World};
+
+/// The length of the window whose number is the serial number.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The length of the window that fills and rolls over.
+const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
+
+/// The provider.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    world: Arc<World>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The use of each login.
+    used: BTreeMap<usize, Used>,
+    /// The faults in force, newest last.
+    faults: Vec<ProviderFault>,
+    /// The logins that accounts were switched to, by account.
+    switched: BTreeMap<usize, Vec<usize>>,
+    /// How often all tokens have rotated.
+    rotations: u64,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    /// The number of the last response.
+    serial: u32,
+    /// Requests in the current five-hour window.
+    requests: u32,
+}
+
+impl Provider {
+    pub(crate) fn new(world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self { world, state: Mutex::default() })
+    }
+
+    pub(crate) fn set_fault(&self, fault: ProviderFault, is_active: bool) {
+        let mut state = self.state.lock();
+        match is_active {
+            true => state.faults.push(fault),
+            false => {
+                if let Some(at) = state.faults.iter().position(|active| *active == fault) {
+                    state.faults.remove(at);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn switch_login(&self, account: usize, login: usize, is_active: bool) {
+        {
+            let mut state = self.state.lock();
+            let switched = state.switched.entry(account).or_default();
+            match is_active {
+                true => switched.push(login),
+                false => {
+                    if let Some(at) = switched.iter().position(|active| *active == login) {
+                        switched.remove(at);
+                    }
+                }
+            }
+        }
+        let login = self.login_of(account);
+        self.world.check(|checker, now| checker.login_changed(now, account, login));
+    }
+
+    pub(crate) fn rotate_tokens(&self) {
+        self.state.lock().rotations += 1;
+    }
+
+    /// The login that an account holds now.
+    pub(crate) fn login_of(&self, account: usize) -> usize {
+        let switched = self.state.lock().switched.get(&account).and_then(|logins| logins.last().copied());
+        switched.unwrap_or(account % self.world.plan.logins)
+    }
+
+    /// The report of the provider for a login now, with the next serial number.
+    fn report(&self, login: usize) -> UsageReport {
+        let elapsed = self.world.elapsed();
+        let period = u32::try_from(elapsed.as_secs() / FIVE_HOURS.as_secs()).unwrap_or(u32::MAX);
+        let (serial, requests) = {
+            let mut state = self.state.lock();
+            let used = state.used.entry(login).or_default();
+            used.serial += 1;
+            (used.serial, used.requests)
+        };
+        self.world.check(|checker, now| checker.issued(now, login, serial));
+        let reset = |length: Duration, period: u32| START.checked_add(length * (period + 1)).ok();
+        UsageReport::polled([
+            WindowReading::new(WindowId::five_hour(), Percent::from_basis_points((requests * 20).min(10_000)))
+                .length(FIVE_HOURS)
+                .resets_at(reset(FIVE_HOURS, period)),
+            WindowReading::new(WindowId::seven_day(), Percent::from_basis_points(serial))
+                .length(WEEK)
+                .resets_at(reset(WEEK, 0)),
+        ])
+        .plan(plan_of(login))
+    }
+
+    /// The headers of an ordinary response, after one more request.
+    pub(crate) fn headers(&self, account: usize) -> UsageReport {
+        let login = self.login_of(account);
+        self.state.lock().used.entry(login).or_default().requests += 1;
+        let polled = self.report(login);
+        let mut headers = UsageReport::from_headers(polled.windows);
+        headers.plan = polled.plan;
+        if self.world.plan.states_login {
+            headers.login_id = Some(LoginId::new(&plan_of(login)));
+        }
+        headers
+    }
+}
+
+/// The plan and the login id that name a login.
+pub(crate) fn plan_of(login: usize) -> String {
+    format!("login-{login}")
+}
+
+/// The login that a plan names.
+pub(crate) fn login_in(plan: &str) -> Option<usize> {
+    plan.strip_prefix("login-")?.parse().ok()
+}
+
+/// The number of an account: `example/2` is 2.
+pub(crate) fn number_of(account: &AccountId) -> usize {
+    account.as_str().rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// The id of account number `number`.
+pub(crate) fn account_id(number: usize) -> AccountId {
+    format!("example/{number}").parse().expect("a number is a valid name")
+}
+
+/// The fetcher and the credential source of one process.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    world: Arc<World>,
+    provider: Arc<Provider>,
+    link: Arc<Link>,
+    /// The number of the manager that uses this connection.
+    manager: usize,
+    rng: Arc<Mutex<Rng>>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        world: &Arc<World>,
+        provider: &Arc<Provider>,
+        link: &Arc<Link>,
+        manager: usize,
+    ) -> Self {
+        let rng = Arc::new(Mutex::new(world.stream("provider", manager)));
+        Self { world: Arc::clone(world), provider: Arc::clone(provider), link: Arc::clone(link), manager, rng }
+    }
+
+    fn fingerprint(login: usize, rotation: u64) -> CredentialFingerprint {
+        CredentialFingerprint::from_hash((login as u64 + 1) << 32 | rotation)
+    }
+}
+
+/// A call that the ledger counts as running until it is dropped.
+struct Running {
+    world: Arc<World>,
+    call: usize,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.world.check(|checker, now| checker.call_ended(now, self.call));
+    }
+}
+
+#[async_trait]
+impl UsageFetcher for Connection {
+    fn provider(&self) -> ProviderId {
+        ProviderId::new("example").expect("a valid name")
+    }
+
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
+        self.link.gate().await;
+        let number = number_of(account);
+        let login: usize = credential
+            .secret
+            .expose()
+            .split('.')
+            .next()
+            .and_then(|login| login.parse().ok())
+            .expect("a credential of this simulation");
+        let caller = Caller { process: self.link.process, manager: self.manager };
+        let fingerprint = credential.login.fingerprint.map(|fingerprint| fingerprint.to_string());
+        let call = self.world.check(|checker, now| {
+            checker.call_started(now, caller, number, login, fingerprint.as_deref().unwrap_or_default())
+        });
+        let running = Running { world: Arc::clone(&self.world), call };
+        let fault = self.provider.state.lock().faults.last().copied();
+        let (shortest, longest) = self.world.plan.provider_ms;
+        let (there, back) = {
+            let mut rng = self.rng.lock();
+            (rng.u64(shortest..=longest) / 2, rng.u64(shortest..=longest) / 2)
+        };
+        tokio::time::sleep(Duration::from_millis(there)).await;
+        let response = match fault {
+            None => Ok(self.provider.report(login)),
+            Some(ProviderFault::RateLimited) => Err(FetchError::throttled(None)),
+            Some(ProviderFault::RateLimitedFor(seconds)) => {
+                Err(FetchError::throttled(Some(Duration::from_secs(seconds))))
+            }
+            Some(ProviderFault::ServerError) => Err(FetchError::unavailable("a simulated server error")),
+            Some(ProviderFault::Hang) => pending().await,
+            Some(ProviderFault::Malformed) => Err(FetchError::malformed("a simulated body")),
+            Some(ProviderFault::Panic) => panic!("a simulated panic of the fetcher"),
+            Some(ProviderFault::Forbidden) => Err(FetchError::forbidden("a simulated rejection")),
+        };
+        tokio::time::sleep(Duration::from_millis(back)).await;
+        self.link.gate().await;
+        drop(running);
+        response
+    }
+}
+
+#[async_trait]
+impl CredentialSource for Connection {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        self.link.gate().await;
+        let login = self.provider.login_of(number_of(account));
+        let rotation = self.provider.state.lock().rotations;
+        let fingerprint = Self::fingerprint(login, rotation);
+        let info = match self.world.plan.states_login {
+            true => LoginInfo::new(LoginId::new(&plan_of(login))),
+            false => LoginInfo::unknown(),
+        };
+        Ok(Credential::new(format!("{login}.{rotation}")).login(info.fingerprint(fingerprint)))
+    }
+}

@@ -1,0 +1,54 @@
+//! The trace of a simulation: every message, call and result, in order. Two runs of one plan have equal traces.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule, as a short stable name.
+    pub rule: &'static str,
+    /// What happened.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.detail)
+    }
+}
+
+/// The hash of all lines, and the lines themselves if the caller wants to print them.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    hasher: DefaultHasher,
+    lines: Option<Vec<String>>,
+    count: usize,
+}
+
+impl Trace {
+    /// Creates an empty trace. Without `keeps_lines` it only counts and hashes them.
+    pub(crate) fn new(keeps_lines: bool) -> Self {
+        Self { lines: keeps_lines.then(Vec::new), ..Self::default() }
+    }
+
+    pub(crate) fn push(&mut self, line: String) {
+        line.hash(&mut self.hasher);
+        self.count += 1;
+        if let Some(lines) = &mut self.lines {
+            lines.push(line);
+        }
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hasher.finish()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        self.lines.unwrap_or_default()
+    }
+}

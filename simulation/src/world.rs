@@ -1,0 +1,115 @@
+//! What all parts of one simulation share: the store's clock, the trace, the checker, and the links of the processes.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use quota_core::clock::Clock;
+use tokio::sync::Notify;
+
+use crate::check::Checker;
+use crate::plan::Plan;
+
+/// The start of every simulation, by the store's clock.
+pub(crate) const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+/// The shared state of one simulation.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    /// The store's clock, which is never wrong.
+    pub(crate) clock: Clock,
+    checker: Mutex<Checker>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, keeps_lines: bool) -> Arc<Self> {
+        let checker = Mutex::new(Checker::new(&plan, keeps_lines));
+        Arc::new(Self { clock: Clock::virtual_at(START), plan, checker })
+    }
+
+    /// The time since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::try_from(self.clock.now().duration_since(START)).unwrap_or_default()
+    }
+
+    /// Runs `work` on the checker, with the store's time.
+    pub(crate) fn check<T>(&self, work: impl FnOnce(&mut Checker, Timestamp) -> T) -> T {
+        work(&mut self.checker.lock(), self.clock.now())
+    }
+
+    /// The checker, after the simulation.
+    pub(crate) fn into_checker(self) -> Checker {
+        self.checker.into_inner()
+    }
+
+    /// A stream of random numbers of its own, so that removing one actor from a plan does not change the others.
+    pub(crate) fn stream(&self, actor: &str, number: usize) -> Rng {
+        let mut mixed = self.plan.seed ^ 0x51_7c_c1_b7_27_22_0a_95;
+        for byte in actor.bytes().chain(number.to_le_bytes()) {
+            mixed = (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Rng::with_seed(mixed)
+    }
+}
+
+/// The connection of one process to the outside: running, paused or dead.
+///
+/// A process that was killed cannot affect anything any more. Its tasks still exist, but all its messages hang here.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) process: usize,
+    state: AtomicU8,
+    /// The number of pauses so far.
+    pauses: AtomicU32,
+    changed: Notify,
+}
+
+const RUNNING: u8 = 0;
+const PAUSED: u8 = 1;
+const DEAD: u8 = 2;
+
+impl Link {
+    pub(crate) fn new(process: usize) -> Arc<Self> {
+        Arc::new(Self { process, state: AtomicU8::new(RUNNING), pauses: AtomicU32::new(0), changed: Notify::new() })
+    }
+
+    /// Returns once the process runs; never if it is dead.
+    pub(crate) async fn gate(&self) {
+        loop {
+            match self.state.load(Ordering::Relaxed) {
+                RUNNING => return,
+                DEAD => pending::<()>().await,
+                _ => self.changed.notified().await,
+            }
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == DEAD
+    }
+
+    /// The number of pauses so far.
+    pub(crate) fn pauses(&self) -> u32 {
+        self.pauses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pause(&self) {
+        self.pauses.fetch_add(1, Ordering::Relaxed);
+        let _ = self.state.compare_exchange(RUNNING, PAUSED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn resume(&self) {
+        let _ = self.state.compare_exchange(PAUSED, RUNNING, Ordering::Relaxed, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn kill(&self) {
+        self.state.store(DEAD, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+}
