@@ -10,7 +10,7 @@ use quota_core::store::{Document, StoreKey, Version};
 use serde_json::Value;
 
 use crate::plan::{CallerKind, FaultKind, Plan};
-use crate::provider::plan_of;
+use crate::provider::{login_in, plan_of};
 use crate::trace::{Trace, Violation};
 
 /// The process and the manager of a call.
@@ -213,9 +213,10 @@ impl Checker {
             self.violated(now, "one-lease", format!("{key}: {new_fence} replaced {old_fence}, which had {left} ms left"));
         }
         if let (Some(old_serial), Some(new_serial)) = (old.serial, new.serial)
-            && new_serial < old_serial
+            && let Some(login) = new.plan.as_deref().and_then(login_in)
             && is_same_login
             && !is_forgotten
+            && self.is_older(login, new_serial, old_serial)
         {
             self.violated(now, "newer-reading-stays", format!("{key}: {new_serial} replaced {old_serial}"));
         }
@@ -398,9 +399,16 @@ impl Checker {
         let shown = self.shown.entry((caller.manager, account, login)).or_default();
         let before = *shown;
         *shown = before.max(serial);
-        if serial < before {
+        if self.is_older(login, serial, before) {
             self.violated(now, "readings-do-not-go-back", format!("p{process} shows {serial} after {before} for account {account}"));
         }
+    }
+
+    /// Whether the first reading is older than the second, by more than the error of the processes' clocks.
+    fn is_older(&self, login: usize, serial: u32, than: u32) -> bool {
+        let issued = |serial: u32| self.issued.get(&(login, serial));
+        let (Some(at), Some(than)) = (issued(serial), issued(than)) else { return false };
+        Duration::try_from(than.duration_since(*at)).is_ok_and(|later| later > self.expects.clock_error)
     }
 
     fn check_login(&mut self, now: Timestamp, process: usize, account: usize, login: usize) {

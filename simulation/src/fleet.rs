@@ -194,6 +194,7 @@ impl Fleet {
             process.stop_callers();
         }
         processes.retain(|process| !process.link.is_dead());
+        self.world.calm();
         let survived = self.newest(&processes);
         tokio::time::sleep(SETTLE_TIME).await;
         // The first pass writes what a process has, the second reads what all have.
@@ -201,9 +202,10 @@ impl Fleet {
             for process in &processes {
                 for account in 0..self.world.plan.accounts {
                     let account = process.quota.account(&account_id(account));
-                    account.sync().await;
+                    let _ = account.sync().await;
                 }
             }
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
         self.compare(&processes);
         let left = self.newest(&processes);

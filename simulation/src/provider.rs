@@ -215,11 +215,8 @@ impl UsageFetcher for Connection {
         let running = Running { world: Arc::clone(&self.world), call };
         let fault = self.provider.state.lock().faults.last().copied();
         let (shortest, longest) = self.world.plan.provider_ms;
-        let (there, back) = {
-            let mut rng = self.rng.lock();
-            (rng.u64(shortest..=longest) / 2, rng.u64(shortest..=longest) / 2)
-        };
-        tokio::time::sleep(Duration::from_millis(there)).await;
+        let takes = Duration::from_millis(self.rng.lock().u64(shortest..=longest));
+        // The numbers are those of the call's start, because quota dates them so.
         let response = match fault {
             None => Ok(self.provider.report(login)),
             Some(ProviderFault::RateLimited) => Err(FetchError::throttled(None)),
@@ -232,7 +229,7 @@ impl UsageFetcher for Connection {
             Some(ProviderFault::Panic) => panic!("a simulated panic of the fetcher"),
             Some(ProviderFault::Forbidden) => Err(FetchError::forbidden("a simulated rejection")),
         };
-        tokio::time::sleep(Duration::from_millis(back)).await;
+        tokio::time::sleep(takes).await;
         self.link.gate().await;
         drop(running);
         response

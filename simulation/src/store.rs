@@ -159,12 +159,6 @@ impl Server {
         }
         self.changed.notify_waiters();
     }
-
-    /// The keys and bodies of all documents.
-    pub(crate) fn documents(&self) -> Vec<(StoreKey, Bytes)> {
-        let state = self.state.lock();
-        state.documents.iter().map(|(key, stored)| (key.clone(), stored.document.body.clone())).collect()
-    }
 }
 
 /// Whether a document belongs to this account, such as `example/1#login` to `example/1`.
@@ -200,7 +194,7 @@ impl Client {
     }
 
     fn fate(&self) -> Fate {
-        let network = &self.world.plan.network;
+        let network = self.world.network();
         let mut rng = self.rng.lock();
         let drawn = rng.f64();
         let mut limit = network.lost_requests;
@@ -216,7 +210,7 @@ impl Client {
     }
 
     async fn travel(&self) {
-        let (shortest, longest) = self.world.plan.network.delay_us;
+        let (shortest, longest) = self.world.network().delay_us;
         let delay = Duration::from_micros(self.rng.lock().u64(shortest..=longest));
         tokio::time::sleep(delay).await;
         self.link.gate().await;
@@ -294,12 +288,13 @@ impl QuotaStore for Client {
                 self.world.check(|checker, now| checker.delivered(now, manager, key, Some(&document)));
             }
             CasOutcome::Conflict(read) => self.delivered(key, read),
+            _ => unreachable!("this store has no other outcome"),
         }
         Ok(outcome)
     }
 
     async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
-        let network = self.world.plan.network;
+        let network = self.world.network();
         loop {
             self.link.gate().await;
             let changed = self.server.changed.notified();

@@ -1,7 +1,7 @@
 //! What all parts of one simulation share: the store's clock, the trace, the checker, and the links of the processes.
 
 use std::future::pending;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use quota_core::clock::Clock;
 use tokio::sync::Notify;
 
 use crate::check::Checker;
-use crate::plan::Plan;
+use crate::plan::{Network, Plan};
 
 /// The start of every simulation, by the store's clock.
 pub(crate) const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -24,12 +24,25 @@ pub(crate) struct World {
     /// The store's clock, which is never wrong.
     pub(crate) clock: Clock,
     checker: Mutex<Checker>,
+    /// Whether the network loses nothing any more.
+    is_calm: AtomicBool,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan, keeps_lines: bool) -> Arc<Self> {
         let checker = Mutex::new(Checker::new(&plan, keeps_lines));
-        Arc::new(Self { clock: Clock::virtual_at(START), plan, checker })
+        let is_calm = AtomicBool::new(false);
+        Arc::new(Self { clock: Clock::virtual_at(START), plan, checker, is_calm })
+    }
+
+    /// The network now: as planned, or without loss after the last fault.
+    pub(crate) fn network(&self) -> Network {
+        if self.is_calm.load(Ordering::Relaxed) { Network::RELIABLE } else { self.plan.network }
+    }
+
+    /// Ends all losses of the network.
+    pub(crate) fn calm(&self) {
+        self.is_calm.store(true, Ordering::Relaxed);
     }
 
     /// The time since the start.
