@@ -2,6 +2,7 @@
 //! callers received. It shares no code with the rules: it reads the stored JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::plan::{CallerKind, FaultKind, Plan};
 use crate::provider::{login_in, plan_of};
 use crate::trace::{Trace, Violation};
+use crate::world::START;
 
 /// The process and the manager of a call.
 #[derive(Debug, Clone, Copy)]
@@ -158,13 +160,14 @@ impl Checker {
         }
     }
 
-    /// Adds a line to the trace.
-    pub(crate) fn note(&mut self, now: Timestamp, line: impl FnOnce() -> String) {
-        self.trace.push(format!("{:>11} {}", now.as_millisecond() - crate::world::START.as_millisecond(), line()));
+    /// Adds an event to the trace. `content` has all that `line` shows.
+    pub(crate) fn note(&mut self, now: Timestamp, content: impl Hash, line: impl FnOnce() -> String) {
+        let at_ms = now.as_millisecond() - START.as_millisecond();
+        self.trace.push((at_ms, content), || format!("{at_ms:>11} {}", line()));
     }
 
     fn violated(&mut self, now: Timestamp, rule: &'static str, detail: String) {
-        self.note(now, || format!("VIOLATION {rule}: {detail}"));
+        self.note(now, (rule, &detail), || format!("VIOLATION {rule}: {detail}"));
         // One violation of a rule leads to many.
         if !self.violations.iter().any(|violation| violation.rule == rule) {
             self.violations.push(Violation { rule, detail });
@@ -182,7 +185,7 @@ impl Checker {
         version: Version,
     ) {
         let new = Facts::of(version, body);
-        self.note(now, || format!("p{process} wrote {key} {new:?}"));
+        self.note(now, ("wrote", process, key, body), || format!("p{process} wrote {key} {new:?}"));
         if !new.is_record {
             return;
         }
@@ -230,7 +233,7 @@ impl Checker {
 
     /// The store has lost writes of a document. `left` is what remains.
     pub(crate) fn lost(&mut self, now: Timestamp, key: &StoreKey, left: Option<&Document>) {
-        self.note(now, || format!("store lost {key}"));
+        self.note(now, ("lost", key), || format!("store lost {key}"));
         match left {
             Some(document) => {
                 self.written.insert(key.clone(), Facts::of(document.version, &document.body));
@@ -244,15 +247,18 @@ impl Checker {
     /// A manager has received a document.
     pub(crate) fn delivered(&mut self, now: Timestamp, manager: usize, key: &StoreKey, document: Option<&Document>) {
         let Some(document) = document else {
-            self.note(now, || format!("m{manager} got nothing for {key}"));
+            self.note(now, ("got nothing", manager, key), || format!("m{manager} got nothing for {key}"));
             return;
         };
         let slot = (manager, key.clone());
         let is_same =
             self.delivered.get(&slot).is_some_and(|(_, facts)| facts.version == document.version.number());
-        self.note(now, || format!("m{manager} got {key} version {}", document.version.number()));
+        let version = document.version.number();
+        self.note(now, ("got", manager, key, version), || format!("m{manager} got {key} version {version}"));
         if !is_same {
-            self.delivered.insert(slot, (now, Facts::of(document.version, &document.body)));
+            let written = self.written.get(key).filter(|facts| facts.version == version).cloned();
+            let facts = written.unwrap_or_else(|| Facts::of(document.version, &document.body));
+            self.delivered.insert(slot, (now, facts));
         }
     }
 
@@ -266,7 +272,8 @@ impl Checker {
         fingerprint: &str,
     ) -> usize {
         let call = self.calls.len();
-        self.note(now, || format!("p{} m{} calls for account {account}, login {login} (call {call})", caller.process, caller.manager));
+        let content = ("calls", caller.process, caller.manager, account, login);
+        self.note(now, content, || format!("p{} m{} calls for account {account}, login {login} (call {call})", caller.process, caller.manager));
         self.check_concurrency(now, caller, account, login);
         self.check_budget(now, account, login);
         self.check_hold(now, caller, account, login, fingerprint);
@@ -347,25 +354,25 @@ impl Checker {
 
     /// A call has ended, or its future was dropped.
     pub(crate) fn call_ended(&mut self, now: Timestamp, call: usize) {
-        self.note(now, || format!("call {call} ended"));
+        self.note(now, ("ended", call), || format!("call {call} ended"));
         self.calls[call].has_ended = true;
     }
 
     /// The provider has issued a response for a login with this serial number.
     pub(crate) fn issued(&mut self, now: Timestamp, login: usize, serial: u32) {
-        self.note(now, || format!("provider issued {serial} for login {login}"));
+        self.note(now, ("issued", login, serial), || format!("provider issued {serial} for login {login}"));
         self.issued.insert((login, serial), now);
     }
 
     /// An account has another login now.
     pub(crate) fn login_changed(&mut self, now: Timestamp, account: usize, login: usize) {
-        self.note(now, || format!("account {account} has login {login}"));
+        self.note(now, ("login", account, login), || format!("account {account} has login {login}"));
         self.logins.entry(account).or_default().push((now, login));
     }
 
     /// A process was killed: its calls cannot end any more.
     pub(crate) fn killed(&mut self, now: Timestamp, process: usize) {
-        self.note(now, || format!("p{process} was killed"));
+        self.note(now, ("killed", process), || format!("p{process} was killed"));
         for call in self.calls.iter_mut().filter(|call| call.caller.process == process) {
             call.has_ended = true;
         }
@@ -373,7 +380,7 @@ impl Checker {
 
     /// A process was paused. From then on, its calls may begin and end later than they were granted.
     pub(crate) fn paused(&mut self, now: Timestamp, process: usize) {
-        self.note(now, || format!("p{process} was paused"));
+        self.note(now, ("paused", process), || format!("p{process} was paused"));
         self.paused.insert(process);
     }
 
@@ -381,7 +388,8 @@ impl Checker {
     pub(crate) fn received(&mut self, now: Timestamp, caller: Caller, account: usize, reading: Reading) {
         let Reading { login, serial, is_fresh } = reading;
         let process = caller.process;
-        self.note(now, || format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}"));
+        let content = ("shows", process, account, login, serial, is_fresh);
+        self.note(now, content, || format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}"));
         self.check_login(now, process, account, login);
         let issued = self.issued.get(&(login, serial)).copied();
         let limit = self.expects.max_age + self.expects.clock_error + Duration::from_secs(1);
@@ -427,7 +435,8 @@ impl Checker {
 
     /// A caller has waited this long for `what`.
     pub(crate) fn waited(&mut self, now: Timestamp, process: usize, what: CallerKind, waited: Duration, limit: Duration) {
-        self.note(now, || format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
+        let content = ("waited", process, waited);
+        self.note(now, content, || format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
         if waited > limit {
             self.violated(now, "answered-in-time", format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
         }

@@ -111,7 +111,10 @@ enum Action {
 
 impl Fleet {
     fn perform(self: &Arc<Self>, action: &Action) {
-        self.world.check(|checker, now| checker.note(now, || format!("{action:?}")));
+        self.world.check(|checker, now| {
+            let text = format!("{action:?}");
+            checker.note(now, text.clone(), || text);
+        });
         match action {
             Action::Start(at) => {
                 let plan = &self.world.plan.processes[*at];

@@ -70,7 +70,8 @@ impl Process {
 fn open(fleet: &Fleet, link: &Arc<Link>, clock: &Clock, deadline: Option<Duration>) -> (QuotaManager, CallSite) {
     let site = CallSite { process: link.process, manager: fleet.next_manager() };
     fleet.world.check(|checker, now| {
-        checker.note(now, || format!("m{} is a manager of p{}", site.manager, site.process));
+        let content = ("manager", site.manager, site.process);
+        checker.note(now, content, || format!("m{} is a manager of p{}", site.manager, site.process));
     });
     let client = Client::new(&fleet.world, &fleet.server, link, site.manager);
     let connection = Connection::new(&fleet.world, &fleet.provider, link, site.manager);

@@ -32,11 +32,12 @@ impl Trace {
         Self { lines: keeps_lines.then(Vec::new), ..Self::default() }
     }
 
-    pub(crate) fn push(&mut self, line: String) {
-        line.hash(&mut self.hasher);
+    /// Adds an event. `line` describes it, and `content` determines its hash; a trace without lines does not compute the line.
+    pub(crate) fn push(&mut self, content: impl Hash, line: impl FnOnce() -> String) {
+        content.hash(&mut self.hasher);
         self.count += 1;
         if let Some(lines) = &mut self.lines {
-            lines.push(line);
+            lines.push(line());
         }
     }
 
