@@ -72,7 +72,7 @@ struct Call {
     account: usize,
     login: usize,
     began: Timestamp,
-    has_ended: bool,
+    ended: Option<Timestamp>,
 }
 
 /// What the checker reads in a stored document.
@@ -277,7 +277,7 @@ impl Checker {
         self.check_concurrency(now, caller, account, login);
         self.check_budget(now, account, login);
         self.check_hold(now, caller, account, login, fingerprint);
-        self.calls.push(Call { caller, account, login, began: now, has_ended: false });
+        self.calls.push(Call { caller, account, login, began: now, ended: None });
         call
     }
 
@@ -291,7 +291,7 @@ impl Checker {
             return;
         }
         let is_concurrent = |call: &&Call| {
-            !call.has_ended
+            call.ended.is_none()
                 && self.is_same_record(call, account, login)
                 && !self.paused.contains(&call.caller.process)
                 && !self.paused.contains(&caller.process)
@@ -355,7 +355,7 @@ impl Checker {
     /// A call has ended, or its future was dropped.
     pub(crate) fn call_ended(&mut self, now: Timestamp, call: usize) {
         self.note(now, ("ended", call), || format!("call {call} ended"));
-        self.calls[call].has_ended = true;
+        self.calls[call].ended = Some(now);
     }
 
     /// The provider has issued a response for a login with this serial number.
@@ -374,7 +374,7 @@ impl Checker {
     pub(crate) fn killed(&mut self, now: Timestamp, process: usize) {
         self.note(now, ("killed", process), || format!("p{process} was killed"));
         for call in self.calls.iter_mut().filter(|call| call.caller.process == process) {
-            call.has_ended = true;
+            call.ended.get_or_insert(now);
         }
     }
 
@@ -430,6 +430,19 @@ impl Checker {
         if !changes[first..].iter().any(|(_, current)| *current == login) {
             let current = changes.last().map_or(0, |(_, login)| *login);
             self.violated(now, "readings-of-the-login", format!("p{process} shows login {login} for account {account}, which holds {current}"));
+        }
+    }
+
+    /// A `refresh` that was requested at `asked_at` has succeeded: a call must have ended since.
+    pub(crate) fn refreshed(&mut self, now: Timestamp, process: usize, account: usize, asked_at: Timestamp) {
+        // The account's login may have changed since the request, so any call of the account counts.
+        let is_newer = |call: &&Call| {
+            let is_record = call.account == account || self.expects.states_login;
+            is_record && call.ended.is_none_or(|ended| ended >= asked_at)
+        };
+        if !self.calls.iter().any(|call| is_newer(&call)) {
+            let waited = now.duration_since(asked_at).as_millis();
+            self.violated(now, "a-refresh-is-a-call", format!("p{process} refreshed account {account} within {waited} ms without a call"));
         }
     }
 

@@ -130,7 +130,7 @@ impl User {
         let usage = match plan.kind {
             CallerKind::Get => account.get().await.ok(),
             CallerKind::GetWithinMinute => account.get_with_max_age(Duration::from_secs(60)).await.ok(),
-            CallerKind::Refresh => account.refresh().await.ok().map(|outcome| outcome.usage),
+            CallerKind::Refresh => self.refresh(plan.account, account).await,
             CallerKind::RefreshUnlessRecent => {
                 let outcome = account.refresh_unless_called_within(Duration::from_secs(30)).await;
                 outcome.ok().map(|outcome| outcome.usage)
@@ -161,6 +161,16 @@ impl User {
         {
             self.fleet.world.check(|checker, now| checker.received(now, self.site, plan.account, reading));
         }
+    }
+
+    async fn refresh(&self, number: usize, account: &Account) -> Option<AccountUsage> {
+        let asked_at = self.fleet.world.clock.now();
+        let outcome = account.refresh().await.ok()?;
+        if outcome.error.is_none() {
+            let process = self.site.process;
+            self.fleet.world.check(|checker, now| checker.refreshed(now, process, number, asked_at));
+        }
+        Some(outcome.usage)
     }
 
     /// A short-lived command on the same machine: one read by a new manager, which then closes.
