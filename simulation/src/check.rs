@@ -262,6 +262,12 @@ impl Checker {
         }
     }
 
+    /// A manager has received a document with a notice.
+    pub(crate) fn noticed(&mut self, now: Timestamp, manager: usize, key: &StoreKey, document: &Document) {
+        let version = document.version.number();
+        self.note(now, ("noticed", manager, key, version), || format!("m{manager} noticed {key} version {version}"));
+    }
+
     /// A process calls the provider. Returns the number of the call.
     pub(crate) fn call_started(
         &mut self,

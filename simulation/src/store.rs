@@ -11,7 +11,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, Document, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{CasOutcome, Document, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use tokio::sync::Notify;
 
 use crate::world::{Link, World};
@@ -88,6 +88,13 @@ impl Server {
         self.world.check(|checker, now| checker.applied(now, process, key, before.as_deref(), &body, version));
         self.changed.notify_waiters();
         CasOutcome::Applied(version)
+    }
+
+    /// The document that the last write of this key replaced.
+    fn before_last_write(&self, key: &StoreKey) -> Option<Document> {
+        let state = self.state.lock();
+        let last = state.history.iter().rev().find(|replaced| replaced.key == *key)?;
+        last.before.as_ref().map(|stored| stored.document.clone())
     }
 
     /// Whether requests of `process` for `key` get no response.
@@ -293,28 +300,57 @@ impl QuotaStore for Client {
         Ok(outcome)
     }
 
-    async fn wait_for_change(&self, key: &StoreKey, version: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         let network = self.world.network();
         loop {
             self.link.gate().await;
             let changed = self.server.changed.notified();
-            if self.server.read(key).version() != version {
-                let (is_lost, delay_ms) = {
-                    let mut rng = self.rng.lock();
-                    (rng.f64() < network.lost_notices, rng.u64(0..=network.notice_ms))
-                };
-                if is_lost || self.server.is_down(self.link.process, key) {
+            let found = self.server.read(key).document;
+            if found.as_ref().map(|document| document.version) != seen {
+                if self.rng.lock().f64() < network.lost_notices || self.server.is_down(self.link.process, key) {
                     return pending().await;
                 }
+                let notice = self.notice(key, found);
+                let delay_ms = self.rng.lock().u64(0..=network.notice_ms);
+                // The document may change while its notice travels.
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 self.link.gate().await;
-                return Ok(());
+                return Ok(notice);
             }
             if self.rng.lock().f64() < network.spurious_notices {
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                return Ok(());
+                return Ok(Notice::default());
             }
-            changed.await;
+            // A store that loses notices cannot confirm that they arrive.
+            if network.lost_notices > 0.0 {
+                changed.await;
+            } else if tokio::time::timeout(CONFIRMATION, changed).await.is_err() {
+                self.link.gate().await;
+                if !self.server.is_down(self.link.process, key) {
+                    return Ok(Notice::unchanged());
+                }
+            }
+        }
+    }
+}
+
+/// How long a wait lasts before the store confirms that changes still arrive.
+const CONFIRMATION: Duration = Duration::from_secs(20);
+
+impl Client {
+    /// The notice of a change to `found`: with the document, with its version only, or of an earlier change that arrives late.
+    fn notice(&self, key: &StoreKey, found: Option<Document>) -> Notice {
+        let kind = self.rng.lock().u8(..8);
+        let earlier = || self.server.before_last_write(key).map(Notice::of_document);
+        match (kind, found) {
+            (0, _) => earlier().unwrap_or_default(),
+            (1 | 2, Some(document)) => Notice::of_version(document.version),
+            (_, Some(document)) => {
+                let manager = self.manager;
+                self.world.check(|checker, now| checker.noticed(now, manager, key, &document));
+                Notice::of_document(document)
+            }
+            (_, None) => Notice::default(),
         }
     }
 }
