@@ -48,6 +48,8 @@ pub(crate) struct Checker {
     /// The logins of each account, oldest first.
     logins: BTreeMap<usize, Vec<(Timestamp, usize)>>,
     paused: BTreeSet<usize>,
+    /// The times at which each manager has shown each account, since the last change of its login.
+    reads: BTreeMap<(usize, usize), Vec<Timestamp>>,
 }
 
 /// What the plan allows the checker to expect.
@@ -134,7 +136,6 @@ impl Facts {
 impl Checker {
     pub(crate) fn new(plan: &Plan, keeps_lines: bool) -> Self {
         let has_caller = |kind| plan.processes.iter().any(|process| process.callers.iter().any(|caller| caller.kind == kind));
-        let jumps = plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ClockJump(..)));
         let policy = Policy::default();
         Self {
             trace: Trace::new(keeps_lines),
@@ -148,7 +149,7 @@ impl Checker {
                 forgets: plan.forgets(),
                 clears_holds: has_caller(CallerKind::ClearHold),
                 processes: plan.processes.len(),
-                clock_error: Duration::from_millis(if jumps { 2_500 } else { 200 }),
+                clock_error: clock_error(plan),
             },
             written: BTreeMap::new(),
             delivered: BTreeMap::new(),
@@ -157,6 +158,7 @@ impl Checker {
             shown: BTreeMap::new(),
             logins: BTreeMap::new(),
             paused: BTreeSet::new(),
+            reads: BTreeMap::new(),
         }
     }
 
@@ -396,7 +398,7 @@ impl Checker {
         let process = caller.process;
         let content = ("shows", process, account, login, serial, is_fresh);
         self.note(now, content, || format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}"));
-        self.check_login(now, process, account, login);
+        self.check_login(now, caller, account, login);
         let issued = self.issued.get(&(login, serial)).copied();
         let limit = self.expects.max_age + self.expects.clock_error + Duration::from_secs(1);
         match issued {
@@ -425,16 +427,21 @@ impl Checker {
         Duration::try_from(than.duration_since(*at)).is_ok_and(|later| later > self.expects.clock_error)
     }
 
-    fn check_login(&mut self, now: Timestamp, process: usize, account: usize, login: usize) {
-        if !self.expects.states_login || self.paused.contains(&process) {
+    /// A read that finds the last check of the login older than a second starts a check. So the readings of a previous login may
+    /// be shown until a read after the change, plus the time of the check.
+    fn check_login(&mut self, now: Timestamp, caller: Caller, account: usize, login: usize) {
+        if !self.expects.states_login || self.paused.contains(&caller.process) {
             return;
         }
         let Some(changes) = self.logins.get(&account) else { return };
-        // The logins since a moment ago, and the one before.
+        let (changed_at, current) = changes.last().copied().unwrap_or((now, login));
+        let reads = self.reads.entry((caller.manager, account)).or_default();
+        reads.retain(|at| *at >= changed_at);
         let since = now.checked_sub(LOGIN_NOTICED_WITHIN).unwrap_or(Timestamp::MIN);
-        let first = changes.iter().rposition(|(at, _)| *at <= since).unwrap_or_default();
-        if !changes[first..].iter().any(|(_, current)| *current == login) {
-            let current = changes.last().map_or(0, |(_, login)| *login);
+        let has_checked = reads.iter().any(|at| *at <= since);
+        reads.push(now);
+        if login != current && has_checked {
+            let process = caller.process;
             self.violated(now, "readings-of-the-login", format!("p{process} shows login {login} for account {account}, which holds {current}"));
         }
     }
@@ -476,6 +483,17 @@ impl Checker {
         (self.calls.len(), self.trace.hash(), self.trace.count(), self.violations, self.trace.into_lines())
     }
 }
+
+/// How wrong the timestamps of a process may be. Until the store's first response, a process uses its own clock.
+fn clock_error(plan: &Plan) -> Duration {
+    let jumps = plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ClockJump(..)));
+    let drift = Duration::from_millis(if jumps { 2_500 } else { 200 });
+    let ahead_ms = plan.processes.iter().map(|process| process.clock_ahead_ms.unsigned_abs()).max();
+    drift + Duration::from_millis(ahead_ms.unwrap_or_default()).min(LATEST_PLAUSIBLE)
+}
+
+/// How far ahead a timestamp may be and still count.
+const LATEST_PLAUSIBLE: Duration = Duration::from_secs(60);
 
 /// How long a process may take to notice another login: one check interval, and the store's round trips.
 const LOGIN_NOTICED_WITHIN: Duration = Duration::from_secs(3);
