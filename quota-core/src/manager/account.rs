@@ -220,7 +220,7 @@ impl Account {
         timeout: Duration,
     ) -> Result<AccountUsage, QuotaError> {
         let _followed = OnDrop(|| self.follow());
-        let view = self.view_handle.load();
+        let view = self.load();
         // The refresh checks the login first, so before the first check even seeded readings do not count as fresh.
         let is_fresh = max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age));
         if is_fresh && !view.flags.is_unchecked {

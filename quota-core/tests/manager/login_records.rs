@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::manager::StaleReason;
@@ -62,6 +63,54 @@ async fn a_peek_notices_another_login_after_a_second_and_shows_its_record() {
     let usage = main.peek();
     assert_eq!((last_read(&usage), usage.login_id()), (Some(7.0), Some(&LoginId::new("b"))));
     assert_eq!(env.provider.calls(), 2);
+}
+
+/// Reads with `read` after the login changed from a to b. Returns the login of the readings a moment later.
+async fn login_after_a_read(read: impl AsyncFn(&Account), unread: Duration) -> Option<LoginId> {
+    let mut policy = Policy::default();
+    policy.max_age = MINUTE * 60;
+    let env = env_with(policy);
+    log_in(&env, "main", "a");
+    let main = env.quota.account(&id("main"));
+    drop(main.get().await);
+    env.clock.sleep(unread).await;
+    log_in(&env, "main", "b");
+    read(&main).await;
+    run_ready_tasks().await;
+    main.peek().login_id().cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_with_a_max_age_notices_another_login() {
+    let read = async |main: &Account| drop(main.get_with_max_age(MINUTE * 30).await);
+
+    assert_eq!(login_after_a_read(read, SECOND * 2).await, Some(LoginId::new("b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_get_after_a_long_time_notices_another_login() {
+    let read = async |main: &Account| drop(main.get().await);
+
+    assert_eq!(login_after_a_read(read, MINUTE * 20).await, Some(LoginId::new("b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_of_the_same_login_shows_hidden_readings_again() {
+    let env = env();
+    log_in(&env, "main", "a");
+    let main = env.quota.account(&id("main"));
+    drop(main.get().await);
+    env.clock.sleep(MINUTE * 60).await;
+    env.provider.set_login(&id("main"), Err(CredentialError::timed_out("a hanging keychain")));
+    drop(main.get().await);
+    assert!(main.peek().snapshot().is_empty());
+
+    log_in(&env, "main", "a");
+    env.clock.sleep(SECOND * 2).await;
+    drop(main.peek());
+    run_ready_tasks().await;
+
+    assert_eq!((last_read(&main.peek()), env.provider.calls()), (Some(40.0), 1));
 }
 
 #[tokio::test(start_paused = true)]
