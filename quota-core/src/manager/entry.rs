@@ -343,10 +343,15 @@ impl AccountEntry {
         self.view_handle.require_login_check(self.provider.clock.recent_ms());
     }
 
-    /// Records that the account keeps its record, for this reason.
+    /// Records that the account keeps its record, for this reason. Readings that were hidden because their login was unknown are
+    /// shown again.
     pub(crate) fn confirm(self: &Arc<Self>, selection: Selection) {
-        if self.selection() != selection {
-            self.update(|state| state.selection = selection);
+        let needs_update = {
+            let state = self.state();
+            state.selection != selection || state.unattributed
+        };
+        if needs_update {
+            self.update(|state| (state.selection, state.unattributed) = (selection, false));
         }
     }
 
