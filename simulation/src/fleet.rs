@@ -214,7 +214,7 @@ impl Fleet {
         let left = self.newest(&processes);
         for (login, serial) in survived {
             let now = left.get(&login).copied().unwrap_or_default();
-            if now < serial && !self.world.plan.forgets() {
+            if now < serial && !self.world.plan.drops_readings() {
                 self.world.check(|checker, at| {
                     checker.survivors_lost(at, format!("login {login}: {now} is left of {serial}"));
                 });

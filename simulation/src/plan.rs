@@ -215,6 +215,14 @@ impl Plan {
         self.processes.iter().any(|process| process.callers.iter().any(forgets))
     }
 
+    /// Whether quota drops readings on purpose: a caller forgets them, or another login replaces those of a login that no credential
+    /// states.
+    #[must_use]
+    pub fn drops_readings(&self) -> bool {
+        let is_switch = |fault: &Fault| matches!(fault.kind, FaultKind::LoginSwitch { .. });
+        self.forgets() || !self.states_login && self.faults.iter().any(is_switch)
+    }
+
     /// Whether the store loses documents that it had.
     #[must_use]
     pub fn loses_documents(&self) -> bool {
