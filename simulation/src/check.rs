@@ -10,10 +10,9 @@ use quota_core::Policy;
 use quota_core::store::{Document, StoreKey, Version};
 use serde_json::Value;
 
+use crate::names::{START, login_in, plan_of};
 use crate::plan::{CallerKind, FaultKind, Plan};
-use crate::provider::{login_in, plan_of};
 use crate::trace::{Trace, Violation};
-use crate::world::START;
 
 /// The process and the manager of a call.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +134,9 @@ impl Facts {
 
 impl Checker {
     pub(crate) fn new(plan: &Plan, keeps_lines: bool) -> Self {
-        let has_caller = |kind| plan.processes.iter().any(|process| process.callers.iter().any(|caller| caller.kind == kind));
+        let has_caller = |kind| {
+            plan.processes.iter().any(|process| process.callers.iter().any(|caller| caller.kind == kind))
+        };
         let policy = Policy::default();
         Self {
             trace: Trace::new(keeps_lines),
@@ -164,8 +165,16 @@ impl Checker {
 
     /// Adds an event to the trace. `content` has all that `line` shows.
     pub(crate) fn note(&mut self, now: Timestamp, content: impl Hash, line: impl FnOnce() -> String) {
+        if self.trace.count() == MAX_EVENTS {
+            self.violations.push(Violation { rule: "no-busy-loop", detail: format!("{MAX_EVENTS} events") });
+        }
         let at_ms = now.as_millisecond() - START.as_millisecond();
         self.trace.push((at_ms, content), || format!("{at_ms:>11} {}", line()));
+    }
+
+    /// Whether a loop makes events without end.
+    pub(crate) fn has_too_many_events(&self) -> bool {
+        self.trace.count() > MAX_EVENTS
     }
 
     fn violated(&mut self, now: Timestamp, rule: &'static str, detail: String) {
@@ -215,7 +224,11 @@ impl Checker {
             && self.expects.is_store_reliable
         {
             let left = until_ms - now.as_millisecond();
-            self.violated(now, "one-lease", format!("{key}: {new_fence} replaced {old_fence}, which had {left} ms left"));
+            self.violated(
+                now,
+                "one-lease",
+                format!("{key}: {new_fence} replaced {old_fence}, which had {left} ms left"),
+            );
         }
         if let (Some(old_serial), Some(new_serial)) = (old.serial, new.serial)
             && let Some(login) = new.plan.as_deref().and_then(login_in)
@@ -229,7 +242,11 @@ impl Checker {
             && login != plan
             && self.expects.states_login
         {
-            self.violated(now, "record-of-one-login", format!("{key}: readings of {plan} in the record of {login}"));
+            self.violated(
+                now,
+                "record-of-one-login",
+                format!("{key}: readings of {plan} in the record of {login}"),
+            );
         }
     }
 
@@ -247,7 +264,13 @@ impl Checker {
     }
 
     /// A manager has received a document.
-    pub(crate) fn delivered(&mut self, now: Timestamp, manager: usize, key: &StoreKey, document: Option<&Document>) {
+    pub(crate) fn delivered(
+        &mut self,
+        now: Timestamp,
+        manager: usize,
+        key: &StoreKey,
+        document: Option<&Document>,
+    ) {
         let Some(document) = document else {
             self.note(now, ("got nothing", manager, key), || format!("m{manager} got nothing for {key}"));
             return;
@@ -267,7 +290,9 @@ impl Checker {
     /// A manager has received a document with a notice.
     pub(crate) fn noticed(&mut self, now: Timestamp, manager: usize, key: &StoreKey, document: &Document) {
         let version = document.version.number();
-        self.note(now, ("noticed", manager, key, version), || format!("m{manager} noticed {key} version {version}"));
+        self.note(now, ("noticed", manager, key, version), || {
+            format!("m{manager} noticed {key} version {version}")
+        });
     }
 
     /// A process calls the provider. Returns the number of the call.
@@ -281,7 +306,12 @@ impl Checker {
     ) -> usize {
         let call = self.calls.len();
         let content = ("calls", caller.process, caller.manager, account, login);
-        self.note(now, content, || format!("p{} m{} calls for account {account}, login {login} (call {call})", caller.process, caller.manager));
+        self.note(now, content, || {
+            format!(
+                "p{} m{} calls for account {account}, login {login} (call {call})",
+                caller.process, caller.manager
+            )
+        });
         self.check_concurrency(now, caller, account, login);
         self.check_budget(now, account, login);
         self.check_hold(now, caller, account, login, fingerprint);
@@ -306,7 +336,11 @@ impl Checker {
         };
         if let Some(other) = self.calls.iter().find(is_concurrent) {
             let (own, other) = (caller.process, other.caller.process);
-            self.violated(now, "one-call-at-a-time", format!("p{own} calls for account {account} during the call of p{other}"));
+            self.violated(
+                now,
+                "one-call-at-a-time",
+                format!("p{own} calls for account {account} during the call of p{other}"),
+            );
         }
     }
 
@@ -319,11 +353,22 @@ impl Checker {
         let count = recent.count() + 1;
         let copies = if self.expects.is_store_reliable { 1 } else { 1 + self.expects.processes };
         if count > self.expects.per_hour * copies {
-            self.violated(now, "budget", format!("call {count} within an hour for account {account}, login {login}"));
+            self.violated(
+                now,
+                "budget",
+                format!("call {count} within an hour for account {account}, login {login}"),
+            );
         }
     }
 
-    fn check_hold(&mut self, now: Timestamp, caller: Caller, account: usize, login: usize, fingerprint: &str) {
+    fn check_hold(
+        &mut self,
+        now: Timestamp,
+        caller: Caller,
+        account: usize,
+        login: usize,
+        fingerprint: &str,
+    ) {
         // After a pause, a call starts that was granted before it. And a process without the store clears its own copy.
         if self.paused.contains(&caller.process)
             || (self.expects.clears_holds && !self.expects.is_store_reliable)
@@ -352,7 +397,11 @@ impl Checker {
                 && !self.expects.states_login
                 && !hold.fingerprints.iter().any(|known| known == fingerprint);
             if is_in_force && !admits {
-                broken = Some(format!("p{} calls for {name}, {} ms before the hold in {key} ends", caller.process, hold.until_ms - now_ms));
+                broken = Some(format!(
+                    "p{} calls for {name}, {} ms before the hold in {key} ends",
+                    caller.process,
+                    hold.until_ms - now_ms
+                ));
             }
         }
         if let Some(detail) = broken {
@@ -397,17 +446,30 @@ impl Checker {
         let Reading { login, serial, is_fresh } = reading;
         let process = caller.process;
         let content = ("shows", process, account, login, serial, is_fresh);
-        self.note(now, content, || format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}"));
+        self.note(now, content, || {
+            format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}")
+        });
         self.check_login(now, caller, account, login);
         let issued = self.issued.get(&(login, serial)).copied();
         let limit = self.expects.max_age + self.expects.clock_error + Duration::from_secs(1);
         match issued {
-            Some(at) if is_fresh && now.duration_since(at) > jiff::SignedDuration::try_from(limit).unwrap_or_default() => {
+            Some(at)
+                if is_fresh
+                    && now.duration_since(at) > jiff::SignedDuration::try_from(limit).unwrap_or_default() =>
+            {
                 let age = now.duration_since(at).as_secs();
-                self.violated(now, "fresh-is-fresh", format!("p{process} shows a reading of {age} s as fresh"));
+                self.violated(
+                    now,
+                    "fresh-is-fresh",
+                    format!("p{process} shows a reading of {age} s as fresh"),
+                );
             }
             Some(_) => {}
-            None => self.violated(now, "no-invented-number", format!("p{process} shows {serial} of login {login}")),
+            None => self.violated(
+                now,
+                "no-invented-number",
+                format!("p{process} shows {serial} of login {login}"),
+            ),
         }
         if self.expects.loses_documents || self.expects.forgets {
             return;
@@ -416,7 +478,11 @@ impl Checker {
         let before = *shown;
         *shown = before.max(serial);
         if self.is_older(login, serial, before) {
-            self.violated(now, "readings-do-not-go-back", format!("p{process} shows {serial} after {before} for account {account}"));
+            self.violated(
+                now,
+                "readings-do-not-go-back",
+                format!("p{process} shows {serial} after {before} for account {account}"),
+            );
         }
     }
 
@@ -442,7 +508,11 @@ impl Checker {
         reads.push(now);
         if login != current && has_checked {
             let process = caller.process;
-            self.violated(now, "readings-of-the-login", format!("p{process} shows login {login} for account {account}, which holds {current}"));
+            self.violated(
+                now,
+                "readings-of-the-login",
+                format!("p{process} shows login {login} for account {account}, which holds {current}"),
+            );
         }
     }
 
@@ -455,17 +525,37 @@ impl Checker {
         };
         if !self.calls.iter().any(|call| is_newer(&call)) {
             let waited = now.duration_since(asked_at).as_millis();
-            self.violated(now, "a-refresh-is-a-call", format!("p{process} refreshed account {account} within {waited} ms without a call"));
+            self.violated(
+                now,
+                "a-refresh-is-a-call",
+                format!("p{process} refreshed account {account} within {waited} ms without a call"),
+            );
         }
     }
 
     /// A caller has waited this long for `what`.
-    pub(crate) fn waited(&mut self, now: Timestamp, process: usize, what: CallerKind, waited: Duration, limit: Duration) {
+    pub(crate) fn waited(
+        &mut self,
+        now: Timestamp,
+        process: usize,
+        what: CallerKind,
+        waited: Duration,
+        limit: Duration,
+    ) {
         let content = ("waited", process, waited);
         self.note(now, content, || format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
         if waited > limit {
-            self.violated(now, "answered-in-time", format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
+            self.violated(
+                now,
+                "answered-in-time",
+                format!("p{process} waited {} ms for {what:?}", waited.as_millis()),
+            );
         }
+    }
+
+    /// Code of quota, or of the simulation, has panicked.
+    pub(crate) fn panicked(&mut self, now: Timestamp, message: String) {
+        self.violated(now, "no-panic", message);
     }
 
     /// The processes of one login disagree after the end of all faults.
@@ -491,6 +581,9 @@ fn clock_error(plan: &Plan) -> Duration {
     let ahead_ms = plan.processes.iter().map(|process| process.clock_ahead_ms.unsigned_abs()).max();
     drift + Duration::from_millis(ahead_ms.unwrap_or_default()).min(LATEST_PLAUSIBLE)
 }
+
+/// More events than in any simulation without a busy loop.
+const MAX_EVENTS: usize = 1_000_000;
 
 /// How far ahead a timestamp may be and still count.
 const LATEST_PLAUSIBLE: Duration = Duration::from_secs(60);

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use quota_core::testing::seed_randomness;
 
+use crate::environment::Environment;
+use crate::names::account_id;
+use crate::panics;
 use crate::plan::{Fault, FaultKind, Plan};
 use crate::process::{Process, reading};
-use crate::provider::{Provider, account_id};
-use crate::store::Server;
 use crate::trace::Violation;
 use crate::world::World;
 
@@ -30,21 +30,12 @@ pub struct Report {
     pub lines: Vec<String>,
 }
 
-/// What the parts of one simulation share.
+/// The processes and what they share.
 #[derive(Debug)]
-pub(crate) struct Fleet {
-    pub(crate) world: Arc<World>,
-    pub(crate) server: Arc<Server>,
-    pub(crate) provider: Arc<Provider>,
-    managers: AtomicUsize,
+struct Fleet {
+    world: Arc<World>,
+    environment: Arc<Environment>,
     processes: Mutex<BTreeMap<usize, Process>>,
-}
-
-impl Fleet {
-    /// The number of the next manager.
-    pub(crate) fn next_manager(&self) -> usize {
-        self.managers.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 /// Runs a plan on this thread, with paused time. With `keeps_lines`, the report has the trace.
@@ -55,30 +46,37 @@ impl Fleet {
 #[must_use]
 pub fn run(plan: &Plan, keeps_lines: bool) -> Report {
     seed_randomness(Some(plan.seed));
+    panics::record();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime with a timer only");
-    let world = runtime.block_on(async { execute(World::new(plan.clone(), keeps_lines)).await });
+    let world = runtime.block_on(async {
+        let world = World::new(plan.clone(), keeps_lines);
+        tokio::select! {
+            biased;
+            () = world.too_many_events() => {}
+            () = execute(&world) => {}
+        }
+        world
+    });
     drop(runtime);
     seed_randomness(None);
+    if let Some(panic) = panics::first() {
+        world.check(|checker, now| checker.panicked(now, panic));
+    }
     let world = Arc::into_inner(world).expect("all tasks have ended with their runtime");
     let (calls, trace_hash, events, violations, lines) = world.into_checker().finish();
     Report { violations, trace_hash, events, calls, lines }
 }
 
-async fn execute(world: Arc<World>) -> Arc<World> {
+async fn execute(world: &Arc<World>) {
     let plan = world.plan.clone();
-    let fleet = Arc::new(Fleet {
-        server: Server::new(Arc::clone(&world)),
-        provider: Provider::new(Arc::clone(&world)),
-        managers: AtomicUsize::new(0),
-        processes: Mutex::default(),
-        world: Arc::clone(&world),
-    });
+    let fleet =
+        Fleet { environment: Environment::new(world), processes: Mutex::default(), world: Arc::clone(world) };
     for account in 0..plan.accounts {
-        let login = fleet.provider.login_of(account);
+        let login = fleet.environment.provider.login_of(account);
         world.check(|checker, now| checker.login_changed(now, account, login));
     }
     let mut actions: Vec<(Duration, Action)> = Vec::new();
@@ -93,12 +91,11 @@ async fn execute(world: Arc<World>) -> Arc<World> {
     // A stable sort, so that actions at the same time keep the order of the plan.
     actions.sort_by_key(|(at, _)| *at);
     for (at, action) in actions {
-        tokio::time::sleep(at.saturating_sub(world.elapsed())).await;
+        world.clock.sleep(at.saturating_sub(world.elapsed())).await;
         fleet.perform(&action);
     }
-    tokio::time::sleep(plan.length.saturating_sub(world.elapsed())).await;
+    world.clock.sleep(plan.length.saturating_sub(world.elapsed())).await;
     fleet.settle().await;
-    world
 }
 
 /// A step of the plan.
@@ -110,7 +107,7 @@ enum Action {
 }
 
 impl Fleet {
-    fn perform(self: &Arc<Self>, action: &Action) {
+    fn perform(&self, action: &Action) {
         self.world.check(|checker, now| {
             let text = format!("{action:?}");
             checker.note(now, text.clone(), || text);
@@ -118,7 +115,7 @@ impl Fleet {
         match action {
             Action::Start(at) => {
                 let plan = &self.world.plan.processes[*at];
-                let process = Process::start(self, plan, 0);
+                let process = Process::start(&self.environment, plan, 0);
                 self.processes.lock().insert(plan.id, process);
             }
             Action::Begin(fault) => self.inject(fault, true),
@@ -126,26 +123,29 @@ impl Fleet {
         }
     }
 
-    fn inject(self: &Arc<Self>, fault: &Fault, begins: bool) {
+    fn inject(&self, fault: &Fault, begins: bool) {
         match &fault.kind {
-            FaultKind::StoreDown(process) => self.server.set_down(*process, begins),
-            FaultKind::StoreReadOnly => self.server.set_read_only(begins),
+            FaultKind::StoreDown(process) => self.environment.server.set_down(*process, begins),
+            FaultKind::StoreReadOnly => self.environment.server.set_read_only(begins),
             FaultKind::AccountDown(account) => {
-                self.server.set_account_down(account_id(*account).as_str(), begins);
+                self.environment.server.set_account_down(account_id(*account).as_str(), begins);
             }
-            FaultKind::StoreLoses if begins => self.server.fail_over(fault.lasts.min(LONGEST_LOSS)),
-            FaultKind::StoreFlushed if begins => self.server.flush(),
+            FaultKind::StoreLoses if begins => {
+                self.environment.server.fail_over(fault.lasts.min(LONGEST_LOSS))
+            }
+            FaultKind::StoreFlushed if begins => self.environment.server.flush(),
             FaultKind::Kill(process) if begins => self.kill(*process),
             FaultKind::Kill(process) => self.restart(*process),
             FaultKind::Pause(process) => self.pause(*process, begins),
             FaultKind::ClockJump(process, by_ms) => {
                 self.jump(*process, if begins { *by_ms } else { -*by_ms });
             }
-            FaultKind::Provider(fault) => self.provider.set_fault(*fault, begins),
+            FaultKind::Provider(fault) => self.environment.provider.set_fault(*fault, begins),
             FaultKind::LoginSwitch { account, login } => {
-                self.provider.switch_login(*account, *login, begins);
+                self.environment.provider.switch_login(*account, *login, begins);
             }
-            FaultKind::TokenRotation if begins => self.provider.rotate_tokens(),
+            FaultKind::TokenRotation if begins => self.environment.provider.rotate_tokens(),
+            FaultKind::StoreIgnoresVersions => self.environment.server.set_ignores_versions(begins),
             FaultKind::StoreLoses | FaultKind::StoreFlushed | FaultKind::TokenRotation => {}
         }
     }
@@ -159,12 +159,12 @@ impl Fleet {
     }
 
     /// Starts a process again that was killed, unless it was never started or runs.
-    fn restart(self: &Arc<Self>, number: usize) {
+    fn restart(&self, number: usize) {
         let is_dead = self.processes.lock().get(&number).is_some_and(|process| process.link.is_dead());
         let Some(plan) = self.world.plan.processes.iter().find(|plan| plan.id == number) else { return };
         if is_dead {
-            let incarnation = self.next_manager() % 100;
-            let process = Process::start(self, plan, incarnation);
+            let incarnation = self.environment.next_manager() % 100;
+            let process = Process::start(&self.environment, plan, incarnation);
             self.processes.lock().insert(number, process);
         }
     }
@@ -199,7 +199,7 @@ impl Fleet {
         processes.retain(|process| !process.link.is_dead());
         self.world.calm();
         let survived = self.newest(&processes);
-        tokio::time::sleep(SETTLE_TIME).await;
+        self.world.clock.sleep(SETTLE_TIME).await;
         // The first pass writes what a process has, the second reads what all have.
         for _ in 0..2 {
             for process in &processes {
@@ -208,7 +208,7 @@ impl Fleet {
                     let _ = account.sync().await;
                 }
             }
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            self.world.clock.sleep(Duration::from_secs(2)).await;
         }
         self.compare(&processes);
         let left = self.newest(&processes);

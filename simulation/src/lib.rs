@@ -8,7 +8,10 @@
 //! violation.
 
 mod check;
+mod environment;
 mod fleet;
+mod names;
+mod panics;
 mod plan;
 mod process;
 mod provider;

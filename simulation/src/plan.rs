@@ -136,6 +136,8 @@ pub enum FaultKind {
     },
     /// The token of all accounts rotates.
     TokenRotation,
+    /// The store replaces documents without comparing their versions. No seed draws it: it shows that the checker works.
+    StoreIgnoresVersions,
 }
 
 /// How the provider fails.
@@ -170,13 +172,15 @@ impl Plan {
             1..4 => rng.usize(8..20),
             _ => rng.usize(1..8),
         };
-        let processes = (0..processes).map(|id| ProcessPlan::draw(id, accounts, length, rng)).collect::<Vec<_>>();
+        let processes =
+            (0..processes).map(|id| ProcessPlan::draw(id, accounts, length, rng)).collect::<Vec<_>>();
         let faults = match rng.u8(..4) {
             0 => 0,
             1 => 1,
             _ => rng.usize(1..6),
         };
-        let faults = (0..faults).map(|_| Fault::draw(processes.len(), accounts, logins, length, rng)).collect();
+        let faults =
+            (0..faults).map(|_| Fault::draw(processes.len(), accounts, logins, length, rng)).collect();
         Self {
             seed,
             length,

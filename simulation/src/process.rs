@@ -10,11 +10,12 @@ use quota_core::{Account, AccountUsage, QuotaManager, WindowId};
 use tokio::task::JoinHandle;
 
 use crate::check::{Caller as CallSite, Reading};
-use crate::fleet::Fleet;
+use crate::environment::Environment;
+use crate::names::{START, account_id, login_in};
 use crate::plan::{Caller, CallerKind, ProcessPlan};
-use crate::provider::{Connection, account_id, login_in};
+use crate::provider::Connection;
 use crate::store::Client;
-use crate::world::{Link, START};
+use crate::world::{Link, spawn};
 
 /// A running process.
 #[derive(Debug)]
@@ -28,22 +29,22 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a process. `incarnation` counts the starts of processes with this number.
-    pub(crate) fn start(fleet: &Arc<Fleet>, plan: &ProcessPlan, incarnation: usize) -> Self {
+    pub(crate) fn start(environment: &Arc<Environment>, plan: &ProcessPlan, incarnation: usize) -> Self {
         let link = Link::new(plan.id);
         let ahead = jiff::SignedDuration::from_millis(plan.clock_ahead_ms);
-        let now = fleet.world.clock.now();
+        let now = environment.world.clock.now();
         let clock = Clock::virtual_at(now.checked_add(ahead).unwrap_or(START));
-        let (quota, site) = open(fleet, &link, &clock, None);
+        let (quota, site) = open(environment, &link, &clock, None);
         let callers = plan.callers.iter().enumerate().map(|(at, caller)| {
             let user = User {
-                fleet: Arc::clone(fleet),
+                environment: Arc::clone(environment),
                 link: Arc::clone(&link),
                 clock: clock.clone(),
                 quota: quota.clone(),
                 site,
-                rng: fleet.world.stream("caller", (plan.id * 100 + at) * 100 + incarnation),
+                rng: environment.world.stream("caller", (plan.id * 100 + at) * 100 + incarnation),
             };
-            tokio::spawn(user.run(caller.clone()))
+            spawn(user.run(caller.clone()))
         });
         let callers = callers.collect();
         Self { link, quota, clock, site, callers }
@@ -62,19 +63,24 @@ impl Process {
         self.stop_callers();
         // Ends the tasks, so that dead processes cost no time. Their writes hang.
         let quota = self.quota.clone();
-        tokio::spawn(async move { quota.close_within(Duration::ZERO).await });
+        spawn(async move { quota.close_within(Duration::ZERO).await });
     }
 }
 
 /// Builds the manager of a process or of a command in it.
-fn open(fleet: &Fleet, link: &Arc<Link>, clock: &Clock, deadline: Option<Duration>) -> (QuotaManager, CallSite) {
-    let site = CallSite { process: link.process, manager: fleet.next_manager() };
-    fleet.world.check(|checker, now| {
+fn open(
+    environment: &Environment,
+    link: &Arc<Link>,
+    clock: &Clock,
+    deadline: Option<Duration>,
+) -> (QuotaManager, CallSite) {
+    let site = CallSite { process: link.process, manager: environment.next_manager() };
+    environment.world.check(|checker, now| {
         let content = ("manager", site.manager, site.process);
         checker.note(now, content, || format!("m{} is a manager of p{}", site.manager, site.process));
     });
-    let client = Client::new(&fleet.world, &fleet.server, link, site.manager);
-    let connection = Connection::new(&fleet.world, &fleet.provider, link, site.manager);
+    let client = Client::new(&environment.world, &environment.server, link, site.manager);
+    let connection = Connection::new(&environment.world, &environment.provider, link, site.manager);
     let mut builder = QuotaManager::builder(client)
         .provider(connection.clone(), connection)
         .clock(clock.clone())
@@ -95,7 +101,7 @@ pub(crate) fn reading(usage: &AccountUsage) -> Option<Reading> {
 
 /// A task that uses one account.
 struct User {
-    fleet: Arc<Fleet>,
+    environment: Arc<Environment>,
     link: Arc<Link>,
     clock: Clock,
     quota: QuotaManager,
@@ -110,15 +116,15 @@ impl User {
             (plan.kind == CallerKind::KeepFresh).then(|| account.keep_fresh());
         loop {
             let pause = plan.every.mul_f64(self.rng.f64() * 2.0);
-            tokio::time::sleep(pause).await;
+            self.environment.world.clock.sleep(pause).await;
             self.link.gate().await;
-            let asked_at = self.fleet.world.elapsed();
+            let asked_at = self.environment.world.elapsed();
             let pauses = self.link.pauses();
             self.call(&plan, &account).await;
             if self.link.pauses() == pauses {
-                let waited = self.fleet.world.elapsed().saturating_sub(asked_at);
+                let waited = self.environment.world.elapsed().saturating_sub(asked_at);
                 let process = self.site.process;
-                self.fleet.world.check(|checker, now| {
+                self.environment.world.check(|checker, now| {
                     checker.waited(now, process, plan.kind, waited, longest_wait(plan.kind));
                 });
             }
@@ -138,7 +144,7 @@ impl User {
             CallerKind::Sync => Some(account.sync().await),
             CallerKind::KeepFresh => Some(account.peek()),
             CallerKind::Observe => {
-                let headers = self.fleet.provider.headers(plan.account);
+                let headers = self.environment.provider.headers(plan.account);
                 let _ = account.observe(&headers);
                 None
             }
@@ -159,26 +165,28 @@ impl User {
         if let Some(reading) = usage.as_ref().and_then(reading)
             && self.link.pauses() == pauses
         {
-            self.fleet.world.check(|checker, now| checker.received(now, self.site, plan.account, reading));
+            self.environment
+                .world
+                .check(|checker, now| checker.received(now, self.site, plan.account, reading));
         }
     }
 
     async fn refresh(&self, number: usize, account: &Account) -> Option<AccountUsage> {
-        let asked_at = self.fleet.world.clock.now();
+        let asked_at = self.environment.world.clock.now();
         let outcome = account.refresh().await.ok()?;
         if outcome.error.is_none() {
             let process = self.site.process;
-            self.fleet.world.check(|checker, now| checker.refreshed(now, process, number, asked_at));
+            self.environment.world.check(|checker, now| checker.refreshed(now, process, number, asked_at));
         }
         Some(outcome.usage)
     }
 
     /// A short-lived command on the same machine: one read by a new manager, which then closes.
     async fn command(&self, account: usize) {
-        let (quota, site) = open(&self.fleet, &self.link, &self.clock, Some(COMMAND_DEADLINE));
+        let (quota, site) = open(&self.environment, &self.link, &self.clock, Some(COMMAND_DEADLINE));
         let usage = quota.account(&account_id(account)).get().await.ok();
         if let Some(reading) = usage.as_ref().and_then(reading) {
-            self.fleet.world.check(|checker, now| checker.received(now, site, account, reading));
+            self.environment.world.check(|checker, now| checker.received(now, site, account, reading));
         }
         quota.close_within(Duration::from_secs(1)).await;
     }

@@ -16,8 +16,10 @@ use quota_core::{
 };
 
 use crate::check::Caller;
+use crate::names::{START, number_of, plan_of};
+use crate::panics::PLANNED;
 use crate::plan::ProviderFault;
-use crate::world::{Link, START, World};
+use crate::world::{Link, World};
 
 /// The length of the window whose number is the serial number.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -108,9 +110,12 @@ impl Provider {
         self.world.check(|checker, now| checker.issued(now, login, serial));
         let reset = |length: Duration, period: u32| START.checked_add(length * (period + 1)).ok();
         UsageReport::polled([
-            WindowReading::new(WindowId::five_hour(), Percent::from_basis_points((requests * 20).min(10_000)))
-                .length(FIVE_HOURS)
-                .resets_at(reset(FIVE_HOURS, period)),
+            WindowReading::new(
+                WindowId::five_hour(),
+                Percent::from_basis_points((requests * 20).min(10_000)),
+            )
+            .length(FIVE_HOURS)
+            .resets_at(reset(FIVE_HOURS, period)),
             WindowReading::new(WindowId::seven_day(), Percent::from_basis_points(serial))
                 .length(WEEK)
                 .resets_at(reset(WEEK, 0)),
@@ -132,26 +137,6 @@ impl Provider {
     }
 }
 
-/// The plan and the login id that name a login.
-pub(crate) fn plan_of(login: usize) -> String {
-    format!("login-{login}")
-}
-
-/// The login that a plan names.
-pub(crate) fn login_in(plan: &str) -> Option<usize> {
-    plan.strip_prefix("login-")?.parse().ok()
-}
-
-/// The number of an account: `example/2` is 2.
-pub(crate) fn number_of(account: &AccountId) -> usize {
-    account.as_str().rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
-}
-
-/// The id of account number `number`.
-pub(crate) fn account_id(number: usize) -> AccountId {
-    format!("example/{number}").parse().expect("a number is a valid name")
-}
-
 /// The fetcher and the credential source of one process.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -171,7 +156,13 @@ impl Connection {
         manager: usize,
     ) -> Self {
         let rng = Arc::new(Mutex::new(world.stream("provider", manager)));
-        Self { world: Arc::clone(world), provider: Arc::clone(provider), link: Arc::clone(link), manager, rng }
+        Self {
+            world: Arc::clone(world),
+            provider: Arc::clone(provider),
+            link: Arc::clone(link),
+            manager,
+            rng,
+        }
     }
 
     fn fingerprint(login: usize, rotation: u64) -> CredentialFingerprint {
@@ -226,10 +217,10 @@ impl UsageFetcher for Connection {
             Some(ProviderFault::ServerError) => Err(FetchError::unavailable("a simulated server error")),
             Some(ProviderFault::Hang) => pending().await,
             Some(ProviderFault::Malformed) => Err(FetchError::malformed("a simulated body")),
-            Some(ProviderFault::Panic) => panic!("a simulated panic of the fetcher"),
+            Some(ProviderFault::Panic) => panic!("{PLANNED} of the fetcher"),
             Some(ProviderFault::Forbidden) => Err(FetchError::forbidden("a simulated rejection")),
         };
-        tokio::time::sleep(takes).await;
+        self.world.clock.sleep(takes).await;
         self.link.gate().await;
         drop(running);
         response

@@ -14,7 +14,7 @@ use quota_core::QuotaStore;
 use quota_core::store::{CasOutcome, Document, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use tokio::sync::Notify;
 
-use crate::world::{Link, World};
+use crate::world::{Link, World, spawn};
 
 /// The server: versioned documents, their history for failovers, and the faults in force.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ struct State {
     down_for: BTreeMap<usize, usize>,
     down_keys: BTreeSet<String>,
     read_only: usize,
+    ignores_versions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +71,7 @@ impl Server {
         ttl: Duration,
     ) -> CasOutcome {
         let found = self.read(key);
-        if found.version() != expected {
+        if found.version() != expected && !self.state.lock().ignores_versions {
             return CasOutcome::Conflict(found);
         }
         let now = self.world.clock.now();
@@ -85,7 +86,8 @@ impl Server {
             version
         };
         let before = found.document.map(|document| document.body);
-        self.world.check(|checker, now| checker.applied(now, process, key, before.as_deref(), &body, version));
+        self.world
+            .check(|checker, now| checker.applied(now, process, key, before.as_deref(), &body, version));
         self.changed.notify_waiters();
         CasOutcome::Applied(version)
     }
@@ -123,6 +125,10 @@ impl Server {
         let mut state = self.state.lock();
         let count = &mut state.read_only;
         *count = if is_read_only { *count + 1 } else { count.saturating_sub(1) };
+    }
+
+    pub(crate) fn set_ignores_versions(&self, ignores_versions: bool) {
+        self.state.lock().ignores_versions = ignores_versions;
     }
 
     pub(crate) fn set_account_down(&self, account: &str, is_down: bool) {
@@ -219,7 +225,7 @@ impl Client {
     async fn travel(&self) {
         let (shortest, longest) = self.world.network().delay_us;
         let delay = Duration::from_micros(self.rng.lock().u64(shortest..=longest));
-        tokio::time::sleep(delay).await;
+        self.world.clock.sleep(delay).await;
         self.link.gate().await;
     }
 
@@ -244,8 +250,8 @@ impl Client {
             Fate::RequestLost => pending::<()>().await,
             Fate::RequestLate(after) => {
                 let server = Arc::clone(&self.server);
-                tokio::spawn(async move {
-                    tokio::time::sleep(after).await;
+                spawn(async move {
+                    server.world.clock.sleep(after).await;
                     serve(&server);
                 });
                 return pending().await;
@@ -287,7 +293,8 @@ impl QuotaStore for Client {
             return Err(StoreError::rejected("a simulated replica is read-only"));
         }
         let (process, wanted, sent) = (self.link.process, key.clone(), body.clone());
-        let outcome = self.send(key, move |server| server.swap(process, &wanted, expected, sent, ttl)).await?;
+        let outcome =
+            self.send(key, move |server| server.swap(process, &wanted, expected, sent, ttl)).await?;
         match &outcome {
             CasOutcome::Applied(version) => {
                 let document = Document::new(*version, body);
@@ -307,24 +314,25 @@ impl QuotaStore for Client {
             let changed = self.server.changed.notified();
             let found = self.server.read(key).document;
             if found.as_ref().map(|document| document.version) != seen {
-                if self.rng.lock().f64() < network.lost_notices || self.server.is_down(self.link.process, key) {
+                if self.rng.lock().f64() < network.lost_notices || self.server.is_down(self.link.process, key)
+                {
                     return pending().await;
                 }
                 let notice = self.notice(key, found);
                 let delay_ms = self.rng.lock().u64(0..=network.notice_ms);
                 // The document may change while its notice travels.
-                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                self.world.clock.sleep(Duration::from_millis(delay_ms)).await;
                 self.link.gate().await;
                 return Ok(notice);
             }
             if self.rng.lock().f64() < network.spurious_notices {
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                self.world.clock.sleep(Duration::from_millis(500)).await;
                 return Ok(Notice::default());
             }
             // A store that loses notices cannot confirm that they arrive.
             if network.lost_notices > 0.0 {
                 changed.await;
-            } else if tokio::time::timeout(CONFIRMATION, changed).await.is_err() {
+            } else if self.world.clock.bounded(CONFIRMATION, changed).await.is_none() {
                 self.link.gate().await;
                 if !self.server.is_down(self.link.process, key) {
                     return Ok(Notice::unchanged());

@@ -1,8 +1,8 @@
 //! What all parts of one simulation share: the store's clock, the trace, the checker, and the links of the processes.
 
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -10,12 +10,11 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota_core::clock::Clock;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::check::Checker;
+use crate::names::START;
 use crate::plan::{Network, Plan};
-
-/// The start of every simulation, by the store's clock.
-pub(crate) const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 /// The shared state of one simulation.
 #[derive(Debug)]
@@ -26,13 +25,14 @@ pub(crate) struct World {
     checker: Mutex<Checker>,
     /// Whether the network loses nothing any more.
     is_calm: AtomicBool,
+    overflow: Notify,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan, keeps_lines: bool) -> Arc<Self> {
         let checker = Mutex::new(Checker::new(&plan, keeps_lines));
         let is_calm = AtomicBool::new(false);
-        Arc::new(Self { clock: Clock::virtual_at(START), plan, checker, is_calm })
+        Arc::new(Self { clock: Clock::virtual_at(START), plan, checker, is_calm, overflow: Notify::new() })
     }
 
     /// The network now: as planned, or without loss after the last fault.
@@ -52,7 +52,17 @@ impl World {
 
     /// Runs `work` on the checker, with the store's time.
     pub(crate) fn check<T>(&self, work: impl FnOnce(&mut Checker, Timestamp) -> T) -> T {
-        work(&mut self.checker.lock(), self.clock.now())
+        let mut checker = self.checker.lock();
+        let done = work(&mut checker, self.clock.now());
+        if checker.has_too_many_events() {
+            self.overflow.notify_one();
+        }
+        done
+    }
+
+    /// Waits until the simulation has more events than any without a busy loop.
+    pub(crate) async fn too_many_events(&self) {
+        self.overflow.notified().await;
     }
 
     /// The checker, after the simulation.
@@ -68,6 +78,12 @@ impl World {
         }
         Rng::with_seed(mixed)
     }
+}
+
+/// Runs a task of the simulation. It ends with the simulation's runtime.
+#[expect(clippy::disallowed_methods, reason = "the simulated world is no part of a manager")]
+pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(task)
 }
 
 /// The connection of one process to the outside: running, paused or dead.
@@ -88,7 +104,12 @@ const DEAD: u8 = 2;
 
 impl Link {
     pub(crate) fn new(process: usize) -> Arc<Self> {
-        Arc::new(Self { process, state: AtomicU8::new(RUNNING), pauses: AtomicU32::new(0), changed: Notify::new() })
+        Arc::new(Self {
+            process,
+            state: AtomicU8::new(RUNNING),
+            pauses: AtomicU32::new(0),
+            changed: Notify::new(),
+        })
     }
 
     /// Returns once the process runs; never if it is dead.
