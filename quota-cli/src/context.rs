@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::anthropic::Anthropic;
+use quota::anthropic;
 use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
+use quota::http::Fetcher;
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, QuotaManager};
 
@@ -143,7 +144,7 @@ fn build(
         // The command waits until its deadline, because no refresh continues afterwards.
         policy.get_timeout = BEYOND_ANY_DEADLINE;
     }
-    let mut builder = builder(store, name, policy).provider(anthropic(config)?, credential_sources(config));
+    let mut builder = builder(store, name, policy).provider(fetcher(config)?, credential_sources(config));
     if let Some(timeout) = timeout {
         builder = builder.deadline(timeout);
     }
@@ -154,9 +155,9 @@ fn builder(store: &OpenedStore, name: &str, policy: Policy) -> QuotaManagerBuild
     QuotaManager::builder(Arc::clone(&store.store)).policy(policy).name(name)
 }
 
-fn anthropic(config: &Config) -> Result<Anthropic, CliError> {
+fn fetcher(config: &Config) -> Result<Fetcher, CliError> {
     let settings = &config.anthropic;
-    let mut fetcher = Anthropic::builder().timeout(config.policy.fetch_timeout);
+    let mut fetcher = Fetcher::builder(&anthropic::PROVIDER).timeout(config.policy.fetch_timeout);
     if let Some(url) = &settings.base_url {
         fetcher = fetcher.base_url(url.clone());
     }

@@ -3,16 +3,20 @@
 
 mod credential;
 pub(crate) mod fetch;
+mod program_login;
 mod response;
 mod retry_after;
 mod source_version;
 mod token;
+mod token_claims;
 
 pub use self::credential::{Credential, CredentialError, CredentialSource};
 pub use self::fetch::{FetchError, UsageFetcher};
+pub use self::program_login::ProgramLogin;
 pub use self::response::{
     HeaderSource, ParsedResponse, Rejection, RejectionKind, ResponseHeaders, ResponseMeta, ResponseParser,
 };
 pub use self::retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
 pub use self::source_version::SourceVersion;
 pub use self::token::{TokenError, TokenRefresher, Tokens};
+pub use self::token_claims::token_claims;

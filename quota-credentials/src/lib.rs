@@ -3,10 +3,10 @@
 //! | source | reads |
 //! |---|---|
 //! | [`ClaudeCode`] | the login of Claude Code: its files, the keychain of macOS, its environment variable |
-//! | [`Codex`] | the login of Codex: its file |
 //! | [`CommandToken`] | the token that a command prints |
 //! | [`EnvToken`] | a token in an environment variable |
 //! | [`FileToken`] | a file that contains only a token |
+//! | [`LoginFile`] | the login of a provider's own program, such as Codex: its file |
 //! | [`StaticCredential`] | the credential that it was created with |
 //! | [`TokenStore`] | logins that were created for this program, which it can also renew |
 //! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
@@ -44,7 +44,6 @@
 //! ```
 
 mod claude_code;
-mod codex;
 mod command_token;
 mod credential_map;
 mod env_token;
@@ -54,12 +53,12 @@ mod file_token;
 mod from_fn;
 #[cfg(feature = "keyring")]
 mod keyring;
+mod login_file;
 mod static_credential;
 mod token;
 mod token_store;
 
 pub use claude_code::{ClaudeCode, CredentialLocation, DiscoveredCredential, UnparsedUsage};
-pub use codex::Codex;
 pub use command_token::CommandToken;
 pub use credential_map::CredentialMap;
 pub use env_token::EnvToken;
@@ -68,5 +67,6 @@ pub use file_token::FileToken;
 pub use from_fn::{FromFn, from_fn};
 #[cfg(feature = "keyring")]
 pub use keyring::Keyring;
+pub use login_file::LoginFile;
 pub use static_credential::StaticCredential;
 pub use token_store::{NewLogin, PutResult, TokenStore, TokenStoreBuilder};

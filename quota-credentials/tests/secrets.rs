@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use quota_core::model::OwnerId;
-use quota_core::provider::{TokenError, TokenRefresher, Tokens};
+use quota_core::provider::{ProgramLogin, TokenError, TokenRefresher, Tokens};
 use quota_core::store::StoreKey;
 use quota_core::{
     AccountId, CredentialError, CredentialSource, FetchError, MemoryStore, ProviderId, QuotaStore, Secret,
 };
 use quota_credentials::{
-    ClaudeCode, Codex, CommandToken, CredentialMap, EnvToken, Environment, FileToken, NewLogin,
+    ClaudeCode, CommandToken, CredentialMap, EnvToken, Environment, FileToken, LoginFile, NewLogin,
     StaticCredential, TokenStore,
 };
 use tempfile::TempDir;
@@ -154,6 +154,10 @@ async fn fingerprint_and_login_id_do_not_contain_secrets() {
     assert!(!format!("{login:?}").contains(NEEDLE), "{login:?}");
 }
 
+const CODEX: ProgramLogin = ProgramLogin::new("Codex", "codex login", ".codex", &["auth.json"])
+    .token(&["/tokens/access_token"])
+    .account_id(&["/tokens/account_id"]);
+
 #[tokio::test]
 async fn a_login_of_codex_does_not_show_its_token() {
     let openai: AccountId = "openai/main".parse().unwrap();
@@ -166,7 +170,7 @@ async fn a_login_of_codex_does_not_show_its_token() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         file(&dir, "auth.json", &contents, 0o600);
-        let source = Codex::in_dir(dir.path());
+        let source = LoginFile::new(openai.provider().clone(), CODEX).in_dir(dir.path());
 
         let texts = match source.credential(&openai).await {
             Ok(credential) => debug(&source) + &debug(&credential),

@@ -29,6 +29,11 @@ pub enum BuildError {
     /// The base URL has a query or fragment, so the endpoint's path cannot be appended.
     #[error("the base URL has a query or fragment; remove everything from the `?` or `#` on")]
     Query,
+    /// The name or the value of a header is invalid.
+    #[error(
+        "a header has an invalid name or value; write a name such as x-example and a value of ASCII text"
+    )]
+    Header,
     /// A setting names an account of another provider.
     #[error("{account} is not an account of {provider}; use its own provider's fetcher")]
     #[non_exhaustive]
@@ -40,12 +45,12 @@ pub enum BuildError {
     },
 }
 
-/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix.
+/// Checks that a credential may be sent to this base URL.
 ///
 /// # Errors
 ///
-/// [`BuildError`] if a credential must not be sent there.
-pub(crate) fn endpoint(base: &Url, path: &[&str]) -> Result<Url, BuildError> {
+/// [`BuildError`] if it must not be sent there.
+pub(crate) fn check_base(base: &Url) -> Result<(), BuildError> {
     if base.scheme() != "https" && !(base.scheme() == "http" && is_loopback(base)) {
         return Err(BuildError::Insecure);
     }
@@ -55,9 +60,19 @@ pub(crate) fn endpoint(base: &Url, path: &[&str]) -> Result<Url, BuildError> {
     if base.query().is_some() || base.fragment().is_some() {
         return Err(BuildError::Query);
     }
+    Ok(())
+}
+
+/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix.
+///
+/// # Errors
+///
+/// [`BuildError`] if a credential must not be sent there.
+pub(crate) fn endpoint(base: &Url, path: &str) -> Result<Url, BuildError> {
+    check_base(base)?;
     let mut url = base.clone();
     let mut segments = url.path_segments_mut().expect("an http URL has a path");
-    segments.pop_if_empty().extend(path);
+    segments.pop_if_empty().extend(path.split('/').filter(|segment| !segment.is_empty()));
     drop(segments);
     Ok(url)
 }
@@ -77,7 +92,7 @@ mod tests {
     use super::*;
 
     fn usage_at(base: &str) -> Result<String, BuildError> {
-        endpoint(&base.parse().unwrap(), &["api", "usage"]).map(String::from)
+        endpoint(&base.parse().unwrap(), "api/usage").map(String::from)
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Requests usage from the endpoints of LLM providers with reqwest, for quota.
 //!
-//! A fetcher requests the usage of an account from its provider. `quota-core` decides when to call it, and handles the result.
-//! Each provider has a module with its fetcher and its parsers. Parsers work on bytes and do no I/O:
+//! A [`Fetcher`] requests the usage of an account from its provider. `quota-core` decides when to call it, and handles the result.
+//! A [`Provider`] states everything about one provider: its request, its parser, where logins are found, and the defaults.
+//! [`PROVIDERS`] lists all of them. Parsers work on bytes and do no I/O:
 //!
-//! | module | fetcher | parsers |
-//! |---|---|---|
-//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), the data that Claude Code writes on this machine |
-//! | [`codex`] | | [ordinary API responses](codex::CodexResponseParser) to Codex |
+//! | provider | parsers |
+//! |---|---|
+//! | [`anthropic`] | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), the data that Claude Code writes on this machine |
+//! | [`codex`] | the usage response, [ordinary API responses](codex::CodexResponseParser), the windows in session files |
 //!
-//! Both modules have a `refresher`, which exchanges the refresh token of a login ([`OAuthRefresher`]).
+//! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
+//! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
 //!
 //! # Example
 //!
@@ -17,7 +19,7 @@
 //! use quota_core::{
 //!     AccountId, Credential, CredentialError, CredentialSource, MemoryStore, QuotaManager, Secret,
 //! };
-//! use quota_http::anthropic::Anthropic;
+//! use quota_http::{Fetcher, anthropic};
 //!
 //! #[derive(Debug)]
 //! struct FromEnvironment;
@@ -31,14 +33,14 @@
 //!     }
 //! }
 //!
-//! let fetcher = Anthropic::builder().user_agent("my-program/1.0").build()?;
+//! let fetcher = Fetcher::builder(&anthropic::PROVIDER).user_agent("my-program/1.0").build()?;
 //! let quota = QuotaManager::builder(MemoryStore::new()).provider(fetcher, FromEnvironment).build()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Guarantees of every fetcher
 //!
-//! - One call sends one request: no retries, no delays.
+//! - One call sends one request, or two if the provider needs two: no retries, no delays.
 //! - Tokens are sent over TLS or to a loopback address, and redirects are not followed. Errors, logs and `Debug` contain
 //!   neither tokens nor any part of a provider's response.
 //! - The `User-Agent` names this program, unless the caller sets another.
@@ -50,21 +52,36 @@
 pub mod anthropic;
 mod classify;
 pub mod codex;
+mod command_environment;
 mod endpoint;
 mod failure_body;
+mod fetcher;
 mod generic_headers;
 mod interpret;
-mod jwt;
-mod lenient;
+pub mod lenient;
 mod limit_headers;
 mod oauth;
 mod parsed;
+mod provider;
+mod registry;
+mod report;
+mod request;
 mod response;
+mod saved;
 mod transport;
+mod window_length;
 
+pub use command_environment::CommandEnvironment;
 pub use endpoint::BuildError;
+pub use fetcher::{Fetcher, FetcherBuilder};
 pub use oauth::{OAuthRefresher, OAuthRefresherBuilder};
 pub use parsed::{ParseError, Parsed, SkippedField};
+pub use provider::{OwnLogin, ParseBody, ParseSaved, Provider, SecondRequest};
+pub use registry::{PROVIDERS, find_provider};
+pub use report::{ReportBuilder, json_object};
+pub use request::UsageRequest;
 pub use response::{AnyResponseParser, inspect_response, parse_response};
+pub use saved::SavedDocument;
+pub use window_length::window_of_length;
 /// The crates whose types appear in this API.
-pub use {jiff, reqwest, url};
+pub use {jiff, reqwest, serde_json, url};

@@ -27,7 +27,7 @@ use quota_core::provider::retry_after;
 pub(crate) struct ProviderConfig {
     pub(crate) provider: ProviderIdOf,
     pub(crate) base_url: &'static str,
-    pub(crate) path: &'static [&'static str],
+    pub(crate) path: &'static str,
     /// The `scope` parameter of the request.
     pub(crate) scope: Option<&'static str>,
     /// Extracts the error code from an error response.
@@ -46,7 +46,8 @@ pub(crate) type ProviderIdOf = fn() -> ProviderId;
 /// Each call sends one request: no retries, no delays, no redirects. Tokens are sent only to the base URL. Errors, logs and
 /// `Debug` contain neither tokens nor any part of a response.
 ///
-/// Build it with [`anthropic::refresher`](crate::anthropic::refresher) or [`codex::refresher`](crate::codex::refresher).
+/// Build it with [`Provider::refresher`](crate::Provider::refresher), [`anthropic::refresher`](crate::anthropic::refresher) or
+/// [`codex::refresher`](crate::codex::refresher).
 pub struct OAuthRefresher {
     config: ProviderConfig,
     client_id: String,

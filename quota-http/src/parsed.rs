@@ -1,6 +1,7 @@
 //! The result of a parser: the usage, and a list of the fields that were skipped.
 //! This module repeats only the names of fields, never their values.
 
+use quota_core::model::Coverage;
 use quota_core::{FetchError, UsageReport};
 use serde_json::error::Category;
 
@@ -17,6 +18,40 @@ pub struct Parsed {
 impl Parsed {
     pub(crate) fn new(usage: UsageReport, skipped: Vec<SkippedField>) -> Self {
         Self { usage, skipped }
+    }
+
+    pub(crate) fn skip(&mut self, field: &str, reason: &'static str) {
+        self.skipped.push(SkippedField::new(field, reason));
+    }
+
+    /// Joins the reports of two responses about one account. Where both have a value, the first one counts.
+    pub(crate) fn join(mut self, other: Self) -> Self {
+        let Self { usage, skipped } = other;
+        self.skipped.extend(skipped);
+        let mine = &mut self.usage;
+        mine.coverage = match (std::mem::replace(&mut mine.coverage, Coverage::Reported), usage.coverage) {
+            (
+                Coverage::Complete { mut except, credits },
+                Coverage::Complete { except: others, credits: other_credits },
+            ) => {
+                except.extend(others);
+                Coverage::Complete { except, credits: credits && other_credits }
+            }
+            _ => Coverage::Reported,
+        };
+        for window in usage.windows {
+            if !mine.windows.iter().any(|known| known.id == window.id) {
+                mine.windows.push(window);
+            }
+        }
+        mine.window_statuses.extend(usage.window_statuses);
+        mine.plan = mine.plan.take().or(usage.plan);
+        mine.owner_id = mine.owner_id.take().or(usage.owner_id);
+        mine.credits = match (mine.credits.take(), usage.credits) {
+            (Some(mine), Some(other)) => Some(mine.or(other)),
+            (mine, other) => mine.or(other),
+        };
+        self
     }
 }
 
@@ -65,6 +100,15 @@ pub enum ParseError {
         /// The type of the error, if it is one of the documented ones.
         kind: Option<&'static str>,
     },
+    /// A response with a successful status that says that the login is invalid.
+    #[error("the provider says that the login is invalid")]
+    Unauthorized,
+    /// A response with a successful status that says that there were too many requests.
+    #[error("the provider says that there were too many requests")]
+    RateLimited,
+    /// A login, which must not be parsed or shared.
+    #[error("this is a login, not a response; do not share this file")]
+    Login,
     /// An empty object, or one without the expected fields.
     #[error("no usage found")]
     NoUsage,
@@ -88,7 +132,11 @@ impl From<serde_json::Error> for ParseError {
 
 impl From<ParseError> for FetchError {
     fn from(error: ParseError) -> Self {
-        Self::malformed(error.to_string())
+        match error {
+            ParseError::Unauthorized => Self::Unauthorized,
+            ParseError::RateLimited => Self::throttled(None),
+            error => Self::malformed(error.to_string()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use quota_core::provider::{ParsedResponse, ResponseMeta, ResponseParser};
 
 use crate::interpret::{self, ProviderRules};
 use crate::parsed::SkippedField;
-use crate::{anthropic, codex};
+use crate::registry::find_provider;
 
 /// Parses an ordinary response of `provider`.
 ///
@@ -70,9 +70,5 @@ impl ResponseParser for AnyResponseParser {
 }
 
 fn rules(provider: &ProviderId) -> &'static ProviderRules {
-    match provider.as_str() {
-        "anthropic" => &anthropic::RULES,
-        "openai" => &codex::RULES,
-        _ => &ProviderRules::GENERIC,
-    }
+    find_provider(provider.as_str()).map_or(&ProviderRules::GENERIC, |provider| provider.response_rules)
 }

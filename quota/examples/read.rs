@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A scripted provider replaces the real one, so that the example runs without a login. If Claude Code is logged in on this
-//! machine, use `.provider(Anthropic::new(), ClaudeCode::from_env())` instead.
+//! machine, use `.provider(Fetcher::new(&anthropic::PROVIDER), ClaudeCode::from_env())` instead.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use quota::testing::FakeProvider;

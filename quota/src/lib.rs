@@ -6,8 +6,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
-//! | `codex` | [`codex`]: parsers for ordinary responses to Codex, and the renewal of its logins |
-//! | | [`http`]: the shared parts of the fetchers: errors, and parser results |
+//! | `codex` | [`codex`]: the usage endpoint of Codex, and parsers for its ordinary responses |
+//! | `providers` | [`http`]: the fetchers of all providers, and the list of them |
 //! | `accounts` | [`accounts`]: chooses the account for each request, with the reasons |
 //! | `credentials` | [`credentials`]: finds existing logins, and stores logins of this program |
 //! | `keyring` | `credentials::Keyring`: reads tokens from the keyring of the operating system |
@@ -63,7 +63,7 @@ pub use quota_accounts as accounts;
 pub use quota_core::*;
 #[cfg(feature = "credentials")]
 pub use quota_credentials as credentials;
-#[cfg(any(feature = "anthropic", feature = "codex"))]
+#[cfg(any(feature = "anthropic", feature = "codex", feature = "providers"))]
 pub use quota_http as http;
 #[cfg(feature = "anthropic")]
 pub use quota_http::anthropic;

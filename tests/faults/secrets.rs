@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use quota::Secret;
-use quota::anthropic::{Anthropic, parse_headers};
+use quota::anthropic::{self, parse_headers};
 use quota::credentials::{CredentialMap, StaticCredential};
+use quota::http::Fetcher;
 use quota::{AccountId, QuotaManager, open_store};
 use quota_sim::{Account, Answer, Change, Script, Simulator, Window};
 use redis_harness::{Monitor, Server, redis};
@@ -47,7 +48,7 @@ fn host(url: &str, simulator: &Simulator) -> QuotaManager {
     let logins = ["main", "spare"].into_iter().fold(CredentialMap::new(), |all, name| {
         all.with(account(name), Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}")))))
     });
-    let fetcher = Anthropic::builder().base_url(simulator.url()).build().unwrap();
+    let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url()).build().unwrap();
     QuotaManager::builder(open_store(url).unwrap())
         .provider(fetcher, logins)
         .policy(policy())

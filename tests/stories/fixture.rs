@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::anthropic::Anthropic;
+use quota::anthropic;
 use quota::credentials::{ClaudeCode, CredentialMap, StaticCredential};
+use quota::http::Fetcher;
 use quota::policy::{Backoff, Budget, CooldownPolicy, CooldownScope};
 use quota::{
     AccountId, AccountUsage, Clock, CredentialSource, MemoryStore, Percent, Policy, QuotaManager, QuotaStore,
@@ -73,7 +74,7 @@ pub(crate) fn process(
     logins: Arc<dyn CredentialSource>,
     policy: Policy,
 ) -> QuotaManager {
-    let fetcher = Anthropic::builder().base_url(simulator.url()).build().unwrap();
+    let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url()).build().unwrap();
     QuotaManager::builder(Arc::clone(store)).provider(fetcher, logins).policy(policy).build().unwrap()
 }
 

@@ -13,8 +13,9 @@ use quota::accounts::{
     AccountsConfig, FallbackAccountManager, Limits, Request, RequestOutcome, RetryAdvice, RouteError,
     RoutingMode, RoutingPolicy,
 };
-use quota::anthropic::{Anthropic, AnthropicResponseParser};
+use quota::anthropic::{self, AnthropicResponseParser};
 use quota::credentials::StaticCredential;
+use quota::http::Fetcher;
 use quota::{AccountId, Clock, MemoryStore, Policy, QuotaManager};
 use quota::{Credential, CredentialError, CredentialSource, Secret};
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Simulator, Window};
@@ -119,7 +120,7 @@ impl Env {
         let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
         let clock = Clock::virtual_at(START);
         let logins = Logins::new();
-        let fetcher = Anthropic::builder().base_url(simulator.url()).clock(clock.clone());
+        let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url()).clock(clock.clone());
         let fetcher = fetcher.build().unwrap();
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
         let policy = Policy::default().min_call_interval(Duration::ZERO);

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::Secret;
-use quota::anthropic::Anthropic;
+use quota::anthropic;
 use quota::credentials::{CredentialMap, StaticCredential};
+use quota::http::Fetcher;
 use quota::{Account, Clock, Event, QuotaManager};
 use quota_sim::Simulator;
 use tokio::task::JoinSet;
@@ -106,7 +107,8 @@ fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, CliError>
             logins.with(id, Arc::new(StaticCredential::new(Secret::new(account.token()))))
         });
     let failed = |message: String| CliError::new(Exit::OsErr, message);
-    let fetcher = Anthropic::builder().base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
+    let fetcher =
+        Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
     let fetcher = fetcher.build().map_err(|error| failed(error.to_string()))?;
     let store = quota::open_store("memory:").map_err(|error| failed(error.to_string()))?;
     let manager =

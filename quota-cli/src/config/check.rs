@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use quota::anthropic::{ANTHROPIC, Anthropic, AnthropicBuilder};
+use quota::anthropic::{self, ANTHROPIC};
+use quota::http::{Fetcher, FetcherBuilder};
 use quota::{AccountId, ProviderId};
 use toml::Spanned;
 use url::Url;
@@ -246,10 +247,10 @@ fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> 
 }
 
 /// Builds a fetcher that is never used, because the fetcher checks its own settings.
-fn probe() -> AnthropicBuilder {
-    Anthropic::builder()
+fn probe() -> FetcherBuilder {
+    Fetcher::builder(&anthropic::PROVIDER)
 }
 
-fn buildable(span: Range<usize>, builder: AnthropicBuilder) -> Result<(), ConfigError> {
+fn buildable(span: Range<usize>, builder: FetcherBuilder) -> Result<(), ConfigError> {
     builder.build().map(drop).map_err(|error| ConfigError::at(span, error.to_string()))
 }

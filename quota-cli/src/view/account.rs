@@ -166,7 +166,7 @@ mod tests {
     async fn a_refresh_without_time_for_a_call_has_its_reason() {
         let login =
             std::sync::Arc::new(quota::credentials::StaticCredential::new(quota::Secret::new("made-up")));
-        let fetcher = quota::anthropic::Anthropic::builder().build().unwrap();
+        let fetcher = quota::http::Fetcher::builder(&quota::anthropic::PROVIDER).build().unwrap();
         let quota = quota::QuotaManager::builder(quota::MemoryStore::new())
             .provider(fetcher, login)
             .deadline(Duration::from_secs(1))

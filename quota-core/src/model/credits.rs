@@ -48,9 +48,13 @@ pub struct Credits {
     /// The amount spent in this period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Money>,
-    /// The spending limit of this period; absent if there is no limit or the provider does not report it.
+    /// The spending limit of this period; absent if the provider reports none, or there is none ([`unlimited`](Self::unlimited)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Money>,
+    /// Whether the account may spend without a limit. `Some(true)` and no limit is unlimited, `None` and no limit is unknown, and a
+    /// limit of zero is zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlimited: Option<bool>,
     /// The remaining balance, if the provider reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Money>,
@@ -59,6 +63,22 @@ pub struct Credits {
     pub disabled_reason: Option<String>,
     #[serde(flatten)]
     unknown: ExtraFields,
+}
+
+impl Credits {
+    /// Joins two reports about the same account, such as those of two endpoints. Where both have a value, this one's counts.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            enabled: self.enabled.or(other.enabled),
+            used: self.used.or(other.used),
+            limit: self.limit.or(other.limit),
+            unlimited: self.unlimited.or(other.unlimited),
+            balance: self.balance.or(other.balance),
+            disabled_reason: self.disabled_reason.or(other.disabled_reason),
+            unknown: self.unknown,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -99,13 +99,21 @@ pub struct Credential {
     pub expires_at: Option<Timestamp>,
     /// The plan of the account, if the source states it.
     pub plan: Option<String>,
+    /// The provider's own id of the account, for requests that must name it. It is not a secret.
+    pub account_id: Option<String>,
 }
 
 impl Credential {
-    /// Creates a credential without a login, an expiry or a plan.
+    /// Creates a credential with only a secret.
     #[must_use]
     pub fn new(secret: impl Into<Secret>) -> Self {
-        Self { secret: secret.into(), login: LoginInfo::unknown(), expires_at: None, plan: None }
+        Self {
+            secret: secret.into(),
+            login: LoginInfo::unknown(),
+            expires_at: None,
+            plan: None,
+            account_id: None,
+        }
     }
 
     /// Creates an empty credential. Fetchers receive it for accounts without a credential source.
@@ -132,6 +140,13 @@ impl Credential {
     #[must_use]
     pub fn plan(mut self, plan: impl Into<Option<String>>) -> Self {
         self.plan = plan.into();
+        self
+    }
+
+    /// Sets the provider's own id of the account.
+    #[must_use]
+    pub fn account_id(mut self, id: impl Into<Option<String>>) -> Self {
+        self.account_id = id.into();
         self
     }
 }

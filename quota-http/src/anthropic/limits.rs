@@ -1,64 +1,48 @@
 //! Parses the rows of `limits`: the 5-hour window, the 7-day window, and the 7-day windows of single models or surfaces.
 //! `usage` parses the root fields that repeat some of them.
 
+use quota_core::WindowId;
 use quota_core::model::{InvalidId, Scope};
-use quota_core::{WindowId, WindowReading};
 use serde_json::Value;
 
-use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ParsedWindows, ReadPercent, SEVEN_DAYS, WindowDef};
+use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ReadPercent, SEVEN_DAYS, WindowDef};
 use crate::lenient::{Field, Unreadable, number, text, timestamp};
+use crate::report::ReportBuilder;
 
 /// Parses all rows; `percent` converts and checks each usage.
-pub(super) fn read(limits: &Value, percent: ReadPercent) -> ParsedWindows {
-    let mut parsed_windows = ParsedWindows::default();
+pub(super) fn read(limits: &Value, percent: ReadPercent) -> ReportBuilder {
+    let mut report = ReportBuilder::default();
     match limits {
         Value::Null => {}
         Value::Array(rows) => {
             for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
-                add_row(&mut parsed_windows, row, format!("limits[{at}]"), percent);
+                add_row(&mut report, row, format!("limits[{at}]"), percent);
             }
         }
         _ => {
-            parsed_windows.has_unnamed = true;
-            parsed_windows.skip("limits", "not a list");
+            report.mark_unnamed("limits", "not a list");
         }
     }
-    parsed_windows
+    report
 }
 
-fn add_row(parsed_windows: &mut ParsedWindows, row: &Value, field: String, percent: ReadPercent) {
+fn add_row(report: &mut ReportBuilder, row: &Value, field: String, percent: ReadPercent) {
     let named = match parse_name(row) {
         Ok(named) => named,
-        Err(NameError::Invalid(why)) => return parsed_windows.skip(field, why),
+        Err(NameError::Invalid(why)) => return report.skip(field, why),
         Err(NameError::Unreadable) => {
-            parsed_windows.has_unnamed = true;
-            return parsed_windows.skip(field, "its window is unclear");
+            return report.mark_unnamed(field, "its window is unclear");
         }
     };
     match number(row.get("percent")).map(percent) {
         Field::Present(Some(used)) => {
             let reading = named.used(used).resets_at(timestamp(row.get("resets_at")));
-            keep_larger(parsed_windows, reading, field);
+            report.add(reading, field);
         }
-        Field::Present(None) => parsed_windows.mark_unreadable(named.id, field, IMPLAUSIBLE),
-        Field::Absent if row.get("percent").is_some() => parsed_windows.skip(field, "its usage is null"),
-        Field::Absent => parsed_windows.mark_unreadable(named.id, field, "it has no usage"),
-        Field::Unreadable => parsed_windows.mark_unreadable(named.id, field, "its usage is not a number"),
-    }
-}
-
-/// If two rows name the same window, the larger use counts: the other row may be for a part of the window.
-fn keep_larger(parsed_windows: &mut ParsedWindows, reading: WindowReading, field: String) {
-    match parsed_windows.windows.get_mut(&reading.id) {
-        None => {
-            parsed_windows.windows.insert(reading.id.clone(), reading);
-        }
-        Some(existing) => {
-            if reading.used > existing.used {
-                *existing = reading;
-            }
-            parsed_windows.skip(field, "two rows for one window; the larger usage counts");
-        }
+        Field::Present(None) => report.mark_unreadable(named.id, field, IMPLAUSIBLE),
+        Field::Absent if row.get("percent").is_some() => report.skip(field, "its usage is null"),
+        Field::Absent => report.mark_unreadable(named.id, field, "it has no usage"),
+        Field::Unreadable => report.mark_unreadable(named.id, field, "its usage is not a number"),
     }
 }
 
@@ -142,12 +126,12 @@ fn display_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::Percent;
+    use quota_core::{Percent, WindowReading};
     use serde_json::json;
 
     use super::*;
 
-    fn read(limits: &Value) -> ParsedWindows {
+    fn read(limits: &Value) -> ReportBuilder {
         super::read(limits, Percent::from_percent)
     }
 
@@ -156,9 +140,9 @@ mod tests {
     }
 
     fn only_window(row: Value) -> WindowReading {
-        let parsed_windows = read(&json!([row]));
-        assert_eq!(parsed_windows.skipped, []);
-        parsed_windows.windows.into_values().next().unwrap()
+        let report = read(&json!([row]));
+        assert_eq!(report.skipped, []);
+        report.windows.into_values().next().unwrap()
     }
 
     #[test]
@@ -222,19 +206,18 @@ mod tests {
         for scope in
             [json!(null), json!({ "model": null }), json!({ "model": { "id": "m-1", "display_name": null } })]
         {
-            let parsed_windows = read(&json!([{ "kind": "weekly_scoped", "percent": 5, "scope": scope }]));
+            let report = read(&json!([{ "kind": "weekly_scoped", "percent": 5, "scope": scope }]));
 
-            assert!(parsed_windows.windows.is_empty() && !parsed_windows.has_unnamed);
-            assert_eq!(parsed_windows.skipped[0].field, "limits[0]");
+            assert!(report.windows.is_empty() && !report.has_unnamed);
+            assert_eq!(report.skipped[0].field, "limits[0]");
         }
     }
 
     #[test]
     fn weekly_all_with_an_unknown_scope_is_not_the_whole_account() {
-        let parsed_windows =
-            read(&json!([{ "kind": "weekly_all", "percent": 99, "scope": { "workspace": "w" } }]));
+        let report = read(&json!([{ "kind": "weekly_all", "percent": 99, "scope": { "workspace": "w" } }]));
 
-        assert!(parsed_windows.windows.is_empty());
+        assert!(report.windows.is_empty());
     }
 
     #[test]
@@ -254,40 +237,35 @@ mod tests {
     #[test]
     fn an_unreadable_usage_marks_the_window_unreadable() {
         for percent in [json!("abc"), json!({}), json!(true)] {
-            let parsed_windows =
-                read(&json!([{ "kind": "session", "percent": percent }, week_of("Big", 5.0)]));
+            let report = read(&json!([{ "kind": "session", "percent": percent }, week_of("Big", 5.0)]));
 
-            assert_eq!(parsed_windows.unreadable.into_iter().collect::<Vec<_>>(), [WindowId::five_hour()]);
-            assert_eq!(parsed_windows.windows.len(), 1);
+            assert_eq!(report.unreadable.into_iter().collect::<Vec<_>>(), [WindowId::five_hour()]);
+            assert_eq!(report.windows.len(), 1);
         }
     }
 
     #[test]
     fn a_null_usage_is_not_reported() {
-        let parsed_windows = read(&json!([{ "kind": "session", "percent": null }]));
+        let report = read(&json!([{ "kind": "session", "percent": null }]));
 
-        assert!(parsed_windows.windows.is_empty() && parsed_windows.unreadable.is_empty());
-        assert_eq!(parsed_windows.skipped.len(), 1);
+        assert!(report.windows.is_empty() && report.unreadable.is_empty());
+        assert_eq!(report.skipped.len(), 1);
     }
 
     #[test]
     fn the_larger_of_two_usages_of_one_window_counts() {
-        let parsed_windows = read(&json!([week_of("Big", 5.0), week_of("big", 40.0), week_of("BIG", 7.0)]));
+        let report = read(&json!([week_of("Big", 5.0), week_of("big", 40.0), week_of("BIG", 7.0)]));
 
-        let window = parsed_windows.windows.into_values().next().unwrap();
+        let window = report.windows.into_values().next().unwrap();
         assert_eq!(window.used, Percent::from_basis_points(4000));
     }
 
     #[test]
     fn null_and_empty_lists_have_no_windows() {
         for limits in [json!(null), json!([]), json!([null])] {
-            let parsed_windows = read(&limits);
+            let report = read(&limits);
 
-            assert!(
-                parsed_windows.windows.is_empty()
-                    && parsed_windows.skipped.is_empty()
-                    && !parsed_windows.has_unnamed
-            );
+            assert!(report.windows.is_empty() && report.skipped.is_empty() && !report.has_unnamed);
         }
     }
 }

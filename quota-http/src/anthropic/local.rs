@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::headers::parse_status;
 use super::usage::{self, object};
-use super::windows::{FieldNames, ParsedWindows, WindowDef};
+use super::windows::{FieldNames, WindowDef, add_named};
 use crate::lenient::{from_epoch, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed, SkippedField};
+use crate::report::ReportBuilder;
 
 /// The windows of the cached response, named as in the usage endpoint. The checks are stricter, as for every local source.
 const CACHED_FIELDS: FieldNames =
@@ -103,9 +104,9 @@ struct File {
 pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
     let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
-    let parsed_windows = add_all(limits, &STATUSLINE_FIELDS, "rate_limits.");
-    let usage = UsageReport::from_statusline(parsed_windows.readings()?, observed_at);
-    Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
+    let report = add_all(limits, &STATUSLINE_FIELDS, "rate_limits.");
+    let usage = UsageReport::from_statusline(report.readings()?, observed_at);
+    Ok(without_implausible(usage, report.skipped, observed_at))
 }
 
 /// Parses a `rate_limit_event` line of Claude Code's output stream, received at `observed_at`.
@@ -136,17 +137,16 @@ pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Par
     }
     let info = root.get("rate_limit_info").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
     let windows = info.get("unifiedWindows").and_then(Value::as_object);
-    let mut parsed_windows =
+    let mut report =
         windows.map(|windows| add_all(windows, &EVENT_FIELDS, "unifiedWindows.")).unwrap_or_default();
     for (name, value) in info {
         let is_handled = matches!(name.as_str(), "status" | "resetsAt" | "rateLimitType" | "unifiedWindows");
         if !is_handled && !value.is_null() {
-            parsed_windows.skip(name, "not a reading");
+            report.skip(name, "not a reading");
         }
     }
-    let usage =
-        UsageReport::from_local(parsed_windows.readings()?, observed_at).window_statuses(window_status(info));
-    Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
+    let usage = UsageReport::from_local(report.readings()?, observed_at).window_statuses(window_status(info));
+    Ok(without_implausible(usage, report.skipped, observed_at))
 }
 
 /// Removes implausible readings, and adds them to the skipped fields.
@@ -164,12 +164,12 @@ fn window_status(info: &Map<String, Value>) -> Option<WindowStatus> {
     Some(WindowStatus::new(named.id, status).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
 }
 
-fn add_all(windows: &Map<String, Value>, fields: &FieldNames, path: &str) -> ParsedWindows {
-    let mut parsed_windows = ParsedWindows::default();
+fn add_all(windows: &Map<String, Value>, fields: &FieldNames, path: &str) -> ReportBuilder {
+    let mut report = ReportBuilder::default();
     for (name, value) in windows {
-        parsed_windows.add_named(name, value, fields, path);
+        add_named(&mut report, name, value, fields, path);
     }
-    parsed_windows
+    report
 }
 
 #[cfg(test)]

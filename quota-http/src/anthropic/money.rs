@@ -4,11 +4,11 @@
 use quota_core::model::{Credits, Money};
 use serde_json::{Map, Value};
 
-use super::windows::ParsedWindows;
 use crate::lenient::{Field, Unreadable, flag, number, text};
+use crate::report::ReportBuilder;
 
 /// Parses the credits. `spend` takes precedence. If an amount is unreadable, the cached credits stay.
-pub(super) fn read(root: &Map<String, Value>, parsed_windows: &mut ParsedWindows) -> Field<Credits> {
+pub(super) fn read(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
     let sources = [("spend", spend as fn(&Value) -> _), ("extra_usage", extra_usage)];
     let mut result = Field::Absent;
     for (field, source) in sources {
@@ -16,7 +16,7 @@ pub(super) fn read(root: &Map<String, Value>, parsed_windows: &mut ParsedWindows
             Ok(Some(credits)) => return Field::Present(credits),
             Ok(None) => {}
             Err(Unreadable) => {
-                parsed_windows.skip(field, "its amounts are invalid");
+                report.skip(field, "its amounts are invalid");
                 result = Field::Unreadable;
             }
         }
@@ -104,9 +104,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read_all(body: Value) -> (Field<Credits>, ParsedWindows) {
-        let mut parsed_windows = ParsedWindows::default();
-        (read(body.as_object().unwrap(), &mut parsed_windows), parsed_windows)
+    fn read_all(body: Value) -> (Field<Credits>, ReportBuilder) {
+        let mut report = ReportBuilder::default();
+        (read(body.as_object().unwrap(), &mut report), report)
     }
 
     fn credits_of(body: Value) -> Credits {
@@ -191,10 +191,10 @@ mod tests {
         let body =
             json!({ "spend": { "used": { "amount_minor": "many" } }, "extra_usage": { "used_credits": 2 } });
 
-        let (credits, parsed_windows) = read_all(body);
+        let (credits, report) = read_all(body);
 
         assert!(matches!(credits, Field::Present(_)));
-        assert_eq!(parsed_windows.skipped[0].field, "spend");
+        assert_eq!(report.skipped[0].field, "spend");
     }
 
     #[test]

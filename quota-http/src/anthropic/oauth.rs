@@ -26,7 +26,7 @@ pub fn refresher(client_id: impl Into<String>) -> OAuthRefresherBuilder {
 pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     provider: || ANTHROPIC,
     base_url: "https://platform.claude.com",
-    path: &["v1", "oauth", "token"],
+    path: "v1/oauth/token",
     scope: None,
     // Accept only a string. An object is the error format of the API itself, and says nothing about the token.
     error: |body| body.get("error")?.as_str(),

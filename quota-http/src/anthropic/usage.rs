@@ -1,12 +1,12 @@
 //! Parses the response of Anthropic's usage endpoint, and lists the fields it skips.
 
-use quota_core::{Percent, UsageReport, WindowReading};
+use quota_core::{Percent, WindowReading};
 use serde_json::{Map, Value};
 
-use super::windows::{FieldNames, ParsedWindows};
+use super::windows::{FieldNames, add_named};
 use super::{limits, money};
-use crate::lenient::Field;
 use crate::parsed::{ParseError, Parsed};
+use crate::report::{ReportBuilder, json_object};
 
 /// Windows at the root, in percent: 1 means 1 %.
 pub(super) const ROOT_FIELDS: FieldNames =
@@ -39,40 +39,34 @@ pub fn parse_usage(body: &[u8]) -> Result<Parsed, ParseError> {
 
 /// Parses a JSON object that is neither empty nor an error response.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
-    match serde_json::from_slice(body)? {
-        Value::Object(fields) if fields.is_empty() => Err(ParseError::NoUsage),
-        Value::Object(fields) => match error_kind(&fields) {
-            Some(kind) => Err(ParseError::ErrorResponse { kind }),
-            None => Ok(fields),
-        },
-        _ => Err(ParseError::NotAnObject),
+    let fields = json_object(body)?;
+    match error_kind(&fields) {
+        Some(kind) => Err(ParseError::ErrorResponse { kind }),
+        None => Ok(fields),
     }
 }
 
 /// Parses the object of a response whose windows have these field names.
 pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Parsed, ParseError> {
-    let mut parsed_windows = limits::read(root.get("limits").unwrap_or(&Value::Null), fields.percent);
+    let mut report = limits::read(root.get("limits").unwrap_or(&Value::Null), fields.percent);
     for (name, value) in root {
-        add_field(&mut parsed_windows, name, value, fields);
+        add_field(&mut report, name, value, fields);
     }
-    let credits = money::read(root, &mut parsed_windows);
-    let usage = UsageReport::polled(parsed_windows.readings()?)
-        .coverage(parsed_windows.coverage(credits != Field::Unreadable))
-        .credits(credits.ok());
-    Ok(Parsed::new(usage, parsed_windows.skipped))
+    let credits = money::read(root, &mut report);
+    report.build(credits)
 }
 
 /// Adds a root field, after the rows of `limits`.
-fn add_field(parsed_windows: &mut ParsedWindows, name: &str, value: &Value, fields: &FieldNames) {
+fn add_field(report: &mut ReportBuilder, name: &str, value: &Value, fields: &FieldNames) {
     match name {
         "limits" | "spend" | "extra_usage" => {}
         _ if is_window(name, value) => {
-            let mut flat = ParsedWindows::default();
-            flat.add_named(name, value, fields, "");
-            merge(parsed_windows, flat);
+            let mut flat = ReportBuilder::default();
+            add_named(&mut flat, name, value, fields, "");
+            merge(report, flat);
         }
         _ if value.is_null() => {}
-        _ => parsed_windows.skip(name, "not a window"),
+        _ => report.skip(name, "not a window"),
     }
 }
 
@@ -83,18 +77,18 @@ fn is_window(name: &str, value: &Value) -> bool {
 }
 
 /// Merges a root field into the rows of `limits`, which take precedence.
-fn merge(parsed_windows: &mut ParsedWindows, flat: ParsedWindows) {
+fn merge(report: &mut ReportBuilder, flat: ReportBuilder) {
     for (id, reading) in flat.windows {
-        match parsed_windows.windows.get_mut(&id) {
+        match report.windows.get_mut(&id) {
             Some(row) => refine(row, &reading),
             None => {
-                parsed_windows.windows.insert(id, reading);
+                report.windows.insert(id, reading);
             }
         }
     }
-    parsed_windows.unreadable.extend(flat.unreadable);
+    report.unreadable.extend(flat.unreadable);
     for skipped in flat.skipped {
-        parsed_windows.skip(skipped.field, skipped.reason);
+        report.skip(skipped.field, skipped.reason);
     }
 }
 

@@ -1,15 +1,14 @@
 //! Anthropic's window names, and the parser for an object that contains windows by name. `usage` decides which of two
 //! readings of a window counts.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quota_core::model::{Coverage, Scope};
+use quota_core::model::Scope;
 use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::Value;
 
 use crate::lenient::{Field, number, timestamp};
-use crate::parsed::{ParseError, SkippedField};
+use crate::report::ReportBuilder;
 
 pub(super) const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 pub(super) const SEVEN_DAYS: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -62,74 +61,33 @@ pub(super) type ReadPercent = fn(f64) -> Option<Percent>;
 /// Why a number is not a window's usage.
 pub(super) const IMPLAUSIBLE: &str = "its usage is not between 0 % and 1,000 %";
 
-/// The windows of a document.
-#[derive(Debug, Default)]
-pub(super) struct ParsedWindows {
-    pub(super) windows: BTreeMap<WindowId, WindowReading>,
-    /// Windows whose usage could not be read.
-    pub(super) unreadable: BTreeSet<WindowId>,
-    /// There is a window without a readable name, so a missing window may still exist.
-    pub(super) has_unnamed: bool,
-    pub(super) skipped: Vec<SkippedField>,
-}
-
-impl ParsedWindows {
-    /// Accounts have about ten windows.
-    const MAX_WINDOWS: usize = 128;
-    /// Bounds the list, so that it stays readable.
-    const MAX_SKIPPED: usize = 256;
-
-    /// Adds the window `name` with this value.
-    pub(super) fn add_named(&mut self, name: &str, value: &Value, fields: &FieldNames, path: &str) {
-        if value.is_null() {
-            return;
-        }
-        let field = || format!("{path}{name}");
-        let Some(named) = WindowDef::parse(name) else {
-            return self.skip(field(), "not a valid window name");
-        };
-        match number(value.get(fields.used)).map(fields.percent) {
-            Field::Present(Some(used)) => {
-                let reading = named.used(used).resets_at(timestamp(value.get(fields.resets_at)));
-                self.windows.insert(reading.id.clone(), reading);
-            }
-            Field::Present(None) => self.mark_unreadable(named.id, field(), IMPLAUSIBLE),
-            // The provider has the window, but no usage for it.
-            Field::Absent if value.get(fields.used).is_some() => {
-                self.skip(field(), "its usage is null");
-            }
-            Field::Absent => self.mark_unreadable(named.id, field(), "it has no usage"),
-            Field::Unreadable => self.mark_unreadable(named.id, field(), "its usage is not a number"),
-        }
+/// Adds the window `name` with this value.
+pub(super) fn add_named(
+    report: &mut ReportBuilder,
+    name: &str,
+    value: &Value,
+    fields: &FieldNames,
+    path: &str,
+) {
+    if value.is_null() {
+        return;
     }
-
-    pub(super) fn mark_unreadable(&mut self, id: WindowId, field: String, reason: &'static str) {
-        self.unreadable.insert(id);
-        self.skip(field, reason);
-    }
-
-    pub(super) fn skip(&mut self, field: impl Into<String>, reason: &'static str) {
-        if self.skipped.len() < Self::MAX_SKIPPED {
-            self.skipped.push(SkippedField::new(field, reason));
+    let field = || format!("{path}{name}");
+    let Some(named) = WindowDef::parse(name) else {
+        return report.skip(field(), "not a valid window name");
+    };
+    match number(value.get(fields.used)).map(fields.percent) {
+        Field::Present(Some(used)) => {
+            let reading = named.used(used).resets_at(timestamp(value.get(fields.resets_at)));
+            report.windows.insert(reading.id.clone(), reading);
         }
-    }
-
-    /// The coverage of a document that lists all windows.
-    pub(super) fn coverage(&self, credits: bool) -> Coverage {
-        if self.has_unnamed {
-            return Coverage::Reported;
+        Field::Present(None) => report.mark_unreadable(named.id, field(), IMPLAUSIBLE),
+        // The provider has the window, but no usage for it.
+        Field::Absent if value.get(fields.used).is_some() => {
+            report.skip(field(), "its usage is null");
         }
-        let read = |id: &&WindowId| self.windows.contains_key(*id);
-        let except = self.unreadable.iter().filter(|id| !read(id)).cloned().collect();
-        Coverage::Complete { except, credits }
-    }
-
-    /// Returns the windows, or an error if there are too many.
-    pub(super) fn readings(&self) -> Result<Vec<WindowReading>, ParseError> {
-        if self.windows.len() > Self::MAX_WINDOWS {
-            return Err(ParseError::TooManyWindows);
-        }
-        Ok(self.windows.values().cloned().collect())
+        Field::Absent => report.mark_unreadable(named.id, field(), "it has no usage"),
+        Field::Unreadable => report.mark_unreadable(named.id, field(), "its usage is not a number"),
     }
 }
 

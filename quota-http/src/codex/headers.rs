@@ -10,6 +10,7 @@ use quota_core::{Percent, WindowId, WindowReading};
 
 use crate::lenient::{from_epoch, is_short_text, parse_number};
 use crate::limit_headers::{HeaderReadings, LimitHeaders, has_prefix};
+use crate::window_length::window_of_length;
 
 const SLOTS: [&str; 3] = ["primary", "secondary", "tertiary"];
 const PARTS: [&str; 4] = ["used-percent", "window-minutes", "reset-at", "reset-after-seconds"];
@@ -151,18 +152,7 @@ fn add_slot(
     readings.add(WindowReading::new(id, used).resets_at(resets_at).length(length).scope(limit.scope()));
 }
 
-/// The window with this length. Reported lengths vary slightly. An unknown length becomes part of the id.
 fn window_for(minutes: f64) -> Option<(WindowId, Duration)> {
-    const FIVE_HOURS: f64 = 300.0;
-    const WEEK: f64 = 7.0 * 24.0 * 60.0;
-    const MONTH: std::ops::RangeInclusive<f64> = 28.0 * 24.0 * 60.0..=31.0 * 24.0 * 60.0;
     let length = Duration::try_from_secs_f64(minutes * 60.0).ok()?;
-    let is_about = |length: f64| (minutes - length).abs() <= length * 0.02;
-    let id = match minutes {
-        minutes if MONTH.contains(&minutes) => WindowId::monthly(),
-        _ if is_about(FIVE_HOURS) => WindowId::five_hour(),
-        _ if is_about(WEEK) => WindowId::seven_day(),
-        _ => WindowId::new(&format!("{}_minutes", minutes.round())).ok()?,
-    };
-    Some((id, length))
+    Some((window_of_length(length)?, length))
 }

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use quota_core::model::OwnerId;
+use quota_core::provider::token_claims;
 use serde_json::{Map, Value};
 
 use super::OPENAI;
-use crate::jwt;
 use crate::lenient::{from_epoch, number, text};
 use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 
@@ -28,7 +28,7 @@ pub fn refresher(client_id: impl Into<String>) -> OAuthRefresherBuilder {
 pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     provider: || OPENAI,
     base_url: "https://auth.openai.com",
-    path: &["oauth", "token"],
+    path: "oauth/token",
     scope: Some("openid profile email"),
     error,
     owner_id: account,
@@ -42,11 +42,11 @@ fn error(body: &Value) -> Option<&str> {
 }
 
 fn account(response: &Map<String, Value>) -> Option<OwnerId> {
-    let claims = jwt::claims(response.get("id_token")?.as_str()?)?;
+    let claims = token_claims(response.get("id_token")?.as_str()?)?;
     let auth = claims.get("https://api.openai.com/auth")?;
     text(auth.get("chatgpt_account_id")).ok().map(OwnerId::new)
 }
 
 fn token_expiry(access_token: &str) -> Option<Timestamp> {
-    from_epoch(number(jwt::claims(access_token)?.get("exp")).ok()?)
+    from_epoch(number(token_claims(access_token)?.get("exp")).ok()?)
 }

@@ -14,14 +14,14 @@ use quota_core::model::{OwnerId, RequestId};
 use quota_core::record::{LastFailureKind, LeaseDecision, LeaseRequest, MaxStaleness, Record};
 use quota_core::{AccountId, Clock, Credential, FetchError, Policy, Secret, UsageFetcher, UsageReport};
 use quota_http::BuildError;
-use quota_http::anthropic::{Anthropic, AnthropicBuilder};
+use quota_http::{Fetcher, FetcherBuilder, anthropic};
 use server::{Reply, Server, head};
 
 const TOKEN: &str = "sk-ant-oat01-made-up";
 const USAGE: &str = r#"{"five_hour":{"utilization":12.5,"resets_at":"2026-07-01T12:00:00Z"}}"#;
 
-fn fetcher(server: &Server) -> AnthropicBuilder {
-    Anthropic::builder().base_url(server.url())
+fn fetcher(server: &Server) -> FetcherBuilder {
+    Fetcher::builder(&anthropic::PROVIDER).base_url(server.url())
 }
 
 fn main_account() -> AccountId {
@@ -42,7 +42,7 @@ async fn fetch(reply: Reply) -> Result<UsageReport, FetchError> {
 }
 
 /// The request that the fetcher sends, in lower case.
-async fn request_of(build: impl FnOnce(AnthropicBuilder) -> AnthropicBuilder) -> String {
+async fn request_of(build: impl FnOnce(FetcherBuilder) -> FetcherBuilder) -> String {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
     let fetcher = build(fetcher(&server)).build().unwrap();
     fetcher.fetch(&main_account(), &credential()).await.unwrap();
@@ -190,7 +190,7 @@ async fn a_refused_connection_error_contains_no_token_and_no_url() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/prefix", gone.local_addr().unwrap()).parse().unwrap()
     };
-    let fetcher = Anthropic::builder().base_url(url).build().unwrap();
+    let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(url).build().unwrap();
 
     let error = fetcher.fetch(&main_account(), &credential()).await.unwrap_err();
 
@@ -217,7 +217,7 @@ async fn fetch_without_dns() -> FetchError {
         .with_no_client_auth();
     let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(EmptyResolver));
     let client = client.tls_backend_preconfigured(tls).build().unwrap();
-    let fetcher = Anthropic::builder().client(client);
+    let fetcher = Fetcher::builder(&anthropic::PROVIDER).client(client);
     let fetcher = fetcher.base_url("https://nowhere.example/secret".parse().unwrap()).build().unwrap();
 
     fetcher.fetch(&main_account(), &credential()).await.unwrap_err()
@@ -251,7 +251,7 @@ async fn a_refused_connection_reports_the_innermost_cause() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", gone.local_addr().unwrap()).parse().unwrap()
     };
-    let fetcher = Anthropic::builder().base_url(url).build().unwrap();
+    let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(url).build().unwrap();
 
     let error = fetcher.fetch(&main_account(), &credential()).await.unwrap_err();
 
@@ -281,7 +281,7 @@ async fn a_closed_connection_is_not_retried() {
 #[tokio::test]
 async fn a_tls_failure_is_unavailable() {
     let server = Server::start(Reply::HangUp).await;
-    let builder = Anthropic::builder();
+    let builder = Fetcher::builder(&anthropic::PROVIDER);
 
     let fetcher = builder.base_url(server.url_with("https", "")).build().unwrap();
     let fetched = fetcher.fetch(&main_account(), &credential()).await;
@@ -402,7 +402,7 @@ async fn another_providers_account_is_rejected() {
 
 #[test]
 fn invalid_settings_are_rejected() {
-    let builder = Anthropic::builder;
+    let builder = || Fetcher::builder(&anthropic::PROVIDER);
     let url = |text: &str| text.parse().unwrap();
     let foreign: AccountId = "openai/main".parse().unwrap();
 
@@ -417,7 +417,7 @@ fn invalid_settings_are_rejected() {
 #[test]
 fn debug_shows_neither_token_nor_password() {
     let url = "https://me:hunter2@example.com".parse().unwrap();
-    let builder = Anthropic::builder();
+    let builder = Fetcher::builder(&anthropic::PROVIDER);
 
     let shown = format!("{:?} {:?}", builder.clone().base_url(url), builder.build().unwrap());
 

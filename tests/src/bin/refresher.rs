@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::anthropic::Anthropic;
+use quota::anthropic;
 use quota::credentials::StaticCredential;
+use quota::http::Fetcher;
 use quota::policy::{Backoff, Budget};
 use quota::{
     Account, AccountId, Credential, FetchError, Policy, ProviderId, QuotaManager, Secret, UsageFetcher,
@@ -20,7 +21,7 @@ use quota::{
 
 /// Prints a line for each call.
 #[derive(Debug)]
-struct Announcing(Anthropic);
+struct Announcing(Fetcher);
 
 #[async_trait]
 impl UsageFetcher for Announcing {
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
     let login = Arc::new(StaticCredential::new(Secret::new("sim-token-main".to_owned())));
-    let fetcher = Announcing(Anthropic::builder().base_url(provider.parse()?).build()?);
+    let fetcher = Announcing(Fetcher::builder(&anthropic::PROVIDER).base_url(provider.parse()?).build()?);
     let quota =
         QuotaManager::builder(open_store(store)?).provider(fetcher, login).policy(policy(once)).build()?;
     let main = quota.account(&"anthropic/main".parse()?);

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use quota::Secret;
 use quota::accounts::{AccountsConfig, FallbackAccountManager, Request, RouteError, RoutingPolicy};
-use quota::anthropic::Anthropic;
+use quota::anthropic;
 use quota::credentials::{CredentialMap, StaticCredential};
+use quota::http::Fetcher;
 use quota::{AccountId, Percent, Policy, QuotaManager, WindowId, open_store};
 use tokio::task::JoinSet;
 
@@ -59,7 +60,7 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
     let login = |name| Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}"))));
     let named = ids.iter().zip(NAMES);
     let logins = named.fold(CredentialMap::new(), |all, (id, name)| all.with(id.clone(), login(name)));
-    let fetcher = Anthropic::builder().base_url(provider.parse()?).build()?;
+    let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(provider.parse()?).build()?;
     let policy = Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(3);
     let store = open_store(store)?;
     let quota = QuotaManager::builder(Arc::clone(&store)).provider(fetcher, logins).policy(policy).build()?;

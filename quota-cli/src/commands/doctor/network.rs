@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use quota::Clock;
-use quota::anthropic::Anthropic;
+use quota::anthropic;
 use quota_journal::post_client;
 use reqwest::header::{DATE, USER_AGENT};
 use url::Url;
@@ -23,7 +23,7 @@ const MAX_SKEW: Duration = Duration::from_secs(5);
 
 /// Checks every host of the enabled accounts once.
 pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
-    let default_url = || Url::parse(Anthropic::BASE_URL).expect("it is a URL");
+    let default_url = || anthropic::PROVIDER.default_base_url().expect("it has a URL");
     let provider_url = config.anthropic.base_url.clone().unwrap_or_else(default_url);
     let mut hosts = Vec::new();
     for account in config.accounts.iter().filter(|account| !account.disabled) {

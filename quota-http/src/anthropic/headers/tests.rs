@@ -1,6 +1,8 @@
 use jiff::Timestamp;
 use quota_core::model::{Coverage, Scope, Source};
 
+use std::time::Duration;
+
 use super::*;
 
 const RESET: &str = "1785634800";

@@ -7,8 +7,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value};
 
-/// Returns the claims of `token`; `None` if it is not a JSON Web Token.
-pub(crate) fn claims(token: &str) -> Option<Map<String, Value>> {
+/// Returns the claims of `token`; `None` if it is not a JSON Web Token (RFC 7519). The signature is not verified.
+#[must_use]
+pub fn token_claims(token: &str) -> Option<Map<String, Value>> {
     let mut parts = token.split('.');
     let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -39,7 +40,7 @@ mod tests {
     #[test]
     fn claims_are_read_from_the_middle_part() {
         // printf '{"exp":1800000000}' | basenc --base64url
-        let claims = claims("e30.eyJleHAiOjE4MDAwMDAwMDB9.sig").unwrap();
+        let claims = token_claims("e30.eyJleHAiOjE4MDAwMDAwMDB9.sig").unwrap();
 
         assert_eq!(claims["exp"], 1_800_000_000);
     }
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn text_that_is_not_a_token_has_no_claims() {
         for text in ["", "abc", "a.b", "e30.e30", "e30.!.x", "e30.bm8.x", "e30.e30.x.y", "e30.W10.x"] {
-            assert_eq!(claims(text), None, "{text}");
+            assert_eq!(token_claims(text), None, "{text}");
         }
     }
 }

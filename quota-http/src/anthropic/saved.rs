@@ -1,0 +1,60 @@
+//! Detects the kind of a saved document by its JSON keys, and parses it. A document of an unknown kind is parsed as a response
+//! from the usage endpoint.
+
+use jiff::Timestamp;
+use quota_core::UsageReport;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::local::{parse_claude_json, parse_rate_limit_event, parse_statusline};
+use super::profile::parse_profile;
+use super::usage::parse_usage;
+use crate::parsed::ParseError;
+use crate::saved::SavedDocument;
+
+/// The keys that identify the kind. Their values are skipped, because such files can be large.
+#[derive(Default, Deserialize)]
+struct Keys {
+    #[serde(rename = "type")]
+    tag: Option<Tag>,
+    #[serde(rename = "cachedUsageUtilization")]
+    cached_usage: Option<IgnoredAny>,
+    rate_limits: Option<IgnoredAny>,
+    account: Option<IgnoredAny>,
+    organization: Option<IgnoredAny>,
+}
+
+/// The value of `type`.
+#[derive(PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tag {
+    RateLimitEvent,
+    #[serde(other)]
+    Other,
+}
+
+/// Parses a saved document.
+///
+/// # Errors
+///
+/// [`ParseError`] if it has no usage and no profile.
+pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseError> {
+    // The usage parser reports the position of a JSON error.
+    let keys: Keys = serde_json::from_slice(document).unwrap_or_default();
+    if keys.cached_usage.is_some() {
+        let cached = parse_claude_json(document)?;
+        return Ok(SavedDocument::new("claude_json", cached.parsed).user(cached.account));
+    }
+    if keys.tag == Some(Tag::RateLimitEvent) {
+        return Ok(SavedDocument::new("rate_limit_event", parse_rate_limit_event(document, now)?));
+    }
+    if keys.rate_limits.is_some() {
+        return Ok(SavedDocument::new("statusline", parse_statusline(document, now)?));
+    }
+    if keys.account.is_some() || keys.organization.is_some() {
+        let profile = parse_profile(document)?;
+        let usage = UsageReport::from_headers([]).plan(profile.plan).owner_id(profile.organization);
+        return Ok(SavedDocument::of_usage("profile", usage).user(profile.account));
+    }
+    Ok(SavedDocument::new("usage", parse_usage(document)?))
+}

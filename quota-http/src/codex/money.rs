@@ -1,0 +1,58 @@
+//! Parses the credits of a Codex account: its balance, and the limit that a workspace sets for one user.
+
+use quota_core::model::Credits;
+use serde_json::{Map, Value};
+
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag};
+use crate::report::ReportBuilder;
+
+/// The unit of the amounts. The provider states no currency.
+const UNIT: &str = "credits";
+/// Amounts have up to 14 decimal digits, of which more than two are noise.
+const DIGITS: u8 = 2;
+
+/// Parses the credits. If one amount is unreadable, the cached credits stay.
+pub(super) fn read(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
+    let individual = [
+        root.get("spend_control").and_then(|control| control.get("individual_limit")),
+        root.get("rate_limit").and_then(|limit| limit.get("individual_limit")),
+    ];
+    let individual = individual.into_iter().flatten().find(|limit| !limit.is_null());
+    let parts =
+        [("credits", root.get("credits"), balance as Part), ("individual_limit", individual, spending)];
+    let mut credits = Credits::default();
+    for (field, value, part) in parts {
+        match value.filter(|value| !value.is_null()).map_or(Ok(Credits::default()), part) {
+            Ok(part) => credits = credits.or(part),
+            Err(Unreadable) => {
+                report.skip(field, "its amounts are invalid");
+                return Field::Unreadable;
+            }
+        }
+    }
+    if credits == Credits::default() { Field::Absent } else { Field::Present(credits) }
+}
+
+type Part = fn(&Value) -> Result<Credits, Unreadable>;
+
+fn balance(credits: &Value) -> Result<Credits, Unreadable> {
+    let fields = credits.as_object().ok_or(Unreadable)?;
+    let mut credits = Credits::default();
+    credits.enabled = flag(fields.get("has_credits")).into_result()?;
+    credits.unlimited = flag(fields.get("unlimited")).into_result()?;
+    credits.balance = amount(fields.get("balance"))?;
+    Ok(credits)
+}
+
+fn spending(limit: &Value) -> Result<Credits, Unreadable> {
+    let fields = limit.as_object().ok_or(Unreadable)?;
+    let mut credits = Credits::default();
+    credits.used = amount(fields.get("used"))?;
+    credits.limit = amount(fields.get("limit"))?;
+    Ok(credits)
+}
+
+fn amount(value: Option<&Value>) -> Result<Option<quota_core::model::Money>, Unreadable> {
+    let amount = decimal(value).into_result()?;
+    Ok(amount.map(|amount: Decimal| amount.rounded(DIGITS).money(UNIT)))
+}

@@ -1,0 +1,285 @@
+//! The fetcher of every provider: it sends the requests that a `Provider` describes, and joins what its parser returns.
+//! `quota-core` decides when to call, and with which credential.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use quota_core::model::{Coverage, OwnerId};
+use quota_core::{AccountId, Clock, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use crate::classify::{self, classify, header};
+use crate::endpoint::{BuildError, check_base, endpoint};
+use crate::lenient::is_short_text;
+use crate::parsed::{ParseError, Parsed};
+use crate::provider::Provider;
+use crate::request::UsageRequest;
+use crate::transport::{HttpResponse, Transport, TransportSettings};
+
+/// Fetches the usage of a provider's accounts.
+///
+/// Each call sends one request, or two for a provider that needs two. Creating the fetcher neither connects nor loads certificates.
+/// The token is sent only to the base URL: redirects are not followed.
+///
+/// A credential that expired more than a minute ago is not sent; the minute allows for clocks that differ. The result is
+/// [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
+///
+/// ```
+/// use quota_http::{Fetcher, anthropic, codex};
+///
+/// let claude = Fetcher::new(&anthropic::PROVIDER);
+/// let codex = Fetcher::builder(&codex::PROVIDER).user_agent("my-program/1.0").build()?;
+/// # Ok::<(), quota_http::BuildError>(())
+/// ```
+pub struct Fetcher {
+    provider: &'static Provider,
+    transport: Transport,
+    clock: Clock,
+    base_url: Option<Url>,
+    base_urls: HashMap<AccountId, Url>,
+    headers: HeaderMap,
+}
+
+/// An expired credential is still sent for this long, because clocks differ.
+const EXPIRY_SLACK: Duration = Duration::from_secs(60);
+
+impl Fetcher {
+    /// Creates a fetcher with the default settings.
+    #[must_use]
+    pub fn new(provider: &'static Provider) -> Self {
+        Self::builder(provider).build().expect("the default settings are valid")
+    }
+
+    /// Starts building a fetcher with other settings.
+    pub fn builder(provider: &'static Provider) -> FetcherBuilder {
+        FetcherBuilder {
+            provider,
+            base_url: None,
+            base_urls: HashMap::new(),
+            headers: Vec::new(),
+            transport: TransportSettings::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Sends a request. `None` if the provider rejects it and it is optional.
+    async fn send(&self, base: &Url, request: UsageRequest) -> Result<Option<HttpResponse>, FetchError> {
+        if let Some(error) = request.invalid {
+            return Err(error);
+        }
+        let mut url =
+            endpoint(base, &request.path).map_err(|error| FetchError::malformed(error.to_string()))?;
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query);
+        }
+        let mut headers = request.headers;
+        headers.extend(self.headers.clone());
+        let response = match request.body {
+            None => self.transport.get(url, headers).await?,
+            Some(body) => self.transport.post(url, headers, body).await?,
+        };
+        match classify(response.status, &response.headers, &response.body, self.clock.now()) {
+            Some(_) if request.is_optional && matches!(response.status, 403 | 404) => Ok(None),
+            Some(error) => Err(error),
+            None => Ok(Some(response)),
+        }
+    }
+
+    /// Parses one response.
+    fn parse(&self, response: &HttpResponse) -> Result<Parsed, FetchError> {
+        let mut parsed =
+            self.provider.parse(&response.body, self.clock.now()).map_err(|error| match error {
+                ParseError::Unauthorized | ParseError::RateLimited => FetchError::from(error),
+                error => classify::malformed(&response.headers, &response.body, error.to_string()),
+            })?;
+        let owner = self.provider.owner_header.and_then(|name| header(&response.headers, name));
+        if let Some(owner) = owner.filter(|id| !id.is_empty() && is_short_text(id)) {
+            parsed.usage.owner_id = Some(OwnerId::new(owner));
+        }
+        Ok(parsed)
+    }
+
+    fn base_url(&self, account: &AccountId) -> Result<&Url, FetchError> {
+        self.base_urls.get(account).or(self.base_url.as_ref()).ok_or_else(|| {
+            let reason = format!("{} has no default URL; set base_url for this account", self.provider.name);
+            FetchError::not_logged_in(reason)
+        })
+    }
+}
+
+#[async_trait]
+impl UsageFetcher for Fetcher {
+    fn provider(&self) -> ProviderId {
+        self.provider.id()
+    }
+
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
+        if *account.provider() != self.provider.id() {
+            // Never send another provider's token to this one.
+            return Err(FetchError::not_logged_in(format!("not an account of {}", self.provider.id())));
+        }
+        reject_expired(credential, self.clock.now())?;
+        let base = self.base_url(account)?;
+        let Some(first) = self.send(base, (self.provider.request)(credential)).await? else {
+            return Err(FetchError::forbidden("access to usage was denied"));
+        };
+        let second = match self.provider.second {
+            Some(second) => second(credential, &first.body)?,
+            None => None,
+        };
+        let parsed = match second {
+            None => self.parse(&first)?,
+            Some(request) => match self.send(base, request).await? {
+                None => without_credits(self.parse(&first)?),
+                Some(second) => join(self.parse(&first), self.parse(&second))?,
+            },
+        };
+        if parsed.usage.is_empty() {
+            let reason = "no usage could be parsed";
+            return Err(classify::malformed(&first.headers, &first.body, reason));
+        }
+        if !parsed.skipped.is_empty() {
+            tracing::debug!(%account, skipped = ?parsed.skipped, "skipped fields of the response");
+        }
+        Ok(parsed.usage)
+    }
+}
+
+/// The report of the first response alone. The second one could have had the credits, so the cached ones stay.
+fn without_credits(mut parsed: Parsed) -> Parsed {
+    if let Coverage::Complete { credits, .. } = &mut parsed.usage.coverage {
+        *credits = parsed.usage.credits.is_some();
+    }
+    parsed
+}
+
+/// Joins the reports of two responses. If one could not be parsed, the other one covers only what it reports.
+fn join(first: Result<Parsed, FetchError>, second: Result<Parsed, FetchError>) -> Result<Parsed, FetchError> {
+    match (first, second) {
+        (Ok(first), Ok(second)) => Ok(first.join(second)),
+        (Ok(mut only), Err(FetchError::Malformed { .. }))
+        | (Err(FetchError::Malformed { .. }), Ok(mut only))
+            if !only.usage.is_empty() =>
+        {
+            only.usage.coverage = Coverage::Reported;
+            only.skip("(response)", "one of two responses could not be parsed");
+            Ok(only)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+fn reject_expired(credential: &Credential, now: Timestamp) -> Result<(), FetchError> {
+    let age = credential.expires_at.map(|expired| now.duration_since(expired));
+    if age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > EXPIRY_SLACK)) {
+        return Err(FetchError::not_logged_in(
+            "the access token expired; start the program that owns the login, or log in again",
+        ));
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base_url = self.base_url.as_ref().map(Url::as_str);
+        f.debug_struct("Fetcher")
+            .field("provider", &self.provider.id_str())
+            .field("base_url", &base_url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The settings of a [`Fetcher`].
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct FetcherBuilder {
+    provider: &'static Provider,
+    base_url: Option<Url>,
+    base_urls: HashMap<AccountId, Url>,
+    headers: Vec<(String, String)>,
+    transport: TransportSettings,
+    clock: Clock,
+}
+
+impl FetcherBuilder {
+    /// Sends requests here instead of to the provider. A path in the URL is a prefix of the endpoint's path.
+    pub fn base_url(mut self, url: Url) -> Self {
+        self.base_url = Some(url);
+        self
+    }
+
+    /// Sends the requests of this account here.
+    pub fn base_url_for(mut self, account: AccountId, url: Url) -> Self {
+        self.base_urls.insert(account, url);
+        self
+    }
+
+    /// Sets the `User-Agent` (default: `quota/<version>`). The provider may count calls per user agent.
+    pub fn user_agent(mut self, text: impl Into<String>) -> Self {
+        self.transport.user_agent = Some(text.into());
+        self
+    }
+
+    /// Sends this header with each request, in place of the provider's own value. It must not be a secret.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The timeout of one request, from connecting to the end of the response (default: 10 seconds).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.transport.timeout = Some(timeout);
+        self
+    }
+
+    /// Uses this HTTP client, with its TLS, proxies, redirects and retries.
+    ///
+    /// Disable redirects in that client. A response from another host is rejected, but only after the request was sent there.
+    pub fn client(mut self, client: reqwest::Client) -> Self {
+        self.transport.client = Some(client);
+        self
+    }
+
+    /// Sets the clock for the expiry of credentials. It also turns a date in `Retry-After` into a delay.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Builds the fetcher, without connecting.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] if a base URL, a header, the user agent or the timeout is invalid.
+    pub fn build(self) -> Result<Fetcher, BuildError> {
+        let provider = self.provider;
+        let base_url = self.base_url.or_else(|| provider.default_base_url());
+        base_url.iter().chain(self.base_urls.values()).try_for_each(check_base)?;
+        if let Some(account) = self.base_urls.keys().find(|account| *account.provider() != provider.id()) {
+            return Err(BuildError::ForeignAccount { account: account.clone(), provider: provider.id() });
+        }
+        let headers = self.headers.iter().map(|(name, value)| {
+            let pair = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
+            pair.0.zip(pair.1).ok_or(BuildError::Header)
+        });
+        Ok(Fetcher {
+            provider,
+            headers: headers.collect::<Result<_, _>>()?,
+            transport: self.transport.build()?,
+            clock: self.clock,
+            base_url,
+            base_urls: self.base_urls,
+        })
+    }
+}
+
+impl fmt::Debug for FetcherBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Omit the URLs: they may contain a password until `build` has validated them.
+        f.debug_struct("FetcherBuilder").field("provider", &self.provider.id_str()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,329 @@
+//! What a provider states about itself, in one value. `fetcher` calls the provider, and `registry` lists all of them.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use quota_core::provider::ProgramLogin;
+use quota_core::{Credential, FetchError, Policy, ProviderId};
+use url::Url;
+
+use crate::command_environment::CommandEnvironment;
+use crate::interpret::ProviderRules;
+use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
+use crate::parsed::{ParseError, Parsed};
+use crate::request::UsageRequest;
+use crate::saved::{self, SavedDocument};
+
+/// Everything that quota knows about a provider: how to request and parse usage, where logins are found, and the defaults.
+///
+/// Its module has one such value, named `PROVIDER`. `docs/add-a-provider.md` explains how to write one.
+///
+/// ```
+/// use jiff::Timestamp;
+/// use quota_core::{Credential, Percent, WindowId, WindowReading};
+/// use quota_http::lenient::{Field, number};
+/// use quota_http::{Fetcher, ParseError, Parsed, Provider, ReportBuilder, UsageRequest, json_object};
+///
+/// static PROVIDER: Provider = Provider::new("example", "Example", request, parse)
+///     .base_url("https://api.example.com")
+///     .token_variables(&["EXAMPLE_API_KEY"]);
+///
+/// fn request(credential: &Credential) -> UsageRequest {
+///     UsageRequest::get("v1/usage").bearer(&credential.secret)
+/// }
+///
+/// fn parse(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
+///     let root = json_object(body)?;
+///     let mut report = ReportBuilder::default();
+///     let week = WindowId::seven_day();
+///     match number(root.get("week_percent")).and_then(Percent::from_percent) {
+///         Field::Present(used) => report.add(WindowReading::new(week, used), "week_percent"),
+///         Field::Unreadable => report.mark_unreadable(week, "week_percent", "not a percentage"),
+///         Field::Absent => {}
+///     }
+///     report.build(Field::Absent)
+/// }
+///
+/// let parsed = PROVIDER.parse(br#"{ "week_percent": "40" }"#, Timestamp::UNIX_EPOCH)?;
+/// assert_eq!(parsed.usage.windows.len(), 1);
+/// let fetcher = Fetcher::new(&PROVIDER);
+/// # Ok::<(), ParseError>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Provider {
+    id: &'static str,
+    pub(crate) name: &'static str,
+    aliases: &'static [&'static str],
+    base_url: Option<&'static str>,
+    private_endpoint: bool,
+    pub(crate) request: fn(&Credential) -> UsageRequest,
+    pub(crate) second: Option<SecondRequest>,
+    parse: ParseBody,
+    parse_saved: Option<ParseSaved>,
+    pub(crate) owner_header: Option<&'static str>,
+    policy: fn(Policy) -> Policy,
+    login: Option<OwnLogin>,
+    token_variables: &'static [&'static str],
+    command_environment: Option<CommandEnvironment>,
+    pub(crate) response_rules: &'static ProviderRules,
+    token_exchange: Option<ProviderConfig>,
+}
+
+/// Parses the body of a successful response that arrived at a time. It does no I/O and reads no clock.
+pub type ParseBody = fn(&[u8], Timestamp) -> Result<Parsed, ParseError>;
+/// Builds the second request from the body of the first response; `None` if no second one is needed.
+pub type SecondRequest = fn(&Credential, &[u8]) -> Result<Option<UsageRequest>, FetchError>;
+/// Parses any document of the provider that a user may have saved.
+pub type ParseSaved = fn(&[u8], Timestamp) -> Result<SavedDocument, ParseError>;
+
+/// Where the login of a provider's own program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OwnLogin {
+    /// The login of Claude Code: its files, the keychain of macOS, its environment variable.
+    ClaudeCode,
+    /// A file of the program.
+    File(ProgramLogin),
+}
+
+impl Provider {
+    /// Creates a provider with its id, its display name, its request and its parser.
+    ///
+    /// The id is part of every account's name (`openai/main`) and of the stored records, so it never changes.
+    ///
+    /// # Panics
+    ///
+    /// If the id is invalid; see [`ProviderId::from_static`]. In a `static` this is a compile error.
+    #[must_use]
+    pub const fn new(
+        id: &'static str,
+        name: &'static str,
+        request: fn(&Credential) -> UsageRequest,
+        parse: ParseBody,
+    ) -> Self {
+        // Checks the id. The value is rebuilt on use, because a `ProviderId` is not `Copy`.
+        std::mem::forget(ProviderId::from_static(id));
+        Self {
+            id,
+            name,
+            aliases: &[],
+            base_url: None,
+            private_endpoint: false,
+            request,
+            second: None,
+            parse,
+            parse_saved: None,
+            owner_header: None,
+            policy: std::convert::identity,
+            login: None,
+            token_variables: &[],
+            command_environment: None,
+            response_rules: &ProviderRules::GENERIC,
+            token_exchange: None,
+        }
+    }
+
+    /// Sets other names that users may type for the id, such as `codex` for `openai`.
+    #[must_use]
+    pub const fn aliases(mut self, names: &'static [&'static str]) -> Self {
+        self.aliases = names;
+        self
+    }
+
+    /// Sets the default base URL. Without one, each account must set its own, as for a proxy that the user runs.
+    #[must_use]
+    pub const fn base_url(mut self, url: &'static str) -> Self {
+        self.base_url = Some(url);
+        self
+    }
+
+    /// States that the provider does not document the endpoint, so that it may change or disappear without notice.
+    #[must_use]
+    pub const fn private_endpoint(mut self) -> Self {
+        self.private_endpoint = true;
+        self
+    }
+
+    /// Adds a second request, which may depend on the body of the first response. The parser gets each body separately, and the
+    /// two reports are joined. Both requests count as one call, so halve the budget in [`policy`](Self::policy).
+    #[must_use]
+    pub const fn second_request(mut self, request: SecondRequest) -> Self {
+        self.second = Some(request);
+        self
+    }
+
+    /// Sets the parser of saved documents, for a provider with other documents than usage responses.
+    #[must_use]
+    pub const fn saved_documents(mut self, parse: ParseSaved) -> Self {
+        self.parse_saved = Some(parse);
+        self
+    }
+
+    /// Sets the response header that names the owner of the account. An owner in the body is set by the parser.
+    #[must_use]
+    pub const fn owner_header(mut self, name: &'static str) -> Self {
+        self.owner_header = Some(name);
+        self
+    }
+
+    /// Changes the default policy: `max_age`, `budget`, `cooldown` and `min_call_interval`. The user's settings take precedence.
+    #[must_use]
+    pub const fn default_policy(mut self, change: fn(Policy) -> Policy) -> Self {
+        self.policy = change;
+        self
+    }
+
+    /// Sets where the login of the provider's own program is. It is the default login of an account.
+    #[must_use]
+    pub const fn login(mut self, login: OwnLogin) -> Self {
+        self.login = Some(login);
+        self
+    }
+
+    /// Sets the environment variables in which users usually keep a token, the preferred one first.
+    #[must_use]
+    pub const fn token_variables(mut self, names: &'static [&'static str]) -> Self {
+        self.token_variables = names;
+        self
+    }
+
+    /// Sets how `quota run` passes an account to the provider's own program.
+    #[must_use]
+    pub const fn command_environment(mut self, environment: CommandEnvironment) -> Self {
+        self.command_environment = Some(environment);
+        self
+    }
+
+    /// Sets how the provider's ordinary responses differ from those of others.
+    #[must_use]
+    pub(crate) const fn response_rules(mut self, rules: &'static ProviderRules) -> Self {
+        self.response_rules = rules;
+        self
+    }
+
+    /// Sets how the provider exchanges refresh tokens. It includes no client id, because an id belongs to one program.
+    #[must_use]
+    pub(crate) const fn token_exchange(mut self, exchange: ProviderConfig) -> Self {
+        self.token_exchange = Some(exchange);
+        self
+    }
+}
+
+impl Provider {
+    /// The id, which is part of the names of its accounts.
+    #[must_use]
+    pub const fn id(&self) -> ProviderId {
+        ProviderId::from_static(self.id)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub const fn id_str(&self) -> &'static str {
+        self.id
+    }
+
+    /// The name for users.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether this is its id, or another name that users may type.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        self.id == name || self.aliases.contains(&name)
+    }
+
+    /// The other names that users may type.
+    #[must_use]
+    pub const fn other_names(&self) -> &'static [&'static str] {
+        self.aliases
+    }
+
+    /// The default base URL; `None` if each account has its own.
+    ///
+    /// # Panics
+    ///
+    /// If the provider states a text that is not a URL. A test of the registry checks that.
+    #[must_use]
+    pub fn default_base_url(&self) -> Option<Url> {
+        self.base_url.map(|url| Url::parse(url).expect("a provider states a valid URL"))
+    }
+
+    /// Whether the provider does not document the endpoint.
+    #[must_use]
+    pub const fn is_private(&self) -> bool {
+        self.private_endpoint
+    }
+
+    /// The provider's default policy, starting from this one.
+    #[must_use]
+    pub fn policy(&self, base: Policy) -> Policy {
+        (self.policy)(base)
+    }
+
+    /// Where the login of the provider's own program is, if it has one.
+    #[must_use]
+    pub const fn own_login(&self) -> Option<&OwnLogin> {
+        self.login.as_ref()
+    }
+
+    /// The environment variables in which users usually keep a token.
+    #[must_use]
+    pub const fn variables(&self) -> &'static [&'static str] {
+        self.token_variables
+    }
+
+    /// How to pass an account to the provider's own program, if it has one.
+    #[must_use]
+    pub const fn environment(&self) -> Option<&CommandEnvironment> {
+        self.command_environment.as_ref()
+    }
+
+    /// Starts building a refresher for logins that were created with this client id; `None` if the provider has no token exchange.
+    #[must_use]
+    pub fn refresher(&self, client_id: impl Into<String>) -> Option<OAuthRefresherBuilder> {
+        self.token_exchange.map(|exchange| OAuthRefresherBuilder::new(exchange, client_id.into()))
+    }
+
+    /// Parses the body of a usage response that arrived at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] if the body has no usage.
+    pub fn parse(&self, body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
+        (self.parse)(body, now)
+    }
+
+    /// Parses a document that a user saved at about `now`: a usage response, or another document of the provider.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] if the document has no usage; [`ParseError::Login`] if it is a login.
+    pub fn parse_saved(&self, document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseError> {
+        // Some editors write a byte order mark.
+        let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
+        if saved::is_login(document) {
+            return Err(ParseError::Login);
+        }
+        match self.parse_saved {
+            Some(parse) => parse(document, now),
+            None => Ok(SavedDocument::new("usage", self.parse(document, now)?)),
+        }
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Two providers are the same if their ids are.
+impl PartialEq for Provider {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Provider {}

@@ -1,0 +1,202 @@
+//! Collects the windows of a response and the fields that were skipped, and builds the report with its coverage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quota_core::model::{Coverage, Credits};
+use quota_core::{UsageReport, WindowId, WindowReading};
+use serde_json::{Map, Value};
+
+use crate::lenient::{Field, text};
+use crate::parsed::{ParseError, Parsed, SkippedField};
+
+/// Collects the content of a response that lists all windows of an account.
+///
+/// A window that is not added no longer exists. A window that exists but cannot be read must be added with
+/// [`mark_unreadable`](Self::mark_unreadable): its cached reading then stays. A malformed window never affects the others.
+///
+/// ```
+/// use quota_core::{Percent, WindowId, WindowReading};
+/// use quota_http::lenient::Field;
+/// use quota_http::ReportBuilder;
+///
+/// let mut report = ReportBuilder::default();
+/// let used = Percent::from_percent(12.5).unwrap();
+/// report.add(WindowReading::new(WindowId::five_hour(), used), "windows[0]");
+/// report.mark_unreadable(WindowId::seven_day(), "windows[1]", "its usage is not a number");
+///
+/// let parsed = report.build(Field::Absent)?;
+/// assert_eq!((parsed.usage.windows.len(), parsed.skipped.len()), (1, 1));
+/// # Ok::<(), quota_http::ParseError>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct ReportBuilder {
+    pub(crate) windows: BTreeMap<WindowId, WindowReading>,
+    /// Windows whose usage could not be read.
+    pub(crate) unreadable: BTreeSet<WindowId>,
+    /// There is a window without a readable name, so a missing window may still exist.
+    pub(crate) has_unnamed: bool,
+    pub(crate) skipped: Vec<SkippedField>,
+}
+
+impl ReportBuilder {
+    /// Accounts have about ten windows.
+    const MAX_WINDOWS: usize = 128;
+    /// Bounds the list, so that it stays readable.
+    const MAX_SKIPPED: usize = 256;
+
+    /// Adds a window, which the response names `field`.
+    ///
+    /// If it was added before, the larger use counts: the other one may be for a part of the window.
+    pub fn add(&mut self, reading: WindowReading, field: impl Into<String>) {
+        match self.windows.get_mut(&reading.id) {
+            None => {
+                self.windows.insert(reading.id.clone(), reading);
+            }
+            Some(existing) => {
+                if reading.used > existing.used {
+                    *existing = reading;
+                }
+                self.skip(field, "two rows for one window; the larger usage counts");
+            }
+        }
+    }
+
+    /// Adds a window that exists but cannot be read, for this reason. Its cached reading stays.
+    pub fn mark_unreadable(&mut self, id: WindowId, field: impl Into<String>, reason: &'static str) {
+        self.unreadable.insert(id);
+        self.skip(field, reason);
+    }
+
+    /// Adds a window whose name cannot be read, for this reason. All cached readings stay, because any of them may be this window.
+    pub fn mark_unnamed(&mut self, field: impl Into<String>, reason: &'static str) {
+        self.has_unnamed = true;
+        self.skip(field, reason);
+    }
+
+    /// Lists a field that was skipped, for this reason.
+    pub fn skip(&mut self, field: impl Into<String>, reason: &'static str) {
+        if self.skipped.len() < Self::MAX_SKIPPED {
+            self.skipped.push(SkippedField::new(field, reason));
+        }
+    }
+
+    /// Lists the fields of an object that the parser does not know, so that a change of the format becomes visible. `path` is the
+    /// path of the object, such as `rate_limit.`; empty for the root. Null fields are not listed.
+    pub fn skip_unknown(&mut self, object: &Map<String, Value>, known: &[&str], path: &str) {
+        for (name, value) in object {
+            if !value.is_null() && !known.contains(&name.as_str()) {
+                self.skip(format!("{path}{name}"), "an unknown field");
+            }
+        }
+    }
+
+    /// Builds the report. `credits` are those of the account; if they are unreadable, the cached ones stay.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError::TooManyWindows`] if there are more windows than any account has.
+    pub fn build(self, credits: Field<Credits>) -> Result<Parsed, ParseError> {
+        let coverage = self.coverage(credits != Field::Unreadable);
+        let usage = UsageReport::polled(self.readings()?).coverage(coverage).credits(credits.ok());
+        Ok(Parsed::new(usage, self.skipped))
+    }
+
+    /// The coverage of a document that lists all windows.
+    fn coverage(&self, credits: bool) -> Coverage {
+        if self.has_unnamed {
+            return Coverage::Reported;
+        }
+        let read = |id: &&WindowId| self.windows.contains_key(*id);
+        let except = self.unreadable.iter().filter(|id| !read(id)).cloned().collect();
+        Coverage::Complete { except, credits }
+    }
+
+    /// Returns the windows, or an error if there are too many.
+    pub(crate) fn readings(&self) -> Result<Vec<WindowReading>, ParseError> {
+        if self.windows.len() > Self::MAX_WINDOWS {
+            return Err(ParseError::TooManyWindows);
+        }
+        Ok(self.windows.values().cloned().collect())
+    }
+}
+
+/// Parses a JSON object that is not empty. The parser of a provider decides which objects are errors.
+///
+/// # Errors
+///
+/// [`ParseError`] if the body is not JSON, not an object, or empty.
+pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
+    match serde_json::from_slice(body)? {
+        Value::Object(fields) if fields.is_empty() => Err(ParseError::NoUsage),
+        Value::Object(fields) => Ok(fields),
+        _ => Err(ParseError::NotAnObject),
+    }
+}
+
+/// The short text in this field, for a plan or an owner. Other values are skipped and listed.
+pub(crate) fn text_or_skip(
+    root: &Map<String, Value>,
+    name: &str,
+    report: &mut ReportBuilder,
+) -> Option<String> {
+    let field = text(root.get(name));
+    if field == Field::Unreadable {
+        report.skip(name, "not a short text");
+    }
+    field.ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_core::Percent;
+    use serde_json::json;
+
+    use super::*;
+
+    fn week(percent: f64) -> WindowReading {
+        WindowReading::new(WindowId::seven_day(), Percent::from_percent(percent).unwrap())
+    }
+
+    #[test]
+    fn the_larger_of_two_readings_of_a_window_counts() {
+        let mut report = ReportBuilder::default();
+        for percent in [5.0, 40.0, 7.0] {
+            report.add(week(percent), "row");
+        }
+
+        let parsed = report.build(Field::Absent).unwrap();
+
+        assert_eq!(parsed.usage.windows, [week(40.0)]);
+        assert_eq!(parsed.skipped.len(), 2);
+    }
+
+    #[test]
+    fn an_unreadable_window_is_not_covered() {
+        let mut report = ReportBuilder::default();
+        report.mark_unreadable(WindowId::five_hour(), "a", "no number");
+        report.add(week(1.0), "b");
+
+        let coverage = report.build(Field::Unreadable).unwrap().usage.coverage;
+
+        assert_eq!(coverage, Coverage::Complete { except: vec![WindowId::five_hour()], credits: false });
+    }
+
+    #[test]
+    fn an_unnamed_window_leaves_every_other_one_uncovered() {
+        let mut report = ReportBuilder::default();
+        report.mark_unnamed("a", "no name");
+
+        assert_eq!(report.build(Field::Absent).unwrap().usage.coverage, Coverage::Reported);
+    }
+
+    #[test]
+    fn only_unknown_fields_with_a_value_are_listed() {
+        let mut report = ReportBuilder::default();
+        let object = json!({ "known": 1, "new": 2, "empty": null });
+
+        report.skip_unknown(object.as_object().unwrap(), &["known"], "root.");
+
+        let listed: Vec<_> = report.skipped.iter().map(|one| one.field.as_str()).collect();
+        assert_eq!(listed, ["root.new"]);
+    }
+}

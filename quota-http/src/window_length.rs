@@ -1,0 +1,81 @@
+//! Names a window by its length. A provider may move a window to another field, so the field never names it.
+
+use std::time::Duration;
+
+use quota_core::WindowId;
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// The id of the account-wide window with this length. `None` for zero and for lengths over ten years.
+///
+/// Reported lengths vary slightly, so a length within 2 % has the usual name, and 28 to 31 days are a month. Any other length
+/// becomes part of the id, rounded to minutes.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::WindowId;
+/// use quota_http::window_of_length;
+///
+/// assert_eq!(window_of_length(Duration::from_secs(18_000)), Some(WindowId::five_hour()));
+/// assert_eq!(window_of_length(Duration::from_secs(2_628_000)), Some(WindowId::monthly()));
+/// assert_eq!(window_of_length(Duration::from_secs(32_400)).unwrap().as_str(), "540_minutes");
+/// ```
+#[must_use]
+pub fn window_of_length(length: Duration) -> Option<WindowId> {
+    const LONGEST: u64 = 10 * 366 * DAY;
+    let seconds = length.as_secs_f64();
+    if length.is_zero() || length.as_secs() > LONGEST {
+        return None;
+    }
+    let is_about = |usual: u64| (seconds - usual as f64).abs() <= usual as f64 * 0.02;
+    if (28 * DAY..=31 * DAY).contains(&length.as_secs()) {
+        Some(WindowId::monthly())
+    } else if is_about(5 * HOUR) {
+        Some(WindowId::five_hour())
+    } else if is_about(7 * DAY) {
+        Some(WindowId::seven_day())
+    } else {
+        WindowId::new(&format!("{}_minutes", (seconds / 60.0).round())).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(seconds: u64) -> Option<String> {
+        window_of_length(Duration::from_secs(seconds)).map(|id| id.to_string())
+    }
+
+    #[test]
+    fn usual_lengths_have_usual_names() {
+        for (seconds, id) in [(5 * HOUR, "five_hour"), (7 * DAY, "seven_day"), (30 * DAY, "monthly")] {
+            assert_eq!(name(seconds).as_deref(), Some(id));
+        }
+        assert_eq!(name(DAY).as_deref(), Some("1440_minutes"));
+    }
+
+    #[test]
+    fn a_length_of_zero_or_of_a_century_has_no_name() {
+        assert_eq!((name(0), name(36_500 * DAY)), (None, None));
+        assert_eq!(window_of_length(Duration::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_length_alone_decides_the_name(seconds in 1..31_622_400_u64) {
+            let about = |usual: u64| seconds.abs_diff(usual) * 50 <= usual;
+            let expected = match seconds {
+                _ if (28 * DAY..=31 * DAY).contains(&seconds) => "monthly".to_owned(),
+                _ if about(5 * HOUR) => "five_hour".to_owned(),
+                _ if about(7 * DAY) => "seven_day".to_owned(),
+                _ => format!("{}_minutes", (seconds as f64 / 60.0).round()),
+            };
+
+            prop_assert_eq!(name(seconds), Some(expected));
+        }
+    }
+}
