@@ -158,7 +158,8 @@ impl Record {
     ///
     /// In a store without losses, a different state has a higher revision. A loss stays undetected if a failover lost some
     /// writes and then accepted more new ones.
-    pub(crate) fn is_behind(&self, cached: &Self) -> bool {
+    #[must_use]
+    pub fn is_behind(&self, cached: &Self) -> bool {
         cached.revision > 0 && self.revision <= cached.revision && self != cached
     }
 
