@@ -61,6 +61,8 @@ mod interpret;
 pub mod lenient;
 mod limit_headers;
 mod oauth;
+#[cfg(any(feature = "tower", feature = "reqwest-middleware"))]
+pub mod observe;
 mod parsed;
 mod provider;
 mod registry;

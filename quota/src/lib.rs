@@ -8,6 +8,7 @@
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
 //! | `codex` | [`codex`]: the usage endpoint of Codex, and parsers for its ordinary responses |
 //! | `providers` | [`http`]: the fetchers of all providers, and the list of them |
+//! | `tower`, `reqwest-middleware` | `http::observe`: a layer and a middleware that observe ordinary responses |
 //! | `accounts` | [`accounts`]: chooses the account for each request, with the reasons |
 //! | `credentials` | [`credentials`]: finds existing logins, and stores logins of this program |
 //! | `keyring` | `credentials::Keyring`: reads tokens from the keyring of the operating system |
@@ -29,6 +30,15 @@
 //!
 //! ```
 #![cfg_attr(feature = "accounts", doc = include_str!("../examples/route.rs"))]
+//! ```
+//!
+//! # Observe the responses of a client or a proxy
+//!
+//! ```
+#![cfg_attr(
+    all(feature = "accounts", feature = "anthropic", feature = "tower"),
+    doc = include_str!("../examples/observe.rs")
+)]
 //! ```
 //!
 //! # Explain a choice
@@ -63,7 +73,13 @@ pub use quota_accounts as accounts;
 pub use quota_core::*;
 #[cfg(feature = "credentials")]
 pub use quota_credentials as credentials;
-#[cfg(any(feature = "anthropic", feature = "codex", feature = "providers"))]
+#[cfg(any(
+    feature = "anthropic",
+    feature = "codex",
+    feature = "providers",
+    feature = "reqwest-middleware",
+    feature = "tower"
+))]
 pub use quota_http as http;
 #[cfg(feature = "anthropic")]
 pub use quota_http::anthropic;

@@ -7,6 +7,7 @@ mod herds;
 mod holds;
 mod logins;
 mod messages;
+mod observers;
 mod paused_clock;
 mod renewals;
 mod routers;

@@ -1,0 +1,56 @@
+//! Observes ordinary responses of a provider while they pass through a program's own HTTP client or proxy.
+//!
+//! [`ObserveLayer`] is a layer of tower (feature `tower`), and [`ObserveMiddleware`] a middleware of `reqwest-middleware` (feature
+//! `reqwest-middleware`). Both show each response to a [`ResponseObserver`] and pass it on unchanged: status, headers, body and
+//! trailers, with HTTP/1 and HTTP/2.
+//!
+//! - The body of a success is never read, so a stream of events stays a stream. The observer runs when the headers arrive.
+//! - The body of a rejection often contains its reason. The observer runs when the body ends, fails, is dropped, or exceeds
+//!   [`MAX_BODY`], and gets its beginning. Meanwhile the body streams to the caller.
+//! - A panic of the observer is caught and logged. Without headers about limits, a response costs no allocation.
+//!
+//! The layer must see the body as the provider wrote it. So put it outside of a layer that decompresses bodies.
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(feature = "tower")]
+//! # {
+//! use quota_core::ProviderId;
+//! use quota_http::observe::ObserveLayer;
+//!
+//! let gateway = ProviderId::from_static("my-gateway");
+//! let layer = ObserveLayer::for_each(move |response| {
+//!     for window in response.parse(&gateway).usage.windows {
+//!         println!("{}: {} used", window.id, window.used);
+//!     }
+//! });
+//! # drop(layer);
+//! # }
+//! ```
+//!
+//! # A service in the same process
+//!
+//! ```
+#![cfg_attr(feature = "tower", doc = include_str!("../examples/observe_tower.rs"))]
+//! ```
+//!
+//! # A client of reqwest
+//!
+//! ```
+#![cfg_attr(feature = "reqwest-middleware", doc = include_str!("../examples/observe_reqwest.rs"))]
+//! ```
+
+mod body;
+#[cfg(feature = "tower")]
+mod layer;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
+mod observer;
+
+pub use body::{MAX_BODY, ObservedBody};
+#[cfg(feature = "tower")]
+pub use layer::{ObserveFuture, ObserveLayer, ObserveService};
+#[cfg(feature = "reqwest-middleware")]
+pub use middleware::ObserveMiddleware;
+pub use observer::{ObservedResponse, RequestHead, ResponseObserver};
