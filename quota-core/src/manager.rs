@@ -10,6 +10,7 @@ mod builder;
 mod context;
 mod cooldown;
 mod credential_cache;
+mod credential_reuse;
 mod credential_sources;
 mod credentials;
 mod entry;

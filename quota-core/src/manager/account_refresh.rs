@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::account_usage::{AccountUsage, RefreshOutcome};
+use super::credential_reuse::Demand;
 use super::entry::RecordEntry;
 use super::error::QuotaError;
 use super::in_flight::{InFlight, RefreshRequest, RefreshResult, Refreshed, Stage};
@@ -61,10 +62,11 @@ impl Account {
         let mut successor = None;
         loop {
             tries += 1;
+            let mut may_have_joined = false;
             let joined = match successor.take() {
                 Some(successor) => successor,
                 None => {
-                    self.check_before_joining(request).await;
+                    may_have_joined = self.check_before_joining(request).await;
                     let (ended, context) = (ended_fence.clone(), &self.shared.context);
                     refresh::join_after(&self.entry, request, Priority::Interactive, ended, context)
                 }
@@ -99,6 +101,8 @@ impl Account {
             let is_too_late = request.needs_call() && stage == Stage::Called;
             // A refresh that began for a less demanding caller, or earlier, may not satisfy this one.
             let is_enough = match result {
+                // That refresh may have read the credential before the user fixed the login.
+                Err(error) if may_have_joined && error.is_of_credential() => false,
                 Ok(Refreshed { fetched: true, .. }) | Err(QuotaError::Fetch { .. }) => !is_too_late,
                 Ok(_) | Err(QuotaError::CalledRecently { .. }) => {
                     is_covered && (stage == Stage::Begun || !request.needs_call())
@@ -121,14 +125,16 @@ impl Account {
     }
 
     /// Checks the login before an explicit refresh joins one that may be for the previous login, because only the credential source
-    /// knows of a change.
-    async fn check_before_joining(&self, request: RefreshRequest) {
+    /// knows of a change. Returns whether there was one.
+    async fn check_before_joining(&self, request: RefreshRequest) -> bool {
         let is_explicit = matches!(request, RefreshRequest::NewCall | RefreshRequest::RecentCall(_));
         let may_join = is_explicit && self.entry.record().local().in_flight.is_some();
         if may_join {
             // A failure is left to the refresh, which reports it.
-            let _ = Box::pin(login_check::check(&self.entry, &self.shared.context)).await;
+            let check = login_check::check(&self.entry, Demand::Retry, &self.shared.context);
+            let _ = Box::pin(check).await;
         }
+        may_join
     }
 
     /// The refresh that continues `ended` with the login that the account holds now.

@@ -1,5 +1,5 @@
-//! The cached credential of one account. All callers share one read, and a rule decides which credential may be used again.
-//! `credential_sources` has the caches of a provider's accounts.
+//! The cached credential of one account. All callers share one read, and each of them waits no longer than its own time.
+//! `credential_reuse` decides whether the last read answers a caller; `credential_sources` has the caches of a provider's accounts.
 
 use std::future::Future;
 use std::io;
@@ -8,61 +8,23 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 
-use super::tasks::{catch_panic, wait_until};
+use super::credential_reuse::{Demand, LastRead, ReadFailure, ReadOutcome, Rejected, Reuse, answer};
+use super::tasks::{Tasks, catch_panic, wait_until};
 use crate::clock::{Clock, Instant};
 use crate::model::{AccountId, CredentialFingerprint};
-use crate::provider::{Credential, CredentialError, CredentialSource, SourceVersion};
-use crate::time;
+use crate::provider::{CredentialError, CredentialSource, SourceVersion};
 
-/// How long a credential whose source cannot notice a change is used.
-const UNDETECTABLE_MAX_AGE: Duration = Duration::from_secs(5 * 60);
-/// How long a failure is shared, and a credential that the provider has rejected or that expires soon. It is the shortest time
-/// between two reads of a source that is expensive or fails.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// From this time before its expiry, a credential is read again after the [`CHECK_INTERVAL`].
-const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
-/// The shortest timeout of a read. A caller with a shorter timeout leaves, and the read continues for the next caller.
+/// The shortest timeout of a read. A caller with less time leaves, and the read continues for the next caller.
 const MIN_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a caller joins or starts a read if reads end without an outcome, because the source is replaced or a runtime shuts
-/// down.
+/// How often a source is read in a row if its files change during each read.
+const MAX_TORN_READS: u32 = 3;
+/// How often a caller joins or starts a read if reads end without an outcome for it, because the source is replaced, a runtime shuts
+/// down, or the manager closes.
 const MAX_ATTEMPTS: u32 = 8;
-
-/// What a caller needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Demand {
-    /// The current credential.
-    Current,
-    /// Another credential than the one with this fingerprint, which the provider rejected.
-    Replacement(Option<CredentialFingerprint>),
-}
-
-/// Why there is no credential.
-#[derive(Debug, Clone)]
-pub(crate) enum ReadFailure {
-    /// The error of the source.
-    Failed(CredentialError),
-    /// The source panicked.
-    Panicked,
-}
-
-impl From<ReadFailure> for CredentialError {
-    fn from(failure: ReadFailure) -> Self {
-        match failure {
-            ReadFailure::Failed(error) => error,
-            ReadFailure::Panicked => {
-                Self::unreadable("the credential source panicked", io::Error::other("it panicked"))
-            }
-        }
-    }
-}
-
-/// The outcome of a read, which all its callers share.
-pub(crate) type ReadOutcome = Result<Credential, ReadFailure>;
 
 /// The cached credential of one account.
 #[derive(Debug, Default)]
@@ -73,72 +35,31 @@ pub(crate) struct CredentialCache {
 #[derive(Debug, Default)]
 struct State {
     last: Option<Arc<LastRead>>,
-    /// The credential that the provider rejected last.
-    rejected: Option<CredentialFingerprint>,
+    rejected: Rejected,
     in_flight: Option<Arc<Read>>,
+    /// The number of the next read.
+    next_number: u64,
 }
 
-/// The last read that ended.
-#[derive(Debug)]
-struct LastRead {
-    outcome: ReadOutcome,
-    demand: Demand,
-    /// The version before the read; `None` if the source states none.
-    version: Option<SourceVersion>,
-    ended_at: Instant,
-}
-
-/// Whether the outcome of the last read answers a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reuse {
-    Yes,
-    /// Only if the files of the source are unchanged.
-    IfUnchanged,
-    No,
-}
-
-impl LastRead {
-    /// Whether the outcome answers a caller at `now`, which is `wall_time` by the wall clock.
-    fn reuse(
-        &self,
-        demand: Demand,
-        rejected: Option<CredentialFingerprint>,
-        now: Instant,
-        wall_time: Timestamp,
-    ) -> Reuse {
-        let age = now.saturating_since(self.ended_at);
-        let is_recent = age < CHECK_INTERVAL;
-        let has_files = self.version.as_ref().is_some_and(SourceVersion::has_files);
-        let unless_changed = if has_files { Reuse::IfUnchanged } else { Reuse::Yes };
-        let Ok(credential) = &self.outcome else {
-            // A failed renewal is no answer to a plain read: the source may still have the rejected credential.
-            let answers = demand != Demand::Current || self.demand == Demand::Current;
-            return if answers && is_recent { unless_changed } else { Reuse::No };
-        };
-        let fingerprint = credential.login.fingerprint;
-        if let Demand::Replacement(rejected) = demand {
-            // The source has just answered the same rejection.
-            if self.demand == demand && is_recent {
-                return unless_changed;
-            }
-            // Another credential is newer than the rejected one, because the rejected one came from this cache too.
-            if rejected.is_none() || fingerprint.is_none() || fingerprint == rejected {
-                return Reuse::No;
-            }
+impl State {
+    /// Records that the provider rejected a credential. Returns what no longer answers anyone, to be dropped outside the lock.
+    ///
+    /// If the rejection is new, the credential must be read again before it is used again. A read in flight may have begun before
+    /// the rejection, so it starts over, unless it is a renewal.
+    fn reject(&mut self, fingerprint: CredentialFingerprint) -> (Option<Arc<LastRead>>, Option<Arc<Read>>) {
+        if !self.rejected.insert(fingerprint) {
+            return (None, None);
         }
-        let Some(version) = &self.version else { return Reuse::No };
-        if !version.is_undetectable() {
-            return unless_changed;
-        }
-        // Without a fingerprint, the answer to a rejection may be the rejected credential.
-        let is_rejected = match fingerprint {
-            Some(_) => fingerprint == rejected,
-            None => matches!(self.demand, Demand::Replacement(_)),
-        };
-        let soon = time::saturating_add(wall_time, EXPIRY_MARGIN);
-        let expires_soon = credential.expires_at.is_some_and(|expiry| expiry <= soon);
-        let max_age = if is_rejected || expires_soon { CHECK_INTERVAL } else { UNDETECTABLE_MAX_AGE };
-        if age < max_age { unless_changed } else { Reuse::No }
+        let last = self.last.take_if(|last| last.fingerprint() == Some(fingerprint));
+        (last, self.in_flight.take_if(|read| !read.demand.is_replacement()))
+    }
+
+    /// Whether a plain caller must wait for a renewal, because the last read found the credential that it replaces.
+    fn is_being_renewed(&self, demand: Demand) -> bool {
+        let renews = self.in_flight.as_ref().is_some_and(|read| read.demand.is_replacement());
+        let is_doubtful =
+            |last: &Arc<LastRead>| last.fingerprint().is_none() || last.is_rejected(&self.rejected);
+        !demand.is_replacement() && renews && self.last.as_ref().is_some_and(is_doubtful)
     }
 }
 
@@ -146,26 +67,52 @@ impl LastRead {
 #[derive(Debug)]
 struct Read {
     demand: Demand,
-    /// When it times out. It ends later only if its runtime is stopped.
-    deadline: Option<Instant>,
+    number: u64,
+    started_at: Instant,
+    /// The longest time that any of its callers allows for a read. It ends later only if its runtime is stopped.
+    timeout: Mutex<Duration>,
     /// `None` inside: it ended without an outcome, and its callers must join or start another one.
     outcome: OnceLock<Option<ReadOutcome>>,
     done: Notify,
-    /// The task of the read, if it needs one.
-    task: Mutex<JoinSet<()>>,
+    /// The task of the read, if it has one.
+    task: OnceLock<AbortHandle>,
 }
 
 impl Read {
-    fn new(demand: Demand, deadline: Option<Instant>) -> Arc<Self> {
-        let (outcome, done, task) = (OnceLock::new(), Notify::new(), Mutex::default());
-        Arc::new(Self { demand, deadline, outcome, done, task })
+    fn new(demand: Demand, number: u64, started_at: Instant, timeout: Duration) -> Arc<Self> {
+        let (timeout, outcome, done, task) =
+            (Mutex::new(timeout), OnceLock::new(), Notify::new(), OnceLock::new());
+        Arc::new(Self { demand, number, started_at, timeout, outcome, done, task })
     }
 
-    /// Whether a caller may wait for this read at `now`.
-    fn may_be_joined(&self, demand: Demand, now: Instant) -> bool {
+    /// Lets a caller wait for this read at `now`, if the read can answer it. The read then lasts as long as this caller allows.
+    fn try_join(&self, demand: Demand, now: Instant, timeout: Duration) -> bool {
         // A plain read that began before a rejection may return the rejected credential.
-        let can_answer = demand == Demand::Current || matches!(self.demand, Demand::Replacement(_));
-        can_answer && self.deadline.is_none_or(|deadline| now < deadline)
+        if demand.is_replacement() && !self.demand.is_replacement() || self.is_late(now) {
+            return false;
+        }
+        let mut current = self.timeout.lock();
+        *current = timeout.max(*current);
+        true
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.time_left(now).is_zero()
+    }
+
+    fn time_left(&self, now: Instant) -> Duration {
+        self.timeout.lock().saturating_sub(now.saturating_since(self.started_at))
+    }
+
+    /// Waits until the timeout, which callers that join may extend.
+    async fn timed_out(&self, clock: &Clock) {
+        loop {
+            let left = self.time_left(clock.instant());
+            if left.is_zero() {
+                return;
+            }
+            clock.sleep(left).await;
+        }
     }
 
     /// Only the first call has an effect.
@@ -177,16 +124,30 @@ impl Read {
     /// Ends the read without an outcome, and stops its task.
     fn discard(&self) {
         self.end(None);
-        self.task.lock().abort_all();
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
     }
 
-    async fn wait(&self) -> Option<ReadOutcome> {
-        wait_until(&self.done, || self.outcome.get().is_some()).await;
-        self.outcome.get().expect("the read has ended").clone()
+    /// Waits for the outcome, and polls `work` if the read has no task.
+    async fn wait(&self, work: Option<Work>) -> Option<ReadOutcome> {
+        let ended = wait_until(&self.done, || self.outcome.get().is_some());
+        match work {
+            Some(work) => tokio::select! {
+                biased;
+                () = ended => {}
+                () = work => {}
+            },
+            None => ended.await,
+        }
+        self.outcome.get().cloned().flatten()
     }
 }
 
-/// Ends the read if its task is dropped, because a runtime shuts down.
+/// Everything that a read does.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Ends the read if it is dropped, because a runtime shuts down or the manager closes.
 struct EndOnDrop {
     cache: Weak<CredentialCache>,
     read: Arc<Read>,
@@ -211,43 +172,75 @@ enum Step {
     Start(Arc<Read>, Arc<dyn CredentialSource>, Option<Arc<LastRead>>),
 }
 
+/// One caller of the cache.
+pub(crate) struct Caller<'a> {
+    pub(crate) account: &'a AccountId,
+    pub(crate) demand: Demand,
+    /// How long the caller waits.
+    pub(crate) timeout: Duration,
+    pub(crate) clock: &'a Clock,
+    pub(crate) tasks: &'a Arc<Tasks>,
+}
+
 impl CredentialCache {
     /// Returns the cached credential, joins the read in flight, or starts one. `None` if `source_of` returns no source.
     ///
-    /// The read continues if the future is dropped. Its timeout is at least `timeout`.
+    /// The read continues if the future is dropped, or if the caller's time is over. Once the manager is closed, a read belongs to its
+    /// caller and ends with it.
     pub(crate) async fn get(
         self: &Arc<Self>,
-        demand: Demand,
-        account: &AccountId,
+        caller: &Caller<'_>,
         source_of: impl Fn() -> Option<Arc<dyn CredentialSource>>,
-        clock: &Clock,
-        timeout: Duration,
     ) -> Option<ReadOutcome> {
-        let timeout = timeout.max(MIN_READ_TIMEOUT);
+        let Caller { demand, timeout, clock, .. } = *caller;
+        let called_at = clock.instant();
+        let deadline = called_at.after(timeout);
+        let mut asked = None;
+        let mut now = called_at;
         for _ in 0..MAX_ATTEMPTS {
-            let (read, is_mine) = match self.next_step(demand, &source_of, clock, timeout)? {
+            let (read, work, is_mine) = match self.next_step(caller, now, &mut asked, &source_of)? {
                 Step::Done(outcome) => return Some(outcome),
-                Step::Join(read) => (read, false),
+                Step::Join(read) => (read, None, false),
                 Step::Start(read, source, last) => {
-                    self.start(&read, source, last, account.clone(), clock.clone(), timeout);
-                    (read, true)
+                    let work = self.start(&read, source, last, caller);
+                    (read, work, true)
                 }
             };
-            let Some(outcome) = read.wait().await else { continue };
-            let is_answer = is_mine
-                || read.demand == demand
-                || match (demand, &outcome) {
-                    // A failed renewal is no answer to a plain read.
-                    (Demand::Current, outcome) => outcome.is_ok(),
-                    (Demand::Replacement(_), Err(_)) => true,
-                    // A renewal of another credential may have returned the one that this caller must replace.
-                    (Demand::Replacement(rejected), Ok(credential)) => {
-                        let fingerprint = credential.login.fingerprint;
-                        fingerprint.is_some() && fingerprint != rejected
+            let outcome = match read.outcome.get() {
+                // No timer, which would need a runtime.
+                Some(outcome) => outcome.clone(),
+                None => {
+                    let left =
+                        deadline.map_or(timeout, |deadline| deadline.saturating_since(clock.instant()));
+                    let ended = clock.bounded(left, read.wait(work)).await;
+                    now = clock.instant();
+                    match ended {
+                        Some(outcome) => outcome,
+                        None if read.is_late(now) => return Some(Err(ReadFailure::TimedOut)),
+                        None => return Some(Err(ReadFailure::StillReading)),
                     }
-                };
+                }
+            };
+            let Some(outcome) = outcome else { continue };
+            let is_answer = match (demand, &outcome) {
+                _ if is_mine || read.demand == demand && demand != Demand::Retry => true,
+                (Demand::Current, Ok(_)) => true,
+                // A failed renewal is no answer to a plain read.
+                (Demand::Current, Err(_)) => !read.demand.is_replacement(),
+                // The read may have begun before the user fixed the login.
+                (Demand::Retry, outcome) => {
+                    outcome.is_ok()
+                        || asked.is_some_and(|asked| read.number >= asked) && !read.demand.is_replacement()
+                }
+                (Demand::Replacement(_), Err(_)) => true,
+                // A renewal of another credential may have returned the one that this caller must replace.
+                (Demand::Replacement(rejected), Ok(credential)) => {
+                    let fingerprint = credential.login.fingerprint;
+                    fingerprint.is_some() && fingerprint != rejected
+                }
+            };
             if is_answer {
-                return Some(outcome);
+                return Some(answer(demand, outcome, &self.state.lock().rejected));
             }
         }
         let error = io::Error::from(io::ErrorKind::Interrupted);
@@ -260,100 +253,115 @@ impl CredentialCache {
     /// Decides by the state of the cache. `None` if there is no source.
     fn next_step(
         &self,
-        demand: Demand,
+        caller: &Caller<'_>,
+        now: Instant,
+        asked: &mut Option<u64>,
         source_of: &impl Fn() -> Option<Arc<dyn CredentialSource>>,
-        clock: &Clock,
-        timeout: Duration,
     ) -> Option<Step> {
-        let discarded;
+        let Caller { demand, clock, .. } = *caller;
+        let timeout = caller.timeout.max(MIN_READ_TIMEOUT);
+        let (rejected, discarded);
         let step = {
             let mut state = self.state.lock();
             // Found under the lock, so that a read of a replaced source is always discarded.
             let source = source_of()?;
-            if let Demand::Replacement(Some(fingerprint)) = demand {
-                state.rejected = Some(fingerprint);
-            }
-            let now = clock.instant();
+            let asked = *asked.get_or_insert(state.next_number);
+            rejected = match demand {
+                Demand::Replacement(Some(fingerprint)) => state.reject(fingerprint),
+                _ => (None, None),
+            };
             let reuse = match &state.last {
-                Some(last) => last.reuse(demand, state.rejected, now, clock.now()),
+                Some(last) => last.reuse(demand, asked, &state.rejected, now, clock.now()),
                 None => Reuse::No,
             };
+            let is_being_renewed = state.is_being_renewed(demand);
             if reuse == Reuse::Yes
+                && !is_being_renewed
                 && let Some(last) = &state.last
             {
-                return Some(Step::Done(last.outcome.clone()));
+                discarded = None;
+                Step::Done(answer(demand, last.outcome.clone(), &state.rejected))
+            } else if let Some(read) =
+                state.in_flight.as_ref().filter(|read| read.try_join(demand, now, timeout))
+            {
+                discarded = None;
+                Step::Join(Arc::clone(read))
+            } else {
+                let read = Read::new(demand, state.next_number, now, timeout);
+                state.next_number += 1;
+                discarded = state.in_flight.replace(Arc::clone(&read));
+                let last = state.last.clone().filter(|_| reuse == Reuse::IfUnchanged);
+                Step::Start(read, source, last)
             }
-            if let Some(read) = state.in_flight.as_ref().filter(|read| read.may_be_joined(demand, now)) {
-                return Some(Step::Join(Arc::clone(read)));
-            }
-            let read = Read::new(demand, now.after(timeout));
-            discarded = state.in_flight.replace(Arc::clone(&read));
-            let last = state.last.clone().filter(|_| reuse == Reuse::IfUnchanged);
-            Step::Start(read, source, last)
         };
-        // After the lock is released, because the task's `Drop` runs foreign code.
-        if let Some(read) = discarded {
+        // After the lock is released, because dropping a source's task or error runs foreign code.
+        let (last, plain) = rejected;
+        drop(last);
+        for read in plain.into_iter().chain(discarded) {
             read.discard();
         }
         Some(step)
     }
 
     /// Runs a read in a task, because other callers may join it. A source that is ready at once needs no task.
+    ///
+    /// Returns the work if the caller must do it, because the manager is closed or there is no runtime.
     fn start(
         self: &Arc<Self>,
         read: &Arc<Read>,
         source: Arc<dyn CredentialSource>,
         last: Option<Arc<LastRead>>,
-        account: AccountId,
-        clock: Clock,
-        timeout: Duration,
-    ) {
+        caller: &Caller<'_>,
+    ) -> Option<Work> {
         let guard = EndOnDrop { cache: Arc::downgrade(self), read: Arc::clone(read) };
-        let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-            let step = read_source(&*source, guard.read.demand, last.as_deref(), &account);
-            let found = match clock.bounded(timeout, catch_panic(step)).await {
-                Some(Some(found)) => found,
-                Some(None) => Found::Read(None, Err(ReadFailure::Panicked)),
-                None => {
-                    let error = CredentialError::timed_out("the credential source timed out");
-                    Found::Read(None, Err(ReadFailure::Failed(error)))
+        let (account, clock) = (caller.account.clone(), caller.clock.clone());
+        let mut work: Work = Box::pin(async move {
+            let read = &*guard.read;
+            let step = read_source(&*source, read.demand, last.as_deref(), &account);
+            let found = tokio::select! {
+                biased;
+                found = catch_panic(step) => {
+                    found.unwrap_or(Found::Read(None, Err(ReadFailure::Panicked)))
                 }
+                () = read.timed_out(&clock) => Found::Read(None, Err(ReadFailure::TimedOut)),
             };
+            let cache = guard.cache.upgrade();
             let outcome = match (found, last) {
                 (Found::Unchanged, Some(last)) => {
-                    if let Some(cache) = guard.cache.upgrade() {
+                    if let Some(cache) = cache {
                         cache.remove(&guard.read);
                     }
                     last.outcome.clone()
                 }
                 (Found::Read(version, outcome), _) => {
-                    let last = LastRead {
-                        outcome: outcome.clone(),
-                        demand: guard.read.demand,
-                        version,
-                        ended_at: clock.instant(),
-                    };
-                    if let Some(cache) = guard.cache.upgrade() {
+                    let (demand, number) = (read.demand, read.number);
+                    let (outcome, ended_at) = (outcome, clock.instant());
+                    if let Some(cache) = cache {
+                        let outcome = outcome.clone();
+                        let last = LastRead { outcome, demand, number, version, ended_at, futile: 0 };
                         cache.replace(&guard.read, last);
                     }
                     outcome
                 }
                 (Found::Unchanged, None) => unreachable!("only the last read can be unchanged"),
             };
-            guard.read.end(Some(outcome));
+            read.end(Some(outcome));
         });
         if (&mut work).now_or_never().is_some() {
-            return;
+            return None;
         }
-        let mut task = JoinSet::new();
-        // Without the lock: a runtime that shuts down drops the work here, and with it the source, whose `Drop` runs foreign code.
-        task.spawn(work);
-        let mut current = read.task.lock();
-        *current = task;
-        // It may have been discarded in between.
-        if read.outcome.get().is_some() {
-            current.abort_all();
+        let Some(runtime) = caller.tasks.runtime_of_caller() else { return Some(work) };
+        let tasks = Arc::clone(caller.tasks);
+        // It must not outlive the manager. Its callers then read for themselves.
+        let until_closing = async move { tasks.until_closing(work).await.unwrap_or_default() };
+        if let Some(task) = caller.tasks.spawn_on(until_closing, &runtime) {
+            let task = read.task.get_or_init(|| task);
+            // It may have been discarded in between.
+            if read.outcome.get().is_some() {
+                task.abort();
+            }
         }
+        None
     }
 
     /// Records the outcome of a read, unless it was discarded.
@@ -362,6 +370,7 @@ impl CredentialCache {
         let is_current = state.in_flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, read));
         let previous = is_current.then(|| {
             state.in_flight = None;
+            let last = last.after(state.last.as_deref(), &state.rejected);
             state.last.replace(Arc::new(last))
         });
         drop(state);
@@ -376,15 +385,29 @@ impl CredentialCache {
         }
     }
 
-    /// Records that the provider rejected a credential. If its source cannot notice a change, it is read again soon.
+    /// Records that the provider rejected a credential. The source is read again before the credential is used again.
     pub(crate) fn reject(&self, fingerprint: CredentialFingerprint) {
-        self.state.lock().rejected = Some(fingerprint);
+        let (last, plain) = self.state.lock().reject(fingerprint);
+        drop(last);
+        if let Some(read) = plain {
+            read.discard();
+        }
+    }
+
+    /// Records that the provider accepted a credential.
+    pub(crate) fn accept(&self, fingerprint: CredentialFingerprint) {
+        self.state.lock().rejected.remove(fingerprint);
     }
 
     /// Forgets everything, because the account has another source or another login.
     pub(crate) fn clear(&self) {
-        let state = std::mem::take(&mut *self.state.lock());
-        if let Some(read) = state.in_flight {
+        let previous = {
+            let mut state = self.state.lock();
+            // A caller that waits for a later read compares the numbers.
+            let next_number = state.next_number;
+            std::mem::replace(&mut *state, State { next_number, ..State::default() })
+        };
+        if let Some(read) = previous.in_flight {
             read.discard();
         }
     }
@@ -412,58 +435,29 @@ async fn read_source(
     account: &AccountId,
 ) -> Found {
     // Before the read: a change during the read then leads to another one.
-    let version = source.version(account).await;
+    let mut version = source.version(account).await;
     if let (Some(version), Some(last)) = (&version, last.and_then(|last| last.version.as_ref()))
         && version.has_same_files(last)
     {
         return Found::Unchanged;
     }
-    let outcome = match demand {
-        Demand::Current => source.credential(account).await,
-        Demand::Replacement(rejected) => source.renew(account, rejected).await,
-    };
+    if let Demand::Replacement(rejected) = demand {
+        let outcome = source.renew(account, rejected).await;
+        return Found::Read(version, outcome.map_err(ReadFailure::Failed));
+    }
+    let files = |version: &Option<SourceVersion>| version.as_ref().map(|version| version.files().to_vec());
+    let mut outcome = source.credential(account).await;
+    for _ in 1..MAX_TORN_READS {
+        if outcome.is_err() || !version.as_ref().is_some_and(SourceVersion::has_files) {
+            break;
+        }
+        let after = source.version(account).await;
+        if files(&after) == files(&version) {
+            break;
+        }
+        // The read may have found the token of one login and the name of another.
+        version = after;
+        outcome = source.credential(account).await;
+    }
     Found::Read(version, outcome.map_err(ReadFailure::Failed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::LoginInfo;
-
-    fn read_at(instant: Instant, version: Option<SourceVersion>) -> LastRead {
-        let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(1));
-        let credential = Credential::new("n33dle").login(login);
-        LastRead { outcome: Ok(credential), demand: Demand::Current, version, ended_at: instant }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cached_secret_is_not_in_the_debug_output() {
-        let now = Clock::system().instant();
-        let last = Some(Arc::new(read_at(now, Some(SourceVersion::undetectable()))));
-        let state = State { last, ..State::default() };
-
-        assert!(!format!("{:?}", CredentialCache { state: Mutex::new(state) }).contains("n33dle"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wall_clock_set_back_does_not_extend_the_reuse() {
-        let clock = Clock::system();
-        let last = read_at(clock.instant(), Some(SourceVersion::undetectable()));
-        clock.sleep(UNDETECTABLE_MAX_AGE).await;
-
-        let reuse = last.reuse(Demand::Current, None, clock.instant(), Timestamp::UNIX_EPOCH);
-
-        assert_eq!(reuse, Reuse::No);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_returned_the_rejected_credential_is_not_repeated_at_once() {
-        let clock = Clock::system();
-        let rejected = Some(CredentialFingerprint::from_hash(1));
-        let demand = Demand::Replacement(rejected);
-        let last = LastRead { demand, ..read_at(clock.instant(), None) };
-
-        assert_eq!(last.reuse(demand, rejected, clock.instant(), clock.now()), Reuse::Yes);
-        assert_eq!(last.reuse(Demand::Current, rejected, clock.instant(), clock.now()), Reuse::No);
-    }
 }

@@ -4,12 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::credential_cache::{CredentialCache, Demand, ReadOutcome};
-use crate::clock::Clock;
+use super::credential_cache::{Caller, CredentialCache};
+use super::credential_reuse::ReadOutcome;
 use crate::model::{AccountId, CredentialFingerprint};
 use crate::provider::CredentialSource;
 
@@ -77,25 +76,25 @@ impl CredentialSources {
 
     /// The credential of an account, from its cache or its source; `None` if it has no source.
     ///
-    /// Concurrent callers share one read, which continues if they stop waiting. Its timeout is at least `timeout`; the caller bounds
-    /// its own wait.
-    pub(crate) async fn credential(
-        &self,
-        account: &AccountId,
-        demand: Demand,
-        clock: &Clock,
-        timeout: Duration,
-    ) -> Option<ReadOutcome> {
-        if !self.has(account) {
+    /// Concurrent callers share one read, which continues if they stop waiting. Each waits no longer than its own timeout.
+    pub(crate) async fn credential(&self, caller: &Caller<'_>) -> Option<ReadOutcome> {
+        if !self.has(caller.account) {
             return None;
         }
-        self.cache(account).get(demand, account, || self.of(account), clock, timeout).await
+        self.cache(caller.account).get(caller, || self.of(caller.account)).await
     }
 
     /// Records that the provider rejected a credential of this account.
     pub(crate) fn reject(&self, account: &AccountId, fingerprint: Option<CredentialFingerprint>) {
         if let (Some(cache), Some(fingerprint)) = (self.existing_cache(account), fingerprint) {
             cache.reject(fingerprint);
+        }
+    }
+
+    /// Records that the provider accepted a credential of this account.
+    pub(crate) fn accept(&self, account: &AccountId, fingerprint: Option<CredentialFingerprint>) {
+        if let (Some(cache), Some(fingerprint)) = (self.existing_cache(account), fingerprint) {
+            cache.accept(fingerprint);
         }
     }
 

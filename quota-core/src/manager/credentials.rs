@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::account_state::Selection;
-use super::credential_cache::Demand;
+use super::credential_cache::Caller;
+use super::credential_reuse::Demand;
 use super::login_check::LoginCheck;
 use crate::model::{CredentialFingerprint, LoginId};
 use crate::provider::{Credential, CredentialError, CredentialSource};
@@ -33,13 +34,16 @@ impl Account {
     /// The account's current credential, for a request to the provider; `None` if it has no source.
     ///
     /// It comes from the cache in front of the source, which a refresh uses too; [`CredentialSource::version`] decides when the
-    /// source is read again. A failure is returned to all callers of the next second. If the credential belongs to another login
-    /// than the readings, the account shows the record of that login from now on. The wait for the source takes at most `timeout`.
-    /// If the future is dropped, the read continues for other callers.
+    /// source is read again. A failure is returned to all callers for a second, and for ever longer up to a minute if it repeats;
+    /// [`refresh`](Self::refresh) reads the source at once. If the credential belongs to another login than the readings, the account
+    /// shows the record of that login from now on. The wait for the source takes at most `timeout`. If the future is dropped, the read
+    /// continues for other callers. A read of a closed manager ends with its caller.
     ///
     /// # Errors
     ///
-    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if the source timed out or panicked.
+    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if the source timed out or panicked;
+    /// [`CredentialError::TemporarilyUnavailable`] if the source has not answered within `timeout`. Its read then continues, for at
+    /// least ten seconds or the longest timeout of its callers.
     pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
         self.current_credential(Demand::Current, timeout).await
     }
@@ -47,11 +51,13 @@ impl Account {
     /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`; `None` if the account
     /// has no source. See [`CredentialSource::renew`].
     ///
-    /// Concurrent callers share one renewal. A cached credential with another fingerprint is returned without one. The timeout and the cancellation are those of [`credential`](Self::credential).
+    /// Concurrent callers share one renewal. A cached credential that the provider has not rejected is returned without one. The
+    /// timeout and the cancellation are those of [`credential`](Self::credential).
     ///
     /// # Errors
     ///
-    /// As [`credential`](Self::credential).
+    /// As [`credential`](Self::credential). [`CredentialError::NotLoggedIn`] if the source returns a credential that was rejected
+    /// before.
     pub async fn renew_credential(
         &self,
         rejected: Option<CredentialFingerprint>,
@@ -67,10 +73,8 @@ impl Account {
     ) -> Result<Option<Credential>, CredentialError> {
         let provider = &self.entry.provider;
         let check = LoginCheck::begin(&self.entry);
-        let read = provider.credentials.credential(&self.entry.id, demand, &provider.clock, timeout);
-        let Some(read) = provider.clock.bounded(timeout, read).await else {
-            return Err(CredentialError::timed_out("the credential source timed out"));
-        };
+        let (account, clock, tasks) = (&self.entry.id, &provider.clock, &self.shared.context.tasks);
+        let read = provider.credentials.credential(&Caller { account, demand, timeout, clock, tasks }).await;
         let Some(credential) = read.transpose()? else { return Ok(None) };
         self.apply_login(check, &credential);
         Ok(Some(credential))

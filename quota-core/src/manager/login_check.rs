@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::account_state::Selection;
 use super::context::TaskContext;
-use super::credential_cache::{Demand, ReadFailure};
+use super::credential_cache::Caller;
+use super::credential_reuse::Demand;
 use super::entry::AccountEntry;
 use super::follower;
 use super::tasks::OnPanic;
@@ -64,17 +65,19 @@ impl LoginCheck {
 /// # Errors
 ///
 /// The error of the credential source. The account then keeps its record.
-pub(crate) async fn check(entry: &Arc<AccountEntry>, context: &TaskContext) -> Result<bool, CredentialError> {
+pub(crate) async fn check(
+    entry: &Arc<AccountEntry>,
+    demand: Demand,
+    context: &TaskContext,
+) -> Result<bool, CredentialError> {
     if entry.selection() == Selection::Program {
         return Ok(false);
     }
     let check = LoginCheck::begin(entry);
-    let AccountEntry { id, provider, .. } = &**entry;
-    let timeout = time_limit(entry, context);
-    let read = provider.credentials.credential(id, Demand::Current, &provider.clock, timeout);
-    let late =
-        || Some(Err(ReadFailure::Failed(CredentialError::timed_out("the credential source timed out"))));
-    let login = match provider.clock.bounded(timeout, read).await.unwrap_or_else(late) {
+    let AccountEntry { id: account, provider, .. } = &**entry;
+    let (timeout, clock, tasks) = (time_limit(entry, context), &provider.clock, &context.tasks);
+    let read = provider.credentials.credential(&Caller { account, demand, timeout, clock, tasks }).await;
+    let login = match read {
         Some(Ok(credential)) => credential.login.login_id,
         // This process could not call with another login either.
         None if provider.fetcher.is_some() => None,
@@ -113,7 +116,7 @@ async fn check_alias(
 /// next refresh, which reports it.
 pub(crate) async fn ensure_checked(entry: &Arc<AccountEntry>, context: &TaskContext) {
     if matches!(entry.selection(), Selection::Unchecked | Selection::Alias) {
-        let _ = check(entry, context).await;
+        let _ = check(entry, Demand::Current, context).await;
     }
 }
 
@@ -139,7 +142,7 @@ pub(crate) fn check_in_background(entry: &Arc<AccountEntry>, context: &TaskConte
     context.tasks.spawn(async move {
         let was_unchecked = entry.is_unchecked();
         let is_followed = entry.view_handle.is_followed();
-        let checked = task_context.tasks.until_closing(check(&entry, &task_context)).await;
+        let checked = task_context.tasks.until_closing(check(&entry, Demand::Current, &task_context)).await;
         check_ended.ended();
         let Some(Ok(is_switched)) = checked else { return };
         if is_switched {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::context::TaskContext;
-use super::credential_cache::{Demand, ReadFailure, ReadOutcome};
+use super::credential_cache::Caller;
+use super::credential_reuse::{Demand, ReadFailure};
 use super::entry::{AccountEntry, RecordEntry};
 use super::error::QuotaError;
 use super::follower;
@@ -21,7 +22,7 @@ use super::tasks::catch_panic;
 use super::view::View;
 use crate::clock::Instant;
 use crate::model::{CredentialFingerprint, LoginInfo};
-use crate::provider::{Credential, FetchError};
+use crate::provider::{Credential, CredentialError, FetchError};
 use crate::record::Priority;
 
 use begin::LeaseAcquired;
@@ -230,7 +231,7 @@ impl Refresh {
                 Some((check, credential)) => {
                     Access { read_at: None, ..self.access(Some(check), credential)? }
                 }
-                None => self.read_access().await?,
+                None => self.read_access(request).await?,
             };
             if !was_readable {
                 login_check::follow(entry, &self.context);
@@ -254,6 +255,7 @@ impl Refresh {
             };
             match self.call(&*fetcher, &lease, &access.credential, permit).await {
                 Ok(CallOutcome::Stored) => {
+                    entry.provider.credentials.accept(&entry.id, access.credential.login.fingerprint);
                     return Ok(Refreshed { fetched: true, called_at: None, view: self.view() });
                 }
                 Ok(CallOutcome::TooLate) if !was_too_late => was_too_late = true,
@@ -283,47 +285,54 @@ impl Refresh {
 
     /// Reads the credential for a call. A failure hides the readings until a later read succeeds, because they may belong to
     /// another login.
-    async fn read_access(&self) -> Result<Access, QuotaError> {
+    async fn read_access(&self, request: RefreshRequest) -> Result<Access, QuotaError> {
         let entry = &self.entry;
         if let Some((credential, read_at)) = self.known_credential.lock().take() {
             return Ok(Access { read_at: Some(read_at), ..self.access(None, credential)? });
         }
         let check = Some(LoginCheck::begin(entry));
-        match self.bounded(self.credential(Demand::Current)).await {
-            Ok(None) => Ok(Access { read_at: None, ..self.access(check, Credential::none())? }),
-            Ok(Some(Ok(credential))) => self.access(check, credential),
-            Err(Interruption::Cancelled) => Err(QuotaError::Closed),
-            failed => {
-                let error = match failed {
-                    Ok(Some(Err(failure))) => self.read_error(failure),
-                    Err(interruption) => self.interruption_error(interruption),
-                    Ok(_) => unreachable!("a credential is no failure"),
-                };
-                // Only if the program has not set another login since the refresh began.
-                if !self.is_superseded() {
-                    let at_ms = entry.provider.clock.now_ms();
-                    entry.update(|state| {
-                        state.unattributed = true;
-                        state.credential_checked(at_ms, Err(error.clone()));
-                    });
-                }
-                Err(error)
-            }
+        let demand = if request.needs_call() { Demand::Retry } else { Demand::Current };
+        let failure = match self.credential(demand, entry.provider.policy.fetch_timeout).await {
+            Ok(None) => return Ok(Access { read_at: None, ..self.access(check, Credential::none())? }),
+            Ok(Some(credential)) => return self.access(check, credential),
+            Err(None) => return Err(QuotaError::Closed),
+            Err(Some(failure)) => failure,
+        };
+        // If only this refresh ran out of time, the login is as well known as before.
+        let is_unknown = !matches!(failure, ReadFailure::StillReading);
+        let error = self.read_error(failure);
+        // Only if the program has not set another login since the refresh began.
+        if !self.is_superseded() {
+            let at_ms = entry.provider.clock.now_ms();
+            entry.update(|state| {
+                state.unattributed |= is_unknown;
+                state.credential_checked(at_ms, Err(error.clone()));
+            });
         }
+        Err(error)
     }
 
-    /// The cached credential, or a new one from the source; `None` if the account has no source.
-    async fn credential(&self, demand: Demand) -> Option<ReadOutcome> {
-        let AccountEntry { id, provider, .. } = &*self.entry;
-        let timeout = provider.policy.fetch_timeout;
-        provider.credentials.credential(id, demand, &provider.clock, timeout).await
+    /// The cached credential, or a new one from the source; `None` if the account has no source. The error is `None` if the manager
+    /// closes first.
+    async fn credential(
+        &self,
+        demand: Demand,
+        timeout: Duration,
+    ) -> Result<Option<Credential>, Option<ReadFailure>> {
+        let AccountEntry { id: account, provider, .. } = &*self.entry;
+        let (clock, tasks) = (&provider.clock, &self.context.tasks);
+        let timeout = self.time_left().map_or(timeout, |left| left.min(timeout));
+        let caller = Caller { account, demand, timeout, clock, tasks };
+        let read = tasks.until_closing(provider.credentials.credential(&caller)).await;
+        read.ok_or(None)?.transpose().map_err(Some)
     }
 
+    /// The error of a read that failed before the provider received a request.
     fn read_error(&self, failure: ReadFailure) -> QuotaError {
         let account = self.entry.id.clone();
         match failure {
-            ReadFailure::Failed(error) => QuotaError::Fetch { account, error: error.into() },
             ReadFailure::Panicked => QuotaError::Panicked { account },
+            failure => QuotaError::Fetch { account, error: CredentialError::from(failure).into() },
         }
     }
 
@@ -333,20 +342,18 @@ impl Refresh {
     /// credential is used, and a 401 leads to its renewal.
     async fn reread_access(&self, access: &mut Access) -> Result<(), QuotaError> {
         let entry = &*self.entry;
-        let clock = &entry.provider.clock;
-        let is_old = |at: Instant| clock.instant().saturating_since(at) > CREDENTIAL_MAX_AGE;
+        let is_old = |at: Instant| entry.provider.clock.instant().saturating_since(at) > CREDENTIAL_MAX_AGE;
         if !access.read_at.is_some_and(is_old) {
             return Ok(());
         }
         let check = Some(LoginCheck::begin(entry));
-        let read = clock.bounded(REREAD_TIMEOUT, self.bounded(self.credential(Demand::Current))).await;
-        match read {
-            Some(Ok(Some(Ok(credential)))) => *access = self.access(check, credential)?,
-            Some(Ok(Some(Err(ReadFailure::Failed(error))))) if !error.is_timeout() => {
+        match self.credential(Demand::Current, REREAD_TIMEOUT).await {
+            Ok(Some(credential)) => *access = self.access(check, credential)?,
+            Err(Some(ReadFailure::Failed(error))) if !error.is_timeout() => {
                 return Err(QuotaError::Fetch { account: entry.id.clone(), error: error.into() });
             }
-            Some(Err(Interruption::Cancelled)) => return Err(QuotaError::Closed),
-            None | Some(Ok(_) | Err(_)) => {}
+            Err(None) => return Err(QuotaError::Closed),
+            Ok(None) | Err(Some(_)) => {}
         }
         Ok(())
     }
@@ -376,24 +383,6 @@ impl Refresh {
         Ok(Access { credential, login, read_at: Some(read_at) })
     }
 
-    /// The error of a step that was interrupted before the provider received a request.
-    fn interruption_error(&self, interruption: Interruption) -> QuotaError {
-        let account = self.entry.id.clone();
-        match interruption {
-            Interruption::TimedOut => {
-                let error = FetchError::credential_timed_out(CREDENTIAL_TIMED_OUT);
-                QuotaError::Fetch { account, error }
-            }
-            // The source is not at fault: this program had less time left than the source's timeout.
-            Interruption::DeadlineExceeded => {
-                let error = FetchError::credential_unavailable(CREDENTIAL_TIMED_OUT);
-                QuotaError::Fetch { account, error }
-            }
-            Interruption::Cancelled => QuotaError::Closed,
-            Interruption::Panicked => QuotaError::Panicked { account },
-        }
-    }
-
     /// Whether the account has got another login since this refresh began.
     fn is_superseded(&self) -> bool {
         !self.entry.shows(&self.record)
@@ -408,13 +397,12 @@ impl Refresh {
     /// The credential that replaces the rejected one; `None` if the source has no other.
     async fn try_renew(&self, rejected: Option<CredentialFingerprint>) -> Option<(LoginCheck, Credential)> {
         let check = LoginCheck::begin(&self.entry);
-        let renewed = self.bounded(self.credential(Demand::Replacement(rejected))).await;
-        let renewed = renewed.ok()??.ok().filter(|credential| credential.login.fingerprint != rejected)?;
-        Some((check, renewed))
+        let timeout = self.entry.provider.policy.fetch_timeout;
+        let renewed = self.credential(Demand::Replacement(rejected), timeout).await.ok()??;
+        (renewed.login.fingerprint != rejected).then_some((check, renewed))
     }
 
-    /// Runs a step of the fetcher or the credential source. The fetch timeout, the program's deadline and the cancellation of calls
-    /// end it.
+    /// Runs a step of the fetcher. The fetch timeout, the program's deadline and the cancellation of calls end it.
     async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Interruption> {
         let timeout = self.entry.provider.policy.fetch_timeout;
         let left = self.time_left().filter(|left| *left < timeout);
@@ -455,7 +443,7 @@ const CREDENTIAL_MAX_AGE: Duration = Duration::from_secs(1);
 /// The timeout of that read.
 const REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What interrupted a step of the fetcher or the credential source.
+/// What interrupted a step of the fetcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
     TimedOut,
@@ -463,6 +451,3 @@ enum Interruption {
     Cancelled,
     Panicked,
 }
-
-/// The message for a credential source that timed out. The provider received no request, so this is no timeout of the provider.
-const CREDENTIAL_TIMED_OUT: &str = "the credential source timed out";

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,12 +37,28 @@ impl Tasks {
 
     /// Runs `work` in a new task. Drops `work` if the manager was closed or there is no runtime.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Some(runtime) = self.runtime() else { return };
+        if let Some(runtime) = self.runtime() {
+            let _ = self.spawn_on(work, &runtime);
+        }
+    }
+
+    /// The runtime of the caller, or without one, that of the other tasks. `None` if the manager was closed, or there is none.
+    pub(crate) fn runtime_of_caller(&self) -> Option<Handle> {
+        if self.is_closed() {
+            return None;
+        }
+        Handle::try_current().ok().or_else(|| self.runtime())
+    }
+
+    /// Like [`spawn`](Self::spawn), on this runtime. `None` if the manager was closed.
+    pub(crate) fn spawn_on(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+        runtime: &Handle,
+    ) -> Option<AbortHandle> {
         // Take the token before the check, so that `idle` waits for each task that starts despite a concurrent `close`.
         let _token = self.tracker.token();
-        if !self.is_closed() {
-            self.tracker.spawn_on(work, &runtime);
-        }
+        (!self.is_closed()).then(|| self.tracker.spawn_on(work, runtime).abort_handle())
     }
 
     /// The runtime for the next task: that of the previous tasks, or the caller's if that one has shut down.

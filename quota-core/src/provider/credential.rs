@@ -20,7 +20,8 @@ use crate::secret::Secret;
 /// A [`QuotaManager`](crate::QuotaManager) owns the sources of its accounts
 /// ([`QuotaManagerBuilder::provider`](crate::manager::QuotaManagerBuilder::provider)), and one cache in front of them. It gets the
 /// credential before each call to the provider, because logins change while a program runs. Concurrent callers share one read. The
-/// manager bounds each read in time and catches panics. It repeats a failed read after a second at the earliest.
+/// manager bounds each read in time and catches panics. It repeats a failed read after a second, and then ever less often, down to once
+/// a minute. A change of the source's files and an [explicit refresh](crate::Account::refresh) repeat it at once.
 #[async_trait]
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// Reads the current credential of `account`.
@@ -58,7 +59,8 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// | [`SourceVersion::of_files`] | if a file has changed |
     /// | [`SourceVersion::undetectable`] | after five minutes, or shortly before the credential expires |
     ///
-    /// It also reads again if the provider rejects the credential ([`renew`](Self::renew)).
+    /// It also reads again if the provider rejects the credential ([`renew`](Self::renew)), and if the files changed during a read:
+    /// otherwise a source of several files could return the token of one login with the name of another.
     async fn version(&self, account: &AccountId) -> Option<SourceVersion> {
         let _ = account;
         None
@@ -204,7 +206,8 @@ impl CredentialError {
         Self::unreadable(reason, io::Error::from(io::ErrorKind::TimedOut))
     }
 
-    /// Whether the source timed out.
+    /// Whether the source timed out. A caller whose own time was over before the read ended gets
+    /// [`TemporarilyUnavailable`](Self::TemporarilyUnavailable) instead, because that says nothing about the source.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         let Self::Unreadable { source: Some(source), .. } = self else { return false };

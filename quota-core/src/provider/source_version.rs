@@ -9,7 +9,7 @@ use crate::file::{self, FileVersion};
 ///
 /// The manager compares it with the version of the previous read, and reads again only if they differ; see
 /// [`CredentialSource::version`](super::CredentialSource::version).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SourceVersion {
     /// The files that the credential depends on, in the order of the source.
     files: Vec<Option<FileVersion>>,
@@ -25,21 +25,23 @@ impl SourceVersion {
     /// The manager uses its credential for up to five minutes.
     #[must_use]
     pub fn undetectable() -> Self {
-        Self { is_undetectable: true, ..Self::default() }
+        Self { files: Vec::new(), is_unsettled: false, is_undetectable: true }
     }
 
     /// The version of a source that reads these files. A file may be missing.
     ///
     /// The files are not opened. If the metadata of one cannot be read, or a file was written in the last two seconds, the version
-    /// equals no other version.
+    /// equals no other version. Without any file this is [`undetectable`](Self::undetectable), because otherwise the
+    /// manager would never read again.
     pub async fn of_files(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         let version = file::blocking(move || Ok(Self::of_files_at(&paths, &Clock::system()))).await;
-        version.unwrap_or_else(|_| Self { is_unsettled: true, ..Self::default() })
+        version.unwrap_or_else(|_| Self { files: Vec::new(), is_unsettled: true, is_undetectable: false })
     }
 
     fn of_files_at(paths: &[PathBuf], clock: &Clock) -> Self {
-        let mut version = Self::default();
+        let is_undetectable = paths.is_empty();
+        let mut version = Self { files: Vec::new(), is_unsettled: false, is_undetectable };
         for path in paths {
             let found = FileVersion::at(path);
             version.is_unsettled |= match &found {
@@ -63,6 +65,11 @@ impl SourceVersion {
         !self.is_unsettled && !other.is_unsettled && self.files == other.files
     }
 
+    /// The versions of the files, in the order of the source.
+    pub(crate) fn files(&self) -> &[Option<FileVersion>] {
+        &self.files
+    }
+
     /// Whether the credential depends on files.
     pub(crate) fn has_files(&self) -> bool {
         self.is_unsettled || !self.files.is_empty()
@@ -71,5 +78,26 @@ impl SourceVersion {
     /// Whether the credential can change without a change of the files.
     pub(crate) fn is_undetectable(&self) -> bool {
         self.is_undetectable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_without_files_is_undetectable() {
+        let version = SourceVersion::of_files([]).await;
+
+        assert!(version.is_undetectable() && !version.has_files());
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_is_a_version() {
+        let path = PathBuf::from("/does/not/exist");
+        let of_files = async || SourceVersion::of_files([path.clone()]).await;
+
+        assert!(of_files().await.has_same_files(&of_files().await));
+        assert!(!of_files().await.is_undetectable());
     }
 }

@@ -43,6 +43,24 @@ struct Inner {
     has_fingerprint: AtomicBool,
     fails_to_renew: AtomicBool,
     renews_to: Mutex<Option<u64>>,
+    /// The reads that are running.
+    running: AtomicUsize,
+}
+
+/// Counts a read while it runs.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn new(running: &'a AtomicUsize) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        Self(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Source {
@@ -57,6 +75,7 @@ impl Source {
             has_fingerprint: AtomicBool::new(true),
             fails_to_renew: AtomicBool::new(false),
             renews_to: Mutex::default(),
+            running: AtomicUsize::new(0),
         }))
     }
 
@@ -76,12 +95,17 @@ impl Source {
     fn reads(&self) -> usize {
         self.0.reads.load(Ordering::Relaxed)
     }
+
+    fn running(&self) -> usize {
+        self.0.running.load(Ordering::Relaxed)
+    }
 }
 
 #[async_trait]
 impl CredentialSource for Source {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
+        let _running = Running::new(&self.0.running);
         let (token, delay) = (*self.0.token.lock().unwrap(), *self.0.delay.lock().unwrap());
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -289,7 +313,7 @@ async fn a_read_outlives_its_caller() {
 
     let second = token(&main).await;
 
-    assert!(first.is_timeout(), "{first}");
+    assert!(!first.is_timeout(), "the source has not timed out: {first}");
     assert_eq!((second.as_deref(), source.reads()), (Some("n33dle-1"), 1));
 }
 
@@ -450,7 +474,9 @@ async fn renewals_of_different_credentials_end() {
 
     let found = futures_util::future::join_all((0..20).map(|token| renewed(&main, token))).await;
 
-    assert!(found.iter().all(Option::is_some));
+    // The source has only token 1, which is rejected too, so it replaces no other.
+    let is_found: Vec<bool> = found.iter().map(Option::is_some).collect();
+    assert_eq!(is_found, (0..20).map(|token| token == 1).collect::<Vec<_>>());
     assert!(source.reads() <= 3, "{}", source.reads());
 }
 
@@ -614,4 +640,338 @@ async fn forgetting_an_account_with_a_handle_drops_its_credential() {
     token(&main).await;
 
     assert_eq!(source.reads(), 2);
+}
+
+/// A manager whose provider answers, and an account with this source.
+fn with_provider(source: &Source) -> (QuotaManager, FakeProvider, Account) {
+    let provider = FakeProvider::answering("example", 40.0);
+    let builder = QuotaManager::builder(MemoryStore::new()).policy(no_rate_limit());
+    let quota = builder.provider(provider.clone(), source.clone()).build().unwrap();
+    let main = quota.account(&id("main"));
+    (quota, provider, main)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_caller_has_its_own_time() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND * 15);
+    let main = account(&source);
+    let late = async {
+        tokio::time::sleep(SECOND * 9).await;
+        main.credential(SECOND * 20).await.map(|found| found.is_some())
+    };
+
+    let (first, late) = tokio::join!(main.credential(SECOND), late);
+
+    assert!(first.is_err() && late.unwrap());
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_ends_after_the_longest_time_that_its_callers_allow() {
+    let source = Source::undetectable();
+    source.set_delay(MINUTE * 60);
+    let main = account(&source);
+    let clock = Clock::system();
+    let began = clock.instant();
+    let late = async {
+        tokio::time::sleep(SECOND * 9).await;
+        main.credential(SECOND * 20).await.unwrap_err()
+    };
+
+    let (_, late) = tokio::join!(main.credential(SECOND), late);
+
+    assert!(late.is_timeout(), "{late}");
+    assert_eq!(clock.instant().saturating_since(began).as_secs(), 20);
+    assert_eq!(source.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_ran_out_of_time_hides_no_readings() {
+    let source = Source::undetectable();
+    let (_quota, _, main) = with_provider(&source);
+    drop(main.get().await.unwrap());
+    tokio::time::sleep(MINUTE * 6).await;
+    source.set_delay(SECOND * 15);
+    let request = async {
+        let found = main.credential(SECOND * 20).await;
+        found.unwrap().unwrap().secret.expose().to_owned()
+    };
+    let refresh = async {
+        run_ready_tasks().await;
+        main.refresh().await.unwrap().error.unwrap()
+    };
+
+    let (found, error) = tokio::join!(request, refresh);
+
+    assert_eq!((found.as_str(), source.reads()), ("n33dle-1", 2));
+    assert!(error.report().contains("still being read"), "{error:?}");
+    assert_eq!(last_read(&main.peek()), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_credential_is_not_handed_out_during_its_renewal() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    token(&main).await;
+    *source.0.renews_to.lock().unwrap() = Some(2);
+    source.set_delay(SECOND);
+    let during = async {
+        tokio::task::yield_now().await;
+        token(&main).await
+    };
+
+    let (renewed, during) = tokio::join!(renewed(&main, 1), during);
+
+    assert_eq!((renewed.as_deref(), during.as_deref()), (Some("n33dle-2"), Some("n33dle-2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_report_does_not_clear_a_later_rejection() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    token(&main).await;
+    source.set(2);
+    renewed(&main, 1).await;
+    renewed(&main, 2).await;
+
+    assert_eq!(renewed(&main, 1).await, None);
+    source.set(3);
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(renewed(&main, 1).await.as_deref(), Some("n33dle-3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_credential_replaces_no_other_rejected_one() {
+    let source = Source::undetectable();
+    let main = account(&source);
+    token(&main).await;
+    source.set(2);
+    renewed(&main, 1).await;
+    source.set(1);
+
+    let error = main.renew_credential(rejected(2), MINUTE).await.unwrap_err();
+
+    assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_in_another_process_leads_to_a_new_read() {
+    let (env, source) = (env_with(no_rate_limit()), Source::undetectable());
+    let other = QuotaManager::builder(Arc::clone(&env.store)).clock(env.clock.clone());
+    let other = other.provider(env.provider.clone(), source.clone()).build().unwrap();
+    let (main, main_of_other) = (env.quota.account(&id("main")), other.account(&id("main")));
+    main.set_credentials(source.clone());
+    token(&main_of_other).await;
+    env.provider.then_fail(FetchError::Unauthorized);
+    drop(main.get().await);
+    source.set(2);
+
+    drop(main_of_other.get().await);
+
+    assert_eq!(token(&main_of_other).await.as_deref(), Some("n33dle-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_login_is_read_less_and_less_often() {
+    let source = Source::undetectable();
+    source.set(None);
+    let main = account(&source);
+    let mut reads = Vec::new();
+    for second in 0..300 {
+        let before = source.reads();
+        token(&main).await;
+        if source.reads() > before {
+            reads.push(second);
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+
+    assert_eq!(reads, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_starts_the_intervals_again() {
+    let source = Source::with(Version::EachTime);
+    source.set(None);
+    let main = account(&source);
+    for _ in 0..100 {
+        token(&main).await;
+        tokio::time::sleep(SECOND).await;
+    }
+    source.set(1);
+    tokio::time::sleep(MINUTE).await;
+    token(&main).await.unwrap();
+    source.set(None);
+    token(&main).await;
+    source.set(2);
+    tokio::time::sleep(SECOND).await;
+
+    assert_eq!(token(&main).await.as_deref(), Some("n33dle-2"));
+}
+
+/// Reads a source without a login until it is read seldom.
+async fn read_a_dead_login(source: &Source, main: &Account) {
+    source.set(None);
+    for _ in 0..100 {
+        token(main).await;
+        tokio::time::sleep(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explicit_refresh_reads_a_dead_login_at_once() {
+    let source = Source::undetectable();
+    let (_quota, _, main) = with_provider(&source);
+    read_a_dead_login(&source, &main).await;
+    source.set(1);
+
+    assert!(main.refresh().await.unwrap().fetched);
+    assert_eq!(token(&main).await.as_deref(), Some("n33dle-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explicit_refresh_accepts_no_read_that_began_before_it() {
+    let source = Source::undetectable();
+    let (_quota, _, main) = with_provider(&source);
+    read_a_dead_login(&source, &main).await;
+    source.set_delay(SECOND * 3);
+    tokio::time::sleep(MINUTE).await;
+    let retry = async {
+        tokio::time::sleep(SECOND).await;
+        source.set(1);
+        main.refresh().await.map(|refreshed| refreshed.fetched)
+    };
+
+    let (before, retried) = tokio::join!(token(&main), retry);
+
+    assert_eq!((before, retried.unwrap()), (None, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explicit_refresh_outlives_the_failed_one_that_it_joined() {
+    let source = Source::undetectable();
+    let (_quota, _, main) = with_provider(&source);
+    source.set(None);
+    source.set_delay(SECOND * 3);
+    let retry = async {
+        tokio::time::sleep(SECOND).await;
+        source.set(1);
+        main.refresh().await.map(|refreshed| refreshed.fetched)
+    };
+
+    let (before, retried) = tokio::join!(main.get(), retry);
+
+    assert!(before.is_err());
+    assert!(retried.unwrap());
+}
+
+#[tokio::test]
+async fn a_change_of_the_file_is_noticed_however_often_a_read_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("login");
+    let source = Source::with(Version::Files(path.clone()));
+    source.set(None);
+    let main = account(&source);
+    tokio::time::pause();
+    read_a_dead_login(&source, &main).await;
+    tokio::time::resume();
+    std::fs::write(path, "1").unwrap();
+    source.set(1);
+
+    assert_eq!(token(&main).await.as_deref(), Some("n33dle-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_manager_ends_a_read_in_flight() {
+    let source = Source::undetectable();
+    source.set_delay(MINUTE * 60);
+    let (quota, _, main) = with_provider(&source);
+    drop(main.credential(Duration::ZERO).await);
+    main.refresh_in_background();
+    run_ready_tasks().await;
+    assert_eq!(source.running(), 1);
+    let clock = Clock::system();
+    let began = clock.instant();
+
+    assert!(quota.close().await);
+
+    assert_eq!((source.running(), clock.instant()), (0, began));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_ends_a_read_in_flight() {
+    let source = Source::undetectable();
+    source.set_delay(MINUTE * 60);
+    let main = account(&source);
+    drop(main.credential(Duration::ZERO).await);
+    assert_eq!(source.running(), 1);
+
+    drop(main);
+    run_ready_tasks().await;
+
+    assert_eq!(source.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_close_a_read_ends_with_its_caller() {
+    let source = Source::undetectable();
+    source.set_delay(SECOND * 5);
+    let (quota, _, main) = with_provider(&source);
+    quota.close().await;
+
+    let in_time = main.credential(SECOND * 6).await.unwrap();
+    source.0.token.lock().unwrap().replace(2);
+    tokio::time::sleep(MINUTE * 6).await;
+    let late = main.credential(SECOND).await;
+
+    assert!(in_time.is_some() && late.is_err());
+    assert_eq!(source.running(), 0);
+}
+
+/// Reads the login in one file and the token in another, as Claude Code's source does. Both change between the two reads once.
+#[derive(Debug)]
+struct TwoFiles {
+    folder: tempfile::TempDir,
+    will_switch: AtomicBool,
+}
+
+impl TwoFiles {
+    fn write(&self, name: &str) {
+        for file in ["login", "token"] {
+            std::fs::write(self.folder.path().join(file), name).unwrap();
+        }
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(file)).unwrap()
+    }
+}
+
+#[async_trait]
+impl CredentialSource for TwoFiles {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        let login = self.read("login");
+        if self.will_switch.swap(false, Ordering::Relaxed) {
+            self.write("other");
+        }
+        Ok(Credential::new(self.read("token")).login(LoginInfo::new(LoginId::new(&login))))
+    }
+
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        Some(SourceVersion::of_files(["login", "token"].map(|file| self.folder.path().join(file))).await)
+    }
+}
+
+#[tokio::test]
+async fn the_login_and_the_token_come_from_one_state_of_the_files() {
+    let source = TwoFiles { folder: tempfile::tempdir().unwrap(), will_switch: AtomicBool::new(true) };
+    source.write("first");
+    let quota = QuotaManager::builder(MemoryStore::new()).build().unwrap();
+    let main = quota.account(&id("main"));
+    main.set_credentials(source);
+
+    let found = main.credential(MINUTE).await.unwrap().unwrap();
+
+    assert_eq!((found.secret.expose(), found.login.login_id), ("other", Some(LoginId::new("other"))));
 }

@@ -88,7 +88,10 @@ impl Refresh {
             // received it.
             Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
                 self.record.change_always(|record, _| record.release(lease)).await;
-                return Err(self.interruption_error(interruption));
+                return Err(match interruption {
+                    Interruption::Panicked => QuotaError::Panicked { account: account() },
+                    _ => QuotaError::Closed,
+                });
             }
         };
         // The record belongs to this login, whatever the response states.
