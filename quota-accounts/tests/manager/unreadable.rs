@@ -22,6 +22,8 @@ enum Behavior {
     Reads,
     CannotRead,
     Renews,
+    /// Takes longer than a refresh waits, and less long than a request.
+    IsSlow,
     Hangs,
     Panics,
 }
@@ -41,8 +43,11 @@ impl CredentialSource for ScriptedSource {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let behavior =
             self.0.lock().expect("no thread panics").get(account).copied().unwrap_or(Behavior::Reads);
+        if behavior == Behavior::IsSlow {
+            quota_core::Clock::system().sleep(Duration::from_secs(15)).await;
+        }
         match behavior {
-            Behavior::Reads => {
+            Behavior::Reads | Behavior::IsSlow => {
                 let login =
                     LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(1));
                 Ok(Credential::new(Secret::new("n33dle")).login(login))
@@ -197,6 +202,20 @@ async fn a_source_that_timed_out_is_skipped_for_the_cooldown() {
 
         source.set("main", Behavior::Reads);
         minutes(&env.clock, 1).await;
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_is_waited_for_and_its_account_is_not_skipped() {
+    for kind in BOTH {
+        let env = env(kind);
+        let (source, accounts) = accounts_of(&env);
+        NAMES.iter().for_each(|name| source.set(name, Behavior::IsSlow));
+
+        let route = accounts.route(Request::new()).await.expect("the source answers in time");
+
+        assert_eq!((route.account(), route.skipped()), (&id("main"), &[][..]), "{kind:?}");
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
 }
