@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use quota_core::file::{FileError, JsonFile};
 use quota_core::model::{CredentialFingerprint, RequestId};
 use quota_core::policy::Backoff;
-use quota_core::provider::TokenRefresher;
+use quota_core::provider::{SourceVersion, TokenRefresher};
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource, QuotaStore};
 
 use self::login::LoginsFile;
@@ -158,6 +158,12 @@ impl CredentialSource for TokenStore {
     ) -> Result<Credential, CredentialError> {
         let demand = refused.map_or(Demand::Credential, Demand::Replacement);
         self.renewer.credential(account, demand).await
+    }
+
+    /// Every login and every renewal by any process changes the file. It does not change when a login becomes due for renewal, so
+    /// a manager also reads after five minutes, and shortly before the expiry.
+    async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
+        Some(SourceVersion::of_files([self.path().to_owned()]).await.and_undetectable())
     }
 }
 

@@ -134,3 +134,15 @@ async fn a_new_login_in_the_token_store_is_used_at_once() {
 
     assert_eq!((one.as_deref(), two.as_deref()), (Some("one"), Some("two")));
 }
+
+#[tokio::test]
+async fn a_login_stored_after_a_failed_read_is_used_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let logins = TokenStore::builder(folder.path().join("logins.json")).build();
+    let main = account(logins.clone());
+    let before = token(&main).await;
+
+    let _ = logins.put(&id(), NewLogin::new(Secret::new("one"))).await.expect("the file can be written");
+
+    assert_eq!((before, token(&main).await.as_deref()), (None, Some("one")));
+}

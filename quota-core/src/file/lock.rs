@@ -132,8 +132,19 @@ impl FileLock {
     ///
     /// The system's error; the file is then unchanged.
     pub fn replace(&self, contents: &[u8]) -> io::Result<()> {
-        let temporary = self.write_temporary(contents)?;
-        self.rename(&temporary)
+        let temporary = self.write_temporary(contents, Durability::Durable)?;
+        self.rename(&temporary, Durability::Durable)
+    }
+
+    /// Replaces the file like [`replace`](Self::replace), without a wait for the disk. Only for a cache: after a power failure the
+    /// file may be missing, empty or old.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; the file is then unchanged.
+    pub fn replace_cache(&self, contents: &[u8]) -> io::Result<()> {
+        let temporary = self.write_temporary(contents, Durability::Cache)?;
+        self.rename(&temporary, Durability::Cache)
     }
 
     /// Replaces the file if its content is still `expected`; `None` expects that the file does not exist. Returns whether it did.
@@ -145,7 +156,7 @@ impl FileLock {
     ///
     /// The system's error; the file is then unchanged.
     pub fn replace_if_unchanged(&self, expected: Option<&[u8]>, contents: &[u8]) -> io::Result<bool> {
-        let temporary = self.write_temporary(contents)?;
+        let temporary = self.write_temporary(contents, Durability::Durable)?;
         let replaced = match expected {
             // A rename would replace a file that another program created after the read.
             None => match fs::hard_link(&temporary, &self.target) {
@@ -166,7 +177,7 @@ impl FileLock {
             copied => copied?,
         }
         if has_content(&self.target, expected) {
-            self.rename(temporary)?;
+            self.rename(temporary, Durability::Durable)?;
             return Ok(true);
         }
         Ok(false)
@@ -179,7 +190,9 @@ impl FileLock {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(error),
         }
-        self.rename(temporary).map(|()| true).inspect_err(|_| drop(fs::remove_file(&self.target)))
+        self.rename(temporary, Durability::Durable)
+            .map(|()| true)
+            .inspect_err(|_| drop(fs::remove_file(&self.target)))
     }
 
     /// Removes the lock file on release. Otherwise it would stay in the user's own folder.
@@ -189,7 +202,7 @@ impl FileLock {
         self
     }
 
-    fn write_temporary(&self, contents: &[u8]) -> io::Result<PathBuf> {
+    fn write_temporary(&self, contents: &[u8], durability: Durability) -> io::Result<PathBuf> {
         let temporary = sibling_path(&self.target, TEMPORARY_SUFFIX);
         // The lock is held, so an existing temporary file is a leftover of a killed process.
         match fs::remove_file(&temporary) {
@@ -197,12 +210,15 @@ impl FileLock {
             _ => {}
         }
         let mut file = owner_only().create_new(true).write(true).open(&temporary)?;
-        let written = file.write_all(contents).and_then(|()| file.sync_all());
+        let written = file.write_all(contents).and_then(|()| match durability {
+            Durability::Durable => file.sync_all(),
+            Durability::Cache => Ok(()),
+        });
         written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         Ok(temporary)
     }
 
-    fn rename(&self, temporary: &Path) -> io::Result<()> {
+    fn rename(&self, temporary: &Path, durability: Durability) -> io::Result<()> {
         if let Some(held) = &self.held
             && !held.is_held()?
         {
@@ -212,8 +228,18 @@ impl FileLock {
             ));
         }
         fs::rename(temporary, &self.target)?;
-        sync_dir(self.target.parent())
+        match durability {
+            Durability::Durable => sync_dir(self.target.parent()),
+            Durability::Cache => Ok(()),
+        }
     }
+}
+
+/// Whether a replacement must survive a power failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    Durable,
+    Cache,
 }
 
 /// Whether the error means that the file system has no file locks, as some network file systems.
@@ -370,7 +396,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let lock = lock(&path);
-        let create = |contents| lock.create_without_links(&lock.write_temporary(contents).unwrap()).unwrap();
+        let create = |contents| {
+            lock.create_without_links(&lock.write_temporary(contents, Durability::Durable).unwrap()).unwrap()
+        };
 
         assert!(create(b"1"));
         assert!(!create(b"2"));

@@ -37,6 +37,23 @@ struct Content {
     files: Vec<Entry>,
 }
 
+/// The part of the file that every format has.
+#[derive(Debug, Deserialize)]
+struct Header {
+    #[serde(default)]
+    format: u64,
+}
+
+/// What the file contains.
+#[derive(Debug)]
+enum Found {
+    Content(Content),
+    /// The file of a newer program, which must not be changed.
+    Newer,
+    /// There is no file, it is damaged, or another user may have written it.
+    Nothing,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     /// The hash of the path of the state file.
@@ -58,7 +75,7 @@ impl LoginMemory {
         if version.size() < MIN_SIZE {
             return None;
         }
-        let content = self.read().filter(|content| content.format == FORMAT)?;
+        let Found::Content(content) = self.read() else { return None };
         let path = hash(state_file);
         let entry =
             content.files.into_iter().find(|entry| entry.path == path && entry.version == *version)?;
@@ -85,26 +102,40 @@ impl LoginMemory {
         // Another process that is writing has parsed the same state file, or leaves this one for the next process.
         let Some(lock) = FileLock::try_acquire(&self.path, ".lock")? else { return Ok(()) };
         let lock = lock.remove_on_release();
-        let mut content = self.read().unwrap_or_default();
-        if content.format > FORMAT {
-            return Ok(());
-        }
+        let mut content = match self.read() {
+            Found::Content(content) => content,
+            Found::Newer => return Ok(()),
+            Found::Nothing => Content::default(),
+        };
         content.format = FORMAT;
         let path = hash(state_file);
         content.files.retain(|entry| entry.path != path);
         let surplus = (content.files.len() + 1).saturating_sub(MAX_FILES);
         content.files.drain(..surplus);
         content.files.push(Entry { path, version: *version, login_id: login_id.cloned() });
-        lock.replace(&serde_json::to_vec(&content)?)
+        // A file that a power failure damages is replaced, so no process waits for the disk.
+        lock.replace_cache(&serde_json::to_vec(&content)?)
     }
 
-    /// Reads the file; `None` if there is none, it is damaged, or another user may have written it.
-    fn read(&self) -> Option<Content> {
-        let file = file::open(&self.path).ok()?;
-        if !permissions::is_private(&file).ok()? {
-            return None;
+    fn read(&self) -> Found {
+        let opened = file::open(&self.path);
+        let Some(file) = opened.ok().filter(|file| permissions::is_private(file).unwrap_or(false)) else {
+            return Found::Nothing;
+        };
+        let contents = match file::read(file, LIMIT) {
+            Ok(contents) => contents,
+            // This version never writes so much.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Found::Newer,
+            Err(_) => return Found::Nothing,
+        };
+        // Read first, because the rest of a newer format may have another form.
+        if let Ok(header) = serde_json::from_slice::<Header>(&contents)
+            && header.format > u64::from(FORMAT)
+        {
+            return Found::Newer;
         }
-        serde_json::from_slice(&file::read(file, LIMIT).ok()?).ok()
+        let content = serde_json::from_slice::<Content>(&contents);
+        content.ok().filter(|content| content.format == FORMAT).map_or(Found::Nothing, Found::Content)
     }
 }
 
@@ -241,13 +272,18 @@ mod tests {
     async fn a_memory_of_a_newer_program_is_neither_used_nor_changed() {
         let fixture = Fixture::new();
         fixture.put("first");
-        let newer = fs::read_to_string(&fixture.memory.path).unwrap().replace("\"format\":1", "\"format\":2");
-        fs::write(&fixture.memory.path, &newer).unwrap();
-        assert_eq!(fixture.get(), None);
+        let same_form =
+            fs::read_to_string(&fixture.memory.path).unwrap().replace("\"format\":1", "\"format\":2");
+        let other_form = r#"{"format":9000000000,"files":{"a":{}},"salt":"b"}"#.to_owned();
+        let longer = format!("{}{}", " ".repeat(100_000), other_form);
+        for newer in [same_form, other_form, longer] {
+            fs::write(&fixture.memory.path, &newer).unwrap();
+            assert_eq!(fixture.get(), None);
 
-        fixture.put("second");
+            fixture.put("second");
 
-        assert_eq!(fs::read_to_string(&fixture.memory.path).unwrap(), newer);
+            assert_eq!(fs::read_to_string(&fixture.memory.path).unwrap(), newer);
+        }
     }
 
     #[cfg(unix)]
@@ -304,7 +340,10 @@ mod tests {
                     let path = PathBuf::from(format!("/state/{number}"));
                     for _ in 0..20 {
                         memory.try_put(&path, version, None).unwrap();
-                        assert!(memory.read().is_some(), "a process reads the old or the new content");
+                        assert!(
+                            matches!(memory.read(), Found::Content(_)),
+                            "a process reads the old or the new content"
+                        );
                     }
                 });
             }
