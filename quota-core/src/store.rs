@@ -34,7 +34,7 @@ use sha2::{Digest, Sha256};
 pub use self::lease_doc::{Acquire, LeaseDoc};
 pub use self::login_alias::{LoginAlias, find_record_key};
 pub use self::memory::MemoryStore;
-pub use self::update::{DocumentBody, MAX_CAS_ATTEMPTS, Outcome, Start, Updated, update};
+pub use self::update::{DocumentBody, MAX_CAS_ATTEMPTS, Outcome, Start, Updated, format_of, update};
 use crate::model::{AccountId, LoginId, ProviderId};
 use crate::random;
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use quota_core::clock::is_from_future;
 use quota_core::file::{self, FileError, JsonContent, JsonFile};
 use quota_core::{AccountId, Clock};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -36,11 +37,21 @@ impl JsonContent for Shard {
         self.version
     }
 
-    /// A damaged shard starts over, because the router can choose accounts for its sessions again.
+    /// A damaged shard starts over, because the router can choose accounts for its sessions again. A shard of a newer version stays,
+    /// although this program cannot read its sessions.
     fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        Ok(serde_json::from_slice(text).unwrap_or_else(|error| {
-            tracing::warn!(%error, "stored sessions are damaged, starting without them");
-            Self::default()
+        #[derive(Deserialize)]
+        struct Envelope {
+            version: u32,
+            #[serde(flatten)]
+            _fields: IgnoredAny,
+        }
+        Ok(serde_json::from_slice(text).unwrap_or_else(|error| match serde_json::from_slice(text) {
+            Ok(Envelope { version, .. }) if version > Self::VERSION => Self { version, ..Self::default() },
+            _ => {
+                tracing::warn!(%error, "stored sessions are damaged, starting without them");
+                Self::default()
+            }
         }))
     }
 }
@@ -286,6 +297,23 @@ mod tests {
         assert!(matches!(written, Err(FileError::UnsupportedVersion { .. })), "{written:?}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
         assert_eq!(load(&shards).await[0].used_at, at(5));
+    }
+
+    #[tokio::test]
+    async fn a_shard_of_a_newer_form_is_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = shards(&folder);
+        write(&shards, &[affinity("s", 5)]).await;
+        let shard = shard_of(Session::of("s"));
+        let path = folder.path().join(format!("state.json.sessions/{shard:02}.json"));
+        let newer = r#"{"version":2,"sessions":{"by":"account"}}"#;
+        std::fs::write(&path, newer).unwrap();
+
+        let written = shards.write(shard, vec![affinity("s", 9)], at(50), BOUNDS).await;
+
+        assert!(matches!(written, Err(FileError::UnsupportedVersion { .. })), "{written:?}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
+        assert!(load(&shards).await.is_empty());
     }
 
     #[tokio::test]

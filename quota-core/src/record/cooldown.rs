@@ -74,7 +74,10 @@ impl ProviderCooldown {
         }
         let parsed = match serde_json::from_slice(body) {
             Ok(Envelope { format, .. }) if format < FORMAT => return Ok(Self::default()),
-            Ok(Envelope { .. }) => serde_json::from_slice(body),
+            Ok(Envelope { format, .. }) => serde_json::from_slice(body).or_else(|error| {
+                // A newer program has given the fields another form.
+                if format > FORMAT { Ok(Self { format, ..Self::default() }) } else { Err(error) }
+            }),
             Err(error) => Err(error),
         };
         parsed.map_err(|error| DecodeError { source: Arc::new(error) })

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentBody, StoreError};
+use super::{DocumentBody, StoreError, format_of};
 use crate::model::RequestId;
 use crate::model::extra_fields::ExtraFields;
 use crate::time;
@@ -93,8 +93,11 @@ impl LeaseDoc {
 
 impl DocumentBody for LeaseDoc {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        serde_json::from_slice(body)
-            .map_err(|error| StoreError::corrupt("the lease is damaged").with_source(error))
+        serde_json::from_slice(body).or_else(|error| match format_of(body) {
+            // A newer program has given the fields another form.
+            Some(format) if format > FORMAT => Ok(Self { format, ..Self::default() }),
+            _ => Err(StoreError::corrupt("the lease is damaged").with_source(error)),
+        })
     }
 
     fn encode(&self) -> Bytes {
@@ -206,12 +209,14 @@ mod tests {
 
     #[test]
     fn a_lease_of_a_newer_format_is_not_changed() {
-        let mut lease = LeaseDoc::decode(br#"{"format":2,"holder":"07","until_ms":0}"#).unwrap();
-        let before = lease.clone();
+        for newer in [r#"{"format":2,"holder":"07","until_ms":0}"#, r#"{"format":2,"holder":["07"]}"#] {
+            let mut lease = LeaseDoc::decode(newer.as_bytes()).unwrap();
+            let before = lease.clone();
 
-        assert_eq!(lease.acquire(id(1), at(0), DURATION), Acquire::Newer);
-        assert!(!lease.release(id(7)));
-        assert_eq!(lease, before);
+            assert_eq!(lease.acquire(id(1), at(0), DURATION), Acquire::Newer, "{newer}");
+            assert!(!lease.release(id(7)));
+            assert_eq!(lease, before);
+        }
     }
 
     #[test]

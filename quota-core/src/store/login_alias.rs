@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentBody, QuotaStore, StoreError, StoreKey};
+use super::{DocumentBody, QuotaStore, StoreError, StoreKey, format_of};
 use crate::model::extra_fields::ExtraFields;
 use crate::model::{AccountId, LoginId};
 use crate::time;
@@ -72,9 +72,13 @@ impl LoginAlias {
 }
 
 impl DocumentBody for LoginAlias {
-    /// A damaged alias is empty, and the next refresh replaces it: it only repeats what that refresh knows.
+    /// A damaged alias is empty, and the next refresh replaces it: it only repeats what that refresh knows. One of a newer format is
+    /// not replaced, although this program cannot read it.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        Ok(serde_json::from_slice(body).unwrap_or_default())
+        Ok(serde_json::from_slice(body).unwrap_or_else(|_| {
+            let format = format_of(body).filter(|format| *format > FORMAT).unwrap_or(FORMAT);
+            Self { format, ..Self::default() }
+        }))
     }
 
     fn encode(&self) -> Bytes {
@@ -145,13 +149,14 @@ mod tests {
 
     #[test]
     fn an_alias_of_a_newer_program_is_not_changed() {
-        let body = br#"{"format":2,"login_id":"a","later":true}"#;
-        let mut alias = LoginAlias::decode(body).unwrap();
-        let before = alias.clone();
+        for body in [r#"{"format":2,"login_id":"a","later":true}"#, r#"{"format":2,"login_id":{"a":1}}"#] {
+            let mut alias = LoginAlias::decode(body.as_bytes()).unwrap();
+            let before = alias.clone();
 
-        alias.set(Some(&LoginId::new("b")), at(0), TTL);
+            alias.set(Some(&LoginId::new("b")), at(0), TTL);
 
-        assert_eq!(alias, before);
+            assert_eq!(alias, before, "{body}");
+        }
     }
 
     #[test]

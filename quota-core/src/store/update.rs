@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use crate::clock::Clock;
@@ -34,6 +36,21 @@ pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
 
     /// Encodes the content for a store.
     fn encode(&self) -> Bytes;
+}
+
+/// The `format` of a stored JSON body, whatever its other fields are; `None` if it states none.
+///
+/// A body that does not decode is damaged, or a newer program has given its fields another form. Only the number shows which: a damaged
+/// document may be replaced, and that of a newer program must stay.
+#[must_use]
+pub fn format_of(body: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        format: u32,
+        #[serde(flatten)]
+        _fields: IgnoredAny,
+    }
+    serde_json::from_slice(body).ok().map(|Envelope { format, .. }| format)
 }
 
 /// The document that the first attempt decides on. After a conflict, the next attempt uses the document that the conflict

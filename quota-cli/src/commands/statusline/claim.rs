@@ -49,9 +49,10 @@ impl Claim {
 }
 
 impl DocumentBody for Claim {
-    /// Replaces a damaged claim, because a claim only limits the number of processes.
+    /// Replaces a damaged claim, because a claim only limits the number of processes. A claim of a newer format stays.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        Ok(serde_json::from_slice(body).unwrap_or_default())
+        Ok(serde_json::from_slice(body)
+            .unwrap_or_else(|_| Self { lease: LeaseDoc::decode(body).unwrap_or_default(), reason: None }))
     }
 
     fn encode(&self) -> Bytes {
@@ -184,12 +185,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_claim_of_a_newer_program_is_unchanged() {
         let clock = clock();
-        let store = MemoryStore::with_clock(clock.clone());
-        let newer = Bytes::from_static(br#"{"format":2}"#);
-        let _ = store.compare_and_swap(&key(&account()), None, newer.clone(), TTL).await.unwrap();
+        for newer in [r#"{"format":2}"#, r#"{"format":2,"holder":["07"],"reason":7}"#] {
+            let store = MemoryStore::with_clock(clock.clone());
+            let _ = store.compare_and_swap(&key(&account()), None, newer.into(), TTL).await.unwrap();
 
-        assert_eq!(acquired(&store, &clock).await, (None, None));
-        assert_eq!(store.read(&key(&account())).await.unwrap().document.unwrap().body, newer);
+            assert_eq!(acquired(&store, &clock).await, (None, None), "{newer}");
+            assert_eq!(store.read(&key(&account())).await.unwrap().document.unwrap().body, newer);
+        }
     }
 
     #[test]
