@@ -152,8 +152,11 @@ impl SessionShards {
         Ok(())
     }
 
+    /// A power failure may lose the last sessions, and the router chooses their accounts again. So no save waits for the disk, which
+    /// would take 64 times as long as for one file.
     fn file(&self, shard: u32) -> JsonFile {
-        JsonFile::at(self.folder.join(format!("{shard:02}.json")), self.clock.clone()).without_lock_file()
+        let path = self.folder.join(format!("{shard:02}.json"));
+        JsonFile::at(path, self.clock.clone()).without_lock_file().without_sync()
     }
 }
 

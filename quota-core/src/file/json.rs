@@ -97,6 +97,8 @@ pub struct JsonFile {
     is_trusted_only: bool,
     /// Whether an update removes the lock file.
     removes_lock_file: bool,
+    /// Whether an update waits for the disk.
+    is_durable: bool,
 }
 
 /// The maximum size of a file.
@@ -108,7 +110,7 @@ impl JsonFile {
     /// Creates a handle for the file at this path. `clock` measures the wait for its lock.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
-        Self { path: path.into(), clock, is_trusted_only: false, removes_lock_file: false }
+        Self { path: path.into(), clock, is_trusted_only: false, removes_lock_file: false, is_durable: true }
     }
 
     /// Rejects a file that a user other than this one and root may have written.
@@ -120,6 +122,12 @@ impl JsonFile {
     #[must_use]
     pub fn without_lock_file(self) -> Self {
         Self { removes_lock_file: true, ..self }
+    }
+
+    /// Does not wait for the disk; see [`FileLock::replace_cache`].
+    #[must_use]
+    pub fn without_sync(self) -> Self {
+        Self { is_durable: false, ..self }
     }
 
     /// The path of the file.
@@ -185,9 +193,10 @@ impl JsonFile {
         let lock = self.lock_sibling(".lock", LOCK_TIMEOUT).await?;
         let lock = if self.removes_lock_file { lock.remove_on_release() } else { lock };
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
+        let is_durable = self.is_durable;
         let work = move || {
-            let changed =
-                read(&path, is_trusted_only).and_then(|content| replace(&lock, &path, content, change));
+            let changed = read(&path, is_trusted_only)
+                .and_then(|content| replace(&lock, is_durable, &path, content, change));
             drop(lock);
             Ok(changed)
         };
@@ -242,6 +251,7 @@ fn read_existing<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<O
 
 fn replace<T: JsonContent, R>(
     lock: &FileLock,
+    is_durable: bool,
     path: &Path,
     mut content: T,
     change: impl FnOnce(&mut T) -> R,
@@ -254,7 +264,8 @@ fn replace<T: JsonContent, R>(
     let result = change(&mut content);
     let after = text_of(&content).map_err(failed)?;
     if *after != *before {
-        lock.replace(&after).map_err(failed)?;
+        let replaced = if is_durable { lock.replace(&after) } else { lock.replace_cache(&after) };
+        replaced.map_err(failed)?;
     }
     Ok(result)
 }
