@@ -118,7 +118,7 @@ impl QuotaManagerBuilder {
     /// `quota`. [`OutageStore`] explains their use.
     ///
     /// If no level works, only an explicit refresh calls the provider, as with
-    /// [`StoreOutagePolicy::RefreshOnly`]. [`StoreOutagePolicy::FailClosed`] uses no level.
+    /// [`StoreOutagePolicy::RefreshOnly`]. A provider with [`StoreOutagePolicy::FailClosed`] uses no level.
     pub fn outage_store(mut self, levels: impl IntoIterator<Item = Arc<dyn OutageLevel>>) -> Self {
         self.outage_levels.extend(levels);
         self
@@ -139,19 +139,20 @@ impl QuotaManagerBuilder {
         }
         let tasks = Tasks::new();
         let events = EventSender::default();
-        let mut timeout = self.policy.store_timeout;
-        let mut outage_store = None;
-        if !self.outage_levels.is_empty() && self.policy.on_store_unavailable != StoreOutagePolicy::FailClosed
-        {
-            let store = Arc::new(self.take_outage_store());
-            timeout = store.max_duration();
-            self.store = Arc::clone(&store) as Arc<dyn QuotaStore>;
-            outage_store = Some(store);
-        }
-        let store_client =
-            StoreClient::new(self.store, self.clock.clone(), timeout, Arc::clone(&tasks), events.clone());
+        let outage_store = self.take_outage_store().map(Arc::new);
+        let client = |store, timeout| {
+            StoreClient::new(store, self.clock.clone(), timeout, Arc::clone(&tasks), events.clone())
+        };
+        let plain = client(Arc::clone(&self.store), self.policy.store_timeout);
+        let shared_client = match &outage_store {
+            Some(store) => client(Arc::clone(store) as Arc<dyn QuotaStore>, store.max_duration()),
+            None => Arc::clone(&plain),
+        };
         let mut registry =
-            Registry::new(store_client, self.clock.clone(), self.policy, self.provider_policies);
+            Registry::new(shared_client, self.clock.clone(), self.policy, self.provider_policies);
+        if outage_store.is_some() {
+            registry.set_fail_closed_client(plain);
+        }
         for (fetcher, source) in self.providers {
             registry.add(fetcher, source);
         }
@@ -165,22 +166,24 @@ impl QuotaManagerBuilder {
         Ok(QuotaManager { shared: Arc::new(shared) })
     }
 
-    /// The store with its levels. Policies that continue without the store then do so only for an explicit refresh.
-    fn take_outage_store(&mut self) -> OutageStore {
+    /// The store with its levels; `None` if there are none, or if no policy uses them. Policies that continue without the store then do
+    /// so only for an explicit refresh.
+    fn take_outage_store(&mut self) -> Option<OutageStore> {
         let levels = std::mem::take(&mut self.outage_levels);
-        let mut store = OutageStore::new(Arc::clone(&self.store), levels, self.policy.store_timeout)
-            .with_clock(self.clock.clone());
-        for (provider, policy) in &self.provider_policies {
-            if policy.on_store_unavailable == StoreOutagePolicy::FailClosed {
-                store = store.without_provider(provider.clone());
-            }
+        let mut policies: Vec<_> =
+            std::iter::once(&mut self.policy).chain(self.provider_policies.values_mut()).collect();
+        let fails_closed =
+            |policy: &&mut Policy| policy.on_store_unavailable == StoreOutagePolicy::FailClosed;
+        if levels.is_empty() || policies.iter().all(fails_closed) {
+            return None;
         }
-        for policy in std::iter::once(&mut self.policy).chain(self.provider_policies.values_mut()) {
+        for policy in &mut policies {
             if policy.on_store_unavailable == StoreOutagePolicy::Standalone {
                 policy.on_store_unavailable = StoreOutagePolicy::RefreshOnly;
             }
         }
-        store
+        let timeout = self.policy.store_timeout;
+        Some(OutageStore::new(Arc::clone(&self.store), levels, timeout).with_clock(self.clock.clone()))
     }
 }
 

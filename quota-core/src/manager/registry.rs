@@ -19,7 +19,7 @@ use super::view::{View, ViewFlags};
 use super::view_table::ViewTable;
 use crate::clock::Clock;
 use crate::model::{AccountId, ProviderId};
-use crate::policy::{CooldownScope, Policy};
+use crate::policy::{CooldownScope, Policy, StoreOutagePolicy};
 use crate::provider::{CredentialSource, UsageFetcher};
 use crate::record::Record;
 use crate::store::StoreKey;
@@ -27,6 +27,9 @@ use crate::store::StoreKey;
 /// The accounts and providers of a manager, and the settings for new ones.
 pub(crate) struct Registry {
     store_client: Arc<StoreClient>,
+    /// The client for providers that fail closed, if the other one uses files for outages. One client for both would let a failure
+    /// of the store keep the other providers from the file.
+    fail_closed_client: Option<Arc<StoreClient>>,
     clock: Clock,
     policy: Policy,
     policies: HashMap<ProviderId, Policy>,
@@ -89,7 +92,21 @@ impl Registry {
         policies: HashMap<ProviderId, Policy>,
     ) -> Self {
         let (providers, accounts) = (RwLock::default(), RwLock::default());
-        Self { store_client, clock, policy, policies, providers, accounts }
+        Self { store_client, fail_closed_client: None, clock, policy, policies, providers, accounts }
+    }
+
+    /// Sets the client for providers that fail closed. Call this before [`add`](Self::add).
+    pub(crate) fn set_fail_closed_client(&mut self, client: Arc<StoreClient>) {
+        self.fail_closed_client = Some(client);
+    }
+
+    fn client(&self, policy: &Policy) -> &Arc<StoreClient> {
+        let fails_closed = policy.on_store_unavailable == StoreOutagePolicy::FailClosed;
+        self.fail_closed_client.as_ref().filter(|_| fails_closed).unwrap_or(&self.store_client)
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &Arc<StoreClient>> {
+        [&self.store_client].into_iter().chain(&self.fail_closed_client)
     }
 
     /// Adds a provider, replacing the previous one of the same name. `fetcher` calls it with credentials of `source`.
@@ -151,7 +168,7 @@ impl Registry {
     }
 
     pub(crate) fn store_stats(&self) -> StoreStats {
-        self.store_client.metrics()
+        self.clients().map(|client| client.metrics()).fold(StoreStats::default(), StoreStats::plus)
     }
 
     /// The entry of an account that has had a handle.
@@ -168,7 +185,7 @@ impl Registry {
 
     /// Lets the next call try the store although it is unavailable.
     pub(crate) fn try_store_again(&self) {
-        self.store_client.try_again();
+        self.clients().for_each(|client| client.try_again());
     }
 
     /// The general policy, for providers without their own.
@@ -201,10 +218,11 @@ impl Registry {
         source: Option<Arc<dyn CredentialSource>>,
     ) -> Arc<Provider> {
         let policy = self.policies.get(&id).unwrap_or(&self.policy).clone();
+        let store_client = Arc::clone(self.client(&policy));
         let shared_cooldown = match policy.cooldown.scope {
             CooldownScope::Account => None,
             CooldownScope::Provider => {
-                Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&self.store_client)))
+                Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&store_client)))
             }
         };
         Provider::new(
@@ -212,7 +230,7 @@ impl Registry {
             fetcher,
             CredentialSources::new(source),
             policy,
-            Arc::clone(&self.store_client),
+            store_client,
             self.clock.clone(),
             shared_cooldown,
         )

@@ -28,6 +28,18 @@ pub struct StoreStats {
     pub corrupt: u64,
 }
 
+impl StoreStats {
+    /// The counts of two clients together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            outages: self.outages + other.outages,
+            unavailable: self.unavailable + other.unavailable,
+            rejected: self.rejected + other.rejected,
+            corrupt: self.corrupt + other.corrupt,
+        }
+    }
+}
+
 /// The counters behind [`StoreStats`], and the current series of rejections.
 #[derive(Debug, Default)]
 pub(crate) struct StoreMetrics {

@@ -502,6 +502,47 @@ async fn a_provider_that_fails_closed_uses_no_level() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_closed_keeps_no_other_from_the_file() {
+    let machine = Machine::new(Fault::Refused);
+    let other = FakeProvider::answering("other", 70.0);
+    let closed = machine.policy.clone().on_store_unavailable(StoreOutagePolicy::FailClosed);
+    let process = QuotaManager::builder(Arc::clone(&machine.remote))
+        .provider(machine.provider.clone(), machine.provider.clone())
+        .provider(other.clone(), other.clone())
+        .clock(machine.clock.clone())
+        .policy(machine.policy.clone())
+        .policy_for(id("main").provider().clone(), closed)
+        .outage_store([Arc::clone(&machine.level) as Arc<dyn OutageLevel>])
+        .build()
+        .unwrap();
+
+    let failed = process.account(&id("main")).get().await;
+    let got = process.account(&"other/main".parse().unwrap()).get().await;
+
+    assert!(failed.is_err());
+    assert_eq!(last_read(&got.unwrap()), Some(70.0));
+    assert_eq!((machine.calls(), other.calls(), process.store_stats().outages), (0, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_with_its_own_policy_uses_the_file_if_the_others_fail_closed() {
+    let machine = Machine::new(Fault::Refused);
+    let closed = machine.policy.clone().on_store_unavailable(StoreOutagePolicy::FailClosed);
+    let process = QuotaManager::builder(Arc::clone(&machine.remote))
+        .provider(machine.provider.clone(), machine.provider.clone())
+        .clock(machine.clock.clone())
+        .policy(closed)
+        .policy_for(id("main").provider().clone(), machine.policy.clone())
+        .outage_store([Arc::clone(&machine.level) as Arc<dyn OutageLevel>])
+        .build()
+        .unwrap();
+
+    assert_eq!(last_read(&process.account(&id("main")).get().await.unwrap()), Some(40.0));
+
+    assert!(machine.level.exists());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_damaged_record_is_no_outage() {
     let machine = Machine::new(Fault::None);
     let key = StoreKey::account(&id("main"));
