@@ -99,6 +99,9 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 /// The maximum number of calls in a record. Any number of processes that ran without the store may merge their calls.
 const MAX_CALLS: usize = 1000;
 
+/// How many changes a follower may have missed before a notice that it accepts. After more, it reads the record.
+const MAX_MISSED_CHANGES: u64 = 1000;
+
 /// The maximum number of credentials without a scope. If more credentials share the account, they evict each other.
 const MAX_UNSCOPED: usize = 64;
 
@@ -167,9 +170,13 @@ impl Record {
     ///
     /// A notice may be late, so only a higher revision is newer. A lower one is no sign of a loss. Programs of another format
     /// may count their changes in another way, or not at all.
+    ///
+    /// A revision far above the known one is no proof either. If it was damaged or forged, each later read would look like a loss, and
+    /// this process would restore it.
     pub(crate) fn is_newer_than(&self, known: &Self) -> Option<bool> {
         let is_counted = self.is_writable() && known.is_writable() && self.revision > 0;
-        is_counted.then_some(self.revision > known.revision)
+        let is_plausible = self.revision <= known.revision.saturating_add(MAX_MISSED_CHANGES);
+        (is_counted && is_plausible).then_some(self.revision > known.revision)
     }
 
     /// Why the last call failed; `None` if it succeeded.

@@ -157,6 +157,23 @@ async fn a_notice_without_a_usable_document_causes_one_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_notice_with_a_huge_revision_is_not_restored_into_the_store() {
+    for revision in [5_000, u64::MAX] {
+        let followed = followed().await;
+        let written = followed.write(20.0).await;
+        let mut forged: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+        forged["revision"] = revision.into();
+        let forged = Document::new(quota_core::store::Version::random(), forged.to_string().into());
+
+        assert_eq!(followed.reads_after(Notice::of_document(forged)).await, 1, "{revision}");
+        followed.pass(SECOND * 150, false).await;
+
+        let stored = followed.store.inner().read(&key()).await.unwrap().document.unwrap();
+        assert_eq!((stored.version, followed.shown()), (written.version, Some(20.0)), "{revision}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pending_readings_survive_an_accepted_notice() {
     let followed = followed().await;
     let written = followed
