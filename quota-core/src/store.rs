@@ -145,8 +145,9 @@ impl StoreKey {
         Self("*#outage".into())
     }
 
-    /// The key of this text, which [`as_str`](Self::as_str) returned.
-    pub(crate) fn stored(text: &str) -> Self {
+    /// The key of this text, which [`as_str`](Self::as_str) returned, for a store that lists its documents.
+    #[must_use]
+    pub fn stored(text: &str) -> Self {
         Self(text.into())
     }
 
@@ -211,6 +212,17 @@ impl fmt::Debug for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StoreKey({:?})", &*self.0)
     }
+}
+
+/// A document of a store, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentEntry {
+    /// The key.
+    pub key: StoreKey,
+    /// The version of the document.
+    pub version: Version,
+    /// How long the store still keeps it.
+    pub ttl: Duration,
 }
 
 /// Identifies one state of a document, and is never reused.

@@ -16,7 +16,7 @@ use crate::create::{self, CREATE_LOCK};
 use crate::folder::{self, FolderLock};
 use crate::options::SqliteOptions;
 use crate::permissions::{self, FileId};
-use crate::{error, locks, schema, sql};
+use crate::{error, locks, remove, schema, sql};
 
 /// One connection to the file, opened when it is needed.
 #[derive(Debug)]
@@ -122,6 +122,21 @@ impl File {
     /// Drops the connection after a failure; the next call opens a new one.
     pub(crate) fn forget(&mut self) {
         self.open = None;
+    }
+
+    /// Removes the file of this connection. If there is no connection, or another file has replaced it, nothing is removed.
+    pub(crate) fn remove(&mut self) -> Result<(), StoreError> {
+        let Some(open) = self.open.take() else {
+            let reason = "this store has not written the file";
+            return Err(StoreError::unavailable(WriteState::NotApplied, reason));
+        };
+        // Until then the connection stays open, so that no other file gets the number of this one.
+        let removed = {
+            let _creating = CREATE_LOCK.lock();
+            remove::remove(&self.options.path, open.which)
+        };
+        drop(open);
+        removed
     }
 
     /// Sets the file aside if this error reports damage and the options allow it. Returns whether a new file can take its place.

@@ -80,6 +80,5 @@ pub use error::is_damage;
 pub use options::{SqliteOpenError, SqliteOptions};
 /// The crate whose types appear in this API.
 pub use quota_core;
-pub use remove::remove;
 pub use store::SqliteStore;
 pub use url;

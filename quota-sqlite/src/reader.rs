@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::store::{Document, StoreError, StoreKey, Version, WriteState};
+use quota_core::store::{Document, DocumentEntry, StoreError, StoreKey, Version, WriteState};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -23,6 +23,10 @@ pub(crate) enum ReadRequest {
         key: StoreKey,
         now: Timestamp,
         reply: oneshot::Sender<Result<Option<Document>, StoreError>>,
+    },
+    List {
+        now: Timestamp,
+        reply: oneshot::Sender<Result<Vec<DocumentEntry>, StoreError>>,
     },
     WaitForChange {
         key: StoreKey,
@@ -101,6 +105,11 @@ impl Reader {
                 let _ = reply.send(found);
             }
             ReadRequest::Read { .. } => {}
+            ReadRequest::List { now, reply } => {
+                let found =
+                    self.with_file(Vec::new(), |connection| sql::entries(connection, now.as_millisecond()));
+                let _ = reply.send(found);
+            }
             ReadRequest::WaitForChange { key, now, waiter } => self.watch(key, now, waiter),
             ReadRequest::Written { key, version } => {
                 self.waiters.notify(&key, Some(version));

@@ -3,23 +3,28 @@
 use std::path::Path;
 use std::{fs, io};
 
-use quota_core::store::StoreError;
+use quota_core::store::{StoreError, WriteState};
 
 use crate::error::{self, sibling};
 use crate::folder::{self, FolderLock};
+use crate::permissions::FileId;
 
-/// Removes a database with its log and the log's index. Stores that have it open use the file that is at the path from then on.
+/// Removes the file at this path, with its log and the log's index, if it is still `which`. The caller has that file open, so no other
+/// file gets its number.
 ///
 /// No process opens the file in between. If this process is killed in between, a log may stay without its file. Then
 /// [`SqliteOptions::set_damaged_aside`](crate::SqliteOptions::set_damaged_aside) lets the next store create the file.
-///
-/// This waits for up to half a second for processes that open the file.
-///
-/// # Errors
-///
-/// [`StoreError`] if other processes open the file all the time, or the system refuses. A missing file is not an error.
-pub fn remove(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove(path: &Path, which: FileId) -> Result<(), StoreError> {
     let _lock = FolderLock::exclusive(path).ok_or_else(folder::being_replaced)?;
+    match fs::metadata(path) {
+        Ok(found) if FileId::of(&found) == which => {}
+        Ok(_) => {
+            let reason = "another process has replaced the file";
+            return Err(StoreError::unavailable(WriteState::NotApplied, reason));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error::from_io("find", path, error)),
+    }
     // The file comes first. Otherwise a process could open it with a new log, while others still write their old log into it.
     for name in [path.to_owned(), sibling(path, "-shm"), sibling(path, "-wal")] {
         match fs::remove_file(&name) {

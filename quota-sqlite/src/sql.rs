@@ -1,8 +1,10 @@
 //! The SQL statements. Each write is one statement, because a process that is stopped inside a transaction blocks all writers. The
 //! callers provide the time.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use quota_core::store::{Document, StoreKey, Version};
+use quota_core::store::{Document, DocumentEntry, StoreKey, Version};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use crate::schema;
@@ -10,6 +12,7 @@ use crate::schema;
 const READ: &str = "SELECT version, body FROM document WHERE key = ?1 AND expires_ms > ?2";
 const VERSION: &str = "SELECT version FROM document WHERE key = ?1 AND expires_ms > ?2";
 const VERSIONS: &str = "SELECT key, version FROM document WHERE expires_ms > ?1";
+const ENTRIES: &str = "SELECT key, version, expires_ms FROM document WHERE expires_ms > ?1";
 const ROWS: &str = "SELECT COALESCE(MAX(rowid), 0) FROM document";
 const DATA_VERSION: &str = "PRAGMA data_version";
 /// An expired document counts as missing. Neither statement writes to a file that a newer program has migrated.
@@ -84,6 +87,19 @@ pub(crate) fn versions(
         each(row.get_ref(0)?.as_str()?, to_version(row.get(1)?));
     }
     Ok(())
+}
+
+/// All documents, without reading bodies on overflow pages.
+pub(crate) fn entries(connection: &Connection, now_ms: i64) -> rusqlite::Result<Vec<DocumentEntry>> {
+    let entry = |row: &Row<'_>| {
+        let left_ms = row.get::<_, i64>(2)?.saturating_sub(now_ms);
+        Ok(DocumentEntry {
+            key: StoreKey::stored(row.get_ref(0)?.as_str()?),
+            version: to_version(row.get(1)?),
+            ttl: Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
+        })
+    };
+    prepare(connection, ENTRIES)?.query_map([now_ms], entry)?.collect()
 }
 
 /// An upper bound of the number of documents, without visiting them.

@@ -11,13 +11,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use quota_core::QuotaStore;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{
+    CasOutcome, DocumentEntry, Notice, StoreError, StoreKey, StoreRead, Version, WriteState,
+};
 use tokio::sync::oneshot;
 
 use crate::options::{SqliteOpenError, SqliteOptions};
 use crate::reader::{ReadRequest, Reader};
 use crate::waiters::Waiter;
-use crate::writer::{WriteRequest, Writer};
+use crate::writer::{WriteRequest, Writer, WriterRequest};
 
 /// A store on one SQLite file.
 ///
@@ -34,7 +36,7 @@ pub struct SqliteStore {
 struct Workers {
     options: Arc<SqliteOptions>,
     reader: OnceLock<Sender<ReadRequest>>,
-    writer: OnceLock<Sender<WriteRequest>>,
+    writer: OnceLock<Sender<WriterRequest>>,
 }
 
 impl SqliteOptions {
@@ -66,6 +68,36 @@ impl SqliteStore {
         url.parse::<SqliteOptions>()?.open()
     }
 
+    /// The documents in the file.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]. A missing file has no documents.
+    pub async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError> {
+        let (reply, response) = oneshot::channel();
+        let request = ReadRequest::List { now: self.now(), reply };
+        self.workers.reader().send(request).map_err(|_| worker_gone(WriteState::NotApplied))?;
+        response.await.map_err(|_| worker_gone(WriteState::NotApplied))?
+    }
+
+    /// Removes the file that this store has last written, with its log. Other stores that have it open use the file that is at the path
+    /// from then on.
+    ///
+    /// A file that has replaced it stays, also if this process was suspended for long. So does any file if this store has written none.
+    ///
+    /// This waits for up to half a second for processes that open the file. If the future is dropped, the file may or may not be removed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the file was replaced or not written, if other processes open it all the time, or if the system refuses. A
+    /// missing file is not an error.
+    pub async fn remove_file(&self) -> Result<(), StoreError> {
+        let (reply, response) = oneshot::channel();
+        let request = WriterRequest::Remove(reply);
+        self.workers.writer().send(request).map_err(|_| worker_gone(WriteState::NotApplied))?;
+        response.await.map_err(|_| worker_gone(WriteState::Unknown))?
+    }
+
     fn with(options: SqliteOptions) -> Self {
         let workers =
             Workers { options: Arc::new(options), reader: OnceLock::new(), writer: OnceLock::new() };
@@ -87,7 +119,7 @@ impl Workers {
         })
     }
 
-    fn writer(&self) -> &Sender<WriteRequest> {
+    fn writer(&self) -> &Sender<WriterRequest> {
         self.writer.get_or_init(|| {
             let (sender, requests) = channel();
             let writer = Writer::new(Arc::clone(&self.options), self.reader().clone());
@@ -129,6 +161,7 @@ impl QuotaStore for SqliteStore {
     ) -> Result<CasOutcome, StoreError> {
         let (reply, response) = oneshot::channel();
         let request = WriteRequest { key: key.clone(), expected, body, ttl, now: self.now(), reply };
+        let request = WriterRequest::Swap(request);
         self.workers.writer().send(request).map_err(|_| worker_gone(WriteState::NotApplied))?;
         Ok(match response.await.map_err(|_| worker_gone(WriteState::Unknown))?? {
             // Report the time after the wait for the lock, not before it.

@@ -17,6 +17,14 @@ use crate::options::SqliteOptions;
 use crate::reader::ReadRequest;
 use crate::sql::{self, Write};
 
+/// A request to the thread.
+#[derive(Debug)]
+pub(crate) enum WriterRequest {
+    Swap(WriteRequest),
+    /// Removes the file that the thread has last written.
+    Remove(oneshot::Sender<Result<(), StoreError>>),
+}
+
 /// A compare-and-swap of a waiting caller.
 #[derive(Debug)]
 pub(crate) struct WriteRequest {
@@ -52,8 +60,15 @@ impl Writer {
     }
 
     /// Runs until the last store handle is dropped.
-    pub(crate) fn run(mut self, requests: &Receiver<WriteRequest>) {
+    pub(crate) fn run(mut self, requests: &Receiver<WriterRequest>) {
         while let Ok(request) = requests.recv() {
+            let request = match request {
+                WriterRequest::Swap(request) => request,
+                WriterRequest::Remove(reply) => {
+                    let _ = reply.send(self.file.remove());
+                    continue;
+                }
+            };
             // Skip the write of a cancelled caller: other callers must not wait for it behind a held lock.
             if request.reply.is_closed() {
                 continue;
@@ -71,7 +86,10 @@ impl Writer {
             {
                 // These writes have waited for the same lock. Otherwise each would wait for the full timeout in turn.
                 for waiting in requests.try_iter() {
-                    let _ = waiting.reply.send(Err(error.clone()));
+                    match waiting {
+                        WriterRequest::Swap(waiting) => drop(waiting.reply.send(Err(error.clone()))),
+                        WriterRequest::Remove(reply) => drop(reply.send(Err(error.clone()))),
+                    }
                 }
             }
             let _ = request.reply.send(outcome);

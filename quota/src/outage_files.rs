@@ -2,15 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::QuotaStore;
-use quota_core::file::{self, check_private_folder, create_private_folder, private_temp_folder};
+use quota_core::file::{check_private_folder, create_private_folder, private_temp_folder};
 use quota_core::outage::OutageLevel;
-use quota_core::store::{StoreError, WriteState};
-use quota_sqlite::SqliteOptions;
+use quota_core::store::StoreError;
+use quota_sqlite::{SqliteOptions, SqliteStore};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -88,6 +88,8 @@ enum Folder {
 struct OutageFile {
     folder: Folder,
     path: PathBuf,
+    /// The store of this process, opened when it is needed.
+    opened: OnceLock<SqliteStore>,
 }
 
 /// How long a write waits for the lock of the file. Many processes may start at once.
@@ -99,7 +101,7 @@ impl OutageFile {
             Folder::Own(folder) | Folder::Private(folder) => folder.join(name),
             Folder::Runtime(folder) => folder.join("quota").join(name),
         };
-        Self { folder, path }
+        Self { folder, path, opened: OnceLock::new() }
     }
 
     /// Checks the folder. `quota-sqlite` checks the owner and the mode of the file and of its folder.
@@ -130,11 +132,19 @@ impl OutageFile {
         let notice = |_: &Path| ();
         Ok(SqliteOptions::file(&self.path).busy_timeout(BUSY_TIMEOUT).set_damaged_aside(notice))
     }
+
+    fn store(&self) -> Result<&SqliteStore, StoreError> {
+        let options = self.options(false)?;
+        if let Some(store) = self.opened.get() {
+            return Ok(store);
+        }
+        let store = open(options.must_exist())?;
+        Ok(self.opened.get_or_init(|| store))
+    }
 }
 
-fn open(options: SqliteOptions) -> Result<Arc<dyn QuotaStore>, StoreError> {
-    let store = options.open().map_err(|error| StoreError::rejected(error.to_string()))?;
-    Ok(Arc::new(store))
+fn open(options: SqliteOptions) -> Result<SqliteStore, StoreError> {
+    options.open().map_err(|error| StoreError::rejected(error.to_string()))
 }
 
 #[async_trait]
@@ -148,26 +158,22 @@ impl OutageLevel for OutageFile {
     }
 
     fn open(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
-        open(self.options(false)?.must_exist())
+        Ok(Arc::new(self.store()?.clone()))
     }
 
     fn create(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
-        open(self.options(true)?)
+        Ok(Arc::new(open(self.options(true)?)?))
     }
 
     async fn remove(&self) -> Result<(), StoreError> {
-        let path = self.path.clone();
-        // On a blocking thread, because it may wait for processes that open the file.
-        let removed = file::blocking(move || Ok(quota_sqlite::remove(&path))).await;
-        removed.unwrap_or_else(|error| {
-            Err(StoreError::unavailable(WriteState::Unknown, "the program is shutting down")
-                .with_source(error))
-        })
+        self.store()?.remove_file().await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use quota_core::store::{CasOutcome, StoreKey, Version};
+
     use super::*;
 
     #[test]
@@ -215,23 +221,53 @@ mod tests {
         assert!(!folder.exists());
     }
 
+    fn level(temp: &tempfile::TempDir) -> OutageFile {
+        OutageFile::new(Folder::Own(temp.path().join("state")), "outage-1.db")
+    }
+
+    async fn write(store: &Arc<dyn QuotaStore>, expected: Option<Version>) -> Result<CasOutcome, StoreError> {
+        store.compare_and_swap(&StoreKey::probe(), expected, "one".into(), BUSY_TIMEOUT).await
+    }
+
+    /// Creates the file, and returns its store and the version of its document.
+    async fn created(level: &OutageFile) -> (Arc<dyn QuotaStore>, Option<Version>) {
+        let written = write(&level.create().unwrap(), None).await.unwrap();
+        assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
+        let store = level.open().unwrap();
+        let version = store.read(&StoreKey::probe()).await.unwrap().version();
+        (store, version)
+    }
+
     #[tokio::test]
     async fn a_removed_file_does_not_come_back() {
         let temp = tempfile::tempdir().unwrap();
-        let level = OutageFile::new(Folder::Own(temp.path().join("state")), "outage-1.db");
-        let key = quota_core::store::StoreKey::probe();
-        let write = async |store: Arc<dyn QuotaStore>, expected| {
-            store.compare_and_swap(&key, expected, "one".into(), BUSY_TIMEOUT).await
-        };
-        let _ = write(level.create().unwrap(), None).await.unwrap();
-        let late = level.open().unwrap();
-        let version = late.read(&key).await.unwrap().version();
-        assert!(level.exists() && version.is_some());
+        let [level, other] = [(); 2].map(|()| level(&temp));
+        let (store, version) = created(&level).await;
+        let late = other.open().unwrap();
+        assert!(level.exists() && late.read(&StoreKey::probe()).await.unwrap().version() == version);
+        let _ = write(&store, version).await.unwrap();
 
         level.remove().await.unwrap();
 
-        assert!(write(late, version).await.unwrap_err().is_transient());
+        assert!(write(&late, version).await.unwrap_err().is_transient());
         assert!(!level.exists() && std::fs::read_dir(temp.path().join("state")).unwrap().next().is_none());
-        level.remove().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_later_outage_is_not_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let [suspended, other] = [(); 2].map(|()| level(&temp));
+        let (store, version) = created(&suspended).await;
+        let _ = write(&store, version).await.unwrap();
+        let (store, version) =
+            (other.open().unwrap(), store.read(&StoreKey::probe()).await.unwrap().version());
+        let _ = write(&store, version).await.unwrap();
+        other.remove().await.unwrap();
+        let (_, later) = created(&other).await;
+
+        assert!(suspended.remove().await.is_err());
+
+        assert_eq!(other.open().unwrap().read(&StoreKey::probe()).await.unwrap().version(), later);
+        assert!(later.is_some() && suspended.exists());
     }
 }

@@ -1,7 +1,7 @@
 //! Files that are needed only for a while: removed by one process, and not created again by another.
 
 use quota_core::QuotaStore;
-use quota_sqlite::{SqliteOptions, SqliteStore, remove};
+use quota_sqlite::{SqliteOptions, SqliteStore};
 
 use crate::env::{body, key, new_path, open, read, try_write, write};
 
@@ -23,27 +23,82 @@ async fn a_store_that_must_exist_creates_no_file() {
 #[tokio::test]
 async fn a_removed_file_leaves_nothing_and_open_stores_notice() {
     let (folder, path) = new_path();
-    write(&open(&path), "main", "one").await;
+    let store = open(&path);
+    write(&store, "main", "one").await;
     let late = existing(&path);
     let version = read(&late, "main").await.unwrap().version();
 
-    remove(&path).unwrap();
+    store.remove_file().await.unwrap();
 
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
     assert_eq!(body(read(&late, "main").await.unwrap()), None);
     assert!(try_write(&late, "main", version, "two").await.unwrap_err().is_transient());
-    remove(&path).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_the_store_has_not_written_stays() {
+    let (_folder, path) = new_path();
+    let store = open(&path);
+    write(&store, "main", "one").await;
+    let late = existing(&path);
+    drop(read(&late, "main").await.unwrap());
+
+    assert!(late.remove_file().await.unwrap_err().is_transient());
+
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_file_that_has_replaced_the_written_one_stays() {
+    let (_folder, path) = new_path();
+    let [suspended, other] = [(); 2].map(|()| open(&path));
+    write(&suspended, "main", "one").await;
+    write(&other, "other", "one").await;
+    other.remove_file().await.unwrap();
+    write(&other, "main", "two").await;
+
+    assert!(suspended.remove_file().await.unwrap_err().is_transient());
+
+    assert_eq!(body(read(&other, "main").await.unwrap()).as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn a_written_file_that_is_missing_counts_as_removed() {
+    let (_folder, path) = new_path();
+    let store = open(&path);
+    write(&store, "main", "one").await;
+    std::fs::remove_file(&path).unwrap();
+
+    store.remove_file().await.unwrap();
+}
+
+#[tokio::test]
+async fn its_documents_are_listed_without_expired_ones() {
+    let (_folder, path) = new_path();
+    let store = open(&path);
+    assert!(store.documents().await.unwrap().is_empty());
+    for name in ["main", "other"] {
+        write(&store, name, "one").await;
+    }
+
+    let mut entries = store.documents().await.unwrap();
+
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    let keys: Vec<_> = entries.iter().map(|entry| entry.key.clone()).collect();
+    assert_eq!(keys, [key("main"), key("other")]);
+    assert_eq!(read(&store, "main").await.unwrap().version(), Some(entries[0].version));
 }
 
 #[tokio::test]
 async fn a_waiter_wakes_when_the_file_is_removed() {
     let (_folder, path) = new_path();
-    write(&open(&path), "main", "one").await;
+    let store = open(&path);
+    write(&store, "main", "one").await;
     let late = existing(&path);
     let version = read(&late, "main").await.unwrap().version();
     let key = key("main");
 
-    let (woken, removed) = tokio::join!(late.wait_for_change(&key, version), async { remove(&path) });
+    let (woken, removed) = tokio::join!(late.wait_for_change(&key, version), store.remove_file());
 
     woken.and(removed).unwrap();
 }
