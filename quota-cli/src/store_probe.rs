@@ -123,7 +123,8 @@ impl StoreProbe {
 
 /// The warning about an outage: since when, why, and when the store is tried again.
 pub(crate) fn outage_warning(outage: &Outage, local: &LocalTime) -> String {
-    let Outage { since, retry_at, reason, .. } = outage;
+    let Outage { since, retry_at, reason, is_partial, .. } = outage;
+    let store = if *is_partial { "a part of the shared store" } else { "the shared store" };
     match retry_at {
         Some(retry_at) => {
             let retry = match local.now < *retry_at {
@@ -135,7 +136,7 @@ pub(crate) fn outage_warning(outage: &Outage, local: &LocalTime) -> String {
                 false => "next attempt by the next command".to_owned(),
             };
             let since = local.time_of_day_with_seconds(*since);
-            format!("running without the shared store since {since}: {reason}; {retry}")
+            format!("running without {store} since {since}: {reason}; {retry}")
         }
         None => format!(
             "running without the shared store: {reason}; no folder for a local file can be used either, so only --refresh calls the \

@@ -4,10 +4,12 @@
 //! `docs/design/outage.md` explains each step, and what happens if the process ends there.
 
 mod attempt;
+mod copy;
 mod document;
 mod level;
 mod merge;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -24,12 +26,10 @@ pub use self::document::Outage;
 use self::document::OutageDoc;
 pub use self::level::OutageLevel;
 use self::merge::Kind;
-use crate::clock::Clock;
-use crate::model::ProviderId;
+use crate::clock::{Clock, Instant};
 use crate::store::update::{Trips, twice};
 use crate::store::{
-    CasOutcome, Document, DocumentBody as _, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version,
-    WriteState,
+    CasOutcome, DocumentBody as _, Notice, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState,
 };
 use crate::time;
 
@@ -38,7 +38,8 @@ use crate::time;
 /// Each use first looks for the level's file. If there is none, it uses the store. If that fails, it creates the file, which states
 /// until when no process tries the store: 5 s, doubling to 60 s. Until then all processes use the file under the same rules. After
 /// that one process tries the store. If it succeeds, it merges the records and cooldowns of the file into the store and removes the
-/// file.
+/// file. If only some documents cannot be merged, such as those of one shard of a cluster, the others return to the store, and only
+/// these stay in the file.
 ///
 /// A rejected read and a damaged document are not an outage, because a user must fix them.
 ///
@@ -52,11 +53,10 @@ pub struct OutageStore {
     is_disabled: AtomicBool,
     /// Whether an unavailable store begins no outage.
     ignores_timeouts: bool,
-    /// The providers whose documents are never in a level.
-    without: Vec<ProviderId>,
     offset_ms: Mutex<Option<i64>>,
-    /// Whether a copy from the store has failed, so that no further one delays this process.
-    copies_fail: AtomicBool,
+    copies: Mutex<Copies>,
+    /// The level that the last use found, and when.
+    recent: Mutex<Option<(Instant, Active)>>,
     outage: Mutex<Option<Outage>>,
 }
 
@@ -68,7 +68,17 @@ struct Level {
     is_broken: AtomicBool,
 }
 
+/// The documents that this process has copied from a store that rejects only writes.
+#[derive(Debug, Default)]
+struct Copies {
+    /// The version in the store of the last copy of each document.
+    versions: HashMap<StoreKey, Version>,
+    /// When a copy last failed. After that, no copy delays this process for a while.
+    failed_at: Option<Instant>,
+}
+
 /// The level in use.
+#[derive(Clone)]
 struct Active {
     index: usize,
     store: Arc<dyn QuotaStore>,
@@ -78,7 +88,7 @@ struct Active {
 
 /// The timeout of one use of a level. A file on a busy machine may take a while.
 const LEVEL_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long a level keeps the document of the outage if no process runs.
+/// How long a level keeps a copy, and the document of the outage, if no process runs.
 const DOC_TTL: Duration = Duration::from_secs(40 * 24 * 3600);
 /// How often a wait for the store checks whether another process has begun an outage.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -103,9 +113,9 @@ impl OutageStore {
             timeout_ms: AtomicU64::new(0),
             is_disabled: AtomicBool::new(false),
             ignores_timeouts: false,
-            without: Vec::new(),
             offset_ms: Mutex::new(None),
-            copies_fail: AtomicBool::new(false),
+            copies: Mutex::default(),
+            recent: Mutex::default(),
             outage: Mutex::new(None),
         };
         store.set_timeout(timeout);
@@ -116,13 +126,6 @@ impl OutageStore {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
-        self
-    }
-
-    /// Never uses a level for the documents of this provider, because its policy allows no calls without the store.
-    #[must_use]
-    pub fn without_provider(mut self, provider: ProviderId) -> Self {
-        self.without.push(provider);
         self
     }
 
@@ -179,13 +182,8 @@ impl OutageStore {
         Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
     }
 
-    fn is_disabled_for(&self, key: &StoreKey) -> bool {
-        let is_of = |provider: &ProviderId| {
-            key.as_str()
-                .strip_prefix(provider.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with('#'))
-        };
-        self.is_disabled.load(Ordering::Relaxed) || self.without.iter().any(is_of)
+    fn is_disabled(&self) -> bool {
+        self.is_disabled.load(Ordering::Relaxed)
     }
 
     fn levels(&self) -> impl Iterator<Item = (usize, &Level)> {
@@ -216,81 +214,33 @@ impl OutageStore {
         *self.offset_ms.lock() = Some(offset_ms);
     }
 
-    /// The time of the store, from a time of the level.
-    fn store_time(&self, active: &Active, now: Timestamp) -> Timestamp {
-        let offset_ms = active.doc.offset_ms.or(*self.offset_ms.lock()).unwrap_or(0);
-        time::from_ms(now.as_millisecond().saturating_add(offset_ms))
-    }
-
-    async fn read_level(&self, active: &Active, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        let mut reading = self.on_level(active.store.read(key)).await?;
-        if reading.document.is_none()
-            && active.doc.reads_work
-            && Kind::of(key).is_merged()
-            && let Some(copy) = self.copy(active, key).await?
-        {
-            reading.document = Some(copy);
-        }
-        Ok(StoreRead::new(reading.document, self.store_time(active, reading.now)))
-    }
-
-    /// Copies a document from a store that rejects only writes, so that its readings stay known.
-    async fn copy(&self, active: &Active, key: &StoreKey) -> Result<Option<Document>, StoreError> {
-        if self.copies_fail.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let found = match Remote(self).read(key).await {
-            Ok(reading) => reading.document,
-            Err(_) => {
-                self.copies_fail.store(true, Ordering::Relaxed);
-                None
-            }
-        };
-        let Some(found) = found else { return Ok(None) };
-        Ok(match self.write_level(active, key, None, found.body.clone(), DOC_TTL).await? {
-            CasOutcome::Applied(version) => Some(Document::new(version, found.body)),
-            CasOutcome::Conflict(winner) => winner.document,
-        })
-    }
-
-    async fn write_level(
-        &self,
-        active: &Active,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        // List the document before it is written. Otherwise a process that is killed in between would hide it from the merge.
-        if Kind::of(key).is_merged() && !active.doc.has_key(key) {
-            Self::change(active.store.as_ref(), |doc, _| doc.add_key(key, ttl)).await?;
-        }
-        let outcome = self.on_level(active.store.compare_and_swap(key, expected, body, ttl)).await?;
-        Ok(match outcome {
-            CasOutcome::Conflict(winner) => {
-                let now = self.store_time(active, winner.now);
-                CasOutcome::Conflict(StoreRead::new(winner.document, now))
-            }
-            applied @ CasOutcome::Applied(_) => applied,
-        })
+    /// The time of the store, from a time of the level. All processes add the same offset.
+    fn store_time(active: &Active, now: Timestamp) -> Timestamp {
+        time::from_ms(now.as_millisecond().saturating_add(active.doc.offset_ms.unwrap_or(0)))
     }
 
     /// Uses the level in use, or the store. Starts again if the outage begins or ends in between.
     async fn run(&self, operation: Operation<'_>) -> Result<Done, StoreError> {
-        if self.is_disabled_for(operation.key) {
+        if self.is_disabled() {
             return self.on_remote(&operation).await;
         }
         let is_write = operation.swap.is_some();
         let mut last_error = None;
         for _ in 0..MAX_STARTS {
-            if let Some(active) = self.active().await {
+            let active = self.active().await;
+            if let Some(active) = active.as_ref().filter(|active| active.doc.covers(operation.key)) {
+                self.meet(active);
                 if Kind::of(operation.key) == Kind::OnlyInStore {
-                    return match is_write || !active.doc.reads_work {
+                    return match is_write || !active.doc.reads_work(operation.key) {
                         true => Err(without_store()),
                         false => self.on_remote(&operation).await,
                     };
                 }
-                match self.on_active(&active, &operation).await {
+                let done = self.on_active(active, &operation).await;
+                if done.is_err() {
+                    *self.recent.lock() = None;
+                }
+                match done {
                     Ok(done) => return Ok(done),
                     // The outage has ended in between.
                     Err(_) if !self.levels[active.index].level.exists() => {}
@@ -305,7 +255,9 @@ impl OutageStore {
             }
             let error = match self.on_remote(&operation).await {
                 Ok(done) => {
-                    self.remote_works(&done);
+                    if active.is_none() {
+                        self.remote_works(&done);
+                    }
                     return Ok(done);
                 }
                 Err(error) => error,
@@ -315,8 +267,7 @@ impl OutageStore {
                 StoreError::Rejected { .. } => is_write,
                 StoreError::Corrupt { .. } => false,
             };
-            let reads_work = is_write && matches!(error, StoreError::Rejected { .. });
-            if !is_outage || !self.begin(&error, reads_work).await {
+            if !is_outage || !self.begin(&error, operation.key).await {
                 return Err(error);
             }
             last_error = Some(error);
@@ -327,7 +278,10 @@ impl OutageStore {
     /// Records that the outage has ended. Without a level, a read does not show that: the store may reject writes.
     fn remote_works(&self, done: &Done) {
         let is_write = matches!(done, Done::Swap(CasOutcome::Applied(_)));
-        self.outage.lock().take_if(|outage| is_write || outage.place.is_some());
+        let ended = self.outage.lock().take_if(|outage| is_write || outage.place.is_some());
+        if ended.is_some() {
+            *self.copies.lock() = Copies::default();
+        }
     }
 
     async fn on_remote(&self, Operation { key, swap }: &Operation<'_>) -> Result<Done, StoreError> {
@@ -348,11 +302,12 @@ impl OutageStore {
         Ok(match swap {
             None => Done::Read(self.read_level(active, key).await?),
             Some(Swap { expected, body, ttl }) => {
-                if active.doc.reads_work {
+                if active.doc.reads_work(key) {
                     // Copies the store's document. Otherwise a swap that expects none would replace its holds and its calls.
                     self.read_level(active, key).await?;
                 }
-                Done::Swap(self.write_level(active, key, *expected, body.clone(), *ttl).await?)
+                let local = Local { store: self, active };
+                Done::Swap(local.compare_and_swap(key, *expected, body.clone(), *ttl).await?)
             }
         })
     }
@@ -426,6 +381,36 @@ impl Trips for Remote<'_> {
     }
 }
 
+/// The level in use, with a timeout for each use and the times of the store.
+struct Local<'a> {
+    store: &'a OutageStore,
+    active: &'a Active,
+}
+
+impl Trips for Local<'_> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        let reading = self.store.on_level(self.active.store.read(key)).await?;
+        Ok(StoreRead::new(reading.document, OutageStore::store_time(self.active, reading.now)))
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        let swap = self.active.store.compare_and_swap(key, expected, body, ttl);
+        Ok(match self.store.on_level(swap).await? {
+            CasOutcome::Conflict(winner) => {
+                let now = OutageStore::store_time(self.active, winner.now);
+                CasOutcome::Conflict(StoreRead::new(winner.document, now))
+            }
+            applied @ CasOutcome::Applied(_) => applied,
+        })
+    }
+}
+
 #[async_trait]
 impl QuotaStore for OutageStore {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
@@ -451,13 +436,24 @@ impl QuotaStore for OutageStore {
     /// During an outage, waits for a change of the file, but at most until the store is tried again. Its notices are then
     /// without content, because only a read shows which of the two has the document.
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        if self.is_disabled_for(key) || self.levels.is_empty() {
+        if self.is_disabled() || self.levels.is_empty() {
             return self.remote.wait_for_change(key, seen).await;
         }
         if let Some(active) = self.active().await {
             let retry_at = active.doc.retry_at.unwrap_or(active.now);
             let left = time::elapsed(active.now, retry_at).max(SHORTEST_WAIT);
-            return match self.clock.bounded(left, active.store.wait_for_change(key, seen)).await {
+            if !active.doc.covers(key) {
+                let change = self.clock.bounded(left, self.remote.wait_for_change(key, seen)).await;
+                return change.unwrap_or_else(|| Ok(Notice::default()));
+            }
+            self.meet(&active);
+            let change = async {
+                tokio::select! {
+                    changed = active.store.wait_for_change(key, seen) => changed,
+                    () = self.wait_for_copy(&active, key) => Ok(Notice::default()),
+                }
+            };
+            return match self.clock.bounded(left, change).await {
                 Some(Err(error)) if self.levels[active.index].level.exists() => Err(error),
                 Some(_) | None => Ok(Notice::default()),
             };

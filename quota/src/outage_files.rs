@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use quota_core::QuotaStore;
 use quota_core::file::{check_private_folder, create_private_folder, private_temp_folder};
 use quota_core::outage::OutageLevel;
-use quota_core::store::StoreError;
+use quota_core::store::{DocumentEntry, StoreError};
 use quota_sqlite::{SqliteOptions, SqliteStore};
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -165,6 +165,10 @@ impl OutageLevel for OutageFile {
         Ok(Arc::new(open(self.options(true)?)?))
     }
 
+    async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError> {
+        self.store()?.documents().await
+    }
+
     async fn remove(&self) -> Result<(), StoreError> {
         self.store()?.remove_file().await
     }
@@ -269,5 +273,18 @@ mod tests {
 
         assert_eq!(other.open().unwrap().read(&StoreKey::probe()).await.unwrap().version(), later);
         assert!(later.is_some() && suspended.exists());
+    }
+
+    #[tokio::test]
+    async fn its_documents_are_listed_with_their_remaining_ttl() {
+        let temp = tempfile::tempdir().unwrap();
+        let level = level(&temp);
+        let (_, version) = created(&level).await;
+
+        let entries = level.documents().await.unwrap();
+
+        assert_eq!(entries.len(), 1);
+        assert_eq!((&entries[0].key, Some(entries[0].version)), (&StoreKey::probe(), version));
+        assert!(entries[0].ttl <= BUSY_TIMEOUT && !entries[0].ttl.is_zero());
     }
 }

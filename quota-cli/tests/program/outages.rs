@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use quota::record::Record;
 use quota::store::StoreKey;
 use quota_sim::{Account, Answer, Change, Script, Window};
-use redis_harness::{Proxy, Server};
+use redis_harness::{Cluster, Proxy, Server, wait_until};
 
 use super::support::{Ended, Machine, Provider, argument};
 
@@ -208,6 +208,76 @@ fn a_known_reading_stays_fresh_when_the_store_becomes_read_only() {
 
     let ledger = env.provider.simulator.ledger();
     assert_eq!((ledger.accounts["main"].calls, ledger.accounts["other"].calls), (1, 2));
+}
+
+#[test]
+fn readings_of_other_hosts_reach_a_machine_that_may_not_write() {
+    let env = Env::of(["main", "other"], "");
+    let () = env.server.command(&["ACL", "SETUSER", "reader", "on", ">secret", "~*", "&*", "+@all", "-set"]);
+    let url = env.server.url().replace("redis://", "redis://reader:secret@");
+    let (reader, config) = env.provider.configure(Machine::new().set("QUOTA_STORE", &url));
+    let read = |arguments: &[&str]| reader.run(&[arguments, &["--config", argument(&config)]].concat());
+    env.run(&["status"]);
+    // The write of this refresh begins the outage.
+    read(&["status", "--account", "other", "--max-age", "0s"]);
+    assert_eq!(reader.outage_files().len(), 1);
+    assert!(read(&["status", "--account", "main"]).stdout.contains("42 %"));
+    env.provider.simulator.set("main", Change::used(Window::five_hour(), 55.0)).unwrap();
+    env.run(&["status", "--account", "main", "--max-age", "0s"]);
+
+    let shown = read(&["status", "--account", "main"]).stdout;
+
+    assert!(shown.contains("55 %"), "{shown}");
+    let ledger = env.provider.simulator.ledger();
+    assert_eq!((ledger.accounts["main"].calls, ledger.accounts["other"].calls), (2, 2));
+}
+
+#[test]
+fn a_dead_shard_keeps_only_its_accounts_from_the_store() {
+    let mut cluster = Cluster::start();
+    for node in cluster.nodes() {
+        let () = node.command(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let node_of = |key: &str| cluster.owner_of(cluster.slot_of(&format!("{{{key}}}")));
+    // A node without the documents that all accounts share: the cooldown, and that of the check of the store.
+    let dead_node = (0..3).find(|node| ["anthropic", "*"].iter().all(|key| node_of(key) != *node)).unwrap();
+    let on_node = |node: usize| {
+        let is_on = |name: &String| node_of(&format!("anthropic/{name}")) == node;
+        (0..).map(|number| format!("account-{number}")).find(is_on).unwrap()
+    };
+    let [dead, healthy] = [dead_node, (dead_node + 1) % 3].map(on_node);
+    let account = |name: &String| Account::new(name).windows([Window::five_hour().used(42.0)]);
+    let provider = Provider::play(Script::new([&dead, &healthy].map(account)));
+    let machine = || provider.configure(Machine::new().set("QUOTA_STORE", &cluster.url()));
+    let [(machine, config), (host, host_config)] = [machine(), machine()];
+    let run = || machine.run(&["status", "--config", argument(&config)]);
+    let calls = |name: &String| provider.simulator.ledger().accounts[name.as_str()].calls;
+    cluster.nodes_mut()[dead_node].kill();
+    run();
+    assert_eq!(machine.outage_files().len(), 1);
+    machine.change_outage(|outage| outage["retry_at_ms"] = 0.into());
+
+    let ended = run();
+
+    assert!(ended.stdout.matches("42 %").count() == 2, "{}", ended.stdout);
+    assert!(ended.stderr.contains("without a part of the shared store since"), "{}", ended.stderr);
+    let of_healthy = machine.run(&["status", "--account", &healthy, "--config", argument(&config)]);
+    assert_eq!(of_healthy.stderr, "");
+    let elsewhere = host.run(&["status", "--account", &healthy, "--config", argument(&host_config)]);
+    assert_eq!((calls(&healthy), calls(&dead)), (1, 1), "{}{}", elsewhere.stdout, elsewhere.stderr);
+
+    cluster.nodes_mut()[dead_node].restart();
+    wait_until("the cluster is ok", || {
+        cluster
+            .nodes()
+            .iter()
+            .all(|node| node.command::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+    });
+    machine.change_outage(|outage| outage["retry_at_ms"] = 0.into());
+    run();
+    assert!(machine.outage_files().is_empty());
+    host.run(&["status", "--account", &dead, "--config", argument(&host_config)]);
+    assert_eq!((calls(&healthy), calls(&dead)), (1, 1));
 }
 
 #[test]

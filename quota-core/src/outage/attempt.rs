@@ -1,7 +1,7 @@
 //! Finds the level in use, begins an outage, and ends it.
 //! Each step may be the last one of a killed process; `docs/design/outage.md` says what follows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,22 +10,24 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::document::{Failure, Outage, OutageDoc};
+use super::document::{Failure, Outage, OutageDoc, Scope};
 use super::merge::{self, Kind};
-use super::{Active, OutageStore, Remote, cause};
+use super::{Active, DOC_TTL, OutageStore, Remote, cause};
 use crate::model::RequestId;
 use crate::store::update::Trips as _;
 use crate::store::{
-    CasOutcome, DocumentBody as _, QuotaStore, Start, StoreError, StoreKey, Updated, Version, WriteState,
+    DocumentBody as _, DocumentEntry, QuotaStore, Start, StoreError, StoreKey, Updated, Version, WriteState,
     update,
 };
+use crate::time;
 
 /// The timeout of an attempt to end the outage. It is shorter than the lease for it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a level keeps the document of the outage if no process runs.
-const DOC_TTL: Duration = Duration::from_secs(40 * 24 * 3600);
 /// How long the store keeps the document of the trial write.
 const TRIAL_TTL: Duration = Duration::from_millis(1);
+/// How long the document of the outage is not read again. An attempt of another process may end or limit the outage in the meantime. A
+/// write to the file is then merged by the next attempt, or fails because the file is gone.
+const RECENT: Duration = Duration::from_millis(500);
 /// How many documents are merged at once.
 const CONCURRENT_MERGES: usize = 64;
 
@@ -40,13 +42,16 @@ impl OutageStore {
 
     /// The level in use; `None` if the store is to be used. If the next attempt to use the store is due, one process makes it here.
     pub(super) async fn active(&self) -> Option<Active> {
+        if let Some(active) = self.recent() {
+            return Some(active);
+        }
         for (index, level) in self.levels() {
             if !level.level.exists() {
                 continue;
             }
             match self.inspect(index).await {
                 Ok(Some(active)) => {
-                    *self.outage.lock() = Some(active.doc.describe(level.level.place(), active.now));
+                    *self.recent.lock() = Some((self.clock.instant(), active.clone()));
                     return Some(active);
                 }
                 Ok(None) => {}
@@ -54,6 +59,22 @@ impl OutageStore {
             }
         }
         None
+    }
+
+    /// The level that this process has found a moment ago, unless it is gone or its next attempt is due. A command uses the store a dozen
+    /// times at once, and each read of the document would wait for the thread of the file.
+    fn recent(&self) -> Option<Active> {
+        let (found_at, mut active) = self.recent.lock().clone()?;
+        let age = self.clock.instant().saturating_since(found_at);
+        active.now = time::saturating_add(active.now, age);
+        let is_current = age < RECENT && !active.doc.is_due(active.now);
+        (is_current && self.levels[active.index].level.exists()).then_some(active)
+    }
+
+    /// Records that a use of the store met this outage.
+    pub(super) fn meet(&self, active: &Active) {
+        let place = self.levels[active.index].level.place();
+        *self.outage.lock() = Some(active.doc.describe(place, active.now));
     }
 
     /// Reads the document of the outage, and makes a due attempt to use the store. `None` if the outage has ended.
@@ -76,14 +97,11 @@ impl OutageStore {
             let claimed = Self::change(store.as_ref(), |doc, now| doc.claim(holder, now)).await?;
             doc = claimed.document;
             if claimed.value {
-                let Err(error) = self.end(index, store.as_ref(), holder).await else { return Ok(None) };
-                tracing::debug!(%error, "store still unavailable");
-                let failure =
-                    self.failure(&error, doc.reads_work && matches!(error, StoreError::Rejected { .. }));
-                let failed = |doc: &mut OutageDoc, now| {
-                    doc.release(holder);
-                    doc.failed(now, &failure);
-                };
+                let Err(setback) = self.end(index, store.as_ref(), holder).await else { return Ok(None) };
+                tracing::debug!(error = %setback.error, scope = ?setback.scope, "store still unavailable");
+                let failure = self.failure(&setback.error, None);
+                let failed =
+                    |doc: &mut OutageDoc, now| doc.attempt_failed(holder, now, &failure, &setback.scope);
                 doc = Self::change(store.as_ref(), failed).await?.document;
             }
         }
@@ -98,23 +116,23 @@ impl OutageStore {
         }
     }
 
-    fn failure(&self, error: &StoreError, reads_work: bool) -> Failure {
-        Failure {
-            reason: cause(error).to_owned(),
-            reads_work,
-            offset_ms: *self.offset_ms.lock(),
-            jitter: fastrand::f64(),
-        }
+    fn failure(&self, error: &StoreError, key: Option<(StoreKey, bool)>) -> Failure {
+        let (reason, offset_ms) = (cause(error).to_owned(), *self.offset_ms.lock());
+        Failure { reason, key, offset_ms, jitter: fastrand::f64() }
     }
 
-    /// Begins an outage, or joins the one that another process has begun. Returns whether a level works.
-    pub(super) async fn begin(&self, error: &StoreError, reads_work: bool) -> bool {
-        let failure = self.failure(error, reads_work);
+    /// Begins an outage after a failed use of `key`, or joins the one that another process has begun. Returns whether a level works.
+    pub(super) async fn begin(&self, error: &StoreError, key: &StoreKey) -> bool {
+        // Only a write begins an outage by a rejection.
+        let reads_work = matches!(error, StoreError::Rejected { .. });
+        if reads_work && self.offset_ms.lock().is_none() {
+            // Measures the store's clock, because the file also gets times of the store.
+            let _ = Remote(self).read(key).await;
+        }
+        let failure = self.failure(error, Some((key.clone(), reads_work)));
+        *self.recent.lock() = None;
         for (index, level) in self.levels() {
-            let failed = |doc: &mut OutageDoc, now| {
-                doc.failed(now, &failure);
-                doc.is_writable()
-            };
+            let failed = |doc: &mut OutageDoc, now| doc.failed(now, &failure);
             let begun = async {
                 let store = if level.level.exists() { self.open(index)? } else { level.level.create()? };
                 let changed = Self::change(store.as_ref(), failed).await;
@@ -128,12 +146,18 @@ impl OutageStore {
             };
             match begun.await {
                 Ok(begun) if begun.value => return true,
+                // A newer program wrote it.
                 Ok(_) => {}
                 Err(error) => self.skip(index, &error),
             }
         }
-        *self.outage.lock() =
-            Some(Outage { since: self.clock.now(), retry_at: None, reason: failure.reason, place: None });
+        *self.outage.lock() = Some(Outage {
+            since: self.clock.now(),
+            retry_at: None,
+            reason: failure.reason,
+            place: None,
+            is_partial: false,
+        });
         false
     }
 
@@ -141,67 +165,176 @@ impl OutageStore {
     ///
     /// If this process ends here, the file stays, and after its lease another process repeats all steps. Merging twice changes
     /// nothing.
-    async fn end(&self, index: usize, store: &dyn QuotaStore, holder: RequestId) -> Result<(), StoreError> {
+    async fn end(&self, index: usize, store: &dyn QuotaStore, holder: RequestId) -> Result<(), Setback> {
         let late = || StoreError::unavailable(WriteState::Unknown, "the merge into the store timed out");
-        let attempt = self.clock.bounded(ATTEMPT_TIMEOUT, self.merge_all(store, holder));
-        attempt.await.unwrap_or_else(|| Err(late()))?;
+        let attempt = self.clock.bounded(ATTEMPT_TIMEOUT, self.merge_all(index, store, holder));
+        attempt.await.unwrap_or_else(|| Err(late().into()))?;
         self.levels[index].level.remove().await?;
         tracing::debug!("store available again, the outage's documents were merged");
         Ok(())
     }
 
-    async fn merge_all(&self, store: &dyn QuotaStore, holder: RequestId) -> Result<(), StoreError> {
-        self.try_write().await?;
-        let remote = Remote(self);
+    /// Merges all documents, until none has changed since. Other processes go on with the file in the meantime.
+    ///
+    /// The store works if it accepts the trial write or any of the documents: the trial may be in a shard that is down.
+    async fn merge_all(
+        &self,
+        index: usize,
+        store: &dyn QuotaStore,
+        holder: RequestId,
+    ) -> Result<(), Setback> {
+        let trial = self.try_write().await;
+        let mut doc = self.claimed(store, holder).await?;
+        let mut documents = self.merged_documents(index).await?;
+        if let Err(error @ StoreError::Unavailable { .. }) = &trial
+            && !self.is_any_readable(&documents).await
+        {
+            return Err(Setback::of_all(error.clone(), false));
+        }
+        let offset_ms = *self.offset_ms.lock();
+        if let Some(offset_ms) = offset_ms {
+            doc = Self::change(store, |doc, _| doc.correct(offset_ms)).await?.document;
+        }
         let mut merged = HashMap::new();
+        // Whether the store has accepted a write.
+        let mut is_writable = trial.is_ok();
+        let mut is_first = true;
         loop {
-            let reading = self.on_level(store.read(&StoreKey::outage())).await?;
-            let Some(document) = reading.document else {
-                return Err(StoreError::unavailable(WriteState::NotApplied, "the file for outages is gone"));
+            // If these still fail, the others need not be merged again.
+            let only_failed = is_first && doc.is_partial();
+            let is_new = |entry: &&DocumentEntry| {
+                merged.get(&entry.key) != Some(&entry.version) && (!only_failed || doc.covers(&entry.key))
             };
-            let doc = OutageDoc::decode(&document.body)?;
-            if !doc.is_claimed_by(holder, reading.now) {
-                // This process was suspended, and another one merges, or the store has failed again since.
-                return Err(StoreError::unavailable(
-                    WriteState::NotApplied,
-                    "another process tries the store",
-                ));
-            }
-            let keys: Vec<_> = doc.keys().filter(|(key, _)| Kind::of(key).is_merged()).collect();
-            let mut is_complete = true;
-            for keys in keys.chunks(CONCURRENT_MERGES) {
-                let one = async |key: &StoreKey, ttl: Duration, known: Option<Version>| {
-                    let Some(found) = self.on_level(store.read(key)).await?.document else { return Ok(None) };
-                    if known == Some(found.version) {
-                        return Ok(None);
-                    }
-                    merge::merge(&remote, key, &found.body, ttl).await?;
-                    Ok::<_, StoreError>(Some(found.version))
-                };
-                let work = keys.iter().map(|(key, ttl)| one(key, *ttl, merged.get(key).copied()));
-                let done = join_all(work).await;
-                for ((key, _), done) in keys.iter().zip(done) {
-                    if let Some(version) = done? {
-                        merged.insert(key.clone(), version);
-                        is_complete = false;
+            let new: Vec<_> = documents.iter().filter(is_new).cloned().collect();
+            let mut failed = BTreeMap::new();
+            for entries in new.chunks(CONCURRENT_MERGES) {
+                let work = entries.iter().map(|entry| self.merge_one(store, entry, doc.correction_ms()));
+                for (entry, done) in entries.iter().zip(join_all(work).await) {
+                    match done {
+                        Ok((version, is_changed)) => {
+                            is_writable |= is_changed;
+                            merged.insert(entry.key.clone(), version);
+                        }
+                        Err(error) => drop(failed.insert(entry.key.clone(), error)),
                     }
                 }
+                if !is_writable {
+                    break;
+                }
             }
-            // Other processes go on with the file during a merge, so it ends only after a pass without a change.
-            if is_complete {
+            if let Err(error) = &trial
+                && !is_writable
+                && !only_failed
+            {
+                let reads_work = matches!(error, StoreError::Rejected { .. });
+                return Err(Setback::of_all(error.clone(), reads_work));
+            }
+            if is_first {
+                self.test_failed(&doc, &mut failed).await;
+            }
+            if let Some(error) = failed.values().next() {
+                return Err(Setback { error: error.clone(), scope: scope_of(&failed) });
+            }
+            if new.is_empty() && !only_failed {
                 return Ok(());
             }
+            is_first = false;
+            doc = self.claimed(store, holder).await?;
+            documents = self.merged_documents(index).await?;
         }
     }
 
-    /// Writes a document that no program reads, to find out whether the store accepts writes.
+    /// The document of the outage, if this process still holds the lease for the attempt.
+    async fn claimed(&self, store: &dyn QuotaStore, holder: RequestId) -> Result<Arc<OutageDoc>, StoreError> {
+        let reading = self.on_level(store.read(&StoreKey::outage())).await?;
+        let Some(document) = reading.document else {
+            return Err(StoreError::unavailable(WriteState::NotApplied, "the file for outages is gone"));
+        };
+        let doc = OutageDoc::decode(&document.body)?;
+        if doc.is_claimed_by(holder, reading.now) {
+            return Ok(Arc::new(doc));
+        }
+        // This process was suspended, and another one merges, or the store has failed again since.
+        Err(StoreError::unavailable(WriteState::NotApplied, "another process tries the store"))
+    }
+
+    async fn merged_documents(&self, index: usize) -> Result<Vec<DocumentEntry>, StoreError> {
+        let mut documents = self.on_level(self.levels[index].level.documents()).await?;
+        documents.retain(|entry| Kind::of(&entry.key).is_merged());
+        Ok(documents)
+    }
+
+    /// Merges a document of the level. Returns its version there, and whether the store's document has changed.
+    async fn merge_one(
+        &self,
+        store: &dyn QuotaStore,
+        entry: &DocumentEntry,
+        shift_ms: i64,
+    ) -> Result<(Version, bool), StoreError> {
+        let Some(found) = self.on_level(store.read(&entry.key)).await?.document else {
+            return Ok((entry.version, false));
+        };
+        let is_changed = merge::merge(&Remote(self), &entry.key, &found.body, entry.ttl, shift_ms).await?;
+        Ok((found.version, is_changed))
+    }
+
+    /// Whether the store returns some of these documents.
+    async fn is_any_readable(&self, documents: &[DocumentEntry]) -> bool {
+        let some = documents.iter().take(CONCURRENT_MERGES);
+        let read = some.map(async |entry| Remote(self).read(&entry.key).await.is_ok());
+        join_all(read).await.contains(&true)
+    }
+
+    /// Tries to use the documents whose use failed, and which were not merged. Adds the errors to `failed`.
+    async fn test_failed(&self, doc: &OutageDoc, failed: &mut BTreeMap<StoreKey, StoreError>) {
+        let remote = Remote(self);
+        let untested: Vec<_> = doc.failed_keys().filter(|(key, _)| !failed.contains_key(key)).collect();
+        let test = async |(key, is_write): &(StoreKey, bool)| {
+            remote.read(key).await?;
+            if *is_write {
+                // Conflicts, so that it changes nothing.
+                let body = Bytes::from_static(b"{}");
+                let _ = remote.compare_and_swap(key, Some(Version::random()), body, TRIAL_TTL).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        let tested = join_all(untested.iter().map(test)).await;
+        let errors =
+            untested.iter().zip(tested).filter_map(|((key, _), done)| Some((key.clone(), done.err()?)));
+        failed.extend(errors);
+    }
+
+    /// Writes a document that no program reads, to find out whether the store accepts writes. Reads it first, which measures the store's
+    /// clock.
     async fn try_write(&self) -> Result<(), StoreError> {
         let key = StoreKey::account_extension(&"quota/probe".parse().expect("the name is valid"), "trial");
-        let written = Remote(self).compare_and_swap(&key, None, Bytes::from_static(b"{}"), TRIAL_TTL).await?;
+        let remote = Remote(self);
+        let version = remote.read(&key).await?.version();
         // A conflict means that another process has written, so the store is writable.
-        if let CasOutcome::Conflict(reading) = written {
-            self.measure(&reading);
-        }
-        Ok(())
+        remote.compare_and_swap(&key, version, Bytes::from_static(b"{}"), TRIAL_TTL).await.map(drop)
     }
+}
+
+/// Why an attempt to end the outage failed.
+struct Setback {
+    error: StoreError,
+    scope: Scope,
+}
+
+impl Setback {
+    fn of_all(error: StoreError, reads_work: bool) -> Self {
+        Self { error, scope: Scope::All { reads_work } }
+    }
+}
+
+impl From<StoreError> for Setback {
+    fn from(error: StoreError) -> Self {
+        Self { error, scope: Scope::Unknown }
+    }
+}
+
+/// The documents that failed.
+fn scope_of(failed: &BTreeMap<StoreKey, StoreError>) -> Scope {
+    let reads_work = |error: &StoreError| matches!(error, StoreError::Rejected { .. });
+    Scope::Only(failed.iter().map(|(key, error)| (key.as_str().to_owned(), reads_work(error))).collect())
 }

@@ -1,4 +1,4 @@
-//! The document that describes an outage: since when, when to try the store again, and the keys to merge at its end.
+//! The document that describes an outage: since when, when to try the store again, and which documents it concerns.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::RequestId;
 use crate::model::extra_fields::ExtraFields;
-use crate::store::{Acquire, DocumentBody, LeaseDoc, StoreError, StoreKey};
+use crate::store::{Acquire, DocumentBody, LeaseDoc, StoreError, StoreKey, format_of};
 use crate::time;
 
 /// The outage that the last use of the store met.
@@ -24,6 +24,8 @@ pub struct Outage {
     pub reason: String,
     /// Where the documents are during the outage; `None` if no level works. Then nothing is shared and nothing is remembered.
     pub place: Option<String>,
+    /// Whether only some documents cannot be used in the store, such as those of one shard. The others are in the store.
+    pub is_partial: bool,
 }
 
 /// The state of an outage, which all processes of this machine and user share.
@@ -47,21 +49,29 @@ pub(super) struct OutageDoc {
     pub(super) retry_at: Option<Timestamp>,
     #[serde(default)]
     backoff_ms: u64,
-    /// How far the store's clock is ahead of this machine's; `None` if no process has measured it.
+    /// How far the store's clock is ahead of this machine's; `None` if the process that began the outage had not measured it. It never
+    /// changes during an outage, so that all times in the file are of one clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) offset_ms: Option<i64>,
+    /// The offset, if it was unknown and the first attempt has measured a large one. The merge adds it to holds and calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correction_ms: Option<i64>,
     /// Why the store cannot be used.
     #[serde(default)]
     pub(super) reason: String,
     /// Whether the store rejects writes only, so that its documents can be copied.
     #[serde(default)]
-    pub(super) reads_work: bool,
+    reads_work: bool,
+    /// Whether only `failed_keys` are in the file. The other documents are in the store.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_partial: bool,
+    /// The documents whose use in the store failed, each with whether the store rejects only its writes. If the outage is not partial,
+    /// this is only the first one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    failed_keys: BTreeMap<String, bool>,
     /// The lease of the process that tries the store.
     #[serde(default)]
     attempt: LeaseDoc,
-    /// The documents to merge, each with its TTL in the store, in milliseconds.
-    #[serde(default)]
-    keys: BTreeMap<String, u64>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
@@ -83,20 +93,34 @@ impl Default for OutageDoc {
             retry_at: None,
             backoff_ms: 0,
             offset_ms: None,
+            correction_ms: None,
             reason: String::new(),
             reads_work: false,
+            is_partial: false,
+            failed_keys: BTreeMap::new(),
             attempt: LeaseDoc::default(),
-            keys: BTreeMap::new(),
             unknown: ExtraFields::default(),
         }
     }
 }
 
-/// A failed attempt to use the store.
+/// Which documents an attempt to end the outage could not use in the store.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// Unknown, because the attempt failed for another reason.
+    Unknown,
+    /// All of them.
+    All { reads_work: bool },
+    /// Only these, each with whether the store rejects only its writes.
+    Only(BTreeMap<String, bool>),
+}
+
+/// A failed use of the store.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) reason: String,
-    pub(super) reads_work: bool,
+    /// The document whose use failed, and whether the store rejected only its write.
+    pub(super) key: Option<(StoreKey, bool)>,
     /// The offset of the store's clock, if this process has measured it.
     pub(super) offset_ms: Option<i64>,
     /// A random number from 0 to 1, so that the machines of a fleet try the store at different times.
@@ -111,6 +135,7 @@ impl OutageDoc {
             retry_at: Some(self.retry_at.unwrap_or(now)),
             reason: self.reason.clone(),
             place: Some(place),
+            is_partial: self.is_partial,
         }
     }
 
@@ -139,53 +164,100 @@ impl OutageDoc {
     }
 
     /// Records a failure, and when to try the store again. If another process has set that time already, it stays, because many
-    /// processes fail at once.
-    pub(super) fn failed(&mut self, now: Timestamp, failure: &Failure) {
+    /// processes fail at once. Returns whether this program may use the file.
+    pub(super) fn failed(&mut self, now: Timestamp, failure: &Failure) -> bool {
         if !self.is_writable() {
-            return;
+            return false;
         }
-        self.offset_ms = self.offset_ms.or(failure.offset_ms);
+        if let Some((key, reads_work)) = &failure.key
+            && (self.is_partial || self.failed_keys.is_empty())
+        {
+            self.failed_keys.insert(key.as_str().to_owned(), *reads_work);
+        }
         if !self.is_due(now) {
-            return;
+            return true;
         }
         let backoff = match self.since {
             Some(_) => (Duration::from_millis(self.backoff_ms) * 2).clamp(MIN_BACKOFF, MAX_BACKOFF),
             None => MIN_BACKOFF,
         };
-        self.since.get_or_insert(now);
+        if self.since.is_none() {
+            (self.since, self.offset_ms) = (Some(now), failure.offset_ms);
+            self.reads_work = failure.key.as_ref().is_some_and(|(_, reads_work)| *reads_work);
+        }
         self.backoff_ms = u64::try_from(backoff.as_millis()).unwrap_or(u64::MAX);
         self.retry_at = Some(time::saturating_add(now, backoff.mul_f64(0.75 + failure.jitter / 2.0)));
         self.reason.clone_from(&failure.reason);
-        self.reads_work = failure.reads_work;
+        true
     }
 
-    /// Releases the lease for the attempt.
-    pub(super) fn release(&mut self, holder: RequestId) {
+    /// Records that the attempt of this holder has failed, and for which documents.
+    pub(super) fn attempt_failed(
+        &mut self,
+        holder: RequestId,
+        now: Timestamp,
+        failure: &Failure,
+        scope: &Scope,
+    ) {
+        // Otherwise another process has tried the store since.
+        if self.is_writable() && self.is_claimed_by(holder, now) {
+            match scope {
+                Scope::Unknown => {}
+                Scope::All { reads_work } => (self.is_partial, self.reads_work) = (false, *reads_work),
+                Scope::Only(keys) => (self.is_partial, self.failed_keys) = (true, keys.clone()),
+            }
+        }
         self.attempt.release(holder);
+        self.failed(now, failure);
     }
 
-    pub(super) fn has_key(&self, key: &StoreKey) -> bool {
-        self.keys.contains_key(key.as_str())
+    /// Whether this document is in the file during the outage, and not in the store.
+    pub(super) fn covers(&self, key: &StoreKey) -> bool {
+        !self.is_partial || self.failed_keys.contains_key(key.as_str())
     }
 
-    /// Adds a document to merge at the end of the outage.
-    pub(super) fn add_key(&mut self, key: &StoreKey, ttl: Duration) {
-        if self.is_writable() {
-            let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            self.keys.insert(key.as_str().to_owned(), ttl_ms);
+    /// Whether the store rejects only writes of this document, so that it can be copied.
+    pub(super) fn reads_work(&self, key: &StoreKey) -> bool {
+        if self.is_partial {
+            self.failed_keys.get(key.as_str()).copied().unwrap_or(false)
+        } else {
+            self.reads_work
         }
     }
 
-    /// The documents to merge, each with its TTL in the store.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (StoreKey, Duration)> {
-        self.keys.iter().map(|(key, ttl_ms)| (StoreKey::stored(key), Duration::from_millis(*ttl_ms)))
+    pub(super) fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// The documents whose use failed, each with whether the store rejected only its write.
+    pub(super) fn failed_keys(&self) -> impl Iterator<Item = (StoreKey, bool)> {
+        self.failed_keys.iter().map(|(key, reads_work)| (StoreKey::stored(key), *reads_work))
+    }
+
+    /// Records the measured offset of the store's clock, if the file's times do not include it.
+    ///
+    /// Only the first measurement counts, because each merge must add the same.
+    pub(super) fn correct(&mut self, offset_ms: i64) {
+        let is_large = Duration::from_millis(offset_ms.unsigned_abs()) > time::CLOCK_SLACK;
+        if self.is_writable() && self.offset_ms.is_none() && is_large {
+            self.correction_ms.get_or_insert(offset_ms);
+        }
+    }
+
+    /// The difference between the store's times and those in the file, in milliseconds.
+    pub(super) fn correction_ms(&self) -> i64 {
+        self.correction_ms.unwrap_or(0)
     }
 }
 
 impl DocumentBody for OutageDoc {
-    /// A damaged document is replaced. What it listed is lost, which costs at most one call per account.
+    /// A damaged document is replaced. The documents of the outage are merged all the same. The document of a newer program stays, even
+    /// if this program cannot read its fields.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        Ok(serde_json::from_slice(body).unwrap_or_default())
+        Ok(serde_json::from_slice(body).unwrap_or_else(|_| {
+            let format = format_of(body).filter(|format| *format > FORMAT).unwrap_or(FORMAT);
+            Self { format, ..Self::default() }
+        }))
     }
 
     fn encode(&self) -> Bytes {
@@ -203,7 +275,7 @@ mod tests {
 
     /// A failure whose jitter neither lengthens nor shortens the wait.
     fn failure() -> Failure {
-        Failure { reason: "refused".to_owned(), reads_work: false, offset_ms: None, jitter: 0.5 }
+        Failure { reason: "refused".to_owned(), key: None, offset_ms: None, jitter: 0.5 }
     }
 
     fn failed_at(second: i64) -> OutageDoc {
@@ -269,22 +341,75 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_limits_the_outage_to_the_documents_that_failed() {
+        let [main, other] = ["a/main", "a/other"].map(|name| StoreKey::account(&name.parse().unwrap()));
+        let mut doc = failed_at(0);
+        assert!(doc.covers(&main) && doc.covers(&other));
+        assert!(doc.claim(RequestId::from(1), at(5)));
+
+        let only = Scope::Only([(main.as_str().to_owned(), true)].into());
+        doc.attempt_failed(RequestId::from(1), at(5), &failure(), &only);
+        assert!(doc.covers(&main) && doc.reads_work(&main) && !doc.covers(&other));
+
+        doc.failed(at(6), &Failure { key: Some((other.clone(), false)), ..failure() });
+        assert!(doc.covers(&other) && !doc.reads_work(&other));
+    }
+
+    #[test]
+    fn the_attempt_of_a_suspended_process_limits_nothing() {
+        let mut doc = failed_at(0);
+        assert!(doc.claim(RequestId::from(1), at(5)));
+        assert!(doc.claim(RequestId::from(2), at(20)));
+
+        doc.attempt_failed(RequestId::from(1), at(21), &failure(), &Scope::Only(BTreeMap::new()));
+
+        assert!(!doc.is_partial());
+    }
+
+    #[test]
+    fn the_offset_does_not_change_during_an_outage() {
+        let mut doc = failed_at(0);
+
+        doc.failed(at(9), &Failure { offset_ms: Some(3_600_000), ..failure() });
+
+        assert_eq!(doc.offset_ms, None);
+    }
+
+    #[test]
+    fn only_the_first_large_offset_is_added_to_the_times_of_the_file() {
+        let corrected = |measured: &[i64], offset_ms| {
+            let mut doc = OutageDoc { offset_ms, ..failed_at(0) };
+            measured.iter().for_each(|offset_ms| doc.correct(*offset_ms));
+            doc.correction_ms()
+        };
+
+        assert_eq!(corrected(&[-3_600_000, -3_600_009], None), -3_600_000);
+        assert_eq!(corrected(&[20_000], None), 0, "clocks may differ by this");
+        assert_eq!(corrected(&[3_600_000], Some(0)), 0, "the times include the offset");
+    }
+
+    #[test]
     fn a_document_of_a_newer_program_is_unchanged() {
-        let newer = OutageDoc::decode(br#"{"format":2,"meaning":"other"}"#).unwrap();
-        let mut doc = newer.clone();
+        for body in [r#"{"format":2,"meaning":"other"}"#, r#"{"format":2,"since_ms":"noon","reason":[7]}"#] {
+            let newer = OutageDoc::decode(body.as_bytes()).unwrap();
+            let mut doc = newer.clone();
 
-        doc.failed(at(0), &failure());
-        doc.add_key(&StoreKey::probe(), Duration::from_secs(1));
+            assert!(!doc.failed(at(0), &failure()), "{body}");
+            doc.attempt_failed(RequestId::from(1), at(0), &failure(), &Scope::All { reads_work: true });
+            doc.correct(3_600_000);
 
-        assert!(!doc.claim(RequestId::from(1), at(9)));
-        assert_eq!(doc, newer);
+            assert!(!doc.claim(RequestId::from(1), at(9)), "{body}");
+            assert_eq!(doc, newer);
+        }
     }
 
     #[test]
     fn it_is_stored_in_this_form() {
-        let mut doc = failed_at(0);
-        doc.add_key(&StoreKey::account(&"anthropic/main".parse().unwrap()), Duration::from_secs(60));
+        let mut doc = OutageDoc::default();
+        let key = StoreKey::account(&"anthropic/main".parse().unwrap());
+        doc.failed(at(0), &Failure { key: Some((key, true)), ..failure() });
+        doc.correct(90_000);
 
-        insta::assert_snapshot!(String::from_utf8_lossy(&doc.encode()), @r#"{"format":1,"since_ms":1800000000000,"retry_at_ms":1800000005000,"backoff_ms":5000,"reason":"refused","reads_work":false,"attempt":{"format":1},"keys":{"anthropic/main":60000}}"#);
+        insta::assert_snapshot!(String::from_utf8_lossy(&doc.encode()), @r#"{"format":1,"since_ms":1800000000000,"retry_at_ms":1800000005000,"backoff_ms":5000,"correction_ms":90000,"reason":"refused","reads_work":true,"failed_keys":{"anthropic/main":true},"attempt":{"format":1}}"#);
     }
 }

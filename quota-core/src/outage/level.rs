@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::store::{QuotaStore, StoreError};
+use crate::store::{DocumentEntry, QuotaStore, StoreError};
 
 /// A place for the documents of an outage, such as a file. All processes of this machine and user must find the same one.
 #[async_trait]
@@ -31,10 +31,21 @@ pub trait OutageLevel: fmt::Debug + Send + Sync + 'static {
     /// Any [`StoreError`], for example because a folder belongs to another user. The next level is then used.
     fn create(&self) -> Result<Arc<dyn QuotaStore>, StoreError>;
 
-    /// Removes it with its content. Processes that have it open must notice that.
+    /// The documents in it.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`]. It then stays in use, and the next attempt merges it again.
+    /// Any [`StoreError`].
+    async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError>;
+
+    /// Removes the file that the store of [`open`](Self::open) has last written, with its content. Processes that have it open must
+    /// notice that.
+    ///
+    /// A later file at the same place must stay: this process may have been suspended while others ended this outage and began the
+    /// next one.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`], also if there is a later file. It then stays in use, and the next attempt merges it again.
     async fn remove(&self) -> Result<(), StoreError>;
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::record::{MergeOutcome, ProviderCooldown, Record};
 use crate::store::update::{Change, Trips, run, update_through};
-use crate::store::{Start, StoreError, StoreKey, StoreRead};
+use crate::store::{Outcome, Start, StoreError, StoreKey, StoreRead};
 
 /// How a document of the outage is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,48 +48,55 @@ impl Kind {
     }
 }
 
-/// Merges `body` into the document of `key`. Merging it twice changes nothing.
+/// Merges `body` into the document of `key`, and returns whether that changed it. Merging it twice changes nothing. `shift_ms` is how
+/// far the clock of this document is ahead of that of `body`.
 ///
 /// A damaged document is not merged: the account then makes no calls anyway until a user replaces its record.
 ///
 /// # Errors
 ///
-/// [`StoreError::Rejected`] if a newer program wrote either record. The file then stays for that program. Otherwise any error of the
-/// store.
+/// [`StoreError::Rejected`] if a newer program wrote either one. The file then stays for that program. Otherwise any error of the store.
 pub(super) async fn merge(
     trips: &impl Trips,
     key: &StoreKey,
     body: &[u8],
     ttl: Duration,
-) -> Result<(), StoreError> {
+    shift_ms: i64,
+) -> Result<bool, StoreError> {
+    let newer = || StoreError::rejected(format!("a newer program wrote the document {key}"));
     let merged = match Kind::of(key) {
         Kind::Record => {
-            let Ok(local) = Record::decode(body) else { return Ok(()) };
+            let Ok(mut local) = Record::decode(body) else { return Ok(false) };
+            local.shift_limits(shift_ms);
             let merged = run(trips, key, Start::Read, ttl, &mut MergeRecord { local }).await;
             merged.and_then(|merged| match merged.value {
-                MergeOutcome::UnsupportedFormat => {
-                    Err(StoreError::rejected(format!("a newer program wrote the record {key}")))
-                }
-                _ => Ok(()),
+                MergeOutcome::UnsupportedFormat => Err(newer()),
+                _ => Ok(merged.outcome),
             })
         }
-        Kind::Cooldown => {
-            let Ok(local) = ProviderCooldown::decode(body) else { return Ok(()) };
-            let extend = |shared: &mut ProviderCooldown, now| {
-                if let Some(hold) = local.at(now) {
-                    shared.extend(now, &hold);
-                }
-            };
-            update_through(trips, key, Start::Read, ttl, extend).await.map(drop)
-        }
-        Kind::Temporary | Kind::OnlyInStore => Ok(()),
+        Kind::Cooldown => match ProviderCooldown::decode(body) {
+            Ok(local) if local.is_writable() => {
+                let local = local.shifted(shift_ms);
+                let extend = |shared: &mut ProviderCooldown, now| {
+                    if let Some(hold) = local.at(now) {
+                        shared.extend(now, &hold);
+                    }
+                    shared.is_writable()
+                };
+                let merged = update_through(trips, key, Start::Read, ttl, extend).await;
+                merged.and_then(|merged| if merged.value { Ok(merged.outcome) } else { Err(newer()) })
+            }
+            Ok(_) => Err(newer()),
+            Err(_) => return Ok(false),
+        },
+        Kind::Temporary | Kind::OnlyInStore => return Ok(false),
     };
     match merged {
         Err(StoreError::Corrupt { reason, .. }) => {
             tracing::warn!(%key, %reason, "damaged document left unchanged, the outage's copy was not merged");
-            Ok(())
+            Ok(false)
         }
-        merged => merged,
+        merged => merged.map(|outcome| outcome != Outcome::Unchanged),
     }
 }
 

@@ -48,6 +48,13 @@ impl ProviderCooldown {
         }
     }
 
+    /// The cooldown by a clock that is this far ahead of the one that it was written by.
+    #[must_use]
+    pub(crate) fn shifted(mut self, by_ms: i64) -> Self {
+        self.hold.iter_mut().for_each(|hold| hold.shift(by_ms));
+        self
+    }
+
     /// Whether this program may change the document. It must not if a newer program wrote it.
     pub(crate) fn is_writable(&self) -> bool {
         self.format <= FORMAT

@@ -148,6 +148,13 @@ impl Hold {
         self.is_live(now) && !time::is_from_future(self.since, now)
     }
 
+    /// Moves the hold by this many milliseconds.
+    pub(crate) fn shift(&mut self, by_ms: i64) {
+        for at in [&mut self.since, &mut self.until] {
+            *at = time::from_ms(at.as_millisecond().saturating_add(by_ms));
+        }
+    }
+
     /// Moves a hold from the future to start now, with the same length.
     pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         if time::is_from_future(self.since, now) {

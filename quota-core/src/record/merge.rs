@@ -98,6 +98,24 @@ impl Record {
         joined
     }
 
+    /// Moves the limits on the next call by this many milliseconds: the hold, the last failure and the calls.
+    ///
+    /// For a copy by a clock that was wrong by so much. Its readings keep their times, so they count as older, or are dropped as readings
+    /// from the future. That costs one call, and a lost hold would break a limit.
+    pub(crate) fn shift_limits(&mut self, by_ms: i64) {
+        if by_ms == 0 || !self.is_writable() {
+            return;
+        }
+        let shift = |at: &mut Timestamp| *at = time::from_ms(at.as_millisecond().saturating_add(by_ms));
+        self.hold.iter_mut().for_each(|hold| hold.shift(by_ms));
+        for failure in [&mut self.last_failure, &mut self.failed].into_iter().flatten() {
+            shift(&mut failure.at);
+        }
+        self.unscoped.iter_mut().for_each(|rejection| shift(&mut rejection.at));
+        let given_back = self.given_back.iter_mut().flat_map(|calls| calls.iter_mut());
+        self.calls.iter_mut().chain(given_back).for_each(|call| shift(&mut call.at));
+    }
+
     /// Merges a copy that this process changed without the store under the same rules, or a state that the store lost.
     ///
     /// Its calls count, its holds apply, and its readings keep their timestamps. `left` is the login of the copy when the

@@ -1,5 +1,6 @@
 //! Short-lived processes during an outage of the store: each is a manager that shares a level with the others.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,9 +14,11 @@ use quota_core::model::{LoginId, LoginInfo};
 use quota_core::outage::{OutageLevel, OutageStore};
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::{HoldReason, Record};
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{
+    CasOutcome, DocumentEntry, Notice, StoreError, StoreKey, StoreRead, Version, WriteState,
+};
 use quota_core::testing::FakeProvider;
-use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore};
+use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Snapshot};
 
 /// How a store fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,13 +34,20 @@ enum Fault {
 struct Remote {
     inner: MemoryStore,
     fault: Mutex<Fault>,
+    /// The faults of single documents.
+    faults: Mutex<HashMap<StoreKey, Fault>>,
     uses: AtomicUsize,
 }
 
 impl Remote {
-    async fn check(&self, is_write: bool) -> Result<(), StoreError> {
+    fn new(clock: Clock, fault: Fault) -> Arc<Self> {
+        let (inner, fault) = (MemoryStore::with_clock(clock), Mutex::new(fault));
+        Arc::new(Self { inner, fault, faults: Mutex::default(), uses: AtomicUsize::new(0) })
+    }
+
+    async fn check(&self, key: &StoreKey, is_write: bool) -> Result<(), StoreError> {
         self.uses.fetch_add(1, Ordering::SeqCst);
-        let fault = *self.fault.lock();
+        let fault = self.faults.lock().get(key).copied().unwrap_or(*self.fault.lock());
         match fault {
             Fault::Refused => Err(StoreError::unavailable(WriteState::NotApplied, "connection refused")),
             Fault::Frozen => std::future::pending().await,
@@ -50,7 +60,7 @@ impl Remote {
 #[async_trait]
 impl QuotaStore for Remote {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.check(false).await?;
+        self.check(key, false).await?;
         self.inner.read(key).await
     }
 
@@ -61,12 +71,47 @@ impl QuotaStore for Remote {
         body: Bytes,
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.check(true).await?;
+        self.check(key, true).await?;
         self.inner.compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.check(false).await?;
+        self.check(key, false).await?;
+        self.inner.wait_for_change(key, seen).await
+    }
+}
+
+/// The content of a level, which can be listed.
+#[derive(Debug)]
+struct File {
+    inner: MemoryStore,
+    keys: Mutex<BTreeSet<StoreKey>>,
+}
+
+impl File {
+    fn new(clock: &Clock) -> Arc<Self> {
+        Arc::new(Self { inner: MemoryStore::with_clock(clock.clone()), keys: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl QuotaStore for File {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.inner.read(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        self.keys.lock().insert(key.clone());
+        self.inner.compare_and_swap(key, expected, body, ttl).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
         self.inner.wait_for_change(key, seen).await
     }
 }
@@ -75,7 +120,7 @@ impl QuotaStore for Remote {
 #[derive(Debug)]
 struct Level {
     clock: Clock,
-    file: Arc<Mutex<Option<Arc<MemoryStore>>>>,
+    file: Arc<Mutex<Option<Arc<File>>>>,
     /// Whether it cannot be created.
     is_broken: bool,
     /// Whether a process hangs before it removes the file.
@@ -85,16 +130,16 @@ struct Level {
 /// A handle to the file, which fails if that was removed.
 #[derive(Debug)]
 struct Handle {
-    file: Arc<Mutex<Option<Arc<MemoryStore>>>>,
+    file: Arc<Mutex<Option<Arc<File>>>>,
     /// The clock of a file that the first write creates.
     creates: Option<Clock>,
 }
 
 impl Handle {
-    fn store(&self) -> Result<Arc<MemoryStore>, StoreError> {
+    fn store(&self) -> Result<Arc<File>, StoreError> {
         let mut file = self.file.lock();
         if let (None, Some(clock)) = (&*file, &self.creates) {
-            *file = Some(Arc::new(MemoryStore::with_clock(clock.clone())));
+            *file = Some(File::new(clock));
         }
         file.clone().ok_or_else(|| StoreError::unavailable(WriteState::NotApplied, "the file is gone"))
     }
@@ -142,6 +187,18 @@ impl OutageLevel for Level {
         Ok(Arc::new(Handle { file: Arc::clone(&self.file), creates: Some(self.clock.clone()) }))
     }
 
+    async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError> {
+        let Some(file) = self.file.lock().clone() else { return Ok(Vec::new()) };
+        let keys = file.keys.lock().clone();
+        let mut entries = Vec::new();
+        for key in keys {
+            if let Some(version) = file.read(&key).await?.version() {
+                entries.push(DocumentEntry { key, version, ttl: MINUTE * 60 });
+            }
+        }
+        Ok(entries)
+    }
+
     async fn remove(&self) -> Result<(), StoreError> {
         if *self.hangs_before_removal.lock() {
             std::future::pending::<()>().await;
@@ -167,8 +224,7 @@ impl Machine {
 
     fn with_broken_level(fault: Fault, is_broken: bool) -> Self {
         let clock = Clock::virtual_at(noon());
-        let inner = MemoryStore::with_clock(clock.clone());
-        let remote = Arc::new(Remote { inner, fault: Mutex::new(fault), uses: AtomicUsize::new(0) });
+        let remote = Remote::new(clock.clone(), fault);
         let (file, hangs_before_removal) = (Arc::default(), Arc::default());
         let level = Arc::new(Level { clock: clock.clone(), file, is_broken, hangs_before_removal });
         let provider = FakeProvider::answering("example", 40.0);
@@ -196,18 +252,46 @@ impl Machine {
         OutageStore::new(Arc::clone(&self.remote), [level], SECOND).with_clock(self.clock.clone())
     }
 
+    /// Breaks the document of one account, as a shard that is down or a rule of the server does.
+    fn set_for(&self, account: &str, fault: Fault) {
+        self.remote.faults.lock().insert(StoreKey::account(&id(account)), fault);
+    }
+
     /// Runs a command that gets the usage of `main`, and returns the known use.
     async fn command(&self) -> Option<f64> {
+        self.command_for("main").await
+    }
+
+    async fn command_for(&self, account: &str) -> Option<f64> {
         let process = self.process();
-        let usage = process.account(&id("main")).get().await;
+        let usage = process.account(&id(account)).get().await;
         process.close().await;
         usage.ok().and_then(|usage| last_read(&usage))
     }
 
-    /// The record in the shared store.
+    /// The record of `main` in the shared store.
     async fn shared_record(&self) -> Option<Record> {
-        let reading = self.remote.inner.read(&StoreKey::account(&id("main"))).await.unwrap();
+        self.shared_record_of("main").await
+    }
+
+    async fn shared_record_of(&self, account: &str) -> Option<Record> {
+        let reading = self.remote.inner.read(&StoreKey::account(&id(account))).await.unwrap();
         reading.document.map(|document| Record::decode(&document.body).unwrap())
+    }
+
+    /// Another host writes a reading of `main` into the shared store.
+    async fn write_elsewhere(&self, used: f64) {
+        let key = StoreKey::account(&id("main"));
+        let found = self.remote.inner.read(&key).await.unwrap();
+        let version = found.version();
+        let mut record =
+            found.document.map(|document| Record::decode(&document.body).unwrap()).unwrap_or_default();
+        let readings = Snapshot::of(&polled(used), self.clock.now());
+        let _ = record.observe(self.clock.now(), &readings, None, None);
+        record.bump_revision();
+        let written =
+            self.remote.inner.compare_and_swap(&key, version, record.encode(), MINUTE * 60).await.unwrap();
+        assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
     }
 
     fn calls(&self) -> usize {
@@ -274,7 +358,8 @@ async fn one_command_tries_the_store_while_the_others_use_the_file() {
 
     join_all((0..40).map(|_| machine.command())).await;
 
-    assert_eq!(machine.uses(), uses + 1);
+    // The trial, and the record of the file, because the trial may be in a shard that is down.
+    assert_eq!(machine.uses(), uses + 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,17 +422,7 @@ async fn readings_of_another_host_survive_the_merge() {
     let machine = Machine::new(Fault::Refused);
     machine.command().await;
     machine.clock.sleep(MINUTE).await;
-    let host = QuotaManager::builder(MemoryStore::with_clock(machine.clock.clone()))
-        .clock(machine.clock.clone())
-        .build()
-        .unwrap();
-    host.account(&id("main")).observe(&polled(55.0)).unwrap();
-    let newer = host.account(&id("main")).peek().snapshot().clone();
-    let mut record = Record::default();
-    let _ = record.observe(machine.clock.now(), &newer, None, None);
-    let key = StoreKey::account(&id("main"));
-    let written = machine.remote.inner.compare_and_swap(&key, None, record.encode(), MINUTE * 60).await;
-    assert!(matches!(written, Ok(CasOutcome::Applied(_))));
+    machine.write_elsewhere(55.0).await;
     machine.set(Fault::None);
 
     assert_eq!(machine.command().await, Some(55.0));
@@ -417,7 +492,7 @@ async fn a_command_killed_before_the_removal_leaves_a_file_that_is_merged_again(
 #[tokio::test(start_paused = true)]
 async fn a_file_without_its_document_is_merged_and_removed() {
     let machine = Machine::new(Fault::None);
-    *machine.level.file.lock() = Some(Arc::new(MemoryStore::with_clock(machine.clock.clone())));
+    *machine.level.file.lock() = Some(File::new(&machine.clock));
 
     assert_eq!(machine.command().await, Some(40.0));
 
@@ -428,11 +503,7 @@ async fn a_file_without_its_document_is_merged_and_removed() {
 async fn times_in_the_file_are_those_of_the_store() {
     let mut machine = Machine::new(Fault::None);
     let ahead = Clock::virtual_at(noon() + Duration::from_secs(3600));
-    machine.remote = Arc::new(Remote {
-        inner: MemoryStore::with_clock(ahead),
-        fault: Mutex::new(Fault::None),
-        uses: AtomicUsize::new(0),
-    });
+    machine.remote = Remote::new(ahead, Fault::None);
     let process = machine.process();
     drop(process.account(&id("other")).sync().await);
     machine.set(Fault::Refused);
@@ -540,6 +611,261 @@ async fn a_provider_with_its_own_policy_uses_the_file_if_the_others_fail_closed(
     assert_eq!(last_read(&process.account(&id("main")).get().await.unwrap()), Some(40.0));
 
     assert!(machine.level.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn accounts_of_healthy_shards_return_to_the_store() {
+    for fault in FAULTS {
+        let machine = Machine::new(Fault::None);
+        machine.set_for("main", fault);
+        machine.command().await;
+        machine.command_for("other").await;
+        assert_eq!(machine.shared_record_of("other").await, None, "the outage began for all");
+        machine.clock.sleep(SECOND * 8).await;
+
+        machine.command().await;
+
+        assert_eq!(machine.shared_record_of("other").await.unwrap().calls().len(), 1, "{fault:?}");
+        assert!(machine.level.exists());
+        machine.clock.sleep(MINUTE * 6).await;
+        machine.command_for("other").await;
+        machine.command().await;
+        assert_eq!(machine.shared_record_of("other").await.unwrap().calls().len(), 2, "{fault:?}");
+        assert_eq!((machine.shared_record().await, machine.calls()), (None, 4), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_one_shard_is_reported_as_partial_and_only_for_its_accounts() {
+    let machine = Machine::new(Fault::None);
+    machine.set_for("main", Fault::Refused);
+    let process = machine.process();
+    drop(process.account(&id("main")).get().await);
+    assert!(!process.outage().unwrap().is_partial);
+    machine.clock.sleep(SECOND * 8).await;
+    machine.command().await;
+
+    let healthy = machine.process();
+    drop(healthy.account(&id("other")).get().await.unwrap());
+    let broken = machine.process();
+    drop(broken.account(&id("main")).get().await.unwrap());
+
+    assert_eq!(healthy.outage(), None);
+    assert!(broken.outage().unwrap().is_partial);
+    assert!(machine.store().find_outage().await.unwrap().unwrap().is_partial);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_file_is_removed_when_the_last_shard_works_again() {
+    let machine = Machine::new(Fault::None);
+    machine.set_for("main", Fault::Refused);
+    machine.command().await;
+    machine.clock.sleep(SECOND * 8).await;
+    machine.command().await;
+    machine.set_for("main", Fault::None);
+    machine.clock.sleep(MINUTE).await;
+
+    machine.command().await;
+
+    assert!(!machine.level.exists());
+    assert_eq!((machine.shared_record().await.unwrap().calls().len(), machine.calls()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_dead_shard_joins_a_partial_outage() {
+    let machine = Machine::new(Fault::None);
+    machine.set_for("main", Fault::Refused);
+    machine.command().await;
+    machine.clock.sleep(SECOND * 8).await;
+    machine.command().await;
+    machine.set_for("other", Fault::Refused);
+
+    for _ in 0..3 {
+        assert_eq!(machine.command_for("other").await, Some(40.0));
+        assert_eq!(machine.command_for("third").await, Some(40.0));
+    }
+
+    assert_eq!(machine.calls(), 3);
+    assert!(machine.shared_record_of("third").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_during_a_partial_outage_is_used_for_no_account() {
+    let machine = Machine::new(Fault::None);
+    machine.set_for("main", Fault::Refused);
+    machine.command().await;
+    machine.clock.sleep(SECOND * 8).await;
+    machine.command().await;
+    machine.set(Fault::Refused);
+    machine.clock.sleep(MINUTE).await;
+    machine.command().await;
+    let uses = machine.uses();
+
+    for account in ["other", "third"] {
+        machine.command_for(account).await;
+    }
+
+    assert_eq!(machine.uses(), uses);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_of_the_trial_document_keeps_no_account_in_the_file() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    let trial = StoreKey::account_extension(&"quota/probe".parse().unwrap(), "trial");
+    machine.remote.faults.lock().insert(trial, Fault::Refused);
+    machine.set(Fault::None);
+    machine.clock.sleep(SECOND * 8).await;
+
+    machine.command().await;
+
+    assert!(!machine.level.exists() && machine.shared_record().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_that_arrive_in_a_read_only_store_are_shown() {
+    let machine = Machine::new(Fault::None);
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+    machine.command_for("other").await;
+    assert_eq!(machine.command().await, Some(40.0));
+    for used in [55.0, 56.0] {
+        machine.clock.sleep(SECOND).await;
+        machine.write_elsewhere(used).await;
+
+        assert_eq!(machine.command().await, Some(used));
+    }
+
+    assert_eq!(machine.provider.calls_for(&id("main")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_follows_a_read_only_store() {
+    let machine = Machine::new(Fault::None);
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+    machine.command_for("other").await;
+    let process = machine.process();
+    let main = process.account(&id("main"));
+    drop(main.get().await.unwrap());
+    machine.clock.sleep(SECOND).await;
+
+    machine.write_elsewhere(55.0).await;
+    machine.clock.sleep(SECOND).await;
+
+    assert_eq!(last_read(&main.peek()), Some(55.0));
+    assert!(machine.level.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_a_read_only_store_keep_the_calls_of_the_outage() {
+    let machine = Machine::new(Fault::None);
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+    machine.clock.sleep(MINUTE * 6).await;
+    machine.command().await;
+    machine.write_elsewhere(55.0).await;
+    machine.command().await;
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 2).await;
+
+    machine.command().await;
+
+    assert!(!machine.level.exists());
+    assert_eq!((machine.shared_record().await.unwrap().calls().len(), machine.calls()), (2, 2));
+}
+
+/// A machine in an outage from the start, whose clock differs from the store's by this much.
+fn machine_with_wrong_clock(store_is_ahead: bool) -> Machine {
+    let mut machine = Machine::new(Fault::Refused);
+    let hour = Duration::from_secs(3600);
+    let store_time = if store_is_ahead { noon() + hour } else { noon() - hour };
+    machine.remote = Remote::new(Clock::virtual_at(store_time), Fault::Refused);
+    machine
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_a_machine_with_a_wrong_clock_lasts_as_long_after_the_outage() {
+    for store_is_ahead in [true, false] {
+        let machine = machine_with_wrong_clock(store_is_ahead);
+        machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+        machine.command().await;
+        let armed_at = machine.remote.inner.read(&StoreKey::probe()).await.unwrap().now;
+        machine.set(Fault::None);
+        machine.clock.sleep(MINUTE * 2).await;
+        machine.command().await;
+
+        let record = machine.shared_record().await.unwrap();
+        let ends_in = record.hold().unwrap().until.duration_since(armed_at);
+        assert!((599..=610).contains(&ends_in.as_secs()), "{store_is_ahead}: {ends_in:?}");
+        assert_eq!((record.calls().len(), machine.level.exists()), (1, false), "{store_is_ahead}");
+        machine.clock.sleep(MINUTE * 7).await;
+        machine.command().await;
+        assert_eq!(machine.calls(), 1, "{store_is_ahead}");
+        machine.clock.sleep(MINUTE * 2).await;
+        machine.command().await;
+        assert_eq!(machine.calls(), 2, "{store_is_ahead}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_merge_with_a_wrong_clock_counts_each_call_once() {
+    let machine = machine_with_wrong_clock(true);
+    machine.command().await;
+    machine.set(Fault::None);
+    *machine.level.hangs_before_removal.lock() = true;
+    machine.clock.sleep(SECOND * 8).await;
+    let store = machine.store();
+    let killed = machine.clock.bounded(SECOND, store.read(&StoreKey::account(&id("main")))).await;
+    assert!(killed.is_none() && machine.level.exists(), "{killed:?}");
+    *machine.level.hangs_before_removal.lock() = false;
+    machine.clock.sleep(MINUTE + Duration::from_millis(7)).await;
+
+    drop(machine.store().read(&StoreKey::account(&id("main"))).await.unwrap());
+
+    assert!(!machine.level.exists());
+    assert_eq!(machine.shared_record().await.unwrap().calls().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_knows_the_offset_obeys_a_hold_of_one_that_does_not() {
+    let machine = machine_with_wrong_clock(true);
+    machine.set(Fault::None);
+    let knows = machine.process();
+    drop(knows.account(&id("other")).sync().await);
+    machine.set(Fault::Refused);
+    machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+    machine.command().await;
+    machine.clock.sleep(MINUTE).await;
+
+    let _ = knows.account(&id("main")).get().await;
+
+    assert_eq!(machine.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_a_newer_program_stays_and_the_next_level_is_used() {
+    let machine = Machine::new(Fault::Refused);
+    let file = File::new(&machine.clock);
+    let newer = Bytes::from_static(br#"{"format":2,"since_ms":{"at":"noon"}}"#);
+    let key = StoreKey::stored("*#outage");
+    let _ = file.compare_and_swap(&key, None, newer.clone(), MINUTE * 60).await.unwrap();
+    *machine.level.file.lock() = Some(Arc::clone(&file));
+    let next = Machine::new(Fault::Refused);
+    let levels = [Arc::clone(&machine.level), Arc::clone(&next.level)];
+    let process = QuotaManager::builder(Arc::clone(&machine.remote))
+        .provider(machine.provider.clone(), machine.provider.clone())
+        .clock(machine.clock.clone())
+        .policy(machine.policy.clone())
+        .outage_store(levels.map(|level| level as Arc<dyn OutageLevel>))
+        .build()
+        .unwrap();
+
+    assert_eq!(last_read(&process.account(&id("main")).get().await.unwrap()), Some(40.0));
+
+    assert_eq!(file.read(&key).await.unwrap().document.unwrap().body, newer);
+    assert_eq!(file.keys.lock().len(), 1);
+    assert!(next.level.exists());
 }
 
 #[tokio::test(start_paused = true)]

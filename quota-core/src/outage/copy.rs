@@ -1,0 +1,80 @@
+//! Copies documents from a store that rejects only writes, so that readings which arrive there are shown during the outage.
+
+use std::time::Duration;
+
+use super::merge::{self, Kind};
+use super::{Active, DOC_TTL, Local, OutageStore, Remote};
+use crate::clock::Instant;
+use crate::store::update::Trips as _;
+use crate::store::{CasOutcome, Document, QuotaStore as _, StoreError, StoreKey, StoreRead};
+
+/// How long this process copies no documents after a copy has failed.
+const COPY_PAUSE: Duration = Duration::from_secs(5);
+
+impl OutageStore {
+    /// Reads a document of the level. If the store rejects only writes, first brings it up to date.
+    pub(super) async fn read_level(&self, active: &Active, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        let local = Local { store: self, active };
+        if !active.doc.reads_work(key) || !Kind::of(key).is_merged() {
+            return local.read(key).await;
+        }
+        let (reading, found) = tokio::join!(local.read(key), self.find_copy(key));
+        let reading = reading?;
+        let Some(found) = found else { return Ok(reading) };
+        let is_changed = Self::copy(&local, key, &found, &reading).await?;
+        self.copies.lock().versions.insert(key.clone(), found.version);
+        if is_changed { local.read(key).await } else { Ok(reading) }
+    }
+
+    /// Reads the store's document; `None` if there is none, or if this process has copied it already.
+    async fn find_copy(&self, key: &StoreKey) -> Option<Document> {
+        let now = self.clock.instant();
+        let has_failed = |at: Instant| now.saturating_since(at) < COPY_PAUSE;
+        if self.copies.lock().failed_at.is_some_and(has_failed) {
+            return None;
+        }
+        let reading = Remote(self).read(key).await;
+        let mut copies = self.copies.lock();
+        copies.failed_at = reading.is_err().then_some(now);
+        reading.ok()?.document.filter(|found| copies.versions.get(key) != Some(&found.version))
+    }
+
+    /// Copies the store's document into the level, or merges it into that of the level. Returns whether that one may have changed.
+    async fn copy(
+        local: &Local<'_>,
+        key: &StoreKey,
+        found: &Document,
+        reading: &StoreRead,
+    ) -> Result<bool, StoreError> {
+        match &reading.document {
+            Some(document) if document.body == found.body => return Ok(false),
+            Some(_) => {}
+            None => {
+                // As it is, also if a newer program wrote it.
+                let copied = local.compare_and_swap(key, None, found.body.clone(), DOC_TTL).await?;
+                if let CasOutcome::Applied(_) = copied {
+                    return Ok(true);
+                }
+            }
+        }
+        let shift_ms = local.active.doc.correction_ms().saturating_neg();
+        match merge::merge(local, key, &found.body, DOC_TTL, shift_ms).await {
+            // A newer program wrote one of them. The document in the level stays as it is.
+            Err(StoreError::Rejected { .. }) => Ok(false),
+            merged => merged,
+        }
+    }
+
+    /// Waits until a store that rejects only writes has a document that this process has not copied. Otherwise never ends.
+    pub(super) async fn wait_for_copy(&self, active: &Active, key: &StoreKey) {
+        while active.doc.reads_work(key) && Kind::of(key).is_merged() {
+            let copied = self.copies.lock().versions.get(key).copied();
+            match self.remote.wait_for_change(key, copied).await {
+                Ok(notice) if notice.is_unchanged => {}
+                Ok(_) => return,
+                Err(_) => break,
+            }
+        }
+        std::future::pending().await
+    }
+}
