@@ -14,7 +14,8 @@ use crate::lenient::{is_short_text, number, parse_timestamp, timestamp};
 
 /// The rejection of a response, by its body, its status and its headers.
 ///
-/// `None` if the status is not an error. An exhausted quota needs a 429, because other statuses have a meaning of their own.
+/// `None` if the status is not an error. The body of a 401, 403 or 5xx cannot make it an exhausted quota, because these statuses have a
+/// meaning of their own.
 pub(crate) fn rejection(response: &ResponseMeta<'_>) -> Option<Rejection> {
     let mut rejection = Rejection::of_status(response.status)?;
     let header = |name: &str| response.header(name);
@@ -25,7 +26,7 @@ pub(crate) fn rejection(response: &ResponseMeta<'_>) -> Option<Rejection> {
     } else {
         body = FailureBody::read(response);
         match body.kind {
-            Some(RejectionKind::QuotaExhausted) if response.status == 429 => {
+            Some(RejectionKind::QuotaExhausted) if matches!(response.status, 400 | 402 | 429) => {
                 rejection.kind = RejectionKind::QuotaExhausted;
                 rejection.resets_at = body.resets_at.and_then(|at| plausible_reset(at, None, response.now));
                 rejection.scope = body.model.take().map(Scope::model);
@@ -121,8 +122,8 @@ fn kind_of_word(word: &str) -> Option<RejectionKind> {
         "overloaded_error" | "server_is_overloaded" | "MODEL_CAPACITY_EXHAUSTED" => {
             Some(RejectionKind::Overloaded)
         }
-        // OpenAI: a plan or a budget is used up.
-        "usage_limit_reached" | "insufficient_quota" | "billing_hard_limit_reached" => {
+        // OpenAI and LiteLLM: a plan or a budget is used up.
+        "usage_limit_reached" | "insufficient_quota" | "billing_hard_limit_reached" | "budget_exceeded" => {
             Some(RejectionKind::QuotaExhausted)
         }
         "QUOTA_EXHAUSTED" => Some(RejectionKind::QuotaExhausted),
@@ -248,6 +249,8 @@ mod tests {
         ] {
             assert_eq!(read(429, body).kind, RejectionKind::QuotaExhausted, "{body}");
         }
+        let budget = r#"{"error":{"message":"m","type":"budget_exceeded","code":"400"}}"#;
+        assert_eq!(read(400, budget).kind, RejectionKind::QuotaExhausted);
         let throttled = r#"{"error":{"message":"m","type":"tokens","code":"rate_limit_exceeded"}}"#;
         assert_eq!(read(429, throttled).kind, RejectionKind::Throttled);
     }
@@ -267,7 +270,7 @@ mod tests {
     fn an_error_status_keeps_its_meaning_despite_the_words_of_a_quota() {
         let body = r#"{"error":{"type":"usage_limit_reached","resets_in_seconds":9}}"#;
 
-        for (status, kind) in [(401, RejectionKind::Unauthorized), (400, RejectionKind::InvalidRequest)] {
+        for (status, kind) in [(401, RejectionKind::Unauthorized), (503, RejectionKind::Overloaded)] {
             let rejection = read(status, body);
             assert_eq!((rejection.kind, rejection.resets_at), (kind, None));
         }

@@ -201,6 +201,8 @@ impl Rejection {
         let kind = match status {
             0..=399 => return None,
             401 => RejectionKind::Unauthorized,
+            // The account has no money left for the request.
+            402 => RejectionKind::QuotaExhausted,
             403 => RejectionKind::Forbidden,
             429 => RejectionKind::Throttled,
             408 | 500.. => RejectionKind::Overloaded,
@@ -320,6 +322,11 @@ mod tests {
     #[test]
     fn a_429_alone_does_not_imply_an_exhausted_quota() {
         assert_eq!(kind_of(429), Some(RejectionKind::Throttled));
+    }
+
+    #[test]
+    fn required_payment_is_an_exhausted_quota() {
+        assert_eq!(kind_of(402), Some(RejectionKind::QuotaExhausted));
     }
 
     #[test]
