@@ -91,6 +91,6 @@ pub use quota_redis as redis;
 pub use quota_sqlite as sqlite;
 
 /// Compiles the example in the README.
-#[cfg(all(doctest, feature = "anthropic", feature = "accounts", feature = "credentials"))]
+#[cfg(all(doctest, feature = "anthropic", feature = "accounts", feature = "credentials", feature = "tower"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
