@@ -6,6 +6,7 @@
 mod core;
 mod local;
 mod measure;
+mod providers;
 mod redis;
 mod route;
 mod row;
@@ -17,10 +18,11 @@ use row::Row;
 /// A group of rows, by its name for `--only`.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     ("core", core::rows),
     ("local", local::rows),
     ("outage", local::outages::rows),
+    ("providers", providers::rows),
     ("redis", redis::rows),
     ("route", route::rows),
 ];

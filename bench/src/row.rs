@@ -62,6 +62,17 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(value / theirs), "reported".to_owned(), true)
     }
 
+    /// A figure with a target of its own, beside that of a peer.
+    pub(crate) fn within(
+        name: &str,
+        (value, unit): (f64, &'static str),
+        (peer, theirs): (&str, f64),
+        target: &str,
+        ok: bool,
+    ) -> Self {
+        Self::new(name, value, unit, peer, Some(theirs), Some(value / theirs), target.to_owned(), ok)
+    }
+
     /// A figure without a peer.
     pub(crate) fn absolute(name: &str, (value, unit): (f64, &'static str), target: &str, ok: bool) -> Self {
         Self::new(name, value, unit, "", None, None, target.to_owned(), ok)
