@@ -237,3 +237,41 @@ impl<'a> Candidate<'a> {
         self.readings.snapshot()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quota_core::record::Seed;
+    use quota_core::{Clock, QuotaManager, UsageReport, WindowReading};
+
+    use super::*;
+    use crate::Request;
+
+    #[tokio::test(start_paused = true)]
+    async fn readings_of_the_manager_are_stale_after_their_maximum_age() {
+        let now = "2027-01-15T08:00:00Z".parse().unwrap();
+        let clock = Clock::virtual_at(now);
+        let quota = QuotaManager::builder(quota_core::store::MemoryStore::with_clock(clock.clone()))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let account = quota.account(&"anthropic/main".parse().unwrap());
+        let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
+        let snapshot = Snapshot::of(&UsageReport::polled([reading]), now);
+        let _ = account.seed(&Seed::new(snapshot));
+        let is_stale = || {
+            Candidate::from_usage(account.id(), Role::Main, account.peek())
+                .is_stale_for(Request::new().model())
+        };
+
+        assert!(!is_stale());
+        clock.sleep(Duration::from_secs(301)).await;
+        assert!(is_stale());
+    }
+
+    #[test]
+    fn a_plain_snapshot_is_never_refreshed() {
+        let (id, snapshot) = ("anthropic/main".parse().unwrap(), Snapshot::default());
+
+        assert!(!Candidate::new(&id, Role::Main, &snapshot, Duration::ZERO).is_stale_for(None));
+    }
+}

@@ -1,5 +1,6 @@
 //! Tests of each routing rule, and laws for all of them.
 
+mod balance;
 mod eligibility;
 mod laws;
 mod modes;
