@@ -146,6 +146,30 @@ mod tests {
     }
 
     #[test]
+    fn a_later_end_replaces_an_earlier_one_and_an_equal_end_does_not() {
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(0), &hold(0, 60));
+        cooldown.extend(at(10), &hold(10, 100));
+        cooldown.extend(at(20), &hold(20, 100));
+
+        assert_eq!(cooldown.at(at(20)), Some(hold(10, 100)));
+    }
+
+    #[tokio::test]
+    async fn a_policy_without_a_shared_cooldown_does_not_read_it() {
+        let (store, provider) = (crate::MemoryStore::new(), ProviderId::from_static("anthropic"));
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(0), &hold(0, 60));
+        let (key, ttl) = (StoreKey::provider(&provider), std::time::Duration::from_secs(60));
+        let _ = store.compare_and_swap(&key, None, cooldown.encode(), ttl).await.unwrap();
+        let mut policy = Policy::default();
+
+        assert_eq!(provider_cooldown(&store, &provider, &policy, at(1)).await.unwrap(), Some(hold(0, 60)));
+        policy.cooldown.scope = CooldownScope::Account;
+        assert_eq!(provider_cooldown(&store, &provider, &policy, at(1)).await.unwrap(), None);
+    }
+
+    #[test]
     fn a_cooldown_from_the_future_is_ignored() {
         let mut cooldown = ProviderCooldown::default();
         cooldown.extend(at(1_000_000), &hold(1_000_000, 1_000_060));

@@ -5,6 +5,7 @@ mod another_credential;
 mod asking;
 mod attempts;
 mod backoff;
+mod boundaries;
 mod cleared;
 mod clocks;
 mod damaged;
