@@ -5,4 +5,5 @@ mod eligibility;
 mod laws;
 mod modes;
 mod no_account;
+mod parts;
 mod support;
