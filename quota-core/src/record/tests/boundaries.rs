@@ -1,7 +1,7 @@
 //! The exact boundaries of the rules: the last moment at which a timestamp counts, equal ends, equal fences.
 
 use super::support::*;
-use crate::model::{CredentialFingerprint, LoginInfo, UsageReport};
+use crate::model::{Coverage, CredentialFingerprint, LoginInfo, UsageReport, WindowId};
 use crate::provider::{FetchError, LONGEST_WAIT};
 use crate::record::{CallRecord, CommitOutcome, Counted, LastFailure, LeaseDecision, Record};
 use crate::time::EARLIEST_RECORD;
@@ -252,10 +252,12 @@ fn a_call_that_ended_counts_although_the_fence_is_lower() {
 }
 
 #[test]
-fn a_reset_at_the_time_of_the_reading_is_no_later_reset() {
-    let record = polled(at(0), [five_hour(10).resets_at(at(0))]);
+fn a_reset_at_the_time_of_the_last_call_causes_no_other_call() {
+    let mut record = polled(at(0), [five_hour(10).resets_at(at(600)), seven_day(10)]);
+    let unreadable = Coverage::complete_except([WindowId::five_hour()]);
+    poll(&mut record, at(600), &UsageReport::polled([seven_day(11)]).coverage(unreadable));
 
-    assert_eq!(record.due_at(FRESH, Counted::Account, &policy()), Some(at(0) + FRESH));
+    assert_eq!(record.due_at(FRESH, Counted::Account, &policy()), Some(at(600) + FRESH));
 }
 
 #[test]
@@ -305,6 +307,20 @@ fn names_of_older_formats_are_read() {
         "last_failure":{"at_ms":1800000000000,"kind":"unauthorized","message":"rejected"},"calls_ms":{"host":[1800000000000]}}"#;
 
     assert_eq!(Record::decode(older).unwrap(), Record::decode(newer).unwrap());
+}
+
+#[test]
+fn an_older_record_without_a_hold_is_read_by_its_names() {
+    let older = Record::decode(br#"{"format":2,"fence":7,"lineage":"a","strikes":2}"#).unwrap();
+
+    assert_eq!((older.login_id(), older.consecutive_failures()), (Some(&login_id("a")), 2));
+}
+
+#[test]
+fn a_hold_with_the_names_of_an_older_format_is_damaged_in_the_current_one() {
+    let body = br#"{"format":3,"hold":{"since_ms":0,"until_ms":60000,"why":"rate_limited"}}"#;
+
+    assert!(Record::decode(body).is_err());
 }
 
 #[test]
