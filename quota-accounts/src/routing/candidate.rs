@@ -240,38 +240,127 @@ impl<'a> Candidate<'a> {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::record::Seed;
-    use quota_core::{Clock, QuotaManager, UsageReport, WindowReading};
+    use std::sync::Arc;
+
+    use quota_core::record::{Hold, HoldReason, Seed};
+    use quota_core::testing::FakeProvider;
+    use quota_core::{Clock, FetchError, MemoryStore, QuotaManager, UsageReport, WindowReading};
 
     use super::*;
-    use crate::Request;
+    use crate::routing::{Reason, choose};
+    use crate::{Request, RoutingPolicy};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn id() -> AccountId {
+        "anthropic/main".parse().unwrap()
+    }
+
+    /// A manager with a reading of this account, which has an age of zero and counts as fresh for five minutes.
+    fn manager(provider: &Arc<FakeProvider>, hold: Option<Hold>) -> (QuotaManager, Clock) {
+        let clock = Clock::virtual_at(now());
+        let store = MemoryStore::with_clock(clock.clone());
+        let builder = QuotaManager::builder(store).fetcher(Arc::clone(provider)).clock(clock.clone());
+        let quota = builder.build().unwrap();
+        let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
+        let snapshot = Snapshot::of(&UsageReport::polled([reading]), now());
+        quota.account(&id()).seed(&Seed::new(snapshot).hold(hold)).unwrap();
+        (quota, clock)
+    }
+
+    /// A hold of the account for this long.
+    fn held_for(wait: Duration) -> Option<Hold> {
+        Some(Hold::new(now(), now() + wait, HoldReason::RateLimited))
+    }
+
+    fn usage(hold: Option<Hold>) -> AccountUsage {
+        let (quota, _) = manager(&Arc::new(FakeProvider::answering("anthropic", 0.0)), hold);
+        quota.account(&id()).peek()
+    }
+
+    /// When the account is refreshed next, and when the policy delays that, at a time after the reading.
+    fn refreshes(hold: Option<Hold>, after: Duration) -> [Option<Timestamp>; 2] {
+        let id = id();
+        let candidate = Candidate::from_usage(&id, Role::Main, usage(hold));
+        let now = now() + after;
+        [candidate.refreshed_from(None, now), candidate.refresh_at(None, now)]
+    }
 
     #[tokio::test(start_paused = true)]
     async fn readings_of_the_manager_are_stale_after_their_maximum_age() {
-        let now = "2027-01-15T08:00:00Z".parse().unwrap();
-        let clock = Clock::virtual_at(now);
-        let quota = QuotaManager::builder(quota_core::store::MemoryStore::with_clock(clock.clone()))
-            .clock(clock.clone())
-            .build()
-            .unwrap();
-        let account = quota.account(&"anthropic/main".parse().unwrap());
-        let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
-        let snapshot = Snapshot::of(&UsageReport::polled([reading]), now);
-        let _ = account.seed(&Seed::new(snapshot));
+        let (quota, clock) = manager(&Arc::new(FakeProvider::answering("anthropic", 0.0)), None);
+        let account = quota.account(&id());
         let is_stale = || {
-            Candidate::from_usage(account.id(), Role::Main, account.peek())
-                .is_stale_for(Request::new().model())
+            let usage = account.peek();
+            Candidate::from_usage(account.id(), Role::Main, usage).is_stale_for(Request::new().model())
         };
 
         assert!(!is_stale());
-        clock.sleep(Duration::from_secs(301)).await;
+        clock.sleep(MINUTE * 5 + Duration::from_secs(1)).await;
         assert!(is_stale());
     }
 
     #[test]
     fn a_plain_snapshot_is_never_refreshed() {
-        let (id, snapshot) = ("anthropic/main".parse().unwrap(), Snapshot::default());
+        let (id, snapshot) = (id(), Snapshot::default());
 
         assert!(!Candidate::new(&id, Role::Main, &snapshot, Duration::ZERO).is_stale_for(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_account_is_refreshed_when_its_readings_become_stale() {
+        let due = Some(now() + MINUTE * 5);
+
+        assert_eq!(refreshes(None, MINUTE), [due; 2]);
+        assert_eq!(refreshes(None, MINUTE * 5), [None; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_delays_the_refresh_until_its_end() {
+        let end = Some(now() + MINUTE * 9);
+
+        assert_eq!(refreshes(held_for(MINUTE * 9), MINUTE), [end; 2]);
+        assert_eq!(refreshes(held_for(MINUTE * 9), MINUTE * 6), [end, None]);
+        assert_eq!(refreshes(held_for(MINUTE * 9), MINUTE * 9), [None; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_states_why_readings_are_not_newer() {
+        let id = id();
+        let why = |hold| Candidate::from_usage(&id, Role::Main, usage(hold)).not_refreshed();
+
+        assert_eq!((why(None), why(held_for(MINUTE))), (None, Some("rate limited".to_owned())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_rejected_login_excludes_the_account() {
+        for (error, is_rejected) in [(FetchError::Unauthorized, true), (FetchError::TimedOut, false)] {
+            let provider = Arc::new(FakeProvider::answering("anthropic", 0.0));
+            provider.then_fail(error);
+            let (quota, _) = manager(&provider, None);
+            let account = quota.account(&id());
+            let _ = account.refresh().await;
+
+            let candidate = Candidate::from_usage(account.id(), Role::Main, account.peek());
+
+            assert_eq!(candidate.login_rejected, is_rejected);
+        }
+    }
+
+    #[test]
+    fn a_verdict_on_the_credential_excludes_the_account() {
+        let (id, snapshot) = (id(), Snapshot::default());
+        let reason = |candidate| {
+            choose([candidate], &Request::new(), now(), &RoutingPolicy::default()).accounts()[0].reason
+        };
+        let candidate = || Candidate::new(&id, Role::Main, &snapshot, MINUTE);
+        let verdict = Verdict::ineligible(Reason::LoginRenewing, None);
+
+        assert_eq!(reason(candidate().login_rejected(true)), Reason::LoginRejected);
+        assert_eq!(reason(candidate().with_credential_verdict(Some(verdict))), Reason::LoginRenewing);
     }
 }

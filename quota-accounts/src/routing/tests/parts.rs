@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use quota_core::model::{CredentialFingerprint, LoginId};
+use quota_core::model::{Coverage, CredentialFingerprint, LoginId};
 use quota_core::provider::RejectionKind;
-use quota_core::{Percent, WindowId};
+use quota_core::{Percent, Snapshot, UsageReport, WindowId, WindowReading};
 
 use super::support::*;
 use crate::routing::choose::Selector;
 use crate::routing::decision::whole_seconds;
 use crate::routing::evaluate::headroom;
 use crate::routing::verdict::Verdict;
-use crate::routing::{Block, Candidate, Disposition, Reason, Role};
+use crate::routing::{Block, Candidate, Disposition, Reason, Role, Session};
 use crate::{AccountLimits, Limits, Request, RoutingMode, RoutingPolicy};
 
 fn candidate(given: &Given, role: Role) -> Candidate<'_> {
@@ -126,6 +126,63 @@ fn a_reading_at_the_time_of_the_block_does_not_end_it() {
     };
 
     assert_eq!((after(0), after(1)), ([false; 2], [true; 2]));
+}
+
+#[test]
+fn headers_after_a_block_do_not_end_it_without_a_complete_response() {
+    let mut given = Given::read_at("a", now(), [five_hour(0.0)]);
+    given.snapshot.join(&Snapshot::of(&UsageReport::from_headers([five_hour(50.0)]), minutes(1)));
+
+    assert!(!Block::new(RejectionKind::QuotaExhausted, now()).is_refuted(&given.snapshot));
+}
+
+#[test]
+fn an_unreadable_window_of_a_model_keeps_no_block_of_the_whole_account() {
+    let usage = UsageReport::polled([five_hour(50.0)]).coverage(Coverage::complete_except([opus()]));
+
+    let snapshot = Snapshot::of(&usage, minutes(1));
+
+    assert!(Block::new(RejectionKind::QuotaExhausted, now()).is_refuted(&snapshot));
+    assert!(!Block::new(RejectionKind::QuotaExhausted, now()).model("opus".to_owned()).is_refuted(&snapshot));
+}
+
+#[test]
+fn an_unreadable_window_of_another_model_keeps_no_block_of_a_model() {
+    let sonnet = WindowId::seven_day().for_model("Sonnet").unwrap();
+    let usage = UsageReport::polled([opus_week(50.0)]).coverage(Coverage::complete_except([sonnet]));
+
+    let snapshot = Snapshot::of(&usage, minutes(1));
+
+    assert!(Block::new(RejectionKind::QuotaExhausted, now()).model("opus".to_owned()).is_refuted(&snapshot));
+}
+
+#[test]
+fn only_the_requested_window_can_be_unread() {
+    let usage =
+        UsageReport::polled([five_hour(50.0)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
+    let snapshot = Snapshot::of(&usage, now());
+    let unread = |only: &str| {
+        let request = Request::new().with_only_window(only);
+        request.first_unread(&Limits::none(), &snapshot).cloned()
+    };
+
+    assert_eq!((unread("five_hour"), unread("seven_day")), (None, Some(WindowId::seven_day())));
+}
+
+#[test]
+fn a_stale_window_is_reported_as_the_unknown_one() {
+    let window = WindowReading::new(WindowId::five_hour(), percent(50.0));
+    let given = Given::read_at("a", hours(-1), [window]);
+
+    let decision = decide(&[given], &Request::new(), &RoutingPolicy::default());
+
+    let account = &decision.accounts()[0];
+    assert_eq!((account.reason, &account.window), (Reason::UnknownAllowed, &Some(WindowId::five_hour())));
+}
+
+#[test]
+fn the_hash_of_a_session_name_is_the_same_in_every_version() {
+    assert_eq!(Session::of("a").bits(), 0x02c0_bdbf_4814_20f8);
 }
 
 #[test]
