@@ -145,8 +145,15 @@ impl RecordEntry {
 
     /// Locks the reads and writes of the stored record. Otherwise an older response could replace a newer one.
     ///
-    /// Not a mutex of tokio, which would need 40 bytes more for each account.
+    /// Not a mutex of tokio, which would need 40 bytes more for each account, and would hand the lock to a waiter whose future may not
+    /// be polled. A release wakes the waiters in their order. A task that finds waiters lets them run first: otherwise a task that reads
+    /// the store in a loop would take the lock again each time, before a woken waiter runs.
     pub(crate) async fn lock_sync(&self) -> SyncGuard<'_> {
+        let has_waiters = self.local().sync_waiters > 0;
+        if has_waiters {
+            tokio::task::yield_now().await;
+        }
+        let _waiter = SyncWaiter::new(self);
         wait_until(&self.changed, || !std::mem::replace(&mut self.local().is_syncing, true)).await;
         SyncGuard(self)
     }
@@ -255,6 +262,22 @@ impl RecordEntry {
         for account in self.accounts() {
             account.view_handle.set_followed(is_followed);
         }
+    }
+}
+
+/// Counts a task that waits for the lock.
+struct SyncWaiter<'a>(&'a RecordEntry);
+
+impl<'a> SyncWaiter<'a> {
+    fn new(record: &'a RecordEntry) -> Self {
+        record.local().sync_waiters += 1;
+        Self(record)
+    }
+}
+
+impl Drop for SyncWaiter<'_> {
+    fn drop(&mut self) {
+        self.0.local().sync_waiters -= 1;
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct LocalState {
     pub(crate) is_followed: bool,
     /// Whether a task holds the lock of reads and writes; see `RecordEntry::lock_sync`.
     pub(crate) is_syncing: bool,
+    /// How many tasks wait for that lock.
+    pub(crate) sync_waiters: u32,
 }
 
 /// How the base relates to the store's document.
@@ -94,6 +96,7 @@ impl LocalState {
             flush_scheduled: false,
             is_followed: false,
             is_syncing: false,
+            sync_waiters: 0,
         }
     }
 

@@ -187,3 +187,36 @@ async fn a_dropped_sync_still_starts_the_follower() {
 
     assert_eq!(last_read(&main.peek()), Some(40.0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_reads_the_store_in_a_loop_starves_no_refresh() {
+    let clock = Clock::virtual_at(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let store = Arc::new(CountingStore { inner, trips: AtomicUsize::new(0), sends_notices: true });
+    let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, no_rate_limit());
+    let main = env.quota.account(&id("main"));
+    let looping = tokio::spawn({
+        let main = main.clone();
+        async move {
+            loop {
+                drop(main.sync().await);
+            }
+        }
+    });
+    run_ready_tasks().await;
+    let before = store.trips.load(Ordering::SeqCst);
+
+    let refreshed = main.refresh();
+    tokio::pin!(refreshed);
+    while store.since(before) < 10_000 {
+        tokio::select! {
+            biased;
+            done = &mut refreshed => {
+                looping.abort();
+                return assert!(done.unwrap().fetched);
+            }
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    panic!("the refresh does not get the lock");
+}
