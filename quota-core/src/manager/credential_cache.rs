@@ -394,6 +394,13 @@ impl CredentialCache {
         }
     }
 
+    /// Whether the files of the source were being written when the last read began.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let state = self.state.lock();
+        let version = state.last.as_ref().and_then(|last| last.version.as_ref());
+        version.is_some_and(|version| !version.is_settled())
+    }
+
     /// Records that the provider accepted a credential.
     pub(crate) fn accept(&self, fingerprint: CredentialFingerprint) {
         self.state.lock().rejected.remove(fingerprint);

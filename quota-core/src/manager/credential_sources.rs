@@ -98,6 +98,11 @@ impl CredentialSources {
         }
     }
 
+    /// Whether the files of the account's source were being written when its credential was read.
+    pub(crate) fn is_unsettled(&self, account: &AccountId) -> bool {
+        self.existing_cache(account).is_some_and(|cache| cache.is_unsettled())
+    }
+
     fn existing_cache(&self, account: &AccountId) -> Option<Arc<CredentialCache>> {
         self.caches.read().get(account).cloned()
     }

@@ -65,6 +65,11 @@ impl SourceVersion {
         !self.is_unsettled && !other.is_unsettled && self.files == other.files
     }
 
+    /// Whether the files were written so long ago that no program is replacing them now.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_unsettled
+    }
+
     /// The versions of the files, in the order of the source.
     pub(crate) fn files(&self) -> &[Option<FileVersion>] {
         &self.files

@@ -9,10 +9,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::provider::SourceVersion;
+use quota_core::record::Record;
+use quota_core::store::StoreKey;
 use quota_core::testing::FakeProvider;
 use quota_core::{
     Account, AccountId, Clock, Credential, CredentialError, CredentialSource, FetchError, MemoryStore,
-    QuotaManager,
+    ProviderId, QuotaManager, QuotaStore, UsageFetcher, UsageReport, WindowId,
 };
 use tokio::sync::Notify;
 
@@ -955,7 +957,9 @@ impl CredentialSource for TwoFiles {
         if self.will_switch.swap(false, Ordering::Relaxed) {
             self.write("other");
         }
-        Ok(Credential::new(self.read("token")).login(LoginInfo::new(LoginId::new(&login))))
+        let token = self.read("token");
+        let fingerprint = CredentialFingerprint::from_hash(u64::from(token.as_bytes()[0]));
+        Ok(Credential::new(token).login(LoginInfo::new(LoginId::new(&login)).fingerprint(fingerprint)))
     }
 
     async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
@@ -974,4 +978,59 @@ async fn the_login_and_the_token_come_from_one_state_of_the_files() {
     let found = main.credential(MINUTE).await.unwrap().unwrap();
 
     assert_eq!((found.secret.expose(), found.login.login_id), ("other", Some(LoginId::new("other"))));
+}
+
+/// The provider of the logins `a` and `b`. Its second call completes the switch from `a` to `b`.
+#[derive(Debug)]
+struct TwoLogins {
+    source: Arc<TwoFiles>,
+    late_file: &'static str,
+    tokens: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl UsageFetcher for TwoLogins {
+    fn provider(&self) -> ProviderId {
+        ProviderId::new("example").unwrap()
+    }
+
+    async fn fetch(&self, _account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
+        let token = credential.secret.expose().to_owned();
+        let mut tokens = self.tokens.lock().unwrap();
+        tokens.push(token.clone());
+        if tokens.len() == 2 {
+            std::fs::write(self.source.folder.path().join(self.late_file), "b").unwrap();
+        }
+        Ok(polled(if token == "a" { 95.0 } else { 5.0 }))
+    }
+}
+
+#[tokio::test]
+async fn a_call_in_the_middle_of_a_switch_mixes_no_logins() {
+    for (early_file, late_file) in [("token", "login"), ("login", "token")] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Arc::new(TwoFiles { folder, will_switch: AtomicBool::new(false) });
+        source.write("a");
+        let store = Arc::new(MemoryStore::new());
+        let fetcher = TwoLogins { source: Arc::clone(&source), late_file, tokens: Mutex::default() };
+        let quota = QuotaManager::builder(Arc::clone(&store)).provider(fetcher, Arc::clone(&source));
+        let quota = quota.policy(no_rate_limit()).build().unwrap();
+        let main = quota.account(&id("main"));
+        drop(main.get().await.unwrap());
+        std::fs::write(source.folder.path().join(early_file), "b").unwrap();
+
+        drop(main.refresh().await.unwrap());
+
+        let usage = main.peek();
+        assert_eq!(
+            (usage.login_id(), last_read(&usage)),
+            (Some(&LoginId::new("b")), Some(5.0)),
+            "{early_file}"
+        );
+        let key = StoreKey::login(id("main").provider(), &LoginId::new("a"));
+        let stored = store.read(&key).await.unwrap().document.unwrap();
+        let record = Record::decode(&stored.body).unwrap();
+        let of_a = record.snapshot().window(&WindowId::five_hour()).unwrap().used();
+        assert_eq!(of_a, percent(95.0), "{early_file}");
+    }
 }

@@ -1,12 +1,14 @@
 //! Calls the provider and stores the report or the failure in the record.
 //! `record` decides how a report or a failure changes the record.
 
-use super::{Interruption, Refresh};
+use super::{Interruption, REREAD_TIMEOUT, Refresh};
+use crate::manager::credential_reuse::Demand;
 use crate::manager::entry::RecordEntry;
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::in_flight::Stage;
 use crate::manager::limiter::Permit;
+use crate::manager::login_check::LoginCheck;
 use crate::model::AccountId;
 use crate::provider::{Credential, FetchError, LONGEST_WAIT, UsageFetcher};
 use crate::record::{CommitOutcome, FailOutcome, Lease, Record};
@@ -16,7 +18,8 @@ use crate::store::{LoginAlias, Start};
 /// The outcome of a successful call.
 pub(super) enum CallOutcome {
     Stored,
-    /// Another process took over the lease, or the record got another owner. The record does not have the report.
+    /// Another process took over the lease, the record got another owner, or the credential was half of a switch of logins. The
+    /// record does not have the report.
     TooLate,
 }
 
@@ -66,6 +69,7 @@ impl Refresh {
             self.record.change_always(|record, _| record.withdraw(lease)).await;
             return Err(error);
         }
+        let is_unsettled = entry.provider.credentials.is_unsettled(&entry.id);
         permit.mark_started();
         self.in_flight.set_stage(Stage::Calling);
         let fetch = async {
@@ -94,6 +98,13 @@ impl Refresh {
                 });
             }
         };
+        if is_unsettled {
+            let has_switched = self.has_switched(credential).await;
+            if !matches!(has_switched, Ok(false)) {
+                self.record.change_always(|record, _| record.release(lease)).await;
+                return has_switched.map(|_| CallOutcome::TooLate);
+            }
+        }
         // The record belongs to this login, whatever the response states.
         usage.login_id = self.record.login().cloned().or(usage.login_id);
         if !usage.is_empty() {
@@ -119,6 +130,23 @@ impl Refresh {
                 Ok(CallOutcome::Stored)
             }
         }
+    }
+
+    /// Whether the account has another credential than the one of this call, so that the report may belong to another login.
+    ///
+    /// A program that logs in writes several files, one after the other. In between, the token of one login is beside the name of the
+    /// other. So a credential from files that were being written is read again before its report is stored.
+    async fn has_switched(&self, credential: &Credential) -> Result<bool, QuotaError> {
+        let check = LoginCheck::begin(&self.entry);
+        // Without an answer, the credential is as good as before the call.
+        let Ok(Some(current)) = self.credential(Demand::Current, REREAD_TIMEOUT).await else {
+            return Ok(false);
+        };
+        if current.login == credential.login {
+            return Ok(false);
+        }
+        // Ends the refresh if the account shows the record of another login now.
+        self.access(Some(check), current).map(|_| true)
     }
 
     /// Stores a failed call: arms the hold, starts the provider's cooldown and emits the event.
