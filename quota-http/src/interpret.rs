@@ -64,6 +64,7 @@ fn read(
     let mut usage = UsageReport::from_headers(std::mem::take(&mut readings.windows));
     usage.window_statuses = std::mem::take(&mut readings.window_statuses);
     usage.owner_id = readings.owner_id.take();
+    usage.credits = readings.credits.take();
     // Do this first, because an exhausted window blocks requests until its reset.
     check(&mut usage);
     let failure = rejection(response).map(|mut failure| {

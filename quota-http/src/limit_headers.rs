@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use quota_core::model::{OwnerId, Scope, WindowStatus};
+use quota_core::model::{Credits, OwnerId, Scope, WindowStatus};
 use quota_core::provider::ResponseHeaders;
 use quota_core::{Percent, WindowReading};
 
@@ -66,6 +66,7 @@ pub(crate) struct HeaderReadings {
     pub(crate) windows: Vec<WindowReading>,
     pub(crate) window_statuses: Vec<WindowStatus>,
     pub(crate) owner_id: Option<OwnerId>,
+    pub(crate) credits: Option<Credits>,
     /// The only part of the account that the request counts for, if the headers name one.
     pub(crate) active_scope: Option<Scope>,
     /// When the last of the used-up counts of requests or tokens is replenished.

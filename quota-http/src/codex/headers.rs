@@ -8,6 +8,7 @@ use quota_core::model::Scope;
 use quota_core::provider::wait_of_seconds;
 use quota_core::{Percent, WindowId, WindowReading};
 
+use super::money;
 use crate::lenient::{from_epoch, is_short_text, parse_number};
 use crate::limit_headers::{HeaderReadings, LimitHeaders, has_prefix};
 use crate::window_length::window_of_length;
@@ -46,10 +47,22 @@ struct Limit<'a> {
 pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
     let mut limits = Vec::<Limit<'_>>::new();
     let mut active = None;
+    let [mut has_credits, mut unlimited, mut balance] = [None; 3];
     for (header, value) in headers.iter() {
         let Some(rest) = header.strip_prefix("x-") else { continue };
         if rest == "codex-active-limit" {
             active = active.or(Some(value));
+        } else if let Some(part) = rest.strip_prefix("codex-credits-") {
+            let field = match part {
+                "has-credits" => &mut has_credits,
+                "unlimited" => &mut unlimited,
+                "balance" => &mut balance,
+                _ => {
+                    readings.skipped.add(|| header.to_owned(), "not a reading");
+                    continue;
+                }
+            };
+            field.get_or_insert(value);
         } else if let Some(id) = rest.strip_suffix("-limit-name") {
             entry(&mut limits, id).name.get_or_insert(value);
         } else if let Some((id, slot, part)) = slot_of(rest) {
@@ -58,6 +71,7 @@ pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut He
             readings.skipped.add(|| header.to_owned(), "not a reading");
         }
     }
+    readings.credits = money::of_headers(has_credits, unlimited, balance);
     // The account's limit comes first, and the others in the order of their names.
     limits.sort_unstable_by_key(|limit| (limit.id != ACCOUNT_LIMIT, limit.id));
     for limit in &limits {

@@ -3,7 +3,7 @@
 use quota_core::model::Credits;
 use serde_json::{Map, Value};
 
-use crate::lenient::{Decimal, Field, Unreadable, decimal, flag};
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, parse_decimal};
 use crate::report::ReportBuilder;
 
 /// The unit of the amounts. The provider states no currency.
@@ -50,6 +50,20 @@ fn spending(limit: &Value) -> Result<Credits, Unreadable> {
     credits.used = amount(fields.get("used"))?;
     credits.limit = amount(fields.get("limit"))?;
     Ok(credits)
+}
+
+/// The credits that the headers of a response report. An unreadable part is missing, because headers cover only what they report.
+pub(super) fn of_headers(
+    has_credits: Option<&str>,
+    unlimited: Option<&str>,
+    balance: Option<&str>,
+) -> Option<Credits> {
+    let flag = |text: Option<&str>| text?.to_ascii_lowercase().parse().ok();
+    let mut credits = Credits::default();
+    credits.enabled = flag(has_credits);
+    credits.unlimited = flag(unlimited);
+    credits.balance = balance.and_then(parse_decimal).map(|amount| amount.rounded(DIGITS).money(UNIT));
+    Some(credits).filter(|credits| *credits != Credits::default())
 }
 
 fn amount(value: Option<&Value>) -> Result<Option<quota_core::model::Money>, Unreadable> {

@@ -144,7 +144,6 @@ fn a_window_of_another_limit_counts_only_its_models() {
         ("Fast-Primary-Used-Percent", "100"),
         ("Fast-Primary-Window-Minutes", "300"),
         ("Fast-Limit-Name", "made-up-fast"),
-        ("Credits-Balance", "12"),
     ];
 
     let usage = parse(200, &headers, "").usage;
@@ -152,7 +151,22 @@ fn a_window_of_another_limit_counts_only_its_models() {
     let windows: Vec<_> = usage.windows.iter().map(|window| (window.id.as_str(), &window.scope)).collect();
     let fast = Some(Scope::model("made-up-fast"));
     assert_eq!(windows, [("five_hour", &None), ("five_hour/made-up-fast", &fast)]);
-    assert_eq!(usage.credits, None);
+}
+
+#[test]
+fn the_credits_are_those_of_the_usage_endpoint() {
+    let headers = [
+        ("Credits-Has-Credits", "True"),
+        ("Credits-Unlimited", "perhaps"),
+        ("Credits-Balance", "12.345"),
+        ("Credits-Color", "red"),
+    ];
+
+    let credits = parse(200, &headers, "").usage.credits.unwrap();
+
+    assert_eq!((credits.enabled, credits.unlimited), (Some(true), None));
+    assert_eq!(credits.balance.unwrap().to_string(), "12.35 credits");
+    assert_eq!(parse(200, &[("Credits-Balance", "none")], "").usage.credits, None);
 }
 
 #[test]
