@@ -14,7 +14,7 @@ use crate::time;
 /// How long a credential whose source cannot notice a change is used.
 const UNDETECTABLE_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// The shortest time between two reads of a source that is expensive or fails.
-pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time between two reads of a source that fails. A user who logs in again waits at most this long.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// From this time before its expiry, a credential is read again after the [`CHECK_INTERVAL`].
