@@ -65,7 +65,7 @@ pub fn small() -> Vec<Case> {
     ]
 }
 
-/// Cases that take many minutes in a release build.
+/// The small cases and larger ones. The last two are the largest.
 #[must_use]
 pub fn large() -> Vec<Case> {
     let one = Bounds { faults: 1, ticks: 2, ..NO_FAULT };
@@ -76,14 +76,18 @@ pub fn large() -> Vec<Case> {
             bounds: Bounds { attempts: 2, budget: 3, ticks: 4, ..NO_FAULT },
         },
         Case {
-            name: "two accounts, each fault",
-            bounds: Bounds { accounts: [0, 0, 1], ticks: 1, kinds: Faults::ALL, ..one },
+            name: "a lost record, longer",
+            bounds: Bounds { kinds: Faults { losses: true, ..Faults::NONE }, ..one },
         },
-        Case { name: "each fault, three hosts", bounds: Bounds { kinds: Faults::ALL, ..one } },
+        Case {
+            name: "an outage, three hosts",
+            bounds: Bounds { kinds: Faults { outages: true, ..Faults::NONE }, ..one },
+        },
         Case {
             name: "two attempts, two hosts",
             bounds: Bounds { hosts: 2, attempts: 2, kinds: Faults::ALL, ..one },
         },
+        Case { name: "each fault, three hosts", bounds: Bounds { kinds: Faults::ALL, ..one } },
         Case {
             name: "two faults, two hosts",
             bounds: Bounds { hosts: 2, faults: 2, kinds: Faults::ALL, ..one },
