@@ -85,15 +85,18 @@ impl Account {
         }
     }
 
-    /// Fresh readings, if a follower keeps the view current; otherwise the view, and the time by the coarse clock.
+    /// The readings, if a follower keeps the view current, and they are fresh or settled; otherwise the view, and the time by the
+    /// coarse clock.
     #[inline(always)]
-    fn peek_fresh(&self) -> Result<AccountUsage, (Guard<Arc<View>>, i64)> {
+    fn peek_settled(&self) -> Result<AccountUsage, (Guard<Arc<View>>, i64)> {
         let view = self.view_handle.load();
         let now_ms = view.provider.clock.recent_ms();
-        if !view.is_fresh_at(now_ms) || !self.view_handle.is_followed() {
+        let is_fresh = view.is_fresh_at(now_ms);
+        if !is_fresh && !view.is_settled_at(now_ms) || !self.view_handle.is_followed() {
             return Err((view, now_ms));
         }
-        if self.view_handle.checks_login() {
+        // While no refresh can succeed, the check of the credential also checks the login.
+        if is_fresh && self.view_handle.checks_login() {
             self.check_login(&view);
         }
         Ok(AccountUsage::of(view))
@@ -200,7 +203,7 @@ impl Account {
         let view = self.load();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
             drop(view);
-            if let Ok(usage) = self.peek_fresh() {
+            if let Ok(usage) = self.peek_settled() {
                 return Ok(usage);
             }
             return Box::pin(self.get_cold(None, timeout)).await;
@@ -404,7 +407,7 @@ impl Future for GetFuture<'_> {
         if this.cold.is_some() {
             return this.wait(context);
         }
-        match this.account.peek_fresh() {
+        match this.account.peek_settled() {
             Ok(usage) => Poll::Ready(Ok(usage)),
             Err((view, now_ms)) => this.poll_stale(view, now_ms, context),
         }

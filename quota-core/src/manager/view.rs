@@ -34,6 +34,9 @@ pub(crate) struct View {
 /// Why a refresh may not succeed now.
 #[derive(Debug)]
 struct Refusal {
+    /// Until when there are readings, no interactive refresh can succeed, and no check of the credential is due, by this process's
+    /// wall clock in milliseconds; `i64::MIN` without readings.
+    settled_until_ms: i64,
     next_attempt: NextAttempt,
     /// The last check of the credential.
     checked: Option<Arc<CredentialCheck>>,
@@ -124,7 +127,9 @@ impl View {
         let has_failed = flags.failed.is_some() || checked.is_some_and(|checked| checked.login.is_err());
         let refusal = has_failed.then(|| {
             let next_attempt = NextAttempt::of(&record, &provider, &flags, checked.map(|checked| &**checked));
-            Box::new(Refusal { next_attempt, checked: checked.cloned() })
+            let has_readings = !flags.unattributed && !record.snapshot().is_empty();
+            let settled_until_ms = if has_readings { next_attempt.settled_until_ms() } else { i64::MIN };
+            Box::new(Refusal { settled_until_ms, next_attempt, checked: checked.cloned() })
         });
         Self { generation, record, provider, flags, created_ms, due_ms, refusal }
     }
@@ -142,6 +147,14 @@ impl View {
     #[inline]
     pub(crate) fn is_fresh_at(&self, now_ms: i64) -> bool {
         self.is_before(now_ms, self.due_ms)
+    }
+
+    /// Whether an interactive read returns stale readings without any other work, at this time by the coarse clock.
+    ///
+    /// These two comparisons do not find every refusal; see [`is_refused_at`](Self::is_refused_at).
+    #[inline]
+    pub(crate) fn is_settled_at(&self, now_ms: i64) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| self.is_before(now_ms, refusal.settled_until_ms))
     }
 
     /// Whether no refresh of this priority can succeed now, at this time by the coarse clock. The view then has the reason.
@@ -297,6 +310,11 @@ impl NextAttempt {
     /// Any refresh may succeed.
     const NOW: Self =
         Self { interactive_ms: i64::MIN, background_ms: i64::MIN, obeys_cooldown: false, check_ms: i64::MAX };
+
+    /// Until when no interactive refresh can succeed, and no check of the credential is due.
+    fn settled_until_ms(&self) -> i64 {
+        self.interactive_ms.min(self.check_ms)
+    }
 
     #[inline]
     fn of_priority(&self, priority: Priority) -> i64 {
