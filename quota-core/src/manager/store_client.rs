@@ -303,7 +303,10 @@ impl StoreClient {
 
 /// The range of the random delay before each probe. A recovered store is used again within a second, and many processes do not
 /// reconnect at the same time.
-const PROBE_INTERVAL: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
+///
+/// The minimum exceeds the pause of `quota-redis` after a failed connection. A probe within that pause fails without an attempt, and
+/// delays the recovery by another interval. The maximum leaves a tenth of a second to connect.
+const PROBE_INTERVAL: Range<Duration> = Duration::from_millis(200)..Duration::from_millis(900);
 
 /// An outage within this time after the previous one is a relapse.
 const RELAPSE_WINDOW: Duration = Duration::from_secs(10);
