@@ -90,6 +90,9 @@ impl Fixture {
         // The file's metadata identify its content only if the last write is older than two seconds.
         fixture.runtime.block_on(quota_core::Clock::system().sleep(Duration::from_secs(3)));
         fixture.process(["status", "--refresh"]).time_ms();
+        // Otherwise the processes may not open the state file at all, and the row could not fail.
+        let memory = fixture.home.path().join(".local/state/quota/login-ids.json");
+        assert!(memory.is_file(), "the program has read the state file and remembers its login");
         fixture
     }
 
