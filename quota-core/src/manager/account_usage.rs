@@ -136,6 +136,12 @@ impl AccountUsage {
         self.0.record.login_id()
     }
 
+    /// Whether other accounts of this manager hold the same login, so that they share these readings, the budget and the holds.
+    #[must_use]
+    pub fn is_login_shared(&self) -> bool {
+        self.0.flags.is_shared
+    }
+
     /// Since when this process has run without the store; `None` while the store is available.
     #[must_use]
     pub fn store_unavailable_since(&self) -> Option<Timestamp> {

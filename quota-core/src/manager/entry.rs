@@ -178,12 +178,17 @@ impl RecordEntry {
     /// Publishes under the lock of the local state, so that an earlier view never replaces a later one.
     fn publish(&self, local: &LocalState) -> Vec<(Arc<AccountEntry>, ViewChange)> {
         let record = local.effective_record(self.provider.store_client.now_estimate());
-        let flags = local.flags();
+        let flags = self.flags(local);
         let published = self.accounts().into_iter().map(|account| {
             let change = account.publish(&mut account.state(), &record, &flags);
             (account, change)
         });
         published.collect()
+    }
+
+    /// The flags of the record for the views of its accounts.
+    fn flags(&self, local: &LocalState) -> ViewFlags {
+        ViewFlags { is_shared: self.accounts.lock().as_slice().len() > 1, ..local.flags() }
     }
 
     /// Wakes the waiters and emits the events of these changes.
@@ -384,13 +389,14 @@ impl AccountEntry {
             let record = self.record();
             let local = record.local();
             let effective = local.effective_record(self.provider.store_client.now_estimate());
+            let flags = record.flags(&local);
             let mut shown = self.shown.lock();
             // Another task may have selected another record before the locks were taken.
             if !Arc::ptr_eq(&shown.record, &record) {
                 continue;
             }
             work(&mut shown.state);
-            let change = self.publish(&mut shown.state, &effective, &local.flags());
+            let change = self.publish(&mut shown.state, &effective, &flags);
             drop(shown);
             drop(local);
             return record.announce(&[(Arc::clone(self), change)]);

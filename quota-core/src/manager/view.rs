@@ -72,6 +72,8 @@ pub(crate) struct ViewFlags {
     pub(crate) is_damaged: bool,
     /// Why this process's last refresh failed.
     pub(crate) failed: Option<Arc<QuotaError>>,
+    /// Whether other accounts of this manager show the same record.
+    pub(crate) is_shared: bool,
 }
 
 /// What this process last found out about the account's credential.

@@ -188,6 +188,21 @@ async fn two_accounts_with_one_login_share_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn accounts_know_whether_another_one_holds_their_login() {
+    let env = env();
+    let accounts = [("main", "a"), ("again", "a"), ("other", "b")].map(|(name, login)| {
+        log_in(&env, name, login);
+        env.quota.account(&id(name))
+    });
+
+    for account in &accounts {
+        drop(account.get().await);
+    }
+
+    assert_eq!(accounts.map(|account| account.peek().is_login_shared()), [true, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_applies_to_all_accounts_of_the_login_and_names_each_caller() {
     let env = env_with(no_rate_limit());
     log_in(&env, "main", "a");
