@@ -275,11 +275,10 @@ impl Inner {
     ) -> Scan {
         let Attempt { refreshed, read, unusable, rechecks, waited } = attempt;
         loop {
-            let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
-            let scan = self.scan(request, &is_out, refreshed, read);
+            let scan = self.scan(request, without, unusable, refreshed, read);
             if !scan.recheck_credentials.is_empty() {
                 rechecks.start(self, &scan.recheck_credentials);
-                if self.clock.bounded(RECHECK_GRACE, rechecks.any_changed()).await == Some(true) {
+                if self.wait_for_checks(rechecks, RECHECK_GRACE, waited).await {
                     continue;
                 }
             }

@@ -9,7 +9,7 @@ use quota_core::model::Window;
 use super::Inner;
 use super::slot::AccountSlot;
 use crate::routing::Role;
-use crate::routing::{Choice, Eligibility, Evaluated, Reason, Selector};
+use crate::routing::{Choice, Eligibility, Evaluated, Reason, Selector, Verdict};
 use crate::{Request, RoutingMode};
 
 /// How many ineligible accounts a route reports.
@@ -37,17 +37,21 @@ pub(super) struct Scan {
 }
 
 impl Inner {
-    /// Chooses by the current readings, without waiting.
+    /// Chooses by the current readings, without waiting. It leaves out the accounts in `without`, and those that turned out to be
+    /// `unusable`.
     pub(super) fn scan(
         &self,
         request: &Request,
-        is_out: &impl Fn(usize) -> bool,
+        without: &[usize],
+        unusable: &[(usize, Verdict)],
         refreshed: &[usize],
         read: &[usize],
     ) -> Scan {
         let now = self.now();
         let session_account = self.session_account(request);
         let mut selector = Selector::new(request, now, &self.policy);
+        let verdict_of = |at| unusable.iter().find(|(out, _)| *out == at).map(|(_, verdict)| *verdict);
+        let is_out = |at| without.contains(&at) || verdict_of(at).is_some();
         let mut left_out = Vec::new();
         let mut rejected = Vec::new();
         let mut stale = Vec::new();
@@ -62,6 +66,7 @@ impl Inner {
             }
             if is_out(at) {
                 left_out.push(at);
+                selector.leave_out(&self.candidate(at, slot, session_account), verdict_of(at));
                 continue;
             }
             let usage = prefetched[at % PREFETCHED].take().unwrap_or_else(|| slot.usage.peek());
@@ -74,21 +79,14 @@ impl Inner {
                 continue;
             }
             if rejected.len() < MAX_REPORTED {
-                rejected.push(Evaluated::of(&candidate, verdict, request, now, &self.policy));
+                rejected.push(selector.evaluated(&candidate, verdict));
             }
-            if recheck.len() < MAX_REFRESHES
-                && !matches!(
-                    verdict.reason,
-                    Reason::Disabled | Reason::Reserved | Reason::CredentialUnavailable
-                )
-                && slot.should_recheck_credential(now)
-                && slot.usage.has_credentials()
-            {
+            if recheck.len() < MAX_REFRESHES && slot.should_recheck_credential_after(verdict.reason, now) {
                 recheck.push(at);
             }
             match verdict.reason {
                 // A refresh does not make these accounts available.
-                Reason::Disabled | Reason::CredentialUnavailable => {}
+                Reason::Disabled | Reason::SameLogin | Reason::CredentialUnavailable => {}
                 Reason::Reserved if self.reservations.is_none() || read.contains(&at) => {}
                 Reason::Reserved => reserved.push(at),
                 _ if (stale.len() < MAX_REFRESHES || verdict.is_unknown())

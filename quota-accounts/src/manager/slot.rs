@@ -14,8 +14,7 @@ use quota_core::record::{Hold, HoldReason, Seed};
 use quota_core::{Account, AccountId, AccountUsage, QuotaError};
 
 use crate::reservation::LocalReservations;
-use crate::routing::Role;
-use crate::routing::{Block, Candidate};
+use crate::routing::{Block, Candidate, Reason, Role};
 use crate::state::insert_or_extend;
 use crate::{AccountConfig, AccountLimits};
 
@@ -309,6 +308,14 @@ impl AccountSlot {
             return false;
         }
         self.credential_checked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether to read the credential of an account that is ineligible for this reason.
+    pub(super) fn should_recheck_credential_after(&self, reason: Reason, now: Timestamp) -> bool {
+        use Reason::{CredentialUnavailable, Disabled, Reserved, SameLogin};
+        !matches!(reason, Disabled | Reserved | SameLogin | CredentialUnavailable)
+            && self.should_recheck_credential(now)
+            && self.usage.has_credentials()
     }
 
     /// When the credential source last timed out, if it has not succeeded since.

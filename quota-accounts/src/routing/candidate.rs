@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quota_core::model::LoginId;
 use quota_core::record::LastFailureKind;
 use quota_core::{AccountId, AccountUsage, Percent, Snapshot, WindowId};
 
@@ -42,6 +43,7 @@ pub struct Candidate<'a> {
 struct Extra {
     blocks: Arc<[Block]>,
     reserved: Arc<[(WindowId, Percent)]>,
+    login: Option<LoginId>,
     credential_verdict: Option<Verdict>,
 }
 
@@ -125,6 +127,12 @@ impl<'a> Candidate<'a> {
         self
     }
 
+    /// Sets the login that the account holds. Of several accounts with one login, the choice uses the first usable one.
+    pub fn login(mut self, login: impl Into<Option<LoginId>>) -> Self {
+        self.extra.get_or_insert_default().login = login.into();
+        self
+    }
+
     /// Excludes the account because of its credential.
     pub(crate) fn with_credential_verdict(mut self, verdict: Option<Verdict>) -> Self {
         if verdict.is_some() {
@@ -159,6 +167,14 @@ impl<'a> Candidate<'a> {
     pub(super) fn reserved_of(&self, window: &WindowId) -> u64 {
         let reserved = self.extra.iter().flat_map(|extra| extra.reserved.iter());
         reserved.filter(|(id, _)| id == window).map(|(_, share)| u64::from(share.basis_points())).sum()
+    }
+
+    /// The login, if another account may hold it too.
+    pub(super) fn shared_login(&self) -> Option<&LoginId> {
+        match &self.readings {
+            Readings::Usage(usage) if usage.is_login_shared() => usage.login_id(),
+            _ => self.extra.as_ref()?.login.as_ref(),
+        }
     }
 
     pub(super) fn credential_verdict(&self) -> Option<Verdict> {

@@ -4,8 +4,11 @@
 use std::borrow::Borrow;
 
 use jiff::Timestamp;
+use quota_core::AccountId;
+use quota_core::model::LoginId;
 
 use super::balance::{latest_reset, rendezvous_score, weight};
+use super::evaluate::stands_for_login;
 use super::{
     Candidate, Choice, Decision, Eligibility, Evaluated, Reason, Request, Role, RoutingMode, RoutingPolicy,
     Verdict, evaluate, evaluate_with_retry,
@@ -15,7 +18,8 @@ use super::{
 /// `now`.
 ///
 /// The same arguments give the same decision. An account that is disabled, exhausted, below its killswitch or without
-/// a valid login is never chosen.
+/// a valid login is never chosen. Of several accounts with one login, only the first usable one is considered; the others are
+/// ineligible with [`Reason::SameLogin`]. An account that is disabled, or whose credential alone excludes it, is not usable.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,8 +57,8 @@ pub fn choose<'a>(
     let candidates: Vec<_> = candidates.into_iter().collect();
     let evaluated = candidates.iter().map(|candidate| {
         let verdict = selector.consider(candidate);
-        let evaluated = Evaluated::of(candidate, verdict, request, now, policy);
-        Evaluated { not_refreshed: candidate.not_refreshed(), ..evaluated }
+        let not_refreshed = candidate.not_refreshed();
+        Evaluated { not_refreshed, ..selector.evaluated(candidate, verdict) }
     });
     let evaluated = evaluated.collect();
     let choice = selector.choice(|| candidates.iter());
@@ -73,6 +77,8 @@ pub(crate) struct Selector<'a> {
     retry_at: Option<Timestamp>,
     /// Whether an account is ineligible because its usage or its owner is unknown.
     is_unknown: bool,
+    /// The logins that several accounts may hold, each with the account that is considered for it.
+    logins: Vec<(AccountId, LoginId)>,
 }
 
 /// The rank of an eligible account; the lowest wins.
@@ -92,14 +98,27 @@ const LOW: u8 = 2;
 
 impl<'a> Selector<'a> {
     pub(crate) fn new(request: &'a Request, now: Timestamp, policy: &'a RoutingPolicy) -> Self {
-        Self { request, now, policy, evaluated: 0, best: None, wait: None, retry_at: None, is_unknown: false }
+        Self {
+            request,
+            now,
+            policy,
+            evaluated: 0,
+            best: None,
+            wait: None,
+            retry_at: None,
+            is_unknown: false,
+            logins: Vec::new(),
+        }
     }
 
     /// Considers the next account.
     pub(crate) fn consider(&mut self, candidate: &Candidate<'_>) -> Verdict {
         let at = self.evaluated;
         self.evaluated += 1;
-        let verdict = evaluate(candidate, self.request, self.now, self.policy);
+        let mut verdict = evaluate(candidate, self.request, self.now, self.policy);
+        if self.is_of_another(candidate, verdict) {
+            verdict = Verdict::ineligible(Reason::SameLogin, None);
+        }
         let is_own = candidate.is_session_account && self.policy.mode == RoutingMode::StickyBalanced;
         if verdict.eligibility == Eligibility::Ineligible {
             // Retry when the first account becomes available.
@@ -122,6 +141,42 @@ impl<'a> Selector<'a> {
             self.best = Some((rank, at, verdict.reason));
         }
         verdict
+    }
+
+    /// Leaves an account out of the choice. Unless only its credential is the reason, every account with its login is out too.
+    pub(crate) fn leave_out(&mut self, candidate: &Candidate<'_>, found: Option<Verdict>) {
+        if candidate.shared_login().is_some() {
+            let verdict = found.unwrap_or_else(|| evaluate(candidate, self.request, self.now, self.policy));
+            self.is_of_another(candidate, verdict);
+        }
+    }
+
+    /// Whether an account before this one is considered for its login. If not, it may be this one from now on.
+    fn is_of_another(&mut self, candidate: &Candidate<'_>, verdict: Verdict) -> bool {
+        let Some(login) = candidate.shared_login().filter(|_| !candidate.is_disabled) else { return false };
+        if self.account_of(candidate).is_some() {
+            return true;
+        }
+        if stands_for_login(candidate, verdict, self.request, self.now, self.policy) {
+            self.logins.push((candidate.id.clone(), login.clone()));
+        }
+        false
+    }
+
+    /// The account that is considered for the login of this one.
+    fn account_of(&self, candidate: &Candidate<'_>) -> Option<&AccountId> {
+        let login = candidate.shared_login()?;
+        let provider = candidate.id.provider();
+        let same =
+            |(account, other): &&(AccountId, LoginId)| other == login && account.provider() == provider;
+        self.logins.iter().find(same).map(|(account, _)| account)
+    }
+
+    /// The account with the verdict of [`consider`](Self::consider), for a decision.
+    pub(crate) fn evaluated(&self, candidate: &Candidate<'_>, verdict: Verdict) -> Evaluated {
+        let evaluated = Evaluated::of(candidate, verdict, self.request, self.now, self.policy);
+        let is_same = verdict.reason == Reason::SameLogin;
+        Evaluated { same_login_as: self.account_of(candidate).filter(|_| is_same).cloned(), ..evaluated }
     }
 
     /// Whether a session waits for its account instead of moving.

@@ -71,7 +71,7 @@ impl Choice {
 /// | `accounts` | all accounts in their order |
 ///
 /// Each account has `account`, `role` (`main`, `fallback`), `eligibility` ([`Eligibility::as_str`]), `reason`
-/// ([`Reason::as_str`]), `window`, `limit_percent`, `retry_at`, `not_refreshed` and `windows`. Each window has `id`,
+/// ([`Reason::as_str`]), `same_login_as`, `window`, `limit_percent`, `retry_at`, `not_refreshed` and `windows`. Each window has `id`,
 /// `used_percent`, `certainty`, `resets_at`, `resets_in_seconds`, `observed_at`, `age_seconds`, `source`, `scope` and
 /// `length_seconds`.
 #[derive(Debug, Clone, PartialEq)]
@@ -230,6 +230,8 @@ pub struct Evaluated {
     pub reason: Reason,
     /// When the exclusion ends by itself; `None` if it does not, or that is unknown.
     pub retry_at: Option<Timestamp>,
+    /// The account with the same login that is considered in its place; `None` without [`Reason::SameLogin`].
+    pub same_login_as: Option<AccountId>,
     /// The window that the reason is about, if any. It may have no reading.
     pub window: Option<WindowId>,
     /// The limit that the window is below, if that is the reason.
@@ -253,6 +255,7 @@ impl Evaluated {
             eligibility,
             reason,
             retry_at: None,
+            same_login_as: None,
             window: None,
             limit: None,
             windows: Vec::new(),
@@ -292,6 +295,7 @@ impl Evaluated {
             eligibility: verdict.eligibility,
             reason: verdict.reason,
             retry_at: verdict.retry_at,
+            same_login_as: None,
             window,
             limit,
             windows,
@@ -316,7 +320,10 @@ impl Evaluated {
 /// Prints the reason. The alternate form (`{:#}`) adds the window, what prevents a refresh, and when the exclusion ends.
 impl fmt::Display for Evaluated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.reason)?;
+        match &self.same_login_as {
+            Some(other) => write!(f, "same login as {other}")?,
+            None => write!(f, "{}", self.reason)?,
+        }
         if !f.alternate() {
             return Ok(());
         }

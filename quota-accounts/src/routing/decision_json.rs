@@ -1,7 +1,7 @@
 //! The JSON of a decision. Its fields are documented at [`Decision`].
 
 use jiff::Timestamp;
-use quota_core::Percent;
+use quota_core::{AccountId, Percent};
 use serde::{Serialize, Serializer};
 
 use super::Role;
@@ -36,6 +36,7 @@ struct EvaluatedJson<'a> {
     role: &'static str,
     eligibility: &'static str,
     reason: &'static str,
+    same_login_as: Option<&'a str>,
     window: Option<&'a str>,
     limit_percent: Option<f64>,
     retry_at: Option<String>,
@@ -73,6 +74,7 @@ impl<'a> EvaluatedJson<'a> {
             },
             eligibility: account.eligibility.as_str(),
             reason: account.reason.as_str(),
+            same_login_as: account.same_login_as.as_ref().map(AccountId::as_str),
             window: account.window.as_ref().map(|window| window.as_str()),
             limit_percent: account.limit.map(Percent::as_f64),
             retry_at: account.retry_at.map(seconds),

@@ -18,7 +18,32 @@ pub(crate) fn evaluate(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Verdict {
-    evaluate_by(candidate, request, now, policy, |_| None)
+    evaluate_by(candidate, request, now, policy, Extent::Everything, |_| None)
+}
+
+/// Whether the verdict on an account holds for every account with its login: the account is available, or more than its credential
+/// excludes it.
+pub(super) fn stands_for_login(
+    candidate: &Candidate<'_>,
+    verdict: Verdict,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> bool {
+    let by_usage = || evaluate_by(candidate, request, now, policy, Extent::WithoutCredential, |_| None);
+    match verdict.reason {
+        Reason::Disabled => false,
+        reason if reason.is_about_credential() => by_usage().eligibility == Eligibility::Ineligible,
+        _ => true,
+    }
+}
+
+/// What an evaluation considers.
+#[derive(Clone, Copy, PartialEq)]
+enum Extent {
+    Everything,
+    /// Everything except the credential of the account, in place of which another account of the login may have a usable one.
+    WithoutCredential,
 }
 
 /// Evaluates one account. If its usage is unknown, `retry_at` is when it may be refreshed again.
@@ -30,7 +55,7 @@ pub(crate) fn evaluate_with_retry(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Verdict {
-    evaluate_by(candidate, request, now, policy, |candidate| {
+    evaluate_by(candidate, request, now, policy, Extent::Everything, |candidate| {
         let refresh_at = candidate.refreshed_from(request.model(), now);
         refresh_at.or_else(|| now.checked_add(policy.throttle_cooldown).ok())
     })
@@ -42,12 +67,14 @@ fn evaluate_by(
     request: &Request,
     now: Timestamp,
     policy: &RoutingPolicy,
+    extent: Extent,
     unknown_until: impl Fn(&Candidate<'_>) -> Option<Timestamp>,
 ) -> Verdict {
     if candidate.is_disabled {
         return Verdict::ineligible(Reason::Disabled, None);
     }
-    if candidate.login_rejected {
+    let counts_credential = extent == Extent::Everything;
+    if candidate.login_rejected && counts_credential {
         return Verdict::ineligible(Reason::LoginRejected, None);
     }
     let denies_unknown = policy.when_unknown != UnknownUsage::Allow;
@@ -55,7 +82,8 @@ fn evaluate_by(
     let (min_remaining, killswitch) = limits(candidate, policy);
     // While the owner is unknown, readings may exclude the account but not admit it.
     let snapshot = candidate.raw_snapshot();
-    let mut excluded = later_of(blocked(candidate, request, now), candidate.credential_verdict());
+    let credential_verdict = candidate.credential_verdict().filter(|_| counts_credential);
+    let mut excluded = later_of(blocked(candidate, request, now, extent), credential_verdict);
     if candidate.has_unknown_owner && denies_unknown {
         excluded =
             later_of(excluded, Some(Verdict::ineligible(Reason::OwnerUnknown, unknown_until(candidate))));
@@ -129,7 +157,7 @@ pub(super) fn limits<'a>(candidate: &Candidate<'a>, policy: &'a RoutingPolicy) -
 }
 
 /// The verdict of the block that ends last among those that count.
-fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Option<Verdict> {
+fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp, extent: Extent) -> Option<Verdict> {
     let mut found = None;
     for block in candidate.own_blocks() {
         if !block.is_live(now) || !block.counts_for(request.model()) || block.is_refuted(candidate.snapshot())
@@ -139,6 +167,7 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Opti
         let reason = match block.kind {
             RejectionKind::QuotaExhausted => Reason::QuotaExhausted,
             RejectionKind::Throttled => Reason::Throttled,
+            RejectionKind::Unauthorized if extent == Extent::WithoutCredential => continue,
             RejectionKind::Unauthorized => Reason::LoginRejected,
             RejectionKind::Forbidden => Reason::Forbidden,
             // The account is not the cause.

@@ -6,4 +6,5 @@ mod laws;
 mod modes;
 mod no_account;
 mod parts;
+mod same_login;
 mod support;

@@ -61,6 +61,8 @@ pub enum Reason {
     Throttled,
     /// Requests in flight have reserved what remains of a window.
     Reserved,
+    /// An account before it holds the same login, so this account adds no quota.
+    SameLogin,
     /// The use of a window is unknown, and the policy denies that.
     UnknownDenied,
     /// The provider rejected a request for a reason that only a newer program knows.
@@ -98,6 +100,7 @@ impl Reason {
             Self::QuotaExhausted => "quota_exhausted",
             Self::Throttled => "throttled",
             Self::Reserved => "reserved",
+            Self::SameLogin => "same_login",
             Self::UnknownDenied => "unknown_denied",
             Self::Other => "other",
         }
@@ -122,6 +125,7 @@ impl fmt::Display for Reason {
             Self::QuotaExhausted => "exhausted (rejected by the provider)",
             Self::Throttled => "rate limited",
             Self::Reserved => "reserved by requests in flight",
+            Self::SameLogin => "same login as another account",
             Self::Other => "rejected by the provider",
         })
     }

@@ -17,6 +17,7 @@ mod reports;
 mod reservations;
 mod retries;
 mod routes;
+mod same_login;
 mod sessions;
 mod story;
 mod support;

@@ -57,6 +57,7 @@ pub(crate) fn account_reason(account: &Evaluated, login_hint: &str, local: &Loca
             format!("{left} left, {relation} the {name} of {limit}")
         }
         (Reason::LoginRejected, ..) => format!("{}; {login_hint}", account.reason),
+        (Reason::SameLogin, ..) => account.to_string(),
         (reason, ..) => reason.to_string(),
     };
     if let Some(window) = window {

@@ -165,6 +165,27 @@ proptest! {
     }
 
     #[test]
+    fn a_second_name_of_each_login_changes_no_choice(
+        accounts in accounts(), request in requests(), policy in policies(),
+    ) {
+        let with_login = |(at, account): (usize, Given)| account.login(&format!("login-{at}"));
+        let once: Vec<Given> = given(&accounts).into_iter().enumerate().map(with_login).collect();
+        let twice: Vec<Given> = once.iter().flat_map(|account| {
+            let id = format!("{}-again", account.id).parse().expect("a valid name");
+            [account.clone(), Given { id, is_session_account: false, ..account.clone() }]
+        }).collect();
+
+        let choice = decide(&twice, &request, &policy).choice();
+
+        let expected = match decide(&once, &request, &policy).choice() {
+            Choice::Use { index } => Choice::Use { index: 2 * index },
+            Choice::Wait { index, until } => Choice::Wait { index: 2 * index, until },
+            no_account => no_account,
+        };
+        prop_assert_eq!(choice, expected);
+    }
+
+    #[test]
     fn more_headroom_never_unselects_the_chosen_account(
         accounts in accounts(), request in requests(), policy in policies(), more in 1u32..60,
     ) {

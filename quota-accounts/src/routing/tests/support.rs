@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::model::{Provenance, Scope, Source};
+use quota_core::model::{LoginId, Provenance, Scope, Source};
 use quota_core::{AccountId, Percent, Snapshot, UsageReport, WindowId, WindowReading};
 
 use crate::routing::{Block, Candidate, Choice, Role, Verdict, choose};
@@ -64,6 +64,7 @@ pub(super) struct Given {
     pub(super) is_session_account: bool,
     pub(super) has_unknown_owner: bool,
     pub(super) reserved: Vec<(WindowId, Percent)>,
+    pub(super) login: Option<LoginId>,
 }
 
 impl Given {
@@ -92,6 +93,7 @@ impl Given {
             is_session_account: false,
             has_unknown_owner: false,
             reserved: Vec::new(),
+            login: None,
         }
     }
 
@@ -102,6 +104,16 @@ impl Given {
 
     pub(super) fn disabled(mut self) -> Self {
         self.is_disabled = true;
+        self
+    }
+
+    pub(super) fn login(mut self, login: &str) -> Self {
+        self.login = Some(LoginId::new(login));
+        self
+    }
+
+    pub(super) fn limits(mut self, limits: AccountLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -120,6 +132,7 @@ pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy)
             .session_account(given.is_session_account)
             .owner_unknown(given.has_unknown_owner)
             .limits(&given.limits)
+            .login(given.login.clone())
             .blocks(given.blocks.clone());
         if !given.reserved.is_empty() {
             candidate = candidate.reserved(given.reserved.clone());

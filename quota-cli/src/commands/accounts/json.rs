@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use quota::accounts::Limits;
-use quota::{Percent, WindowId};
+use quota::{AccountId, Percent, WindowId};
 use serde::Serialize;
 
 use super::text::AccountRow;
@@ -54,6 +54,7 @@ struct AccountRowJson<'a> {
     killswitch: Option<LimitsJson<'a>>,
     eligibility: Option<&'static str>,
     reason: Option<&'static str>,
+    same_login_as: Option<&'a str>,
     window: Option<&'a str>,
     retry_at: Option<String>,
 }
@@ -101,6 +102,9 @@ impl<'a> AccountRowJson<'a> {
             killswitch: settings.limits.killswitch.as_ref().map(LimitsJson::of),
             eligibility: evaluated.map(|evaluated| evaluated.eligibility.as_str()),
             reason: evaluated.map(|evaluated| evaluated.reason.as_str()),
+            same_login_as: evaluated
+                .and_then(|evaluated| evaluated.same_login_as.as_ref())
+                .map(AccountId::as_str),
             window: evaluated.and_then(|evaluated| evaluated.window.as_ref()).map(WindowId::as_str),
             retry_at: evaluated.and_then(|evaluated| evaluated.retry_at).map(rfc3339),
         }

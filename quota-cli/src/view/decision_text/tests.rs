@@ -51,6 +51,14 @@ fn a_single_account_is_named_with_its_reason() {
 }
 
 #[test]
+fn an_account_with_the_login_of_another_names_it() {
+    let mut again = account("again", Reason::SameLogin, None);
+    again.same_login_as = Some("anthropic/main".parse().unwrap());
+
+    assert_eq!(reason_of(&again), "same login as anthropic/main");
+}
+
+#[test]
 fn if_all_accounts_are_disabled_the_enable_command_is_printed() {
     let off = |name| account(name, Reason::Disabled, None);
 
