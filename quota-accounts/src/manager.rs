@@ -1,6 +1,7 @@
 //! The router: it chooses an account for each request, classifies outcomes, and saves what it learned.
 
 mod builder;
+mod fallbacks;
 mod maintenance;
 mod persistence;
 mod report;

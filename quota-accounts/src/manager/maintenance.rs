@@ -10,8 +10,7 @@ use tokio::task::JoinSet;
 use super::source::Rechecks;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
-use crate::routing::{Choice, evaluate};
-use crate::routing::{Eligibility, Role};
+use crate::routing::{Choice, Eligibility, Role, evaluate};
 
 /// A refresh that takes longer no longer delays the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
@@ -41,18 +40,15 @@ impl FallbackAccountManager {
     }
 
     /// Refreshes the fallback accounts that are due, and returns those above every minimum, in order.
+    ///
+    /// A [`route`](Self::route) would use each of them if the accounts before it were not available: the rules, the checks for another
+    /// login, and the check that the account is logged in are the same. An account with the login of one before it is omitted.
+    /// Dropping the future is safe.
     pub async fn usable_fallback_accounts(&self) -> Vec<AccountId> {
         self.inner.load().await;
-        let is_fallback = |role| role == Role::Fallback;
-        self.refresh(is_fallback).await;
-        let (inner, request) = (&self.inner, Request::new());
-        let now = inner.now();
-        let fallbacks = inner.slots.iter().enumerate().filter(|(_, slot)| is_fallback(slot.role));
-        let is_open = |candidate| {
-            evaluate(&candidate, &request, now, &inner.policy).eligibility == Eligibility::Eligible
-        };
-        let usable = fallbacks.filter(|(at, slot)| is_open(inner.candidate(*at, slot, None)));
-        usable.map(|(_, slot)| slot.id.clone()).collect()
+        self.refresh(|role| role == Role::Fallback).await;
+        let usable = self.usable_fallbacks().await;
+        usable.into_iter().map(|at| self.inner.slots[at].id.clone()).collect()
     }
 
     /// Refreshes accounts that are ineligible only because their usage is unknown, in order, until one can serve this request.
@@ -66,11 +62,35 @@ impl FallbackAccountManager {
         self.inner.refresh_until_usable(request).await
     }
 
-    async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
+    pub(super) async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
         let inner = &self.inner;
+        let mut results = self.refresh_due(&is_wanted, &[]).await;
         inner.recheck_held_logins(&is_wanted).await;
-        let due = inner.slots.iter().enumerate().filter(|(_, slot)| {
-            !slot.disabled && is_wanted(slot.role) && slot.usage.is_stale() && !slot.is_held()
+        results.sort_unstable_by_key(|(at, _)| *at);
+        let refreshed: Vec<usize> = results.iter().map(|(at, _)| *at).collect();
+        results.extend(self.refresh_due(&is_wanted, &refreshed).await);
+        results.sort_unstable_by_key(|(at, _)| *at);
+        let report = |(at, result): (usize, Result<(), QuotaError>)| RefreshReport {
+            account: inner.slots[at].id.clone(),
+            error: result.err(),
+        };
+        results.into_iter().map(report).collect()
+    }
+
+    /// Refreshes the accounts that are due, except those `refreshed` before, and returns their results.
+    async fn refresh_due(
+        &self,
+        is_wanted: impl Fn(Role) -> bool,
+        refreshed: &[usize],
+    ) -> Vec<(usize, Result<(), QuotaError>)> {
+        let inner = &self.inner;
+        let due = inner.slots.iter().enumerate().filter(|(at, slot)| {
+            !slot.disabled
+                && is_wanted(slot.role)
+                && slot.usage.is_stale()
+                && !slot.is_held()
+                // In ascending order, so that many accounts cost little.
+                && refreshed.binary_search(at).is_err()
         });
         let due: Vec<usize> = due.map(|(at, _)| at).collect();
         if due.is_empty() {
@@ -92,12 +112,7 @@ impl FallbackAccountManager {
             results.extend(done.ok());
         }
         inner.save_or_warn().await;
-        results.sort_unstable_by_key(|(at, _)| *at);
-        let report = |(at, result): (usize, Result<(), QuotaError>)| RefreshReport {
-            account: inner.slots[at].id.clone(),
-            error: result.err(),
-        };
-        results.into_iter().map(report).collect()
+        results
     }
 }
 
@@ -212,7 +227,8 @@ impl Inner {
         evaluate(&candidate, request, self.now(), &self.policy).eligibility != Eligibility::Ineligible
     }
 
-    /// Reads the credentials of accounts on hold, because a hold does not apply to another login.
+    /// Reads the credentials of accounts on hold, because a hold does not apply to another login. Waits for them at most for the
+    /// policy's `route_timeout`; then they are read in the background.
     async fn recheck_held_logins(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
         let now = self.now();
         let held = self.slots.iter().enumerate().filter(|(_, slot)| {
@@ -226,7 +242,8 @@ impl Inner {
         let held: Vec<usize> = held.map(|(at, _)| at).collect();
         let mut rechecks = Rechecks::default();
         rechecks.start(self, &held);
-        while rechecks.any_changed().await {}
+        let mut waited = Duration::ZERO;
+        while self.wait_for_checks(&mut rechecks, Duration::MAX, &mut waited).await {}
     }
 
     /// Refreshes accounts for this request in the background, one after the other, and saves the readings. It skips accounts with

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::model::{LoginId, RequestId};
+use quota_core::model::RequestId;
 use quota_core::provider::bounded_wait;
 use quota_core::{AccountId, Credential, CredentialError};
 
 use super::reservations::ReservationGuard;
-use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
+use super::scan::{ChosenBy, MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
 use super::source::Rechecks;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
@@ -122,16 +122,17 @@ impl FallbackAccountManager {
     /// in the background.
     ///
     /// The request waits for the credential of the chosen account at most
-    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). For those of ineligible accounts, which may
-    /// have another login by now, it waits a tenth of a second, or the same timeout if no account is available. Dropping the
-    /// future is safe.
+    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Those of ineligible accounts, which may have
+    /// another login by now, are read in the background. The request waits for them a tenth of a second. If no account is
+    /// available, it waits for the rest of the `route_timeout`. Dropping the future is safe.
     ///
     /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
     /// # Errors
     ///
     /// [`RouteError`] if no account may serve the request, with the time until one may. If more than four accounts have unknown
-    /// usage and the policy denies that, the others are refreshed in the background, and the wait is two seconds.
+    /// usage and the policy denies that, the others are refreshed in the background, and the wait is two seconds. So is the wait
+    /// if the credential of an ineligible account is still being read.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
@@ -172,17 +173,17 @@ const RECHECK_GRACE: Duration = Duration::from_millis(100);
 
 /// What one request has done and found so far.
 #[derive(Debug, Default)]
-struct Attempt {
+pub(super) struct Attempt {
     /// The accounts that it has refreshed.
-    refreshed: Vec<usize>,
+    pub(super) refreshed: Vec<usize>,
     /// The accounts whose reservations it has read.
-    read: Vec<usize>,
+    pub(super) read: Vec<usize>,
     /// The accounts that turned out to be unusable, although their readings made them eligible.
-    unusable: Vec<(usize, Verdict)>,
+    pub(super) unusable: Vec<(usize, Verdict)>,
     /// The checks for other credentials that it has started.
-    rechecks: Rechecks,
-    /// How long it has waited for refreshes.
-    waited: Duration,
+    pub(super) rechecks: Rechecks,
+    /// How long it has waited for refreshes and checks.
+    pub(super) waited: Duration,
 }
 
 impl Inner {
@@ -208,6 +209,10 @@ impl Inner {
                     // The last scan left out the accounts that turned out to be unusable.
                     let others = attempt.unusable.iter().filter_map(|(_, verdict)| verdict.retry_at);
                     let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.retry_at);
+                    // The next attempt gets the outcome of a check that continues.
+                    let checked_at = || scan.now.checked_add(UNKNOWN_RETRY).ok();
+                    let checked = attempt.rechecks.is_running().then(checked_at).into_iter();
+                    let unknown = unknown.chain(checked);
                     let retry_at = retry_at.into_iter().chain(others).chain(unknown.flatten()).min();
                     let retry_after = retry_at.map(|at| between(scan.now, at));
                     let skipped = self.skipped(scan.rejected, &attempt.unusable, &request, scan.now);
@@ -221,7 +226,7 @@ impl Inner {
                     continue;
                 }
             };
-            match self.credential(&request, at, scan.now, &mut attempt.waited).await {
+            match self.credential(&request, at, &scan.chosen_by(), &mut attempt.waited).await {
                 Ok(credential) => {
                     if self.slots[at].usage.is_stale_for(request.model()) {
                         self.refresh_in_background(at, false, &request);
@@ -238,7 +243,7 @@ impl Inner {
                         is_reported: AtomicBool::new(false),
                     });
                 }
-                Err(verdict) => attempt.unusable.push((at, verdict)),
+                Err(verdict) => attempt.unusable.extend(verdict.map(|verdict| (at, verdict))),
             }
         }
     }
@@ -253,9 +258,9 @@ impl Inner {
                 attempt.unusable.extend(self.retry_soon(&scan));
                 return attempt.unusable;
             };
-            match self.credential(request, at, scan.now, &mut attempt.waited).await {
+            match self.credential(request, at, &scan.chosen_by(), &mut attempt.waited).await {
                 Ok(_) => return attempt.unusable,
-                Err(verdict) => attempt.unusable.push((at, verdict)),
+                Err(verdict) => attempt.unusable.extend(verdict.map(|verdict| (at, verdict))),
             }
         }
     }
@@ -303,7 +308,7 @@ impl Inner {
             }
             if let Choice::NoAccount { .. } = scan.choice {
                 // Another credential is the only hope for these accounts.
-                if rechecks.any_changed().await {
+                if self.wait_for_checks(rechecks, Duration::MAX, waited).await {
                     continue;
                 }
                 // One of the accounts with unknown usage may be available. The next attempt will see its new readings.
@@ -313,54 +318,67 @@ impl Inner {
         }
     }
 
-    /// Refreshes an account if its login differs from `before`, because reading a credential with a new login clears the readings.
-    /// Returns whether it differs.
-    async fn refresh_new_login(
-        self: &Arc<Self>,
-        at: usize,
-        before: Option<&LoginId>,
+    /// Waits until a check has found another credential, at most for `limit` and for the rest of the request's time. Returns whether one
+    /// has. The checks continue.
+    pub(super) async fn wait_for_checks(
+        &self,
+        rechecks: &mut Rechecks,
+        limit: Duration,
         waited: &mut Duration,
     ) -> bool {
+        let started_at = self.clock.instant();
+        let left = self.policy.route_timeout.saturating_sub(*waited);
+        let has_changed = self.clock.bounded(limit.min(left), rechecks.any_changed()).await;
+        *waited = waited.saturating_add(self.clock.instant().saturating_since(started_at));
+        has_changed == Some(true)
+    }
+
+    /// Refreshes an account whose login has changed since the choice, because its readings are those of another record now.
+    async fn refresh_new_login(self: &Arc<Self>, at: usize, waited: &mut Duration) {
         let slot = &self.slots[at];
-        if before.is_none() || slot.login_id().as_ref() == before {
-            return false;
-        }
         tracing::debug!(account = %slot.id, "the account has another login");
         if let Err(error) = self.wait_for_refresh(at, &Request::new(), waited).await {
             tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
         }
         self.schedule_save();
-        true
     }
 
-    /// Reads the credential, and evaluates the account again. The error is the verdict if the account is unusable.
-    async fn credential(
+    /// Reads the credential, and evaluates the account again. The error is the verdict if the account is unusable; `None` if it has
+    /// another login now, which other accounts hold too, so that the choice must be made again.
+    pub(super) async fn credential(
         self: &Arc<Self>,
         request: &Request,
         at: usize,
-        before: Timestamp,
+        chosen: &ChosenBy,
         waited: &mut Duration,
-    ) -> Result<Option<Credential>, Verdict> {
+    ) -> Result<Option<Credential>, Option<Verdict>> {
         let slot = &self.slots[at];
         // Checked first, because programs without credential sources are common.
         if !slot.usage.has_credentials() {
             return Ok(None);
         }
-        let login_before = slot.login_id();
         let credential = self.read_credential(slot).await.map_err(|error| {
             tracing::debug!(account = %slot.id, %error, "no usable credential");
-            self.without_credential(&error)
+            Some(self.without_credential(&error))
         })?;
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
-            let is_another = self.refresh_new_login(at, login_before.as_ref(), waited).await;
+            let login_id = slot.login_id();
+            // The quota manager may have noticed it before the credential was read.
+            let is_another = chosen.login_id.is_some() && login_id != chosen.login_id;
+            if is_another {
+                self.refresh_new_login(at, waited).await;
+            }
+            if login_id != chosen.login_id && slot.usage.peek().is_login_shared() {
+                return Err(None);
+            }
             // Reading the credential may take a while, so usage readings may have changed.
             let now = self.now();
-            if is_another || now != before {
+            if is_another || now != chosen.at {
                 // The request has its own reservation, which must not exclude the account or hide another reason.
                 let candidate = slot.candidate().reserved([]);
                 if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {
-                    return Err(evaluate_with_retry(&candidate, request, now, &self.policy));
+                    return Err(Some(evaluate_with_retry(&candidate, request, now, &self.policy)));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::AccountUsage;
-use quota_core::model::Window;
+use quota_core::model::{LoginId, Window};
 
 use super::Inner;
 use super::slot::AccountSlot;
@@ -19,11 +19,21 @@ pub(super) const MAX_REFRESHES: usize = 4;
 /// The wait if more accounts have unknown usage. By then the background refresh has reached the next one.
 pub(super) const UNKNOWN_RETRY: Duration = Duration::from_secs(2);
 
+/// What an account was chosen by.
+#[derive(Debug, Clone)]
+pub(super) struct ChosenBy {
+    pub(super) at: Timestamp,
+    /// The login that it held.
+    pub(super) login_id: Option<LoginId>,
+}
+
 /// The result of one pass.
 pub(super) struct Scan {
     pub(super) now: Timestamp,
     pub(super) choice: Choice,
     pub(super) reason: Reason,
+    /// The login of the chosen account.
+    login_id: Option<LoginId>,
     /// The ineligible accounts, at most [`MAX_REPORTED`].
     pub(super) rejected: Vec<Evaluated>,
     /// The accounts that are better than the chosen one, but ineligible by stale readings; first the chosen one if it has none.
@@ -34,6 +44,12 @@ pub(super) struct Scan {
     pub(super) reread_reservations: Vec<usize>,
     /// The better accounts that are ineligible, but may have another credential by now.
     pub(super) recheck_credentials: Vec<usize>,
+}
+
+impl Scan {
+    pub(super) fn chosen_by(&self) -> ChosenBy {
+        ChosenBy { at: self.now, login_id: self.login_id.clone() }
+    }
 }
 
 impl Inner {
@@ -133,10 +149,15 @@ impl Inner {
                 stale.insert(0, at);
             }
         }
+        let login_id = match choice {
+            Choice::Use { index } => self.slots[index].login_id(),
+            _ => None,
+        };
         Scan {
             now,
             choice,
             reason,
+            login_id,
             rejected,
             refresh_first: stale,
             unknown,

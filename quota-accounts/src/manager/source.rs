@@ -63,6 +63,11 @@ impl Rechecks {
         self.0.push(receiver);
     }
 
+    /// Whether a check may still find another credential.
+    pub(super) fn is_running(&self) -> bool {
+        self.0.iter().any(|receiver| !receiver.is_closed())
+    }
+
     /// Waits for the checks, until one has found another credential. Returns whether one has. Dropping the future is safe.
     pub(super) async fn any_changed(&mut self) -> bool {
         while let Some(receiver) = self.0.last_mut() {

@@ -58,8 +58,8 @@ pub struct RoutingPolicy {
     /// is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
     #[serde(with = "span")]
     pub credential_timeout: Duration,
-    /// How long a request waits for refreshes, all together. Default: 5 seconds. Then the router decides by what is known, and the
-    /// refreshes continue.
+    /// How long a request waits for refreshes, and for the credentials of ineligible accounts, all together. Default: 5 seconds. Then
+    /// the router decides by what is known, and the refreshes and reads continue.
     #[serde(with = "span")]
     pub route_timeout: Duration,
     /// How long a session stays with its account after its last request. Default: 7 days.
@@ -140,7 +140,7 @@ impl RoutingPolicy {
         self
     }
 
-    /// Sets how long a request waits for refreshes, all together.
+    /// Sets how long a request waits for refreshes and the credentials of ineligible accounts, all together.
     #[must_use]
     pub fn route_timeout(mut self, timeout: Duration) -> Self {
         self.route_timeout = timeout;

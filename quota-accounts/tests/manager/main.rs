@@ -2,6 +2,7 @@
 
 mod clocks;
 mod deadlines;
+mod fallbacks;
 mod fetchers;
 mod files;
 mod heart;

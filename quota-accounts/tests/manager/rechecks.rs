@@ -32,7 +32,7 @@ impl CredentialSource for Slow {
         }
         let token = self.token.load(Ordering::Relaxed);
         let login =
-            LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(token));
+            LoginInfo::new(LoginId::new(account.name())).fingerprint(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(format!("n33dle-{token}")).login(login))
     }
 }
@@ -89,6 +89,47 @@ async fn a_request_without_an_available_account_waits_for_slow_sources() {
 
         assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_available_account_waits_no_longer_than_its_timeout() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        env.config = AccountsConfig::new(id("main"));
+        let (_source, accounts) = refused(&env, 1, Duration::from_secs(8)).await;
+        let began = env.clock.now();
+
+        let error = accounts.route(Request::new()).await.expect_err("its credential is not read yet");
+
+        let took = Duration::try_from(env.clock.now().duration_since(began)).expect("time passes");
+        assert_eq!(took, Duration::from_secs(5), "{kind:?}");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)), "{kind:?}");
+        env.clock.sleep(Duration::from_secs(4)).await;
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}: the read has continued");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refresh_of_all_accounts_does_not_wait_for_the_source_of_a_held_one() {
+    // Without a quota manager, a 429 holds only its account.
+    let env = env(Kind::Without);
+    let (source, accounts) = refused(&env, 0, Duration::ZERO).await;
+    minutes(&env.clock, 6).await;
+    env.provider.then_fail(quota_core::FetchError::throttled(Some(Duration::from_secs(1800))));
+    accounts.refresh_quota_for_due_accounts().await;
+    minutes(&env.clock, 6).await;
+    *source.delay.lock().expect("no thread panics") = Duration::from_secs(15);
+    let began = env.clock.now();
+
+    let refreshed = accounts.refresh_quota_for_due_accounts().await;
+
+    let took = Duration::try_from(env.clock.now().duration_since(began)).expect("time passes");
+    assert_eq!(
+        (refreshed.len(), took <= Duration::from_secs(5)),
+        (2, true),
+        "{took:?} {:?}",
+        accounts.explain(&Request::new())
+    );
 }
 
 #[tokio::test(start_paused = true)]

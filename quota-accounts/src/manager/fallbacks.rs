@@ -1,0 +1,100 @@
+//! Lists the fallback accounts that a request could use, by the checks of a request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::route::Attempt;
+use super::scan::ChosenBy;
+use super::{FallbackAccountManager, Inner};
+use crate::Request;
+use crate::routing::{Decision, Eligibility, Role, Verdict};
+
+impl FallbackAccountManager {
+    /// The fallback accounts above every minimum whose credential can be used, in order.
+    pub(super) async fn usable_fallbacks(&self) -> BTreeSet<usize> {
+        let (inner, request) = (&self.inner, Request::new());
+        let mut attempt = Attempt::default();
+        let mut usable = BTreeSet::new();
+        loop {
+            let decision = inner.decision(&request, &attempt.unusable);
+            let open = inner.eligible_fallbacks(&decision);
+            // A credential may have shown another login, with which the account is no longer eligible.
+            usable.retain(|at| open.contains(at));
+            let unread: Vec<usize> = open.difference(&usable).copied().collect();
+            if !unread.is_empty() {
+                for (at, checked) in inner.check_credentials(&request, unread).await {
+                    match checked {
+                        Ok(()) => drop(usable.insert(at)),
+                        Err(verdict) => attempt.unusable.extend(verdict.map(|verdict| (at, verdict))),
+                    }
+                }
+            } else if inner.has_unread(&usable, &mut attempt)
+                || inner.recheck_refused_fallbacks(&decision, &mut attempt).await
+            {
+                self.refresh(|role| role == Role::Fallback).await;
+            } else {
+                return usable;
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn eligible_fallbacks(&self, decision: &Decision) -> BTreeSet<usize> {
+        let evaluated = decision.accounts().iter().enumerate().filter(|(at, evaluated)| {
+            evaluated.eligibility == Eligibility::Eligible && self.slots[*at].role == Role::Fallback
+        });
+        evaluated.map(|(at, _)| at).collect()
+    }
+
+    /// Reads the credentials of these accounts as a request does, all at once; see [`credential`](Self::credential).
+    async fn check_credentials(
+        self: &Arc<Self>,
+        request: &Request,
+        accounts: Vec<usize>,
+    ) -> Vec<(usize, Result<(), Option<Verdict>>)> {
+        let mut checks = JoinSet::new();
+        for at in accounts {
+            let chosen = ChosenBy { at: self.now(), login_id: self.slots[at].login_id() };
+            let (inner, request) = (Arc::clone(self), request.clone());
+            checks.spawn(async move {
+                let mut waited = Duration::ZERO;
+                (at, inner.credential(&request, at, &chosen, &mut waited).await.map(drop))
+            });
+        }
+        checks.join_all().await
+    }
+
+    /// Whether one of these accounts must be refreshed because it has no readings, once for each: the login may have changed.
+    fn has_unread(&self, usable: &BTreeSet<usize>, attempt: &mut Attempt) -> bool {
+        let is_unread = |at: &usize| {
+            let slot = &self.slots[*at];
+            slot.has_no_readings()
+                && slot.usage.is_stale()
+                && !slot.is_refused()
+                && !attempt.refreshed.contains(at)
+        };
+        let unread: Vec<usize> = usable.iter().copied().filter(is_unread).collect();
+        attempt.refreshed.extend(&unread);
+        !unread.is_empty()
+    }
+
+    /// Checks whether ineligible accounts have another credential by now. Returns whether one has.
+    async fn recheck_refused_fallbacks(self: &Arc<Self>, decision: &Decision, attempt: &mut Attempt) -> bool {
+        let now = self.now();
+        let evaluated = self.slots.iter().zip(decision.accounts()).enumerate();
+        let refused = evaluated.filter(|(_, (slot, evaluated))| {
+            slot.role == Role::Fallback
+                && evaluated.eligibility == Eligibility::Ineligible
+                && slot.should_recheck_credential_after(evaluated.reason, now)
+        });
+        let refused: Vec<usize> = refused.map(|(at, _)| at).collect();
+        if !refused.is_empty() {
+            attempt.rechecks.start(self, &refused);
+        }
+        self.wait_for_checks(&mut attempt.rechecks, Duration::MAX, &mut attempt.waited).await
+    }
+}
