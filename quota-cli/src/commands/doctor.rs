@@ -6,6 +6,7 @@ mod credentials;
 mod json;
 mod network;
 mod refreshes;
+mod same_login;
 mod text;
 
 use jiff::Timestamp;
@@ -151,12 +152,14 @@ async fn failed_hooks() -> Vec<Check> {
 }
 
 async fn of_accounts(config: &Config, store: Option<&OpenedStore>, clock: &Clock) -> Vec<Check> {
-    let (mut checks, mut fingerprints) = (Vec::new(), Vec::new());
+    let (mut checks, mut logins) = (Vec::new(), Vec::new());
     for account in &config.accounts {
-        let (of_login, fingerprint) = credentials::of(account, config, clock).await;
+        let (of_login, login) = credentials::of(account, config, clock).await;
         checks.extend(of_login);
-        fingerprints.push(fingerprint);
+        logins.push((&account.id, login.unwrap_or_default()));
     }
+    checks.extend(same_login::of(&logins));
+    let fingerprints: Vec<_> = logins.iter().map(|(_, login)| login.fingerprint).collect();
     if let Some(store) = store {
         checks.extend(refreshes::of(config, store, &fingerprints, clock).await);
     }

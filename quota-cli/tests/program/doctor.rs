@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use quota_sim::{Account, Answer, Phase, Script, Window};
 use serde_json::Value;
 
+use super::logins::Env;
 use super::support::{Ended, Machine, Provider, argument};
 
 const SECRET: &str = "sk-ant-oat01-must-not-be-shown";
@@ -324,4 +325,74 @@ fn no_output_contains_a_secret() {
             assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("must-not-be-shown"), "{ended:?}");
         }
     }
+}
+
+/// A machine with the login of `home` for the account `main`, and with the account `again` in `dir`.
+fn with_second(dir: &str) -> Env {
+    let accounts = [("main", String::new()), ("again", format!("claude_config_dir = \"{dir}\""))];
+    let accounts = accounts.each_ref().map(|(name, login)| (*name, login.as_str()));
+    let env = Env::new(Machine::new(), [10.0, 10.0], &accounts);
+    env.log_in(".claude", "home");
+    mode(&env.machine.path(".claude/.credentials.json"), 0o600);
+    env
+}
+
+#[test]
+fn one_login_under_two_names_is_named_however_it_got_there() {
+    let link =
+        |env: &Env| std::os::unix::fs::symlink(env.machine.path(".claude"), env.machine.path("second"));
+    let copy = |env: &Env, files: &[(&str, &str)]| {
+        for (from, to) in files {
+            let contents = std::fs::read(env.machine.path(from)).unwrap();
+            mode(&env.machine.write(to, contents), 0o600);
+        }
+    };
+    let login_file = (".claude/.credentials.json", "second/.credentials.json");
+    let state_file = (".claude.json", "second/.claude.json");
+    type Arrange<'a> = &'a dyn Fn(&Env);
+    let cases: [(&str, &str, Arrange<'_>, &str); 5] = [
+        ("the default directory", "~/.claude", &|_| (), "same login as anthropic/main: "),
+        ("a trailing slash", "~/.claude/", &|_| (), "same login as anthropic/main: "),
+        ("a link", "~/second", &|env| link(env).unwrap(), "same login as anthropic/main: "),
+        (
+            "copied files",
+            "~/second",
+            &|env| copy(env, &[login_file, state_file]),
+            "same login as anthropic/main: ",
+        ),
+        ("a copied login", "~/second", &|env| copy(env, &[login_file]), "same token as anthropic/main, "),
+    ];
+    for (case, dir, arrange, expected) in cases {
+        let env = with_second(dir);
+        arrange(&env);
+
+        let ended = env.run(&["doctor", "--json"]);
+
+        let found = findings(&ended, "login");
+        assert_eq!((ended.code, found.len()), (Some(1), 1), "{case}: {}", ended.stdout);
+        assert!(found[0].0.starts_with(expected) && found[0].0.contains("fallback"), "{case}: {found:?}");
+        assert!(found[0].1.contains("quota accounts remove anthropic/again"), "{case}: {found:?}");
+        assert_eq!(env.calls(), 0, "{case}");
+    }
+}
+
+#[test]
+fn two_logins_under_two_names_are_not_a_problem() {
+    let env = with_second("~/second");
+    env.log_in("second", "work");
+    mode(&env.machine.path("second/.credentials.json"), 0o600);
+
+    let ended = env.run(&["doctor", "--json"]);
+
+    assert_eq!(findings(&ended, "login"), [], "{}", ended.stdout);
+}
+
+#[test]
+fn a_disabled_second_name_is_not_a_problem() {
+    let env = with_second("~/.claude");
+    let disabled = env.run(&["accounts", "disable", "again"]);
+
+    let ended = env.run(&["doctor", "--json"]);
+
+    assert_eq!((disabled.code, findings(&ended, "login")), (Some(0), vec![]), "{}", ended.stdout);
 }

@@ -31,6 +31,7 @@ mod leases;
 mod line_wrapping;
 mod local_store;
 mod locked_store;
+mod logins;
 #[cfg(target_os = "linux")]
 mod no_file_locks;
 mod old_accounts;

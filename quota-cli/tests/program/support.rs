@@ -201,6 +201,12 @@ impl Provider {
         self.script.accounts()[0].token().into_owned()
     }
 
+    /// The token of the account with this name.
+    pub(crate) fn token_of(&self, name: &str) -> String {
+        let account = self.script.accounts().iter().find(|account| account.name() == name);
+        account.expect("the script has the account").token().into_owned()
+    }
+
     /// A configuration of all its accounts, with the default policy.
     pub(crate) fn client_config(&self) -> String {
         self.script.client_config(&self.simulator.url())

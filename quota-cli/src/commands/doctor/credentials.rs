@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
-use quota::model::CredentialFingerprint;
+use quota::model::LoginInfo;
 use quota::{Clock, Credential, CredentialError, CredentialSource as _};
 
 use super::config_and_store::others_may;
@@ -15,12 +15,12 @@ use crate::context;
 use crate::format::{between, duration};
 use crate::hint::quoted;
 
-/// Checks an account's login. Returns the checks, and the fingerprint of the credential if there is one.
+/// Checks an account's login. Returns the checks, and the login of the credential if there is one.
 pub(super) async fn of(
     account: &AccountSettings,
     config: &Config,
     clock: &Clock,
-) -> (Vec<Check>, Option<CredentialFingerprint>) {
+) -> (Vec<Check>, Option<LoginInfo>) {
     let checker = LoginChecker { account, config, clock };
     if account.disabled {
         return (vec![checker.ok("disabled, login not checked".to_owned())], None);
@@ -43,26 +43,22 @@ struct LoginChecker<'a> {
 }
 
 impl LoginChecker<'_> {
-    async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<CredentialFingerprint>) {
+    async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<LoginInfo>) {
         let copies = source.discover().await;
         let used = copies.iter().find(|copy| copy.is_active);
-        let fingerprint =
-            used.and_then(|copy| copy.result.as_ref().ok()).and_then(|used| used.login.fingerprint);
+        let login = used.and_then(|copy| copy.result.as_ref().ok()).map(|used| used.login.clone());
         let is_all_missing =
             copies.iter().all(|copy| matches!(copy.result, Err(CredentialError::NotLoggedIn { .. })));
         if copies.is_empty() {
             let message =
                 "neither CLAUDE_CONFIG_DIR nor HOME is set, so there is no location to search for a login";
-            return (vec![self.problem(message.to_owned(), "set one of them")], fingerprint);
+            return (vec![self.problem(message.to_owned(), "set one of them")], login);
         }
         if is_all_missing && let Err(error) = source.credential(&self.account.id).await {
             // Report a missing login once, although several locations were searched.
-            return (
-                vec![self.problem(without_hint(&error), &self.account.login.hint_if_missing())],
-                fingerprint,
-            );
+            return (vec![self.problem(without_hint(&error), &self.account.login.hint_if_missing())], login);
         }
-        (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), fingerprint)
+        (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), login)
     }
 
     fn copy(&self, copy: &DiscoveredCredential, is_any_used: bool) -> Vec<Check> {
@@ -81,11 +77,11 @@ impl LoginChecker<'_> {
         }
     }
 
-    async fn one(&self, location: &str, path: Option<&Path>) -> (Vec<Check>, Option<CredentialFingerprint>) {
+    async fn one(&self, location: &str, path: Option<&Path>) -> (Vec<Check>, Option<LoginInfo>) {
         let found =
             context::credential_source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
-            Ok(credential) => (self.found(location, path, &credential, true), credential.login.fingerprint),
+            Ok(credential) => (self.found(location, path, &credential, true), Some(credential.login)),
             Err(error) if error.is_timeout() => {
                 (vec![self.problem(error.to_string(), "run it manually to see what it waits for")], None)
             }
