@@ -78,7 +78,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// # Login id
 ///
 /// The [login id](quota_core::model::LoginInfo::login_id) is a hash of the account and the organization in Claude Code's state file
-/// (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). It stays the same when the token is renewed. If another
+/// (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). If `$CLAUDE_CONFIG_DIR` is another path to `~/.claude`
+/// and has no state file, that of the home directory counts, because both have the same login. The id stays the same when the token is renewed. If another
 /// program replaces the login, the state file may still name the previous account. The owner that the provider reports then reveals the
 /// change. A token from the variable has no login id, because the state file may name another account.
 ///
@@ -92,6 +93,8 @@ pub struct ClaudeCode {
     keychain: Option<Keychain>,
     locations: Vec<CredentialLocation>,
     state_file: Option<PathBuf>,
+    /// The default directory, unless this source was created for it. The directory of this source may be a link to it.
+    default_dir: Option<PathBuf>,
     memory: Option<LoginMemory>,
 }
 
@@ -131,7 +134,7 @@ impl ClaudeCode {
     fn from_parts(environment: &Environment, keychain: Option<Keychain>) -> Self {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let mut source = match (environment.path("CLAUDE_CONFIG_DIR"), environment.home()) {
-            (Some(dir), _) => Self::at(&dir, false, keychain),
+            (Some(dir), _) => Self::at(&dir, false, keychain).or_default(environment),
             (None, Some(home)) => {
                 let mut source = Self::at(&home.join(".claude"), true, keychain);
                 let config = environment.xdg_dir("XDG_CONFIG_HOME", ".config");
@@ -140,9 +143,7 @@ impl ClaudeCode {
                 source.locations.extend(files);
                 source
             }
-            (None, None) => {
-                Self { token: None, keychain: None, locations: Vec::new(), state_file: None, memory: None }
-            }
+            (None, None) => Self::without_locations(),
         };
         let token = environment.var(TOKEN_VARIABLE);
         source.token = token.and_then(|value| token::parse(value.as_encoded_bytes()).transpose());
@@ -153,7 +154,25 @@ impl ClaudeCode {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let dir = environment.expand(dir);
         let is_default = environment.home().is_some_and(|home| dir == home.join(".claude"));
-        Self::at(&dir, is_default, keychain)
+        let source = Self::at(&dir, is_default, keychain);
+        if is_default { source } else { source.or_default(environment) }
+    }
+
+    fn without_locations() -> Self {
+        Self {
+            token: None,
+            keychain: None,
+            locations: Vec::new(),
+            state_file: None,
+            default_dir: None,
+            memory: None,
+        }
+    }
+
+    /// Uses the state file of the default directory if the directory is a link to it and has none.
+    fn or_default(mut self, environment: &Environment) -> Self {
+        self.default_dir = environment.home().map(|home| home.join(".claude"));
+        self
     }
 
     /// The locations for the default directory, or for one that the user set.
@@ -164,7 +183,7 @@ impl ClaudeCode {
         let file = CredentialLocation::File(login_file_in(dir));
         let locations = item.into_iter().chain([file]).collect();
         let state_file = Some(state_dir.join(".claude.json"));
-        Self { token: None, keychain, locations, state_file, memory: None }
+        Self { keychain, locations, state_file, ..Self::without_locations() }
     }
 
     /// Reads all [locations](Self#locations), in their order.
@@ -257,9 +276,10 @@ impl ClaudeCode {
     /// Reads the login id; `None` if the state file is not JSON.
     async fn read_login_id(&self) -> io::Result<Option<Option<LoginId>>> {
         let Some(path) = self.state_file.clone() else { return Ok(Some(None)) };
-        let memory = self.memory.clone();
+        let (memory, default_dir) = (self.memory.clone(), self.default_dir.clone());
         // Parsing is part of the blocking closure, because a large file takes several milliseconds.
         file::blocking(move || {
+            let path = default_state_file(&path, default_dir.as_deref()).unwrap_or(path);
             let opened = file::open(&path)?;
             let version = FileVersion::of(&opened.metadata()?);
             if let Some(known) = memory.as_ref().and_then(|memory| memory.get(&path, &version)) {
@@ -276,7 +296,9 @@ impl ClaudeCode {
     }
 
     async fn read_state(&self) -> Option<ClaudeState> {
-        ClaudeState::parse(&file::load(self.state_file.as_ref()?, STATE_LIMIT).await.ok()?)
+        let (path, default_dir) = (self.state_file.clone()?, self.default_dir.clone());
+        let find = move || Ok(default_state_file(&path, default_dir.as_deref()).unwrap_or(path));
+        ClaudeState::parse(&file::load(&file::blocking(find).await.ok()?, STATE_LIMIT).await.ok()?)
     }
 }
 
@@ -313,7 +335,9 @@ impl CredentialSource for ClaudeCode {
             CredentialLocation::File(path) => Some(path.clone()),
             CredentialLocation::Keychain(_) | CredentialLocation::Variable(_) => None,
         });
-        let version = SourceVersion::of_files(files.chain(self.state_file.clone())).await;
+        let default_state_file = self.default_dir.as_deref().and_then(state_file_beside);
+        let files = files.chain(self.state_file.clone()).chain(default_state_file);
+        let version = SourceVersion::of_files(files).await;
         Some(if self.keychain.is_some() { version.and_undetectable() } else { version })
     }
 }
@@ -330,6 +354,17 @@ async fn read_file(path: &Path) -> Result<Credential, LookupError> {
 fn latest_expiring(found: &[Result<Credential, LookupError>]) -> Option<usize> {
     let copies = found.iter().enumerate().filter_map(|(index, found)| Some((index, found.as_ref().ok()?)));
     copies.min_by_key(|(_, credential)| Reverse(credential.expires_at)).map(|(index, _)| index)
+}
+
+/// The state file of the default directory, if the directory of `own` is another path to it and `own` does not exist.
+fn default_state_file(own: &Path, default_dir: Option<&Path>) -> Option<PathBuf> {
+    let default_dir = default_dir.filter(|_| !own.exists())?;
+    let is_same = own.parent()?.canonicalize().ok()? == default_dir.canonicalize().ok()?;
+    state_file_beside(default_dir).filter(|_| is_same)
+}
+
+fn state_file_beside(default_dir: &Path) -> Option<PathBuf> {
+    Some(default_dir.parent()?.join(".claude.json"))
 }
 
 fn login_file_in(dir: &Path) -> PathBuf {

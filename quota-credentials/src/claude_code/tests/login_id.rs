@@ -155,3 +155,21 @@ async fn an_incomplete_state_file_is_not_remembered() {
     assert_eq!(login_id_of(&source).await, None);
     assert!(!home.path("login-ids.json").exists());
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_the_default_directory_has_its_login() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-a", LATER));
+    home.write(".claude.json", state("account-a", "org-a"));
+    let by_default = home.login_id().await;
+    let link = home.path("link");
+    std::os::unix::fs::symlink(home.path(".claude"), &link).unwrap();
+
+    let by_link = home.with("CLAUDE_CONFIG_DIR", link);
+
+    assert!(by_default.is_some());
+    assert_eq!(by_link.login_id().await, by_default);
+    by_link.write(".claude/.claude.json", state("account-b", "org-b"));
+    assert_ne!(by_link.login_id().await, by_default, "its own state file counts");
+}
