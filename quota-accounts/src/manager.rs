@@ -13,10 +13,10 @@ mod sessions;
 mod slot;
 mod source;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -30,13 +30,14 @@ pub use builder::{BuildError, FallbackAccountManagerBuilder};
 pub use maintenance::RefreshReport;
 use persistence::StateFile;
 pub use report::{Classification, ReportError};
-use reservations::SharedReservations;
+use reservations::{ReservationTable, SharedReservations};
 pub use retry::Idempotency;
 pub use route::{Route, RouteError};
 use sessions::SessionTable;
 use slot::AccountSlot;
 
-use crate::routing::{Candidate, Decision, Verdict, choose};
+use crate::routing::{Block, Candidate, Decision, Verdict, choose};
+use crate::state::AccountState;
 use crate::{AccountsConfig, Request, RoutingPolicy};
 
 /// Gives each request an available account, the main one or a fallback, and explains the choice.
@@ -93,6 +94,11 @@ pub(crate) struct Inner {
     state_file: Option<StateFile>,
     sessions: SessionTable,
     reservations: Option<SharedReservations>,
+    reserved: ReservationTable,
+    /// The accounts that have or had blocks.
+    blocked: Mutex<BTreeSet<usize>>,
+    /// What the state file had about each login when it was loaded, by the key of its record.
+    stored_logins: OnceLock<Arc<BTreeMap<String, AccountState>>>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
     /// The tasks that [`flush`](FallbackAccountManager::flush) waits for.
@@ -206,9 +212,56 @@ impl Inner {
         usage: AccountUsage,
         session_account: Option<usize>,
     ) -> Candidate<'a> {
-        slot.candidate_with(usage)
+        let usage = match usage.login_id() {
+            Some(login) if self.has_stored_logins() && !slot.has_restored(login) => {
+                self.restore_login(at);
+                slot.usage.peek()
+            }
+            _ => usage,
+        };
+        let is_login_shared = usage.is_login_shared();
+        let may_be_reserved = is_login_shared || slot.is_reserved.load(Ordering::Acquire);
+        let reserved = may_be_reserved.then(|| self.reserved.live(&slot.id, &usage));
+        let mut candidate = slot
+            .candidate_with(usage)
             .session_account(session_account == Some(at))
-            .with_credential_verdict(self.credential_cooldown(slot))
+            .with_credential_verdict(self.credential_cooldown(slot));
+        if let Some(reserved) = reserved.filter(|reserved| !reserved.is_empty()) {
+            candidate = candidate.reserved(reserved);
+        }
+        if is_login_shared { self.with_blocks_of_login(candidate, at) } else { candidate }
+    }
+
+    /// Adds the blocks of the other accounts with the same login, except those of one credential.
+    #[cold]
+    fn with_blocks_of_login<'a>(&self, candidate: Candidate<'a>, at: usize) -> Candidate<'a> {
+        let slot = &self.slots[at];
+        let Some(login) = slot.login_id() else { return candidate };
+        let others = self.other_blocked(at);
+        let blocks: Vec<Block> =
+            others.into_iter().flat_map(|other| self.slots[other].blocks_of_login(&login)).collect();
+        if blocks.is_empty() {
+            return candidate;
+        }
+        candidate.blocks(slot.own_blocks().iter().cloned().chain(blocks).collect::<Vec<_>>())
+    }
+
+    /// The other accounts of the provider that have or had blocks, which are few.
+    fn other_blocked(&self, at: usize) -> Vec<usize> {
+        let provider = self.slots[at].id.provider();
+        let blocked = self.blocked.lock();
+        let others =
+            blocked.iter().filter(|other| **other != at && self.slots[**other].id.provider() == provider);
+        others.copied().collect()
+    }
+
+    /// Records that an account has blocks.
+    fn mark_blocked(&self, at: usize) {
+        self.blocked.lock().insert(at);
+    }
+
+    fn has_stored_logins(&self) -> bool {
+        self.stored_logins.get().is_some_and(|stored| !stored.is_empty())
     }
 
     fn session_account(&self, request: &Request) -> Option<usize> {

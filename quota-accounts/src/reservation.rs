@@ -117,10 +117,6 @@ impl Reservations {
         let live = self.reservations.iter().filter(move |reservation| reservation.is_live(now));
         live.map(|reservation| (reservation.window.clone(), reservation.share))
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.reservations.is_empty()
-    }
 }
 
 impl DocumentBody for Reservations {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::model::LoginId;
 use quota_core::record::{Hold, MergeOutcome, Record, Seed};
+use quota_core::store::StoreKey;
 use quota_core::{AccountId, Snapshot};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub(crate) struct AccountsState {
     version: u32,
     #[serde(default)]
     pub(crate) accounts: BTreeMap<AccountId, AccountState>,
+    /// The states of logins that no account holds any more, by the keys of their records. They count again once an account holds
+    /// the login.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    logins: BTreeMap<String, AccountState>,
     /// Sessions that an older program stored here. A newer one moves them to their shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sessions: Vec<SessionAffinity>,
@@ -109,18 +114,20 @@ impl AccountState {
     /// Merges the readings and the hold of a process. Each reading keeps its time, and the later hold wins. Timestamps from a
     /// clock ahead of `now` get no advantage.
     ///
-    /// Readings of two logins are never mixed. The login with the later contact wins. A contact is a reading or one of
-    /// `blocks`, because a rejected login may have no readings. `blocks` belong to `other`.
-    pub(crate) fn merge(&mut self, other: &Seed, blocks: &[Block], now: Timestamp) {
+    /// Readings of two logins are never mixed. The login with the later contact wins, and the state of the other one is returned. A
+    /// contact is a reading or one of `blocks`, because a rejected login may have no readings. `blocks` belong to `other`.
+    pub(crate) fn merge(&mut self, other: &Seed, blocks: &[Block], now: Timestamp) -> Option<Self> {
         self.clamp_to_now(now);
         let differ = matches!((&self.login_id, &other.login_id), (Some(own), Some(other)) if own != other);
+        let mut displaced = None;
         if differ {
             let contact = last_contact(&other.snapshot, blocks, other.login_id.as_ref(), now);
             if contact < last_contact(&self.snapshot, &self.blocks, self.login_id.as_ref(), now) {
-                return;
+                let (snapshot, hold) = (other.snapshot.clone(), other.hold.clone());
+                return Some(Self { login_id: other.login_id.clone(), snapshot, hold, ..Self::default() });
             }
-            (self.snapshot, self.hold) = (Snapshot::default(), None);
-            self.blocks.clear();
+            let unknown = std::mem::take(&mut self.unknown);
+            displaced = Some(std::mem::replace(self, Self { unknown, ..Self::default() }));
         }
         if other.login_id.is_some() {
             self.login_id.clone_from(&other.login_id);
@@ -133,6 +140,22 @@ impl AccountState {
         if until(&self.hold) < until(&other.hold) {
             self.hold.clone_from(&other.hold);
         }
+        displaced
+    }
+
+    /// Adds the state that the same login had earlier.
+    fn absorb(&mut self, earlier: &Self, now: Timestamp) {
+        let _ = self.merge(&earlier.seed(), &[], now);
+        for block in &earlier.blocks {
+            self.block(block);
+        }
+    }
+
+    /// The last time that matters to the state; `None` if there is none.
+    fn last_time(&self) -> Option<Timestamp> {
+        let held = self.hold.as_ref().map(|hold| hold.until);
+        let blocked = self.blocks.iter().map(|block| block.until.unwrap_or(block.since)).max();
+        self.snapshot.newest().max(held).max(blocked)
     }
 
     /// Adds a block, or extends an equal one. Returns whether it belongs to this login; otherwise nothing changes.
@@ -171,7 +194,76 @@ pub(crate) fn insert_or_extend(blocks: &mut Vec<Block>, block: Block) {
     }
 }
 
+/// How long the state of a login that no account holds is kept after it last mattered, longer than most windows.
+const UNUSED_LOGIN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
 impl AccountsState {
+    /// Merges what a process knows about an account. The state of another login that the account has held is kept.
+    ///
+    /// Each block counts for its own login.
+    pub(crate) fn merge(
+        &mut self,
+        id: &AccountId,
+        usage: &Seed,
+        blocks: &[Block],
+        removed: &[Block],
+        now: Timestamp,
+    ) {
+        let account = self.accounts.entry(id.clone()).or_default();
+        let displaced = account.merge(usage, blocks, now);
+        account.blocks.retain(|block| !removed.contains(block));
+        let others: Vec<&Block> = blocks.iter().filter(|block| !account.block(block)).collect();
+        if let Some(login) = account.login_id.clone()
+            && let Some(earlier) = self.logins.remove(&login_key(id, &login))
+        {
+            account.absorb(&earlier, now);
+            account.blocks.retain(|block| !removed.contains(block));
+        }
+        if let Some(displaced) = displaced.filter(|displaced| displaced.last_time().is_some())
+            && let Some(login) = &displaced.login_id
+        {
+            self.state_of(id, login).absorb(&displaced, now);
+        }
+        for login in self.logins.values_mut() {
+            login.blocks.retain(|block| !removed.contains(block));
+        }
+        for block in others {
+            if let Some(login) = &block.login_id {
+                self.state_of(id, login).block(block);
+            }
+        }
+    }
+
+    /// The state of a login that the account does not hold.
+    fn state_of(&mut self, id: &AccountId, login: &LoginId) -> &mut AccountState {
+        let state = self.logins.entry(login_key(id, login)).or_default();
+        state.login_id = Some(login.clone());
+        state
+    }
+
+    /// The state of each login, by the key of its record.
+    pub(crate) fn of_logins(&self) -> BTreeMap<String, AccountState> {
+        let mut logins = self.logins.clone();
+        for (id, account) in &self.accounts {
+            if let Some(login) = &account.login_id {
+                let state = logins.entry(login_key(id, login)).or_default();
+                state.login_id = Some(login.clone());
+                state.absorb(account, Timestamp::MAX);
+            }
+        }
+        logins
+    }
+
+    /// Sets the states of the logins. Those of logins that an account holds move to the account at the next merge.
+    pub(crate) fn set_unused_logins(&mut self, logins: &BTreeMap<String, AccountState>) {
+        self.logins.clone_from(logins);
+    }
+
+    /// Whether the file has logins that no account holds.
+    pub(crate) fn has_unused_logins(&self) -> bool {
+        !self.logins.is_empty()
+    }
+
     /// Sets the format version of this program.
     pub(crate) fn set_version(&mut self) {
         self.version = Self::VERSION;
@@ -182,19 +274,32 @@ impl AccountsState {
         self.accounts.contains_key(account) || self.sessions.iter().any(|pin| pin.account == *account)
     }
 
-    /// Removes the entries and sessions of these accounts.
+    /// Removes the entries and sessions of these accounts, and the logins of their providers that no account holds: it is unknown which
+    /// account has held them.
     pub(crate) fn remove(&mut self, accounts: &[AccountId]) {
         self.set_version();
         self.accounts.retain(|account, _| !accounts.contains(account));
+        let of_provider = |key: &str, id: &AccountId| {
+            key.strip_prefix(id.provider().as_str()).is_some_and(|rest| rest.starts_with('#'))
+        };
+        self.logins.retain(|key, _| !accounts.iter().any(|id| of_provider(key, id)));
         self.sessions.retain(|pin| !accounts.contains(&pin.account));
     }
 
-    /// Removes expired blocks.
-    pub(crate) fn prune_blocks(&mut self, now: Timestamp) {
-        for account in self.accounts.values_mut() {
+    /// Removes expired blocks, and logins that have not been used for long.
+    pub(crate) fn prune(&mut self, now: Timestamp) {
+        for account in self.accounts.values_mut().chain(self.logins.values_mut()) {
             account.blocks.retain(|block| block.is_live(now));
         }
+        let is_recent =
+            |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default() < UNUSED_LOGIN_TTL;
+        self.logins.retain(|_, login| login.last_time().is_some_and(is_recent));
     }
+}
+
+/// The key of the record of a login.
+pub(crate) fn login_key(account: &AccountId, login: &LoginId) -> String {
+    StoreKey::login(account.provider(), login).as_str().to_owned()
 }
 
 /// Merges the sessions of the file and of this process. The later use of a session wins, and unknown fields of the file survive.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::persistence::StateFile;
-use super::reservations::SharedReservations;
+use super::reservations::{ReservationTable, SharedReservations};
 use super::sessions::SessionTable;
 use super::slot::AccountSlot;
 use super::{FallbackAccountManager, Inner};
@@ -179,6 +179,9 @@ impl FallbackAccountManagerBuilder {
             panicked: Mutex::default(),
             state_file,
             reservations: self.reservations.map(SharedReservations::on),
+            reserved: ReservationTable::default(),
+            blocked: Mutex::default(),
+            stored_logins: OnceLock::new(),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
             flushing: tokio::sync::Mutex::new(JoinSet::new()),

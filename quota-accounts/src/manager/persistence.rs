@@ -11,10 +11,13 @@ use jiff::Timestamp;
 use quota_core::record::Seed;
 use quota_core::{AccountId, Clock};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 
 use super::Inner;
 use crate::routing::Block;
-use crate::state::{AccountsState, SessionAffinity, SessionBounds, SessionShards, bit, members, shard_of};
+use crate::state::{
+    AccountsState, SessionAffinity, SessionBounds, SessionShards, bit, login_key, members, shard_of,
+};
 use quota_core::clock::is_from_future;
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 
@@ -50,14 +53,15 @@ const SAVE_WAIT: Duration = Duration::from_millis(250);
 /// How long a save is delayed, so that one write serves many changes.
 const SAVE_DELAY: Duration = Duration::from_secs(3);
 
+/// How many logins are checked at once.
+const CONCURRENT_CHECKS: usize = 64;
+
 /// The changes of one account since the last save.
 struct Delta {
     at: usize,
     id: AccountId,
     usage: Seed,
     blocks: Option<(Arc<[Block]>, Vec<Block>)>,
-    /// Whether the file has all active blocks. It accepts none while it holds another login; they are then written later.
-    is_stored: bool,
 }
 
 impl Inner {
@@ -74,16 +78,25 @@ impl Inner {
         let state: AccountsState = state_file.document.load().await.inspect_err(|error| {
             tracing::warn!(error = %error, "could not read the state file, starting without it");
         })?;
+        if state.has_unused_logins() {
+            // An account may hold one of them by now, and then its readings count, not those that the account had last.
+            self.check_logins().await;
+        }
         let now = self.now();
         for (id, stored) in &state.accounts {
-            let Some(slot) = self.index_of.get(id).map(|at| &self.slots[*at]) else { continue };
+            let Some(at) = self.index_of.get(id).copied() else { continue };
+            let slot = &self.slots[at];
+            self.load_blocks(at, &stored.blocks, now);
             let seed = stored.seed();
             if slot.usage.seed(&seed).is_ok() {
-                slot.load_blocks(&stored.blocks, now);
                 *slot.last_saved.lock() = Some(Box::new(seed));
             } else {
                 tracing::debug!(account = %id, "the state file has readings of another login");
             }
+        }
+        let _ = self.stored_logins.set(Arc::new(state.of_logins()));
+        for at in 0..self.slots.len() {
+            self.restore_login(at);
         }
         if self.sessions.is_enabled() {
             self.load_sessions(&state.sessions, now);
@@ -91,6 +104,39 @@ impl Inner {
         }
         self.sessions.prune(now);
         Ok(())
+    }
+
+    /// Waits until the login of each account was checked, at most for the policy's `route_timeout`.
+    async fn check_logins(&self) {
+        let checks = async {
+            for slots in self.slots.chunks(CONCURRENT_CHECKS) {
+                let accounts = slots.iter().filter(|slot| !slot.disabled).map(|slot| slot.usage.clone());
+                let checks = accounts.map(|account| async move { account.record_key().await });
+                checks.collect::<JoinSet<_>>().join_all().await;
+            }
+        };
+        if self.clock.bounded(self.policy.route_timeout, checks).await.is_none() {
+            tracing::debug!("the login of some accounts is not known yet");
+        }
+    }
+
+    /// Restores what the state file has about the login that an account holds now, if that is another one than before.
+    pub(super) fn restore_login(&self, at: usize) {
+        let slot = &self.slots[at];
+        let Some(stored) = self.stored_logins.get().filter(|stored| !stored.is_empty()) else { return };
+        let Some(login) = slot.take_new_login() else { return };
+        let Some(state) = stored.get(&login_key(&slot.id, &login)) else { return };
+        self.load_blocks(at, &state.blocks, self.now());
+        if slot.usage.seed(&state.seed()).is_err() {
+            tracing::debug!(account = %slot.id, "the account holds another login by now");
+        }
+    }
+
+    fn load_blocks(&self, at: usize, blocks: &[Block], now: Timestamp) {
+        if !blocks.is_empty() {
+            self.slots[at].load_blocks(blocks, now);
+            self.mark_blocked(at);
+        }
     }
 
     fn load_sessions(&self, stored: &[SessionAffinity], now: Timestamp) {
@@ -119,34 +165,31 @@ impl Inner {
             return saved;
         }
         let unchanged = self.unchanged(&changes);
+        let stored_logins = self.stored_logins.get().cloned().unwrap_or_default();
         let changes = state_file
             .document
             .update(move |state: &mut AccountsState| {
                 if *state == AccountsState::default() {
                     // The file is missing, so it has nothing of what was saved earlier.
                     changes.extend(unchanged);
+                    state.set_unused_logins(&stored_logins);
                 }
                 state.set_version();
-                for Delta { id, usage, blocks, is_stored, .. } in &mut changes {
-                    let stored = state.accounts.entry(id.clone()).or_default();
-                    stored.merge(usage, blocks.as_ref().map_or(&[], |(active, _)| active), now);
-                    if let Some((active, removed)) = blocks {
-                        stored.blocks.retain(|block| !removed.contains(block));
-                        for block in active.iter() {
-                            *is_stored &= stored.block(block);
-                        }
-                    }
+                for Delta { id, usage, blocks, .. } in &changes {
+                    let (active, removed) =
+                        blocks.as_ref().map_or((&[][..], &[][..]), |(active, removed)| (active, removed));
+                    state.merge(id, usage, active, removed, now);
                 }
-                state.prune_blocks(now);
+                state.prune(now);
                 state.sessions.retain(|affinity| !moved.contains(affinity));
                 changes
             })
             .await?;
-        for Delta { at, usage, blocks, is_stored, .. } in changes {
+        for Delta { at, usage, blocks, .. } in changes {
             let slot = &self.slots[at];
             *slot.last_saved.lock() = Some(Box::new(usage));
             if let Some((active, removed)) = blocks {
-                slot.blocks_written(is_stored.then_some(&active), &removed);
+                slot.blocks_written(&active, &removed);
             }
         }
         saved
@@ -192,7 +235,6 @@ impl Inner {
             id: slot.id.clone(),
             usage: slot.exported(),
             blocks: Some((slot.active_blocks(), Vec::new())),
-            is_stored: true,
         });
         unchanged.collect()
     }
@@ -201,16 +243,9 @@ impl Inner {
     fn changes(&self) -> Vec<Delta> {
         let changes = self.slots.iter().enumerate().filter_map(|(at, slot)| {
             let usage = slot.exported();
-            slot.clear_foreign();
             let blocks = slot.dirty_blocks();
             let has_new_usage = slot.last_saved.lock().as_deref() != Some(&usage) && usage != Seed::default();
-            (has_new_usage || blocks.is_some()).then(|| Delta {
-                at,
-                id: slot.id.clone(),
-                usage,
-                blocks,
-                is_stored: true,
-            })
+            (has_new_usage || blocks.is_some()).then(|| Delta { at, id: slot.id.clone(), usage, blocks })
         });
         changes.collect()
     }

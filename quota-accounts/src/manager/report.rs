@@ -90,9 +90,9 @@ impl FallbackAccountManager {
             }
             inner.schedule_save();
         }
-        if let Some(id) = route.reservation {
+        if let Some(reservation) = &route.reservation {
             // After the observation. Otherwise, in between, neither the estimate nor the real use would count.
-            inner.release(route.index, id);
+            inner.release(reservation);
         }
         if let Some(Consequence { block, .. }) = consequence {
             let is_login =
@@ -113,12 +113,13 @@ impl FallbackAccountManager {
                 for block in blocks {
                     tracing::debug!(account = %slot.id, kind = block.kind.as_str(), "account blocked");
                     slot.block(block.login_id(login_id.clone()), now);
+                    inner.mark_blocked(route.index);
                 }
                 if is_blocked {
                     inner.save_now().await;
                 }
             }
-        } else if outcome.status().is_some() && slot.clear_rejections(received_at) {
+        } else if outcome.status().is_some() && inner.clear_rejections(route.index, received_at) {
             inner.schedule_save();
         }
         if slot.usage.needs_refresh(slot.usage.count_request()) {
@@ -150,6 +151,18 @@ fn for_any_credential(block: Block, policy: &RoutingPolicy) -> Block {
 }
 
 impl Inner {
+    /// Clears the rejections before `served_at` of an account that has served a request, and of those with the same login. Returns whether there were any.
+    fn clear_rejections(&self, at: usize, served_at: Timestamp) -> bool {
+        let (slot, login) = (&self.slots[at], self.slots[at].login_id());
+        let has_cleared = slot.clear_rejections(served_at, |_| true);
+        let others = if slot.usage.peek().is_login_shared() { self.other_blocked(at) } else { Vec::new() };
+        let others = others.into_iter().map(|other| &self.slots[other]);
+        // The other accounts may have credentials that are still rejected.
+        others.filter(|other| other.login_id() == login).fold(has_cleared, |has_cleared, other| {
+            other.clear_rejections(served_at, |block| block.fingerprint.is_none()) || has_cleared
+        })
+    }
+
     /// Parses a response. If the parser panics, only the status and the requested wait count.
     fn parse(&self, outcome: &RequestOutcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
         let parser = self.parsers.get(provider).map(|parser| &**parser);

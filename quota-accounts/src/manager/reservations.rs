@@ -1,14 +1,15 @@
 //! Reserves the expected use of a request, locally and in the store for all hosts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use quota_core::QuotaStore;
-use quota_core::model::RequestId;
-use quota_core::store::{Start, StoreError, WriteState, update};
+use quota_core::model::{LoginId, RequestId};
+use quota_core::store::{Start, StoreError, StoreKey, WriteState, update};
+use quota_core::{AccountId, AccountUsage, Percent, ProviderId, QuotaStore, WindowId};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -20,6 +21,84 @@ use crate::routing::{Reason, Verdict, headroom};
 
 /// How long the store is not used after a failure. Otherwise each request would wait for it.
 const COOLDOWN: Duration = Duration::from_secs(1);
+
+/// What reservations belong to: a login, or an account whose credential states none. Accounts with one login share its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum RecordId {
+    Login(ProviderId, LoginId),
+    Account(AccountId),
+}
+
+impl RecordId {
+    fn of(account: &AccountId, usage: &AccountUsage) -> Self {
+        match usage.login_id() {
+            Some(login) => Self::Login(account.provider().clone(), login.clone()),
+            None => Self::Account(account.clone()),
+        }
+    }
+
+    /// The key of the document with the reservations.
+    fn key(&self) -> StoreKey {
+        let record = match self {
+            Self::Login(provider, login) => StoreKey::login(provider, login),
+            Self::Account(account) => StoreKey::account(account),
+        };
+        record.extension("reservations")
+    }
+}
+
+/// The expected use of requests in flight, for one record.
+#[derive(Debug)]
+pub(super) struct ReservationState {
+    record: RecordId,
+    held: Mutex<LocalReservations>,
+    /// One request syncs with the store for all. The value is the sequence number of the last successful sync.
+    sync_lock: tokio::sync::Mutex<u64>,
+    /// How many syncs have started.
+    sync_seq: AtomicU64,
+}
+
+impl ReservationState {
+    fn change<R>(&self, change: impl FnOnce(&mut LocalReservations) -> R) -> R {
+        change(&mut self.held.lock())
+    }
+
+    fn has_pending_releases(&self) -> bool {
+        self.held.lock().has_pending_releases()
+    }
+}
+
+/// The reservations of this process, and those that it has read from the store, by record.
+#[derive(Debug, Default)]
+pub(super) struct ReservationTable(Mutex<HashMap<RecordId, Arc<ReservationState>>>);
+
+impl ReservationTable {
+    /// The live reservations of the record that the account shows.
+    pub(super) fn live(&self, account: &AccountId, usage: &AccountUsage) -> Vec<(WindowId, Percent)> {
+        let state = self.0.lock().get(&RecordId::of(account, usage)).cloned();
+        state.map(|state| state.held.lock().live(usage.now()).collect()).unwrap_or_default()
+    }
+
+    fn get_or_create(&self, record: RecordId) -> Arc<ReservationState> {
+        let mut states = self.0.lock();
+        let new = || {
+            let (held, sync_lock, sync_seq) = Default::default();
+            Arc::new(ReservationState { record: record.clone(), held, sync_lock, sync_seq })
+        };
+        Arc::clone(states.entry(record.clone()).or_insert_with(new))
+    }
+
+    fn with_pending_releases(&self) -> Vec<Arc<ReservationState>> {
+        self.0.lock().values().filter(|state| state.has_pending_releases()).cloned().collect()
+    }
+}
+
+/// A reservation of a request.
+#[derive(Debug, Clone)]
+pub(super) struct ReservationHandle {
+    state: Arc<ReservationState>,
+    id: RequestId,
+}
 
 /// The store for reservations, and whether it works.
 #[derive(Debug)]
@@ -60,23 +139,22 @@ impl SharedReservations {
 /// Releases a reservation when dropped, unless it was handed to a route.
 pub(super) struct ReservationGuard {
     inner: Arc<Inner>,
-    at: usize,
-    id: RequestId,
+    reservation: ReservationHandle,
     is_kept: bool,
 }
 
 impl ReservationGuard {
     /// Keeps the reservation until the request is reported.
-    pub(super) fn keep(mut self) -> RequestId {
+    pub(super) fn keep(mut self) -> ReservationHandle {
         self.is_kept = true;
-        self.id
+        self.reservation.clone()
     }
 }
 
 impl Drop for ReservationGuard {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.inner.release(self.at, self.id);
+            self.inner.release(&self.reservation);
         }
     }
 }
@@ -92,43 +170,56 @@ impl Inner {
     ) -> Result<Option<ReservationGuard>, Verdict> {
         let Some((window, share)) = request.estimate() else { return Ok(None) };
         let slot = &self.slots[at];
+        let state = self.reservations_of(slot).await;
+        slot.is_reserved.store(true, Ordering::Release);
         let now = self.now();
         let wanted = Reservation::new(window.clone(), share, now);
         let left = headroom(&slot.candidate(), window, now, &self.policy);
         let full =
             || Verdict::ineligible(Reason::Reserved, now.checked_add(self.policy.throttle_cooldown).ok());
-        if !slot.change_reservations(|held| held.reserve(&wanted, left, now)) {
+        if !state.change(|held| held.reserve(&wanted, left, now)) {
             return Err(full());
         }
         let id = wanted.id;
-        let reserved = self.guard_for(at, id);
-        match self.sync_reservations(at, Some(id)).await {
+        let reserved = self.guard_for(ReservationHandle { state: Arc::clone(&state), id });
+        match self.sync_reservations(&state, Some(id)).await {
             Some(false) => return Err(full()),
             Some(true) => {}
-            None => slot.change_reservations(|held| held.admit_locally(id)),
+            None => state.change(|held| held.admit_locally(id)),
         }
         Ok(Some(reserved))
     }
 
+    /// The reservations of the record that the account shows.
+    async fn reservations_of(&self, slot: &AccountSlot) -> Arc<ReservationState> {
+        if self.reservations.is_some() {
+            // Before the first check of the login, hosts would use different documents.
+            slot.usage.record_key().await;
+        }
+        self.reserved.get_or_create(RecordId::of(&slot.id, &slot.usage.peek()))
+    }
+
     /// Reads the reservations of all hosts.
     pub(super) async fn read_reservations(&self, at: usize) {
-        self.sync_reservations(at, None).await;
+        let state = self.reservations_of(&self.slots[at]).await;
+        self.sync_reservations(&state, None).await;
     }
 
     /// A guard that releases the reservation when dropped, so that a cancelled sender leaves none behind.
-    pub(super) fn guard_for(self: &Arc<Self>, at: usize, id: RequestId) -> ReservationGuard {
-        ReservationGuard { inner: Arc::clone(self), at, id, is_kept: false }
+    pub(super) fn guard_for(self: &Arc<Self>, reservation: ReservationHandle) -> ReservationGuard {
+        ReservationGuard { inner: Arc::clone(self), reservation, is_kept: false }
     }
 
-    /// Releases a reservation; a second release changes nothing.
-    pub(super) fn release(self: &Arc<Self>, at: usize, id: RequestId) {
-        let is_pending = self.slots[at].change_reservations(|held| held.release(id));
+    /// Releases a reservation, also if the account shows another record by now. A second release changes nothing.
+    pub(super) fn release(self: &Arc<Self>, reservation: &ReservationHandle) {
+        let ReservationHandle { state, id } = reservation.clone();
+        let is_pending = state.change(|held| held.release(id));
         // Without a runtime the next sync releases it, or it expires.
         if is_pending && self.reservations.is_some() && Handle::try_current().is_ok() {
             let inner = Arc::clone(self);
             self.in_background(async move {
-                inner.sync_reservations(at, None).await;
-                if inner.slots[at].has_pending_releases() {
+                inner.sync_reservations(&state, None).await;
+                if state.has_pending_releases() {
                     inner.retry_releases();
                 }
             });
@@ -149,12 +240,10 @@ impl Inner {
             loop {
                 clock.sleep(COOLDOWN).await;
                 let Some(inner) = inner.upgrade() else { return };
-                let pending =
-                    || inner.slots.iter().enumerate().filter(|(_, slot)| slot.has_pending_releases());
-                for (at, _) in pending() {
-                    inner.sync_reservations(at, None).await;
+                for state in inner.reserved.with_pending_releases() {
+                    inner.sync_reservations(&state, None).await;
                 }
-                if pending().next().is_none() {
+                if inner.reserved.with_pending_releases().is_empty() {
                     return;
                 }
             }
@@ -165,15 +254,18 @@ impl Inner {
     /// whether the reservation fits; `None` if the store is unavailable.
     ///
     /// The holder of the lock syncs for all waiting requests, so that they do not wait for one round trip each.
-    async fn sync_reservations(&self, at: usize, requested: Option<RequestId>) -> Option<bool> {
+    async fn sync_reservations(
+        &self,
+        state: &ReservationState,
+        requested: Option<RequestId>,
+    ) -> Option<bool> {
         let shared = self.reservations.as_ref()?;
-        let slot = &self.slots[at];
         if shared.in_cooldown(self.clock.now()) {
             return None;
         }
-        let before = slot.sync_seq();
-        let mut synced_seq = slot.sync_lock().await;
-        let admission = || requested.and_then(|id| slot.change_reservations(|held| held.admission(id)));
+        let before = state.sync_seq.load(Ordering::Acquire);
+        let mut synced_seq = state.sync_lock.lock().await;
+        let admission = || requested.and_then(|id| state.change(|held| held.admission(id)));
         if let Some(is_admitted) = admission() {
             return Some(is_admitted);
         }
@@ -185,9 +277,10 @@ impl Inner {
             // The previous holder of the lock has just waited for the store in vain.
             return None;
         }
-        let seq = slot.start_sync();
+        let seq = state.sync_seq.fetch_add(1, Ordering::AcqRel) + 1;
         let timeout = self.policy.reservation_timeout;
-        let synced = self.clock.bounded(timeout, sync_with_store(&*shared.store, slot, timeout)).await;
+        let synced =
+            self.clock.bounded(timeout, sync_with_store(&*shared.store, state, || self.now(), timeout)).await;
         let synced = synced.unwrap_or_else(|| {
             Err(StoreError::unavailable(
                 WriteState::Unknown,
@@ -204,16 +297,16 @@ impl Inner {
 /// Merges this process's reservations and releases into the store's document, and adopts the result.
 async fn sync_with_store(
     store: &dyn QuotaStore,
-    slot: &AccountSlot,
+    state: &ReservationState,
+    local_now: impl Fn() -> Timestamp,
     timeout: Duration,
 ) -> Result<(), StoreError> {
-    // Accounts with one login share its limits.
-    let key = slot.usage.record_key().await.extension("reservations");
+    let key = state.record.key();
     let (mut offset, mut attempts) = (SignedDuration::ZERO, 0);
     let merge = |document: &mut Reservations, now: Timestamp| {
-        offset = now.duration_since(slot.now());
+        offset = now.duration_since(local_now());
         attempts += 1;
-        slot.change_reservations(|held| {
+        state.change(|held| {
             if attempts > 1 {
                 // The previous swap conflicted. If it was applied nevertheless, the document shows it.
                 held.write_failed();
@@ -222,12 +315,6 @@ async fn sync_with_store(
         });
     };
     let updated = update(store, &key, Start::Read, LocalReservations::TTL, timeout, merge).await?;
-    slot.change_reservations(|held| held.adopt(Arc::unwrap_or_clone(updated.document), offset));
+    state.change(|held| held.adopt(Arc::unwrap_or_clone(updated.document), offset));
     Ok(())
-}
-
-impl AccountSlot {
-    fn has_pending_releases(&self) -> bool {
-        self.with_reservations(LocalReservations::has_pending_releases).unwrap_or(false)
-    }
 }

@@ -48,7 +48,7 @@ impl FallbackAccountManager {
             };
             let at = route.index;
             // If the future is dropped, this releases the reservation.
-            let _pending = route.reservation.map(|id| self.inner.guard_for(route.index, id));
+            let _pending = route.reservation.clone().map(|reservation| self.inner.guard_for(reservation));
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route belongs to this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));

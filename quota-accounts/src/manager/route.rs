@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::model::RequestId;
-use quota_core::provider::bounded_wait;
+use quota_core::model::LoginInfo;
+use quota_core::provider::{RejectionKind, bounded_wait};
 use quota_core::{AccountId, Credential, CredentialError};
 
-use super::reservations::ReservationGuard;
+use super::reservations::{ReservationGuard, ReservationHandle};
 use super::scan::{ChosenBy, MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
 use super::source::Rechecks;
 use super::{FallbackAccountManager, Inner};
@@ -28,7 +28,7 @@ pub struct Route {
     pub(super) request: Request,
     pub(super) reason: Reason,
     pub(super) skipped: Vec<Evaluated>,
-    pub(super) reservation: Option<RequestId>,
+    pub(super) reservation: Option<ReservationHandle>,
     pub(super) is_reported: AtomicBool,
 }
 
@@ -363,6 +363,9 @@ impl Inner {
         })?;
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
+            if let Some(verdict) = self.rejected_under_another_name(at, &credential.login, request) {
+                return Err(Some(verdict));
+            }
             let login_id = slot.login_id();
             // The quota manager may have noticed it before the credential was read.
             let is_another = chosen.login_id.is_some() && login_id != chosen.login_id;
@@ -376,13 +379,33 @@ impl Inner {
             let now = self.now();
             if is_another || now != chosen.at {
                 // The request has its own reservation, which must not exclude the account or hide another reason.
-                let candidate = slot.candidate().reserved([]);
+                let candidate = self.candidate(at, slot, None).reserved([]);
                 if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {
                     return Err(Some(evaluate_with_retry(&candidate, request, now, &self.policy)));
                 }
             }
         }
         Ok(credential)
+    }
+
+    /// The verdict if the provider has rejected this very credential under another name of its login.
+    fn rejected_under_another_name(
+        &self,
+        at: usize,
+        login: &LoginInfo,
+        request: &Request,
+    ) -> Option<Verdict> {
+        if !self.slots[at].usage.peek().is_login_shared() {
+            return None;
+        }
+        let now = self.now();
+        let block_of = |other: usize| self.slots[other].block_of_credential(login, request.model(), now);
+        let block = self.other_blocked(at).into_iter().find_map(block_of)?;
+        let reason = match block.kind {
+            RejectionKind::Forbidden => Reason::Forbidden,
+            _ => Reason::LoginRejected,
+        };
+        Some(Verdict::ineligible(reason, block.until))
     }
 
     /// The verdict on an account without a usable credential. Only a missing login requires a person to act.

@@ -141,8 +141,9 @@ impl Inner {
         let Some(session) = request.session() else { return };
         let stays = |own: &usize| {
             let verdict = unusable.iter().find(|(other, _)| other == own).map(|(_, verdict)| *verdict);
-            let verdict = verdict
-                .unwrap_or_else(|| evaluate(&self.slots[*own].candidate(), request, now, &self.policy));
+            let verdict = verdict.unwrap_or_else(|| {
+                evaluate(&self.candidate(*own, &self.slots[*own], None), request, now, &self.policy)
+            });
             !verdict.ends_affinity()
         };
         let own = self.sessions.get(session, now).filter(|own| *own != at).filter(stays);

@@ -1,8 +1,8 @@
 //! One account of the router: its configuration, usage, blocks and reservations.
 //! `outcome` decides which blocks a response causes.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +13,6 @@ use quota_core::provider::RejectionKind;
 use quota_core::record::{Hold, HoldReason, Seed};
 use quota_core::{Account, AccountId, AccountUsage, QuotaError};
 
-use crate::reservation::LocalReservations;
 use crate::routing::{Block, Candidate, Reason, Role};
 use crate::state::insert_or_extend;
 use crate::{AccountConfig, AccountLimits};
@@ -31,10 +30,8 @@ pub(super) struct AccountSlot {
     /// Whether there is any block. Readers check this before they take the lock.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
-    /// Whether there is any reservation. Readers check this before they take the lock.
-    is_reserved: AtomicBool,
-    /// Created by the first reservation.
-    reservations: OnceLock<Box<ReservationState>>,
+    /// Whether there was any reservation. Readers check this before they look for one.
+    pub(super) is_reserved: AtomicBool,
     /// When the credential was last checked for a change, in milliseconds.
     credential_checked_at: AtomicI64,
     /// When the credential source last timed out, in milliseconds; [`NEVER`] if it has succeeded since.
@@ -43,18 +40,11 @@ pub(super) struct AccountSlot {
     pub(super) refreshing: AtomicBool,
     /// The fingerprint for which a retry with another credential was allowed, until a request succeeds.
     last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
+    /// The last login whose state was restored from the state file.
+    restored: Mutex<Option<LoginId>>,
+    restored_address: AtomicUsize,
     /// The readings in the state file.
     pub(super) last_saved: Mutex<Option<Box<Seed>>>,
-}
-
-/// The expected use of requests in flight.
-#[derive(Debug, Default)]
-struct ReservationState {
-    held: Mutex<LocalReservations>,
-    /// One request syncs with the store for all. The value is the sequence number of the last successful sync.
-    sync_lock: tokio::sync::Mutex<u64>,
-    /// How many syncs have started.
-    sync_seq: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -81,11 +71,12 @@ impl AccountSlot {
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
             is_reserved: AtomicBool::new(false),
-            reservations: OnceLock::new(),
             credential_checked_at: AtomicI64::new(NEVER),
             credential_timeout_at: AtomicI64::new(NEVER),
             refreshing: AtomicBool::new(false),
             last_rejected: Mutex::default(),
+            restored: Mutex::default(),
+            restored_address: AtomicUsize::new(0),
             last_saved: Mutex::default(),
         }
     }
@@ -95,24 +86,18 @@ impl AccountSlot {
         self.candidate_with(self.usage.peek())
     }
 
-    /// The candidate with this usage, which a caller has just read.
+    /// The candidate with this usage, which a caller has just read. It lacks what the accounts of its login share.
     #[inline]
     pub(super) fn candidate_with(&self, usage: AccountUsage) -> Candidate<'_> {
         let mut candidate = Candidate::from_usage(&self.id, self.role, usage).disabled(self.disabled);
         if let Some(limits) = &self.limits {
             candidate = candidate.limits(limits);
         }
-        if !self.is_blocked.load(Ordering::Acquire) && !self.is_reserved.load(Ordering::Acquire) {
+        if !self.is_blocked.load(Ordering::Acquire) {
             return candidate;
         }
-        let now = self.now();
-        self.rebase_future_blocks(now);
-        let candidate = candidate.blocks(self.own_blocks());
-        if !self.is_reserved.load(Ordering::Acquire) {
-            return candidate;
-        }
-        let reserved: Vec<_> = self.reservations().held.lock().live(now).collect();
-        candidate.reserved(reserved)
+        self.rebase_future_blocks(self.now());
+        candidate.blocks(self.own_blocks())
     }
 
     /// The time by the clock of the usage.
@@ -163,7 +148,7 @@ impl AccountSlot {
     }
 
     /// The blocks, without those of another login than that of the readings.
-    fn own_blocks(&self) -> Arc<[Block]> {
+    pub(super) fn own_blocks(&self) -> Arc<[Block]> {
         let active = Arc::clone(&self.blocks().active);
         let login_id = self.login_id();
         if !active.iter().any(|block| block.is_of_another(login_id.as_ref())) {
@@ -177,37 +162,6 @@ impl AccountSlot {
         self.candidate().snapshot().is_empty()
     }
 
-    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut LocalReservations) -> R) -> R {
-        let mut held = self.reservations().held.lock();
-        let result = change(&mut held);
-        self.is_reserved.store(!held.is_empty(), Ordering::Release);
-        result
-    }
-
-    /// Reads the reservations; `None` if there never was one.
-    pub(super) fn with_reservations<R>(&self, read: impl FnOnce(&LocalReservations) -> R) -> Option<R> {
-        self.reservations.get().map(|reservations| read(&reservations.held.lock()))
-    }
-
-    /// The right to sync reservations with the store.
-    pub(super) async fn sync_lock(&self) -> tokio::sync::MutexGuard<'_, u64> {
-        self.reservations().sync_lock.lock().await
-    }
-
-    /// The sequence number of the last sync that started.
-    pub(super) fn sync_seq(&self) -> u64 {
-        self.reservations().sync_seq.load(Ordering::Acquire)
-    }
-
-    /// Starts the next sync, and returns its sequence number. The caller holds the lock.
-    pub(super) fn start_sync(&self) -> u64 {
-        self.reservations().sync_seq.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    fn reservations(&self) -> &ReservationState {
-        self.reservations.get_or_init(Box::default)
-    }
-
     pub(super) fn block(&self, block: Block, now: Timestamp) {
         self.change_blocks(|blocks| {
             blocks.retain(|block| block.is_live(now));
@@ -215,16 +169,15 @@ impl AccountSlot {
         });
     }
 
-    /// Adds the blocks of the state file that belong to this login.
+    /// Adds blocks of the state file.
     pub(super) fn load_blocks(&self, stored: &[Block], now: Timestamp) {
-        let login_id = self.login_id();
-        let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(login_id.as_ref());
+        let was_dirty = self.blocks().is_dirty;
         self.change_blocks(|blocks| {
-            for block in stored.iter().filter(counts) {
+            for block in stored.iter().filter(|block| block.is_live(now)) {
                 insert_or_extend(blocks, block.clone());
             }
         });
-        self.blocks().is_dirty = false;
+        self.blocks().is_dirty = was_dirty;
         self.rebase_future_blocks(now);
     }
 
@@ -244,22 +197,63 @@ impl AccountSlot {
         self.blocks().removed.extend(replaced);
     }
 
-    /// Clears the blocks of other credentials and logins than this one. Returns whether there were any.
+    /// Clears the blocks of other credentials of this login. Returns whether there were any. Blocks of other logins stay, because the
+    /// account may hold them again.
     pub(super) fn clear_for_login(&self, login: &LoginInfo) -> bool {
-        let is_other = |block: &Block| {
+        self.clear_blocks(|block| {
             block.fingerprint.is_some()
                 && login.fingerprint.is_some()
                 && block.fingerprint != login.fingerprint
-        };
-        self.clear_blocks(|block| is_other(block) || block.is_of_another(login.login_id.as_ref()))
+                && !block.is_of_another(login.login_id.as_ref())
+        })
     }
 
-    /// Clears the blocks of other logins than that of the readings.
-    pub(super) fn clear_foreign(&self) {
-        if self.is_blocked.load(Ordering::Acquire) {
-            let login_id = self.login_id();
-            self.clear_blocks(|block| block.is_of_another(login_id.as_ref()));
+    /// Whether the state of the file for this login was restored. Compares the addresses, because each request asks.
+    #[inline]
+    pub(super) fn has_restored(&self, login: &LoginId) -> bool {
+        self.restored_address.load(Ordering::Relaxed) == login.as_str().as_ptr().addr()
+    }
+
+    /// Takes the login that the account holds, if it differs from the last one taken.
+    pub(super) fn take_new_login(&self) -> Option<LoginId> {
+        let login = self.login_id()?;
+        let mut restored = self.restored.lock();
+        let is_new = restored.as_ref() != Some(&login);
+        // It stays in `restored`, so that no other login gets its address.
+        self.restored_address.store(login.as_str().as_ptr().addr(), Ordering::Relaxed);
+        let login = restored.insert(login);
+        is_new.then(|| login.clone())
+    }
+
+    /// The blocks that count for every account with this login.
+    pub(super) fn blocks_of_login(&self, login: &LoginId) -> impl Iterator<Item = Block> + use<> {
+        let is_blocked = self.is_blocked.load(Ordering::Acquire);
+        let active = if is_blocked { self.active_blocks() } else { Arc::default() };
+        let login = login.clone();
+        (0..active.len()).filter_map(move |at| {
+            let block = &active[at];
+            (block.fingerprint.is_none() && block.login_id.as_ref() == Some(&login)).then(|| block.clone())
+        })
+    }
+
+    /// The block of this credential that applies now.
+    pub(super) fn block_of_credential(
+        &self,
+        login: &LoginInfo,
+        model: Option<&str>,
+        now: Timestamp,
+    ) -> Option<Block> {
+        if !self.is_blocked.load(Ordering::Acquire) {
+            return None;
         }
+        let applies = |block: &&Block| {
+            block.fingerprint.is_some()
+                && block.fingerprint == login.fingerprint
+                && !block.is_of_another(login.login_id.as_ref())
+                && block.is_live(now)
+                && block.counts_for(model)
+        };
+        self.active_blocks().iter().find(applies).cloned()
     }
 
     /// Whether a request may retry with another credential than the rejected one. This is allowed for one rejected credential,
@@ -269,11 +263,15 @@ impl AccountSlot {
         *self.last_rejected.lock().get_or_insert(rejected) == rejected
     }
 
-    /// Clears the rejections of the login before `served_at`, when a request was served. Returns whether there were any.
-    pub(super) fn clear_rejections(&self, served_at: Timestamp) -> bool {
+    /// Clears the rejections of the login before `served_at` that `is_cleared` selects, when a request was served. Returns whether there
+    /// were any.
+    pub(super) fn clear_rejections(&self, served_at: Timestamp, is_cleared: impl Fn(&Block) -> bool) -> bool {
         *self.last_rejected.lock() = None;
+        let login_id = self.login_id();
         self.clear_blocks(|block| {
             block.since <= served_at
+                && !block.is_of_another(login_id.as_ref())
+                && is_cleared(block)
                 && matches!(block.kind, RejectionKind::Unauthorized | RejectionKind::Forbidden)
         })
     }
@@ -344,10 +342,10 @@ impl AccountSlot {
         Arc::clone(&self.blocks().active)
     }
 
-    /// Records a save. `active` is what the file accepted, and `removed` is what it no longer has.
-    pub(super) fn blocks_written(&self, active: Option<&Arc<[Block]>>, removed: &[Block]) {
+    /// Records a save. `active` is what the file has, and `removed` is what it no longer has.
+    pub(super) fn blocks_written(&self, active: &Arc<[Block]>, removed: &[Block]) {
         let mut blocks = self.blocks();
-        if active.is_some_and(|active| Arc::ptr_eq(&blocks.active, active)) {
+        if Arc::ptr_eq(&blocks.active, active) {
             blocks.is_dirty = false;
         }
         blocks.removed.retain(|block| !removed.contains(block));

@@ -88,7 +88,7 @@ impl Inner {
         let slot = &self.slots[at];
         let Ok(Some(credential)) = self.read_credential(slot).await else { return false };
         let has_cleared = slot.clear_for_login(&credential.login);
-        let has_other_login = before.is_some() && slot.login_id().as_ref() != before;
+        let has_other_login = slot.login_id().as_ref() != before;
         if has_other_login {
             tracing::debug!(account = %slot.id, "the account has another login");
         }

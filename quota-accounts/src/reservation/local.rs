@@ -165,10 +165,6 @@ impl LocalReservations {
         self.cached.live(now)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.cached.is_empty()
-    }
-
     /// How long the store keeps the document after its last write.
     pub(crate) const TTL: Duration = Reservation::TTL;
 }

@@ -2,6 +2,7 @@
 //! `evaluate` decides whether an account is eligible.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use quota_core::AccountId;
@@ -78,7 +79,7 @@ pub(crate) struct Selector<'a> {
     /// Whether an account is ineligible because its usage or its owner is unknown.
     is_unknown: bool,
     /// The logins that several accounts may hold, each with the account that is considered for it.
-    logins: Vec<(AccountId, LoginId)>,
+    logins: HashMap<LoginId, Vec<AccountId>>,
 }
 
 /// The rank of an eligible account; the lowest wins.
@@ -107,7 +108,7 @@ impl<'a> Selector<'a> {
             wait: None,
             retry_at: None,
             is_unknown: false,
-            logins: Vec::new(),
+            logins: HashMap::new(),
         }
     }
 
@@ -158,18 +159,16 @@ impl<'a> Selector<'a> {
             return true;
         }
         if stands_for_login(candidate, verdict, self.request, self.now, self.policy) {
-            self.logins.push((candidate.id.clone(), login.clone()));
+            self.logins.entry(login.clone()).or_default().push(candidate.id.clone());
         }
         false
     }
 
     /// The account that is considered for the login of this one.
     fn account_of(&self, candidate: &Candidate<'_>) -> Option<&AccountId> {
-        let login = candidate.shared_login()?;
-        let provider = candidate.id.provider();
-        let same =
-            |(account, other): &&(AccountId, LoginId)| other == login && account.provider() == provider;
-        self.logins.iter().find(same).map(|(account, _)| account)
+        // Two providers may use the same login id.
+        let accounts = self.logins.get(candidate.shared_login()?)?;
+        accounts.iter().find(|account| account.provider() == candidate.id.provider())
     }
 
     /// The account with the verdict of [`consider`](Self::consider), for a decision.

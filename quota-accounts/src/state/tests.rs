@@ -27,8 +27,8 @@ fn affinity(session: &str, account: &str, second: i64) -> SessionAffinity {
 fn the_newer_reading_wins_in_either_order_of_writes() {
     let mut state = AccountState::default();
 
-    state.merge(&seed(50.0, 10, "a"), &[], at(100));
-    state.merge(&seed(40.0, 5, "a"), &[], at(100));
+    let _ = state.merge(&seed(50.0, 10, "a"), &[], at(100));
+    let _ = state.merge(&seed(40.0, 5, "a"), &[], at(100));
 
     assert_eq!(used(&state), Some(50.0));
 }
@@ -36,10 +36,10 @@ fn the_newer_reading_wins_in_either_order_of_writes() {
 #[test]
 fn a_new_login_replaces_the_state_of_the_old_one() {
     let mut state = AccountState::default();
-    state.merge(&seed(50.0, 5, "a"), &[], at(100));
+    let _ = state.merge(&seed(50.0, 5, "a"), &[], at(100));
     state.block(&Block::new(RejectionKind::Unauthorized, at(5)));
 
-    state.merge(&seed(10.0, 10, "b"), &[], at(100));
+    let _ = state.merge(&seed(10.0, 10, "b"), &[], at(100));
 
     assert_eq!((used(&state), state.blocks.len()), (Some(10.0), 0));
 }
@@ -47,9 +47,9 @@ fn a_new_login_replaces_the_state_of_the_old_one() {
 #[test]
 fn a_late_writer_of_an_old_login_changes_nothing() {
     let mut state = AccountState::default();
-    state.merge(&seed(10.0, 10, "b"), &[], at(100));
+    let _ = state.merge(&seed(10.0, 10, "b"), &[], at(100));
 
-    state.merge(&seed(50.0, 5, "a"), &[], at(100));
+    let _ = state.merge(&seed(50.0, 5, "a"), &[], at(100));
 
     assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
@@ -61,10 +61,10 @@ fn rejected(second: i64, login_id: &str) -> Block {
 #[test]
 fn a_block_of_a_login_without_readings_is_stored() {
     let mut state = AccountState::default();
-    state.merge(&seed(50.0, 5, "a"), &[], at(100));
+    let _ = state.merge(&seed(50.0, 5, "a"), &[], at(100));
     let unread = Seed::default().login_id(LoginId::new("b"));
 
-    state.merge(&unread, &[rejected(10, "b")], at(100));
+    let _ = state.merge(&unread, &[rejected(10, "b")], at(100));
 
     assert!(state.block(&rejected(10, "b")));
     assert_eq!((used(&state), state.login_id, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
@@ -74,10 +74,10 @@ fn a_block_of_a_login_without_readings_is_stored() {
 fn an_older_reading_does_not_replace_a_later_rejected_login() {
     let mut state = AccountState::default();
     let unread = Seed::default().login_id(LoginId::new("b"));
-    state.merge(&unread, &[rejected(10, "b")], at(100));
+    let _ = state.merge(&unread, &[rejected(10, "b")], at(100));
     state.block(&rejected(10, "b"));
 
-    state.merge(&seed(50.0, 5, "a"), &[rejected(5, "a")], at(100));
+    let _ = state.merge(&seed(50.0, 5, "a"), &[rejected(5, "a")], at(100));
 
     assert!(!state.block(&rejected(5, "a")), "it belongs to another login");
     assert_eq!((used(&state), state.blocks), (None, vec![rejected(10, "b")]));
@@ -86,10 +86,10 @@ fn an_older_reading_does_not_replace_a_later_rejected_login() {
 #[test]
 fn a_block_from_the_future_does_not_make_its_login_the_latest() {
     let mut state = AccountState::default();
-    state.merge(&seed(50.0, 50, "a"), &[], at(100));
+    let _ = state.merge(&seed(50.0, 50, "a"), &[], at(100));
     let unread = Seed::default().login_id(LoginId::new("b"));
 
-    state.merge(&unread, &[rejected(5000, "b")], at(100));
+    let _ = state.merge(&unread, &[rejected(5000, "b")], at(100));
 
     assert_eq!(used(&state), Some(50.0));
 }
@@ -101,9 +101,9 @@ fn hold(since: i64) -> Hold {
 #[test]
 fn a_writer_without_the_hold_does_not_end_it() {
     let mut state = AccountState::default();
-    state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
+    let _ = state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
 
-    state.merge(&seed(40.0, 7, "a"), &[], at(100));
+    let _ = state.merge(&seed(40.0, 7, "a"), &[], at(100));
 
     assert_eq!(state.hold, Some(hold(10)));
 }
@@ -111,9 +111,9 @@ fn a_writer_without_the_hold_does_not_end_it() {
 #[test]
 fn a_successful_call_after_the_hold_began_ends_it() {
     let mut state = AccountState::default();
-    state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
+    let _ = state.merge(&seed(50.0, 5, "a").hold(hold(10)), &[], at(100));
 
-    state.merge(&seed(40.0, 20, "a"), &[], at(100));
+    let _ = state.merge(&seed(40.0, 20, "a"), &[], at(100));
 
     assert_eq!(state.hold, None);
 }
@@ -125,7 +125,7 @@ fn a_login_adopts_the_state_that_was_stored_without_one() {
     (state.hold, state.blocks) = (Some(hold(10)), vec![block.clone()]);
 
     // A call before the hold does not end it.
-    state.merge(&seed(60.0, 7, "a"), &[], at(100));
+    let _ = state.merge(&seed(60.0, 7, "a"), &[], at(100));
 
     assert_eq!((used(&state), &state.login_id), (Some(60.0), &Some(LoginId::new("a"))));
     assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
@@ -179,7 +179,7 @@ fn readings_from_the_future_do_not_make_their_login_the_latest() {
     let mut state = AccountState { snapshot: seed(50.0, 1000, "a").snapshot, ..AccountState::default() };
     state.login_id = Some(LoginId::new("a"));
 
-    state.merge(&seed(10.0, 90, "b"), &[], at(100));
+    let _ = state.merge(&seed(10.0, 90, "b"), &[], at(100));
 
     assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
@@ -208,7 +208,7 @@ fn everything() -> AccountsState {
     let mut state = AccountsState::default();
     state.set_version();
     let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
-    account.merge(
+    let _ = account.merge(
         &seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::record::HoldReason::RateLimited)),
         &[],
         at(100),

@@ -8,6 +8,7 @@ mod files;
 mod heart;
 mod late;
 mod ledger;
+mod login_states;
 mod logins;
 mod many;
 mod new_logins;

@@ -138,3 +138,125 @@ async fn sessions_are_spread_over_logins_not_over_names() {
         assert_eq!(used.into_iter().collect::<Vec<_>>(), [id("main"), id("other")], "{kind:?}");
     }
 }
+
+fn exhausted() -> RequestOutcome {
+    RequestOutcome::from_response(429, [("x-ratelimit-exhausted", "account")])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_counts_under_every_name_of_its_login() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        logins.set("main", None, "one");
+        let route = accounts.route(Request::new()).await.expect("the second name is logged in");
+        assert_eq!(route.account(), &id("again"), "{kind:?}");
+        let _ = accounts.report(&route, exhausted()).await;
+
+        logins.set("main", Some(1), "one");
+        minutes(&env.clock, 1).await;
+
+        assert_eq!(next(&accounts).await, id("other"), "{kind:?} {:?}", reasons(&accounts));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_does_not_count_under_a_name_that_has_left_the_login() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.expect("main is available");
+        let _ = accounts.report(&route, exhausted()).await;
+
+        logins.set("main", Some(4), "three");
+        minutes(&env.clock, 1).await;
+
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?} {:?}", reasons(&accounts));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_not_tried_under_another_name() {
+    for kind in BOTH {
+        for (second_token, expected) in [(1, "other"), (2, "again")] {
+            let mut env = env(kind);
+            let (logins, accounts) = router(&mut env);
+            logins.set("again", Some(second_token), "one");
+            accounts.refresh_quota_for_due_accounts().await;
+            let route = accounts.route(Request::new()).await.expect("main is available");
+            let _ = accounts.report(&route, crate::logins::unauthorized()).await;
+
+            assert_eq!(next(&accounts).await, id(expected), "{kind:?} {:?}", reasons(&accounts));
+        }
+    }
+}
+
+/// A request that takes most of the window.
+fn most() -> Request {
+    Request::new().with_estimate(quota_core::WindowId::five_hour(), percent(40.0))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_counts_under_every_name_of_its_login() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        let first = accounts.route(most()).await.expect("main is available");
+
+        logins.set("main", None, "one");
+        let second = accounts.route(most()).await.expect("another login is available");
+
+        assert_eq!((first.account(), second.account()), (&id("main"), &id("other")), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_belongs_to_its_login_after_a_switch() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        let first = accounts.route(most()).await.expect("main is available");
+
+        logins.set("main", Some(4), "three");
+        minutes(&env.clock, 1).await;
+        // The quota manager notices the other login after this read.
+        let _ = accounts.route(Request::new()).await;
+        let second = accounts.route(most()).await.expect("main is available");
+        assert_eq!(second.account(), &id("main"), "{kind:?}: nothing of its new login is reserved");
+
+        logins.set("main", Some(1), "one");
+        minutes(&env.clock, 1).await;
+        let _ = accounts.route(Request::new()).await;
+        assert_eq!(accounts.route(most()).await.expect("one is left").account(), &id("other"), "{kind:?}");
+        let _ = accounts.report(&first, RequestOutcome::from_response(200, [("a", "b")])).await;
+        assert_eq!(accounts.route(most()).await.expect("one is left").account(), &id("main"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_share_the_reservations_of_a_login_and_release_them_after_a_switch() {
+    let store: Arc<dyn quota_core::QuotaStore> = Arc::new(quota_core::MemoryStore::new());
+    let host = || {
+        let mut env = env(Kind::With);
+        env.config = AccountsConfig::new(id("main")).fallback(id("other"));
+        let logins = Arc::new(Logins::default());
+        logins.set("main", Some(1), "one");
+        let accounts = env.builder_with(logins.clone()).reservations(Arc::clone(&store)).build();
+        (env, logins, accounts.expect("a valid configuration"))
+    };
+    let ((env, logins, one), (_env, _logins, other)) = (host(), host());
+    let first = one.route(most()).await.expect("main is available");
+    assert_eq!(other.route(most()).await.expect("the fallback is available").account(), &id("other"));
+
+    logins.set("main", Some(4), "three");
+    minutes(&env.clock, 1).await;
+    let _ = one.route(Request::new()).await;
+    let _ = one.report(&first, RequestOutcome::from_response(200, [("a", "b")])).await;
+    one.flush().await.expect("the file can be written");
+
+    assert_eq!(other.route(most()).await.expect("main is available").account(), &id("main"));
+}

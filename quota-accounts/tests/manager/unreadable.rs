@@ -48,8 +48,10 @@ impl CredentialSource for ScriptedSource {
         }
         match behavior {
             Behavior::Reads | Behavior::IsSlow => {
-                let login =
-                    LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(1));
+                // Each account has a login and a token of its own.
+                let token = account.name().bytes().map(u64::from).sum();
+                let login = LoginInfo::new(LoginId::new(account.name()))
+                    .fingerprint(CredentialFingerprint::from_hash(token));
                 Ok(Credential::new(Secret::new("n33dle")).login(login))
             }
             Behavior::CannotRead => {

@@ -188,7 +188,7 @@ fn a_reservation_unknown_to_the_store_is_released_locally() {
 
     assert!(!held.release(wanted.id));
 
-    assert!(held.is_empty() && held.own.is_empty());
+    assert!(held.cached.reservations.is_empty() && held.own.is_empty());
 }
 
 #[test]
