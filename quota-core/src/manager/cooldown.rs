@@ -123,16 +123,21 @@ impl SharedCooldown {
         true
     }
 
-    /// Starts a cooldown in this process, then writes it to the store.
-    ///
-    /// A failed write is not retried. Each other process then starts its own cooldown at its first 429.
-    pub(crate) async fn publish(&self, hold: &Hold, ttl: Duration) {
+    /// Starts a cooldown in this process only.
+    pub(crate) fn start(&self, hold: &Hold) {
         self.local.rcu(|local| {
             let mut cooldown = (**local).clone();
             cooldown.extend(hold.since, hold);
             cooldown
         });
         self.compute_end();
+    }
+
+    /// Starts a cooldown in this process, then writes it to the store.
+    ///
+    /// A failed write is not retried. Each other process then starts its own cooldown at its first 429.
+    pub(crate) async fn publish(&self, hold: &Hold, ttl: Duration) {
+        self.start(hold);
         let extend = |cooldown: &mut ProviderCooldown, now| cooldown.extend(now, hold);
         let updated = update_through(&self.store_client, &self.key, Start::Read, ttl, extend).await;
         if let Err(error @ StoreError::Corrupt { .. }) = updated {

@@ -67,10 +67,14 @@ fn process_on_slow_store(
     delay: Duration,
     swap_delay: Duration,
 ) -> QuotaManager {
-    let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
-    let store: Arc<dyn QuotaStore> =
-        Arc::new(SlowStore { inner, clock, delay, swap_delay, reads: AtomicUsize::new(0) });
+    let store = slow_store(env, delay, swap_delay);
     another_process(&store, &env.clock, provider, no_rate_limit())
+}
+
+/// The store of `env`, whose reads and swaps return after these delays.
+pub(crate) fn slow_store(env: &Env, delay: Duration, swap_delay: Duration) -> Arc<dyn QuotaStore> {
+    let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
+    Arc::new(SlowStore { inner, clock, delay, swap_delay, reads: AtomicUsize::new(0) })
 }
 
 /// A process whose call of `main` takes a second and is running, and another one that gets no notices.

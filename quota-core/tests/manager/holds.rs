@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::forced_refresh::slow_store;
 use crate::support::*;
 use quota_core::manager::StaleReason;
 use quota_core::model::{CredentialFingerprint, LoginInfo};
@@ -148,6 +149,21 @@ async fn a_429_starts_a_one_minute_cooldown_of_the_provider() {
     assert_eq!(hold.reason, HoldReason::ProviderRateLimited);
     assert!(after.is_ok());
     assert_eq!(env.provider.calls_for(&id("other")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queued_refresh_obeys_the_cooldown_of_the_call_before_it() {
+    let env = env();
+    drop(env.provider.clone().with_delay(SECOND * 2));
+    let store = slow_store(&env, SECOND / 100, SECOND / 100);
+    let quota = another_process(&store, &env.clock, &env.provider, Policy::default());
+    let (one, other) = (quota.account(&id("one")), quota.account(&id("other")));
+    env.provider.then_fail(throttled());
+
+    let results = tokio::join!(one.get(), other.get());
+
+    assert!(matches!(results.1, Err(QuotaError::OnHold { .. })), "{results:?}");
+    assert_eq!(env.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,9 @@ impl Refresh {
         };
         // At the same time, so that no caller waits for it.
         let (fetched, ()) = tokio::join!(fetch, self.confirm_alias());
+        if let Ok(Err(error)) = &fetched {
+            self.start_cooldown(error);
+        }
         drop(permit);
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
@@ -147,6 +150,16 @@ impl Refresh {
         }
         // Ends the refresh if the account shows the record of another login now.
         self.access(Some(check), current).map(|_| true)
+    }
+
+    /// Starts the cooldown after a 429 in this process. Call this before the permit is released: otherwise the next call in the queue
+    /// would begin while the failure is stored.
+    fn start_cooldown(&self, error: &FetchError) {
+        let provider = &self.entry.provider;
+        let cooldown = Record::cooldown_after(provider.store_client.now_estimate(), error, &provider.policy);
+        if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &provider.shared_cooldown) {
+            shared_cooldown.start(&cooldown);
+        }
     }
 
     /// Stores a failed call: arms the hold, starts the provider's cooldown and emits the event.
