@@ -12,7 +12,7 @@ use super::bounds::is_too_far;
 use super::extra_fields::ExtraFields;
 use super::peak::Peak;
 use super::plausibility::check_reading;
-use super::{Coverage, Credits, Provenance, Source, UsageReport, Window, WindowId};
+use super::{Coverage, Credits, IgnoredField, Provenance, Source, UsageReport, Window, WindowId};
 use crate::time::UnixMillis;
 
 /// All windows of an account, its plan and its credits, each with its own age.
@@ -37,9 +37,15 @@ pub struct Snapshot {
     plan: Option<Box<Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credits: Option<Box<Stamped<Credits>>>,
+    /// What the last complete response contained and the parser skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ignored: Option<Box<Stamped<Vec<IgnoredField>>>>,
     #[serde(flatten)]
     unknown: ExtraFields,
 }
+
+/// Bounds the size of a record. More fields add nothing for a user who looks for a changed format.
+const MAX_IGNORED: usize = 16;
 
 /// A value with its provenance. The later value wins; at equal provenance, the greater one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -125,6 +131,8 @@ impl Snapshot {
             let except = except.iter().cloned().chain(unreadable).chain(credits_exception);
             let exceptions = except.map(|id| (id, None)).collect();
             snapshot.watermark = CoverageWatermark::new(Some(response), exceptions);
+            let ignored: Vec<_> = usage.ignored.iter().take(MAX_IGNORED).cloned().collect();
+            snapshot.ignored = (!ignored.is_empty()).then(|| Stamped::boxed(stamp, ignored));
         }
         snapshot
     }
@@ -147,6 +155,8 @@ impl Snapshot {
         let watermark = &self.watermark;
         self.credits
             .take_if(|stamped| watermark.of(&CREDITS_KEY).is_some_and(|gone| stamped.stamp < gone.stamp));
+        max_into(&mut self.ignored, other.ignored.as_ref());
+        self.ignored.take_if(|stamped| watermark.all.as_ref().is_some_and(|last| stamped.stamp < last.stamp));
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
@@ -179,6 +189,7 @@ impl Snapshot {
         self.windows.retain_mut(|window| window.drop_after(limit.into()));
         self.plan.take_if(|stamped| stamped.stamp.at > limit);
         self.credits.take_if(|stamped| stamped.stamp.at > limit);
+        self.ignored.take_if(|stamped| stamped.stamp.at > limit);
         let is_unchanged = self.watermark.drop_after(limit);
         // A peak of a timestamped source stores no time, so the wrong clock may have written it.
         self.retain_peaks(|peak| {
@@ -220,6 +231,7 @@ impl Snapshot {
         self.peaks.take_if(|peaks| peaks.is_empty());
         self.plan.take_if(|stamped| stamped.stamp.at <= limit);
         self.credits.take_if(|stamped| stamped.stamp.at <= limit);
+        self.ignored.take_if(|stamped| stamped.stamp.at <= limit);
         if self.complete_at().is_none_or(|at| at <= limit) {
             self.watermark = CoverageWatermark::default();
         }
@@ -331,6 +343,12 @@ impl Snapshot {
     #[must_use]
     pub fn credits(&self) -> Option<&Credits> {
         Some(&self.credits.as_ref()?.value)
+    }
+
+    /// The fields of the last complete response that its parser skipped, by name. New fields show that the format has changed.
+    #[must_use]
+    pub fn ignored(&self) -> &[IgnoredField] {
+        self.ignored.as_ref().map_or(&[], |stamped| &stamped.value)
     }
 
     /// The time of the last complete response; `None` if there was none.

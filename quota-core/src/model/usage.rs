@@ -2,6 +2,7 @@
 //! `snapshot` and `record` merge it.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 
@@ -27,6 +28,8 @@ pub struct UsageReport {
     pub plan: Option<String>,
     /// The credits: money beyond the windows.
     pub credits: Option<Credits>,
+    /// The fields of the response that the parser skipped. A complete response replaces those of the previous one.
+    pub ignored: Vec<IgnoredField>,
     /// The owner that the provider named.
     pub owner_id: Option<OwnerId>,
     /// The login whose credential was used, if known.
@@ -71,6 +74,7 @@ impl UsageReport {
             window_statuses: Vec::new(),
             plan: None,
             credits: None,
+            ignored: Vec::new(),
             owner_id: None,
             login_id: None,
             source,
@@ -106,6 +110,13 @@ impl UsageReport {
         self
     }
 
+    /// Sets the fields of the response that the parser skipped.
+    #[must_use]
+    pub fn ignored(mut self, fields: impl IntoIterator<Item = IgnoredField>) -> Self {
+        self.ignored = fields.into_iter().collect();
+        self
+    }
+
     /// Sets the owner that the provider named.
     #[must_use]
     pub fn owner_id(mut self, owner_id: impl Into<Option<OwnerId>>) -> Self {
@@ -133,6 +144,24 @@ impl UsageReport {
         let no_plan = self.plan.as_ref().is_none_or(String::is_empty);
         let no_money = self.credits.as_ref().is_none_or(|credits| *credits == Credits::default());
         self.windows.is_empty() && no_plan && no_money
+    }
+}
+
+/// A field of a response that a parser skipped: its name and the reason, never its value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IgnoredField {
+    /// The path of the field, such as `limits[2]`.
+    pub field: String,
+    /// Why it was skipped.
+    pub reason: String,
+}
+
+impl IgnoredField {
+    /// Creates a field with the reason for which it was skipped.
+    #[must_use]
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
     }
 }
 

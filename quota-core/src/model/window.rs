@@ -28,13 +28,23 @@ pub struct WindowReading {
     pub length: Option<Duration>,
     /// What the window counts, if not everything.
     pub scope: Option<Scope>,
+    /// Whether the provider states that the window has no limit. Its use is then zero.
+    pub is_unlimited: bool,
 }
 
 impl WindowReading {
     /// Creates a reading of the account-wide window `id`.
     #[must_use]
     pub fn new(id: WindowId, used: Percent) -> Self {
-        Self { id, used, resets_at: None, length: None, scope: None }
+        Self { id, used, resets_at: None, length: None, scope: None, is_unlimited: false }
+    }
+
+    /// Creates a reading of a window that the provider states to have no limit.
+    ///
+    /// That is neither a window of which nothing is used, nor one whose use is unknown.
+    #[must_use]
+    pub fn unlimited(id: WindowId) -> Self {
+        Self { is_unlimited: true, ..Self::new(id, Percent::ZERO) }
     }
 
     /// Sets when the window resets.
@@ -69,6 +79,7 @@ impl WindowReading {
             resets_at: self.resets_at.map(UnixMillis::from),
             length: self.length.and_then(plausible_length),
             scope: self.scope.map(Box::new),
+            unlimited: self.is_unlimited,
             peak: None,
             unknown: ExtraFields::default(),
         }
@@ -97,6 +108,9 @@ pub struct Window {
     length: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Box<Scope>>,
+    /// Whether the window has no limit. An older program reads it as a window of which nothing is used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unlimited: bool,
     /// The highest use reported in the period, if it differs from the reading's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peak: Option<Box<Peak>>,
@@ -159,6 +173,12 @@ impl Window {
         self.scope.as_deref()
     }
 
+    /// Whether the provider states that the window has no limit.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.unlimited && self.raised().is_none()
+    }
+
     /// Whether the window counts requests for `model`, as requests name it; see [`Scope::applies_to`].
     #[must_use]
     pub fn applies_to(&self, model: Option<&str>) -> bool {
@@ -170,7 +190,8 @@ impl Window {
     /// An older reading is a lower bound until the window resets. If the provider lowers the use within a period, its next
     /// reading shows that.
     ///
-    /// After the reset the use is unknown. An old reading without a reset is unknown too.
+    /// After the reset the use is unknown. An old reading without a reset is unknown too. A window without a limit has no reset, so an
+    /// old reading of it is a lower bound of zero.
     ///
     /// ```
     /// use std::time::Duration;
@@ -198,6 +219,7 @@ impl Window {
         match resets_at.filter(|reset| *reset > at) {
             Some(reset) if reset <= now => Used::Unknown,
             _ if at.until(now) < fresh_for => Used::Exact(used),
+            None if self.is_unlimited() => Used::AtLeast(used),
             Some(_) => Used::AtLeast(used),
             None => Used::Unknown,
         }
@@ -311,6 +333,7 @@ impl Window {
             resets_at: peak.resets_at,
             length: peak.length,
             scope: None,
+            unlimited: false,
             peak: None,
             unknown: peak.unknown,
         }
@@ -387,6 +410,7 @@ impl Window {
         key(self)
             .cmp(&key(other))
             .then_with(|| self.scope.cmp(&other.scope))
+            .then_with(|| self.unlimited.cmp(&other.unlimited))
             .then_with(|| self.unknown.cmp(&other.unknown))
     }
 }
@@ -478,6 +502,30 @@ mod tests {
     #[test]
     fn an_old_reading_without_a_reset_is_unknown() {
         assert_eq!(polled(half(), 0).used_at(at(300), FRESH), Used::Unknown);
+    }
+
+    #[test]
+    fn an_unlimited_window_is_never_unknown() {
+        let window = polled(WindowReading::unlimited(WindowId::monthly()), 0);
+
+        assert_eq!(window.used_at(at(10), FRESH), Used::Exact(Percent::ZERO));
+        assert_eq!(window.used_at(at(300), FRESH), Used::AtLeast(Percent::ZERO));
+        assert!(window.is_unlimited() && !polled(half(), 0).is_unlimited());
+    }
+
+    #[test]
+    fn an_unlimited_window_survives_an_older_program() {
+        let window = polled(WindowReading::unlimited(WindowId::monthly()), 0);
+        let mut stored = serde_json::to_value(&window).unwrap();
+        assert_eq!(stored["unlimited"], true);
+
+        // An older program reads the field as an unknown one.
+        let unlimited = stored.as_object_mut().unwrap().remove("unlimited").unwrap();
+        stored["new_field"] = unlimited.clone();
+        let old: Window = serde_json::from_value(stored).unwrap();
+
+        assert_eq!(serde_json::to_value(&old).unwrap()["new_field"], unlimited);
+        assert_eq!(old.used_at(at(10), FRESH), Used::Exact(Percent::ZERO));
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod peaks;
 use serde_json::{Value, json};
 
 use super::{Presence, Snapshot};
-use crate::model::{Coverage, Credits, Scope, Source, UsageReport, Window, WindowId, WindowReading};
+use crate::model::{
+    Coverage, Credits, IgnoredField, Scope, Source, UsageReport, Window, WindowId, WindowReading,
+};
 use crate::record::tests::support::*;
 
 fn poll<const N: usize>(second: i64, windows: [WindowReading; N]) -> Snapshot {
@@ -25,6 +27,20 @@ fn both_ways(one: &Snapshot, other: &Snapshot) -> Window {
     let (forward, backward) = (joined([one, other]), joined([other, one]));
     assert_eq!(forward, backward);
     forward.window(&WindowId::five_hour()).unwrap().clone()
+}
+
+fn ignoring(second: i64, fields: &[&str]) -> Snapshot {
+    let fields = fields.iter().map(|field| IgnoredField::new(*field, "unknown"));
+    Snapshot::of(&UsageReport::polled([]).ignored(fields), at(second))
+}
+
+#[test]
+fn the_ignored_fields_are_those_of_the_last_complete_response() {
+    let (first, next, last) = (ignoring(0, &["a", "b"]), ignoring(1, &["b"]), ignoring(2, &[]));
+
+    assert_eq!(joined([&next, &first]).ignored(), [IgnoredField::new("b", "unknown")]);
+    assert_eq!(joined([&last, &first, &next]).ignored(), []);
+    assert_eq!(joined([&first, &last, &next]), joined([&next, &first, &last]));
 }
 
 #[test]
