@@ -26,6 +26,7 @@
 //!
 //! | endpoint | behavior |
 //! |---|---|
+//! | `GET /backend-api/wham/usage` | the same for accounts of Codex, in its own form |
 //! | `GET /api/oauth/usage` | answers according to the script; requires the account's token and `anthropic-beta: oauth-2025-04-20` |
 //! | `GET /api/oauth/profile` | returns the owner of the account |
 //! | `POST /v1/messages` | adds the `cost` of a body such as `{"cost": 0.5}` to the five-hour window, in percent, and answers with rate-limit headers |
@@ -53,4 +54,10 @@ mod wire;
 pub use change::{Change, ChangeError};
 pub use ledger::{AccountLedger, Ledger};
 pub use script::{Account, Answer, BudgetAnswer, ExtraUsage, Phase, Script, ScriptError, Window};
+/// The providers that can be simulated, as scripts name them.
+#[must_use]
+pub fn providers() -> &'static [&'static str] {
+    &script::PROVIDERS
+}
+
 pub use server::{Simulator, SimulatorBuilder, StartError};

@@ -17,13 +17,17 @@ use crate::provider::Provider;
 use crate::recorder::{Caller, Message};
 use crate::script::Answer;
 use crate::tokens::TokenResult;
-use crate::wire::{self, Reply};
+use crate::wire::{self, DIALECTS, Dialect, Reply};
 
 pub(crate) fn router(provider: Arc<Provider>) -> Router {
-    Router::new()
+    let usage_endpoints = DIALECTS.iter().copied().fold(Router::new(), |router, dialect| {
+        let usage = move |state: Shared, headers: HeaderMap| usage(dialect, state, headers);
+        let route = if dialect.method == "POST" { post(usage) } else { get(usage) };
+        router.route(dialect.path, route)
+    });
+    usage_endpoints
         .route("/", get(about))
         .route("/ledger", get(ledger))
-        .route("/api/oauth/usage", get(usage))
         .route("/api/oauth/profile", get(profile))
         .route("/v1/messages", post(message))
         .route("/v1/oauth/token", post(token))
@@ -33,8 +37,10 @@ pub(crate) fn router(provider: Arc<Provider>) -> Router {
 
 type Shared = State<Arc<Provider>>;
 
-async fn usage(State(provider): Shared, headers: HeaderMap) -> Reply {
+async fn usage(dialect: &Dialect, State(provider): Shared, headers: HeaderMap) -> Reply {
     let account = bearer(&headers).and_then(|token| provider.account_of_token(token));
+    let settings = |account| provider.with_account(account, |sim, _| sim.account().clone());
+    let account = account.filter(|account| settings(*account).provider_name() == dialect.provider);
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
     let call = provider
         .begin(account.map_or(Caller::Unauthenticated, Caller::Account), &user_agent.unwrap_or_default());
@@ -42,10 +48,9 @@ async fn usage(State(provider): Shared, headers: HeaderMap) -> Reply {
         call.answered(401, None);
         return with_common_headers(wire::invalid_token(), &provider);
     };
-    if !has_oauth_beta(&headers) {
-        call.answered(400, None);
-        let message = "OAuth needs the header anthropic-beta: oauth-2025-04-20";
-        return for_account(account, Reply::error(400, "invalid_request_error", message), &provider);
+    if let Err(rejected) = (dialect.check)(&headers, &settings(account)) {
+        call.answered(rejected.status(), None);
+        return for_account(account, rejected, &provider);
     }
     let decision = provider.decide(account).await;
     delay(account, &provider).await;
@@ -54,7 +59,7 @@ async fn usage(State(provider): Shared, headers: HeaderMap) -> Reply {
         _ => None,
     };
     // Write the response after the delay, so that a countdown is correct when it is sent.
-    let reply = wire::usage(&decision, &provider.clock);
+    let reply = wire::usage(&decision, &settings(account), &provider.clock);
     call.answered(reply.status(), throttle);
     for_account(account, reply, &provider)
 }
@@ -148,6 +153,7 @@ async fn about(State(provider): Shared) -> Reply {
 A simulated provider. Its accounts, numbers and errors are simulated.
 
 GET  /api/oauth/usage    the use of an account
+GET  /backend-api/wham/usage  the same for accounts of Codex
 GET  /api/oauth/profile  the owner of an account
 POST /v1/messages        uses quota: {\"cost\": 0.5, \"model\": \"...\"}
 POST /v1/oauth/token     exchanges a refresh token, once
@@ -176,8 +182,15 @@ async fn delay(account: usize, provider: &Provider) {
 
 /// Adds the headers that every response to an account has.
 fn for_account(account: usize, reply: Reply, provider: &Provider) -> Reply {
-    let organization = provider.with_account(account, |sim, _| sim.account().organization().into_owned());
-    with_common_headers(reply.header("anthropic-organization-id", organization), provider)
+    let owner = provider.with_account(account, |sim, _| {
+        let header = wire::dialect(sim.account()).owner_header;
+        header.map(|header| (header, sim.account().organization().into_owned()))
+    });
+    let reply = match owner {
+        Some((header, owner)) => reply.header(header, owner),
+        None => reply,
+    };
+    with_common_headers(reply, provider)
 }
 
 /// Adds the headers that every response has.
@@ -189,13 +202,4 @@ fn with_common_headers(reply: Reply, provider: &Provider) -> Reply {
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn has_oauth_beta(headers: &HeaderMap) -> bool {
-    headers
-        .get_all("anthropic-beta")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|beta| beta.trim() == "oauth-2025-04-20")
 }

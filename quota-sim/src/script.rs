@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+pub(crate) use account::PROVIDERS;
 pub use account::{Account, BudgetAnswer, ExtraUsage};
 pub use parse::ScriptError;
 pub(crate) use phase::Endpoint;

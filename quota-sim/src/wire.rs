@@ -1,5 +1,6 @@
 //! Responses to clients: statuses, headers and bodies in the format of the provider. `account_sim` decides their content.
 
+mod codex;
 mod message;
 pub(crate) mod token;
 mod usage;
@@ -8,15 +9,52 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use serde_json::{Value, json};
 
+use crate::account_sim::UsageState;
+use crate::clock::SimClock;
+use crate::script::Account;
+
 pub(crate) use message::{MessageRequest, done, rejected};
 pub(crate) use usage::{faulty, profile, throttled, usage};
+
+/// The usage endpoint of a provider: its path, the requests that it accepts, and its body.
+pub(crate) struct Dialect {
+    /// The provider, as scripts name it.
+    pub(crate) provider: &'static str,
+    /// `GET` or `POST`.
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    /// The plan of an account whose script names none.
+    pub(crate) default_plan: &'static str,
+    /// The header of each response that names the owner of the account.
+    pub(crate) owner_header: Option<&'static str>,
+    /// Rejects a request without the headers that the provider requires.
+    pub(crate) check: fn(&HeaderMap, &Account) -> Result<(), Reply>,
+    pub(crate) body: fn(&UsageState, &Account, &SimClock) -> Value,
+}
+
+/// The providers that can be simulated. The names must also be in [`PROVIDERS`](crate::script::PROVIDERS).
+pub(crate) static DIALECTS: &[&Dialect] = &[
+    &usage::DIALECT, //
+    &codex::DIALECT,
+];
+
+/// The usage endpoint of an account's provider.
+pub(crate) fn dialect(account: &Account) -> &'static Dialect {
+    let known = DIALECTS.iter().find(|dialect| dialect.provider == account.provider_name());
+    known.copied().unwrap_or(&usage::DIALECT)
+}
+
+/// The plan of an account.
+fn plan<'a>(account: &'a Account, dialect: &Dialect) -> &'a str {
+    account.plan.as_deref().unwrap_or(dialect.default_plan)
+}
 
 /// A complete response.
 #[derive(Debug)]
@@ -97,6 +135,13 @@ impl IntoResponse for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_provider_of_a_script_has_an_endpoint() {
+        let providers: Vec<_> = DIALECTS.iter().map(|dialect| dialect.provider).collect();
+
+        assert_eq!(providers, crate::script::PROVIDERS);
+    }
 
     fn retry_after(wait: Duration) -> String {
         Reply::json(&json!({})).retry_after(wait).headers[0].1.clone()

@@ -25,11 +25,12 @@ use super::{Phase, Window};
 #[serde(deny_unknown_fields)]
 pub struct Account {
     pub(super) name: String,
+    #[serde(default = "default_provider")]
+    provider: String,
     pub(super) token: Option<String>,
     refresh_token: Option<String>,
     organization: Option<String>,
-    #[serde(default = "default_plan")]
-    pub(crate) plan: String,
+    pub(crate) plan: Option<String>,
     #[serde(default = "default_windows")]
     pub(crate) windows: Vec<Window>,
     #[serde(default = "default_budget", deserialize_with = "number_or_none")]
@@ -47,8 +48,11 @@ pub struct Account {
     pub(crate) reuse_grace: Duration,
 }
 
-fn default_plan() -> String {
-    "claude_max".to_owned()
+/// The providers that can be simulated.
+pub(crate) const PROVIDERS: [&str; 2] = ["anthropic", "openai"];
+
+fn default_provider() -> String {
+    PROVIDERS[0].to_owned()
 }
 
 fn default_windows() -> Vec<Window> {
@@ -66,10 +70,11 @@ impl Account {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            provider: default_provider(),
             token: None,
             refresh_token: None,
             organization: None,
-            plan: default_plan(),
+            plan: None,
             windows: default_windows(),
             budget: default_budget(),
             budget_answer: BudgetAnswer::default(),
@@ -79,6 +84,19 @@ impl Account {
             token_ttl: None,
             reuse_grace: Duration::ZERO,
         }
+    }
+
+    /// Sets the provider: `anthropic` (the default), or another one of [`providers`](crate::providers).
+    #[must_use]
+    pub fn provider(mut self, provider: impl Into<String>) -> Self {
+        self.provider = provider.into();
+        self
+    }
+
+    /// The provider.
+    #[must_use]
+    pub fn provider_name(&self) -> &str {
+        &self.provider
     }
 
     /// Sets the access token. It must start with `sim-`, so that a real token is rejected.
@@ -122,7 +140,7 @@ impl Account {
     /// Sets the plan, under the name that the provider uses, such as `claude_max` or `claude_team`.
     #[must_use]
     pub fn plan(mut self, plan: impl Into<String>) -> Self {
-        self.plan = plan.into();
+        self.plan = Some(plan.into());
         self
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::window::Kind;
-use super::{Account, Answer, Endpoint, Phase, Script, Window};
+use super::{Account, Answer, Endpoint, PROVIDERS, Phase, Script, Window};
 
 /// An invalid part of a script, and the reason.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub(crate) fn script(script: &Script) -> Result<(), InvalidPart> {
 fn account(account: &Account) -> Result<(), &'static str> {
     if !is_name(account.name()) {
         return Err("the name of an account must have 1 to 64 lower-case letters, digits, '-', '_' or '.'");
+    }
+    if !PROVIDERS.contains(&account.provider_name()) {
+        return Err("the provider of an account must be anthropic or openai");
     }
     token(&account.token())?;
     token(&account.refresh_token())?;

@@ -19,7 +19,8 @@ pub(super) fn write(accounts: &[Account], url: &Url) -> String {
     for account in accounts {
         let _ = write!(
             text,
-            "\n[[accounts]]\nid = \"anthropic/{}\"\nbase_url = \"{base}\"\ntoken_env = \"{}\"\n",
+            "\n[[accounts]]\nid = \"{}/{}\"\nbase_url = \"{base}\"\ntoken_env = \"{}\"\n",
+            account.provider_name(),
             account.name(),
             account.env_name()
         );

@@ -1,12 +1,13 @@
-//! The responses of the usage endpoint and of the profile endpoint. `message` has the headers of messages.
+//! Anthropic: the responses of the usage endpoint and of the profile endpoint. `message` has the headers of messages.
 
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
 use serde_json::{Value, json};
 
-use super::Reply;
+use super::{Dialect, Reply};
 use crate::account_sim::{Decision, Fault, UsageState};
 use crate::budget::Throttle;
 use crate::clock::{SimClock, SimTime};
@@ -16,12 +17,34 @@ use crate::window_sim::WindowLevel;
 /// The size of a body that is too large for clients to read completely.
 const HUGE: usize = 2 * 1024 * 1024;
 
-/// Writes the response to a call to the usage endpoint.
-pub(crate) fn usage(decision: &Decision, clock: &SimClock) -> Reply {
+pub(crate) static DIALECT: Dialect = Dialect {
+    provider: "anthropic",
+    method: "GET",
+    path: "/api/oauth/usage",
+    default_plan: "claude_max",
+    owner_header: Some("anthropic-organization-id"),
+    check,
+    body,
+};
+
+fn check(headers: &HeaderMap, _: &Account) -> Result<(), Reply> {
+    let betas = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
+    match betas.flat_map(|value| value.split(',')).any(|beta| beta.trim() == "oauth-2025-04-20") {
+        true => Ok(()),
+        false => {
+            let message = "OAuth needs the header anthropic-beta: oauth-2025-04-20";
+            Err(Reply::error(400, "invalid_request_error", message))
+        }
+    }
+}
+
+/// Writes the response to a call to the usage endpoint of the account's provider.
+pub(crate) fn usage(decision: &Decision, account: &Account, clock: &SimClock) -> Reply {
+    let body = |usage| (super::dialect(account).body)(usage, account, clock);
     match decision {
-        Decision::Usage(usage) => Reply::json(&body(usage, clock)),
-        Decision::Huge(usage) => Reply::text("application/json", huge(body(usage, clock))),
-        Decision::Garbage(usage) => Reply::text("application/json", cut_off(&body(usage, clock))),
+        Decision::Usage(usage) => Reply::json(&body(usage)),
+        Decision::Huge(usage) => Reply::text("application/json", huge(body(usage))),
+        Decision::Garbage(usage) => Reply::text("application/json", cut_off(&body(usage))),
         Decision::Throttled(throttle) => throttled(*throttle, clock),
         Decision::Fault(fault) => faulty(*fault),
     }
@@ -29,14 +52,14 @@ pub(crate) fn usage(decision: &Decision, clock: &SimClock) -> Reply {
 
 /// Writes the owner of an account.
 pub(crate) fn profile(account: &Account) -> Reply {
-    let name = account.name();
+    let (name, plan) = (account.name(), super::plan(account, &DIALECT));
     Reply::json(&json!({
         "account": {
             "uuid": format!("sim-account-{name}"),
             "email": format!("{name}@sim.invalid"),
-            "has_claude_max": account.plan == "claude_max",
+            "has_claude_max": plan == "claude_max",
         },
-        "organization": { "uuid": account.organization(), "organization_type": account.plan },
+        "organization": { "uuid": account.organization(), "organization_type": plan },
     }))
 }
 
@@ -73,7 +96,7 @@ pub(crate) fn faulty(fault: Fault) -> Reply {
     }
 }
 
-fn body(usage: &UsageState, clock: &SimClock) -> Value {
+fn body(usage: &UsageState, _: &Account, clock: &SimClock) -> Value {
     let flat = |id: Kind| {
         let window = usage.windows.iter().find(|(window, _)| window.id == id && window.model.is_none());
         window.map(|(_, level)| {
@@ -177,10 +200,10 @@ mod tests {
     }
 
     fn body_of(account: Account, clock: &SimClock) -> Value {
-        let Ok(Decision::Usage(usage)) = AccountSim::new(account).usage_call(SimTime::START) else {
+        let Ok(Decision::Usage(usage)) = AccountSim::new(account.clone()).usage_call(SimTime::START) else {
             panic!("the account answers with its usage")
         };
-        body(&usage, clock)
+        body(&usage, &account, clock)
     }
 
     #[tokio::test(start_paused = true)]
