@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::model::{Coverage, OwnerId};
+use quota_core::model::{Coverage, IgnoredField, OwnerId};
 use quota_core::{AccountId, Clock, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -145,7 +145,8 @@ impl UsageFetcher for Fetcher {
         if !parsed.skipped.is_empty() {
             tracing::debug!(%account, skipped = ?parsed.skipped, "skipped fields of the response");
         }
-        Ok(parsed.usage)
+        let ignored = parsed.skipped.iter().map(|skipped| IgnoredField::new(&skipped.field, skipped.reason));
+        Ok(parsed.usage.ignored(ignored))
     }
 }
 

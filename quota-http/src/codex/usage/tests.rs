@@ -318,4 +318,39 @@ proptest! {
             prop_assert!(parsed.usage.windows.len() <= named);
         }
     }
+
+    #[test]
+    fn a_missing_use_is_unknown_and_never_zero_or_full(hours in 1..800_u64, null in any::<bool>()) {
+        let mut window = window(0.0, hours);
+        window.as_object_mut().unwrap().remove("used_percent");
+        if null {
+            window["used_percent"] = Value::Null;
+        }
+
+        let parsed = parse(&json!({ "plan_type": "pro", "rate_limit": { "primary_window": window } }));
+
+        prop_assert_eq!(&parsed.usage.windows, &[]);
+        prop_assert_eq!(parsed.skipped.len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_window_keeps_its_own_name(name in "[a-z][a-z_]{0,20}", used in 1.0..100.0_f64) {
+        prop_assume!(!["allowed", "limit_reached", "individual_limit"].contains(&&*name));
+
+        let parsed = parse(&json!({ "rate_limit": { name.as_str(): { "used_percent": used } } }));
+
+        prop_assert_eq!(ids(&parsed), [name.as_str()]);
+    }
+
+    #[test]
+    fn numbers_may_be_texts(used in 0.0..1_000.0_f64, hours in 1..800_u64, reset in 1_700_000_000..1_900_000_000_i64) {
+        let numbers = json!({ "used_percent": used, "limit_window_seconds": hours * 3600, "reset_at": reset });
+        let texts = json!({
+            "used_percent": used.to_string(), "limit_window_seconds": (hours * 3600).to_string(),
+            "reset_at": reset.to_string(),
+        });
+        let of = |window: Value| parse(&json!({ "rate_limit": { "primary_window": window } }));
+
+        prop_assert_eq!(of(numbers), of(texts));
+    }
 }
