@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use quota::accounts::routing::{Choice, Reason};
 use quota::accounts::{Decision, FallbackAccountManager, Request, Route, RoutingPolicy, UnknownUsage};
-use quota::anthropic::AnthropicResponseParser;
+use quota::http::AnyResponseParser;
 use quota::{AccountUsage, Clock, QuotaManager};
 
 use crate::cli::{RequestArgs, Unknown};
@@ -89,8 +89,10 @@ impl<'a> AccountPicker<'a> {
         let was_standalone = is_any_standalone(&known) || probe.is_outage();
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
-            .response_parser(AnthropicResponseParser)
             .policy(policy(config, args.unknown));
+        for provider in config.used_providers() {
+            builder = builder.response_parser(AnyResponseParser::new(provider.id()));
+        }
         // With a memory store, nothing is saved to disk.
         if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {
             builder = builder.state_file(file.state_path());

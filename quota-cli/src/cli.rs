@@ -24,8 +24,8 @@ pub(crate) use self::global::GlobalOptions;
 pub(crate) use self::history::{BudgetArgs, EventsArgs, PaceArgs};
 pub(crate) use self::routing::{ExplainArgs, PickArgs, RequestArgs, RunArgs};
 pub(crate) use self::scripting::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
-pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs};
-pub(crate) use self::simulation::{DemoArgs, ParseArgs, ParsedProvider, SimArgs};
+pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ProvidersArgs};
+pub(crate) use self::simulation::{DemoArgs, ParseArgs, SimArgs, Simulated};
 pub(crate) use self::status::{StatusArgs, WatchArgs};
 use crate::exit::{CliError, Exit};
 
@@ -41,6 +41,7 @@ Examples:
   quota pace         show how fast windows are being used, and when they run out
   quota events       show past events
   quota doctor       show problems and their fixes
+  quota providers    list the supported providers and their logins
   quota demo         see what quota does, in ten seconds, without an account
   quota sim          run a simulated provider for testing
 
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     #[command(args = global::args([GlobalOption::Config, GlobalOption::Json]))]
     Init(InitArgs),
+    #[command(args = global::args([GlobalOption::Json]))]
+    Providers(ProvidersArgs),
     #[command(args = global::args([GlobalOption::Json]))]
     Demo(DemoArgs),
     Parse(ParseArgs),

@@ -13,6 +13,7 @@ pub(crate) mod init;
 pub(crate) mod pace;
 pub(crate) mod parse;
 pub(crate) mod pick;
+pub(crate) mod providers;
 pub(crate) mod run;
 pub(crate) mod sim;
 pub(crate) mod status;

@@ -11,11 +11,12 @@ mod old_accounts;
 mod routing;
 mod update;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, RoutingPolicy};
-use quota::{AccountId, Policy};
+use quota::http::{Provider, find_provider};
+use quota::{AccountId, Policy, ProviderId};
 use quota_journal::Hook;
 use url::Url;
 
@@ -25,9 +26,11 @@ use crate::input;
 use crate::sanitize::sanitize;
 use crate::token_like::masked;
 
-pub(crate) use self::check::{check_account_name, check_login, check_path, check_provider, validate_url};
+pub(crate) use self::check::{
+    canonical, check_account_name, check_login, check_path, login_in_dir, validate_url,
+};
 pub(crate) use self::error::nearest;
-pub(crate) use self::login::{LoginSource, is_variable};
+pub(crate) use self::login::{LoginSource, Program, is_variable};
 use self::old_accounts::OldAccounts;
 pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
 pub(crate) use self::update::{Change, lock, path, update};
@@ -39,7 +42,10 @@ pub(crate) struct Config {
     pub(crate) routing: RoutingPolicy,
     /// Whether the user has set `when_unknown`.
     pub(crate) when_unknown_is_set: bool,
-    pub(crate) anthropic: ProviderSettings,
+    /// The settings of providers, by their ids. Read them with [`provider`](Self::provider).
+    pub(crate) providers: BTreeMap<&'static str, ProviderSettings>,
+    /// The keys of the policy that the user has set. The others have the defaults of the provider.
+    pub(crate) policy_keys: BTreeSet<String>,
     /// All accounts in order, the main one first. Includes the disabled ones.
     pub(crate) accounts: Vec<AccountSettings>,
     pub(crate) hooks: Vec<Hook>,
@@ -56,6 +62,8 @@ pub(crate) struct Config {
 pub(crate) struct ProviderSettings {
     pub(crate) base_url: Option<Url>,
     pub(crate) user_agent: Option<String>,
+    /// Headers in place of the provider's own values.
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 /// The settings of an account.
@@ -101,7 +109,8 @@ impl Config {
             policy: Policy::default(),
             routing: RoutingPolicy::default(),
             when_unknown_is_set: false,
-            anthropic: ProviderSettings::default(),
+            providers: BTreeMap::new(),
+            policy_keys: BTreeSet::new(),
             accounts: Vec::new(),
             hooks: Vec::new(),
             path: None,
@@ -189,7 +198,12 @@ impl Config {
             return Err(CliError::new(Exit::Usage, why));
         }
         let names = || self.accounts.iter().map(|one| one.id.as_str());
-        let mut found = self.accounts.iter().filter(|one| one.id.as_str() == name || one.id.name() == name);
+        // The provider may have another name, such as codex/main for openai/main.
+        let id = name.parse().ok().and_then(|id| canonical(&id).ok()).map(|(id, _)| id);
+        let is_named = |one: &&AccountSettings| {
+            one.id.as_str() == name || one.id.name() == name || Some(&one.id) == id.as_ref()
+        };
+        let mut found = self.accounts.iter().filter(is_named);
         let why = match (found.next(), found.next()) {
             (Some(account), None) => return Ok(account),
             (Some(one), Some(other)) => {
@@ -268,6 +282,45 @@ impl Config {
 }
 
 impl Config {
+    /// The settings of a provider.
+    pub(crate) fn provider(&self, id: &ProviderId) -> &ProviderSettings {
+        static DEFAULT: ProviderSettings =
+            ProviderSettings { base_url: None, user_agent: None, headers: BTreeMap::new() };
+        self.providers.get(id.as_str()).unwrap_or(&DEFAULT)
+    }
+
+    /// The providers of the accounts, each once.
+    pub(crate) fn used_providers(&self) -> impl Iterator<Item = &'static Provider> {
+        let ids: BTreeSet<_> = self.accounts.iter().map(|account| account.id.provider().as_str()).collect();
+        ids.into_iter().filter_map(find_provider).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The policy of a provider's accounts: the provider's defaults, unless the user has set the keys.
+    pub(crate) fn policy_of(&self, id: &ProviderId) -> Policy {
+        self.with_defaults_of(id, self.policy.clone())
+    }
+
+    /// This policy with the provider's defaults in place of the keys that the user has not set.
+    pub(crate) fn with_defaults_of(&self, id: &ProviderId, mut policy: Policy) -> Policy {
+        let Some(provider) = find_provider(id.as_str()) else { return policy };
+        let (default, own) = (Policy::default(), provider.policy(Policy::default()));
+        // Each key with its former name.
+        let is_set = |names: [&str; 2]| names.iter().any(|name| self.policy_keys.contains(*name));
+        if own.max_age != default.max_age && !is_set(["max_age", "freshness"]) {
+            policy.max_age = own.max_age;
+        }
+        if own.min_call_interval != default.min_call_interval && !is_set(["min_call_interval", "gap"]) {
+            policy.min_call_interval = own.min_call_interval;
+        }
+        if own.cooldown != default.cooldown && !is_set(["cooldown", "quiet"]) {
+            policy.cooldown = own.cooldown;
+        }
+        if own.budget != default.budget && !is_set(["budget", "budget"]) {
+            policy.budget = own.budget;
+        }
+        policy
+    }
+
     /// The environment variables with the tokens of all accounts, including those that [`retain`](Self::retain) removed.
     pub(crate) fn token_variables(&self) -> Vec<String> {
         let own = self.accounts.iter().filter_map(|account| account.login.variable());

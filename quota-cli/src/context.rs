@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::anthropic;
-use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
-use quota::http::Fetcher;
+use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken, LoginFile};
+use quota::http::{Fetcher, Provider};
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, QuotaManager};
 
@@ -37,7 +36,12 @@ pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>
     match detected_logins::find_claude_code().await {
         Ok(()) => Ok(Some(config)),
         Err(searched) => {
-            term::eprint(&detected_logins::nothing_found(&searched, config::default_path().as_deref()));
+            let programs = detected_logins::programs_with_login().await;
+            term::eprint(&detected_logins::nothing_found(
+                &searched,
+                config::default_path().as_deref(),
+                &programs,
+            ));
             Ok(None)
         }
     }
@@ -63,7 +67,7 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
 /// [`CliError`] if the settings contradict each other.
 pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<QuotaManager, CliError> {
     let builder =
-        config.accounts.iter().fold(builder(store, "", store.policy(config)), |builder, account| {
+        config.accounts.iter().fold(builder(config, store, "", store.policy(config)), |builder, account| {
             match login_source(&account.login, config) {
                 Some(source) => builder.credentials_for(account.id.clone(), source),
                 None => builder,
@@ -79,6 +83,7 @@ fn login_source(login: &LoginSource, config: &Config) -> Option<Arc<dyn Credenti
         // It reads the keychain there.
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) if cfg!(target_os = "macos") => None,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => Some(credential_source(login, config)),
+        LoginSource::Program(_) | LoginSource::ProgramDir(..) => Some(credential_source(login, config)),
         LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_) => {
             Some(Arc::new(StatesNoLogin))
         }
@@ -144,27 +149,39 @@ fn build(
         // The command waits until its deadline, because no refresh continues afterwards.
         policy.get_timeout = BEYOND_ANY_DEADLINE;
     }
-    let mut builder = builder(store, name, policy).provider(fetcher(config)?, credential_sources(config));
+    let mut builder = builder(config, store, name, policy);
+    let sources = Arc::new(credential_sources(config));
+    for provider in config.used_providers() {
+        builder = builder.provider(fetcher(provider, config)?, Arc::clone(&sources));
+    }
     if let Some(timeout) = timeout {
         builder = builder.deadline(timeout);
     }
     builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
 }
 
-fn builder(store: &OpenedStore, name: &str, policy: Policy) -> QuotaManagerBuilder {
-    QuotaManager::builder(Arc::clone(&store.store)).policy(policy).name(name)
+fn builder(config: &Config, store: &OpenedStore, name: &str, policy: Policy) -> QuotaManagerBuilder {
+    let builder = QuotaManager::builder(Arc::clone(&store.store)).policy(policy.clone()).name(name);
+    config.used_providers().fold(builder, |builder, provider| {
+        let own = config.with_defaults_of(&provider.id(), policy.clone());
+        if own == policy { builder } else { builder.policy_for(provider.id(), own) }
+    })
 }
 
-fn fetcher(config: &Config) -> Result<Fetcher, CliError> {
-    let settings = &config.anthropic;
-    let mut fetcher = Fetcher::builder(&anthropic::PROVIDER).timeout(config.policy.fetch_timeout);
+/// The fetcher of a provider, with the settings of the provider and of its accounts.
+pub(crate) fn fetcher(provider: &'static Provider, config: &Config) -> Result<Fetcher, CliError> {
+    let settings = config.provider(&provider.id());
+    let mut fetcher = Fetcher::builder(provider).timeout(config.policy.fetch_timeout);
     if let Some(url) = &settings.base_url {
         fetcher = fetcher.base_url(url.clone());
     }
     if let Some(text) = &settings.user_agent {
         fetcher = fetcher.user_agent(text);
     }
-    for account in &config.accounts {
+    for (name, value) in &settings.headers {
+        fetcher = fetcher.header(name, value);
+    }
+    for account in config.accounts.iter().filter(|account| *account.id.provider() == provider.id()) {
         if let Some(url) = &account.base_url {
             fetcher = fetcher.base_url_for(account.id.clone(), url.clone());
         }
@@ -190,6 +207,10 @@ pub(crate) fn credential_source(login: &LoginSource, config: &Config) -> Arc<dyn
     match login {
         LoginSource::ClaudeCode => Arc::new(detected_logins::claude_code(None)),
         LoginSource::ClaudeConfigDir(dir) => Arc::new(detected_logins::claude_code(Some(dir))),
+        LoginSource::Program(program) => Arc::new(LoginFile::new(program.provider.id(), program.login)),
+        LoginSource::ProgramDir(program, dir) => {
+            Arc::new(LoginFile::new(program.provider.id(), program.login).in_dir(dir))
+        }
         LoginSource::TokenEnv(name) => Arc::new(EnvToken::new(name)),
         LoginSource::TokenFile(path) => Arc::new(FileToken::new(path)),
         LoginSource::TokenCommand(words) => {

@@ -1,24 +1,28 @@
-//! Detects the logins of this machine: Claude Code's login, and tokens in environment variables.
+//! Detects the logins of this machine: those of Claude Code and of other providers' programs, and tokens in environment variables.
 //! It checks only whether they exist. `quota doctor` checks whether they work.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use quota::CredentialError;
-use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
+use quota::anthropic::ANTHROPIC;
+use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential, LoginFile};
+use quota::http::{PROVIDERS, Provider};
+use quota::{AccountId, CredentialError, CredentialSource as _, ProviderId};
 
-use crate::config::{self, LoginSource};
+use crate::config::{self, LoginSource, Program};
 
-/// Common variables with a Claude token, and the account name for each.
-const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA_MAIN", "quota-main")];
+/// The variable of this program for a Claude token, and the account name for it.
+const OWN_VARIABLE: (&str, &str) = ("QUOTA_MAIN", "quota-main");
 
 /// The logins of this machine.
 #[derive(Debug, Default)]
 pub(crate) struct DetectedLogins {
     /// The location of Claude Code's login, if there is one.
     pub(crate) claude_code: Option<CredentialLocation>,
-    /// The variables that are set, and the account name for each.
-    pub(crate) variables: Vec<(&'static str, &'static str)>,
+    /// The programs of other providers that have a login, and its file.
+    pub(crate) programs: Vec<(Program, PathBuf)>,
+    /// The variables that are set, and the account for each.
+    pub(crate) variables: Vec<(&'static str, AccountId)>,
 }
 
 impl DetectedLogins {
@@ -27,21 +31,53 @@ impl DetectedLogins {
         let copies = claude_code(None).discover().await;
         let copy =
             copies.iter().find(|copy| copy.is_active).or_else(|| copies.iter().find(|copy| exists(copy)));
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let mut programs = Vec::new();
+        for program in PROVIDERS.iter().copied().filter_map(Program::of) {
+            programs.extend(find_program(&program).await.map(|path| (program, path)));
+        }
         Self {
             claude_code: copy.map(|copy| copy.location.clone()),
-            variables: VARIABLES.into_iter().filter(|(name, _)| is_set(name)).collect(),
+            programs,
+            variables: PROVIDERS.iter().flat_map(|provider| variables(provider)).collect(),
         }
     }
 
-    /// The logins, with names for their accounts.
-    pub(crate) fn named(&self) -> Vec<(&'static str, LoginSource)> {
-        let main = self.claude_code.is_some().then_some(("main", LoginSource::ClaudeCode));
+    /// The logins, with their accounts.
+    pub(crate) fn accounts(&self) -> Vec<(AccountId, LoginSource)> {
+        let claude =
+            self.claude_code.is_some().then(|| (account(ANTHROPIC, "main"), LoginSource::ClaudeCode));
+        let programs = self
+            .programs
+            .iter()
+            .map(|(program, _)| (account(program.provider.id(), "main"), LoginSource::Program(*program)));
         let variables = self.variables.iter();
         let variables =
-            variables.map(|(variable, name)| (*name, LoginSource::TokenEnv((*variable).to_owned())));
-        main.into_iter().chain(variables).collect()
+            variables.map(|(variable, id)| (id.clone(), LoginSource::TokenEnv((*variable).to_owned())));
+        claude.into_iter().chain(programs).chain(variables).collect()
     }
+}
+
+fn account(provider: ProviderId, name: &str) -> AccountId {
+    AccountId::new(provider, name).expect("a constant name is valid")
+}
+
+/// The file with the login of a provider's program, if it has one. A damaged login counts.
+async fn find_program(program: &Program) -> Option<PathBuf> {
+    let source = LoginFile::new(program.provider.id(), program.login);
+    let result = source.credential(&account(program.provider.id(), "main")).await;
+    let has_login = !matches!(result, Err(CredentialError::NotLoggedIn { .. }));
+    source.paths().into_iter().find(|path| path.exists()).filter(|_| has_login)
+}
+
+/// The variables with a token of this provider that are set, and the account for each. Several variables of one provider usually have
+/// the same token, so only the first counts.
+fn variables(provider: &'static Provider) -> Vec<(&'static str, AccountId)> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let name = if provider.own_login().is_some() { "token" } else { "main" };
+    let usual = provider.variables().iter().copied().find(is_set).map(|variable| (variable, name));
+    let own = (provider.id() == ANTHROPIC && is_set(&OWN_VARIABLE.0)).then_some(OWN_VARIABLE);
+    let id = |(variable, name)| (variable, account(provider.id(), name));
+    usual.into_iter().chain(own).map(id).collect()
 }
 
 /// The login of Claude Code in this configuration directory, or in the one of the environment. Its login id is remembered for the next
@@ -75,8 +111,17 @@ fn missing(copy: &DiscoveredCredential) -> String {
     error.rsplit_once("; run `claude`").map_or(error.clone(), |(cause, _)| cause.to_owned())
 }
 
-/// The text for a user without an account.
-pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>) -> String {
+/// The programs of other providers that have a login. An account for one is added by `quota init`.
+pub(crate) async fn programs_with_login() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for program in PROVIDERS.iter().copied().filter_map(Program::of) {
+        names.extend(find_program(&program).await.map(|_| program.login.program));
+    }
+    names
+}
+
+/// The text for a user without an account. These programs of other providers have a login.
+pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>, programs: &[&str]) -> String {
     let mut text = "No account was found. Searched:\n".to_owned();
     match config {
         Some(path) => {
@@ -89,6 +134,9 @@ pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>) -> Strin
     }
     for location in searched {
         let _ = writeln!(text, "  {location}");
+    }
+    for program in programs {
+        let _ = writeln!(text, "\nThere is a login of {program}. To use it, run: quota init");
     }
     text.push_str(
         "\nTo add one, run `claude` and log in; or run:\n\n  \
@@ -110,12 +158,13 @@ mod tests {
 
         insta::assert_snapshot!(nothing_found(
             &searched,
-            Some(Path::new("/home/me/.config/quota/config.toml"))
+            Some(Path::new("/home/me/.config/quota/config.toml")),
+            &[]
         ));
     }
 
     #[test]
     fn a_missing_home_directory_is_reported() {
-        insta::assert_snapshot!(nothing_found(&[], None));
+        insta::assert_snapshot!(nothing_found(&[], None, &[]));
     }
 }

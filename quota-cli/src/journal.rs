@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use quota::{AccountId, Clock, QuotaStore};
+use quota::{AccountId, Clock, ProviderId, QuotaStore};
 use quota_journal::{
     Damage, HookError, HookFailure, JournalDamage, JournalEvent, JournalUpdate, Rules, SECRET_VARIABLES,
     Warning,
@@ -13,21 +13,24 @@ use crate::config::{Config, clear_hold};
 use crate::view::json;
 use crate::{detached, hook_failures, io_cause, term};
 
-/// The rules that define events, from the configuration.
-pub(crate) fn rules(config: &Config) -> Rules {
-    Rules::new(config.policy.clone(), &config.hooks)
+/// The rules that define events of a provider's accounts, from the configuration.
+pub(crate) fn rules(config: &Config, provider: &ProviderId) -> Rules {
+    Rules::new(config.policy_of(provider), &config.hooks)
 }
 
 /// Updates the journals of all accounts, and starts the hooks for their new events. Returns a line for each problem.
 pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
-    let accounts: Vec<_> = config.accounts.iter().map(|account| &account.id).collect();
     let mut problems = Vec::new();
-    let updated = |account: &AccountId, update: JournalUpdate| {
+    let mut updated = |account: &AccountId, update: JournalUpdate| {
         let is_replaced = update.damage.journal == Some(JournalDamage::Replaced);
         problems.extend(is_replaced.then(|| describe(Warning::Replaced(account.clone()))));
         problems.extend(start_hooks(config, account, &update.new));
     };
-    quota_journal::update_all(store, &accounts, &rules(config), updated).await;
+    for provider in config.used_providers() {
+        let accounts = config.accounts.iter().map(|account| &account.id);
+        let accounts: Vec<_> = accounts.filter(|id| *id.provider() == provider.id()).collect();
+        quota_journal::update_all(store, &accounts, &rules(config, &provider.id()), &mut updated).await;
+    }
     problems
 }
 

@@ -63,6 +63,7 @@ fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
         Command::Events(options) => commands::events::run(options, global),
         Command::Doctor(_) => commands::doctor::run(global),
         Command::Init(options) => commands::init::run(options, global),
+        Command::Providers(options) => commands::providers::run(options, global),
         Command::Demo(options) => commands::demo::run(options, global),
         Command::Parse(options) => commands::parse::run(options),
         Command::Sim(options) => commands::sim::run(options),

@@ -65,7 +65,7 @@ impl ReadContext {
     ///
     /// [`CliError`] if the store does not answer.
     pub(crate) async fn load(&self, account: &AccountId) -> Result<JournalUpdate, CliError> {
-        let rules = journal::rules(&self.config);
+        let rules = journal::rules(&self.config, account.provider());
         let updated = quota_journal::update(self.store.as_ref(), account, &rules);
         let updated = match self.clock.bounded(STORE_TIMEOUT, updated).await {
             Some(updated) => updated.map_err(|error| self.unavailable(&error))?,

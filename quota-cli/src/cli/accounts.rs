@@ -20,6 +20,8 @@ use super::percent;
 Examples:
   quota accounts
   quota accounts add work --claude-config-dir ~/.claude-work
+  quota accounts add codex/main
+  quota accounts add codex/work --login-dir ~/.codex-work
   quota accounts add spare --token-env QUOTA_SPARE --min-remaining 10
   quota accounts add vault --token-command pass show claude/vault
   quota accounts set spare --min-remaining 20 --killswitch none
@@ -47,7 +49,7 @@ pub(crate) enum AccountsCommand {
     List,
     /// Add an account
     ///
-    /// Without a login option, the account uses Claude Code's login.
+    /// Without a login option, the account uses the login of the provider's own program, such as Claude Code or Codex.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
     /// Change the limits of an account
@@ -79,13 +81,16 @@ pub(crate) enum AccountsCommand {
 
 // The options of `quota accounts add`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("login").args(["claude_config_dir", "token_env", "token_file", "token_command"]))]
+#[command(group = ArgGroup::new("login").args(["claude_config_dir", "login_dir", "token_env", "token_file", "token_command"]))]
 pub(crate) struct AddArgs {
-    /// Account name, such as anthropic/work or work
+    /// Account name, such as codex/work, or work for anthropic/work
     pub(crate) name: String,
     /// Use Claude Code's login in this CLAUDE_CONFIG_DIR
     #[arg(long, value_name = "DIR")]
     pub(crate) claude_config_dir: Option<PathBuf>,
+    /// Use the login of the provider's own program in this folder, such as a CODEX_HOME
+    #[arg(long, value_name = "DIR")]
+    pub(crate) login_dir: Option<PathBuf>,
     /// Read the token from this environment variable
     #[arg(long, value_name = "NAME")]
     pub(crate) token_env: Option<String>,

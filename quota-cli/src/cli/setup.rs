@@ -1,4 +1,5 @@
-//! The arguments of the commands that set up and check an installation: `quota doctor`, `quota init` and `quota completions`.
+//! The arguments of the commands that set up and check an installation: `quota doctor`, `quota init`,
+//! `quota providers` and `quota completions`.
 
 use clap::Args;
 use clap_complete::Shell;
@@ -19,7 +20,7 @@ pub(crate) struct DoctorArgs {}
 
 /// Write a configuration for the logins on this machine
 ///
-/// Finds Claude Code's logins, and tokens in environment variables. It writes a configuration that refers to them, with comments
+/// Finds the logins of Claude Code, Codex and other providers' programs, and tokens in environment variables. It writes a configuration that refers to them, with comments
 /// on the other settings. It never writes a token.
 ///
 /// It overwrites an existing file only with --force or after you confirm at the terminal, and keeps a backup beside it.
@@ -36,6 +37,15 @@ pub(crate) struct InitArgs {
     #[arg(long, conflicts_with = "json")]
     pub(crate) print: bool,
 }
+
+/// List the supported providers
+///
+/// For each provider, it shows the names that commands accept, where a login is looked for, and whether the provider documents the
+/// endpoint. It reads no configuration and no login, and makes no calls.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+docs/providers-json.md describes the JSON.")]
+pub(crate) struct ProvidersArgs {}
 
 /// Print shell completions
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use quota::http::{PROVIDERS, Provider, find_provider};
 
 /// Run a simulation that shows what quota does
 ///
@@ -29,11 +30,16 @@ With --json, the last line is one object:
 Examples:
   quota demo
   quota demo --accounts 5 --consumers 100000 --seconds 30
+  quota demo --provider codex
+  quota demo --provider all --accounts 6
   quota demo --seconds 2 --seed 7 --json")]
 pub(crate) struct DemoArgs {
     /// Simulate this many accounts: a main account and fallbacks
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
     pub(crate) accounts: u8,
+    /// Simulate accounts of these providers, in turn; `all` for every one that can be simulated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "anthropic", value_parser = simulated)]
+    pub(crate) provider: Vec<Simulated>,
     /// Run this many concurrent consumers
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) consumers: u32,
@@ -51,20 +57,23 @@ pub(crate) struct DemoArgs {
 /// skipped fields, so you can share the output if the provider's response format has changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Input for anthropic: a response from the usage or the profile endpoint, ~/.claude.json, the input of a status line, or a \
-rate_limit_event. quota detects the kind by its keys. With --headers: header lines, optionally after a status line such as HTTP/2 429.
+Input: a response of the provider's usage endpoint. Input for anthropic may also be a response of the profile endpoint, \
+~/.claude.json, the input of a status line, or a rate_limit_event; for codex, the rate limits in a session file. quota detects the kind \
+by its keys. With --headers: header lines, optionally after a status line such as HTTP/2 429.
 
 If a window has only a status, or no readable value, its used_percent is null: neither 0 nor 100.
 
 Examples:
   quota parse anthropic usage.json
+  quota parse codex usage.json
   quota parse anthropic --headers headers.txt
   curl -sI https://example.com/v1/messages | quota parse anthropic --headers -
 
 Exit codes: 0 success, 64 usage error, 65 malformed input, 66 unreadable input.")]
 pub(crate) struct ParseArgs {
-    /// Provider
-    pub(crate) provider: ParsedProvider,
+    /// Provider; `quota providers` lists them
+    #[arg(value_parser = provider)]
+    pub(crate) provider: &'static Provider,
     /// Saved response, or - for standard input
     pub(crate) file: PathBuf,
     /// Read HTTP headers, one per line
@@ -72,16 +81,34 @@ pub(crate) struct ParseArgs {
     pub(crate) headers: bool,
 }
 
-/// A provider whose responses can be parsed.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum ParsedProvider {
-    /// Claude
-    Anthropic,
+/// A choice of `quota demo --provider`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Simulated {
+    All,
+    One(&'static Provider),
+}
+
+/// Parses the name of a provider that can be simulated.
+fn simulated(name: &str) -> Result<Simulated, String> {
+    if name == "all" {
+        return Ok(Simulated::All);
+    }
+    let known = quota_sim::providers();
+    let found = find_provider(name).filter(|provider| known.contains(&provider.id_str()));
+    found.map(Simulated::One).ok_or_else(|| format!("expected all or one of {}", known.join(", ")))
+}
+
+/// Parses the name of a provider.
+pub(super) fn provider(name: &str) -> Result<&'static Provider, String> {
+    find_provider(name).ok_or_else(|| {
+        let known: Vec<_> = PROVIDERS.iter().map(|provider| provider.id_str()).collect();
+        format!("expected one of {}", known.join(", "))
+    })
 }
 
 /// Run a simulated provider on this machine
 ///
-/// Runs until Ctrl-C or SIGTERM, and answers like Anthropic's usage endpoint. Its accounts and their usage are made up.
+/// Runs until Ctrl-C or SIGTERM, and answers like the usage endpoints of Anthropic and Codex. Its accounts and their usage are made up.
 ///
 /// It prints a configuration for its accounts. The first line contains its address.
 #[derive(Debug, Args)]
@@ -93,6 +120,7 @@ A script defines the accounts and their responses:
   speed = 60                      # one real second is a minute of the script
   [[accounts]]
   name = \"main\"
+  provider = \"openai\"           # default: anthropic
   budget = 30                     # calls in any hour; \"none\" for no limit
   budget_answer = \"deadline\"      # or \"zero\": the Retry-After of a 429
   [[accounts.windows]]

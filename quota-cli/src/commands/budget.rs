@@ -57,18 +57,18 @@ pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, 
         let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
-        let policy = &shared.config.policy;
         let mut local = LocalTime::now();
         let (mut all, mut updates) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
             let update = shared.load(&account.id).await?;
-            let cooldown = provider_cooldown(&*shared.store, account.id.provider(), policy, update.now);
+            let policy = shared.config.policy_of(account.id.provider());
+            let cooldown = provider_cooldown(&*shared.store, account.id.provider(), &policy, update.now);
             let cooldown = cooldown.await.map_err(|error| unavailable(&error))?;
             // The record uses the store's clock.
             local.now = update.now;
             // A damaged record has no calls to show.
             if !update.damage.record {
-                all.push(CallBudget::of(&account.id, &update.record, cooldown.as_ref(), update.now, policy));
+                all.push(CallBudget::of(&account.id, &update.record, cooldown.as_ref(), update.now, &policy));
             }
             updates.push(update);
         }

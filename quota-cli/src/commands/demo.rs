@@ -12,14 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::Secret;
-use quota::anthropic;
 use quota::credentials::{CredentialMap, StaticCredential};
-use quota::http::Fetcher;
+use quota::http::{Fetcher, Provider, find_provider};
 use quota::{Account, Clock, Event, QuotaManager};
 use quota_sim::Simulator;
 use tokio::task::JoinSet;
 
-use crate::cli::{DemoArgs, GlobalOptions};
+use crate::cli::{DemoArgs, GlobalOptions, Simulated};
 use crate::exit::{CliError, Exit};
 use crate::format::between;
 use crate::runtime::{self, ShutdownSignal};
@@ -41,11 +40,30 @@ const FRAME: Duration = Duration::from_millis(100);
 pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     // 32 bits, because some languages read JSON numbers as floats.
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
-    let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
+    let providers = providers(&options.provider);
+    let plan =
+        Plan::new(&providers, options.accounts.into(), options.consumers, options.seconds.into(), seed);
     let summary = runtime::run(simulate(plan, Live::new(global.json)))?;
     let screen = Screen::stdout();
     term::print(&if global.json { summary.json() } else { screen.show(&summary.lines(screen.width)) })?;
     Ok(Exit::Success)
+}
+
+/// The chosen providers, each once.
+fn providers(chosen: &[Simulated]) -> Vec<&'static Provider> {
+    let mut providers = Vec::new();
+    for choice in chosen {
+        let these = match choice {
+            Simulated::One(provider) => vec![*provider],
+            Simulated::All => quota_sim::providers().iter().filter_map(|name| find_provider(name)).collect(),
+        };
+        for provider in these {
+            if !providers.contains(&provider) {
+                providers.push(provider);
+            }
+        }
+    }
+    providers
 }
 
 /// Runs the plan to its end, or until Ctrl-C.
@@ -107,12 +125,14 @@ fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, CliError>
             logins.with(id, Arc::new(StaticCredential::new(Secret::new(account.token()))))
         });
     let failed = |message: String| CliError::new(Exit::OsErr, message);
-    let fetcher =
-        Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
-    let fetcher = fetcher.build().map_err(|error| failed(error.to_string()))?;
     let store = quota::open_store("memory:").map_err(|error| failed(error.to_string()))?;
-    let manager =
-        QuotaManager::builder(store).provider(fetcher, logins).policy(plan.policy.clone()).name("quota demo");
+    let mut manager = QuotaManager::builder(store).policy(plan.policy.clone()).name("quota demo");
+    let logins = Arc::new(logins);
+    for provider in &plan.providers {
+        let fetcher = Fetcher::builder(provider).base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
+        let fetcher = fetcher.build().map_err(|error| failed(error.to_string()))?;
+        manager = manager.provider(fetcher, Arc::clone(&logins));
+    }
     manager.build().map_err(|error| failed(error.to_string()))
 }
 

@@ -67,10 +67,10 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
         };
         let mut local = LocalTime::now();
         let mut all = Vec::new();
-        let max_age = shared.config.policy.max_age;
         for account in &shared.config.accounts {
             let update = shared.load(&account.id).await?;
             local.now = update.now;
+            let max_age = shared.config.policy_of(account.id.provider()).max_age;
             all.push(AccountPace::of(&account.id, &update, max_age, options.window.as_deref()));
         }
         if let Some(window) = &options.window

@@ -1,11 +1,11 @@
 //! `quota parse`: prints what quota parses from a saved response of a provider.
-//! `kind` detects the kind of response.
+//! `document` parses a body or another document, `header_lines` parses headers.
 
+mod document;
 mod header_lines;
-mod kind;
 mod report;
 
-use crate::cli::{ParseArgs, ParsedProvider};
+use crate::cli::ParseArgs;
 use crate::exit::{CliError, Exit};
 use crate::{input, term};
 
@@ -15,11 +15,12 @@ use crate::{input, term};
 ///
 /// [`CliError`] if the input cannot be read, or nothing in it can be parsed.
 pub(crate) fn run(options: &ParseArgs) -> Result<Exit, CliError> {
-    let ParsedProvider::Anthropic = options.provider;
+    let provider = options.provider;
     let bytes = input::read_input(&options.file)?;
     let malformed =
         |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(&options.file)));
-    let report = if options.headers { header_lines::read(&bytes) } else { kind::detect(&bytes) };
+    let report =
+        if options.headers { header_lines::read(provider, &bytes) } else { document::read(provider, &bytes) };
     let report = report.map_err(malformed)?;
     term::print(&report.render())?;
     if report.is_empty() {

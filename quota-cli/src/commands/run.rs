@@ -46,8 +46,7 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
             let local = LocalTime { now: decision.now(), ..LocalTime::now() };
             CliError::new(exit_of(&decision), decision_text::no_account(&decision, &config.accounts, &local))
         })?;
-        let headers = environment::headers();
-        Ok(environment::of(&config, route.account(), route.credential(), headers.as_deref()))
+        environment::of(&config, route.account(), route.credential(), environment::variable)
     })?;
     let (program, arguments) = options.command.split_first().expect("one is required");
     let mut command = Command::new(program);

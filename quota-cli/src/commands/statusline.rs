@@ -283,6 +283,7 @@ async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Rea
     let needs_process = match &settings.login {
         LoginSource::TokenCommand(_) => true,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => cfg!(target_os = "macos"),
+        LoginSource::Program(_) | LoginSource::ProgramDir(..) => false,
         LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) => false,
     };
     if needs_process {

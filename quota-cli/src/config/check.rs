@@ -1,12 +1,11 @@
 //! Validates the values of a configuration. The first problem is the error.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use quota::anthropic::{self, ANTHROPIC};
-use quota::http::{Fetcher, FetcherBuilder};
-use quota::{AccountId, ProviderId};
+use quota::AccountId;
+use quota::http::{Fetcher, FetcherBuilder, OwnLogin, PROVIDERS, Provider, find_provider};
 use toml::Spanned;
 use url::Url;
 
@@ -14,10 +13,8 @@ use super::error::{ConfigError, Lines, nearest};
 use super::file::{AccountTable, ConfigFile, ProviderTable};
 use super::hooks;
 use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
-use crate::token_like::looks_like_a_token;
-
-/// The supported providers.
-static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
+use crate::sanitize::sanitize;
+use crate::token_like::{looks_like_a_token, masked};
 
 pub(super) fn config(
     file: ConfigFile,
@@ -32,7 +29,8 @@ pub(super) fn config(
             policy.into_inner()
         }
     };
-    let anthropic = provider(file.providers.anthropic)?;
+    let policy_keys = policy_keys(text);
+    let providers = providers(file.providers)?;
     let when_unknown_is_set = file.routing.when_unknown_is_set();
     let routing = file.routing.policy()?;
     let lines = Lines::of(text);
@@ -57,18 +55,61 @@ pub(super) fn config(
     let known: BTreeSet<_> = known.chain(also).collect();
     let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &known, directory));
     let hooks = hooks.collect::<Result<_, _>>()?;
-    Ok(Config { policy, routing, when_unknown_is_set, anthropic, accounts, hooks, ..Config::empty() })
+    Ok(Config {
+        policy,
+        policy_keys,
+        routing,
+        when_unknown_is_set,
+        providers,
+        accounts,
+        hooks,
+        ..Config::empty()
+    })
 }
 
-fn provider(provider: ProviderTable) -> Result<ProviderSettings, ConfigError> {
-    let base_url = provider.base_url.map(base_url).transpose()?;
-    let user_agent = match provider.user_agent {
+/// The keys of `[policy]` in the text, under the names that the user wrote.
+fn policy_keys(text: &str) -> BTreeSet<String> {
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let policy = table.get("policy").and_then(toml::Value::as_table);
+    policy.into_iter().flat_map(|policy| policy.keys().cloned()).collect()
+}
+
+fn providers(
+    tables: BTreeMap<Spanned<String>, ProviderTable>,
+) -> Result<BTreeMap<&'static str, ProviderSettings>, ConfigError> {
+    let mut providers = BTreeMap::new();
+    for (name, table) in tables {
+        let span = name.span();
+        let Some(provider) = find_provider(name.get_ref()) else {
+            return Err(ConfigError::at(span, unknown_provider(name.get_ref(), "")));
+        };
+        if providers.insert(provider.id_str(), settings(table)?).is_some() {
+            let why =
+                format!("{} has two tables; merge them into [providers.{}]", provider.name(), provider.id());
+            return Err(ConfigError::at(span, why));
+        }
+    }
+    Ok(providers)
+}
+
+fn settings(table: ProviderTable) -> Result<ProviderSettings, ConfigError> {
+    let base_url = table.base_url.map(base_url).transpose()?;
+    let user_agent = match table.user_agent {
         None => None,
         Some(text) => {
             Some(buildable(text.span(), probe().user_agent(text.get_ref())).map(|()| text.into_inner())?)
         }
     };
-    Ok(ProviderSettings { base_url, user_agent })
+    let mut headers = BTreeMap::new();
+    for (name, value) in table.headers {
+        if looks_like_a_token(value.get_ref()) {
+            let why = "do not put a token here; set token_env, token_file or token_command of the account";
+            return Err(ConfigError::at(value.span(), why));
+        }
+        buildable(value.span(), probe().header(name.get_ref(), value.get_ref()))?;
+        headers.insert(name.into_inner(), value.into_inner());
+    }
+    Ok(ProviderSettings { base_url, user_agent, headers })
 }
 
 fn account(
@@ -78,8 +119,10 @@ fn account(
 ) -> Result<AccountSettings, ConfigError> {
     check_account_name(account.id.get_ref().as_str())
         .map_err(|what| ConfigError::at(account.id.span(), what))?;
-    check_provider(account.id.get_ref()).map_err(|what| ConfigError::at(account.id.span(), what))?;
-    for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
+    let id = account.id.get_ref();
+    let (id, provider) = canonical(id).map_err(|what| ConfigError::at(account.id.span(), what))?;
+    for written in [&account.claude_config_dir, &account.login_dir, &account.token_file].into_iter().flatten()
+    {
         check_path(&written.get_ref().to_string_lossy())
             .map_err(|what| ConfigError::at(written.span(), what))?;
     }
@@ -87,10 +130,16 @@ fn account(
         variable_of_login(written.get_ref()).map_err(|what| ConfigError::at(written.span(), what))?;
     }
     let absolute = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
+    let in_dir = |key: &str, dir: Spanned<PathBuf>| {
+        let span = dir.span();
+        match login_in_dir(key, provider, absolute(dir.into_inner())) {
+            Ok(login) => Ok((span, login)),
+            Err(why) => Err(ConfigError::at(span, why)),
+        }
+    };
     let sources = [
-        account
-            .claude_config_dir
-            .map(|dir| (dir.span(), LoginSource::ClaudeConfigDir(absolute(dir.into_inner())))),
+        account.claude_config_dir.map(|dir| in_dir("claude_config_dir", dir)).transpose()?,
+        account.login_dir.map(|dir| in_dir("login_dir", dir)).transpose()?,
         account.token_env.map(|name| (name.span(), LoginSource::TokenEnv(name.into_inner()))),
         account.token_file.map(|path| (path.span(), LoginSource::TokenFile(absolute(path.into_inner())))),
         account.token_command.map(|words| command(words, directory)).transpose()?,
@@ -100,14 +149,18 @@ fn account(
     if let [_, (second, _), ..] = &*sources {
         return Err(ConfigError::at(
             second.clone(),
-            "set only one of claude_config_dir, token_env, token_file and token_command",
+            "set only one of claude_config_dir, login_dir, token_env, token_file and token_command",
         ));
     }
-    let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
+    let login = sources.pop().map(|(_, login)| login).or_else(|| LoginSource::default_of(provider));
+    let Some(login) = login else {
+        let why = format!("{} has no login; set token_env, token_file or token_command", id);
+        return Err(ConfigError::at(account.id.span(), why));
+    };
     let base_url = account.base_url.map(|text| base_url_once(text, checked)).transpose()?;
     let limits = routing::of_account(account.min_remaining.as_ref(), account.killswitch.as_ref())?;
     let disabled = account.disabled;
-    Ok(AccountSettings { base_url, disabled, limits, ..AccountSettings::new(account.id.into_inner(), login) })
+    Ok(AccountSettings { base_url, disabled, limits, ..AccountSettings::new(id, login) })
 }
 
 /// Checks the path of a login.
@@ -166,10 +219,10 @@ pub(crate) fn command_of_login(words: &[String]) -> Result<(), &'static str> {
 /// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn check_login(login: &LoginSource) -> Result<(), &'static str> {
     match login {
-        LoginSource::ClaudeCode => Ok(()),
-        LoginSource::ClaudeConfigDir(path) | LoginSource::TokenFile(path) => {
-            check_path(&path.to_string_lossy())
-        }
+        LoginSource::ClaudeCode | LoginSource::Program(_) => Ok(()),
+        LoginSource::ClaudeConfigDir(path)
+        | LoginSource::ProgramDir(_, path)
+        | LoginSource::TokenFile(path) => check_path(&path.to_string_lossy()),
         LoginSource::TokenEnv(name) => variable_of_login(name),
         LoginSource::TokenCommand(words) => command_of_login(words),
     }
@@ -197,22 +250,47 @@ fn command(
     Ok((span, LoginSource::TokenCommand(words)))
 }
 
-/// Checks that the provider of an account is supported.
+/// The account's id with the provider's own name (`codex/main` is `openai/main`), and the provider.
 ///
 /// # Errors
 ///
-/// What to write instead.
-pub(crate) fn check_provider(id: &AccountId) -> Result<(), String> {
-    let provider = id.provider();
-    if PROVIDERS.contains(provider) {
-        return Ok(());
-    }
-    let names = PROVIDERS.iter().map(ProviderId::as_str);
-    let hint = match nearest(provider.as_str(), names.clone()) {
-        Some(nearest) => format!("; did you mean {nearest}/{}?", id.name()),
-        None => format!(" (known: {})", names.collect::<Vec<_>>().join(", ")),
+/// What to write instead, if the provider is not supported.
+pub(crate) fn canonical(id: &AccountId) -> Result<(AccountId, &'static Provider), String> {
+    let Some(provider) = find_provider(id.provider().as_str()) else {
+        return Err(unknown_provider(id.provider().as_str(), &format!("/{}", id.name())));
     };
-    Err(format!("unknown provider {provider}{hint}"))
+    let id = AccountId::new(provider.id(), id.name()).map_err(|error| error.to_string())?;
+    Ok((id, provider))
+}
+
+/// What to write instead of an unknown provider. `after` follows its name in the suggestion.
+fn unknown_provider(name: &str, after: &str) -> String {
+    let names = PROVIDERS.iter().map(|provider| provider.id_str());
+    let others = PROVIDERS.iter().flat_map(|provider| provider.other_names().iter().copied());
+    let hint = match nearest(name, names.chain(others)) {
+        Some(nearest) => format!("did you mean {nearest}{after}?"),
+        None => "`quota providers` lists the known ones".to_owned(),
+    };
+    format!("unknown provider {}; {hint}", sanitize(masked(name)))
+}
+
+/// The login of the provider's own program in this folder, which the setting `key` names.
+///
+/// # Errors
+///
+/// What to write instead, if the provider has no such program.
+pub(crate) fn login_in_dir(
+    key: &str,
+    provider: &'static Provider,
+    dir: PathBuf,
+) -> Result<LoginSource, String> {
+    let is_claude = matches!(provider.own_login(), Some(OwnLogin::ClaudeCode));
+    if key == "claude_config_dir" && !is_claude {
+        return Err(format!("claude_config_dir is for Anthropic; use login_dir for {}", provider.name()));
+    }
+    LoginSource::in_dir(provider, dir).ok_or_else(|| {
+        format!("{} has no folder with a login; set token_env, token_file or token_command", provider.name())
+    })
 }
 
 fn base_url(text: Spanned<String>) -> Result<Url, ConfigError> {
@@ -248,7 +326,7 @@ fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> 
 
 /// Builds a fetcher that is never used, because the fetcher checks its own settings.
 fn probe() -> FetcherBuilder {
-    Fetcher::builder(&anthropic::PROVIDER)
+    Fetcher::builder(PROVIDERS[0])
 }
 
 fn buildable(span: Range<usize>, builder: FetcherBuilder) -> Result<(), ConfigError> {

@@ -1,6 +1,7 @@
 //! The TOML form of the configuration: its keys and their types, each with its position in the text.
 //! `check` validates it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use quota::{AccountId, Policy};
@@ -18,19 +19,11 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) routing: Routing,
     #[serde(default)]
-    pub(super) providers: Providers,
+    pub(super) providers: BTreeMap<Spanned<String>, ProviderTable>,
     #[serde(default)]
     pub(super) accounts: Vec<Spanned<AccountTable>>,
     #[serde(default)]
     pub(super) hooks: Vec<Spanned<HookTable>>,
-}
-
-/// A table for each provider.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Providers {
-    #[serde(default)]
-    pub(super) anthropic: ProviderTable,
 }
 
 /// The settings of a provider.
@@ -39,6 +32,8 @@ pub(super) struct Providers {
 pub(super) struct ProviderTable {
     pub(super) base_url: Option<Spanned<String>>,
     pub(super) user_agent: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
 /// The settings of an account.
@@ -47,6 +42,7 @@ pub(super) struct ProviderTable {
 pub(super) struct AccountTable {
     pub(super) id: Spanned<AccountId>,
     pub(super) claude_config_dir: Option<Spanned<PathBuf>>,
+    pub(super) login_dir: Option<Spanned<PathBuf>>,
     pub(super) token_env: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) token_command: Option<Spanned<Vec<String>>>,

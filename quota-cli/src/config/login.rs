@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use quota::http::{OwnLogin, Provider};
+use quota::provider::ProgramLogin;
 use serde::{Deserialize, Serialize};
 
 use crate::sanitize::sanitize;
@@ -15,6 +17,12 @@ pub(crate) enum LoginSource {
     ClaudeCode,
     /// In the location of Claude Code for this CLAUDE_CONFIG_DIR.
     ClaudeConfigDir(PathBuf),
+    /// In the file of the provider's own program, such as Codex.
+    #[serde(skip)]
+    Program(Program),
+    /// In the file of that program in another folder.
+    #[serde(skip)]
+    ProgramDir(Program, PathBuf),
     /// In an environment variable.
     TokenEnv(String),
     /// In a separate file.
@@ -23,7 +31,46 @@ pub(crate) enum LoginSource {
     TokenCommand(Vec<String>),
 }
 
+/// The program of a provider, which stores a login in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) provider: &'static Provider,
+    pub(crate) login: ProgramLogin,
+}
+
+impl Program {
+    /// The program of this provider, if it stores a login in a file.
+    pub(crate) fn of(provider: &'static Provider) -> Option<Self> {
+        match provider.own_login()? {
+            OwnLogin::File(login) => Some(Self { provider, login: *login }),
+            _ => None,
+        }
+    }
+}
+
 impl LoginSource {
+    /// The login of an account of this provider without a login setting; `None` if it must have one.
+    pub(crate) fn default_of(provider: &'static Provider) -> Option<Self> {
+        let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match provider.own_login() {
+            Some(OwnLogin::ClaudeCode) => Some(Self::ClaudeCode),
+            Some(_) => Program::of(provider).map(Self::Program),
+            None => {
+                let variables = provider.variables();
+                let variable = variables.iter().find(is_set).or(variables.first())?;
+                Some(Self::TokenEnv((*variable).to_owned()))
+            }
+        }
+    }
+
+    /// The login of the provider's own program in this folder; `None` if there is no such program.
+    pub(crate) fn in_dir(provider: &'static Provider, dir: PathBuf) -> Option<Self> {
+        match provider.own_login()? {
+            OwnLogin::ClaudeCode => Some(Self::ClaudeConfigDir(dir)),
+            _ => Program::of(provider).map(|program| Self::ProgramDir(program, dir)),
+        }
+    }
+
     /// What to do if the provider rejects the login.
     pub(crate) fn hint(&self) -> String {
         self.how_to("log in again", "a new token")
@@ -40,6 +87,12 @@ impl LoginSource {
             Self::ClaudeConfigDir(dir) => {
                 format!("{log_in}: run `CLAUDE_CONFIG_DIR={} claude`, then /login", dir.display())
             }
+            Self::Program(program) => format!("{log_in}: run `{}`", program.login.log_in),
+            Self::ProgramDir(Program { login, .. }, dir) => {
+                let variable =
+                    login.dir_variable.map_or_else(String::new, |name| format!("{name}={} ", dir.display()));
+                format!("{log_in}: run `{variable}{}`", login.log_in)
+            }
             Self::TokenEnv(_) => format!("put {token} into its environment variable (token_env)"),
             Self::TokenFile(path) => format!("put {token} into {}", path.display()),
             Self::TokenCommand(_) => format!("make its program (token_command) print {token}"),
@@ -53,7 +106,8 @@ impl LoginSource {
             false => std::path::absolute(&path).unwrap_or(path),
         };
         match self {
-            Self::ClaudeCode | Self::TokenEnv(_) => self,
+            Self::ClaudeCode | Self::Program(_) | Self::TokenEnv(_) => self,
+            Self::ProgramDir(program, path) => Self::ProgramDir(program, absolute(path)),
             Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
             Self::TokenFile(path) => Self::TokenFile(absolute(path)),
             Self::TokenCommand(mut words) => {
@@ -79,6 +133,10 @@ impl LoginSource {
         match self {
             Self::ClaudeCode => "login of Claude Code".to_owned(),
             Self::ClaudeConfigDir(dir) => sanitize(&format!("login of Claude Code in {}", shown(dir))),
+            Self::Program(program) => format!("login of {}", program.login.program),
+            Self::ProgramDir(program, dir) => {
+                sanitize(&format!("login of {} in {}", program.login.program, shown(dir)))
+            }
             Self::TokenEnv(name) if is_variable(name) => format!("variable {name}"),
             Self::TokenEnv(_) => "variable (name not shown)".to_owned(),
             Self::TokenFile(path) => sanitize(&format!("file {}", shown(path))),
@@ -93,6 +151,8 @@ impl LoginSource {
         match self {
             Self::ClaudeCode => ("claude_code", None),
             Self::ClaudeConfigDir(dir) => ("claude_config_dir", Some(shown(dir))),
+            Self::Program(_) => ("program", None),
+            Self::ProgramDir(_, dir) => ("login_dir", Some(shown(dir))),
             Self::TokenEnv(name) => ("token_env", is_variable(name).then(|| name.clone())),
             Self::TokenFile(path) => ("token_file", Some(shown(path))),
             Self::TokenCommand(words) => {

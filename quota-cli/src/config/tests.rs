@@ -58,9 +58,10 @@ fn every_setting_is_parsed() {
     );
 
     assert_eq!((config.policy.max_age, config.policy.budget.per_hour), (Duration::from_secs(120), 20));
-    let base_url = config.anthropic.base_url.map(String::from);
+    let anthropic = config.provider(config.accounts[0].id.provider()).clone();
+    let base_url = anthropic.base_url.map(String::from);
     assert_eq!(base_url.as_deref(), Some("https://proxy.example.com/anthropic"));
-    assert_eq!(config.anthropic.user_agent.as_deref(), Some("test/1"));
+    assert_eq!(anthropic.user_agent.as_deref(), Some("test/1"));
     let work = &config.accounts[0];
     assert_eq!((work.id.as_str(), &work.login), ("anthropic/work", &LoginSource::TokenEnv("WORK".into())));
     assert_eq!(work.base_url.as_ref().map(Url::as_str), Some("http://127.0.0.1:8123/"));
@@ -101,14 +102,14 @@ fn each_error_is_one_line_with_its_position() {
         error_of("[[accounts]]\ntoken_env = \"X\"\n"),
         error_of("[[accounts]]\nid = \"main\"\n"),
         error_of("[[accounts]]\nid = \"antropic/main\"\n"),
-        error_of("[[accounts]]\nid = \"copilot/main\"\n"),
+        error_of("[[accounts]]\nid = \"quux/main\"\n"),
         error_of(&format!("{MAIN}\n{MAIN}")),
         account_error("token_env = \"X\"\ntoken_file = \"x\""),
         account_error("base_url = \"http://example.com\""),
         account_error("base_url = \"example.com\""),
         account_error("base_url = \"https://me:secret@example.com\""),
         error_of(&format!("[providers.anthropic]\nuser_agent = \"\"\n{MAIN}")),
-        error_of(&format!("[providers.openai]\nuser_agent = \"x\"\n{MAIN}")),
+        error_of(&format!("[providers.opnai]\nuser_agent = \"x\"\n{MAIN}")),
         error_of(&format!("[policy]\nfreshnes = \"5m\"\n{MAIN}")),
         error_of(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
         error_of(&format!("[policy]\nfreshness = 300\n{MAIN}")),
@@ -137,6 +138,37 @@ fn each_error_is_one_line_with_its_position() {
 }
 
 #[test]
+fn an_account_has_the_id_of_its_provider_under_every_name() {
+    let config = parsed("[providers.codex]\nuser_agent = \"x\"\n[[accounts]]\nid = \"chatgpt/main\"\n");
+
+    let account = &config.accounts[0];
+    assert_eq!(account.id.as_str(), "openai/main");
+    assert!(matches!(account.login, LoginSource::Program(_)), "{:?}", account.login);
+    assert_eq!(config.provider(account.id.provider()).user_agent.as_deref(), Some("x"));
+}
+
+#[test]
+fn a_folder_is_for_the_program_of_the_provider() {
+    let login = |id: &str, key: &str| {
+        let mut config = parsed(&format!("[[accounts]]\nid = \"{id}\"\n{key} = \"~/.other\"\n"));
+        config.accounts.remove(0).login
+    };
+
+    assert_eq!(login("anthropic/main", "login_dir"), LoginSource::ClaudeConfigDir("~/.other".into()));
+    assert!(matches!(login("codex/main", "login_dir"), LoginSource::ProgramDir(..)));
+    let error = error_of("[[accounts]]\nid = \"codex/main\"\nclaude_config_dir = \"~/.other\"\n");
+    assert!(error.ends_with("use login_dir for OpenAI Codex"), "{error}");
+}
+
+#[test]
+fn the_users_policy_precedes_the_defaults_of_a_provider() {
+    let config = parsed(&format!("[policy]\nfreshness = \"2m\"\n{MAIN}"));
+
+    assert!(config.policy_keys.contains("freshness"));
+    assert_eq!(config.policy_of(config.accounts[0].id.provider()).max_age, Duration::from_secs(120));
+}
+
+#[test]
 fn no_error_repeats_a_token() {
     const TOKEN: &str = "sk-ant-oat01-made-up";
     let texts = [
@@ -150,6 +182,9 @@ fn no_error_repeats_a_token() {
         format!("{MAIN}token_env = \"X\"\ntoken_file = \"{TOKEN}\"\n"),
         format!("{MAIN}token_file = \"{TOKEN}\"\n"),
         format!("{MAIN}claude_config_dir = \"{TOKEN}\"\n"),
+        format!("{MAIN}login_dir = \"{TOKEN}\"\n"),
+        format!("[providers.{TOKEN}]\nuser_agent = \"x\"\n{MAIN}"),
+        format!("[providers.codex.headers]\nx-team = \"{TOKEN}\"\n{MAIN}"),
         format!("[policy]\nfreshness = \"{TOKEN}\"\n"),
         format!("[policy]\nwhen_away = \"{TOKEN}\"\n"),
         format!("{TOKEN}\n"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::manager::StaleReason;
-use quota::model::{Credits, Scope, Source, Window};
+use quota::model::{Credits, IgnoredField, Scope, Source, Window};
 use quota::record::{Hold, LastFailure};
 use quota::{AccountId, AccountUsage, Freshness, QuotaError, Used};
 
@@ -21,6 +21,8 @@ pub(crate) struct AccountView {
     pub(crate) plan: Option<String>,
     pub(crate) windows: Vec<WindowView>,
     pub(crate) credits: Option<Credits>,
+    /// The fields of the last response that were skipped.
+    pub(crate) ignored: Vec<IgnoredField>,
     pub(crate) hold: Option<Hold>,
     pub(crate) last_failure: Option<LastFailure>,
     pub(crate) failure: Option<FailureView>,
@@ -46,6 +48,7 @@ pub(crate) enum ViewFreshness {
 pub(crate) struct WindowView {
     pub(crate) id: String,
     pub(crate) used: Used,
+    pub(crate) is_unlimited: bool,
     pub(crate) resets_at: Option<Timestamp>,
     pub(crate) observed_at: Timestamp,
     pub(crate) source: Source,
@@ -77,6 +80,7 @@ impl AccountView {
             plan: snapshot.plan().map(ToOwned::to_owned),
             windows,
             credits: snapshot.credits().cloned(),
+            ignored: snapshot.ignored().to_vec(),
             hold: answer.hold(),
             last_failure: answer.last_failure().cloned(),
             failure,
@@ -103,6 +107,7 @@ impl WindowView {
         Self {
             id: window.id().as_str().to_owned(),
             used,
+            is_unlimited: window.is_unlimited(),
             resets_at: window.resets_at(),
             observed_at: window.observed_at(),
             source: window.source(),
@@ -159,7 +164,16 @@ mod tests {
     fn window(id: &str, hours: impl Into<Option<u64>>, scope: Option<Scope>) -> WindowView {
         let length = hours.into().map(|hours| Duration::from_secs(hours * 3600));
         let (used, observed_at, source) = (Used::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
-        WindowView { id: id.to_owned(), used, resets_at: None, observed_at, source, scope, length }
+        WindowView {
+            id: id.to_owned(),
+            used,
+            is_unlimited: false,
+            resets_at: None,
+            observed_at,
+            source,
+            scope,
+            length,
+        }
     }
 
     #[tokio::test]

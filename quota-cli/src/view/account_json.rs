@@ -1,7 +1,7 @@
 //! The JSON of `quota status`, described in docs/status-json.md.
 //! A field that changes its meaning raises the version; a new field does not.
 
-use quota::model::{Credits, Money, Scope};
+use quota::model::{Credits, IgnoredField, Money, Scope};
 use quota::record::LastFailureKind;
 use serde::Serialize;
 
@@ -48,6 +48,9 @@ struct AccountViewJson<'a> {
     plan: Option<&'a str>,
     windows: Vec<WindowViewJson<'a>>,
     credits: Option<CreditsJson<'a>>,
+    /// Only if the last response had such fields.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    ignored: &'a [IgnoredField],
     hold: Option<HoldJson>,
     last_failure: Option<LastFailureJson<'a>>,
     error: Option<&'a str>,
@@ -62,6 +65,9 @@ pub(crate) struct WindowViewJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
     certainty: &'static str,
+    /// Only if the window has no limit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unlimited: bool,
     resets_at: Option<String>,
     resets_in_seconds: Option<u64>,
     observed_at: String,
@@ -105,6 +111,9 @@ pub(crate) struct CreditsJson<'a> {
     enabled: Option<bool>,
     used: Option<MoneyJson<'a>>,
     limit: Option<MoneyJson<'a>>,
+    /// Only if the provider states it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlimited: Option<bool>,
     balance: Option<MoneyJson<'a>>,
     disabled_reason: Option<&'a str>,
 }
@@ -132,6 +141,7 @@ impl<'a> AccountViewJson<'a> {
             plan: account.plan.as_deref(),
             windows: account.windows.iter().map(|window| WindowViewJson::of(window, local)).collect(),
             credits: account.credits.as_ref().map(CreditsJson::of),
+            ignored: &account.ignored,
             hold: account.hold.as_ref().map(HoldJson::of),
             last_failure: account.last_failure.as_ref().map(|failure| LastFailureJson {
                 kind: failure.kind,
@@ -152,6 +162,7 @@ impl<'a> WindowViewJson<'a> {
             id: &window.id,
             used_percent: window.used.lower_bound().map(quota::Percent::as_f64),
             certainty: window.used.certainty(),
+            unlimited: window.is_unlimited,
             resets_at: window.resets_at.map(rfc3339),
             resets_in_seconds: window
                 .resets_at
@@ -185,6 +196,7 @@ impl<'a> CreditsJson<'a> {
             enabled: credits.enabled,
             used: money(&credits.used),
             limit: money(&credits.limit),
+            unlimited: credits.unlimited,
             balance: money(&credits.balance),
             disabled_reason: credits.disabled_reason.as_deref(),
         }

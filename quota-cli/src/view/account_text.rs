@@ -59,7 +59,7 @@ impl Columns {
             windows().map(|window| wrap::width(&text(window))).max().unwrap_or_default()
         };
         let name = widest(&window_name);
-        let used = widest(&|window| used(window.used));
+        let used = widest(&used);
         let age = width >= WIDE;
         let ages = if age { GAP + widest(&|window| age_text(window, local)) } else { 0 };
         // A narrow terminal drops the time of day first, then the bar, then the end of the names.
@@ -191,7 +191,7 @@ pub(crate) fn row(window: &WindowView, columns: &Columns, local: &LocalTime) -> 
         row.append(bar(window.used, elapsed(window, local), columns.bar));
     }
     row.push(Style::Plain, "  ");
-    row.push(bar::style(window.used), format!("{:>width$}", used(window.used), width = columns.used));
+    row.push(bar::style(window.used), format!("{:>width$}", used(window), width = columns.used));
     let reset = reset(window, local, columns.reset_format);
     if columns.age {
         row.push(Style::Plain, format!("  {reset:width$}  ", width = columns.reset));
@@ -202,8 +202,11 @@ pub(crate) fn row(window: &WindowView, columns: &Columns, local: &LocalTime) -> 
     row
 }
 
-fn used(used: Used) -> String {
-    match used {
+fn used(window: &WindowView) -> String {
+    if window.is_unlimited {
+        return "unlimited".to_owned();
+    }
+    match window.used {
         Used::Exact(percent) => format::percent(percent),
         Used::AtLeast(percent) => format!("≥ {}", format::percent(percent)),
         _ => "unknown".to_owned(),
@@ -219,6 +222,7 @@ fn reset(window: &WindowView, local: &LocalTime, format: ResetFormat) -> String 
         Some(at) if at > local.now && format == ResetFormat::Short => relative(at),
         Some(at) if at > local.now => format!("resets {}", relative(at)),
         Some(at) => format!("reset {}", relative(at)),
+        None if window.is_unlimited => String::new(),
         None if window.used.lower_bound().is_some_and(|used| used.basis_points() == 0) => {
             "not started".to_owned()
         }
@@ -244,7 +248,7 @@ pub(crate) fn money(credits: &Credits) -> Option<String> {
         (Some(used), Some(limit)) => Some(used_of(used, limit)),
         (Some(used), None) => Some(used.to_string()),
         (None, Some(limit)) => Some(format!("up to {limit}")),
-        (None, None) => None,
+        (None, None) => credits.unlimited.filter(|unlimited| *unlimited).map(|_| "unlimited".to_owned()),
     };
     let left = credits.balance.as_ref().map(|balance| format!("{balance} left"));
     let off = (credits.enabled == Some(false) || credits.disabled_reason.is_some()).then(|| {

@@ -27,6 +27,7 @@ pub(crate) fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
         plan: None,
         windows,
         credits: None,
+        ignored: Vec::new(),
         hold: None,
         last_failure: None,
         failure: None,
@@ -47,6 +48,7 @@ pub(crate) fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>
     WindowView {
         id: id.to_owned(),
         used,
+        is_unlimited: false,
         resets_at: resets_in.into().map(|duration| local().now + duration),
         observed_at: local().now - MINUTE * 2,
         source: Source::Poll,

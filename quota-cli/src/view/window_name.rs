@@ -73,7 +73,16 @@ mod tests {
 
     fn window(id: &str, scope: Option<Scope>, length: Option<Duration>) -> WindowView {
         let (used, observed_at, source) = (Used::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
-        WindowView { id: id.to_owned(), used, resets_at: None, observed_at, source, scope, length }
+        WindowView {
+            id: id.to_owned(),
+            used,
+            is_unlimited: false,
+            resets_at: None,
+            observed_at,
+            source,
+            scope,
+            length,
+        }
     }
 
     #[test]

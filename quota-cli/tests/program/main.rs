@@ -12,6 +12,8 @@ mod bounded_input;
 #[cfg(target_os = "linux")]
 mod broken_store;
 mod clear_hold;
+#[cfg(unix)]
+mod codex;
 #[cfg(target_os = "linux")]
 mod concurrent_processes;
 mod damaged_documents;

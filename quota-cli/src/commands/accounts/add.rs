@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
+use quota::http::Provider;
 use quota::model::CredentialFingerprint;
 use quota::record::{LastFailureKind, Record};
 use quota::store::find_record_key;
@@ -106,7 +107,8 @@ impl DefaultLogin {
 
 /// The settings of the account.
 fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
-    let mut account = AccountSettings::new(id(&options.name)?, login(options)?);
+    let (id, provider) = id(&options.name)?;
+    let mut account = AccountSettings::new(id, login(options, provider)?);
     let limit = |percent: Option<f64>| percent.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
     (limits.min_remaining, limits.killswitch) = (limit(options.min_remaining), limit(options.killswitch));
@@ -119,17 +121,18 @@ fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
 }
 
 /// The account's id; the provider is optional.
-fn id(name: &str) -> Result<AccountId, CliError> {
+fn id(name: &str) -> Result<(AccountId, &'static Provider), CliError> {
     config::check_account_name(name).map_err(usage)?;
     let id = if name.contains('/') { name.parse() } else { AccountId::new(ANTHROPIC, name) };
     let id = id.map_err(|error| usage(error.to_string()))?;
-    config::check_provider(&id).map_err(usage)?;
-    Ok(id)
+    config::canonical(&id).map_err(usage)
 }
 
-fn login(options: &AddArgs) -> Result<LoginSource, CliError> {
+fn login(options: &AddArgs, provider: &'static Provider) -> Result<LoginSource, CliError> {
     Ok(if let Some(dir) = &options.claude_config_dir {
-        LoginSource::ClaudeConfigDir(absolute(dir)?)
+        config::login_in_dir("claude_config_dir", provider, absolute(dir)?).map_err(usage)?
+    } else if let Some(dir) = &options.login_dir {
+        config::login_in_dir("login_dir", provider, absolute(dir)?).map_err(usage)?
     } else if let Some(name) = &options.token_env {
         if !config::is_variable(name) {
             let why = "--token-env expects the name of an environment variable, such as QUOTA_WORK; never pass the token itself";
@@ -143,7 +146,12 @@ fn login(options: &AddArgs) -> Result<LoginSource, CliError> {
         config::check_login(&login).map_err(usage)?;
         login.absolute()
     } else {
-        LoginSource::ClaudeCode
+        LoginSource::default_of(provider).ok_or_else(|| {
+            usage(format!(
+                "{} has no default login; set --token-env, --token-file or --token-command",
+                provider.name()
+            ))
+        })?
     })
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use quota::AccountId;
 use quota::accounts::AccountsConfig;
-use quota::anthropic::ANTHROPIC;
 use url::Url;
 
 use super::add::DefaultLogin;
@@ -240,9 +239,9 @@ fn read(path: &Path) -> Result<Vec<ImportCandidate>, CliError> {
 
 /// Finds the logins on this machine as `quota init` does.
 async fn detected() -> Vec<ImportCandidate> {
-    let found = |(name, login): (&str, LoginSource)| {
-        let id = AccountId::new(ANTHROPIC, name).ok()?;
-        Some(ImportCandidate { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
+    let found = |(id, login): (AccountId, LoginSource)| ImportCandidate {
+        id: id.clone(),
+        account: Some(AccountSettings::new(id, login)),
     };
-    DetectedLogins::detect().await.named().into_iter().filter_map(found).collect()
+    DetectedLogins::detect().await.accounts().into_iter().map(found).collect()
 }

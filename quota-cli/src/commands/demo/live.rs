@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn the_introduction_fits_into_a_narrow_terminal() {
-        let plan = Plan::new(50, 1_000_000, 10, 7);
+        let providers = [quota::http::find_provider("anthropic").unwrap()];
+        let plan = Plan::new(&providers, 50, 1_000_000, 10, 7);
 
         for width in 20..=100 {
             assert_fits(&introduction(&plan, Some(width)), width);

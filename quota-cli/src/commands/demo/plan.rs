@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use quota::anthropic::ANTHROPIC;
+use quota::http::Provider;
 use quota::policy::{Backoff, CooldownPolicy, CooldownScope};
-use quota::{AccountId, Policy};
+use quota::{AccountId, Policy, ProviderId};
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
 /// The simulated duration of every demo, whatever its real duration: ten times the max age of a reading.
@@ -21,6 +21,8 @@ const MAX_READS_PER_SECOND: u32 = 50_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// The providers of the accounts, in turn.
+    pub(crate) providers: Vec<&'static Provider>,
     pub(crate) consumers: u32,
     pub(crate) duration: Duration,
     pub(crate) pause: Duration,
@@ -42,7 +44,13 @@ pub(crate) struct PlannedFailure {
 }
 
 impl Plan {
-    pub(crate) fn new(accounts: usize, consumers: u32, seconds: u64, seed: u64) -> Self {
+    pub(crate) fn new(
+        providers: &[&'static Provider],
+        accounts: usize,
+        consumers: u32,
+        seconds: u64,
+        seed: u64,
+    ) -> Self {
         let mut rng = Rng::with_seed(seed);
         let duration = Duration::from_secs(seconds);
         let kinds = [Answer::ThrottleZero, Answer::ThrottleUntilEnd, Answer::ThrottleNoHeader];
@@ -65,17 +73,20 @@ impl Plan {
         let latency = MAX_LATENCY.min(policy.max_age / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
         let script = (0..accounts).map(|at| {
             let failures = [throttled, expired].into_iter().filter(|failure| failure.account == at);
-            account_of(at, &mut rng).latency(latency).answers(failures.map(PlannedFailure::phase))
+            let account = account_of(at, &mut rng).provider(providers[at % providers.len()].id_str());
+            account.latency(latency).answers(failures.map(PlannedFailure::phase))
         });
         let script = Script::new(script.collect::<Vec<_>>()).speed(scale.speed());
         let pause = PAUSE.max(Duration::from_secs(1) * consumers / MAX_READS_PER_SECOND);
-        Self { seed, consumers, duration, pause, policy, script, throttled, expired }
+        let providers = providers.to_vec();
+        Self { seed, providers, consumers, duration, pause, policy, script, throttled, expired }
     }
 
     /// The accounts in order.
     pub(crate) fn ids(&self) -> impl Iterator<Item = AccountId> {
         let id = |account: &Account| {
-            AccountId::new(ANTHROPIC, account.name()).expect("a script's names are valid")
+            let provider = ProviderId::new(account.provider_name()).expect("a script's names are valid");
+            AccountId::new(provider, account.name()).expect("a script's names are valid")
         };
         self.script.accounts().iter().map(id)
     }
@@ -160,11 +171,26 @@ fn account_of(at: usize, rng: &mut Rng) -> Account {
 
 #[cfg(test)]
 mod tests {
+    use quota::http::find_provider;
+
     use super::*;
+
+    fn plan(accounts: usize, consumers: u32, seconds: u64, seed: u64) -> Plan {
+        Plan::new(&[find_provider("anthropic").unwrap()], accounts, consumers, seconds, seed)
+    }
+
+    #[test]
+    fn the_accounts_have_the_providers_in_turn() {
+        let providers = ["anthropic", "codex"].map(|name| find_provider(name).unwrap());
+
+        let ids: Vec<_> = Plan::new(&providers, 3, 1, 10, 7).ids().map(|id| id.to_string()).collect();
+
+        assert_eq!(ids, ["anthropic/main", "openai/fallback-1", "anthropic/fallback-2"]);
+    }
 
     #[test]
     fn a_plan_depends_only_on_its_seed() {
-        let [one, same, other] = [7, 7, 8].map(|seed| Plan::new(5, 10, 10, seed));
+        let [one, same, other] = [7, 7, 8].map(|seed| plan(5, 10, 10, seed));
 
         assert_eq!(
             (one.script.clone(), one.throttled, one.expired),
@@ -177,7 +203,7 @@ mod tests {
     fn every_plan_has_a_valid_policy_and_script() {
         for seed in 0..200 {
             for (accounts, seconds) in [(1, 1), (2, 3600), (50, 10)] {
-                let plan = Plan::new(accounts, 1, seconds, seed);
+                let plan = plan(accounts, 1, seconds, seed);
                 assert_eq!(plan.policy.validate(), Ok(()), "{seed}");
                 assert_eq!(plan.ids().count(), accounts, "{seed}");
             }
@@ -187,7 +213,7 @@ mod tests {
     #[test]
     fn two_accounts_have_two_different_failures() {
         for seed in 0..100 {
-            let plan = Plan::new(2, 1, 1, seed);
+            let plan = plan(2, 1, 1, seed);
             assert_ne!(plan.throttled.account, plan.expired.account, "{seed}");
         }
     }
@@ -195,7 +221,7 @@ mod tests {
     #[test]
     fn an_failure_lasts_longer_than_the_max_age() {
         for seed in 0..100 {
-            let plan = Plan::new(3, 1, 1, seed);
+            let plan = plan(3, 1, 1, seed);
             for failure in [plan.throttled, plan.expired] {
                 assert!(failure.until - failure.from >= 400, "{seed}");
                 assert!(failure.until < SIMULATED_DURATION.as_secs(), "{seed}");
@@ -205,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_pause_grows_with_many_consumers() {
-        assert_eq!(Plan::new(1, 1_000, 1, 0).pause, PAUSE);
-        assert_eq!(Plan::new(1, 1_000_000, 1, 0).pause, Duration::from_secs(20));
+        assert_eq!(plan(1, 1_000, 1, 0).pause, PAUSE);
+        assert_eq!(plan(1, 1_000_000, 1, 0).pause, Duration::from_secs(20));
     }
 }

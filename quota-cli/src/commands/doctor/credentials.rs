@@ -2,9 +2,9 @@
 //! It prints nothing about a login except its expiry.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
+use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential, LoginFile};
 use quota::model::LoginInfo;
 use quota::{Clock, Credential, CredentialError, CredentialSource as _};
 
@@ -28,6 +28,12 @@ pub(super) async fn of(
     match &account.login {
         LoginSource::ClaudeCode => checker.copies(&ClaudeCode::from_env()).await,
         LoginSource::ClaudeConfigDir(dir) => checker.copies(&ClaudeCode::in_dir(dir)).await,
+        LoginSource::Program(program) => {
+            checker.program(LoginFile::new(program.provider.id(), program.login)).await
+        }
+        LoginSource::ProgramDir(program, dir) => {
+            checker.program(LoginFile::new(program.provider.id(), program.login).in_dir(dir)).await
+        }
         LoginSource::TokenEnv(name) => checker.one(&format!("the environment variable {name}"), None).await,
         LoginSource::TokenFile(path) => checker.one(&path.display().to_string(), Some(path)).await,
         login @ LoginSource::TokenCommand(_) => {
@@ -43,6 +49,13 @@ struct LoginChecker<'a> {
 }
 
 impl LoginChecker<'_> {
+    async fn program(&self, source: LoginFile) -> (Vec<Check>, Option<LoginInfo>) {
+        let paths = source.paths();
+        let path = paths.iter().find(|path| path.exists()).or(paths.first());
+        let location = path.map_or_else(|| self.account.login.describe(), |path| path.display().to_string());
+        self.one(&location, path.map(PathBuf::as_path)).await
+    }
+
     async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<LoginInfo>) {
         let copies = source.discover().await;
         let used = copies.iter().find(|copy| copy.is_active);

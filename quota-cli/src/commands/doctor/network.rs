@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use quota::Clock;
-use quota::anthropic;
+use quota::http::find_provider;
 use quota_journal::post_client;
 use reqwest::header::{DATE, USER_AGENT};
 use url::Url;
@@ -23,11 +23,12 @@ const MAX_SKEW: Duration = Duration::from_secs(5);
 
 /// Checks every host of the enabled accounts once.
 pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
-    let default_url = || anthropic::PROVIDER.default_base_url().expect("it has a URL");
-    let provider_url = config.anthropic.base_url.clone().unwrap_or_else(default_url);
     let mut hosts = Vec::new();
     for account in config.accounts.iter().filter(|account| !account.disabled) {
-        let url = account.base_url.as_ref().unwrap_or(&provider_url);
+        let provider = account.id.provider();
+        let set = account.base_url.as_ref().or(config.provider(provider).base_url.as_ref()).cloned();
+        let default = || find_provider(provider.as_str())?.default_base_url();
+        let Some(url) = set.or_else(default) else { continue };
         // The path and the user name may be secrets.
         let Ok(root) = Url::parse(&url.origin().ascii_serialization()) else { continue };
         if !hosts.contains(&root) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quota::clock::is_from_future;
-use quota::model::CredentialFingerprint;
+use quota::model::{CredentialFingerprint, IgnoredField};
 use quota::record::{Hold, HoldReason, LastFailure, LastFailureKind, Priority, Record, provider_cooldown};
 use quota::store::find_record_key;
 use quota::{Clock, Policy, ProviderId};
@@ -13,6 +13,7 @@ use super::{Area, Check, Incident};
 use crate::config::{AccountSettings, Config, clear_hold};
 use crate::format::{self, LocalTime, between};
 use crate::hint;
+use crate::sanitize::sanitize;
 use crate::store::OpenedStore;
 
 /// The time limit for each read of the store.
@@ -50,7 +51,13 @@ pub(super) async fn of(
                 let message = "a newer version of quota wrote its record, so this version cannot update it";
                 checks.push(Check::warning(Area::Refresh, account.id.as_str(), message, "update quota"));
             }
-            Ok(record) => checks.extend(of_account(account, &record, *fingerprint, &config.policy, &local)),
+            Ok(record) => checks.extend(of_account(
+                account,
+                &record,
+                *fingerprint,
+                &config.policy_of(account.id.provider()),
+                &local,
+            )),
             Err(_) => {
                 let message = "its record is damaged";
                 let hint = format!("replace it: {}", clear_hold(&account.id));
@@ -60,7 +67,8 @@ pub(super) async fn of(
         let provider = account.id.provider();
         if !providers.contains(&provider) {
             providers.push(provider);
-            let cooldown = provider_cooldown(&*store.store, provider, &config.policy, local.now);
+            let policy = config.policy_of(provider);
+            let cooldown = provider_cooldown(&*store.store, provider, &policy, local.now);
             if let Some(Ok(Some(cooldown))) = clock.bounded(STORE_TIMEOUT, cooldown).await {
                 checks.push(of_cooldown(provider, &cooldown, &local));
             }
@@ -83,6 +91,7 @@ fn of_account(
     let hold = hold.map(|hold| of_hold(account, hold, local));
     let budget = of_budget(account, record, policy, local);
     let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
+    let ignored = of_ignored(account, record.snapshot().ignored());
     if checks.is_empty() {
         let message = match record.complete_at() {
             Some(at) => format!("last refreshed {}", local.relative(at)),
@@ -90,7 +99,17 @@ fn of_account(
         };
         checks.push(Check::ok(Area::Refresh, account.id.as_str(), message));
     }
+    checks.extend(ignored);
     checks
+}
+
+/// The fields of the last response that were skipped. They are normal, unless a window is missing.
+fn of_ignored(account: &AccountSettings, ignored: &[IgnoredField]) -> Option<Check> {
+    const SHOWN: usize = 4;
+    let names: Vec<_> = ignored.iter().take(SHOWN).map(|one| sanitize(&one.field)).collect();
+    let more = if ignored.len() > SHOWN { ", …" } else { "" };
+    let message = format!("fields of the last response that quota does not use: {}{more}", names.join(", "));
+    (!names.is_empty()).then(|| Check::ok(Area::Refresh, account.id.as_str(), message))
 }
 
 fn of_failure(

@@ -14,7 +14,7 @@ const TAIL: &str = "
 # Another account; set one of these for its login.
 # [[accounts]]
 # id = \"anthropic/work\"
-# claude_config_dir = \"~/.claude-work\"  # another directory of Claude Code
+# login_dir = \"~/.claude-work\"          # another directory of Claude Code, or of the provider's program
 # token_env = \"QUOTA_WORK\"              # an environment variable
 # token_file = \"work.token\"             # a file with mode 600
 # token_command = [\"pass\", \"show\", \"work\"]  # a command that prints it
@@ -35,7 +35,7 @@ const TAIL: &str = "
 /// Renders a configuration of these logins.
 pub(super) fn render(logins: &DetectedLogins) -> String {
     let mut text = HEAD.to_owned();
-    let is_empty = logins.claude_code.is_none() && logins.variables.is_empty();
+    let is_empty = logins.claude_code.is_none() && logins.programs.is_empty() && logins.variables.is_empty();
     if logins.claude_code.is_some() || is_empty {
         let location = match &logins.claude_code {
             // A line break in a path would end the comment.
@@ -45,8 +45,14 @@ pub(super) fn render(logins: &DetectedLogins) -> String {
         let _ = write!(text, "\n# Claude Code's login, which quota never changes ({location}).\n");
         text.push_str("[[accounts]]\nid = \"anthropic/main\"\n");
     }
-    for (name, account) in &logins.variables {
-        let _ = write!(text, "\n[[accounts]]\nid = \"anthropic/{account}\"\ntoken_env = \"{name}\"\n");
+    for (program, path) in &logins.programs {
+        let (name, id) = (program.login.program, program.provider.id());
+        let path = sanitize(&path.display().to_string());
+        let _ = write!(text, "\n# {name}'s login, which quota never changes (found: {path}).\n");
+        let _ = write!(text, "[[accounts]]\nid = \"{id}/main\"\n");
+    }
+    for (name, id) in &logins.variables {
+        let _ = write!(text, "\n[[accounts]]\nid = \"{id}\"\ntoken_env = \"{name}\"\n");
     }
     text.push_str(TAIL);
     text

@@ -1,7 +1,8 @@
 //! Parses header lines as `curl -i` saves them.
 
 use quota::Clock;
-use quota::anthropic::parse_headers;
+use quota::http::{Provider, inspect_response};
+use quota::provider::ResponseMeta;
 
 use super::report::ParseReport;
 
@@ -10,7 +11,7 @@ use super::report::ParseReport;
 /// # Errors
 ///
 /// The number of the malformed line. The error repeats no content of the line.
-pub(super) fn read(bytes: &[u8]) -> Result<ParseReport, String> {
+pub(super) fn read(provider: &Provider, bytes: &[u8]) -> Result<ParseReport, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("line {line} is not UTF-8 text")
@@ -32,11 +33,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<ParseReport, String> {
     if headers.is_empty() && status.is_none() {
         return Err("no headers found".to_owned());
     }
-    let parsed = parse_headers(status, headers);
-    let ignored = parsed.skipped.into_iter().map(|one| (one.field, one.reason)).collect();
-    let report =
-        ParseReport { retry_after: parsed.retry_after, ignored, ..ParseReport::new("headers", parsed.usage) };
-    Ok(report.without_implausible(Clock::system().now()))
+    let now = Clock::system().now();
+    let headers: Vec<_> =
+        headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    // Without a status, a wait in the headers is that of a rejected request.
+    let response = ResponseMeta::new(status.unwrap_or(429), &headers, now);
+    let (parsed, skipped) = inspect_response(&provider.id(), &response);
+    let ignored = skipped.into_iter().map(|one| (one.field, one.reason)).collect();
+    let retry_after = parsed.failure.and_then(|failure| failure.retry_after);
+    let report = ParseReport { retry_after, ignored, ..ParseReport::new("headers", parsed.usage) };
+    Ok(report.without_implausible(now))
 }
 
 /// The status of `HTTP/2 429` or `HTTP/1.1 429 Too Many Requests`.

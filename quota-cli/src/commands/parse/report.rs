@@ -74,6 +74,7 @@ impl ParseReport {
             windows.push(ParsedWindowJson {
                 id: &window.id,
                 used_percent: Some(window.used.as_f64()),
+                unlimited: window.is_unlimited,
                 resets_at: window.resets_at.map(rfc3339),
                 scope: window.scope.as_ref().map(ScopeJson::of),
                 length_seconds: window.length.map(|length| length.as_secs()),
@@ -115,6 +116,9 @@ struct ParseJson<'a> {
 struct ParsedWindowJson<'a> {
     id: &'a WindowId,
     used_percent: Option<f64>,
+    /// Only if the window has no limit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unlimited: bool,
     resets_at: Option<String>,
     scope: Option<ScopeJson<'a>>,
     length_seconds: Option<u64>,
@@ -123,7 +127,15 @@ struct ParsedWindowJson<'a> {
 
 impl<'a> ParsedWindowJson<'a> {
     fn unknown(id: &'a WindowId) -> Self {
-        Self { id, used_percent: None, resets_at: None, scope: None, length_seconds: None, status: None }
+        Self {
+            id,
+            used_percent: None,
+            unlimited: false,
+            resets_at: None,
+            scope: None,
+            length_seconds: None,
+            status: None,
+        }
     }
 }
 

@@ -1,52 +1,19 @@
 //! The environment of the command: which variables are set for an account, and which are removed.
 //! The token is passed only in the environment, never in an argument or a message.
 //!
-//! The variables are those that Claude Code documents at <https://code.claude.com/docs/en/env-vars>. This module cannot change a
-//! login in settings.json (`apiKeyHelper` or `env`).
+//! The provider states the variables of its own program. This module cannot change a login in a file of that program, such as
+//! `apiKeyHelper` or `env` in the settings.json of Claude Code.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use quota::Credential;
-use quota::{AccountId, Secret};
+use quota::http::{CommandEnvironment, find_provider};
+use quota::{AccountId, Credential, Secret};
 
 use crate::config::{Config, LoginSource};
+use crate::exit::{CliError, Exit};
 use crate::store::URL_VARIABLE;
 
-/// The login that Claude Code prefers over a stored one.
-const TOKEN: &str = "CLAUDE_CODE_OAUTH_TOKEN";
-/// Other variables from which Claude Code reads a login.
-const OTHER_TOKENS: [&str; 3] = [
-    "CLAUDE_CODE_OAUTH_REFRESH_TOKEN",
-    "CLAUDE_CODE_OAUTH_SCOPES",
-    "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
-];
-/// The directory in which Claude Code stores its login.
-const DIRECTORY: &str = "CLAUDE_CONFIG_DIR";
-/// The URL to which Claude Code sends its requests.
-const BASE_URL: &str = "ANTHROPIC_BASE_URL";
-/// Headers that Claude Code adds to each request. They may contain a login.
-const HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
-/// Variables that select another login, provider or host, so that another account would be billed.
-const OVERRIDES: [&str; 17] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_FEDERATION_RULE_ID",
-    "ANTHROPIC_IDENTITY_TOKEN",
-    "ANTHROPIC_IDENTITY_TOKEN_FILE",
-    "ANTHROPIC_ORGANIZATION_ID",
-    "ANTHROPIC_PROFILE",
-    "ANTHROPIC_SERVICE_ACCOUNT_ID",
-    "ANTHROPIC_UNIX_SOCKET",
-    "ANTHROPIC_WORKSPACE_ID",
-    "CLAUDE_CODE_API_BASE_URL",
-    "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR",
-    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
-    "CLAUDE_CODE_USE_BEDROCK",
-    "CLAUDE_CODE_USE_FOUNDRY",
-    "CLAUDE_CODE_USE_MANTLE",
-    "CLAUDE_CODE_USE_VERTEX",
-];
 /// The account, for commands that show it.
 const ACCOUNT: &str = "QUOTA_ACCOUNT";
 
@@ -81,65 +48,81 @@ impl AsRef<std::ffi::OsStr> for Value {
     }
 }
 
-/// The changes for a command that runs with this account. `headers` is the current value of [`HEADERS`].
+/// The changes for a command that runs with this account. `variable` reads the current environment.
+///
+/// # Errors
+///
+/// [`CliError`] if the provider's program cannot get this login.
 pub(super) fn of(
     config: &Config,
     account: &AccountId,
     credential: Option<&Credential>,
-    headers: Option<&str>,
-) -> Vec<EnvironmentChange> {
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<EnvironmentChange>, CliError> {
     let settings = config.accounts.iter().find(|one| one.id == *account);
     let own = settings.map(|one| &one.login);
+    let provider = find_provider(account.provider().as_str());
+    let program = provider.and_then(|provider| provider.environment()).copied().unwrap_or_default();
     let remove = |name: &str| EnvironmentChange::Remove(name.to_owned());
-    let mut changes: Vec<_> = OVERRIDES.into_iter().map(remove).collect();
+    let mut changes: Vec<_> = program.remove.iter().copied().map(remove).collect();
     // The URL may contain the password of the store.
     changes.push(remove(URL_VARIABLE));
-    if headers.is_some_and(contain_a_login) {
-        changes.push(remove(HEADERS));
+    if let Some(name) = program.headers
+        && variable(name).is_some_and(|headers| contain_a_login(&headers))
+    {
+        changes.push(remove(name));
     }
     // The command must not get the tokens of other accounts.
     let others = config.accounts.iter().filter(|one| one.id != *account);
     changes.extend(
         others
             .filter_map(|one| one.login.variable())
-            .filter(|name| own.is_none_or(|own| !names(own, name)))
+            .filter(|name| own.is_none_or(|own| !names(own, name, &program)))
             .map(remove),
     );
     changes.push(EnvironmentChange::Set(ACCOUNT, Value::Plain(account.as_str().into())));
-    // Without a base URL, remove the variable. Otherwise the token could be sent to a host that the user's shell names.
-    let base_url = settings.and_then(|one| one.base_url.as_ref()).or(config.anthropic.base_url.as_ref());
-    changes.push(match base_url {
-        Some(url) => {
-            EnvironmentChange::Set(BASE_URL, Value::Plain(url.as_str().trim_end_matches('/').into()))
-        }
-        None => remove(BASE_URL),
-    });
+    if let Some(name) = program.base_url {
+        // Without a base URL, remove the variable. Otherwise the token could be sent to a host that the user's shell names.
+        let own = settings.and_then(|one| one.base_url.as_ref());
+        changes.push(match own.or(config.provider(account.provider()).base_url.as_ref()) {
+            Some(url) => {
+                EnvironmentChange::Set(name, Value::Plain(url.as_str().trim_end_matches('/').into()))
+            }
+            None => remove(name),
+        });
+    }
     match own {
         // Keep the environment in which the login was found.
-        None | Some(LoginSource::ClaudeCode) => {}
-        Some(LoginSource::ClaudeConfigDir(dir)) => {
-            changes.extend([TOKEN].into_iter().chain(OTHER_TOKENS).map(remove));
+        None | Some(LoginSource::ClaudeCode | LoginSource::Program(_)) => {}
+        Some(LoginSource::ClaudeConfigDir(dir) | LoginSource::ProgramDir(_, dir)) => {
+            changes.extend(program.token.iter().chain(program.other_tokens).copied().map(remove));
             let (dir, home) = expanded(dir);
-            // Claude Code stores some files elsewhere if the variable is set, even to its default directory.
-            let is_default = home.is_some_and(|home| dir == home.join(".claude"));
-            changes.push(match is_default {
-                true => remove(DIRECTORY),
-                false => EnvironmentChange::Set(DIRECTORY, Value::Plain(dir.into())),
-            });
+            if let Some(name) = program.dir_variable {
+                // Claude Code stores some files elsewhere if the variable is set, even to its default directory.
+                let is_default = home.is_some_and(|home| dir == home.join(program.default_dir));
+                changes.push(match is_default {
+                    true => remove(name),
+                    false => EnvironmentChange::Set(name, Value::Plain(dir.into())),
+                });
+            }
         }
         Some(LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_)) => {
-            if let Some(credential) = credential {
-                changes.extend(OTHER_TOKENS.into_iter().map(remove));
-                changes.push(EnvironmentChange::Set(TOKEN, Value::Secret(credential.secret.clone())));
+            if let (Some(credential), Some(name)) = (credential, program.token) {
+                changes.extend(program.other_tokens.iter().copied().map(remove));
+                changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));
+            } else if program.dir_variable.is_some() && program.token.is_none() {
+                let why =
+                    format!("the program of {account} takes no token from its environment; set login_dir");
+                return Err(CliError::new(Exit::Config, why));
             }
         }
     }
-    changes
+    Ok(changes)
 }
 
-/// The headers that the environment adds to each request, if any.
-pub(super) fn headers() -> Option<String> {
-    std::env::var_os(HEADERS).map(|value| value.to_string_lossy().into_owned())
+/// Reads a variable of this process.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// Whether one of these headers is a login.
@@ -150,10 +133,10 @@ fn contain_a_login(headers: &str) -> bool {
 }
 
 /// Whether the login is read from this variable.
-fn names(login: &LoginSource, variable: &str) -> bool {
+fn names(login: &LoginSource, variable: &str, program: &CommandEnvironment) -> bool {
     match login {
         LoginSource::TokenEnv(name) => name == variable,
-        LoginSource::ClaudeCode => variable == TOKEN,
+        LoginSource::ClaudeCode | LoginSource::Program(_) => program.token == Some(variable),
         _ => false,
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn start(
     path: Option<&Path>,
     usage: &AccountUsage,
 ) -> Result<Option<Reason>, StoreError> {
-    let duration = claim_duration(&config.policy, usage);
+    let duration = claim_duration(&config.policy_of(account.id.provider()), usage);
     let acquired = claim::acquire(store.store.as_ref(), &account.id, usage.now(), duration).await;
     let (holder, reason) = match acquired {
         Ok((Some(holder), reason)) => (holder, reason),
@@ -105,7 +105,7 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
         if was_refreshed(&usage, before) || usage.hold().is_some() {
             claim::release(store_ref, id, options.claim).await;
         } else {
-            let duration = claim_duration(&config.policy, &usage);
+            let duration = claim_duration(&config.policy_of(id.provider()), &usage);
             claim::renew(store_ref, id, options.claim, duration, login_reason(&usage)).await;
         }
         // Update the journal after the claim, because a slow update must not delay the next refresher.

@@ -54,8 +54,8 @@ pub(super) async fn run(
     let mut unsaved = Vec::new();
     loop {
         let config = Arc::clone(&configs.borrow());
-        let rules = journal::rules(&config);
         for account in &config.accounts {
+            let rules = journal::rules(&config, account.id.provider());
             let update = quota_journal::update(store.as_ref(), &account.id, &rules);
             // No message is needed if the store is unreachable, because the accounts become stale.
             let Some(Ok(update)) = clock.bounded(UPDATE_TIMEOUT, update).await else { continue };
@@ -64,8 +64,9 @@ pub(super) async fn run(
             }
             // Only read failures are removed from their file, so that none is lost however this process ends.
             let hook_failures = [hook_failures::unreported().await, unsaved.clone()].concat();
+            let policy = config.policy_of(account.id.provider());
             let display =
-                DisplayUpdate { hook_failures, ..DisplayUpdate::new(&account.id, &update, &config.policy) };
+                DisplayUpdate { hook_failures, ..DisplayUpdate::new(&account.id, &update, &policy) };
             if updates.send(display).await.is_err() {
                 return;
             }

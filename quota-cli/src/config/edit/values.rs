@@ -16,7 +16,8 @@ pub(super) fn new_keys(account: &AccountSettings) -> Vec<(&'static str, Value)> 
     let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
     let mut keys = vec![("id", Value::from(account.id.as_str()))];
     match &account.login {
-        LoginSource::ClaudeCode => {}
+        LoginSource::ClaudeCode | LoginSource::Program(_) => {}
+        LoginSource::ProgramDir(_, dir) => keys.push(("login_dir", path(dir))),
         LoginSource::ClaudeConfigDir(dir) => keys.push(("claude_config_dir", path(dir))),
         LoginSource::TokenEnv(name) => keys.push(("token_env", name.as_str().into())),
         LoginSource::TokenFile(file) => keys.push(("token_file", path(file))),

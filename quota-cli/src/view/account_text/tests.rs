@@ -80,6 +80,15 @@ fn widest(text: &str) -> usize {
 }
 
 #[test]
+fn an_unlimited_window_has_no_percentage() {
+    let window = WindowView { is_unlimited: true, ..window("monthly", exact(0.0), None) };
+
+    let text = render(&[account("openai/main", vec![window])], 80);
+
+    assert!(text.contains("unlimited") && !text.contains('%') && !text.contains("not started"), "{text}");
+}
+
+#[test]
 fn everything_at_eighty_columns() {
     insta::assert_snapshot!(render(&all_kinds(), 80));
 }

@@ -4,9 +4,17 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use super::*;
-use crate::config::AccountSettings;
+use crate::config::{AccountSettings, Program, ProviderSettings};
 
 const TOKEN_TEXT: &str = "sk-ant-oat01-made-up";
+const TOKEN: &str = "CLAUDE_CODE_OAUTH_TOKEN";
+const DIRECTORY: &str = "CLAUDE_CONFIG_DIR";
+const BASE_URL: &str = "ANTHROPIC_BASE_URL";
+const HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
+
+fn claude_code() -> CommandEnvironment {
+    *find_provider("anthropic").unwrap().environment().unwrap()
+}
 
 fn config(logins: &[(&str, LoginSource)]) -> Config {
     let account =
@@ -22,11 +30,14 @@ fn changed(logins: &[(&str, LoginSource)]) -> BTreeMap<String, String> {
 /// A full environment after the changes for the first account, with these request headers.
 fn changed_by(config: &Config, headers: Option<&str>) -> BTreeMap<String, String> {
     let names = [TOKEN, DIRECTORY, BASE_URL, HEADERS, URL_VARIABLE, "WORK", "SPARE", "PATH"];
-    let names = names.into_iter().chain(OVERRIDES).chain(OTHER_TOKENS);
+    let program = claude_code();
+    let names = names.into_iter().chain(["CODEX_HOME", "OPENAI_API_KEY"]);
+    let names = names.chain(program.remove.iter().copied()).chain(program.other_tokens.iter().copied());
     let mut environment: BTreeMap<String, String> =
         names.map(|name| (name.to_owned(), "before".to_owned())).collect();
     let credential = Credential::new(Secret::new(TOKEN_TEXT));
-    for change in of(config, &config.accounts[0].id, Some(&credential), headers) {
+    let variable = |name: &str| headers.filter(|_| name == HEADERS).map(str::to_owned);
+    for change in of(config, &config.accounts[0].id, Some(&credential), variable).unwrap() {
         match change {
             EnvironmentChange::Set(name, value) => {
                 let value: &OsStr = value.as_ref();
@@ -94,7 +105,7 @@ fn debug_output_of_a_change_contains_no_token() {
     let config = config(&[("anthropic/main", LoginSource::TokenFile("/run/token".into()))]);
     let credential = Credential::new(Secret::new(TOKEN_TEXT));
 
-    let changes = of(&config, &config.accounts[0].id, Some(&credential), None);
+    let changes = of(&config, &config.accounts[0].id, Some(&credential), |_| None).unwrap();
 
     assert!(!format!("{changes:?}").contains("oat01"), "{changes:?}");
 }
@@ -108,7 +119,8 @@ fn variables_for_another_login_provider_or_host_are_removed() {
     ] {
         let environment = of_account(login);
 
-        let left: Vec<_> = OVERRIDES.iter().filter(|name| environment.contains_key(**name)).collect();
+        let left: Vec<_> =
+            claude_code().remove.iter().filter(|name| environment.contains_key(**name)).collect();
         assert!(left.is_empty(), "{left:?}");
         assert!(!environment.contains_key(BASE_URL), "the account has no base URL");
         assert_eq!(environment["PATH"], "before");
@@ -123,7 +135,8 @@ fn the_url_of_the_store_is_not_passed_on() {
 #[test]
 fn the_base_url_is_the_accounts_or_else_its_providers() {
     let mut config = config(&[("anthropic/main", LoginSource::ClaudeCode)]);
-    config.anthropic.base_url = Some("https://provider.example.com/".parse().unwrap());
+    let base_url = Some("https://provider.example.com/".parse().unwrap());
+    config.providers.insert("anthropic", ProviderSettings { base_url, ..ProviderSettings::default() });
     assert_eq!(changed_by(&config, None)[BASE_URL], "https://provider.example.com");
 
     config.accounts[0].base_url = Some("https://proxy.example.com/claude".parse().unwrap());
@@ -144,5 +157,36 @@ fn headers_are_passed_on_unless_they_contain_a_login() {
 fn an_own_directory_removes_all_token_variables() {
     let environment = of_account(LoginSource::ClaudeConfigDir("/home/me/.claude-work".into()));
 
-    assert!(OTHER_TOKENS.iter().all(|name| !environment.contains_key(*name)));
+    assert!(claude_code().other_tokens.iter().all(|name| !environment.contains_key(*name)));
+}
+
+fn codex() -> Program {
+    Program::of(find_provider("codex").unwrap()).unwrap()
+}
+
+#[test]
+fn codex_gets_its_folder_and_no_api_key() {
+    let environment =
+        changed(&[("openai/work", LoginSource::ProgramDir(codex(), "/home/me/.codex-work".into()))]);
+
+    assert_eq!(environment["CODEX_HOME"], "/home/me/.codex-work");
+    assert!(!environment.contains_key("OPENAI_API_KEY"));
+    assert_eq!(environment["ANTHROPIC_API_KEY"], "before", "another provider's variables are kept");
+}
+
+#[test]
+fn the_default_login_of_codex_is_unchanged() {
+    let environment = changed(&[("openai/main", LoginSource::Program(codex()))]);
+
+    assert_eq!(environment["CODEX_HOME"], "before");
+}
+
+#[test]
+fn a_token_for_a_program_that_takes_none_is_an_error() {
+    let config = config(&[("openai/main", LoginSource::TokenEnv("SPARE".into()))]);
+    let credential = Credential::new(Secret::new(TOKEN_TEXT));
+
+    let error = of(&config, &config.accounts[0].id, Some(&credential), |_| None).unwrap_err();
+
+    assert!(error.to_string().ends_with("set login_dir"), "{error}");
 }

@@ -1,0 +1,144 @@
+//! `quota providers`: lists the providers, with where their logins are found. It reads no configuration and no login.
+
+use std::fmt::Write as _;
+
+use quota::Policy;
+use quota::http::{OwnLogin, PROVIDERS, Provider};
+use serde::Serialize;
+
+use crate::cli::{GlobalOptions, ProvidersArgs};
+use crate::exit::{CliError, Exit};
+use crate::format::duration;
+use crate::term;
+use crate::view::json;
+
+/// Lists the providers.
+///
+/// # Errors
+///
+/// [`CliError`] if the output cannot be written.
+pub(crate) fn run(_: &ProvidersArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let providers = PROVIDERS.iter().map(|provider| ProviderJson::of(provider));
+    if global.json {
+        term::print(&json::pretty(&ProvidersJson { version: 2, providers: providers.collect() }))?;
+    } else {
+        let texts: Vec<_> = providers.map(|provider| provider.text()).collect();
+        term::print(&texts.join("\n"))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// The JSON of `quota providers`, which docs/providers-json.md describes.
+#[derive(Serialize)]
+struct ProvidersJson {
+    version: u32,
+    providers: Vec<ProviderJson>,
+}
+
+#[derive(Serialize)]
+struct ProviderJson {
+    id: &'static str,
+    name: &'static str,
+    other_names: &'static [&'static str],
+    base_url: Option<String>,
+    private_endpoint: bool,
+    login_program: Option<&'static str>,
+    token_variables: &'static [&'static str],
+    max_age_seconds: f64,
+    budget_per_hour: u32,
+    #[serde(skip)]
+    max_age: String,
+}
+
+impl ProviderJson {
+    fn of(provider: &Provider) -> Self {
+        let policy = provider.policy(Policy::default());
+        Self {
+            id: provider.id_str(),
+            name: provider.name(),
+            other_names: provider.other_names(),
+            base_url: provider.default_base_url().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            private_endpoint: provider.is_private(),
+            login_program: provider.own_login().map(|login| match login {
+                OwnLogin::File(login) => login.program,
+                _ => "Claude Code",
+            }),
+            token_variables: provider.variables(),
+            max_age_seconds: policy.max_age.as_secs_f64(),
+            budget_per_hour: policy.budget.per_hour,
+            max_age: duration(policy.max_age),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{}: {}", self.id, self.name);
+        if !self.other_names.is_empty() {
+            let _ = write!(text, " (also {})", self.other_names.join(", "));
+        }
+        let program = self.login_program.map(|program| format!("login of {program}"));
+        let variables = self.token_variables.iter().map(|name| format!("variable {name}"));
+        let logins: Vec<_> = program.into_iter().chain(variables).collect();
+        let endpoint = match (&self.base_url, self.private_endpoint) {
+            (None, _) => "set base_url for each account".to_owned(),
+            (Some(url), true) => format!("{url}, not documented by the provider"),
+            (Some(url), false) => url.clone(),
+        };
+        let _ = writeln!(text, "\n  login     {}", logins.join(" or "));
+        let _ = writeln!(text, "  endpoint  {endpoint}");
+        let _ = writeln!(
+            text,
+            "  refresh   every {}, at most {} calls per hour",
+            self.max_age, self.budget_per_hour
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_shown_with_its_names_and_logins() {
+        let codex = quota::http::find_provider("codex").unwrap();
+
+        assert_eq!(
+            ProviderJson::of(codex).text(),
+            "openai: OpenAI Codex (also codex, chatgpt)\n  \
+             login     login of Codex\n  \
+             endpoint  https://chatgpt.com, not documented by the provider\n  \
+             refresh   every 5 min, at most 28 calls per hour\n"
+        );
+    }
+
+    #[test]
+    fn every_line_fits_into_eighty_columns() {
+        for provider in PROVIDERS {
+            for line in ProviderJson::of(provider).text().lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_json_has_the_documented_form() {
+        let codex = ProviderJson::of(quota::http::find_provider("codex").unwrap());
+
+        insta::assert_json_snapshot!(codex, @r#"
+        {
+          "id": "openai",
+          "name": "OpenAI Codex",
+          "other_names": [
+            "codex",
+            "chatgpt"
+          ],
+          "base_url": "https://chatgpt.com",
+          "private_endpoint": true,
+          "login_program": "Codex",
+          "token_variables": [],
+          "max_age_seconds": 300.0,
+          "budget_per_hour": 28
+        }
+        "#);
+    }
+}
