@@ -21,9 +21,12 @@ const MAX_MEMBERS: usize = 64;
 
 /// Whether a header, by its name in any case, may report a limit.
 pub(crate) fn is_generic(name: &str) -> bool {
-    has_prefix(name, X_RATELIMIT)
-        || has_prefix(name, RATELIMIT)
-        || name.eq_ignore_ascii_case(RATELIMIT_LIMITS)
+    // Most names of a response begin with another letter.
+    match name.as_bytes().first() {
+        Some(b'x' | b'X') => has_prefix(name, X_RATELIMIT),
+        Some(b'r' | b'R') => has_prefix(name, RATELIMIT) || name.eq_ignore_ascii_case(RATELIMIT_LIMITS),
+        _ => false,
+    }
 }
 
 /// Adds the windows of a response that arrived at `now`, except those that are already in `readings`.
@@ -35,6 +38,9 @@ pub(crate) fn is_generic(name: &str) -> bool {
 ///
 /// [draft-ietf-httpapi-ratelimit-headers]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 pub(crate) fn add_generic(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
+    if !headers.iter().any(|(name, _)| is_generic(name)) {
+        return;
+    }
     let mut found = HeaderReadings::new(std::mem::take(&mut readings.skipped));
     add_counts(headers, now, &mut found);
     add_policies(headers, now, &mut found);

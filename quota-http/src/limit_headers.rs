@@ -32,9 +32,16 @@ impl<'a> LimitHeaders<'a> {
         collected
     }
 
+    /// Enough for real responses, so that the list grows once.
+    const USUAL: usize = 32;
+
     pub(crate) fn push(&mut self, name: &'a str, value: &'a str) {
         if self.0.len() < Self::MAX {
-            let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+            if self.0.is_empty() {
+                self.0.reserve(Self::USUAL);
+            }
+            // Without an early exit, the compiler vectorizes the loop.
+            let is_lower = !name.bytes().fold(false, |is_upper, byte| is_upper | byte.is_ascii_uppercase());
             let name = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
             self.0.push((name, value.trim()));
         }

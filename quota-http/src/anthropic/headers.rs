@@ -79,7 +79,9 @@ const API_KEY_WINDOWS: [(&str, &str); 4] = [
 
 /// Whether a header, by its name in any case, is one that this module reads.
 pub(super) fn is_relevant(name: &str) -> bool {
-    has_prefix(name, RATELIMIT) || name.eq_ignore_ascii_case(ORGANIZATION)
+    // Most names of a response begin with another letter.
+    matches!(name.as_bytes().first(), Some(b'a' | b'A'))
+        && (has_prefix(name, RATELIMIT) || name.eq_ignore_ascii_case(ORGANIZATION))
 }
 
 /// The organization that the response belongs to.
@@ -90,7 +92,7 @@ pub(super) fn owner_id(headers: &LimitHeaders<'_>) -> Option<OwnerId> {
 /// Adds the windows that the headers report.
 pub(super) fn add_windows(headers: &LimitHeaders<'_>, readings: &mut HeaderReadings) {
     let mut overall = Overall::default();
-    let mut unified = Vec::<(&str, WindowHeaders<'_>)>::new();
+    let mut unified = Vec::<(&str, WindowHeaders<'_>)>::with_capacity(8);
     let mut counts = API_KEY_WINDOWS.map(|_| Counts::default());
     for (header, value) in headers.iter() {
         let Some(rest) = header.strip_prefix(RATELIMIT) else { continue };
