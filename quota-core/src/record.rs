@@ -75,7 +75,8 @@ pub struct Record {
     last_failure: Option<Box<LastFailure>>,
     /// The last rejection of each credential without a required scope. Other credentials may call the account, and their
     /// success does not clear these rejections.
-    unscoped: Vec<LastFailure>,
+    #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
+    unscoped: Option<Box<Vec<LastFailure>>>,
     /// The calls of the trailing hour, oldest first.
     calls: Vec<CallRecord>,
     /// Calls of the trailing hour that were not made after all. Another process that still counts them cannot add them again.
@@ -268,7 +269,6 @@ impl Record {
     /// Releases spare capacity, because records live long and rarely change.
     pub(crate) fn shrink(&mut self) {
         self.calls.shrink_to_fit();
-        self.unscoped.shrink_to_fit();
         self.snapshot.shrink();
     }
 
@@ -295,7 +295,7 @@ impl Record {
             }
         }
         self.last_failure.take_if(|last_failure| last_failure.at > limit);
-        self.unscoped.retain(|rejection| rejection.at <= limit && rejection.blocks_at(now));
+        self.retain_unscoped(|rejection| rejection.at <= limit && rejection.blocks_at(now));
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
@@ -355,7 +355,7 @@ impl Record {
         let timestamp = at.timestamp();
         self.snapshot.drop_until(timestamp);
         self.last_failure.take_if(|failure| failure.at <= timestamp);
-        self.unscoped.retain(|rejection| rejection.at > timestamp);
+        self.retain_unscoped(|rejection| rejection.at > timestamp);
         self.lease.take_if(|lease| lease.granted_at <= timestamp);
         self.forget_ended_calls();
         if self.refreshed_at <= Some(at) {
@@ -407,10 +407,22 @@ impl Record {
 
     /// Records that a credential lacks a scope. Only the newest [`MAX_UNSCOPED`] are stored.
     fn record_unscoped(&mut self, rejection: &LastFailure) {
-        self.unscoped.retain(|known| known.fingerprint != rejection.fingerprint);
-        self.unscoped.push(rejection.clone());
-        self.unscoped.sort_by_key(|known| (known.at, known.fingerprint));
-        retain_last(&mut self.unscoped, MAX_UNSCOPED);
+        let unscoped = self.unscoped.get_or_insert_default();
+        unscoped.retain(|known| known.fingerprint != rejection.fingerprint);
+        unscoped.push(rejection.clone());
+        unscoped.sort_by_key(|known| (known.at, known.fingerprint));
+        retain_last(unscoped, MAX_UNSCOPED);
+    }
+
+    fn unscoped(&self) -> &[LastFailure] {
+        self.unscoped.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    fn retain_unscoped(&mut self, is_kept: impl FnMut(&LastFailure) -> bool) {
+        if let Some(unscoped) = &mut self.unscoped {
+            unscoped.retain(is_kept);
+        }
+        self.unscoped.take_if(|unscoped| unscoped.is_empty());
     }
 
     /// Applies the lists of rejections and withdrawn calls. Older programs preserve them without applying them.
@@ -418,8 +430,10 @@ impl Record {
         let (at, fingerprint) = (self.refreshed_at, self.refreshed_with);
         let has_succeeded =
             |rejection: &LastFailure| rejection.fingerprint == fingerprint && at > Some(rejection.at.into());
-        self.unscoped.retain(|rejection| !has_succeeded(rejection));
-        retain_last(&mut self.unscoped, MAX_UNSCOPED);
+        self.retain_unscoped(|rejection| !has_succeeded(rejection));
+        if let Some(unscoped) = &mut self.unscoped {
+            retain_last(unscoped, MAX_UNSCOPED);
+        }
         if let Some(given_back) = &mut self.given_back {
             retain_last(given_back, MAX_GIVEN_BACK);
             self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
@@ -459,7 +473,7 @@ impl Record {
         self.hold = None;
         self.end_streak();
         self.last_failure = None;
-        self.unscoped.clear();
+        self.unscoped = None;
         self.forget_ended_calls();
         (self.refreshed_at, self.refreshed_with) = (None, None);
         self.snapshot = Snapshot::default();

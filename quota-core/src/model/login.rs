@@ -2,6 +2,7 @@
 //! None of these is a secret: they identify a login or a credential, and none grants access.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -50,13 +51,17 @@ opaque_text!(OwnerId);
 ///
 /// A rejected credential is not retried. The next call needs a different fingerprint, and so a new credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CredentialFingerprint(u64);
+pub struct CredentialFingerprint(NonZeroU64);
 
 impl CredentialFingerprint {
     /// Creates a fingerprint from 64 bits of a cryptographic hash over the credential.
     #[must_use]
     pub const fn from_hash(bits: u64) -> Self {
-        Self(bits)
+        // Not zero, so that an `Option` takes eight bytes. A record stores several.
+        Self(match NonZeroU64::new(bits) {
+            Some(bits) => bits,
+            None => NonZeroU64::MIN,
+        })
     }
 }
 
@@ -75,7 +80,7 @@ impl Serialize for CredentialFingerprint {
 impl<'de> Deserialize<'de> for CredentialFingerprint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        u64::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
+        u64::from_str_radix(&text, 16).map(Self::from_hash).map_err(serde::de::Error::custom)
     }
 }
 

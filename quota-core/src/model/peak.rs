@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Percent;
-use super::bounds::{is_too_far, plausible_length};
+use super::bounds::{WindowLength, is_too_far};
 use super::extra_fields::ExtraFields;
 use crate::time::{self, UnixMillis};
 
@@ -29,11 +29,11 @@ pub(crate) struct Peak {
     pub(crate) arrived_at: Option<UnixMillis>,
     #[serde(
         rename = "length_ms",
-        with = "time::span_ms::option",
+        deserialize_with = "WindowLength::deserialize_plausible",
         default,
         skip_serializing_if = "Option::is_none"
     )]
-    pub(crate) length: Option<Duration>,
+    pub(crate) length: Option<WindowLength>,
     #[serde(flatten)]
     pub(crate) unknown: ExtraFields,
 }
@@ -46,7 +46,7 @@ impl Peak {
     ///
     /// The reset is rounded to the minute. Otherwise each idle account would store a peak beside its reading if the provider's
     /// resets vary by a few milliseconds.
-    pub(crate) fn timed(used: Percent, resets_at: Option<UnixMillis>, length: Option<Duration>) -> Self {
+    pub(crate) fn timed(used: Percent, resets_at: Option<UnixMillis>, length: Option<WindowLength>) -> Self {
         let resets_at = resets_at.map(UnixMillis::to_minute);
         Self { used, resets_at, arrived_at: None, length, unknown: ExtraFields::default() }
     }
@@ -72,9 +72,8 @@ impl Peak {
             .is_some_and(|reset| time::saturating_add(reset.timestamp(), rounding) <= now.timestamp())
     }
 
-    /// Removes implausible values of a stored peak whose readings are no later than `read_at`. Returns whether the peak is plausible.
-    pub(crate) fn keep_plausible(&mut self, read_at: Option<UnixMillis>) -> bool {
-        self.length = self.length.and_then(plausible_length);
+    /// Whether a stored peak, whose readings are no later than `read_at`, is plausible.
+    pub(crate) fn is_plausible(&self, read_at: Option<UnixMillis>) -> bool {
         let is_too_far = |reset: UnixMillis| {
             // Without either timestamp, `forget_peaks` checks the reset.
             let latest = self.arrived_at.max(read_at)?;
@@ -88,7 +87,7 @@ impl Peak {
     fn by_period(&self, other: &Self) -> Ordering {
         if let (Some(mine), Some(theirs)) = (self.resets_at, other.resets_at) {
             let is_same = match self.length.max(other.length) {
-                Some(length) => mine.distance(theirs) < length / 2,
+                Some(length) => mine.distance(theirs) < length.duration() / 2,
                 // A maximum distance is not transitive. Of three resets, each near the next, the first and the last could be of
                 // two periods, and the result would depend on the order of arrival.
                 None => mine.to_minute() == theirs.to_minute(),

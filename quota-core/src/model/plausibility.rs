@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::bounds::is_too_far;
+use super::bounds::{WindowLength, is_too_far};
 use super::{Percent, Source, UsageReport, WindowId, WindowReading};
 use crate::time;
 
@@ -91,7 +91,7 @@ fn check_reset(
     read_at: Timestamp,
     lag: Option<Duration>,
 ) -> Result<(), &'static str> {
-    if is_too_far(resets_at, length, read_at) {
+    if is_too_far(resets_at, length.and_then(WindowLength::new), read_at) {
         Err("its reset is further in the future than the window is long")
     } else if lag.is_some_and(|lag| time::saturating_add(resets_at, lag) < read_at) {
         Err("its reset is too long ago")

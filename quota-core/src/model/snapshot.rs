@@ -417,7 +417,7 @@ where
 {
     let mut peaks = Option::<Box<BTreeMap<_, Peak>>>::deserialize(deserializer)?;
     if let Some(peaks) = &mut peaks {
-        peaks.retain(|_, peak| peak.keep_plausible(None));
+        peaks.retain(|_, peak| peak.is_plausible(None));
     }
     Ok(peaks.filter(|peaks| !peaks.is_empty()))
 }

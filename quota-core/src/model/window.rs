@@ -8,11 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::bounds::{is_too_far, plausible_length};
+use super::bounds::{WindowLength, is_too_far};
 use super::extra_fields::ExtraFields;
 use super::peak::Peak;
 use super::{Percent, Provenance, Scope, Source, WindowId};
-use crate::time::{self, UnixMillis};
+use crate::time::UnixMillis;
 
 /// One window as a provider response reports it, without a timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl WindowReading {
             source: stamp.source,
             used: self.used,
             resets_at: self.resets_at.map(UnixMillis::from),
-            length: self.length.and_then(plausible_length),
+            length: self.length.and_then(WindowLength::new),
             scope: self.scope.map(Box::new),
             unlimited: self.is_unlimited,
             peak: None,
@@ -101,11 +101,11 @@ pub struct Window {
     resets_at: Option<UnixMillis>,
     #[serde(
         rename = "length_ms",
-        with = "time::span_ms::option",
+        deserialize_with = "WindowLength::deserialize_plausible",
         default,
         skip_serializing_if = "Option::is_none"
     )]
-    length: Option<Duration>,
+    length: Option<WindowLength>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Box<Scope>>,
     /// Whether the window has no limit. An older program reads it as a window of which nothing is used.
@@ -164,7 +164,7 @@ impl Window {
     /// The length of the window, if known.
     #[must_use]
     pub fn length(&self) -> Option<Duration> {
-        self.length
+        self.length.map(WindowLength::duration)
     }
 
     /// What the window counts, if not everything.
@@ -398,8 +398,7 @@ impl Window {
     /// Values that a snapshot accepted stay unchanged, so that a record survives a round trip through a store.
     pub(crate) fn keep_plausible(&mut self) -> bool {
         let read_at = self.at;
-        self.peak.take_if(|peak| !peak.keep_plausible(Some(read_at)));
-        self.length = self.length.and_then(plausible_length);
+        self.peak.take_if(|peak| !peak.is_plausible(Some(read_at)));
         let is_too_far = self.resets_at.is_some_and(|reset| self.is_too_far(reset));
         self.resets_at.take_if(|_| is_too_far);
         self.used.is_plausible() && (!is_too_far || self.source.is_provider())

@@ -134,7 +134,7 @@ impl Record {
     /// the credential lacks a scope. Then only another credential can succeed.
     fn rejection_at(&self, now: Timestamp, request: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
         let of_credential = |failure: &&LastFailure| failure.fingerprint == request.login.fingerprint;
-        if let Some(rejection) = self.unscoped.iter().find(of_credential) {
+        if let Some(rejection) = self.unscoped().iter().find(of_credential) {
             return rejection.blocks_at(now).then(|| rejection.clone());
         }
         let failure = self.last_failure().filter(of_credential)?;
@@ -185,7 +185,7 @@ impl Record {
         let cooldown = request.cooldown.as_ref().map(|hold| hold.until);
         let exhausted = self.budget_exhausted_until(now, request.priority, policy);
         let of_credential = |failure: &&LastFailure| failure.fingerprint == request.login.fingerprint;
-        let unscoped = self.unscoped.iter().find(of_credential);
+        let unscoped = self.unscoped().iter().find(of_credential);
         let unscoped =
             unscoped.map(|rejection| time::saturating_add(rejection.at, MISSING_SCOPE_RETRY_AFTER));
         let rejected = self.last_failure().filter(of_credential).and_then(|failure| {
@@ -200,7 +200,7 @@ impl Record {
         let newest_call = self.calls.last().map(|call| call.at);
         let failed_at = self.last_failure().map(|failure| failure.at);
         let held_since = self.hold().map(|hold| hold.since);
-        let unscoped = self.unscoped.iter().map(|rejection| rejection.at);
+        let unscoped = self.unscoped().iter().map(|rejection| rejection.at);
         let all = [newest_call, failed_at, held_since].into_iter().flatten().chain(unscoped);
         all.into_iter().any(|at| time::is_from_future(at, now))
     }

@@ -78,7 +78,7 @@ impl Record {
         self.record_success(lease.fence, lease.fingerprint);
         self.clear_hold_before(now, started);
         self.last_failure = None;
-        self.unscoped.retain(|refusal| refusal.fingerprint != lease.fingerprint);
+        self.retain_unscoped(|refusal| refusal.fingerprint != lease.fingerprint);
         self.lease = None;
         if changed { CommitOutcome::LoginChanged } else { CommitOutcome::Stored }
     }

@@ -111,7 +111,10 @@ impl Record {
         for failure in [&mut self.last_failure, &mut self.failed].into_iter().flatten() {
             shift(&mut failure.at);
         }
-        self.unscoped.iter_mut().for_each(|rejection| shift(&mut rejection.at));
+        self.unscoped
+            .iter_mut()
+            .flat_map(|rejections| rejections.iter_mut())
+            .for_each(|rejection| shift(&mut rejection.at));
         let given_back = self.given_back.iter_mut().flat_map(|calls| calls.iter_mut());
         self.calls.iter_mut().chain(given_back).for_each(|call| shift(&mut call.at));
     }
@@ -198,9 +201,9 @@ impl Record {
         if let Some(at) = local.refreshed_at {
             self.refreshed(at, local.refreshed_with);
         }
-        for refusal in &local.unscoped {
+        for refusal in local.unscoped() {
             let is_known = self
-                .unscoped
+                .unscoped()
                 .iter()
                 .any(|known| known.fingerprint == refusal.fingerprint && known.at >= refusal.at);
             if !is_known {

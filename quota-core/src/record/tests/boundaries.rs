@@ -18,7 +18,7 @@ fn unscoped(second: i64, number: u64) -> LastFailure {
 /// The seconds and the credentials of the rejections for a missing scope.
 fn unscoped_of(record: &Record) -> Vec<(i64, Option<CredentialFingerprint>)> {
     let seconds = |rejection: &LastFailure| rejection.at.as_second() - at(0).as_second();
-    record.unscoped.iter().map(|rejection| (seconds(rejection), rejection.fingerprint)).collect()
+    record.unscoped().iter().map(|rejection| (seconds(rejection), rejection.fingerprint)).collect()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn the_first_time_of_a_set_clock_repairs() {
 fn timestamps_at_the_end_of_the_clock_slack_are_kept() {
     let mut record = polled(at(30), [five_hour(10)]);
     record.last_failure = Some(Box::new(unscoped(30, 1)));
-    record.unscoped = vec![unscoped(30, 1)];
+    record.unscoped = Some(Box::new(vec![unscoped(30, 1)]));
     record.forgotten_at = Some(at(30).into());
     let before = record.clone();
 
@@ -104,11 +104,13 @@ fn timestamps_at_the_end_of_the_clock_slack_are_kept() {
 
 #[test]
 fn rejections_from_the_future_and_expired_ones_are_dropped() {
-    let mut record = Record { unscoped: vec![unscoped(0, 1), unscoped(1, 2)], ..Record::default() };
+    let mut record =
+        Record { unscoped: Some(Box::new(vec![unscoped(0, 1), unscoped(1, 2)])), ..Record::default() };
     record.repair_clock(at(0) + DAY);
     assert_eq!(unscoped_of(&record), [(1, credential(2))]);
 
-    let mut record = Record { unscoped: vec![unscoped(30, 1), unscoped(31, 2)], ..Record::default() };
+    let mut record =
+        Record { unscoped: Some(Box::new(vec![unscoped(30, 1), unscoped(31, 2)])), ..Record::default() };
     record.repair_clock(at(0));
     assert_eq!(unscoped_of(&record), [(30, credential(1))]);
 }
@@ -134,7 +136,7 @@ fn only_timestamps_from_the_future_need_a_repair() {
 
 #[test]
 fn a_removal_drops_rejections_up_to_its_time() {
-    let unscoped = vec![unscoped(9, 1), unscoped(10, 2), unscoped(11, 3)];
+    let unscoped = Some(Box::new(vec![unscoped(9, 1), unscoped(10, 2), unscoped(11, 3)]));
     let mut record = Record { unscoped, ..Record::default() };
 
     record.forget_until(at(10).into());
@@ -154,7 +156,8 @@ fn a_removal_keeps_the_owner_of_later_readings() {
 
 #[test]
 fn a_rejection_at_the_time_of_a_success_is_kept() {
-    let mut record = Record { unscoped: vec![unscoped(0, 1), unscoped(1, 1)], ..Record::default() };
+    let mut record =
+        Record { unscoped: Some(Box::new(vec![unscoped(0, 1), unscoped(1, 1)])), ..Record::default() };
     (record.refreshed_at, record.refreshed_with) = (Some(at(1).into()), credential(1));
 
     record.apply_lists();
@@ -345,8 +348,9 @@ fn of_two_copies_after_the_same_call_a_later_seed_is_merged() {
 
 #[test]
 fn a_merge_keeps_the_newest_rejection_of_each_credential() {
-    let mut shared = Record { unscoped: vec![unscoped(100, 1)], ..Record::default() };
-    let local = Record { unscoped: vec![unscoped(50, 1), unscoped(60, 2)], ..Record::default() };
+    let mut shared = Record { unscoped: Some(Box::new(vec![unscoped(100, 1)])), ..Record::default() };
+    let local =
+        Record { unscoped: Some(Box::new(vec![unscoped(50, 1), unscoped(60, 2)])), ..Record::default() };
 
     let _ = shared.merge_standalone(at(200), &local, None);
 

@@ -156,5 +156,5 @@ fn the_lists_of_a_decoded_record_are_limited() {
 
     let decoded = decode(&many);
 
-    assert_eq!((decoded.given_back().len(), decoded.unscoped.len()), (100, 64));
+    assert_eq!((decoded.given_back().len(), decoded.unscoped().len()), (100, 64));
 }

@@ -161,8 +161,8 @@ fn stored_credentials_without_the_scope_are_limited() {
         record.record_unscoped(&failure);
     }
 
-    assert_eq!(record.unscoped.len(), 64);
-    assert_eq!(record.unscoped[0].fingerprint, Some(CredentialFingerprint::from_hash(37)));
+    assert_eq!(record.unscoped().len(), 64);
+    assert_eq!(record.unscoped()[0].fingerprint, Some(CredentialFingerprint::from_hash(37)));
 }
 
 #[test]
