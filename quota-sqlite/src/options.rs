@@ -87,7 +87,7 @@ impl SqliteOptions {
 
     /// Never creates the file. A write without the file fails as unavailable.
     ///
-    /// For a file that another process may [remove](crate::remove) at any time, and that must not come back.
+    /// For a file that another process may remove at any time, and that must not come back.
     pub fn must_exist(mut self) -> Self {
         self.must_exist = true;
         self
