@@ -80,10 +80,9 @@ pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut He
         }
     }
     let active = active.map(|active| active.to_ascii_lowercase().replace('_', "-"));
-    if let Some(active) = active.filter(|active| !active.is_empty() && active != ACCOUNT_LIMIT) {
-        let limit = limits.iter().find(|limit| limit.id == active);
-        readings.active_scope = limit.map_or_else(|| model_scope(&active), Limit::scope);
-    }
+    // A name without headers, such as `premium`, is another name of the account's limit. It must not become a model.
+    let active = limits.iter().find(|limit| Some(limit.id) == active.as_deref());
+    readings.active_scope = active.and_then(Limit::scope);
 }
 
 /// Splits `codex-primary-used-percent` into the limit and the positions of the slot and the part.

@@ -249,6 +249,23 @@ fn a_reached_limit_of_one_model_does_not_affect_the_others() {
 }
 
 #[test]
+fn an_active_limit_without_headers_is_the_whole_account() {
+    let headers = [
+        ("Active-Limit", "premium"),
+        ("Primary-Used-Percent", "100"),
+        ("Primary-Window-Minutes", "300"),
+        ("Primary-Reset-At", "1800003600"),
+        ("Secondary-Used-Percent", "40"),
+        ("Secondary-Window-Minutes", "10080"),
+    ];
+
+    let failure = parse(429, &headers, EXHAUSTED).failure.unwrap();
+
+    assert_eq!((failure.scope, failure.window), (None, Some(WindowId::five_hour())));
+    assert_eq!(failure.resets_at, Some(at(3600)));
+}
+
+#[test]
 fn any_other_429_is_throttling() {
     for body in ["", "{}", r#"{"error":{"type":"rate_limit_exceeded"}}"#, "usage_limit_reached"] {
         let failure = parse(429, &[("Primary-Used-Percent", "100")], body).failure.unwrap();
