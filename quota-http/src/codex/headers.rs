@@ -43,7 +43,7 @@ struct Limit<'a> {
 /// Adds the windows of a response that arrived at `now`.
 ///
 /// A window of another limit than the account's counts only the models of that limit. So it has their scope, and the window of the
-/// account with the same length is another one.
+/// account with the same length is another one. If such a limit is active, the headers of the account repeat its numbers.
 pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
     let mut limits = Vec::<Limit<'_>>::new();
     let mut active = None;
@@ -74,15 +74,19 @@ pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut He
     readings.credits = money::of_headers(has_credits, unlimited, balance);
     // The account's limit comes first, and the others in the order of their names.
     limits.sort_unstable_by_key(|limit| (limit.id != ACCOUNT_LIMIT, limit.id));
-    for limit in &limits {
-        for (slot, parts) in SLOTS.iter().zip(&limit.slots) {
-            add_slot(limit, slot, parts, now, readings);
-        }
-    }
     let active = active.map(|active| active.to_ascii_lowercase().replace('_', "-"));
     // A name without headers, such as `premium`, is another name of the account's limit. It must not become a model.
     let active = limits.iter().find(|limit| Some(limit.id) == active.as_deref());
     readings.active_scope = active.and_then(Limit::scope);
+    for limit in &limits {
+        if limit.id == ACCOUNT_LIMIT && active.is_some_and(|active| active.id != ACCOUNT_LIMIT) {
+            readings.skipped.add(|| "x-codex-active-limit".to_owned(), "x-codex-… repeats the active limit");
+            continue;
+        }
+        for (slot, parts) in SLOTS.iter().zip(&limit.slots) {
+            add_slot(limit, slot, parts, now, readings);
+        }
+    }
 }
 
 /// Splits `codex-primary-used-percent` into the limit and the positions of the slot and the part.
