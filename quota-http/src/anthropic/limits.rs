@@ -34,13 +34,14 @@ fn add_row(report: &mut ReportBuilder, row: &Value, field: String, percent: Read
             return report.mark_unnamed(field, "its window is unclear");
         }
     };
+    let resets_at = timestamp(row.get("resets_at"));
     match number(row.get("percent")).map(percent) {
-        Field::Present(Some(used)) => {
-            let reading = named.used(used).resets_at(timestamp(row.get("resets_at")));
-            report.add(reading, field);
-        }
+        Field::Present(Some(used)) => report.add(named.used(used).resets_at(resets_at), field),
         Field::Present(None) => report.mark_unreadable(named.id, field, IMPLAUSIBLE),
-        Field::Absent if row.get("percent").is_some() => report.skip(field, "its usage is null"),
+        // A window with a reset exists, although its usage is unknown.
+        Field::Absent if row.get("percent").is_some() && resets_at.is_none() => {
+            report.skip(field, "its usage is null");
+        }
         Field::Absent => report.mark_unreadable(named.id, field, "it has no usage"),
         Field::Unreadable => report.mark_unreadable(named.id, field, "its usage is not a number"),
     }
@@ -250,6 +251,14 @@ mod tests {
 
         assert!(report.windows.is_empty() && report.unreadable.is_empty());
         assert_eq!(report.skipped.len(), 1);
+    }
+
+    #[test]
+    fn a_null_usage_with_a_reset_is_unknown() {
+        let report =
+            read(&json!([{ "kind": "session", "percent": null, "resets_at": "2026-07-01T12:00:00Z" }]));
+
+        assert_eq!(report.unreadable.into_iter().collect::<Vec<_>>(), [WindowId::five_hour()]);
     }
 
     #[test]

@@ -76,14 +76,15 @@ pub(super) fn add_named(
     let Some(named) = WindowDef::parse(name) else {
         return report.skip(field(), "not a valid window name");
     };
+    let resets_at = timestamp(value.get(fields.resets_at));
     match number(value.get(fields.used)).map(fields.percent) {
         Field::Present(Some(used)) => {
-            let reading = named.used(used).resets_at(timestamp(value.get(fields.resets_at)));
+            let reading = named.used(used).resets_at(resets_at);
             report.windows.insert(reading.id.clone(), reading);
         }
         Field::Present(None) => report.mark_unreadable(named.id, field(), IMPLAUSIBLE),
-        // The provider has the window, but no usage for it.
-        Field::Absent if value.get(fields.used).is_some() => {
+        // The provider has the name, but the account has no such window. A window with a reset exists.
+        Field::Absent if value.get(fields.used).is_some() && resets_at.is_none() => {
             report.skip(field(), "its usage is null");
         }
         Field::Absent => report.mark_unreadable(named.id, field(), "it has no usage"),

@@ -166,7 +166,10 @@ impl Limit<'_> {
                 let reading = WindowReading::new(id, used).length(length).resets_at(resets_at);
                 report.add(reading.scope(self.scope.clone()), field);
             }
-            Field::Absent if value.get("used_percent").is_some() => report.skip(field, "its usage is null"),
+            // All nulls mean that the limit does not exist.
+            Field::Absent if length.is_none() && resets_at.is_none() => {
+                report.skip(field, "its usage is null")
+            }
             Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
             Field::Unreadable => {
                 report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %")

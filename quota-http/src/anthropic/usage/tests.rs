@@ -107,6 +107,15 @@ fn null_windows_are_not_reported_and_not_listed() {
 }
 
 #[test]
+fn a_window_with_null_usage_and_a_reset_is_unknown() {
+    let parsed = parse(json!({
+        "five_hour": { "utilization": null, "resets_at": "2026-07-01T12:00:00Z" }, "seven_day": { "utilization": 1 }
+    }));
+
+    assert_eq!(parsed.usage.coverage, Coverage::complete_except([WindowId::five_hour()]));
+}
+
+#[test]
 fn a_window_with_null_usage_is_not_reported_but_listed() {
     let parsed = parse(json!({ "five_hour": { "utilization": null }, "seven_day": { "utilization": 1 } }));
 

@@ -64,6 +64,18 @@ fn a_week_in_the_first_field_is_the_seven_day_window() {
 }
 
 #[test]
+fn a_window_with_null_usage_is_unknown_and_an_empty_one_absent() {
+    let coverage = |window: Value| {
+        parse(&json!({ "plan_type": "pro", "rate_limit": { "primary_window": window } })).usage.coverage
+    };
+
+    let unknown = json!({ "used_percent": null, "limit_window_seconds": 18_000, "reset_at": 1_782_907_200 });
+    assert_eq!(coverage(unknown), Coverage::complete_except([WindowId::five_hour()]));
+    let empty = json!({ "used_percent": null, "limit_window_seconds": null, "reset_at": null });
+    assert_eq!(coverage(empty), Coverage::complete());
+}
+
+#[test]
 fn an_unusual_length_becomes_the_name() {
     let body = json!({ "rate_limit": { "secondary_window": window(17.0, 9) } });
 
