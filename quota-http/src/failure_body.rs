@@ -35,7 +35,9 @@ pub(crate) fn rejection(response: &ResponseMeta<'_>) -> Option<Rejection> {
             _ => {}
         }
     }
-    Some(rejection.retry_after(retry_after(header, Some(response.now)).or(body.wait)))
+    let requested = retry_after(header, Some(response.now));
+    let wait = requested.filter(|wait| !wait.is_zero()).or(body.wait).or(requested);
+    Some(rejection.retry_after(wait))
 }
 
 /// What a body states.
@@ -45,6 +47,10 @@ struct FailureBody {
     kind: Option<RejectionKind>,
     /// The requested wait.
     wait: Option<Duration>,
+    /// The wait of `RetryInfo`.
+    retry_delay: Option<Duration>,
+    /// Whether the quota of a day is exhausted.
+    is_daily: bool,
     /// When the exhausted quota resets.
     resets_at: Option<Timestamp>,
     /// The only model that is exhausted.
@@ -74,6 +80,12 @@ impl FailureBody {
         for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
             found.add_detail(detail, response.now);
         }
+        // A daily quota does not return after the delay of `RetryInfo`, which counts for the quota of a minute.
+        if found.is_daily {
+            found.kind = Some(RejectionKind::QuotaExhausted);
+        } else {
+            found.wait = found.retry_delay.or(found.wait);
+        }
         found
     }
 
@@ -98,14 +110,13 @@ impl FailureBody {
             }
             "RetryInfo" => {
                 let delay = text(detail.get("retryDelay")).and_then(|text| parse_duration(&text));
-                self.wait = delay.or(self.wait);
+                self.retry_delay = delay.or(self.retry_delay);
             }
             "QuotaFailure" => {
                 for violation in detail.get("violations").and_then(Value::as_array).into_iter().flatten() {
                     let quota = violation.get("quotaId").and_then(Value::as_str).unwrap_or_default();
-                    // A daily quota does not return after the delay of `RetryInfo`, which counts for the quota of a minute.
                     if quota.contains("PerDay") {
-                        self.kind = Some(RejectionKind::QuotaExhausted);
+                        self.is_daily = true;
                         self.model = self.model.take().or_else(|| model(violation.get("quotaDimensions")));
                     }
                 }
@@ -221,6 +232,40 @@ mod tests {
             (rejection.kind, rejection.scope),
             (RejectionKind::QuotaExhausted, Some(Scope::model("made-up")))
         );
+    }
+
+    #[test]
+    fn a_daily_quota_of_google_ignores_the_retry_delay_in_any_order() {
+        let failure = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[
+            {"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}"#;
+        let info = error_info("RATE_LIMIT_EXCEEDED", "");
+        let reset = error_info("RATE_LIMIT_EXCEEDED", r#""quotaResetDelay":"1h""#);
+
+        for details in [
+            format!("{failure},{RETRY_INFO}"),
+            format!("{RETRY_INFO},{failure}"),
+            format!("{failure},{info},{RETRY_INFO}"),
+        ] {
+            let rejection = google(&details);
+
+            assert_eq!(
+                (rejection.kind, rejection.retry_after),
+                (RejectionKind::QuotaExhausted, None),
+                "{details}"
+            );
+        }
+        let rejection = google(&format!("{failure},{reset}"));
+        assert_eq!(rejection.resets_at, now().checked_add(Duration::from_secs(3600)).ok());
+    }
+
+    #[test]
+    fn a_wait_of_zero_in_the_header_does_not_hide_the_wait_in_the_body() {
+        let headers = [("retry-after".to_owned(), "0".to_owned())];
+        let body = format!(r#"{{"error":{{"details":[{RETRY_INFO}]}}}}"#);
+
+        let rejection = rejection(&ResponseMeta::new(429, &headers, now()).body(body.as_bytes())).unwrap();
+
+        assert_eq!(rejection.retry_after, Some(Duration::from_millis(1500)));
     }
 
     #[test]
