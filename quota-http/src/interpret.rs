@@ -73,7 +73,31 @@ fn read(
         let is_throttled = failure.kind == RejectionKind::Throttled;
         let replenished = readings.replenished_at.filter(|_| is_throttled);
         let until = replenished.and_then(|at| Duration::try_from(at.duration_since(response.now)).ok());
-        failure.retry_after(requested.or(until))
+        // The provider may ask for no wait at all, although its counts are used up for longer.
+        failure.retry_after(requested.max(until))
     });
     (ParsedResponse::new(usage, failure), readings.skipped.fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_requested_wait_does_not_hide_a_later_reset() {
+        let now = Timestamp::UNIX_EPOCH;
+        for (requested, waits) in [("0", 60), ("7", 60), ("90", 90)] {
+            let headers = [
+                ("retry-after", requested),
+                ("x-ratelimit-limit-requests", "60"),
+                ("x-ratelimit-remaining-requests", "0"),
+                ("x-ratelimit-reset-requests", "60s"),
+            ];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+
+            let parsed = interpret(&ProviderRules::GENERIC, &ResponseMeta::new(429, &headers, now));
+
+            assert_eq!(parsed.failure.unwrap().retry_after, Some(Duration::from_secs(waits)), "{requested}");
+        }
+    }
 }
