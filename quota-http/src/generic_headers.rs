@@ -16,8 +16,8 @@ const RATELIMIT_LIMITS: &str = "ratelimit";
 const RATELIMIT_POLICY: &str = "ratelimit-policy";
 /// The window of headers that name none.
 const UNNAMED: &str = "rate_limit";
-/// More policies than a server has. The limit bounds the work for a hostile response.
-const MAX_MEMBERS: usize = 64;
+/// More policies and limits than the headers of one response have. The limit bounds the work for a hostile response.
+const MAX_MEMBERS: usize = HeaderReadings::MAX_WINDOWS;
 
 /// Whether a header, by its name in any case, may report a limit.
 pub(crate) fn is_generic(name: &str) -> bool {
@@ -49,7 +49,7 @@ pub(crate) fn add_generic(headers: &LimitHeaders<'_>, now: Timestamp, readings: 
     let own = readings.windows.len();
     for window in found.windows {
         if readings.windows[..own].iter().all(|other| other.id != window.id) {
-            readings.windows.push(window);
+            readings.add(window);
         }
     }
 }
@@ -166,13 +166,15 @@ fn add_policies(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut Heade
     // Draft 07 sends the parts of its only limit as members of a dictionary.
     let mut parts =
         Member { name: UNNAMED.to_owned(), quota: None, remaining: None, reset: None, length: None };
+    let mut left = MAX_MEMBERS;
     for (header, value) in headers.iter() {
         let read = match header {
             RATELIMIT_POLICY => &mut policies,
             RATELIMIT_LIMITS => &mut limits,
             _ => continue,
         };
-        for member in members(value).take(MAX_MEMBERS) {
+        for member in members(value).take(left) {
+            left -= 1;
             if let Some(member) = Parser::new(member).parse::<Item>().ok().and_then(|item| member_of(&item)) {
                 read.push(member);
             } else if !(header == RATELIMIT_LIMITS && add_part(member, &mut parts)) {

@@ -88,12 +88,16 @@ impl HeaderReadings {
         Self { skipped, ..Self::default() }
     }
 
+    /// More windows than any account has. The limit bounds the work for a hostile response.
+    pub(crate) const MAX_WINDOWS: usize = 128;
+
     /// Adds a window. If two headers name the same window, the larger use counts.
     pub(crate) fn add(&mut self, reading: WindowReading) {
-        match self.windows.iter_mut().find(|other| other.id == reading.id) {
-            Some(other) if other.used < reading.used => *other = reading,
+        match self.windows.iter().position(|other| other.id == reading.id) {
+            Some(at) if self.windows[at].used < reading.used => self.windows[at] = reading,
             Some(_) => {}
-            None => self.windows.push(reading),
+            None if self.windows.len() < Self::MAX_WINDOWS => self.windows.push(reading),
+            None => self.skipped.add(|| reading.id.to_string(), "too many windows"),
         }
     }
 

@@ -39,7 +39,7 @@ pub struct ReportBuilder {
 }
 
 impl ReportBuilder {
-    /// Accounts have about ten windows.
+    /// The maximum number of windows, read and unreadable. Accounts have about ten.
     const MAX_WINDOWS: usize = 128;
     /// Bounds the list, so that it stays readable.
     const MAX_SKIPPED: usize = 256;
@@ -113,7 +113,7 @@ impl ReportBuilder {
 
     /// Returns the windows, or an error if there are too many.
     pub(crate) fn readings(&self) -> Result<Vec<WindowReading>, ParseError> {
-        if self.windows.len() > Self::MAX_WINDOWS {
+        if self.windows.len() + self.unreadable.len() > Self::MAX_WINDOWS {
             return Err(ParseError::TooManyWindows);
         }
         Ok(self.windows.values().cloned().collect())
@@ -179,6 +179,16 @@ mod tests {
         let coverage = report.build(Field::Unreadable).unwrap().usage.coverage;
 
         assert_eq!(coverage, Coverage::Complete { except: vec![WindowId::five_hour()], credits: false });
+    }
+
+    #[test]
+    fn too_many_unreadable_windows_are_an_error() {
+        let mut report = ReportBuilder::default();
+        for at in 0..200 {
+            report.mark_unreadable(WindowId::new(&format!("w{at}")).unwrap(), "row", "no number");
+        }
+
+        assert!(matches!(report.build(Field::Absent), Err(ParseError::TooManyWindows)));
     }
 
     #[test]

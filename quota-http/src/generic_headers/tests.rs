@@ -148,6 +148,18 @@ fn the_fuller_partition_of_a_policy_counts() {
 }
 
 #[test]
+fn the_windows_of_one_response_are_bounded() {
+    let line = |line: usize| {
+        let members: Vec<_> = (0..60).map(|at| format!(r#""p{line}-{at}";q=10;r=5"#)).collect();
+        members.join(", ")
+    };
+    let lines: Vec<_> = (0..100).map(line).collect();
+    let headers: Vec<_> = lines.iter().map(|line| ("ratelimit", line.as_str())).collect();
+
+    assert_eq!(windows(&headers).len(), 128);
+}
+
+#[test]
 fn a_malformed_member_leaves_the_others() {
     let headers =
         [("ratelimit-policy", r#"=, "p";q=10;w=60, "q";q="#), ("ratelimit", r#""p";r=5, 17;;, "q";r=1"#)];

@@ -307,5 +307,5 @@ fn the_number_of_headers_is_bounded() {
 
     let parsed = parse_headers(None, headers.iter().map(|name| (name.as_str(), "0.5")));
 
-    assert_eq!(parsed.usage.windows.len(), LimitHeaders::MAX);
+    assert_eq!(parsed.usage.windows.len(), HeaderReadings::MAX_WINDOWS);
 }
