@@ -186,8 +186,12 @@ fn add_policies(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut Heade
         limits.push(parts);
     }
     for limit in &limits {
-        // Draft 07 names no policy.
-        let policy = policies.iter().find(|policy| policy.name == limit.name && policy.quota.is_some());
+        // Draft 07 names no policy, so only the quota identifies it.
+        let is_named = limit.name != UNNAMED || limit.quota.is_none();
+        let policy = policies.iter().find(|policy| {
+            let is_same = is_named || policy.quota == limit.quota;
+            policy.name == limit.name && policy.quota.is_some() && is_same
+        });
         let quota = limit.quota.or_else(|| policy?.quota);
         let used = quota.zip(limit.remaining).and_then(|(quota, remaining)| used_of(quota, remaining));
         let (Some(used), Ok(id)) = (used, WindowId::new(&limit.name)) else {

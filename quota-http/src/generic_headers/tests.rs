@@ -160,6 +160,16 @@ fn the_windows_of_one_response_are_bounded() {
 }
 
 #[test]
+fn the_length_of_an_unnamed_policy_is_that_of_the_same_quota() {
+    for (limit, length) in [("1000", Some(3600)), ("100", Some(60)), ("7", None)] {
+        let limit = format!("limit={limit}, remaining={limit}");
+        let headers = [("ratelimit-policy", "100;w=60, 1000;w=3600"), ("ratelimit", limit.as_str())];
+
+        assert_eq!(windows(&headers), [("rate_limit".into(), 0.0, None, length)], "{limit}");
+    }
+}
+
+#[test]
 fn a_malformed_member_leaves_the_others() {
     let headers =
         [("ratelimit-policy", r#"=, "p";q=10;w=60, "q";q="#), ("ratelimit", r#""p";r=5, 17;;, "q";r=1"#)];
