@@ -199,7 +199,10 @@ pub(crate) fn classify(
     match failure.kind {
         RejectionKind::QuotaExhausted => {
             let reset = failure.resets_at.filter(|at| *at > now);
-            let until = reset.unwrap_or_else(|| later(requested.unwrap_or(policy.exhausted_cooldown)));
+            // A wait of zero says nothing about the quota, and would block nothing.
+            let requested = requested.filter(|wait| !wait.is_zero());
+            let wait = requested.unwrap_or(policy.exhausted_cooldown).max(MIN_WAIT);
+            let until = reset.unwrap_or_else(|| later(wait));
             // If the response does not name the model, it is the requested one.
             let block = block(Some(until)).window(failure.window.clone());
             let block = match (&failure.scope, request.model()) {
@@ -303,6 +306,19 @@ mod tests {
         let block = after(failure, 429).block.unwrap();
 
         assert_eq!(block.until, Some(now() + SignedDuration::from_mins(5)));
+    }
+
+    #[test]
+    fn an_exhausted_quota_with_a_wait_of_zero_has_the_exhausted_cooldown() {
+        for status in [402, 429] {
+            let failure = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::ZERO);
+
+            let block = after(failure, status).block.unwrap();
+
+            assert_eq!(block.until, Some(now() + SignedDuration::from_mins(5)), "{status}");
+        }
+        let short = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::from_millis(1));
+        assert_eq!(after(short, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(1)));
     }
 
     #[test]
