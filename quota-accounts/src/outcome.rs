@@ -204,7 +204,9 @@ pub(crate) fn classify(
             let wait = requested.unwrap_or(policy.exhausted_cooldown).max(MIN_WAIT);
             let until = reset.unwrap_or_else(|| later(wait));
             // If the response does not name the model, it is the requested one.
-            let block = block(Some(until)).window(failure.window.clone());
+            // A 402 is about money, which no window counts.
+            let needs_payment = status == Some(402);
+            let block = block(Some(until)).window(failure.window.clone()).needs_payment(needs_payment);
             let block = match (&failure.scope, request.model()) {
                 (None, _) => Some(block),
                 (Some(Scope { model: Some(model), .. }), _) => Some(block.model(model.clone())),
@@ -246,8 +248,8 @@ const MIN_WAIT: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
-    use quota_core::WindowId;
     use quota_core::provider::LONGEST_WAIT;
+    use quota_core::{Percent, Snapshot, WindowId, WindowReading};
 
     use super::*;
 
@@ -319,6 +321,18 @@ mod tests {
         }
         let short = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::from_millis(1));
         assert_eq!(after(short, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(1)));
+    }
+
+    #[test]
+    fn windows_with_capacity_do_not_end_a_block_by_a_402() {
+        let half = WindowReading::new(WindowId::five_hour(), Percent::from_basis_points(5000));
+        let later = Snapshot::of(&UsageReport::polled([half]), now() + SignedDuration::from_mins(1));
+        let is_refuted = |status| {
+            let failure = Rejection::new(RejectionKind::QuotaExhausted);
+            after(failure, status).block.unwrap().is_refuted(&later)
+        };
+
+        assert_eq!((is_refuted(402), is_refuted(429)), (false, true));
     }
 
     #[test]

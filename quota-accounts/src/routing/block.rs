@@ -36,6 +36,9 @@ pub struct Block {
     /// The exhausted window, if stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowId>,
+    /// Whether money is missing, not a window's capacity. Readings of windows do not end the block.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_payment: bool,
     /// The credential it applies to. Another credential ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<CredentialFingerprint>,
@@ -57,6 +60,7 @@ impl Block {
             model: None,
             is_exact: false,
             window: None,
+            needs_payment: false,
             fingerprint: None,
             login_id: None,
             unknown: Map::new(),
@@ -87,6 +91,13 @@ impl Block {
     #[must_use]
     pub fn window(mut self, window: impl Into<Option<WindowId>>) -> Self {
         self.window = window.into();
+        self
+    }
+
+    /// Sets whether money is missing, not a window's capacity.
+    #[must_use]
+    pub fn needs_payment(mut self, needs_payment: bool) -> Self {
+        self.needs_payment = needs_payment;
         self
     }
 
@@ -140,6 +151,7 @@ impl Block {
     /// unknown.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
         match self.kind {
+            RejectionKind::QuotaExhausted if self.needs_payment => false,
             RejectionKind::QuotaExhausted => match &self.window {
                 Some(id) => snapshot.window(id).is_some_and(|window| self.has_capacity(window)),
                 None => self.have_all_capacity(snapshot),
@@ -177,9 +189,10 @@ impl Block {
             && unread.next().is_none()
     }
 
-    /// Whether both have the same kind, model, window, credential and login, so that one of them can be dropped.
+    /// Whether both have the same kind, model, window, reason, credential and login, so that one of them can be dropped.
     pub(crate) fn is_about(&self, other: &Self) -> bool {
-        (self.kind, &self.model, &self.window) == (other.kind, &other.model, &other.window)
+        (self.kind, self.needs_payment) == (other.kind, other.needs_payment)
+            && (&self.model, &self.window) == (&other.model, &other.window)
             && (self.fingerprint, &self.login_id) == (other.fingerprint, &other.login_id)
     }
 }
