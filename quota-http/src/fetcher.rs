@@ -66,8 +66,8 @@ impl Fetcher {
         }
     }
 
-    /// Sends a request. `None` if the provider rejects it and it is optional.
-    async fn send(&self, base: &Url, request: UsageRequest) -> Result<Option<HttpResponse>, FetchError> {
+    /// Sends a request.
+    async fn send(&self, base: &Url, request: UsageRequest) -> Result<HttpResponse, FetchError> {
         if let Some(error) = request.invalid {
             return Err(error);
         }
@@ -83,9 +83,8 @@ impl Fetcher {
             Some(body) => self.transport.post(url, headers, body).await?,
         };
         match classify(response.status, &response.headers, &response.body, self.clock.now()) {
-            Some(_) if request.is_optional && matches!(response.status, 403 | 404) => Ok(None),
             Some(error) => Err(error),
-            None => Ok(Some(response)),
+            None => Ok(response),
         }
     }
 
@@ -124,19 +123,21 @@ impl UsageFetcher for Fetcher {
         }
         reject_expired(credential, self.clock.now())?;
         let base = self.base_url(account)?;
-        let Some(first) = self.send(base, (self.provider.request)(credential)).await? else {
-            return Err(FetchError::forbidden("access to usage was denied"));
-        };
+        let first = self.send(base, (self.provider.request)(credential)).await?;
         let second = match self.provider.second {
             Some(second) => second(credential, &first.body)?,
             None => None,
         };
         let parsed = match second {
             None => self.parse(&first)?,
-            Some(request) => match self.send(base, request).await? {
-                None => without_credits(self.parse(&first)?),
-                Some(second) => join(self.parse(&first), self.parse(&second))?,
-            },
+            Some(request) => {
+                let is_optional = request.is_optional;
+                match self.send(base, request).await {
+                    Ok(second) => join(self.parse(&first), self.parse(&second))?,
+                    Err(error) if is_optional && !is_of_login(&error) => alone(self.parse(&first)?, error)?,
+                    Err(error) => return Err(error),
+                }
+            }
         };
         if parsed.usage.is_empty() {
             let reason = "no usage could be parsed";
@@ -150,12 +151,20 @@ impl UsageFetcher for Fetcher {
     }
 }
 
-/// The report of the first response alone. The second one could have had the credits, so the cached ones stay.
-fn without_credits(mut parsed: Parsed) -> Parsed {
-    if let Coverage::Complete { credits, .. } = &mut parsed.usage.coverage {
-        *credits = parsed.usage.credits.is_some();
+/// Whether the login cannot be used, so that the first response may not be its own either.
+fn is_of_login(error: &FetchError) -> bool {
+    matches!(error, FetchError::Unauthorized | FetchError::NotLoggedIn { .. })
+}
+
+/// The report of the first response, after the optional second request failed. The second response could have had more windows
+/// and the credits, so the cached ones stay.
+fn alone(mut first: Parsed, error: FetchError) -> Result<Parsed, FetchError> {
+    if first.usage.is_empty() {
+        return Err(error);
     }
-    parsed
+    tracing::debug!(%error, "the optional second request failed");
+    first.usage.coverage = Coverage::Reported;
+    Ok(first)
 }
 
 /// Joins the reports of two responses. If one could not be parsed, the other one covers only what it reports.
@@ -231,7 +240,7 @@ impl FetcherBuilder {
         self
     }
 
-    /// The timeout of one request, from connecting to the end of the response (default: 10 seconds).
+    /// The timeout of one call, from connecting to the end of the response (default: 10 seconds). Two requests share it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.transport.timeout = Some(timeout);
         self
@@ -267,10 +276,17 @@ impl FetcherBuilder {
             let pair = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
             pair.0.zip(pair.1).ok_or(BuildError::Header)
         });
+        let headers = headers.collect::<Result<_, _>>()?;
+        let mut transport = self.transport;
+        if provider.second.is_some() {
+            // Less than half for each, so that a caller with the same timeout gets the first response if the second one is late.
+            let timeout = transport.timeout.unwrap_or(TransportSettings::DEFAULT_TIMEOUT);
+            transport.timeout = Some(timeout.mul_f64(0.45));
+        }
         Ok(Fetcher {
             provider,
-            headers: headers.collect::<Result<_, _>>()?,
-            transport: self.transport.build()?,
+            headers,
+            transport: transport.build()?,
             clock: self.clock,
             base_url,
             base_urls: self.base_urls,

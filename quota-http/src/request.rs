@@ -104,7 +104,8 @@ impl UsageRequest {
         self
     }
 
-    /// Continues without this request if the provider rejects it with 403 or 404, for an endpoint that not every login may use.
+    /// Continues without this second request if it fails, for an endpoint that not every login may use. The report then covers only
+    /// what the first response has. A 401 still counts, because it concerns the login.
     pub fn optional(mut self) -> Self {
         self.is_optional = true;
         self

@@ -17,7 +17,6 @@ use crate::endpoint::{BuildError, is_loopback};
 
 /// The default `User-Agent`.
 const DEFAULT_USER_AGENT: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (shared usage cache)");
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Usage responses are a few KiB, so a longer body is not one.
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -48,6 +47,8 @@ pub(crate) struct HttpResponse {
 }
 
 impl TransportSettings {
+    pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
     /// # Errors
     ///
     /// [`BuildError`] if the user agent is invalid or the timeout is zero.
@@ -56,7 +57,7 @@ impl TransportSettings {
         let is_sendable =
             !user_agent.is_empty() && user_agent.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let user_agent = HeaderValue::from_str(user_agent).ok().filter(|_| is_sendable);
-        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = self.timeout.unwrap_or(Self::DEFAULT_TIMEOUT);
         if timeout.is_zero() {
             return Err(BuildError::Timeout);
         }

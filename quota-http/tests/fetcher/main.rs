@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod refresher;
+mod second_request;
 mod server;
 
 use std::sync::Arc;

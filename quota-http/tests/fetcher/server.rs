@@ -47,6 +47,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server that always sends the same reply.
     pub(crate) async fn start(reply: Reply) -> Self {
+        Self::start_with(reply.clone(), reply).await
+    }
+
+    /// Starts a server that replies to the first request, and to all others.
+    pub(crate) async fn start_with(first: Reply, others: Reply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::<Mutex<Vec<_>>>::default();
@@ -55,8 +60,10 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
+            let mut replies = std::iter::once(first).chain(std::iter::repeat(others));
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, reply.clone(), requests_and_bodies.clone()));
+                let reply = replies.next().expect("the last reply repeats");
+                connections.spawn(serve(stream, reply, requests_and_bodies.clone()));
             }
         });
         Self { address, requests, bodies, _tasks: tasks }
