@@ -7,8 +7,8 @@ mod response;
 mod saved;
 mod usage;
 
-use quota_core::provider::ProgramLogin;
-use quota_core::{Credential, ProviderId};
+use quota_core::provider::{ProgramLogin, token_claims};
+use quota_core::{Credential, ProviderId, Secret};
 
 pub(crate) use oauth::CONFIG;
 pub use oauth::refresher;
@@ -17,6 +17,7 @@ use response::RULES;
 pub use usage::parse_usage;
 
 use crate::command_environment::CommandEnvironment;
+use crate::lenient::text;
 use crate::provider::{OwnLogin, Provider};
 use crate::request::UsageRequest;
 
@@ -63,9 +64,42 @@ const CODEX: CommandEnvironment = CommandEnvironment::new().dir("CODEX_HOME", ".
 
 fn request(credential: &Credential) -> UsageRequest {
     let request = UsageRequest::get("backend-api/wham/usage").bearer(&credential.secret);
-    match &credential.account_id {
-        // Without the id, the provider reports the user's personal account instead of the workspace.
+    // Without the id, the provider reports the user's personal account instead of the workspace.
+    match credential.account_id.as_deref() {
         Some(id) => request.header("chatgpt-account-id", id),
-        None => request,
+        None => match account_of_token(&credential.secret) {
+            Some(id) => request.header("chatgpt-account-id", &id),
+            None => request,
+        },
+    }
+}
+
+/// The account that the token names, for a login that is only a token.
+fn account_of_token(token: &Secret) -> Option<String> {
+    let claims = token_claims(token.expose().trim())?;
+    let id = text(claims.get("https://api.openai.com/auth")?.get("chatgpt_account_id")).ok()?;
+    Some(id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account_of(credential: &Credential) -> Option<String> {
+        let value = request(credential).headers.remove("chatgpt-account-id")?;
+        Some(value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn without_an_account_id_the_token_names_the_workspace() {
+        // {"https://api.openai.com/auth":{"chatgpt_account_id":"made-up-id"}}
+        let claims =
+            "eyJodHRwczovL2FwaS5vcGVuYWkuY29tL2F1dGgiOnsiY2hhdGdwdF9hY2NvdW50X2lkIjoibWFkZS11cC1pZCJ9fQ";
+        let mut credential = Credential::new(Secret::new(format!("e30.{claims}.sig")));
+        assert_eq!(account_of(&credential).as_deref(), Some("made-up-id"));
+
+        credential.account_id = Some("of-the-login".into());
+        assert_eq!(account_of(&credential).as_deref(), Some("of-the-login"));
+        assert_eq!(account_of(&Credential::new(Secret::new("sk-made-up"))), None);
     }
 }
