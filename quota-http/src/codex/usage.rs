@@ -31,6 +31,9 @@ const FIELDS: WindowFields = WindowFields {
     resets_in: "reset_after_seconds",
 };
 
+/// The limit that a workspace sets for one user: the field and the window.
+const INDIVIDUAL: &str = "individual_limit";
+
 /// What is not a reading, and so is neither parsed nor listed.
 const KNOWN: [&str; 10] = [
     "account_id",
@@ -73,12 +76,12 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     let limit = Limit { path: "rate_limit".to_owned(), scope: None, now, fields: &FIELDS };
     limit.read(root.get("rate_limit"), &mut report);
+    let individual = root.get("spend_control").and_then(|control| control.get("individual_limit"));
+    individual_limit(individual, "spend_control.individual_limit", now, &mut report);
     let review = Scope::surface("code_review");
     let limit = Limit { path: "code_review_rate_limit".to_owned(), scope: Some(review), ..limit };
     limit.read(root.get("code_review_rate_limit"), &mut report);
     additional(root.get("additional_rate_limits"), now, &mut report);
-    let individual = root.get("spend_control").and_then(|control| control.get("individual_limit"));
-    individual_limit(individual, "spend_control.individual_limit", now, &mut report);
     report.skip_unknown(&root, &KNOWN, "");
     let plan = text_or_skip(&root, "plan_type", &mut report);
     let credits = money::read(&root, &mut report);
@@ -138,8 +141,7 @@ impl Limit<'_> {
         for (name, value) in fields {
             let field = format!("{}.{name}", self.path);
             match name.as_str() {
-                "allowed" | "limit_reached" => {}
-                "individual_limit" => individual_limit(Some(value), &field, self.now, report),
+                "allowed" | "limit_reached" | INDIVIDUAL => {}
                 _ if value.is_null() => {}
                 _ if value.get("used_percent").is_some() || self.length(value).is_some() => {
                     self.window(name, value, field, report);
@@ -147,6 +149,10 @@ impl Limit<'_> {
                 _ if name.ends_with("_window") => report.mark_unnamed(field, "its window is unclear"),
                 _ => report.skip(field, "not a window"),
             }
+        }
+        if self.scope.is_none() {
+            let field = format!("{}.{INDIVIDUAL}", self.path);
+            individual_limit(fields.get(INDIVIDUAL), &field, self.now, report);
         }
     }
 
@@ -222,10 +228,15 @@ fn additional(limits: Option<&Value>, now: Timestamp, report: &mut ReportBuilder
 
 /// Adds the limit that a workspace sets for one user. Its amounts are credits, which `money` reads.
 ///
-/// Its length is not reported, so the window has the name of its field.
+/// It is a window only if `report` has no other one of the account so far: a share of money must not block an account that still has
+/// capacity. Its length is not reported, so the window has the name of its field.
 fn individual_limit(limit: Option<&Value>, field: &str, now: Timestamp, report: &mut ReportBuilder) {
     let Some(limit) = limit.filter(|limit| !limit.is_null()) else { return };
-    let id = WindowId::new("individual_limit").expect("a constant name is valid");
+    let id = WindowId::new(INDIVIDUAL).expect("a constant name is valid");
+    let mut known = report.windows.keys().chain(&report.unreadable);
+    if report.has_unnamed || known.any(|known| *known != id) {
+        return;
+    }
     let percent = |name| number(limit.get(name));
     let used = match percent("used_percent") {
         Field::Absent => percent("remaining_percent").map(|left| 100.0 - left),

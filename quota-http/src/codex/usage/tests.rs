@@ -184,6 +184,27 @@ fn the_use_of_an_individual_limit_is_read_in_every_form() {
 }
 
 #[test]
+fn an_individual_limit_beside_windows_is_only_credits() {
+    let limit = json!({ "limit": "1000", "used": "990", "used_percent": 99 });
+    for body in [
+        json!({ "rate_limit": { "individual_limit": limit, "primary_window": window(5.0, 5) } }),
+        json!({
+            "rate_limit": { "primary_window": window(5.0, 5) }, "spend_control": { "individual_limit": limit }
+        }),
+    ] {
+        let parsed = parse(&body);
+
+        assert_eq!((ids(&parsed), skipped(&parsed)), (vec!["five_hour"], vec![]), "{body}");
+        assert_eq!(parsed.usage.credits.unwrap().used, amount(99_000));
+    }
+    let of_a_model = json!({
+        "spend_control": { "individual_limit": limit },
+        "additional_rate_limits": [{ "limit_name": "Tiny", "rate_limit": { "primary_window": window(5.0, 168) } }],
+    });
+    assert_eq!(ids(&parse(&of_a_model)), ["individual_limit", "seven_day/tiny"]);
+}
+
+#[test]
 fn an_individual_limit_without_use_is_unknown() {
     let parsed = parse(&json!({ "rate_limit": { "individual_limit": { "limit": "1000" } } }));
 
