@@ -34,6 +34,14 @@ pub enum BuildError {
         "a header has an invalid name or value; write a name such as x-example and a value of ASCII text"
     )]
     Header,
+    /// The header is one that the fetcher sets itself, or that would break the request.
+    #[error(
+        "the header {name} cannot be set, because quota sets it for each request; remove it, and use `user_agent` or the account's login instead"
+    )]
+    ReservedHeader {
+        /// The name of the header, in lower case.
+        name: String,
+    },
     /// A setting names an account of another provider.
     #[error("{account} is not an account of {provider}; use its own provider's fetcher")]
     #[non_exhaustive]

@@ -9,7 +9,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use quota_core::model::{Coverage, IgnoredField, OwnerId};
 use quota_core::{AccountId, Clock, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    USER_AGENT,
+};
 use url::Url;
 
 use crate::classify::{self, classify, header};
@@ -43,6 +46,10 @@ pub struct Fetcher {
     base_urls: HashMap<AccountId, Url>,
     headers: HeaderMap,
 }
+
+/// The headers that no setting may replace: the credential, the name of this program, and the framing of the request.
+const RESERVED: [HeaderName; 6] =
+    [AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, USER_AGENT];
 
 /// An expired credential is still sent for this long, because clocks differ.
 const EXPIRY_SLACK: Duration = Duration::from_secs(60);
@@ -234,7 +241,8 @@ impl FetcherBuilder {
         self
     }
 
-    /// Sends this header with each request, in place of the provider's own value. It must not be a secret.
+    /// Sends this header with each request, in place of the provider's own value. It must not be a secret. The credential, the user
+    /// agent and the framing of the request cannot be replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -274,7 +282,11 @@ impl FetcherBuilder {
         }
         let headers = self.headers.iter().map(|(name, value)| {
             let pair = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
-            pair.0.zip(pair.1).ok_or(BuildError::Header)
+            let (name, value) = pair.0.zip(pair.1).ok_or(BuildError::Header)?;
+            if RESERVED.contains(&name) {
+                return Err(BuildError::ReservedHeader { name: name.to_string() });
+            }
+            Ok((name, value))
         });
         let headers = headers.collect::<Result<_, _>>()?;
         let mut transport = self.transport;

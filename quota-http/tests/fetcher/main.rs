@@ -416,6 +416,17 @@ fn invalid_settings_are_rejected() {
 }
 
 #[test]
+fn headers_that_quota_controls_are_rejected() {
+    for name in ["Authorization", "cookie", "host", "User-Agent", "content-length", "transfer-encoding"] {
+        let error = Fetcher::builder(&anthropic::PROVIDER).header(name, "n33dle").build().unwrap_err();
+
+        assert_eq!(error, BuildError::ReservedHeader { name: name.to_lowercase() });
+        let shown = error.to_string();
+        assert!(shown.contains("remove it") && !shown.contains("n33dle") && !shown.contains('\n'), "{shown}");
+    }
+}
+
+#[test]
 fn debug_shows_neither_token_nor_password() {
     let url = "https://me:hunter2@example.com".parse().unwrap();
     let builder = Fetcher::builder(&anthropic::PROVIDER);
