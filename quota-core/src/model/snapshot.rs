@@ -131,6 +131,9 @@ impl Snapshot {
             let except = except.iter().cloned().chain(unreadable).chain(credits_exception);
             let exceptions = except.map(|id| (id, None)).collect();
             snapshot.watermark = CoverageWatermark::new(Some(response), exceptions);
+        }
+        if usage.source == Source::Poll {
+            // Also of a response that is not complete: what could not be read is why.
             let ignored: Vec<_> = usage.ignored.iter().take(MAX_IGNORED).cloned().collect();
             snapshot.ignored = (!ignored.is_empty()).then(|| Stamped::boxed(stamp, ignored));
         }
@@ -345,7 +348,8 @@ impl Snapshot {
         Some(&self.credits.as_ref()?.value)
     }
 
-    /// The fields of the last complete response that its parser skipped, by name. New fields show that the format has changed.
+    /// The fields of the last usage response that its parser skipped, by name. New fields show that the format has changed. A complete
+    /// response without such fields ends the list.
     #[must_use]
     pub fn ignored(&self) -> &[IgnoredField] {
         self.ignored.as_ref().map_or(&[], |stamped| &stamped.value)

@@ -28,7 +28,7 @@ pub struct UsageReport {
     pub plan: Option<String>,
     /// The credits: money beyond the windows.
     pub credits: Option<Credits>,
-    /// The fields of the response that the parser skipped. A complete response replaces those of the previous one.
+    /// The fields of the response that the parser skipped. They replace those of the previous response.
     pub ignored: Vec<IgnoredField>,
     /// The owner that the provider named.
     pub owner_id: Option<OwnerId>,

@@ -35,6 +35,16 @@ fn ignoring(second: i64, fields: &[&str]) -> Snapshot {
 }
 
 #[test]
+fn a_response_that_is_not_complete_has_its_ignored_fields() {
+    let fields = [IgnoredField::new("limits", "not a list")];
+    let usage = UsageReport::polled([five_hour(1)]).coverage(Coverage::Reported).ignored(fields.clone());
+    let (before, partial, after) = (ignoring(0, &["a"]), Snapshot::of(&usage, at(1)), ignoring(2, &[]));
+
+    assert_eq!(joined([&partial, &before]).ignored(), fields);
+    assert_eq!(joined([&after, &partial]).ignored(), []);
+}
+
+#[test]
 fn the_ignored_fields_are_those_of_the_last_complete_response() {
     let (first, next, last) = (ignoring(0, &["a", "b"]), ignoring(1, &["b"]), ignoring(2, &[]));
 
