@@ -160,7 +160,12 @@ impl<'a> WindowViewJson<'a> {
     pub(crate) fn of(window: &'a WindowView, local: &LocalTime) -> Self {
         Self {
             id: &window.id,
-            used_percent: window.used.lower_bound().map(quota::Percent::as_f64),
+            // Without a limit, no percentage is true.
+            used_percent: window
+                .used
+                .lower_bound()
+                .filter(|_| !window.is_unlimited)
+                .map(quota::Percent::as_f64),
             certainty: window.used.certainty(),
             unlimited: window.is_unlimited,
             resets_at: window.resets_at.map(rfc3339),

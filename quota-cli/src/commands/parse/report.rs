@@ -73,7 +73,7 @@ impl ParseReport {
             listed.insert(&window.id);
             windows.push(ParsedWindowJson {
                 id: &window.id,
-                used_percent: Some(window.used.as_f64()),
+                used_percent: (!window.is_unlimited).then(|| window.used.as_f64()),
                 unlimited: window.is_unlimited,
                 resets_at: window.resets_at.map(rfc3339),
                 scope: window.scope.as_ref().map(ScopeJson::of),

@@ -213,7 +213,8 @@ fn window_value(window: Option<&WindowView>, field: WindowField, line: &LineData
     let Some(window) = window else { return unknown() };
     let reset = window.resets_at.filter(|reset| *reset > line.local.now);
     match field {
-        WindowField::Used => used(window.used),
+        WindowField::Used => used_of(window),
+        WindowField::Left if window.is_unlimited => UNLIMITED.to_owned(),
         WindowField::Left => left(window.used),
         WindowField::Bar => bar::bar(window.used, None, BAR_WIDTH).text(),
         WindowField::ResetsIn => {
@@ -242,8 +243,16 @@ pub(super) fn without_windows(account: &AccountView) -> Option<String> {
     is_refreshed.then(|| credits().unwrap_or_else(|| Reason::NoWindows.text().to_owned()))
 }
 
+/// The use of a window: a percentage, or `unlimited`.
+pub(super) fn used_of(window: &WindowView) -> String {
+    if window.is_unlimited { UNLIMITED.to_owned() } else { used(window.used) }
+}
+
+/// The text for a window without a limit, which has no percentage.
+const UNLIMITED: &str = "unlimited";
+
 /// `62%`, `≥62%` for a lower bound, `?` if the use is unknown.
-pub(super) fn used(used: Used) -> String {
+fn used(used: Used) -> String {
     let mut text = String::new();
     match used {
         Used::Exact(percent) => text.push_str(&percent_of(percent)),
@@ -311,6 +320,17 @@ mod tests {
         assert_eq!(left(Used::AtLeast(Percent::from_basis_points(6250))), "≤37.5%");
         assert_eq!((of(Used::Unknown), left(Used::Unknown)), ("?".to_owned(), "?".to_owned()));
         assert_eq!(left(Used::Exact(Percent::from_basis_points(10_100))), "0%");
+    }
+
+    #[test]
+    fn an_unlimited_window_has_no_percentage() {
+        let none = Used::Exact(Percent::ZERO);
+        let window =
+            WindowView { is_unlimited: true, ..crate::view::fixtures::window("monthly", none, None) };
+
+        let of = |field| with_line(|line| window_value(Some(&window), field, line));
+
+        assert_eq!([of(WindowField::Used), of(WindowField::Left)], ["unlimited", "unlimited"]);
     }
 
     #[test]

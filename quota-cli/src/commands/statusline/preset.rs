@@ -7,7 +7,7 @@ use quota::{Percent, Used};
 use serde::Serialize;
 
 use super::LineData;
-use super::format::{broken, reason, short, stale, used, without_windows};
+use super::format::{broken, reason, short, stale, used_of, without_windows};
 use crate::cli::Preset;
 use crate::format::between;
 use crate::sanitize::sanitize;
@@ -61,7 +61,7 @@ fn stale_with_reason(account: &AccountView) -> Option<String> {
 }
 
 fn describe(window: &WindowView, line: &LineData<'_>) -> String {
-    let mut text = format!("{} {}", short_name(window), used(window.used));
+    let mut text = format!("{} {}", short_name(window), used_of(window));
     if let Some(reset) = window.resets_at.filter(|reset| *reset > line.local.now) {
         let _ = write!(text, " ({})", short(between(line.local.now, reset)));
     }

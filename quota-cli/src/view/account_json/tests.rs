@@ -75,3 +75,12 @@ fn a_past_reset_has_no_remaining_seconds() {
     assert_eq!(window["resets_at"], "2026-11-23T11:55:00Z");
     assert_eq!(window["resets_in_seconds"], Value::Null);
 }
+
+#[test]
+fn an_unlimited_window_has_no_percentage() {
+    let none = Used::Exact(Percent::ZERO);
+
+    let shown = window_json(WindowView { is_unlimited: true, ..window(none) });
+
+    assert_eq!((&shown["unlimited"], &shown["used_percent"]), (&Value::Bool(true), &Value::Null));
+}
