@@ -4,23 +4,21 @@
 //! cargo run -p quota-http --example new_provider
 //! ```
 
-#![expect(clippy::print_stdout, reason = "it shows what the parser returns")]
-
 use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::Credits;
 use quota_core::policy::Budget;
 use quota_core::provider::ProgramLogin;
-use quota_core::{Clock, Credential, Percent, WindowReading};
+use quota_core::{Credential, Percent, WindowReading};
 use quota_http::lenient::{Field, decimal, flag, number, text, timestamp};
 use quota_http::{
-    CommandEnvironment, Fetcher, OwnLogin, ParseError, Parsed, Provider, ReportBuilder, UsageRequest,
-    json_object, window_of_length,
+    CommandEnvironment, OwnLogin, ParseError, Parsed, Provider, ReportBuilder, UsageRequest, json_object,
+    window_of_length,
 };
 use serde_json::{Map, Value};
 
-/// In quota-http, `registry.rs` lists this value; no other line is needed.
+/// In quota-http, `lib.rs` names this module and `registry.rs` lists this value; no other line is needed.
 static PROVIDER: Provider = Provider::new("acme", "Acme AI", request, parse)
     .aliases(&["acme-code"])
     .base_url("https://api.acme.example")
@@ -52,8 +50,15 @@ fn parse(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
         return Err(if code == 16.0 { ParseError::Unauthorized } else { ParseError::NoUsage });
     }
     let mut report = ReportBuilder::default();
-    for (at, row) in root.get("limits").and_then(Value::as_array).into_iter().flatten().enumerate() {
-        add_window(row, format!("limits[{at}]"), &mut report);
+    match root.get("limits") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(rows)) => {
+            for (at, row) in rows.iter().enumerate() {
+                add_window(row, format!("limits[{at}]"), &mut report);
+            }
+        }
+        // Otherwise all cached windows would be removed.
+        Some(_) => report.mark_unnamed("limits", "not a list"),
     }
     report.skip_unknown(&root, &["limits", "wallet", "tier"], "");
     let credits = wallet(&root, &mut report);
@@ -93,6 +98,8 @@ fn wallet(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credit
     Field::Present(credits)
 }
 
+// A copy in quota-http ends here.
+
 const SAVED: &str = r#"{
     "tier": "team",
     "limits": [
@@ -103,8 +110,9 @@ const SAVED: &str = r#"{
     "mascot": "owl"
 }"#;
 
+#[expect(clippy::print_stdout, reason = "it shows what the parser returns")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let parsed = PROVIDER.parse(SAVED.as_bytes(), Clock::system().now())?;
+    let parsed = PROVIDER.parse(SAVED.as_bytes(), quota_core::Clock::system().now())?;
     for window in &parsed.usage.windows {
         println!("{}: {}", window.id, window.used);
     }
@@ -115,7 +123,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("ignored {}: {}", skipped.field, skipped.reason);
     }
     // A manager calls it: QuotaManager::builder(store).provider(fetcher, LoginFile::new(PROVIDER.id(), LOGIN))
-    let fetcher = Fetcher::new(&PROVIDER);
+    let fetcher = quota_http::Fetcher::new(&PROVIDER);
     println!("{fetcher:?}");
     Ok(())
 }
