@@ -178,14 +178,15 @@ impl Inner {
         self.slots.first().map_or_else(|| self.clock.now(), AccountSlot::now)
     }
 
-    /// The decision on cached readings. `found` are verdicts about credentials that only a request can find out.
+    /// The decision on cached readings. `found` are verdicts that only a request can find out. Each of them counts.
     fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision {
         let session_account = self.session_account(request);
         let candidates = self.slots.iter().enumerate().map(|(at, slot)| {
-            let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_credential_verdict());
+            let found = found.iter().find(|(other, _)| *other == at);
             let candidate = self.candidate(at, slot, session_account);
+            // The index of the window may be invalid by now.
             match found {
-                Some((_, verdict)) => candidate.with_credential_verdict(Some(*verdict)),
+                Some((_, verdict)) => candidate.with_credential_verdict(Some(verdict.without_window())),
                 None => candidate,
             }
         });

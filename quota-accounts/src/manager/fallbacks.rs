@@ -23,12 +23,13 @@ impl FallbackAccountManager {
             let open = inner.eligible_fallbacks(&decision);
             // A credential may have shown another login, with which the account is no longer eligible.
             usable.retain(|at| open.contains(at));
-            let unread: Vec<usize> = open.difference(&usable).copied().collect();
+            let unread = open.difference(&usable).copied();
+            let unread: Vec<usize> = unread.filter(|at| !attempt.is_unusable(*at)).collect();
             if !unread.is_empty() {
                 for (at, checked) in inner.check_credentials(&request, unread).await {
                     match checked {
                         Ok(()) => drop(usable.insert(at)),
-                        Err(verdict) => attempt.unusable.extend(verdict.map(|verdict| (at, verdict))),
+                        Err(verdict) => inner.reject(&mut attempt, at, verdict),
                     }
                 }
             } else if inner.has_unread(&usable, &mut attempt)

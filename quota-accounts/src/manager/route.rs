@@ -147,7 +147,7 @@ impl FallbackAccountManager {
             Ok(route) => route.skipped(),
             Err(error) => error.skipped(),
         };
-        let found = skipped.iter().filter(|account| account.reason.is_about_credential());
+        let found = skipped.iter().filter(|account| account.reason.may_be_about_credential());
         let found: Vec<_> =
             found.filter_map(|account| Some((index_of(&account.account)?, account.verdict()))).collect();
         let decision = inner.decision(request, &found);
@@ -180,13 +180,37 @@ pub(super) struct Attempt {
     pub(super) read: Vec<usize>,
     /// The accounts that turned out to be unusable, although their readings made them eligible.
     pub(super) unusable: Vec<(usize, Verdict)>,
+    /// The accounts that had another login than the chosen one, once for each time.
+    moved: Vec<usize>,
     /// The checks for other credentials that it has started.
     pub(super) rechecks: Rechecks,
     /// How long it has waited for refreshes and checks.
     pub(super) waited: Duration,
 }
 
+impl Attempt {
+    pub(super) fn is_unusable(&self, at: usize) -> bool {
+        self.unusable.iter().any(|(other, _)| *other == at)
+    }
+}
+
+/// How often one attempt chooses again because one account has another login than before.
+const MAX_MOVES: usize = 3;
+
 impl Inner {
+    /// Records that the credential of an account cannot be used. Without a verdict the choice is made again, which is bounded: a source
+    /// that states another login each time is unusable.
+    pub(super) fn reject(&self, attempt: &mut Attempt, at: usize, verdict: Option<Verdict>) {
+        let moves = attempt.moved.iter().filter(|other| **other == at).count();
+        if verdict.is_none() && moves < MAX_MOVES {
+            attempt.moved.push(at);
+            return;
+        }
+        let until = || self.now().checked_add(self.policy.throttle_cooldown).ok();
+        let verdict = verdict.unwrap_or_else(|| Verdict::ineligible(Reason::CredentialUnavailable, until()));
+        attempt.unusable.push((at, verdict));
+    }
+
     /// Routes among the accounts that are not in `without`.
     pub(super) async fn route(
         self: &Arc<Self>,
@@ -243,7 +267,7 @@ impl Inner {
                         is_reported: AtomicBool::new(false),
                     });
                 }
-                Err(verdict) => attempt.unusable.extend(verdict.map(|verdict| (at, verdict))),
+                Err(verdict) => self.reject(&mut attempt, at, verdict),
             }
         }
     }
@@ -260,7 +284,7 @@ impl Inner {
             };
             match self.credential(request, at, &scan.chosen_by(), &mut attempt.waited).await {
                 Ok(_) => return attempt.unusable,
-                Err(verdict) => attempt.unusable.extend(verdict.map(|verdict| (at, verdict))),
+                Err(verdict) => self.reject(&mut attempt, at, verdict),
             }
         }
     }
@@ -278,7 +302,7 @@ impl Inner {
         without: &[usize],
         attempt: &mut Attempt,
     ) -> Scan {
-        let Attempt { refreshed, read, unusable, rechecks, waited } = attempt;
+        let Attempt { refreshed, read, unusable, rechecks, waited, .. } = attempt;
         loop {
             let scan = self.scan(request, without, unusable, refreshed, read);
             if !scan.recheck_credentials.is_empty() {

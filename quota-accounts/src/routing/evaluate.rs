@@ -33,7 +33,7 @@ pub(super) fn stands_for_login(
     let by_usage = || evaluate_by(candidate, request, now, policy, Extent::WithoutCredential, |_| None);
     match verdict.reason {
         Reason::Disabled => false,
-        reason if reason.is_about_credential() => by_usage().eligibility == Eligibility::Ineligible,
+        reason if reason.may_be_about_credential() => by_usage().eligibility == Eligibility::Ineligible,
         _ => true,
     }
 }
@@ -162,6 +162,9 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp, extent:
     for block in candidate.own_blocks() {
         if !block.is_live(now) || !block.counts_for(request.model()) || block.is_refuted(candidate.snapshot())
         {
+            continue;
+        }
+        if block.fingerprint.is_some() && extent == Extent::WithoutCredential {
             continue;
         }
         let reason = match block.kind {

@@ -82,6 +82,11 @@ impl Reason {
         matches!(self, Self::LoginRejected | Self::LoginRenewing | Self::CredentialUnavailable)
     }
 
+    /// Whether another credential of the same login may not have the reason.
+    pub(crate) fn may_be_about_credential(self) -> bool {
+        self.is_about_credential() || self == Self::Forbidden
+    }
+
     /// The reason as a stable identifier, such as `below_minimum`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -170,11 +175,6 @@ impl Verdict {
     pub(crate) fn is_unknown(&self) -> bool {
         self.eligibility == Eligibility::Ineligible
             && matches!(self.reason, Reason::UnknownDenied | Reason::OwnerUnknown)
-    }
-
-    /// Whether only a request can find this out, by a refresh or by reading the credential.
-    pub(crate) fn is_credential_verdict(&self) -> bool {
-        self.is_unknown() || self.reason.is_about_credential()
     }
 
     pub(crate) fn without_window(self) -> Self {

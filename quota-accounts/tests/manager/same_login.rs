@@ -260,3 +260,46 @@ async fn hosts_share_the_reservations_of_a_login_and_release_them_after_a_switch
 
     assert_eq!(other.route(most()).await.expect("main is available").account(), &id("main"));
 }
+
+fn forbidden() -> RequestOutcome {
+    RequestOutcome::from_response(403, [("a", "b")])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_token_is_listed_under_no_name() {
+    for kind in BOTH {
+        for (second_token, expected) in [(1, "other"), (2, "again")] {
+            let mut env = env(kind);
+            let (logins, accounts) = router(&mut env);
+            logins.set("again", Some(second_token), "one");
+            accounts.refresh_quota_for_due_accounts().await;
+            let route = accounts.route(Request::new()).await.expect("main is available");
+            let _ = accounts.report(&route, forbidden()).await;
+
+            let listed = accounts.usable_fallback_accounts().await;
+
+            assert_eq!(listed.first(), Some(&id(expected)), "{kind:?} {:?}", reasons(&accounts));
+            assert_eq!(next(&accounts).await, id(expected), "{kind:?}");
+            let decision = accounts.decide(&Request::new()).await;
+            assert_eq!(decision.chosen().expect("one is left").account, id(expected), "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_explanation_of_a_route_refuses_a_forbidden_token_too() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        logins.set("other", None, "two");
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.expect("main is available");
+        let _ = accounts.report(&route, forbidden()).await;
+
+        let routed = accounts.route(Request::new()).await;
+
+        let decision = accounts.explain_route(&Request::new(), routed.as_ref());
+        let found: Vec<_> = decision.accounts().iter().map(|account| account.reason).collect();
+        assert_eq!(found, [Reason::Forbidden, Reason::Forbidden, Reason::LoginRejected], "{kind:?}");
+    }
+}

@@ -71,11 +71,9 @@ fn a_session_leaves_only_an_account_that_is_excluded_for_good() {
 }
 
 #[test]
-fn a_credential_verdict_is_unknown_usage_or_a_rejected_login() {
-    let is_of_credential = |reason| Verdict::ineligible(reason, None).is_credential_verdict();
-
-    assert!(is_of_credential(Reason::UnknownDenied) && is_of_credential(Reason::LoginRejected));
-    assert!(!is_of_credential(Reason::Exhausted));
+fn another_credential_may_be_rejected_for_other_reasons() {
+    assert!(Reason::Forbidden.may_be_about_credential() && Reason::LoginRejected.may_be_about_credential());
+    assert!(!Reason::Exhausted.may_be_about_credential());
 }
 
 #[test]

@@ -125,3 +125,20 @@ fn names_of_two_providers_never_hold_one_login() {
 
     assert_eq!(reasons(&given, &RoutingPolicy::default())[1], Reason::Available);
 }
+
+#[test]
+fn a_name_with_a_forbidden_credential_leaves_its_login_to_the_next_one() {
+    let mut given = two_of_three(90.0);
+    let token = quota_core::model::CredentialFingerprint::from_hash(1);
+    given[0].blocks.push(Block::new(RejectionKind::Forbidden, minutes(-1)).fingerprint(token));
+
+    assert_eq!(chosen(&given, &Request::new(), &RoutingPolicy::default()), Some(1));
+}
+
+#[test]
+fn a_forbidden_login_is_not_used_under_another_name() {
+    let mut given = two_of_three(90.0);
+    given[0].blocks.push(Block::new(RejectionKind::Forbidden, minutes(-1)));
+
+    assert_eq!(chosen(&given, &Request::new(), &RoutingPolicy::default()), Some(2));
+}
