@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::model::LoginInfo;
 use quota_core::provider::{RejectionKind, bounded_wait};
-use quota_core::{AccountId, Credential, CredentialError};
+use quota_core::{AccountId, Credential, CredentialError, FetchError, QuotaError};
 
 use super::reservations::{ReservationGuard, ReservationHandle};
 use super::scan::{ChosenBy, MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
@@ -315,8 +315,13 @@ impl Inner {
             let may_refresh = refreshed.len() < MAX_REFRESHES && !self.is_out_of_time();
             if let Some(at) = scan.refresh_first.first().filter(|_| may_refresh && may_wait) {
                 refreshed.push(*at);
-                if let Err(error) = self.wait_for_refresh(*at, request, waited).await {
+                let result = self.wait_for_refresh(*at, request, waited).await;
+                if let Err(error) = &result {
                     tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, using cached readings");
+                    // Another name of the login may have a credential to read the usage with.
+                    if self.slots[*at].usage.peek().is_login_shared() {
+                        unusable.extend(self.without_credential_for(error).map(|verdict| (*at, verdict)));
+                    }
                 }
                 self.schedule_save();
                 continue;
@@ -430,6 +435,20 @@ impl Inner {
             _ => Reason::LoginRejected,
         };
         Some(Verdict::ineligible(reason, block.until))
+    }
+
+    /// The verdict on an account whose refresh failed because of its credential.
+    fn without_credential_for(&self, error: &QuotaError) -> Option<Verdict> {
+        let QuotaError::Fetch { error, .. } = error else { return None };
+        let (reason, wait) = match error {
+            FetchError::NotLoggedIn { .. } => return Some(Verdict::ineligible(Reason::LoginRejected, None)),
+            FetchError::CredentialUnavailable { retry_after, .. } => {
+                (Reason::CredentialUnavailable, *retry_after)
+            }
+            _ => return None,
+        };
+        let wait = wait.map_or(self.policy.throttle_cooldown, bounded_wait);
+        Some(Verdict::ineligible(reason, self.now().checked_add(wait).ok()))
     }
 
     /// The verdict on an account without a usable credential. Only a missing login requires a person to act.

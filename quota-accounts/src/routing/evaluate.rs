@@ -33,7 +33,11 @@ pub(super) fn stands_for_login(
     let by_usage = || evaluate_by(candidate, request, now, policy, Extent::WithoutCredential, |_| None);
     match verdict.reason {
         Reason::Disabled => false,
-        reason if reason.may_be_about_credential() => by_usage().eligibility == Eligibility::Ineligible,
+        reason if reason.may_be_about_credential() => {
+            // Unknown usage does not count: only another name can read it, because this one has no credential for that.
+            let verdict = by_usage();
+            verdict.eligibility == Eligibility::Ineligible && !verdict.is_unknown()
+        }
         _ => true,
     }
 }

@@ -303,3 +303,19 @@ async fn the_explanation_of_a_route_refuses_a_forbidden_token_too() {
         assert_eq!(found, [Reason::Forbidden, Reason::Forbidden, Reason::LoginRejected], "{kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_logged_out_name_with_unknown_usage_leaves_its_login_to_the_next() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        env.policy = env.policy.clone().when_unknown(quota_accounts::UnknownUsage::Deny);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        // The readings expire.
+        minutes(&env.clock, 60 * 24).await;
+        logins.set("main", None, "one");
+        logins.set("other", None, "two");
+
+        assert_eq!(next(&accounts).await, id("again"), "{kind:?} {:?}", reasons(&accounts));
+    }
+}

@@ -142,3 +142,13 @@ fn a_forbidden_login_is_not_used_under_another_name() {
 
     assert_eq!(chosen(&given, &Request::new(), &RoutingPolicy::default()), Some(2));
 }
+
+#[test]
+fn a_name_without_readings_and_credential_leaves_its_login_to_the_next_one() {
+    let mut given = [Given::new("main", []).login("one"), Given::new("again", []).login("one")];
+    given[0].blocks.push(Block::new(RejectionKind::Unauthorized, minutes(-1)));
+    let policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
+
+    // The reading of the second name may admit it, and a scan refreshes no account with the reason `SameLogin`.
+    assert_eq!(reasons(&given, &policy), [Reason::LoginRejected, Reason::UnknownDenied]);
+}
