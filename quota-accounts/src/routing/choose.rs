@@ -9,7 +9,7 @@ use quota_core::AccountId;
 use quota_core::model::LoginId;
 
 use super::balance::{latest_reset, rendezvous_score, weight};
-use super::evaluate::stands_for_login;
+use super::evaluate::{Standing, stands_for_login};
 use super::{
     Candidate, Choice, Decision, Eligibility, Evaluated, Reason, Request, Role, RoutingMode, RoutingPolicy,
     Verdict, evaluate, evaluate_with_retry,
@@ -79,7 +79,7 @@ pub(crate) struct Selector<'a> {
     /// Whether an account is ineligible because its usage or its owner is unknown.
     is_unknown: bool,
     /// The logins that several accounts may hold, each with the account that is considered for it.
-    logins: HashMap<LoginId, Vec<AccountId>>,
+    logins: HashMap<LoginId, Vec<(AccountId, Standing)>>,
 }
 
 /// The rank of an eligible account; the lowest wins.
@@ -117,8 +117,13 @@ impl<'a> Selector<'a> {
         let at = self.evaluated;
         self.evaluated += 1;
         let mut verdict = evaluate(candidate, self.request, self.now, self.policy);
-        if self.is_of_another(candidate, verdict) {
-            verdict = Verdict::ineligible(Reason::SameLogin, None);
+        if let Some(Standing { retry_at }) = self.of_another(candidate, verdict) {
+            let retry_at = match verdict.eligibility {
+                // Its own exclusion, such as a rejected credential, must end too.
+                Eligibility::Ineligible => retry_at.zip(verdict.retry_at).map(|(login, own)| login.max(own)),
+                _ => retry_at,
+            };
+            verdict = Verdict::ineligible(Reason::SameLogin, retry_at);
         }
         let is_own = candidate.is_session_account && self.policy.mode == RoutingMode::StickyBalanced;
         if verdict.eligibility == Eligibility::Ineligible {
@@ -148,34 +153,36 @@ impl<'a> Selector<'a> {
     pub(crate) fn leave_out(&mut self, candidate: &Candidate<'_>, found: Option<Verdict>) {
         if candidate.shared_login().is_some() {
             let verdict = found.unwrap_or_else(|| evaluate(candidate, self.request, self.now, self.policy));
-            self.is_of_another(candidate, verdict);
+            self.of_another(candidate, verdict);
         }
     }
 
-    /// Whether an account before this one is considered for its login. If not, it may be this one from now on.
-    fn is_of_another(&mut self, candidate: &Candidate<'_>, verdict: Verdict) -> bool {
-        let Some(login) = candidate.shared_login().filter(|_| !candidate.is_disabled) else { return false };
-        if self.account_of(candidate).is_some() {
-            return true;
+    /// How the account stands that comes before this one and is considered for its login. Without one, it may be this one from now on.
+    fn of_another(&mut self, candidate: &Candidate<'_>, verdict: Verdict) -> Option<Standing> {
+        let login = candidate.shared_login().filter(|_| !candidate.is_disabled)?;
+        if let Some((_, standing)) = self.account_of(candidate) {
+            return Some(*standing);
         }
-        if stands_for_login(candidate, verdict, self.request, self.now, self.policy) {
-            self.logins.entry(login.clone()).or_default().push(candidate.id.clone());
+        if let Some(standing) = stands_for_login(candidate, verdict, self.request, self.now, self.policy) {
+            self.logins.entry(login.clone()).or_default().push((candidate.id.clone(), standing));
         }
-        false
+        None
     }
 
     /// The account that is considered for the login of this one.
-    fn account_of(&self, candidate: &Candidate<'_>) -> Option<&AccountId> {
+    fn account_of(&self, candidate: &Candidate<'_>) -> Option<&(AccountId, Standing)> {
         // Two providers may use the same login id.
         let accounts = self.logins.get(candidate.shared_login()?)?;
-        accounts.iter().find(|account| account.provider() == candidate.id.provider())
+        accounts.iter().find(|(account, _)| account.provider() == candidate.id.provider())
     }
 
     /// The account with the verdict of [`consider`](Self::consider), for a decision.
     pub(crate) fn evaluated(&self, candidate: &Candidate<'_>, verdict: Verdict) -> Evaluated {
         let evaluated = Evaluated::of(candidate, verdict, self.request, self.now, self.policy);
         let is_same = verdict.reason == Reason::SameLogin;
-        Evaluated { same_login_as: self.account_of(candidate).filter(|_| is_same).cloned(), ..evaluated }
+        let same_login_as =
+            self.account_of(candidate).filter(|_| is_same).map(|(account, _)| account.clone());
+        Evaluated { same_login_as, ..evaluated }
     }
 
     /// Whether a session waits for its account instead of moving.

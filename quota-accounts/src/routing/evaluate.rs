@@ -21,24 +21,31 @@ pub(crate) fn evaluate(
     evaluate_by(candidate, request, now, policy, Extent::Everything, |_| None)
 }
 
-/// Whether the verdict on an account holds for every account with its login: the account is available, or more than its credential
-/// excludes it.
+/// When a login is available again under another name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Standing {
+    /// `None` if the account that stands for the login states that itself, or if that is unknown.
+    pub(super) retry_at: Option<Timestamp>,
+}
+
+/// The verdict on an account holds for every account with its login if the account is available, or more than its credential excludes
+/// it; otherwise `None`.
 pub(super) fn stands_for_login(
     candidate: &Candidate<'_>,
     verdict: Verdict,
     request: &Request,
     now: Timestamp,
     policy: &RoutingPolicy,
-) -> bool {
-    let by_usage = || evaluate_by(candidate, request, now, policy, Extent::WithoutCredential, |_| None);
+) -> Option<Standing> {
     match verdict.reason {
-        Reason::Disabled => false,
+        Reason::Disabled => None,
         reason if reason.may_be_about_credential() => {
+            let by_usage = evaluate_by(candidate, request, now, policy, Extent::WithoutCredential, |_| None);
             // Unknown usage does not count: only another name can read it, because this one has no credential for that.
-            let verdict = by_usage();
-            verdict.eligibility == Eligibility::Ineligible && !verdict.is_unknown()
+            let is_excluded = by_usage.eligibility == Eligibility::Ineligible && !by_usage.is_unknown();
+            is_excluded.then_some(Standing { retry_at: by_usage.retry_at })
         }
-        _ => true,
+        _ => Some(Standing { retry_at: None }),
     }
 }
 

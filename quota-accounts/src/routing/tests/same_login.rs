@@ -152,3 +152,15 @@ fn a_name_without_readings_and_credential_leaves_its_login_to_the_next_one() {
     // The reading of the second name may admit it, and a scan refreshes no account with the reason `SameLogin`.
     assert_eq!(reasons(&given, &policy), [Reason::LoginRejected, Reason::UnknownDenied]);
 }
+
+#[test]
+fn a_login_whose_first_name_is_rejected_is_available_after_its_reset() {
+    let mut given =
+        [five_hour(0.0), five_hour(0.0)].map(|reading| Given::new("main", [reading]).login("one"));
+    given[1].id = "anthropic/again".parse().unwrap();
+    given[0].blocks.push(Block::new(RejectionKind::Unauthorized, minutes(-1)));
+
+    let decision = decide(&given, &Request::new(), &RoutingPolicy::default());
+
+    assert_eq!(decision.choice(), Choice::NoAccount { retry_at: Some(hours(2)) });
+}
