@@ -18,17 +18,21 @@ impl FallbackAccountManager {
         let (inner, request) = (&self.inner, Request::new());
         let mut attempt = Attempt::default();
         let mut usable = BTreeSet::new();
+        // The accounts that hide a fallback of their login, and whose credential can be used.
+        let mut logged_in = BTreeSet::new();
         loop {
             let decision = inner.decision(&request, &attempt.unusable);
             let open = inner.eligible_fallbacks(&decision);
             // A credential may have shown another login, with which the account is no longer eligible.
             usable.retain(|at| open.contains(at));
-            let unread = open.difference(&usable).copied();
-            let unread: Vec<usize> = unread.filter(|at| !attempt.is_unusable(*at)).collect();
+            let hidden_by = inner.standing_before_fallbacks(&decision, &open);
+            let unread = open.difference(&usable).chain(hidden_by.difference(&logged_in)).copied();
+            let unread: BTreeSet<usize> = unread.filter(|at| !attempt.is_unusable(*at)).collect();
             if !unread.is_empty() {
                 for (at, checked) in inner.check_credentials(&request, unread).await {
                     match checked {
-                        Ok(()) => drop(usable.insert(at)),
+                        Ok(()) if open.contains(&at) => drop(usable.insert(at)),
+                        Ok(()) => drop(logged_in.insert(at)),
                         Err(verdict) => inner.reject(&mut attempt, at, verdict),
                     }
                 }
@@ -51,11 +55,24 @@ impl Inner {
         evaluated.map(|(at, _)| at).collect()
     }
 
+    /// The accounts outside `open` that may serve and hide a fallback of their login. Without a usable credential they hide none.
+    fn standing_before_fallbacks(&self, decision: &Decision, open: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let evaluated = self.slots.iter().zip(decision.accounts());
+        let hidden = evaluated.filter(|(slot, _)| slot.role == Role::Fallback);
+        let standing = hidden.filter_map(|(_, evaluated)| evaluated.same_login_as.as_ref());
+        let standing = standing.filter_map(|account| self.index_of.get(account).copied());
+        let may_serve = |at: &usize| {
+            let verdict = decision.accounts()[*at].verdict();
+            verdict.eligibility != Eligibility::Ineligible || verdict.is_unknown()
+        };
+        standing.filter(|at| !open.contains(at) && may_serve(at)).collect()
+    }
+
     /// Reads the credentials of these accounts as a request does, all at once; see [`credential`](Self::credential).
     async fn check_credentials(
         self: &Arc<Self>,
         request: &Request,
-        accounts: Vec<usize>,
+        accounts: BTreeSet<usize>,
     ) -> Vec<(usize, Result<(), Option<Verdict>>)> {
         let mut checks = JoinSet::new();
         for at in accounts {
@@ -87,12 +104,14 @@ impl Inner {
     async fn recheck_refused_fallbacks(self: &Arc<Self>, decision: &Decision, attempt: &mut Attempt) -> bool {
         let now = self.now();
         let evaluated = self.slots.iter().zip(decision.accounts()).enumerate();
-        let refused = evaluated.filter(|(_, (slot, evaluated))| {
+        let refused = evaluated.filter(|(at, (slot, evaluated))| {
             slot.role == Role::Fallback
                 && evaluated.eligibility == Eligibility::Ineligible
+                && attempt.may_move(*at)
                 && slot.should_recheck_credential_after(evaluated.reason, now)
         });
         let refused: Vec<usize> = refused.map(|(at, _)| at).collect();
+        attempt.moved.extend(&refused);
         if !refused.is_empty() {
             attempt.rechecks.start(self, &refused);
         }

@@ -181,7 +181,7 @@ pub(super) struct Attempt {
     /// The accounts that turned out to be unusable, although their readings made them eligible.
     pub(super) unusable: Vec<(usize, Verdict)>,
     /// The accounts that had another login than the chosen one, once for each time.
-    moved: Vec<usize>,
+    pub(super) moved: Vec<usize>,
     /// The checks for other credentials that it has started.
     pub(super) rechecks: Rechecks,
     /// How long it has waited for refreshes and checks.
@@ -192,6 +192,11 @@ impl Attempt {
     pub(super) fn is_unusable(&self, at: usize) -> bool {
         self.unusable.iter().any(|(other, _)| *other == at)
     }
+
+    /// Whether the choice may be made again because the account has another login.
+    pub(super) fn may_move(&self, at: usize) -> bool {
+        self.moved.iter().filter(|other| **other == at).count() < MAX_MOVES
+    }
 }
 
 /// How often one attempt chooses again because one account has another login than before.
@@ -201,8 +206,7 @@ impl Inner {
     /// Records that the credential of an account cannot be used. Without a verdict the choice is made again, which is bounded: a source
     /// that states another login each time is unusable.
     pub(super) fn reject(&self, attempt: &mut Attempt, at: usize, verdict: Option<Verdict>) {
-        let moves = attempt.moved.iter().filter(|other| **other == at).count();
-        if verdict.is_none() && moves < MAX_MOVES {
+        if verdict.is_none() && attempt.may_move(at) {
             attempt.moved.push(at);
             return;
         }

@@ -319,3 +319,18 @@ async fn a_logged_out_name_with_unknown_usage_leaves_its_login_to_the_next() {
         assert_eq!(next(&accounts).await, id("again"), "{kind:?} {:?}", reasons(&accounts));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_name_after_a_logged_out_main_account_is_listed() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        logins.set("main", None, "one");
+
+        let listed = accounts.usable_fallback_accounts().await;
+
+        assert_eq!(listed, [id("again"), id("other")], "{kind:?}");
+        assert_eq!(next(&accounts).await, id("again"), "{kind:?}");
+    }
+}
