@@ -225,7 +225,10 @@ impl Inner {
         let reserved = may_be_reserved.then(|| self.reserved.live(&slot.id, &usage));
         let mut candidate = slot
             .candidate_with(usage)
-            .session_account(session_account == Some(at))
+            .session_account(
+                session_account
+                    .is_some_and(|own| own == at || is_login_shared && self.have_one_login(own, at)),
+            )
             .with_credential_verdict(self.credential_cooldown(slot));
         if let Some(reserved) = reserved.filter(|reserved| !reserved.is_empty()) {
             candidate = candidate.reserved(reserved);
@@ -267,6 +270,13 @@ impl Inner {
 
     fn session_account(&self, request: &Request) -> Option<usize> {
         self.sessions.get(request.session()?, self.now())
+    }
+
+    /// Whether two accounts hold one login. A session stays with its login, whatever the account's name.
+    pub(crate) fn have_one_login(&self, one: usize, other: usize) -> bool {
+        let (one, other) = (&self.slots[one], &self.slots[other]);
+        let login = one.login_id();
+        one.id.provider() == other.id.provider() && login.is_some() && login == other.login_id()
     }
 
     /// Runs a task in the background. Dropping the manager aborts it.

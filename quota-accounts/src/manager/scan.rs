@@ -135,7 +135,9 @@ impl Inner {
                     self.slots[*other].role == Role::Fallback && (slot.role == Role::Main || *other < at)
                 }
                 // A session prefers its own account to any other.
-                RoutingMode::StickyBalanced => session_account != Some(at),
+                RoutingMode::StickyBalanced => {
+                    session_account.is_none_or(|own| own != at && !self.have_one_login(own, at))
+                }
                 RoutingMode::SoonestResetFirst => true,
             };
             stale.retain(is_better);

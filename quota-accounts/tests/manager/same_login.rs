@@ -334,3 +334,30 @@ async fn a_name_after_a_logged_out_main_account_is_listed() {
         assert_eq!(next(&accounts).await, id("again"), "{kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_stays_with_its_login_under_another_name() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        env.policy = env.policy.clone().mode(RoutingMode::StickyBalanced);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        let request = |session: u32| Request::new().with_session(&session.to_string());
+        for (name, token) in [("main", None), ("other", None)] {
+            logins.set(name, token, if name == "main" { "one" } else { "two" });
+        }
+        for session in 0..20 {
+            let route = accounts.route(request(session)).await.expect("the second name is logged in");
+            assert_eq!(route.account(), &id("again"), "{kind:?}");
+        }
+
+        logins.set("main", Some(1), "one");
+        logins.set("other", Some(3), "two");
+        minutes(&env.clock, 1).await;
+
+        for session in 0..20 {
+            let route = accounts.route(request(session)).await.expect("an account is available");
+            assert_ne!(route.account(), &id("other"), "{kind:?} {session}");
+        }
+    }
+}
