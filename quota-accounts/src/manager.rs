@@ -2,6 +2,7 @@
 
 mod builder;
 mod fallbacks;
+mod login_index;
 mod maintenance;
 mod persistence;
 mod report;
@@ -13,7 +14,7 @@ mod sessions;
 mod slot;
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,12 +22,14 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use quota_core::file::FileError;
+use quota_core::model::LoginId;
 use quota_core::provider::ResponseParser;
 use quota_core::{AccountId, AccountUsage, Clock, ProviderId};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 pub use builder::{BuildError, FallbackAccountManagerBuilder};
+use login_index::BlockedLogins;
 pub use maintenance::RefreshReport;
 use persistence::StateFile;
 pub use report::{Classification, ReportError};
@@ -95,8 +98,8 @@ pub(crate) struct Inner {
     sessions: SessionTable,
     reservations: Option<SharedReservations>,
     reserved: ReservationTable,
-    /// The accounts that have or had blocks.
-    blocked: Mutex<BTreeSet<usize>>,
+    /// The accounts that have or had blocks of a login.
+    blocked: BlockedLogins,
     /// What the state file had about each login when it was loaded, by the key of its record.
     stored_logins: OnceLock<Arc<BTreeMap<String, AccountState>>>,
     loaded: OnceCell<Result<(), FileError>>,
@@ -221,7 +224,11 @@ impl Inner {
             _ => usage,
         };
         let is_login_shared = usage.is_login_shared();
-        let may_be_reserved = is_login_shared || slot.is_reserved.load(Ordering::Acquire);
+        // By login: the account that has the block or the reservation may have left the login since.
+        let login = usage.login_id();
+        let others = login.map(|login| self.other_blocked(at, login)).unwrap_or_default();
+        let may_be_reserved = slot.is_reserved.load(Ordering::Acquire)
+            || login.is_some_and(|login| self.reserved.may_have_of(login));
         let reserved = may_be_reserved.then(|| self.reserved.live(&slot.id, &usage));
         let mut candidate = slot
             .candidate_with(usage)
@@ -233,35 +240,41 @@ impl Inner {
         if let Some(reserved) = reserved.filter(|reserved| !reserved.is_empty()) {
             candidate = candidate.reserved(reserved);
         }
-        if is_login_shared { self.with_blocks_of_login(candidate, at) } else { candidate }
+        if others.is_empty() { candidate } else { self.with_blocks_of_login(candidate, at, &others) }
     }
 
-    /// Adds the blocks of the other accounts with the same login, except those of one credential.
+    /// Adds the blocks of the login that the `others` have received, except those of one credential.
     #[cold]
-    fn with_blocks_of_login<'a>(&self, candidate: Candidate<'a>, at: usize) -> Candidate<'a> {
+    fn with_blocks_of_login<'a>(
+        &self,
+        candidate: Candidate<'a>,
+        at: usize,
+        others: &[usize],
+    ) -> Candidate<'a> {
         let slot = &self.slots[at];
         let Some(login) = slot.login_id() else { return candidate };
-        let others = self.other_blocked(at);
         let blocks: Vec<Block> =
-            others.into_iter().flat_map(|other| self.slots[other].blocks_of_login(&login)).collect();
+            others.iter().flat_map(|other| self.slots[*other].blocks_of_login(&login)).collect();
         if blocks.is_empty() {
             return candidate;
         }
         candidate.blocks(slot.own_blocks().iter().cloned().chain(blocks).collect::<Vec<_>>())
     }
 
-    /// The other accounts of the provider that have or had blocks, which are few.
-    fn other_blocked(&self, at: usize) -> Vec<usize> {
-        let provider = self.slots[at].id.provider();
-        let blocked = self.blocked.lock();
-        let others =
-            blocked.iter().filter(|other| **other != at && self.slots[**other].id.provider() == provider);
-        others.copied().collect()
+    /// The other accounts of the provider that have received blocks of this login, whatever login they hold now.
+    #[inline]
+    fn other_blocked(&self, at: usize, login: &LoginId) -> Vec<usize> {
+        let mut others = self.blocked.others(login, at);
+        others.retain(|other| self.slots[*other].id.provider() == self.slots[at].id.provider());
+        others
     }
 
-    /// Records that an account has blocks.
+    /// Records the logins of the blocks that an account has.
     fn mark_blocked(&self, at: usize) {
-        self.blocked.lock().insert(at);
+        let now = self.now();
+        for login in self.slots[at].active_blocks().iter().filter_map(|block| block.login_id.as_ref()) {
+            self.blocked.insert(login, at, |other, login| self.slots[other].has_block_of(login, now));
+        }
     }
 
     fn has_stored_logins(&self) -> bool {

@@ -180,7 +180,7 @@ impl FallbackAccountManagerBuilder {
             state_file,
             reservations: self.reservations.map(SharedReservations::on),
             reserved: ReservationTable::default(),
-            blocked: Mutex::default(),
+            blocked: Default::default(),
             stored_logins: OnceLock::new(),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::model::{LimitStatus, plausible_reset};
+use quota_core::model::{LimitStatus, LoginId, plausible_reset};
 use quota_core::provider::{ParsedResponse, Rejection, RejectionKind};
 use quota_core::{AccountId, ProviderId, UsageReport};
 
@@ -119,7 +119,9 @@ impl FallbackAccountManager {
                     inner.save_now().await;
                 }
             }
-        } else if outcome.status().is_some() && inner.clear_rejections(route.index, received_at) {
+        } else if outcome.status().is_some()
+            && inner.clear_rejections(route.index, login_id.or_else(|| slot.login_id()).as_ref(), received_at)
+        {
             inner.schedule_save();
         }
         if slot.usage.needs_refresh(slot.usage.count_request()) {
@@ -151,15 +153,15 @@ fn for_any_credential(block: Block, policy: &RoutingPolicy) -> Block {
 }
 
 impl Inner {
-    /// Clears the rejections before `served_at` of an account that has served a request, and of those with the same login. Returns whether there were any.
-    fn clear_rejections(&self, at: usize, served_at: Timestamp) -> bool {
-        let (slot, login) = (&self.slots[at], self.slots[at].login_id());
-        let has_cleared = slot.clear_rejections(served_at, |_| true);
-        let others = if slot.usage.peek().is_login_shared() { self.other_blocked(at) } else { Vec::new() };
-        let others = others.into_iter().map(|other| &self.slots[other]);
+    /// Clears the rejections before `served_at` of the login that has served a request under the name at `at`, and which that account may
+    /// have left since. Returns whether there were any.
+    fn clear_rejections(&self, at: usize, login: Option<&LoginId>, served_at: Timestamp) -> bool {
+        let has_cleared = self.slots[at].clear_rejections(login, served_at, |_| true);
+        let others = login.map(|login| self.other_blocked(at, login)).unwrap_or_default();
         // The other accounts may have credentials that are still rejected.
-        others.filter(|other| other.login_id() == login).fold(has_cleared, |has_cleared, other| {
-            other.clear_rejections(served_at, |block| block.fingerprint.is_none()) || has_cleared
+        others.into_iter().fold(has_cleared, |has_cleared, other| {
+            let is_cleared = |block: &Block| block.fingerprint.is_none() && block.login_id.as_ref() == login;
+            self.slots[other].clear_rejections(login, served_at, is_cleared) || has_cleared
         })
     }
 

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::Inner;
+use super::login_index::LoginFilter;
 use super::slot::AccountSlot;
 use crate::Request;
 use crate::reservation::{LocalReservations, Reservation, Reservations};
@@ -70,17 +71,30 @@ impl ReservationState {
 
 /// The reservations of this process, and those that it has read from the store, by record.
 #[derive(Debug, Default)]
-pub(super) struct ReservationTable(Mutex<HashMap<RecordId, Arc<ReservationState>>>);
+pub(super) struct ReservationTable {
+    states: Mutex<HashMap<RecordId, Arc<ReservationState>>>,
+    /// The logins with reservations.
+    logins: LoginFilter,
+}
 
 impl ReservationTable {
     /// The live reservations of the record that the account shows.
     pub(super) fn live(&self, account: &AccountId, usage: &AccountUsage) -> Vec<(WindowId, Percent)> {
-        let state = self.0.lock().get(&RecordId::of(account, usage)).cloned();
+        let state = self.states.lock().get(&RecordId::of(account, usage)).cloned();
         state.map(|state| state.held.lock().live(usage.now()).collect()).unwrap_or_default()
     }
 
+    /// Whether an account with this login may have reservations.
+    #[inline]
+    pub(super) fn may_have_of(&self, login: &LoginId) -> bool {
+        self.logins.may_contain(login)
+    }
+
     fn get_or_create(&self, record: RecordId) -> Arc<ReservationState> {
-        let mut states = self.0.lock();
+        if let RecordId::Login(_, login) = &record {
+            self.logins.insert(login);
+        }
+        let mut states = self.states.lock();
         let new = || {
             let (held, sync_lock, sync_seq) = Default::default();
             Arc::new(ReservationState { record: record.clone(), held, sync_lock, sync_seq })
@@ -89,7 +103,7 @@ impl ReservationTable {
     }
 
     fn with_pending_releases(&self) -> Vec<Arc<ReservationState>> {
-        self.0.lock().values().filter(|state| state.has_pending_releases()).cloned().collect()
+        self.states.lock().values().filter(|state| state.has_pending_releases()).cloned().collect()
     }
 }
 

@@ -428,12 +428,10 @@ impl Inner {
         login: &LoginInfo,
         request: &Request,
     ) -> Option<Verdict> {
-        if !self.slots[at].usage.peek().is_login_shared() {
-            return None;
-        }
+        let of_login = login.login_id.clone().or_else(|| self.slots[at].login_id())?;
         let now = self.now();
         let block_of = |other: usize| self.slots[other].block_of_credential(login, request.model(), now);
-        let block = self.other_blocked(at).into_iter().find_map(block_of)?;
+        let block = self.other_blocked(at, &of_login).into_iter().find_map(block_of)?;
         let reason = match block.kind {
             RejectionKind::Forbidden => Reason::Forbidden,
             _ => Reason::LoginRejected,

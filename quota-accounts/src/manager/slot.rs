@@ -225,6 +225,11 @@ impl AccountSlot {
         is_new.then(|| login.clone())
     }
 
+    /// Whether the account has a live block of this login.
+    pub(super) fn has_block_of(&self, login: &LoginId, now: Timestamp) -> bool {
+        self.active_blocks().iter().any(|block| block.login_id.as_ref() == Some(login) && block.is_live(now))
+    }
+
     /// The blocks that count for every account with this login.
     pub(super) fn blocks_of_login(&self, login: &LoginId) -> impl Iterator<Item = Block> + use<> {
         let is_blocked = self.is_blocked.load(Ordering::Acquire);
@@ -265,12 +270,16 @@ impl AccountSlot {
 
     /// Clears the rejections of the login before `served_at` that `is_cleared` selects, when a request was served. Returns whether there
     /// were any.
-    pub(super) fn clear_rejections(&self, served_at: Timestamp, is_cleared: impl Fn(&Block) -> bool) -> bool {
+    pub(super) fn clear_rejections(
+        &self,
+        login: Option<&LoginId>,
+        served_at: Timestamp,
+        is_cleared: impl Fn(&Block) -> bool,
+    ) -> bool {
         *self.last_rejected.lock() = None;
-        let login_id = self.login_id();
         self.clear_blocks(|block| {
             block.since <= served_at
-                && !block.is_of_another(login_id.as_ref())
+                && !block.is_of_another(login)
                 && is_cleared(block)
                 && matches!(block.kind, RejectionKind::Unauthorized | RejectionKind::Forbidden)
         })

@@ -361,3 +361,67 @@ async fn a_session_stays_with_its_login_under_another_name() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_block_counts_after_its_name_has_left_the_login() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.expect("main is available");
+        let _ = accounts.report(&route, exhausted()).await;
+
+        logins.set("main", None, "three");
+        logins.set("other", None, "two");
+        minutes(&env.clock, 1).await;
+        logins.set("main", Some(4), "three");
+        minutes(&env.clock, 1).await;
+        let _ = accounts.route(Request::new()).await;
+        logins.set("main", None, "three");
+
+        let routed = accounts.route(Request::new()).await;
+
+        assert!(routed.is_err(), "{kind:?} {routed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_counts_after_its_name_has_left_the_login() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        let first = accounts.route(most()).await.expect("main is available");
+
+        logins.set("main", Some(4), "three");
+        minutes(&env.clock, 1).await;
+        let _ = accounts.route(Request::new()).await;
+        logins.set("main", None, "three");
+        let second = accounts.route(most()).await.expect("another login is available");
+
+        assert_eq!((first.account(), second.account()), (&id("main"), &id("other")), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_clears_the_rejections_of_the_login_that_served() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        env.config = AccountsConfig::new(id("main"));
+        let logins = Arc::new(Logins::default());
+        logins.set("main", Some(1), "one");
+        let accounts =
+            env.builder_with(logins.clone()).response_parser(ExampleParser).build().expect("valid");
+        accounts.refresh_quota_for_due_accounts().await;
+        let served = accounts.route(Request::new()).await.expect("main is available");
+        logins.set("main", Some(4), "three");
+        minutes(&env.clock, 1).await;
+        let _ = accounts.route(Request::new()).await;
+        let rejected = accounts.route(Request::new()).await.expect("main is available");
+        let _ = accounts.report(&rejected, forbidden()).await;
+
+        let _ = accounts.report(&served, RequestOutcome::from_response(200, [("a", "b")])).await;
+
+        assert_eq!(reasons(&accounts), [(Reason::Forbidden, None)], "{kind:?}");
+    }
+}
