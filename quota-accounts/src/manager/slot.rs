@@ -163,7 +163,7 @@ impl AccountSlot {
     }
 
     pub(super) fn block(&self, block: Block, now: Timestamp) {
-        self.change_blocks(|blocks| {
+        self.change(&mut self.blocks(), |blocks| {
             blocks.retain(|block| block.is_live(now));
             insert_or_extend(blocks, block);
         });
@@ -171,13 +171,16 @@ impl AccountSlot {
 
     /// Adds blocks of the state file.
     pub(super) fn load_blocks(&self, stored: &[Block], now: Timestamp) {
-        let was_dirty = self.blocks().is_dirty;
-        self.change_blocks(|blocks| {
+        let mut blocks = self.blocks();
+        // Under one lock: a block that is added meanwhile stays to be saved.
+        let was_dirty = blocks.is_dirty;
+        self.change(&mut blocks, |blocks| {
             for block in stored.iter().filter(|block| block.is_live(now)) {
                 insert_or_extend(blocks, block.clone());
             }
         });
-        self.blocks().is_dirty = was_dirty;
+        blocks.is_dirty = was_dirty;
+        drop(blocks);
         self.rebase_future_blocks(now);
     }
 
@@ -187,14 +190,15 @@ impl AccountSlot {
             return;
         }
         let mut replaced = Vec::new();
-        self.change_blocks(|blocks| {
+        let mut blocks = self.blocks();
+        self.change(&mut blocks, |blocks| {
             for block in blocks {
                 if let Some(rebased) = block.rebased_to(now) {
                     replaced.push(std::mem::replace(block, rebased));
                 }
             }
         });
-        self.blocks().removed.extend(replaced);
+        blocks.removed.extend(replaced);
     }
 
     /// Clears the blocks of other credentials of this login. Returns whether there were any. Blocks of other logins stay, because the
@@ -289,13 +293,13 @@ impl AccountSlot {
         if !self.is_blocked.load(Ordering::Acquire) {
             return false;
         }
-        let removed: Vec<Block> =
-            self.blocks().active.iter().filter(|block| is_removed(block)).cloned().collect();
+        let mut blocks = self.blocks();
+        let removed: Vec<Block> = blocks.active.iter().filter(|block| is_removed(block)).cloned().collect();
         if removed.is_empty() {
             return false;
         }
-        self.change_blocks(|blocks| blocks.retain(|block| !is_removed(block)));
-        self.blocks().removed.extend(removed);
+        self.change(&mut blocks, |blocks| blocks.retain(|block| !is_removed(block)));
+        blocks.removed.extend(removed);
         true
     }
 
@@ -360,8 +364,7 @@ impl AccountSlot {
         blocks.removed.retain(|block| !removed.contains(block));
     }
 
-    fn change_blocks(&self, change: impl FnOnce(&mut Vec<Block>)) {
-        let mut blocks = self.blocks();
+    fn change(&self, blocks: &mut Blocks, change: impl FnOnce(&mut Vec<Block>)) {
         let mut changed = blocks.active.to_vec();
         change(&mut changed);
         self.is_blocked.store(!changed.is_empty(), Ordering::Release);

@@ -79,3 +79,19 @@ async fn a_credential_is_rechecked_after_the_clock_was_set_back() {
     assert!(slot.should_recheck_credential(now), "the last check is an hour in the future");
     assert!(!slot.should_recheck_credential(now + SignedDuration::from_secs(4)));
 }
+
+#[test]
+fn a_block_that_is_added_during_a_load_is_saved() {
+    let clock = clock();
+    let now = clock.now();
+    let stored = [Block::new(RejectionKind::Forbidden, now)];
+    for _ in 0..200 {
+        let slot = slot(&clock);
+        std::thread::scope(|scope| {
+            scope.spawn(|| slot.load_blocks(&stored, now));
+            scope.spawn(|| slot.block(Block::new(RejectionKind::Throttled, now), now));
+        });
+
+        assert!(slot.dirty_blocks().is_some());
+    }
+}
