@@ -16,8 +16,8 @@ mod source;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -100,8 +100,10 @@ pub(crate) struct Inner {
     reserved: ReservationTable,
     /// The accounts that have or had blocks of a login.
     blocked: BlockedLogins,
-    /// What the state file had about each login when it was loaded, by the key of its record.
-    stored_logins: OnceLock<Arc<BTreeMap<String, AccountState>>>,
+    /// What the state file had about each login that no account has held since it was loaded, by the key of its record.
+    stored_logins: Mutex<BTreeMap<String, AccountState>>,
+    /// Whether there is one. Readers check this before they take the lock.
+    has_stored_logins: AtomicBool,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
     /// The tasks that [`flush`](FallbackAccountManager::flush) waits for.
@@ -217,7 +219,7 @@ impl Inner {
         session_account: Option<usize>,
     ) -> Candidate<'a> {
         let usage = match usage.login_id() {
-            Some(login) if self.has_stored_logins() && !slot.has_restored(login) => {
+            Some(login) if self.has_stored_logins.load(Ordering::Acquire) && !slot.has_restored(login) => {
                 self.restore_login(at);
                 slot.usage.peek()
             }
@@ -275,10 +277,6 @@ impl Inner {
         for login in self.slots[at].active_blocks().iter().filter_map(|block| block.login_id.as_ref()) {
             self.blocked.insert(login, at, |other, login| self.slots[other].has_block_of(login, now));
         }
-    }
-
-    fn has_stored_logins(&self) -> bool {
-        self.stored_logins.get().is_some_and(|stored| !stored.is_empty())
     }
 
     fn session_account(&self, request: &Request) -> Option<usize> {

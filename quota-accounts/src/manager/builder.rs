@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -181,7 +181,8 @@ impl FallbackAccountManagerBuilder {
             reservations: self.reservations.map(SharedReservations::on),
             reserved: ReservationTable::default(),
             blocked: Default::default(),
-            stored_logins: OnceLock::new(),
+            stored_logins: Default::default(),
+            has_stored_logins: AtomicBool::new(false),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
             flushing: tokio::sync::Mutex::new(JoinSet::new()),

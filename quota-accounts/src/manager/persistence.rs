@@ -94,7 +94,8 @@ impl Inner {
                 tracing::debug!(account = %id, "the state file has readings of another login");
             }
         }
-        let _ = self.stored_logins.set(Arc::new(state.of_logins()));
+        *self.stored_logins.lock() = state.of_logins();
+        self.has_stored_logins.store(true, Ordering::Release);
         for at in 0..self.slots.len() {
             self.restore_login(at);
         }
@@ -123,13 +124,23 @@ impl Inner {
     /// Restores what the state file has about the login that an account holds now, if that is another one than before.
     pub(super) fn restore_login(&self, at: usize) {
         let slot = &self.slots[at];
-        let Some(stored) = self.stored_logins.get().filter(|stored| !stored.is_empty()) else { return };
-        let Some(login) = slot.take_new_login() else { return };
-        let Some(state) = stored.get(&login_key(&slot.id, &login)) else { return };
-        self.load_blocks(at, &state.blocks, self.now());
-        if slot.usage.seed(&state.seed()).is_err() {
-            tracing::debug!(account = %slot.id, "the account holds another login by now");
+        if !self.has_stored_logins.load(Ordering::Acquire) {
+            return;
         }
+        let Some(login) = slot.new_login() else { return };
+        let key = login_key(&slot.id, &login);
+        // Locked until the state is loaded, so that no other request decides without it.
+        let mut stored = self.stored_logins.lock();
+        if let Some(state) = stored.get(&key) {
+            self.load_blocks(at, &state.blocks, self.now());
+            match slot.usage.seed(&state.seed()) {
+                // Only once: this process knows more about the login from now on, also which blocks were cleared.
+                Ok(_) => drop(stored.remove(&key)),
+                Err(_) => tracing::debug!(account = %slot.id, "the account holds another login by now"),
+            }
+            self.has_stored_logins.store(!stored.is_empty(), Ordering::Release);
+        }
+        slot.set_restored(login);
     }
 
     fn load_blocks(&self, at: usize, blocks: &[Block], now: Timestamp) {
@@ -165,7 +176,7 @@ impl Inner {
             return saved;
         }
         let unchanged = self.unchanged(&changes);
-        let stored_logins = self.stored_logins.get().cloned().unwrap_or_default();
+        let stored_logins = self.stored_logins.lock().clone();
         let changes = state_file
             .document
             .update(move |state: &mut AccountsState| {

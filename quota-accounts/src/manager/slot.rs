@@ -218,15 +218,23 @@ impl AccountSlot {
         self.restored_address.load(Ordering::Relaxed) == login.as_str().as_ptr().addr()
     }
 
-    /// Takes the login that the account holds, if it differs from the last one taken.
-    pub(super) fn take_new_login(&self) -> Option<LoginId> {
+    /// The login that the account holds, if it differs from the last one that was restored.
+    pub(super) fn new_login(&self) -> Option<LoginId> {
         let login = self.login_id()?;
+        let is_new = self.restored.lock().as_ref() != Some(&login);
+        if !is_new {
+            self.set_restored(login);
+            return None;
+        }
+        Some(login)
+    }
+
+    /// Records that the state of this login was restored.
+    pub(super) fn set_restored(&self, login: LoginId) {
         let mut restored = self.restored.lock();
-        let is_new = restored.as_ref() != Some(&login);
         // It stays in `restored`, so that no other login gets its address.
         self.restored_address.store(login.as_str().as_ptr().addr(), Ordering::Relaxed);
-        let login = restored.insert(login);
-        is_new.then(|| login.clone())
+        *restored = Some(login);
     }
 
     /// Whether the account has a live block of this login.

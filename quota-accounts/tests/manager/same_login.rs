@@ -425,3 +425,34 @@ async fn a_success_clears_the_rejections_of_the_login_that_served() {
         assert_eq!(reasons(&accounts), [(Reason::Forbidden, None)], "{kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_back_does_not_restore_a_cleared_block() {
+    for kind in BOTH {
+        let mut first = env(kind);
+        let (logins, accounts) = router(&mut first);
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.expect("main is available");
+        let _ = accounts.report(&route, crate::logins::unauthorized()).await;
+        accounts.flush().await.expect("the file can be written");
+        let env = first.restarted();
+        let accounts =
+            env.builder_with(logins.clone()).response_parser(ExampleParser).build().expect("valid");
+        logins.set("main", Some(4), "three");
+        logins.set("again", Some(4), "three");
+        let hold = async |token, login| {
+            logins.set("main", Some(token), login);
+            minutes(&env.clock, 1).await;
+            // The quota manager notices the login after the first request.
+            let _ = accounts.route(Request::new()).await;
+            env.clock.sleep(std::time::Duration::from_millis(1)).await;
+            next(&accounts).await
+        };
+        assert_eq!(hold(4, "three").await, id("main"), "{kind:?}");
+        // Another token ends the block of the file.
+        assert_eq!(hold(2, "one").await, id("main"), "{kind:?}");
+        assert_eq!(hold(4, "three").await, id("main"), "{kind:?}");
+
+        assert_eq!(hold(1, "one").await, id("main"), "{kind:?} {:?}", reasons(&accounts));
+    }
+}
