@@ -370,6 +370,8 @@ impl Inner {
     async fn refresh_new_login(self: &Arc<Self>, at: usize, waited: &mut Duration) {
         let slot = &self.slots[at];
         tracing::debug!(account = %slot.id, "the account has another login");
+        // First what the state file has about it, which may be fresh.
+        self.restore_login(at);
         if let Err(error) = self.wait_for_refresh(at, &Request::new(), waited).await {
             tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
         }
@@ -377,7 +379,7 @@ impl Inner {
     }
 
     /// Reads the credential, and evaluates the account again. The error is the verdict if the account is unusable; `None` if it has
-    /// another login now, which other accounts hold too, so that the choice must be made again.
+    /// another login now, so that the choice and the reservation must be made again.
     pub(super) async fn credential(
         self: &Arc<Self>,
         request: &Request,
@@ -404,13 +406,16 @@ impl Inner {
             let is_another = chosen.login_id.is_some() && login_id != chosen.login_id;
             if is_another {
                 self.refresh_new_login(at, waited).await;
+                return Err(None);
             }
-            if login_id != chosen.login_id && slot.usage.peek().is_login_shared() {
+            // With an estimate, the reservation belongs to the account until its login is known.
+            let must_choose_again = slot.usage.peek().is_login_shared() || request.estimate().is_some();
+            if login_id != chosen.login_id && must_choose_again {
                 return Err(None);
             }
             // Reading the credential may take a while, so usage readings may have changed.
             let now = self.now();
-            if is_another || now != chosen.at {
+            if now != chosen.at {
                 // The request has its own reservation, which must not exclude the account or hide another reason.
                 let candidate = self.candidate(at, slot, None).reserved([]);
                 if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {

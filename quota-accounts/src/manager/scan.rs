@@ -151,10 +151,8 @@ impl Inner {
                 stale.insert(0, at);
             }
         }
-        let login_id = match choice {
-            Choice::Use { index } => self.slots[index].login_id(),
-            _ => None,
-        };
+        // Not that which the account holds by now: the choice is about these readings.
+        let login_id = selector.login_id().filter(|_| matches!(choice, Choice::Use { .. })).cloned();
         Scan {
             now,
             choice,

@@ -169,6 +169,14 @@ impl<'a> Candidate<'a> {
         reserved.filter(|(id, _)| id == window).map(|(_, share)| u64::from(share.basis_points())).sum()
     }
 
+    /// The login of the readings.
+    pub(super) fn login_id(&self) -> Option<&LoginId> {
+        match &self.readings {
+            Readings::Usage(usage) => usage.login_id(),
+            Readings::Snapshot(_) => self.extra.as_ref()?.login.as_ref(),
+        }
+    }
+
     /// The login, if another account may hold it too.
     pub(super) fn shared_login(&self) -> Option<&LoginId> {
         match &self.readings {

@@ -72,7 +72,7 @@ pub(crate) struct Selector<'a> {
     now: Timestamp,
     policy: &'a RoutingPolicy,
     evaluated: usize,
-    best: Option<(Rank, usize, Reason)>,
+    best: Option<Best>,
     /// The session's own account and when it becomes available again, if it is only briefly ineligible.
     wait: Option<(usize, Timestamp)>,
     retry_at: Option<Timestamp>,
@@ -80,6 +80,15 @@ pub(crate) struct Selector<'a> {
     is_unknown: bool,
     /// The logins that several accounts may hold, each with the account that is considered for it.
     logins: HashMap<LoginId, Vec<(AccountId, Standing)>>,
+}
+
+/// The best account so far.
+struct Best {
+    rank: Rank,
+    at: usize,
+    reason: Reason,
+    /// The login of the readings that it was chosen by.
+    login_id: Option<LoginId>,
 }
 
 /// The rank of an eligible account; the lowest wins.
@@ -143,8 +152,9 @@ impl<'a> Selector<'a> {
             _ => OPEN,
         };
         let rank = Rank { tier, preference: self.preference(candidate) };
-        if self.best.as_ref().is_none_or(|(best, ..)| rank < *best) {
-            self.best = Some((rank, at, verdict.reason));
+        if self.best.as_ref().is_none_or(|best| rank < best.rank) {
+            let login_id = candidate.login_id().cloned();
+            self.best = Some(Best { rank, at, reason: verdict.reason, login_id });
         }
         verdict
     }
@@ -217,17 +227,22 @@ impl<'a> Selector<'a> {
     /// Whether no later account can be better, because the mode prefers accounts in their order.
     pub(crate) fn is_settled(&self) -> bool {
         let is_ordered = matches!(self.policy.mode, RoutingMode::MainFirst | RoutingMode::FallbackFirst);
-        is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: OPEN, preference: 0 })
+        is_ordered && self.best.as_ref().is_some_and(|best| best.rank == Rank { tier: OPEN, preference: 0 })
     }
 
     /// Whether the chosen account is below its minimum.
     pub(crate) fn is_low(&self) -> bool {
-        self.best.as_ref().is_some_and(|(best, ..)| best.tier == LOW)
+        self.best.as_ref().is_some_and(|best| best.rank.tier == LOW)
     }
 
     /// The reason for the chosen account.
     pub(crate) fn reason(&self) -> Reason {
-        self.best.as_ref().map_or(Reason::Available, |(.., reason)| *reason)
+        self.best.as_ref().map_or(Reason::Available, |best| best.reason)
+    }
+
+    /// The login of the readings that the chosen account was evaluated by.
+    pub(crate) fn login_id(&self) -> Option<&LoginId> {
+        self.best.as_ref()?.login_id.as_ref()
     }
 
     /// The choice. If no account is eligible, it evaluates the candidates that `again` yields to find out when one becomes
@@ -238,7 +253,7 @@ impl<'a> Selector<'a> {
     ) -> Choice {
         match (self.wait, &self.best) {
             (Some((at, until)), _) => Choice::Wait { index: at, until },
-            (None, Some((_, at, _))) => Choice::Use { index: *at },
+            (None, Some(best)) => Choice::Use { index: best.at },
             (None, None) if self.is_unknown => {
                 let retry_at = |candidate: C| {
                     evaluate_with_retry(candidate.borrow(), self.request, self.now, self.policy).retry_at

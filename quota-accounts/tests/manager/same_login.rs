@@ -456,3 +456,31 @@ async fn a_switch_back_does_not_restore_a_cleared_block() {
         assert_eq!(hold(1, "one").await, id("main"), "{kind:?} {:?}", reasons(&accounts));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_login_below_its_minimum_is_not_used_before_another_account() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        env.policy = env.policy.clone().min_remaining(Limits::of(percent(20.0)));
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        logins.set("main", Some(4), "three");
+        logins.set("again", None, "one");
+        env.set_usage(95.0);
+
+        assert_eq!(next(&accounts).await, id("other"), "{kind:?} {:?}", reasons(&accounts));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_belongs_to_the_login_that_serves() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        accounts.refresh_quota_for_due_accounts().await;
+        logins.set("main", Some(4), "three");
+        let first = accounts.route(most()).await.expect("main is available");
+        let second = accounts.route(most()).await.expect("the old login is available");
+        assert_eq!((first.account(), second.account()), (&id("main"), &id("again")), "{kind:?}");
+    }
+}
