@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::persistence::CONCURRENT_CHECKS;
 use super::route::Attempt;
 use super::scan::ChosenBy;
 use super::{FallbackAccountManager, Inner};
@@ -68,22 +69,27 @@ impl Inner {
         standing.filter(|at| !open.contains(at) && may_serve(at)).collect()
     }
 
-    /// Reads the credentials of these accounts as a request does, all at once; see [`credential`](Self::credential).
+    /// Reads the credentials of these accounts as a request does, some at once; see [`credential`](Self::credential).
     async fn check_credentials(
         self: &Arc<Self>,
         request: &Request,
         accounts: BTreeSet<usize>,
     ) -> Vec<(usize, Result<(), Option<Verdict>>)> {
-        let mut checks = JoinSet::new();
-        for at in accounts {
-            let chosen = ChosenBy { at: self.now(), login_id: self.slots[at].login_id() };
-            let (inner, request) = (Arc::clone(self), request.clone());
-            checks.spawn(async move {
-                let mut waited = Duration::ZERO;
-                (at, inner.credential(&request, at, &chosen, &mut waited).await.map(drop))
-            });
+        let accounts: Vec<usize> = accounts.into_iter().collect();
+        let mut found = Vec::with_capacity(accounts.len());
+        for chunk in accounts.chunks(CONCURRENT_CHECKS) {
+            let mut checks = JoinSet::new();
+            for at in chunk.iter().copied() {
+                let chosen = ChosenBy { at: self.now(), login_id: self.slots[at].login_id() };
+                let (inner, request) = (Arc::clone(self), request.clone());
+                checks.spawn(async move {
+                    let mut waited = Duration::ZERO;
+                    (at, inner.credential(&request, at, &chosen, &mut waited).await.map(drop))
+                });
+            }
+            found.extend(checks.join_all().await);
         }
-        checks.join_all().await
+        found
     }
 
     /// Whether one of these accounts must be refreshed because it has no readings, once for each: the login may have changed.

@@ -54,7 +54,7 @@ const SAVE_WAIT: Duration = Duration::from_millis(250);
 const SAVE_DELAY: Duration = Duration::from_secs(3);
 
 /// How many logins are checked at once.
-const CONCURRENT_CHECKS: usize = 64;
+pub(super) const CONCURRENT_CHECKS: usize = 64;
 
 /// The changes of one account since the last save.
 struct Delta {
