@@ -232,6 +232,9 @@ impl Inner {
         let may_be_reserved = slot.is_reserved.load(Ordering::Acquire)
             || login.is_some_and(|login| self.reserved.may_have_of(login));
         let reserved = may_be_reserved.then(|| self.reserved.live(&slot.id, &usage));
+        // A rejected credential of the login may be that of another name.
+        let is_other_rejected = is_login_shared
+            && usage.last_failure().is_some_and(|failure| slot.has_other_credential(failure.fingerprint));
         let mut candidate = slot
             .candidate_with(usage)
             .session_account(
@@ -239,6 +242,9 @@ impl Inner {
                     .is_some_and(|own| own == at || is_login_shared && self.have_one_login(own, at)),
             )
             .with_credential_verdict(self.credential_cooldown(slot));
+        if is_other_rejected {
+            candidate = candidate.login_rejected(false);
+        }
         if let Some(reserved) = reserved.filter(|reserved| !reserved.is_empty()) {
             candidate = candidate.reserved(reserved);
         }

@@ -398,6 +398,7 @@ impl Inner {
         })?;
         if let Some(credential) = &credential {
             slot.clear_for_login(&credential.login);
+            slot.record_read(&credential.login);
             if let Some(verdict) = self.rejected_under_another_name(at, &credential.login, request) {
                 return Err(Some(verdict));
             }

@@ -40,6 +40,8 @@ pub(super) struct AccountSlot {
     pub(super) refreshing: AtomicBool,
     /// The fingerprint for which a retry with another credential was allowed, until a request succeeds.
     last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
+    /// The fingerprint of the credential that was read last.
+    last_read: Mutex<Option<CredentialFingerprint>>,
     /// The last login whose state was restored from the state file.
     restored: Mutex<Option<LoginId>>,
     restored_address: AtomicUsize,
@@ -75,6 +77,7 @@ impl AccountSlot {
             credential_timeout_at: AtomicI64::new(NEVER),
             refreshing: AtomicBool::new(false),
             last_rejected: Mutex::default(),
+            last_read: Mutex::default(),
             restored: Mutex::default(),
             restored_address: AtomicUsize::new(0),
             last_saved: Mutex::default(),
@@ -199,6 +202,17 @@ impl AccountSlot {
             }
         });
         blocks.removed.extend(replaced);
+    }
+
+    /// Whether the credential that was read last is known not to be this one.
+    pub(super) fn has_other_credential(&self, fingerprint: Option<CredentialFingerprint>) -> bool {
+        let last_read = *self.last_read.lock();
+        matches!((last_read, fingerprint), (Some(own), Some(other)) if own != other)
+    }
+
+    /// Records the credential that was read. Returns whether it is another one than before.
+    pub(super) fn record_read(&self, login: &LoginInfo) -> bool {
+        std::mem::replace(&mut *self.last_read.lock(), login.fingerprint) != login.fingerprint
     }
 
     /// Clears the blocks of other credentials of this login. Returns whether there were any. Blocks of other logins stay, because the

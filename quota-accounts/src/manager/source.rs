@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use quota_core::model::LoginId;
-use quota_core::{Credential, CredentialError};
+use quota_core::{AccountUsage, Credential, CredentialError};
 use tokio::sync::mpsc;
 
 use super::Inner;
@@ -88,6 +88,11 @@ impl Inner {
         let slot = &self.slots[at];
         let Ok(Some(credential)) = self.read_credential(slot).await else { return false };
         let has_cleared = slot.clear_for_login(&credential.login);
+        let is_other = |usage: AccountUsage| {
+            let failure = usage.last_failure();
+            failure.is_some_and(|failure| slot.has_other_credential(failure.fingerprint))
+        };
+        let is_new = slot.record_read(&credential.login) && is_other(slot.usage.peek());
         let has_other_login = slot.login_id().as_ref() != before;
         if has_other_login {
             tracing::debug!(account = %slot.id, "the account has another login");
@@ -95,6 +100,6 @@ impl Inner {
         if has_cleared || has_other_login {
             self.schedule_save();
         }
-        has_cleared || has_other_login
+        has_cleared || has_other_login || is_new
     }
 }

@@ -484,3 +484,19 @@ async fn a_reservation_belongs_to_the_login_that_serves() {
         assert_eq!((first.account(), second.account()), (&id("main"), &id("again")), "{kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_a_usage_call_rejects_excludes_only_its_own_name() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        logins.set("again", Some(2), "one");
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&env.clock, 30).await;
+        env.provider.then_fail(quota_core::FetchError::Unauthorized);
+        let _ = accounts.route(Request::new()).await.expect("main is available");
+        env.clock.sleep(std::time::Duration::from_millis(1)).await;
+
+        assert_eq!(next(&accounts).await, id("again"), "{kind:?} {:?}", reasons(&accounts));
+    }
+}
