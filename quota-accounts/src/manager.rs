@@ -100,7 +100,7 @@ pub(crate) struct Inner {
     reserved: ReservationTable,
     /// The accounts that have or had blocks of a login.
     blocked: BlockedLogins,
-    /// What the state file had about each login that no account has held since it was loaded, by the key of its record.
+    /// What the state file had about each login when it was loaded, by the key of its record, without the blocks that accounts have.
     stored_logins: Mutex<BTreeMap<String, AccountState>>,
     /// Whether there is one. Readers check this before they take the lock.
     has_stored_logins: AtomicBool,

@@ -131,14 +131,12 @@ impl Inner {
         let key = login_key(&slot.id, &login);
         // Locked until the state is loaded, so that no other request decides without it.
         let mut stored = self.stored_logins.lock();
-        if let Some(state) = stored.get(&key) {
-            self.load_blocks(at, &state.blocks, self.now());
-            match slot.usage.seed(&state.seed()) {
-                // Only once: this process knows more about the login from now on, also which blocks were cleared.
-                Ok(_) => drop(stored.remove(&key)),
-                Err(_) => tracing::debug!(account = %slot.id, "the account holds another login by now"),
+        if let Some(state) = stored.get_mut(&key) {
+            // Only once, because the account keeps them, and some may be cleared by the time that it holds the login again.
+            self.load_blocks(at, &std::mem::take(&mut state.blocks), self.now());
+            if slot.usage.seed(&state.seed()).is_err() {
+                tracing::debug!(account = %slot.id, "the account holds another login by now");
             }
-            self.has_stored_logins.store(!stored.is_empty(), Ordering::Release);
         }
         slot.set_restored(login);
     }
