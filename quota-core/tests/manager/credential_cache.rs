@@ -985,6 +985,8 @@ async fn the_login_and_the_token_come_from_one_state_of_the_files() {
 struct TwoLogins {
     source: Arc<TwoFiles>,
     late_file: &'static str,
+    /// Whether the second call fails with a rate limit.
+    limits: bool,
     tokens: Mutex<Vec<String>>,
 }
 
@@ -1000,6 +1002,9 @@ impl UsageFetcher for TwoLogins {
         tokens.push(token.clone());
         if tokens.len() == 2 {
             std::fs::write(self.source.folder.path().join(self.late_file), "b").unwrap();
+            if self.limits {
+                return Err(FetchError::throttled(Some(MINUTE * 10)));
+            }
         }
         Ok(polled(if token == "a" { 95.0 } else { 5.0 }))
     }
@@ -1012,7 +1017,8 @@ async fn a_call_in_the_middle_of_a_switch_mixes_no_logins() {
         let source = Arc::new(TwoFiles { folder, will_switch: AtomicBool::new(false) });
         source.write("a");
         let store = Arc::new(MemoryStore::new());
-        let fetcher = TwoLogins { source: Arc::clone(&source), late_file, tokens: Mutex::default() };
+        let fetcher =
+            TwoLogins { source: Arc::clone(&source), late_file, limits: false, tokens: Mutex::default() };
         let quota = QuotaManager::builder(Arc::clone(&store)).provider(fetcher, Arc::clone(&source));
         let quota = quota.policy(no_rate_limit()).build().unwrap();
         let main = quota.account(&id("main"));
@@ -1032,5 +1038,32 @@ async fn a_call_in_the_middle_of_a_switch_mixes_no_logins() {
         let record = Record::decode(&stored.body).unwrap();
         let of_a = record.snapshot().window(&WindowId::five_hour()).unwrap().used();
         assert_eq!(of_a, percent(95.0), "{early_file}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_in_the_middle_of_a_switch_holds_no_login() {
+    for (early_file, late_file) in [("token", "login"), ("login", "token")] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Arc::new(TwoFiles { folder, will_switch: AtomicBool::new(false) });
+        source.write("a");
+        let store = Arc::new(MemoryStore::new());
+        let fetcher =
+            TwoLogins { source: Arc::clone(&source), late_file, limits: true, tokens: Mutex::default() };
+        let quota = QuotaManager::builder(Arc::clone(&store)).provider(fetcher, Arc::clone(&source));
+        let quota = quota.policy(no_rate_limit()).build().unwrap();
+        let main = quota.account(&id("main"));
+        drop(main.get().await.unwrap());
+        std::fs::write(source.folder.path().join(early_file), "b").unwrap();
+
+        let refreshed = main.refresh().await;
+
+        assert!(refreshed.is_err(), "the cooldown of the provider applies: {refreshed:?}");
+        for name in ["a", "b"] {
+            let key = StoreKey::login(id("main").provider(), &LoginId::new(name));
+            let found = store.read(&key).await.unwrap().document;
+            let record = found.map(|found| Record::decode(&found.body).unwrap()).unwrap_or_default();
+            assert_eq!((record.hold(), record.lease()), (None, None), "{early_file}: {name}");
+        }
     }
 }

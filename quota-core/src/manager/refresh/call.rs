@@ -11,7 +11,7 @@ use crate::manager::limiter::Permit;
 use crate::manager::login_check::LoginCheck;
 use crate::model::AccountId;
 use crate::provider::{Credential, FetchError, LONGEST_WAIT, UsageFetcher};
-use crate::record::{CommitOutcome, FailOutcome, Lease, Record};
+use crate::record::{CommitOutcome, FailOutcome, Hold, Lease, Record};
 use crate::store::update::update_through;
 use crate::store::{LoginAlias, Start};
 
@@ -74,23 +74,20 @@ impl Refresh {
         self.in_flight.set_stage(Stage::Calling);
         let fetch = async {
             let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
+            if let Ok(Err(error)) = &fetched {
+                self.start_cooldown(error);
+            }
             self.in_flight.set_stage(Stage::Called);
             fetched
         };
         // At the same time, so that no caller waits for it.
         let (fetched, ()) = tokio::join!(fetch, self.confirm_alias());
-        if let Ok(Err(error)) = &fetched {
-            self.start_cooldown(error);
-        }
         drop(permit);
-        let mut usage = match fetched {
-            Ok(Ok(usage)) => usage,
-            Ok(Err(error)) => return Err(self.failed(lease, error).await),
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
             // `may_call` left the provider at least two seconds, so this is the provider's timeout. Without a hold, a program that
             // runs repeatedly would call a hanging provider until the budget is used up.
-            Err(Interruption::TimedOut | Interruption::DeadlineExceeded) => {
-                return Err(self.failed(lease, FetchError::TimedOut).await);
-            }
+            Err(Interruption::TimedOut | Interruption::DeadlineExceeded) => Err(FetchError::TimedOut),
             // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
             // received it.
             Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
@@ -105,9 +102,17 @@ impl Refresh {
             let has_switched = self.has_switched(credential).await;
             if !matches!(has_switched, Ok(false)) {
                 self.record.change_always(|record, _| record.release(lease)).await;
+                if let Err(error) = &fetched {
+                    // A hold would apply to a login that may not have failed.
+                    self.publish_cooldown(self.cooldown_after(error)).await;
+                }
                 return has_switched.map(|_| CallOutcome::TooLate);
             }
         }
+        let mut usage = match fetched {
+            Ok(usage) => usage,
+            Err(error) => return Err(self.failed(lease, error).await),
+        };
         // The record belongs to this login, whatever the response states.
         usage.login_id = self.record.login().cloned().or(usage.login_id);
         if !usage.is_empty() {
@@ -155,10 +160,23 @@ impl Refresh {
     /// Starts the cooldown after a 429 in this process. Call this before the permit is released: otherwise the next call in the queue
     /// would begin while the failure is stored.
     fn start_cooldown(&self, error: &FetchError) {
-        let provider = &self.entry.provider;
-        let cooldown = Record::cooldown_after(provider.store_client.now_estimate(), error, &provider.policy);
-        if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &provider.shared_cooldown) {
+        let cooldown = self.cooldown_after(error);
+        if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &self.entry.provider.shared_cooldown) {
             shared_cooldown.start(&cooldown);
+        }
+    }
+
+    /// The provider's cooldown after this failure, by the estimated time of the store.
+    fn cooldown_after(&self, error: &FetchError) -> Option<Hold> {
+        let provider = &self.entry.provider;
+        Record::cooldown_after(provider.store_client.now_estimate(), error, &provider.policy)
+    }
+
+    /// Starts the provider's cooldown, and stores it.
+    async fn publish_cooldown(&self, cooldown: Option<Hold>) {
+        let provider = &self.entry.provider;
+        if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &provider.shared_cooldown) {
+            shared_cooldown.publish(&cooldown, provider.policy.record_ttl).await;
         }
     }
 
@@ -171,9 +189,7 @@ impl Refresh {
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
             // The record has another owner now. The provider's cooldown still applies to its other accounts.
-            FailOutcome::TooLate => {
-                (None, Record::cooldown_after(entry.provider.store_client.now_estimate(), &error, policy))
-            }
+            FailOutcome::TooLate => (None, self.cooldown_after(&error)),
         };
         if let Some(requested) = error.retry_after().filter(|requested| *requested > LONGEST_WAIT) {
             tracing::warn!(
@@ -183,9 +199,7 @@ impl Refresh {
                 "provider requested a longer wait than the maximum",
             );
         }
-        if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &entry.provider.shared_cooldown) {
-            shared_cooldown.publish(&cooldown, policy.record_ttl).await;
-        }
+        self.publish_cooldown(cooldown).await;
         self.emit(|account| Event::Failed { account, error: error.clone(), hold: hold.clone() });
         QuotaError::Fetch { account: entry.id.clone(), error }
     }
