@@ -98,7 +98,7 @@ impl Record {
         joined
     }
 
-    /// Moves the limits on the next call by this many milliseconds: the hold, the last failure and the calls.
+    /// Moves the limits on the next call by this many milliseconds: the hold, the lease, the last failure and the calls.
     ///
     /// For a copy by a clock that was wrong by so much. Its readings keep their times, so they count as older, or are dropped as readings
     /// from the future. That costs one call, and a lost hold would break a limit.
@@ -108,6 +108,10 @@ impl Record {
         }
         let shift = |at: &mut Timestamp| *at = time::from_ms(at.as_millisecond().saturating_add(by_ms));
         self.hold.iter_mut().for_each(|hold| hold.shift(by_ms));
+        if let Some(lease) = &mut self.lease {
+            shift(&mut lease.granted_at);
+            shift(&mut lease.until);
+        }
         for failure in [&mut self.last_failure, &mut self.failed].into_iter().flatten() {
             shift(&mut failure.at);
         }

@@ -228,3 +228,15 @@ fn an_unset_clock_does_not_shorten_a_merged_hold() {
 
     assert_eq!(record.hold().cloned(), hold);
 }
+
+#[test]
+fn a_lease_is_shifted_with_its_call() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    record.shift_limits(3_600_000);
+
+    let shifted = record.lease().unwrap();
+    assert_eq!(shifted.granted_at, lease.granted_at + HOUR);
+    assert_eq!(shifted.until, lease.until + HOUR);
+}
