@@ -53,7 +53,7 @@ pub(super) struct OutageDoc {
     /// changes during an outage, so that all times in the file are of one clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) offset_ms: Option<i64>,
-    /// The offset, if it was unknown and the first attempt has measured a large one. The merge adds it to holds and calls.
+    /// The offset, if it was unknown and the first attempt has measured it; 0 if it is small. The merge adds it to holds and calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     correction_ms: Option<i64>,
     /// Why the store cannot be used.
@@ -182,8 +182,15 @@ impl OutageDoc {
             None => MIN_BACKOFF,
         };
         if self.since.is_none() {
-            (self.since, self.offset_ms) = (Some(now), failure.offset_ms);
-            self.reads_work = failure.key.as_ref().is_some_and(|(_, reads_work)| *reads_work);
+            self.since = Some(now);
+            // After an attempt on an empty file, the times in it do not include the offset that the attempt has measured, and the
+            // attempt has found out whether reads work.
+            if self.correction_ms.is_none() {
+                self.offset_ms = failure.offset_ms;
+            }
+            if let Some((_, reads_work)) = &failure.key {
+                self.reads_work = *reads_work;
+            }
         }
         self.backoff_ms = u64::try_from(backoff.as_millis()).unwrap_or(u64::MAX);
         self.retry_at = Some(time::saturating_add(now, backoff.mul_f64(0.75 + failure.jitter / 2.0)));
@@ -236,11 +243,11 @@ impl OutageDoc {
 
     /// Records the measured offset of the store's clock, if the file's times do not include it.
     ///
-    /// Only the first measurement counts, because each merge must add the same.
+    /// Only the first measurement counts, because each merge must add the same. A small one is stored as 0.
     pub(super) fn correct(&mut self, offset_ms: i64) {
         let is_large = Duration::from_millis(offset_ms.unsigned_abs()) > time::CLOCK_SLACK;
-        if self.is_writable() && self.offset_ms.is_none() && is_large {
-            self.correction_ms.get_or_insert(offset_ms);
+        if self.is_writable() && self.offset_ms.is_none() {
+            self.correction_ms.get_or_insert(if is_large { offset_ms } else { 0 });
         }
     }
 
@@ -385,7 +392,20 @@ mod tests {
 
         assert_eq!(corrected(&[-3_600_000, -3_600_009], None), -3_600_000);
         assert_eq!(corrected(&[20_000], None), 0, "clocks may differ by this");
+        assert_eq!(corrected(&[20_000, 31_000], None), 0, "the first merge added nothing");
         assert_eq!(corrected(&[3_600_000], Some(0)), 0, "the times include the offset");
+    }
+
+    #[test]
+    fn a_failed_attempt_without_a_document_adds_the_offset_once() {
+        let mut doc = OutageDoc::default();
+        assert!(doc.claim(RequestId::from(1), at(0)));
+        doc.correct(3_600_000);
+
+        let measured = Failure { offset_ms: Some(3_600_000), ..failure() };
+        doc.attempt_failed(RequestId::from(1), at(0), &measured, &Scope::All { reads_work: true });
+
+        assert_eq!((doc.correction_ms(), doc.offset_ms, doc.reads_work), (3_600_000, None, true));
     }
 
     #[test]
