@@ -21,12 +21,16 @@ impl OutageStore {
         let (reading, found) = tokio::join!(local.read(key), self.find_copy(key));
         let reading = reading?;
         let Some(found) = found else { return Ok(reading) };
+        // The copy of an earlier outage was in a file that is gone.
+        if reading.document.is_some() && self.copies.lock().versions.get(key) == Some(&found.version) {
+            return Ok(reading);
+        }
         let is_changed = Self::copy(&local, key, &found, &reading).await?;
         self.copies.lock().versions.insert(key.clone(), found.version);
         if is_changed { local.read(key).await } else { Ok(reading) }
     }
 
-    /// Reads the store's document; `None` if there is none, or if this process has copied it already.
+    /// Reads the store's document; `None` if there is none, or if a copy has just failed.
     async fn find_copy(&self, key: &StoreKey) -> Option<Document> {
         let now = self.clock.instant();
         let has_failed = |at: Instant| now.saturating_since(at) < COPY_PAUSE;
@@ -34,9 +38,8 @@ impl OutageStore {
             return None;
         }
         let reading = Remote(self).read(key).await;
-        let mut copies = self.copies.lock();
-        copies.failed_at = reading.is_err().then_some(now);
-        reading.ok()?.document.filter(|found| copies.versions.get(key) != Some(&found.version))
+        self.copies.lock().failed_at = reading.is_err().then_some(now);
+        reading.ok()?.document
     }
 
     /// Copies the store's document into the level, or merges it into that of the level. Returns whether that one may have changed.
@@ -46,18 +49,18 @@ impl OutageStore {
         found: &Document,
         reading: &StoreRead,
     ) -> Result<bool, StoreError> {
+        let shift_ms = local.active.doc.correction_ms().saturating_neg();
         match &reading.document {
             Some(document) if document.body == found.body => return Ok(false),
             Some(_) => {}
             None => {
-                // As it is, also if a newer program wrote it.
-                let copied = local.compare_and_swap(key, None, found.body.clone(), DOC_TTL).await?;
+                let body = merge::shifted(key, &found.body, shift_ms);
+                let copied = local.compare_and_swap(key, None, body, DOC_TTL).await?;
                 if let CasOutcome::Applied(_) = copied {
                     return Ok(true);
                 }
             }
         }
-        let shift_ms = local.active.doc.correction_ms().saturating_neg();
         match merge::merge(local, key, &found.body, DOC_TTL, shift_ms).await {
             // A newer program wrote one of them. The document in the level stays as it is.
             Err(StoreError::Rejected { .. }) => Ok(false),

@@ -100,6 +100,25 @@ pub(super) async fn merge(
     }
 }
 
+/// This document with its limits moved by `shift_ms`. A document of a newer program, or a damaged one, stays as it is.
+pub(super) fn shifted(key: &StoreKey, body: &Bytes, shift_ms: i64) -> Bytes {
+    if shift_ms == 0 {
+        return body.clone();
+    }
+    let shifted = match Kind::of(key) {
+        Kind::Record => Record::decode(body).ok().filter(Record::is_writable).map(|mut record| {
+            record.shift_limits(shift_ms);
+            record.encode()
+        }),
+        Kind::Cooldown => ProviderCooldown::decode(body)
+            .ok()
+            .filter(ProviderCooldown::is_writable)
+            .map(|cooldown| cooldown.shifted(shift_ms).encode()),
+        Kind::Temporary | Kind::OnlyInStore => None,
+    };
+    shifted.unwrap_or_else(|| body.clone())
+}
+
 /// Merges a copy of a record.
 struct MergeRecord {
     local: Record,
