@@ -1,13 +1,15 @@
 //! Finds the level in use, begins an outage, and ends it.
 //! Each step may be the last one of a killed process; `docs/design/outage.md` says what follows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
 use super::document::{Failure, Outage, OutageDoc, Scope};
@@ -97,12 +99,17 @@ impl OutageStore {
             let claimed = Self::change(store.as_ref(), |doc, now| doc.claim(holder, now)).await?;
             doc = claimed.document;
             if claimed.value {
-                let Err(setback) = self.end(index, store.as_ref(), holder).await else { return Ok(None) };
+                let mut progress = Progress::default();
+                let ended = self.end(index, store.as_ref(), holder, &mut progress).await;
+                let Err(setback) = ended else { return Ok(None) };
                 tracing::debug!(error = %setback.error, scope = ?setback.scope, "store still unavailable");
                 let failure = self.failure(&setback.error, None);
                 let failed =
                     |doc: &mut OutageDoc, now| doc.attempt_failed(holder, now, &failure, &setback.scope);
                 doc = Self::change(store.as_ref(), failed).await?.document;
+                if doc.is_partial() && matches!(setback.scope, Scope::Only(_)) {
+                    self.merge_late(index, store.as_ref(), &doc, &mut progress).await;
+                }
             }
         }
         Ok(Some(Active { index, store, doc, now }))
@@ -165,10 +172,27 @@ impl OutageStore {
     ///
     /// If this process ends here, the file stays, and after its lease another process repeats all steps. Merging twice changes
     /// nothing.
-    async fn end(&self, index: usize, store: &dyn QuotaStore, holder: RequestId) -> Result<(), Setback> {
-        let late = || StoreError::unavailable(WriteState::Unknown, "the merge into the store timed out");
-        let attempt = self.clock.bounded(ATTEMPT_TIMEOUT, self.merge_all(index, store, holder));
-        attempt.await.unwrap_or_else(|| Err(late().into()))?;
+    async fn end(
+        &self,
+        index: usize,
+        store: &dyn QuotaStore,
+        holder: RequestId,
+        progress: &mut Progress,
+    ) -> Result<(), Setback> {
+        let attempt =
+            self.clock.bounded(ATTEMPT_TIMEOUT, self.merge_all(index, store, holder, progress)).await;
+        match attempt {
+            Some(merged) => merged?,
+            None => {
+                let error =
+                    StoreError::unavailable(WriteState::Unknown, "the merge into the store timed out");
+                // The store works, but not for all documents.
+                let is_partial =
+                    progress.is_writable && !(progress.failed.is_empty() && progress.pending.is_empty());
+                let scope = if is_partial { progress.scope() } else { Scope::Unknown };
+                return Err(Setback { error, scope });
+            }
+        }
         self.levels[index].level.remove().await?;
         tracing::debug!("store available again, the outage's documents were merged");
         Ok(())
@@ -182,6 +206,7 @@ impl OutageStore {
         index: usize,
         store: &dyn QuotaStore,
         holder: RequestId,
+        progress: &mut Progress,
     ) -> Result<(), Setback> {
         let trial = self.try_write().await;
         let mut doc = self.claimed(store, holder).await?;
@@ -195,52 +220,84 @@ impl OutageStore {
         if let Some(offset_ms) = offset_ms {
             doc = Self::change(store, |doc, _| doc.correct(offset_ms)).await?.document;
         }
-        let mut merged = HashMap::new();
-        // Whether the store has accepted a write.
-        let mut is_writable = trial.is_ok();
+        progress.is_writable = trial.is_ok();
+        progress.untested = doc.failed_keys().collect();
         let mut is_first = true;
         loop {
-            // If these still fail, the others need not be merged again.
-            let only_failed = is_first && doc.is_partial();
-            let is_new = |entry: &&DocumentEntry| {
-                merged.get(&entry.key) != Some(&entry.version) && (!only_failed || doc.covers(&entry.key))
-            };
-            let new: Vec<_> = documents.iter().filter(is_new).cloned().collect();
-            let mut failed = BTreeMap::new();
-            for entries in new.chunks(CONCURRENT_MERGES) {
-                let work = entries.iter().map(|entry| self.merge_one(store, entry, doc.correction_ms()));
-                for (entry, done) in entries.iter().zip(join_all(work).await) {
-                    match done {
-                        Ok((version, is_changed)) => {
-                            is_writable |= is_changed;
-                            merged.insert(entry.key.clone(), version);
-                        }
-                        Err(error) => drop(failed.insert(entry.key.clone(), error)),
-                    }
-                }
-                if !is_writable {
-                    break;
-                }
-            }
+            // While one of these fails, the others are in the store.
+            let only_covered = doc.is_partial() && (is_first || !progress.failed.is_empty());
+            documents.retain(|entry| progress.is_new(entry) && (!only_covered || doc.covers(&entry.key)));
+            let is_done = documents.is_empty();
+            self.merge_these(store, documents, doc.correction_ms(), progress).await;
             if let Err(error) = &trial
-                && !is_writable
-                && !only_failed
+                && !progress.is_writable
+                && !only_covered
             {
                 let reads_work = matches!(error, StoreError::Rejected { .. });
                 return Err(Setback::of_all(error.clone(), reads_work));
             }
             if is_first {
-                self.test_failed(&doc, &mut failed).await;
+                self.test_failed(&doc, &mut progress.failed).await;
+                progress.untested.clear();
             }
-            if let Some(error) = failed.values().next() {
-                return Err(Setback { error: error.clone(), scope: scope_of(&failed) });
-            }
-            if new.is_empty() && !only_failed {
-                return Ok(());
+            if is_done && !(is_first && only_covered && progress.failed.is_empty()) {
+                return match progress.failed.values().next() {
+                    Some(error) => Err(Setback { error: error.clone(), scope: progress.scope() }),
+                    None => Ok(()),
+                };
             }
             is_first = false;
             doc = self.claimed(store, holder).await?;
             documents = self.merged_documents(index).await?;
+        }
+    }
+
+    /// Merges these documents, 64 at once. Stops after as many if the store has accepted no write until then.
+    async fn merge_these(
+        &self,
+        store: &dyn QuotaStore,
+        documents: Vec<DocumentEntry>,
+        shift_ms: i64,
+        progress: &mut Progress,
+    ) {
+        progress.pending = documents.iter().map(|entry| entry.key.clone()).collect();
+        let merge = async |entry: DocumentEntry| {
+            let merged = self.merge_one(store, &entry, shift_ms).await;
+            (entry.key, merged)
+        };
+        let mut merges =
+            pin!(stream::iter(documents).map(merge).buffer_unordered(CONCURRENT_MERGES).enumerate());
+        while let Some((count, (key, merged))) = merges.next().await {
+            progress.pending.remove(&key);
+            match merged {
+                Ok((version, is_changed)) => {
+                    progress.is_writable |= is_changed;
+                    progress.merged.insert(key, version);
+                }
+                Err(error) => drop(progress.failed.insert(key, error)),
+            }
+            if count + 1 >= CONCURRENT_MERGES && !progress.is_writable {
+                break;
+            }
+        }
+    }
+
+    /// Merges what other processes have written since the last pass, into documents that return to the store with the partial outage.
+    async fn merge_late(
+        &self,
+        index: usize,
+        store: &dyn QuotaStore,
+        doc: &OutageDoc,
+        progress: &mut Progress,
+    ) {
+        let merge = async {
+            let mut documents = self.merged_documents(index).await?;
+            documents.retain(|entry| progress.is_new(entry) && !doc.covers(&entry.key));
+            self.merge_these(store, documents, doc.correction_ms(), progress).await;
+            Ok::<_, StoreError>(())
+        };
+        if !matches!(self.clock.bounded(ATTEMPT_TIMEOUT, merge).await, Some(Ok(()))) {
+            tracing::debug!("late writes stay in the file until all of it is merged");
         }
     }
 
@@ -333,8 +390,32 @@ impl From<StoreError> for Setback {
     }
 }
 
-/// The documents that failed.
-fn scope_of(failed: &BTreeMap<StoreKey, StoreError>) -> Scope {
-    let reads_work = |error: &StoreError| matches!(error, StoreError::Rejected { .. });
-    Scope::Only(failed.iter().map(|(key, error)| (key.as_str().to_owned(), reads_work(error))).collect())
+/// What an attempt has merged until now.
+#[derive(Default)]
+struct Progress {
+    /// The merged documents, each with its version in the file.
+    merged: HashMap<StoreKey, Version>,
+    failed: BTreeMap<StoreKey, StoreError>,
+    /// The documents of this pass that are not merged yet.
+    pending: HashSet<StoreKey>,
+    /// The documents whose use failed before, until they are tested again.
+    untested: Vec<(StoreKey, bool)>,
+    /// Whether the store has accepted a write.
+    is_writable: bool,
+}
+
+impl Progress {
+    /// Whether the document is to be merged: it has changed since, and has not failed.
+    fn is_new(&self, entry: &DocumentEntry) -> bool {
+        self.merged.get(&entry.key) != Some(&entry.version) && !self.failed.contains_key(&entry.key)
+    }
+
+    /// The documents that failed, and those that were not merged in time.
+    fn scope(&self) -> Scope {
+        let reads_work = |error: &StoreError| matches!(error, StoreError::Rejected { .. });
+        let failed = self.failed.iter().map(|(key, error)| (key.as_str().to_owned(), reads_work(error)));
+        let pending = self.pending.iter().map(|key| (key.as_str().to_owned(), false));
+        let untested = self.untested.iter().map(|(key, reads_work)| (key.as_str().to_owned(), *reads_work));
+        Scope::Only(pending.chain(untested).chain(failed).collect())
+    }
 }

@@ -18,7 +18,9 @@ use quota_core::store::{
     CasOutcome, DocumentEntry, Notice, StoreError, StoreKey, StoreRead, Version, WriteState,
 };
 use quota_core::testing::FakeProvider;
-use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Snapshot};
+use quota_core::{
+    Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Snapshot, WindowId,
+};
 
 /// How a store fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -291,6 +293,19 @@ impl Machine {
         record.bump_revision();
         let written =
             self.remote.inner.compare_and_swap(&key, version, record.encode(), MINUTE * 60).await.unwrap();
+        assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
+    }
+
+    /// Another process writes a reading into the file.
+    async fn write_into_file(&self, account: &str, used: f64) {
+        let (file, key) = (self.level.file.lock().clone().unwrap(), StoreKey::account(&id(account)));
+        let found = file.read(&key).await.unwrap();
+        let version = found.version();
+        let mut record =
+            found.document.map(|document| Record::decode(&document.body).unwrap()).unwrap_or_default();
+        let readings = Snapshot::of(&polled(used), self.clock.now());
+        let _ = record.observe(self.clock.now(), &readings, None, None);
+        let written = file.compare_and_swap(&key, version, record.encode(), MINUTE * 60).await.unwrap();
         assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
     }
 
@@ -775,6 +790,83 @@ async fn copies_of_a_read_only_store_keep_the_calls_of_the_outage() {
     assert_eq!((machine.shared_record().await.unwrap().calls().len(), machine.calls()), (2, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_an_earlier_file_is_copied_into_the_next() {
+    let machine = Machine::new(Fault::None);
+    machine.command().await;
+    machine.set(Fault::ReadOnly);
+    machine.command_for("other").await;
+    let (store, key) = (machine.store(), StoreKey::account(&id("main")));
+    let first = store.read(&key).await.unwrap().document;
+    *machine.level.file.lock() = None;
+    machine.command_for("third").await;
+    machine.clock.sleep(SECOND).await;
+
+    let second = store.read(&key).await.unwrap().document;
+
+    assert!(machine.level.exists() && first.is_some() && second.is_some(), "{first:?} {second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_during_the_attempt_is_merged_if_the_outage_becomes_partial() {
+    let machine = Machine::new(Fault::None);
+    machine.set_for("main", Fault::Frozen);
+    machine.command().await;
+    machine.command_for("other").await;
+    machine.clock.sleep(SECOND * 8).await;
+    let (store, key) = (machine.store(), StoreKey::account(&id("main")));
+    let attempt = tokio::spawn(async move { store.read(&key).await });
+    machine.clock.sleep(SECOND / 2).await;
+    assert!(machine.shared_record_of("other").await.is_some(), "merged already");
+
+    machine.write_into_file("other", 77.0).await;
+    drop(attempt.await.unwrap().unwrap());
+
+    let record = machine.shared_record_of("other").await.unwrap();
+    assert!(machine.store().find_outage().await.unwrap().unwrap().is_partial);
+    assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().used(), percent(77.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_shard_of_thousands_of_documents_makes_the_outage_partial() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    for number in 0..2_800 {
+        let account = format!("n{number}");
+        machine.write_into_file(&account, 10.0).await;
+        if number % 3 == 0 {
+            machine.set_for(&account, Fault::Frozen);
+        }
+    }
+    machine.set(Fault::None);
+    machine.clock.sleep(SECOND * 8).await;
+
+    let _ = machine.store().read(&StoreKey::account(&id("main"))).await;
+
+    assert!(machine.store().find_outage().await.unwrap().unwrap().is_partial);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cooldown_begins_before_the_alias_is_written() {
+    let machine = Machine::new(Fault::None);
+    machine.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("user-1"))));
+    let alias = StoreKey::account_extension(&id("main"), "login");
+    machine.remote.faults.lock().insert(alias, Fault::Frozen);
+    machine.provider.then_fail(FetchError::throttled(Some(MINUTE * 10)));
+    let process = QuotaManager::builder(Arc::clone(&machine.remote))
+        .provider(machine.provider.clone(), machine.provider.clone())
+        .clock(machine.clock.clone())
+        .policy(machine.policy.clone())
+        .build()
+        .unwrap();
+    process.account(&id("main")).refresh_in_background();
+    run_ready_tasks().await;
+
+    let _ = process.account(&id("other")).get().await;
+
+    assert_eq!(machine.provider.called_accounts(), [id("main")]);
+}
+
 /// A machine in an outage from the start, whose clock differs from the store's by this much.
 fn machine_with_wrong_clock(store_is_ahead: bool) -> Machine {
     let mut machine = Machine::new(Fault::Refused);
@@ -806,6 +898,33 @@ async fn a_hold_of_a_machine_with_a_wrong_clock_lasts_as_long_after_the_outage()
         machine.command().await;
         assert_eq!(machine.calls(), 2, "{store_is_ahead}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_by_another_clock_is_shifted_there_and_back() {
+    let machine = machine_with_wrong_clock(true);
+    let mut elsewhere = Machine::new(Fault::None);
+    elsewhere.clock = Clock::virtual_at(noon() + Duration::from_secs(3600));
+    elsewhere.remote = Arc::clone(&machine.remote);
+    machine.set(Fault::None);
+    elsewhere.provider.then_fail(FetchError::throttled(Some(MINUTE * 30)));
+    elsewhere.command().await;
+    let armed = machine.shared_record().await.unwrap();
+    machine.set(Fault::Refused);
+    machine.command_for("other").await;
+    machine.set(Fault::ReadOnly);
+    machine.clock.sleep(SECOND * 8).await;
+    machine.command_for("other").await;
+    machine.command().await;
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 2).await;
+
+    machine.command().await;
+
+    let merged = machine.shared_record().await.unwrap();
+    assert!(!machine.level.exists());
+    assert_eq!(machine.provider.calls_for(&id("main")), 0);
+    assert_eq!((merged.calls(), merged.hold()), (armed.calls(), armed.hold()));
 }
 
 #[tokio::test(start_paused = true)]
