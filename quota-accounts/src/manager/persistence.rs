@@ -223,9 +223,11 @@ impl Inner {
             by_shard.entry(shard_of(affinity.session)).or_default().push(affinity);
         }
         let bounds = SessionBounds { ttl: self.policy.session_ttl, max_sessions: self.policy.max_sessions };
+        // The state file loses the moved sessions right after this, and that write is durable.
+        let shards = if to_move.is_empty() { state_file.shards.clone() } else { state_file.shards.durable() };
         let mut failed = None;
         for (shard, sessions) in by_shard {
-            match state_file.shards.write(shard, sessions, now, bounds).await {
+            match shards.write(shard, sessions, now, bounds).await {
                 Ok(()) => unsaved &= !bit(shard),
                 Err(error) => failed = Some(error),
             }

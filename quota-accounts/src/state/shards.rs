@@ -61,6 +61,8 @@ impl JsonContent for Shard {
 pub(crate) struct SessionShards {
     folder: PathBuf,
     clock: Clock,
+    /// Whether a write waits for the disk.
+    is_durable: bool,
 }
 
 /// The bounds on stored sessions.
@@ -83,7 +85,7 @@ impl SessionShards {
     pub(crate) fn of(state_file: &Path, clock: Clock) -> Self {
         let mut folder = file::resolve_symlinks(state_file).into_os_string();
         folder.push(".sessions");
-        Self { folder: folder.into(), clock }
+        Self { folder: folder.into(), clock, is_durable: false }
     }
 
     /// Reads all shards. A shard that cannot be read is logged and counts as empty.
@@ -111,6 +113,11 @@ impl SessionShards {
             }
         }
         (sessions, outdated)
+    }
+
+    /// Writes through to the disk from now on, for sessions that are removed elsewhere once they are here.
+    pub(crate) fn durable(&self) -> Self {
+        Self { is_durable: true, ..self.clone() }
     }
 
     /// Merges the sessions of one shard into its file.
@@ -156,7 +163,8 @@ impl SessionShards {
     /// would take 64 times as long as for one file.
     fn file(&self, shard: u32) -> JsonFile {
         let path = self.folder.join(format!("{shard:02}.json"));
-        JsonFile::at(path, self.clock.clone()).without_lock_file().without_sync()
+        let file = JsonFile::at(path, self.clock.clone()).without_lock_file();
+        if self.is_durable { file } else { file.without_sync() }
     }
 }
 
