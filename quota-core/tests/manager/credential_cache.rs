@@ -474,11 +474,11 @@ async fn renewals_of_different_credentials_end() {
     source.set_delay(SECOND);
     let main = account(&source);
 
-    let found = futures_util::future::join_all((0..20).map(|token| renewed(&main, token))).await;
+    let found = futures_util::future::join_all((1..=20).map(|token| renewed(&main, token))).await;
 
     // The source has only token 1, which is rejected too, so it replaces no other.
     let is_found: Vec<bool> = found.iter().map(Option::is_some).collect();
-    assert_eq!(is_found, (0..20).map(|token| token == 1).collect::<Vec<_>>());
+    assert_eq!(is_found, (1..=20).map(|token| token == 1).collect::<Vec<_>>());
     assert!(source.reads() <= 3, "{}", source.reads());
 }
 
