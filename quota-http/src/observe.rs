@@ -6,7 +6,7 @@
 //!
 //! - The body of a success is never read, so a stream of events stays a stream. The observer runs when the headers arrive.
 //! - The body of a rejection often contains its reason. The observer runs when the body ends, fails, is dropped, or exceeds
-//!   [`MAX_BODY`], and gets its beginning. Meanwhile the body streams to the caller.
+//!   [`MAX_BODY`]. It gets the bytes up to that limit. The caller receives each part of the body without delay.
 //! - A panic of the observer is caught and logged. Without headers about limits, a response costs no allocation.
 //!
 //! The layer must see the body as the provider wrote it. So put it outside of a layer that decompresses bodies.

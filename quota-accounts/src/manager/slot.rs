@@ -175,7 +175,7 @@ impl AccountSlot {
     /// Adds blocks of the state file.
     pub(super) fn load_blocks(&self, stored: &[Block], now: Timestamp) {
         let mut blocks = self.blocks();
-        // Under one lock: a block that is added meanwhile stays to be saved.
+        // One lock covers the load. Otherwise a block that `report` adds during the load would not be saved.
         let was_dirty = blocks.is_dirty;
         self.change(&mut blocks, |blocks| {
             for block in stored.iter().filter(|block| block.is_live(now)) {

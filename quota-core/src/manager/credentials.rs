@@ -34,7 +34,7 @@ impl Account {
     /// The account's current credential, for a request to the provider; `None` if it has no source.
     ///
     /// It comes from the cache in front of the source, which a refresh uses too; [`CredentialSource::version`] decides when the
-    /// source is read again. A failure is returned to all callers for a second, and for ever longer up to a minute if it repeats;
+    /// source is read again. A failure is cached for a second. The time doubles with each repeated failure, up to a minute;
     /// [`refresh`](Self::refresh) reads the source at once. If the credential belongs to another login than the readings, the account
     /// shows the record of that login from now on. The wait for the source takes at most `timeout`. If the future is dropped, the read
     /// continues for other callers. A read of a closed manager ends with its caller.

@@ -258,8 +258,8 @@ impl OutageDoc {
 }
 
 impl DocumentBody for OutageDoc {
-    /// A damaged document is replaced. The documents of the outage are merged all the same. The document of a newer program stays, even
-    /// if this program cannot read its fields.
+    /// A damaged document decodes to an empty one, which the next change stores. The attempt still merges the records in the file. This
+    /// program never replaces the document of a newer program, even if it cannot read its fields.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         Ok(serde_json::from_slice(body).unwrap_or_else(|_| {
             let format = format_of(body).filter(|format| *format > FORMAT).unwrap_or(FORMAT);
