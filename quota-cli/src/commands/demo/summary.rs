@@ -120,7 +120,8 @@ impl Summary {
     fn replay(&self, width: usize) -> Vec<Line> {
         let (accounts, consumers, seconds, seed) = (self.accounts, self.consumers, self.planned, self.seed);
         let command = format!(
-            "quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
+            "quota demo{} --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}",
+            self.provider_option()
         );
         let mut lines = line::wrapped(Style::Plain, &command, INDENT, width);
         if lines.len() > 1 {
@@ -130,6 +131,20 @@ impl Summary {
             all_but_last.iter_mut().for_each(|line| line.push(Style::Plain, " \\"));
         }
         lines
+    }
+
+    /// The option that selects the simulated providers, unless they are the default. The accounts have them in turn.
+    fn provider_option(&self) -> String {
+        let mut providers = Vec::new();
+        for (provider, _) in self.order.iter().filter_map(|id| id.split_once('/')) {
+            if !providers.contains(&provider) {
+                providers.push(provider);
+            }
+        }
+        match providers[..] {
+            ["anthropic"] => String::new(),
+            _ => format!(" --provider {}", providers.join(",")),
+        }
     }
 
     /// The calls by account, as counted by the provider.
@@ -224,6 +239,16 @@ mod tests {
     #[test]
     fn a_summary_in_json() {
         insta::assert_snapshot!(summary().json());
+    }
+
+    #[test]
+    fn a_replay_selects_the_same_providers() {
+        let order =
+            ["openai/main", "anthropic/fallback-1", "openai/fallback-2"].map(ToOwned::to_owned).into();
+
+        let text = print(&Summary { order, ..summary() }.replay(200), false);
+
+        assert!(text.contains("quota demo --provider openai,anthropic --accounts"), "{text}");
     }
 
     #[test]
