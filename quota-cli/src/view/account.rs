@@ -163,17 +163,7 @@ mod tests {
 
     fn window(id: &str, hours: impl Into<Option<u64>>, scope: Option<Scope>) -> WindowView {
         let length = hours.into().map(|hours| Duration::from_secs(hours * 3600));
-        let (used, observed_at, source) = (Used::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
-        WindowView {
-            id: id.to_owned(),
-            used,
-            is_unlimited: false,
-            resets_at: None,
-            observed_at,
-            source,
-            scope,
-            length,
-        }
+        WindowView { scope, length, ..crate::view::fixtures::window(id, Used::Unknown, None) }
     }
 
     #[tokio::test]

@@ -63,26 +63,16 @@ fn capitalized(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use quota::Used;
-    use quota::model::{Scope, Source};
+    use quota::model::Scope;
 
     use super::*;
+    use crate::view::fixtures;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn window(id: &str, scope: Option<Scope>, length: Option<Duration>) -> WindowView {
-        let (used, observed_at, source) = (Used::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
-        WindowView {
-            id: id.to_owned(),
-            used,
-            is_unlimited: false,
-            resets_at: None,
-            observed_at,
-            source,
-            scope,
-            length,
-        }
+        WindowView { scope, length, ..fixtures::window(id, Used::Unknown, None) }
     }
 
     #[test]
