@@ -30,7 +30,7 @@ fn three_hosts_without_faults_keep_the_protocol() {
 
 #[test]
 fn a_cooldown_holds_the_other_account() {
-    holds("two accounts, one cooldown");
+    assert!(occurred(&holds("two accounts, one cooldown"), Witness::Refused));
 }
 
 #[test]
@@ -64,7 +64,11 @@ fn an_outage_loses_no_hold_and_no_call() {
 
 #[test]
 fn two_hosts_keep_the_protocol_with_each_fault() {
-    holds("each fault, two hosts");
+    let report = holds("each fault, two hosts");
+
+    assert!(occurred(&report, Witness::LateWriteApplied));
+    assert!(occurred(&report, Witness::MergedAfterOutage));
+    assert!(occurred(&report, Witness::LossRepaired));
 }
 
 /// Checks that the shortest way to a broken property is found if a rule is missing.
