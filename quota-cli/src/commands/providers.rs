@@ -12,6 +12,9 @@ use crate::format::duration;
 use crate::term;
 use crate::view::json;
 
+/// Longer lines are wrapped.
+const COLUMNS: usize = 80;
+
 /// Lists the providers.
 ///
 /// # Errors
@@ -83,13 +86,13 @@ impl ProviderJson {
             (Some(url), true) => format!("{url}, not documented by the provider"),
             (Some(url), false) => url.clone(),
         };
-        let _ = writeln!(text, "\n  login     {}", logins.join(" or "));
-        let _ = writeln!(text, "  endpoint  {endpoint}");
-        let _ = writeln!(
-            text,
-            "  refresh   every {}, at most {} calls per hour",
-            self.max_age, self.budget_per_hour
-        );
+        let refresh = format!("every {}, at most {} calls per hour", self.max_age, self.budget_per_hour);
+        text.push('\n');
+        for (name, value) in [("login", logins.join(" or ")), ("endpoint", endpoint), ("refresh", refresh)] {
+            let initial = format!("  {name:<10}");
+            let options = textwrap::Options::new(COLUMNS).initial_indent(&initial);
+            let _ = writeln!(text, "{}", textwrap::fill(&value, options.subsequent_indent("            ")));
+        }
         text
     }
 }
@@ -115,7 +118,7 @@ mod tests {
     fn every_line_fits_into_eighty_columns() {
         for provider in PROVIDERS {
             for line in ProviderJson::of(provider).text().lines() {
-                assert!(line.chars().count() <= 80, "{line}");
+                assert!(line.chars().count() <= COLUMNS, "{line}");
             }
         }
     }
