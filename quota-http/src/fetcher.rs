@@ -45,6 +45,7 @@ pub struct Fetcher {
     base_url: Option<Url>,
     base_urls: HashMap<AccountId, Url>,
     headers: HeaderMap,
+    query: Vec<(String, String)>,
 }
 
 /// The headers that no setting may replace: the credential, the name of this program, and the framing of the request.
@@ -68,6 +69,7 @@ impl Fetcher {
             base_url: None,
             base_urls: HashMap::new(),
             headers: Vec::new(),
+            query: Vec::new(),
             transport: TransportSettings::default(),
             clock: Clock::system(),
         }
@@ -80,8 +82,8 @@ impl Fetcher {
         }
         let mut url =
             endpoint(base, &request.path).map_err(|error| FetchError::malformed(error.to_string()))?;
-        if !request.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&request.query);
+        if !request.query.is_empty() || !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query).extend_pairs(&self.query);
         }
         let mut headers = request.headers;
         headers.extend(self.headers.clone());
@@ -218,6 +220,7 @@ pub struct FetcherBuilder {
     base_url: Option<Url>,
     base_urls: HashMap<AccountId, Url>,
     headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
     transport: TransportSettings,
     clock: Clock,
 }
@@ -245,6 +248,12 @@ impl FetcherBuilder {
     /// agent and the framing of the request cannot be replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds this query parameter to each request, after those of the provider. It must not be a secret.
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.query.push((name.into(), value.into()));
         self
     }
 
@@ -298,6 +307,7 @@ impl FetcherBuilder {
         Ok(Fetcher {
             provider,
             headers,
+            query: self.query,
             transport: transport.build()?,
             clock: self.clock,
             base_url,

@@ -95,6 +95,24 @@ pub fn parse_number(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
+/// The used share of a limit, in percent: from the used amount, or else from the remaining one.
+///
+/// Without an amount, and without a limit above zero, there is no share.
+#[must_use]
+pub(crate) fn used_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f64>) -> Field<f64> {
+    let limit = match limit {
+        Field::Present(limit) if limit > 0.0 => limit,
+        Field::Unreadable => return Field::Unreadable,
+        _ => return Field::Absent,
+    };
+    match (used, remaining) {
+        (Field::Present(used), _) => Field::Present(used / limit * 100.0),
+        (_, Field::Present(remaining)) => Field::Present((limit - remaining) / limit * 100.0),
+        (Field::Absent, Field::Absent) => Field::Absent,
+        _ => Field::Unreadable,
+    }
+}
+
 /// Reads a boolean.
 #[must_use]
 pub fn flag(field: Option<&Value>) -> Field<bool> {
@@ -281,6 +299,24 @@ mod tests {
             [json!("abc"), json!(""), json!("NaN"), json!("inf"), json!("1e999"), json!({}), json!(true)]
         {
             assert_eq!(read_number(value.clone()), Field::Unreadable, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_used_share_is_computed_from_either_amount() {
+        let share = |used, remaining| used_share(Field::Present(200.0), used, remaining);
+
+        assert_eq!(share(Field::Present(50.0), Field::Unreadable), Field::Present(25.0));
+        assert_eq!(share(Field::Unreadable, Field::Present(50.0)), Field::Present(75.0));
+        assert_eq!(share(Field::Present(300.0), Field::Absent), Field::Present(150.0));
+        assert_eq!(share(Field::Absent, Field::Absent), Field::Absent);
+        assert_eq!(share(Field::Absent, Field::Unreadable), Field::Unreadable);
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_share() {
+        for limit in [Field::Absent, Field::Present(0.0), Field::Present(-1.0)] {
+            assert_eq!(used_share(limit, Field::Present(0.0), Field::Absent), Field::Absent);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quota_core::model::{Coverage, Credits};
-use quota_core::{UsageReport, WindowId, WindowReading};
+use quota_core::{Percent, UsageReport, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
 use crate::lenient::{Field, text};
@@ -57,6 +57,23 @@ impl ReportBuilder {
                     *existing = reading;
                 }
                 self.skip(field, "two rows for one window; the larger usage counts");
+            }
+        }
+    }
+
+    /// Adds a window whose use may be missing or unreadable. `complete` sets the rest of its reading.
+    pub fn add_used(
+        &mut self,
+        id: WindowId,
+        used: Field<Percent>,
+        field: impl Into<String>,
+        complete: impl FnOnce(WindowReading) -> WindowReading,
+    ) {
+        match used {
+            Field::Present(used) => self.add(complete(WindowReading::new(id, used)), field),
+            Field::Absent => self.mark_unreadable(id, field, "it has no usage"),
+            Field::Unreadable => {
+                self.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %");
             }
         }
     }
@@ -148,7 +165,6 @@ pub(crate) fn text_or_skip(
 
 #[cfg(test)]
 mod tests {
-    use quota_core::Percent;
     use serde_json::json;
 
     use super::*;

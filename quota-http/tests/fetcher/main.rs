@@ -75,6 +75,13 @@ async fn the_user_agent_can_be_set() {
 }
 
 #[tokio::test]
+async fn a_query_can_be_set() {
+    let request = request_of(|builder| builder.query("type", "2&3").query("b", "c")).await;
+
+    assert!(request.starts_with("get /api/oauth/usage?type=2%263&b=c http/1.1\r\n"), "{request}");
+}
+
+#[tokio::test]
 async fn one_account_may_have_its_own_base_url() {
     let elsewhere = Server::start(Reply::json(200, "", USAGE)).await;
     let server = Server::start(Reply::json(200, "", USAGE)).await;
