@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`anthropic`] | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), the data that Claude Code writes on this machine |
 //! | [`codex`] | the usage response, [ordinary API responses](codex::CodexResponseParser), the windows in session files |
+//! | [`zai`] | the response of the quota endpoint |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -72,6 +73,7 @@ mod response;
 mod saved;
 mod transport;
 mod window_length;
+pub mod zai;
 
 pub use command_environment::CommandEnvironment;
 pub use endpoint::BuildError;

@@ -1,12 +1,13 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, codex};
+use crate::{anthropic, codex, zai};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[
     &anthropic::PROVIDER, //
     &codex::PROVIDER,
+    &zai::PROVIDER,
 ];
 
 /// Finds the provider with this id, or with this other name that users may type.
