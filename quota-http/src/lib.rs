@@ -9,6 +9,7 @@
 //! | [`anthropic`] | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicResponseParser), the data that Claude Code writes on this machine |
 //! | [`codex`] | the usage response, [ordinary API responses](codex::CodexResponseParser), the windows in session files |
 //! | [`zai`] | the response of the quota endpoint |
+//! | [`kimi`] | the response of the usage endpoint, two documents of the website |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -59,6 +60,7 @@ mod failure_body;
 mod fetcher;
 mod generic_headers;
 mod interpret;
+pub mod kimi;
 pub mod lenient;
 mod limit_headers;
 mod oauth;

@@ -1,13 +1,14 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, codex, zai};
+use crate::{anthropic, codex, kimi, zai};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[
     &anthropic::PROVIDER, //
     &codex::PROVIDER,
     &zai::PROVIDER,
+    &kimi::PROVIDER,
 ];
 
 /// Finds the provider with this id, or with this other name that users may type.
