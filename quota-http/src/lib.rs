@@ -10,6 +10,7 @@
 //! | [`codex`] | the usage response, [ordinary API responses](codex::CodexResponseParser), the windows in session files |
 //! | [`zai`] | the response of the quota endpoint |
 //! | [`kimi`] | the response of the usage endpoint, two documents of the website |
+//! | [`minimax`] | the response of the endpoint for the remaining quota |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -63,6 +64,7 @@ mod interpret;
 pub mod kimi;
 pub mod lenient;
 mod limit_headers;
+pub mod minimax;
 mod oauth;
 #[cfg(any(feature = "tower", feature = "reqwest-middleware"))]
 pub mod observe;
