@@ -11,6 +11,7 @@
 //! | [`zai`] | the response of the quota endpoint |
 //! | [`kimi`] | the response of the usage endpoint, two documents of the website |
 //! | [`minimax`] | the response of the endpoint for the remaining quota |
+//! | [`gemini`] | the responses of both requests: the plan, and the quota of each model |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -59,6 +60,7 @@ mod command_environment;
 mod endpoint;
 mod failure_body;
 mod fetcher;
+pub mod gemini;
 mod generic_headers;
 mod interpret;
 pub mod kimi;
