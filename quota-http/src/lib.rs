@@ -12,6 +12,7 @@
 //! | [`kimi`] | the response of the usage endpoint, two documents of the website |
 //! | [`minimax`] | the response of the endpoint for the remaining quota |
 //! | [`gemini`] | the responses of both requests: the plan, and the quota of each model |
+//! | [`antigravity`] | the quota summary, the list of models |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -54,6 +55,7 @@
 //! - A field that cannot be parsed is skipped and listed by name. It never counts as 0 % or 100 % used.
 
 pub mod anthropic;
+pub mod antigravity;
 mod classify;
 pub mod codex;
 mod command_environment;

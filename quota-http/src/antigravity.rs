@@ -1,0 +1,207 @@
+//! Antigravity: the quota of its groups of models. It also parses the list of models, if a user saved it.
+//!
+//! Some accounts are served by another host, which is a setting: the base URL `https://cloudcode-pa.googleapis.com`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::model::Scope;
+use quota_core::provider::ProgramLogin;
+use quota_core::{Credential, Percent, WindowId, WindowReading};
+use serde_json::{Map, Value, json};
+
+use crate::gemini::{model_window, object};
+use crate::lenient::{Field, flag, number, text, timestamp};
+use crate::parsed::{ParseError, Parsed};
+use crate::provider::{OwnLogin, Provider};
+use crate::report::ReportBuilder;
+use crate::request::UsageRequest;
+use crate::saved::SavedDocument;
+
+/// Antigravity: the quota of each group of models, with the login of its command line program.
+pub static PROVIDER: Provider = Provider::new("antigravity", "Antigravity", request, parse_usage)
+    .base_url("https://daily-cloudcode-pa.googleapis.com")
+    .private_endpoint()
+    .login(OwnLogin::File(LOGIN))
+    .saved_documents(parse_saved);
+
+/// The login file of Antigravity's command line program. Tokens of other programs are rejected.
+const LOGIN: ProgramLogin =
+    ProgramLogin::new("the Antigravity CLI", "agy", ".gemini/antigravity-cli", &["antigravity-oauth-token"])
+        .token(&["/token/access_token"])
+        .account_id(&["/id_token#/sub"])
+        .expires_at(&["/token/expiry"]);
+
+fn request(credential: &Credential) -> UsageRequest {
+    UsageRequest::post("v1internal:retrieveUserQuotaSummary", &json!({})).bearer(&credential.secret)
+}
+
+/// Parses the response of the endpoint for the quota summary.
+///
+/// ```
+/// use jiff::Timestamp;
+/// use quota_http::antigravity::parse_usage;
+///
+/// let body = br#"{ "groups": [{ "displayName": "Gemini Models", "buckets": [
+///     { "bucketId": "gemini-weekly", "window": "weekly", "remainingFraction": 0.75 }
+/// ] }] }"#;
+/// let parsed = parse_usage(body, Timestamp::UNIX_EPOCH)?;
+///
+/// let window = &parsed.usage.windows[0];
+/// assert_eq!((window.id.as_str(), window.used.as_f64()), ("seven_day/gemini", 25.0));
+/// # Ok::<(), quota_http::ParseError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParseError`] if the body is not a JSON object, is an error response, or has no list of groups.
+pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
+    let root = object(body)?;
+    let (summary, path) = match root.get("response").and_then(Value::as_object) {
+        Some(response) => (response, "response."),
+        None => (&root, ""),
+    };
+    let groups = summary.get("groups").and_then(Value::as_array).ok_or(ParseError::NoUsage)?;
+    let mut report = ReportBuilder::default();
+    for (at, group) in groups.iter().enumerate().filter(|(_, group)| !group.is_null()) {
+        let path = format!("{path}groups[{at}]");
+        let name = text(group.get("displayName")).ok();
+        match group.get("buckets") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(buckets)) => {
+                for (at, bucket) in buckets.iter().enumerate() {
+                    add_bucket(bucket, name, &format!("{path}.buckets[{at}]"), &mut report);
+                }
+            }
+            Some(_) => report.mark_unnamed(format!("{path}.buckets"), "not a list"),
+        }
+        if let Some(fields) = group.as_object() {
+            report.skip_unknown(fields, &["buckets", "description", "displayName"], &format!("{path}."));
+        }
+    }
+    report.skip_unknown(summary, &["description", "groups", "response"], path);
+    if !path.is_empty() {
+        report.skip_unknown(&root, &["response"], "");
+    }
+    report.build(Field::Absent)
+}
+
+/// Adds one bucket, such as `{"bucketId": "gemini-5h", "window": "5h", "remainingFraction": 0.5, "resetTime": …}`.
+fn add_bucket(bucket: &Value, group: Option<&str>, path: &str, report: &mut ReportBuilder) {
+    let (Some(fields), Field::Present(bucket_id)) = (bucket.as_object(), text(bucket.get("bucketId"))) else {
+        return report.mark_unnamed(path, "it has no name");
+    };
+    if flag(fields.get("disabled")) == Field::Present(true) {
+        return;
+    }
+    let known = [
+        "bucketId",
+        "description",
+        "disabled",
+        "displayName",
+        "remaining",
+        "remainingFraction",
+        "resetTime",
+        "window",
+    ];
+    report.skip_unknown(fields, &known, &format!("{path}."));
+    let family = bucket_id.split_once('-').map_or(bucket_id, |(family, _)| family);
+    // Models of Gemini have it in their names. No name matches all models of the other groups.
+    let scope = match family {
+        "gemini" => Scope::model("Gemini"),
+        family => Scope::surface(group.unwrap_or(family)),
+    };
+    let length = text(fields.get("window")).ok().and_then(length);
+    let length = length.or_else(|| length_of_suffix(bucket_id));
+    let (whole, length) = length.unzip();
+    let id = match (whole, family) {
+        (Some(whole), "gemini") => whole.for_model("Gemini").ok(),
+        (Some(whole), family) => WindowId::new(&format!("{whole}_{family}")).ok(),
+        // No length may be invented.
+        (None, _) => WindowId::new(bucket_id).ok(),
+    };
+    let Some(id) = id else { return report.mark_unnamed(path, "not a valid window name") };
+    let used = remaining(fields).and_then(|left| Percent::from_fraction(1.0 - left));
+    report.add_used(id, used, path, |reading| {
+        let reading = reading.length(length).scope(scope);
+        reading.resets_at(timestamp(fields.get("resetTime")))
+    });
+}
+
+/// The account-wide window that a bucket names, and its length.
+fn length(window: &str) -> Option<(WindowId, Duration)> {
+    const HOUR: u64 = 3600;
+    match window {
+        "5h" => Some((WindowId::five_hour(), Duration::from_secs(5 * HOUR))),
+        "weekly" => Some((WindowId::seven_day(), Duration::from_secs(7 * 24 * HOUR))),
+        _ => None,
+    }
+}
+
+fn length_of_suffix(bucket_id: &str) -> Option<(WindowId, Duration)> {
+    length(bucket_id.rsplit_once('-')?.1)
+}
+
+/// The remaining fraction: a number, an object with it, or an object that names its content.
+fn remaining(bucket: &Map<String, Value>) -> Field<f64> {
+    let remaining = bucket.get("remaining");
+    let fraction = remaining.and_then(|remaining| match remaining.get("case").and_then(Value::as_str) {
+        Some("remainingFraction") => remaining.get("value"),
+        _ => remaining.get("remainingFraction"),
+    });
+    number(bucket.get("remainingFraction").or(fraction))
+}
+
+/// Parses a saved document: the quota summary, or the list of models.
+fn parse_saved(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseError> {
+    let root = object(document)?;
+    match root.get("models").and_then(Value::as_object) {
+        Some(models) => Ok(SavedDocument::new("models", of_models(models)?)),
+        None => Ok(SavedDocument::new("usage", parse_usage(document, now)?)),
+    }
+}
+
+/// The families of the models that users select. Others, such as the one for completions, only help the editor.
+const FAMILIES: [&str; 3] = ["gemini", "claude", "gpt"];
+
+/// Parses the list of models. Each has one limit; of several, the emptiest counts.
+fn of_models(models: &Map<String, Value>) -> Result<Parsed, ParseError> {
+    let mut report = ReportBuilder::default();
+    for (model, value) in models {
+        let path = format!("models.{model}");
+        let lower = model.to_ascii_lowercase();
+        if !FAMILIES.iter().any(|family| lower.contains(family)) {
+            report.skip(path, "a helper model of the editor");
+            continue;
+        }
+        let Some(id) = model_window(model) else {
+            report.mark_unnamed(path, "not a valid window name");
+            continue;
+        };
+        let tiers = value.get("quotaInfoByTier").and_then(Value::as_object);
+        let limits =
+            value.get("quotaInfo").into_iter().chain(tiers.into_iter().flat_map(|tiers| tiers.values()));
+        let limits: Vec<_> =
+            limits.filter(|limit| !limit.is_null()).map(|limit| (used(limit), limit)).collect();
+        let emptiest = limits.iter().filter_map(|(used, limit)| Some((used.clone().ok()?, *limit)));
+        match emptiest.max_by_key(|(used, _)| *used) {
+            Some((used, limit)) => {
+                let reading = WindowReading::new(id, used).scope(Scope::model(model));
+                report.add(reading.resets_at(timestamp(limit.get("resetTime"))), path);
+            }
+            None if limits.is_empty() => report.skip(path, "it has no limit"),
+            None => report.mark_unreadable(id, path, "it has no usage"),
+        }
+    }
+    report.build(Field::Absent)
+}
+
+/// The used share of a model's limit. An exhausted one may lack its remaining fraction.
+fn used(limit: &Value) -> Field<Percent> {
+    let used = crate::gemini::used(limit);
+    let is_exhausted = flag(limit.get("isExhausted")) == Field::Present(true);
+    if used == Field::Absent && is_exhausted { Field::Present(Percent::FULL) } else { used }
+}
+
+#[cfg(test)]
+mod tests;
