@@ -67,6 +67,13 @@ pub(crate) struct UsageState {
     pub(crate) extra_usage: Option<ExtraUsage>,
 }
 
+impl UsageState {
+    /// The windows of the whole account.
+    pub(crate) fn of_account(&self) -> impl Iterator<Item = &(Window, WindowLevel)> {
+        self.windows.iter().filter(|(window, _)| window.model.is_none())
+    }
+}
+
 /// The answer to a message.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MessageResult {

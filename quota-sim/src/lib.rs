@@ -26,8 +26,12 @@
 //!
 //! | endpoint | behavior |
 //! |---|---|
-//! | `GET /backend-api/wham/usage` | the same for accounts of Codex, in its own form |
 //! | `GET /api/oauth/usage` | answers according to the script; requires the account's token and `anthropic-beta: oauth-2025-04-20` |
+//! | `GET /backend-api/wham/usage` | the same for accounts of Codex, in its own form |
+//! | `GET /api/monitor/usage/quota/limit` | the same for accounts of z.ai |
+//! | `GET /coding/v1/usages` | the same for accounts of Kimi Code |
+//! | `GET /v1/token_plan/remains` | the same for accounts of MiniMax |
+//! | `POST /v1internal:retrieveUserQuotaSummary` | the same for accounts of Antigravity |
 //! | `GET /api/oauth/profile` | returns the owner of the account |
 //! | `POST /v1/messages` | adds the `cost` of a body such as `{"cost": 0.5}` to the five-hour window, in percent, and answers with rate-limit headers |
 //! | `POST /v1/oauth/token` | exchanges a refresh token of the client `sim-client`; each token works once, and its reuse revokes the login |

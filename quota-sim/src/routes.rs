@@ -152,16 +152,18 @@ async fn about(State(provider): Shared) -> Reply {
     let mut text = "\
 A simulated provider. Its accounts, numbers and errors are simulated.
 
-GET  /api/oauth/usage    the use of an account
-GET  /backend-api/wham/usage  the same for accounts of Codex
 GET  /api/oauth/profile  the owner of an account
 POST /v1/messages        uses quota: {\"cost\": 0.5, \"model\": \"...\"}
 POST /v1/oauth/token     exchanges a refresh token, once
 GET  /ledger             the calls received, by account and status
 
-Accounts:
+The use of an account, by its provider:
 "
     .to_owned();
+    for Dialect { provider, method, path, .. } in DIALECTS {
+        let _ = writeln!(text, "  {provider:<12} {method:<4} {path}");
+    }
+    text.push_str("\nAccounts:\n");
     for name in provider.names() {
         let _ = writeln!(text, "  {name}");
     }

@@ -1,9 +1,13 @@
 //! Responses to clients: statuses, headers and bodies in the format of the provider. `account_sim` decides their content.
 
+mod antigravity;
 mod codex;
+mod kimi;
 mod message;
+mod minimax;
 pub(crate) mod token;
 mod usage;
+mod zai;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,6 +23,7 @@ use serde_json::{Value, json};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
+use crate::window_sim::WindowLevel;
 
 pub(crate) use message::{MessageRequest, done, rejected};
 pub(crate) use usage::{faulty, profile, throttled, usage};
@@ -43,6 +48,10 @@ pub(crate) struct Dialect {
 pub(crate) static DIALECTS: &[&Dialect] = &[
     &usage::DIALECT, //
     &codex::DIALECT,
+    &zai::DIALECT,
+    &kimi::DIALECT,
+    &minimax::DIALECT,
+    &antigravity::DIALECT,
 ];
 
 /// The usage endpoint of an account's provider.
@@ -54,6 +63,27 @@ pub(crate) fn dialect(account: &Account) -> &'static Dialect {
 /// The plan of an account.
 fn plan<'a>(account: &'a Account, dialect: &Dialect) -> &'a str {
     account.plan.as_deref().unwrap_or(dialect.default_plan)
+}
+
+/// The use in percent, with two decimals.
+fn percent(level: &WindowLevel) -> f64 {
+    (level.used * 100.0).round() / 100.0
+}
+
+/// The body for an account with some use, for the tests of the providers.
+#[cfg(test)]
+fn sample(dialect: &Dialect) -> Value {
+    use crate::account_sim::{AccountSim, Decision};
+    use crate::clock::SimTime;
+    use crate::script::Window;
+
+    let clock = SimClock::start(Some(Timestamp::constant(1_790_000_000, 0)), 1.0);
+    let windows = [Window::five_hour().used(57.126), Window::seven_day().used(100.0)];
+    let account = Account::new("main").provider(dialect.provider).windows(windows);
+    let Ok(Decision::Usage(usage)) = AccountSim::new(account.clone()).usage_call(SimTime::START) else {
+        panic!("the account answers with its usage")
+    };
+    (dialect.body)(&usage, &account, &clock)
 }
 
 /// A complete response.

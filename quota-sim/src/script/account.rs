@@ -49,7 +49,7 @@ pub struct Account {
 }
 
 /// The providers that can be simulated.
-pub(crate) const PROVIDERS: [&str; 2] = ["anthropic", "openai"];
+pub(crate) const PROVIDERS: [&str; 6] = ["anthropic", "openai", "zai", "kimi", "minimax", "antigravity"];
 
 fn default_provider() -> String {
     PROVIDERS[0].to_owned()

@@ -61,7 +61,7 @@ fn account(account: &Account) -> Result<(), &'static str> {
         return Err("the name of an account must have 1 to 64 lower-case letters, digits, '-', '_' or '.'");
     }
     if !PROVIDERS.contains(&account.provider_name()) {
-        return Err("the provider of an account must be anthropic or openai");
+        return Err("the provider of an account is not one that can be simulated");
     }
     token(&account.token())?;
     token(&account.refresh_token())?;
