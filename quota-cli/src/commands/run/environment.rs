@@ -104,6 +104,9 @@ pub(super) fn of(
                     true => remove(name),
                     false => EnvironmentChange::Set(name, Value::Plain(dir.into())),
                 });
+            } else if let (Some(credential), Some(name)) = (credential, program.token) {
+                // The program always uses its default folder, so only the token selects the login.
+                changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));
             }
         }
         Some(LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_)) => {

@@ -190,3 +190,12 @@ fn a_token_for_a_program_that_takes_none_is_an_error() {
 
     assert!(error.to_string().ends_with("set login_dir"), "{error}");
 }
+
+#[test]
+fn a_program_without_a_folder_variable_gets_the_token() {
+    let minimax = Program::of(find_provider("minimax").unwrap()).unwrap();
+
+    let environment = changed(&[("minimax/work", LoginSource::ProgramDir(minimax, "/work/.mmx".into()))]);
+
+    assert_eq!(environment["MINIMAX_API_KEY"], TOKEN_TEXT);
+}
