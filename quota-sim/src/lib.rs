@@ -31,6 +31,7 @@
 //! | `GET /api/monitor/usage/quota/limit` | the same for accounts of z.ai |
 //! | `GET /coding/v1/usages` | the same for accounts of Kimi Code |
 //! | `GET /v1/token_plan/remains` | the same for accounts of MiniMax |
+//! | `POST /v1internal:retrieveUserQuota` | the same for accounts of Gemini CLI; `POST /v1internal:loadCodeAssist` names the project |
 //! | `POST /v1internal:retrieveUserQuotaSummary` | the same for accounts of Antigravity |
 //! | `GET /api/oauth/profile` | returns the owner of the account |
 //! | `POST /v1/messages` | adds the `cost` of a body such as `{"cost": 0.5}` to the five-hour window, in percent, and answers with rate-limit headers |

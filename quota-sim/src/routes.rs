@@ -15,7 +15,7 @@ use crate::account_sim::{self, Decision, MessageResult};
 use crate::budget::Throttle;
 use crate::provider::Provider;
 use crate::recorder::{Caller, Message};
-use crate::script::Answer;
+use crate::script::{Account, Answer};
 use crate::tokens::TokenResult;
 use crate::wire::{self, DIALECTS, Dialect, Reply};
 
@@ -29,6 +29,7 @@ pub(crate) fn router(provider: Arc<Provider>) -> Router {
         .route("/", get(about))
         .route("/ledger", get(ledger))
         .route("/api/oauth/profile", get(profile))
+        .route(wire::gemini::PROJECT_PATH, post(project))
         .route("/v1/messages", post(message))
         .route("/v1/oauth/token", post(token))
         .fallback(not_found)
@@ -64,13 +65,26 @@ async fn usage(dialect: &Dialect, State(provider): Shared, headers: HeaderMap) -
     for_account(account, reply, &provider)
 }
 
-async fn profile(State(provider): Shared, headers: HeaderMap) -> Reply {
-    let Some(account) = bearer(&headers).and_then(|token| provider.account_of_token(token)) else {
+async fn profile(state: Shared, headers: HeaderMap) -> Reply {
+    describe(state, &headers, wire::profile).await
+}
+
+async fn project(state: Shared, headers: HeaderMap) -> Reply {
+    describe(state, &headers, wire::gemini::project).await
+}
+
+/// Answers a request about an account that is not a call to its usage endpoint.
+async fn describe(
+    State(provider): Shared,
+    headers: &HeaderMap,
+    write: impl FnOnce(&Account) -> Reply,
+) -> Reply {
+    let Some(account) = bearer(headers).and_then(|token| provider.account_of_token(token)) else {
         return with_common_headers(wire::invalid_token(), &provider);
     };
     delay(account, &provider).await;
     let reply = provider.with_account(account, |sim, now| {
-        if sim.is_expired(now) { wire::expired() } else { wire::profile(sim.account()) }
+        if sim.is_expired(now) { wire::expired() } else { write(sim.account()) }
     });
     for_account(account, reply, &provider)
 }

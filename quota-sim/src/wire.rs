@@ -2,6 +2,7 @@
 
 mod antigravity;
 mod codex;
+pub(crate) mod gemini;
 mod kimi;
 mod message;
 mod minimax;
@@ -51,6 +52,7 @@ pub(crate) static DIALECTS: &[&Dialect] = &[
     &zai::DIALECT,
     &kimi::DIALECT,
     &minimax::DIALECT,
+    &gemini::DIALECT,
     &antigravity::DIALECT,
 ];
 

@@ -49,7 +49,8 @@ pub struct Account {
 }
 
 /// The providers that can be simulated.
-pub(crate) const PROVIDERS: [&str; 6] = ["anthropic", "openai", "zai", "kimi", "minimax", "antigravity"];
+pub(crate) const PROVIDERS: [&str; 7] =
+    ["anthropic", "openai", "zai", "kimi", "minimax", "gemini", "antigravity"];
 
 fn default_provider() -> String {
     PROVIDERS[0].to_owned()
