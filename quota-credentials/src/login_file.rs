@@ -218,14 +218,13 @@ fn found(value: &Value) -> Option<Found> {
     }
 }
 
-/// The value at a JSON pointer, in which `*` means any key.
+/// The value at a JSON pointer, in which a key that ends with `*` means any key with that beginning.
 fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
-    match pointer.split_once("/*") {
-        None => value.pointer(pointer),
-        Some((before, after)) => {
-            value.pointer(before)?.as_object()?.values().find_map(|value| at(value, after))
-        }
-    }
+    let Some((before, after)) = pointer.split_once('*') else { return value.pointer(pointer) };
+    let (object, beginning) = before.rsplit_once('/')?;
+    let beginning = beginning.replace("~1", "/").replace("~0", "~");
+    let fields = value.pointer(object)?.as_object()?.iter();
+    fields.filter(|(key, _)| key.starts_with(&beginning)).find_map(|(_, value)| at(value, after))
 }
 
 /// A Unix time in seconds or milliseconds, or an ISO 8601 date.
@@ -385,12 +384,28 @@ mod tests {
         assert_eq!(first(below, &[("HOME", "/h")]), Some("/h/.config/x/a.json".into()));
     }
 
+    fn text_at(file: &Value, pointer: &str) -> Option<String> {
+        match find(file, &[pointer])? {
+            Found::Text(text) => Some(text.to_string()),
+            Found::Other => None,
+        }
+    }
+
     #[test]
     fn a_star_in_a_pointer_means_any_key() {
         let file = serde_json::json!({ "version": 1, "github.com:app": { "oauth_token": "abc" } });
 
-        let Some(Found::Text(text)) = find(&file, &["/*/oauth_token"]) else { panic!("not found") };
+        assert_eq!(text_at(&file, "/*/oauth_token").as_deref(), Some("abc"));
+    }
 
-        assert_eq!(*text, "abc");
+    #[test]
+    fn a_star_after_text_means_any_key_with_that_beginning() {
+        let file = serde_json::json!({
+            "acme.example:app": { "token": "other" },
+            "https://auth.example::app": { "token": "abc" },
+        });
+
+        assert_eq!(text_at(&file, "/https:~1~1auth.example::*/token").as_deref(), Some("abc"));
+        assert_eq!(text_at(&file, "/https:~1~1auth.other::*/token"), None);
     }
 }

@@ -2,8 +2,9 @@
 
 /// The file in which a provider's own program stores its login, and where the file holds the token.
 ///
-/// Fields are JSON pointers (RFC 6901), in order of preference: the first that leads to a text or a number counts. `*` in place of
-/// a key means any key. The part after a `#` is a pointer into the claims of the JSON Web Token to which the part before it leads.
+/// Fields are JSON pointers (RFC 6901), in order of preference: the first that leads to a text or a number counts. A key that ends
+/// with `*` means any key with that beginning. The part after a `#` is a pointer into the claims of the JSON Web Token to which the
+/// part before it leads.
 ///
 /// ```
 /// use quota_core::provider::ProgramLogin;
