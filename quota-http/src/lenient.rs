@@ -214,6 +214,15 @@ impl Decimal {
         Self { units: whole + carry, exponent: digits }
     }
 
+    /// The difference of two amounts; `None` if it does not fit.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Option<Self> {
+        let exponent = self.exponent.max(other.exponent);
+        let (mine, other) = (self.extended(exponent), other.extended(exponent));
+        let units = mine.units.checked_sub(other.units).filter(|_| mine.exponent == other.exponent)?;
+        Some(Self { units, exponent })
+    }
+
     /// The amount in this currency.
     #[must_use]
     pub fn money(self, currency: &str) -> Money {
@@ -231,6 +240,18 @@ pub fn decimal(field: Option<&Value>) -> Field<Decimal> {
         }
         Some(Value::String(text)) => parse_decimal(text).map_or(Field::Unreadable, Field::Present),
         Some(_) => Field::Unreadable,
+    }
+}
+
+/// The used share of a limit, in percent. All of a limit of zero is used.
+#[must_use]
+pub fn share(used: Field<f64>, limit: Field<f64>) -> Field<f64> {
+    match (used, limit) {
+        (Field::Unreadable, _) | (_, Field::Unreadable) => Field::Unreadable,
+        (_, Field::Present(0.0)) => Field::Present(100.0),
+        (_, Field::Present(limit)) if limit < 0.0 => Field::Unreadable,
+        (Field::Present(used), Field::Present(limit)) => Field::Present(used / limit * 100.0),
+        _ => Field::Absent,
     }
 }
 
@@ -276,6 +297,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_difference_has_the_digits_of_the_more_precise_amount() {
+        let minus = |a: &str, b: &str| parse_decimal(a)?.minus(parse_decimal(b)?);
+
+        assert_eq!(minus("500", "454.54"), Some(Decimal { units: 4546, exponent: 2 }));
+        assert_eq!(minus("0.5", "2"), Some(Decimal { units: -15, exponent: 1 }));
+        assert_eq!(minus("9000000000000000000", "0.123456789"), None);
+    }
+
+    #[test]
+    fn all_of_a_limit_of_zero_is_used_and_a_negative_limit_is_invalid() {
+        let of = |used, limit| share(Field::Present(used), Field::Present(limit));
+
+        assert_eq!(of(5.0, 4.0), Field::Present(125.0));
+        assert_eq!(of(0.0, 0.0), Field::Present(100.0));
+        assert_eq!(of(1.0, -1.0), Field::Unreadable);
+        assert_eq!(share(Field::Absent, Field::Present(4.0)), Field::Absent);
+    }
 
     fn read_number(value: Value) -> Field<f64> {
         number(Some(&value))

@@ -13,6 +13,7 @@
 //! | [`minimax`] | the response of the endpoint for the remaining quota |
 //! | [`gemini`] | the responses of both requests: the plan, and the quota of each model |
 //! | [`antigravity`] | the quota summary, the list of models |
+//! | [`copilot`] | the response of the endpoint for users |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -59,6 +60,7 @@ pub mod antigravity;
 mod classify;
 pub mod codex;
 mod command_environment;
+pub mod copilot;
 mod endpoint;
 mod failure_body;
 mod fetcher;

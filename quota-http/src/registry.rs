@@ -1,7 +1,7 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, antigravity, codex, gemini, kimi, minimax, zai};
+use crate::{anthropic, antigravity, codex, copilot, gemini, kimi, minimax, zai};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[
@@ -12,6 +12,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &minimax::PROVIDER,
     &gemini::PROVIDER,
     &antigravity::PROVIDER,
+    &copilot::PROVIDER,
 ];
 
 /// Finds the provider with this id, or with this other name that users may type.

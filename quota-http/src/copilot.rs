@@ -1,0 +1,51 @@
+//! GitHub Copilot: the monthly quotas of a user. Paid plans have `quota_snapshots`, the free plan has counts.
+
+mod usage;
+
+use quota_core::Credential;
+use quota_core::provider::ProgramLogin;
+
+pub use usage::parse_usage;
+
+use crate::command_environment::CommandEnvironment;
+use crate::provider::{OwnLogin, Provider};
+use crate::request::UsageRequest;
+
+/// GitHub Copilot: the quotas of a user, with the login of the editor plugins.
+pub static PROVIDER: Provider = Provider::new("copilot", "GitHub Copilot", request, parse_usage)
+    .aliases(&["github-copilot"])
+    .base_url("https://api.github.com")
+    .private_endpoint()
+    .login(OwnLogin::File(LOGIN))
+    .token_variables(&["COPILOT_GITHUB_TOKEN"])
+    .command_environment(COPILOT);
+
+/// The login of the editor plugins. Its keys are hosts, some with the id of an application.
+///
+/// The token of another host, such as one of GitHub Enterprise, must not be sent to github.com.
+const LOGIN: ProgramLogin = ProgramLogin::new(
+    "the Copilot plugin",
+    ":Copilot setup",
+    ".config/github-copilot",
+    &["apps.json", "hosts.json"],
+)
+.dir_variable_below("XDG_CONFIG_HOME", "github-copilot")
+.token(&["/github.com/oauth_token", "/github.com:*/oauth_token"])
+.account_id(&["/github.com/user", "/github.com:*/user"]);
+
+/// Copilot CLI prefers its own variable to those of the GitHub CLI. The others select another provider or host.
+const COPILOT: CommandEnvironment =
+    CommandEnvironment::new().token("COPILOT_GITHUB_TOKEN", &["GH_TOKEN", "GITHUB_TOKEN"]).remove(&[
+        "COPILOT_PROVIDER_API_KEY",
+        "COPILOT_PROVIDER_BASE_URL",
+        "COPILOT_PROVIDER_BEARER_TOKEN",
+        "COPILOT_PROVIDER_TYPE",
+        "GH_HOST",
+    ]);
+
+fn request(credential: &Credential) -> UsageRequest {
+    UsageRequest::get("copilot_internal/user")
+        .authorization("token", &credential.secret)
+        .header("editor-version", concat!("quota/", env!("CARGO_PKG_VERSION")))
+        .header("x-github-api-version", "2025-04-01")
+}

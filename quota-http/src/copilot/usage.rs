@@ -1,0 +1,212 @@
+//! Parses the response of the endpoint for users of GitHub Copilot.
+
+use jiff::Timestamp;
+use quota_core::model::{Credits, OwnerId, Scope};
+use quota_core::{Percent, WindowId, WindowReading};
+use serde_json::{Map, Value};
+
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, share, timestamp};
+use crate::parsed::{ParseError, Parsed};
+use crate::report::{ReportBuilder, json_object, text_or_skip};
+
+/// The quota that counts the requests to models. Its window is that of the whole account.
+const PREMIUM: &str = "premium_interactions";
+
+/// What is not a reading, and so is neither parsed nor listed.
+const KNOWN: [&str; 23] = [
+    "access_type_sku",
+    "analytics_tracking_id",
+    "assigned_date",
+    "can_signup_for_limited",
+    "can_upgrade_plan",
+    "chat_enabled",
+    "codex_agent_enabled",
+    "copilot_plan",
+    "copilotignore_enabled",
+    "endpoints",
+    "is_mcp_enabled",
+    "limited_user_quotas",
+    "limited_user_reset_date",
+    "limited_user_subscribed_day",
+    "login",
+    "monthly_quotas",
+    "organization_list",
+    "organization_login_list",
+    "quota_reset_date",
+    "quota_reset_date_utc",
+    "quota_snapshots",
+    "restricted_telemetry",
+    "token_based_billing",
+];
+
+const KNOWN_OF_SNAPSHOT: [&str; 12] = [
+    "credits_used",
+    "entitlement",
+    "has_quota",
+    "overage_count",
+    "overage_permitted",
+    "percent_remaining",
+    "quota_id",
+    "quota_remaining",
+    "remaining",
+    "timestamp_utc",
+    "token_based_billing",
+    "unlimited",
+];
+
+/// Parses the response of the endpoint for users.
+///
+/// All quotas are monthly. `premium_interactions` is the window `monthly`; any other quota is a window of its surface. A quota with
+/// `unlimited`, or with an entitlement of -1, has no limit. An entitlement of zero states no quota at all.
+///
+/// ```
+/// use quota_core::{Percent, WindowId};
+/// use quota_http::copilot::parse_usage;
+///
+/// let body = br#"{ "copilot_plan": "individual", "quota_reset_date": "2026-08-01", "quota_snapshots": {
+///     "premium_interactions": { "entitlement": 300, "remaining": 75 }, "chat": { "unlimited": true }
+/// } }"#;
+/// let parsed = parse_usage(body, "2026-07-01T12:00:00Z".parse()?)?;
+///
+/// let [premium, chat] = &parsed.usage.windows[..] else { panic!("two windows") };
+/// assert_eq!((&premium.id, Some(premium.used)), (&WindowId::monthly(), Percent::from_percent(75.0)));
+/// assert!(chat.is_unlimited);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParseError`] if the body is not a JSON object, is empty, or has too many windows.
+pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
+    let root = json_object(body)?;
+    let mut report = ReportBuilder::default();
+    match root.get("quota_snapshots") {
+        None | Some(Value::Null) => counts(&root, &mut report),
+        Some(Value::Object(quotas)) => {
+            let resets_at = ["quota_reset_date_utc", "quota_reset_date"];
+            let resets_at = resets_at.into_iter().find_map(|name| timestamp(root.get(name)));
+            for (name, quota) in quotas.iter().filter(|(_, quota)| !quota.is_null()) {
+                snapshot(name, quota, resets_at, &mut report);
+            }
+        }
+        Some(_) => report.mark_unnamed("quota_snapshots", "not an object"),
+    }
+    report.skip_unknown(&root, &KNOWN, "");
+    let plan = text_or_skip(&root, "copilot_plan", &mut report);
+    let owner = text_or_skip(&root, "login", &mut report);
+    let credits = credits(&root, &mut report);
+    let mut parsed = report.build(credits)?;
+    parsed.usage.plan = plan;
+    parsed.usage.owner_id = owner.as_deref().map(OwnerId::new);
+    Ok(parsed)
+}
+
+/// The id of a quota's window, and what it counts, if not the whole account.
+fn window(quota: &str) -> Option<(WindowId, Option<Scope>)> {
+    match quota {
+        PREMIUM => Some((WindowId::monthly(), None)),
+        _ => Some((WindowId::new(&format!("monthly_{quota}")).ok()?, Some(Scope::surface(quota)))),
+    }
+}
+
+fn snapshot(name: &str, quota: &Value, resets_at: Option<Timestamp>, report: &mut ReportBuilder) {
+    let field = format!("quota_snapshots.{name}");
+    let Some((id, scope)) = window(name) else {
+        return report.mark_unnamed(field, "not a valid window name");
+    };
+    let Some(fields) = quota.as_object() else {
+        return report.mark_unreadable(id, field, "not an object");
+    };
+    report.skip_unknown(fields, &KNOWN_OF_SNAPSHOT, &format!("{field}."));
+    let entitlement = number(fields.get("entitlement"));
+    if flag(fields.get("unlimited")) == Field::Present(true) || entitlement == Field::Present(-1.0) {
+        return report.add(WindowReading::unlimited(id).scope(scope), field);
+    }
+    if entitlement == Field::Present(0.0) {
+        // Accounts that are billed by tokens have such quotas, also with 100 % remaining.
+        return report.skip(field, "an entitlement of zero is no quota");
+    }
+    let reading = |used| WindowReading::new(id.clone(), used).scope(scope).resets_at(resets_at);
+    match used(fields, entitlement).and_then(Percent::from_percent) {
+        Field::Present(used) => report.add(reading(used), field),
+        Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
+        Field::Unreadable => report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %"),
+    }
+}
+
+/// The used share, in percent. The amounts are preferred, because a percentage ends at 0 % in some responses.
+fn used(quota: &Map<String, Value>, entitlement: Field<f64>) -> Field<f64> {
+    let remaining = match number(quota.get("quota_remaining")) {
+        Field::Present(remaining) => Field::Present(remaining),
+        _ => number(quota.get("remaining")),
+    };
+    let percent = number(quota.get("percent_remaining")).map(|percent| 100.0 - percent);
+    match (share_of_remaining(remaining, entitlement), percent) {
+        (Field::Present(share), _) => Field::Present(share),
+        (_, Field::Present(percent)) => Field::Present(percent),
+        (Field::Absent, percent) => percent,
+        (share, _) => share,
+    }
+}
+
+/// The used share of a limit of which the rest is known. The rest is negative if more was used.
+fn share_of_remaining(remaining: Field<f64>, limit: Field<f64>) -> Field<f64> {
+    match (remaining, limit) {
+        (Field::Present(remaining), Field::Present(limit)) => {
+            share(Field::Present(limit - remaining), Field::Present(limit))
+        }
+        (remaining, limit) => share(remaining, limit),
+    }
+}
+
+/// Adds the quotas of the free plan. `limited_user_quotas` is what remains of `monthly_quotas`.
+fn counts(root: &Map<String, Value>, report: &mut ReportBuilder) {
+    let limits = match root.get("monthly_quotas") {
+        None | Some(Value::Null) => return,
+        Some(Value::Object(limits)) => limits,
+        Some(_) => return report.mark_unnamed("monthly_quotas", "not an object"),
+    };
+    let resets_at = timestamp(root.get("limited_user_reset_date"));
+    for (name, limit) in limits.iter().filter(|(_, limit)| !limit.is_null()) {
+        let field = format!("monthly_quotas.{name}");
+        let Some((id, scope)) = window(name) else {
+            report.mark_unnamed(field, "not a valid window name");
+            continue;
+        };
+        let remaining = number(root.get("limited_user_quotas").and_then(|left| left.get(name)));
+        match share_of_remaining(remaining, number(Some(limit))).and_then(Percent::from_percent) {
+            Field::Present(used) => {
+                report.add(WindowReading::new(id, used).scope(scope).resets_at(resets_at), field);
+            }
+            Field::Absent => report.mark_unreadable(id, field, "what remains of it is missing"),
+            Field::Unreadable => report.mark_unreadable(id, field, "its amounts are invalid"),
+        }
+    }
+}
+
+/// The requests beyond the entitlement, or the credits of an account that is billed by tokens.
+fn credits(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
+    let premium = root.get("quota_snapshots").and_then(|quotas| quotas.get(PREMIUM));
+    match premium.and_then(Value::as_object).map(extra) {
+        None => Field::Absent,
+        Some(Ok(credits)) if credits == Credits::default() => Field::Absent,
+        Some(Ok(credits)) => Field::Present(credits),
+        Some(Err(Unreadable)) => {
+            report.skip(format!("quota_snapshots.{PREMIUM}"), "its amounts beyond the quota are invalid");
+            Field::Unreadable
+        }
+    }
+}
+
+fn extra(premium: &Map<String, Value>) -> Result<Credits, Unreadable> {
+    let amount = |name| decimal(premium.get(name)).into_result();
+    let mut credits = Credits::default();
+    credits.enabled = flag(premium.get("overage_permitted")).into_result()?;
+    let requests = amount("overage_count")?.map(|count: Decimal| count.money("requests"));
+    let used = amount("credits_used")?.map(|used| used.rounded(2).money("credits"));
+    credits.used = used.or(requests);
+    Ok(credits)
+}
+
+#[cfg(test)]
+mod tests;
