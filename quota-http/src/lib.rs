@@ -14,6 +14,7 @@
 //! | [`gemini`] | the responses of both requests: the plan, and the quota of each model |
 //! | [`antigravity`] | the quota summary, the list of models |
 //! | [`copilot`] | the response of the endpoint for users |
+//! | [`openrouter`] | the responses of the endpoints for the key and the credits |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -74,6 +75,7 @@ pub mod minimax;
 mod oauth;
 #[cfg(any(feature = "tower", feature = "reqwest-middleware"))]
 pub mod observe;
+pub mod openrouter;
 mod parsed;
 mod provider;
 mod registry;

@@ -1,7 +1,7 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, antigravity, codex, copilot, gemini, kimi, minimax, zai};
+use crate::{anthropic, antigravity, codex, copilot, gemini, kimi, minimax, openrouter, zai};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[
@@ -13,6 +13,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &gemini::PROVIDER,
     &antigravity::PROVIDER,
     &copilot::PROVIDER,
+    &openrouter::PROVIDER,
 ];
 
 /// Finds the provider with this id, or with this other name that users may type.
