@@ -15,6 +15,7 @@
 //! | [`antigravity`] | the quota summary, the list of models |
 //! | [`copilot`] | the response of the endpoint for users |
 //! | [`openrouter`] | the responses of the endpoints for the key and the credits |
+//! | [`deepseek`] | the response of the balance endpoint |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -62,6 +63,7 @@ mod classify;
 pub mod codex;
 mod command_environment;
 pub mod copilot;
+pub mod deepseek;
 mod endpoint;
 mod failure_body;
 mod fetcher;

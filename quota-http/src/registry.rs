@@ -1,7 +1,7 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, antigravity, codex, copilot, gemini, kimi, minimax, openrouter, zai};
+use crate::{anthropic, antigravity, codex, copilot, deepseek, gemini, kimi, minimax, openrouter, zai};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[
@@ -14,6 +14,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &antigravity::PROVIDER,
     &copilot::PROVIDER,
     &openrouter::PROVIDER,
+    &deepseek::PROVIDER,
 ];
 
 /// Finds the provider with this id, or with this other name that users may type.

@@ -1,0 +1,210 @@
+//! LiteLLM: the budgets of a virtual key, and of its user or team. The proxy is the user's own, so there is no default URL.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::model::{Credits, Money};
+use quota_core::policy::Budget;
+use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
+use serde_json::{Map, Value};
+
+use crate::command_environment::CommandEnvironment;
+use crate::lenient::{Field, Unreadable, decimal, flag, number, share, text, timestamp};
+use crate::parsed::{ParseError, Parsed};
+use crate::provider::Provider;
+use crate::report::{ReportBuilder, json_object};
+use crate::request::UsageRequest;
+use crate::window_length::window_of_length;
+
+/// LiteLLM: the budgets that apply to a virtual key.
+pub static PROVIDER: Provider = Provider::new("litellm", "LiteLLM", request, parse_usage)
+    .second_request(owner_request)
+    .token_variables(&["LITELLM_PROXY_API_KEY", "LITELLM_API_KEY"])
+    .command_environment(
+        CommandEnvironment::new()
+            .token("LITELLM_PROXY_API_KEY", &["LITELLM_API_KEY"])
+            .base_url("LITELLM_PROXY_URL"),
+    )
+    .default_policy(|policy| policy.budget(Budget::new(14, 3)));
+
+/// LiteLLM calculates costs in US dollars.
+const CURRENCY: &str = "USD";
+/// Amounts are floating point numbers with up to 17 digits, of which more than two are noise.
+const DIGITS: u8 = 2;
+
+fn request(credential: &Credential) -> UsageRequest {
+    UsageRequest::get("key/info").bearer(&credential.secret)
+}
+
+/// Requests the budget of the key's team, or of its user. The proxy applies the user's budget only to keys without a team.
+fn owner_request(credential: &Credential, key: &[u8]) -> Result<Option<UsageRequest>, FetchError> {
+    let root = json_object(key)?;
+    let id = |name| text(root.get("info")?.get(name)).ok().map(str::to_owned);
+    let request = match (id("team_id"), id("user_id")) {
+        (Some(team), _) => UsageRequest::get("team/info").query("team_id", team),
+        (None, Some(user)) => UsageRequest::get("user/info").query("user_id", user),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(request.bearer(&credential.secret).optional()))
+}
+
+/// The budgets, by the field that contains them.
+const BUDGETS: [Owner; 3] = [
+    Owner { field: "info", name: "key", suffix: "" },
+    Owner { field: "user_info", name: "user", suffix: "_user" },
+    Owner { field: "team_info", name: "team", suffix: "_team" },
+];
+
+/// Who has a budget.
+struct Owner {
+    field: &'static str,
+    name: &'static str,
+    /// What the names of its windows end with. One key may have several budgets of the same length.
+    suffix: &'static str,
+}
+
+/// Parses the response of one of the endpoints for a key, a user or a team.
+///
+/// A budget is a window of its length: `monthly` is that of the key, `monthly_user` and `monthly_team` are those of its user and team.
+/// A budget that is never reset has no length, so its window is `key_budget`, `user_budget` or `team_budget`.
+///
+/// ```
+/// use quota_core::{Percent, WindowId};
+/// use quota_http::litellm::parse_usage;
+///
+/// let body = br#"{ "key": "88dc28", "info": { "spend": 2.5, "max_budget": 10, "budget_duration": "30d" } }"#;
+/// let parsed = parse_usage(body, "2026-07-01T12:00:00Z".parse()?)?;
+///
+/// let month = &parsed.usage.windows[0];
+/// assert_eq!((&month.id, Some(month.used)), (&WindowId::monthly(), Percent::from_percent(25.0)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParseError`] if the body is not a JSON object, is empty, or has no budget.
+pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
+    let root = json_object(body)?;
+    if root.get("error").is_some_and(|error| !error.is_null()) {
+        return Err(ParseError::ErrorResponse { kind: None });
+    }
+    let found = BUDGETS.iter().find_map(|owner| Some((owner, root.get(owner.field)?.as_object()?)));
+    let Some((owner, fields)) = found else { return Err(ParseError::NoUsage) };
+    let mut report = ReportBuilder::default();
+    owner.add_window(fields, &mut report);
+    if root.get("teams").and_then(Value::as_array).is_some_and(|teams| !teams.is_empty()) {
+        report.skip("teams", "the budgets of teams, of which the key may have another one");
+    }
+    let credits = match owner.credits(fields) {
+        Ok(credits) if credits == Credits::default() => Field::Absent,
+        Ok(credits) => Field::Present(credits),
+        Err(Unreadable) => {
+            report.skip(owner.field, "its amounts are invalid");
+            Field::Unreadable
+        }
+    };
+    report.build(credits)
+}
+
+impl Owner {
+    /// Adds the window of the budget.
+    fn add_window(&self, fields: &Map<String, Value>, report: &mut ReportBuilder) {
+        let field = format!("{}.max_budget", self.field);
+        let length = length(fields.get("budget_duration"));
+        let id = self.window(length.clone().ok());
+        let used = match fields.get("max_budget") {
+            None => return,
+            Some(Value::Null) => return report.add(WindowReading::unlimited(id), field),
+            Some(limit) => share(number(fields.get("spend")), number(Some(limit))),
+        };
+        if length == Field::Unreadable {
+            return report.mark_unnamed(field, "the length of its period is unclear");
+        }
+        match used.and_then(Percent::from_percent) {
+            Field::Present(used) => {
+                let resets_at = timestamp(fields.get("budget_reset_at"));
+                let length = length.ok().and_then(Period::length);
+                report.add(WindowReading::new(id, used).length(length).resets_at(resets_at), field);
+            }
+            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
+            Field::Unreadable => report.mark_unreadable(id, field, "its amounts are invalid"),
+        }
+    }
+
+    fn window(&self, period: Option<Period>) -> WindowId {
+        let id = match period {
+            Some(Period::Month) => Some(WindowId::monthly()),
+            Some(Period::Length(length)) => window_of_length(length),
+            None => None,
+        };
+        let name = match id {
+            Some(id) => format!("{id}{}", self.suffix),
+            None => format!("{}_budget", self.name),
+        };
+        WindowId::new(&name).expect("the name is short")
+    }
+
+    /// What was spent, and the limit. Those of the user and the team count only if the key has no budget.
+    fn credits(&self, fields: &Map<String, Value>) -> Result<Credits, Unreadable> {
+        let amount = |name| Ok(decimal(fields.get(name)).into_result()?.map(dollars));
+        let mut credits = Credits::default();
+        if flag(fields.get("blocked")).into_result()? == Some(true) {
+            credits.enabled = Some(false);
+            credits.disabled_reason = Some("blocked".to_owned());
+        }
+        let limit = amount("max_budget")?;
+        let has_owner = ["team_id", "user_id"].iter().any(|name| text(fields.get(*name)) != Field::Absent);
+        if limit.is_none() && self.name == "key" && has_owner {
+            // The amounts of two budgets must not be mixed.
+            return Ok(credits);
+        }
+        credits.unlimited = fields.get("max_budget").map(Value::is_null);
+        credits.used = amount("spend")?;
+        credits.limit = limit;
+        Ok(credits)
+    }
+}
+
+fn dollars(amount: crate::lenient::Decimal) -> Money {
+    amount.rounded(DIGITS).money(CURRENCY)
+}
+
+/// After how long a budget is reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Period {
+    Length(Duration),
+    /// One calendar month.
+    Month,
+}
+
+impl Period {
+    fn length(self) -> Option<Duration> {
+        match self {
+            Self::Length(length) => Some(length),
+            Self::Month => None,
+        }
+    }
+}
+
+/// Reads a duration as LiteLLM writes it: `30s`, `30m`, `24h`, `7d`, `1w`, `1mo`.
+fn length(field: Option<&Value>) -> Field<Period> {
+    text(field).and_then(|text| {
+        let unit = text.find(|c: char| !c.is_ascii_digit())?;
+        let (count, unit) = text.split_at(unit);
+        let count: u64 = count.parse().ok().filter(|count| *count > 0)?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 24 * 3600,
+            "w" => 7 * 24 * 3600,
+            "mo" if count == 1 => return Some(Period::Month),
+            _ => return None,
+        };
+        let length = Duration::from_secs(count.checked_mul(seconds)?);
+        window_of_length(length).map(|_| Period::Length(length))
+    })
+}
+
+#[cfg(test)]
+mod tests;
