@@ -25,7 +25,7 @@ pub static PROVIDER: Provider = Provider::new("copilot", "GitHub Copilot", reque
 /// The token of another host, such as one of GitHub Enterprise, must not be sent to github.com.
 const LOGIN: ProgramLogin = ProgramLogin::new(
     "the Copilot plugin",
-    ":Copilot setup",
+    "vim '+Copilot setup'",
     ".config/github-copilot",
     &["apps.json", "hosts.json"],
 )

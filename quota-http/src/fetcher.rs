@@ -143,7 +143,7 @@ impl UsageFetcher for Fetcher {
                 let is_optional = request.is_optional;
                 match self.send(base, request).await {
                     Ok(second) => join(self.parse(&first), self.parse(&second))?,
-                    Err(error) if is_optional && !is_of_login(&error) => alone(self.parse(&first)?, error)?,
+                    Err(error) if is_optional => alone(self.parse(&first)?, error)?,
                     Err(error) => return Err(error),
                 }
             }
@@ -158,11 +158,6 @@ impl UsageFetcher for Fetcher {
         let ignored = parsed.skipped.iter().map(|skipped| IgnoredField::new(&skipped.field, skipped.reason));
         Ok(parsed.usage.ignored(ignored))
     }
-}
-
-/// Whether the login cannot be used, so that the first response may not be its own either.
-fn is_of_login(error: &FetchError) -> bool {
-    matches!(error, FetchError::Unauthorized | FetchError::NotLoggedIn { .. })
 }
 
 /// The report of the first response, after the optional second request failed. The second response could have had more windows

@@ -16,6 +16,7 @@
 //! | [`copilot`] | the response of the endpoint for users |
 //! | [`openrouter`] | the responses of the endpoints for the key and the credits |
 //! | [`deepseek`] | the response of the balance endpoint |
+//! | [`litellm`] | the responses of the endpoints for a key, a user and a team |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -74,6 +75,7 @@ pub mod kimi;
 pub mod lenient;
 mod limit_headers;
 pub mod minimax;
+pub mod litellm;
 mod oauth;
 #[cfg(any(feature = "tower", feature = "reqwest-middleware"))]
 pub mod observe;

@@ -110,9 +110,9 @@ impl Owner {
     /// Adds the window of the budget.
     fn add_window(&self, fields: &Map<String, Value>, report: &mut ReportBuilder) {
         let field = format!("{}.max_budget", self.field);
-        let length = length(fields.get("budget_duration"));
+        let length = length(setting(fields, "budget_duration"));
         let id = self.window(length.clone().ok());
-        let used = match fields.get("max_budget") {
+        let used = match setting(fields, "max_budget") {
             None => return,
             Some(Value::Null) => return report.add(WindowReading::unlimited(id), field),
             Some(limit) => share(number(fields.get("spend")), number(Some(limit))),
@@ -122,7 +122,7 @@ impl Owner {
         }
         match used.and_then(Percent::from_percent) {
             Field::Present(used) => {
-                let resets_at = timestamp(fields.get("budget_reset_at"));
+                let resets_at = timestamp(setting(fields, "budget_reset_at"));
                 let length = length.ok().and_then(Period::length);
                 report.add(WindowReading::new(id, used).length(length).resets_at(resets_at), field);
             }
@@ -146,23 +146,30 @@ impl Owner {
 
     /// What was spent, and the limit. Those of the user and the team count only if the key has no budget.
     fn credits(&self, fields: &Map<String, Value>) -> Result<Credits, Unreadable> {
-        let amount = |name| Ok(decimal(fields.get(name)).into_result()?.map(dollars));
+        let amount = |field| Ok(decimal(field).into_result()?.map(dollars));
         let mut credits = Credits::default();
         if flag(fields.get("blocked")).into_result()? == Some(true) {
             credits.enabled = Some(false);
             credits.disabled_reason = Some("blocked".to_owned());
         }
-        let limit = amount("max_budget")?;
+        let limit = amount(setting(fields, "max_budget"))?;
         let has_owner = ["team_id", "user_id"].iter().any(|name| text(fields.get(*name)) != Field::Absent);
         if limit.is_none() && self.name == "key" && has_owner {
             // The amounts of two budgets must not be mixed.
             return Ok(credits);
         }
-        credits.unlimited = fields.get("max_budget").map(Value::is_null);
-        credits.used = amount("spend")?;
+        credits.unlimited = setting(fields, "max_budget").map(Value::is_null);
+        credits.used = amount(fields.get("spend"))?;
         credits.limit = limit;
         Ok(credits)
     }
+}
+
+/// A setting of the budget: the owner's own, or that of a budget that several owners share. Null means that it is not set.
+fn setting<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let own = fields.get(name);
+    let shared = || fields.get("litellm_budget_table")?.get(name).filter(|value| !value.is_null());
+    own.filter(|value| !value.is_null()).or_else(shared).or(own)
 }
 
 fn dollars(amount: crate::lenient::Decimal) -> Money {

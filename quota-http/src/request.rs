@@ -105,7 +105,7 @@ impl UsageRequest {
     }
 
     /// Continues without this second request if it fails, for an endpoint that not every login may use. The report then covers only
-    /// what the first response has. A 401 still counts, because it concerns the login.
+    /// what the first response has. A 401 is no exception: the provider has just accepted the same token.
     pub fn optional(mut self) -> Self {
         self.is_optional = true;
         self

@@ -108,6 +108,19 @@ fn a_team_has_a_window_of_its_own() {
 }
 
 #[test]
+fn a_shared_budget_applies_if_the_key_has_none_of_its_own() {
+    let shared = json!({ "max_budget": 8, "budget_duration": "7d" });
+    let of = |own: Value| {
+        of_key(&json!({
+            "spend": 2, "max_budget": own, "budget_duration": null, "litellm_budget_table": &shared,
+        }))
+    };
+
+    assert_eq!(used(&of(json!(null))), [("seven_day", 25.0)]);
+    assert_eq!(used(&of(json!(4))), [("seven_day", 50.0)]);
+}
+
+#[test]
 fn a_blocked_key_is_disabled() {
     let credits = of_key(&json!({ "spend": 1, "max_budget": 4, "blocked": true })).usage.credits.unwrap();
 
@@ -116,7 +129,8 @@ fn a_blocked_key_is_disabled() {
 
 #[test]
 fn the_teams_of_a_user_are_listed() {
-    let parsed = parse(&json!({ "user_info": { "spend": 1, "max_budget": 4 }, "teams": [{ "max_budget": 5 }] }));
+    let parsed =
+        parse(&json!({ "user_info": { "spend": 1, "max_budget": 4 }, "teams": [{ "max_budget": 5 }] }));
 
     assert_eq!(used(&parsed), [("user_budget", 25.0)]);
     assert_eq!(parsed.skipped[0].field, "teams");

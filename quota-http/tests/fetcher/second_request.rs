@@ -33,6 +33,7 @@ async fn a_failed_optional_request_leaves_the_first_response() {
     let page = "<html>";
     let cloudflare = format!("{}cf-mitigated: challenge\r\n\r\n{page}", head(403, page.len()));
     for second in [
+        Reply::json(401, "", "{}"),
         Reply::json(403, "", "{}"),
         Reply::json(404, "", "{}"),
         Reply::Send(cloudflare),
@@ -60,13 +61,6 @@ async fn a_stalled_optional_request_leaves_the_first_response() {
 }
 
 #[tokio::test]
-async fn a_login_that_the_second_request_rejects_is_rejected() {
-    let fetched = fetch(Reply::json(401, "", "{}")).await;
-
-    assert!(matches!(fetched, Err(FetchError::Unauthorized)), "{fetched:?}");
-}
-
-#[tokio::test]
 async fn without_readings_of_the_first_response_the_failure_counts() {
     let second = Reply::json(429, "", "{}");
     let server = Server::start_with(Reply::json(200, "", r#"{"plan":null}"#), second).await;
@@ -74,4 +68,20 @@ async fn without_readings_of_the_first_response_the_failure_counts() {
     let fetched = fetch_from(&server).await;
 
     assert!(matches!(fetched, Err(FetchError::Throttled { .. })), "{fetched:?}");
+}
+
+#[tokio::test]
+async fn the_reports_of_two_requests_are_joined() {
+    let key = Reply::json(200, "", r#"{"info":{"user_id":"u 1","spend":1,"max_budget":4}}"#);
+    let user = Reply::json(200, "", r#"{"user_info":{"spend":1,"max_budget":2}}"#);
+    let server = Server::start_with(key, user).await;
+    let fetcher = Fetcher::builder(&quota_http::litellm::PROVIDER).base_url(server.url()).build().unwrap();
+    let credential = Credential::new(Secret::new(TOKEN));
+
+    let usage = fetcher.fetch(&"litellm/main".parse().unwrap(), &credential).await.unwrap();
+
+    let windows: Vec<_> = usage.windows.iter().map(|window| window.id.to_string()).collect();
+    assert_eq!(windows, ["key_budget", "user_budget"]);
+    let requests = server.requests();
+    assert!(requests[1].starts_with("get /user/info?user_id=u+1 "), "{}", requests[1]);
 }
