@@ -17,6 +17,7 @@
 //! | [`openrouter`] | the responses of the endpoints for the key and the credits |
 //! | [`deepseek`] | the response of the balance endpoint |
 //! | [`litellm`] | the responses of the endpoints for a key, a user and a team |
+//! | [`xai`] | the response of the billing endpoint |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
 //! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
@@ -90,6 +91,7 @@ mod saved;
 mod transport;
 mod window_length;
 pub mod zai;
+pub mod xai;
 
 pub use command_environment::CommandEnvironment;
 pub use endpoint::BuildError;

@@ -1,0 +1,186 @@
+//! xAI Grok: the shared credits of a subscription, with the login of Grok Build. The endpoint is that of its command line program.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::model::{Credits, Scope};
+use quota_core::provider::ProgramLogin;
+use quota_core::{Credential, Percent, WindowId, WindowReading};
+use serde_json::{Map, Value};
+
+use crate::command_environment::CommandEnvironment;
+use crate::lenient::{Field, Unreadable, decimal, number, text, timestamp};
+use crate::parsed::{ParseError, Parsed};
+use crate::provider::{OwnLogin, Provider};
+use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::request::UsageRequest;
+use crate::window_length::window_of_length;
+
+/// xAI Grok: the credits of a subscription.
+pub static PROVIDER: Provider = Provider::new("xai", "xAI Grok", request, parse_usage)
+    .aliases(&["grok"])
+    .base_url("https://cli-chat-proxy.grok.com")
+    .private_endpoint()
+    .login(OwnLogin::File(LOGIN))
+    .command_environment(GROK);
+
+/// The login of a subscription. Its key is the URL of the issuer with the id of the application.
+const LOGIN: ProgramLogin = ProgramLogin::new("Grok", "grok login", ".grok", &["auth.json"])
+    .dir_variable("GROK_HOME")
+    .token(&["/https:~1~1auth.x.ai::*/key"])
+    .account_id(&["/https:~1~1auth.x.ai::*/team_id"])
+    .user_id(&["/https:~1~1auth.x.ai::*/user_id"])
+    .expires_at(&["/https:~1~1auth.x.ai::*/expires_at"]);
+
+/// The variables select an API key, which would be billed separately.
+const GROK: CommandEnvironment =
+    CommandEnvironment::new().dir("GROK_HOME", ".grok").remove(&["GROK_API_KEY", "XAI_API_KEY"]);
+
+/// What is not a reading, and so is neither parsed nor listed.
+const KNOWN: [&str; 9] = [
+    "billingPeriodEnd",
+    "billingPeriodStart",
+    "creditUsagePercent",
+    "currentPeriod",
+    "isUnifiedBillingUser",
+    "onDemandCap",
+    "onDemandUsed",
+    "productUsage",
+    "subscriptionTier",
+];
+
+fn request(credential: &Credential) -> UsageRequest {
+    UsageRequest::get("v1/billing").query("format", "credits").bearer(&credential.secret)
+}
+
+/// Parses the response of the billing endpoint.
+///
+/// The credits are the window of the period's length, and the share of each product is a window of its surface. Without the period, the
+/// window is `credit_usage`. Amounts on demand are in units of the provider, which states no currency.
+///
+/// ```
+/// use quota_core::{Percent, WindowId};
+/// use quota_http::xai::parse_usage;
+///
+/// let body = br#"{ "config": { "creditUsagePercent": 12.5,
+///     "currentPeriod": { "start": "2026-07-01T00:00:00Z", "end": "2026-07-08T00:00:00Z" } } }"#;
+/// let parsed = parse_usage(body, "2026-07-01T12:00:00Z".parse()?)?;
+///
+/// let week = &parsed.usage.windows[0];
+/// assert_eq!((&week.id, Some(week.used)), (&WindowId::seven_day(), Percent::from_percent(12.5)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParseError`] if the body is not a JSON object, is empty, or is an error response.
+pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
+    let root = json_object(body)?;
+    let config = match root.get("config") {
+        Some(Value::Object(config)) => config,
+        _ if root.get("error").is_some_and(|error| !error.is_null()) => {
+            return Err(ParseError::ErrorResponse { kind: None });
+        }
+        _ => return Err(ParseError::NoUsage),
+    };
+    let mut report = ReportBuilder::default();
+    let period = Period::of(config);
+    let used = number(config.get("creditUsagePercent"));
+    period.add(None, used, "config.creditUsagePercent".to_owned(), &mut report);
+    products(config, &period, &mut report);
+    report.skip_unknown(&root, &["config", "subscriptionTier"], "");
+    report.skip_unknown(config, &KNOWN, "config.");
+    let plan = text_or_skip(&root, "subscriptionTier", &mut report)
+        .or_else(|| text_or_skip(config, "subscriptionTier", &mut report));
+    let credits = match on_demand(config) {
+        Ok(credits) if credits == Credits::default() => Field::Absent,
+        Ok(credits) => Field::Present(credits),
+        Err(Unreadable) => {
+            report.skip("config.onDemandUsed", "its amounts are invalid");
+            Field::Unreadable
+        }
+    };
+    let mut parsed = report.build(credits)?;
+    parsed.usage.plan = plan;
+    Ok(parsed)
+}
+
+/// The period of the credits.
+struct Period {
+    id: WindowId,
+    length: Option<Duration>,
+    resets_at: Option<Timestamp>,
+}
+
+impl Period {
+    fn of(config: &Map<String, Value>) -> Self {
+        let period = config.get("currentPeriod");
+        let time = |name| timestamp(period.and_then(|period| period.get(name)));
+        let end = time("end");
+        let length = time("start").zip(end).and_then(|(start, end)| Duration::try_from(end - start).ok());
+        let named = length.and_then(window_of_length).or_else(|| {
+            let kind = text(period.and_then(|period| period.get("type"))).ok()?;
+            match kind.rsplit('_').next()? {
+                "WEEKLY" => Some(WindowId::seven_day()),
+                "MONTHLY" => Some(WindowId::monthly()),
+                _ => None,
+            }
+        });
+        Self {
+            id: named.unwrap_or_else(|| WindowId::new("credit_usage").expect("a constant name is valid")),
+            length,
+            resets_at: end.or_else(|| timestamp(config.get("billingPeriodEnd"))),
+        }
+    }
+
+    /// Adds the window of a product, or that of all credits. A missing use is unknown, although the format omits zeros.
+    fn add(&self, product: Option<&str>, used: Field<f64>, field: String, report: &mut ReportBuilder) {
+        let id = match product {
+            None => Ok(self.id.clone()),
+            Some(product) => WindowId::new(&format!("{}_{}", self.id, product.to_lowercase())),
+        };
+        let Ok(id) = id else { return report.mark_unnamed(field, "not a valid window name") };
+        match used.and_then(Percent::from_percent) {
+            Field::Present(used) => {
+                let reading = WindowReading::new(id, used).scope(product.map(Scope::surface));
+                report.add(reading.length(self.length).resets_at(self.resets_at), field);
+            }
+            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
+            Field::Unreadable => {
+                report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %");
+            }
+        }
+    }
+}
+
+fn products(config: &Map<String, Value>, period: &Period, report: &mut ReportBuilder) {
+    let rows = match config.get("productUsage") {
+        None | Some(Value::Null) => return,
+        Some(Value::Array(rows)) => rows,
+        Some(_) => return report.mark_unnamed("config.productUsage", "not a list"),
+    };
+    for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
+        let field = format!("config.productUsage[{at}]");
+        match text(row.get("product")) {
+            Field::Present(product) => {
+                period.add(Some(product), number(row.get("usagePercent")), field, report);
+            }
+            _ => report.mark_unnamed(field, "it has no name"),
+        }
+    }
+}
+
+/// What was used beyond the subscription, and its limit.
+fn on_demand(config: &Map<String, Value>) -> Result<Credits, Unreadable> {
+    let amount = |name: &str| {
+        let amount = decimal(config.get(name).and_then(|amount| amount.get("val"))).into_result()?;
+        Ok(amount.map(|amount| amount.rounded(2).money("credits")))
+    };
+    let mut credits = Credits::default();
+    credits.limit = amount("onDemandCap")?;
+    credits.used = amount("onDemandUsed")?;
+    Ok(credits)
+}
+
+#[cfg(test)]
+mod tests;
