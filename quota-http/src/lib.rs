@@ -17,6 +17,7 @@
 //! | [`openrouter`] | the responses of the endpoints for the key and the credits |
 //! | [`deepseek`] | the response of the balance endpoint |
 //! | [`litellm`] | the responses of the endpoints for a key, a user and a team |
+//! | [`cursor`] | the response of the endpoint for the current period, saved documents of the dashboard |
 //! | [`xai`] | the response of the billing endpoint |
 //!
 //! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
@@ -65,6 +66,7 @@ mod classify;
 pub mod codex;
 mod command_environment;
 pub mod copilot;
+pub mod cursor;
 pub mod deepseek;
 mod endpoint;
 mod failure_body;

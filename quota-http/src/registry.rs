@@ -1,7 +1,7 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, antigravity, codex, copilot, deepseek, gemini, kimi, litellm, minimax, openrouter, xai, zai};
+use crate::{anthropic, antigravity, codex, copilot, cursor, deepseek, gemini, kimi, litellm, minimax, openrouter, xai, zai};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[
@@ -16,6 +16,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &openrouter::PROVIDER,
     &deepseek::PROVIDER,
     &litellm::PROVIDER,
+    &cursor::PROVIDER,
     &xai::PROVIDER,
 ];
 

@@ -1,0 +1,191 @@
+//! Parses the usage of a billing cycle. The length of the cycle names its windows.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::model::{Credits, Money, Scope};
+use quota_core::{Percent, WindowId, WindowReading};
+use serde_json::{Map, Value};
+
+use crate::lenient::{Field, Unreadable, decimal, flag, number, share, timestamp};
+use crate::parsed::{ParseError, Parsed};
+use crate::report::{ReportBuilder, json_object};
+use crate::window_length::window_of_length;
+
+const KNOWN: [&str; 10] = [
+    "autoModelSelectedDisplayMessage",
+    "billingCycleEnd",
+    "billingCycleStart",
+    "displayMessage",
+    "displayThreshold",
+    "enabled",
+    "namedModelSelectedDisplayMessage",
+    "planUsage",
+    "spendLimitUsage",
+    "autoBucketModels",
+];
+
+/// Parses the response of the endpoint for the current period.
+///
+/// The included usage is the window of the cycle's length, such as `monthly`, and its two parts are windows of their surfaces. Without
+/// the start of the cycle, the windows begin with `billing_cycle`. What is spent beyond the included usage is credits.
+///
+/// ```
+/// use quota_core::{Percent, WindowId};
+/// use quota_http::cursor::parse_usage;
+///
+/// let body = br#"{ "billingCycleStart": "1782864000000", "billingCycleEnd": "1785456000000",
+///     "planUsage": { "limit": 2000, "remaining": 1500 }, "spendLimitUsage": { "individualLimit": 5000, "individualUsed": 250 } }"#;
+/// let parsed = parse_usage(body, "2026-07-01T12:00:00Z".parse()?)?;
+///
+/// let month = &parsed.usage.windows[0];
+/// assert_eq!((&month.id, Some(month.used)), (&WindowId::monthly(), Percent::from_percent(25.0)));
+/// assert_eq!(parsed.usage.credits.unwrap().used.unwrap().to_string(), "2.50 USD");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParseError`] if the body is not a JSON object, is empty, or is an error response.
+pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
+    let root = json_object(body)?;
+    // An error of the Connect protocol.
+    if let Some(code) = root.get("code").and_then(Value::as_str) {
+        return Err(match code {
+            "unauthenticated" => ParseError::Unauthorized,
+            "resource_exhausted" => ParseError::RateLimited,
+            _ => ParseError::ErrorResponse { kind: None },
+        });
+    }
+    let mut report = ReportBuilder::default();
+    let cycle = Cycle::of(&root, "billingCycleStart", "billingCycleEnd", "billing_cycle");
+    match root.get("planUsage") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(plan)) => {
+            let of = |field: &str| number(plan.get(field));
+            let total = match (of("totalPercentUsed"), rest(plan)) {
+                (Field::Present(percent), _) => Field::Present(percent),
+                (_, Field::Present(share)) => Field::Present(share),
+                (percent, _) => percent,
+            };
+            cycle.add("", None, total, "planUsage", &mut report);
+            for (part, name) in [("auto", "autoPercentUsed"), ("api", "apiPercentUsed")] {
+                if plan.get(name).is_some_and(|percent| !percent.is_null()) {
+                    let field = format!("planUsage.{name}");
+                    cycle.add(&format!("_{part}"), Some(Scope::surface(part)), of(name), field, &mut report);
+                }
+            }
+        }
+        Some(_) => report.mark_unnamed("planUsage", "not an object"),
+    }
+    report.skip_unknown(&root, &KNOWN, "");
+    let credits = root.get("spendLimitUsage").filter(|spend| !spend.is_null());
+    let credits = credits.map_or(Ok(Credits::default()), spend);
+    let credits = credits_or_skip(credits, "spendLimitUsage", &mut report);
+    report.build(credits)
+}
+
+/// A period, and how its windows are named.
+pub(super) struct Cycle {
+    id: WindowId,
+    length: Option<Duration>,
+    resets_at: Option<Timestamp>,
+}
+
+impl Cycle {
+    /// Reads the period from two fields. Without its length, the windows have this name.
+    pub(super) fn of(
+        root: &Map<String, Value>,
+        start: &str,
+        end: &str,
+        without_length: &'static str,
+    ) -> Self {
+        let resets_at = timestamp(root.get(end));
+        let start = timestamp(root.get(start));
+        let length = start.zip(resets_at).and_then(|(start, end)| Duration::try_from(end - start).ok());
+        let named = length.and_then(window_of_length);
+        let id = named.unwrap_or_else(|| WindowId::new(without_length).expect("a constant name is valid"));
+        Self { id, length, resets_at }
+    }
+
+    /// The id of a window of the period, with this suffix.
+    pub(super) fn window(&self, suffix: &str) -> WindowId {
+        WindowId::new(&format!("{}{suffix}", self.id)).expect("the suffix is short")
+    }
+
+    /// Adds a window of the period.
+    pub(super) fn add(
+        &self,
+        suffix: &str,
+        scope: Option<Scope>,
+        used: Field<f64>,
+        field: impl Into<String>,
+        report: &mut ReportBuilder,
+    ) {
+        let id = self.window(suffix);
+        match used.and_then(Percent::from_percent) {
+            Field::Present(used) => {
+                let reading = WindowReading::new(id, used).scope(scope);
+                report.add(reading.length(self.length).resets_at(self.resets_at), field);
+            }
+            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
+            Field::Unreadable => {
+                report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %");
+            }
+        }
+    }
+}
+
+/// The used share of a limit of which the rest is known.
+fn rest(plan: &Map<String, Value>) -> Field<f64> {
+    let limit = number(plan.get("limit"));
+    let used = match (number(plan.get("remaining")), &limit) {
+        (Field::Present(remaining), Field::Present(limit)) => Field::Present(limit - remaining),
+        (remaining, _) => remaining,
+    };
+    share(used, limit)
+}
+
+/// The spending of the user beyond the included usage. That of a team is shared, so it is not read.
+fn spend(spend: &Value) -> Result<Credits, Unreadable> {
+    let fields = spend.as_object().ok_or(Unreadable)?;
+    let mut credits = Credits::default();
+    credits.limit = cents(fields.get("individualLimit"))?;
+    credits.used = cents(fields.get("individualUsed"))?;
+    Ok(credits)
+}
+
+/// The spending beyond the included usage, as the dashboard reports it. A limit of null means that there is none.
+pub(super) fn on_demand(value: &Value) -> Result<Credits, Unreadable> {
+    let fields = value.as_object().ok_or(Unreadable)?;
+    let mut credits = Credits::default();
+    credits.enabled = flag(fields.get("enabled")).into_result()?;
+    credits.unlimited = fields.get("limit").map(Value::is_null);
+    credits.limit = cents(fields.get("limit"))?;
+    credits.used = cents(fields.get("used"))?;
+    Ok(credits)
+}
+
+fn cents(field: Option<&Value>) -> Result<Option<Money>, Unreadable> {
+    let amount = decimal(field).into_result()?;
+    Ok(amount.map(|amount| Money::new(amount.rounded(0).units, "USD", 2)))
+}
+
+/// The credits, or the unreadable field that is listed.
+pub(super) fn credits_or_skip(
+    credits: Result<Credits, Unreadable>,
+    field: &str,
+    report: &mut ReportBuilder,
+) -> Field<Credits> {
+    match credits {
+        Ok(credits) if credits == Credits::default() => Field::Absent,
+        Ok(credits) => Field::Present(credits),
+        Err(Unreadable) => {
+            report.skip(field, "its amounts are invalid");
+            Field::Unreadable
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
