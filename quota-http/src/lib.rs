@@ -77,8 +77,8 @@ mod interpret;
 pub mod kimi;
 pub mod lenient;
 mod limit_headers;
-pub mod minimax;
 pub mod litellm;
+pub mod minimax;
 mod oauth;
 #[cfg(any(feature = "tower", feature = "reqwest-middleware"))]
 pub mod observe;
@@ -92,8 +92,8 @@ mod response;
 mod saved;
 mod transport;
 mod window_length;
-pub mod zai;
 pub mod xai;
+pub mod zai;
 
 pub use command_environment::CommandEnvironment;
 pub use endpoint::BuildError;

@@ -1,7 +1,10 @@
 //! The list of all providers. A new provider adds one line.
 
 use crate::provider::Provider;
-use crate::{anthropic, antigravity, codex, copilot, cursor, deepseek, gemini, kimi, litellm, minimax, openrouter, xai, zai};
+use crate::{
+    anthropic, antigravity, codex, copilot, cursor, deepseek, gemini, kimi, litellm, minimax, openrouter,
+    xai, zai,
+};
 
 /// All providers, in the order in which `quota providers` lists them.
 pub static PROVIDERS: &[&Provider] = &[

@@ -107,6 +107,8 @@ pub(super) fn of(
             } else if let (Some(credential), Some(name)) = (credential, program.token) {
                 // The program always uses its default folder, so only the token selects the login.
                 changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));
+            } else {
+                return Err(takes_none(account, "login", ""));
             }
         }
         Some(LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_)) => {
@@ -114,13 +116,21 @@ pub(super) fn of(
                 changes.extend(program.other_tokens.iter().copied().map(remove));
                 changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));
             } else if program.dir_variable.is_some() && program.token.is_none() {
-                let why =
-                    format!("the program of {account} takes no token from its environment; set login_dir");
-                return Err(CliError::new(Exit::Config, why));
+                return Err(takes_none(account, "token", "; set login_dir"));
+            } else if provider.is_some_and(|provider| provider.environment().is_some())
+                && program.token.is_none()
+            {
+                return Err(takes_none(account, "token", ""));
             }
         }
     }
     Ok(changes)
+}
+
+/// The program would use its own login, so another account would be billed.
+fn takes_none(account: &AccountId, what: &str, hint: &str) -> CliError {
+    let why = format!("the program of {account} takes no {what} from its environment{hint}");
+    CliError::new(Exit::Config, why)
 }
 
 /// Reads a variable of this process.

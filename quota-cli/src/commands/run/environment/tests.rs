@@ -192,6 +192,20 @@ fn a_token_for_a_program_that_takes_none_is_an_error() {
 }
 
 #[test]
+fn a_login_that_the_program_cannot_get_is_an_error() {
+    let cursor = Program::of(find_provider("cursor").unwrap()).unwrap();
+    let logins = [LoginSource::ProgramDir(cursor, "/other".into()), LoginSource::TokenEnv("SPARE".into())];
+    for login in logins {
+        let config = config(&[("cursor/main", login)]);
+        let credential = Credential::new(Secret::new(TOKEN_TEXT));
+
+        let error = of(&config, &config.accounts[0].id, Some(&credential), |_| None).unwrap_err();
+
+        assert!(error.to_string().ends_with("from its environment"), "{error}");
+    }
+}
+
+#[test]
 fn a_program_without_a_folder_variable_gets_the_token() {
     let minimax = Program::of(find_provider("minimax").unwrap()).unwrap();
 
