@@ -113,6 +113,15 @@ pub(crate) fn used_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f
     }
 }
 
+/// The used share of an amount of money, in percent, like [`used_share`]. All of a limit of zero is used, because nothing may be spent.
+#[must_use]
+pub(crate) fn spent_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f64>) -> Field<f64> {
+    match limit {
+        Field::Present(0.0) => Field::Present(100.0),
+        limit => used_share(limit, used, remaining),
+    }
+}
+
 /// Reads a boolean.
 #[must_use]
 pub fn flag(field: Option<&Value>) -> Field<bool> {
@@ -243,18 +252,6 @@ pub fn decimal(field: Option<&Value>) -> Field<Decimal> {
     }
 }
 
-/// The used share of a limit, in percent. All of a limit of zero is used.
-#[must_use]
-pub fn share(used: Field<f64>, limit: Field<f64>) -> Field<f64> {
-    match (used, limit) {
-        (Field::Unreadable, _) | (_, Field::Unreadable) => Field::Unreadable,
-        (_, Field::Present(0.0)) => Field::Present(100.0),
-        (_, Field::Present(limit)) if limit < 0.0 => Field::Unreadable,
-        (Field::Present(used), Field::Present(limit)) => Field::Present(used / limit * 100.0),
-        _ => Field::Absent,
-    }
-}
-
 /// Parses an amount without rounding it. Digits beyond the 18th decimal one are dropped.
 #[must_use]
 pub fn parse_decimal(text: &str) -> Option<Decimal> {
@@ -308,13 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_limit_of_zero_is_used_and_a_negative_limit_is_invalid() {
-        let of = |used, limit| share(Field::Present(used), Field::Present(limit));
+    fn all_of_a_limit_of_zero_is_spent() {
+        let of = |limit, used| spent_share(Field::Present(limit), Field::Present(used), Field::Absent);
 
-        assert_eq!(of(5.0, 4.0), Field::Present(125.0));
-        assert_eq!(of(0.0, 0.0), Field::Present(100.0));
-        assert_eq!(of(1.0, -1.0), Field::Unreadable);
-        assert_eq!(share(Field::Absent, Field::Present(4.0)), Field::Absent);
+        assert_eq!((of(4.0, 5.0), of(0.0, 0.0)), (Field::Present(125.0), Field::Present(100.0)));
     }
 
     fn read_number(value: Value) -> Field<f64> {

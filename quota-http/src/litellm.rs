@@ -9,7 +9,7 @@ use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
-use crate::lenient::{Field, Unreadable, decimal, flag, number, share, text, timestamp};
+use crate::lenient::{Field, Unreadable, decimal, flag, number, spent_share, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
 use crate::report::{ReportBuilder, json_object};
@@ -115,20 +115,16 @@ impl Owner {
         let used = match setting(fields, "max_budget") {
             None => return,
             Some(Value::Null) => return report.add(WindowReading::unlimited(id), field),
-            Some(limit) => share(number(fields.get("spend")), number(Some(limit))),
+            Some(limit) => spent_share(number(Some(limit)), number(fields.get("spend")), Field::Absent),
         };
         if length == Field::Unreadable {
             return report.mark_unnamed(field, "the length of its period is unclear");
         }
-        match used.and_then(Percent::from_percent) {
-            Field::Present(used) => {
-                let resets_at = timestamp(setting(fields, "budget_reset_at"));
-                let length = length.ok().and_then(Period::length);
-                report.add(WindowReading::new(id, used).length(length).resets_at(resets_at), field);
-            }
-            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-            Field::Unreadable => report.mark_unreadable(id, field, "its amounts are invalid"),
-        }
+        let resets_at = timestamp(setting(fields, "budget_reset_at"));
+        let length = length.ok().and_then(Period::length);
+        report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
+            reading.length(length).resets_at(resets_at)
+        });
     }
 
     fn window(&self, period: Option<Period>) -> WindowId {

@@ -7,11 +7,11 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use quota_core::model::{Credits, OwnerId, Scope};
 use quota_core::policy::Budget;
-use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
+use quota_core::{Credential, FetchError, Percent, WindowId};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
-use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, share};
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, spent_share, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
 use crate::report::{ReportBuilder, json_object, text_or_skip};
@@ -190,20 +190,13 @@ fn key_limit(data: &Map<String, Value>, now: Timestamp, report: &mut ReportBuild
         return report.mark_unnamed("data.limit_reset", "an unknown period");
     };
     let id = period.window();
-    let limit = number(data.get("limit"));
-    let used = match (number(data.get("limit_remaining")), &limit) {
-        (Field::Present(remaining), Field::Present(limit)) => Field::Present(limit - remaining),
-        (Field::Absent, _) => number(data.get(period.usage())),
-        _ => Field::Unreadable,
-    };
-    match share(used, limit).and_then(Percent::from_percent) {
-        Field::Present(used) => {
-            let reading = WindowReading::new(id, used).length(period.length()).resets_at(period.end(now));
-            report.add(reading, "data.limit");
-        }
-        Field::Absent => report.mark_unreadable(id, "data.limit", "it has no usage"),
-        Field::Unreadable => report.mark_unreadable(id, "data.limit", "its amounts are invalid"),
-    }
+    let remaining = number(data.get("limit_remaining"));
+    // The rest of the limit takes precedence.
+    let used = if remaining == Field::Absent { number(data.get(period.usage())) } else { Field::Absent };
+    let used = spent_share(number(data.get("limit")), used, remaining).and_then(Percent::from_percent);
+    report.add_used(id, used, "data.limit", |reading| {
+        reading.length(period.length()).resets_at(period.end(now))
+    });
 }
 
 /// Adds the daily number of requests to free models.
@@ -211,15 +204,12 @@ fn free_models(requests: Option<&Value>, now: Timestamp, report: &mut ReportBuil
     const FIELD: &str = "data.free_model_daily_requests";
     let Some(requests) = requests.filter(|requests| !requests.is_null()) else { return };
     let id = WindowId::new(&format!("{}_free_models", Period::Day.window())).expect("the name is valid");
-    let used = share(number(requests.get("used")), number(requests.get("limit")));
-    match used.and_then(Percent::from_percent) {
-        Field::Present(used) => {
-            let reading = WindowReading::new(id, used).scope(Scope::surface("free_models"));
-            report.add(reading.length(Period::Day.length()).resets_at(Period::Day.end(now)), FIELD);
-        }
-        Field::Absent => report.mark_unreadable(id, FIELD, "it has no usage"),
-        Field::Unreadable => report.mark_unreadable(id, FIELD, "its numbers are invalid"),
-    }
+    let of = |name| number(requests.get(name));
+    let used = used_share(of("limit"), of("used"), of("remaining")).and_then(Percent::from_percent);
+    report.add_used(id, used, FIELD, |reading| {
+        let reading = reading.scope(Scope::surface("free_models"));
+        reading.length(Period::Day.length()).resets_at(Period::Day.end(now))
+    });
 }
 
 fn credits(data: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {

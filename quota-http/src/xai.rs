@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
 use quota_core::provider::ProgramLogin;
-use quota_core::{Credential, Percent, WindowId, WindowReading};
+use quota_core::{Credential, Percent, WindowId};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
@@ -140,16 +140,10 @@ impl Period {
             Some(product) => WindowId::new(&format!("{}_{}", self.id, product.to_lowercase())),
         };
         let Ok(id) = id else { return report.mark_unnamed(field, "not a valid window name") };
-        match used.and_then(Percent::from_percent) {
-            Field::Present(used) => {
-                let reading = WindowReading::new(id, used).scope(product.map(Scope::surface));
-                report.add(reading.length(self.length).resets_at(self.resets_at), field);
-            }
-            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-            Field::Unreadable => {
-                report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %");
-            }
-        }
+        let scope = product.map(Scope::surface);
+        report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
+            reading.scope(scope).length(self.length).resets_at(self.resets_at)
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use quota_core::model::{Credits, OwnerId, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
-use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, share, timestamp};
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::report::{ReportBuilder, json_object, text_or_skip};
 
@@ -126,12 +126,8 @@ fn snapshot(name: &str, quota: &Value, resets_at: Option<Timestamp>, report: &mu
         // Accounts that are billed by tokens have such quotas, also with 100 % remaining.
         return report.skip(field, "an entitlement of zero is no quota");
     }
-    let reading = |used| WindowReading::new(id.clone(), used).scope(scope).resets_at(resets_at);
-    match used(fields, entitlement).and_then(Percent::from_percent) {
-        Field::Present(used) => report.add(reading(used), field),
-        Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-        Field::Unreadable => report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %"),
-    }
+    let used = used(fields, entitlement).and_then(Percent::from_percent);
+    report.add_used(id, used, field, |reading| reading.scope(scope).resets_at(resets_at));
 }
 
 /// The used share, in percent. The amounts are preferred, because a percentage ends at 0 % in some responses.
@@ -141,21 +137,11 @@ fn used(quota: &Map<String, Value>, entitlement: Field<f64>) -> Field<f64> {
         _ => number(quota.get("remaining")),
     };
     let percent = number(quota.get("percent_remaining")).map(|percent| 100.0 - percent);
-    match (share_of_remaining(remaining, entitlement), percent) {
+    match (used_share(entitlement, Field::Absent, remaining), percent) {
         (Field::Present(share), _) => Field::Present(share),
         (_, Field::Present(percent)) => Field::Present(percent),
         (Field::Absent, percent) => percent,
         (share, _) => share,
-    }
-}
-
-/// The used share of a limit of which the rest is known. The rest is negative if more was used.
-fn share_of_remaining(remaining: Field<f64>, limit: Field<f64>) -> Field<f64> {
-    match (remaining, limit) {
-        (Field::Present(remaining), Field::Present(limit)) => {
-            share(Field::Present(limit - remaining), Field::Present(limit))
-        }
-        (remaining, limit) => share(remaining, limit),
     }
 }
 
@@ -174,13 +160,8 @@ fn counts(root: &Map<String, Value>, report: &mut ReportBuilder) {
             continue;
         };
         let remaining = number(root.get("limited_user_quotas").and_then(|left| left.get(name)));
-        match share_of_remaining(remaining, number(Some(limit))).and_then(Percent::from_percent) {
-            Field::Present(used) => {
-                report.add(WindowReading::new(id, used).scope(scope).resets_at(resets_at), field);
-            }
-            Field::Absent => report.mark_unreadable(id, field, "what remains of it is missing"),
-            Field::Unreadable => report.mark_unreadable(id, field, "its amounts are invalid"),
-        }
+        let used = used_share(number(Some(limit)), Field::Absent, remaining).and_then(Percent::from_percent);
+        report.add_used(id, used, field, |reading| reading.scope(scope).resets_at(resets_at));
     }
 }
 

@@ -6,7 +6,7 @@ use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
 use super::usage::{Cycle, credits_or_skip, on_demand, parse_usage};
-use crate::lenient::{Field, flag, number, share, text};
+use crate::lenient::{Field, flag, number, text, used_share};
 use crate::parsed::ParseError;
 use crate::report::{ReportBuilder, json_object};
 use crate::saved::SavedDocument;
@@ -63,7 +63,10 @@ fn summary(root: &Map<String, Value>) -> Result<SavedDocument, ParseError> {
 fn used(part: &Value) -> Field<f64> {
     match number(part.get("totalPercentUsed")) {
         Field::Present(percent) => Field::Present(percent),
-        _ => share(number(part.get("used")), number(part.get("limit"))),
+        _ => {
+            let of = |name| number(part.get(name));
+            used_share(of("limit"), of("used"), of("remaining"))
+        }
     }
 }
 
@@ -94,13 +97,8 @@ fn requests(root: &Map<String, Value>, report: &mut ReportBuilder) {
             Field::Present(total) => Field::Present(total),
             _ => number(counts.get("numRequests")),
         };
-        match share(total, number(limit)).and_then(Percent::from_percent) {
-            Field::Present(used) => {
-                report.add(WindowReading::new(id, used).scope(Scope::model(model)), model);
-            }
-            Field::Absent => report.mark_unreadable(id, model, "it has no usage"),
-            Field::Unreadable => report.mark_unreadable(id, model, "its numbers are invalid"),
-        }
+        let used = used_share(number(limit), total, Field::Absent).and_then(Percent::from_percent);
+        report.add_used(id, used, model, |reading| reading.scope(Scope::model(model)));
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::{Credits, Money, Scope};
-use quota_core::{Percent, WindowId, WindowReading};
+use quota_core::{Percent, WindowId};
 use serde_json::{Map, Value};
 
-use crate::lenient::{Field, Unreadable, decimal, flag, number, share, timestamp};
+use crate::lenient::{Field, Unreadable, decimal, flag, number, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::report::{ReportBuilder, json_object};
 use crate::window_length::window_of_length;
@@ -63,11 +63,12 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
         None | Some(Value::Null) => {}
         Some(Value::Object(plan)) => {
             let of = |field: &str| number(plan.get(field));
-            let total = match (of("totalPercentUsed"), rest(plan)) {
-                (Field::Present(percent), _) => Field::Present(percent),
-                (_, Field::Present(share)) => Field::Present(share),
-                (percent, _) => percent,
-            };
+            let total =
+                match (of("totalPercentUsed"), used_share(of("limit"), Field::Absent, of("remaining"))) {
+                    (Field::Present(percent), _) => Field::Present(percent),
+                    (_, Field::Present(share)) => Field::Present(share),
+                    (percent, _) => percent,
+                };
             cycle.add("", None, total, "planUsage", &mut report);
             for (part, name) in [("auto", "autoPercentUsed"), ("api", "apiPercentUsed")] {
                 if plan.get(name).is_some_and(|percent| !percent.is_null()) {
@@ -123,27 +124,10 @@ impl Cycle {
         report: &mut ReportBuilder,
     ) {
         let id = self.window(suffix);
-        match used.and_then(Percent::from_percent) {
-            Field::Present(used) => {
-                let reading = WindowReading::new(id, used).scope(scope);
-                report.add(reading.length(self.length).resets_at(self.resets_at), field);
-            }
-            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-            Field::Unreadable => {
-                report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %");
-            }
-        }
+        report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
+            reading.scope(scope).length(self.length).resets_at(self.resets_at)
+        });
     }
-}
-
-/// The used share of a limit of which the rest is known.
-fn rest(plan: &Map<String, Value>) -> Field<f64> {
-    let limit = number(plan.get("limit"));
-    let used = match (number(plan.get("remaining")), &limit) {
-        (Field::Present(remaining), Field::Present(limit)) => Field::Present(limit - remaining),
-        (remaining, _) => remaining,
-    };
-    share(used, limit)
 }
 
 /// The spending of the user beyond the included usage. That of a team is shared, so it is not read.
