@@ -33,6 +33,12 @@
 //! | `GET /v1/token_plan/remains` | the same for accounts of MiniMax |
 //! | `POST /v1internal:retrieveUserQuota` | the same for accounts of Gemini CLI; `POST /v1internal:loadCodeAssist` names the project |
 //! | `POST /v1internal:retrieveUserQuotaSummary` | the same for accounts of Antigravity |
+//! | `GET /copilot_internal/user` | the same for accounts of GitHub Copilot |
+//! | `GET /api/v1/key` | the same for accounts of OpenRouter |
+//! | `GET /user/balance` | the same for accounts of DeepSeek, which have a balance and no windows |
+//! | `GET /key/info` | the same for accounts of LiteLLM |
+//! | `POST /aiserver.v1.DashboardService/GetCurrentPeriodUsage` | the same for accounts of Cursor |
+//! | `GET /v1/billing` | the same for accounts of xAI Grok |
 //! | `GET /api/oauth/profile` | returns the owner of the account |
 //! | `POST /v1/messages` | adds the `cost` of a body such as `{"cost": 0.5}` to the five-hour window, in percent, and answers with rate-limit headers |
 //! | `POST /v1/oauth/token` | exchanges a refresh token of the client `sim-client`; each token works once, and its reuse revokes the login |

@@ -2,12 +2,18 @@
 
 mod antigravity;
 mod codex;
+mod copilot;
+mod cursor;
+mod deepseek;
 pub(crate) mod gemini;
 mod kimi;
+mod litellm;
 mod message;
 mod minimax;
+mod openrouter;
 pub(crate) mod token;
 mod usage;
+mod xai;
 mod zai;
 
 use std::borrow::Cow;
@@ -54,6 +60,12 @@ pub(crate) static DIALECTS: &[&Dialect] = &[
     &minimax::DIALECT,
     &gemini::DIALECT,
     &antigravity::DIALECT,
+    &copilot::DIALECT,
+    &openrouter::DIALECT,
+    &deepseek::DIALECT,
+    &litellm::DIALECT,
+    &cursor::DIALECT,
+    &xai::DIALECT,
 ];
 
 /// The usage endpoint of an account's provider.

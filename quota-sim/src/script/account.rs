@@ -49,8 +49,21 @@ pub struct Account {
 }
 
 /// The providers that can be simulated.
-pub(crate) const PROVIDERS: [&str; 7] =
-    ["anthropic", "openai", "zai", "kimi", "minimax", "gemini", "antigravity"];
+pub(crate) const PROVIDERS: [&str; 13] = [
+    "anthropic",
+    "openai",
+    "zai",
+    "kimi",
+    "minimax",
+    "gemini",
+    "antigravity",
+    "copilot",
+    "openrouter",
+    "deepseek",
+    "litellm",
+    "cursor",
+    "xai",
+];
 
 fn default_provider() -> String {
     PROVIDERS[0].to_owned()

@@ -1,0 +1,56 @@
+//! GitHub Copilot: the response of its endpoint for users. Its quotas are those of a month, whatever the length of a window is.
+
+use serde_json::{Value, json};
+
+use super::{Dialect, percent};
+use crate::account_sim::UsageState;
+use crate::clock::SimClock;
+use crate::script::Account;
+
+pub(crate) static DIALECT: Dialect = Dialect {
+    provider: "copilot",
+    method: "GET",
+    path: "/copilot_internal/user",
+    default_plan: "individual_pro",
+    owner_header: None,
+    check: |_, _| Ok(()),
+    body,
+};
+
+fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
+    const ENTITLEMENT: f64 = 1500.0;
+    let main = usage.of_account().last();
+    let premium = main.map(|(_, level)| {
+        let remaining = ENTITLEMENT * (100.0 - percent(level)) / 100.0;
+        json!({
+            "quota_id": "premium_interactions",
+            "entitlement": ENTITLEMENT,
+            "remaining": remaining.floor(),
+            "quota_remaining": (remaining * 100.0).round() / 100.0,
+            "percent_remaining": (100.0 - percent(level)).max(0.0),
+            "unlimited": false,
+            "overage_permitted": false,
+            "overage_count": 0,
+        })
+    });
+    let resets = main.and_then(|(_, level)| level.resets).map(|resets| clock.wall(resets).to_string());
+    json!({
+        "login": account.name(),
+        "copilot_plan": super::plan(account, &DIALECT),
+        "quota_reset_date_utc": resets,
+        "quota_snapshots": {
+            "chat": { "quota_id": "chat", "entitlement": 0, "remaining": 0, "unlimited": true },
+            "premium_interactions": premium,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn usage_has_the_format_of_copilot() {
+        insta::assert_json_snapshot!(super::super::sample(&DIALECT));
+    }
+}
