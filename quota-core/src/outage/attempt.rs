@@ -27,6 +27,9 @@ use crate::time;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store keeps the document of the trial write.
 const TRIAL_TTL: Duration = Duration::from_millis(1);
+/// The shortest TTL of a merged document, which is the shortest `Policy::record_ttl`. The document in the file may be about to expire, and
+/// the one in the store has newer content.
+const MIN_MERGED_TTL: Duration = Duration::from_secs(2 * 3600);
 /// How long the document of the outage is not read again. An attempt of another process may end or limit the outage in the meantime. A
 /// write to the file is then merged by the next attempt, or fails because the file is gone.
 const RECENT: Duration = Duration::from_millis(500);
@@ -331,7 +334,8 @@ impl OutageStore {
         let Some(found) = self.on_level(store.read(&entry.key)).await?.document else {
             return Ok((entry.version, false));
         };
-        let is_changed = merge::merge(&Remote(self), &entry.key, &found.body, entry.ttl, shift_ms).await?;
+        let ttl = entry.ttl.max(MIN_MERGED_TTL);
+        let is_changed = merge::merge(&Remote(self), &entry.key, &found.body, ttl, shift_ms).await?;
         Ok((found.version, is_changed))
     }
 

@@ -195,7 +195,8 @@ impl OutageLevel for Level {
         let mut entries = Vec::new();
         for key in keys {
             if let Some(version) = file.read(&key).await?.version() {
-                entries.push(DocumentEntry { key, version, ttl: MINUTE * 60 });
+                // Each document is about to expire.
+                entries.push(DocumentEntry { key, version, ttl: SECOND });
             }
         }
         Ok(entries)
@@ -393,6 +394,20 @@ async fn the_first_command_that_reaches_the_store_merges_and_removes_the_file() 
     assert!(!machine.level.exists());
     assert_eq!((machine.calls(), record.calls().len()), (2, 2));
     assert_eq!(record.hold().map(|hold| hold.reason), Some(HoldReason::RateLimited));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merged_document_outlives_its_remaining_time_in_the_file() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.set(Fault::None);
+    machine.clock.sleep(SECOND * 8).await;
+    let _ = machine.store().read(&StoreKey::account(&id("main"))).await;
+    assert!(!machine.level.exists());
+
+    machine.clock.sleep(MINUTE * 60).await;
+
+    assert!(machine.shared_record().await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
