@@ -5,6 +5,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use quota::record::Record;
 use quota::store::StoreKey;
@@ -21,6 +22,10 @@ enum Fault {
     ReadOnly,
     /// A proxy that forwards every command and drops every response.
     BadProxy,
+    /// A server whose responses arrive after the timeout of a command.
+    Late,
+    /// A server whose responses arrive an hour late, so that a wait for one never ends in a test.
+    HourLate,
 }
 
 const COMMANDS: [&[&str]; 3] = [&["status"], &["guard"], &["pick"]];
@@ -65,6 +70,8 @@ impl Env {
             // The master does not exist, so the server keeps its data and rejects writes.
             Fault::ReadOnly => self.server.command(&["REPLICAOF", "127.0.0.1", "1"]),
             Fault::BadProxy => self.proxy.drop_responses(usize::MAX),
+            Fault::Late => self.proxy.delay_responses(Duration::from_millis(400)),
+            Fault::HourLate => self.proxy.delay_responses(Duration::from_secs(3600)),
         }
     }
 
@@ -74,6 +81,7 @@ impl Env {
             Fault::Frozen => self.server.resume(),
             Fault::ReadOnly => self.server.command(&["REPLICAOF", "NO", "ONE"]),
             Fault::BadProxy => self.proxy.drop_responses(0),
+            Fault::Late | Fault::HourLate => self.proxy.restore(),
         }
     }
 
@@ -160,8 +168,18 @@ fn commands_share_one_call_behind_a_bad_proxy() {
 }
 
 #[test]
+fn commands_share_one_call_while_responses_are_late() {
+    one_call_in_an_outage(Fault::Late);
+}
+
+#[test]
+fn no_command_waits_for_a_response_that_is_an_hour_late() {
+    one_call_in_an_outage(Fault::HourLate);
+}
+
+#[test]
 fn a_hold_armed_in_an_outage_binds_the_next_commands() {
-    for fault in [Fault::Refused, Fault::Frozen, Fault::ReadOnly, Fault::BadProxy] {
+    for fault in [Fault::Refused, Fault::Frozen, Fault::ReadOnly, Fault::BadProxy, Fault::Late] {
         let env = Env::with(fault);
         env.provider.simulator.set("main", Change::answer(Answer::ThrottleNoHeader)).unwrap();
 
@@ -177,7 +195,7 @@ fn a_hold_armed_in_an_outage_binds_the_next_commands() {
 
 #[test]
 fn the_first_command_after_the_outage_merges_and_removes_the_file() {
-    for fault in [Fault::Refused, Fault::Frozen, Fault::ReadOnly, Fault::BadProxy] {
+    for fault in [Fault::Refused, Fault::Frozen, Fault::ReadOnly, Fault::BadProxy, Fault::Late] {
         let mut env = Env::with(fault);
         env.run(&["status"]);
         assert_eq!((env.calls(), env.files().len()), (1, 1), "{fault:?}");
@@ -392,6 +410,43 @@ fn a_statusline_in_an_outage_starts_one_refresher() {
     };
 
     assert_eq!((shown.as_str(), env.calls()), ("42%\n", 1));
+}
+
+/// Twice sixteen statuslines, and lines until one has numbers. All of them start one refresher.
+fn one_call_by_statuslines(fault: Fault) {
+    let env = Env::with(fault);
+    let line = ["statusline", "--format", "{five_hour.used}"];
+
+    env.run_at_once(16, &line);
+    while !env.run(&line).stdout.contains('%') {}
+    env.run_at_once(16, &line);
+
+    assert_eq!((env.run(&line).stdout.as_str(), env.calls()), ("42%\n", 1), "{fault:?}");
+}
+
+#[test]
+fn statuslines_at_once_share_one_call_while_connections_are_refused() {
+    one_call_by_statuslines(Fault::Refused);
+}
+
+#[test]
+fn statuslines_at_once_share_one_call_while_the_store_is_frozen() {
+    one_call_by_statuslines(Fault::Frozen);
+}
+
+#[test]
+fn statuslines_at_once_share_one_call_while_the_store_is_read_only() {
+    one_call_by_statuslines(Fault::ReadOnly);
+}
+
+#[test]
+fn statuslines_at_once_share_one_call_behind_a_bad_proxy() {
+    one_call_by_statuslines(Fault::BadProxy);
+}
+
+#[test]
+fn no_statusline_waits_for_a_response_that_is_an_hour_late() {
+    one_call_by_statuslines(Fault::HourLate);
 }
 
 /// A machine whose default store file cannot be written.
