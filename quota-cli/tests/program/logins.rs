@@ -167,3 +167,108 @@ fn logins_that_change_during_an_outage_do_not_mix() {
     env.log_in(".claude", "home");
     assert_eq!((env.used(&[]), env.calls()), (Some(95.0), 3));
 }
+
+#[test]
+fn no_command_shows_the_former_login_as_fresh_after_a_switch() {
+    let env = Env::new(Machine::new(), [95.0, 10.0], &[("main", "")]);
+    let line = || env.run(&["statusline", "--format", "{five_hour.used}"]).stdout;
+    let guard = || env.run(&["guard", "--min-remaining", "20"]).code;
+    env.log_in(".claude", "work");
+    assert_eq!((env.used(&[]), line(), guard()), (Some(10.0), "10%\n".to_owned(), Some(0)));
+
+    env.log_in(".claude", "home");
+
+    assert!(!line().contains('%'), "the line starts a refresher, and does not wait for it");
+    assert_eq!((guard(), env.used(&[]), line()), (Some(1), Some(95.0), "95%\n".to_owned()));
+    assert_eq!(env.calls(), 2, "one for each login");
+}
+
+#[test]
+fn a_full_account_fails_the_guard_right_after_a_switch_to_it() {
+    let env = Env::new(Machine::new(), [100.0, 10.0], &[("main", "")]);
+    let guard = || env.run(&["guard", "--min-remaining", "20"]).code;
+    env.log_in(".claude", "work");
+    assert_eq!(guard(), Some(0));
+
+    env.log_in(".claude", "home");
+
+    assert_eq!((guard(), env.calls()), (Some(1), 2));
+}
+
+/// The line of a session that reports usage of its own, right after the switch.
+#[test]
+fn a_session_after_a_switch_is_a_reading_of_the_new_login() {
+    let env = Env::new(Machine::new(), [95.0, 10.0], &[("main", "")]);
+    env.log_in(".claude", "home");
+    assert_eq!(env.used(&[]), Some(95.0));
+    let session = r#"{"rate_limits":{"five_hour":{"used_percentage":5}}}"#;
+
+    env.log_in(".claude", "work");
+    let line = env.run_in(".claude", &["statusline", "--format", "{five_hour.used}"], session).stdout;
+
+    assert_eq!(line, "5%\n");
+    env.log_in(".claude", "home");
+    assert_eq!(env.used(&["--offline"]), Some(95.0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn two_hosts_with_two_logins_under_one_name_never_mix() {
+    let server = redis_harness::Server::start();
+    let host = || Env::new(Machine::new().set("QUOTA_STORE", &server.url()), [95.0, 10.0], &[("main", "")]);
+    let (home, work) = (host(), host());
+    home.log_in(".claude", "home");
+    work.log_in(".claude", "work");
+    let line = |host: &Env| host.run(&["statusline", "--format", "{five_hour.used}"]).stdout;
+    let guard = |host: &Env| host.run(&["guard", "--min-remaining", "20"]).code;
+
+    assert_eq!((home.used(&[]), work.used(&["--offline"])), (Some(95.0), None));
+    assert_eq!((work.used(&[]), home.used(&["--offline"])), (Some(10.0), Some(95.0)));
+
+    assert_eq!((line(&home), line(&work)), ("95%\n".to_owned(), "10%\n".to_owned()));
+    assert_eq!((guard(&home), guard(&work)), (Some(1), Some(0)));
+    assert_eq!((home.calls(), work.calls()), (1, 1));
+}
+
+/// The test changes the memory, because no other observation shows whether a process has parsed the state file.
+#[test]
+fn a_process_parses_the_state_file_only_after_a_change() {
+    let env = Env::new(Machine::new(), [95.0, 10.0], &[("main", "")]);
+    env.log_in(".claude", "home");
+    let state = json!({
+        "oauthAccount": { "accountUuid": "account-home", "organizationUuid": "org" },
+        "projects": "x".repeat(256 * 1024),
+    });
+    let state_file = env.machine.write(".claude.json", state.to_string());
+    assert_eq!(env.used(&[]), Some(95.0));
+    let memory = env.machine.path(".local/state/quota/login-ids.json");
+    // The login id is remembered once the last change of the state file is two seconds old.
+    while !memory.exists() {
+        env.run(&["status", "--offline"]);
+    }
+    let mut known: serde_json::Value = serde_json::from_slice(&std::fs::read(&memory).unwrap()).unwrap();
+    known["files"][0]["login_id"] = "the login of another account".into();
+    std::fs::write(&memory, known.to_string()).unwrap();
+
+    assert_eq!(env.used(&["--offline"]), None, "the state file was parsed although it is unchanged");
+    std::fs::write(&state_file, state.to_string()).unwrap();
+    assert_eq!(env.used(&["--offline"]), Some(95.0), "the state file was not parsed although it has changed");
+    assert_eq!(env.calls(), 1);
+}
+
+/// A copy without the state file states no login, so quota has a record for each name. `quota doctor` names the copy.
+#[test]
+fn pick_finds_a_copied_token_exhausted_by_a_call_of_its_own() {
+    let accounts = [("main", ""), ("again", "claude_config_dir = \"~/copy\"")];
+    let env = Env::new(Machine::new(), [100.0, 10.0], &accounts);
+    env.log_in(".claude", "home");
+    let login = std::fs::read(env.machine.path(".claude/.credentials.json")).unwrap();
+    env.machine.write("copy/.credentials.json", login);
+
+    let (picked, again) = (env.run(&["pick"]), env.run(&["pick"]));
+
+    for picked in [&picked, &again] {
+        assert_eq!((picked.stdout.as_str(), picked.code), ("", Some(1)), "{}", picked.stderr);
+    }
+    assert_eq!(env.calls(), 2, "one for each record");
+}
