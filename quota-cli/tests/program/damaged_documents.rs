@@ -1,6 +1,8 @@
 //! Documents that cannot be decoded, in a store that works. Commands report them, replace a record only on request, and still use
 //! the other documents.
 
+use std::process::{Child, Stdio};
+
 use quota::AccountId;
 use quota::record::Record;
 use quota::store::{CasOutcome, StoreKey};
@@ -43,6 +45,17 @@ impl Env {
 
     fn run(&self, arguments: &[&str]) -> Ended {
         self.machine.run(&[arguments, &["--config", &self.config]].concat())
+    }
+
+    /// Runs this many processes at once.
+    fn run_at_once(&self, count: usize, arguments: &[&str]) -> Vec<Ended> {
+        let start = |_| {
+            let mut command = self.machine.command(&[arguments, &["--config", &self.config]].concat());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program exists")
+        };
+        let children: Vec<_> = (0..count).map(start).collect();
+        let output = |child: Child| Ended::of(child.wait_with_output().expect("the process ends"));
+        children.into_iter().map(output).collect()
     }
 
     /// Replaces a document with `body`.
@@ -124,6 +137,23 @@ fn only_a_refresh_calls_the_provider_without_a_usable_record() {
 
     let refreshed = env.run(&["status", "--refresh", "--account", "main"]);
     assert_eq!((refreshed.code, env.calls_about_main()), (Some(0), 1), "{}", refreshed.stdout);
+}
+
+#[test]
+fn commands_at_once_call_only_for_the_accounts_without_damage() {
+    for env in [Env::on_sqlite(), Env::on_redis()] {
+        for (command, code) in [("status", 1), ("guard", 69), ("pick", 0)] {
+            env.write_document(&record(), DAMAGED);
+
+            for ended in env.run_at_once(16, &[command]) {
+                assert_eq!(ended.code, Some(code), "{command}: {}{}", ended.stdout, ended.stderr);
+                assert!(command != "pick" || ended.stdout == "anthropic/spare\n", "{}", ended.stdout);
+            }
+
+            assert_eq!((env.calls_about_main(), env.calls()), (0, 1), "{command}");
+            assert_eq!(env.stored(&record()), DAMAGED, "{command}");
+        }
+    }
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn a_damaged_default_file_is_set_aside_and_replaced() {
 
 #[test]
 fn concurrent_processes_set_a_damaged_file_aside_once() {
-    let (_provider, machine, config) = after_one_call();
+    let (provider, machine, config) = after_one_call();
     let path = machine.path(DEFAULT_STORE);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.truncate(3000);
@@ -122,10 +122,11 @@ fn concurrent_processes_set_a_damaged_file_aside_once() {
         let mut command = machine.command(&["status", "--config", &config]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
-    let started: Vec<_> = (0..6).map(start).collect();
+    let started: Vec<_> = (0..16).map(start).collect();
     let ended: Vec<_> =
         started.into_iter().map(|child| Ended::of(child.wait_with_output().unwrap())).collect();
 
+    assert_eq!(provider.simulator.ledger().calls(), 2, "one before the damage, and one after it");
     for ended in &ended {
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
