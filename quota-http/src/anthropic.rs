@@ -11,6 +11,7 @@ mod response;
 mod saved;
 mod usage;
 mod windows;
+mod write;
 
 use jiff::Timestamp;
 use quota_core::{Credential, ProviderId};
@@ -28,6 +29,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 
 /// The provider of Claude: `anthropic`.
 pub const ANTHROPIC: ProviderId = ProviderId::from_static("anthropic");
@@ -40,6 +42,7 @@ pub static PROVIDER: Provider = Provider::new("anthropic", "Anthropic", request,
     .aliases(&["claude"])
     .base_url("https://api.anthropic.com")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .owner_header(ORGANIZATION)
     .login(OwnLogin::ClaudeCode)
     .token_variables(&["ANTHROPIC_AUTH_TOKEN"])
@@ -47,6 +50,9 @@ pub static PROVIDER: Provider = Provider::new("anthropic", "Anthropic", request,
     .saved_documents(saved::parse)
     .response_rules(&RULES)
     .token_exchange(CONFIG);
+
+/// The answers of the usage endpoint.
+static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/api/oauth/usage", write::usage, write::failure);
 
 /// The variables of Claude Code, from <https://code.claude.com/docs/en/env-vars>.
 const CLAUDE_CODE: CommandEnvironment = CommandEnvironment::new()

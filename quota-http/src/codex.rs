@@ -6,6 +6,7 @@ mod oauth;
 mod response;
 mod saved;
 mod usage;
+mod write;
 
 use quota_core::provider::{ProgramLogin, token_claims};
 use quota_core::{Credential, ProviderId, Secret};
@@ -20,6 +21,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::text;
 use crate::provider::{OwnLogin, Provider};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 
 /// The provider of Codex: `openai`.
 pub const OPENAI: ProviderId = ProviderId::from_static("openai");
@@ -29,11 +31,17 @@ pub static PROVIDER: Provider = Provider::new("openai", "OpenAI Codex", request,
     .aliases(&["codex", "chatgpt"])
     .base_url("https://chatgpt.com")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .login(OwnLogin::File(LOGIN))
     .command_environment(CODEX)
     .saved_documents(saved::parse)
     .response_rules(&RULES)
     .token_exchange(CONFIG);
+
+/// The answers of the usage endpoint.
+static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/backend-api/wham/usage", write::usage, write::failure)
+    .countdowns(&["reset_after_seconds"])
+    .personal(&["account_id", "email", "user_id"]);
 
 /// The login file of Codex. Older versions wrote the names in camel case.
 ///

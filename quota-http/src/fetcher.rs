@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,7 +47,11 @@ pub struct Fetcher {
     base_urls: HashMap<AccountId, Url>,
     headers: HeaderMap,
     query: Vec<(String, String)>,
+    on_response: Option<OnResponse>,
 }
+
+/// Gets each parsed response of an account, with the credential of the request.
+type OnResponse = Arc<dyn Fn(&AccountId, &Credential, &[u8]) + Send + Sync>;
 
 /// The headers that no setting may replace: the credential, the name of this program, and the framing of the request.
 const RESERVED: [HeaderName; 6] =
@@ -72,6 +77,7 @@ impl Fetcher {
             query: Vec::new(),
             transport: TransportSettings::default(),
             clock: Clock::system(),
+            on_response: None,
         }
     }
 
@@ -152,6 +158,9 @@ impl UsageFetcher for Fetcher {
             let reason = "no usage could be parsed";
             return Err(classify::malformed(&first.headers, &first.body, reason));
         }
+        if let Some(on_response) = &self.on_response {
+            on_response(account, credential, &first.body);
+        }
         if !parsed.skipped.is_empty() {
             tracing::debug!(%account, skipped = ?parsed.skipped, "skipped fields of the response");
         }
@@ -218,6 +227,7 @@ pub struct FetcherBuilder {
     query: Vec<(String, String)>,
     transport: TransportSettings,
     clock: Clock,
+    on_response: Option<OnResponse>,
 }
 
 impl FetcherBuilder {
@@ -272,6 +282,16 @@ impl FetcherBuilder {
         self
     }
 
+    /// Passes the body of each response with usage to a function, such as one that keeps the last of them. Of two responses it gets
+    /// the first. It must not block, and must not store the body in a file: the body may name the user.
+    pub fn on_response(
+        mut self,
+        function: impl Fn(&AccountId, &Credential, &[u8]) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_response = Some(Arc::new(function));
+        self
+    }
+
     /// Builds the fetcher, without connecting.
     ///
     /// # Errors
@@ -307,6 +327,7 @@ impl FetcherBuilder {
             clock: self.clock,
             base_url,
             base_urls: self.base_urls,
+            on_response: self.on_response,
         })
     }
 }

@@ -91,6 +91,7 @@ mod request;
 mod response;
 mod saved;
 mod transport;
+mod usage_endpoint;
 mod window_length;
 pub mod xai;
 pub mod zai;
@@ -106,6 +107,7 @@ pub use report::{ReportBuilder, json_object};
 pub use request::UsageRequest;
 pub use response::{AnyResponseParser, inspect_response, parse_response};
 pub use saved::SavedDocument;
+pub use usage_endpoint::{EndpointFailure, KnownUsage, LastResponse, UsageEndpoint};
 pub use window_length::window_of_length;
 /// The crates whose types appear in this API.
 pub use {jiff, reqwest, serde_json, url};

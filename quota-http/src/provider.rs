@@ -13,6 +13,7 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 use crate::parsed::{ParseError, Parsed};
 use crate::request::UsageRequest;
 use crate::saved::{self, SavedDocument};
+use crate::usage_endpoint::UsageEndpoint;
 
 /// Everything that quota knows about a provider: how to request and parse usage, where logins are found, and the defaults.
 ///
@@ -56,6 +57,7 @@ pub struct Provider {
     aliases: &'static [&'static str],
     base_url: Option<&'static str>,
     private_endpoint: bool,
+    usage_endpoint: Option<&'static UsageEndpoint>,
     pub(crate) request: fn(&Credential) -> UsageRequest,
     pub(crate) second: Option<SecondRequest>,
     parse: ParseBody,
@@ -109,6 +111,7 @@ impl Provider {
             aliases: &[],
             base_url: None,
             private_endpoint: false,
+            usage_endpoint: None,
             request,
             second: None,
             parse,
@@ -141,6 +144,13 @@ impl Provider {
     #[must_use]
     pub const fn private_endpoint(mut self) -> Self {
         self.private_endpoint = true;
+        self
+    }
+
+    /// States how the usage endpoint answers, so that a gateway can answer in its place.
+    #[must_use]
+    pub const fn usage_endpoint(mut self, endpoint: &'static UsageEndpoint) -> Self {
+        self.usage_endpoint = Some(endpoint);
         self
     }
 
@@ -254,6 +264,12 @@ impl Provider {
     #[must_use]
     pub const fn is_private(&self) -> bool {
         self.private_endpoint
+    }
+
+    /// How the usage endpoint answers; `None` if its answers cannot be written from a record.
+    #[must_use]
+    pub const fn endpoint(&self) -> Option<&'static UsageEndpoint> {
+        self.usage_endpoint
     }
 
     /// The provider's default policy, starting from this one.

@@ -1,8 +1,8 @@
 //! Parses the rows of `limits`: the 5-hour window, the 7-day window, and the 7-day windows of single models or surfaces.
 //! `usage` parses the root fields that repeat some of them.
 
-use quota_core::WindowId;
 use quota_core::model::{InvalidId, Scope};
+use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::Value;
 
 use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ReadPercent, SEVEN_DAYS, WindowDef};
@@ -47,6 +47,14 @@ fn add_row(report: &mut ReportBuilder, row: &Value, field: String, percent: Read
     }
 }
 
+/// The window of a row, and its reading; `None` for what cannot be read.
+pub(super) fn read_row(row: &Value) -> (Option<WindowId>, Option<WindowReading>) {
+    let mut report = ReportBuilder::default();
+    add_row(&mut report, row, String::new(), Percent::from_percent);
+    let reading = report.windows.into_values().next();
+    (parse_name(row).ok().map(|named| named.id), reading)
+}
+
 /// Why a row has no usable window name.
 enum NameError {
     /// The row is not a window that can be named.
@@ -86,7 +94,7 @@ fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
 }
 
 /// The id of the part of `whole` that counts only `scope`. It follows the naming of the root fields.
-fn scoped_id(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
+pub(super) fn scoped_id(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
     match (&scope.model, &scope.surface) {
         (Some(model), Some(surface)) => whole.for_model(&format!("{model} {surface}")),
         (Some(model), None) => whole.for_model(model),
@@ -127,7 +135,6 @@ fn display_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::{Percent, WindowReading};
     use serde_json::json;
 
     use super::*;

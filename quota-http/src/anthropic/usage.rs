@@ -71,7 +71,7 @@ fn add_field(report: &mut ReportBuilder, name: &str, value: &Value, fields: &Fie
 }
 
 /// Whether a field is a window: it has one of the known names, or is an object with a usage.
-fn is_window(name: &str, value: &Value) -> bool {
+pub(super) fn is_window(name: &str, value: &Value) -> bool {
     let is_known = name == "five_hour" || name.starts_with("seven_day") && name != "seven_day_breakdown";
     is_known || value.get(ROOT_FIELDS.used).is_some()
 }

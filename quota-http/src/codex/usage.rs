@@ -24,7 +24,7 @@ pub(super) struct WindowFields {
     pub(super) resets_in: &'static str,
 }
 
-const FIELDS: WindowFields = WindowFields {
+pub(super) const FIELDS: WindowFields = WindowFields {
     length: "limit_window_seconds",
     unit: 1.0,
     resets_at: "reset_at",
@@ -32,7 +32,7 @@ const FIELDS: WindowFields = WindowFields {
 };
 
 /// The limit that a workspace sets for one user: the field and the window.
-const INDIVIDUAL: &str = "individual_limit";
+pub(super) const INDIVIDUAL: &str = "individual_limit";
 
 /// What is not a reading, and so is neither parsed nor listed.
 const KNOWN: [&str; 10] = [

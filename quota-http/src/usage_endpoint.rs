@@ -1,0 +1,318 @@
+//! How a provider's usage endpoint answers, for a gateway that answers in its place. The module of a provider writes the bodies.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::model::{Credits, Window};
+use quota_core::{Percent, Snapshot, Used, WindowId, WindowReading};
+use serde_json::{Map, Value};
+
+/// How the usage endpoint of a provider answers: its path, and the bodies of its responses.
+///
+/// A gateway uses it to answer the clients of the provider from readings that it already has.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::{Percent, Snapshot, UsageReport, WindowId, WindowReading};
+/// use quota_http::{KnownUsage, anthropic};
+///
+/// let half = Percent::from_percent(50.0).unwrap();
+/// let report = UsageReport::polled([WindowReading::new(WindowId::five_hour(), half)]);
+/// let now = "2026-07-01T12:00:00Z".parse()?;
+/// let snapshot = Snapshot::of(&report, now);
+/// let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+///
+/// let known = KnownUsage::of(&snapshot, now, minutes(5), minutes(15));
+/// let body = anthropic::PROVIDER.endpoint().unwrap().usage(&known);
+///
+/// assert_eq!(body["five_hour"]["utilization"], 50.0);
+/// assert!(body["seven_day"].is_null());
+/// # Ok::<(), jiff::Error>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct UsageEndpoint {
+    path: &'static str,
+    usage: fn(&KnownUsage<'_>) -> Map<String, Value>,
+    failure: fn(&EndpointFailure<'_>) -> Value,
+    countdowns: &'static [&'static str],
+    personal: &'static [&'static str],
+}
+
+impl UsageEndpoint {
+    /// Creates an endpoint with its path and the functions that write its bodies.
+    #[must_use]
+    pub const fn new(
+        path: &'static str,
+        usage: fn(&KnownUsage<'_>) -> Map<String, Value>,
+        failure: fn(&EndpointFailure<'_>) -> Value,
+    ) -> Self {
+        Self { path, usage, failure, countdowns: &[], personal: &[] }
+    }
+
+    /// Names the fields that count down to a time, so that they differ in each response although nothing has changed.
+    #[must_use]
+    pub const fn countdowns(mut self, names: &'static [&'static str]) -> Self {
+        self.countdowns = names;
+        self
+    }
+
+    /// Names the fields at the root that identify the user, for a gateway that must not send them to each client.
+    #[must_use]
+    pub const fn personal(mut self, names: &'static [&'static str]) -> Self {
+        self.personal = names;
+        self
+    }
+
+    /// The path, which begins with a slash.
+    #[must_use]
+    pub const fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// The fields that count down to a time.
+    #[must_use]
+    pub const fn countdown_fields(&self) -> &'static [&'static str] {
+        self.countdowns
+    }
+
+    /// The fields at the root that identify the user.
+    #[must_use]
+    pub const fn personal_fields(&self) -> &'static [&'static str] {
+        self.personal
+    }
+
+    /// The body of a successful response.
+    ///
+    /// It contains only what is known. A window that has ended is null or absent, as the provider sends it.
+    #[must_use]
+    pub fn usage(&self, known: &KnownUsage<'_>) -> Map<String, Value> {
+        (self.usage)(known)
+    }
+
+    /// The body of an error response.
+    #[must_use]
+    pub fn failure(&self, failure: &EndpointFailure<'_>) -> Value {
+        (self.failure)(failure)
+    }
+}
+
+impl fmt::Debug for UsageEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageEndpoint").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Why an endpoint does not answer with usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointFailure<'a> {
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, and what to do. It is shown to users.
+    pub message: &'a str,
+    /// When a client may try again.
+    pub retry_after: Option<Duration>,
+}
+
+/// What is known of an account at a time: the readings that a client may see.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct KnownUsage<'a> {
+    /// The windows whose use is known, sorted by id.
+    pub windows: Vec<&'a Window>,
+    /// The plan, as the provider names it.
+    pub plan: Option<&'a str>,
+    /// The credits, unless they are too old.
+    pub credits: Option<&'a Credits>,
+    /// The time of the answer.
+    pub now: Timestamp,
+    /// The last response of the provider, for the fields that the parser does not know.
+    pub last_response: Option<&'a LastResponse>,
+}
+
+impl<'a> KnownUsage<'a> {
+    /// What a snapshot shows at `now`. A reading counts as exact for `fresh_for`, and as unknown from the age `max_age` on.
+    ///
+    /// A window that has ended is not included, because its use is unknown until the next reading.
+    #[must_use]
+    pub fn of(snapshot: &'a Snapshot, now: Timestamp, fresh_for: Duration, max_age: Duration) -> Self {
+        let is_young = |at: Timestamp| age(at, now) < max_age;
+        let is_known = |window: &&Window| {
+            is_young(window.observed_at()) && window.used_at(now, fresh_for) != Used::Unknown
+        };
+        Self {
+            windows: snapshot.windows().iter().filter(is_known).collect(),
+            plan: snapshot.plan(),
+            credits: snapshot.credits().filter(|_| snapshot.complete_at().is_some_and(is_young)),
+            now,
+            last_response: None,
+        }
+    }
+
+    /// Adds the last response of the provider. Its unknown fields are passed on.
+    #[must_use]
+    pub fn last_response(mut self, response: Option<&'a LastResponse>) -> Self {
+        self.last_response = response;
+        self
+    }
+
+    /// Whether there is nothing that a client could use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.credits.is_none()
+    }
+
+    /// The age of the oldest window; `None` without one.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.windows.iter().map(|window| age(window.observed_at(), self.now)).max()
+    }
+
+    /// When the answer changes although no new reading arrives: at the end of the first window.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.windows.iter().filter_map(|window| window.expires_at()).min()
+    }
+
+    /// The window with this id, if its use is known.
+    #[must_use]
+    pub fn window(&self, id: &WindowId) -> Option<&'a Window> {
+        self.windows.iter().copied().find(|window| window.id() == id)
+    }
+
+    /// The fields of the last response.
+    pub(crate) fn last_fields(&self) -> Option<&'a Map<String, Value>> {
+        self.last_response.map(|response| &response.fields)
+    }
+}
+
+fn age(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(at)).unwrap_or_default()
+}
+
+/// The last successful response of a usage endpoint, in memory.
+#[derive(Debug, Clone)]
+pub struct LastResponse {
+    received_at: Timestamp,
+    fields: Map<String, Value>,
+}
+
+impl LastResponse {
+    /// The maximum size of a body, in bytes.
+    pub const MAX_BYTES: usize = 64 * 1024;
+
+    /// Parses a body that was received at a time; `None` if it is too large, or not a JSON object.
+    #[must_use]
+    pub fn parse(body: &[u8], received_at: Timestamp) -> Option<Self> {
+        let body = Some(body).filter(|body| body.len() <= Self::MAX_BYTES)?;
+        match serde_json::from_slice(body).ok()? {
+            Value::Object(fields) => Some(Self { received_at, fields }),
+            _ => None,
+        }
+    }
+
+    /// When it was received.
+    #[must_use]
+    pub fn received_at(&self) -> Timestamp {
+        self.received_at
+    }
+
+    /// Removes fields at the root.
+    pub fn remove(&mut self, names: &[&str]) {
+        for name in names {
+            self.fields.remove(*name);
+        }
+    }
+}
+
+/// Whether a reading of an earlier response is still the one that is known, so that its fields can be passed on unchanged.
+///
+/// `rounding` is the difference of the use that rounding explains, in basis points.
+pub(crate) fn is_current(reading: &WindowReading, window: &Window, rounding: u32) -> bool {
+    let used = reading.used.basis_points().abs_diff(window.used().basis_points());
+    let same_reset = match (reading.resets_at, window.resets_at()) {
+        (None, None) => true,
+        // A record stores whole milliseconds, and several fields of a response may differ by microseconds.
+        (Some(one), Some(other)) => one.duration_since(other).unsigned_abs() <= Duration::from_secs(1),
+        _ => false,
+    };
+    used <= rounding && same_reset
+}
+
+/// A percentage as a whole number. Only a window that is exhausted is 100.
+pub(crate) fn whole_percent(used: Percent) -> u64 {
+    let rounded = (used.basis_points() + 50) / 100;
+    u64::from(if used < Percent::FULL { rounded.min(99) } else { rounded })
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_core::UsageReport;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn snapshot(resets_at: Option<Timestamp>) -> Snapshot {
+        let half = Percent::from_percent(50.0).unwrap();
+        let reading = WindowReading::new(WindowId::five_hour(), half).resets_at(resets_at);
+        let mut credits = Credits::default();
+        credits.enabled = Some(true);
+        Snapshot::of(&UsageReport::polled([reading]).credits(credits), at(0))
+    }
+
+    fn known(snapshot: &Snapshot, second: i64) -> KnownUsage<'_> {
+        KnownUsage::of(snapshot, at(second), Duration::from_secs(300), Duration::from_secs(900))
+    }
+
+    #[test]
+    fn a_window_is_known_until_it_ends() {
+        let snapshot = snapshot(Some(at(600)));
+
+        assert_eq!(known(&snapshot, 599).windows.len(), 1);
+        assert!(known(&snapshot, 600).windows.is_empty());
+        assert_eq!(known(&snapshot, 599).expires_at(), Some(at(600)));
+    }
+
+    #[test]
+    fn nothing_is_known_from_the_maximum_age_on() {
+        let snapshot = snapshot(Some(at(5000)));
+
+        assert!(!known(&snapshot, 899).is_empty());
+        assert!(known(&snapshot, 900).is_empty());
+    }
+
+    #[test]
+    fn an_old_window_without_a_reset_is_unknown() {
+        let snapshot = snapshot(None);
+
+        assert_eq!(known(&snapshot, 299).windows.len(), 1);
+        assert!(known(&snapshot, 300).windows.is_empty());
+        assert!(known(&snapshot, 300).credits.is_some());
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_oldest_window() {
+        assert_eq!(known(&snapshot(Some(at(600))), 60).age(), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn only_an_exhausted_window_is_a_hundred_percent() {
+        let whole = |basis_points| whole_percent(Percent::from_basis_points(basis_points));
+
+        assert_eq!((whole(0), whole(49), whole(50), whole(9960), whole(10_000)), (0, 0, 1, 99, 100));
+        assert_eq!(whole(10_420), 104);
+    }
+
+    #[test]
+    fn a_body_that_is_too_large_or_no_object_is_not_kept() {
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(LastResponse::MAX_BYTES));
+
+        for body in [&*large, "[]", "null", "<html>", ""] {
+            assert!(LastResponse::parse(body.as_bytes(), at(0)).is_none());
+        }
+        assert!(LastResponse::parse(b"{}", at(0)).is_some());
+    }
+}
