@@ -5,7 +5,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use quota_core::clock::is_from_future;
 use quota_core::record::{Hold, Record};
-use serde::de::{Error, IgnoredAny};
+use quota_core::store::format_of;
+use serde::de::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -62,19 +63,13 @@ impl Journal {
     ///
     /// serde's error if the body is not a journal, or is in an older format. A newer format is never an error.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
-        // The flattened field requires an object. Without it, serde would also accept `[3]` as an envelope.
-        #[derive(Deserialize)]
-        struct Envelope {
-            format: u32,
-            #[serde(flatten)]
-            _fields: IgnoredAny,
-        }
-        match serde_json::from_slice(body)? {
+        match format_of(body) {
             // No release has written an older format.
-            Envelope { format, .. } if format < FORMAT => Err(Error::custom("it has an older format")),
-            Envelope { format, .. } => serde_json::from_slice(body).or_else(|error| {
-                if format > FORMAT { Ok(Self { format, ..Self::default() }) } else { Err(error) }
-            }),
+            Some(format) if format < FORMAT => Err(Error::custom("it has an older format")),
+            Some(format) if format > FORMAT => {
+                Ok(serde_json::from_slice(body).unwrap_or_else(|_| Self { format, ..Self::default() }))
+            }
+            _ => serde_json::from_slice(body),
         }
     }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, Hold};
 use crate::model::ProviderId;
 use crate::model::extra_fields::ExtraFields;
 use crate::policy::{CooldownScope, Policy};
-use crate::store::{DocumentBody, QuotaStore, StoreError, StoreKey};
+use crate::store::{DocumentBody, QuotaStore, StoreError, StoreKey, format_of};
 
 /// The time until which no account of a provider may call it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,20 +71,13 @@ impl ProviderCooldown {
     ///
     /// [`DecodeError`] if the document is not a cooldown.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        // The flattened field accepts only an object. Without it, serde reads `[1]` as an envelope too.
-        #[derive(Deserialize)]
-        struct Envelope {
-            format: u32,
-            #[serde(flatten)]
-            _fields: IgnoredAny,
-        }
-        let parsed = match serde_json::from_slice(body) {
-            Ok(Envelope { format, .. }) if format < FORMAT => return Ok(Self::default()),
-            Ok(Envelope { format, .. }) => serde_json::from_slice(body).or_else(|error| {
-                // A newer program has given the fields another form.
-                if format > FORMAT { Ok(Self { format, ..Self::default() }) } else { Err(error) }
-            }),
-            Err(error) => Err(error),
+        let parsed = match format_of(body) {
+            Some(format) if format < FORMAT => return Ok(Self::default()),
+            // A newer program may have given the fields another form.
+            Some(format) if format > FORMAT => {
+                Ok(serde_json::from_slice(body).unwrap_or_else(|_| Self { format, ..Self::default() }))
+            }
+            _ => serde_json::from_slice(body),
         };
         parsed.map_err(|error| DecodeError { source: Arc::new(error) })
     }

@@ -13,6 +13,7 @@ use super::{CallRecord, Hold, LastFailure, Lease, Record};
 use crate::model::extra_fields::ExtraFields;
 use crate::model::login::RecordOwner;
 use crate::model::{CredentialFingerprint, Snapshot};
+use crate::store::format_of;
 use crate::time::{self, UnixMillis};
 
 /// The format number of a record. It rises when the form of a field or the meaning of other fields changes.
@@ -115,7 +116,7 @@ impl Record {
 
     /// A read-only placeholder for a record of a newer format that this program cannot parse.
     fn opaque_newer(body: &[u8]) -> Option<Self> {
-        let format = format_of(body)?;
+        let format = Format(format_of(body)?);
         (format > Format::CURRENT).then(|| Self { format, ..Self::default() })
     }
 
@@ -129,21 +130,13 @@ impl Record {
 fn parse(body: &[u8]) -> Result<Stored, serde_json::Error> {
     match serde_json::from_slice::<Stored>(body) {
         Ok(stored) if stored.format >= Format::CURRENT => Ok(stored),
-        _ if format_of(body).is_some_and(|format| format < Format::CURRENT) => {
+        _ if format_of(body).is_some_and(|format| Format(format) < Format::CURRENT) => {
             let mut older = serde_json::from_slice(body)?;
             rename_older(&mut older);
             serde_json::from_value(older)
         }
         parsed => parsed,
     }
-}
-
-fn format_of(body: &[u8]) -> Option<Format> {
-    #[derive(Deserialize)]
-    struct Envelope {
-        format: Format,
-    }
-    serde_json::from_slice(body).ok().map(|Envelope { format }| format)
 }
 
 /// Renames the fields and words of formats 1 and 2 to those of format 3.

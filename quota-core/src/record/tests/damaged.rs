@@ -21,6 +21,7 @@ fn a_document_that_is_not_a_record_is_rejected() {
         "{\"format\":\"1\"}",
         "{\"format\":2,\"hold\":7}",
         "{\"format\":3,\"fence\":-1}",
+        "[9]",
     ];
 
     for body in damaged {
