@@ -321,7 +321,7 @@ impl Refresh {
     ) -> Result<Option<Credential>, Option<ReadFailure>> {
         let AccountEntry { id: account, provider, .. } = &*self.entry;
         let (clock, tasks) = (&provider.clock, &self.context.tasks);
-        let timeout = self.time_left().map_or(timeout, |left| left.min(timeout));
+        let timeout = self.at_most(timeout);
         let caller = Caller { account, demand, timeout, clock, tasks };
         let read = tasks.until_closing(provider.credentials.credential(&caller)).await;
         read.ok_or(None)?.transpose().map_err(Some)
@@ -405,8 +405,7 @@ impl Refresh {
     /// Runs a step of the fetcher. The fetch timeout, the program's deadline and the cancellation of calls end it.
     async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Interruption> {
         let timeout = self.entry.provider.policy.fetch_timeout;
-        let left = self.time_left().filter(|left| *left < timeout);
-        let step = self.entry.provider.clock.bounded(left.unwrap_or(timeout), catch_panic(step));
+        let step = self.entry.provider.clock.bounded(self.at_most(timeout), catch_panic(step));
         // Check the step first: a program cancels its calls at its deadline, and the timeout must be recorded.
         let ended = tokio::select! {
             biased;
@@ -416,9 +415,13 @@ impl Refresh {
         match ended {
             Some(Some(done)) => Ok(done),
             Some(None) => Err(Interruption::Panicked),
-            None if left.is_some() => Err(Interruption::DeadlineExceeded),
             None => Err(Interruption::TimedOut),
         }
+    }
+
+    /// This timeout, or the time until the program's deadline if that is shorter.
+    fn at_most(&self, timeout: Duration) -> Duration {
+        self.time_left().map_or(timeout, |left| left.min(timeout))
     }
 
     /// The time until the program's deadline; `None` without one.
@@ -447,7 +450,6 @@ const REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
     TimedOut,
-    DeadlineExceeded,
     Cancelled,
     Panicked,
 }

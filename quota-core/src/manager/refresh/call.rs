@@ -87,7 +87,7 @@ impl Refresh {
             Ok(fetched) => fetched,
             // `may_call` left the provider at least two seconds, so this is the provider's timeout. Without a hold, a program that
             // runs repeatedly would call a hanging provider until the budget is used up.
-            Err(Interruption::TimedOut | Interruption::DeadlineExceeded) => Err(FetchError::TimedOut),
+            Err(Interruption::TimedOut) => Err(FetchError::TimedOut),
             // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
             // received it.
             Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
