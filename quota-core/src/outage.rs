@@ -216,7 +216,7 @@ impl OutageStore {
 
     /// The time of the store, from a time of the level. All processes add the same offset.
     fn store_time(active: &Active, now: Timestamp) -> Timestamp {
-        time::from_ms(now.as_millisecond().saturating_add(active.doc.offset_ms.unwrap_or(0)))
+        time::shifted(now, active.doc.offset_ms.unwrap_or(0))
     }
 
     /// Uses the level in use, or the store. Starts again if the outage begins or ends in between.

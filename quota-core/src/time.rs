@@ -41,10 +41,14 @@ pub(crate) fn from_ms(ms: i64) -> Timestamp {
 /// The last timestamp in whole milliseconds.
 const MAX: Timestamp = Timestamp::constant(253_402_207_200, 0);
 
+/// `at` moved by this many milliseconds, in whole milliseconds, clamped to the range of `Timestamp`.
+pub(crate) fn shifted(at: Timestamp, by_ms: i64) -> Timestamp {
+    from_ms(at.as_millisecond().saturating_add(by_ms))
+}
+
 /// `at` plus `duration` in whole milliseconds, at most [`MAX`].
 pub(crate) fn saturating_add(at: Timestamp, duration: Duration) -> Timestamp {
-    let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    from_ms(at.as_millisecond().saturating_add(ms))
+    shifted(at, i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The lowest fence of a lease that is granted at `at`.

@@ -151,7 +151,7 @@ impl Hold {
     /// Moves the hold by this many milliseconds.
     pub(crate) fn shift(&mut self, by_ms: i64) {
         for at in [&mut self.since, &mut self.until] {
-            *at = time::from_ms(at.as_millisecond().saturating_add(by_ms));
+            *at = time::shifted(*at, by_ms);
         }
     }
 

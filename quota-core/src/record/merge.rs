@@ -106,7 +106,7 @@ impl Record {
         if by_ms == 0 || !self.is_writable() {
             return;
         }
-        let shift = |at: &mut Timestamp| *at = time::from_ms(at.as_millisecond().saturating_add(by_ms));
+        let shift = |at: &mut Timestamp| *at = time::shifted(*at, by_ms);
         self.hold.iter_mut().for_each(|hold| hold.shift(by_ms));
         if let Some(lease) = &mut self.lease {
             shift(&mut lease.granted_at);
