@@ -148,11 +148,14 @@ impl QuotaManagerBuilder {
             Some(store) => client(Arc::clone(store) as Arc<dyn QuotaStore>, store.max_duration()),
             None => Arc::clone(&plain),
         };
-        let mut registry =
-            Registry::new(shared_client, self.clock.clone(), self.policy, self.provider_policies);
-        if outage_store.is_some() {
-            registry.set_fail_closed_client(plain);
-        }
+        let fail_closed_client = outage_store.is_some().then_some(plain);
+        let mut registry = Registry::new(
+            shared_client,
+            fail_closed_client,
+            self.clock.clone(),
+            self.policy,
+            self.provider_policies,
+        );
         for (fetcher, source) in self.providers {
             registry.add(fetcher, source);
         }

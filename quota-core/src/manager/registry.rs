@@ -84,20 +84,17 @@ impl PartialEq for ByName {
 impl Eq for ByName {}
 
 impl Registry {
-    /// Creates an empty registry. A provider gets its policy from `policies`, otherwise `policy`.
+    /// Creates an empty registry. A provider gets its policy from `policies`, otherwise `policy`. One that fails closed uses
+    /// `fail_closed_client`, if there is one.
     pub(crate) fn new(
         store_client: Arc<StoreClient>,
+        fail_closed_client: Option<Arc<StoreClient>>,
         clock: Clock,
         policy: Policy,
         policies: HashMap<ProviderId, Policy>,
     ) -> Self {
         let (providers, accounts) = (RwLock::default(), RwLock::default());
-        Self { store_client, fail_closed_client: None, clock, policy, policies, providers, accounts }
-    }
-
-    /// Sets the client for providers that fail closed. Call this before [`add`](Self::add).
-    pub(crate) fn set_fail_closed_client(&mut self, client: Arc<StoreClient>) {
-        self.fail_closed_client = Some(client);
+        Self { store_client, fail_closed_client, clock, policy, policies, providers, accounts }
     }
 
     fn client(&self, policy: &Policy) -> &Arc<StoreClient> {
