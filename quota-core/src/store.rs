@@ -114,14 +114,6 @@ impl StoreKey {
         Self(format!("{provider}#login:{digits}").into())
     }
 
-    /// Whether this is the key of the record of a login, and not that of one of its extensions.
-    pub(crate) fn is_of_login(&self) -> bool {
-        let extension = self.0.split_once('#').map(|(_, extension)| extension);
-        extension
-            .and_then(|extension| extension.strip_prefix("login:"))
-            .is_some_and(|rest| !rest.contains('#'))
-    }
-
     /// The key of the record of an account whose credential states no login: `anthropic/main`.
     #[must_use]
     pub fn account(account: &AccountId) -> Self {

@@ -34,7 +34,6 @@ impl Kind {
         match key.as_str().rsplit_once('#') {
             Some((_, record)) if record.starts_with("login:") => Self::Record,
             Some((_, extension)) if ONLY_IN_STORE.contains(&extension) => Self::OnlyInStore,
-            Some(_) if key.is_of_login() => Self::Record,
             Some(_) => Self::Temporary,
             None if *key == StoreKey::probe() => Self::Temporary,
             None if key.as_str().contains('/') => Self::Record,
