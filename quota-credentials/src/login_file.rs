@@ -158,8 +158,7 @@ impl CredentialSource for LoginFile {
     }
 
     async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
-        let paths = self.paths();
-        if paths.is_empty() { None } else { Some(SourceVersion::of_files(paths).await) }
+        Some(SourceVersion::of_files(self.paths()).await)
     }
 }
 

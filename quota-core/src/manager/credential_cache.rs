@@ -452,14 +452,13 @@ async fn read_source(
         let outcome = source.renew(account, rejected).await;
         return Found::Read(version, outcome.map_err(ReadFailure::Failed));
     }
-    let files = |version: &Option<SourceVersion>| version.as_ref().map(|version| version.files().to_vec());
     let mut outcome = source.credential(account).await;
     for _ in 1..MAX_TORN_READS {
         if outcome.is_err() || !version.as_ref().is_some_and(SourceVersion::has_files) {
             break;
         }
         let after = source.version(account).await;
-        if files(&after) == files(&version) {
+        if after.as_ref().map(SourceVersion::files) == version.as_ref().map(SourceVersion::files) {
             break;
         }
         // The read may have found the token of one login and the name of another.
