@@ -92,7 +92,7 @@ fn add_bucket(bucket: &Value, group: Option<&str>, path: &str, report: &mut Repo
         return report.mark_unnamed(path, "it has no name");
     };
     if flag(fields.get("disabled")) == Field::Present(true) {
-        return;
+        return report.skip(path, "it is disabled");
     }
     let known = [
         "bucketId",

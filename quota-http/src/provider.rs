@@ -311,7 +311,10 @@ impl Provider {
         (self.parse)(body, now)
     }
 
-    /// Parses a document that a user saved at about `now`: a usage response, or another document of the provider.
+    /// Parses a document that a user saved before `now`: a usage response, or another document of the provider.
+    ///
+    /// Its resets may be long past. A document that does not state its time has no `observed_at`, or `now`. Check such a report with
+    /// [`UsageReport::reject_implausible_saved`](quota_core::UsageReport::reject_implausible_saved).
     ///
     /// # Errors
     ///

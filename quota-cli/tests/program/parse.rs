@@ -86,6 +86,23 @@ fn an_unreadable_window_has_no_percentage() {
 }
 
 #[test]
+fn a_saved_document_may_be_older_than_its_resets() {
+    let documents = [
+        r#"{"rate_limits":{"five_hour":{"used_percentage":50,"resets_at":1600000000}}}"#,
+        r#"{"type":"rate_limit_event","rate_limit_info":
+            {"unifiedWindows":{"five_hour":{"utilization":0.5,"resetsAt":1600000000}}}}"#,
+        r#"{"five_hour":{"utilization":50,"resets_at":1600000000}}"#,
+    ];
+    for document in documents {
+        let parsed = parse_json(document, &[]);
+
+        let window = &parsed["windows"][0];
+        let read = (&window["used_percent"], &window["resets_at"]);
+        assert_eq!(read, (&json!(50.0), &json!("2020-09-13T12:26:40Z")), "{document}");
+    }
+}
+
+#[test]
 fn a_percentage_above_100_is_not_capped() {
     let document = parse_json("anthropic-ratelimit-unified-7d-utilization: 1.01\n", &["--headers"]);
 

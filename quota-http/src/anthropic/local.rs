@@ -70,7 +70,7 @@ pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     let Parsed { usage, skipped } = usage::read(body, &CACHED_FIELDS)?;
     let usage = UsageReport::from_local(usage.windows, fetched_at).credits(usage.credits);
     let account = text(cached.get("accountUuid")).ok().map(Into::into);
-    Ok(CachedUsage { parsed: without_implausible(usage, skipped, fetched_at), account })
+    Ok(CachedUsage { parsed: without_implausible(Parsed::new(usage, skipped), fetched_at), account })
 }
 
 /// The only field that we need. serde skips the others, which may take up megabytes.
@@ -102,11 +102,16 @@ struct File {
 /// [`ParseError`] if the input is not a JSON object or has no `rate_limits`. Before the first response of a session there are
 /// none.
 pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
+    Ok(without_implausible(saved_statusline(line, observed_at)?, observed_at))
+}
+
+/// Parses the same input, saved at an unknown time before `now`. Its resets may be long past.
+pub(super) fn saved_statusline(line: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
     let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
     let report = add_all(limits, &STATUSLINE_FIELDS, "rate_limits.");
-    let usage = UsageReport::from_statusline(report.readings()?, observed_at);
-    Ok(without_implausible(usage, report.skipped, observed_at))
+    let usage = UsageReport::from_statusline(report.readings()?, now);
+    Ok(Parsed::new(usage, report.skipped))
 }
 
 /// Parses a `rate_limit_event` line of Claude Code's output stream, received at `observed_at`.
@@ -131,6 +136,11 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
 ///
 /// [`ParseError`] if the line is not a JSON object or has another type.
 pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
+    Ok(without_implausible(saved_rate_limit_event(line, observed_at)?, observed_at))
+}
+
+/// Parses the same line, saved at an unknown time before `now`. Its resets may be long past.
+pub(super) fn saved_rate_limit_event(line: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
     if root.get("type").and_then(Value::as_str) != Some("rate_limit_event") {
         return Err(ParseError::NoUsage);
@@ -145,15 +155,16 @@ pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Par
             report.skip(name, "not a reading");
         }
     }
-    let usage = UsageReport::from_local(report.readings()?, observed_at).window_statuses(window_status(info));
-    Ok(without_implausible(usage, report.skipped, observed_at))
+    let usage = UsageReport::from_local(report.readings()?, now).window_statuses(window_status(info));
+    Ok(Parsed::new(usage, report.skipped))
 }
 
 /// Removes implausible readings, and adds them to the skipped fields.
-fn without_implausible(mut usage: UsageReport, mut skipped: Vec<SkippedField>, read_at: Timestamp) -> Parsed {
-    let rejected = usage.reject_implausible(read_at);
-    skipped.extend(rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.reason)));
-    Parsed::new(usage, skipped)
+fn without_implausible(mut parsed: Parsed, read_at: Timestamp) -> Parsed {
+    let rejected = parsed.usage.reject_implausible(read_at);
+    let rejected = rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.reason));
+    parsed.skipped.extend(rejected);
+    parsed
 }
 
 /// The status of an event, for the window that it names.

@@ -6,7 +6,7 @@ use quota_core::UsageReport;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::local::{parse_claude_json, parse_rate_limit_event, parse_statusline};
+use super::local::{parse_claude_json, saved_rate_limit_event, saved_statusline};
 use super::profile::parse_profile;
 use super::usage::parse_usage;
 use crate::parsed::ParseError;
@@ -46,10 +46,10 @@ pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, Pa
         return Ok(SavedDocument::new("claude_json", cached.parsed).user(cached.account));
     }
     if keys.tag == Some(Tag::RateLimitEvent) {
-        return Ok(SavedDocument::new("rate_limit_event", parse_rate_limit_event(document, now)?));
+        return Ok(SavedDocument::new("rate_limit_event", saved_rate_limit_event(document, now)?));
     }
     if keys.rate_limits.is_some() {
-        return Ok(SavedDocument::new("statusline", parse_statusline(document, now)?));
+        return Ok(SavedDocument::new("statusline", saved_statusline(document, now)?));
     }
     if keys.account.is_some() || keys.organization.is_some() {
         let profile = parse_profile(document)?;

@@ -62,7 +62,7 @@ fn a_missing_fraction_is_unknown_and_a_disabled_limit_is_none() {
 
     assert!(parsed.usage.windows.is_empty());
     let reasons: Vec<_> = parsed.skipped.iter().map(|one| one.reason).collect();
-    assert_eq!(reasons, ["it has no usage", "it has no usage"]);
+    assert_eq!(reasons, ["it has no usage", "it is disabled", "it has no usage"]);
 }
 
 #[test]

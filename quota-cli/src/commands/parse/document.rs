@@ -2,7 +2,6 @@
 
 use quota::Clock;
 use quota::http::Provider;
-use quota::model::Source;
 
 use super::report::ParseReport;
 
@@ -22,9 +21,9 @@ pub(super) fn read(provider: &Provider, bytes: &[u8]) -> Result<ParseReport, Str
         format!("{error}{hint}")
     })?;
     let usage = document.parsed.usage;
-    // The report of a local document has its own time, at which its parser has checked it.
-    let is_undated = usage.source == Source::Poll;
+    // The parser has checked a document that states its time.
     let observed_at = usage.observed_at.filter(|at| *at != now);
+    let is_undated = observed_at.is_none();
     let ignored = document.parsed.skipped.into_iter().map(|one| (one.field, one.reason)).collect();
     let report =
         ParseReport { user: document.user, observed_at, ignored, ..ParseReport::new(document.kind, usage) };
