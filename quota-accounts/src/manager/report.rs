@@ -156,6 +156,7 @@ impl Inner {
     /// Clears the rejections before `served_at` of the login that has served a request under the name at `at`, and which that account may
     /// have left since. Returns whether there were any.
     fn clear_rejections(&self, at: usize, login: Option<&LoginId>, served_at: Timestamp) -> bool {
+        self.slots[at].credential_accepted();
         let has_cleared = self.slots[at].clear_rejections(login, served_at, |_| true);
         let others = login.map(|login| self.other_blocked(at, login)).unwrap_or_default();
         // The other accounts may have credentials that are still rejected.

@@ -38,7 +38,8 @@ pub(super) struct AccountSlot {
     credential_timeout_at: AtomicI64,
     /// Whether a background refresh is running.
     pub(super) refreshing: AtomicBool,
-    /// The fingerprint for which a retry with another credential was allowed, until a request succeeds.
+    /// The fingerprint for which a retry with another credential was allowed, until a request succeeds with a credential of this
+    /// account.
     last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
     /// The fingerprint of the credential that was read last.
     last_read: Mutex<Option<CredentialFingerprint>>,
@@ -294,6 +295,11 @@ impl AccountSlot {
         *self.last_rejected.lock().get_or_insert(rejected) == rejected
     }
 
+    /// Allows the next retry, because the provider has accepted a credential of this account.
+    pub(super) fn credential_accepted(&self) {
+        *self.last_rejected.lock() = None;
+    }
+
     /// Clears the rejections of the login before `served_at` that `is_cleared` selects, when a request was served. Returns whether there
     /// were any.
     pub(super) fn clear_rejections(
@@ -302,7 +308,6 @@ impl AccountSlot {
         served_at: Timestamp,
         is_cleared: impl Fn(&Block) -> bool,
     ) -> bool {
-        *self.last_rejected.lock() = None;
         self.clear_blocks(|block| {
             block.since <= served_at
                 && !block.is_of_another(login)

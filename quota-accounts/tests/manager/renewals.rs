@@ -13,6 +13,7 @@ use quota_accounts::{
 use quota_core::model::{CredentialFingerprint, LoginInfo};
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secret};
 
+use crate::same_login::router;
 use crate::support::*;
 
 /// A source that renews a rejected credential at most `max_renewals` times, and counts the calls.
@@ -122,6 +123,37 @@ async fn a_request_is_retried_with_a_renewed_token_then_elsewhere() {
                 "{kind:?}"
             );
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_under_another_name_does_not_allow_another_retry() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let (logins, accounts) = router(&mut env);
+        logins.set("again", Some(2), "one");
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = async |name: &str| {
+            let route = accounts.route(Request::new()).await.expect("an account is available");
+            assert_eq!(route.account(), &id(name), "{kind:?}");
+            route
+        };
+        let report = async |route: Route, status: u16| {
+            let outcome = RequestOutcome::from_response(status, [("a", "b")]);
+            accounts.report(&route, outcome).await.expect("the route is of this manager").next
+        };
+        let first = route("main").await;
+        logins.set("main", Some(4), "one");
+        assert_eq!(report(first, 401).await, RetryAdvice::SameAccount, "{kind:?}");
+        assert_eq!(report(route("main").await, 401).await, RetryAdvice::OtherAccount, "{kind:?}");
+        assert_eq!(report(route("again").await, 200).await, RetryAdvice::Done, "{kind:?}");
+
+        logins.set("main", Some(5), "one");
+        env.clock.sleep(Duration::from_secs(10)).await;
+        let last = route("main").await;
+        logins.set("main", Some(6), "one");
+
+        assert_eq!(report(last, 401).await, RetryAdvice::OtherAccount, "{kind:?}");
     }
 }
 
