@@ -29,6 +29,7 @@ use crate::token_like::masked;
 pub(crate) use self::check::{
     canonical, check_account_name, check_login, check_path, login_in_dir, validate_url,
 };
+pub(crate) use self::edit::new_account;
 pub(crate) use self::error::nearest;
 pub(crate) use self::login::{LoginSource, Program, is_variable};
 use self::old_accounts::OldAccounts;

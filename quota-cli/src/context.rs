@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken, LoginFile};
+use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
 use quota::http::{Fetcher, Provider};
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, QuotaManager};
@@ -36,12 +36,9 @@ pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>
     match detected_logins::find_claude_code().await {
         Ok(()) => Ok(Some(config)),
         Err(searched) => {
-            let programs = detected_logins::programs_with_login().await;
-            term::eprint(&detected_logins::nothing_found(
-                &searched,
-                config::default_path().as_deref(),
-                &programs,
-            ));
+            let unused = detected_logins::unused(&config).await;
+            let path = config::default_path();
+            term::eprint(&detected_logins::nothing_found(&searched, path.as_deref(), &unused));
             Ok(None)
         }
     }
@@ -58,6 +55,13 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
         config.accounts.clear();
     }
     Ok(config)
+}
+
+/// Prints the logins that no account uses, if no account is configured and Claude Code has no login.
+pub(crate) async fn print_unused_logins(config: &Config) {
+    if let Some(hint) = detected_logins::unused_hint(config).await {
+        term::eprint(&format!("quota: {hint}\n"));
+    }
 }
 
 /// Builds a manager without providers, which only reads shared records. The credential sources state which login each account holds.
@@ -207,10 +211,8 @@ pub(crate) fn credential_source(login: &LoginSource, config: &Config) -> Arc<dyn
     match login {
         LoginSource::ClaudeCode => Arc::new(detected_logins::claude_code(None)),
         LoginSource::ClaudeConfigDir(dir) => Arc::new(detected_logins::claude_code(Some(dir))),
-        LoginSource::Program(program) => Arc::new(LoginFile::new(program.provider.id(), program.login)),
-        LoginSource::ProgramDir(program, dir) => {
-            Arc::new(LoginFile::new(program.provider.id(), program.login).in_dir(dir))
-        }
+        LoginSource::Program(program) => Arc::new(program.login_file(None)),
+        LoginSource::ProgramDir(program, dir) => Arc::new(program.login_file(Some(dir))),
         LoginSource::TokenEnv(name) => Arc::new(EnvToken::new(name)),
         LoginSource::TokenFile(path) => Arc::new(FileToken::new(path)),
         LoginSource::TokenCommand(words) => {

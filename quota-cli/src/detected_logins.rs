@@ -1,15 +1,18 @@
 //! Detects the logins of this machine: those of Claude Code and of other providers' programs, and tokens in environment variables.
 //! It checks only whether they exist. `quota doctor` checks whether they work.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use quota::anthropic::ANTHROPIC;
-use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential, LoginFile};
+use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
 use quota::http::{PROVIDERS, Provider};
+use quota::model::LoginInfo;
 use quota::{AccountId, CredentialError, CredentialSource as _, ProviderId};
 
-use crate::config::{self, LoginSource, Program};
+use crate::config::{self, Config, LoginSource, Program};
+use crate::login_folder::LoginFolder;
 
 /// The variable of this program for a Claude token, and the account name for it.
 const OWN_VARIABLE: (&str, &str) = ("QUOTA_MAIN", "quota-main");
@@ -17,56 +20,176 @@ const OWN_VARIABLE: (&str, &str) = ("QUOTA_MAIN", "quota-main");
 /// The logins of this machine.
 #[derive(Debug, Default)]
 pub(crate) struct DetectedLogins {
-    /// The location of Claude Code's login, if there is one.
-    pub(crate) claude_code: Option<CredentialLocation>,
-    /// The programs of other providers that have a login, and its file.
-    pub(crate) programs: Vec<(Program, PathBuf)>,
-    /// The variables that are set, and the account for each.
-    pub(crate) variables: Vec<(&'static str, AccountId)>,
+    /// Those of programs first, each provider's default login before its others; then those in variables.
+    pub(crate) logins: Vec<DetectedLogin>,
+}
+
+/// A login of this machine, with an account for it.
+#[derive(Debug)]
+pub(crate) struct DetectedLogin {
+    pub(crate) id: AccountId,
+    pub(crate) login: LoginSource,
+    /// Where it was found, such as the path of its file.
+    pub(crate) location: String,
+    /// The account of an earlier login that is the same one.
+    pub(crate) same_as: Option<AccountId>,
 }
 
 impl DetectedLogins {
     /// Detects the logins. No provider is called.
     pub(crate) async fn detect() -> Self {
-        let copies = claude_code(None).discover().await;
-        let copy =
-            copies.iter().find(|copy| copy.is_active).or_else(|| copies.iter().find(|copy| exists(copy)));
-        let mut programs = Vec::new();
-        for program in PROVIDERS.iter().copied().filter_map(Program::of) {
-            programs.extend(find_program(&program).await.map(|path| (program, path)));
+        let home = ["HOME", "USERPROFILE"].into_iter().find_map(std::env::var_os);
+        let home = home.filter(|home| !home.is_empty()).map(PathBuf::from);
+        let mut found = Found::default();
+        for provider in PROVIDERS.iter().copied() {
+            let Some(folder) = LoginFolder::of(provider) else { continue };
+            if let Some(login) = LoginSource::default_of(provider) {
+                found.add_default(provider, login, &folder, home.as_deref()).await;
+            }
+            for (name, dir) in home.as_deref().map(|home| folder.others(home)).unwrap_or_default() {
+                if let Some(login) = LoginSource::in_dir(provider, dir) {
+                    found.add(provider.id(), &name, login).await;
+                }
+            }
         }
-        Self {
-            claude_code: copy.map(|copy| copy.location.clone()),
-            programs,
-            variables: PROVIDERS.iter().flat_map(|provider| variables(provider)).collect(),
+        for (variable, id) in PROVIDERS.iter().flat_map(|provider| variables(provider)) {
+            found.add_variable(variable, &id);
+        }
+        Self { logins: found.logins }
+    }
+
+    /// How to add a second login of each provider whose program has a login: one paragraph per provider.
+    pub(crate) fn second_logins(&self) -> String {
+        let is_of = |login: &DetectedLogin, provider: &Provider| {
+            *login.id.provider() == provider.id() && !matches!(login.login, LoginSource::TokenEnv(_))
+        };
+        let used =
+            PROVIDERS.iter().copied().filter(|provider| self.logins.iter().any(|one| is_of(one, provider)));
+        let mut text = String::new();
+        for (provider, folder) in used.filter_map(|provider| Some((provider, LoginFolder::of(provider)?))) {
+            let _ = writeln!(text, "\nA second login of {}:", folder.program);
+            let is_taken = |name: &str| {
+                self.logins.iter().any(|one| *one.id.provider() == provider.id() && one.id.name() == name)
+            };
+            for command in folder.second_login(is_taken) {
+                let _ = writeln!(text, "  {command}");
+            }
+        }
+        text
+    }
+}
+
+/// The logins that were found so far.
+#[derive(Default)]
+struct Found {
+    logins: Vec<DetectedLogin>,
+    /// What identifies the login of each account.
+    infos: Vec<(AccountId, LoginInfo)>,
+}
+
+impl Found {
+    /// Adds the login that the provider's program uses in this environment. If a variable names its folder, so does the account,
+    /// because the variable may differ in other terminals.
+    async fn add_default(
+        &mut self,
+        provider: &'static Provider,
+        login: LoginSource,
+        folder: &LoginFolder,
+        home: Option<&Path>,
+    ) {
+        let id = account(provider.id(), "main");
+        let Some(location) = find(&id, &login).await else { return };
+        let named = home.filter(|_| !location.is_variable).and_then(|home| folder.dir_in_environment(home));
+        let login = named.and_then(|dir| LoginSource::in_dir(provider, dir)).unwrap_or(login);
+        self.push(id, login, location);
+    }
+
+    async fn add(&mut self, provider: ProviderId, name: &str, login: LoginSource) {
+        let id = self.unused(&provider, name);
+        if let Some(location) = find(&id, &login).await {
+            self.push(id, login, location);
         }
     }
 
-    /// The logins, with their accounts.
-    pub(crate) fn accounts(&self) -> Vec<(AccountId, LoginSource)> {
-        let claude =
-            self.claude_code.is_some().then(|| (account(ANTHROPIC, "main"), LoginSource::ClaudeCode));
-        let programs = self
-            .programs
-            .iter()
-            .map(|(program, _)| (account(program.provider.id(), "main"), LoginSource::Program(*program)));
-        let variables = self.variables.iter();
-        let variables =
-            variables.map(|(variable, id)| (id.clone(), LoginSource::TokenEnv((*variable).to_owned())));
-        claude.into_iter().chain(programs).chain(variables).collect()
+    fn add_variable(&mut self, variable: &'static str, id: &AccountId) {
+        let id = self.unused(id.provider(), id.name());
+        let login = LoginSource::TokenEnv(variable.to_owned());
+        let text = format!("the environment variable {variable}");
+        self.push(id, login, Location { text, is_variable: true, info: LoginInfo::default() });
     }
+
+    fn push(&mut self, id: AccountId, login: LoginSource, Location { text: location, info, .. }: Location) {
+        let is_same = |(other, known): &&(AccountId, LoginInfo)| {
+            let is_equal_id = known.login_id.is_some() && known.login_id == info.login_id;
+            let is_equal_token = known.fingerprint.is_some() && known.fingerprint == info.fingerprint;
+            other.provider() == id.provider() && (is_equal_id || is_equal_token)
+        };
+        let same_as = self.infos.iter().find(is_same).map(|(other, _)| other.clone());
+        self.infos.push((id.clone(), info));
+        self.logins.push(DetectedLogin { id, login, location, same_as });
+    }
+
+    /// The account with this name, or with a number after it if the name is used.
+    fn unused(&self, provider: &ProviderId, name: &str) -> AccountId {
+        let used: HashSet<_> = self.logins.iter().map(|login| &login.id).collect();
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let ids =
+            std::iter::once(name.to_owned()).chain(numbered).map(|name| account(provider.clone(), &name));
+        // The name of the default login is not given to another one.
+        let mut ids = ids.filter(|id| id.name() != "main" || !has_program(provider));
+        ids.find(|id| !used.contains(id)).expect("one of the numbers is unused")
+    }
+}
+
+fn has_program(provider: &ProviderId) -> bool {
+    PROVIDERS.iter().any(|known| known.id() == *provider && known.own_login().is_some())
 }
 
 fn account(provider: ProviderId, name: &str) -> AccountId {
-    AccountId::new(provider, name).expect("a constant name is valid")
+    AccountId::new(provider, name).expect("the name has only valid characters")
 }
 
-/// The file with the login of a provider's program, if it has one. A damaged login counts.
-async fn find_program(program: &Program) -> Option<PathBuf> {
-    let source = LoginFile::new(program.provider.id(), program.login);
-    let result = source.credential(&account(program.provider.id(), "main")).await;
-    let has_login = !matches!(result, Err(CredentialError::NotLoggedIn { .. }));
-    source.paths().into_iter().find(|path| path.exists()).filter(|_| has_login)
+/// A login that exists.
+struct Location {
+    /// Such as the path of its file.
+    text: String,
+    /// Whether it is in a variable, so that no folder has it.
+    is_variable: bool,
+    /// What identifies the login, if it is not damaged.
+    info: LoginInfo,
+}
+
+/// Finds a login of a provider's program. A damaged login counts.
+async fn find(id: &AccountId, login: &LoginSource) -> Option<Location> {
+    match login {
+        LoginSource::ClaudeCode => find_copy(None).await,
+        LoginSource::ClaudeConfigDir(dir) => find_copy(Some(dir)).await,
+        LoginSource::Program(program) => find_file(id, program, None).await,
+        LoginSource::ProgramDir(program, dir) => find_file(id, program, Some(dir)).await,
+        _ => None,
+    }
+}
+
+async fn find_copy(dir: Option<&Path>) -> Option<Location> {
+    let copies = claude_code(dir).discover().await;
+    let copy =
+        copies.iter().find(|copy| copy.is_active).or_else(|| copies.iter().find(|copy| exists(copy)))?;
+    Some(Location {
+        text: copy.location.to_string(),
+        is_variable: matches!(copy.location, CredentialLocation::Variable(_)),
+        info: copy.result.as_ref().map(|credential| credential.login.clone()).unwrap_or_default(),
+    })
+}
+
+async fn find_file(id: &AccountId, program: &Program, dir: Option<&Path>) -> Option<Location> {
+    let source = program.login_file(dir);
+    let result = source.credential(id).await;
+    if matches!(result, Err(CredentialError::NotLoggedIn { .. })) {
+        return None;
+    }
+    let path = source.paths().into_iter().find(|path| path.exists())?;
+    let info = result.map(|credential| credential.login).unwrap_or_default();
+    Some(Location { text: path.display().to_string(), is_variable: false, info })
 }
 
 /// The variables with a token of this provider that are set, and the account for each. Several variables of one provider usually have
@@ -111,17 +234,29 @@ fn missing(copy: &DiscoveredCredential) -> String {
     error.rsplit_once("; run `claude`").map_or(error.clone(), |(cause, _)| cause.to_owned())
 }
 
-/// The programs of other providers that have a login. An account for one is added by `quota init`.
-pub(crate) async fn programs_with_login() -> Vec<&'static str> {
-    let mut names = Vec::new();
-    for program in PROVIDERS.iter().copied().filter_map(Program::of) {
-        names.extend(find_program(&program).await.map(|_| program.login.program));
+/// The logins of this machine that are not used, because no account is configured and Claude Code has no login in its usual place.
+/// `quota init` adds accounts for them.
+pub(crate) async fn unused(config: &Config) -> Vec<DetectedLogin> {
+    if !config.is_default() || find_claude_code().await.is_ok() {
+        return Vec::new();
     }
-    names
+    DetectedLogins::detect().await.logins
 }
 
-/// The text for a user without an account. These programs of other providers have a login.
-pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>, programs: &[&str]) -> String {
+/// What to do with unused logins, for a command that fails without a login; `None` if there are none.
+pub(crate) async fn unused_hint(config: &Config) -> Option<String> {
+    let logins = unused(config).await;
+    let described: Vec<_> = logins.iter().map(|login| login.login.describe()).collect();
+    let one = match &*described {
+        [] => return None,
+        [one] => format!("there is a {one}"),
+        several => format!("there are other logins ({})", several.join(", ")),
+    };
+    Some(format!("{one}, but no account for it; run: quota init"))
+}
+
+/// The text for a user without an account. These logins exist, but no account uses them.
+pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>, unused: &[DetectedLogin]) -> String {
     let mut text = "No account was found. Searched:\n".to_owned();
     match config {
         Some(path) => {
@@ -135,11 +270,22 @@ pub(crate) fn nothing_found(searched: &[String], config: Option<&Path>, programs
     for location in searched {
         let _ = writeln!(text, "  {location}");
     }
-    for program in programs {
-        let _ = writeln!(text, "\nThere is a login of {program}. To use it, run: quota init");
+    if !unused.is_empty() {
+        text.push('\n');
+        for login in unused {
+            let _ = match &login.login {
+                LoginSource::TokenEnv(name) => {
+                    writeln!(text, "The variable {name} has a token. To use it, run: quota init")
+                }
+                other => writeln!(text, "There is a {}. To use it, run: quota init", other.describe()),
+            };
+        }
+        text.push_str("\nHelp: quota status --help. Demo without an account: quota demo\n");
+        return text;
     }
     text.push_str(
-        "\nTo add one, run `claude` and log in; or run:\n\n  \
+        "\nTo add one, run `claude` and log in; or log in with the program of another\n\
+         provider, and run `quota init` (`quota providers` lists them); or run:\n\n  \
          quota accounts add main --token-env QUOTA_MAIN    # an environment variable that holds a token\n\n\
          or add an account to that configuration:\n\n  \
          [[accounts]]\n  id = \"anthropic/main\"\n  token_env = \"QUOTA_MAIN\"    # an environment variable that holds a token\n\n\
@@ -161,6 +307,27 @@ mod tests {
             Some(Path::new("/home/me/.config/quota/config.toml")),
             &[]
         ));
+    }
+
+    #[test]
+    fn unused_logins_are_offered_instead_of_claude_code() {
+        let login = |id: &str, login| DetectedLogin {
+            id: id.parse().unwrap(),
+            login,
+            location: String::new(),
+            same_as: None,
+        };
+        let codex = Program::of(quota::http::find_provider("codex").unwrap()).unwrap();
+        let unused = [
+            login("openai/main", LoginSource::Program(codex)),
+            login("openrouter/main", LoginSource::TokenEnv("OPENROUTER_API_KEY".to_owned())),
+        ];
+
+        let text = nothing_found(&[], Some(Path::new("/x/config.toml")), &unused);
+
+        assert!(text.contains("There is a login of Codex. To use it, run: quota init\n"), "{text}");
+        assert!(text.contains("The variable OPENROUTER_API_KEY has a token."), "{text}");
+        assert!(!text.contains("run `claude`"), "{text}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod hook_failures;
 mod input;
 mod io_cause;
 mod journal;
+mod login_folder;
 mod read_context;
 mod reset_grace;
 mod runtime;

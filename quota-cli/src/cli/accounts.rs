@@ -49,7 +49,8 @@ pub(crate) enum AccountsCommand {
     List,
     /// Add an account
     ///
-    /// Without a login option, the account uses the login of the provider's own program, such as Claude Code or Codex.
+    /// Without a login option, the account uses the login of the provider's own program, such as Claude Code or Codex. `quota providers`
+    /// shows where that login is looked for.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
     /// Change the limits of an account
@@ -75,6 +76,9 @@ pub(crate) enum AccountsCommand {
     #[command(args = global::args([GlobalOption::Config]))]
     Order(AccountNames),
     /// Add the logins on this machine, or the accounts in another file
+    ///
+    /// Without a file, it finds the same logins as `quota init`: those of programs such as Claude Code and Codex, also in folders such as
+    /// ~/.claude-work, and tokens in environment variables. It prints how to add a second login of their providers.
     #[command(args = global::args([GlobalOption::Config]))]
     Import(ImportArgs),
 }

@@ -20,8 +20,11 @@ pub(crate) struct DoctorArgs {}
 
 /// Write a configuration for the logins on this machine
 ///
-/// Finds the logins of Claude Code, Codex and other providers' programs, and tokens in environment variables. It writes a configuration that refers to them, with comments
-/// on the other settings. It never writes a token.
+/// Finds the logins of Claude Code, Codex and other providers' programs, and tokens in environment variables. It also searches the
+/// folders beside the usual ones, such as ~/.claude-work and ~/.codex-work. It writes a configuration that refers to the logins, with
+/// comments on the other settings, and prints how to add a second login of a provider. It never writes a token.
+///
+/// `quota accounts import` adds the same logins to an existing configuration.
 ///
 /// It overwrites an existing file only with --force or after you confirm at the terminal, and keeps a backup beside it.
 #[derive(Debug, Args)]
@@ -44,6 +47,16 @@ pub(crate) struct InitArgs {
 /// endpoint. It reads no configuration and no login, and makes no calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Where a login is looked for:
+  `quota init` writes a configuration for all logins that it finds. `quota accounts add codex/main` adds one account. Without another \
+setting, the account uses the login of the provider's own program, or the first of the listed variables that is set.
+
+  login_dir in the configuration, or --login-dir, names another folder of the program, such as ~/.codex-work. token_env, token_file and \
+token_command name a token instead.
+
+Subscriptions have usage, and most API keys have none: an account of Anthropic or OpenAI needs the login of its program, because their \
+API keys are billed by use and have no windows.
+
 docs/providers-json.md describes the JSON.")]
 pub(crate) struct ProvidersArgs {}
 

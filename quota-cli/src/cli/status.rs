@@ -22,14 +22,20 @@ Legend:
   ──┼──      the tick marks the elapsed part of the window; a longer bar means
              that usage is ahead of an even pace
 
+`quota init` writes a configuration for the logins of Claude Code, Codex and other programs on this machine. `quota providers` lists the \
+providers and where their logins are looked for.
+
 Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml):
 
   [[accounts]]
   id = \"anthropic/main\"       # without a login setting: Claude Code's login
 
   [[accounts]]
+  id = \"codex/main\"           # the login of Codex
+
+  [[accounts]]
   id = \"anthropic/work\"       # set one of these for its login:
-  claude_config_dir = \"~/.claude-work\"  # another Claude Code directory
+  login_dir = \"~/.claude-work\"          # another folder of its program
   # token_env = \"QUOTA_WORK\"            # an environment variable
   # token_file = \"work.token\"           # a file with mode 600
   # token_command = [\"pass\", \"show\", \"work\"]  # a command that prints it
@@ -49,8 +55,8 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
   # min_call_interval = \"1s\"
   # budget = { per_hour = 28, interactive_reserve = 6 }
 
-`quota accounts add work --token-env QUOTA_WORK` adds an account to that file. Without the file, quota uses Claude Code's login, and \
-never changes it.
+`quota accounts add work --token-env QUOTA_WORK` adds an account to that file. Without the file, quota uses Claude Code's login. It never \
+changes the login of a program.
 
 All processes of this user share readings in $XDG_STATE_HOME/quota/quota.db (~/.local/state/quota/quota.db). --store or QUOTA_STORE \
 selects another store.

@@ -124,6 +124,7 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         checks.extend(of_store);
         // An invalid configuration has no accounts.
         if let Some(config) = config {
+            checks.extend(credentials::unused(&config).await);
             checks.extend(of_accounts(&config, shared.as_ref(), &clock).await);
         }
         checks.extend(failed_hooks().await);

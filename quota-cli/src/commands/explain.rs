@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::account_picker::{self, AccountPicker, exit_of};
 use crate::cli::{ExplainArgs, GlobalOptions};
 use crate::config::Config;
+use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::journal;
@@ -40,6 +41,9 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
             screen.show(&text::lines(&decision, &config.accounts, &local, screen.width))
         };
         term::print(&output)?;
+        if exit_of(&decision) == Exit::Unavailable {
+            context::print_unused_logins(&config).await;
+        }
         if has_changed {
             journal::update_and_print(&config, store.store.as_ref()).await;
         }

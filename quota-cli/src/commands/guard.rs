@@ -88,6 +88,9 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
         let exit = exit_of(&check.account, options.unknown);
         unnamed_model::warn(options.model.as_deref(), [(account.id(), check.usage.snapshot())]);
         guard.print(&check, exit)?;
+        if exit == Exit::Unavailable {
+            context::print_unused_logins(&config).await;
+        }
         guard.probe.warn([&check.usage]);
         let left = options
             .timeout

@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use crate::cli::{GlobalOptions, InitArgs};
 use crate::config;
-use crate::detected_logins::DetectedLogins;
+use crate::detected_logins::{DetectedLogin, DetectedLogins};
 use crate::exit::{CliError, Exit};
 use crate::hint;
 use crate::io_cause;
 use crate::runtime;
+use crate::sanitize::sanitize;
 use crate::scope;
 use crate::term;
 use crate::token_like::without_tokens;
@@ -28,7 +29,7 @@ use crate::view::json;
 /// [`CliError`] if a file exists and the user did not agree to overwrite it, or it cannot be written.
 pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     if options.print {
-        term::print(&text()?)?;
+        term::print(&template::render(&detect()?))?;
         return Ok(Exit::Success);
     }
     let path = target(global.config.as_deref())?;
@@ -38,7 +39,8 @@ pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Cl
         term::eprint("quota: nothing was written\n");
         return Ok(Exit::Incomplete);
     }
-    let text = text()?;
+    let logins = detect()?;
+    let text = template::render(&logins);
     let backup = runtime::run(async {
         save::write_atomic(&path, &text, exists).await.map_err(|error| {
             let why = io_cause::of_write(&error);
@@ -46,28 +48,41 @@ pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Cl
         })
     })?;
     if global.json {
-        return print_json(&path, backup.as_deref());
+        return print_json(&path, backup.as_deref(), &logins);
     }
     let backup =
         backup.map_or_else(String::new, |backup| format!("Previous file saved as {}.\n", backup.display()));
     let check = hint::command("doctor");
-    let message = format!("Wrote {}.\n{backup}Check with: {check}\n", path.display());
+    let found: String = logins.logins.iter().map(describe).collect();
+    let message =
+        format!("Wrote {}.\n{backup}{found}Check with: {check}\n{}", path.display(), logins.second_logins());
     term::print(&without_tokens(&message))?;
     Ok(Exit::Success)
 }
 
-/// Renders a configuration for the logins on this machine.
-fn text() -> Result<String, CliError> {
+/// One line about a login.
+fn describe(one: &DetectedLogin) -> String {
+    let (id, location) = (&one.id, sanitize(&one.location));
+    match &one.same_as {
+        Some(other) => format!("  not added: {location} has the same login as {other}\n"),
+        None => format!("  {id}: {} ({location})\n", one.login.describe()),
+    }
+}
+
+/// Finds the logins on this machine.
+fn detect() -> Result<DetectedLogins, CliError> {
     scope::run(async |scope| {
         // On macOS a child process reads the keychain. A signal ends it too.
         scope.listen()?;
-        Ok(template::render(&DetectedLogins::detect().await))
+        Ok(DetectedLogins::detect().await)
     })
 }
 
-fn print_json(path: &Path, backup: Option<&Path>) -> Result<Exit, CliError> {
+fn print_json(path: &Path, backup: Option<&Path>, logins: &DetectedLogins) -> Result<Exit, CliError> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
-    let document = InitJson { version: 2, path: text(path), backup: backup.map(text) };
+    let added = logins.logins.iter().filter(|one| one.same_as.is_none());
+    let accounts = added.map(|one| one.id.to_string()).collect();
+    let document = InitJson { version: 2, path: text(path), backup: backup.map(text), accounts };
     term::print(&json::one_line(&document))?;
     Ok(Exit::Success)
 }
@@ -78,6 +93,7 @@ struct InitJson {
     version: u32,
     path: String,
     backup: Option<String>,
+    accounts: Vec<String>,
 }
 
 fn target(named: Option<&Path>) -> Result<PathBuf, CliError> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::account_picker::{self, AccountPicker, exit_of};
 use crate::cli::{GlobalOptions, PickArgs};
 use crate::config::Config;
+use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::journal;
@@ -30,6 +31,9 @@ pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Cl
         let decision = picker.route().await.map_or_else(|decision| decision, |(_, decision)| decision);
         picker.warn_of_unnamed_model();
         let printed = print(&decision, &config, global.json);
+        if exit_of(&decision) == Exit::Unavailable {
+            context::print_unused_logins(&config).await;
+        }
         // Save new readings even if the output could not be written.
         if picker.close(account_picker::SHUTDOWN_TIMEOUT).await {
             journal::update_and_print(&config, store.store.as_ref()).await;

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use quota::Policy;
-use quota::http::{OwnLogin, PROVIDERS, Provider};
+use quota::http::{PROVIDERS, Provider};
 use serde::Serialize;
 
 use crate::cli::{GlobalOptions, ProvidersArgs};
 use crate::exit::{CliError, Exit};
 use crate::format::duration;
+use crate::login_folder::LoginFolder;
 use crate::term;
 use crate::view::json;
 
@@ -46,6 +47,8 @@ struct ProviderJson {
     base_url: Option<String>,
     private_endpoint: bool,
     login_program: Option<&'static str>,
+    login_file: Option<String>,
+    login_dir_variable: Option<&'static str>,
     token_variables: &'static [&'static str],
     max_age_seconds: f64,
     budget_per_hour: u32,
@@ -54,18 +57,18 @@ struct ProviderJson {
 }
 
 impl ProviderJson {
-    fn of(provider: &Provider) -> Self {
+    fn of(provider: &'static Provider) -> Self {
         let policy = provider.policy(Policy::default());
+        let folder = LoginFolder::of(provider);
         Self {
             id: provider.id_str(),
             name: provider.name(),
             other_names: provider.other_names(),
             base_url: provider.default_base_url().map(|url| url.as_str().trim_end_matches('/').to_owned()),
             private_endpoint: provider.is_private(),
-            login_program: provider.own_login().map(|login| match login {
-                OwnLogin::File(login) => login.program,
-                _ => "Claude Code",
-            }),
+            login_program: folder.map(|folder| folder.program),
+            login_file: folder.map(|folder| folder.file()),
+            login_dir_variable: folder.and_then(|folder| folder.variable),
             token_variables: provider.variables(),
             max_age_seconds: policy.max_age.as_secs_f64(),
             budget_per_hour: policy.budget.per_hour,
@@ -78,7 +81,11 @@ impl ProviderJson {
         if !self.other_names.is_empty() {
             let _ = write!(text, " (also {})", self.other_names.join(", "));
         }
-        let program = self.login_program.map(|program| format!("login of {program}"));
+        let program = self.login_program.map(|program| {
+            let file = self.login_file.as_deref().unwrap_or_default();
+            let elsewhere = self.login_dir_variable.map(|name| format!(", or ${name}")).unwrap_or_default();
+            format!("login of {program} ({file}{elsewhere})")
+        });
         let variables = self.token_variables.iter().map(|name| format!("variable {name}"));
         let logins: Vec<_> = program.into_iter().chain(variables).collect();
         let endpoint = match (&self.base_url, self.private_endpoint) {
@@ -108,7 +115,7 @@ mod tests {
         assert_eq!(
             ProviderJson::of(codex).text(),
             "openai: OpenAI Codex (also codex, chatgpt)\n  \
-             login     login of Codex\n  \
+             login     login of Codex (~/.codex/auth.json, or $CODEX_HOME)\n  \
              endpoint  https://chatgpt.com, not documented by the provider\n  \
              refresh   every 5 min, at most 28 calls per hour\n"
         );
@@ -138,6 +145,8 @@ mod tests {
           "base_url": "https://chatgpt.com",
           "private_endpoint": true,
           "login_program": "Codex",
+          "login_file": "~/.codex/auth.json",
+          "login_dir_variable": "CODEX_HOME",
           "token_variables": [],
           "max_age_seconds": 300.0,
           "budget_per_hour": 28

@@ -13,6 +13,7 @@ use self::environment::EnvironmentChange;
 use crate::account_picker::{AccountPicker, exit_of};
 use crate::cli::{GlobalOptions, RunArgs};
 use crate::config::Config;
+use crate::context;
 use crate::detached;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
@@ -41,6 +42,9 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
         // The command replaces this process, so its tasks must end first.
         if picker.close(SHUTDOWN_TIMEOUT).await {
             start_journal_update(&store, global.config.as_deref());
+        }
+        if routed.as_ref().is_err_and(|decision| exit_of(decision) == Exit::Unavailable) {
+            context::print_unused_logins(&config).await;
         }
         let (route, _) = routed.map_err(|decision| {
             let local = LocalTime { now: decision.now(), ..LocalTime::now() };

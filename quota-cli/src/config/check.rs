@@ -53,7 +53,12 @@ pub(super) fn config(
     }
     let known = accounts.iter().map(|account| &account.id);
     let known: BTreeSet<_> = known.chain(also).collect();
-    let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &known, directory));
+    let hooks = file.hooks.into_iter().map(|mut written| {
+        for account in &mut written.get_mut().accounts {
+            *account.get_mut() = own_name(account.get_ref());
+        }
+        hooks::hook(written, &known, directory)
+    });
     let hooks = hooks.collect::<Result<_, _>>()?;
     Ok(Config {
         policy,
@@ -261,6 +266,11 @@ pub(crate) fn canonical(id: &AccountId) -> Result<(AccountId, &'static Provider)
     };
     let id = AccountId::new(provider.id(), id.name()).map_err(|error| error.to_string())?;
     Ok((id, provider))
+}
+
+/// The id with the provider's own name, or unchanged if the provider is unknown.
+pub(super) fn own_name(id: &AccountId) -> AccountId {
+    canonical(id).map_or_else(|_| id.clone(), |(id, _)| id)
 }
 
 /// What to write instead of an unknown provider. `after` follows its name in the suggestion.

@@ -17,7 +17,7 @@ use self::fields::{NotEditable, decor_text, edit_inline, has_comments_inside, se
 use self::tables::edit_tables;
 use self::values::{ACCOUNTS, new_keys};
 use super::error::Lines;
-use super::{AccountSettings, Config, Origin, file};
+use super::{AccountSettings, Config, LoginSource, Origin, check, file};
 
 /// Why a text cannot be edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,13 @@ pub(super) enum EditError {
     Form { line: usize },
     /// A hook in this line names an account that would be removed.
     Hook { line: usize, account: AccountId },
+}
+
+/// The table of a new account with this login.
+pub(crate) fn new_account(id: &AccountId, login: &LoginSource) -> String {
+    let keys = new_keys(&AccountSettings::new(id.clone(), login.clone()));
+    let keys = keys.into_iter().map(|(key, value)| format!("{key} = {value}\n"));
+    format!("[[accounts]]\n{}", keys.collect::<String>())
 }
 
 /// Returns the text with its accounts replaced by `wanted`, in this order.
@@ -83,9 +90,9 @@ fn hook_of_removed(text: &str, before: &Config, wanted: &[AccountSettings]) -> O
     };
     let hooks = file::read(text).ok()?.hooks;
     let mut named = hooks.iter().flat_map(|hook| &hook.get_ref().accounts);
-    let named = named.find(|named| is_removed(named.get_ref()))?;
+    let named = named.find(|named| is_removed(&check::own_name(named.get_ref())))?;
     let line = Lines::of(text).line(named.span().start);
-    Some(EditError::Hook { line, account: named.get_ref().clone() })
+    Some(EditError::Hook { line, account: check::own_name(named.get_ref()) })
 }
 
 /// The line of an account, or else the first line of the accounts.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use quota::credentials::LoginFile;
 use quota::http::{OwnLogin, Provider};
 use quota::provider::ProgramLogin;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,26 @@ impl Program {
             _ => None,
         }
     }
+
+    /// The file with the login: in this folder, or where the program looks for it in this environment.
+    pub(crate) fn login_file(&self, dir: Option<&Path>) -> LoginFile {
+        let file = LoginFile::new(self.provider.id(), self.login);
+        match dir {
+            Some(dir) => file.in_dir(dir),
+            None => file,
+        }
+    }
+
+    /// The variable that makes the program use this folder, as it is written before a command; empty if there is none.
+    fn variable_for(&self, dir: &Path) -> String {
+        let Some(name) = self.login.dir_variable else { return String::new() };
+        // Some variables name the parent of the folder.
+        let named = dir.to_str().and_then(|dir| match self.login.below_variable {
+            "" => Some(dir),
+            below => Some(dir.trim_end_matches('/').strip_suffix(below)?.trim_end_matches('/')),
+        });
+        named.map_or_else(String::new, |named| format!("{name}={named} "))
+    }
 }
 
 impl LoginSource {
@@ -71,6 +92,15 @@ impl LoginSource {
         }
     }
 
+    /// The program that owns the login, if a program does.
+    pub(crate) fn program(&self) -> Option<&'static str> {
+        match self {
+            Self::ClaudeCode | Self::ClaudeConfigDir(_) => Some("Claude Code"),
+            Self::Program(program) | Self::ProgramDir(program, _) => Some(program.login.program),
+            _ => None,
+        }
+    }
+
     /// What to do if the provider rejects the login.
     pub(crate) fn hint(&self) -> String {
         self.how_to("log in again", "a new token")
@@ -88,10 +118,8 @@ impl LoginSource {
                 format!("{log_in}: run `CLAUDE_CONFIG_DIR={} claude`, then /login", dir.display())
             }
             Self::Program(program) => format!("{log_in}: run `{}`", program.login.log_in),
-            Self::ProgramDir(Program { login, .. }, dir) => {
-                let variable =
-                    login.dir_variable.map_or_else(String::new, |name| format!("{name}={} ", dir.display()));
-                format!("{log_in}: run `{variable}{}`", login.log_in)
+            Self::ProgramDir(program, dir) => {
+                format!("{log_in}: run `{}{}`", program.variable_for(dir), program.login.log_in)
             }
             Self::TokenEnv(_) => format!("put {token} into its environment variable (token_env)"),
             Self::TokenFile(path) => format!("put {token} into {}", path.display()),
@@ -195,6 +223,20 @@ mod tests {
         insta::assert_json_snapshot!(logins);
         let written = serde_json::to_string(&logins).unwrap();
         assert_eq!(serde_json::from_str::<[LoginSource; 5]>(&written).unwrap(), logins);
+    }
+
+    #[test]
+    fn the_command_that_logs_in_names_the_folder_of_the_variable() {
+        let hint = |provider: &str, dir: &str| {
+            let program = Program::of(quota::http::find_provider(provider).unwrap()).unwrap();
+            LoginSource::ProgramDir(program, dir.into()).hint_if_missing()
+        };
+
+        assert_eq!(hint("codex", "~/.codex-work"), "log in: run `CODEX_HOME=~/.codex-work codex login`");
+        assert_eq!(
+            hint("cursor", "~/.config-work/cursor"),
+            "log in: run `XDG_CONFIG_HOME=~/.config-work cursor-agent login`"
+        );
     }
 
     #[test]

@@ -463,8 +463,10 @@ fn the_logins_of_this_machine_are_imported_once() {
     let first = run(&machine, &["import"]);
     let second = run(&machine, &["import"]);
 
-    let dry_run_output =
-        "would add anthropic/main: login of Claude Code\nwould add anthropic/quota-main: variable QUOTA_MAIN";
+    let dry_run_output = "would add anthropic/main: login of Claude Code\nwould add anthropic/quota-main: variable QUOTA_MAIN\n\n\
+         A second login of Claude Code:\n  \
+         mkdir -p ~/.claude-work && CLAUDE_CONFIG_DIR=~/.claude-work claude   # then /login\n  \
+         quota accounts add work --claude-config-dir ~/.claude-work";
     assert_eq!(dry, (0, dry_run_output.to_owned()));
     assert_eq!(first, (0, dry_run_output.replace("would add", "added")));
     assert_eq!(listed(&machine), ["main", "quota-main"]);

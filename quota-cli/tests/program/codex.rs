@@ -146,6 +146,48 @@ fn without_a_configuration_the_login_of_codex_is_offered() {
 }
 
 #[test]
+fn commands_that_need_an_account_offer_the_login_of_codex() {
+    let machine = Machine::new();
+    machine.write(".codex/auth.json", login("main"));
+
+    for arguments in [&["pick"][..], &["explain"], &["guard", "--min-remaining", "1"], &["run", "--", "true"]]
+    {
+        let ended = machine.run(arguments);
+
+        assert_eq!(ended.code, Some(69), "{arguments:?}");
+        let hint = "quota: there is a login of Codex, but no account for it; run: quota init\n";
+        assert!(ended.stderr.contains(hint), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn doctor_warns_of_a_login_without_an_account() {
+    let machine = Machine::new();
+    machine.write(".codex/auth.json", login("main"));
+
+    let checks = machine.run(&["doctor", "--json"]).json();
+
+    let checks = checks["checks"].as_array().unwrap();
+    let unused = checks.iter().find(|check| check["subject"] == "openai/main").unwrap();
+    assert_eq!((&unused["level"], &unused["hint"]), (&json!("warn"), &json!("run: quota init")));
+    assert!(unused["message"].as_str().unwrap().contains("there is a login of Codex"), "{unused}");
+}
+
+#[test]
+fn a_hook_accepts_the_usual_name_of_the_provider() {
+    let machine = Machine::new();
+    let hook = "[[hooks]]\non = [\"reset\"]\naccounts = [\"codex/main\"]\nrun = [\"true\"]\n";
+    let config = machine.write("config.toml", format!("[[accounts]]\nid = \"openai/main\"\n\n{hook}"));
+    let config = argument(&config);
+
+    let listed = machine.run(&["accounts", "--config", config]);
+    let removed = machine.run(&["accounts", "remove", "codex/main", "--config", config]);
+
+    assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+    assert!(removed.stderr.contains("openai/main") && removed.stderr.contains("hook"), "{}", removed.stderr);
+}
+
+#[test]
 fn accounts_add_accepts_the_usual_name_of_the_provider() {
     let machine = Machine::new();
 

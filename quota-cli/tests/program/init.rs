@@ -168,3 +168,95 @@ fn json_has_the_path_and_the_backup() {
     let backup = report["backup"].as_str().unwrap();
     assert_eq!(std::fs::read_to_string(backup).unwrap(), "# mine\n");
 }
+
+/// A login of Claude Code in this folder, with its own token.
+fn claude(token: &str) -> String {
+    serde_json::json!({ "claudeAiOauth": { "accessToken": token, "expiresAt": 4_102_444_800_000_u64 } })
+        .to_string()
+}
+
+/// A login of Codex of this account.
+fn codex(account: &str) -> String {
+    serde_json::json!({ "tokens": { "access_token": format!("token-{account}"), "account_id": account } })
+        .to_string()
+}
+
+/// Two logins of Claude Code and two of Codex.
+fn several_logins() -> Machine {
+    let machine = Machine::new();
+    machine.write(".claude/.credentials.json", claude("made-up-1"));
+    machine.write(".claude-work/.credentials.json", claude("made-up-2"));
+    machine.write(".claude-empty/settings.json", "{}");
+    machine.write(".codex/auth.json", codex("one"));
+    machine.write(".codex-work/auth.json", codex("two"));
+    machine
+}
+
+#[test]
+fn every_login_beside_the_usual_ones_is_added_and_named() {
+    let machine = several_logins();
+
+    let ended = machine.run(&["init"]);
+
+    let shown = machine.run(&["accounts", "list", "--json"]).json();
+    let accounts: Vec<_> = shown["accounts"].as_array().unwrap().iter().collect();
+    let ids: Vec<_> = accounts.iter().map(|account| account["account"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["anthropic/main", "anthropic/work", "openai/main", "openai/work"]);
+    assert_eq!(accounts[1]["login"]["name"], "~/.claude-work");
+    for id in ids {
+        assert!(ended.stdout.contains(&format!("  {id}: login of ")), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn init_prints_the_commands_for_a_second_login_of_each_provider() {
+    let machine = several_logins();
+
+    let ended = machine.run(&["init"]);
+
+    for line in [
+        "A second login of Codex:",
+        "  mkdir -p ~/.codex-second && CODEX_HOME=~/.codex-second codex login",
+        "  quota accounts add codex/second --login-dir ~/.codex-second",
+        "  quota accounts add second --claude-config-dir ~/.claude-second",
+    ] {
+        assert!(ended.stdout.lines().any(|one| one == line), "{line}: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn a_copy_of_a_login_is_named_but_not_added() {
+    let machine = Machine::new();
+    machine.write(".codex/auth.json", codex("one"));
+    machine.write(".codex-copy/auth.json", codex("one"));
+
+    let ended = machine.run(&["init"]);
+    let imported = machine.run(&["accounts", "import", "--dry-run"]);
+
+    assert_eq!(text(&machine).matches("[[accounts]]\nid = ").count(), 1, "{}", text(&machine));
+    assert!(ended.stdout.contains("has the same login as openai/main"), "{}", ended.stdout);
+    assert!(
+        imported.stdout.contains("skipped openai/copy: openai/main already uses its login"),
+        "{imported:?}"
+    );
+}
+
+#[test]
+fn a_folder_named_by_a_variable_is_written_for_other_terminals() {
+    let machine = several_logins();
+    let dir = machine.path(".codex-work");
+    let machine = machine.set("CODEX_HOME", argument(&dir));
+
+    machine.run(&["init"]);
+
+    let text = text(&machine);
+    assert!(text.contains("id = \"openai/main\"\nlogin_dir = \"~/.codex-work\"\n"), "{text}");
+    assert!(text.contains("id = \"openai/default\"\nlogin_dir = \"~/.codex\"\n"), "{text}");
+}
+
+#[test]
+fn json_has_the_accounts() {
+    let report = several_logins().run(&["init", "--json"]).json();
+
+    assert_eq!(report["accounts"].as_array().unwrap().len(), 4, "{report}");
+}

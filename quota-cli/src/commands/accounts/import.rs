@@ -11,15 +11,17 @@ use super::add::DefaultLogin;
 use super::confirm;
 use crate::cli::{GlobalOptions, ImportArgs};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource};
-use crate::detected_logins::DetectedLogins;
+use crate::detected_logins::{DetectedLogin, DetectedLogins};
 use crate::exit::{CliError, Exit};
-use crate::{input, scope};
+use crate::{input, scope, term};
 
 /// An account to import.
 struct ImportCandidate {
     id: AccountId,
     /// `None` if its login is of an unknown kind.
     account: Option<AccountSettings>,
+    /// The account that has the same login.
+    same_as: Option<AccountId>,
 }
 
 /// What happens to a candidate.
@@ -84,15 +86,15 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
     let named = global.config.as_deref();
     scope::run(async |scope| {
         scope.listen()?;
-        let found = match from_file {
-            Some(accounts) => accounts,
+        let (found, second_logins) = match from_file {
+            Some(accounts) => (accounts, String::new()),
             None => detected().await,
         };
         if found.is_empty() {
             let message = match &options.file {
                 Some(path) => format!("no account in {}", input::display_name(path)),
                 None => {
-                    "no login found; run `claude` and log in, or see: quota accounts add --help".to_owned()
+                    "no login found; log in with a program that `quota providers` lists, such as `claude`, or see: quota accounts add --help".to_owned()
                 }
             };
             return Err(CliError::new(Exit::NoAccount, message));
@@ -127,6 +129,7 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
             confirm(&risks)?;
         }
         confirm(&outcomes.iter().map(|outcome| describe(outcome, options.dry_run)).collect::<Vec<_>>())?;
+        term::print(&second_logins)?;
         let has_skipped = outcomes
             .iter()
             .any(|outcome| matches!(outcome, ImportOutcome::UnknownLogin(_) | ImportOutcome::NotAllowed(..)));
@@ -176,8 +179,9 @@ fn outcome(
     if found.account.is_none() {
         return ImportOutcome::UnknownLogin(id);
     }
-    if let Some(other) = existing.iter().find(|other| other.login == account.login) {
-        return ImportOutcome::DuplicateLogin(id, other.id.clone());
+    let same = existing.iter().find(|other| other.login == account.login).map(|other| &other.id);
+    if let Some(other) = same.or(found.same_as.as_ref()) {
+        return ImportOutcome::DuplicateLogin(id, other.clone());
     }
     let risks = Risk::of(&account);
     if risks.iter().all(|risk| risk.is_allowed(options)) {
@@ -233,15 +237,19 @@ fn read(path: &Path) -> Result<Vec<ImportCandidate>, CliError> {
             limits: config::plain_limits(&account.limits),
             ..AccountSettings::new(account.id.clone(), login)
         }),
+        same_as: None,
     });
     Ok(found.collect())
 }
 
-/// Finds the logins on this machine as `quota init` does.
-async fn detected() -> Vec<ImportCandidate> {
-    let found = |(id, login): (AccountId, LoginSource)| ImportCandidate {
-        id: id.clone(),
-        account: Some(AccountSettings::new(id, login)),
+/// Finds the logins on this machine as `quota init` does, and the commands for a second login of their providers.
+async fn detected() -> (Vec<ImportCandidate>, String) {
+    let logins = DetectedLogins::detect().await;
+    let second_logins = logins.second_logins();
+    let found = |one: DetectedLogin| ImportCandidate {
+        id: one.id.clone(),
+        account: Some(AccountSettings::new(one.id, one.login)),
+        same_as: one.same_as,
     };
-    DetectedLogins::detect().await.accounts().into_iter().map(found).collect()
+    (logins.logins.into_iter().map(found).collect(), second_logins)
 }

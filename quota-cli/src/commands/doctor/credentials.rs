@@ -12,6 +12,7 @@ use super::config_and_store::others_may;
 use super::{Area, Check};
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::context;
+use crate::detected_logins::{self, DetectedLogin, DetectedLogins};
 use crate::format::{between, duration};
 use crate::hint::quoted;
 
@@ -28,18 +29,34 @@ pub(super) async fn of(
     match &account.login {
         LoginSource::ClaudeCode => checker.copies(&ClaudeCode::from_env()).await,
         LoginSource::ClaudeConfigDir(dir) => checker.copies(&ClaudeCode::in_dir(dir)).await,
-        LoginSource::Program(program) => {
-            checker.program(LoginFile::new(program.provider.id(), program.login)).await
-        }
-        LoginSource::ProgramDir(program, dir) => {
-            checker.program(LoginFile::new(program.provider.id(), program.login).in_dir(dir)).await
-        }
+        LoginSource::Program(program) => checker.program(&program.login_file(None)).await,
+        LoginSource::ProgramDir(program, dir) => checker.program(&program.login_file(Some(dir))).await,
         LoginSource::TokenEnv(name) => checker.one(&format!("the environment variable {name}"), None).await,
         LoginSource::TokenFile(path) => checker.one(&path.display().to_string(), Some(path)).await,
         login @ LoginSource::TokenCommand(_) => {
             checker.one(&format!("the output of {}", login.describe()), None).await
         }
     }
+}
+
+/// The logins that no account uses, if no account is configured.
+pub(super) async fn unused(config: &Config) -> Vec<Check> {
+    if !config.is_default() {
+        return Vec::new();
+    }
+    let is_claude_missing = detected_logins::find_claude_code().await.is_err();
+    let used = config.accounts.iter().map(|account| &account.login).collect::<Vec<_>>();
+    let logins = DetectedLogins::detect().await.logins;
+    let unused = logins.into_iter().filter(|one| one.same_as.is_none() && !used.contains(&&one.login));
+    let check = |one: DetectedLogin| {
+        let message = format!("there is a {}, but no account for it", one.login.describe());
+        // With a login of Claude Code, the user may not want another account.
+        match is_claude_missing {
+            true => Check::warning(Area::Login, one.id.as_str(), message, "run: quota init"),
+            false => Check::ok(Area::Login, one.id.as_str(), format!("{message}; to add it: quota init")),
+        }
+    };
+    unused.map(check).collect()
 }
 
 struct LoginChecker<'a> {
@@ -49,7 +66,7 @@ struct LoginChecker<'a> {
 }
 
 impl LoginChecker<'_> {
-    async fn program(&self, source: LoginFile) -> (Vec<Check>, Option<LoginInfo>) {
+    async fn program(&self, source: &LoginFile) -> (Vec<Check>, Option<LoginInfo>) {
         let paths = source.paths();
         let path = paths.iter().find(|path| path.exists()).or(paths.first());
         let location = path.map_or_else(|| self.account.login.describe(), |path| path.display().to_string());

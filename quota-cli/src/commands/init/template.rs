@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use crate::config;
 use crate::detected_logins::DetectedLogins;
 use crate::sanitize::sanitize;
 
 const HEAD: &str = "\
 # The accounts of `quota`. This file contains no token, only where each token is found.
-# See: quota status --help
+# See: quota status --help, quota providers
 ";
 
 const TAIL: &str = "
@@ -35,24 +36,24 @@ const TAIL: &str = "
 /// Renders a configuration of these logins.
 pub(super) fn render(logins: &DetectedLogins) -> String {
     let mut text = HEAD.to_owned();
-    let is_empty = logins.claude_code.is_none() && logins.programs.is_empty() && logins.variables.is_empty();
-    if logins.claude_code.is_some() || is_empty {
-        let location = match &logins.claude_code {
-            // A line break in a path would end the comment.
-            Some(location) => format!("found: {}", sanitize(&location.to_string())),
-            None => "none found; run `claude` and log in".to_owned(),
-        };
-        let _ = write!(text, "\n# Claude Code's login, which quota never changes ({location}).\n");
+    if logins.logins.is_empty() {
+        text.push_str(
+            "\n# Claude Code's login, which quota never changes (none found; run `claude` and log in).\n",
+        );
         text.push_str("[[accounts]]\nid = \"anthropic/main\"\n");
     }
-    for (program, path) in &logins.programs {
-        let (name, id) = (program.login.program, program.provider.id());
-        let path = sanitize(&path.display().to_string());
-        let _ = write!(text, "\n# {name}'s login, which quota never changes (found: {path}).\n");
-        let _ = write!(text, "[[accounts]]\nid = \"{id}/main\"\n");
-    }
-    for (name, id) in &logins.variables {
-        let _ = write!(text, "\n[[accounts]]\nid = \"{id}\"\ntoken_env = \"{name}\"\n");
+    for one in &logins.logins {
+        // A line break in a path would end the comment.
+        let location = sanitize(&one.location);
+        if let Some(other) = &one.same_as {
+            let _ = write!(text, "\n# {location} has the same login as {other}.\n");
+            continue;
+        }
+        text.push('\n');
+        if let Some(program) = one.login.program() {
+            let _ = writeln!(text, "# {program}'s login, which quota never changes (found: {location}).");
+        }
+        text.push_str(&config::new_account(&one.id, &one.login));
     }
     text.push_str(TAIL);
     text
