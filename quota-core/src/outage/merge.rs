@@ -18,7 +18,7 @@ pub(super) enum Kind {
     /// The cooldown of a provider. The later end wins.
     Cooldown,
     /// A lease, a claim or a reservation, which the processes of this machine share during the outage. It is dropped at the end:
-    /// it expires within a minute, and until then the merged record has the lease and the calls. An alias is dropped too, because
+    /// it expires within minutes, and until then the merged record has the lease and the calls. An alias is dropped too, because
     /// the next refresh writes it again.
     Temporary,
     /// A document that only the store may hold. A journal in the file would report the same event a second time after the outage,
