@@ -31,7 +31,7 @@ pub(crate) use self::check::{
 };
 pub(crate) use self::edit::new_account;
 pub(crate) use self::error::nearest;
-pub(crate) use self::login::{LoginSource, Program, is_variable};
+pub(crate) use self::login::{KeyringItem, LoginSource, Program, is_variable};
 use self::old_accounts::OldAccounts;
 pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
 pub(crate) use self::update::{Change, lock, path, update};

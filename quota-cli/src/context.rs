@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken};
+use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken, Keyring};
 use quota::http::{Fetcher, Provider};
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, QuotaManager};
@@ -88,9 +88,10 @@ fn login_source(login: &LoginSource, config: &Config) -> Option<Arc<dyn Credenti
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) if cfg!(target_os = "macos") => None,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => Some(credential_source(login, config)),
         LoginSource::Program(_) | LoginSource::ProgramDir(..) => Some(credential_source(login, config)),
-        LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_) => {
-            Some(Arc::new(StatesNoLogin))
-        }
+        LoginSource::TokenEnv(_)
+        | LoginSource::TokenFile(_)
+        | LoginSource::TokenCommand(_)
+        | LoginSource::Keyring(_) => Some(Arc::new(StatesNoLogin)),
     }
 }
 
@@ -221,6 +222,10 @@ pub(crate) fn credential_source(login: &LoginSource, config: &Config) -> Arc<dyn
             let command = CommandToken::new(program).timeout(token_command_timeout(config));
             let command = arguments.iter().fold(command, CommandToken::arg);
             Arc::new(config.token_variables().into_iter().fold(command, CommandToken::hide))
+        }
+        LoginSource::Keyring(item) => {
+            let keyring = Keyring::new(&item.service);
+            Arc::new(item.user.iter().fold(keyring, Keyring::user))
         }
     }
 }

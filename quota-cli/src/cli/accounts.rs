@@ -24,6 +24,7 @@ Examples:
   quota accounts add codex/work --login-dir ~/.codex-work
   quota accounts add spare --token-env QUOTA_SPARE --min-remaining 10
   quota accounts add vault --token-command pass show claude/vault
+  quota accounts add laptop --keyring quota   # the item of anthropic/laptop
   quota accounts set spare --min-remaining 20 --killswitch none
   quota accounts order work main
   quota accounts disable spare
@@ -51,6 +52,10 @@ pub(crate) enum AccountsCommand {
     ///
     /// Without a login option, the account uses the login of the provider's own program, such as Claude Code or Codex. `quota providers`
     /// shows where that login is looked for.
+    ///
+    /// A token of `claude setup-token` can send requests, and `quota run` passes it to the command. But it may not read usage: Anthropic
+    /// responds with 403, and quota then learns its usage only from response headers and Claude Code's statusline. An API key can send
+    /// requests too, but Anthropic and OpenAI have no usage for it. For usage, add a login that `claude` or `codex login` created.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
     /// Change the limits of an account
@@ -85,7 +90,7 @@ pub(crate) enum AccountsCommand {
 
 // The options of `quota accounts add`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("login").args(["claude_config_dir", "login_dir", "token_env", "token_file", "token_command"]))]
+#[command(group = ArgGroup::new("login").args(["claude_config_dir", "login_dir", "token_env", "token_file", "token_command", "keyring"]))]
 pub(crate) struct AddArgs {
     /// Account name, such as codex/work, or work for anthropic/work
     pub(crate) name: String,
@@ -104,6 +109,12 @@ pub(crate) struct AddArgs {
     /// Run this program to print the token; all following words are its arguments
     #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
     pub(crate) token_command: Option<Vec<String>>,
+    /// Read the token from the keyring item of this service: Secret Service on Linux, Keychain on macOS
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) keyring: Option<String>,
+    /// Read the keyring item of this user [default: the account's full name, such as anthropic/work]
+    #[arg(long, value_name = "USER", requires = "keyring")]
+    pub(crate) keyring_user: Option<String>,
     /// Send usage calls to this URL, such as a proxy or `quota sim`
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<String>,

@@ -98,8 +98,8 @@ pub(crate) struct ExplainArgs {
 #[command(after_long_help = "\
 The command gets these environment variables:
   QUOTA_ACCOUNT            the account, such as anthropic/work
-  CLAUDE_CODE_OAUTH_TOKEN  the token, if the account has a token_env, token_file
-                           or token_command
+  CLAUDE_CODE_OAUTH_TOKEN  the token, if the account has a token_env, token_file,
+                           token_command or keyring
   CLAUDE_CONFIG_DIR        the directory, if the account has its own
   ANTHROPIC_BASE_URL       the account's base_url, if it has one
 An account of another provider sets the variables of that provider's program

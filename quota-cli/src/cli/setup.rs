@@ -51,11 +51,11 @@ Where a login is looked for:
   `quota init` writes a configuration for all logins that it finds. `quota accounts add codex/main` adds one account. Without another \
 setting, the account uses the login of the provider's own program, or the first of the listed variables that is set.
 
-  login_dir in the configuration, or --login-dir, names another folder of the program, such as ~/.codex-work. token_env, token_file and \
-token_command name a token instead.
+  login_dir in the configuration, or --login-dir, names another folder of the program, such as ~/.codex-work. token_env, token_file, \
+token_command and keyring name a token instead.
 
 Subscriptions have usage, and most API keys have none: an account of Anthropic or OpenAI needs the login of its program, because their \
-API keys are billed by use and have no windows.
+API keys are billed by use and have no windows. A token of `claude setup-token` can send requests, but it may not read usage.
 
 docs/providers-json.md describes the JSON.")]
 pub(crate) struct ProvidersArgs {}

@@ -39,6 +39,8 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
   # token_env = \"QUOTA_WORK\"            # an environment variable
   # token_file = \"work.token\"           # a file with mode 600
   # token_command = [\"pass\", \"show\", \"work\"]  # a command that prints it
+  # keyring = { service = \"quota\" }      # an item of the keyring; its user is
+  #                                      # the id, or set user = \"…\"
   # min_remaining = 20                  # percent; see quota explain --help
   # killswitch = 5                      # percent; see quota explain --help
   # disabled = true                     # listed, but not refreshed or used

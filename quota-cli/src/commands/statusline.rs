@@ -278,10 +278,10 @@ async fn view(config: &Config, settings: &AccountSettings, usage: &AccountUsage)
     view
 }
 
-/// Why the login prevents a refresh. It does not run a token command or read a keychain, because the line must not wait for them.
+/// Why the login prevents a refresh. It does not run a token command or read a keyring, because the line must not wait for them.
 async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Reason> {
     let needs_process = match &settings.login {
-        LoginSource::TokenCommand(_) => true,
+        LoginSource::TokenCommand(_) | LoginSource::Keyring(_) => true,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => cfg!(target_os = "macos"),
         LoginSource::Program(_) | LoginSource::ProgramDir(..) => false,
         LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) => false,

@@ -10,9 +10,9 @@ use toml::Spanned;
 use url::Url;
 
 use super::error::{ConfigError, Lines, nearest};
-use super::file::{AccountTable, ConfigFile, ProviderTable};
+use super::file::{AccountTable, ConfigFile, KeyringTable, ProviderTable};
 use super::hooks;
-use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
+use super::{AccountSettings, Config, KeyringItem, LoginSource, Origin, ProviderSettings, routing};
 use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, masked};
 
@@ -148,13 +148,14 @@ fn account(
         account.token_env.map(|name| (name.span(), LoginSource::TokenEnv(name.into_inner()))),
         account.token_file.map(|path| (path.span(), LoginSource::TokenFile(absolute(path.into_inner())))),
         account.token_command.map(|words| command(words, directory)).transpose()?,
+        account.keyring.map(keyring).transpose()?,
     ];
     let mut sources: Vec<_> = sources.into_iter().flatten().collect();
     sources.sort_by_key(|(span, _)| span.start);
     if let [_, (second, _), ..] = &*sources {
         return Err(ConfigError::at(
             second.clone(),
-            "set only one of claude_config_dir, login_dir, token_env, token_file and token_command",
+            "set only one of claude_config_dir, login_dir, token_env, token_file, token_command and keyring",
         ));
     }
     let login = sources.pop().map(|(_, login)| login).or_else(|| LoginSource::default_of(provider));
@@ -230,6 +231,21 @@ pub(crate) fn check_login(login: &LoginSource) -> Result<(), &'static str> {
         | LoginSource::TokenFile(path) => check_path(&path.to_string_lossy()),
         LoginSource::TokenEnv(name) => variable_of_login(name),
         LoginSource::TokenCommand(words) => command_of_login(words),
+        LoginSource::Keyring(item) => {
+            let mut names = std::iter::once(&item.service).chain(&item.user);
+            names.try_for_each(|name| name_in_keyring(name))
+        }
+    }
+}
+
+/// Checks the service or the user of an item in the keyring.
+fn name_in_keyring(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        Err("a name in the keyring is empty; write it like keyring = { service = \"quota\" }")
+    } else if looks_like_a_token(name) {
+        Err("do not put a token here; put it into the keyring and write the service and the user of its item")
+    } else {
+        Ok(())
     }
 }
 
@@ -239,6 +255,15 @@ pub(crate) fn check_account_name(name: &str) -> Result<(), &'static str> {
         true => Err("do not put a token here; use an account name such as anthropic/work"),
         false => Ok(()),
     }
+}
+
+fn keyring(item: Spanned<KeyringTable>) -> Result<(Range<usize>, LoginSource), ConfigError> {
+    let (span, KeyringTable { service, user }) = (item.span(), item.into_inner());
+    for name in std::iter::once(&service).chain(&user) {
+        name_in_keyring(name.get_ref()).map_err(|why| ConfigError::at(name.span(), why))?;
+    }
+    let item = KeyringItem { service: service.into_inner(), user: user.map(Spanned::into_inner) };
+    Ok((span, LoginSource::Keyring(item)))
 }
 
 fn command(

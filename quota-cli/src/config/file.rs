@@ -46,11 +46,20 @@ pub(super) struct AccountTable {
     pub(super) token_env: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) token_command: Option<Spanned<Vec<String>>>,
+    pub(super) keyring: Option<Spanned<KeyringTable>>,
     pub(super) base_url: Option<Spanned<String>>,
     pub(super) min_remaining: Option<Spanned<Value>>,
     pub(super) killswitch: Option<Spanned<Value>>,
     #[serde(default)]
     pub(super) disabled: bool,
+}
+
+/// The item of the keyring with the token of an account.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyringTable {
+    pub(super) service: Spanned<String>,
+    pub(super) user: Option<Spanned<String>>,
 }
 
 /// A hook.

@@ -30,6 +30,24 @@ pub(crate) enum LoginSource {
     TokenFile(PathBuf),
     /// On the standard output of a program, with its arguments.
     TokenCommand(Vec<String>),
+    /// In the keyring of the operating system.
+    #[serde(skip)]
+    Keyring(KeyringItem),
+}
+
+/// An item of the keyring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyringItem {
+    pub(crate) service: String,
+    /// The user of the item; `None` if it is the name of the account, such as `anthropic/work`.
+    pub(crate) user: Option<String>,
+}
+
+impl KeyringItem {
+    fn describe(&self) -> String {
+        let user = self.user.as_ref().map(|user| format!(" of {}", masked(user))).unwrap_or_default();
+        format!("keyring item {}{user}", masked(&self.service))
+    }
 }
 
 /// The program of a provider, which stores a login in a file.
@@ -124,6 +142,7 @@ impl LoginSource {
             Self::TokenEnv(_) => format!("put {token} into its environment variable (token_env)"),
             Self::TokenFile(path) => format!("put {token} into {}", path.display()),
             Self::TokenCommand(_) => format!("make its program (token_command) print {token}"),
+            Self::Keyring(item) => format!("put {token} into the {}", item.describe()),
         }
     }
 
@@ -134,7 +153,7 @@ impl LoginSource {
             false => std::path::absolute(&path).unwrap_or(path),
         };
         match self {
-            Self::ClaudeCode | Self::Program(_) | Self::TokenEnv(_) => self,
+            Self::ClaudeCode | Self::Program(_) | Self::TokenEnv(_) | Self::Keyring(_) => self,
             Self::ProgramDir(program, path) => Self::ProgramDir(program, absolute(path)),
             Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
             Self::TokenFile(path) => Self::TokenFile(absolute(path)),
@@ -171,6 +190,7 @@ impl LoginSource {
             Self::TokenCommand(words) => {
                 sanitize(&format!("program {}", words.first().map_or("", |program| masked(program))))
             }
+            Self::Keyring(item) => sanitize(&item.describe()),
         }
     }
 
@@ -186,6 +206,7 @@ impl LoginSource {
             Self::TokenCommand(words) => {
                 ("token_command", words.first().map(|program| masked(program).to_owned()))
             }
+            Self::Keyring(item) => ("keyring", Some(masked(&item.service).to_owned())),
         }
     }
 }
@@ -256,6 +277,7 @@ mod tests {
             LoginSource::ClaudeConfigDir(token.into()),
             LoginSource::TokenFile(token.into()),
             LoginSource::TokenCommand(vec![token.into()]),
+            LoginSource::Keyring(KeyringItem { service: token.into(), user: Some(token.into()) }),
         ] {
             assert!(
                 !format!("{} {:?}", login.describe(), login.kind()).contains("made-up"),

@@ -529,6 +529,57 @@ fn importing_a_host_or_program_needs_a_flag_and_shows_it() {
     assert!(!config(&machine).contains("unheard_of"));
 }
 
+/// A machine whose D-Bus has no keyring.
+fn without_keyring() -> Machine {
+    Machine::new().set("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+}
+
+#[test]
+fn an_item_of_the_keyring_is_added_with_its_service_and_user() {
+    let machine = without_keyring();
+
+    let added = machine.run(&["accounts", "add", "laptop", "--keyring", "quota", "--keyring-user", "me"]);
+
+    assert_eq!((added.code, &*added.stdout), (Some(0), "added anthropic/laptop: keyring item quota of me\n"));
+    assert!(
+        config(&machine).contains("keyring = { service = \"quota\", user = \"me\" }"),
+        "{}",
+        config(&machine)
+    );
+    let login = &machine.run(&["accounts", "list", "--json"]).json()["accounts"][0]["login"];
+    assert_eq!(*login, json!({ "kind": "keyring", "name": "quota" }));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_running_keyring_the_account_says_so() {
+    let machine = without_keyring();
+    machine.write(CONFIG, "[[accounts]]\nid = \"anthropic/laptop\"\nkeyring = { service = \"quota\" }\n");
+
+    let status = machine.run(&["status"]);
+    let doctor = machine.run(&["doctor"]);
+
+    for output in [&status.stdout, &doctor.stdout] {
+        assert!(output.contains("no keyring is running"), "{output}");
+    }
+}
+
+#[test]
+fn adding_a_token_says_what_it_cannot_do() {
+    for (name, token, what) in [
+        ("setup", "sk-ant-oat01-made-up", "may not read usage"),
+        ("key", "sk-ant-api03-made-up", "API key"),
+        ("codex/key", "sk-proj-made-up", "API key"),
+    ] {
+        let machine = Machine::new().set("QUOTA_NEW", token);
+
+        let added = machine.run(&["accounts", "add", name, "--token-env", "QUOTA_NEW"]);
+
+        assert_eq!(added.code, Some(0), "{name}: {}", added.stderr);
+        assert!(added.stderr.contains(what) && !added.stderr.contains("made-up"), "{name}: {}", added.stderr);
+    }
+}
+
 #[test]
 fn a_token_as_an_argument_is_rejected_and_not_repeated() {
     const TOKEN: &str = "sk-ant-oat01-made-up";
@@ -542,6 +593,8 @@ fn a_token_as_an_argument_is_rejected_and_not_repeated() {
         &["add", "x", "--token-env", TOKEN],
         &["add", "x", "--token-file", TOKEN],
         &["add", "x", "--claude-config-dir", TOKEN],
+        &["add", "x", "--keyring", TOKEN],
+        &["add", "x", "--keyring", "quota", "--keyring-user", TOKEN],
         &["add", "x", "--token-env", "X", "--base-url", &in_url],
         &["disable", TOKEN],
         &["disable", "main", "--config", TOKEN],
@@ -566,6 +619,7 @@ fn a_token_in_the_configuration_is_rejected_and_not_repeated() {
         "token_command = [\"sh\", \"-c\", \"echo sk-ant-oat01-made-up\"]",
         "token_env = \"sk-ant-oat01-made-up\"",
         "token_file = \"sk-ant-oat01-made-up\"",
+        "keyring = { service = \"sk-ant-oat01-made-up\" }",
         "base_url = \"https://example.com/sk-ant-oat01-made-up\"",
     ] {
         let machine = Machine::new();

@@ -11,11 +11,11 @@ use quota::http::Provider;
 use quota::model::CredentialFingerprint;
 use quota::record::{LastFailureKind, Record};
 use quota::store::find_record_key;
-use quota::{AccountId, Clock, Percent};
+use quota::{AccountId, Clock, Credential, Percent, ProviderId};
 
 use super::{confirm, limits_warning};
 use crate::cli::{AddArgs, GlobalOptions};
-use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
+use crate::config::{self, AccountSettings, Change, Config, KeyringItem, LoginSource, Origin};
 use crate::exit::{CliError, Exit};
 use crate::sanitize::sanitize;
 use crate::{context, detected_logins, io_cause, scope, store, term};
@@ -43,7 +43,10 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
             term::eprint(&format!("quota: {warning}\n"));
         }
         let problem = match credential {
-            Ok(credential) => cached_missing_scope(&config, global, id, credential.login.fingerprint).await,
+            Ok(credential) => {
+                let known = cached_missing_scope(&config, global, id, credential.login.fingerprint).await;
+                known.or_else(|| without_usage(id.provider(), login, &credential).map(str::to_owned))
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(problem) = problem {
@@ -51,6 +54,32 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
         }
         Ok(Exit::Success)
     })
+}
+
+/// What a token cannot do, by its beginning, before the provider rejects its first call. A login of the provider's program can read usage.
+fn without_usage(
+    provider: &ProviderId,
+    login: &LoginSource,
+    credential: &Credential,
+) -> Option<&'static str> {
+    if login.program().is_some() {
+        return None;
+    }
+    let token = credential.secret.expose();
+    match provider.as_str() {
+        "anthropic" if token.starts_with("sk-ant-api") => Some(
+            "this is an API key, which can send requests but has no usage; for usage, add the login of Claude Code with --claude-config-dir",
+        ),
+        "anthropic" if token.starts_with("sk-ant-oat") => Some(
+            "a token of `claude setup-token` can send requests, and `quota run` passes it, but it may not read usage; quota then learns \
+             its usage only from response headers and Claude Code's statusline. For usage, add the login of Claude Code with \
+             --claude-config-dir",
+        ),
+        "openai" if token.starts_with("sk-") => Some(
+            "this is an API key, which can send requests but has no usage; for usage, add the login of Codex with --login-dir",
+        ),
+        _ => None,
+    }
 }
 
 /// The stored failure that this credential lacks the scope to read usage, from the record of any account. `None` if the store cannot be
@@ -145,10 +174,15 @@ fn login(options: &AddArgs, provider: &'static Provider) -> Result<LoginSource, 
         let login = LoginSource::TokenCommand(words.clone());
         config::check_login(&login).map_err(usage)?;
         login.absolute()
+    } else if let Some(service) = &options.keyring {
+        let item = KeyringItem { service: service.clone(), user: options.keyring_user.clone() };
+        let login = LoginSource::Keyring(item);
+        config::check_login(&login).map_err(usage)?;
+        login
     } else {
         LoginSource::default_of(provider).ok_or_else(|| {
             usage(format!(
-                "{} has no default login; set --token-env, --token-file or --token-command",
+                "{} has no default login; set --token-env, --token-file, --token-command or --keyring",
                 provider.name()
             ))
         })?
@@ -177,8 +211,8 @@ fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettin
     }
     let Some(same) = others.iter().find(|account| account.login == new.login) else { return Ok(()) };
     Err(usage(format!(
-        "{} already uses this login ({}); set another login for {id}: --claude-config-dir, --token-env, --token-file or \
-         --token-command",
+        "{} already uses this login ({}); set another login for {id}: --login-dir, --token-env, --token-file, \
+         --token-command or --keyring",
         same.id,
         new.login.describe()
     )))

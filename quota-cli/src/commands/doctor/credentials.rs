@@ -33,6 +33,7 @@ pub(super) async fn of(
         LoginSource::ProgramDir(program, dir) => checker.program(&program.login_file(Some(dir))).await,
         LoginSource::TokenEnv(name) => checker.one(&format!("the environment variable {name}"), None).await,
         LoginSource::TokenFile(path) => checker.one(&path.display().to_string(), Some(path)).await,
+        login @ LoginSource::Keyring(_) => checker.one(&format!("the {}", login.describe()), None).await,
         login @ LoginSource::TokenCommand(_) => {
             checker.one(&format!("the output of {}", login.describe()), None).await
         }

@@ -19,6 +19,7 @@ const TAIL: &str = "
 # token_env = \"QUOTA_WORK\"              # an environment variable
 # token_file = \"work.token\"             # a file with mode 600
 # token_command = [\"pass\", \"show\", \"work\"]  # a command that prints it
+# keyring = { service = \"quota\" }      # an item of the keyring, whose user is the id
 # disabled = true                       # listed, but not refreshed or used
 
 # Which account is preferred. See: quota explain --help

@@ -111,7 +111,12 @@ pub(super) fn of(
                 return Err(takes_none(account, "login", ""));
             }
         }
-        Some(LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_)) => {
+        Some(
+            LoginSource::TokenEnv(_)
+            | LoginSource::TokenFile(_)
+            | LoginSource::TokenCommand(_)
+            | LoginSource::Keyring(_),
+        ) => {
             if let (Some(credential), Some(name)) = (credential, program.token) {
                 changes.extend(program.other_tokens.iter().copied().map(remove));
                 changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));

@@ -24,6 +24,12 @@ pub(super) fn new_keys(account: &AccountSettings) -> Vec<(&'static str, Value)> 
         LoginSource::TokenCommand(words) => {
             keys.push(("token_command", words.iter().collect::<Array>().into()))
         }
+        LoginSource::Keyring(item) => {
+            let user = item.user.as_ref().map(|user| ("user", user.as_str()));
+            let table: InlineTable =
+                std::iter::once(("service", item.service.as_str())).chain(user).collect();
+            keys.push(("keyring", table.into()));
+        }
     }
     keys.extend(account.base_url.as_ref().map(|url| ("base_url", url.as_str().into())));
     keys.extend(account.limits.min_remaining.as_ref().map(|limits| ("min_remaining", limits_value(limits))));
