@@ -1,25 +1,21 @@
 //! The checker: the rules of quota as an observer states them, by the provider's ledger, by what the store delivered, and by what
 //! callers received. It shares no code with the rules: it reads the stored JSON.
 
+mod writes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::Policy;
 use quota_core::store::{Document, StoreKey, Version};
-use serde_json::Value;
 
-use crate::names::{START, login_in, plan_of};
-use crate::plan::{CallerKind, FaultKind, Plan};
+use crate::expectations::Expectations;
+use crate::facts::Facts;
+use crate::ledger::{Call, Caller, Ledger, Outcome};
+use crate::names::{START, plan_of};
+use crate::plan::{CallerKind, Plan};
 use crate::trace::{Trace, Violation};
-
-/// The process and the manager of a call.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Caller {
-    pub(crate) process: usize,
-    pub(crate) manager: usize,
-}
 
 /// What a caller received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +35,7 @@ pub(crate) struct Checker {
     written: BTreeMap<StoreKey, Facts>,
     /// The documents as last delivered, by manager and key.
     delivered: BTreeMap<(usize, StoreKey), (Timestamp, Facts)>,
-    calls: Vec<Call>,
+    ledger: Ledger,
     /// When the provider issued each serial number, by login.
     issued: BTreeMap<(usize, u32), Timestamp>,
     /// The highest serial number that a manager has shown, by account and login.
@@ -47,118 +43,32 @@ pub(crate) struct Checker {
     /// The logins of each account, oldest first.
     logins: BTreeMap<usize, Vec<(Timestamp, usize)>>,
     paused: BTreeSet<usize>,
+    /// The process that was granted each lease, by key and fence.
+    holders: BTreeMap<(StoreKey, u64), usize>,
+    /// When the hold of each record was last cleared.
+    cleared: BTreeMap<StoreKey, Timestamp>,
+    /// The first waits that quota chose, by the record and the fence of the call.
+    waits: BTreeMap<(StoreKey, u64), i64>,
     /// The times at which each manager has shown each account, since the last change of its login.
     reads: BTreeMap<(usize, usize), Vec<Timestamp>>,
 }
 
-/// What the plan allows the checker to expect.
-#[derive(Debug)]
-struct Expectations {
-    per_hour: usize,
-    max_age: Duration,
-    states_login: bool,
-    is_store_reliable: bool,
-    loses_documents: bool,
-    forgets: bool,
-    clears_holds: bool,
-    processes: usize,
-    /// How wrong a process's estimate of the store's time may be.
-    clock_error: Duration,
-}
-
-/// A call to the provider.
-#[derive(Debug)]
-struct Call {
-    caller: Caller,
-    account: usize,
-    login: usize,
-    began: Timestamp,
-    ended: Option<Timestamp>,
-}
-
-/// What the checker reads in a stored document.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Facts {
-    is_record: bool,
-    version: u64,
-    revision: u64,
-    fence: u64,
-    forgotten_ms: i64,
-    login: Option<String>,
-    plan: Option<String>,
-    serial: Option<u32>,
-    lease: Option<(u64, i64)>,
-    hold: Option<HoldFacts>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct HoldFacts {
-    since_ms: i64,
-    until_ms: i64,
-    fingerprints: Vec<String>,
-}
-
-impl Facts {
-    fn of(version: Version, body: &[u8]) -> Self {
-        let document: Value = serde_json::from_slice(body).unwrap_or_default();
-        let number = |value: &Value| value.as_i64().unwrap_or_default();
-        let unsigned = |value: &Value| value.as_u64().unwrap_or_default();
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let hold = &document["hold"];
-        let lease = &document["lease"];
-        let windows = document["snapshot"]["windows"].as_array();
-        let week = windows.into_iter().flatten().find(|window| window["id"] == "seven_day");
-        Self {
-            is_record: document.get("snapshot").is_some(),
-            version: version.number(),
-            revision: unsigned(&document["revision"]),
-            fence: unsigned(&document["fence"]),
-            forgotten_ms: number(&document["forgotten_ms"]),
-            login: text(&document["login_id"]),
-            plan: text(&document["snapshot"]["plan"]["value"]),
-            serial: week.and_then(|week| u32::try_from(unsigned(&week["used_bp"])).ok()),
-            lease: lease.is_object().then(|| (unsigned(&lease["fence"]), number(&lease["until_ms"]))),
-            hold: hold.is_object().then(|| HoldFacts {
-                since_ms: number(&hold["since_ms"]),
-                until_ms: number(&hold["until_ms"]),
-                fingerprints: hold["calls"]["fingerprints"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(text)
-                    .collect(),
-            }),
-        }
-    }
-}
-
 impl Checker {
     pub(crate) fn new(plan: &Plan, keeps_lines: bool) -> Self {
-        let has_caller = |kind| {
-            plan.processes.iter().any(|process| process.callers.iter().any(|caller| caller.kind == kind))
-        };
-        let policy = Policy::default();
         Self {
             trace: Trace::new(keeps_lines),
             violations: Vec::new(),
-            expects: Expectations {
-                per_hour: policy.budget.per_hour as usize,
-                max_age: policy.max_age,
-                states_login: plan.states_login,
-                is_store_reliable: plan.is_store_reliable(),
-                loses_documents: plan.loses_documents(),
-                forgets: plan.forgets(),
-                clears_holds: has_caller(CallerKind::ClearHold),
-                processes: plan.processes.len(),
-                clock_error: clock_error(plan),
-            },
+            expects: Expectations::of(plan),
+            ledger: Ledger::default(),
             written: BTreeMap::new(),
             delivered: BTreeMap::new(),
-            calls: Vec::new(),
             issued: BTreeMap::new(),
             shown: BTreeMap::new(),
             logins: BTreeMap::new(),
             paused: BTreeSet::new(),
+            holders: BTreeMap::new(),
+            cleared: BTreeMap::new(),
+            waits: BTreeMap::new(),
             reads: BTreeMap::new(),
         }
     }
@@ -189,65 +99,28 @@ impl Checker {
     pub(crate) fn applied(
         &mut self,
         now: Timestamp,
-        process: usize,
+        writer: Caller,
         key: &StoreKey,
         before: Option<&[u8]>,
         body: &[u8],
         version: Version,
     ) {
         let new = Facts::of(version, body);
-        self.note(now, ("wrote", process, key, body), || format!("p{process} wrote {key} {new:?}"));
+        self.note(now, ("wrote", writer.process, key, body), || {
+            format!("p{} wrote {key} {new:?}", writer.process)
+        });
         if !new.is_record {
             return;
         }
         if let Some(before) = before {
             let old = Facts::of(version, before);
-            self.check_write(now, key, &old, &new);
+            self.check_write(now, writer, key, &old, &new);
         }
+        if let Some((fence, _)) = new.lease {
+            self.holders.entry((key.clone(), fence)).or_insert(writer.process);
+        }
+        self.check_hold_write(now, key, before.is_some(), &new);
         self.written.insert(key.clone(), new);
-    }
-
-    fn check_write(&mut self, now: Timestamp, key: &StoreKey, old: &Facts, new: &Facts) {
-        if new.revision <= old.revision {
-            self.violated(now, "revision-rises", format!("{key}: {} after {}", new.revision, old.revision));
-        }
-        if new.fence < old.fence {
-            self.violated(now, "fence-rises", format!("{key}: {} after {}", new.fence, old.fence));
-        }
-        let is_forgotten = new.forgotten_ms > old.forgotten_ms;
-        let is_same_login = old.login == new.login && old.plan == new.plan;
-        if let (Some((old_fence, until_ms)), Some((new_fence, _))) = (old.lease, new.lease)
-            && old_fence != new_fence
-            && until_ms > now.as_millisecond() + 1
-            && !is_forgotten
-            && is_same_login
-            && self.expects.is_store_reliable
-        {
-            let left = until_ms - now.as_millisecond();
-            self.violated(
-                now,
-                "one-lease",
-                format!("{key}: {new_fence} replaced {old_fence}, which had {left} ms left"),
-            );
-        }
-        if let (Some(old_serial), Some(new_serial)) = (old.serial, new.serial)
-            && let Some(login) = new.plan.as_deref().and_then(login_in)
-            && is_same_login
-            && !is_forgotten
-            && self.is_older(login, new_serial, old_serial)
-        {
-            self.violated(now, "newer-reading-stays", format!("{key}: {new_serial} replaced {old_serial}"));
-        }
-        if let (Some(login), Some(plan)) = (&new.login, &new.plan)
-            && login != plan
-            && self.expects.states_login
-        {
-            self.violated(
-                now,
-                "record-of-one-login",
-                format!("{key}: readings of {plan} in the record of {login}"),
-            );
-        }
     }
 
     /// The store has lost writes of a document. `left` is what remains.
@@ -304,7 +177,7 @@ impl Checker {
         login: usize,
         fingerprint: &str,
     ) -> usize {
-        let call = self.calls.len();
+        let call = self.ledger.len();
         let content = ("calls", caller.process, caller.manager, account, login);
         self.note(now, content, || {
             format!(
@@ -312,53 +185,12 @@ impl Checker {
                 caller.process, caller.manager
             )
         });
-        self.check_concurrency(now, caller, account, login);
-        self.check_budget(now, account, login);
         self.check_hold(now, caller, account, login, fingerprint);
-        self.calls.push(Call { caller, account, login, began: now, ended: None });
-        call
-    }
-
-    /// Whether two calls are for one record.
-    fn is_same_record(&self, call: &Call, account: usize, login: usize) -> bool {
-        if self.expects.states_login { call.login == login } else { call.account == account }
-    }
-
-    fn check_concurrency(&mut self, now: Timestamp, caller: Caller, account: usize, login: usize) {
-        if !self.expects.is_store_reliable || self.expects.forgets {
-            return;
+        let new = Call { caller, account, login, began: now, end: None, serial: None };
+        for (rule, detail) in self.ledger.objections(&new, &self.expects, &self.paused) {
+            self.violated(now, rule, detail);
         }
-        let is_concurrent = |call: &&Call| {
-            call.ended.is_none()
-                && self.is_same_record(call, account, login)
-                && !self.paused.contains(&call.caller.process)
-                && !self.paused.contains(&caller.process)
-        };
-        if let Some(other) = self.calls.iter().find(is_concurrent) {
-            let (own, other) = (caller.process, other.caller.process);
-            self.violated(
-                now,
-                "one-call-at-a-time",
-                format!("p{own} calls for account {account} during the call of p{other}"),
-            );
-        }
-    }
-
-    fn check_budget(&mut self, now: Timestamp, account: usize, login: usize) {
-        let hour = Duration::from_secs(3600);
-        let recent = self.calls.iter().filter(|call| {
-            self.is_same_record(call, account, login)
-                && now.duration_since(call.began) < jiff::SignedDuration::try_from(hour).unwrap_or_default()
-        });
-        let count = recent.count() + 1;
-        let copies = if self.expects.is_store_reliable { 1 } else { 1 + self.expects.processes };
-        if count > self.expects.per_hour * copies {
-            self.violated(
-                now,
-                "budget",
-                format!("call {count} within an hour for account {account}, login {login}"),
-            );
-        }
+        self.ledger.add(new)
     }
 
     fn check_hold(
@@ -377,7 +209,7 @@ impl Checker {
         }
         let name = format!("example/{account}");
         let plan = plan_of(login);
-        let margin_ms = i64::try_from(self.expects.clock_error.as_millis()).unwrap_or(i64::MAX);
+        let margin_ms = as_ms(self.expects.clock_error);
         let now_ms = now.as_millisecond();
         let mut broken = None;
         for ((manager, key), (at, facts)) in &self.delivered {
@@ -410,13 +242,16 @@ impl Checker {
     }
 
     /// A call has ended, or its future was dropped.
-    pub(crate) fn call_ended(&mut self, now: Timestamp, call: usize) {
-        self.note(now, ("ended", call), || format!("call {call} ended"));
-        self.calls[call].ended = Some(now);
+    pub(crate) fn call_ended(&mut self, now: Timestamp, call: usize, outcome: Outcome) {
+        self.note(now, ("ended", call), || format!("call {call} ended: {outcome:?}"));
+        self.ledger.end(call, now, outcome);
     }
 
     /// The provider has issued a response for a login with this serial number.
-    pub(crate) fn issued(&mut self, now: Timestamp, login: usize, serial: u32) {
+    pub(crate) fn issued(&mut self, now: Timestamp, login: usize, serial: u32, call: Option<usize>) {
+        if let Some(call) = call {
+            self.ledger.issued(call, serial);
+        }
         self.note(now, ("issued", login, serial), || format!("provider issued {serial} for login {login}"));
         self.issued.insert((login, serial), now);
     }
@@ -430,9 +265,7 @@ impl Checker {
     /// A process was killed: its calls cannot end any more.
     pub(crate) fn killed(&mut self, now: Timestamp, process: usize) {
         self.note(now, ("killed", process), || format!("p{process} was killed"));
-        for call in self.calls.iter_mut().filter(|call| call.caller.process == process) {
-            call.ended.get_or_insert(now);
-        }
+        self.ledger.killed(process, now);
     }
 
     /// A process was paused. From then on, its calls may begin and end later than they were granted.
@@ -501,6 +334,7 @@ impl Checker {
         }
         let Some(changes) = self.logins.get(&account) else { return };
         let (changed_at, current) = changes.last().copied().unwrap_or((now, login));
+        let current = self.expects.login_in(caller.process, current);
         let reads = self.reads.entry((caller.manager, account)).or_default();
         reads.retain(|at| *at >= changed_at);
         let since = now.checked_sub(LOGIN_NOTICED_WITHIN).unwrap_or(Timestamp::MIN);
@@ -518,12 +352,7 @@ impl Checker {
 
     /// A `refresh` that was requested at `asked_at` has succeeded: a call must have ended since.
     pub(crate) fn refreshed(&mut self, now: Timestamp, process: usize, account: usize, asked_at: Timestamp) {
-        // The account's login may have changed since the request, so any call of the account counts.
-        let is_newer = |call: &&Call| {
-            let is_record = call.account == account || self.expects.states_login;
-            is_record && call.ended.is_none_or(|ended| ended >= asked_at)
-        };
-        if !self.calls.iter().any(|call| is_newer(&call)) {
+        if !self.ledger.has_call_since(asked_at, account, &self.expects) {
             let waited = now.duration_since(asked_at).as_millis();
             self.violated(
                 now,
@@ -544,7 +373,7 @@ impl Checker {
     ) {
         let content = ("waited", process, waited);
         self.note(now, content, || format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
-        if waited > limit {
+        if waited > limit.min(self.expects.longest_wait) {
             self.violated(
                 now,
                 "answered-in-time",
@@ -563,6 +392,16 @@ impl Checker {
         self.violated(now, "processes-agree", detail);
     }
 
+    /// From now on, refreshes are forced.
+    pub(crate) fn forces_refreshes(&mut self) {
+        self.expects.needs_no_second_call = false;
+    }
+
+    /// After the end of all faults, a refresh still fails.
+    pub(crate) fn stuck(&mut self, now: Timestamp, detail: String) {
+        self.violated(now, "progress", detail);
+    }
+
     /// Readings that a process had were lost although it survived.
     pub(crate) fn survivors_lost(&mut self, now: Timestamp, detail: String) {
         self.violated(now, "survivors-are-merged", detail);
@@ -570,23 +409,16 @@ impl Checker {
 
     /// The number of calls, the trace's hash and length, the violations and the lines.
     pub(crate) fn finish(self) -> (usize, u64, usize, Vec<Violation>, Vec<String>) {
-        (self.calls.len(), self.trace.hash(), self.trace.count(), self.violations, self.trace.into_lines())
+        (self.ledger.len(), self.trace.hash(), self.trace.count(), self.violations, self.trace.into_lines())
     }
-}
-
-/// How wrong the timestamps of a process may be. Until the store's first response, a process uses its own clock.
-fn clock_error(plan: &Plan) -> Duration {
-    let jumps = plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ClockJump(..)));
-    let drift = Duration::from_millis(if jumps { 2_500 } else { 200 });
-    let ahead_ms = plan.processes.iter().map(|process| process.clock_ahead_ms.unsigned_abs()).max();
-    drift + Duration::from_millis(ahead_ms.unwrap_or_default()).min(LATEST_PLAUSIBLE)
 }
 
 /// More events than in any simulation without a busy loop.
 const MAX_EVENTS: usize = 1_000_000;
 
-/// How far ahead a timestamp may be and still count.
-const LATEST_PLAUSIBLE: Duration = Duration::from_secs(60);
+fn as_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// How long a process may take to notice another login: one check interval, and the store's round trips.
 const LOGIN_NOTICED_WITHIN: Duration = Duration::from_secs(3);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quota_core::testing::seed_randomness;
+use quota_core::{AccountId, QuotaError};
 
 use crate::environment::Environment;
 use crate::names::account_id;
@@ -199,14 +200,22 @@ impl Fleet {
         processes.retain(|process| !process.link.is_dead());
         self.world.calm();
         let survived = self.newest(&processes);
-        self.world.clock.sleep(SETTLE_TIME).await;
+        // The followers alone must bring all processes to one state.
+        let accounts =
+            || processes.iter().flat_map(|process| self.accounts().map(|id| process.quota.account(&id)));
+        let watched: Vec<_> = accounts().map(|account| account.watch()).collect();
+        // Reads let them notice what no follower does, such as a login that could not be read.
+        for _ in 0..SETTLE_READS {
+            self.world.clock.sleep(SETTLE_TIME / SETTLE_READS).await;
+            accounts().for_each(|account| drop(account.peek()));
+        }
+        self.world.clock.sleep(Duration::from_secs(2)).await;
+        self.compare(&processes);
+        drop(watched);
         // The first pass writes what a process has, the second reads what all have.
         for _ in 0..2 {
-            for process in &processes {
-                for account in 0..self.world.plan.accounts {
-                    let account = process.quota.account(&account_id(account));
-                    let _ = account.sync().await;
-                }
+            for account in accounts() {
+                let _ = account.sync().await;
             }
             self.world.clock.sleep(Duration::from_secs(2)).await;
         }
@@ -218,6 +227,29 @@ impl Fleet {
                 self.world.check(|checker, at| {
                     checker.survivors_lost(at, format!("login {login}: {now} is left of {serial}"));
                 });
+            }
+        }
+        self.refresh_all(&processes).await;
+    }
+
+    fn accounts(&self) -> impl Iterator<Item = AccountId> + use<> {
+        (0..self.world.plan.accounts).map(account_id)
+    }
+
+    /// Refreshes each account in one process. Only the provider, a hold or a rejection may refuse it now.
+    async fn refresh_all(&self, processes: &[Process]) {
+        let Some(process) = processes.first() else { return };
+        self.world.check(|checker, _| checker.forces_refreshes());
+        for id in self.accounts() {
+            let outcome = process.quota.account(&id).refresh().await;
+            let error = outcome.map_or_else(Some, |outcome| outcome.error);
+            if let Some(
+                error @ (QuotaError::InProgress { .. }
+                | QuotaError::Store { .. }
+                | QuotaError::Panicked { .. }),
+            ) = error
+            {
+                self.world.check(|checker, now| checker.stuck(now, error.to_string()));
             }
         }
     }
@@ -237,8 +269,13 @@ impl Fleet {
     }
 
     fn compare(&self, processes: &[Process]) {
-        for account in 0..self.world.plan.accounts {
-            let views = processes.iter().map(|process| {
+        let offsets = 0..self.world.plan.logins;
+        let accounts = 0..self.world.plan.accounts;
+        for (account, offset) in
+            accounts.flat_map(|account| offsets.clone().map(move |offset| (account, offset)))
+        {
+            let same_logins = processes.iter().filter(|process| process.link.login_offset == offset);
+            let views = same_logins.map(|process| {
                 let usage = process.quota.account(&account_id(account)).peek();
                 let hold = usage.hold().map(|hold| hold.until.as_second());
                 (process.site.process, reading(&usage).map(|reading| (reading.login, reading.serial)), hold)
@@ -263,3 +300,6 @@ const LONGEST_LOSS: Duration = Duration::from_secs(60);
 
 /// How long the processes have to agree after the last fault: two polls, and the longest backoff of the store's probes.
 const SETTLE_TIME: Duration = Duration::from_secs(150);
+
+/// How often each process reads each account in this time.
+const SETTLE_READS: u32 = 10;

@@ -9,8 +9,12 @@
 
 mod check;
 mod environment;
+mod expectations;
+mod facts;
 mod fleet;
+mod ledger;
 mod names;
+mod outage;
 mod panics;
 mod plan;
 mod process;

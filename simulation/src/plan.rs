@@ -17,6 +17,10 @@ pub struct Plan {
     pub logins: usize,
     /// Whether the credential sources state the login.
     pub states_login: bool,
+    /// Whether the provider states the owner of the readings.
+    pub states_owner: bool,
+    /// Whether commands share a file on their machine while the store is unavailable.
+    pub has_outage_files: bool,
     /// The shared store's network.
     pub network: Network,
     /// How long the provider takes for a response, in milliseconds: shortest and longest.
@@ -55,6 +59,11 @@ pub struct ProcessPlan {
     pub starts_at: Duration,
     /// How far its clock is ahead of the store's, in milliseconds.
     pub clock_ahead_ms: i64,
+    /// How fast its clock drifts away from the store's, in millionths.
+    pub clock_drift_ppm: i64,
+    /// Its login of account N is the one that account N plus this number would have. So two processes may use two logins under one
+    /// name.
+    pub login_offset: usize,
     /// Its callers.
     pub callers: Vec<Caller>,
 }
@@ -172,8 +181,14 @@ impl Plan {
             1..4 => rng.usize(8..20),
             _ => rng.usize(1..8),
         };
-        let processes =
+        let mut processes =
             (0..processes).map(|id| ProcessPlan::draw(id, accounts, length, rng)).collect::<Vec<_>>();
+        let states_login = rng.bool();
+        if states_login && rng.u8(..4) == 0 {
+            for process in &mut processes {
+                process.login_offset = rng.usize(..logins);
+            }
+        }
         let faults = match rng.u8(..4) {
             0 => 0,
             1 => 1,
@@ -186,7 +201,9 @@ impl Plan {
             length,
             accounts,
             logins,
-            states_login: rng.bool(),
+            states_login,
+            states_owner: rng.bool(),
+            has_outage_files: rng.bool(),
             network: Network::draw(rng),
             provider_ms: if rng.bool() { (20, 80) } else { (100, 4_000) },
             processes,
@@ -230,7 +247,8 @@ impl Plan {
     /// Whether the store loses documents that it had.
     #[must_use]
     pub fn loses_documents(&self) -> bool {
-        self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::StoreLoses | FaultKind::StoreFlushed))
+        let loses = |fault: &Fault| matches!(fault.kind, FaultKind::StoreLoses | FaultKind::StoreFlushed);
+        self.faults.iter().any(loses)
     }
 }
 
@@ -268,9 +286,10 @@ impl ProcessPlan {
             1..4 => rng.i64(-1_500..1_500),
             _ => 0,
         };
+        let clock_drift_ppm = if rng.u8(..4) == 0 { rng.i64(-200..=200) } else { 0 };
         let starts_at = if rng.bool() { Duration::ZERO } else { length.mul_f64(rng.f64() / 2.0) };
         let callers = (0..rng.usize(1..4)).map(|_| Caller::draw(accounts, rng)).collect();
-        Self { id, starts_at, clock_ahead_ms, callers }
+        Self { id, starts_at, clock_ahead_ms, clock_drift_ppm, login_offset: 0, callers }
     }
 }
 

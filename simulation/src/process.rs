@@ -6,16 +6,18 @@ use std::time::Duration;
 use fastrand::Rng;
 use quota_core::clock::Clock;
 use quota_core::manager::{Freshness, KeepFreshGuard};
+use quota_core::outage::OutageLevel;
 use quota_core::{Account, AccountUsage, QuotaManager, WindowId};
 use tokio::task::JoinHandle;
 
-use crate::check::{Caller as CallSite, Reading};
+use crate::check::Reading;
 use crate::environment::Environment;
+use crate::ledger::Caller as CallSite;
 use crate::names::{START, account_id, login_in};
 use crate::plan::{Caller, CallerKind, ProcessPlan};
 use crate::provider::Connection;
 use crate::store::Client;
-use crate::world::{Link, spawn};
+use crate::world::{Link, World, spawn};
 
 /// A running process.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a process. `incarnation` counts the starts of processes with this number.
     pub(crate) fn start(environment: &Arc<Environment>, plan: &ProcessPlan, incarnation: usize) -> Self {
-        let link = Link::new(plan.id);
+        let link = Link::new(plan.id, plan.login_offset);
         let ahead = jiff::SignedDuration::from_millis(plan.clock_ahead_ms);
         let now = environment.world.clock.now();
         let clock = Clock::virtual_at(now.checked_add(ahead).unwrap_or(START));
@@ -46,7 +48,11 @@ impl Process {
             };
             spawn(user.run(caller.clone()))
         });
-        let callers = callers.collect();
+        let mut callers: Vec<_> = callers.collect();
+        if plan.clock_drift_ppm != 0 {
+            let world = Arc::clone(&environment.world);
+            callers.push(spawn(drift(clock.clone(), world, plan.clock_drift_ppm)));
+        }
         Self { link, quota, clock, site, callers }
     }
 
@@ -66,6 +72,19 @@ impl Process {
         spawn(async move { quota.close_within(Duration::ZERO).await });
     }
 }
+
+/// Sets the clock a little ahead or back again and again.
+async fn drift(clock: Clock, world: Arc<World>, ppm: i64) {
+    loop {
+        world.clock.sleep(DRIFT_STEP).await;
+        let by = jiff::SignedDuration::from_micros(ppm * DRIFT_STEP_S);
+        clock.set(clock.now().checked_add(by).unwrap_or(START));
+    }
+}
+
+/// The time between two steps of a drifting clock.
+const DRIFT_STEP: Duration = Duration::from_secs(DRIFT_STEP_S.unsigned_abs());
+const DRIFT_STEP_S: i64 = 20;
 
 /// Builds the manager of a process or of a command in it.
 fn open(
@@ -87,6 +106,9 @@ fn open(
         .name(&format!("p{}", link.process));
     if let Some(deadline) = deadline {
         builder = builder.deadline(deadline);
+        if environment.world.plan.has_outage_files {
+            builder = builder.outage_store([environment.outage_file(link.process) as Arc<dyn OutageLevel>]);
+        }
     }
     (builder.build().expect("the default policy is valid"), site)
 }
@@ -144,7 +166,7 @@ impl User {
             CallerKind::Sync => Some(account.sync().await),
             CallerKind::KeepFresh => Some(account.peek()),
             CallerKind::Observe => {
-                let headers = self.environment.provider.headers(plan.account);
+                let headers = self.environment.provider.headers(plan.account, self.link.login_offset);
                 let _ = account.observe(&headers);
                 None
             }
@@ -193,7 +215,7 @@ impl User {
 }
 
 /// The deadline of a command.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(15);
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest time that a caller may wait for its answer.
 fn longest_wait(kind: CallerKind) -> Duration {

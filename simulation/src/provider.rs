@@ -9,13 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fastrand::Rng;
 use parking_lot::Mutex;
-use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
 use quota_core::{
     AccountId, Credential, CredentialError, CredentialSource, FetchError, Percent, ProviderId, UsageFetcher,
     UsageReport, WindowId, WindowReading,
 };
 
-use crate::check::Caller;
+use crate::ledger::{Caller, Outcome};
 use crate::names::{START, number_of, plan_of};
 use crate::panics::PLANNED;
 use crate::plan::ProviderFault;
@@ -97,8 +97,13 @@ impl Provider {
         switched.unwrap_or(account % self.world.plan.logins)
     }
 
-    /// The report of the provider for a login now, with the next serial number.
-    fn report(&self, login: usize) -> UsageReport {
+    /// The login that an account holds in a process whose logins are others.
+    pub(crate) fn login_in(&self, account: usize, login_offset: usize) -> usize {
+        (self.login_of(account) + login_offset) % self.world.plan.logins
+    }
+
+    /// The report of the provider for a login now, in response to a call or not, with the next serial number.
+    fn report(&self, login: usize, call: Option<usize>) -> UsageReport {
         let elapsed = self.world.elapsed();
         let period = u32::try_from(elapsed.as_secs() / FIVE_HOURS.as_secs()).unwrap_or(u32::MAX);
         let (serial, requests) = {
@@ -107,7 +112,7 @@ impl Provider {
             used.serial += 1;
             (used.serial, used.requests)
         };
-        self.world.check(|checker, now| checker.issued(now, login, serial));
+        self.world.check(|checker, now| checker.issued(now, login, serial, call));
         let reset = |length: Duration, period: u32| START.checked_add(length * (period + 1)).ok();
         UsageReport::polled([
             WindowReading::new(
@@ -121,15 +126,17 @@ impl Provider {
                 .resets_at(reset(WEEK, 0)),
         ])
         .plan(plan_of(login))
+        .owner_id(self.world.plan.states_owner.then(|| OwnerId::new(&plan_of(login))))
     }
 
     /// The headers of an ordinary response, after one more request.
-    pub(crate) fn headers(&self, account: usize) -> UsageReport {
-        let login = self.login_of(account);
+    pub(crate) fn headers(&self, account: usize, login_offset: usize) -> UsageReport {
+        let login = self.login_in(account, login_offset);
         self.state.lock().used.entry(login).or_default().requests += 1;
-        let polled = self.report(login);
+        let polled = self.report(login, None);
         let mut headers = UsageReport::from_headers(polled.windows);
         headers.plan = polled.plan;
+        headers.owner_id = polled.owner_id;
         if self.world.plan.states_login {
             headers.login_id = Some(LoginId::new(&plan_of(login)));
         }
@@ -174,11 +181,12 @@ impl Connection {
 struct Running {
     world: Arc<World>,
     call: usize,
+    outcome: Outcome,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.world.check(|checker, now| checker.call_ended(now, self.call));
+        self.world.check(|checker, now| checker.call_ended(now, self.call, self.outcome));
     }
 }
 
@@ -203,13 +211,13 @@ impl UsageFetcher for Connection {
         let call = self.world.check(|checker, now| {
             checker.call_started(now, caller, number, login, fingerprint.as_deref().unwrap_or_default())
         });
-        let running = Running { world: Arc::clone(&self.world), call };
+        let mut running = Running { world: Arc::clone(&self.world), call, outcome: Outcome::Failed };
         let fault = self.provider.state.lock().faults.last().copied();
         let (shortest, longest) = self.world.plan.provider_ms;
         let takes = Duration::from_millis(self.rng.lock().u64(shortest..=longest));
         // The numbers are those of the call's start, because quota dates them so.
         let response = match fault {
-            None => Ok(self.provider.report(login)),
+            None => Ok(self.provider.report(login, Some(call))),
             Some(ProviderFault::RateLimited) => Err(FetchError::throttled(None)),
             Some(ProviderFault::RateLimitedFor(seconds)) => {
                 Err(FetchError::throttled(Some(Duration::from_secs(seconds))))
@@ -222,7 +230,11 @@ impl UsageFetcher for Connection {
         };
         self.world.clock.sleep(takes).await;
         self.link.gate().await;
-        drop(running);
+        running.outcome = match &response {
+            Ok(_) => Outcome::Answered,
+            Err(FetchError::Throttled { retry_after, .. }) => Outcome::RateLimited(*retry_after),
+            Err(_) => Outcome::Failed,
+        };
         response
     }
 }
@@ -231,7 +243,7 @@ impl UsageFetcher for Connection {
 impl CredentialSource for Connection {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         self.link.gate().await;
-        let login = self.provider.login_of(number_of(account));
+        let login = self.provider.login_in(number_of(account), self.link.login_offset);
         let rotation = self.provider.state.lock().rotations;
         let fingerprint = Self::fingerprint(login, rotation);
         let info = match self.world.plan.states_login {

@@ -50,9 +50,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         }
     }
     for at in 0..plan.processes.len() {
-        if plan.processes[at].clock_ahead_ms != 0 {
+        if (plan.processes[at].clock_ahead_ms, plan.processes[at].clock_drift_ppm) != (0, 0) {
             let mut smaller = plan.clone();
-            smaller.processes[at].clock_ahead_ms = 0;
+            (smaller.processes[at].clock_ahead_ms, smaller.processes[at].clock_drift_ppm) = (0, 0);
             candidates.push(smaller);
         }
     }

@@ -14,6 +14,7 @@ use quota_core::QuotaStore;
 use quota_core::store::{CasOutcome, Document, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use tokio::sync::Notify;
 
+use crate::ledger::Caller;
 use crate::world::{Link, World, spawn};
 
 /// The server: versioned documents, their history for failovers, and the faults in force.
@@ -64,7 +65,7 @@ impl Server {
 
     fn swap(
         &self,
-        process: usize,
+        writer: Caller,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
@@ -86,8 +87,7 @@ impl Server {
             version
         };
         let before = found.document.map(|document| document.body);
-        self.world
-            .check(|checker, now| checker.applied(now, process, key, before.as_deref(), &body, version));
+        self.world.check(|checker, now| checker.applied(now, writer, key, before.as_deref(), &body, version));
         self.changed.notify_waiters();
         CasOutcome::Applied(version)
     }
@@ -292,9 +292,9 @@ impl QuotaStore for Client {
             self.send(key, |_| ()).await?;
             return Err(StoreError::rejected("a simulated replica is read-only"));
         }
-        let (process, wanted, sent) = (self.link.process, key.clone(), body.clone());
-        let outcome =
-            self.send(key, move |server| server.swap(process, &wanted, expected, sent, ttl)).await?;
+        let writer = Caller { process: self.link.process, manager: self.manager };
+        let (wanted, sent) = (key.clone(), body.clone());
+        let outcome = self.send(key, move |server| server.swap(writer, &wanted, expected, sent, ttl)).await?;
         match &outcome {
             CasOutcome::Applied(version) => {
                 let document = Document::new(*version, body);

@@ -92,6 +92,8 @@ pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 's
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) process: usize,
+    /// See `ProcessPlan::login_offset`.
+    pub(crate) login_offset: usize,
     state: AtomicU8,
     /// The number of pauses so far.
     pauses: AtomicU32,
@@ -103,9 +105,10 @@ const PAUSED: u8 = 1;
 const DEAD: u8 = 2;
 
 impl Link {
-    pub(crate) fn new(process: usize) -> Arc<Self> {
+    pub(crate) fn new(process: usize, login_offset: usize) -> Arc<Self> {
         Arc::new(Self {
             process,
+            login_offset,
             state: AtomicU8::new(RUNNING),
             pauses: AtomicU32::new(0),
             changed: Notify::new(),

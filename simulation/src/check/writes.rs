@@ -1,0 +1,144 @@
+//! The rules for a record that replaces another one in the store.
+
+use jiff::Timestamp;
+use quota_core::store::StoreKey;
+
+use super::{Checker, as_ms};
+use crate::facts::Facts;
+use crate::ledger::Caller;
+use crate::names::login_in;
+
+impl Checker {
+    /// A cleared hold does not come back, and waits without a requested end are spread.
+    pub(super) fn check_hold_write(
+        &mut self,
+        now: Timestamp,
+        key: &StoreKey,
+        is_replacement: bool,
+        new: &Facts,
+    ) {
+        let old = self.written.get(key).filter(|_| is_replacement);
+        if old.is_some_and(|old| new.cleared_fence > old.cleared_fence) {
+            self.cleared.insert(key.clone(), now);
+        }
+        let is_known = old.is_some_and(|old| {
+            old.hold.as_ref().map(|hold| hold.fence) == new.hold.as_ref().map(|hold| hold.fence)
+        });
+        let Some(hold) = new.hold.as_ref().filter(|_| !is_known) else { return };
+        let margin_ms = as_ms(self.expects.clock_error);
+        if self.cleared.get(key).is_some_and(|at| hold.since_ms + margin_ms < at.as_millisecond()) {
+            self.violated(
+                now,
+                "cleared-stays-cleared",
+                format!("{key}: the hold since {} is back", hold.since_ms),
+            );
+        }
+        if !hold.has_retry_after && self.waits.len() < FIRST_WAITS && hold.fence > 0 {
+            let wait = hold.until_ms - hold.since_ms;
+            self.waits.insert((key.clone(), hold.fence), wait);
+            if self.waits.values().filter(|other| **other == wait).count() >= EQUAL_WAITS {
+                self.violated(now, "waits-are-spread", format!("{EQUAL_WAITS} holds of {wait} ms"));
+            }
+        }
+    }
+
+    /// Only the process that holds a lease ends it before its time, and a later call is never followed by an earlier one.
+    fn check_order(&mut self, now: Timestamp, writer: Caller, key: &StoreKey, old: &Facts, new: &Facts) {
+        if let (Some(before), Some(after)) = (old.succeeded, new.succeeded)
+            && after < before
+        {
+            self.violated(now, "later-call-stays", format!("{key}: call {after} replaced {before}"));
+        }
+        if new.succeeded > old.succeeded
+            && let Some(login) = new.plan.as_deref().and_then(login_in)
+            && let Some(serial) = self.ledger.last_serial(writer.manager, login)
+            && new.serial < Some(serial)
+            // Headers may be dated between the grant of a lease and its call.
+            && new.serial.is_none_or(|left| self.ledger.has_issued(login, left))
+        {
+            self.violated(
+                now,
+                "later-call-counts",
+                format!("{key}: after call {serial} the record has {:?}", new.serial),
+            );
+        }
+        let Some((fence, until_ms)) = old.lease else { return };
+        let is_ended =
+            new.lease.is_none() && until_ms > now.as_millisecond() + as_ms(self.expects.clock_error);
+        let holder = self.holders.get(&(key.clone(), fence)).copied();
+        if is_ended && holder != Some(writer.process) && self.expects.is_store_reliable {
+            self.violated(
+                now,
+                "only-the-holder-ends-a-lease",
+                format!("{key}: p{} ended {fence} of {holder:?}", writer.process),
+            );
+        }
+    }
+
+    /// Compares a record with the one that it replaces.
+    pub(super) fn check_write(
+        &mut self,
+        now: Timestamp,
+        writer: Caller,
+        key: &StoreKey,
+        old: &Facts,
+        new: &Facts,
+    ) {
+        if new.revision <= old.revision {
+            self.violated(now, "revision-rises", format!("{key}: {} after {}", new.revision, old.revision));
+        }
+        if new.fence < old.fence {
+            self.violated(now, "fence-rises", format!("{key}: {} after {}", new.fence, old.fence));
+        }
+        let is_forgotten = new.forgotten_ms > old.forgotten_ms;
+        let is_same_login = old.login == new.login && old.plan == new.plan;
+        if !is_forgotten && is_same_login {
+            self.check_order(now, writer, key, old, new);
+        }
+        if let (Some((old_fence, until_ms)), Some((new_fence, _))) = (old.lease, new.lease)
+            && old_fence != new_fence
+            && until_ms > now.as_millisecond() + 1
+            && !is_forgotten
+            && is_same_login
+            && self.expects.is_store_reliable
+        {
+            let left = until_ms - now.as_millisecond();
+            self.violated(
+                now,
+                "one-lease",
+                format!("{key}: {new_fence} replaced {old_fence}, which had {left} ms left"),
+            );
+        }
+        if let (Some(old_serial), Some(new_serial)) = (old.serial, new.serial)
+            && let Some(login) = new.plan.as_deref().and_then(login_in)
+            && is_same_login
+            && !is_forgotten
+            && self.is_older(login, new_serial, old_serial)
+        {
+            self.violated(now, "newer-reading-stays", format!("{key}: {new_serial} replaced {old_serial}"));
+        }
+        if let Some(owner) = &new.owner
+            && new.plan.as_ref().is_some_and(|plan| plan != owner)
+        {
+            self.violated(
+                now,
+                "record-of-one-login",
+                format!("{key}: readings of {:?} in the record of {owner}", new.plan),
+            );
+        }
+        if let (Some(login), Some(plan)) = (&new.login, &new.plan)
+            && login != plan
+            && self.expects.states_login
+        {
+            self.violated(
+                now,
+                "record-of-one-login",
+                format!("{key}: readings of {plan} in the record of {login}"),
+            );
+        }
+    }
+}
+
+/// Of the first waits that quota chose, so many are equal only if they are not spread at random.
+const EQUAL_WAITS: usize = 3;
+const FIRST_WAITS: usize = 8;

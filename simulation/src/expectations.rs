@@ -1,0 +1,104 @@
+//! What the checker may expect of a plan. Where the protocol promises less, a rule is relaxed here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quota_core::Policy;
+
+use crate::plan::{CallerKind, FaultKind, Plan};
+
+/// What the plan allows the checker to expect.
+#[derive(Debug)]
+pub(crate) struct Expectations {
+    pub(crate) per_hour: usize,
+    pub(crate) max_age: Duration,
+    pub(crate) states_login: bool,
+    pub(crate) is_store_reliable: bool,
+    pub(crate) loses_documents: bool,
+    pub(crate) forgets: bool,
+    pub(crate) clears_holds: bool,
+    pub(crate) processes: usize,
+    /// How wrong a process's estimate of the store's time may be.
+    pub(crate) clock_error: Duration,
+    /// The longest time that a caller waits while nothing fails.
+    pub(crate) longest_wait: Duration,
+    /// Whether all callers accept readings of the usual age, and logins and clocks stay as they are.
+    pub(crate) needs_no_second_call: bool,
+    /// Whether each process learns at once that a call of another one was rate limited.
+    pub(crate) shares_limits: bool,
+    logins: usize,
+    offsets: BTreeMap<usize, usize>,
+}
+
+impl Expectations {
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let has_caller = |kinds: &[CallerKind]| {
+            plan.processes
+                .iter()
+                .any(|process| process.callers.iter().any(|caller| kinds.contains(&caller.kind)))
+        };
+        let has_fault =
+            |is_wanted: fn(&FaultKind) -> bool| plan.faults.iter().any(|fault| is_wanted(&fault.kind));
+        let has_stopped = has_fault(|kind| matches!(kind, FaultKind::Kill(_) | FaultKind::Pause(_)));
+        let has_switched =
+            has_fault(|kind| matches!(kind, FaultKind::LoginSwitch { .. } | FaultKind::TokenRotation));
+        let clears_holds = has_caller(&[CallerKind::ClearHold]);
+        let clock_error = clock_error(plan);
+        let clocks_agree = clock_error < Duration::from_secs(1);
+        let network = plan.network;
+        let is_quiet = plan.faults.is_empty()
+            && plan.is_store_reliable()
+            && network.lost_notices == 0.0
+            && clocks_agree
+            && !plan.forgets();
+        let slowest = Duration::from_millis(plan.provider_ms.1);
+        let policy = Policy::default();
+        let forced = [
+            CallerKind::Refresh,
+            CallerKind::RefreshUnlessRecent,
+            CallerKind::GetWithinMinute,
+            CallerKind::Forget,
+        ];
+        Self {
+            per_hour: policy.budget.per_hour as usize,
+            max_age: policy.max_age,
+            states_login: plan.states_login,
+            is_store_reliable: plan.is_store_reliable(),
+            loses_documents: plan.loses_documents(),
+            forgets: plan.forgets(),
+            clears_holds,
+            processes: plan.processes.len(),
+            clock_error,
+            longest_wait: match is_quiet {
+                // One call per account, one after the other, a second apart.
+                true => (slowest + Duration::from_secs(1)) * 4 + Duration::from_secs(2),
+                false => Duration::MAX,
+            },
+            needs_no_second_call: !has_caller(&forced) && !has_switched && !has_stopped && clocks_agree,
+            shares_limits: plan.is_store_reliable()
+                && network.lost_notices == 0.0
+                && !clears_holds
+                && !has_switched
+                && !has_stopped
+                && clocks_agree,
+            logins: plan.logins,
+            offsets: plan.processes.iter().map(|process| (process.id, process.login_offset)).collect(),
+        }
+    }
+
+    /// The login that a process has for an account that holds `login` elsewhere.
+    pub(crate) fn login_in(&self, process: usize, login: usize) -> usize {
+        (login + self.offsets.get(&process).copied().unwrap_or_default()) % self.logins
+    }
+}
+
+/// How wrong the timestamps of a process may be. Until the store's first response, a process uses its own clock.
+fn clock_error(plan: &Plan) -> Duration {
+    let jumps = plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ClockJump(..)));
+    let drift = Duration::from_millis(if jumps { 2_500 } else { 200 });
+    let ahead_ms = plan.processes.iter().map(|process| process.clock_ahead_ms.unsigned_abs()).max();
+    drift + Duration::from_millis(ahead_ms.unwrap_or_default()).min(LATEST_PLAUSIBLE)
+}
+
+/// How far ahead a timestamp may be and still count.
+const LATEST_PLAUSIBLE: Duration = Duration::from_secs(60);

@@ -1,0 +1,98 @@
+//! The file of a machine for the documents of an outage. The commands of the machine share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quota_core::clock::Clock;
+use quota_core::outage::OutageLevel;
+use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::{MemoryStore, QuotaStore};
+
+/// The place of the file.
+#[derive(Debug)]
+pub(crate) struct MachineFile {
+    clock: Clock,
+    file: Mutex<Option<Arc<Opened>>>,
+}
+
+impl MachineFile {
+    pub(crate) fn new(clock: &Clock) -> Arc<Self> {
+        Arc::new(Self { clock: clock.clone(), file: Mutex::default() })
+    }
+}
+
+/// The file. A process that has it open gets errors after its removal.
+#[derive(Debug)]
+struct Opened {
+    store: MemoryStore,
+    is_removed: AtomicBool,
+}
+
+impl Opened {
+    fn check(&self) -> Result<(), StoreError> {
+        match self.is_removed.load(Ordering::Relaxed) {
+            true => Err(StoreError::unavailable(WriteState::NotApplied, "a simulated file was removed")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl OutageLevel for MachineFile {
+    fn place(&self) -> String {
+        "a simulated file".to_owned()
+    }
+
+    fn exists(&self) -> bool {
+        self.file.lock().is_some()
+    }
+
+    fn open(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
+        let file = self.file.lock().clone();
+        let absent = || StoreError::unavailable(WriteState::NotApplied, "a simulated file does not exist");
+        file.map(|file| file as Arc<dyn QuotaStore>).ok_or_else(absent)
+    }
+
+    fn create(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
+        let new = || {
+            let store = MemoryStore::with_clock(self.clock.clone());
+            Arc::new(Opened { store, is_removed: AtomicBool::new(false) })
+        };
+        Ok(Arc::clone(self.file.lock().get_or_insert_with(new)) as Arc<dyn QuotaStore>)
+    }
+
+    async fn remove(&self) -> Result<(), StoreError> {
+        if let Some(file) = self.file.lock().take() {
+            file.is_removed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Opened {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.check()?;
+        self.store.read(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        self.check()?;
+        self.store.compare_and_swap(key, expected, body, ttl).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        self.check()?;
+        self.store.wait_for_change(key, seen).await
+    }
+}
