@@ -1,5 +1,6 @@
 //! The file of a machine for the documents of an outage. The commands of the machine share it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +10,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quota_core::clock::Clock;
 use quota_core::outage::OutageLevel;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{
+    CasOutcome, DocumentEntry, Notice, StoreError, StoreKey, StoreRead, Version, WriteState,
+};
 use quota_core::{MemoryStore, QuotaStore};
 
 /// The place of the file.
@@ -30,6 +33,8 @@ impl MachineFile {
 struct Opened {
     store: MemoryStore,
     is_removed: AtomicBool,
+    /// The keys that were written, with their TTL.
+    written: Mutex<BTreeMap<StoreKey, Duration>>,
 }
 
 impl Opened {
@@ -60,9 +65,21 @@ impl OutageLevel for MachineFile {
     fn create(&self) -> Result<Arc<dyn QuotaStore>, StoreError> {
         let new = || {
             let store = MemoryStore::with_clock(self.clock.clone());
-            Arc::new(Opened { store, is_removed: AtomicBool::new(false) })
+            Arc::new(Opened { store, is_removed: AtomicBool::new(false), written: Mutex::default() })
         };
         Ok(Arc::clone(self.file.lock().get_or_insert_with(new)) as Arc<dyn QuotaStore>)
+    }
+
+    async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError> {
+        let Some(file) = self.file.lock().clone() else { return Ok(Vec::new()) };
+        let written = file.written.lock().clone();
+        let mut entries = Vec::new();
+        for (key, ttl) in written {
+            if let Some(version) = file.store.read(&key).await?.version() {
+                entries.push(DocumentEntry { key, version, ttl });
+            }
+        }
+        Ok(entries)
     }
 
     async fn remove(&self) -> Result<(), StoreError> {
@@ -88,6 +105,7 @@ impl QuotaStore for Opened {
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         self.check()?;
+        self.written.lock().insert(key.clone(), ttl);
         self.store.compare_and_swap(key, expected, body, ttl).await
     }
 
