@@ -130,12 +130,14 @@ impl Following {
     async fn handle(&mut self, record: &RecordEntry, notice: Option<Notice>) -> Duration {
         let (clock, poll_interval) = (&record.provider.clock, record.provider.policy.poll_interval);
         match notice {
-            None if self.timer.left(clock.instant()).is_zero() => {
+            None if !self.timer.left(clock.instant()).is_zero() => return Duration::ZERO,
+            Some(notice) if notice.is_unchanged && !record.may_be_lost() => {
+                self.timer.confirm(clock.instant());
+            }
+            None | Some(Notice { is_unchanged: true, .. }) => {
                 record.sync(Some(self.last_state)).await;
                 self.read_again_later(clock.instant(), poll_interval);
             }
-            None => return Duration::ZERO,
-            Some(notice) if notice.is_unchanged => self.timer.confirm(clock.instant()),
             Some(notice) => match record.sync_by_notice(self.last_state, &notice).await {
                 None => self.read_again_later(clock.instant(), poll_interval),
                 late => {

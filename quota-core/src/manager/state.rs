@@ -71,13 +71,14 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Merges these changes into `record`.
+    /// Merges these changes into `record`; none of them if they are of another owner.
     pub(crate) fn merge_into(&self, record: &mut Record, now: Timestamp) -> MergeOutcome {
-        let outcome = record.seed(now, &self.seed);
-        if outcome == MergeOutcome::Merged && self.owner_id.is_some() {
-            return record.observe(now, &crate::Snapshot::default(), None, self.owner_id.as_ref());
+        let (readings, login_id) = (&self.seed.snapshot, self.seed.login_id.as_ref());
+        match record.observe(now, readings, login_id, self.owner_id.as_ref()) {
+            // The readings are merged already, so this adds the hold.
+            MergeOutcome::Merged => record.seed(now, &self.seed),
+            rejected => rejected,
         }
-        outcome
     }
 }
 
@@ -210,5 +211,25 @@ impl LocalState {
     /// Removes a refresh that has ended.
     pub(crate) fn refresh_done(&mut self, ended: &Arc<InFlight>) {
         self.in_flight.take_if(|in_flight| Arc::ptr_eq(in_flight, ended));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Percent, Snapshot, UsageReport, WindowId, WindowReading};
+
+    #[test]
+    fn readings_of_another_owner_are_not_merged() {
+        let now = Timestamp::constant(1_800_000_000, 0);
+        let mut record = Record::default();
+        let _ = record.observe(now, &Snapshot::default(), None, Some(&OwnerId::new("new")));
+        let before = record.clone();
+        let window = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
+        let seed = Seed::new(Snapshot::of(&UsageReport::from_headers([window]), now));
+        let pending = Pending { seed, owner_id: Some(OwnerId::new("old")), seq: 0 };
+
+        assert_eq!(pending.merge_into(&mut record, now), MergeOutcome::OtherLogin);
+        assert_eq!(record, before);
     }
 }

@@ -308,6 +308,13 @@ impl RecordEntry {
         is_unread && self.provider.store_client.now_if_trusted().is_some()
     }
 
+    /// Whether this process has a copy, but does not know if the store still has the document. A follower then waits for a change
+    /// from no document. So a confirmation that nothing changed means that the store has none.
+    pub(crate) fn may_be_lost(&self) -> bool {
+        let local = self.local();
+        local.sync_state == SyncState::Unsynced && local.base != *self.empty()
+    }
+
     fn decode_read(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
         let Some(document) = &reading.document else { return Ok(Arc::clone(self.empty())) };
         let cached = {

@@ -262,6 +262,22 @@ async fn confirmations_do_not_postpone_the_read_after_a_late_notice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_restores_a_record_that_was_lost_before_it_started() {
+    let followed = followed().await;
+    followed.env.clock.sleep(MINUTE * 5).await;
+    let stored = followed.store.inner().read(&key()).await.unwrap().document.unwrap();
+    let version = Some(stored.version);
+    drop(followed.store.inner().compare_and_swap(&key(), version, stored.body, SECOND).await);
+    followed.env.clock.sleep(SECOND * 2).await;
+
+    let _watched = followed.main.watch();
+    followed.pass(MINUTE * 2, true).await;
+
+    let restored = followed.store.inner().read(&key()).await.unwrap().document;
+    assert!(restored.is_some(), "confirmations do not hide the loss");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_follower_ends_although_its_handle_is_held() {
     let followed = followed().await;
     followed.env.clock.sleep(MINUTE * 5).await;
