@@ -26,10 +26,10 @@ impl Protocol {
             return Some(Violation::TwoCalls);
         }
         let me = &state.hosts[host];
-        if let Some((since, until)) = me.reported_hold.filter(|(_, until)| now < *until) {
+        if let Some((since, _)) = me.reported_hold.filter(|(_, until)| now < *until) {
             // A call that began after the hold and succeeded ended it.
             let has_ended = self.readings_at(me.base).is_some_and(|at| at >= since);
-            if !has_ended && until > now {
+            if !has_ended {
                 return Some(Violation::CallUnderHold);
             }
         }

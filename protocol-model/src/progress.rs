@@ -4,7 +4,6 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use crate::checks::loses_hold;
-
 use crate::rules::{Decision, Ms, Outcome, Work};
 use crate::state::{State, Step, Sync, Violation};
 use crate::system::Protocol;
@@ -56,11 +55,13 @@ impl Protocol {
         if started.past.has_just_lost {
             // A loss ends the connections, so followers read at once.
             for host in (0..self.bounds.hosts).filter(|host| is_idle(&started, *host)) {
-                self.read_until_idle(&mut state, host);
+                if !self.read_until_idle(&mut state, host) {
+                    return Some(Unsettled::NoAgreement);
+                }
             }
         }
         let mut path = Vec::new();
-        for _ in 0..MAX_STEPS {
+        for step in 1..=MAX_STEPS {
             if !started.past.has_just_lost {
                 let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&state);
                 if self.settled.states.lock().contains(&hash) {
@@ -80,7 +81,7 @@ impl Protocol {
             if let Some(violation) = state.violation {
                 return Some(Unsettled::Violation(violation));
             }
-            if path.len() == MAX_STEPS {
+            if step == MAX_STEPS {
                 return Some(Unsettled::NoAgreement);
             }
         }
@@ -88,12 +89,14 @@ impl Protocol {
         None
     }
 
-    /// Reads the store's record, and writes what the store has lost.
-    fn read_until_idle(&self, state: &mut State, host: usize) {
+    /// Reads the store's record, and writes what the store has lost; `false` if that does not end.
+    fn read_until_idle(&self, state: &mut State, host: usize) -> bool {
         self.read(state, host);
-        while let Step::Swapping(_) = state.hosts[host].step {
+        for _ in 0..MAX_STEPS {
+            let Step::Swapping(_) = state.hosts[host].step else { return true };
             self.answer(state, host);
         }
+        false
     }
 
     /// Makes the next step of the first host that has one; `false` if all hosts have the store's record and are idle.

@@ -19,12 +19,12 @@ impl Protocol {
         let Host { base, sync, .. } = state.hosts[host];
         match sync {
             Sync::Standalone => self.read_and_decide(state, host, work),
-            Sync::Synced => self.decide(state, host, work, base, None, self.estimate(state, host), false),
+            Sync::Synced => self.decide(state, host, decision(base, None, work, self.estimate(state, host))),
             // The host assumes that there is no record. If the rules then change nothing, it reads.
             Sync::Unsynced => {
-                let now = self.estimate(state, host);
-                if self.rules.decide(decision(base, None, work, now)).has_changed {
-                    self.decide(state, host, work, base, None, now, false);
+                let decision = decision(base, None, work, self.estimate(state, host));
+                if self.rules.decide(decision).has_changed {
+                    self.decide(state, host, decision);
                 } else {
                     self.read_and_decide(state, host, work);
                 }
@@ -40,27 +40,17 @@ impl Protocol {
         self.report(state, host, shared);
         let base = state.hosts[host].base;
         let has_changes = state.hosts[host].sync == Sync::Standalone || self.rules.is_behind(shared, base);
-        self.decide(state, host, work, shared, has_changes.then_some(base), state.now, false);
+        self.decide(state, host, decision(shared, has_changes.then_some(base), work, state.now));
     }
 
     /// One attempt of the update loop.
-    #[expect(clippy::too_many_arguments, reason = "it is the input of a decision")]
-    fn decide(
-        &self,
-        state: &mut State,
-        host: usize,
-        work: Work,
-        base: Id,
-        own: Option<Id>,
-        now: Ms,
-        after_conflict: bool,
-    ) {
+    fn decide(&self, state: &mut State, host: usize, mut decision: Decision) {
         // The manager takes the cooldown at each decision.
-        let work = match work {
-            Work::Begin { attempt, .. } => Work::Begin { attempt, cooldown: state.hosts[host].cooldown },
-            other => other,
-        };
-        let decided = self.rules.decide(Decision { after_conflict, ..decision(base, own, work, now) });
+        if let Work::Begin { cooldown, .. } = &mut decision.work {
+            *cooldown = state.hosts[host].cooldown;
+        }
+        let Decision { base, own, work, .. } = decision;
+        let decided = self.rules.decide(decision);
         if decided.has_changed {
             let swap = Swap {
                 expected: base,
@@ -108,7 +98,8 @@ impl Protocol {
             if own.is_none() {
                 self.accept(state, host, found);
             }
-            return self.decide(state, host, swap.work, found, own, state.now, true);
+            let again = Decision { after_conflict: true, ..decision(found, own, swap.work, state.now) };
+            return self.decide(state, host, again);
         }
         if state.violation.is_none() {
             if swap.own.is_some() {
