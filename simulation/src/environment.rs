@@ -1,12 +1,9 @@
-//! What the processes of one simulation share: the store, the provider, and the numbers of their managers.
+//! What the processes of one simulation share: the store, the provider, the machines, and the numbers of their managers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
-use crate::outage::MachineFile;
+use crate::machine::Machine;
 use crate::provider::Provider;
 use crate::store::Server;
 use crate::world::World;
@@ -17,8 +14,8 @@ pub(crate) struct Environment {
     pub(crate) world: Arc<World>,
     pub(crate) server: Arc<Server>,
     pub(crate) provider: Arc<Provider>,
+    pub(crate) machines: Vec<Arc<Machine>>,
     managers: AtomicUsize,
-    outage_files: Mutex<BTreeMap<usize, Arc<MachineFile>>>,
 }
 
 impl Environment {
@@ -27,16 +24,9 @@ impl Environment {
             world: Arc::clone(world),
             server: Server::new(Arc::clone(world)),
             provider: Provider::new(Arc::clone(world)),
+            machines: world.plan.machines.iter().map(|plan| Machine::start(world, *plan)).collect(),
             managers: AtomicUsize::new(0),
-            outage_files: Mutex::default(),
         })
-    }
-
-    /// The file for outages on the machine of a process.
-    pub(crate) fn outage_file(&self, process: usize) -> Arc<MachineFile> {
-        let machine = process / PROCESSES_OF_A_MACHINE;
-        let new = || MachineFile::new(&self.world.clock);
-        Arc::clone(self.outage_files.lock().entry(machine).or_insert_with(new))
     }
 
     /// The number of the next manager.
@@ -44,6 +34,3 @@ impl Environment {
         self.managers.fetch_add(1, Ordering::Relaxed)
     }
 }
-
-/// So many processes share a machine.
-const PROCESSES_OF_A_MACHINE: usize = 4;

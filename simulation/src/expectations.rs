@@ -26,6 +26,8 @@ pub(crate) struct Expectations {
     pub(crate) needs_no_second_call: bool,
     /// Whether each process learns at once that a call of another one was rate limited.
     pub(crate) shares_limits: bool,
+    /// Whether a rejection of an ordinary request excludes its account until its end.
+    pub(crate) remembers_rejections: bool,
     logins: usize,
     offsets: BTreeMap<usize, usize>,
 }
@@ -58,6 +60,8 @@ impl Expectations {
             CallerKind::RefreshUnlessRecent,
             CallerKind::GetWithinMinute,
             CallerKind::Forget,
+            // Many requests make an account due early.
+            CallerKind::Route,
         ];
         Self {
             per_hour: policy.budget.per_hour as usize,
@@ -81,9 +85,15 @@ impl Expectations {
                 && !has_switched
                 && !has_stopped
                 && clocks_agree,
+            remembers_rejections: plan.states_login || !has_switched,
             logins: plan.logins,
             offsets: plan.processes.iter().map(|process| (process.id, process.login_offset)).collect(),
         }
+    }
+
+    /// What the limits of a call or a request belong to.
+    pub(crate) fn subject(&self, account: usize, login: usize) -> Subject {
+        if self.states_login { Subject::Login(login) } else { Subject::Account(account) }
     }
 
     /// The login that a process has for an account that holds `login` elsewhere.
@@ -92,11 +102,18 @@ impl Expectations {
     }
 }
 
+/// What limits belong to: a login, or an account whose credential states none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Login(usize),
+    Account(usize),
+}
+
 /// How wrong the timestamps of a process may be. Until the store's first response, a process uses its own clock.
 fn clock_error(plan: &Plan) -> Duration {
     let jumps = plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ClockJump(..)));
     let drift = Duration::from_millis(if jumps { 2_500 } else { 200 });
-    let ahead_ms = plan.processes.iter().map(|process| process.clock_ahead_ms.unsigned_abs()).max();
+    let ahead_ms = plan.machines.iter().map(|machine| machine.clock_ahead_ms.unsigned_abs()).max();
     drift + Duration::from_millis(ahead_ms.unwrap_or_default()).min(LATEST_PLAUSIBLE)
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quota_accounts::Request;
 use quota_core::testing::seed_randomness;
 use quota_core::{AccountId, QuotaError};
 
 use crate::environment::Environment;
-use crate::names::account_id;
+use crate::names::{account_id, number_of};
 use crate::panics;
 use crate::plan::{Fault, FaultKind, Plan};
 use crate::process::{Process, reading};
@@ -34,7 +35,6 @@ pub struct Report {
 /// The processes and what they share.
 #[derive(Debug)]
 struct Fleet {
-    world: Arc<World>,
     environment: Arc<Environment>,
     processes: Mutex<BTreeMap<usize, Process>>,
 }
@@ -74,8 +74,7 @@ pub fn run(plan: &Plan, keeps_lines: bool) -> Report {
 
 async fn execute(world: &Arc<World>) {
     let plan = world.plan.clone();
-    let fleet =
-        Fleet { environment: Environment::new(world), processes: Mutex::default(), world: Arc::clone(world) };
+    let fleet = Fleet { environment: Environment::new(world), processes: Mutex::default() };
     for account in 0..plan.accounts {
         let login = fleet.environment.provider.login_of(account);
         world.check(|checker, now| checker.login_changed(now, account, login));
@@ -108,14 +107,18 @@ enum Action {
 }
 
 impl Fleet {
+    fn world(&self) -> &World {
+        &self.environment.world
+    }
+
     fn perform(&self, action: &Action) {
-        self.world.check(|checker, now| {
+        self.world().check(|checker, now| {
             let text = format!("{action:?}");
             checker.note(now, text.clone(), || text);
         });
         match action {
             Action::Start(at) => {
-                let plan = &self.world.plan.processes[*at];
+                let plan = &self.world().plan.processes[*at];
                 let process = Process::start(&self.environment, plan, 0);
                 self.processes.lock().insert(plan.id, process);
             }
@@ -138,12 +141,15 @@ impl Fleet {
             FaultKind::Kill(process) if begins => self.kill(*process),
             FaultKind::Kill(process) => self.restart(*process),
             FaultKind::Pause(process) => self.pause(*process, begins),
-            FaultKind::ClockJump(process, by_ms) => {
-                self.jump(*process, if begins { *by_ms } else { -*by_ms });
+            FaultKind::ClockJump(machine, by_ms) => {
+                self.environment.machines[*machine].jump(if begins { *by_ms } else { -*by_ms });
             }
             FaultKind::Provider(fault) => self.environment.provider.set_fault(*fault, begins),
             FaultKind::LoginSwitch { account, login } => {
                 self.environment.provider.switch_login(*account, *login, begins);
+            }
+            FaultKind::RequestsLimited { login, seconds } => {
+                self.environment.provider.limit_requests(*login, begins.then_some(*seconds));
             }
             FaultKind::TokenRotation if begins => self.environment.provider.rotate_tokens(),
             FaultKind::StoreIgnoresVersions => self.environment.server.set_ignores_versions(begins),
@@ -155,14 +161,16 @@ impl Fleet {
         if let Some(process) = self.processes.lock().get_mut(&process) {
             process.kill();
             let number = process.link.process;
-            self.world.check(|checker, now| checker.killed(now, number));
+            self.world().check(|checker, now| checker.killed(now, number));
         }
     }
 
     /// Starts a process again that was killed, unless it was never started or runs.
     fn restart(&self, number: usize) {
         let is_dead = self.processes.lock().get(&number).is_some_and(|process| process.link.is_dead());
-        let Some(plan) = self.world.plan.processes.iter().find(|plan| plan.id == number) else { return };
+        let Some(plan) = self.world().plan.processes.iter().find(|plan| plan.id == number) else {
+            return;
+        };
         if is_dead {
             let incarnation = self.environment.next_manager() % 100;
             let process = Process::start(&self.environment, plan, incarnation);
@@ -176,18 +184,9 @@ impl Fleet {
         if begins {
             process.link.pause();
             let number = process.link.process;
-            self.world.check(|checker, now| checker.paused(now, number));
+            self.world().check(|checker, now| checker.paused(now, number));
         } else {
             process.link.resume();
-        }
-    }
-
-    fn jump(&self, process: usize, by_ms: i64) {
-        if let Some(process) = self.processes.lock().get(&process) {
-            let by = jiff::SignedDuration::from_millis(by_ms);
-            if let Ok(now) = process.clock.now().checked_add(by) {
-                process.clock.set(now);
-            }
         }
     }
 
@@ -198,7 +197,7 @@ impl Fleet {
             process.stop_callers();
         }
         processes.retain(|process| !process.link.is_dead());
-        self.world.calm();
+        self.world().calm();
         let survived = self.newest(&processes);
         // The followers alone must bring all processes to one state.
         let accounts =
@@ -206,25 +205,26 @@ impl Fleet {
         let watched: Vec<_> = accounts().map(|account| account.watch()).collect();
         // Reads let them notice what no follower does, such as a login that could not be read.
         for _ in 0..SETTLE_READS {
-            self.world.clock.sleep(SETTLE_TIME / SETTLE_READS).await;
+            self.world().clock.sleep(SETTLE_TIME / SETTLE_READS).await;
             accounts().for_each(|account| drop(account.peek()));
         }
-        self.world.clock.sleep(Duration::from_secs(2)).await;
+        self.world().clock.sleep(Duration::from_secs(2)).await;
         self.compare(&processes);
         drop(watched);
+        self.list_routes(&processes).await;
         // The first pass writes what a process has, the second reads what all have.
         for _ in 0..2 {
             for account in accounts() {
                 let _ = account.sync().await;
             }
-            self.world.clock.sleep(Duration::from_secs(2)).await;
+            self.world().clock.sleep(Duration::from_secs(2)).await;
         }
         self.compare(&processes);
         let left = self.newest(&processes);
         for (login, serial) in survived {
             let now = left.get(&login).copied().unwrap_or_default();
-            if now < serial && !self.world.plan.drops_readings() {
-                self.world.check(|checker, at| {
+            if now < serial && !self.world().plan.drops_readings() {
+                self.world().check(|checker, at| {
                     checker.survivors_lost(at, format!("login {login}: {now} is left of {serial}"));
                 });
             }
@@ -232,14 +232,27 @@ impl Fleet {
         self.refresh_all(&processes).await;
     }
 
+    /// Compares the choice of each router with the fallbacks that it lists.
+    async fn list_routes(&self, processes: &[Process]) {
+        for process in processes {
+            let Some(router) = &process.router else { continue };
+            let usable = router.usable_fallback_accounts().await;
+            let decision = router.decide(&Request::new()).await;
+            let chosen = decision.chosen().map(|chosen| number_of(&chosen.account));
+            let usable: Vec<_> = usable.iter().map(number_of).collect();
+            let number = process.site.process;
+            self.world().check(|checker, now| checker.listed(now, number, chosen, &usable));
+        }
+    }
+
     fn accounts(&self) -> impl Iterator<Item = AccountId> + use<> {
-        (0..self.world.plan.accounts).map(account_id)
+        (0..self.world().plan.accounts).map(account_id)
     }
 
     /// Refreshes each account in one process. Only the provider, a hold or a rejection may refuse it now.
     async fn refresh_all(&self, processes: &[Process]) {
         let Some(process) = processes.first() else { return };
-        self.world.check(|checker, _| checker.forces_refreshes());
+        self.world().check(|checker, _| checker.forces_refreshes());
         for id in self.accounts() {
             let outcome = process.quota.account(&id).refresh().await;
             let error = outcome.map_or_else(Some, |outcome| outcome.error);
@@ -249,7 +262,7 @@ impl Fleet {
                 | QuotaError::Panicked { .. }),
             ) = error
             {
-                self.world.check(|checker, now| checker.stuck(now, error.to_string()));
+                self.world().check(|checker, now| checker.stuck(now, error.to_string()));
             }
         }
     }
@@ -258,7 +271,7 @@ impl Fleet {
     fn newest(&self, processes: &[Process]) -> BTreeMap<usize, u32> {
         let mut newest = BTreeMap::new();
         for process in processes {
-            for account in 0..self.world.plan.accounts {
+            for account in 0..self.world().plan.accounts {
                 if let Some(reading) = reading(&process.quota.account(&account_id(account)).peek()) {
                     let serial = newest.entry(reading.login).or_default();
                     *serial = reading.serial.max(*serial);
@@ -269,8 +282,8 @@ impl Fleet {
     }
 
     fn compare(&self, processes: &[Process]) {
-        let offsets = 0..self.world.plan.logins;
-        let accounts = 0..self.world.plan.accounts;
+        let offsets = 0..self.world().plan.logins;
+        let accounts = 0..self.world().plan.accounts;
         for (account, offset) in
             accounts.flat_map(|account| offsets.clone().map(move |offset| (account, offset)))
         {
@@ -284,7 +297,7 @@ impl Fleet {
             let Some((first, expected, hold)) = views.first().copied() else { continue };
             for (process, reading, other_hold) in views {
                 if reading != expected || other_hold != hold {
-                    self.world.check(|checker, now| {
+                    self.world().check(|checker, now| {
                         checker.disagree(now, format!(
                             "account {account}: p{first} has {expected:?} and hold {hold:?}, p{process} has {reading:?} and hold {other_hold:?}"
                         ));

@@ -13,18 +13,22 @@ mod expectations;
 mod facts;
 mod fleet;
 mod ledger;
+mod machine;
 mod names;
-mod outage;
+mod numbers;
 mod panics;
 mod plan;
 mod process;
 mod provider;
+mod router;
 mod shrink;
 mod store;
 mod trace;
 mod world;
 
 pub use self::fleet::{Report, run};
-pub use self::plan::{Caller, CallerKind, Fault, FaultKind, Network, Plan, ProcessPlan, ProviderFault};
+pub use self::plan::{
+    Caller, CallerKind, Fault, FaultKind, MachinePlan, Network, Plan, ProcessPlan, ProviderFault,
+};
 pub use self::shrink::shrink;
 pub use self::trace::Violation;

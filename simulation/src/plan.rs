@@ -23,8 +23,14 @@ pub struct Plan {
     pub has_outage_files: bool,
     /// The shared store's network.
     pub network: Network,
+    /// The use of the five-hour window that one request adds, in hundredths of a percent.
+    pub request_bp: u32,
+    /// How long ago the five-hour window of each login began at the start.
+    pub window_age: Duration,
     /// How long the provider takes for a response, in milliseconds: shortest and longest.
     pub provider_ms: (u64, u64),
+    /// The machines that the processes run on.
+    pub machines: Vec<MachinePlan>,
     /// The processes.
     pub processes: Vec<ProcessPlan>,
     /// The faults, in any order.
@@ -50,17 +56,24 @@ pub struct Network {
     pub spurious_notices: f64,
 }
 
+/// One machine. Its processes share its clock, and the file for outages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachinePlan {
+    /// How far its clock is ahead of the store's, in milliseconds.
+    pub clock_ahead_ms: i64,
+    /// How fast its clock drifts away from the store's, in millionths.
+    pub clock_drift_ppm: i64,
+}
+
 /// One process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProcessPlan {
     /// The number of the process, which selects its stream of random numbers.
     pub id: usize,
+    /// The index of its machine.
+    pub machine: usize,
     /// When it starts.
     pub starts_at: Duration,
-    /// How far its clock is ahead of the store's, in milliseconds.
-    pub clock_ahead_ms: i64,
-    /// How fast its clock drifts away from the store's, in millionths.
-    pub clock_drift_ppm: i64,
     /// Its login of account N is the one that account N plus this number would have. So two processes may use two logins under one
     /// name.
     pub login_offset: usize,
@@ -102,6 +115,8 @@ pub enum CallerKind {
     Command,
     /// `QuotaManager::forget`.
     Forget,
+    /// A request through the router of the process: `route`, the request, and `report`. The router selects the account.
+    Route,
 }
 
 /// One fault.
@@ -132,7 +147,7 @@ pub enum FaultKind {
     Kill(usize),
     /// A process sends and receives nothing, and continues after `lasts`.
     Pause(usize),
-    /// A process's clock jumps by this many milliseconds, and back after `lasts`.
+    /// A machine's clock jumps by this many milliseconds, and back after `lasts`.
     ClockJump(usize, i64),
     /// The provider fails for all calls.
     Provider(ProviderFault),
@@ -142,6 +157,13 @@ pub enum FaultKind {
         account: usize,
         /// Its other login.
         login: usize,
+    },
+    /// The provider rejects the ordinary requests of a login, and requests this wait in seconds.
+    RequestsLimited {
+        /// The login.
+        login: usize,
+        /// The wait.
+        seconds: u64,
     },
     /// The token of all accounts rotates.
     TokenRotation,
@@ -181,8 +203,10 @@ impl Plan {
             1..4 => rng.usize(8..20),
             _ => rng.usize(1..8),
         };
-        let mut processes =
-            (0..processes).map(|id| ProcessPlan::draw(id, accounts, length, rng)).collect::<Vec<_>>();
+        let machines: Vec<_> = (0..rng.usize(1..=processes)).map(|_| MachinePlan::draw(rng)).collect();
+        let mut processes = (0..processes)
+            .map(|id| ProcessPlan::draw(id, machines.len(), accounts, length, rng))
+            .collect::<Vec<_>>();
         let states_login = rng.bool();
         if states_login && rng.u8(..4) == 0 {
             for process in &mut processes {
@@ -194,8 +218,8 @@ impl Plan {
             1 => 1,
             _ => rng.usize(1..6),
         };
-        let faults =
-            (0..faults).map(|_| Fault::draw(processes.len(), accounts, logins, length, rng)).collect();
+        let drawn = |_| Fault::draw(processes.len(), machines.len(), accounts, logins, length, rng);
+        let faults = (0..faults).map(drawn).collect();
         Self {
             seed,
             length,
@@ -205,7 +229,14 @@ impl Plan {
             states_owner: rng.bool(),
             has_outage_files: rng.bool(),
             network: Network::draw(rng),
+            request_bp: if rng.bool() { 20 } else { 200 },
+            window_age: if rng.bool() {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(rng.u64(14_400..17_900))
+            },
             provider_ms: if rng.bool() { (20, 80) } else { (100, 4_000) },
+            machines,
             processes,
             faults,
         }
@@ -279,23 +310,30 @@ impl Network {
     }
 }
 
-impl ProcessPlan {
-    fn draw(id: usize, accounts: usize, length: Duration, rng: &mut Rng) -> Self {
+impl MachinePlan {
+    fn draw(rng: &mut Rng) -> Self {
         let clock_ahead_ms = match rng.u8(..8) {
             0 => rng.i64(-3_600_000..3_600_000),
             1..4 => rng.i64(-1_500..1_500),
             _ => 0,
         };
         let clock_drift_ppm = if rng.u8(..4) == 0 { rng.i64(-200..=200) } else { 0 };
+        Self { clock_ahead_ms, clock_drift_ppm }
+    }
+}
+
+impl ProcessPlan {
+    fn draw(id: usize, machines: usize, accounts: usize, length: Duration, rng: &mut Rng) -> Self {
+        let machine = rng.usize(..machines);
         let starts_at = if rng.bool() { Duration::ZERO } else { length.mul_f64(rng.f64() / 2.0) };
         let callers = (0..rng.usize(1..4)).map(|_| Caller::draw(accounts, rng)).collect();
-        Self { id, starts_at, clock_ahead_ms, clock_drift_ppm, login_offset: 0, callers }
+        Self { id, machine, starts_at, login_offset: 0, callers }
     }
 }
 
 impl Caller {
     fn draw(accounts: usize, rng: &mut Rng) -> Self {
-        let (kind, seconds) = match rng.u8(..20) {
+        let (kind, seconds) = match rng.u8(..23) {
             0..6 => (CallerKind::Get, rng.u64(1..120)),
             6 => (CallerKind::Refresh, rng.u64(60..900)),
             7 => (CallerKind::RefreshUnlessRecent, rng.u64(20..300)),
@@ -305,6 +343,7 @@ impl Caller {
             15 => (CallerKind::Sync, rng.u64(10..300)),
             16 => (CallerKind::ClearHold, rng.u64(300..1200)),
             17..19 => (CallerKind::Command, rng.u64(5..120)),
+            19..22 => (CallerKind::Route, rng.u64(2..90)),
             _ => (CallerKind::Forget, rng.u64(600..2400)),
         };
         Self { account: rng.usize(..accounts), kind, every: Duration::from_secs(seconds) }
@@ -312,9 +351,16 @@ impl Caller {
 }
 
 impl Fault {
-    fn draw(processes: usize, accounts: usize, logins: usize, length: Duration, rng: &mut Rng) -> Self {
+    fn draw(
+        processes: usize,
+        machines: usize,
+        accounts: usize,
+        logins: usize,
+        length: Duration,
+        rng: &mut Rng,
+    ) -> Self {
         let process = rng.usize(..processes);
-        let kind = match rng.u8(..22) {
+        let kind = match rng.u8(..24) {
             0 => FaultKind::StoreDown(None),
             1 => FaultKind::StoreDown(Some(process)),
             2 => FaultKind::StoreReadOnly,
@@ -323,7 +369,7 @@ impl Fault {
             5 => FaultKind::StoreFlushed,
             6..9 => FaultKind::Kill(process),
             9 | 10 => FaultKind::Pause(process),
-            11 => FaultKind::ClockJump(process, rng.i64(-7_200_000..7_200_000)),
+            11 => FaultKind::ClockJump(rng.usize(..machines), rng.i64(-7_200_000..7_200_000)),
             12 | 13 => FaultKind::Provider(ProviderFault::RateLimited),
             14 => FaultKind::Provider(ProviderFault::RateLimitedFor(rng.u64(1..4_000))),
             15 => FaultKind::Provider(ProviderFault::ServerError),
@@ -332,7 +378,8 @@ impl Fault {
             18 => FaultKind::Provider(ProviderFault::Panic),
             19 => FaultKind::Provider(ProviderFault::Forbidden),
             20 => FaultKind::LoginSwitch { account: rng.usize(..accounts), login: rng.usize(..logins) },
-            _ => FaultKind::TokenRotation,
+            21 => FaultKind::TokenRotation,
+            _ => FaultKind::RequestsLimited { login: rng.usize(..logins), seconds: rng.u64(1..900) },
         };
         let lasts = match rng.u8(..3) {
             0 => Duration::from_millis(rng.u64(1..2_000)),

@@ -1,31 +1,35 @@
-//! One simulated process: a manager on its own clock and connections, and the tasks that call it.
+//! One simulated process: a manager on its machine's clock and its own connections, and the tasks that call it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use quota_core::clock::Clock;
+use quota_accounts::{FallbackAccountManager, Request, RequestOutcome};
 use quota_core::manager::{Freshness, KeepFreshGuard};
 use quota_core::outage::OutageLevel;
-use quota_core::{Account, AccountUsage, QuotaManager, WindowId};
+use quota_core::policy::StoreOutagePolicy;
+use quota_core::{Account, AccountUsage, Policy, QuotaManager, WindowId};
 use tokio::task::JoinHandle;
 
 use crate::check::Reading;
 use crate::environment::Environment;
 use crate::ledger::Caller as CallSite;
-use crate::names::{START, account_id, login_in};
+use crate::machine::Machine;
+use crate::names::{account_id, login_in, number_of};
 use crate::plan::{Caller, CallerKind, ProcessPlan};
-use crate::provider::Connection;
+use crate::provider::{Connection, login_of};
+use crate::router;
 use crate::store::Client;
-use crate::world::{Link, World, spawn};
+use crate::world::{Link, spawn};
 
 /// A running process.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) link: Arc<Link>,
     pub(crate) quota: QuotaManager,
-    pub(crate) clock: Clock,
     pub(crate) site: CallSite,
+    /// The router, if a caller uses one.
+    pub(crate) router: Option<FallbackAccountManager>,
     callers: Vec<JoinHandle<()>>,
 }
 
@@ -33,27 +37,24 @@ impl Process {
     /// Starts a process. `incarnation` counts the starts of processes with this number.
     pub(crate) fn start(environment: &Arc<Environment>, plan: &ProcessPlan, incarnation: usize) -> Self {
         let link = Link::new(plan.id, plan.login_offset);
-        let ahead = jiff::SignedDuration::from_millis(plan.clock_ahead_ms);
-        let now = environment.world.clock.now();
-        let clock = Clock::virtual_at(now.checked_add(ahead).unwrap_or(START));
-        let (quota, site) = open(environment, &link, &clock, None);
+        let machine = &environment.machines[plan.machine];
+        let (quota, site) = open(environment, &link, machine, None);
+        let routes = plan.callers.iter().any(|caller| caller.kind == CallerKind::Route);
+        let router = routes.then(|| router::open(&quota, environment.world.plan.accounts));
         let callers = plan.callers.iter().enumerate().map(|(at, caller)| {
             let user = User {
                 environment: Arc::clone(environment),
                 link: Arc::clone(&link),
-                clock: clock.clone(),
+                machine: Arc::clone(machine),
                 quota: quota.clone(),
+                router: router.clone(),
                 site,
                 rng: environment.world.stream("caller", (plan.id * 100 + at) * 100 + incarnation),
             };
             spawn(user.run(caller.clone()))
         });
-        let mut callers: Vec<_> = callers.collect();
-        if plan.clock_drift_ppm != 0 {
-            let world = Arc::clone(&environment.world);
-            callers.push(spawn(drift(clock.clone(), world, plan.clock_drift_ppm)));
-        }
-        Self { link, quota, clock, site, callers }
+        let callers = callers.collect();
+        Self { link, quota, site, router, callers }
     }
 
     /// Ends all callers. The manager and its followers go on.
@@ -66,6 +67,7 @@ impl Process {
     /// Ends the process without any cleanup that others could notice.
     pub(crate) fn kill(&mut self) {
         self.link.kill();
+        self.router = None;
         self.stop_callers();
         // Ends the tasks, so that dead processes cost no time. Their writes hang.
         let quota = self.quota.clone();
@@ -73,24 +75,11 @@ impl Process {
     }
 }
 
-/// Sets the clock a little ahead or back again and again.
-async fn drift(clock: Clock, world: Arc<World>, ppm: i64) {
-    loop {
-        world.clock.sleep(DRIFT_STEP).await;
-        let by = jiff::SignedDuration::from_micros(ppm * DRIFT_STEP_S);
-        clock.set(clock.now().checked_add(by).unwrap_or(START));
-    }
-}
-
-/// The time between two steps of a drifting clock.
-const DRIFT_STEP: Duration = Duration::from_secs(DRIFT_STEP_S.unsigned_abs());
-const DRIFT_STEP_S: i64 = 20;
-
 /// Builds the manager of a process or of a command in it.
 fn open(
     environment: &Environment,
     link: &Arc<Link>,
-    clock: &Clock,
+    machine: &Arc<Machine>,
     deadline: Option<Duration>,
 ) -> (QuotaManager, CallSite) {
     let site = CallSite { process: link.process, manager: environment.next_manager() };
@@ -102,13 +91,15 @@ fn open(
     let connection = Connection::new(&environment.world, &environment.provider, link, site.manager);
     let mut builder = QuotaManager::builder(client)
         .provider(connection.clone(), connection)
-        .clock(clock.clone())
+        .clock(machine.clock.clone())
         .name(&format!("p{}", link.process));
     if let Some(deadline) = deadline {
         builder = builder.deadline(deadline);
-        if environment.world.plan.has_outage_files {
-            builder = builder.outage_store([environment.outage_file(link.process) as Arc<dyn OutageLevel>]);
-        }
+        builder = match environment.world.plan.has_outage_files {
+            true => builder.outage_store([Arc::clone(machine) as Arc<dyn OutageLevel>]),
+            // As the program does. Otherwise each command of an outage would make a call.
+            false => builder.policy(Policy::default().on_store_unavailable(StoreOutagePolicy::RefreshOnly)),
+        };
     }
     (builder.build().expect("the default policy is valid"), site)
 }
@@ -125,8 +116,9 @@ pub(crate) fn reading(usage: &AccountUsage) -> Option<Reading> {
 struct User {
     environment: Arc<Environment>,
     link: Arc<Link>,
-    clock: Clock,
+    machine: Arc<Machine>,
     quota: QuotaManager,
+    router: Option<FallbackAccountManager>,
     site: CallSite,
     rng: Rng,
 }
@@ -178,6 +170,10 @@ impl User {
                 let _ = self.quota.forget(account.id()).await;
                 None
             }
+            CallerKind::Route => {
+                self.request().await;
+                None
+            }
             CallerKind::Command => {
                 self.command(plan.account).await;
                 None
@@ -203,9 +199,26 @@ impl User {
         Some(outcome.usage)
     }
 
+    /// A request: the router chooses the account, and gets the response.
+    async fn request(&self) {
+        let Some(router) = &self.router else { return };
+        let world = &self.environment.world;
+        let asked_at = world.clock.now();
+        let Ok(route) = router.route(Request::new()).await else { return };
+        let account = number_of(route.account());
+        let Some(login) = route.credential().map(login_of) else { return };
+        world.check(|checker, now| checker.routed(now, self.site, account, login, asked_at));
+        world.clock.sleep(REQUEST_TIME).await;
+        self.link.gate().await;
+        let response = self.environment.provider.respond(login);
+        let outcome = RequestOutcome::from_response(response.status, [response.header]);
+        let _ = router.report(&route, outcome).await;
+        world.check(|checker, now| checker.responded(now, self.site, account, login, response.until));
+    }
+
     /// A short-lived command on the same machine: one read by a new manager, which then closes.
     async fn command(&self, account: usize) {
-        let (quota, site) = open(&self.environment, &self.link, &self.clock, Some(COMMAND_DEADLINE));
+        let (quota, site) = open(&self.environment, &self.link, &self.machine, Some(COMMAND_DEADLINE));
         let usage = quota.account(&account_id(account)).get().await.ok();
         if let Some(reading) = usage.as_ref().and_then(reading) {
             self.environment.world.check(|checker, now| checker.received(now, site, account, reading));
@@ -214,6 +227,9 @@ impl User {
     }
 }
 
+/// How long the provider takes for an ordinary request.
+const REQUEST_TIME: Duration = Duration::from_millis(100);
+
 /// The deadline of a command.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -221,6 +237,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 fn longest_wait(kind: CallerKind) -> Duration {
     match kind {
         CallerKind::Command => COMMAND_DEADLINE + Duration::from_secs(5),
+        // A request waits for refreshes for 5 s, and for a credential.
+        CallerKind::Route => Duration::from_secs(15),
         CallerKind::Observe | CallerKind::KeepFresh => Duration::ZERO,
         CallerKind::Sync | CallerKind::ClearHold | CallerKind::Forget => Duration::from_secs(10),
         CallerKind::Get

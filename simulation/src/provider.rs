@@ -8,23 +8,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fastrand::Rng;
+use jiff::Timestamp;
 use parking_lot::Mutex;
-use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
+use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::{
-    AccountId, Credential, CredentialError, CredentialSource, FetchError, Percent, ProviderId, UsageFetcher,
-    UsageReport, WindowId, WindowReading,
+    AccountId, Credential, CredentialError, CredentialSource, FetchError, ProviderId, UsageFetcher,
+    UsageReport,
 };
 
 use crate::ledger::{Caller, Outcome};
-use crate::names::{START, number_of, plan_of};
+use crate::names::{number_of, plan_of};
+use crate::numbers::{FIVE_HOURS, Numbers};
 use crate::panics::PLANNED;
-use crate::plan::ProviderFault;
+use crate::plan::{Plan, ProviderFault};
 use crate::world::{Link, World};
-
-/// The length of the window whose number is the serial number.
-const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The length of the window that fills and rolls over.
-const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 
 /// The provider.
 #[derive(Debug)]
@@ -41,6 +38,8 @@ struct State {
     faults: Vec<ProviderFault>,
     /// The logins that accounts were switched to, by account.
     switched: BTreeMap<usize, Vec<usize>>,
+    /// The logins whose ordinary requests are rejected, with the wait in seconds.
+    limited: BTreeMap<usize, u64>,
     /// How often all tokens have rotated.
     rotations: u64,
 }
@@ -49,7 +48,8 @@ struct State {
 struct Used {
     /// The number of the last response.
     serial: u32,
-    /// Requests in the current five-hour window.
+    /// The number of the current five-hour window, and its requests.
+    period: u64,
     requests: u32,
 }
 
@@ -102,46 +102,80 @@ impl Provider {
         (self.login_of(account) + login_offset) % self.world.plan.logins
     }
 
-    /// The report of the provider for a login now, in response to a call or not, with the next serial number.
-    fn report(&self, login: usize, call: Option<usize>) -> UsageReport {
-        let elapsed = self.world.elapsed();
-        let period = u32::try_from(elapsed.as_secs() / FIVE_HOURS.as_secs()).unwrap_or(u32::MAX);
+    /// What the provider reports for a login now, in response to a call or not, with the next serial number.
+    fn numbers(&self, login: usize, call: Option<usize>) -> Numbers {
+        let Plan { request_bp, window_age, states_owner, .. } = self.world.plan;
+        let period = (self.world.elapsed() + window_age).as_secs() / FIVE_HOURS.as_secs();
         let (serial, requests) = {
             let mut state = self.state.lock();
             let used = state.used.entry(login).or_default();
             used.serial += 1;
+            if used.period != period {
+                (used.period, used.requests) = (period, 0);
+            }
             (used.serial, used.requests)
         };
         self.world.check(|checker, now| checker.issued(now, login, serial, call));
-        let reset = |length: Duration, period: u32| START.checked_add(length * (period + 1)).ok();
-        UsageReport::polled([
-            WindowReading::new(
-                WindowId::five_hour(),
-                Percent::from_basis_points((requests * 20).min(10_000)),
-            )
-            .length(FIVE_HOURS)
-            .resets_at(reset(FIVE_HOURS, period)),
-            WindowReading::new(WindowId::seven_day(), Percent::from_basis_points(serial))
-                .length(WEEK)
-                .resets_at(reset(WEEK, 0)),
-        ])
-        .plan(plan_of(login))
-        .owner_id(self.world.plan.states_owner.then(|| OwnerId::new(&plan_of(login))))
+        let used_bp = (requests * request_bp).min(10_000);
+        let resets_s = (period + 1) * FIVE_HOURS.as_secs() - window_age.as_secs();
+        Numbers { login, serial, used_bp, resets_s, states_owner }
     }
 
     /// The headers of an ordinary response, after one more request.
     pub(crate) fn headers(&self, account: usize, login_offset: usize) -> UsageReport {
         let login = self.login_in(account, login_offset);
         self.state.lock().used.entry(login).or_default().requests += 1;
-        let polled = self.report(login, None);
-        let mut headers = UsageReport::from_headers(polled.windows);
-        headers.plan = polled.plan;
-        headers.owner_id = polled.owner_id;
+        let mut headers = self.numbers(login, None).headers();
         if self.world.plan.states_login {
             headers.login_id = Some(LoginId::new(&plan_of(login)));
         }
         headers
     }
+
+    /// Starts or ends a time in which the provider rejects the ordinary requests of a login.
+    pub(crate) fn limit_requests(&self, login: usize, seconds: Option<u64>) {
+        let mut state = self.state.lock();
+        match seconds {
+            Some(seconds) => state.limited.insert(login, seconds),
+            None => state.limited.remove(&login),
+        };
+    }
+
+    /// The response to an ordinary request with the credential of a login.
+    pub(crate) fn respond(&self, login: usize) -> Response {
+        let now = self.world.clock.now();
+        let limited = self.state.lock().limited.get(&login).copied();
+        if let Some(seconds) = limited {
+            let until = now.checked_add(Duration::from_secs(seconds)).ok();
+            return Response { status: 429, header: ("retry-after", seconds.to_string()), until };
+        }
+        let mut numbers = self.numbers(login, None);
+        let is_exhausted = numbers.used_bp == 10_000;
+        if !is_exhausted {
+            self.state.lock().used.entry(login).or_default().requests += 1;
+            numbers.used_bp = (numbers.used_bp + self.world.plan.request_bp).min(10_000);
+        }
+        let header = (Numbers::HEADER, numbers.to_header());
+        match is_exhausted {
+            true => Response { status: 429, header, until: numbers.resets_at() },
+            false => Response { status: 200, header, until: None },
+        }
+    }
+}
+
+/// The response to an ordinary request.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) header: (&'static str, String),
+    /// Until when the provider rejects further requests.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// The login whose credential this is.
+pub(crate) fn login_of(credential: &Credential) -> usize {
+    let login = credential.secret.expose().split('.').next().and_then(|login| login.parse().ok());
+    login.expect("a credential of this simulation")
 }
 
 /// The fetcher and the credential source of one process.
@@ -199,13 +233,7 @@ impl UsageFetcher for Connection {
     async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
         self.link.gate().await;
         let number = number_of(account);
-        let login: usize = credential
-            .secret
-            .expose()
-            .split('.')
-            .next()
-            .and_then(|login| login.parse().ok())
-            .expect("a credential of this simulation");
+        let login = login_of(credential);
         let caller = Caller { process: self.link.process, manager: self.manager };
         let fingerprint = credential.login.fingerprint.map(|fingerprint| fingerprint.to_string());
         let call = self.world.check(|checker, now| {
@@ -217,7 +245,7 @@ impl UsageFetcher for Connection {
         let takes = Duration::from_millis(self.rng.lock().u64(shortest..=longest));
         // The numbers are those of the call's start, because quota dates them so.
         let response = match fault {
-            None => Ok(self.provider.report(login, Some(call))),
+            None => Ok(self.provider.numbers(login, Some(call)).polled()),
             Some(ProviderFault::RateLimited) => Err(FetchError::throttled(None)),
             Some(ProviderFault::RateLimitedFor(seconds)) => {
                 Err(FetchError::throttled(Some(Duration::from_secs(seconds))))

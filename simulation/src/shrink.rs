@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fleet::run;
-use crate::plan::{Network, Plan};
+use crate::plan::{MachinePlan, Network, Plan};
 
 /// Returns a plan that violates `rule` like `plan`, with as few parts as simple removals find.
 #[must_use]
@@ -49,10 +49,10 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             candidates.push(smaller);
         }
     }
-    for at in 0..plan.processes.len() {
-        if (plan.processes[at].clock_ahead_ms, plan.processes[at].clock_drift_ppm) != (0, 0) {
+    for at in 0..plan.machines.len() {
+        if plan.machines[at] != MachinePlan::default() {
             let mut smaller = plan.clone();
-            (smaller.processes[at].clock_ahead_ms, smaller.processes[at].clock_drift_ppm) = (0, 0);
+            smaller.machines[at] = MachinePlan::default();
             candidates.push(smaller);
         }
     }

@@ -6,8 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use quota_core::clock::{Clock, Instant};
 use simulation::{Plan, run};
 
@@ -84,7 +84,7 @@ impl Campaign {
             let threads: Vec<_> = (0..self.jobs).map(|_| scope.spawn(|| self.work(&progress))).collect();
             threads.into_iter().try_for_each(|thread| thread.join().expect("a simulation does not panic"))
         })?;
-        Ok(progress.into_inner().expect("a simulation does not panic").summary)
+        Ok(progress.into_inner().summary)
     }
 
     /// Opens the file of the results and finds the shards that are left.
@@ -115,11 +115,11 @@ impl Campaign {
 
     fn work(&self, progress: &Mutex<Progress>) -> io::Result<()> {
         loop {
-            let Some(first) = progress.lock().expect("a simulation does not panic").shards.pop() else {
+            let Some(first) = progress.lock().shards.pop() else {
                 return Ok(());
             };
             let (summary, violations) = self.run_shard(first);
-            let mut progress = progress.lock().expect("a simulation does not panic");
+            let mut progress = progress.lock();
             progress.record(first, summary, &violations)?;
             if self.stop_at_violation && summary.failed > 0 {
                 progress.shards.clear();

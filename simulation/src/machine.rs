@@ -1,4 +1,4 @@
-//! The file of a machine for the documents of an outage. The commands of the machine share it.
+//! A machine: the clock of its processes, and the file in which its commands share the documents of an outage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use parking_lot::Mutex;
 use quota_core::clock::Clock;
 use quota_core::outage::OutageLevel;
@@ -15,18 +16,48 @@ use quota_core::store::{
 };
 use quota_core::{MemoryStore, QuotaStore};
 
-/// The place of the file.
+use crate::names::START;
+use crate::plan::MachinePlan;
+use crate::world::{World, spawn};
+
+/// A machine.
 #[derive(Debug)]
-pub(crate) struct MachineFile {
-    clock: Clock,
+pub(crate) struct Machine {
+    pub(crate) clock: Clock,
     file: Mutex<Option<Arc<Opened>>>,
 }
 
-impl MachineFile {
-    pub(crate) fn new(clock: &Clock) -> Arc<Self> {
-        Arc::new(Self { clock: clock.clone(), file: Mutex::default() })
+impl Machine {
+    pub(crate) fn start(world: &Arc<World>, plan: MachinePlan) -> Arc<Self> {
+        let ahead = SignedDuration::from_millis(plan.clock_ahead_ms);
+        let clock = Clock::virtual_at(START.checked_add(ahead).unwrap_or(START));
+        if plan.clock_drift_ppm != 0 {
+            spawn(drift(clock.clone(), world.clock.clone(), plan.clock_drift_ppm));
+        }
+        Arc::new(Self { clock, file: Mutex::default() })
+    }
+
+    /// Sets the clock ahead, or back.
+    pub(crate) fn jump(&self, by_ms: i64) {
+        move_by(&self.clock, SignedDuration::from_millis(by_ms));
     }
 }
+
+fn move_by(clock: &Clock, by: SignedDuration) {
+    clock.set(clock.now().checked_add(by).unwrap_or(START));
+}
+
+/// Sets the clock a little ahead or back again and again.
+async fn drift(clock: Clock, true_clock: Clock, ppm: i64) {
+    loop {
+        true_clock.sleep(DRIFT_STEP).await;
+        move_by(&clock, SignedDuration::from_micros(ppm * DRIFT_STEP_S));
+    }
+}
+
+/// The time between two steps of a drifting clock.
+const DRIFT_STEP: Duration = Duration::from_secs(DRIFT_STEP_S.unsigned_abs());
+const DRIFT_STEP_S: i64 = 20;
 
 /// The file. A process that has it open gets errors after its removal.
 #[derive(Debug)]
@@ -47,7 +78,7 @@ impl Opened {
 }
 
 #[async_trait]
-impl OutageLevel for MachineFile {
+impl OutageLevel for Machine {
     fn place(&self) -> String {
         "a simulated file".to_owned()
     }

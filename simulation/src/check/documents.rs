@@ -1,7 +1,7 @@
-//! The rules for a record that replaces another one in the store.
+//! The rules for documents: what the store applies, loses and delivers.
 
 use jiff::Timestamp;
-use quota_core::store::StoreKey;
+use quota_core::store::{Document, StoreKey, Version};
 
 use super::{Checker, as_ms};
 use crate::facts::Facts;
@@ -9,24 +9,93 @@ use crate::ledger::Caller;
 use crate::names::login_in;
 
 impl Checker {
-    /// A cleared hold does not come back, and waits without a requested end are spread.
-    pub(super) fn check_hold_write(
+    /// The store has applied a write.
+    pub(crate) fn applied(
         &mut self,
         now: Timestamp,
+        writer: Caller,
         key: &StoreKey,
-        is_replacement: bool,
-        new: &Facts,
+        before: Option<&[u8]>,
+        body: &[u8],
+        version: Version,
     ) {
+        let new = Facts::of(version, body);
+        self.note(now, ("wrote", writer.process, key, body), || {
+            format!("p{} wrote {key} {new:?}", writer.process)
+        });
+        if !new.is_record {
+            return;
+        }
+        if let Some(before) = before {
+            let old = Facts::of(version, before);
+            self.check_write(now, writer, key, &old, &new);
+        }
+        if let Some((fence, _)) = new.lease {
+            self.holders.entry((key.clone(), fence)).or_insert(writer.process);
+        }
+        self.check_hold_write(now, key, before.is_some(), &new);
+        self.written.insert(key.clone(), new);
+    }
+
+    /// The store has lost writes of a document. `left` is what remains.
+    pub(crate) fn lost(&mut self, now: Timestamp, key: &StoreKey, left: Option<&Document>) {
+        self.note(now, ("lost", key), || format!("store lost {key}"));
+        match left {
+            Some(document) => {
+                self.written.insert(key.clone(), Facts::of(document.version, &document.body));
+            }
+            None => {
+                self.written.remove(key);
+            }
+        }
+    }
+
+    /// A manager has received a document.
+    pub(crate) fn delivered(
+        &mut self,
+        now: Timestamp,
+        manager: usize,
+        key: &StoreKey,
+        document: Option<&Document>,
+    ) {
+        let Some(document) = document else {
+            self.note(now, ("got nothing", manager, key), || format!("m{manager} got nothing for {key}"));
+            return;
+        };
+        let slot = (manager, key.clone());
+        let is_same =
+            self.delivered.get(&slot).is_some_and(|(_, facts)| facts.version == document.version.number());
+        let version = document.version.number();
+        self.note(now, ("got", manager, key, version), || format!("m{manager} got {key} version {version}"));
+        if !is_same {
+            let written = self.written.get(key).filter(|facts| facts.version == version).cloned();
+            let facts = written.unwrap_or_else(|| Facts::of(document.version, &document.body));
+            self.delivered.insert(slot, (now, facts));
+        }
+    }
+
+    /// A manager has received a document with a notice.
+    pub(crate) fn noticed(&mut self, now: Timestamp, manager: usize, key: &StoreKey, document: &Document) {
+        let version = document.version.number();
+        self.note(now, ("noticed", manager, key, version), || {
+            format!("m{manager} noticed {key} version {version}")
+        });
+    }
+
+    /// A cleared hold does not come back, and waits without a requested end are spread.
+    fn check_hold_write(&mut self, now: Timestamp, key: &StoreKey, is_replacement: bool, new: &Facts) {
         let old = self.written.get(key).filter(|_| is_replacement);
-        if old.is_some_and(|old| new.cleared_fence > old.cleared_fence) {
-            self.cleared.insert(key.clone(), now);
+        // A repair after a loss writes an earlier clearing again.
+        let last = self.cleared.get(key).map_or(0, |(_, fence)| *fence);
+        if old.is_some_and(|old| new.cleared_fence > old.cleared_fence.max(last)) {
+            self.cleared.insert(key.clone(), (now, new.cleared_fence));
         }
         let is_known = old.is_some_and(|old| {
             old.hold.as_ref().map(|hold| hold.fence) == new.hold.as_ref().map(|hold| hold.fence)
         });
         let Some(hold) = new.hold.as_ref().filter(|_| !is_known) else { return };
         let margin_ms = as_ms(self.expects.clock_error);
-        if self.cleared.get(key).is_some_and(|at| hold.since_ms + margin_ms < at.as_millisecond()) {
+        if self.cleared.get(key).is_some_and(|(at, _)| hold.since_ms + margin_ms < at.as_millisecond()) {
             self.violated(
                 now,
                 "cleared-stays-cleared",
@@ -76,14 +145,7 @@ impl Checker {
     }
 
     /// Compares a record with the one that it replaces.
-    pub(super) fn check_write(
-        &mut self,
-        now: Timestamp,
-        writer: Caller,
-        key: &StoreKey,
-        old: &Facts,
-        new: &Facts,
-    ) {
+    fn check_write(&mut self, now: Timestamp, writer: Caller, key: &StoreKey, old: &Facts, new: &Facts) {
         if new.revision <= old.revision {
             self.violated(now, "revision-rises", format!("{key}: {} after {}", new.revision, old.revision));
         }

@@ -1,0 +1,115 @@
+//! The rules for what callers receive: readings and their ages, the login, and how long they wait.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Checker, Reading};
+use crate::ledger::Caller;
+use crate::plan::CallerKind;
+
+impl Checker {
+    /// A caller has received a reading.
+    pub(crate) fn received(&mut self, now: Timestamp, caller: Caller, account: usize, reading: Reading) {
+        let Reading { login, serial, is_fresh } = reading;
+        let process = caller.process;
+        let content = ("shows", process, account, login, serial, is_fresh);
+        self.note(now, content, || {
+            format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}")
+        });
+        self.check_login(now, caller, account, login);
+        let issued = self.issued.get(&(login, serial)).copied();
+        let limit = self.expects.max_age + self.expects.clock_error + Duration::from_secs(1);
+        match issued {
+            Some(at)
+                if is_fresh
+                    && now.duration_since(at) > jiff::SignedDuration::try_from(limit).unwrap_or_default() =>
+            {
+                let age = now.duration_since(at).as_secs();
+                self.violated(
+                    now,
+                    "fresh-is-fresh",
+                    format!("p{process} shows a reading of {age} s as fresh"),
+                );
+            }
+            Some(_) => {}
+            None => self.violated(
+                now,
+                "no-invented-number",
+                format!("p{process} shows {serial} of login {login}"),
+            ),
+        }
+        if self.expects.loses_documents || self.expects.forgets {
+            return;
+        }
+        let shown = self.shown.entry((caller.manager, account, login)).or_default();
+        let before = *shown;
+        *shown = before.max(serial);
+        if self.is_older(login, serial, before) {
+            self.violated(
+                now,
+                "readings-do-not-go-back",
+                format!("p{process} shows {serial} after {before} for account {account}"),
+            );
+        }
+    }
+
+    /// A read that finds the last check of the login older than a second starts a check. So the readings of a previous login may
+    /// be shown until a read after the change, plus the time of the check.
+    fn check_login(&mut self, now: Timestamp, caller: Caller, account: usize, login: usize) {
+        if !self.expects.states_login || self.paused.contains(&caller.process) {
+            return;
+        }
+        let Some(changes) = self.logins.get(&account) else { return };
+        let (changed_at, current) = changes.last().copied().unwrap_or((now, login));
+        let current = self.expects.login_in(caller.process, current);
+        let reads = self.reads.entry((caller.manager, account)).or_default();
+        reads.retain(|at| *at >= changed_at);
+        let since = now.checked_sub(LOGIN_NOTICED_WITHIN).unwrap_or(Timestamp::MIN);
+        let has_checked = reads.iter().any(|at| *at <= since);
+        reads.push(now);
+        if login != current && has_checked {
+            let process = caller.process;
+            self.violated(
+                now,
+                "readings-of-the-login",
+                format!("p{process} shows login {login} for account {account}, which holds {current}"),
+            );
+        }
+    }
+
+    /// A `refresh` that was requested at `asked_at` has succeeded: a call must have ended since.
+    pub(crate) fn refreshed(&mut self, now: Timestamp, process: usize, account: usize, asked_at: Timestamp) {
+        if !self.ledger.has_call_since(asked_at, account, &self.expects) {
+            let waited = now.duration_since(asked_at).as_millis();
+            self.violated(
+                now,
+                "a-refresh-is-a-call",
+                format!("p{process} refreshed account {account} within {waited} ms without a call"),
+            );
+        }
+    }
+
+    /// A caller has waited this long for `what`.
+    pub(crate) fn waited(
+        &mut self,
+        now: Timestamp,
+        process: usize,
+        what: CallerKind,
+        waited: Duration,
+        limit: Duration,
+    ) {
+        let content = ("waited", process, waited);
+        self.note(now, content, || format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
+        if waited > limit.min(self.expects.longest_wait) {
+            self.violated(
+                now,
+                "answered-in-time",
+                format!("p{process} waited {} ms for {what:?}", waited.as_millis()),
+            );
+        }
+    }
+}
+
+/// How long a process may take to notice another login: one check interval, and the store's round trips.
+const LOGIN_NOTICED_WITHIN: Duration = Duration::from_secs(3);
