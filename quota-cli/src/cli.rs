@@ -5,6 +5,7 @@ mod global;
 mod history;
 mod routing;
 mod scripting;
+mod serve;
 mod setup;
 mod simulation;
 mod status;
@@ -24,6 +25,7 @@ pub(crate) use self::global::GlobalOptions;
 pub(crate) use self::history::{BudgetArgs, EventsArgs, PaceArgs};
 pub(crate) use self::routing::{ExplainArgs, PickArgs, RequestArgs, RunArgs};
 pub(crate) use self::scripting::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
+pub(crate) use self::serve::ServeArgs;
 pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ProvidersArgs};
 pub(crate) use self::simulation::{DemoArgs, ParseArgs, SimArgs, Simulated};
 pub(crate) use self::status::{StatusArgs, WatchArgs};
@@ -41,6 +43,7 @@ Examples:
   quota pace         show how fast windows are being used, and when they run out
   quota events       show past events
   quota doctor       show problems and their fixes
+  quota serve        answer other programs over HTTP, in the providers' shape
   quota providers    list the supported providers and their logins
   quota demo         see what quota does, in ten seconds, without an account
   quota sim          run a simulated provider for testing
@@ -90,6 +93,8 @@ pub(crate) enum Command {
     Providers(ProvidersArgs),
     #[command(args = global::args([GlobalOption::Json]))]
     Demo(DemoArgs),
+    #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    Serve(ServeArgs),
     Parse(ParseArgs),
     Sim(SimArgs),
     #[command(hide = true, args = global::args(GlobalOption::STORE_AND_CONFIG))]

@@ -15,6 +15,7 @@ pub(crate) mod parse;
 pub(crate) mod pick;
 pub(crate) mod providers;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod statusline;

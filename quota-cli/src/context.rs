@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken, Keyring};
-use quota::http::{Fetcher, Provider};
+use quota::http::{Fetcher, FetcherBuilder, PROVIDERS, Provider};
 use quota::manager::QuotaManagerBuilder;
-use quota::{AccountId, Credential, CredentialError, CredentialSource, Policy, QuotaManager};
+use quota::{AccountId, Credential, CredentialError, CredentialSource, MemoryStore, Policy, QuotaManager};
+use quota_server::LastResponses;
 
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{CliError, Exit};
@@ -77,7 +78,7 @@ pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<Quo
                 None => builder,
             }
         });
-    builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+    builder.build().map_err(invalid)
 }
 
 /// The source that states the login of an account; `None` if that would run a program. The account's alias in the store then states
@@ -143,6 +144,46 @@ pub(crate) fn open_manager_for_screen(
     Ok(manager)
 }
 
+/// Builds the manager of a server, whose responses are recorded. The server closes it.
+///
+/// # Errors
+///
+/// As [`open_manager`].
+pub(crate) fn open_manager_for_server(
+    config: &Config,
+    store: &OpenedStore,
+    name: &str,
+    responses: &LastResponses,
+) -> Result<QuotaManager, CliError> {
+    let mut builder = builder(config, store, name, store.policy(config));
+    let sources = Arc::new(credential_sources(config));
+    for provider in config.used_providers() {
+        let fetcher = fetcher_builder(provider, config).on_response(responses.recorder());
+        builder = builder.provider(fetcher.build().map_err(invalid)?, Arc::clone(&sources));
+    }
+    builder.build().map_err(invalid)
+}
+
+/// Builds a manager for accounts of any provider, which a server adds while it runs. Nothing of it is stored.
+///
+/// # Errors
+///
+/// As [`open_manager`].
+pub(crate) fn open_manager_in_memory(
+    config: &Config,
+    store: MemoryStore,
+    name: &str,
+    responses: &LastResponses,
+) -> Result<QuotaManager, CliError> {
+    let mut builder = QuotaManager::builder(store).policy(config.policy.clone()).name(name);
+    for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
+        let fetcher = fetcher_builder(provider, config).on_response(responses.recorder());
+        builder = builder.fetcher(fetcher.build().map_err(invalid)?);
+        builder = builder.policy_for(provider.id(), config.policy_of(&provider.id()));
+    }
+    builder.build().map_err(invalid)
+}
+
 fn build(
     config: &Config,
     store: &OpenedStore,
@@ -162,7 +203,7 @@ fn build(
     if let Some(timeout) = timeout {
         builder = builder.deadline(timeout);
     }
-    builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+    builder.build().map_err(invalid)
 }
 
 fn builder(config: &Config, store: &OpenedStore, name: &str, policy: Policy) -> QuotaManagerBuilder {
@@ -175,6 +216,10 @@ fn builder(config: &Config, store: &OpenedStore, name: &str, policy: Policy) -> 
 
 /// The fetcher of a provider, with the settings of the provider and of its accounts.
 pub(crate) fn fetcher(provider: &'static Provider, config: &Config) -> Result<Fetcher, CliError> {
+    fetcher_builder(provider, config).build().map_err(invalid)
+}
+
+fn fetcher_builder(provider: &'static Provider, config: &Config) -> FetcherBuilder {
     let settings = config.provider(&provider.id());
     let mut fetcher = Fetcher::builder(provider).timeout(config.policy.fetch_timeout);
     if let Some(url) = &settings.base_url {
@@ -191,7 +236,11 @@ pub(crate) fn fetcher(provider: &'static Provider, config: &Config) -> Result<Fe
             fetcher = fetcher.base_url_for(account.id.clone(), url.clone());
         }
     }
-    fetcher.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+    fetcher
+}
+
+fn invalid(error: impl std::fmt::Display) -> CliError {
+    CliError::new(Exit::Config, error.to_string())
 }
 
 /// The credential sources of all accounts.

@@ -66,6 +66,7 @@ fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
         Command::Init(options) => commands::init::run(options, global),
         Command::Providers(options) => commands::providers::run(options, global),
         Command::Demo(options) => commands::demo::run(options, global),
+        Command::Serve(options) => commands::serve::run(options, global),
         Command::Parse(options) => commands::parse::run(options),
         Command::Sim(options) => commands::sim::run(options),
         Command::RunHooks => commands::background::run_hooks(),

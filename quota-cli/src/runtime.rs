@@ -10,6 +10,9 @@ use tokio::signal;
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
+/// The threads of a server. Answers come from memory, so more of them gain nothing.
+const MAX_THREADS: usize = 4;
+
 /// Runs a future on this thread.
 ///
 /// At its end the remaining tasks are dropped, so that a hung call does not delay the exit.
@@ -28,6 +31,16 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<
 /// As [`run`].
 pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     on(builder().enable_time(), work)
+}
+
+/// Runs a server on several threads, so that many clients are answered at the same time.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn run_on_threads<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    on(Builder::new_multi_thread().worker_threads(threads).enable_all(), work)
 }
 
 /// A single-threaded runtime, which starts faster. No command needs more threads.

@@ -47,6 +47,8 @@ mod pty;
 mod redaction;
 #[cfg(unix)]
 mod run;
+#[cfg(unix)]
+mod serve;
 mod shared_store;
 mod sim;
 mod status;

@@ -1,0 +1,173 @@
+//! `quota serve`: the gateway for the programs of this machine. The crate quota-server answers; this file supplies the accounts.
+
+mod access;
+mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::{Clock, MemoryStore, QuotaManager, QuotaStore};
+use quota_server::{Gateway, LastResponses, Listener, ServedAccount, Server};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::signals::{ServerSignals, SignalEvent};
+use crate::cli::{GlobalOptions, ServeArgs};
+use crate::config::Config;
+use crate::context;
+use crate::exit::{CliError, Exit};
+use crate::io_cause;
+use crate::journal;
+use crate::runtime;
+use crate::store::{self, OpenedStore};
+use crate::term;
+
+/// The address without `--listen` and without inherited sockets.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:7878";
+/// The name under which calls are counted.
+const NAME: &str = "quota serve";
+/// How often the journals are updated, which also starts hooks.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a manager may finish its calls at the end, or after a reload.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until Ctrl-C or SIGTERM.
+///
+/// # Errors
+///
+/// [`CliError`] if the configuration, the store or a token file cannot be used, or an address is not available.
+pub(crate) fn run(options: &ServeArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    access::raise_file_limit();
+    runtime::run_on_threads(serve(options, global, &store))
+}
+
+async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore) -> Result<Exit, CliError> {
+    // Before the first socket, so that no signal is lost.
+    let (mut signals, mut impatient) = (ServerSignals::listen()?, ServerSignals::listen()?);
+    let Some(config) = load(options, global).await? else { return Ok(Exit::NoAccount) };
+    store.check().await?;
+    let tokens = access::tokens(options)?;
+    let tls = access::tls(options)?;
+    let listeners = listeners(options).await?;
+    access::check_exposure(options, &listeners, !tokens.is_open(), tls.is_some())?;
+
+    let responses = LastResponses::default();
+    let manager = context::open_manager_for_server(&config, store, NAME, &responses)?;
+    let mut gateway = Gateway::builder(&manager, accounts(&config))
+        .tokens(tokens)
+        .last_responses(responses.clone())
+        .max_age(options.max_age);
+    if options.adopt_presented {
+        let manager = context::open_manager_in_memory(&config, MemoryStore::new(), NAME, &responses)?;
+        gateway = gateway.adopt_presented(manager);
+    }
+    let gateway = gateway.build();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    for listener in &listeners {
+        term::print(&format!("Listening on {}\n", listener.display(scheme)))?;
+    }
+    let mut server = Server::new(gateway.clone(), listeners).allow_hosts(options.allow_host.iter().cloned());
+    if let Some(tls) = tls {
+        server = server.tls(tls);
+    }
+    let (configs, config) = watch::channel(Arc::new(config));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(update_journals(config, Arc::clone(&store.store)));
+    let preparing = gateway.clone();
+    tasks.spawn(async move { preparing.prepare().await });
+    let mut reload = Reload { options, global, store, gateway, responses, manager, configs };
+    let stop = async {
+        while let SignalEvent::Reload = signals.next().await {
+            tasks.spawn(reload.run().await);
+        }
+    };
+    tokio::select! {
+        _ = server.run(stop) => {}
+        () = impatient.stop_twice() => {}
+    }
+    tasks.shutdown().await;
+    reload.manager.close_within(CLOSE_TIMEOUT).await;
+    Ok(Exit::Success)
+}
+
+/// The configuration; without an account only if clients may bring their own credentials. Otherwise prints that and returns `None`.
+async fn load(options: &ServeArgs, global: &GlobalOptions) -> Result<Option<Config>, CliError> {
+    let named = global.config.as_deref();
+    match options.adopt_presented {
+        true => context::configuration_or_empty(named).await.map(Some),
+        false => context::configuration(named).await,
+    }
+}
+
+fn accounts(config: &Config) -> Vec<ServedAccount> {
+    let accounts = config.accounts.iter();
+    accounts.map(|account| ServedAccount::new(account.id.clone()).disabled(account.disabled)).collect()
+}
+
+/// The inherited sockets and those of `--listen`; without either, the default address.
+async fn listeners(options: &ServeArgs) -> Result<Vec<Listener>, CliError> {
+    let unavailable = |error: quota_server::ListenError| {
+        let cause = io_cause::plain(&error.source);
+        CliError::new(Exit::Unavailable, format!("{error}: {cause}; choose another address with --listen"))
+    };
+    let mut listeners = Listener::inherited().map_err(unavailable)?;
+    let default = [DEFAULT_ADDRESS.parse().expect("it is an address")];
+    let is_default = listeners.is_empty() && options.listen.is_empty();
+    for address in if is_default { &default[..] } else { &options.listen } {
+        listeners.push(Listener::bind(address).await.map_err(unavailable)?);
+    }
+    Ok(listeners)
+}
+
+/// What a reload replaces.
+struct Reload<'a> {
+    options: &'a ServeArgs,
+    global: &'a GlobalOptions,
+    store: &'a OpenedStore,
+    gateway: Gateway,
+    responses: LastResponses,
+    manager: QuotaManager,
+    configs: watch::Sender<Arc<Config>>,
+}
+
+impl Reload<'_> {
+    /// Loads the configuration and the tokens again. If one of them cannot be used, both stay as they are. Returns the close of the
+    /// previous manager.
+    async fn run(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        let loaded = self.replace().await;
+        let text = match &loaded {
+            Ok(Some(_)) => "Reloaded the configuration\n".to_owned(),
+            Ok(None) => "quota: the configuration has no account any more; it was not reloaded\n".to_owned(),
+            Err(error) => format!("quota: could not reload the configuration, so it stays: {error}\n"),
+        };
+        term::eprint(&text);
+        let previous = loaded.ok().flatten();
+        async move {
+            if let Some(previous) = previous {
+                previous.close_within(CLOSE_TIMEOUT).await;
+            }
+        }
+    }
+
+    /// Returns the previous manager; `None` without an account.
+    async fn replace(&mut self) -> Result<Option<QuotaManager>, CliError> {
+        let tokens = access::tokens(self.options)?;
+        let Some(config) = load(self.options, self.global).await? else { return Ok(None) };
+        let manager = context::open_manager_for_server(&config, self.store, NAME, &self.responses)?;
+        self.gateway.replace_accounts(&manager, accounts(&config)).await;
+        self.gateway.replace_tokens(tokens);
+        self.configs.send_replace(Arc::new(config));
+        Ok(Some(std::mem::replace(&mut self.manager, manager)))
+    }
+}
+
+/// Updates the journals and starts their hooks, until this is dropped.
+async fn update_journals(configs: watch::Receiver<Arc<Config>>, store: Arc<dyn QuotaStore>) {
+    let clock = Clock::system();
+    loop {
+        clock.sleep(JOURNAL_INTERVAL).await;
+        let config = Arc::clone(&configs.borrow());
+        journal::update_and_save_problems(&config, store.as_ref()).await;
+    }
+}

@@ -1,0 +1,109 @@
+//! Who may connect to the gateway: its tokens, its certificate, and the addresses that need them.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use quota::file::open_nonblocking;
+#[cfg(unix)]
+use quota::file::permissions;
+use quota_server::{AccessTokens, Listener, Tls};
+
+use crate::cli::ServeArgs;
+use crate::exit::{CliError, Exit};
+use crate::input;
+
+/// The name of the systemd credential with the tokens.
+const CREDENTIAL: &str = "quota-tokens";
+
+/// The tokens of `--token-file`, or of systemd; none without either.
+///
+/// # Errors
+///
+/// [`CliError`] if the file cannot be read, is not private, or has an invalid line.
+pub(super) fn tokens(options: &ServeArgs) -> Result<AccessTokens, CliError> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let Some(path) = options.token_file.clone().or_else(|| credential(directory.as_deref())) else {
+        return Ok(AccessTokens::default());
+    };
+    let invalid = |why: &str| CliError::new(Exit::Config, format!("{}: {why}", input::display_name(&path)));
+    if options.adopt_presented {
+        return Err(invalid("--adopt-presented cannot be used with tokens; remove one of them"));
+    }
+    let text = String::from_utf8(input::read_trusted(&path)?).map_err(|_| invalid("it is not UTF-8 text"))?;
+    if !open_nonblocking(&path).is_ok_and(|file| is_private(&file)) {
+        return Err(invalid(&format!(
+            "other users may read it; run: chmod 600 {}",
+            input::display_name(&path)
+        )));
+    }
+    AccessTokens::parse(&text).map_err(|error| invalid(&error.to_string()))
+}
+
+/// The file of the systemd credential, if the unit has it.
+fn credential(directory: Option<&OsStr>) -> Option<PathBuf> {
+    let path = Path::new(directory?).join(CREDENTIAL);
+    path.exists().then_some(path)
+}
+
+/// Whether only this user can read the file. A pipe has no other reader.
+#[cfg(unix)]
+fn is_private(file: &File) -> bool {
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    !is_file || permissions::is_private(file).unwrap_or(false)
+}
+
+#[cfg(not(unix))]
+fn is_private(_file: &File) -> bool {
+    true
+}
+
+/// The certificate of `--tls-cert` and `--tls-key`.
+///
+/// # Errors
+///
+/// [`CliError`] if they cannot be read, or do not belong together.
+pub(super) fn tls(options: &ServeArgs) -> Result<Option<Tls>, CliError> {
+    let (Some(chain), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
+    let tls = Tls::from_pem(&input::read_input(chain)?, &input::read_input(key)?);
+    tls.map(Some).map_err(|error| {
+        let names = [chain, key].map(|path| input::display_name(path)).join(", ");
+        CliError::new(Exit::Config, format!("{names}: {error}"))
+    })
+}
+
+/// Checks that other machines cannot connect without a token and TLS.
+///
+/// # Errors
+///
+/// [`CliError`] that names the address.
+pub(super) fn check_exposure(
+    options: &ServeArgs,
+    listeners: &[Listener],
+    has_tokens: bool,
+    has_tls: bool,
+) -> Result<(), CliError> {
+    let exposed = listeners.iter().find(|listener| !listener.is_local());
+    let Some(exposed) = exposed.filter(|_| !(options.open_to_network || has_tokens && has_tls)) else {
+        return Ok(());
+    };
+    let address = exposed.display("http");
+    let why = format!(
+        "other machines could connect to {address}; use --token-file, --tls-cert and --tls-key, or accept that with --open-to-network"
+    );
+    Err(CliError::new(Exit::Usage, why))
+}
+
+/// Raises the limit of open files to the hard limit, because each connection needs one.
+pub(super) fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let limit = getrlimit(Resource::Nofile);
+        if let Some(maximum) = limit.maximum {
+            // A refusal leaves the limit as it is.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: Some(maximum) });
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! `quota serve`: the gateway as a process, with real sockets and signals.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use quota_sim::{Account, Change, Script, Window};
+
+use super::support::{Machine, Provider, argument};
+
+const PATH: &str = "/account/anthropic/main/api/oauth/usage";
+
+/// A gateway process. It is killed if the test fails before the process ends.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Starts the gateway, and waits until it listens.
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("Listening on ").unwrap_or_default();
+        let address = address.strip_prefix("http://").unwrap_or(address).to_owned();
+        let mut running = Self { child, stdout, address };
+        if running.address.is_empty() {
+            panic!("{}", running.stderr());
+        }
+        running
+    }
+
+    fn get(&self, path: &str, headers: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+        let mut text = String::new();
+        match self.address.strip_prefix("unix:") {
+            Some(path) => {
+                let mut stream = UnixStream::connect(path).unwrap();
+                stream.write_all(request.as_bytes()).unwrap();
+                stream.read_to_string(&mut text).unwrap();
+            }
+            None => {
+                let mut stream = TcpStream::connect(&self.address).unwrap();
+                stream.write_all(request.as_bytes()).unwrap();
+                stream.read_to_string(&mut text).unwrap();
+            }
+        }
+        text
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Reads standard error up to a line that begins like this.
+    fn wait_for_line(&mut self, start: &str) {
+        let mut line = String::new();
+        let mut stderr = BufReader::new(self.child.stderr.as_mut().unwrap());
+        while stderr.read_line(&mut line).unwrap() > 0 {
+            if line.starts_with(start) {
+                return;
+            }
+            line.clear();
+        }
+        panic!("the gateway ended before it printed {start}");
+    }
+
+    fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Waits for the end. Returns the exit code, and all output after the first line.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        (code, text + &self.stderr())
+    }
+}
+
+fn provider() -> Provider {
+    let account = |name: &str, used| Account::new(name).windows([Window::five_hour().used(used)]);
+    Provider::play(Script::new([account("main", 62.0), account("other", 5.0)]))
+}
+
+fn serve(machine: &Machine, config: &Path, more: &[&str]) -> Running {
+    let arguments = ["serve", "--config", argument(config)];
+    Running::start(&mut machine.command(&[&arguments, more].concat()))
+}
+
+const ANY_PORT: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
+#[test]
+fn a_client_gets_the_usage_of_its_login() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let gateway = serve(&machine, &config, &ANY_PORT);
+
+    let token = provider.token_of("other");
+    let answer = gateway.get("/api/oauth/usage", &format!("Authorization: Bearer {token}\r\n"));
+
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"utilization\":5.0"), "{answer}");
+}
+
+#[test]
+fn a_login_of_claude_code_needs_no_configuration() {
+    let machine = Machine::new();
+    machine.log_in("sk-ant-oat01-made-up");
+    machine.seed([(
+        quota::UsageReport::polled([quota::WindowReading::new(
+            quota::WindowId::five_hour(),
+            quota::Percent::from_percent(7.0).unwrap(),
+        )]),
+        quota::Clock::system().now(),
+    )]);
+    let gateway = Running::start(&mut machine.command(&[&["serve"], &ANY_PORT[..]].concat()));
+
+    let answer = gateway.get("/api/oauth/usage", "Authorization: Bearer sk-ant-oat01-made-up\r\n");
+
+    // The seeded reading belongs to a record without a login, as this login states none.
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"utilization\":7.0"), "{answer}");
+}
+
+#[test]
+fn sigterm_and_ctrl_c_end_it_with_0() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    for signal in ["-TERM", "-INT"] {
+        let gateway = serve(&machine, &config, &ANY_PORT);
+        gateway.get("/healthz", "");
+
+        gateway.signal(signal);
+
+        assert_eq!(gateway.end(), (Some(0), String::new()), "{signal}");
+    }
+}
+
+#[test]
+fn sighup_loads_the_configuration_again() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut gateway = serve(&machine, &config, &ANY_PORT);
+    let other = "/account/anthropic/other/api/oauth/usage";
+    assert!(gateway.get(other, "").starts_with("HTTP/1.1 200 "));
+
+    std::fs::write(&config, text.replace("anthropic/other", "anthropic/renamed")).unwrap();
+    gateway.signal("-HUP");
+    gateway.wait_for_line("Reloaded");
+
+    assert!(gateway.get(other, "").starts_with("HTTP/1.1 404 "));
+    assert!(gateway.get("/account/anthropic/renamed/api/oauth/usage", "").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_broken_configuration_is_not_loaded() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let mut gateway = serve(&machine, &config, &ANY_PORT);
+
+    std::fs::write(&config, "[[accounts]]\nid = 5\n").unwrap();
+    gateway.signal("-HUP");
+    gateway.wait_for_line("quota: could not reload");
+
+    assert!(gateway.get(PATH, "").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn a_unix_socket_is_removed_at_the_end() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let socket = machine.path("quota.sock");
+    let gateway = serve(&machine, &config, &["--listen", &format!("unix:{}", socket.display())]);
+
+    assert!(gateway.get(PATH, "").contains("\"utilization\":62.0"));
+    gateway.signal("-TERM");
+
+    assert_eq!(gateway.end().0, Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn two_addresses_are_served() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let mut gateway = serve(&machine, &config, &[&ANY_PORT[..], &["--listen", "[::1]:0"]].concat());
+    let mut second = String::new();
+    gateway.stdout.read_line(&mut second).unwrap();
+    assert!(gateway.get("/healthz", "").ends_with("ok\n"));
+
+    gateway.address = second.trim().strip_prefix("Listening on http://").unwrap().to_owned();
+
+    assert!(gateway.get("/healthz", "").ends_with("ok\n"), "{second}");
+}
+
+#[test]
+fn a_passed_socket_is_used() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let program = machine.command(&["serve", "--config", argument(&config)]);
+    // As systemd does it: the socket is file descriptor 3, and LISTEN_PID is the process itself.
+    let script = "import os, socket, sys
+listener = socket.create_server(('127.0.0.1', 0))
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(program.get_program()).args(program.get_args());
+    python.env_clear().current_dir(machine.path("."));
+    python.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    python.env("PATH", std::env::var_os("PATH").unwrap());
+
+    let gateway = Running::start(&mut python);
+
+    assert!(!gateway.address.ends_with(":7878"));
+    assert!(gateway.get("/healthz", "").ends_with("ok\n"));
+}
+
+#[test]
+fn another_address_than_loopback_needs_tokens_and_tls() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let arguments = ["serve", "--config", argument(&config), "--listen", "0.0.0.0:0"];
+
+    let refused = machine.run(&arguments);
+    assert_eq!((refused.code, &*refused.stdout), (Some(64), ""));
+    assert!(refused.stderr.contains("--token-file") && refused.stderr.contains("--open-to-network"));
+    let gateway = serve(&machine, &config, &["--listen", "0.0.0.0:0", "--open-to-network"]);
+    assert!(gateway.address.starts_with("0.0.0.0:"));
+}
+
+#[test]
+fn a_token_file_must_be_private_and_valid() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let file = machine.write("tokens", "read gateway-token-0123456789\n");
+    let arguments =
+        ["serve", "--config", argument(&config), "--token-file", argument(&file), "--listen", "127.0.0.1:0"];
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+
+    mode(0o644);
+    let readable = machine.run(&arguments);
+    assert_eq!(readable.code, Some(78), "{}", readable.stderr);
+    assert!(readable.stderr.contains("chmod 600") && !readable.stderr.contains("gateway-token"));
+    mode(0o600);
+    let gateway = Running::start(&mut machine.command(&arguments));
+    assert!(gateway.get(PATH, "").starts_with("HTTP/1.1 401 "));
+    assert!(
+        gateway.get(PATH, "Authorization: Bearer gateway-token-0123456789\r\n").starts_with("HTTP/1.1 200 ")
+    );
+    std::fs::write(&file, "gateway-token-0123456789\n").unwrap();
+    let invalid = machine.run(&arguments);
+    assert!(
+        invalid.code == Some(78)
+            && invalid.stderr.contains("line 1")
+            && !invalid.stderr.contains("gateway-token")
+    );
+}
+
+#[test]
+fn an_adopted_credential_is_never_stored() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let settings = format!("[providers.anthropic]\nbase_url = \"{}\"\n", provider.url());
+    std::fs::write(&config, format!("{settings}{text}")).unwrap();
+    let gateway = serve(&machine, &config, &[&ANY_PORT[..], &["--adopt-presented"]].concat());
+    provider.simulator.set("other", Change::token("sim-token-adopted-n33dle")).unwrap();
+
+    let answer = gateway.get("/api/oauth/usage", "Authorization: Bearer sim-token-adopted-n33dle\r\n");
+    assert!(answer.contains("\"utilization\":5.0"), "{answer}");
+    gateway.signal("-TERM");
+    let (code, output) = gateway.end();
+
+    assert_eq!((code, &*output), (Some(0), ""));
+    for entry in std::fs::read_dir(machine.path(".local/state/quota")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let has = |needle: &str| bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
+        assert!(!has("n33dle") && !has("presented-"));
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_it_with_69() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+
+    let ended = machine.run(&["serve", "--config", argument(&config), "--listen", &address]);
+
+    assert_eq!((ended.code, &*ended.stdout), (Some(69), ""));
+    assert!(ended.stderr.contains(&address) && ended.stderr.contains("--listen"), "{}", ended.stderr);
+}
+
+#[test]
+fn without_a_login_it_ends_with_3() {
+    let ended = Machine::new().run(&[&["serve"], &ANY_PORT[..]].concat());
+
+    assert_eq!((ended.code, &*ended.stdout), (Some(3), ""));
+}

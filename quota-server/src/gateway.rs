@@ -1,0 +1,160 @@
+//! What all requests share: the accounts, which a reload replaces, and the tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use quota::QuotaManager;
+
+use crate::access::AccessTokens;
+use crate::adopted::Adopted;
+use crate::credential_index::CredentialIndex;
+use crate::last_responses::LastResponses;
+use crate::served::{Accounts, ServedAccount};
+
+/// Answers from the readings of a manager. It is cheap to clone.
+///
+/// The gateway keeps the enabled accounts fresh, so that its answers need not wait for the provider.
+#[derive(Debug, Clone)]
+pub struct Gateway(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    current: ArcSwap<Current>,
+    tokens: ArcSwap<AccessTokens>,
+    responses: LastResponses,
+    adopted: Option<Adopted>,
+    max_age: Duration,
+}
+
+/// The accounts of one configuration.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) accounts: Accounts,
+    pub(crate) credentials: Arc<CredentialIndex>,
+}
+
+impl Current {
+    fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
+        let accounts = Accounts::new(manager, accounts);
+        let credentials = Arc::new(CredentialIndex::new(accounts.all.clone()));
+        Self { accounts, credentials }
+    }
+
+    async fn prepare(&self) {
+        tokio::join!(self.accounts.read(), self.credentials.check());
+    }
+}
+
+impl Gateway {
+    /// Readings of this age and older are not sent, unless [`GatewayBuilder::max_age`] sets another one.
+    pub const MAX_AGE: Duration = Duration::from_secs(15 * 60);
+
+    /// Starts building the gateway of a manager's accounts. Call this inside a tokio runtime.
+    pub fn builder(
+        manager: &QuotaManager,
+        accounts: impl IntoIterator<Item = ServedAccount>,
+    ) -> GatewayBuilder {
+        GatewayBuilder {
+            current: Current::new(manager, accounts),
+            tokens: AccessTokens::default(),
+            responses: LastResponses::default(),
+            adopted: None,
+            max_age: Self::MAX_AGE,
+        }
+    }
+
+    /// Reads all accounts from the store, and their credentials. Until then the gateway is not ready, although it answers.
+    pub async fn prepare(&self) {
+        self.0.current.load_full().prepare().await;
+    }
+
+    /// Serves other accounts from now on, after a change of the configuration. The accounts of the previous manager are no longer
+    /// kept fresh.
+    pub async fn replace_accounts(
+        &self,
+        manager: &QuotaManager,
+        accounts: impl IntoIterator<Item = ServedAccount>,
+    ) {
+        let next = Arc::new(Current::new(manager, accounts));
+        // Clients get the new accounts only once they were read.
+        next.prepare().await;
+        self.0.current.store(next);
+    }
+
+    /// Accepts other tokens from now on.
+    pub fn replace_tokens(&self, tokens: AccessTokens) {
+        self.0.tokens.store(Arc::new(tokens));
+    }
+
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.0.current.load_full()
+    }
+
+    pub(crate) fn tokens(&self) -> Arc<AccessTokens> {
+        self.0.tokens.load_full()
+    }
+
+    pub(crate) fn responses(&self) -> &LastResponses {
+        &self.0.responses
+    }
+
+    pub(crate) fn adopted(&self) -> Option<&Adopted> {
+        self.0.adopted.as_ref()
+    }
+
+    pub(crate) fn max_age(&self) -> Duration {
+        self.0.max_age
+    }
+}
+
+/// Builds a [`Gateway`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct GatewayBuilder {
+    current: Current,
+    tokens: AccessTokens,
+    responses: LastResponses,
+    adopted: Option<Adopted>,
+    max_age: Duration,
+}
+
+impl GatewayBuilder {
+    /// Accepts only clients with one of these tokens, or with the credential of an account. Without tokens, each client that can
+    /// connect has all roles.
+    pub fn tokens(mut self, tokens: AccessTokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
+    /// Passes on the unknown fields of these responses, which the fetchers of the manager record.
+    pub fn last_responses(mut self, responses: LastResponses) -> Self {
+        self.responses = responses;
+        self
+    }
+
+    /// Makes each unknown credential an account of this manager, while clients use it. The store of the manager must be this process's
+    /// memory. It has no effect with [`tokens`](Self::tokens), because a client that presents no token must cause no call.
+    pub fn adopt_presented(mut self, manager: QuotaManager) -> Self {
+        self.adopted = Some(Adopted::new(manager));
+        self
+    }
+
+    /// Sends no reading of this age or older (default: [`Gateway::MAX_AGE`]).
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// Builds the gateway.
+    #[must_use]
+    pub fn build(self) -> Gateway {
+        Gateway(Arc::new(Inner {
+            current: ArcSwap::from_pointee(self.current),
+            tokens: ArcSwap::from_pointee(self.tokens),
+            responses: self.responses,
+            adopted: self.adopted,
+            max_age: self.max_age,
+        }))
+    }
+}

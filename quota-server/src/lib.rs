@@ -1,0 +1,44 @@
+//! The gateway of quota: one address for all programs of a machine that read how much is left.
+//!
+//! A [`Gateway`] answers from the readings of a [`QuotaManager`](quota::QuotaManager), and a [`Server`] serves it. The program `quota`
+//! builds the manager from its configuration; this crate knows no configuration, and contains no rule about readings.
+//!
+//! | path | answer |
+//! |---|---|
+//! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
+//! | `/account/{provider}/{name}/…` | the same for a named account |
+//! | `/healthz`, `/readyz` | whether the process runs; whether it has read its accounts |
+//!
+//! # Guarantees
+//!
+//! - An answer has the age of its readings. A reading that is too old, and a window that has ended, are never sent.
+//! - No response contains a credential or a token, or repeats a part of the request.
+//! - Requests of web pages from other origins are rejected, also after DNS rebinding.
+//! - Each client is limited in time, memory and connections ([`Limits`]).
+
+mod access;
+mod address;
+mod adopted;
+mod answer;
+mod credential_index;
+mod gateway;
+mod guard;
+mod last_responses;
+mod limits;
+mod listener;
+mod problem;
+mod routes;
+mod served;
+mod server;
+mod tls;
+mod usage;
+
+pub use access::{AccessTokens, InvalidTokens, Role};
+pub use address::{InvalidAddress, ListenAddress};
+pub use gateway::{Gateway, GatewayBuilder};
+pub use last_responses::LastResponses;
+pub use limits::Limits;
+pub use listener::{ListenError, Listener};
+pub use served::ServedAccount;
+pub use server::Server;
+pub use tls::{InvalidCertificate, Tls};

@@ -1,0 +1,47 @@
+//! The paths of the gateway, each with its handler.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use quota::http::PROVIDERS;
+
+use crate::gateway::Gateway;
+use crate::problem::Problem;
+use crate::usage::{self, Endpoint};
+
+const NOT_FOUND: Problem = Problem::new(StatusCode::NOT_FOUND, "there is no such path");
+const NOT_ALLOWED: Problem =
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the path does not have this method");
+const NOT_READY: Problem =
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the accounts were not read from the store yet");
+
+/// The router of all paths.
+pub(crate) fn router(gateway: Gateway) -> Router {
+    let endpoints = PROVIDERS.iter().filter_map(|provider| Endpoint::of(provider));
+    let usage = endpoints.fold(Router::new(), |router, endpoint| {
+        let path = endpoint.path();
+        router.route(path, get(move |state, headers| usage::of_credential(endpoint, state, headers))).route(
+            &format!("/account/{{provider}}/{{name}}{path}"),
+            get(move |state, names, headers| usage::of_account(endpoint, state, names, headers)),
+        )
+    });
+    usage
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .fallback(async || NOT_FOUND)
+        .method_not_allowed_fallback(async || NOT_ALLOWED)
+        .with_state(gateway)
+}
+
+/// Whether the process answers.
+async fn healthy() -> Response {
+    ([(CACHE_CONTROL, "no-store")], "ok\n").into_response()
+}
+
+/// Whether the accounts were read.
+async fn ready(State(gateway): State<Gateway>) -> Response {
+    if gateway.current().accounts.is_read() { healthy().await } else { NOT_READY.into_response() }
+}

@@ -1,0 +1,102 @@
+//! The accounts that a gateway serves, each with the answer that was written last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use quota::manager::KeepFreshGuard;
+use quota::model::LoginInfo;
+use quota::{Account, AccountId, Clock, QuotaManager};
+
+use crate::answer::Written;
+
+/// The time for the first read of all accounts from the store.
+const FIRST_READ: Duration = Duration::from_secs(5);
+
+/// An account for a [`Gateway`](crate::Gateway).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedAccount {
+    /// The account.
+    pub id: AccountId,
+    /// Whether it is shown, but never refreshed.
+    pub is_disabled: bool,
+}
+
+impl ServedAccount {
+    /// An account that is kept fresh.
+    #[must_use]
+    pub fn new(id: AccountId) -> Self {
+        Self { id, is_disabled: false }
+    }
+
+    /// Sets whether the account is shown, but never refreshed.
+    #[must_use]
+    pub fn disabled(mut self, is_disabled: bool) -> Self {
+        self.is_disabled = is_disabled;
+        self
+    }
+}
+
+/// An account of a manager.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) account: Account,
+    pub(crate) is_disabled: bool,
+    /// The login of the credential that was read last.
+    pub(crate) login: Mutex<LoginInfo>,
+    /// The last answers: without and with the fields that identify the user.
+    pub(crate) written: [Mutex<Option<Arc<Written>>>; 2],
+}
+
+impl Served {
+    pub(crate) fn new(account: Account, is_disabled: bool) -> Self {
+        Self { account, is_disabled, login: Mutex::default(), written: Default::default() }
+    }
+
+    pub(crate) fn id(&self) -> &AccountId {
+        self.account.id()
+    }
+}
+
+/// The accounts of one manager. The enabled ones are kept fresh until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    /// In the order of the configuration.
+    pub(crate) all: Vec<Arc<Served>>,
+    by_id: HashMap<AccountId, Arc<Served>>,
+    is_read: AtomicBool,
+    _keep_fresh: Vec<KeepFreshGuard>,
+}
+
+impl Accounts {
+    pub(crate) fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
+        let served = |one: ServedAccount| Arc::new(Served::new(manager.account(&one.id), one.is_disabled));
+        let all: Vec<_> = accounts.into_iter().map(served).collect();
+        let enabled = all.iter().filter(|served| !served.is_disabled);
+        Self {
+            _keep_fresh: enabled.map(|served| served.account.keep_fresh()).collect(),
+            by_id: all.iter().map(|served| (served.id().clone(), Arc::clone(served))).collect(),
+            is_read: AtomicBool::new(false),
+            all,
+        }
+    }
+
+    pub(crate) fn get(&self, id: &AccountId) -> Option<&Arc<Served>> {
+        self.by_id.get(id)
+    }
+
+    /// Reads all accounts from the store. Without an answer of the store it goes on after a few seconds.
+    pub(crate) async fn read(&self) {
+        let reads = self.all.iter().map(|served| async { drop(served.account.sync().await) });
+        Clock::system().bounded(FIRST_READ, join_all(reads)).await;
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the accounts were read once.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,250 @@
+//! Serves connections within the limits, until it is stopped. Only this file owns the tasks of connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::Limited;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use quota::Clock;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
+use tower_service::Service as _;
+
+use crate::gateway::Gateway;
+use crate::guard::Guard;
+use crate::limits::Limits;
+use crate::listener::{Accepted, Listener};
+use crate::problem::Problem;
+use crate::routes;
+use crate::tls::Tls;
+
+/// How long idle connections stay open after the server was asked to stop. A request that a client has just sent is then answered.
+const IDLE_GRACE: Duration = Duration::from_millis(200);
+/// The pause after a failed accept, such as without a free file descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const TOO_LARGE: Problem =
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body of the request is too large");
+const TOO_LATE: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the response took too long");
+const PANICKED: Problem =
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler of the request panicked");
+
+/// Serves a [`Gateway`] over HTTP/1.1.
+#[derive(Debug)]
+#[must_use = "a server answers only while `run` is polled"]
+pub struct Server {
+    gateway: Gateway,
+    listeners: Vec<Listener>,
+    guard: Guard,
+    tls: Option<Tls>,
+    limits: Limits,
+}
+
+impl Server {
+    /// Prepares a server for these sockets.
+    pub fn new(gateway: Gateway, listeners: Vec<Listener>) -> Self {
+        Self { gateway, listeners, guard: Guard::default(), tls: None, limits: Limits::default() }
+    }
+
+    /// Accepts requests for these names of hosts too. IP addresses and `localhost` are always accepted.
+    pub fn allow_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> Self {
+        self.guard.hosts.extend(hosts);
+        self
+    }
+
+    /// Serves TLS on the TCP sockets.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Sets the limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Answers until `stop` completes. Then closes the sockets, and waits for the responses in flight up to a timeout.
+    ///
+    /// Returns whether all responses ended in that time. If the future is dropped, all connections are closed at once.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
+        let stopping = watch::Sender::new(false);
+        let service = Arc::new(Service {
+            app: routes::router(self.gateway),
+            guard: self.guard,
+            tls: self.tls,
+            slots: Arc::new(Semaphore::new(self.limits.max_connections)),
+            limits: self.limits,
+            stopping: stopping.subscribe(),
+        });
+        let mut listening = JoinSet::new();
+        for listener in self.listeners {
+            listening.spawn(listen(listener, Arc::clone(&service)));
+        }
+        stop.await;
+        stopping.send_replace(true);
+        let mut all_ended = true;
+        while let Some(ended) = listening.join_next().await {
+            all_ended &= ended.unwrap_or(false);
+        }
+        all_ended
+    }
+}
+
+/// What the connections share.
+#[derive(Debug)]
+struct Service {
+    app: Router,
+    guard: Guard,
+    tls: Option<Tls>,
+    slots: Arc<Semaphore>,
+    limits: Limits,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Accepts connections until the server stops, and waits for them. Returns whether all ended in time.
+async fn listen(listener: Listener, service: Arc<Service>) -> bool {
+    let clock = Clock::system();
+    let mut connections = JoinSet::new();
+    let mut stopping = service.stopping.clone();
+    loop {
+        let accept = async {
+            // A connection beyond the limit waits in the queue of the system.
+            let slot =
+                Arc::clone(&service.slots).acquire_owned().await.expect("the semaphore is never closed");
+            (slot, listener.accept().await)
+        };
+        tokio::select! {
+            (slot, accepted) = accept => match accepted {
+                Ok(accepted) => {
+                    let service = Arc::clone(&service);
+                    connections.spawn(async move {
+                        serve(accepted, service).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) if is_of_client(&error) => {}
+                Err(_) => clock.sleep(ACCEPT_PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
+            _ = stopping.changed() => break,
+        }
+    }
+    // Closing the socket resets the connections in its queue, so accept them first.
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        connections.spawn(serve(accepted, Arc::clone(&service)));
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let all_ended = clock.bounded(service.limits.shutdown_timeout, ended).await.is_some();
+    connections.shutdown().await;
+    all_ended
+}
+
+/// Whether only one connection failed.
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn serve(accepted: Accepted, service: Arc<Service>) {
+    match accepted {
+        Accepted::Tcp(stream) => {
+            // If the system rejects the option, responses only arrive a little later.
+            let _ = stream.set_nodelay(true);
+            let Some(tls) = &service.tls else { return serve_stream(stream, false, service).await };
+            let handshake = tls.0.accept(stream);
+            let shaken = Clock::system().bounded(service.limits.handshake_timeout, handshake).await;
+            if let Some(Ok(stream)) = shaken {
+                serve_stream(stream, false, service).await;
+            }
+        }
+        #[cfg(unix)]
+        Accepted::Unix(stream) => serve_stream(stream, true, service).await,
+    }
+}
+
+/// Serves one client until it disconnects, breaks a limit, or the server stops.
+async fn serve_stream<S>(stream: S, is_unix: bool, service: Arc<Service>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let limits = service.limits.clone();
+    let mut stopping = service.stopping.clone();
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.write_timeout));
+    let service = service_fn(move |request| {
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(service.respond(request, is_unix).await) }
+    });
+    // The `auto` connection of hyper-util has no time limit before the first byte.
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(limits.max_header_bytes)
+        .max_headers(limits.max_headers)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        // A client may break its connection at any time.
+        _ = connection.as_mut() => return,
+        _ = stopping.changed() => {}
+    }
+    let clock = Clock::system();
+    if clock.bounded(IDLE_GRACE, connection.as_mut()).await.is_none() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+impl Service {
+    async fn respond(&self, request: Request<Incoming>, is_unix: bool) -> Response {
+        let mut response = match self.reject(&request, is_unix) {
+            Some(problem) => problem.into_response(),
+            None => self.answer(request).await,
+        };
+        let headers = response.headers_mut();
+        headers
+            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        if *self.stopping.borrow() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn reject(&self, request: &Request<Incoming>, is_unix: bool) -> Option<Problem> {
+        if let Err(problem) = self.guard.check(request.uri(), request.headers(), is_unix) {
+            return Some(problem);
+        }
+        let length = request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+        (length > self.limits.max_body_bytes as u64).then_some(TOO_LARGE)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let request = request.map(|body| Body::new(Limited::new(body, self.limits.max_body_bytes)));
+        let mut app = self.app.clone();
+        let answer = AssertUnwindSafe(app.call(request)).catch_unwind();
+        match Clock::system().bounded(self.limits.request_timeout, answer).await {
+            Some(Ok(Ok(response))) => response,
+            Some(Err(_)) => PANICKED.into_response(),
+            None => TOO_LATE.into_response(),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests of the gateway over real sockets, against a simulated provider.
+
+// Clippy allows unwrap in test helpers only below cfg(test).
+#![cfg(test)]
+
+mod access;
+mod accounts;
+mod adopted;
+mod freshness;
+mod hostile;
+mod shutdown;
+mod support;
+mod usage;
