@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use protocol_model::{Case, Report, check, suite};
 
-/// Checks every order of steps and faults of quota's protocol within bounds, and prints the number of states.
+/// Check every order of steps and faults of quota's protocol within bounds, and print the number of states.
 #[derive(Debug, Parser)]
 struct Args {
     /// Check only the small bounds, as the tests do

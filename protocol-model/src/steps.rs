@@ -45,7 +45,7 @@ impl Protocol {
 
     /// One attempt of the update loop.
     fn decide(&self, state: &mut State, host: usize, mut decision: Decision) {
-        // The manager takes the cooldown at each decision.
+        // The manager reads the cooldown at each decision.
         if let Work::Begin { cooldown, .. } = &mut decision.work {
             *cooldown = state.hosts[host].cooldown;
         }

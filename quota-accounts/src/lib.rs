@@ -4,7 +4,7 @@
 //! [`FallbackAccountManager`] gives each request the preferred available account, and learns from its outcome. The choice is
 //! a pure function, [`routing::choose`]. A [`Decision`] lists every account with its readings and the reason that selected or
 //! excluded it. A [`RoutingPolicy`] states which account is preferred and how much must remain. The accounts are an
-//! [`AccountsConfig`], which [`AccountsFile`] stores. The crate `quota-credentials` finds logins, as does any other
+//! [`AccountsConfig`], which [`AccountsFile`] stores. Logins come from the sources in `quota-credentials` or any other
 //! [`CredentialSource`](quota_core::CredentialSource).
 
 mod config;

@@ -31,7 +31,7 @@ pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Opt
     }
 }
 
-/// The note for people: `refreshed 4 s ago, not called again (limit: one call per 10 s)`.
+/// The human-readable note: `refreshed 4 s ago, not called again (limit: one call per 10 s)`.
 pub(crate) fn text(called_at: Timestamp, has_failed: bool, now: Timestamp) -> String {
     let outcome = if has_failed { "last call failed" } else { "refreshed" };
     let age = ago(between(called_at, now));

@@ -1,4 +1,4 @@
-//! Kimi Code: the usage of its subscriptions. It also parses the documents of the website, if a user saved them.
+//! Kimi Code: the usage of its subscriptions. This module also parses documents that a user saved from the website.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub static PROVIDER: Provider = Provider::new("kimi", "Kimi Code", request, pars
     )
     .saved_documents(parse_saved);
 
-/// The login file of Kimi Code. Its token is valid for some minutes, and Kimi Code renews it.
+/// The login file of Kimi Code. Its token is valid for a few minutes, and Kimi Code renews it.
 const LOGIN: ProgramLogin =
     ProgramLogin::new("Kimi Code", "kimi login", ".kimi-code", &["credentials/kimi-code.json"])
         .dir_variable("KIMI_CODE_HOME")
@@ -46,7 +46,7 @@ fn request(credential: &Credential) -> UsageRequest {
 
 /// Parses the response of the usage endpoint, which arrived at `now`.
 ///
-/// A window with an unknown unit of time has the unit in its name, because no length may be invented.
+/// A window with an unknown unit of time has the unit in its name, because the parser must not guess a length.
 ///
 /// ```
 /// use jiff::Timestamp;
@@ -102,7 +102,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
     }
 }
 
-/// Adds the window of the week. Only its place in the response states its length.
+/// Adds the weekly window. Only its position in the response implies its length.
 fn add_week(usage: Option<&Value>, path: &str, now: Timestamp, report: &mut ReportBuilder) {
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
     if let Some(usage) = usage.filter(|usage| !usage.is_null()) {
@@ -120,7 +120,7 @@ fn add_limits(limits: Option<&Value>, path: &str, now: Timestamp, report: &mut R
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
         let path = format!("{path}[{at}]");
         match name(row.get("window")) {
-            // Without the object in between, the row itself has the amounts.
+            // Without a `detail` object, the row itself has the amounts.
             Some((id, length)) => {
                 add(id, length, row.get("detail").unwrap_or(row), &format!("{path}.detail"), now, report);
             }
@@ -187,7 +187,7 @@ fn of_features(rows: &[Value], now: Timestamp) -> Result<Parsed, ParseError> {
     report.build(Field::Absent)
 }
 
-/// Parses the state of a subscription, as the website gets it. Its shares are fractions: 1 is all.
+/// Parses the state of a subscription, as the website gets it. Its shares are fractions: 1 is 100 %.
 fn subscription(root: &Map<String, Value>) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for SubscriptionField { name, used, resets_at, id, hours, scope } in &SUBSCRIPTION {

@@ -1,4 +1,4 @@
-//! Removes the database file, for files that are needed only for a while.
+//! Removes a database file that was needed only for a while.
 
 use std::path::Path;
 use std::{fs, io};
@@ -10,9 +10,9 @@ use crate::folder::{self, FolderLock};
 use crate::permissions::FileId;
 
 /// Removes the file at this path, with its log and the log's index, if it is still `which`. The caller has that file open, so no other
-/// file gets its number.
+/// file gets its id.
 ///
-/// No process opens the file in between. If this process is killed in between, a log may stay without its file. Then
+/// No process opens the file during the removal. If this process is killed during it, a log may remain without its file. Then
 /// [`SqliteOptions::set_damaged_aside`](crate::SqliteOptions::set_damaged_aside) lets the next store create the file.
 pub(crate) fn remove(path: &Path, which: FileId) -> Result<(), StoreError> {
     let _lock = FolderLock::exclusive(path).ok_or_else(folder::being_replaced)?;

@@ -23,7 +23,7 @@ pub(crate) struct World {
     /// The store's clock, which is never wrong.
     pub(crate) clock: Clock,
     checker: Mutex<Checker>,
-    /// Whether the network loses nothing any more.
+    /// Whether the network no longer loses messages.
     is_calm: AtomicBool,
     overflow: Notify,
 }
@@ -40,7 +40,7 @@ impl World {
         if self.is_calm.load(Ordering::Relaxed) { Network::RELIABLE } else { self.plan.network }
     }
 
-    /// Ends all losses of the network.
+    /// Stops all message loss in the network.
     pub(crate) fn calm(&self) {
         self.is_calm.store(true, Ordering::Relaxed);
     }
@@ -60,7 +60,7 @@ impl World {
         done
     }
 
-    /// Waits until the simulation has more events than any without a busy loop.
+    /// Waits until the simulation has more events than are possible without a busy loop.
     pub(crate) async fn too_many_events(&self) {
         self.overflow.notified().await;
     }
@@ -70,7 +70,7 @@ impl World {
         self.checker.into_inner()
     }
 
-    /// A stream of random numbers of its own, so that removing one actor from a plan does not change the others.
+    /// The actor's own stream of random numbers, so that removing one actor from a plan does not change the others.
     pub(crate) fn stream(&self, actor: &str, number: usize) -> Rng {
         let mut mixed = self.plan.seed ^ 0x51_7c_c1_b7_27_22_0a_95;
         for byte in actor.bytes().chain(number.to_le_bytes()) {
@@ -81,7 +81,7 @@ impl World {
 }
 
 /// Runs a task of the simulation. It ends with the simulation's runtime.
-#[expect(clippy::disallowed_methods, reason = "the simulated world is no part of a manager")]
+#[expect(clippy::disallowed_methods, reason = "the simulated world is not part of a manager")]
 pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(task)
 }

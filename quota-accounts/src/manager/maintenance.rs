@@ -12,7 +12,7 @@ use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{Choice, Eligibility, Role, evaluate};
 
-/// A refresh that takes longer no longer delays the next account.
+/// A refresh that takes longer than this does not delay the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
 /// The timeout of a refresh whose readings are saved when it ends. Its call has a timeout of its own.
 pub(super) const UNBOUNDED: Duration = Duration::MAX;
@@ -89,7 +89,7 @@ impl FallbackAccountManager {
                 && is_wanted(slot.role)
                 && slot.usage.is_stale()
                 && !slot.is_held()
-                // In ascending order, so that many accounts cost little.
+                // `refreshed` is sorted, so this is cheap even for many accounts.
                 && refreshed.binary_search(at).is_err()
         });
         let due: Vec<usize> = due.map(|(at, _)| at).collect();
@@ -176,7 +176,7 @@ impl Inner {
         self.refresh_within(at, model, UNBOUNDED).await
     }
 
-    /// Like [`refresh_if_stale`](Self::refresh_if_stale), but waits at most for `timeout`.
+    /// Like [`refresh_if_stale`](Self::refresh_if_stale), but waits for at most `timeout`.
     pub(super) async fn refresh_within(
         &self,
         at: usize,
@@ -199,7 +199,7 @@ impl Inner {
         result
     }
 
-    /// Refreshes an account for a request that has `waited` for refreshes already. If its time is over, the refresh continues, and its
+    /// Refreshes an account for a request that has `waited` for refreshes already. If its time runs out, the refresh continues, and its
     /// readings are saved when it ends.
     pub(super) async fn wait_for_refresh(
         self: &Arc<Self>,
@@ -227,7 +227,7 @@ impl Inner {
         evaluate(&candidate, request, self.now(), &self.policy).eligibility != Eligibility::Ineligible
     }
 
-    /// Reads the credentials of accounts on hold, because a hold does not apply to another login. Waits for them at most for the
+    /// Reads the credentials of accounts on hold, because a hold does not apply to another login. Waits for them for at most the
     /// policy's `route_timeout`; then they are read in the background.
     async fn recheck_held_logins(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
         let now = self.now();
@@ -301,7 +301,7 @@ impl Inner {
     }
 }
 
-/// The right to refresh an account in the background. Dropping it allows the next refresh, also after a panic and if the runtime
+/// The right to refresh an account in the background. Dropping it allows the next refresh, even after a panic or if the runtime
 /// ends before the task starts.
 struct RefreshGuard {
     inner: Arc<Inner>,

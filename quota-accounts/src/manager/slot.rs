@@ -30,7 +30,7 @@ pub(super) struct AccountSlot {
     /// Whether there is any block. Readers check this before they take the lock.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
-    /// Whether there was any reservation. Readers check this before they look for one.
+    /// Whether there has ever been a reservation. Readers check this before they look for one.
     pub(super) is_reserved: AtomicBool,
     /// When the credential was last checked for a change, in milliseconds.
     credential_checked_at: AtomicI64,
@@ -90,7 +90,7 @@ impl AccountSlot {
         self.candidate_with(self.usage.peek())
     }
 
-    /// The candidate with this usage, which a caller has just read. It lacks what the accounts of its login share.
+    /// The candidate with this usage, which a caller has just read. It lacks the state that accounts with its login share.
     #[inline]
     pub(super) fn candidate_with(&self, usage: AccountUsage) -> Candidate<'_> {
         let mut candidate = Candidate::from_usage(&self.id, self.role, usage).disabled(self.disabled);
@@ -104,7 +104,7 @@ impl AccountSlot {
         candidate.blocks(self.own_blocks())
     }
 
-    /// The time by the clock of the usage.
+    /// The current time by the usage's clock.
     pub(super) fn now(&self) -> Timestamp {
         self.usage.peek().now()
     }
@@ -125,7 +125,7 @@ impl AccountSlot {
         self.usage.peek().login_id().cloned()
     }
 
-    /// Refreshes the usage if it is stale for a request of `model`, and waits at most for `timeout`.
+    /// Refreshes the usage if it is stale for a request of `model`, and waits for at most `timeout`.
     pub(super) async fn refresh_if_stale(
         &self,
         model: Option<&str>,
@@ -151,7 +151,7 @@ impl AccountSlot {
         Seed::new(usage.snapshot().clone()).hold(usage.hold().filter(own)).login_id(usage.login_id().cloned())
     }
 
-    /// The blocks, without those of another login than that of the readings.
+    /// The blocks, without those of a login other than that of the readings.
     pub(super) fn own_blocks(&self) -> Arc<[Block]> {
         let active = Arc::clone(&self.blocks().active);
         let login_id = self.login_id();
@@ -173,7 +173,7 @@ impl AccountSlot {
         });
     }
 
-    /// Adds blocks of the state file.
+    /// Adds blocks from the state file.
     pub(super) fn load_blocks(&self, stored: &[Block], now: Timestamp) {
         let mut blocks = self.blocks();
         // One lock covers the load. Otherwise a block that `report` adds during the load would not be saved.
@@ -188,7 +188,7 @@ impl AccountSlot {
         self.rebase_future_blocks(now);
     }
 
-    /// Moves the start of blocks from a clock ahead of `now` to `now`, also in the state file.
+    /// Sets the start of blocks from the future to `now`, also in the state file.
     fn rebase_future_blocks(&self, now: Timestamp) {
         if !self.blocks().active.iter().any(|block| is_from_future(block.since, now)) {
             return;
@@ -211,7 +211,7 @@ impl AccountSlot {
         matches!((last_read, fingerprint), (Some(own), Some(other)) if own != other)
     }
 
-    /// Records the credential that was read. Returns whether it is another one than before.
+    /// Records the credential that was read. Returns whether it differs from the previous one.
     pub(super) fn record_read(&self, login: &LoginInfo) -> bool {
         std::mem::replace(&mut *self.last_read.lock(), login.fingerprint) != login.fingerprint
     }
@@ -227,7 +227,7 @@ impl AccountSlot {
         })
     }
 
-    /// Whether the state of the file for this login was restored. Compares the addresses, because each request asks.
+    /// Whether this login's state was restored from the state file. Compares the addresses, because each request checks this.
     #[inline]
     pub(super) fn has_restored(&self, login: &LoginId) -> bool {
         self.restored_address.load(Ordering::Relaxed) == login.as_str().as_ptr().addr()
@@ -300,7 +300,7 @@ impl AccountSlot {
         *self.last_rejected.lock() = None;
     }
 
-    /// Clears the rejections of the login before `served_at` that `is_cleared` selects, when a request was served. Returns whether there
+    /// Clears the login's rejections that are no later than `served_at` and that `is_cleared` selects. Returns whether there
     /// were any.
     pub(super) fn clear_rejections(
         &self,

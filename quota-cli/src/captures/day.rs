@@ -111,11 +111,11 @@ fn step_after(elapsed: u64) -> u64 {
     }
 }
 
-/// An account and its use.
+/// An account and its usage.
 struct SimulatedAccount {
     name: &'static str,
     plan: &'static str,
-    /// The use of the 5-hour window in five minutes of work, in hundredths of a percent.
+    /// The usage of the 5-hour window in five minutes of work, in hundredths of a percent.
     per_call: u32,
     /// When calls begin to fail, and their error.
     fails: Option<(u64, fn() -> FetchError)>,

@@ -51,10 +51,10 @@ pub(crate) enum AccountsCommand {
     /// Add an account
     ///
     /// Without a login option, the account uses the login of the provider's own program, such as Claude Code or Codex. `quota providers`
-    /// shows where that login is looked for.
+    /// shows where quota looks for that login.
     ///
     /// A token of `claude setup-token` can send requests, and `quota run` passes it to the command. But it may not read usage: Anthropic
-    /// responds with 403, and quota then learns its usage only from response headers and Claude Code's statusline. An API key can send
+    /// responds with 403, and quota then gets its usage only from response headers and Claude Code's statusline. An API key can send
     /// requests too, but Anthropic and OpenAI have no usage for it. For usage, add a login that `claude` or `codex login` created.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
@@ -83,7 +83,7 @@ pub(crate) enum AccountsCommand {
     /// Add the logins on this machine, or the accounts in another file
     ///
     /// Without a file, it finds the same logins as `quota init`: those of programs such as Claude Code and Codex, also in folders such as
-    /// ~/.claude-work, and tokens in environment variables. It prints how to add a second login of their providers.
+    /// ~/.claude-work, and tokens in environment variables. It prints how to add a second login for their providers.
     #[command(args = global::args([GlobalOption::Config]))]
     Import(ImportArgs),
 }

@@ -102,7 +102,7 @@ The command gets these environment variables:
                            token_command or keyring
   CLAUDE_CONFIG_DIR        the directory, if the account has its own
   ANTHROPIC_BASE_URL       the account's base_url, if it has one
-An account of another provider sets the variables of that provider's program
+For another provider's account, quota sets the variables of its program
 instead, such as CODEX_HOME for an account with a login_dir.
 Variables that would select another login, provider or host are removed, such
 as ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL and CLAUDE_CODE_USE_BEDROCK. The
@@ -114,9 +114,9 @@ Examples:
   quota run -- claude -p 'fix the tests'
   quota run --model claude-opus-4-5 -- claude --model claude-opus-4-5
   quota run -- sh -c 'echo \"$QUOTA_ACCOUNT\"'
-  quota run -- codex exec 'fix the tests'   # if all accounts are of Codex
+  quota run -- codex exec 'fix the tests'   # if all accounts are Codex accounts
 
-`quota init` adds accounts for the logins on this machine, and `quota providers` lists the providers.
+`quota accounts import` adds accounts for the logins on this machine, and `quota providers` lists the providers.
 
 Exit codes: the command's own; 126 it cannot be executed, 127 it was not found; if it was not run, those of `quota pick`.")]
 pub(crate) struct RunArgs {

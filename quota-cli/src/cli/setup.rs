@@ -43,19 +43,19 @@ pub(crate) struct InitArgs {
 
 /// List the supported providers
 ///
-/// For each provider, it shows the names that commands accept, where a login is looked for, and whether the provider documents the
+/// For each provider, it shows the names that commands accept, where quota looks for a login, and whether the provider documents the
 /// endpoint. It reads no configuration and no login, and makes no calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Where a login is looked for:
+Where quota looks for a login:
   `quota init` writes a configuration for all logins that it finds. `quota accounts add codex/main` adds one account. Without another \
 setting, the account uses the login of the provider's own program, or the first of the listed variables that is set.
 
   login_dir in the configuration, or --login-dir, names another folder of the program, such as ~/.codex-work. token_env, token_file, \
 token_command and keyring name a token instead.
 
-Subscriptions have usage, and most API keys have none: an account of Anthropic or OpenAI needs the login of its program, because their \
-API keys are billed by use and have no windows. A token of `claude setup-token` can send requests, but it may not read usage.
+Subscriptions report usage, and most API keys do not: an account of Anthropic or OpenAI needs the login of its program, because their \
+API keys are billed by usage and have no windows. A token of `claude setup-token` can send requests, but it may not read usage.
 
 docs/providers-json.md describes the JSON.")]
 pub(crate) struct ProvidersArgs {}

@@ -57,7 +57,7 @@ pub(crate) struct DemoArgs {
 /// skipped fields, so you can share the output if the provider's response format has changed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Input: a response of the provider's usage endpoint. Input for anthropic may also be a response of the profile endpoint, \
+Input: a response from the provider's usage endpoint. Input for anthropic may also be a response from the profile endpoint, \
 ~/.claude.json, the input of a status line, or a rate_limit_event; for codex, the rate limits in a session file. quota detects the kind \
 by its keys. With --headers: header lines, optionally after a status line such as HTTP/2 429.
 
@@ -108,7 +108,7 @@ pub(super) fn provider(name: &str) -> Result<&'static Provider, String> {
 
 /// Run a simulated provider on this machine
 ///
-/// Runs until Ctrl-C or SIGTERM, and answers like the usage endpoints of Anthropic and Codex. Its accounts and their usage are made up.
+/// Runs until Ctrl-C or SIGTERM, and answers like the usage endpoints of the providers. Its accounts and their usage are made up.
 ///
 /// It prints a configuration for its accounts. The first line contains its address.
 #[derive(Debug, Args)]

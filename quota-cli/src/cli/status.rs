@@ -23,7 +23,7 @@ Legend:
              that usage is ahead of an even pace
 
 `quota init` writes a configuration for the logins of Claude Code, Codex and other programs on this machine. `quota providers` lists the \
-providers and where their logins are looked for.
+providers and where quota looks for their logins.
 
 Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml):
 
@@ -98,7 +98,7 @@ pub(crate) struct StatusArgs {
 /// Shows the windows with the age and certainty of their readings, holds, the next refresh, and recent events. It keeps readings
 /// fresh within the same rate limits and call budget as all other processes that share the store.
 ///
-/// Keys: the arrow keys select an account, r refreshes it, R refreshes all (at most every 10 s), s changes the sort order, /
+/// Keys: the arrow keys select an account, r refreshes it, R refreshes all shown (at most every 10 s), s changes the sort order, /
 /// filters by name, ? shows help, q quits. Ctrl-Z suspends the program until fg.
 ///
 /// Programs should use `quota events --follow --json` instead.

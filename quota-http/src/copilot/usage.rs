@@ -1,4 +1,4 @@
-//! Parses the response of the endpoint for users of GitHub Copilot.
+//! Parses the response of GitHub Copilot's user endpoint.
 
 use jiff::Timestamp;
 use quota_core::model::{Credits, OwnerId, Scope};
@@ -12,7 +12,7 @@ use crate::report::{ReportBuilder, json_object, text_or_skip};
 /// The quota that counts the requests to models. Its window is that of the whole account.
 const PREMIUM: &str = "premium_interactions";
 
-/// What is not a reading, and so is neither parsed nor listed.
+/// The known fields, which are not listed as skipped.
 const KNOWN: [&str; 23] = [
     "access_type_sku",
     "analytics_tracking_id",
@@ -54,7 +54,7 @@ const KNOWN_OF_SNAPSHOT: [&str; 12] = [
     "unlimited",
 ];
 
-/// Parses the response of the endpoint for users.
+/// Parses the response of the user endpoint.
 ///
 /// All quotas are monthly. `premium_interactions` is the window `monthly`; any other quota is a window of its surface. A quota with
 /// `unlimited`, or with an entitlement of -1, has no limit. An entitlement of zero states no quota at all.
