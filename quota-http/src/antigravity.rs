@@ -10,6 +10,7 @@ use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId, WindowReading};
 use serde_json::{Map, Value, json};
 
+use crate::command_environment::CommandEnvironment;
 use crate::gemini::{model_window, object};
 use crate::lenient::{Field, flag, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
@@ -23,6 +24,7 @@ pub static PROVIDER: Provider = Provider::new("antigravity", "Antigravity", requ
     .base_url("https://daily-cloudcode-pa.googleapis.com")
     .private_endpoint()
     .login(OwnLogin::File(LOGIN))
+    .command_environment(CommandEnvironment::new())
     .saved_documents(parse_saved);
 
 /// The login file of Antigravity's command line program. Tokens of other programs are rejected.
