@@ -16,6 +16,8 @@ pub struct CommandEnvironment {
     pub token: Option<&'static str>,
     /// Other variables from which the program reads a login. They are removed with a login that is not in the environment.
     pub other_tokens: &'static [&'static str],
+    /// Whether the program needs the token even of the default login, because it does not read the file of that login.
+    pub is_token_required: bool,
     /// The variable for the folder in which the program keeps its login.
     pub dir_variable: Option<&'static str>,
     /// The folder without that variable, below the home directory.
@@ -35,6 +37,7 @@ impl CommandEnvironment {
         Self {
             token: None,
             other_tokens: &[],
+            is_token_required: false,
             dir_variable: None,
             default_dir: "",
             base_url: None,
@@ -48,6 +51,13 @@ impl CommandEnvironment {
     pub const fn token(mut self, name: &'static str, others: &'static [&'static str]) -> Self {
         self.token = Some(name);
         self.other_tokens = others;
+        self
+    }
+
+    /// States that the program does not read the file of the default login, so that it always needs the token.
+    #[must_use]
+    pub const fn require_token(mut self) -> Self {
+        self.is_token_required = true;
         self
     }
 

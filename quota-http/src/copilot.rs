@@ -33,15 +33,16 @@ const LOGIN: ProgramLogin = ProgramLogin::new(
 .token(&["/github.com/oauth_token", "/github.com:*/oauth_token"])
 .account_id(&["/github.com/user", "/github.com:*/user"]);
 
-/// Copilot CLI prefers its own variable to those of the GitHub CLI, which are kept for that program. The others select another
-/// provider or host.
-const COPILOT: CommandEnvironment = CommandEnvironment::new().token("COPILOT_GITHUB_TOKEN", &[]).remove(&[
-    "COPILOT_PROVIDER_API_KEY",
-    "COPILOT_PROVIDER_BASE_URL",
-    "COPILOT_PROVIDER_BEARER_TOKEN",
-    "COPILOT_PROVIDER_TYPE",
-    "GH_HOST",
-]);
+/// Copilot CLI has a login of its own and does not read that of the editor plugins. It prefers its own variable to those of the GitHub
+/// CLI, which are kept for that program. The removed variables select another provider or host.
+const COPILOT: CommandEnvironment =
+    CommandEnvironment::new().token("COPILOT_GITHUB_TOKEN", &[]).require_token().remove(&[
+        "COPILOT_PROVIDER_API_KEY",
+        "COPILOT_PROVIDER_BASE_URL",
+        "COPILOT_PROVIDER_BEARER_TOKEN",
+        "COPILOT_PROVIDER_TYPE",
+        "GH_HOST",
+    ]);
 
 fn request(credential: &Credential) -> UsageRequest {
     UsageRequest::get("copilot_internal/user")

@@ -91,11 +91,20 @@ pub(super) fn of(
             None => remove(name),
         });
     }
+    let tokens = program.token.iter().chain(program.other_tokens).copied().map(remove);
     match own {
-        // Keep the environment in which the login was found.
-        None | Some(LoginSource::ClaudeCode | LoginSource::Program(_)) => {}
+        // Keep the environment in which the login was found. Claude Code may have found it in a variable.
+        None | Some(LoginSource::ClaudeCode) => {}
+        Some(LoginSource::Program(_)) => {
+            // The login is in a file. A token in the environment would take its place, and bill another account.
+            changes.extend(tokens);
+            if program.is_token_required {
+                let set = set_token(&program, credential);
+                changes.push(set.ok_or_else(|| takes_none(account, "login", ""))?);
+            }
+        }
         Some(LoginSource::ClaudeConfigDir(dir) | LoginSource::ProgramDir(_, dir)) => {
-            changes.extend(program.token.iter().chain(program.other_tokens).copied().map(remove));
+            changes.extend(tokens);
             let (dir, home) = expanded(dir);
             if let Some(name) = program.dir_variable {
                 // Claude Code stores some files elsewhere if the variable is set, even to its default directory.
@@ -104,11 +113,10 @@ pub(super) fn of(
                     true => remove(name),
                     false => EnvironmentChange::Set(name, Value::Plain(dir.into())),
                 });
-            } else if let (Some(credential), Some(name)) = (credential, program.token) {
-                // The program always uses its default folder, so only the token selects the login.
-                changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));
             } else {
-                return Err(takes_none(account, "login", ""));
+                // The program always uses its default folder, so only the token selects the login.
+                let set = set_token(&program, credential);
+                changes.push(set.ok_or_else(|| takes_none(account, "login", ""))?);
             }
         }
         Some(
@@ -117,19 +125,21 @@ pub(super) fn of(
             | LoginSource::TokenCommand(_)
             | LoginSource::Keyring(_),
         ) => {
-            if let (Some(credential), Some(name)) = (credential, program.token) {
+            if let Some(set) = set_token(&program, credential) {
                 changes.extend(program.other_tokens.iter().copied().map(remove));
-                changes.push(EnvironmentChange::Set(name, Value::Secret(credential.secret.clone())));
-            } else if program.dir_variable.is_some() && program.token.is_none() {
-                return Err(takes_none(account, "token", "; set login_dir"));
-            } else if provider.is_some_and(|provider| provider.environment().is_some())
-                && program.token.is_none()
-            {
-                return Err(takes_none(account, "token", ""));
+                changes.push(set);
+            } else if provider.is_some_and(|provider| provider.environment().is_some()) {
+                let hint = if program.dir_variable.is_some() { "; set login_dir" } else { "" };
+                return Err(takes_none(account, "token", hint));
             }
         }
     }
     Ok(changes)
+}
+
+/// The change that passes the token; `None` if the program takes none, or there is none.
+fn set_token(program: &CommandEnvironment, credential: Option<&Credential>) -> Option<EnvironmentChange> {
+    Some(EnvironmentChange::Set(program.token?, Value::Secret(credential?.secret.clone())))
 }
 
 /// The program would use its own login, so another account would be billed.
@@ -154,7 +164,7 @@ fn contain_a_login(headers: &str) -> bool {
 fn names(login: &LoginSource, variable: &str, program: &CommandEnvironment) -> bool {
     match login {
         LoginSource::TokenEnv(name) => name == variable,
-        LoginSource::ClaudeCode | LoginSource::Program(_) => program.token == Some(variable),
+        LoginSource::ClaudeCode => program.token == Some(variable),
         _ => false,
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
+use quota::http::PROVIDERS;
+
 use super::*;
 use crate::config::{AccountSettings, Program, ProviderSettings};
 
@@ -212,4 +214,56 @@ fn a_program_without_a_folder_variable_gets_the_token() {
     let environment = changed(&[("minimax/work", LoginSource::ProgramDir(minimax, "/work/.mmx".into()))]);
 
     assert_eq!(environment["MINIMAX_API_KEY"], TOKEN_TEXT);
+}
+
+fn program(provider: &str) -> LoginSource {
+    LoginSource::Program(Program::of(find_provider(provider).unwrap()).unwrap())
+}
+
+/// What happens to a variable in the environment of the first account: set to the token, removed, or unchanged.
+fn change_of(variable: &str, logins: &[(&str, LoginSource)]) -> Option<&'static str> {
+    let config = config(logins);
+    let credential = Credential::new(Secret::new(TOKEN_TEXT));
+    let changes = of(&config, &config.accounts[0].id, Some(&credential), |_| None).unwrap();
+    changes.iter().rev().find_map(|change| match change {
+        EnvironmentChange::Set(name, Value::Secret(_)) if *name == variable => Some("token"),
+        EnvironmentChange::Remove(name) if name == variable => Some("removed"),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_token_in_the_environment_does_not_replace_a_login_in_a_file() {
+    for (provider, variable) in [("kimi", "KIMI_API_KEY"), ("minimax", "MINIMAX_API_KEY")] {
+        let (main, other) = (format!("{provider}/main"), format!("{provider}/token"));
+        let alone = [(&*main, program(provider))];
+        let both = [alone[0].clone(), (&*other, LoginSource::TokenEnv(variable.into()))];
+
+        assert_eq!(change_of(variable, &alone), Some("removed"));
+        assert_eq!(change_of(variable, &both), Some("removed"));
+    }
+}
+
+#[test]
+fn copilot_gets_the_token_of_the_editors_login() {
+    let logins = [
+        ("copilot/main", program("copilot")),
+        ("copilot/token", LoginSource::TokenEnv("COPILOT_GITHUB_TOKEN".into())),
+    ];
+
+    assert_eq!(change_of("COPILOT_GITHUB_TOKEN", &logins), Some("token"));
+}
+
+#[test]
+fn every_program_gets_the_token_or_is_rejected() {
+    for provider in PROVIDERS {
+        let id = format!("{}/main", provider.id_str());
+        let config = config(&[(&*id, LoginSource::TokenFile("/run/token".into()))]);
+        let credential = Credential::new(Secret::new(TOKEN_TEXT));
+
+        let changes = of(&config, &config.accounts[0].id, Some(&credential), |_| None);
+
+        let is_set = |change: &EnvironmentChange| matches!(change, EnvironmentChange::Set(_, Value::Secret(_)));
+        assert!(changes.is_err() || changes.unwrap().iter().any(is_set), "{id}");
+    }
 }
