@@ -263,7 +263,8 @@ fn every_program_gets_the_token_or_is_rejected() {
 
         let changes = of(&config, &config.accounts[0].id, Some(&credential), |_| None);
 
-        let is_set = |change: &EnvironmentChange| matches!(change, EnvironmentChange::Set(_, Value::Secret(_)));
+        let is_set =
+            |change: &EnvironmentChange| matches!(change, EnvironmentChange::Set(_, Value::Secret(_)));
         assert!(changes.is_err() || changes.unwrap().iter().any(is_set), "{id}");
     }
 }
