@@ -23,6 +23,7 @@
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use quota_core::Percent;
 use quota_core::model::Money;
 use serde_json::Value;
 
@@ -97,7 +98,8 @@ pub fn parse_number(text: &str) -> Option<f64> {
 
 /// The used share of a limit, in percent: from the used amount, or else from the remaining one.
 ///
-/// Without an amount, and without a limit above zero, there is no share.
+/// Without an amount, and without a limit above zero, there is no share. A share above [`Percent::MAX`] is that one, because the
+/// amounts are readable: far more than the limit is used.
 #[must_use]
 pub(crate) fn used_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f64>) -> Field<f64> {
     let limit = match limit {
@@ -105,9 +107,10 @@ pub(crate) fn used_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f
         Field::Unreadable => return Field::Unreadable,
         _ => return Field::Absent,
     };
+    let share = |used: f64| Field::Present((used / limit * 100.0).min(Percent::MAX.as_f64()));
     match (used, remaining) {
-        (Field::Present(used), _) => Field::Present(used / limit * 100.0),
-        (_, Field::Present(remaining)) => Field::Present((limit - remaining) / limit * 100.0),
+        (Field::Present(used), _) => share(used),
+        (_, Field::Present(remaining)) => share(limit - remaining),
         (Field::Absent, Field::Absent) => Field::Absent,
         _ => Field::Unreadable,
     }
@@ -290,7 +293,6 @@ pub fn parse_decimal(text: &str) -> Option<Decimal> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use quota_core::Percent;
     use serde_json::json;
 
     use super::*;
@@ -444,6 +446,15 @@ mod tests {
     #[test]
     fn a_date_without_a_time_is_midnight_in_utc() {
         assert_eq!(timestamp(Some(&json!("2026-07-01"))), "2026-07-01T00:00:00Z".parse().ok());
+    }
+
+    #[test]
+    fn a_computed_share_ends_at_the_highest_use() {
+        let most = Field::Present(Percent::MAX.as_f64());
+
+        assert_eq!(used_share(Field::Present(300.0), Field::Absent, Field::Present(-2_800.0)), most);
+        assert_eq!(spent_share(Field::Present(0.01), Field::Present(0.2), Field::Absent), most);
+        assert_eq!(used_share(Field::Present(1e-300), Field::Present(1e300), Field::Absent), most);
     }
 
     proptest! {
