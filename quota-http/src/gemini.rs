@@ -45,6 +45,20 @@ const GEMINI_CLI: CommandEnvironment = CommandEnvironment::new().dir("GEMINI_CLI
     "GOOGLE_GENAI_USE_VERTEXAI",
 ]);
 
+/// What the first response contains beside the plan.
+const KNOWN_OF_PROJECT: [&str; 10] = [
+    "allowedTiers",
+    "cloudaicompanionProject",
+    "codeAssistSettings",
+    "currentTier",
+    "gcpManaged",
+    "ineligibleTiers",
+    "manageSubscriptionUri",
+    "paidTier",
+    "releaseChannel",
+    "upgradeSubscriptionUri",
+];
+
 /// A call is two requests, so half as many calls are made in an hour.
 fn two_requests(policy: Policy) -> Policy {
     let Budget { per_hour, interactive_reserve, .. } = policy.budget;
@@ -124,6 +138,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     }) else {
         return Err(ParseError::NoUsage);
     };
+    report.skip_unknown(&root, &KNOWN_OF_PROJECT, "");
     let mut parsed = report.build(Field::Absent)?;
     parsed.usage.plan = Some(plan);
     Ok(parsed)
@@ -172,7 +187,10 @@ fn add_buckets(buckets: &[Value], report: &mut ReportBuilder) {
                 let reading = WindowReading::new(id.clone(), used)
                     .resets_at(timestamp(bucket.get("resetTime")))
                     .scope(Scope::model(model));
-                let is_emptier = emptiest.get(&id).is_none_or(|(other, _)| reading.used > other.used);
+                // Of two equal buckets, the one that resets later.
+                let is_emptier = emptiest.get(&id).is_none_or(|(other, _)| {
+                    (reading.used, reading.resets_at) > (other.used, other.resets_at)
+                });
                 if is_emptier {
                     emptiest.insert(id, (reading, path.clone()));
                 }

@@ -46,14 +46,15 @@ impl ReportBuilder {
 
     /// Adds a window, which the response names `field`.
     ///
-    /// If it was added before, the larger use counts: the other one may be for a part of the window.
+    /// If it was added before, the larger use counts: the other one may be for a part of the window. Of two equal uses, the later
+    /// reset counts.
     pub fn add(&mut self, reading: WindowReading, field: impl Into<String>) {
         match self.windows.get_mut(&reading.id) {
             None => {
                 self.windows.insert(reading.id.clone(), reading);
             }
             Some(existing) => {
-                if reading.used > existing.used {
+                if (reading.used, reading.resets_at) > (existing.used, existing.resets_at) {
                     *existing = reading;
                 }
                 self.skip(field, "two rows for one window; the larger usage counts");
@@ -184,6 +185,17 @@ mod tests {
 
         assert_eq!(parsed.usage.windows, [week(40.0)]);
         assert_eq!(parsed.skipped.len(), 2);
+    }
+
+    #[test]
+    fn of_two_equal_readings_the_later_reset_counts() {
+        let at = |second| jiff::Timestamp::from_second(second).ok();
+        let mut report = ReportBuilder::default();
+        for reset in [at(5), None, at(9), at(7)] {
+            report.add(week(40.0).resets_at(reset), "row");
+        }
+
+        assert_eq!(report.build(Field::Absent).unwrap().usage.windows[0].resets_at, at(9));
     }
 
     #[test]

@@ -63,6 +63,23 @@ fn the_first_response_has_the_plan() {
 }
 
 #[test]
+fn of_two_equal_buckets_the_later_reset_counts() {
+    let bucket = |reset| json!({ "modelId": "m", "remainingFraction": 0.5, "resetTime": reset });
+
+    let parsed = parse(&json!({ "buckets": [bucket(json!(5)), bucket(json!(9)), bucket(json!(null))] }));
+
+    assert_eq!(parsed.usage.windows[0].resets_at, Timestamp::from_second(9).ok());
+}
+
+#[test]
+fn an_unknown_field_of_the_first_response_is_listed() {
+    let parsed = parse(&json!({ "currentTier": { "id": "tier", "mascot": 1 }, "new": 1 }));
+
+    let listed: Vec<_> = parsed.skipped.iter().map(|one| one.field.as_str()).collect();
+    assert_eq!(listed, ["new"]);
+}
+
+#[test]
 fn the_second_request_names_the_project() {
     for project in [json!("made-up-1"), json!({ "id": "made-up-1" })] {
         let request = second(&json!({ "cloudaicompanionProject": project })).unwrap().unwrap();
