@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use quota_core::file;
 use quota_core::provider::{ProgramLogin, SourceVersion, token_claims};
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource, ProviderId};
@@ -96,15 +98,15 @@ impl LoginFile {
         let file = serde_json::from_slice(file::strip_bom(contents)).map_err(|_| self.invalid_error(path))?;
         let file = ZeroizedJson(file);
         let Value::Object(_) = &file.0 else { return Err(self.invalid_error(path)) };
-        let text = match find(&file.0, self.login.token) {
+        let (text, entry) = match find(&file.0, self.login.token, None) {
             None => return Err(self.no_login_error(path)),
-            Some(Found::Text(text)) => text,
-            Some(Found::Other) => return Err(self.invalid_error(path)),
+            Some((Found::Text(text), at)) => (text, entry(self.login.token, at)),
+            Some((Found::Other, _)) => return Err(self.invalid_error(path)),
         };
         let credential = token::parse(text.as_bytes()).map_err(|_| self.invalid_error(path))?;
         let mut credential = credential.ok_or_else(|| self.no_login_error(path))?;
-        let text = |pointers| match find(&file.0, pointers) {
-            Some(Found::Text(text)) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        let text = |pointers| match find(&file.0, pointers, entry.as_deref()) {
+            Some((Found::Text(text), _)) => Some(text.trim().to_owned()),
             _ => None,
         };
         credential.account_id = text(self.login.account_id);
@@ -192,44 +194,70 @@ enum Found {
     Other,
 }
 
-/// The value at the first pointer that leads to one. Null values do not count.
-fn find(file: &Value, pointers: &[&str]) -> Option<Found> {
+/// The value at the first pointer that leads to one, and where it is. Null and blank values do not count. If `entry` is given, only
+/// values in that entry of the file count.
+fn find(file: &Value, pointers: &[&str], entry: Option<&str>) -> Option<(Found, String)> {
     pointers.iter().find_map(|pointer| {
         let (pointer, claim) =
             pointer.split_once('#').map_or((*pointer, None), |(pointer, claim)| (pointer, Some(claim)));
-        let value = at(file, pointer)?;
-        match claim {
-            None => found(value),
-            Some(claim) => {
-                let claims = ZeroizedJson(Value::Object(token_claims(value.as_str()?)?));
-                found(claims.0.pointer(claim)?)
-            }
-        }
+        at(file, pointer, "").into_iter().filter(|(at, _)| is_in(at, entry)).find_map(|(at, value)| {
+            let found = match claim {
+                None => found(value),
+                Some(claim) => {
+                    let claims = ZeroizedJson(Value::Object(token_claims(value.as_str()?)?));
+                    found(claims.0.pointer(claim)?)
+                }
+            };
+            Some((found?, at))
+        })
     })
+}
+
+fn is_in(at: &str, entry: Option<&str>) -> bool {
+    entry.is_none_or(|entry| at.strip_prefix(entry).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The entry that contains the token at this pointer; `None` if the file has only one. A file with several has a `*` in a pointer of
+/// the token. The other fields must be those of the same entry, because another entry is another login.
+fn entry(token: &[&str], at: String) -> Option<String> {
+    let depth = token.iter().find_map(|pointer| Some(pointer.split_once('*')?.0.matches('/').count()))?;
+    let end = at.match_indices('/').nth(depth).map(|(end, _)| end);
+    Some(at[..end.unwrap_or(at.len())].to_owned())
 }
 
 fn found(value: &Value) -> Option<Found> {
     match value {
         Value::Null => None,
+        Value::String(text) if text.trim().is_empty() => None,
         Value::String(text) => Some(Found::Text(Zeroizing::new(text.clone()))),
         Value::Number(number) => Some(Found::Text(Zeroizing::new(number.to_string()))),
         _ => Some(Found::Other),
     }
 }
 
-/// The value at a JSON pointer, in which a key that ends with `*` means any key with that beginning.
-fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
-    let Some((before, after)) = pointer.split_once('*') else { return value.pointer(pointer) };
-    let (object, beginning) = before.rsplit_once('/')?;
+/// The values at a JSON pointer, each with its own pointer below `path`. A key that ends with `*` means any key with that beginning.
+fn at<'a>(value: &'a Value, pointer: &str, path: &str) -> Vec<(String, &'a Value)> {
+    let Some((before, after)) = pointer.split_once('*') else {
+        return value.pointer(pointer).map(|found| (format!("{path}{pointer}"), found)).into_iter().collect();
+    };
+    let Some((object, beginning)) = before.rsplit_once('/') else { return Vec::new() };
     let beginning = beginning.replace("~1", "/").replace("~0", "~");
-    let fields = value.pointer(object)?.as_object()?.iter();
-    fields.filter(|(key, _)| key.starts_with(&beginning)).find_map(|(_, value)| at(value, after))
+    let fields = value.pointer(object).and_then(Value::as_object).into_iter().flatten();
+    let fields = fields.filter(|(key, _)| key.starts_with(&beginning));
+    let values = fields.flat_map(|(key, value)| {
+        let key = key.replace('~', "~0").replace('/', "~1");
+        at(value, after, &format!("{path}{object}/{key}"))
+    });
+    values.collect()
 }
 
-/// A Unix time in seconds or milliseconds, or an ISO 8601 date.
+/// A Unix time in seconds or milliseconds, or an ISO 8601 date, which is in UTC without an offset.
 fn timestamp(text: &str) -> Option<Timestamp> {
     const MIN_MILLISECONDS: f64 = 1e12;
-    let Ok(number) = text.parse::<f64>() else { return text.parse().ok() };
+    let Ok(number) = text.parse::<f64>() else {
+        let in_utc = || TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
+        return text.parse().ok().or_else(in_utc);
+    };
     let seconds = if number < MIN_MILLISECONDS { number } else { number / 1000.0 };
     let since = Duration::try_from_secs_f64(seconds).ok().filter(|since| !since.is_zero())?;
     Timestamp::UNIX_EPOCH.checked_add(since).ok()
@@ -383,8 +411,54 @@ mod tests {
         assert_eq!(first(below, &[("HOME", "/h")]), Some("/h/.config/x/a.json".into()));
     }
 
+    const SEVERAL: ProgramLogin = ProgramLogin::new("X", "x login", ".x", &["auth.json"])
+        .token(&["/site:*/key", "/site/key"])
+        .account_id(&["/site:*/account", "/site/account"])
+        .user_id(&["/site:*/user", "/site/user"])
+        .expires_at(&["/site:*/expiry", "/site/expiry"]);
+
+    fn parse_several(file: &Value) -> Credential {
+        let source = LoginFile { login: SEVERAL, ..source() };
+        source.parse(Path::new("auth.json"), file.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn everything_is_read_from_the_entry_with_the_token() {
+        let other = serde_json::json!({ "key": "B", "account": "b", "user": "b", "expiry": 5 });
+        for first in ["site:a", "site"] {
+            let credential = parse_several(&serde_json::json!({ first: { "key": "A" }, "site:b": {
+                "key": if first == "site" { Value::Null } else { other["key"].clone() },
+                "account": "b", "user": "b", "expiry": 5,
+            } }));
+
+            assert_eq!(credential.secret.expose(), "A");
+            assert_eq!((credential.account_id, credential.expires_at), (None, None), "{first}");
+            assert_eq!(credential.login.login_id, None);
+        }
+    }
+
+    #[test]
+    fn an_entry_without_a_token_does_not_hide_the_next_one() {
+        for empty in [Value::Null, Value::from(" ")] {
+            let credential = parse_several(&serde_json::json!({
+                "site:a": { "key": empty, "account": "a" },
+                "site:b": { "key": "B", "account": "b", "expiry": "2027-01-15T08:00:00" },
+            }));
+
+            assert_eq!((credential.secret.expose(), credential.account_id.as_deref()), ("B", Some("b")));
+            assert_eq!(credential.expires_at, Timestamp::from_second(1_800_000_000).ok());
+        }
+    }
+
+    #[test]
+    fn a_star_in_a_key_of_the_file_is_a_plain_character() {
+        let credential = parse_several(&serde_json::json!({ "site:*": { "key": "A", "account": "a" } }));
+
+        assert_eq!((credential.secret.expose(), credential.account_id.as_deref()), ("A", Some("a")));
+    }
+
     fn text_at(file: &Value, pointer: &str) -> Option<String> {
-        match find(file, &[pointer])? {
+        match find(file, &[pointer], None)?.0 {
             Found::Text(text) => Some(text.to_string()),
             Found::Other => None,
         }

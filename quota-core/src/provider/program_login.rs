@@ -3,7 +3,7 @@
 /// The file in which a provider's own program stores its login, and where the file holds the token.
 ///
 /// Fields are JSON pointers (RFC 6901), in order of preference: the first that leads to a text or a number counts. A key that ends
-/// with `*` means any key with that beginning. The part after a `#` is a pointer into the claims of the JSON Web Token to which the
+/// with `*` means any key with that beginning; then all fields are read from the first entry that has a token. The part after a `#` is a pointer into the claims of the JSON Web Token to which the
 /// part before it leads.
 ///
 /// ```
