@@ -60,8 +60,15 @@ fn request(credential: &Credential) -> UsageRequest {
     UsageRequest::get("api/v1/key").bearer(&credential.secret)
 }
 
-/// The balance. Only a management key may read it.
-fn credits_request(credential: &Credential, _key: &[u8]) -> Result<Option<UsageRequest>, FetchError> {
+/// The balance. Only a management key may read it, and the key states whether it is one.
+fn credits_request(credential: &Credential, key: &[u8]) -> Result<Option<UsageRequest>, FetchError> {
+    // The parser reports what is wrong with the first body.
+    let Ok(root) = json_object(key) else { return Ok(None) };
+    let is = |name| flag(root.get("data").and_then(|data| data.get(name)));
+    let states = [is("is_management_key"), is("is_provisioning_key")];
+    if states.contains(&Field::Present(false)) && !states.contains(&Field::Present(true)) {
+        return Ok(None);
+    }
     Ok(Some(UsageRequest::get("api/v1/credits").bearer(&credential.secret).optional()))
 }
 
@@ -183,8 +190,14 @@ impl Period {
 
 /// Adds the limit of the key. Without one, the key has no window.
 fn key_limit(data: &Map<String, Value>, now: Timestamp, report: &mut ReportBuilder) {
-    if data.get("limit").is_none_or(Value::is_null) {
-        return;
+    match data.get("limit") {
+        None if data.contains_key("total_credits") || data.contains_key("total_usage") => {
+            // The response for the credits, which states no limit.
+            return;
+        }
+        None => return report.mark_unnamed("data.limit", "it is missing"),
+        Some(Value::Null) => return,
+        Some(_) => {}
     }
     let Some(period) = Period::of(data) else {
         return report.mark_unnamed("data.limit_reset", "an unknown period");

@@ -121,6 +121,30 @@ fn the_key_and_the_balance_are_joined() {
 }
 
 #[test]
+fn only_a_management_key_requests_the_balance() {
+    let requests = |data: Value| {
+        let body = json!({ "data": data }).to_string();
+        let credential = Credential::new(quota_core::Secret::new("made-up"));
+        credits_request(&credential, body.as_bytes()).unwrap().is_some()
+    };
+
+    assert!(!requests(json!({ "is_management_key": false })));
+    assert!(!requests(json!({ "is_management_key": false, "is_provisioning_key": false })));
+    assert!(requests(json!({ "is_management_key": true })));
+    assert!(requests(json!({ "is_management_key": false, "is_provisioning_key": true })));
+    assert!(requests(json!({})), "an older response does not state it");
+}
+
+#[test]
+fn a_missing_limit_is_not_a_key_without_a_limit() {
+    let balance = of_key(&json!({ "total_credits": 9, "total_usage": 1 }));
+
+    assert_eq!(balance.usage.coverage, Coverage::complete());
+    assert_eq!(of_key(&json!({})).join(balance).usage.coverage, Coverage::Reported);
+    assert_eq!(of_key(&json!({ "limit": null })).usage.coverage, Coverage::complete());
+}
+
+#[test]
 fn unreadable_amounts_keep_the_cached_readings() {
     let parsed = of_key(&json!({ "limit": 20, "limit_remaining": "some", "limit_reset": "daily" }));
 
@@ -140,7 +164,8 @@ fn an_error_in_a_successful_response_is_an_error() {
 
 #[test]
 fn the_owner_and_the_free_plan_are_read_and_an_unknown_field_is_listed() {
-    let parsed = of_key(&json!({ "is_free_tier": true, "creator_user_id": "user_1", "new": 1 }));
+    let parsed =
+        of_key(&json!({ "limit": null, "is_free_tier": true, "creator_user_id": "user_1", "new": 1 }));
 
     assert_eq!(parsed.usage.plan.as_deref(), Some("free"));
     assert_eq!(parsed.usage.owner_id, Some(OwnerId::new("user_1")));
