@@ -149,7 +149,10 @@ impl UsageFetcher for Fetcher {
                 let is_optional = request.is_optional;
                 match self.send(base, request).await {
                     Ok(second) => join(self.parse(&first), self.parse(&second))?,
-                    Err(error) if is_optional => alone(self.parse(&first)?, error)?,
+                    // The provider asks for a pause. The hold that follows makes other processes wait too.
+                    Err(error) if is_optional && !matches!(error, FetchError::Throttled { .. }) => {
+                        alone(self.parse(&first)?, error)?
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -105,7 +105,8 @@ impl UsageRequest {
     }
 
     /// Continues without this second request if it fails, for an endpoint that not every login may use. The report then covers only
-    /// what the first response has. A 401 is no exception: the provider has just accepted the same token.
+    /// what the first response has. A 401 is no exception: the provider has just accepted the same token. A 429 is one, because the
+    /// account must be held.
     pub fn optional(mut self) -> Self {
         self.is_optional = true;
         self

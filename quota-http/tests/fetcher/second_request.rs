@@ -37,7 +37,6 @@ async fn a_failed_optional_request_leaves_the_first_response() {
         Reply::json(403, "", "{}"),
         Reply::json(404, "", "{}"),
         Reply::Send(cloudflare),
-        Reply::json(429, "retry-after: 60\r\n", "{}"),
         Reply::json(503, "", "{}"),
         Reply::HangUp,
     ] {
@@ -46,6 +45,14 @@ async fn a_failed_optional_request_leaves_the_first_response() {
         assert_eq!(usage.windows[0].id, WindowId::five_hour(), "{second:?}");
         assert_eq!(usage.coverage, Coverage::Reported, "{second:?}");
     }
+}
+
+#[tokio::test]
+async fn a_throttled_optional_request_holds_the_account() {
+    let fetched = fetch(Reply::json(429, "retry-after: 60\r\n", "{}")).await;
+
+    let Err(FetchError::Throttled { retry_after, .. }) = fetched else { panic!("{fetched:?}") };
+    assert_eq!(retry_after, Some(Duration::from_secs(60)));
 }
 
 #[tokio::test]
