@@ -1,5 +1,7 @@
 //! Parses the response of GitHub Copilot's user endpoint.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use quota_core::model::{Credits, OwnerId, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
@@ -57,7 +59,7 @@ const KNOWN_OF_SNAPSHOT: [&str; 12] = [
 /// Parses the response of the user endpoint.
 ///
 /// All quotas are monthly. `premium_interactions` is the window `monthly`; any other quota is a window of its surface. A quota with
-/// `unlimited`, or with an entitlement of -1, has no limit. An entitlement of zero states no quota at all.
+/// `unlimited`, or with an entitlement of -1, has no limit. An entitlement of zero without any use states no quota at all.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -81,7 +83,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
     let mut report = ReportBuilder::default();
     match root.get("quota_snapshots") {
-        None | Some(Value::Null) => counts(&root, &mut report),
+        None | Some(Value::Null) => {}
         Some(Value::Object(quotas)) => {
             let resets_at = ["quota_reset_date_utc", "quota_reset_date"];
             let resets_at = resets_at.into_iter().find_map(|name| timestamp(root.get(name)));
@@ -90,6 +92,9 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
             }
         }
         Some(_) => report.mark_unnamed("quota_snapshots", "not an object"),
+    }
+    if report.windows.is_empty() {
+        counts(&root, &mut report);
     }
     report.skip_unknown(&root, &KNOWN, "");
     let plan = text_or_skip(&root, "copilot_plan", &mut report);
@@ -122,8 +127,9 @@ fn snapshot(name: &str, quota: &Value, resets_at: Option<Timestamp>, report: &mu
     if flag(fields.get("unlimited")) == Field::Present(true) || entitlement == Field::Present(-1.0) {
         return report.add(WindowReading::unlimited(id).scope(scope), field);
     }
-    if entitlement == Field::Present(0.0) {
-        // Accounts that are billed by tokens have such quotas, also with 100 % remaining.
+    let remaining = number(fields.get("percent_remaining"));
+    if entitlement == Field::Present(0.0) && matches!(remaining, Field::Absent | Field::Present(100.0)) {
+        // Accounts that are billed by tokens have such quotas.
         return report.skip(field, "an entitlement of zero is no quota");
     }
     let used = used(fields, entitlement).and_then(Percent::from_percent);
@@ -147,20 +153,27 @@ fn used(quota: &Map<String, Value>, entitlement: Field<f64>) -> Field<f64> {
 
 /// Adds the quotas of the free plan. `limited_user_quotas` is what remains of `monthly_quotas`.
 fn counts(root: &Map<String, Value>, report: &mut ReportBuilder) {
-    let limits = match root.get("monthly_quotas") {
-        None | Some(Value::Null) => return,
-        Some(Value::Object(limits)) => limits,
-        Some(_) => return report.mark_unnamed("monthly_quotas", "not an object"),
-    };
+    let mut names = BTreeMap::new();
+    for field in ["limited_user_quotas", "monthly_quotas"] {
+        match root.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(counts)) => {
+                let counts = counts.iter().filter(|(_, count)| !count.is_null());
+                names.extend(counts.map(|(name, _)| (name, field)));
+            }
+            Some(_) => report.mark_unnamed(field, "not an object"),
+        }
+    }
     let resets_at = timestamp(root.get("limited_user_reset_date"));
-    for (name, limit) in limits.iter().filter(|(_, limit)| !limit.is_null()) {
-        let field = format!("monthly_quotas.{name}");
+    let count = |field: &str, name: &str| number(root.get(field).and_then(|counts| counts.get(name)));
+    for (name, field) in names {
+        let field = format!("{field}.{name}");
         let Some((id, scope)) = window(name) else {
             report.mark_unnamed(field, "not a valid window name");
             continue;
         };
-        let remaining = number(root.get("limited_user_quotas").and_then(|left| left.get(name)));
-        let used = used_share(number(Some(limit)), Field::Absent, remaining).and_then(Percent::from_percent);
+        let (limit, remaining) = (count("monthly_quotas", name), count("limited_user_quotas", name));
+        let used = used_share(limit, Field::Absent, remaining).and_then(Percent::from_percent);
         report.add_used(id, used, field, |reading| reading.scope(scope).resets_at(resets_at));
     }
 }

@@ -105,6 +105,38 @@ fn the_free_plan_has_counts() {
 }
 
 #[test]
+fn the_counts_are_read_beside_empty_snapshots() {
+    for snapshots in [json!({}), json!({ "premium_interactions": { "entitlement": 0 } }), json!([])] {
+        let parsed = parse(&json!({
+            "quota_snapshots": snapshots,
+            "monthly_quotas": { "chat": 50 }, "limited_user_quotas": { "chat": 10 },
+        }));
+
+        assert_eq!(used(&parsed), [("monthly_chat", 80.0)]);
+    }
+}
+
+#[test]
+fn a_count_without_its_limit_keeps_the_cached_reading() {
+    let of = |limits: Value| {
+        parse(&json!({ "monthly_quotas": limits, "limited_user_quotas": { "chat": 10 } })).usage.coverage
+    };
+
+    let except = vec![WindowId::new("monthly_chat").unwrap()];
+    let expected = Coverage::Complete { except, credits: true };
+    assert_eq!(of(json!(null)), expected);
+    assert_eq!(of(json!({ "chat": null })), expected);
+    assert_eq!(parse(&json!({ "limited_user_quotas": 7 })).usage.coverage, Coverage::Reported);
+}
+
+#[test]
+fn an_entitlement_of_zero_with_some_use_is_a_quota() {
+    let parsed = of_quotas(json!({ "chat": { "entitlement": 0, "percent_remaining": 40 } }));
+
+    assert_eq!(used(&parsed), [("monthly_chat", 60.0)]);
+}
+
+#[test]
 fn an_empty_reset_date_is_missing() {
     let parsed = parse(&json!({
         "quota_reset_date": "", "quota_snapshots": { "chat": { "percent_remaining": 40 } },
