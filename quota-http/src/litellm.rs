@@ -48,6 +48,74 @@ fn owner_request(credential: &Credential, key: &[u8]) -> Result<Option<UsageRequ
     Ok(Some(request.bearer(&credential.secret).optional()))
 }
 
+/// What is not a reading, and so is neither parsed nor listed. Some fields have the limits of a minute, which are not budgets.
+const KNOWN: [&str; 64] = [
+    "access_group_ids",
+    "admins",
+    "agent_id",
+    "aliases",
+    "allowed_cache_controls",
+    "allowed_routes",
+    "auto_rotate",
+    "blocked",
+    "budget_duration",
+    "budget_id",
+    "budget_limits",
+    "budget_reset_at",
+    "config",
+    "created_at",
+    "created_by",
+    "default_team_member_models",
+    "expires",
+    "key_alias",
+    "key_name",
+    "key_rotation_at",
+    "last_active",
+    "last_rotation_at",
+    "litellm_budget_table",
+    "litellm_model_table",
+    "litellm_organization_table",
+    "max_budget",
+    "max_parallel_requests",
+    "members",
+    "members_with_roles",
+    "metadata",
+    "model_id",
+    "model_max_budget",
+    "model_spend",
+    "models",
+    "object_permission",
+    "object_permission_id",
+    "organization_id",
+    "organization_memberships",
+    "password",
+    "permissions",
+    "policies",
+    "project_id",
+    "rotation_count",
+    "rotation_interval",
+    "router_settings",
+    "rpm_limit",
+    "soft_budget",
+    "soft_budget_cooldown",
+    "spend",
+    "sso_user_id",
+    "team_alias",
+    "team_id",
+    "team_member_budget_table",
+    "team_member_permissions",
+    "team_memberships",
+    "teams",
+    "token",
+    "tpm_limit",
+    "updated_at",
+    "updated_by",
+    "user_alias",
+    "user_email",
+    "user_id",
+    "user_role",
+];
+
 /// The budgets, by the field that contains them.
 const BUDGETS: [Owner; 3] = [
     Owner { field: "info", name: "key", suffix: "" },
@@ -92,6 +160,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let Some((owner, fields)) = found else { return Err(ParseError::NoUsage) };
     let mut report = ReportBuilder::default();
     owner.add_window(fields, &mut report);
+    report.skip_unknown(fields, &KNOWN, &format!("{}.", owner.field));
     if root.get("teams").and_then(Value::as_array).is_some_and(|teams| !teams.is_empty()) {
         report.skip("teams", "the budgets of teams, of which the key may have another one");
     }
@@ -113,7 +182,7 @@ impl Owner {
         let length = length(setting(fields, "budget_duration"));
         let id = self.window(length.clone().ok());
         let used = match setting(fields, "max_budget") {
-            None => return,
+            None => return report.mark_unnamed(field, "it is missing"),
             Some(Value::Null) => return report.add(WindowReading::unlimited(id), field),
             Some(limit) => spent_share(number(Some(limit)), number(fields.get("spend")), Field::Absent),
         };
@@ -121,7 +190,9 @@ impl Owner {
             return report.mark_unnamed(field, "the length of its period is unclear");
         }
         let resets_at = timestamp(setting(fields, "budget_reset_at"));
-        let length = length.ok().and_then(Period::length);
+        // A budget of 30 days is reset on the first day of a month, so its length varies too.
+        let is_month = |length: &Duration| window_of_length(*length) == Some(WindowId::monthly());
+        let length = length.ok().and_then(Period::length).filter(|length| !is_month(length));
         report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
             reading.length(length).resets_at(resets_at)
         });
@@ -156,6 +227,9 @@ impl Owner {
         }
         credits.unlimited = setting(fields, "max_budget").map(Value::is_null);
         credits.used = amount(fields.get("spend"))?;
+        if limit.is_some() && credits.used.is_none() {
+            return Err(Unreadable);
+        }
         credits.limit = limit;
         Ok(credits)
     }

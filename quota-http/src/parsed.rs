@@ -1,7 +1,7 @@
 //! The result of a parser: the usage, and a list of the fields that were skipped.
 //! This module repeats only the names of fields, never their values.
 
-use quota_core::model::Coverage;
+use quota_core::model::{Coverage, Credits};
 use quota_core::{FetchError, UsageReport};
 use serde_json::error::Category;
 
@@ -29,6 +29,7 @@ impl Parsed {
         let Self { usage, skipped } = other;
         self.skipped.extend(skipped);
         let mine = &mut self.usage;
+        let is_unreadable = matches!(mine.coverage, Coverage::Complete { credits: false, .. });
         mine.coverage = match (std::mem::replace(&mut mine.coverage, Coverage::Reported), usage.coverage) {
             (
                 Coverage::Complete { mut except, credits },
@@ -47,12 +48,25 @@ impl Parsed {
         mine.window_statuses.extend(usage.window_statuses);
         mine.plan = mine.plan.take().or(usage.plan);
         mine.owner_id = mine.owner_id.take().or(usage.owner_id);
-        mine.credits = match (mine.credits.take(), usage.credits) {
-            (Some(mine), Some(other)) => Some(mine.or(other)),
-            (mine, other) => mine.or(other),
-        };
+        let mine_credits = mine.credits.take();
+        // The amounts of two budgets must not be mixed.
+        let has_spending = mine_credits.as_ref().map_or(is_unreadable, has_spending);
+        let other = usage.credits.map(|other| if has_spending { without_spending(other) } else { other });
+        let joined = mine_credits.unwrap_or_default().or(other.unwrap_or_default());
+        mine.credits = Some(joined).filter(|joined| *joined != Credits::default());
         self
     }
+}
+
+/// Whether the credits have what was spent, or its limit.
+fn has_spending(credits: &Credits) -> bool {
+    credits.used.is_some() || credits.limit.is_some() || credits.unlimited.is_some()
+}
+
+fn without_spending(credits: Credits) -> Credits {
+    let mut rest = credits;
+    (rest.used, rest.limit, rest.unlimited) = (None, None, None);
+    rest
 }
 
 /// A field of a response that was skipped.

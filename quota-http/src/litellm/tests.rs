@@ -121,6 +121,46 @@ fn a_shared_budget_applies_if_the_key_has_none_of_its_own() {
 }
 
 #[test]
+fn a_missing_budget_keeps_the_cached_windows() {
+    assert_eq!(of_key(&json!({ "spend": 3 })).usage.coverage, Coverage::Reported);
+    assert_eq!(of_key(&json!({ "max_budget": null })).usage.coverage, Coverage::complete());
+}
+
+#[test]
+fn a_month_has_no_fixed_length() {
+    // The first day of a month with 31 days.
+    let now = "2026-07-01T00:00:00Z".parse().unwrap();
+    let reset = "2026-08-01T00:00:00Z";
+    let info = json!({ "spend": 1, "max_budget": 4, "budget_duration": "30d", "budget_reset_at": reset });
+
+    let mut usage = of_key(&info).usage;
+    assert_eq!(usage.reject_implausible(now), []);
+
+    assert_eq!(usage.windows[0].resets_at, reset.parse().ok());
+}
+
+#[test]
+fn a_budget_with_an_unknown_use_does_not_get_that_of_its_owner() {
+    let key = of_key(&json!({ "spend": null, "max_budget": 5, "user_id": "u-1" }));
+    let user = of_user(&json!({ "spend": 30, "max_budget": 60 }));
+
+    let usage = key.join(user).usage;
+
+    assert_eq!(usage.credits, None);
+    let except = vec![WindowId::new("key_budget").unwrap()];
+    assert_eq!(usage.coverage, Coverage::Complete { except, credits: false });
+    assert_eq!(usage.windows[0].id.as_str(), "user_budget");
+}
+
+#[test]
+fn an_unknown_field_is_listed() {
+    let parsed = of_key(&json!({ "spend": 1, "max_budget": 4, "tpm_limit": 5, "new": 1 }));
+
+    let listed: Vec<_> = parsed.skipped.iter().map(|one| one.field.as_str()).collect();
+    assert_eq!(listed, ["info.new"]);
+}
+
+#[test]
 fn a_blocked_key_is_disabled() {
     let credits = of_key(&json!({ "spend": 1, "max_budget": 4, "blocked": true })).usage.credits.unwrap();
 
