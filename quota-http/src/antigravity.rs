@@ -67,8 +67,12 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for (at, group) in groups.iter().enumerate().filter(|(_, group)| !group.is_null()) {
         let path = format!("{path}groups[{at}]");
-        let name = text(group.get("displayName")).ok();
-        match group.get("buckets") {
+        let Some(fields) = group.as_object() else {
+            report.mark_unnamed(path, "not an object");
+            continue;
+        };
+        let name = text(fields.get("displayName")).ok();
+        match fields.get("buckets") {
             None | Some(Value::Null) => {}
             Some(Value::Array(buckets)) => {
                 for (at, bucket) in buckets.iter().enumerate() {
@@ -77,9 +81,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
             }
             Some(_) => report.mark_unnamed(format!("{path}.buckets"), "not a list"),
         }
-        if let Some(fields) = group.as_object() {
-            report.skip_unknown(fields, &["buckets", "description", "displayName"], &format!("{path}."));
-        }
+        report.skip_unknown(fields, &["buckets", "description", "displayName"], &format!("{path}."));
     }
     report.skip_unknown(summary, &["description", "groups", "response"], path);
     if !path.is_empty() {
@@ -151,7 +153,10 @@ fn remaining(bucket: &Map<String, Value>) -> Field<f64> {
         Some("remainingFraction") => remaining.get("value"),
         _ => remaining.get("remainingFraction"),
     });
-    number(bucket.get("remainingFraction").or(fraction))
+    match number(bucket.get("remainingFraction")) {
+        Field::Absent => number(fraction),
+        fraction => fraction,
+    }
 }
 
 /// Parses a saved document: the quota summary, or the list of models.
@@ -163,16 +168,17 @@ fn parse_saved(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseEr
     }
 }
 
-/// The families of the models that users select. Others, such as the one for completions, only help the editor.
-const FAMILIES: [&str; 3] = ["gemini", "claude", "gpt"];
+/// What the names of models contain that only help the editor, although some of them have a limit with a reset.
+const HELPERS: [&str; 3] = ["chat_", "complet", "tab_"];
 
-/// Parses the list of models. Each has one limit; of several, the emptiest counts.
+/// Parses the list of models. Each has one limit; of several, the emptiest counts, and of those the one that resets last. A model
+/// whose limits have no reset only helps the editor, unless it is used up.
 fn of_models(models: &Map<String, Value>) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for (model, value) in models {
         let path = format!("models.{model}");
         let lower = model.to_ascii_lowercase();
-        if !FAMILIES.iter().any(|family| lower.contains(family)) {
+        if HELPERS.iter().any(|helper| lower.contains(helper)) {
             report.skip(path, "a helper model of the editor");
             continue;
         }
@@ -183,13 +189,16 @@ fn of_models(models: &Map<String, Value>) -> Result<Parsed, ParseError> {
         let tiers = value.get("quotaInfoByTier").and_then(Value::as_object);
         let limits =
             value.get("quotaInfo").into_iter().chain(tiers.into_iter().flat_map(|tiers| tiers.values()));
-        let limits: Vec<_> =
-            limits.filter(|limit| !limit.is_null()).map(|limit| (used(limit), limit)).collect();
-        let emptiest = limits.iter().filter_map(|(used, limit)| Some((used.clone().ok()?, *limit)));
-        match emptiest.max_by_key(|(used, _)| *used) {
-            Some((used, limit)) => {
+        let limits: Vec<_> = limits
+            .filter(|limit| !limit.is_null())
+            .map(|limit| (used(limit), timestamp(limit.get("resetTime"))))
+            .collect();
+        let readable = limits.iter().filter_map(|(used, reset)| Some((used.clone().ok()?, *reset)));
+        match readable.max() {
+            Some((used, None)) if used < Percent::FULL => report.skip(path, "a helper model of the editor"),
+            Some((used, reset)) => {
                 let reading = WindowReading::new(id, used).scope(Scope::model(model));
-                report.add(reading.resets_at(timestamp(limit.get("resetTime"))), path);
+                report.add(reading.resets_at(reset), path);
             }
             None if limits.is_empty() => report.skip(path, "it has no limit"),
             None => report.mark_unreadable(id, path, "it has no usage"),

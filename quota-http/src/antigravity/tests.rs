@@ -69,7 +69,9 @@ fn a_missing_fraction_is_unknown_and_a_disabled_limit_is_none() {
 fn a_list_of_models_has_one_limit_for_each() {
     let saved = saved(&json!({ "models": {
         "gemini-9": { "quotaInfo": { "remainingFraction": 0.25, "resetTime": 1_790_000_000 } },
-        "claude-9": { "quotaInfoByTier": { "a": { "remainingFraction": 0.5 }, "b": { "remainingFraction": 0.2 } } },
+        "claude-9": { "quotaInfoByTier": {
+            "a": { "remainingFraction": 0.5, "resetTime": 5 }, "b": { "remainingFraction": 0.2, "resetTime": 7 },
+        } },
         "gpt-9": { "quotaInfo": { "isExhausted": true } },
         "gpt-8": { "quotaInfo": { "resetTime": 1_790_000_000 } },
         "gpt-7": {},
@@ -82,6 +84,43 @@ fn a_list_of_models_has_one_limit_for_each() {
     let mut listed: Vec<_> = saved.parsed.skipped.iter().map(|one| one.field.as_str()).collect();
     listed.sort_unstable();
     assert_eq!(listed, ["models.completion", "models.gpt-7", "models.gpt-8"]);
+}
+
+#[test]
+fn a_malformed_group_keeps_the_cached_windows() {
+    let good = json!({ "buckets": [{ "bucketId": "gemini-5h", "remainingFraction": 0.5 }] });
+
+    let parsed = parse(&json!({ "groups": [7, good] }));
+
+    assert_eq!(readings(&parsed), [("five_hour/gemini", 50.0)]);
+    assert_eq!(parsed.usage.coverage, quota_core::model::Coverage::Reported);
+}
+
+#[test]
+fn a_fraction_of_null_does_not_hide_the_other_form() {
+    let bucket = json!({ "bucketId": "gemini-5h", "remainingFraction": null, "remaining": { "remainingFraction": 0.5 } });
+
+    assert_eq!(readings(&of_buckets(&json!([bucket]))), [("five_hour/gemini", 50.0)]);
+}
+
+#[test]
+fn a_model_without_a_reset_only_helps_the_editor() {
+    let saved = saved(&json!({ "models": {
+        "gemini-tab": { "quotaInfo": { "remainingFraction": 1 } },
+        "new-family-1": { "quotaInfo": { "remainingFraction": 0.5, "resetTime": 1_790_000_000 } },
+        "autocomplete": { "quotaInfo": { "remainingFraction": 0.5, "resetTime": 1_790_000_000 } },
+    } }));
+
+    assert_eq!(readings(&saved.parsed), [("quota/new-family-1", 50.0)]);
+    assert_eq!(saved.parsed.skipped.len(), 2);
+}
+
+#[test]
+fn of_two_equal_limits_the_later_reset_counts() {
+    let limit = |reset: i64| json!({ "remainingFraction": 0.5, "resetTime": reset });
+    let saved = saved(&json!({ "models": { "m": { "quotaInfoByTier": { "a": limit(9), "b": limit(5) } } } }));
+
+    assert_eq!(saved.parsed.usage.windows[0].resets_at, Timestamp::from_second(9).ok());
 }
 
 #[test]
