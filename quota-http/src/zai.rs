@@ -127,8 +127,8 @@ fn add_limit(limit: &Value, path: String, report: &mut ReportBuilder) {
     let (length, id) = match (named, &surface) {
         (Some((length, whole)), None) => (length, Some(whole)),
         (Some((length, whole)), Some(surface)) => (length, WindowId::new(&format!("{whole}_{surface}")).ok()),
-        // Older plans state no length, and none may be invented.
-        (None, _) => (None, WindowId::new(&kind.to_ascii_lowercase()).ok()),
+        // Older plans state no length, and none may be invented. Limits with unknown units are several windows.
+        (None, _) => (None, WindowId::new(&unnamed(kind, fields)).ok()),
     };
     let Some(id) = id else { return report.mark_unnamed(path, "not a valid window name") };
     let amount = |name| number(fields.get(name));
@@ -159,6 +159,20 @@ fn add_limit(limit: &Value, path: String, report: &mut ReportBuilder) {
         let reading = reading.length(length).resets_at(timestamp(fields.get("nextResetTime")));
         reading.scope(surface.map(Scope::surface))
     });
+}
+
+/// The name of a limit whose length is unknown: its type, and the number and the unit that it states.
+fn unnamed(kind: &str, fields: &Map<String, Value>) -> String {
+    let stated = |name| match fields.get(name)? {
+        Value::Number(number) => Some(number.to_string()),
+        field => text(Some(field)).ok().map(str::to_ascii_lowercase),
+    };
+    let kind = kind.to_ascii_lowercase();
+    match (stated("number"), stated("unit")) {
+        (Some(number), Some(unit)) => format!("{kind}_{number}_unit_{unit}"),
+        (None, Some(unit)) => format!("{kind}_unit_{unit}"),
+        (_, None) => kind,
+    }
 }
 
 /// The length of a limit and the id of the account-wide window with that length. A month has no fixed length.
@@ -234,6 +248,23 @@ mod tests {
 
         assert_eq!(readings(&parsed), [("tokens_limit", 2.0)]);
         assert_eq!(parsed.usage.windows[0].length, None);
+    }
+
+    #[test]
+    fn limits_with_unknown_units_are_windows_of_their_own() {
+        let of_unit = |unit: Value, used: u8| json!({ "type": "TOKENS_LIMIT", "unit": unit, "number": 2, "percentage": used });
+        let none = json!({ "type": "TOKENS_LIMIT", "unit": 8, "percentage": 4 });
+
+        let parsed =
+            of_limits(&json!([of_unit(json!(5), 1), of_unit(json!(9), 2), of_unit(json!("DAY"), 3), none]));
+
+        let expected = [
+            ("tokens_limit_2_unit_5", 1.0),
+            ("tokens_limit_2_unit_9", 2.0),
+            ("tokens_limit_2_unit_day", 3.0),
+            ("tokens_limit_unit_8", 4.0),
+        ];
+        assert_eq!(readings(&parsed), expected);
     }
 
     #[test]
