@@ -56,9 +56,11 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 
 fn credits(root: &Map<String, Value>, report: &mut ReportBuilder) -> Result<Credits, Unreadable> {
     let mut credits = Credits::default();
-    credits.enabled = flag(root.get("is_available")).into_result().inspect_err(|_| {
+    let is_available = flag(root.get("is_available"));
+    if is_available == Field::Unreadable {
         report.skip("is_available", "not a boolean");
-    })?;
+    }
+    credits.enabled = is_available.ok();
     let rows = match root.get("balance_infos") {
         None | Some(Value::Null) => return Ok(credits),
         Some(Value::Array(rows)) => rows,
@@ -139,6 +141,15 @@ mod tests {
         let rows = json!([row("USD", "some"), 7, { "total_balance": "3" }, row("CNY", "3")]);
 
         assert_eq!(balance_of(&rows), Some(Money::new(300, "CNY", 2)));
+    }
+
+    #[test]
+    fn an_unreadable_flag_keeps_the_good_balance() {
+        let parsed = parse(&json!({ "is_available": "yes", "balance_infos": [row("USD", "5")] }));
+
+        let credits = parsed.usage.credits.unwrap();
+        assert_eq!((credits.balance, credits.enabled), (Some(Money::new(500, "USD", 2)), None));
+        assert_eq!(parsed.skipped[0].field, "is_available");
     }
 
     #[test]
