@@ -24,17 +24,20 @@ pub static PROVIDER: Provider = Provider::new("xai", "xAI Grok", request, parse_
     .login(OwnLogin::File(LOGIN))
     .command_environment(GROK);
 
-/// The login of a subscription. Its key is the URL of the issuer with the id of the application.
+/// The login of a subscription. Its key is the URL of the issuer, mostly with the id of the application.
 const LOGIN: ProgramLogin = ProgramLogin::new("Grok", "grok login", ".grok", &["auth.json"])
     .dir_variable("GROK_HOME")
-    .token(&["/https:~1~1auth.x.ai::*/key"])
-    .account_id(&["/https:~1~1auth.x.ai::*/team_id"])
-    .user_id(&["/https:~1~1auth.x.ai::*/user_id"])
-    .expires_at(&["/https:~1~1auth.x.ai::*/expires_at"]);
+    .token(&["/https:~1~1auth.x.ai::*/key", "/https:~1~1auth.x.ai/key"])
+    .account_id(&["/https:~1~1auth.x.ai::*/team_id", "/https:~1~1auth.x.ai/team_id"])
+    .user_id(&["/https:~1~1auth.x.ai::*/user_id", "/https:~1~1auth.x.ai/user_id"])
+    .expires_at(&["/https:~1~1auth.x.ai::*/expires_at", "/https:~1~1auth.x.ai/expires_at"]);
 
-/// The variables select an API key, which would be billed separately.
-const GROK: CommandEnvironment =
-    CommandEnvironment::new().dir("GROK_HOME", ".grok").remove(&["GROK_API_KEY", "XAI_API_KEY"]);
+/// The removed variables select an API key, which would be billed separately, or another host.
+const GROK: CommandEnvironment = CommandEnvironment::new().dir("GROK_HOME", ".grok").remove(&[
+    "GROK_API_KEY",
+    "GROK_CLI_CHAT_PROXY_BASE_URL",
+    "XAI_API_KEY",
+]);
 
 /// What is not a reading, and so is neither parsed nor listed.
 const KNOWN: [&str; 9] = [
@@ -114,7 +117,7 @@ struct Period {
 
 impl Period {
     fn of(config: &Map<String, Value>) -> Self {
-        let period = config.get("currentPeriod");
+        let period = config.get("currentPeriod").filter(|period| !period.is_null());
         let time = |name| timestamp(period.and_then(|period| period.get(name)));
         let end = time("end");
         let length = time("start").zip(end).and_then(|(start, end)| Duration::try_from(end - start).ok());
@@ -129,7 +132,11 @@ impl Period {
         Self {
             id: named.unwrap_or_else(|| WindowId::new("credit_usage").expect("a constant name is valid")),
             length,
-            resets_at: end.or_else(|| timestamp(config.get("billingPeriodEnd"))),
+            // The billing period may be another one, such as the month of a weekly limit.
+            resets_at: match period {
+                None => timestamp(config.get("billingPeriodEnd")),
+                Some(_) => end,
+            },
         }
     }
 

@@ -48,6 +48,16 @@ fn no_length_is_invented_from_the_end_of_the_billing_period() {
 }
 
 #[test]
+fn the_end_of_the_billing_period_is_not_that_of_the_current_period() {
+    let week = json!({ "type": "USAGE_PERIOD_TYPE_WEEKLY" });
+    let parsed = parse(&json!({
+        "creditUsagePercent": 9, "currentPeriod": week, "billingPeriodEnd": "2026-08-01T00:00:00Z",
+    }));
+
+    assert_eq!((used(&parsed), parsed.usage.windows[0].resets_at), (vec![("seven_day", 9.0)], None));
+}
+
+#[test]
 fn a_product_is_a_window_of_its_surface() {
     let products = json!([{ "product": "Api", "usagePercent": 5 }, { "product": "Chat" }]);
     let parsed =
