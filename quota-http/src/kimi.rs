@@ -120,10 +120,11 @@ fn add_limits(limits: Option<&Value>, path: &str, now: Timestamp, report: &mut R
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
         let path = format!("{path}[{at}]");
         match name(row.get("window")) {
-            // Without a `detail` object, the row itself has the amounts.
-            Some((id, length)) => {
-                add(id, length, row.get("detail").unwrap_or(row), &format!("{path}.detail"), now, report);
-            }
+            Some((id, length)) => match row.get("detail").filter(|detail| !detail.is_null()) {
+                Some(detail) => add(id, length, detail, &format!("{path}.detail"), now, report),
+                // Without a `detail` object, the row itself has the amounts.
+                None => add(id, length, row, &path, now, report),
+            },
             None => report.mark_unnamed(path, "its window is unclear"),
         }
     }

@@ -46,6 +46,14 @@ fn without_the_used_amount_the_remaining_one_counts() {
 }
 
 #[test]
+fn a_detail_of_null_does_not_hide_the_amounts_of_the_row() {
+    let mut row = limit(300, "TIME_UNIT_MINUTE", &json!(null));
+    row.as_object_mut().unwrap().extend([("limit".to_owned(), json!(4)), ("used".to_owned(), json!(1))]);
+
+    assert_eq!(readings(&parse(&json!({ "limits": [row] }))), [("five_hour", 25.0)]);
+}
+
+#[test]
 fn an_unknown_unit_invents_no_length() {
     let detail = json!({ "limit": 100, "used": 25 });
     let parsed = parse(&json!({ "limits": [limit(5, "TIME_UNIT_UNKNOWN", &detail)] }));
