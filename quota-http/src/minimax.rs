@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
-use quota_core::provider::{ProgramLogin, wait_of_seconds};
+use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId};
 use serde_json::{Map, Value};
 
@@ -42,7 +42,7 @@ fn request(credential: &Credential) -> UsageRequest {
     UsageRequest::get("v1/token_plan/remains").bearer(&credential.secret)
 }
 
-/// Parses the response of the endpoint for the remaining quota, which arrived at `now`.
+/// Parses the response of the endpoint for the remaining quota.
 ///
 /// ```
 /// use jiff::Timestamp;
@@ -63,7 +63,7 @@ fn request(credential: &Credential) -> UsageRequest {
 /// # Errors
 ///
 /// [`ParseError`] if the body is not a JSON object, is an error response, or has no list of models.
-pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
+pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
     check(&root)?;
     let (data, path) = match root.get("data").and_then(Value::as_object) {
@@ -73,7 +73,7 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     let rows = data.get("model_remains").and_then(Value::as_array).ok_or(ParseError::NoUsage)?;
     let mut report = ReportBuilder::default();
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
-        add_model(row, &format!("{path}model_remains[{at}]"), now, &mut report);
+        add_model(row, &format!("{path}model_remains[{at}]"), &mut report);
     }
     let plan = text_or_skip(data, "current_subscribe_title", &mut report);
     let balance = decimal(data.get("points_balance"));
@@ -119,7 +119,7 @@ struct WindowFields {
     status: &'static str,
     starts_at: &'static str,
     ends_at: &'static str,
-    /// In milliseconds.
+    /// Not a reading: the end states the same.
     ends_in: &'static str,
     /// Not a reading: the percentage includes it.
     boost: &'static str,
@@ -172,13 +172,6 @@ impl WindowFields {
             remaining => remaining.map(|remaining| 100.0 - remaining),
         }
     }
-
-    fn resets_at(&self, row: &Map<String, Value>, now: Timestamp) -> Option<Timestamp> {
-        timestamp(row.get(self.ends_at)).or_else(|| {
-            let ms = number(row.get(self.ends_in)).ok()?;
-            now.checked_add(wait_of_seconds(ms / 1000.0, Some(now))?).ok().filter(|at| *at > now)
-        })
-    }
 }
 
 /// What the rows of a model count.
@@ -217,7 +210,7 @@ impl Counted {
 }
 
 /// Adds the two windows of a model.
-fn add_model(row: &Value, path: &str, now: Timestamp, report: &mut ReportBuilder) {
+fn add_model(row: &Value, path: &str, report: &mut ReportBuilder) {
     let Some(fields) = row.as_object() else { return report.mark_unnamed(path, "not an object") };
     let Field::Present(name) = text(fields.get("model_name")) else {
         return report.mark_unnamed(path, "it names no model");
@@ -238,7 +231,8 @@ fn add_model(row: &Value, path: &str, now: Timestamp, report: &mut ReportBuilder
             continue;
         };
         report.add_used(id, window.used(fields).and_then(Percent::from_percent), path, |reading| {
-            reading.length(length).resets_at(window.resets_at(fields, now)).scope(counted.scope())
+            let resets_at = timestamp(fields.get(window.ends_at));
+            reading.length(length).resets_at(resets_at).scope(counted.scope())
         });
     }
     let known = WINDOWS.iter().flat_map(WindowFields::names).chain(["model_name"]).collect::<Vec<_>>();

@@ -112,15 +112,6 @@ fn a_row_without_a_name_or_a_length_leaves_the_others() {
 }
 
 #[test]
-fn without_an_end_the_remaining_time_is_the_reset() {
-    let row = json!({ "end_time": null, "remains_time": 60_000 });
-
-    let reset = WINDOWS[0].resets_at(row.as_object().unwrap(), now());
-
-    assert_eq!(reset, now().checked_add(Duration::from_secs(60)).ok());
-}
-
-#[test]
 fn the_plan_and_the_points_are_read() {
     let body = json!({ "data": {
         "current_subscribe_title": "Big", "points_balance": "1400.5", "mascot": 1, "model_remains": [],
