@@ -144,6 +144,20 @@ mod tests {
     }
 
     #[test]
+    fn only_enabled_spending_without_a_limit_is_unlimited() {
+        let unlimited = |on_demand: Value| {
+            let document = with_cycle(json!({ "individualUsage": {
+                "plan": { "used": 1, "limit": 4 }, "onDemand": on_demand,
+            } }));
+            parse_document(&document).parsed.usage.credits.and_then(|credits| credits.unlimited)
+        };
+
+        assert_eq!(unlimited(json!({ "enabled": false, "limit": null, "used": 0 })), None);
+        assert_eq!(unlimited(json!({ "enabled": true, "limit": null })), Some(true));
+        assert_eq!(unlimited(json!({ "enabled": false, "limit": 5 })), Some(false));
+    }
+
+    #[test]
     fn a_team_has_a_window_of_its_own() {
         let document = with_cycle(json!({
             "individualUsage": { "overall": { "used": 30, "limit": 40 } },

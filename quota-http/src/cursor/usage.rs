@@ -7,7 +7,7 @@ use quota_core::model::{Credits, Money, Scope};
 use quota_core::{Percent, WindowId};
 use serde_json::{Map, Value};
 
-use crate::lenient::{Field, Unreadable, decimal, flag, number, timestamp, used_share};
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::report::{ReportBuilder, json_object};
 use crate::window_length::window_of_length;
@@ -23,6 +23,23 @@ const KNOWN: [&str; 10] = [
     "planUsage",
     "spendLimitUsage",
     "autoBucketModels",
+];
+
+const KNOWN_OF_PLAN: [&str; 14] = [
+    "apiLimit",
+    "apiPercentUsed",
+    "apiSpend",
+    "autoLimit",
+    "autoPercentUsed",
+    "autoSpend",
+    "bonusSpend",
+    "bonusTooltip",
+    "includedSpend",
+    "limit",
+    "remaining",
+    "remainingBonus",
+    "totalPercentUsed",
+    "totalSpend",
 ];
 
 /// Parses the response of the endpoint for the current period.
@@ -63,12 +80,16 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
         None | Some(Value::Null) => {}
         Some(Value::Object(plan)) => {
             let of = |field: &str| number(plan.get(field));
-            let total =
-                match (of("totalPercentUsed"), used_share(of("limit"), Field::Absent, of("remaining"))) {
-                    (Field::Present(percent), _) => Field::Present(percent),
-                    (_, Field::Present(share)) => Field::Present(share),
-                    (percent, _) => percent,
-                };
+            let share = match of("remaining") {
+                Field::Absent => used_share(of("limit"), of("includedSpend"), Field::Absent),
+                remaining => used_share(of("limit"), Field::Absent, remaining),
+            };
+            let total = match (of("totalPercentUsed"), share) {
+                (Field::Present(percent), _) => Field::Present(percent),
+                (_, Field::Present(share)) => Field::Present(share),
+                (percent, _) => percent,
+            };
+            report.skip_unknown(plan, &KNOWN_OF_PLAN, "planUsage.");
             cycle.add("", None, total, "planUsage", &mut report);
             for (part, name) in [("auto", "autoPercentUsed"), ("api", "apiPercentUsed")] {
                 if plan.get(name).is_some_and(|percent| !percent.is_null()) {
@@ -135,24 +156,37 @@ fn spend(spend: &Value) -> Result<Credits, Unreadable> {
     let fields = spend.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
     credits.limit = cents(fields.get("individualLimit"))?;
-    credits.used = cents(fields.get("individualUsed"))?;
+    credits.used = match cents(fields.get("individualUsed"))? {
+        Some(used) => Some(used),
+        None => {
+            let amount = |name| decimal(fields.get(name)).into_result();
+            let parts = amount("individualLimit")?.zip(amount("individualRemaining")?);
+            parts.map(|(limit, remaining)| limit.minus(remaining).map(money).ok_or(Unreadable)).transpose()?
+        }
+    };
     Ok(credits)
 }
 
-/// The spending beyond the included usage, as the dashboard reports it. A limit of null means that there is none.
+/// The spending beyond the included usage, as the dashboard reports it. If it is enabled, a limit of null means that there is none.
 pub(super) fn on_demand(value: &Value) -> Result<Credits, Unreadable> {
     let fields = value.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
     credits.enabled = flag(fields.get("enabled")).into_result()?;
-    credits.unlimited = fields.get("limit").map(Value::is_null);
     credits.limit = cents(fields.get("limit"))?;
+    credits.unlimited = match fields.get("limit") {
+        Some(Value::Null) => (credits.enabled == Some(true)).then_some(true),
+        limit => limit.map(|_| false),
+    };
     credits.used = cents(fields.get("used"))?;
     Ok(credits)
 }
 
 fn cents(field: Option<&Value>) -> Result<Option<Money>, Unreadable> {
-    let amount = decimal(field).into_result()?;
-    Ok(amount.map(|amount| Money::new(amount.rounded(0).units, "USD", 2)))
+    Ok(decimal(field).into_result()?.map(money))
+}
+
+fn money(cents: Decimal) -> Money {
+    Money::new(cents.rounded(0).units, "USD", 2)
 }
 
 /// The credits, or the unreadable field that is listed.

@@ -83,6 +83,23 @@ fn an_error_of_the_protocol_is_an_error() {
     assert_eq!(of(r#"{"code":"internal"}"#), ParseError::ErrorResponse { kind: None });
 }
 
+#[test]
+fn what_remains_states_the_use_too() {
+    let spend = json!({ "individualLimit": 5000, "individualRemaining": 4750 });
+    let credits = parse(&json!({ "spendLimitUsage": spend })).usage.credits.unwrap();
+    assert_eq!(credits.used, Some(Money::new(250, "USD", 2)));
+
+    let plan = json!({ "limit": 2000, "includedSpend": 500 });
+    assert_eq!(parse(&json!({ "planUsage": plan })).usage.windows[0].used.as_f64(), 25.0);
+}
+
+#[test]
+fn an_unknown_field_of_the_plan_is_listed() {
+    let parsed = parse(&json!({ "planUsage": { "totalPercentUsed": 1, "new": 2 } }));
+
+    assert_eq!(parsed.skipped[0].field, "planUsage.new");
+}
+
 proptest! {
     #[test]
     fn a_malformed_part_keeps_the_whole(
