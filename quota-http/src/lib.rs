@@ -62,6 +62,7 @@
 
 pub mod anthropic;
 pub mod antigravity;
+mod authorization;
 mod classify;
 pub mod codex;
 mod command_environment;
@@ -96,6 +97,7 @@ mod window_length;
 pub mod xai;
 pub mod zai;
 
+pub use authorization::{Authorization, AuthorizationError};
 pub use command_environment::CommandEnvironment;
 pub use endpoint::BuildError;
 pub use fetcher::{Fetcher, FetcherBuilder};

@@ -1,4 +1,4 @@
-//! Exchanges a refresh token: builds the request, and interprets the response (RFC 6749, section 5). `ProviderConfig` has the
+//! Exchanges a refresh token or an authorization code: builds the request, and interprets the response (RFC 6749, section 5). `ProviderConfig` has the
 //! differences between providers. Callers decide when to exchange, and store the tokens.
 
 use std::fmt;
@@ -12,12 +12,13 @@ use quota_core::secret::SecretBuffer;
 use quota_core::{Clock, ProviderId, Secret};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
-use serde::Serialize;
+use serde::Serializer as _;
 use serde_json::{Map, Value};
-use url::Url;
+use url::{Url, form_urlencoded};
 
+use crate::authorization::Authorization;
 use crate::classify::{header, is_blocked_by_cloudflare};
-use crate::endpoint::{BuildError, endpoint};
+use crate::endpoint::{BuildError, check_base, endpoint};
 use crate::lenient::number;
 use crate::transport::{HttpResponse, Transport, TransportSettings};
 use quota_core::provider::retry_after;
@@ -25,7 +26,8 @@ use quota_core::provider::retry_after;
 /// The differences between the token endpoints of providers.
 #[derive(Clone, Copy)]
 pub(crate) struct ProviderConfig {
-    pub(crate) provider: ProviderIdOf,
+    /// The encoding of the request.
+    pub(crate) encoding: Encoding,
     pub(crate) base_url: &'static str,
     pub(crate) path: &'static str,
     /// The `scope` parameter of the request.
@@ -38,8 +40,24 @@ pub(crate) struct ProviderConfig {
     pub(crate) token_expiry: fn(&str) -> Option<Timestamp>,
 }
 
-/// A function, because a [`ProviderId`] is not `Copy`.
-pub(crate) type ProviderIdOf = fn() -> ProviderId;
+/// How a token endpoint reads its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    /// The encoding of RFC 6749.
+    Form,
+}
+
+/// A token endpoint of RFC 6749, at a URL that the user configures.
+pub(crate) const STANDARD: ProviderConfig = ProviderConfig {
+    encoding: Encoding::Form,
+    base_url: "https://localhost",
+    path: "",
+    scope: None,
+    error: |body| body.get("error")?.as_str(),
+    owner_id: |_| None,
+    token_expiry: |_| None,
+};
 
 /// Exchanges the refresh tokens of a provider's logins, over OAuth.
 ///
@@ -50,6 +68,7 @@ pub(crate) type ProviderIdOf = fn() -> ProviderId;
 /// [`codex::refresher`](crate::codex::refresher).
 pub struct OAuthRefresher {
     config: ProviderConfig,
+    provider: ProviderId,
     client_id: String,
     transport: Transport,
     clock: Clock,
@@ -59,15 +78,61 @@ pub struct OAuthRefresher {
 #[async_trait]
 impl TokenRefresher for OAuthRefresher {
     fn provider(&self) -> ProviderId {
-        (self.config.provider)()
+        self.provider.clone()
     }
 
     async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
+        let scope = self.config.scope.map(|scope| ("scope", scope));
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        self.exchange(fields.into_iter().chain(scope)).await
+    }
+}
+
+impl OAuthRefresher {
+    /// Exchanges the code of an authorization, once. The provider must have issued it to the same client.
+    ///
+    /// Do not drop the future. The provider may already have consumed the code, and the tokens would be lost.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidGrant`] if the provider does not accept the code. The other variants are those of
+    /// [`refresh`](TokenRefresher::refresh).
+    pub async fn exchange_code(
+        &self,
+        code: &Secret,
+        authorization: &Authorization,
+    ) -> Result<Tokens, TokenError> {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", &authorization.redirect_url),
+            ("code_verifier", authorization.verifier.expose()),
+            // Some providers compare it. The others ignore it (RFC 6749, section 3.2).
+            ("state", &authorization.state),
+        ];
+        self.exchange(fields).await.map_err(|error| match error {
+            TokenError::InvalidGrant { .. } => {
+                TokenError::invalid_grant("the code is not accepted; it works once, for a few minutes")
+            }
+            other => other,
+        })
+    }
+
+    /// Sends one request with these fields and the client id.
+    async fn exchange<'a>(
+        &'a self,
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Tokens, TokenError> {
+        let content_type = match self.config.encoding {
+            Encoding::Json => "application/json",
+            Encoding::Form => "application/x-www-form-urlencoded",
+        };
         let headers = HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static("application/json")),
-            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         ]);
-        let result = self.transport.post(self.url.clone(), headers, self.body(refresh_token)).await;
+        let body = self.body(fields);
+        let result = self.transport.post(self.url.clone(), headers, body).await;
         let response = result.map_err(|error| TokenError::transient(error.report()).with_source(error))?;
         let HttpResponse { status, headers, body } = response;
         let now = self.clock.now();
@@ -81,31 +146,28 @@ impl TokenRefresher for OAuthRefresher {
         }
         parse_tokens(&self.config, &body, now)
     }
-}
 
-impl OAuthRefresher {
-    fn body(&self, refresh_token: &Secret) -> SecretBuffer {
-        let form = ExchangeRequest {
-            client_id: &self.client_id,
-            grant_type: "refresh_token",
-            refresh_token: refresh_token.expose(),
-            scope: self.config.scope,
-        };
+    fn body<'a>(&'a self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> SecretBuffer {
+        let fields = std::iter::once(("client_id", &*self.client_id)).chain(fields);
         let mut body = SecretBuffer::default();
-        serde_json::to_writer(&mut body, &form)
-            .expect("the keys are strings, and writing to memory cannot fail");
+        match self.config.encoding {
+            Encoding::Json => serde_json::Serializer::new(&mut body)
+                .collect_map(fields)
+                .expect("the keys are strings, and writing to memory cannot fail"),
+            Encoding::Form => {
+                for (name, value) in fields {
+                    let separator = if body.is_empty() { "" } else { "&" };
+                    let value =
+                        Zeroizing::new(form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>());
+                    body.extend_from_slice(separator.as_bytes());
+                    body.extend_from_slice(name.as_bytes());
+                    body.extend_from_slice(b"=");
+                    body.extend_from_slice(value.as_bytes());
+                }
+            }
+        }
         body
     }
-}
-
-/// The request body (RFC 6749, section 6), as JSON.
-#[derive(Serialize)]
-struct ExchangeRequest<'a> {
-    client_id: &'a str,
-    grant_type: &'a str,
-    refresh_token: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
 }
 
 impl fmt::Debug for OAuthRefresher {
@@ -194,18 +256,22 @@ fn zeroize(value: Value) {
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct OAuthRefresherBuilder {
     config: ProviderConfig,
+    provider: ProviderId,
     client_id: String,
     base_url: Option<Url>,
+    token_url: Option<Url>,
     transport: TransportSettings,
     clock: Clock,
 }
 
 impl OAuthRefresherBuilder {
-    pub(crate) fn new(config: ProviderConfig, client_id: String) -> Self {
+    pub(crate) fn new(config: ProviderConfig, provider: ProviderId, client_id: String) -> Self {
         Self {
             config,
+            provider,
             client_id,
             base_url: None,
+            token_url: None,
             transport: TransportSettings::default(),
             clock: Clock::system(),
         }
@@ -214,6 +280,12 @@ impl OAuthRefresherBuilder {
     /// Sends requests here instead of to the provider. A path in the URL is a prefix of the endpoint's path.
     pub fn base_url(mut self, url: Url) -> Self {
         self.base_url = Some(url);
+        self
+    }
+
+    /// Sends requests to exactly this URL, whatever the base URL is.
+    pub fn token_url(mut self, url: Url) -> Self {
+        self.token_url = Some(url);
         self
     }
 
@@ -252,9 +324,12 @@ impl OAuthRefresherBuilder {
             return Err(BuildError::ClientId);
         }
         let default = || Url::parse(self.config.base_url).expect("the default is a valid URL");
-        let url = endpoint(&self.base_url.unwrap_or_else(default), self.config.path)?;
-        let transport = self.transport.build()?;
-        Ok(OAuthRefresher { config: self.config, client_id, transport, clock: self.clock, url })
+        let url = match self.token_url {
+            Some(url) => check_base(&url).map(|()| url)?,
+            None => endpoint(&self.base_url.unwrap_or_else(default), self.config.path)?,
+        };
+        let (config, provider, clock) = (self.config, self.provider, self.clock);
+        Ok(OAuthRefresher { config, provider, client_id, transport: self.transport.build()?, clock, url })
     }
 }
 

@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::command_environment::CommandEnvironment;
 use crate::interpret::ProviderRules;
-use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
+use crate::oauth::{self, OAuthRefresherBuilder, ProviderConfig};
 use crate::parsed::{ParseError, Parsed};
 use crate::request::UsageRequest;
 use crate::saved::{self, SavedDocument};
@@ -299,7 +299,15 @@ impl Provider {
     /// Starts building a refresher for logins that were created with this client id; `None` if the provider has no token exchange.
     #[must_use]
     pub fn refresher(&self, client_id: impl Into<String>) -> Option<OAuthRefresherBuilder> {
-        self.token_exchange.map(|exchange| OAuthRefresherBuilder::new(exchange, client_id.into()))
+        self.token_exchange.map(|exchange| OAuthRefresherBuilder::new(exchange, self.id(), client_id.into()))
+    }
+
+    /// Starts building a refresher for logins that were created with this client id at this token endpoint.
+    ///
+    /// A provider without a token exchange of its own gets requests and responses as RFC 6749 defines them.
+    pub fn refresher_at(&self, token_url: Url, client_id: impl Into<String>) -> OAuthRefresherBuilder {
+        let exchange = self.token_exchange.unwrap_or(oauth::STANDARD);
+        OAuthRefresherBuilder::new(exchange, self.id(), client_id.into()).token_url(token_url)
     }
 
     /// Parses the body of a usage response that arrived at `now`.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::ANTHROPIC;
 use crate::lenient::text;
-use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
+use crate::oauth::{Encoding, OAuthRefresherBuilder, ProviderConfig};
 
 /// Starts building a refresher for Anthropic logins that were created with this client id.
 ///
@@ -20,11 +20,11 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 /// # Ok::<(), quota_http::BuildError>(())
 /// ```
 pub fn refresher(client_id: impl Into<String>) -> OAuthRefresherBuilder {
-    OAuthRefresherBuilder::new(CONFIG, client_id.into())
+    OAuthRefresherBuilder::new(CONFIG, ANTHROPIC, client_id.into())
 }
 
 pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
-    provider: || ANTHROPIC,
+    encoding: Encoding::Json,
     base_url: "https://platform.claude.com",
     path: "v1/oauth/token",
     scope: None,

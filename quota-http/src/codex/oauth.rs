@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::OPENAI;
 use crate::lenient::{from_epoch, number, text};
-use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
+use crate::oauth::{Encoding, OAuthRefresherBuilder, ProviderConfig};
 
 /// Starts building a refresher for Codex logins that were created with this client id.
 ///
@@ -22,11 +22,11 @@ use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
 /// # Ok::<(), quota_http::BuildError>(())
 /// ```
 pub fn refresher(client_id: impl Into<String>) -> OAuthRefresherBuilder {
-    OAuthRefresherBuilder::new(CONFIG, client_id.into())
+    OAuthRefresherBuilder::new(CONFIG, OPENAI, client_id.into())
 }
 
 pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
-    provider: || OPENAI,
+    encoding: Encoding::Json,
     base_url: "https://auth.openai.com",
     path: "oauth/token",
     scope: Some("openid profile email"),

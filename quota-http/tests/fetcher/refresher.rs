@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quota_core::Secret;
 use quota_core::provider::{TokenError, TokenRefresher, Tokens};
-use quota_http::{BuildError, OAuthRefresherBuilder, anthropic, codex};
+use quota_http::{Authorization, BuildError, OAuthRefresherBuilder, anthropic, codex, openrouter};
 use serde_json::{Value, json};
 
 use super::server::{Reply, Server, head};
@@ -50,6 +50,73 @@ async fn codex_gets_the_scope_as_well() {
 
     assert!(server.requests()[0].starts_with("post /oauth/token http/1.1\r\n"));
     assert_eq!(request_body(&server)["scope"], "openid profile email");
+}
+
+/// An authorization whose code is `a-code`.
+fn authorized() -> (Authorization, Secret) {
+    let endpoint = "https://auth.example.com/authorize".parse().unwrap();
+    let login = Authorization::new(&endpoint, "a-client", "http://127.0.0.1:1/callback", &["usage"]);
+    let code = login.code("a-code").unwrap();
+    (login, code)
+}
+
+#[tokio::test]
+async fn a_code_is_exchanged_as_json_with_its_verifier_and_its_state() {
+    let server = Server::start(Reply::json(200, "", TOKENS)).await;
+    let (login, code) = authorized();
+    let state = login.url().query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+
+    let tokens = anthropic_at(&server).build().unwrap().exchange_code(&code, &login).await.unwrap();
+
+    assert_eq!(tokens.access_token.expose(), "a-2");
+    let body = request_body(&server);
+    assert_eq!(
+        (&body["grant_type"], &body["code"], &body["redirect_uri"], &body["state"]),
+        (
+            &json!("authorization_code"),
+            &json!("a-code"),
+            &json!("http://127.0.0.1:1/callback"),
+            &json!(state)
+        )
+    );
+    assert_eq!(body["code_verifier"].as_str().unwrap().len(), 43);
+}
+
+#[tokio::test]
+async fn a_provider_without_an_own_exchange_gets_a_form_at_the_configured_url() {
+    let server = Server::start(Reply::json(200, "", TOKENS)).await;
+    let url = server.url().join("oauth2/token").unwrap();
+    let refresher = openrouter::PROVIDER.refresher_at(url, "a-client").build().unwrap();
+
+    refresher.refresh(&Secret::new("r/1+2")).await.unwrap();
+
+    assert_eq!(refresher.provider().as_str(), "openrouter");
+    assert!(server.requests()[0].starts_with("post /oauth2/token http/1.1\r\n"), "{:?}", server.requests());
+    assert!(server.requests()[0].contains("\r\ncontent-type: application/x-www-form-urlencoded\r\n"));
+    assert_eq!(server.bodies()[0], "client_id=a-client&grant_type=refresh_token&refresh_token=r%2F1%2B2");
+}
+
+#[tokio::test]
+async fn a_code_that_is_not_accepted_is_no_rejected_login() {
+    let server = Server::start(Reply::json(400, "", r#"{"error":"invalid_grant"}"#)).await;
+    let (login, code) = authorized();
+
+    let error = anthropic_at(&server).build().unwrap().exchange_code(&code, &login).await.unwrap_err();
+
+    assert!(
+        matches!(&error, TokenError::InvalidGrant { reason, .. } if reason.contains("the code")),
+        "{error:?}"
+    );
+    assert!(!format!("{error} {error:?}").contains("a-code"));
+}
+
+#[test]
+fn a_token_url_that_is_not_encrypted_is_rejected() {
+    let url = "http://auth.example.com/token".parse().unwrap();
+
+    let error = openrouter::PROVIDER.refresher_at(url, "a-client").build().unwrap_err();
+
+    assert_eq!(error, BuildError::Insecure);
 }
 
 #[tokio::test]
