@@ -41,7 +41,8 @@
 //! | `GET /v1/billing` | the same for accounts of xAI Grok |
 //! | `GET /api/oauth/profile` | returns the owner of the account |
 //! | `POST /v1/messages` | adds the `cost` of a body such as `{"cost": 0.5}` to the five-hour window, in percent, and answers with rate-limit headers |
-//! | `POST /v1/oauth/token` | exchanges a refresh token of the client `sim-client`; each token works once, and its reuse revokes the login |
+//! | `GET /oauth/authorize` | redirects to `redirect_uri` with a code for the account in `login_hint`, or the first one; the client is `sim-client`, and PKCE with S256 is required |
+//! | `POST /v1/oauth/token` | exchanges a code, or a refresh token of the client `sim-client`, as JSON or as a form; each works once, and the reuse of a refresh token revokes the login |
 //! | `GET /ledger` | the [`Ledger`] as JSON |
 //!
 //! All time comes from tokio's clock, so in a runtime that was started paused the simulation takes no real time. A paused clock
@@ -49,6 +50,7 @@
 //! client and no latency in its accounts.
 
 mod account_sim;
+mod authorization;
 mod budget;
 mod change;
 mod clock;

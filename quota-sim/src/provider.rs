@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::account_sim::{AccountSim, Decision, MessageResult, NoReplyYet};
+use crate::authorization::{Codes, InvalidCode};
 use crate::budget::Throttle;
 use crate::change::{Action, Change, ChangeError};
 use crate::clock::{SimClock, SimTime};
 use crate::ledger::Ledger;
 use crate::recorder::{Arrival, Caller, Message, Recorder};
 use crate::script::{Account, Script};
-use crate::tokens::TokenResult;
+use crate::tokens::{IssuedTokens, TokenResult};
 use crate::wire::MessageRequest;
 
 /// The state of a simulator.
@@ -32,6 +33,7 @@ pub(crate) struct Provider {
 #[derive(Debug)]
 struct State {
     accounts: Vec<AccountSim>,
+    codes: Codes,
     recorder: Recorder,
 }
 
@@ -45,7 +47,7 @@ impl Provider {
         let accounts = script.accounts.into_iter().map(AccountSim::new).collect();
         Arc::new(Self {
             clock,
-            state: Mutex::new(State { accounts, recorder }),
+            state: Mutex::new(State { accounts, codes: Codes::default(), recorder }),
             changed: watch::Sender::new(()),
             requests: AtomicU64::new(0),
         })
@@ -143,6 +145,37 @@ impl Provider {
             let exchange = state.accounts[account].tokens.exchange(token, now);
             state.recorder.exchanged(account, &exchange);
             exchange
+        })
+    }
+
+    /// Issues an authorization code for the account with this name, or for the first one; `None` if there is no such account.
+    pub(crate) fn authorize(
+        &self,
+        name: Option<&str>,
+        redirect_uri: String,
+        challenge: String,
+    ) -> Option<String> {
+        let now = self.clock.now();
+        self.update(|state| {
+            let mut accounts = state.accounts.iter();
+            let account = accounts.position(|one| name.is_none_or(|name| one.account().name() == name))?;
+            Some(state.codes.issue(account, redirect_uri, challenge, now))
+        })
+    }
+
+    /// Exchanges an authorization code for the tokens of a new login.
+    pub(crate) fn redeem(
+        &self,
+        code: &str,
+        redirect_uri: &str,
+        verifier: &str,
+    ) -> Result<(usize, IssuedTokens), InvalidCode> {
+        let now = self.clock.now();
+        self.update(|state| {
+            let account = state.codes.redeem(code, redirect_uri, verifier, now)?;
+            let issued = state.accounts[account].tokens.log_in(now);
+            state.recorder.exchanged(account, &TokenResult::Issued(issued.clone()));
+            Ok((account, issued))
         })
     }
 

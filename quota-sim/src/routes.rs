@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::routing::{get, post};
@@ -17,6 +17,7 @@ use crate::provider::Provider;
 use crate::recorder::{Caller, Message};
 use crate::script::{Account, Answer};
 use crate::tokens::TokenResult;
+use crate::wire::token::{AuthorizeRequest, TokenRequest};
 use crate::wire::{self, DIALECTS, Dialect, Reply};
 
 pub(crate) fn router(provider: Arc<Provider>) -> Router {
@@ -31,6 +32,7 @@ pub(crate) fn router(provider: Arc<Provider>) -> Router {
         .route("/api/oauth/profile", get(profile))
         .route(wire::gemini::PROJECT_PATH, post(project))
         .route("/v1/messages", post(message))
+        .route("/oauth/authorize", get(authorize))
         .route("/v1/oauth/token", post(token))
         .fallback(not_found)
         .with_state(provider)
@@ -122,10 +124,26 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
     for_account(account, reply, &provider)
 }
 
+async fn authorize(State(provider): Shared, RawQuery(query): RawQuery) -> Reply {
+    let reply = match AuthorizeRequest::parse(&query.unwrap_or_default()) {
+        Ok(AuthorizeRequest { login_hint, redirect_uri, challenge, state }) => {
+            match provider.authorize(login_hint.as_deref(), redirect_uri.to_string(), challenge) {
+                Some(code) => wire::token::authorized(redirect_uri, &code, &state),
+                None => wire::token::invalid_grant(),
+            }
+        }
+        Err(refused) => refused,
+    };
+    with_common_headers(reply, &provider)
+}
+
 async fn token(State(provider): Shared, body: Bytes) -> Reply {
     let _in_flight = provider.begin_exchange();
     let token = match wire::token::parse_request(&body) {
-        Ok(token) => token,
+        Ok(TokenRequest::Refresh(token)) => token,
+        Ok(TokenRequest::Code { code, redirect_uri, verifier }) => {
+            return first_login(&provider, &code, &redirect_uri, &verifier).await;
+        }
         Err(refused) => return with_common_headers(refused, &provider),
     };
     let Some(account) = provider.account_of_refresh_token(&token) else {
@@ -157,6 +175,24 @@ async fn token(State(provider): Shared, body: Bytes) -> Reply {
     for_account(account, reply, &provider)
 }
 
+/// Exchanges a code. The phases of the token endpoint may delay the response, or lose it.
+async fn first_login(provider: &Provider, code: &str, redirect_uri: &str, verifier: &str) -> Reply {
+    let Ok((account, issued)) = provider.redeem(code, redirect_uri, verifier) else {
+        return with_common_headers(wire::token::invalid_grant(), provider);
+    };
+    let (answer, until) = provider.with_account(account, |sim, now| sim.token_answer(now));
+    delay(account, provider).await;
+    if answer == Answer::Hang {
+        match until {
+            Some(until) => provider.clock.sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+    let reply =
+        provider.with_account(account, |sim, _| wire::token::issued(sim.account(), &issued, &provider.clock));
+    for_account(account, reply, provider)
+}
+
 async fn ledger(State(provider): Shared) -> Reply {
     let ledger = serde_json::to_value(provider.ledger()).expect("a ledger contains only texts and numbers");
     with_common_headers(Reply::json(&ledger), &provider)
@@ -168,7 +204,8 @@ A simulated provider. Its accounts, numbers and errors are simulated.
 
 GET  /api/oauth/profile  the owner of an account
 POST /v1/messages        uses quota: {\"cost\": 0.5, \"model\": \"...\"}
-POST /v1/oauth/token     exchanges a refresh token, once
+GET  /oauth/authorize    logs in, and redirects with a code
+POST /v1/oauth/token     exchanges a code or a refresh token, once
 GET  /ledger             the calls received, by account and status
 
 The use of an account, by its provider:

@@ -95,6 +95,22 @@ impl TokenIssuer {
             self.access.clear();
             return TokenResult::ReuseDetected;
         }
+        let issued = self.issue(now);
+        let token = std::mem::replace(&mut self.refresh, issued.refresh.clone());
+        self.used.push(UsedToken { token, at: now, issued: issued.clone() });
+        TokenResult::Issued(issued)
+    }
+
+    /// Issues the tokens of a new login. The refresh tokens of the previous one become invalid.
+    pub(crate) fn log_in(&mut self, now: SimTime) -> IssuedTokens {
+        let issued = self.issue(now);
+        self.refresh.clone_from(&issued.refresh);
+        self.used.clear();
+        self.is_revoked = false;
+        issued
+    }
+
+    fn issue(&mut self, now: SimTime) -> IssuedTokens {
         self.issued_count += 1;
         let number = self.issued_count + 1;
         let issued = IssuedTokens {
@@ -102,10 +118,8 @@ impl TokenIssuer {
             refresh: format!("sim-refresh-{}-{number}", self.name),
             expires_at: now + self.ttl,
         };
-        let token = std::mem::replace(&mut self.refresh, issued.refresh.clone());
         self.access.push((issued.access.clone(), Some(issued.expires_at)));
-        self.used.push(UsedToken { token, at: now, issued: issued.clone() });
-        TokenResult::Issued(issued)
+        issued
     }
 
     /// Makes this access token the only valid one.

@@ -1,9 +1,11 @@
-//! The token endpoint: requests and responses.
+//! The authorization and token endpoints: requests and responses.
 //! `tokens` decides the result.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use url::{Url, form_urlencoded};
 
 use super::Reply;
 use crate::clock::SimClock;
@@ -13,20 +15,79 @@ use crate::tokens::IssuedTokens;
 /// The only valid client id.
 const CLIENT: &str = "sim-client";
 
-/// Parses the refresh token from a request. The error is the response.
-pub(crate) fn parse_request(body: &[u8]) -> Result<String, Reply> {
-    let form: Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = |name: &str| form.get(name).and_then(Value::as_str);
+/// A request to the token endpoint.
+#[derive(Debug)]
+pub(crate) enum TokenRequest {
+    /// Exchanges a refresh token.
+    Refresh(String),
+    /// Exchanges an authorization code.
+    Code { code: String, redirect_uri: String, verifier: String },
+}
+
+/// A request to the authorization endpoint.
+#[derive(Debug)]
+pub(crate) struct AuthorizeRequest {
+    /// The account to log in.
+    pub(crate) login_hint: Option<String>,
+    pub(crate) redirect_uri: Url,
+    pub(crate) challenge: String,
+    pub(crate) state: String,
+}
+
+impl AuthorizeRequest {
+    /// Parses the query. The error is the response.
+    pub(crate) fn parse(query: &str) -> Result<Self, Reply> {
+        let fields: BTreeMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let field = |name: &str| fields.get(name).cloned();
+        if field("client_id").as_deref() != Some(CLIENT) {
+            return Err(error(401, "invalid_client"));
+        }
+        let is_code = field("response_type").as_deref() == Some("code");
+        if !is_code || field("code_challenge_method").as_deref() != Some("S256") {
+            return Err(error(400, "invalid_request"));
+        }
+        let redirect_uri = field("redirect_uri").and_then(|url| url.parse().ok());
+        let (Some(redirect_uri), Some(challenge), Some(state)) =
+            (redirect_uri, field("code_challenge"), field("state"))
+        else {
+            return Err(error(400, "invalid_request"));
+        };
+        Ok(Self { login_hint: field("login_hint"), redirect_uri, challenge, state })
+    }
+}
+
+/// The redirect back to the client, with the code.
+pub(crate) fn authorized(mut redirect_uri: Url, code: &str, state: &str) -> Reply {
+    redirect_uri.query_pairs_mut().append_pair("code", code).append_pair("state", state);
+    let page = Reply::text("text/plain; charset=utf-8", "authorized\n");
+    Reply { status: 302, ..page.header("location", redirect_uri) }
+}
+
+/// Parses a request to the token endpoint, as JSON or as a form. The error is the response.
+pub(crate) fn parse_request(body: &[u8]) -> Result<TokenRequest, Reply> {
+    let fields: BTreeMap<String, Value> = serde_json::from_slice(body).unwrap_or_else(|_| {
+        let fields = form_urlencoded::parse(body).into_owned();
+        fields.map(|(name, value)| (name, Value::from(value))).collect()
+    });
+    let field = |name: &str| fields.get(name).and_then(Value::as_str);
     let Some(grant_type) = field("grant_type") else {
         return Err(error(400, "invalid_request"));
     };
-    if grant_type != "refresh_token" {
+    if !matches!(grant_type, "refresh_token" | "authorization_code") {
         return Err(error(400, "unsupported_grant_type"));
     }
     if field("client_id") != Some(CLIENT) {
         return Err(error(401, "invalid_client"));
     }
-    field("refresh_token").map(str::to_owned).ok_or_else(|| error(400, "invalid_request"))
+    let required = |name: &str| field(name).map(str::to_owned).ok_or_else(|| error(400, "invalid_request"));
+    Ok(match grant_type {
+        "refresh_token" => TokenRequest::Refresh(required("refresh_token")?),
+        _ => TokenRequest::Code {
+            code: required("code")?,
+            redirect_uri: required("redirect_uri")?,
+            verifier: required("code_verifier")?,
+        },
+    })
 }
 
 /// The response with new tokens.
@@ -45,7 +106,7 @@ pub(crate) fn issued(account: &Account, issued: &IssuedTokens, clock: &SimClock)
     }))
 }
 
-/// The error of an invalid refresh token.
+/// The error of an invalid refresh token or code.
 pub(crate) fn invalid_grant() -> Reply {
     error(400, "invalid_grant")
 }

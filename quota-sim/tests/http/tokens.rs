@@ -78,6 +78,50 @@ async fn tokens_expire_and_a_new_login_is_valid() {
     assert_eq!(exchange(&simulator, "sim-refresh-b").await.status, 200);
 }
 
+/// The verifier and the challenge of RFC 7636, appendix B.
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+async fn authorize(simulator: &Simulator, more: &str) -> Response {
+    let query = format!(
+        "response_type=code&client_id=sim-client&redirect_uri=http://127.0.0.1:1/cb&state=s&code_challenge={CHALLENGE}\
+         &code_challenge_method=S256{more}"
+    );
+    get(simulator, &format!("/oauth/authorize?{query}"), "").await
+}
+
+async fn redeem(simulator: &Simulator, code: &str, verifier: &str) -> Response {
+    let form = format!(
+        "grant_type=authorization_code&client_id=sim-client&code={code}&redirect_uri=http://127.0.0.1:1/cb&code_verifier={verifier}"
+    );
+    request_token(simulator, &form).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_login_redirects_with_a_code_that_works_once() {
+    let simulator = start(Script::new([Account::new("main"), Account::new("work")])).await;
+
+    let redirect = authorize(&simulator, "&login_hint=work").await;
+    let issued = redeem(&simulator, "sim-code-1", VERIFIER).await;
+    let again = redeem(&simulator, "sim-code-1", VERIFIER).await;
+
+    let location = redirect.header("location");
+    assert_eq!((redirect.status, location), (302, Some("http://127.0.0.1:1/cb?code=sim-code-1&state=s")));
+    assert_eq!((issued.json()["organization"]["uuid"].as_str(), again.status), (Some("sim-org-work"), 400));
+    assert!(is_valid(&simulator, issued.json()["access_token"].as_str().unwrap()).await);
+    assert_eq!(exchange(&simulator, issued.json()["refresh_token"].as_str().unwrap()).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_needs_its_verifier() {
+    let simulator = with(Account::new("main")).await;
+    authorize(&simulator, "").await;
+
+    let stolen = redeem(&simulator, "sim-code-1", "another-verifier").await;
+
+    assert_eq!((stolen.status, stolen.json()), (400, json!({"error": "invalid_grant"})));
+}
+
 #[tokio::test(start_paused = true)]
 async fn unknown_clients_unknown_tokens_and_invalid_bodies_are_rejected() {
     let simulator = with(Account::new("main")).await;
