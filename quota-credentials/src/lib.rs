@@ -69,4 +69,4 @@ pub use from_fn::{FromFn, from_fn};
 pub use keyring::Keyring;
 pub use login_file::LoginFile;
 pub use static_credential::StaticCredential;
-pub use token_store::{NewLogin, PutResult, TokenStore, TokenStoreBuilder};
+pub use token_store::{LogInError, NewLogin, PutResult, TokenStore, TokenStoreBuilder};

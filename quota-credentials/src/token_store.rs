@@ -16,12 +16,13 @@ use async_trait::async_trait;
 use quota_core::file::{FileError, JsonFile};
 use quota_core::model::{CredentialFingerprint, RequestId};
 use quota_core::policy::Backoff;
-use quota_core::provider::{SourceVersion, TokenRefresher};
+use quota_core::provider::{SourceVersion, TokenError, TokenRefresher, Tokens};
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource, QuotaStore};
 
 use self::login::LoginsFile;
 pub use self::login::{NewLogin, PutResult};
 use self::policy::{Demand, RenewalTiming};
+pub use self::renewal::LogInError;
 use self::renewal::{Renewer, Settings};
 use crate::Environment;
 
@@ -102,6 +103,23 @@ impl TokenStore {
     pub async fn put(&self, account: &AccountId, login: NewLogin) -> Result<PutResult, FileError> {
         let (account, now) = (account.clone(), self.renewer.settings.clock.now());
         self.renewer.file.update(move |file: &mut LoginsFile| file.put(account, login, now)).await
+    }
+
+    /// Obtains a login by an exchange with the provider, such as that of an authorization code, and stores it in place of the account's
+    /// previous one.
+    ///
+    /// The exchange runs under the lease for renewals, so that no sibling login is renewed at the same time. It starts only if the file
+    /// can be read. If the future is dropped, the exchange continues, and [`close`](Self::close) waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`LogInError`]. Nothing is stored then.
+    pub async fn log_in(
+        &self,
+        account: &AccountId,
+        exchange: impl Future<Output = Result<Tokens, TokenError>> + Send + 'static,
+    ) -> Result<(), LogInError> {
+        self.renewer.log_in(account, exchange).await
     }
 
     /// Removes the login of an account. Returns whether there was one. The provider is not notified.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond::{optional as optional_ms, required as ms};
 use quota_core::file::JsonContent;
 use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo, OwnerId, UnknownWord};
+use quota_core::provider::Tokens;
 use quota_core::{AccountId, Credential, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -125,6 +126,15 @@ impl NewLogin {
     /// Creates a login with this access token.
     pub fn new(access_token: Secret) -> Self {
         Self { access_token, refresh_token: None, expires_at: None, owner: None, plan: None }
+    }
+
+    /// The login of these tokens. Their lifetime starts no earlier than the request for them.
+    pub(super) fn of_tokens(tokens: Tokens, requested_at: Timestamp) -> Self {
+        let lifetime = tokens.expires_in.unwrap_or_default();
+        let expiry = requested_at.checked_add(lifetime).unwrap_or(Timestamp::MAX);
+        let expiry = tokens.expires_in.is_some().then_some(expiry);
+        let login = Self::new(tokens.access_token).refresh_token(tokens.refresh_token);
+        login.expires_at(expiry).owner(tokens.owner_id)
     }
 
     /// Sets the refresh token. No other program may use it, because it works once.

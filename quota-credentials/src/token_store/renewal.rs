@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease;
-use super::login::{LoginsFile, StoredLogin};
+use super::login::{LoginsFile, NewLogin, PutResult, StoredLogin};
 use super::policy::{Demand, Exchanged, RenewalTiming, TokenAction};
 
 /// How long a caller without a usable credential waits for a renewal.
@@ -36,6 +36,21 @@ pub(super) struct Settings {
     pub(super) clock: Clock,
     pub(super) timing: RenewalTiming,
     pub(super) login_hint: Option<String>,
+}
+
+/// Why [`TokenStore::log_in`](crate::TokenStore::log_in) stored no login.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogInError {
+    /// Other processes held the lease for too long.
+    #[error("other processes are renewing logins of this provider; try again")]
+    Busy,
+    /// The exchange failed.
+    #[error(transparent)]
+    Exchange(#[from] TokenError),
+    /// The file cannot be read or written. If it could not be written, the new login is lost.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// The state that all clones of a token store share.
@@ -246,6 +261,61 @@ impl Renewer {
         if let Err(error) = self.save(account).await {
             tracing::warn!(%account, %error, "renewal result not written yet");
         }
+    }
+
+    /// Obtains a new login by `exchange` under the lease, and stores it. The exchange runs in a task of its own, because a code that was
+    /// sent cannot be sent again.
+    pub(super) async fn log_in(
+        self: &Arc<Self>,
+        account: &AccountId,
+        exchange: impl Future<Output = Result<Tokens, TokenError>> + Send + 'static,
+    ) -> Result<(), LogInError> {
+        let (this, account) = (Arc::clone(self), account.clone());
+        let task = self.tasks.spawn(async move { this.log_in_under_lease(account, exchange).await });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(TokenError::transient("the runtime is shutting down").into()),
+            },
+        }
+    }
+
+    async fn log_in_under_lease(
+        &self,
+        account: AccountId,
+        exchange: impl Future<Output = Result<Tokens, TokenError>>,
+    ) -> Result<(), LogInError> {
+        let Settings { store, clock, .. } = &self.settings;
+        let lease = lease::acquire(&self.file, store.as_ref(), clock, account.provider()).await?;
+        let lease = lease.ok_or(LogInError::Busy)?;
+        let stored = self.exchange_and_store(account, exchange).await;
+        lease.release().await;
+        stored
+    }
+
+    async fn exchange_and_store(
+        &self,
+        account: AccountId,
+        exchange: impl Future<Output = Result<Tokens, TokenError>>,
+    ) -> Result<(), LogInError> {
+        // A file that cannot be read is found before the code is spent. The lock of the lease is beside the file, so its folder is
+        // writable.
+        self.load().await?;
+        let (clock, started_at) = (&self.settings.clock, self.settings.clock.now());
+        let tokens = clock.bounded(EXCHANGE_TIMEOUT, exchange).await;
+        let tokens = tokens.unwrap_or_else(|| Err(TokenError::transient("the provider timed out")))?;
+        let login = NewLogin::of_tokens(tokens, started_at);
+        for attempt in 1.. {
+            let (account, login) = (account.clone(), login.clone());
+            let put = move |file: &mut LoginsFile| file.put(account, login, started_at);
+            match self.file.update(put).await {
+                Ok(PutResult::Stored | PutResult::AlreadyStored) => break,
+                Err(error) if attempt >= MAX_WRITE_ATTEMPTS => return Err(error.into()),
+                Err(_) => clock.sleep(WRITE_RETRY_DELAY).await,
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn close(&self) {

@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod failures;
+mod log_in;
 mod many_processes;
 mod one_process;
 mod provider;
