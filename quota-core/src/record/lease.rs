@@ -42,6 +42,11 @@ impl Lease {
     pub fn is_live(&self, now: Timestamp) -> bool {
         now < self.until
     }
+
+    /// Whether a call that starts at `now` and takes this long ends before another process may take over the lease.
+    pub(crate) fn covers(&self, now: Timestamp, call: Duration) -> bool {
+        time::saturating_add(now, call) <= self.until
+    }
 }
 
 /// One call to the provider, finished or running.
@@ -188,4 +193,27 @@ pub enum LeaseDecision {
     CredentialRejected(LastFailure),
     /// A newer program wrote the record. This program can read it but must not change it.
     UnsupportedFormat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_covers_a_call_that_ends_before_it() {
+        let second = |at: i64| Timestamp::from_second(1_800_000_000 + at).expect("a valid time");
+        let lease = Lease {
+            fence: 1,
+            attempt: RequestId::from(1),
+            granted_at: second(0),
+            until: second(12),
+            fingerprint: None,
+            unknown: ExtraFields::default(),
+        };
+        let call = Duration::from_secs(10);
+
+        assert!(lease.covers(second(0), call) && lease.covers(second(2), call));
+        assert!(!lease.covers(second(3), call) && lease.covers(second(3), Duration::from_secs(9)));
+        assert!(lease.covers(second(-9), call), "the clock was set back");
+    }
 }

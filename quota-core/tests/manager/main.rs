@@ -11,6 +11,7 @@ mod deadlines;
 mod forced_refresh;
 mod forget;
 mod holds;
+mod late_leases;
 mod lifecycle;
 mod login_records;
 mod logins;

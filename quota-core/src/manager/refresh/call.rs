@@ -18,8 +18,8 @@ use crate::store::{LoginAlias, Start};
 /// The outcome of a successful call.
 pub(super) enum CallOutcome {
     Stored,
-    /// Another process took over the lease, the record got another owner, or the credential was half of a switch of logins. The
-    /// record does not have the report.
+    /// Another process took over the lease or may do so during the call, the record got another owner, or the credential was half of a
+    /// switch of logins. The record does not have the report.
     TooLate,
 }
 
@@ -68,6 +68,12 @@ impl Refresh {
             // Withdraw the call from the budget, because no request was sent.
             self.record.change_always(|record, _| record.withdraw(lease)).await;
             return Err(error);
+        }
+        if !lease.covers(entry.provider.store_client.now_estimate(), self.at_most(entry.provider.policy.fetch_timeout)) {
+            // This process was suspended, or its clock was set. During the call another process could take over the lease and call too.
+            tracing::debug!(account = %entry.id, fence = lease.fence, "too little of the lease is left, call withdrawn");
+            self.record.change_always(|record, _| record.withdraw(lease)).await;
+            return Ok(CallOutcome::TooLate);
         }
         let is_unsettled = entry.provider.credentials.is_unsettled(&entry.id);
         permit.mark_started();
