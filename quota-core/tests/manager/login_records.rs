@@ -611,3 +611,79 @@ impl CredentialSource for Fixed {
         Ok(Credential::new(Secret::new(self.0)).login(login(self.0)))
     }
 }
+
+/// Reads the account for three seconds. Returns how often its credential was read.
+async fn reads_in_three_seconds(env: &Env, main: &Account) -> usize {
+    let before = env.provider.credential_reads();
+    for _ in 0..300 {
+        drop((main.get().await.unwrap(), main.peek()));
+        run_ready_tasks().await;
+        env.clock.sleep(Duration::from_millis(10)).await;
+    }
+    env.provider.credential_reads() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_login_of_a_fresh_account_is_checked_at_most_once_a_second() {
+    let env = env();
+    log_in(&env, "main", "a");
+    let main = env.quota.account(&id("main"));
+    drop(main.get().await.unwrap());
+
+    let reads = reads_in_three_seconds(&env, &main).await;
+
+    assert!((2..=3).contains(&reads), "{reads}");
+    assert_eq!(env.provider.calls(), 1);
+}
+
+/// A process that ends within a minute.
+fn short_lived(env: &Env) -> QuotaManager {
+    QuotaManager::builder(Arc::clone(&env.store))
+        .provider(env.provider.clone(), env.provider.clone())
+        .clock(env.clock.clone())
+        .deadline(MINUTE)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_lived_process_checks_the_login_once() {
+    let env = env();
+    log_in(&env, "main", "a");
+    drop(env.quota.account(&id("main")).get().await.unwrap());
+    let before = env.provider.credential_reads();
+    let main = short_lived(&env).account(&id("main"));
+    drop(main.sync().await);
+
+    let reads = reads_in_three_seconds(&env, &main).await;
+
+    assert_eq!((env.provider.credential_reads() - before, reads, env.provider.calls()), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_ends_although_the_first_check_of_the_login_hangs() {
+    let env = env();
+    env.provider.then_hang_credential();
+    let main = env.quota.account(&id("main"));
+
+    let usage = main.sync().await;
+
+    assert_eq!(env.clock.now(), noon() + Policy::default().fetch_timeout);
+    assert_eq!((reason(&main), usage.snapshot().is_empty()), (Some(StaleReason::LoginNotCheckedYet), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_of_a_short_lived_process_ends_at_its_deadline() {
+    let env = env();
+    env.provider.then_hang_credential();
+    let quota = QuotaManager::builder(Arc::clone(&env.store))
+        .provider(env.provider.clone(), env.provider.clone())
+        .clock(env.clock.clone())
+        .deadline(SECOND * 3)
+        .build()
+        .unwrap();
+
+    drop(quota.account(&id("main")).sync().await);
+
+    assert_eq!(env.clock.now(), noon() + SECOND * 3);
+}

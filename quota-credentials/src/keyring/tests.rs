@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use keyring_core::api::CredentialStoreApi;
 use keyring_core::{Entry, Error, mock};
+use quota_core::{Clock, MemoryStore, QuotaManager};
 
 use super::*;
 
@@ -168,4 +169,40 @@ async fn concurrent_lookups_wait_for_each_other() {
 
     let found = callers.join_all().await;
     assert!(found.iter().all(Result::is_ok), "{found:?}");
+}
+
+/// Reads the token of a manager's account, a hundred times.
+async fn read_through(main: &quota_core::Account) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for _ in 0..100 {
+        let credential = main.credential(Duration::from_secs(10)).await.unwrap().unwrap();
+        tokens.push(credential.secret.expose().to_owned());
+    }
+    tokens.dedup();
+    tokens
+}
+
+#[tokio::test]
+async fn a_manager_reads_the_item_again_after_five_minutes() {
+    let item = entry("cached", "anthropic/main");
+    item.set_secret(b"one").unwrap();
+    let clock = Clock::virtual_at("2026-06-01T12:00:00Z".parse().unwrap());
+    let quota = QuotaManager::builder(MemoryStore::new()).clock(clock).build().unwrap();
+    let main = quota.account(&main_account());
+    main.set_credentials(source("cached"));
+    let first = read_through(&main).await;
+
+    item.set_secret(b"two").unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(299)).await;
+    tokio::time::resume();
+    let before = read_through(&main).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+
+    assert_eq!(
+        (first, before, read_through(&main).await),
+        (vec!["one".into()], vec!["one".into()], vec!["two".into()])
+    );
 }

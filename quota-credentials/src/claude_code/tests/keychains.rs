@@ -1,5 +1,9 @@
 //! Logins in the macOS keychain, with a shell script in place of `security`.
 
+use std::time::Duration;
+
+use quota_core::{MemoryStore, QuotaManager};
+
 use super::*;
 
 /// A source for this home directory whose `security` is this shell script.
@@ -85,4 +89,32 @@ async fn each_directory_has_its_own_item() {
     assert_eq!(item_of("~/.claude"), "the keychain item \"Claude Code-credentials\"");
     // printf /home/me/.claude-work | sha256sum | cut -c1-8
     assert_eq!(item_of("/home/me/.claude-work"), "the keychain item \"Claude Code-credentials-95e632f0\"");
+}
+
+#[tokio::test]
+async fn a_manager_reads_the_keychain_again_after_five_minutes() {
+    let home = Home::new();
+    let runs = home.path("runs");
+    let script = format!(
+        r#"echo run >> '{}'; echo '{{"claudeAiOauth":{{"accessToken":"sk-ant-oat01-keychain"}}}}'"#,
+        runs.display()
+    );
+    let clock = Clock::virtual_at("2026-06-01T12:00:00Z".parse().unwrap());
+    let quota = QuotaManager::builder(MemoryStore::new()).clock(clock).build().unwrap();
+    let main = quota.account(&"anthropic/main".parse().unwrap());
+    main.set_credentials(source(&home, &script));
+    let mut counted = Vec::new();
+
+    for wait in [0, 299, 1] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(wait)).await;
+        tokio::time::resume();
+        for _ in 0..100 {
+            let credential = main.credential(Duration::from_secs(10)).await.unwrap().unwrap();
+            assert_eq!(credential.secret.expose(), "sk-ant-oat01-keychain");
+        }
+        counted.push(fs::read_to_string(&runs).unwrap().lines().count());
+    }
+
+    assert_eq!(counted, [1, 1, 2]);
 }
