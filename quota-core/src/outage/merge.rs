@@ -50,11 +50,13 @@ impl Kind {
 /// Merges `body` into the document of `key`, and returns whether that changed it. Merging it twice changes nothing. `shift_ms` is how
 /// far the clock of this document is ahead of that of `body`.
 ///
-/// A damaged document is not merged: the account then makes no calls anyway until a user replaces its record.
+/// A damaged document is not merged: the account then makes no calls anyway until a user replaces its record. Neither is a document of
+/// this program into one that a newer program wrote: this program makes no calls for it, and it must see that. In the file it would not.
 ///
 /// # Errors
 ///
-/// [`StoreError::Rejected`] if a newer program wrote either one. The file then stays for that program. Otherwise any error of the store.
+/// [`StoreError::Rejected`] if a newer program wrote `body`, which then stays in the file for such a program. Otherwise any error of the
+/// store.
 pub(super) async fn merge(
     trips: &impl Trips,
     key: &StoreKey,
@@ -66,11 +68,16 @@ pub(super) async fn merge(
     let merged = match Kind::of(key) {
         Kind::Record => {
             let Ok(mut local) = Record::decode(body) else { return Ok(false) };
+            if !local.is_writable() {
+                return Err(newer());
+            }
             local.shift_limits(shift_ms);
             let merged = run(trips, key, Start::Read, ttl, &mut MergeRecord { local }).await;
-            merged.and_then(|merged| match merged.value {
-                MergeOutcome::UnsupportedFormat => Err(newer()),
-                _ => Ok(merged.outcome),
+            merged.map(|merged| {
+                if merged.value == MergeOutcome::UnsupportedFormat {
+                    superseded(key);
+                }
+                merged.outcome
             })
         }
         Kind::Cooldown => match ProviderCooldown::decode(body) {
@@ -83,7 +90,12 @@ pub(super) async fn merge(
                     shared.is_writable()
                 };
                 let merged = update_through(trips, key, Start::Read, ttl, extend).await;
-                merged.and_then(|merged| if merged.value { Ok(merged.outcome) } else { Err(newer()) })
+                merged.map(|merged| {
+                    if !merged.value {
+                        superseded(key);
+                    }
+                    merged.outcome
+                })
             }
             Ok(_) => Err(newer()),
             Err(_) => return Ok(false),
@@ -97,6 +109,10 @@ pub(super) async fn merge(
         }
         merged => merged.map(|outcome| outcome != Outcome::Unchanged),
     }
+}
+
+fn superseded(key: &StoreKey) {
+    tracing::warn!(%key, "document of a newer program left unchanged, the outage's copy was not merged");
 }
 
 /// This document with its limits moved by `shift_ms`. A document of a newer program, or a damaged one, stays as it is.
