@@ -133,7 +133,8 @@ impl StoreKey {
     }
 
     /// The key of the document that describes an outage: `*#outage`. It is in the file for outages, never in the store.
-    pub(crate) fn outage() -> Self {
+    #[must_use]
+    pub fn outage() -> Self {
         Self("*#outage".into())
     }
 

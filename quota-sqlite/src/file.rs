@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use quota_core::store::{StoreError, WriteState};
+use quota_core::store::{StoreError, StoreKey, Version, WriteState};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -124,16 +125,28 @@ impl File {
         self.open = None;
     }
 
-    /// Removes the file of this connection. If there is no connection, or another file has replaced it, nothing is removed.
-    pub(crate) fn remove(&mut self) -> Result<(), StoreError> {
-        let Some(open) = self.open.take() else {
-            let reason = "this store has not written the file";
-            return Err(StoreError::unavailable(WriteState::NotApplied, reason));
+    /// Removes the file if its document `key` has this version at `now`. A missing file counts as removed.
+    pub(crate) fn remove(
+        &mut self,
+        key: &StoreKey,
+        version: Version,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(found) = find(&self.options)? else {
+            self.open = None;
+            return Ok(());
+        };
+        self.connection(&found)?;
+        let open = self.open.take().expect("it was opened above");
+        let is_expected = || {
+            sql::version(&open.connection, key, now.as_millisecond())
+                .map(|found| found == Some(version))
+                .map_err(|error| self.map_error(error, WriteState::NotApplied))
         };
         // Until then the connection stays open, so that no other file gets the number of this one.
         let removed = {
             let _creating = CREATE_LOCK.lock();
-            remove::remove(&self.options.path, open.which)
+            remove::remove(&self.options.path, open.which, is_expected)
         };
         drop(open);
         removed

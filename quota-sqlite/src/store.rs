@@ -80,20 +80,21 @@ impl SqliteStore {
         response.await.map_err(|_| worker_gone(WriteState::NotApplied))?
     }
 
-    /// Removes the file that this store has last written, with its log. Other stores that have it open use the file that is at the path
-    /// from then on.
+    /// Removes the file, with its log, if its document `key` has this version. Other stores that have it open use the file that is at
+    /// the path from then on.
     ///
-    /// A file that has replaced it stays, also if this process was suspended for long. So does any file if this store has written none.
+    /// A version is never reused, so a file that has replaced that of the version stays, also if this process was suspended for long.
+    /// Writes of other documents since the version are removed with the file.
     ///
     /// This waits for up to half a second for processes that open the file. If the future is dropped, the file may or may not be removed.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the file was replaced or not written, if other processes open it all the time, or if the system refuses. A
+    /// [`StoreError`] if the document has another version, if other processes open the file all the time, or if the system refuses. A
     /// missing file is not an error.
-    pub async fn remove_file(&self) -> Result<(), StoreError> {
+    pub async fn remove_file(&self, key: &StoreKey, version: Version) -> Result<(), StoreError> {
         let (reply, response) = oneshot::channel();
-        let request = WriterRequest::Remove(reply);
+        let request = WriterRequest::Remove(key.clone(), version, reply);
         self.workers.writer().send(request).map_err(|_| worker_gone(WriteState::NotApplied))?;
         response.await.map_err(|_| worker_gone(WriteState::Unknown))?
     }

@@ -21,8 +21,8 @@ use crate::sql::{self, Write};
 #[derive(Debug)]
 pub(crate) enum WriterRequest {
     Swap(WriteRequest),
-    /// Removes the file that the thread has last written.
-    Remove(oneshot::Sender<Result<(), StoreError>>),
+    /// Removes the file if this document has this version.
+    Remove(StoreKey, Version, oneshot::Sender<Result<(), StoreError>>),
 }
 
 /// A compare-and-swap of a waiting caller.
@@ -64,8 +64,8 @@ impl Writer {
         while let Ok(request) = requests.recv() {
             let request = match request {
                 WriterRequest::Swap(request) => request,
-                WriterRequest::Remove(reply) => {
-                    let _ = reply.send(self.file.remove());
+                WriterRequest::Remove(key, version, reply) => {
+                    let _ = reply.send(self.file.remove(&key, version, self.clock.now()));
                     continue;
                 }
             };
@@ -88,7 +88,7 @@ impl Writer {
                 for waiting in requests.try_iter() {
                     match waiting {
                         WriterRequest::Swap(waiting) => drop(waiting.reply.send(Err(error.clone()))),
-                        WriterRequest::Remove(reply) => drop(reply.send(Err(error.clone()))),
+                        WriterRequest::Remove(.., reply) => drop(reply.send(Err(error.clone()))),
                     }
                 }
             }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use quota_core::QuotaStore;
 use quota_core::file::{check_private_folder, create_private_folder, private_temp_folder};
 use quota_core::outage::OutageLevel;
-use quota_core::store::{DocumentEntry, StoreError};
+use quota_core::store::{DocumentEntry, StoreError, StoreKey, Version};
 use quota_sqlite::{SqliteOptions, SqliteStore};
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -169,14 +169,14 @@ impl OutageLevel for OutageFile {
         self.store()?.documents().await
     }
 
-    async fn remove(&self) -> Result<(), StoreError> {
-        self.store()?.remove_file().await
+    async fn remove(&self, version: Version) -> Result<(), StoreError> {
+        self.store()?.remove_file(&StoreKey::outage(), version).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use quota_core::store::{CasOutcome, StoreKey, Version};
+    use quota_core::store::CasOutcome;
 
     use super::*;
 
@@ -230,15 +230,19 @@ mod tests {
     }
 
     async fn write(store: &Arc<dyn QuotaStore>, expected: Option<Version>) -> Result<CasOutcome, StoreError> {
-        store.compare_and_swap(&StoreKey::probe(), expected, "one".into(), BUSY_TIMEOUT).await
+        store.compare_and_swap(&StoreKey::outage(), expected, "one".into(), BUSY_TIMEOUT).await
+    }
+
+    async fn version(store: &Arc<dyn QuotaStore>) -> Version {
+        store.read(&StoreKey::outage()).await.unwrap().version().unwrap()
     }
 
     /// Creates the file, and returns its store and the version of its document.
-    async fn created(level: &OutageFile) -> (Arc<dyn QuotaStore>, Option<Version>) {
+    async fn created(level: &OutageFile) -> (Arc<dyn QuotaStore>, Version) {
         let written = write(&level.create().unwrap(), None).await.unwrap();
         assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
         let store = level.open().unwrap();
-        let version = store.read(&StoreKey::probe()).await.unwrap().version();
+        let version = version(&store).await;
         (store, version)
     }
 
@@ -246,33 +250,41 @@ mod tests {
     async fn a_removed_file_does_not_come_back() {
         let temp = tempfile::tempdir().unwrap();
         let [level, other] = [(); 2].map(|()| level(&temp));
-        let (store, version) = created(&level).await;
+        let (_, first) = created(&level).await;
         let late = other.open().unwrap();
-        assert!(level.exists() && late.read(&StoreKey::probe()).await.unwrap().version() == version);
-        let _ = write(&store, version).await.unwrap();
+        assert!(level.exists() && version(&late).await == first);
 
-        level.remove().await.unwrap();
+        level.remove(first).await.unwrap();
 
-        assert!(write(&late, version).await.unwrap_err().is_transient());
+        assert!(write(&late, Some(first)).await.unwrap_err().is_transient());
         assert!(!level.exists() && std::fs::read_dir(temp.path().join("state")).unwrap().next().is_none());
     }
 
+    /// Another task of the suspended process has written into the later file, so its connection is that of the later file.
     #[tokio::test]
     async fn the_file_of_a_later_outage_is_not_removed() {
         let temp = tempfile::tempdir().unwrap();
         let [suspended, other] = [(); 2].map(|()| level(&temp));
-        let (store, version) = created(&suspended).await;
-        let _ = write(&store, version).await.unwrap();
-        let (store, version) =
-            (other.open().unwrap(), store.read(&StoreKey::probe()).await.unwrap().version());
-        let _ = write(&store, version).await.unwrap();
-        other.remove().await.unwrap();
+        let (store, first) = created(&suspended).await;
+        other.remove(first).await.unwrap();
         let (_, later) = created(&other).await;
+        let _ = store.compare_and_swap(&StoreKey::probe(), None, "two".into(), BUSY_TIMEOUT).await.unwrap();
 
-        assert!(suspended.remove().await.is_err());
+        assert!(suspended.remove(first).await.is_err());
 
-        assert_eq!(other.open().unwrap().read(&StoreKey::probe()).await.unwrap().version(), later);
-        assert!(later.is_some() && suspended.exists());
+        assert!(suspended.exists() && version(&other.open().unwrap()).await == later);
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_attempt_another_process_has_taken_over_is_not_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let [suspended, other] = [(); 2].map(|()| level(&temp));
+        let (_, first) = created(&suspended).await;
+        let _ = write(&other.open().unwrap(), Some(first)).await.unwrap();
+
+        assert!(suspended.remove(first).await.is_err());
+
+        assert!(suspended.exists());
     }
 
     #[tokio::test]
@@ -284,7 +296,7 @@ mod tests {
         let entries = level.documents().await.unwrap();
 
         assert_eq!(entries.len(), 1);
-        assert_eq!((&entries[0].key, Some(entries[0].version)), (&StoreKey::probe(), version));
+        assert_eq!((&entries[0].key, entries[0].version), (&StoreKey::outage(), version));
         assert!(entries[0].ttl <= BUSY_TIMEOUT && !entries[0].ttl.is_zero());
     }
 }

@@ -113,10 +113,13 @@ impl OutageLevel for Machine {
         Ok(entries)
     }
 
-    async fn remove(&self) -> Result<(), StoreError> {
-        if let Some(file) = self.file.lock().take() {
-            file.is_removed.store(true, Ordering::Relaxed);
+    async fn remove(&self, version: Version) -> Result<(), StoreError> {
+        let Some(file) = self.file.lock().clone() else { return Ok(()) };
+        if file.store.read(&StoreKey::outage()).await?.version() != Some(version) {
+            return Err(StoreError::unavailable(WriteState::NotApplied, "a simulated file has changed"));
         }
+        file.is_removed.store(true, Ordering::Relaxed);
+        self.file.lock().take_if(|current| Arc::ptr_eq(current, &file));
         Ok(())
     }
 }

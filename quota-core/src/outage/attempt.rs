@@ -184,7 +184,7 @@ impl OutageStore {
     ) -> Result<(), Setback> {
         let attempt =
             self.clock.bounded(ATTEMPT_TIMEOUT, self.merge_all(index, store, holder, progress)).await;
-        match attempt {
+        let version = match attempt {
             Some(merged) => merged?,
             None => {
                 let error =
@@ -195,13 +195,14 @@ impl OutageStore {
                 let scope = if is_partial { progress.scope() } else { Scope::Unknown };
                 return Err(Setback { error, scope });
             }
-        }
-        self.levels[index].level.remove().await?;
+        };
+        self.levels[index].level.remove(version).await?;
         tracing::debug!("store available again, the outage's documents were merged");
         Ok(())
     }
 
-    /// Merges all documents, until none has changed since. Other processes go on with the file in the meantime.
+    /// Merges all documents, until none has changed since. Other processes go on with the file in the meantime. Returns the version of
+    /// the document of the outage, with the lease of this attempt.
     ///
     /// The store works if it accepts the trial write or any of the documents: the trial may be in a shard that is down.
     async fn merge_all(
@@ -210,9 +211,9 @@ impl OutageStore {
         store: &dyn QuotaStore,
         holder: RequestId,
         progress: &mut Progress,
-    ) -> Result<(), Setback> {
+    ) -> Result<Version, Setback> {
         let trial = self.try_write().await;
-        let mut doc = self.claimed(store, holder).await?;
+        let (mut doc, mut version) = self.claimed(store, holder).await?;
         let mut documents = self.merged_documents(index).await?;
         if let Err(error @ StoreError::Unavailable { .. }) = &trial
             && !self.is_any_readable(&documents).await
@@ -221,7 +222,8 @@ impl OutageStore {
         }
         let offset_ms = *self.offset_ms.lock();
         if let Some(offset_ms) = offset_ms {
-            doc = Self::change(store, |doc, _| doc.correct(offset_ms)).await?.document;
+            let corrected = Self::change(store, |doc, _| doc.correct(offset_ms)).await?;
+            (doc, version) = (corrected.document, corrected.version.unwrap_or(version));
         }
         progress.is_writable = trial.is_ok();
         progress.untested = doc.failed_keys().collect();
@@ -246,11 +248,11 @@ impl OutageStore {
             if is_done && !(is_first && only_covered && progress.failed.is_empty()) {
                 return match progress.failed.values().next() {
                     Some(error) => Err(Setback { error: error.clone(), scope: progress.scope() }),
-                    None => Ok(()),
+                    None => Ok(version),
                 };
             }
             is_first = false;
-            doc = self.claimed(store, holder).await?;
+            (doc, version) = self.claimed(store, holder).await?;
             documents = self.merged_documents(index).await?;
         }
     }
@@ -304,15 +306,19 @@ impl OutageStore {
         }
     }
 
-    /// The document of the outage, if this process still holds the lease for the attempt.
-    async fn claimed(&self, store: &dyn QuotaStore, holder: RequestId) -> Result<Arc<OutageDoc>, StoreError> {
+    /// The document of the outage with its version, if this process still holds the lease for the attempt.
+    async fn claimed(
+        &self,
+        store: &dyn QuotaStore,
+        holder: RequestId,
+    ) -> Result<(Arc<OutageDoc>, Version), StoreError> {
         let reading = self.on_level(store.read(&StoreKey::outage())).await?;
         let Some(document) = reading.document else {
             return Err(StoreError::unavailable(WriteState::NotApplied, "the file for outages is gone"));
         };
         let doc = OutageDoc::decode(&document.body)?;
         if doc.is_claimed_by(holder, reading.now) {
-            return Ok(Arc::new(doc));
+            return Ok((Arc::new(doc), document.version));
         }
         // This process was suspended, and another one merges, or the store has failed again since.
         Err(StoreError::unavailable(WriteState::NotApplied, "another process tries the store"))

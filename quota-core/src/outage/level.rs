@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::store::{DocumentEntry, QuotaStore, StoreError};
+#[cfg(doc)]
+use crate::store::StoreKey;
+use crate::store::{DocumentEntry, QuotaStore, StoreError, Version};
 
 /// A place for the documents of an outage, such as a file. All processes of this machine and user must find the same one.
 #[async_trait]
@@ -38,14 +40,14 @@ pub trait OutageLevel: fmt::Debug + Send + Sync + 'static {
     /// Any [`StoreError`].
     async fn documents(&self) -> Result<Vec<DocumentEntry>, StoreError>;
 
-    /// Removes the file that the store of [`open`](Self::open) has last written, with its content. Processes that have it open must
-    /// notice that.
+    /// Removes the file, with its content, if its document of the outage, [`StoreKey::outage`], still has this version. Processes
+    /// that have it open must notice that.
     ///
     /// A later file at the same place must stay: this process may have been suspended while others ended this outage and began the
-    /// next one.
+    /// next one. So must a file whose lease for the attempt another process has taken over. Both have another version.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`], also if there is a later file. It then stays in use, and the next attempt merges it again.
-    async fn remove(&self) -> Result<(), StoreError>;
+    /// Any [`StoreError`], also if the version is another one. The file then stays in use, and the next attempt merges it again.
+    async fn remove(&self, version: Version) -> Result<(), StoreError>;
 }

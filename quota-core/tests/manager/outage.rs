@@ -202,7 +202,7 @@ impl OutageLevel for Level {
         Ok(entries)
     }
 
-    async fn remove(&self) -> Result<(), StoreError> {
+    async fn remove(&self, version: Version) -> Result<(), StoreError> {
         if *self.hangs_before_removal.lock() {
             std::future::pending::<()>().await;
         }

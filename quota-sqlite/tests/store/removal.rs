@@ -28,7 +28,7 @@ async fn a_removed_file_leaves_nothing_and_open_stores_notice() {
     let late = existing(&path);
     let version = read(&late, "main").await.unwrap().version();
 
-    store.remove_file().await.unwrap();
+    store.remove_file(&key("main"), version.unwrap()).await.unwrap();
 
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
     assert_eq!(body(read(&late, "main").await.unwrap()), None);
@@ -36,40 +36,45 @@ async fn a_removed_file_leaves_nothing_and_open_stores_notice() {
 }
 
 #[tokio::test]
-async fn a_file_that_the_store_has_not_written_stays() {
+async fn a_file_whose_document_has_changed_stays() {
     let (_folder, path) = new_path();
     let store = open(&path);
     write(&store, "main", "one").await;
     let late = existing(&path);
-    drop(read(&late, "main").await.unwrap());
+    let version = read(&late, "main").await.unwrap().version();
+    let _ = try_write(&store, "main", version, "two").await.unwrap();
 
-    assert!(late.remove_file().await.unwrap_err().is_transient());
+    assert!(late.remove_file(&key("main"), version.unwrap()).await.unwrap_err().is_transient());
 
     assert!(path.exists());
 }
 
 #[tokio::test]
-async fn a_file_that_has_replaced_the_written_one_stays() {
+async fn a_file_that_has_replaced_that_of_the_version_stays() {
     let (_folder, path) = new_path();
     let [suspended, other] = [(); 2].map(|()| open(&path));
     write(&suspended, "main", "one").await;
-    write(&other, "other", "one").await;
-    other.remove_file().await.unwrap();
+    let version = read(&suspended, "main").await.unwrap().version().unwrap();
+    other.remove_file(&key("main"), version).await.unwrap();
     write(&other, "main", "two").await;
+    // Now its connection is that of the later file.
+    write(&suspended, "other", "one").await;
 
-    assert!(suspended.remove_file().await.unwrap_err().is_transient());
+    assert!(suspended.remove_file(&key("main"), version).await.unwrap_err().is_transient());
 
     assert_eq!(body(read(&other, "main").await.unwrap()).as_deref(), Some("two"));
 }
 
 #[tokio::test]
-async fn a_written_file_that_is_missing_counts_as_removed() {
+async fn a_missing_file_counts_as_removed() {
     let (_folder, path) = new_path();
     let store = open(&path);
     write(&store, "main", "one").await;
+    let version = read(&store, "main").await.unwrap().version().unwrap();
     std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(path.with_extension("db-wal")).unwrap();
 
-    store.remove_file().await.unwrap();
+    store.remove_file(&key("main"), version).await.unwrap();
 }
 
 #[tokio::test]
@@ -98,7 +103,8 @@ async fn a_waiter_wakes_when_the_file_is_removed() {
     let version = read(&late, "main").await.unwrap().version();
     let key = key("main");
 
-    let (woken, removed) = tokio::join!(late.wait_for_change(&key, version), store.remove_file());
+    let removal = store.remove_file(&key, version.unwrap());
+    let (woken, removed) = tokio::join!(late.wait_for_change(&key, version), removal);
 
     woken.and(removed).unwrap();
 }
