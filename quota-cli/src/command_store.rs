@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota::outage::NoTimeLeft;
 use quota::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota::{Clock, QuotaStore, sqlite};
 
@@ -105,7 +106,8 @@ impl CommandStore {
         let late = |applied| StoreError::unavailable(applied, "it timed out");
         let left = *lock(&self.left);
         if left.is_zero() {
-            return Err(late(WriteState::NotApplied));
+            // It shows nothing about this document, which may be in a shard that works.
+            return Err(late(WriteState::NotApplied).with_source(NoTimeLeft));
         }
         let started_at = self.clock.instant();
         let result = self.clock.bounded(left, call).await;
@@ -219,6 +221,17 @@ mod tests {
         let waited = store.clock.instant().saturating_since(started_at);
         assert!(waited >= LIMIT && waited < LIMIT * 2, "{waited:?}");
         assert!(store.last_error().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_use_that_was_tried_shows_an_outage() {
+        let store = CommandStore::new(Arc::new(Frozen), Limit::Calls(LIMIT), false);
+
+        let [tried, untried] = [store.read(&StoreKey::probe()).await, store.read(&StoreKey::probe()).await]
+            .map(Result::unwrap_err);
+
+        let has_source = |error: &StoreError| matches!(error, StoreError::Unavailable { source: Some(source), .. } if source.is::<NoTimeLeft>());
+        assert!(!has_source(&tried) && has_source(&untried), "{tried:?} {untried:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod copy;
 mod document;
 mod level;
 mod merge;
+mod verdict;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +27,7 @@ pub use self::document::Outage;
 use self::document::OutageDoc;
 pub use self::level::OutageLevel;
 use self::merge::Kind;
+pub use self::verdict::NoTimeLeft;
 use crate::clock::{Clock, Instant};
 use crate::store::update::{Trips, twice};
 use crate::store::{
@@ -41,7 +43,7 @@ use crate::time;
 /// file. If only some documents cannot be merged, such as those of one shard of a cluster, the others return to the store, and only
 /// these stay in the file.
 ///
-/// A rejected read and a damaged document are not an outage, because a user must fix them.
+/// A rejected read and a damaged document are not an outage, because a user must fix them. A file system without file locks is one.
 ///
 /// Dropping a future is safe, as for any store. A dropped attempt to end the outage is repeated by another process.
 pub struct OutageStore {
@@ -262,12 +264,11 @@ impl OutageStore {
                 }
                 Err(error) => error,
             };
-            let is_outage = match &error {
-                StoreError::Unavailable { .. } => !self.ignores_timeouts,
-                StoreError::Rejected { .. } => is_write,
-                StoreError::Corrupt { .. } => false,
-            };
-            if !is_outage || !self.begin(&error, operation.key).await {
+            let is_ignored = self.ignores_timeouts && matches!(error, StoreError::Unavailable { .. });
+            if is_ignored
+                || !verdict::shows_outage(&error, is_write)
+                || !self.begin(&error, operation.key).await
+            {
                 return Err(error);
             }
             last_error = Some(error);

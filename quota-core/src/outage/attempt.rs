@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::document::{Failure, Outage, OutageDoc, Scope};
 use super::merge::{self, Kind};
+use super::verdict::rejects_only_writes;
 use super::{Active, DOC_TTL, OutageStore, Remote, cause};
 use crate::model::RequestId;
 use crate::store::update::Trips as _;
@@ -133,8 +134,7 @@ impl OutageStore {
 
     /// Begins an outage after a failed use of `key`, or joins the one that another process has begun. Returns whether a level works.
     pub(super) async fn begin(&self, error: &StoreError, key: &StoreKey) -> bool {
-        // Only a write begins an outage by a rejection.
-        let reads_work = matches!(error, StoreError::Rejected { .. });
+        let reads_work = rejects_only_writes(error);
         if reads_work && self.offset_ms.lock().is_none() {
             // Measures the store's clock, because the file also gets times of the store.
             let _ = Remote(self).read(key).await;
@@ -238,8 +238,7 @@ impl OutageStore {
                 && !progress.is_writable
                 && !only_covered
             {
-                let reads_work = matches!(error, StoreError::Rejected { .. });
-                return Err(Setback::of_all(error.clone(), reads_work));
+                return Err(Setback::of_all(error.clone(), rejects_only_writes(error)));
             }
             if is_first {
                 self.test_failed(&doc, &mut progress.failed).await;
@@ -422,8 +421,8 @@ impl Progress {
 
     /// The documents that failed, and those that were not merged in time.
     fn scope(&self) -> Scope {
-        let reads_work = |error: &StoreError| matches!(error, StoreError::Rejected { .. });
-        let failed = self.failed.iter().map(|(key, error)| (key.as_str().to_owned(), reads_work(error)));
+        let failed =
+            self.failed.iter().map(|(key, error)| (key.as_str().to_owned(), rejects_only_writes(error)));
         let pending = self.pending.iter().map(|key| (key.as_str().to_owned(), false));
         let untested = self.untested.iter().map(|(key, reads_work)| (key.as_str().to_owned(), *reads_work));
         Scope::Only(pending.chain(untested).chain(failed).collect())

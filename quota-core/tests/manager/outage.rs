@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use quota_core::model::{LoginId, LoginInfo};
-use quota_core::outage::{OutageLevel, OutageStore};
+use quota_core::outage::{NoTimeLeft, OutageLevel, OutageStore};
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::{HoldReason, Record};
 use quota_core::store::{
     CasOutcome, DocumentEntry, Notice, StoreError, StoreKey, StoreRead, Version, WriteState,
 };
-use quota_core::testing::FakeProvider;
+use quota_core::testing::{FakeProvider, ScriptedStore, Step};
 use quota_core::{
     Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Snapshot, WindowId,
 };
@@ -29,6 +29,10 @@ enum Fault {
     Refused,
     Frozen,
     ReadOnly,
+    /// A file on a file system without file locks.
+    NoLocks,
+    /// Each use takes half a second.
+    Slow,
 }
 
 /// The shared store, which counts its uses.
@@ -39,12 +43,13 @@ struct Remote {
     /// The faults of single documents.
     faults: Mutex<HashMap<StoreKey, Fault>>,
     uses: AtomicUsize,
+    clock: Clock,
 }
 
 impl Remote {
     fn new(clock: Clock, fault: Fault) -> Arc<Self> {
-        let (inner, fault) = (MemoryStore::with_clock(clock), Mutex::new(fault));
-        Arc::new(Self { inner, fault, faults: Mutex::default(), uses: AtomicUsize::new(0) })
+        let (inner, fault) = (MemoryStore::with_clock(clock.clone()), Mutex::new(fault));
+        Arc::new(Self { inner, fault, faults: Mutex::default(), uses: AtomicUsize::new(0), clock })
     }
 
     async fn check(&self, key: &StoreKey, is_write: bool) -> Result<(), StoreError> {
@@ -54,6 +59,13 @@ impl Remote {
             Fault::Refused => Err(StoreError::unavailable(WriteState::NotApplied, "connection refused")),
             Fault::Frozen => std::future::pending().await,
             Fault::ReadOnly if is_write => Err(StoreError::rejected("read-only replica")),
+            Fault::NoLocks => {
+                Err(StoreError::rejected("the file system has no locks").with_source(no_locks()))
+            }
+            Fault::Slow => {
+                self.clock.sleep(SECOND / 2).await;
+                Ok(())
+            }
             Fault::None | Fault::ReadOnly => Ok(()),
         }
     }
@@ -206,6 +218,10 @@ impl OutageLevel for Level {
         if *self.hangs_before_removal.lock() {
             std::future::pending::<()>().await;
         }
+        let file = self.file.lock().clone().expect("only the attempt removes it");
+        if file.read(&StoreKey::outage()).await?.version() != Some(version) {
+            return Err(StoreError::unavailable(WriteState::NotApplied, "the file has changed"));
+        }
         *self.file.lock() = None;
         Ok(())
     }
@@ -319,7 +335,16 @@ impl Machine {
     }
 }
 
-const FAULTS: [Fault; 3] = [Fault::Refused, Fault::Frozen, Fault::ReadOnly];
+const FAULTS: [Fault; 4] = [Fault::Refused, Fault::Frozen, Fault::ReadOnly, Fault::NoLocks];
+
+/// The error of a lock on a file system without file locks.
+fn no_locks() -> std::io::Error {
+    #[cfg(unix)]
+    let error = std::io::Error::from_raw_os_error(rustix::io::Errno::NOLCK.raw_os_error());
+    #[cfg(not(unix))]
+    let error = std::io::Error::from(std::io::ErrorKind::Unsupported);
+    error
+}
 
 #[tokio::test(start_paused = true)]
 async fn forty_commands_during_an_outage_make_one_call() {
@@ -448,6 +473,44 @@ async fn a_file_with_a_record_of_a_newer_program_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_of_a_newer_program_in_the_store_ends_the_outage() {
+    const NEWER: &[u8] = br#"{"format":99}"#;
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    let key = StoreKey::account(&id("main"));
+    let _ = machine.remote.inner.compare_and_swap(&key, None, NEWER.into(), MINUTE * 60).await.unwrap();
+    machine.set(Fault::None);
+    machine.clock.sleep(MINUTE * 6).await;
+
+    machine.command().await;
+
+    let stored = machine.remote.inner.read(&key).await.unwrap().document.unwrap();
+    assert_eq!((machine.level.exists(), &*stored.body), (false, NEWER));
+    assert_eq!(machine.calls(), 1, "this program makes no calls for such a record");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_during_the_attempt_is_merged_before_the_outage_ends() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.command_for("other").await;
+    machine.set(Fault::None);
+    machine.set_for("main", Fault::Slow);
+    machine.clock.sleep(SECOND * 8).await;
+    let (store, key) = (machine.store(), StoreKey::account(&id("third")));
+    let attempt = tokio::spawn(async move { store.read(&key).await });
+    machine.clock.sleep(SECOND / 4).await;
+    assert!(machine.shared_record_of("other").await.is_some(), "merged already");
+
+    machine.write_into_file("other", 77.0).await;
+    drop(attempt.await.unwrap().unwrap());
+
+    let record = machine.shared_record_of("other").await.unwrap();
+    assert!(!machine.level.exists());
+    assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().used(), percent(77.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn readings_of_another_host_survive_the_merge() {
     let machine = Machine::new(Fault::Refused);
     machine.command().await;
@@ -573,6 +636,33 @@ async fn without_a_level_only_an_explicit_refresh_calls() {
         drop(main.refresh().await.unwrap());
         assert_eq!(machine.calls(), 1, "{fault:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_level_keep_fresh_makes_no_call() {
+    for fault in FAULTS {
+        let machine = Machine::with_broken_level(fault, true);
+        let process = machine.process();
+
+        let kept = process.account(&id("main")).keep_fresh();
+        machine.clock.sleep(MINUTE * 30).await;
+
+        assert_eq!(machine.calls(), 0, "{fault:?}");
+        drop(kept);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_use_without_time_begins_no_outage() {
+    let untried = StoreError::unavailable(WriteState::NotApplied, "it timed out").with_source(NoTimeLeft);
+    let machine = Machine::new(Fault::None);
+    let remote = ScriptedStore::new(MemoryStore::new(), [Step::Fail(untried.clone()), Step::Fail(untried)]);
+    let level = Arc::clone(&machine.level) as Arc<dyn OutageLevel>;
+    let store = OutageStore::new(remote, [level], SECOND).with_clock(machine.clock.clone());
+
+    let read = store.read(&StoreKey::account(&id("main"))).await;
+
+    assert!(read.unwrap_err().is_transient() && !machine.level.exists());
 }
 
 #[tokio::test(start_paused = true)]
