@@ -810,6 +810,25 @@ async fn a_second_dead_shard_joins_a_partial_outage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hundreds_of_accounts_of_a_second_dead_shard_join_a_partial_outage() {
+    let machine = Machine::new(Fault::None);
+    machine.set_for("main", Fault::Refused);
+    machine.command().await;
+    machine.clock.sleep(SECOND * 8).await;
+    machine.command().await;
+    let accounts: Vec<_> = (0..300).map(|number| format!("n{number}")).collect();
+    accounts.iter().for_each(|account| machine.set_for(account, Fault::Refused));
+
+    for _ in 0..2 {
+        let shown = join_all(accounts.iter().map(|account| machine.command_for(account))).await;
+
+        assert_eq!(shown.iter().filter(|used| **used != Some(40.0)).count(), 0);
+    }
+
+    assert_eq!(machine.calls(), 301);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_fails_during_a_partial_outage_is_used_for_no_account() {
     let machine = Machine::new(Fault::None);
     machine.set_for("main", Fault::Refused);

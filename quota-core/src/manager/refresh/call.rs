@@ -69,7 +69,10 @@ impl Refresh {
             self.record.change_always(|record, _| record.withdraw(lease)).await;
             return Err(error);
         }
-        if !lease.covers(entry.provider.store_client.now_estimate(), self.at_most(entry.provider.policy.fetch_timeout)) {
+        if !lease.covers(
+            entry.provider.store_client.now_estimate(),
+            self.at_most(entry.provider.policy.fetch_timeout),
+        ) {
             // This process was suspended, or its clock was set. During the call another process could take over the lease and call too.
             tracing::debug!(account = %entry.id, fence = lease.fence, "too little of the lease is left, call withdrawn");
             self.record.change_always(|record, _| record.withdraw(lease)).await;
