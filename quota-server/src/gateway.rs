@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quota::QuotaManager;
+use tokio::sync::watch;
 
 use crate::access::AccessTokens;
 use crate::adopted::Adopted;
+use crate::changes::Changes;
 use crate::credential_index::CredentialIndex;
 use crate::last_responses::LastResponses;
 use crate::served::{Accounts, ServedAccount};
@@ -25,6 +27,8 @@ struct Inner {
     responses: LastResponses,
     adopted: Option<Adopted>,
     max_age: Duration,
+    changes: Changes,
+    stopping: watch::Sender<bool>,
 }
 
 /// The accounts of one configuration.
@@ -35,8 +39,12 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
-        let accounts = Accounts::new(manager, accounts);
+    fn new(
+        manager: &QuotaManager,
+        accounts: impl IntoIterator<Item = ServedAccount>,
+        changes: &Changes,
+    ) -> Self {
+        let accounts = Accounts::new(manager, accounts, changes);
         let credentials = Arc::new(CredentialIndex::new(accounts.all.clone()));
         Self { accounts, credentials }
     }
@@ -55,8 +63,10 @@ impl Gateway {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) -> GatewayBuilder {
+        let changes = Changes::new();
         GatewayBuilder {
-            current: Current::new(manager, accounts),
+            current: Current::new(manager, accounts, &changes),
+            changes,
             tokens: AccessTokens::default(),
             responses: LastResponses::default(),
             adopted: None,
@@ -76,7 +86,7 @@ impl Gateway {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) {
-        let next = Arc::new(Current::new(manager, accounts));
+        let next = Arc::new(Current::new(manager, accounts, &self.0.changes));
         // Clients get the new accounts only once they were read.
         next.prepare().await;
         self.0.current.store(next);
@@ -106,6 +116,21 @@ impl Gateway {
     pub(crate) fn max_age(&self) -> Duration {
         self.0.max_age
     }
+
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.0.changes
+    }
+
+    /// Ends the waits of clients, because the server stops.
+    pub(crate) fn stop(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Completes when the server stops.
+    pub(crate) async fn stopping(&self) {
+        // The sender lives as long as this value.
+        let _ = self.0.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
 }
 
 /// Builds a [`Gateway`].
@@ -113,6 +138,7 @@ impl Gateway {
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct GatewayBuilder {
     current: Current,
+    changes: Changes,
     tokens: AccessTokens,
     responses: LastResponses,
     adopted: Option<Adopted>,
@@ -155,6 +181,8 @@ impl GatewayBuilder {
             responses: self.responses,
             adopted: self.adopted,
             max_age: self.max_age,
+            changes: self.changes,
+            stopping: watch::Sender::new(false),
         }))
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
 //! | `/account/{provider}/{name}/…` | the same for a named account |
+//! | `/v1/accounts`, `/v1/changes`, `/v1/observe` | the gateway's own API, which `/openapi.json` describes |
 //! | `/healthz`, `/readyz` | whether the process runs; whether it has read its accounts |
 //!
 //! # Guarantees
@@ -20,6 +21,8 @@ mod access;
 mod address;
 mod adopted;
 mod answer;
+mod api;
+mod changes;
 mod credential_index;
 mod gateway;
 mod guard;
@@ -35,6 +38,7 @@ mod usage;
 
 pub use access::{AccessTokens, InvalidTokens, Role};
 pub use address::{InvalidAddress, ListenAddress};
+pub use api::openapi;
 pub use gateway::{Gateway, GatewayBuilder};
 pub use last_responses::LastResponses;
 pub use limits::Limits;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use quota::http::PROVIDERS;
 
+use crate::api;
 use crate::gateway::Gateway;
 use crate::problem::Problem;
 use crate::usage::{self, Endpoint};
@@ -29,6 +30,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         )
     });
     usage
+        .merge(api::routes())
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .fallback(async || NOT_FOUND)

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use quota::manager::KeepFreshGuard;
 use quota::model::LoginInfo;
 use quota::{Account, AccountId, Clock, QuotaManager};
+use tokio::task::JoinSet;
 
 use crate::answer::Written;
+use crate::changes::Changes;
 
 /// The time for the first read of all accounts from the store.
 const FIRST_READ: Duration = Duration::from_secs(5);
@@ -49,11 +51,19 @@ pub(crate) struct Served {
     pub(crate) login: Mutex<LoginInfo>,
     /// The last answers: without and with the fields that identify the user.
     pub(crate) written: [Mutex<Option<Arc<Written>>>; 2],
+    /// The number of the last change.
+    pub(crate) changed: Mutex<u64>,
 }
 
 impl Served {
     pub(crate) fn new(account: Account, is_disabled: bool) -> Self {
-        Self { account, is_disabled, login: Mutex::default(), written: Default::default() }
+        Self {
+            account,
+            is_disabled,
+            login: Mutex::default(),
+            written: Default::default(),
+            changed: Mutex::new(1),
+        }
     }
 
     pub(crate) fn id(&self) -> &AccountId {
@@ -69,10 +79,16 @@ pub(crate) struct Accounts {
     by_id: HashMap<AccountId, Arc<Served>>,
     is_read: AtomicBool,
     _keep_fresh: Vec<KeepFreshGuard>,
+    /// The tasks that number the changes.
+    _following: Mutex<JoinSet<()>>,
 }
 
 impl Accounts {
-    pub(crate) fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
+    pub(crate) fn new(
+        manager: &QuotaManager,
+        accounts: impl IntoIterator<Item = ServedAccount>,
+        changes: &Changes,
+    ) -> Self {
         let served = |one: ServedAccount| Arc::new(Served::new(manager.account(&one.id), one.is_disabled));
         let all: Vec<_> = accounts.into_iter().map(served).collect();
         let enabled = all.iter().filter(|served| !served.is_disabled);
@@ -80,6 +96,7 @@ impl Accounts {
             _keep_fresh: enabled.map(|served| served.account.keep_fresh()).collect(),
             by_id: all.iter().map(|served| (served.id().clone(), Arc::clone(served))).collect(),
             is_read: AtomicBool::new(false),
+            _following: changes.follow(&all),
             all,
         }
     }

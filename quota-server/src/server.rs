@@ -86,7 +86,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
         let stopping = watch::Sender::new(false);
         let service = Arc::new(Service {
-            app: routes::router(self.gateway),
+            app: routes::router(self.gateway.clone()),
             guard: self.guard,
             tls: self.tls,
             slots: Arc::new(Semaphore::new(self.limits.max_connections)),
@@ -99,6 +99,7 @@ impl Server {
         }
         stop.await;
         stopping.send_replace(true);
+        self.gateway.stop();
         let mut all_ended = true;
         while let Some(ended) = listening.join_next().await {
             all_ended &= ended.unwrap_or(false);

@@ -20,6 +20,7 @@ Paths:
   /api/oauth/usage           usage of a Claude login, as Anthropic sends it
   /backend-api/wham/usage    usage of a Codex login, as OpenAI sends it
   /account/PROVIDER/NAME/…   the same paths, for a named account
+  /v1/accounts, /v1/changes  the same for programs of your own; see /openapi.json
   /healthz, /readyz          whether it runs, and has read its accounts
 
 A request is answered for the account whose login it presents. A program that presents none uses the paths with a name.

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::view::View;
 use crate::model::{LoginId, Snapshot, Used, WindowId};
+use crate::policy::Budget;
 use crate::record::{Hold, LastFailure, Priority};
-use crate::time::UnixMillis;
+use crate::time::{self, UnixMillis};
 
 /// The usage of an account.
 ///
@@ -116,6 +117,21 @@ impl AccountUsage {
     #[must_use]
     pub fn next_attempt_at(&self) -> Option<Timestamp> {
         self.0.next_attempt_at(Priority::Interactive)
+    }
+
+    /// The calls that the policy allows per hour.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.0.provider.policy.budget
+    }
+
+    /// The number of calls that all processes made in the last hour.
+    #[must_use]
+    pub fn calls_in_last_hour(&self) -> usize {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = self.now();
+        let is_recent = |at| !time::is_from_future(at, now) && time::elapsed(at, now) < HOUR;
+        self.0.record.calls().iter().filter(|call| is_recent(call.at)).count()
     }
 
     /// Why the last call of any process failed; `None` if it succeeded.

@@ -6,8 +6,10 @@
 mod access;
 mod accounts;
 mod adopted;
+mod api;
 mod freshness;
 mod hostile;
 mod shutdown;
 mod support;
+mod tls;
 mod usage;
