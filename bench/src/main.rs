@@ -10,6 +10,7 @@ mod providers;
 mod redis;
 mod route;
 mod row;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -18,13 +19,14 @@ use row::Row;
 /// A group of rows, by its name for `--only`.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("core", core::rows),
     ("local", local::rows),
     ("outage", local::outages::rows),
     ("providers", providers::rows),
     ("redis", redis::rows),
     ("route", route::rows),
+    ("serve", serve::rows),
 ];
 
 fn main() -> ExitCode {
