@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use quota_core::model::{Coverage, IgnoredField, OwnerId};
+use quota_core::provider::retry_after;
 use quota_core::{AccountId, Clock, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
@@ -107,7 +108,10 @@ impl Fetcher {
     fn parse(&self, response: &HttpResponse) -> Result<Parsed, FetchError> {
         let mut parsed =
             self.provider.parse(&response.body, self.clock.now()).map_err(|error| match error {
-                ParseError::Unauthorized | ParseError::RateLimited => FetchError::from(error),
+                ParseError::Unauthorized | ParseError::RateLimited => {
+                    let wait = retry_after(|name| header(&response.headers, name), Some(self.clock.now()));
+                    FetchError::from(error).with_retry_after(wait)
+                }
                 error => classify::malformed(&response.headers, &response.body, error.to_string()),
             })?;
         let owner = self.provider.owner_header.and_then(|name| header(&response.headers, name));

@@ -49,7 +49,7 @@ async fn usage(dialect: &Dialect, State(provider): Shared, headers: HeaderMap) -
         .begin(account.map_or(Caller::Unauthenticated, Caller::Account), &user_agent.unwrap_or_default());
     let Some(account) = account else {
         call.answered(401, None);
-        return with_common_headers(wire::invalid_token(), &provider);
+        return with_common_headers(wire::invalid_token(dialect.failure), &provider);
     };
     if let Err(rejected) = (dialect.check)(&headers, &settings(account)) {
         call.answered(rejected.status(), None);
@@ -68,25 +68,30 @@ async fn usage(dialect: &Dialect, State(provider): Shared, headers: HeaderMap) -
 }
 
 async fn profile(state: Shared, headers: HeaderMap) -> Reply {
-    describe(state, &headers, wire::profile).await
+    describe(&wire::ANTHROPIC, state, &headers, wire::profile).await
 }
 
 async fn project(state: Shared, headers: HeaderMap) -> Reply {
-    describe(state, &headers, wire::gemini::project).await
+    describe(&wire::gemini::DIALECT, state, &headers, wire::gemini::project).await
 }
 
-/// Answers a request about an account that is not a call to its usage endpoint.
+/// Answers a request about an account of this provider that is not a call to its usage endpoint.
 async fn describe(
+    dialect: &Dialect,
     State(provider): Shared,
     headers: &HeaderMap,
     write: impl FnOnce(&Account) -> Reply,
 ) -> Reply {
-    let Some(account) = bearer(headers).and_then(|token| provider.account_of_token(token)) else {
-        return with_common_headers(wire::invalid_token(), &provider);
+    let account = bearer(headers).and_then(|token| provider.account_of_token(token));
+    let is_own = |account: &usize| {
+        provider.with_account(*account, |sim, _| sim.account().provider_name() == dialect.provider)
+    };
+    let Some(account) = account.filter(is_own) else {
+        return with_common_headers(wire::invalid_token(dialect.failure), &provider);
     };
     delay(account, &provider).await;
     let reply = provider.with_account(account, |sim, now| {
-        if sim.is_expired(now) { wire::expired() } else { write(sim.account()) }
+        if sim.is_expired(now) { wire::expired(dialect.failure) } else { write(sim.account()) }
     });
     for_account(account, reply, &provider)
 }
@@ -94,7 +99,7 @@ async fn describe(
 async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Reply {
     let Some(account) = bearer(&headers).and_then(|token| provider.account_of_token(token)) else {
         provider.message_answered(Message::new(Caller::Unauthenticated, provider.clock.now(), 401));
-        return with_common_headers(wire::invalid_token(), &provider);
+        return with_common_headers(wire::invalid_token(Reply::error), &provider);
     };
     let mut message = Message::new(Caller::Account(account), provider.clock.now(), 200);
     let outcome =
@@ -110,9 +115,9 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
             if let Throttle::Until(until) = throttle {
                 message.hold_until = Some(*until);
             }
-            wire::throttled(*throttle, &provider.clock)
+            wire::throttled(*throttle, &provider.clock, Reply::error)
         }
-        Some((MessageResult::Fault(fault), _)) => wire::faulty(*fault),
+        Some((MessageResult::Fault(fault), _)) => wire::faulty(*fault, Reply::error),
         None => Reply::error(
             400,
             "invalid_request_error",
@@ -152,11 +157,11 @@ async fn token(State(provider): Shared, body: Bytes) -> Reply {
     let (answer, until) = provider.with_account(account, |sim, now| sim.token_answer(now));
     if let Some(throttle) = account_sim::as_throttle(answer, until) {
         delay(account, &provider).await;
-        return for_account(account, wire::throttled(throttle, &provider.clock), &provider);
+        return for_account(account, wire::throttled(throttle, &provider.clock, Reply::error), &provider);
     }
     if let Some(fault) = account_sim::as_fault(answer) {
         delay(account, &provider).await;
-        return for_account(account, wire::faulty(fault), &provider);
+        return for_account(account, wire::faulty(fault, Reply::error), &provider);
     }
     // Exchange the token before the response is sent, so that a client that disconnects loses the response.
     let exchange = provider.exchange(account, &token);

@@ -5,6 +5,7 @@ mod codex;
 mod copilot;
 mod cursor;
 mod deepseek;
+mod failure;
 pub(crate) mod gemini;
 mod kimi;
 mod litellm;
@@ -32,7 +33,9 @@ use crate::clock::SimClock;
 use crate::script::Account;
 use crate::window_sim::WindowLevel;
 
+pub(crate) use failure::WriteFailure;
 pub(crate) use message::{MessageRequest, done, rejected};
+pub(crate) use usage::DIALECT as ANTHROPIC;
 pub(crate) use usage::{faulty, profile, throttled, usage};
 
 /// The usage endpoint of a provider: its path, the requests that it accepts, and its body.
@@ -49,6 +52,8 @@ pub(crate) struct Dialect {
     /// Rejects a request without the headers that the provider requires.
     pub(crate) check: fn(&HeaderMap, &Account) -> Result<(), Reply>,
     pub(crate) body: fn(&UsageState, &Account, &SimClock) -> Value,
+    /// Writes an error in the format of the provider.
+    pub(crate) failure: WriteFailure,
 }
 
 /// The providers that can be simulated. The names must also be in [`PROVIDERS`](crate::script::PROVIDERS).
@@ -104,6 +109,8 @@ fn sample(dialect: &Dialect) -> Value {
 #[derive(Debug)]
 pub(crate) struct Reply {
     status: u16,
+    /// Whether the HTTP status is 200, because the body states the failure.
+    is_sent_as_success: bool,
     content_type: &'static str,
     headers: Vec<(Cow<'static, str>, String)>,
     body: Bytes,
@@ -111,19 +118,30 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn text(content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status: 200, content_type, headers: Vec::new(), body: body.into() }
+        let headers = Vec::new();
+        Self { status: 200, is_sent_as_success: false, content_type, headers, body: body.into() }
     }
 
     pub(crate) fn json(body: &Value) -> Self {
         Self::text("application/json", body.to_string())
     }
 
-    /// An error in the format of the provider.
+    /// An error in the format of Anthropic, which others have adopted.
     pub(crate) fn error(status: u16, kind: &str, message: &str) -> Self {
         let body = json!({ "type": "error", "error": { "type": kind, "message": message } });
-        Self { status, ..Self::json(&body) }
+        Self::json(&body).with_status(status)
     }
 
+    fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Sends the HTTP status 200, because the body states the failure.
+    fn sent_as_success(self) -> Self {
+        Self { is_sent_as_success: true, ..self }
+    }
+
+    /// The status of the outcome, for the ledger. The HTTP status may be 200 although the body states a failure.
     pub(crate) fn status(&self) -> u16 {
         self.status
     }
@@ -151,20 +169,20 @@ impl Reply {
 }
 
 /// The 401 for an unknown token.
-pub(crate) fn invalid_token() -> Reply {
-    Reply::error(401, "authentication_error", "Invalid bearer token")
+pub(crate) fn invalid_token(write: WriteFailure) -> Reply {
+    write(401, "authentication_error", "Invalid bearer token")
 }
 
 /// The 401 for an expired login.
-pub(crate) fn expired() -> Reply {
-    Reply::error(401, "authentication_error", "OAuth token has expired.")
+pub(crate) fn expired(write: WriteFailure) -> Reply {
+    write(401, "authentication_error", "OAuth token has expired.")
 }
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
-        *response.status_mut() =
-            StatusCode::from_u16(self.status).expect("every status here has three digits");
+        let status = if self.is_sent_as_success { 200 } else { self.status };
+        *response.status_mut() = StatusCode::from_u16(status).expect("every status here has three digits");
         let headers = response.headers_mut();
         headers.insert("content-type", HeaderValue::from_static(self.content_type));
         for (name, value) in self.headers {

@@ -9,6 +9,7 @@ mod logins;
 mod messages;
 mod observers;
 mod paused_clock;
+mod providers;
 mod renewals;
 mod routers;
 mod routing;

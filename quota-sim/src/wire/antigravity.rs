@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, failure, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::{Account, Kind};
@@ -15,6 +15,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: failure::google,
 };
 
 fn body(usage: &UsageState, _: &Account, clock: &SimClock) -> Value {

@@ -17,6 +17,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check,
     body,
+    failure: Reply::error,
 };
 
 /// The account id is optional. If it is sent, it must be that of the account.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, Reply, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -15,17 +15,18 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: Reply::error,
 };
 
 fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
-    const ENTITLEMENT: f64 = 1500.0;
+    const ENTITLEMENT: i64 = 1500;
     let main = usage.of_account().last();
     let premium = main.map(|(_, level)| {
-        let remaining = ENTITLEMENT * (100.0 - percent(level)) / 100.0;
+        let remaining = ENTITLEMENT as f64 * (100.0 - percent(level)) / 100.0;
         json!({
             "quota_id": "premium_interactions",
             "entitlement": ENTITLEMENT,
-            "remaining": remaining.floor(),
+            "remaining": remaining.floor() as i64,
             "quota_remaining": (remaining * 100.0).round() / 100.0,
             "percent_remaining": (100.0 - percent(level)).max(0.0),
             "unlimited": false,

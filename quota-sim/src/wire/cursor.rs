@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, failure, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -15,10 +15,11 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: failure::connect,
 };
 
 fn body(usage: &UsageState, _: &Account, clock: &SimClock) -> Value {
-    const LIMIT: f64 = 2000.0;
+    const LIMIT: i64 = 2000;
     let Some((window, level)) = usage.of_account().last() else { return json!({}) };
     let end = level.resets.map(|resets| clock.wall(resets));
     let start = end.map(|end| end - window.full_length());
@@ -27,7 +28,7 @@ fn body(usage: &UsageState, _: &Account, clock: &SimClock) -> Value {
         "billingCycleEnd": end.map(|at| at.as_millisecond().to_string()),
         "planUsage": {
             "limit": LIMIT,
-            "remaining": (LIMIT * (100.0 - percent(level)) / 100.0).round().max(0.0),
+            "remaining": ((LIMIT as f64 * (100.0 - percent(level)) / 100.0).round() as i64).max(0),
             "totalPercentUsed": percent(level),
         },
     })

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Dialect;
+use super::{Dialect, Reply};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -15,12 +15,15 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: Reply::error,
 };
 
 fn body(usage: &UsageState, _: &Account, _: &SimClock) -> Value {
     let extra = usage.extra_usage.as_ref();
+    /// The balance of an account whose script states no limit.
+    const BALANCE: u64 = 5000;
     let cents =
-        extra.map_or(5000, |extra| extra.limit_minor.unwrap_or_default().saturating_sub(extra.used_minor));
+        extra.map_or(BALANCE, |extra| extra.limit_minor.unwrap_or(BALANCE).saturating_sub(extra.used_minor));
     let currency = extra.map_or("USD", |extra| &extra.currency);
     let balance = format!("{}.{:02}", cents / 100, cents % 100);
     json!({

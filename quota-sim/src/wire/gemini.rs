@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dialect, Reply, percent};
+use super::{Dialect, Reply, failure, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -15,6 +15,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: failure::google,
 };
 
 /// The endpoint that names the project of an account. A client needs it for the request to the usage endpoint.

@@ -1,8 +1,8 @@
-//! Kimi Code: the response of its usage endpoint. It has no windows of models.
+//! Kimi Code: the response of its usage endpoint. It has no per-model windows.
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, Reply, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::{Account, Kind};
@@ -16,6 +16,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: Reply::error,
 };
 
 fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {

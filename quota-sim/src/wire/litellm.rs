@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, Reply, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -15,6 +15,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: Reply::error,
 };
 
 fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
@@ -27,12 +28,20 @@ fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
             "key_alias": account.name(),
             "spend": main.map_or(0.0, |(_, level)| percent(level)),
             "max_budget": main.map(|_| BUDGET),
-            "budget_duration": main.map(|(window, _)| format!("{}m", window.full_length().as_secs() / 60)),
+            "budget_duration": main.map(|(window, _)| duration(window.full_length().as_secs())),
             "budget_reset_at": main.and_then(|(_, level)| level.resets).map(|at| clock.wall(at).to_string()),
             "user_id": null,
             "team_id": null,
         },
     })
+}
+
+/// A duration in the largest unit that divides it.
+fn duration(seconds: u64) -> String {
+    let units = [(24 * 3600, "d"), (3600, "h"), (60, "m")];
+    let unit = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
+    let (length, name) = unit.unwrap_or((1, "s"));
+    format!("{}{name}", seconds / length)
 }
 
 #[cfg(test)]

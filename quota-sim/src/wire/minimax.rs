@@ -1,8 +1,8 @@
-//! MiniMax: the response of its endpoint for the remaining quota. It has no windows of models.
+//! MiniMax: the response of its endpoint for the remaining quota. It has no per-model windows.
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, failure, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::{Account, Kind};
@@ -15,6 +15,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: failure::minimax,
 };
 
 /// The status of a window that the plan does not include.

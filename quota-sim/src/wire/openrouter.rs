@@ -1,9 +1,9 @@
-//! OpenRouter: the response of its endpoint for a key, which has a weekly limit. The endpoint for the credits is missing, as for an
-//! ordinary key.
+//! OpenRouter: the response of its endpoint for a key with a limit. The key is an ordinary one, so it states that it may not read the
+//! credits. Their endpoint is missing; that of the provider answers 401 or 403.
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, Reply, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -16,21 +16,34 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: Reply::error,
 };
 
 fn body(usage: &UsageState, account: &Account, _: &SimClock) -> Value {
     /// A limit of 100 makes each percent a dollar.
     const LIMIT: i64 = 100;
-    let used = usage.of_account().last().map_or(0.0, |(_, level)| percent(level));
+    const DAY: u64 = 24 * 3600;
+    let main = usage.of_account().last();
+    let used = main.map_or(0.0, |(_, level)| percent(level));
+    // The shortest period that is not shorter than the window.
+    let reset = main.map(|(window, _)| match window.full_length().as_secs() {
+        seconds if seconds <= DAY => "daily",
+        seconds if seconds <= 7 * DAY => "weekly",
+        _ => "monthly",
+    });
     json!({ "data": {
         "label": "sk-or-sim",
         "creator_user_id": account.organization(),
         "limit": LIMIT,
         "limit_remaining": ((LIMIT as f64 - used) * 100.0).round() / 100.0,
-        "limit_reset": "weekly",
+        "limit_reset": reset,
         "usage": used,
+        "usage_daily": used,
         "usage_weekly": used,
+        "usage_monthly": used,
         "is_free_tier": false,
+        "is_management_key": false,
+        "is_provisioning_key": false,
     } })
 }
 

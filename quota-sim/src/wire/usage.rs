@@ -7,7 +7,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
 use serde_json::{Value, json};
 
-use super::{Dialect, Reply};
+use super::{Dialect, Reply, WriteFailure};
 use crate::account_sim::{Decision, Fault, UsageState};
 use crate::budget::Throttle;
 use crate::clock::{SimClock, SimTime};
@@ -25,6 +25,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: Some("anthropic-organization-id"),
     check,
     body,
+    failure: Reply::error,
 };
 
 fn check(headers: &HeaderMap, _: &Account) -> Result<(), Reply> {
@@ -40,13 +41,14 @@ fn check(headers: &HeaderMap, _: &Account) -> Result<(), Reply> {
 
 /// Writes the response to a call to the usage endpoint of the account's provider.
 pub(crate) fn usage(decision: &Decision, account: &Account, clock: &SimClock) -> Reply {
-    let body = |usage| (super::dialect(account).body)(usage, account, clock);
+    let dialect = super::dialect(account);
+    let body = |usage| (dialect.body)(usage, account, clock);
     match decision {
         Decision::Usage(usage) => Reply::json(&body(usage)),
         Decision::Huge(usage) => Reply::text("application/json", huge(body(usage))),
         Decision::Garbage(usage) => Reply::text("application/json", cut_off(&body(usage))),
-        Decision::Throttled(throttle) => throttled(*throttle, clock),
-        Decision::Fault(fault) => faulty(*fault),
+        Decision::Throttled(throttle) => throttled(*throttle, clock, dialect.failure),
+        Decision::Fault(fault) => faulty(*fault, dialect.failure),
     }
 }
 
@@ -64,8 +66,8 @@ pub(crate) fn profile(account: &Account) -> Reply {
 }
 
 /// Writes a 429 that does not depend on use.
-pub(crate) fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
-    let reply = Reply::error(429, "rate_limit_error", "Rate limited. Please try again later.");
+pub(crate) fn throttled(throttle: Throttle, clock: &SimClock, write: WriteFailure) -> Reply {
+    let reply = write(429, "rate_limit_error", "Rate limited. Please try again later.");
     match throttle {
         Throttle::Zero => reply.header("retry-after", "0"),
         Throttle::NoHeader => reply,
@@ -75,19 +77,19 @@ pub(crate) fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
 }
 
 /// Writes an error that does not depend on use.
-pub(crate) fn faulty(fault: Fault) -> Reply {
+pub(crate) fn faulty(fault: Fault, write: WriteFailure) -> Reply {
     match fault {
-        Fault::Unauthorized => super::expired(),
-        Fault::Forbidden => Reply::error(
+        Fault::Unauthorized => super::expired(write),
+        Fault::Forbidden => write(
             403,
             "permission_error",
             "OAuth authentication is currently not allowed for this organization.",
         ),
         Fault::Scope => {
-            Reply::error(403, "permission_error", "OAuth token does not meet scope requirement user:profile")
+            write(403, "permission_error", "OAuth token does not meet scope requirement user:profile")
         }
-        Fault::Unavailable => Reply::error(503, "api_error", "Service unavailable"),
-        Fault::Overloaded => Reply::error(529, "overloaded_error", "Overloaded"),
+        Fault::Unavailable => write(503, "api_error", "Service unavailable"),
+        Fault::Overloaded => write(529, "overloaded_error", "Overloaded"),
         Fault::Html => Reply::text(
             "text/html; charset=utf-8",
             "<!DOCTYPE html><html><head><title>One moment</title></head><body>Checking your browser.</body></html>",
@@ -230,7 +232,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_passed_deadline_is_not_zero() {
-        let response = throttled(Throttle::Until(SimTime::START), &clock()).into_response();
+        let response = throttled(Throttle::Until(SimTime::START), &clock(), Reply::error).into_response();
 
         assert_eq!(response.headers()["retry-after"], "1");
     }

@@ -1,8 +1,8 @@
-//! z.ai: the response of its quota endpoint. It has no windows of models.
+//! z.ai: the response of its quota endpoint. It has no per-model windows.
 
 use serde_json::{Value, json};
 
-use super::{Dialect, percent};
+use super::{Dialect, failure, percent};
 use crate::account_sim::UsageState;
 use crate::clock::SimClock;
 use crate::script::Account;
@@ -15,6 +15,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     owner_header: None,
     check: |_, _| Ok(()),
     body,
+    failure: failure::zai,
 };
 
 fn body(usage: &UsageState, account: &Account, clock: &SimClock) -> Value {
