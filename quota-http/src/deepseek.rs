@@ -9,7 +9,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, Unreadable, decimal, flag, text};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
-use crate::report::{ReportBuilder, json_object};
+use crate::report::{ReportBuilder, has_error, json_object};
 use crate::request::UsageRequest;
 
 /// DeepSeek: the balance of an API key.
@@ -41,7 +41,7 @@ fn request(credential: &Credential) -> UsageRequest {
 /// [`ParseError`] if the body is not a JSON object, is empty, or is an error response.
 pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
-    if root.get("error").is_some_and(|error| !error.is_null()) {
+    if has_error(&root) {
         return Err(ParseError::ErrorResponse { kind: None });
     }
     let mut report = ReportBuilder::default();

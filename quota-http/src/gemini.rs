@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use quota_core::model::Scope;
-use quota_core::policy::Budget;
 use quota_core::provider::ProgramLogin;
-use quota_core::{Credential, FetchError, Percent, Policy, WindowId, WindowReading};
+use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
 use serde_json::{Map, Value, json};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
-use crate::provider::{OwnLogin, Provider};
+use crate::provider::{OwnLogin, Provider, two_requests};
 use crate::report::{ReportBuilder, json_object, text_or_skip};
 use crate::request::UsageRequest;
 
@@ -58,12 +57,6 @@ const KNOWN_OF_PROJECT: [&str; 10] = [
     "releaseChannel",
     "upgradeSubscriptionUri",
 ];
-
-/// A call is two requests, so half as many calls are made in an hour.
-fn two_requests(policy: Policy) -> Policy {
-    let Budget { per_hour, interactive_reserve, .. } = policy.budget;
-    policy.budget(Budget::new((per_hour / 2).max(1), interactive_reserve / 2))
-}
 
 fn request(credential: &Credential) -> UsageRequest {
     // This program is none of the known editors.
@@ -134,7 +127,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     }
     let Some(plan) = ["/paidTier/name", "/paidTier/id", "/currentTier/id"].into_iter().find_map(|at| {
         let (tier, field) = at[1..].split_once('/')?;
-        text_or_skip(root.get(tier)?.as_object()?, field, &mut report)
+        text_or_skip(root.get(tier)?.as_object()?, field, &format!("{tier}."), &mut report)
     }) else {
         return Err(ParseError::NoUsage);
     };

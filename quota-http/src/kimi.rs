@@ -12,7 +12,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, flag, number, text, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
-use crate::report::{ReportBuilder, json_object};
+use crate::report::{ReportBuilder, has_error, json_object};
 use crate::request::UsageRequest;
 use crate::saved::SavedDocument;
 use crate::window_length::window_of_length;
@@ -96,10 +96,7 @@ fn parse_saved(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseEr
 /// Parses a JSON object that is neither empty nor an error response.
 fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
     let root = json_object(body)?;
-    match root.get("error").filter(|error| !error.is_null()) {
-        Some(_) => Err(ParseError::ErrorResponse { kind: None }),
-        None => Ok(root),
-    }
+    if has_error(&root) { Err(ParseError::ErrorResponse { kind: None }) } else { Ok(root) }
 }
 
 /// Adds the weekly window. Only its position in the response implies its length.

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::{Credits, Money};
-use quota_core::policy::Budget;
 use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, Unreadable, decimal, flag, number, spent_share, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
-use crate::provider::Provider;
-use crate::report::{ReportBuilder, json_object};
+use crate::provider::{Provider, two_requests};
+use crate::report::{ReportBuilder, credits_or_skip, has_error, json_object};
 use crate::request::UsageRequest;
 use crate::window_length::window_of_length;
 
@@ -25,7 +24,7 @@ pub static PROVIDER: Provider = Provider::new("litellm", "LiteLLM", request, par
             .token("LITELLM_PROXY_API_KEY", &["LITELLM_API_KEY"])
             .base_url("LITELLM_PROXY_URL"),
     )
-    .default_policy(|policy| policy.budget(Budget::new(14, 3)));
+    .default_policy(two_requests);
 
 /// LiteLLM calculates costs in US dollars.
 const CURRENCY: &str = "USD";
@@ -153,7 +152,7 @@ struct Owner {
 /// [`ParseError`] if the body is not a JSON object, is empty, or has no budget.
 pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
-    if root.get("error").is_some_and(|error| !error.is_null()) {
+    if has_error(&root) {
         return Err(ParseError::ErrorResponse { kind: None });
     }
     let found = BUDGETS.iter().find_map(|owner| Some((owner, root.get(owner.field)?.as_object()?)));
@@ -164,14 +163,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     if root.get("teams").and_then(Value::as_array).is_some_and(|teams| !teams.is_empty()) {
         report.skip("teams", "the budgets of teams, of which the key may have another one");
     }
-    let credits = match owner.credits(fields) {
-        Ok(credits) if credits == Credits::default() => Field::Absent,
-        Ok(credits) => Field::Present(credits),
-        Err(Unreadable) => {
-            report.skip(owner.field, "its amounts are invalid");
-            Field::Unreadable
-        }
-    };
+    let credits = credits_or_skip(owner.credits(fields), owner.field, &mut report);
     report.build(credits)
 }
 

@@ -9,12 +9,12 @@ use quota_core::{Credential, Percent, WindowId};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
-use crate::lenient::{Field, decimal, number, text, timestamp, used_share};
+use crate::lenient::{Field, decimal, number, text, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
-use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::report::{ReportBuilder, has_error, json_object, text_or_skip};
 use crate::request::UsageRequest;
-use crate::window_length::window_of_length;
+use crate::window_length::Period;
 
 /// MiniMax: the remaining quota of a plan, with an API key or the login of its program.
 pub static PROVIDER: Provider = Provider::new("minimax", "MiniMax", request, parse_usage)
@@ -75,7 +75,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
         add_model(row, &format!("{path}model_remains[{at}]"), &mut report);
     }
-    let plan = text_or_skip(data, "current_subscribe_title", &mut report);
+    let plan = text_or_skip(data, "current_subscribe_title", path, &mut report);
     let balance = decimal(data.get("points_balance"));
     if balance == Field::Unreadable {
         report.skip(format!("{path}points_balance"), "its amount is invalid");
@@ -96,7 +96,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 
 /// Returns the error of a response whose status is 200 although it failed.
 fn check(root: &Map<String, Value>) -> Result<(), ParseError> {
-    if root.get("error").is_some_and(|error| !error.is_null()) {
+    if has_error(root) {
         return Err(ParseError::ErrorResponse { kind: None });
     }
     let code = root.get("base_resp").map(|base| number(base.get("status_code")));
@@ -154,14 +154,13 @@ impl WindowFields {
         [remaining_percent, total, remaining, status, starts_at, ends_at, ends_in, boost]
     }
 
-    /// The length, and the id of the account-wide window with that length.
-    fn length(&self, row: &Map<String, Value>) -> Option<(Duration, WindowId)> {
-        let at = |name| timestamp(row.get(name));
-        let length = Duration::try_from(at(self.ends_at)?.duration_since(at(self.starts_at)?)).ok()?;
+    /// The period, and the id of the account-wide window with its length.
+    fn period(&self, row: &Map<String, Value>) -> Option<(Period, WindowId)> {
+        let period = Period::of(row.get(self.starts_at), row.get(self.ends_at));
         // The five-hour intervals begin anew each day, so the last one of a day ends after four hours.
         const LAST_OF_A_DAY: Duration = Duration::from_secs(4 * 3600);
-        let id = if length == LAST_OF_A_DAY { WindowId::five_hour() } else { window_of_length(length)? };
-        Some((length, id))
+        let is_last = period.length == Some(LAST_OF_A_DAY);
+        Some((period, if is_last { WindowId::five_hour() } else { period.window()? }))
     }
 
     /// The used share, in percent.
@@ -218,21 +217,21 @@ fn add_model(row: &Value, path: &str, report: &mut ReportBuilder) {
     let counted = Counted::of(name);
     for window in &WINDOWS {
         let path = format!("{path}.{}", window.remaining_percent.trim_end_matches("_remaining_percent"));
-        // With this status, the plan does not include the window.
+        // With this status, the plan does not include the window. For the row `general`, some clients show it as unlimited; the provider
+        // documents neither. In both cases there is no limit.
         if number(fields.get(window.status)) == Field::Present(3.0) {
             continue;
         }
         if !window.names().iter().any(|name| fields.contains_key(*name)) {
             continue;
         }
-        let named = window.length(fields).and_then(|(length, id)| Some((length, counted.window(&id)?)));
-        let Some((length, id)) = named else {
+        let named = window.period(fields).and_then(|(period, id)| Some((period, counted.window(&id)?)));
+        let Some((period, id)) = named else {
             report.mark_unnamed(path, "its length is unclear");
             continue;
         };
         report.add_used(id, window.used(fields).and_then(Percent::from_percent), path, |reading| {
-            let resets_at = timestamp(fields.get(window.ends_at));
-            reading.length(length).resets_at(resets_at).scope(counted.scope())
+            period.complete(reading).scope(counted.scope())
         });
     }
     let known = WINDOWS.iter().flat_map(WindowFields::names).chain(["model_name"]).collect::<Vec<_>>();

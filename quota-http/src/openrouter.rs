@@ -6,15 +6,14 @@ use jiff::Timestamp;
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use quota_core::model::{Credits, OwnerId, Scope};
-use quota_core::policy::Budget;
 use quota_core::{Credential, FetchError, Percent, WindowId};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, spent_share, used_share};
 use crate::parsed::{ParseError, Parsed};
-use crate::provider::Provider;
-use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::provider::{Provider, two_requests};
+use crate::report::{ReportBuilder, credits_or_skip, json_object, text_or_skip};
 use crate::request::UsageRequest;
 use crate::window_length::window_of_length;
 
@@ -24,7 +23,7 @@ pub static PROVIDER: Provider = Provider::new("openrouter", "OpenRouter", reques
     .second_request(credits_request)
     .token_variables(&["OPENROUTER_API_KEY"])
     .command_environment(CommandEnvironment::new().token("OPENROUTER_API_KEY", &[]))
-    .default_policy(|policy| policy.budget(Budget::new(14, 3)));
+    .default_policy(two_requests);
 
 const CURRENCY: &str = "USD";
 /// Amounts have up to nine decimal digits, because a request costs less than a cent.
@@ -104,7 +103,7 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     report.skip_unknown(data, &KNOWN, "data.");
     key_limit(data, now, &mut report);
     free_models(data.get("free_model_daily_requests"), now, &mut report);
-    let owner = text_or_skip(data, "creator_user_id", &mut report);
+    let owner = text_or_skip(data, "creator_user_id", "data.", &mut report);
     let credits = credits(data, &mut report);
     let mut parsed = report.build(credits)?;
     parsed.usage.plan = (flag(data.get("is_free_tier")) == Field::Present(true)).then(|| "free".to_owned());
@@ -227,14 +226,7 @@ fn free_models(requests: Option<&Value>, now: Timestamp, report: &mut ReportBuil
 
 fn credits(data: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
     let parts = balance(data).and_then(|balance| Ok(spending(data)?.or(balance)));
-    match parts {
-        Ok(credits) if credits == Credits::default() => Field::Absent,
-        Ok(credits) => Field::Present(credits),
-        Err(Unreadable) => {
-            report.skip("data", "its amounts are invalid");
-            Field::Unreadable
-        }
-    }
+    credits_or_skip(parts, "data", report)
 }
 
 /// What the key spent, and its limit. A limit of null means that the key has none.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use quota_core::policy::Budget;
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, FetchError, Policy, ProviderId};
 use url::Url;
@@ -77,6 +78,12 @@ pub type ParseBody = fn(&[u8], Timestamp) -> Result<Parsed, ParseError>;
 pub type SecondRequest = fn(&Credential, &[u8]) -> Result<Option<UsageRequest>, FetchError>;
 /// Parses any document of the provider that a user may have saved.
 pub type ParseSaved = fn(&[u8], Timestamp) -> Result<SavedDocument, ParseError>;
+
+/// The default policy of a provider with a second request. A call is two requests, so half as many calls are made in an hour.
+pub(crate) fn two_requests(policy: Policy) -> Policy {
+    let Budget { per_hour, interactive_reserve, .. } = policy.budget;
+    policy.budget(Budget::new((per_hour / 2).max(1), interactive_reserve / 2))
+}
 
 /// Where the login of a provider's own program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

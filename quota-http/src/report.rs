@@ -6,7 +6,7 @@ use quota_core::model::{Coverage, Credits};
 use quota_core::{Percent, UsageReport, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
-use crate::lenient::{Field, text};
+use crate::lenient::{Field, Unreadable, text};
 use crate::parsed::{ParseError, Parsed, SkippedField};
 
 /// Collects the content of a response that lists all windows of an account.
@@ -151,17 +151,39 @@ pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
     }
 }
 
-/// The short text in this field, for a plan or an owner. Other values are skipped and listed.
+/// Whether the object is an error response: its field `error` has a value.
+pub(crate) fn has_error(root: &Map<String, Value>) -> bool {
+    root.get("error").is_some_and(|error| !error.is_null())
+}
+
+/// The short text in this field of the object at `path`, for a plan or an owner. Other values are skipped and listed.
 pub(crate) fn text_or_skip(
-    root: &Map<String, Value>,
+    object: &Map<String, Value>,
     name: &str,
+    path: &str,
     report: &mut ReportBuilder,
 ) -> Option<String> {
-    let field = text(root.get(name));
+    let field = text(object.get(name));
     if field == Field::Unreadable {
-        report.skip(name, "not a short text");
+        report.skip(format!("{path}{name}"), "not a short text");
     }
     field.ok().map(str::to_owned)
+}
+
+/// The credits with these amounts. Without any, there are none. If they cannot be read, `field` is listed.
+pub(crate) fn credits_or_skip(
+    credits: Result<Credits, Unreadable>,
+    field: &str,
+    report: &mut ReportBuilder,
+) -> Field<Credits> {
+    match credits {
+        Ok(credits) if credits == Credits::default() => Field::Absent,
+        Ok(credits) => Field::Present(credits),
+        Err(Unreadable) => {
+            report.skip(field, "its amounts are invalid");
+            Field::Unreadable
+        }
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +218,16 @@ mod tests {
         }
 
         assert_eq!(report.build(Field::Absent).unwrap().usage.windows[0].resets_at, at(9));
+    }
+
+    #[test]
+    fn a_text_that_is_skipped_is_listed_with_its_path() {
+        let mut report = ReportBuilder::default();
+        let object = json!({ "plan": 7 });
+
+        let plan = text_or_skip(object.as_object().unwrap(), "plan", "data.", &mut report);
+
+        assert_eq!((plan, report.skipped[0].field.as_str()), (None, "data.plan"));
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use quota_core::WindowId;
+use jiff::Timestamp;
+use quota_core::{WindowId, WindowReading};
+use serde_json::Value;
+
+use crate::lenient::timestamp;
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -37,6 +41,32 @@ pub fn window_of_length(length: Duration) -> Option<WindowId> {
         Some(WindowId::seven_day())
     } else {
         WindowId::new(&format!("{}_minutes", (seconds / 60.0).round())).ok()
+    }
+}
+
+/// A period with a start and an end, and the account-wide window with its length.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Period {
+    pub(crate) length: Option<Duration>,
+    pub(crate) resets_at: Option<Timestamp>,
+}
+
+impl Period {
+    /// Reads the period from two fields. Without one of them, the length is unknown.
+    pub(crate) fn of(start: Option<&Value>, end: Option<&Value>) -> Self {
+        let (start, resets_at) = (timestamp(start), timestamp(end));
+        let length = start.zip(resets_at).and_then(|(start, end)| Duration::try_from(end - start).ok());
+        Self { length, resets_at }
+    }
+
+    /// The account-wide window with the length of the period.
+    pub(crate) fn window(self) -> Option<WindowId> {
+        self.length.and_then(window_of_length)
+    }
+
+    /// The reading of a window in this period.
+    pub(crate) fn complete(self, reading: WindowReading) -> WindowReading {
+        reading.length(self.length).resets_at(self.resets_at)
     }
 }
 

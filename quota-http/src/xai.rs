@@ -1,7 +1,5 @@
 //! xAI Grok: the shared credits of a subscription, with the login of Grok Build. The endpoint is that of its command line program.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
 use quota_core::provider::ProgramLogin;
@@ -12,11 +10,15 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, Unreadable, decimal, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
-use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::report::{ReportBuilder, credits_or_skip, has_error, json_object, text_or_skip};
 use crate::request::UsageRequest;
-use crate::window_length::window_of_length;
+use crate::window_length::Period;
 
 /// xAI Grok: the credits of a subscription.
+///
+/// Several public clients report that the endpoint rejects requests without the header `X-XAI-Token-Auth`. Its value names a program, so
+/// this provider sends none. If calls are rejected, set the header: `FetcherBuilder::header`, or `[providers.xai.headers]` in the
+/// configuration of the program.
 pub static PROVIDER: Provider = Provider::new("xai", "xAI Grok", request, parse_usage)
     .aliases(&["grok"])
     .base_url("https://cli-chat-proxy.grok.com")
@@ -58,8 +60,8 @@ fn request(credential: &Credential) -> UsageRequest {
 
 /// Parses the response of the billing endpoint.
 ///
-/// The credits are the window of the period's length, and the share of each product is a window of its surface. Without the period, the
-/// window is `credit_usage`. Amounts on demand are in units of the provider, which states no currency.
+/// Credit usage is reported as a window named by the length of the period, and the share of each product as a window of its surface.
+/// Without the period, the window is `credit_usage`. Amounts on demand are in units of the provider, which states no currency.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -81,63 +83,48 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
     let config = match root.get("config") {
         Some(Value::Object(config)) => config,
-        _ if root.get("error").is_some_and(|error| !error.is_null()) => {
+        _ if has_error(&root) => {
             return Err(ParseError::ErrorResponse { kind: None });
         }
         _ => return Err(ParseError::NoUsage),
     };
     let mut report = ReportBuilder::default();
-    let period = Period::of(config);
+    let period = CreditPeriod::of(config);
     let used = number(config.get("creditUsagePercent"));
     period.add(None, used, "config.creditUsagePercent".to_owned(), &mut report);
     products(config, &period, &mut report);
     report.skip_unknown(&root, &["config", "subscriptionTier"], "");
     report.skip_unknown(config, &KNOWN, "config.");
-    let plan = text_or_skip(&root, "subscriptionTier", &mut report)
-        .or_else(|| text_or_skip(config, "subscriptionTier", &mut report));
-    let credits = match on_demand(config) {
-        Ok(credits) if credits == Credits::default() => Field::Absent,
-        Ok(credits) => Field::Present(credits),
-        Err(Unreadable) => {
-            report.skip("config.onDemandUsed", "its amounts are invalid");
-            Field::Unreadable
-        }
-    };
+    let plan = text_or_skip(&root, "subscriptionTier", "", &mut report)
+        .or_else(|| text_or_skip(config, "subscriptionTier", "config.", &mut report));
+    let credits = credits_or_skip(on_demand(config), "config.onDemandUsed", &mut report);
     let mut parsed = report.build(credits)?;
     parsed.usage.plan = plan;
     Ok(parsed)
 }
 
-/// The period of the credits.
-struct Period {
+/// The period of the credits, and how its windows are named.
+struct CreditPeriod {
     id: WindowId,
-    length: Option<Duration>,
-    resets_at: Option<Timestamp>,
+    period: Period,
 }
 
-impl Period {
+impl CreditPeriod {
     fn of(config: &Map<String, Value>) -> Self {
-        let period = config.get("currentPeriod").filter(|period| !period.is_null());
-        let time = |name| timestamp(period.and_then(|period| period.get(name)));
-        let end = time("end");
-        let length = time("start").zip(end).and_then(|(start, end)| Duration::try_from(end - start).ok());
-        let named = length.and_then(window_of_length).or_else(|| {
-            let kind = text(period.and_then(|period| period.get("type"))).ok()?;
-            match kind.rsplit('_').next()? {
-                "WEEKLY" => Some(WindowId::seven_day()),
-                "MONTHLY" => Some(WindowId::monthly()),
-                _ => None,
-            }
-        });
-        Self {
-            id: named.unwrap_or_else(|| WindowId::new("credit_usage").expect("a constant name is valid")),
-            length,
-            // The billing period may be another one, such as the month of a weekly limit.
-            resets_at: match period {
-                None => timestamp(config.get("billingPeriodEnd")),
-                Some(_) => end,
-            },
+        let current = config.get("currentPeriod").filter(|current| !current.is_null());
+        let field = |name| current.and_then(|current| current.get(name));
+        let mut period = Period::of(field("start"), field("end"));
+        if current.is_none() {
+            // Otherwise the billing period may be another one, such as the month of a weekly limit.
+            period.resets_at = timestamp(config.get("billingPeriodEnd"));
         }
+        let named = period.window().or_else(|| match text(field("type")).ok()?.rsplit('_').next()? {
+            "WEEKLY" => Some(WindowId::seven_day()),
+            "MONTHLY" => Some(WindowId::monthly()),
+            _ => None,
+        });
+        let id = named.unwrap_or_else(|| WindowId::new("credit_usage").expect("a constant name is valid"));
+        Self { id, period }
     }
 
     /// Adds the window of a product, or that of all credits. A missing use is unknown, although the format omits zeros.
@@ -149,12 +136,12 @@ impl Period {
         let Ok(id) = id else { return report.mark_unnamed(field, "not a valid window name") };
         let scope = product.map(Scope::surface);
         report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
-            reading.scope(scope).length(self.length).resets_at(self.resets_at)
+            self.period.complete(reading.scope(scope))
         });
     }
 }
 
-fn products(config: &Map<String, Value>, period: &Period, report: &mut ReportBuilder) {
+fn products(config: &Map<String, Value>, period: &CreditPeriod, report: &mut ReportBuilder) {
     let rows = match config.get("productUsage") {
         None | Some(Value::Null) => return,
         Some(Value::Array(rows)) => rows,

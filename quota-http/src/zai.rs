@@ -1,7 +1,8 @@
 //! z.ai (GLM): the usage of its coding plans. A limit is named by its length, which is a code for the unit and a number.
 //!
 //! The host for China is another base URL, `https://open.bigmodel.cn`. The plan of a team also needs the query `type=2` and the headers
-//! `bigmodel-organization` and `bigmodel-project`, which are settings of the fetcher:
+//! `bigmodel-organization` and `bigmodel-project`, which are settings of the fetcher. The program `quota` has no setting for the query, so it
+//! reads only personal plans.
 //!
 //! ```
 //! use quota_http::{Fetcher, zai};
@@ -26,7 +27,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, flag, number, text, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
-use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::report::{ReportBuilder, has_error, json_object, text_or_skip};
 use crate::request::UsageRequest;
 use crate::window_length::window_of_length;
 
@@ -87,7 +88,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     if !path.is_empty() {
         report.skip_unknown(&root, &ENVELOPE, "");
     }
-    let plan = PLANS.into_iter().find_map(|name| text_or_skip(data, name, &mut report));
+    let plan = PLANS.into_iter().find_map(|name| text_or_skip(data, name, path, &mut report));
     let mut parsed = report.build(Field::Absent)?;
     parsed.usage.plan = plan;
     Ok(parsed)
@@ -104,9 +105,7 @@ fn check(root: &Map<String, Value>) -> Result<(), ParseError> {
             Err(ParseError::RateLimited)
         }
         Some(_) => Err(ParseError::ErrorResponse { kind: None }),
-        None if failed || root.get("error").is_some_and(|error| !error.is_null()) => {
-            Err(ParseError::ErrorResponse { kind: None })
-        }
+        None if failed || has_error(root) => Err(ParseError::ErrorResponse { kind: None }),
         None => Ok(()),
     }
 }

@@ -83,7 +83,7 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     limit.read(root.get("code_review_rate_limit"), &mut report);
     additional(root.get("additional_rate_limits"), now, &mut report);
     report.skip_unknown(&root, &KNOWN, "");
-    let plan = text_or_skip(&root, "plan_type", &mut report);
+    let plan = text_or_skip(&root, "plan_type", "", &mut report);
     let credits = money::read(&root, &mut report);
     let mut parsed = report.build(credits)?;
     parsed.usage.plan = plan;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
-use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::report::{ReportBuilder, credits_or_skip, json_object, text_or_skip};
 
 /// The quota that counts the requests to models. Its window is that of the whole account.
 const PREMIUM: &str = "premium_interactions";
@@ -97,8 +97,8 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
         counts(&root, &mut report);
     }
     report.skip_unknown(&root, &KNOWN, "");
-    let plan = text_or_skip(&root, "copilot_plan", &mut report);
-    let owner = text_or_skip(&root, "login", &mut report);
+    let plan = text_or_skip(&root, "copilot_plan", "", &mut report);
+    let owner = text_or_skip(&root, "login", "", &mut report);
     let credits = credits(&root, &mut report);
     let mut parsed = report.build(credits)?;
     parsed.usage.plan = plan;
@@ -181,15 +181,8 @@ fn counts(root: &Map<String, Value>, report: &mut ReportBuilder) {
 /// The requests beyond the entitlement, or the credits of an account that is billed by tokens.
 fn credits(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
     let premium = root.get("quota_snapshots").and_then(|quotas| quotas.get(PREMIUM));
-    match premium.and_then(Value::as_object).map(extra) {
-        None => Field::Absent,
-        Some(Ok(credits)) if credits == Credits::default() => Field::Absent,
-        Some(Ok(credits)) => Field::Present(credits),
-        Some(Err(Unreadable)) => {
-            report.skip(format!("quota_snapshots.{PREMIUM}"), "its amounts beyond the quota are invalid");
-            Field::Unreadable
-        }
-    }
+    let extra = premium.and_then(Value::as_object).map_or(Ok(Credits::default()), extra);
+    credits_or_skip(extra, &format!("quota_snapshots.{PREMIUM}"), report)
 }
 
 fn extra(premium: &Map<String, Value>) -> Result<Credits, Unreadable> {

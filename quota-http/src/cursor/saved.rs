@@ -5,10 +5,10 @@ use quota_core::model::{Credits, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
-use super::usage::{Cycle, credits_or_skip, on_demand, parse_usage};
+use super::usage::{Cycle, on_demand, parse_usage};
 use crate::lenient::{Field, flag, number, text, used_share};
 use crate::parsed::ParseError;
-use crate::report::{ReportBuilder, json_object};
+use crate::report::{ReportBuilder, credits_or_skip, json_object};
 use crate::saved::SavedDocument;
 
 /// Parses a saved document.

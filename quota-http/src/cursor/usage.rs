@@ -1,16 +1,14 @@
 //! Parses the usage of a billing cycle. The length of the cycle names its windows.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use quota_core::model::{Credits, Money, Scope};
 use quota_core::{Percent, WindowId};
 use serde_json::{Map, Value};
 
-use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, timestamp, used_share};
+use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, used_share};
 use crate::parsed::{ParseError, Parsed};
-use crate::report::{ReportBuilder, json_object};
-use crate::window_length::window_of_length;
+use crate::report::{ReportBuilder, credits_or_skip, json_object};
+use crate::window_length::Period;
 
 const KNOWN: [&str; 10] = [
     "autoModelSelectedDisplayMessage",
@@ -107,27 +105,24 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     report.build(credits)
 }
 
-/// A period, and how its windows are named.
+/// A billing cycle, and how its windows are named.
 pub(super) struct Cycle {
     id: WindowId,
-    length: Option<Duration>,
-    resets_at: Option<Timestamp>,
+    period: Period,
 }
 
 impl Cycle {
-    /// Reads the period from two fields. Without its length, the windows have this name.
+    /// Reads the cycle from two fields. Without its length, the windows have this name.
     pub(super) fn of(
         root: &Map<String, Value>,
         start: &str,
         end: &str,
         without_length: &'static str,
     ) -> Self {
-        let resets_at = timestamp(root.get(end));
-        let start = timestamp(root.get(start));
-        let length = start.zip(resets_at).and_then(|(start, end)| Duration::try_from(end - start).ok());
-        let named = length.and_then(window_of_length);
+        let period = Period::of(root.get(start), root.get(end));
+        let named = period.window();
         let id = named.unwrap_or_else(|| WindowId::new(without_length).expect("a constant name is valid"));
-        Self { id, length, resets_at }
+        Self { id, period }
     }
 
     /// The id of a window of the period, with this suffix.
@@ -146,7 +141,7 @@ impl Cycle {
     ) {
         let id = self.window(suffix);
         report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
-            reading.scope(scope).length(self.length).resets_at(self.resets_at)
+            self.period.complete(reading.scope(scope))
         });
     }
 }
@@ -187,22 +182,6 @@ fn cents(field: Option<&Value>) -> Result<Option<Money>, Unreadable> {
 
 fn money(cents: Decimal) -> Money {
     Money::new(cents.rounded(0).units, "USD", 2)
-}
-
-/// The credits, or the unreadable field that is listed.
-pub(super) fn credits_or_skip(
-    credits: Result<Credits, Unreadable>,
-    field: &str,
-    report: &mut ReportBuilder,
-) -> Field<Credits> {
-    match credits {
-        Ok(credits) if credits == Credits::default() => Field::Absent,
-        Ok(credits) => Field::Present(credits),
-        Err(Unreadable) => {
-            report.skip(field, "its amounts are invalid");
-            Field::Unreadable
-        }
-    }
 }
 
 #[cfg(test)]

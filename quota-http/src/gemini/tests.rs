@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use quota_core::Secret;
+use quota_core::{Policy, Secret};
 
 use super::*;
 

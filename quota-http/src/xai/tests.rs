@@ -2,6 +2,8 @@ use proptest::prelude::*;
 use quota_core::model::{Coverage, Money};
 use serde_json::json;
 
+use std::time::Duration;
+
 use super::*;
 
 fn parse(config: &Value) -> Parsed {
