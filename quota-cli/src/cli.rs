@@ -89,12 +89,13 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     #[command(args = global::args([GlobalOption::Config, GlobalOption::Json]))]
     Init(InitArgs),
-    #[command(args = global::args([GlobalOption::Json]))]
+    #[command(args = global::args([GlobalOption::Config, GlobalOption::Json]))]
     Providers(ProvidersArgs),
     #[command(args = global::args([GlobalOption::Json]))]
     Demo(DemoArgs),
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Serve(ServeArgs),
+    #[command(args = global::args([GlobalOption::Config]))]
     Parse(ParseArgs),
     Sim(SimArgs),
     #[command(hide = true, args = global::args(GlobalOption::STORE_AND_CONFIG))]

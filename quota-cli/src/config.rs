@@ -2,6 +2,7 @@
 //! `file` is its TOML form, `check` validates it, `error` describes what is wrong, and `update` changes the file.
 
 mod check;
+mod defined_providers;
 mod edit;
 mod error;
 mod file;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, RoutingPolicy};
-use quota::http::{Provider, find_provider};
+use quota::http::Provider;
 use quota::{AccountId, Policy, ProviderId};
 use quota_journal::Hook;
 use url::Url;
@@ -26,9 +27,8 @@ use crate::input;
 use crate::sanitize::sanitize;
 use crate::token_like::masked;
 
-pub(crate) use self::check::{
-    canonical, check_account_name, check_login, check_path, login_in_dir, validate_url,
-};
+pub(crate) use self::check::{check_account_name, check_login, check_path, login_in_dir, validate_url};
+pub(crate) use self::defined_providers::DefinedProviders;
 pub(crate) use self::edit::new_account;
 pub(crate) use self::error::nearest;
 pub(crate) use self::login::{KeyringItem, LoginSource, Program, is_variable};
@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) when_unknown_is_set: bool,
     /// The settings of providers, by their ids. Read them with [`provider`](Self::provider).
     pub(crate) providers: BTreeMap<&'static str, ProviderSettings>,
+    /// The providers that the configuration defines.
+    pub(crate) defined_providers: DefinedProviders,
     /// The keys of the policy that the user has set. The others have the defaults of the provider.
     pub(crate) policy_keys: BTreeSet<String>,
     /// All accounts in order, the main one first. Includes the disabled ones.
@@ -111,6 +113,7 @@ impl Config {
             routing: RoutingPolicy::default(),
             when_unknown_is_set: false,
             providers: BTreeMap::new(),
+            defined_providers: DefinedProviders::default(),
             policy_keys: BTreeSet::new(),
             accounts: Vec::new(),
             hooks: Vec::new(),
@@ -200,7 +203,8 @@ impl Config {
         }
         let names = || self.accounts.iter().map(|one| one.id.as_str());
         // The provider may have another name, such as codex/main for openai/main.
-        let id = name.parse().ok().and_then(|id| canonical(&id).ok()).map(|(id, _)| id);
+        let id =
+            name.parse().ok().and_then(|id| self.defined_providers.canonical(&id).ok()).map(|(id, _)| id);
         let is_named = |one: &&AccountSettings| {
             one.id.as_str() == name || one.id.name() == name || Some(&one.id) == id.as_ref()
         };
@@ -293,7 +297,7 @@ impl Config {
     /// The providers of the accounts, each once.
     pub(crate) fn used_providers(&self) -> impl Iterator<Item = &'static Provider> {
         let ids: BTreeSet<_> = self.accounts.iter().map(|account| account.id.provider().as_str()).collect();
-        ids.into_iter().filter_map(find_provider).collect::<Vec<_>>().into_iter()
+        ids.into_iter().filter_map(|id| self.defined_providers.find(id)).collect::<Vec<_>>().into_iter()
     }
 
     /// The policy of a provider's accounts: the provider's defaults, unless the user has set the keys.
@@ -303,7 +307,7 @@ impl Config {
 
     /// This policy with the provider's defaults in place of the keys that the user has not set.
     pub(crate) fn with_defaults_of(&self, id: &ProviderId, mut policy: Policy) -> Policy {
-        let Some(provider) = find_provider(id.as_str()) else { return policy };
+        let Some(provider) = self.defined_providers.find(id.as_str()) else { return policy };
         let (default, own) = (Policy::default(), provider.policy(Policy::default()));
         // Each key with its former name.
         let is_set = |names: [&str; 2]| names.iter().any(|name| self.policy_keys.contains(*name));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken, Keyring};
-use quota::http::{Fetcher, FetcherBuilder, PROVIDERS, Provider};
+use quota::http::{Fetcher, FetcherBuilder, Provider};
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, MemoryStore, Policy, QuotaManager};
 use quota_server::LastResponses;
@@ -176,7 +176,7 @@ pub(crate) fn open_manager_in_memory(
     responses: &LastResponses,
 ) -> Result<QuotaManager, CliError> {
     let mut builder = QuotaManager::builder(store).policy(config.policy.clone()).name(name);
-    for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
+    for provider in config.defined_providers.all().filter(|provider| provider.endpoint().is_some()) {
         let fetcher = fetcher_builder(provider, config).on_response(responses.recorder());
         builder = builder.fetcher(fetcher.build().map_err(invalid)?);
         builder = builder.policy_for(provider.id(), config.policy_of(&provider.id()));

@@ -53,13 +53,13 @@ pub enum BuildError {
     },
 }
 
-/// Checks that a credential may be sent to this base URL.
+/// Checks that a credential may be sent to this base URL. With `allow_http` it may be sent unencrypted to another machine.
 ///
 /// # Errors
 ///
 /// [`BuildError`] if it must not be sent there.
-pub(crate) fn check_base(base: &Url) -> Result<(), BuildError> {
-    if base.scheme() != "https" && !(base.scheme() == "http" && is_loopback(base)) {
+pub(crate) fn check_base(base: &Url, allow_http: bool) -> Result<(), BuildError> {
+    if base.scheme() != "https" && !(base.scheme() == "http" && (allow_http || is_loopback(base))) {
         return Err(BuildError::Insecure);
     }
     if !base.username().is_empty() || base.password().is_some() {
@@ -71,16 +71,19 @@ pub(crate) fn check_base(base: &Url) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix.
+/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix. A final slash stays.
 ///
 /// # Errors
 ///
 /// [`BuildError`] if a credential must not be sent there.
-pub(crate) fn endpoint(base: &Url, path: &str) -> Result<Url, BuildError> {
-    check_base(base)?;
+pub(crate) fn endpoint(base: &Url, path: &str, allow_http: bool) -> Result<Url, BuildError> {
+    check_base(base, allow_http)?;
     let mut url = base.clone();
     let mut segments = url.path_segments_mut().expect("an http URL has a path");
     segments.pop_if_empty().extend(path.split('/').filter(|segment| !segment.is_empty()));
+    if path.ends_with('/') {
+        segments.push("");
+    }
     drop(segments);
     Ok(url)
 }
@@ -100,7 +103,20 @@ mod tests {
     use super::*;
 
     fn usage_at(base: &str) -> Result<String, BuildError> {
-        endpoint(&base.parse().unwrap(), "api/usage").map(String::from)
+        endpoint(&base.parse().unwrap(), "api/usage", false).map(String::from)
+    }
+
+    #[test]
+    fn a_final_slash_stays() {
+        let url = endpoint(&"https://example.com".parse().unwrap(), "/api/usage/", false).unwrap();
+
+        assert_eq!(url.path(), "/api/usage/");
+    }
+
+    #[test]
+    fn http_to_another_host_must_be_allowed() {
+        assert_eq!(check_base(&"http://10.0.0.1".parse().unwrap(), true), Ok(()));
+        assert_eq!(check_base(&"ftp://10.0.0.1".parse().unwrap(), true), Err(BuildError::Insecure));
     }
 
     #[test]

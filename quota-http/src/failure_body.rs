@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::{Scope, plausible_reset};
-use quota_core::provider::{Rejection, RejectionKind, ResponseMeta, retry_after, wait_of_seconds};
+use quota_core::provider::{Rejection, RejectionKind, ResponseMeta, retry_after};
 use serde_json::Value;
 
 use crate::classify::is_blocked_by_cloudflare;
 use crate::generic_headers::parse_duration;
-use crate::lenient::{is_short_text, number, parse_timestamp, timestamp};
+use crate::lenient::{after, is_short_text, number, parse_timestamp, timestamp};
 
 /// The rejection of a response, by its body, its status and its headers.
 ///
@@ -154,14 +154,13 @@ fn kind_of_text(body: &[u8]) -> Option<RejectionKind> {
 /// The reset that OpenAI states in the body.
 fn reset(error: &Value, now: Timestamp) -> Option<Timestamp> {
     let plausible = |at| plausible_reset(at, None, now);
-    timestamp(error.get("resets_at")).and_then(plausible).or_else(|| {
-        let seconds = number(error.get("resets_in_seconds")).ok()?;
-        now.checked_add(wait_of_seconds(seconds, Some(now))?).ok()
-    })
+    timestamp(error.get("resets_at"))
+        .and_then(plausible)
+        .or_else(|| after(number(error.get("resets_in_seconds")).ok()?, now))
 }
 
 fn is_model(name: &str) -> bool {
-    !name.is_empty() && is_short_text(name)
+    is_short_text(name)
 }
 
 #[cfg(test)]

@@ -87,8 +87,8 @@ impl Fetcher {
         if let Some(error) = request.invalid {
             return Err(error);
         }
-        let mut url =
-            endpoint(base, &request.path).map_err(|error| FetchError::malformed(error.to_string()))?;
+        let mut url = endpoint(base, &request.path, self.provider.allows_http())
+            .map_err(|error| FetchError::malformed(error.to_string()))?;
         if !request.query.is_empty() || !self.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&request.query).extend_pairs(&self.query);
         }
@@ -115,7 +115,7 @@ impl Fetcher {
                 error => classify::malformed(&response.headers, &response.body, error.to_string()),
             })?;
         let owner = self.provider.owner_header.and_then(|name| header(&response.headers, name));
-        if let Some(owner) = owner.filter(|id| !id.is_empty() && is_short_text(id)) {
+        if let Some(owner) = owner.filter(|id| is_short_text(id)) {
             parsed.usage.owner_id = Some(OwnerId::new(owner));
         }
         Ok(parsed)
@@ -142,7 +142,7 @@ impl UsageFetcher for Fetcher {
         }
         reject_expired(credential, self.clock.now())?;
         let base = self.base_url(account)?;
-        let first = self.send(base, (self.provider.request)(credential)).await?;
+        let first = self.send(base, self.provider.usage_request(credential)).await?;
         let second = match self.provider.second {
             Some(second) => second(credential, &first.body)?,
             None => None,
@@ -307,7 +307,10 @@ impl FetcherBuilder {
     pub fn build(self) -> Result<Fetcher, BuildError> {
         let provider = self.provider;
         let base_url = self.base_url.or_else(|| provider.default_base_url());
-        base_url.iter().chain(self.base_urls.values()).try_for_each(check_base)?;
+        base_url
+            .iter()
+            .chain(self.base_urls.values())
+            .try_for_each(|url| check_base(url, provider.allows_http()))?;
         if let Some(account) = self.base_urls.keys().find(|account| *account.provider() != provider.id()) {
             return Err(BuildError::ForeignAccount { account: account.clone(), provider: provider.id() });
         }

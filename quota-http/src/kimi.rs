@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::{OwnerId, Scope};
-use quota_core::provider::{ProgramLogin, wait_of_seconds};
+use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId};
 use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
-use crate::lenient::{Field, flag, number, text, timestamp, used_share};
+use crate::lenient::{Field, after, flag, number, text, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
 use crate::report::{ReportBuilder, has_error, json_object};
@@ -159,10 +159,7 @@ fn add(
     let used = used_share(amount("limit"), amount("used"), amount("remaining"));
     const RESETS: [&str; 4] = ["resetTime", "resetAt", "reset_at", "reset_time"];
     const RESETS_IN: [&str; 3] = ["reset_in", "resetIn", "ttl"];
-    let wait = || {
-        let seconds = RESETS_IN.into_iter().find_map(|name| amount(name).ok())?;
-        now.checked_add(wait_of_seconds(seconds, Some(now))?).ok().filter(|at| *at > now)
-    };
+    let wait = || after(RESETS_IN.into_iter().find_map(|name| amount(name).ok())?, now);
     let resets_at = RESETS.into_iter().find_map(|name| timestamp(fields.get(name))).or_else(wait);
     let known = [&RESETS[..], &RESETS_IN, &["limit", "name", "remaining", "title", "used"]].concat();
     report.skip_unknown(fields, &known, &format!("{path}."));

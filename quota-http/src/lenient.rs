@@ -6,6 +6,7 @@
 //! |---|---|
 //! | a number may be a string; null means missing | [`number`], [`decimal`] |
 //! | a time below 10¹² is in seconds, otherwise in milliseconds; zero means missing | [`from_epoch`], [`timestamp`] |
+//! | a delay is added to the time of the response | [`after`] |
 //! | an ISO 8601 date has 0 to 9 digits of a second, and is in UTC without an offset | [`parse_timestamp`], [`timestamp`] |
 //! | money is never a floating point number | [`decimal`] |
 //! | the source decides between percent and fraction, never the value | `Percent::from_percent`, `Percent::from_fraction` |
@@ -25,6 +26,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use quota_core::Percent;
 use quota_core::model::Money;
+use quota_core::provider::wait_of_seconds;
 use serde_json::Value;
 
 /// The content of a JSON field.
@@ -146,11 +148,11 @@ pub fn text(field: Option<&Value>) -> Field<&str> {
     }
 }
 
-/// Whether a provider's text may be stored and shown: at most 128 bytes, no control characters.
+/// Whether a provider's text may be stored and shown: 1 to 128 bytes, no control characters.
 #[must_use]
 pub fn is_short_text(text: &str) -> bool {
     const MAX_LEN: usize = 128;
-    text.len() <= MAX_LEN && !text.chars().any(char::is_control)
+    !text.is_empty() && text.len() <= MAX_LEN && !text.chars().any(char::is_control)
 }
 
 /// Reads a timestamp: an ISO 8601 date, a Unix time, or a string with either. Anything else is `None`, because a window without
@@ -190,6 +192,13 @@ pub fn from_epoch(number: f64) -> Option<Timestamp> {
     let ms = if number < MIN_MILLISECONDS { number * 1000.0 } else { number };
     // `as` saturates, and both limits are out of range for a timestamp.
     Timestamp::from_millisecond(ms.round() as i64).ok()
+}
+
+/// The time `seconds` after `now`, for a reset that is a number of seconds. A number that is a Unix time is that time. `None` if it is
+/// not in the future.
+#[must_use]
+pub fn after(seconds: f64, now: Timestamp) -> Option<Timestamp> {
+    now.checked_add(wait_of_seconds(seconds, Some(now))?).ok().filter(|at| *at > now)
 }
 
 /// An amount as it is written: 1450 with exponent 2 is 14.50. Amounts of money never become floating point numbers.

@@ -325,8 +325,8 @@ impl OAuthRefresherBuilder {
         }
         let default = || Url::parse(self.config.base_url).expect("the default is a valid URL");
         let url = match self.token_url {
-            Some(url) => check_base(&url).map(|()| url)?,
-            None => endpoint(&self.base_url.unwrap_or_else(default), self.config.path)?,
+            Some(url) => check_base(&url, false).map(|()| url)?,
+            None => endpoint(&self.base_url.unwrap_or_else(default), self.config.path, false)?,
         };
         let (config, provider, clock) = (self.config, self.provider, self.clock);
         Ok(OAuthRefresher { config, provider, client_id, transport: self.transport.build()?, clock, url })

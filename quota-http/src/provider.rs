@@ -12,8 +12,9 @@ use crate::command_environment::CommandEnvironment;
 use crate::interpret::ProviderRules;
 use crate::oauth::{self, OAuthRefresherBuilder, ProviderConfig};
 use crate::parsed::{ParseError, Parsed};
-use crate::request::UsageRequest;
+use crate::request::{DescribedRequest, UsageRequest};
 use crate::saved::{self, SavedDocument};
+use crate::shape::UsageShape;
 use crate::usage_endpoint::UsageEndpoint;
 
 /// Everything that quota knows about a provider: how to request and parse usage, where logins are found, and the defaults.
@@ -59,9 +60,10 @@ pub struct Provider {
     base_url: Option<&'static str>,
     private_endpoint: bool,
     usage_endpoint: Option<&'static UsageEndpoint>,
-    pub(crate) request: fn(&Credential) -> UsageRequest,
+    request: Request,
     pub(crate) second: Option<SecondRequest>,
-    parse: ParseBody,
+    parse: Parser,
+    is_defined: bool,
     parse_saved: Option<ParseSaved>,
     pub(crate) owner_header: Option<&'static str>,
     policy: fn(Policy) -> Policy,
@@ -70,6 +72,20 @@ pub struct Provider {
     command_environment: Option<CommandEnvironment>,
     pub(crate) response_rules: &'static ProviderRules,
     token_exchange: Option<ProviderConfig>,
+}
+
+/// How the request is built.
+#[derive(Clone, Copy)]
+enum Request {
+    Code(fn(&Credential) -> UsageRequest),
+    Described(&'static DescribedRequest),
+}
+
+/// How a response is parsed.
+#[derive(Clone, Copy)]
+enum Parser {
+    Code(ParseBody),
+    Shape(&'static UsageShape),
 }
 
 /// Parses the body of a successful response that arrived at a time. It does no I/O and reads no clock.
@@ -110,6 +126,10 @@ impl Provider {
         request: fn(&Credential) -> UsageRequest,
         parse: ParseBody,
     ) -> Self {
+        Self::of(id, name, Request::Code(request), Parser::Code(parse))
+    }
+
+    const fn of(id: &'static str, name: &'static str, request: Request, parse: Parser) -> Self {
         // Checks the id. The value is rebuilt on use, because a `ProviderId` is not `Copy`.
         std::mem::forget(ProviderId::from_static(id));
         Self {
@@ -122,6 +142,7 @@ impl Provider {
             request,
             second: None,
             parse,
+            is_defined: false,
             parse_saved: None,
             owner_header: None,
             policy: std::convert::identity,
@@ -227,6 +248,55 @@ impl Provider {
 }
 
 impl Provider {
+    /// A provider that a definition describes.
+    pub(crate) const fn described(
+        id: &'static str,
+        request: &'static DescribedRequest,
+        shape: &'static UsageShape,
+    ) -> Self {
+        Self::of(id, id, Request::Described(request), Parser::Shape(shape))
+    }
+
+    /// This provider with the given parts in place of its own.
+    pub(crate) fn redefined(
+        mut self,
+        name: Option<&'static str>,
+        request: Option<&'static DescribedRequest>,
+        shape: Option<&'static UsageShape>,
+    ) -> Self {
+        self.is_defined = true;
+        self.name = name.unwrap_or(self.name);
+        if let Some(request) = request {
+            self.base_url = Some(&request.origin);
+            self.request = Request::Described(request);
+            self.second = None;
+        }
+        if let Some(shape) = shape {
+            self.parse = Parser::Shape(shape);
+            self.parse_saved = None;
+        }
+        self
+    }
+
+    /// Whether a [`ProviderDefinition`](crate::ProviderDefinition) describes this provider or a part of it.
+    #[must_use]
+    pub const fn is_defined(&self) -> bool {
+        self.is_defined
+    }
+
+    /// Whether a token may be sent unencrypted to another machine.
+    pub(crate) fn allows_http(&self) -> bool {
+        matches!(self.request, Request::Described(request) if request.allow_http)
+    }
+
+    /// The request for the usage.
+    pub(crate) fn usage_request(&self, credential: &Credential) -> UsageRequest {
+        match self.request {
+            Request::Code(request) => request(credential),
+            Request::Described(request) => request.with(&credential.secret),
+        }
+    }
+
     /// The id, which is part of the names of its accounts.
     #[must_use]
     pub const fn id(&self) -> ProviderId {
@@ -323,7 +393,10 @@ impl Provider {
     ///
     /// [`ParseError`] if the body has no usage.
     pub fn parse(&self, body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
-        (self.parse)(body, now)
+        match self.parse {
+            Parser::Code(parse) => parse(body, now),
+            Parser::Shape(shape) => shape.parse(body, now),
+        }
     }
 
     /// Parses a document that a user saved before `now`: a usage response, or another document of the provider.

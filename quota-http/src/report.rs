@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use crate::lenient::{Field, Unreadable, text};
 use crate::parsed::{ParseError, Parsed, SkippedField};
 
+/// Why a number is not the usage of a window.
+pub(crate) const IMPLAUSIBLE: &str = "its usage is not between 0 % and 1,000 %";
+
 /// Collects the content of a response that lists all windows of an account.
 ///
 /// A window that is not added no longer exists. A window that exists but cannot be read must be added with
@@ -40,7 +43,7 @@ pub struct ReportBuilder {
 
 impl ReportBuilder {
     /// The maximum number of windows, read and unreadable. Accounts have about ten.
-    const MAX_WINDOWS: usize = 128;
+    pub(crate) const MAX_WINDOWS: usize = 128;
     /// Bounds the list, so that it stays readable.
     const MAX_SKIPPED: usize = 256;
 
@@ -74,7 +77,7 @@ impl ReportBuilder {
             Field::Present(used) => self.add(complete(WindowReading::new(id, used)), field),
             Field::Absent => self.mark_unreadable(id, field, "it has no usage"),
             Field::Unreadable => {
-                self.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %");
+                self.mark_unreadable(id, field, IMPLAUSIBLE);
             }
         }
     }

@@ -6,6 +6,7 @@ use quota_core::secret::SecretBuffer;
 use quota_core::{FetchError, Secret};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
+use serde_json::Value;
 
 /// One request to a provider: method, path, headers and body. The base URL is the fetcher's setting.
 ///
@@ -70,13 +71,17 @@ impl UsageRequest {
     /// # Panics
     ///
     /// If the name is not a lower-case header name.
-    pub fn secret_header(mut self, name: &'static str, prefix: &str, token: &Secret) -> Self {
+    pub fn secret_header(self, name: &'static str, prefix: &str, token: &Secret) -> Self {
+        self.token_header(HeaderName::from_static(name), prefix, token)
+    }
+
+    fn token_header(mut self, name: HeaderName, prefix: &str, token: &Secret) -> Self {
         let token = token.expose().trim();
         let value = HeaderValue::from_str(&format!("{prefix}{token}")).ok().filter(|_| !token.is_empty());
         match value {
             Some(mut value) => {
                 value.set_sensitive(true);
-                self.headers.insert(HeaderName::from_static(name), value);
+                self.headers.insert(name, value);
             }
             None => {
                 let reason = "the access token is empty or invalid; log in again";
@@ -110,6 +115,34 @@ impl UsageRequest {
     pub fn optional(mut self) -> Self {
         self.is_optional = true;
         self
+    }
+}
+
+/// A request in data instead of code.
+#[derive(Debug)]
+pub(crate) struct DescribedRequest {
+    /// The scheme, host and port.
+    pub(crate) origin: String,
+    /// Whether the token may be sent unencrypted to another machine.
+    pub(crate) allow_http: bool,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
+    /// The body of a POST request; `None` for GET.
+    pub(crate) body: Option<Value>,
+    pub(crate) token_header: HeaderName,
+    /// The text before the token.
+    pub(crate) token_prefix: String,
+}
+
+impl DescribedRequest {
+    /// The request with this token.
+    pub(crate) fn with(&'static self, token: &Secret) -> UsageRequest {
+        let request = match &self.body {
+            None => UsageRequest::get(&*self.path),
+            Some(body) => UsageRequest::post(&*self.path, body),
+        };
+        let request = self.query.iter().fold(request, |request, (name, value)| request.query(name, &**value));
+        request.token_header(self.token_header.clone(), &self.token_prefix, token)
     }
 }
 

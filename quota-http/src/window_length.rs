@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quota_core::model::{InvalidId, Scope};
 use quota_core::{WindowId, WindowReading};
 use serde_json::Value;
 
@@ -67,6 +68,22 @@ impl Period {
     /// The reading of a window in this period.
     pub(crate) fn complete(self, reading: WindowReading) -> WindowReading {
         reading.length(self.length).resets_at(self.resets_at)
+    }
+}
+
+/// The id of the part of the window `whole` that counts only `scope`.
+///
+/// # Errors
+///
+/// [`InvalidId`] if the scope has no name, or a name that is not valid in an id.
+pub(crate) fn scoped_id(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
+    match (&scope.model, &scope.surface) {
+        (Some(model), Some(surface)) => whole.for_model(&format!("{model} {surface}")),
+        (Some(model), None) => whole.for_model(model),
+        (None, surface) => {
+            let words: Vec<_> = surface.as_deref().unwrap_or_default().split_whitespace().collect();
+            WindowId::new(&format!("{whole}_{}", words.join("_").to_lowercase()))
+        }
     }
 }
 

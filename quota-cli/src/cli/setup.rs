@@ -43,8 +43,8 @@ pub(crate) struct InitArgs {
 
 /// List the supported providers
 ///
-/// For each provider, it shows the names that commands accept, where quota looks for a login, and whether the provider documents the
-/// endpoint. It reads no configuration and no login, and makes no calls.
+/// For each provider, also those that the configuration defines, it shows the names that commands accept, where quota looks for a
+/// login, and whether the provider documents the endpoint. It reads no login, and makes no calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Where quota looks for a login:

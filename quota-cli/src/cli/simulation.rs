@@ -1,9 +1,9 @@
 //! The arguments of the commands that need no account: `quota demo`, `quota parse` and `quota sim`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use quota::http::{PROVIDERS, Provider, find_provider};
+use quota::http::{Provider, find_provider};
 
 /// Run a simulation that shows what quota does
 ///
@@ -66,19 +66,40 @@ If a window has only a status, or no readable value, its used_percent is null: n
 Examples:
   quota parse anthropic usage.json
   quota parse codex usage.json
+  quota parse --provider my-gateway usage.json    # defined by [[providers]] of the configuration
   quota parse anthropic --headers headers.txt
   curl -sI https://example.com/v1/messages | quota parse anthropic --headers -
 
 Exit codes: 0 success, 64 usage error, 65 malformed input, 66 unreadable input.")]
 pub(crate) struct ParseArgs {
     /// Provider; `quota providers` lists them
-    #[arg(value_parser = provider)]
-    pub(crate) provider: &'static Provider,
+    #[arg(value_name = "PROVIDER", required_unless_present = "provider_option")]
+    provider: Option<String>,
     /// Saved response, or - for standard input
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "provider_option")]
+    file: Option<PathBuf>,
+    /// Provider, also one that the configuration defines; the only other argument is then FILE
+    #[arg(long = "provider", value_name = "PROVIDER", id = "provider_option")]
+    named: Option<String>,
     /// Read HTTP headers, one per line
     #[arg(long)]
     pub(crate) headers: bool,
+}
+
+impl ParseArgs {
+    /// The name of the provider, and the file.
+    ///
+    /// # Errors
+    ///
+    /// What to write instead, if one of them is missing or given twice.
+    pub(crate) fn provider_and_file(&self) -> Result<(&str, &Path), &'static str> {
+        match (&self.named, &self.provider, &self.file) {
+            (Some(provider), Some(file), None) => Ok((provider, Path::new(file))),
+            (None, Some(provider), Some(file)) => Ok((provider, file)),
+            (Some(_), Some(_), Some(_)) => Err("the provider is given twice; remove one of them"),
+            _ => Err("the file is missing; write - for standard input"),
+        }
+    }
 }
 
 /// A choice of `quota demo --provider`.
@@ -96,14 +117,6 @@ fn simulated(name: &str) -> Result<Simulated, String> {
     let known = quota_sim::providers();
     let found = find_provider(name).filter(|provider| known.contains(&provider.id_str()));
     found.map(Simulated::One).ok_or_else(|| format!("expected all or one of {}", known.join(", ")))
-}
-
-/// Parses the name of a provider.
-pub(super) fn provider(name: &str) -> Result<&'static Provider, String> {
-    find_provider(name).ok_or_else(|| {
-        let known: Vec<_> = PROVIDERS.iter().map(|provider| provider.id_str()).collect();
-        format!("expected one of {}", known.join(", "))
-    })
 }
 
 /// Run a simulated provider on this machine

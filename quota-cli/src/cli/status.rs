@@ -48,7 +48,8 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
   # base_url = \"http://127.0.0.1:8123\"
 
   [providers.anthropic]        # optional, for all its accounts
-  # base_url, user_agent
+  # base_url, user_agent, headers; docs/define-a-provider.md explains
+  # how [[providers]] defines a provider that quota does not know
 
   [routing]                    # optional: which account is preferred, see
                                # quota explain --help

@@ -5,7 +5,8 @@ mod document;
 mod header_lines;
 mod report;
 
-use crate::cli::ParseArgs;
+use crate::cli::{GlobalOptions, ParseArgs};
+use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::{input, term};
 
@@ -14,11 +15,14 @@ use crate::{input, term};
 /// # Errors
 ///
 /// [`CliError`] if the input cannot be read, or nothing in it can be parsed.
-pub(crate) fn run(options: &ParseArgs) -> Result<Exit, CliError> {
-    let provider = options.provider;
-    let bytes = input::read_input(&options.file)?;
+pub(crate) fn run(options: &ParseArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let usage = |why: String| CliError::new(Exit::Usage, why);
+    let (name, file) = options.provider_and_file().map_err(|why| usage(why.to_owned()))?;
+    let provider =
+        Config::load_allow_empty(global.config.as_deref())?.defined_providers.named(name).map_err(usage)?;
+    let bytes = input::read_input(file)?;
     let malformed =
-        |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(&options.file)));
+        |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(file)));
     let report =
         if options.headers { header_lines::read(provider, &bytes) } else { document::read(provider, &bytes) };
     let report = report.map_err(malformed)?;

@@ -1,12 +1,14 @@
-//! `quota providers`: lists the providers, with where their logins are found. It reads no configuration and no login.
+//! `quota providers`: lists the providers, also those that the configuration defines, with where their logins are found. It reads no
+//! login.
 
 use std::fmt::Write as _;
 
 use quota::Policy;
-use quota::http::{PROVIDERS, Provider};
+use quota::http::Provider;
 use serde::Serialize;
 
 use crate::cli::{GlobalOptions, ProvidersArgs};
+use crate::config::Config;
 use crate::exit::{CliError, Exit};
 use crate::format::duration;
 use crate::login_folder::LoginFolder;
@@ -22,7 +24,8 @@ const COLUMNS: usize = 80;
 ///
 /// [`CliError`] if the output cannot be written.
 pub(crate) fn run(_: &ProvidersArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    let providers = PROVIDERS.iter().map(|provider| ProviderJson::of(provider));
+    let defined = Config::load_allow_empty(global.config.as_deref())?.defined_providers;
+    let providers = defined.all().map(ProviderJson::of);
     if global.json {
         term::print(&json::pretty(&ProvidersJson { version: 2, providers: providers.collect() }))?;
     } else {
@@ -46,6 +49,7 @@ struct ProviderJson {
     other_names: &'static [&'static str],
     base_url: Option<String>,
     private_endpoint: bool,
+    defined: bool,
     login_program: Option<&'static str>,
     login_file: Option<String>,
     login_dir_variable: Option<&'static str>,
@@ -66,6 +70,7 @@ impl ProviderJson {
             other_names: provider.other_names(),
             base_url: provider.default_base_url().map(|url| url.as_str().trim_end_matches('/').to_owned()),
             private_endpoint: provider.is_private(),
+            defined: provider.is_defined(),
             login_program: folder.map(|folder| folder.program),
             login_file: folder.map(|folder| folder.file()),
             login_dir_variable: folder.and_then(|folder| folder.variable),
@@ -90,6 +95,7 @@ impl ProviderJson {
         let logins: Vec<_> = program.into_iter().chain(variables).collect();
         let endpoint = match (&self.base_url, self.private_endpoint) {
             (None, _) => "set base_url for each account".to_owned(),
+            (Some(url), _) if self.defined => format!("{url}, defined in the configuration"),
             (Some(url), true) => format!("{url}, not documented by the provider"),
             (Some(url), false) => url.clone(),
         };
@@ -106,6 +112,8 @@ impl ProviderJson {
 
 #[cfg(test)]
 mod tests {
+    use quota::http::PROVIDERS;
+
     use super::*;
 
     #[test]
@@ -144,6 +152,7 @@ mod tests {
           ],
           "base_url": "https://chatgpt.com",
           "private_endpoint": true,
+          "defined": false,
           "login_program": "Codex",
           "login_file": "~/.codex/auth.json",
           "login_dir_variable": "CODEX_HOME",

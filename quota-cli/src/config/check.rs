@@ -5,16 +5,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use quota::AccountId;
-use quota::http::{Fetcher, FetcherBuilder, OwnLogin, PROVIDERS, Provider, find_provider};
+use quota::http::{Fetcher, FetcherBuilder, OwnLogin, PROVIDERS, Provider};
 use toml::Spanned;
 use url::Url;
 
-use super::error::{ConfigError, Lines, nearest};
-use super::file::{AccountTable, ConfigFile, KeyringTable, ProviderTable};
+use super::defined_providers::{DefinedProviders, own_name, unknown_provider};
+use super::error::{ConfigError, Lines};
+use super::file::{AccountTable, ConfigFile, KeyringTable, ProviderTable, ProviderTables};
 use super::hooks;
 use super::{AccountSettings, Config, KeyringItem, LoginSource, Origin, ProviderSettings, routing};
-use crate::sanitize::sanitize;
-use crate::token_like::{looks_like_a_token, masked};
+use crate::token_like::looks_like_a_token;
 
 pub(super) fn config(
     file: ConfigFile,
@@ -30,7 +30,7 @@ pub(super) fn config(
         }
     };
     let policy_keys = policy_keys(text);
-    let providers = providers(file.providers)?;
+    let (providers, defined_providers) = providers(file.providers)?;
     let when_unknown_is_set = file.routing.when_unknown_is_set();
     let routing = file.routing.policy()?;
     let lines = Lines::of(text);
@@ -40,7 +40,7 @@ pub(super) fn config(
     for written in file.accounts {
         let span = written.get_ref().id.span();
         let line = lines.line(span.start);
-        let mut settings = account(written.into_inner(), directory, &mut checked)?;
+        let mut settings = account(written.into_inner(), directory, &defined_providers, &mut checked)?;
         settings.origin = Origin::Configured { line };
         if let Some(line) = defined.insert(settings.id.clone(), line) {
             let id = &settings.id;
@@ -66,6 +66,7 @@ pub(super) fn config(
         routing,
         when_unknown_is_set,
         providers,
+        defined_providers,
         accounts,
         hooks,
         ..Config::empty()
@@ -80,12 +81,14 @@ fn policy_keys(text: &str) -> BTreeSet<String> {
 }
 
 fn providers(
-    tables: BTreeMap<Spanned<String>, ProviderTable>,
-) -> Result<BTreeMap<&'static str, ProviderSettings>, ConfigError> {
+    tables: ProviderTables,
+) -> Result<(BTreeMap<&'static str, ProviderSettings>, DefinedProviders), ConfigError> {
     let mut providers = BTreeMap::new();
-    for (name, table) in tables {
+    let mut defined = DefinedProviders::default();
+    for (name, mut table) in tables.0 {
         let span = name.span();
-        let Some(provider) = find_provider(name.get_ref()) else {
+        defined.add(&name, &mut table)?;
+        let Some(provider) = defined.find(name.get_ref()) else {
             return Err(ConfigError::at(span, unknown_provider(name.get_ref(), "")));
         };
         if providers.insert(provider.id_str(), settings(table)?).is_some() {
@@ -94,7 +97,7 @@ fn providers(
             return Err(ConfigError::at(span, why));
         }
     }
-    Ok(providers)
+    Ok((providers, defined))
 }
 
 fn settings(table: ProviderTable) -> Result<ProviderSettings, ConfigError> {
@@ -120,12 +123,13 @@ fn settings(table: ProviderTable) -> Result<ProviderSettings, ConfigError> {
 fn account(
     account: AccountTable,
     directory: &Path,
+    providers: &DefinedProviders,
     checked: &mut Option<(String, Url)>,
 ) -> Result<AccountSettings, ConfigError> {
     check_account_name(account.id.get_ref().as_str())
         .map_err(|what| ConfigError::at(account.id.span(), what))?;
     let id = account.id.get_ref();
-    let (id, provider) = canonical(id).map_err(|what| ConfigError::at(account.id.span(), what))?;
+    let (id, provider) = providers.canonical(id).map_err(|what| ConfigError::at(account.id.span(), what))?;
     for written in [&account.claude_config_dir, &account.login_dir, &account.token_file].into_iter().flatten()
     {
         check_path(&written.get_ref().to_string_lossy())
@@ -278,35 +282,6 @@ fn command(
         *program = directory.join(&*program).display().to_string();
     }
     Ok((span, LoginSource::TokenCommand(words)))
-}
-
-/// The account's id with the provider's own name (`codex/main` is `openai/main`), and the provider.
-///
-/// # Errors
-///
-/// What to write instead, if the provider is not supported.
-pub(crate) fn canonical(id: &AccountId) -> Result<(AccountId, &'static Provider), String> {
-    let Some(provider) = find_provider(id.provider().as_str()) else {
-        return Err(unknown_provider(id.provider().as_str(), &format!("/{}", id.name())));
-    };
-    let id = AccountId::new(provider.id(), id.name()).map_err(|error| error.to_string())?;
-    Ok((id, provider))
-}
-
-/// The id with the provider's own name, or unchanged if the provider is unknown.
-pub(super) fn own_name(id: &AccountId) -> AccountId {
-    canonical(id).map_or_else(|_| id.clone(), |(id, _)| id)
-}
-
-/// What to write instead of an unknown provider. `after` follows its name in the suggestion.
-fn unknown_provider(name: &str, after: &str) -> String {
-    let names = PROVIDERS.iter().map(|provider| provider.id_str());
-    let others = PROVIDERS.iter().flat_map(|provider| provider.other_names().iter().copied());
-    let hint = match nearest(name, names.chain(others)) {
-        Some(nearest) => format!("did you mean {nearest}{after}?"),
-        None => "`quota providers` lists the known ones".to_owned(),
-    };
-    format!("unknown provider {}; {hint}", sanitize(masked(name)))
 }
 
 /// The login of the provider's own program in this folder, which the setting `key` names.

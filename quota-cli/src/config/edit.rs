@@ -16,8 +16,9 @@ pub(super) use self::by_hand::by_hand;
 use self::fields::{NotEditable, decor_text, edit_inline, has_comments_inside, set_fields};
 use self::tables::edit_tables;
 use self::values::{ACCOUNTS, new_keys};
+use super::defined_providers::own_name;
 use super::error::Lines;
-use super::{AccountSettings, Config, LoginSource, Origin, check, file};
+use super::{AccountSettings, Config, LoginSource, Origin, file};
 
 /// Why a text cannot be edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +91,9 @@ fn hook_of_removed(text: &str, before: &Config, wanted: &[AccountSettings]) -> O
     };
     let hooks = file::read(text).ok()?.hooks;
     let mut named = hooks.iter().flat_map(|hook| &hook.get_ref().accounts);
-    let named = named.find(|named| is_removed(&check::own_name(named.get_ref())))?;
+    let named = named.find(|named| is_removed(&own_name(named.get_ref())))?;
     let line = Lines::of(text).line(named.span().start);
-    Some(EditError::Hook { line, account: check::own_name(named.get_ref()) })
+    Some(EditError::Hook { line, account: own_name(named.get_ref()) })
 }
 
 /// The line of an account, or else the first line of the accounts.

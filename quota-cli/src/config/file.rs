@@ -2,10 +2,15 @@
 //! `check` validates it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
+use quota::http::Method;
+use quota::http::shape::{CreditsShape, Path, Text, WindowShape};
 use quota::{AccountId, Policy};
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::{Spanned, Value};
 
 use super::error::ConfigError;
@@ -19,17 +24,70 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) routing: Routing,
     #[serde(default)]
-    pub(super) providers: BTreeMap<Spanned<String>, ProviderTable>,
+    pub(super) providers: ProviderTables,
     #[serde(default)]
     pub(super) accounts: Vec<Spanned<AccountTable>>,
     #[serde(default)]
     pub(super) hooks: Vec<Spanned<HookTable>>,
 }
 
-/// The settings of a provider.
+/// The providers in the order of the text: tables such as `[providers.anthropic]`, or `[[providers]]` with an `id` each.
+#[derive(Debug, Default)]
+pub(super) struct ProviderTables(pub(super) Vec<(Spanned<String>, ProviderTable)>);
+
+impl<'de> Deserialize<'de> for ProviderTables {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tables;
+        impl<'de> Visitor<'de> for Tables {
+            type Value = ProviderTables;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tables of providers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProviderTables, A::Error> {
+                let tables =
+                    BTreeMap::<Spanned<String>, ProviderTable>::deserialize(MapAccessDeserializer::new(map))?;
+                match tables.values().any(|table| table.id.is_some()) {
+                    true => Err(A::Error::custom("remove `id`, because the name of the table is the id")),
+                    false => Ok(ProviderTables(tables.into_iter().collect())),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<ProviderTables, A::Error> {
+                let tables = Vec::<ProviderTable>::deserialize(SeqAccessDeserializer::new(list))?;
+                let named = tables.into_iter().map(|mut table| match table.id.take() {
+                    Some(id) => Ok((id, table)),
+                    None => Err(A::Error::custom("missing field `id` of [[providers]]")),
+                });
+                Ok(ProviderTables(named.collect::<Result<_, _>>()?))
+            }
+        }
+        deserializer.deserialize_any(Tables)
+    }
+}
+
+/// The settings of a provider, and the definition of a new or changed one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProviderTable {
+    /// Only in `[[providers]]`.
+    pub(super) id: Option<Spanned<String>>,
+    pub(super) name: Option<String>,
+    pub(super) url: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) method: Method,
+    pub(super) body: Option<Spanned<serde_json::Value>>,
+    pub(super) token_header: Option<Spanned<String>>,
+    pub(super) token_prefix: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) allow_http: bool,
+    #[serde(default)]
+    pub(super) windows: Vec<WindowShape>,
+    pub(super) credits: Option<CreditsShape>,
+    pub(super) plan: Option<Text>,
+    pub(super) owner: Option<Path>,
+    pub(super) error: Option<Path>,
     pub(super) base_url: Option<Spanned<String>>,
     pub(super) user_agent: Option<Spanned<String>>,
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quota::accounts::{Limits, RoutingMode, UnknownUsage};
 
 use super::*;
@@ -300,4 +301,99 @@ fn missing_routing_keys_have_their_defaults() {
 
     assert_eq!(config.routing, RoutingPolicy::default());
     assert!(!config.when_unknown_is_set);
+}
+
+/// The code blocks of docs/define-a-provider.md in this language.
+fn documented(language: &str) -> Vec<&'static str> {
+    let page = include_str!("../../../docs/define-a-provider.md");
+    let blocks = page.split("```").skip(1).step_by(2);
+    blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect()
+}
+
+#[test]
+fn the_documented_provider_reads_the_documented_response() {
+    let config = parsed(documented("toml")[0]);
+    let provider = config.defined_providers.find("my-gateway").unwrap();
+    let now = "2026-07-01T12:00:00Z".parse().unwrap();
+
+    let usage = provider.parse(documented("json")[0].as_bytes(), now).unwrap().usage;
+
+    let windows: Vec<_> = usage.windows.iter().map(|one| format!("{} {}", one.id, one.used)).collect();
+    assert_eq!(windows, ["five_hour 25%", "seven_day 80%", "seven_day/opus 87.5%"]);
+    assert_eq!(usage.plan.as_deref(), Some("team"));
+    assert_eq!(usage.credits.unwrap().balance.unwrap().to_string(), "12.34 EUR");
+    assert_eq!(config.accounts[0].id.as_str(), "my-gateway/main");
+}
+
+#[test]
+fn the_documented_repair_replaces_only_the_parser() {
+    let config = parsed(documented("toml")[1]);
+    let kimi = config.defined_providers.find("kimi").unwrap();
+
+    let body = br#"{ "quota": { "week": { "used": 3, "max": 4 } } }"#;
+    let usage = kimi.parse(body, Timestamp::UNIX_EPOCH).unwrap().usage;
+
+    assert_eq!(usage.windows[0].used.as_f64(), 75.0);
+    assert_eq!(kimi.own_login(), quota::http::find_provider("kimi").unwrap().own_login());
+    assert_eq!(config.defined_providers.all().filter(|one| one.id_str() == "kimi").count(), 1);
+}
+
+#[test]
+fn a_table_and_a_list_define_the_same_provider() {
+    let keys = "url = \"https://example.com/usage\"\nuser_agent = \"x\"\n";
+    let window = "id = \"w\"\nused = \"$.used\"\n";
+    let table = parsed(&format!("[providers.made-up]\n{keys}[[providers.made-up.windows]]\n{window}"));
+    let list = parsed(&format!("[[providers]]\nid = \"made-up\"\n{keys}[[providers.windows]]\n{window}"));
+
+    let find = |config: &Config| config.defined_providers.find("made-up").unwrap();
+    assert!(std::ptr::eq(find(&table), find(&list)));
+    assert_eq!(table, list);
+}
+
+#[test]
+fn each_error_of_a_defined_provider_has_its_position() {
+    let of = |keys: &str, window: &str| {
+        error_of(&format!("[[providers]]\nid = \"made-up\"\n{keys}\n[[providers.windows]]\n{window}\n"))
+    };
+    let (url, window) = ("url = \"https://example.com/usage\"", "id = \"w\"\nused = \"$.used\"");
+    let errors = [
+        of(url, "id = \"w\"\nused = \"used\""),
+        of(url, "id = \"w\"\nused = \"$.limits[?@.kind = 'x'].used\""),
+        of(url, "id = \"w\"\nused = \"$..a..b\""),
+        of(url, "id = \"w\""),
+        of(url, "id = \"w\"\nused = \"$.used\"\nunit = \"amount\""),
+        of(url, "id = \"w\"\nused = \"$.used\"\nunit = \"percents\""),
+        of(url, "length = \"soon\"\nused = \"$.used\""),
+        of(url, "id = \"w\"\nuse = \"$.used\""),
+        of("", window),
+        of("url = \"http://example.com/usage\"", window),
+        of("url = \"usage\"", window),
+        of(&format!("{url}\ntoken_header = \"content-length\""), window),
+        of(&format!("{url}\nmethod = \"PUT\""), window),
+        error_of("[[providers]]\nurl = \"https://example.com\"\n"),
+        error_of("[[providers]]\nid = \"made-up\"\nurl = \"https://example.com\"\n"),
+        error_of("[providers.kimi]\nid = \"kimi\"\n"),
+    ];
+
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn a_token_in_a_definition_is_not_repeated() {
+    const TOKEN: &str = "sk-ant-oat01-made-up";
+    let window = "[[providers.windows]]\nid = \"w\"\nused = \"$.used\"\n";
+    let url = "url = \"https://example.com/usage\"";
+    for keys in [
+        format!("url = \"https://example.com/usage?key={TOKEN}\""),
+        format!("{url}\ntoken_prefix = \"Bearer {TOKEN}\""),
+        format!("{url}\ntoken_header = \"{TOKEN}\""),
+        format!("{url}\nmethod = \"POST\"\nbody = {{ key = \"{TOKEN}\" }}"),
+        format!("{url}\nheaders = {{ x-key = \"{TOKEN}\" }}"),
+        format!("{url}\nplan = \"$.{TOKEN}[\""),
+        format!("{url}\ntoken = \"{TOKEN}\""),
+    ] {
+        let error = error_of(&format!("[[providers]]\nid = \"made-up\"\n{keys}\n{window}"));
+
+        assert!(!error.contains("made-up\"") && !error.contains("oat01"), "{error}");
+    }
 }

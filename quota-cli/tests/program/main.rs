@@ -17,6 +17,8 @@ mod codex;
 #[cfg(target_os = "linux")]
 mod concurrent_processes;
 mod damaged_documents;
+#[cfg(unix)]
+mod defined_providers;
 mod demo;
 #[cfg(unix)]
 mod doctor;

@@ -86,7 +86,7 @@ pub(super) fn is_relevant(name: &str) -> bool {
 
 /// The organization that the response belongs to.
 pub(super) fn owner_id(headers: &LimitHeaders<'_>) -> Option<OwnerId> {
-    headers.get(ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id)).map(OwnerId::new)
+    headers.get(ORGANIZATION).filter(|id| is_short_text(id)).map(OwnerId::new)
 }
 
 /// Adds the windows that the headers report.

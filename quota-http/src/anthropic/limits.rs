@@ -5,9 +5,10 @@ use quota_core::model::{InvalidId, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::Value;
 
-use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ReadPercent, SEVEN_DAYS, WindowDef};
+use super::windows::{FIVE_HOURS, ReadPercent, SEVEN_DAYS, WindowDef};
 use crate::lenient::{Field, Unreadable, number, text, timestamp};
-use crate::report::ReportBuilder;
+use crate::report::{IMPLAUSIBLE, ReportBuilder};
+use crate::window_length::scoped_id;
 
 /// Parses all rows; `percent` converts and checks each usage.
 pub(super) fn read(limits: &Value, percent: ReadPercent) -> ReportBuilder {
@@ -91,19 +92,6 @@ fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
         (None, _) => (whole, Some(Scope::surface(kind))),
     };
     Ok(WindowDef { id, scope, length })
-}
-
-/// The id of the part of `whole` that counts only `scope`. It follows the naming of the root fields.
-pub(super) fn scoped_id(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
-    match (&scope.model, &scope.surface) {
-        (Some(model), Some(surface)) => whole.for_model(&format!("{model} {surface}")),
-        (Some(model), None) => whole.for_model(model),
-        (None, surface) => {
-            let surface = surface.as_deref().unwrap_or_default();
-            let words: Vec<_> = surface.split_whitespace().collect();
-            WindowId::new(&format!("{whole}_{}", words.join("_").to_lowercase()))
-        }
-    }
 }
 
 /// The scope of a row; `None` for the whole account.

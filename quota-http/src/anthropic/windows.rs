@@ -8,7 +8,7 @@ use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::Value;
 
 use crate::lenient::{Field, number, timestamp};
-use crate::report::ReportBuilder;
+use crate::report::{IMPLAUSIBLE, ReportBuilder};
 
 pub(super) const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 pub(super) const SEVEN_DAYS: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -57,9 +57,6 @@ pub(super) struct FieldNames {
 
 /// Converts a number to a percentage; `None` if it is implausible for the source.
 pub(super) type ReadPercent = fn(f64) -> Option<Percent>;
-
-/// Why a number is not a window's usage.
-pub(super) const IMPLAUSIBLE: &str = "its usage is not between 0 % and 1,000 %";
 
 /// Adds the window `name` with this value.
 pub(super) fn add_named(

@@ -11,6 +11,7 @@ use super::{limits, money};
 use crate::lenient::Field;
 use crate::report::ReportBuilder;
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, is_current};
+use crate::window_length::scoped_id;
 
 /// Windows that the provider always lists, null if the account has none.
 const ALWAYS: [&str; 4] = ["five_hour", "seven_day", "seven_day_opus", "seven_day_sonnet"];
@@ -116,7 +117,7 @@ fn new_row(window: &Window) -> Option<Value> {
     };
     let scope = match (kind, window.scope()) {
         ("weekly_scoped", Some(scope)) => {
-            limits::scoped_id(&WindowId::seven_day(), scope).ok().filter(|id| id == window.id())?;
+            scoped_id(&WindowId::seven_day(), scope).ok().filter(|id| id == window.id())?;
             let model = scope.model.as_deref().map(|name| json!({ "id": null, "display_name": name }));
             json!({ "model": model, "surface": scope.surface })
         }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::Scope;
-use quota_core::provider::wait_of_seconds;
 use quota_core::{Percent, WindowId, WindowReading};
 
 use super::money;
-use crate::lenient::{from_epoch, is_short_text, parse_number};
+use crate::lenient::{after, from_epoch, is_short_text, parse_number};
 use crate::limit_headers::{HeaderReadings, LimitHeaders, has_prefix};
+use crate::report::IMPLAUSIBLE;
 use crate::window_length::window_of_length;
 
 const SLOTS: [&str; 3] = ["primary", "secondary", "tertiary"];
@@ -132,7 +132,7 @@ impl Limit<'_> {
 }
 
 fn model_scope(name: &str) -> Option<Scope> {
-    (!name.is_empty() && is_short_text(name)).then(|| Scope::model(name))
+    is_short_text(name).then(|| Scope::model(name))
 }
 
 /// Adds the window of one slot.
@@ -147,12 +147,12 @@ fn add_slot(
     let [used, minutes, reset_at, reset_after] = parts.map(|text| text.filter(|text| !text.is_empty()));
     let Some(used) = used else { return };
     let Some(used) = parse_number(used).and_then(Percent::from_percent) else {
-        return readings.skipped.add(header(PARTS[0]), "its usage is not between 0 % and 1,000 %");
+        return readings.skipped.add(header(PARTS[0]), IMPLAUSIBLE);
     };
-    let resets_at = reset_at.and_then(parse_number).and_then(from_epoch).or_else(|| {
-        let wait = wait_of_seconds(parse_number(reset_after?)?, Some(now))?;
-        now.checked_add(wait).ok().filter(|_| !wait.is_zero())
-    });
+    let resets_at = reset_at
+        .and_then(parse_number)
+        .and_then(from_epoch)
+        .or_else(|| after(parse_number(reset_after?)?, now));
     let minutes = minutes.and_then(parse_number).filter(|minutes| *minutes > 0.0);
     let known = minutes.and_then(window_for);
     // All zeros mean that the limit does not exist.

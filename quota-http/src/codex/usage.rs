@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::model::Scope;
-use quota_core::provider::wait_of_seconds;
 use quota_core::{Percent, WindowId, WindowReading};
 use serde_json::{Map, Value};
 
 use super::money;
-use crate::lenient::{Field, number, text, timestamp};
+use crate::lenient::{Field, after, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
 use crate::report::{ReportBuilder, json_object, text_or_skip};
-use crate::window_length::window_of_length;
+use crate::window_length::{scoped_id, window_of_length};
 
 /// The fields of a window: its use in percent, its length, and its reset.
 pub(super) struct WindowFields {
@@ -176,10 +175,7 @@ impl Limit<'_> {
             Field::Absent if length.is_none() && resets_at.is_none() => {
                 report.skip(field, "its usage is null")
             }
-            Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-            Field::Unreadable => {
-                report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %")
-            }
+            used => report.add_used(id, used, field, |reading| reading),
         }
     }
 
@@ -196,11 +192,7 @@ impl Limit<'_> {
         };
         match &self.scope {
             None => Some(whole),
-            Some(Scope { model: Some(model), .. }) => whole.for_model(model).ok(),
-            Some(scope) => {
-                let surface = scope.surface.as_deref().unwrap_or_default();
-                WindowId::new(&format!("{whole}_{surface}")).ok()
-            }
+            Some(scope) => scoped_id(&whole, scope).ok(),
         }
     }
 }
@@ -247,12 +239,10 @@ fn individual_limit(limit: Option<&Value>, field: &str, now: Timestamp, report: 
         used => used,
     };
     match used.and_then(Percent::from_percent) {
-        Field::Present(used) => {
+        used => {
             let resets_at = reset(limit, &FIELDS, now).or_else(|| timestamp(limit.get("resets_at")));
-            report.add(WindowReading::new(id, used).resets_at(resets_at), field);
+            report.add_used(id, used, field, |reading| reading.resets_at(resets_at));
         }
-        Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-        Field::Unreadable => report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %"),
     }
 }
 
@@ -267,10 +257,7 @@ fn share(limit: &Value) -> Field<f64> {
 
 /// When a window resets: a time, or else a number of seconds from now.
 fn reset(window: &Value, fields: &WindowFields, now: Timestamp) -> Option<Timestamp> {
-    timestamp(window.get(fields.resets_at)).or_else(|| {
-        let wait = wait_of_seconds(number(window.get(fields.resets_in)).ok()?, Some(now))?;
-        now.checked_add(wait).ok().filter(|_| !wait.is_zero())
-    })
+    timestamp(window.get(fields.resets_at)).or_else(|| after(number(window.get(fields.resets_in)).ok()?, now))
 }
 
 #[cfg(test)]

@@ -175,6 +175,27 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
+async fn a_defined_provider_sends_no_token_to_a_redirect() {
+    let other_host = Server::start(Reply::json(200, "", USAGE)).await;
+    let location = format!("location: {}\r\n", other_host.url());
+    let server = Server::start(Reply::json(307, &location, "")).await;
+    let mut definition = quota_http::ProviderDefinition::new("made-up");
+    definition.url = Some(server.url().join("v1/usage/?a=b").unwrap());
+    let mut window = quota_http::shape::WindowShape::default();
+    window.id = Some("w".parse().unwrap());
+    window.used = Some("$.used".parse().unwrap());
+    definition.shape.windows.push(window);
+
+    let fetcher = Fetcher::new(definition.provider().unwrap());
+    let error = fetcher.fetch(&"made-up/main".parse().unwrap(), &credential()).await.unwrap_err();
+
+    assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
+    assert!(server.requests()[0].starts_with("get /v1/usage/?a=b http/1.1\r\n"), "{:?}", server.requests());
+    assert!(server.requests()[0].contains("authorization: bearer sk-ant-oat01-made-up"));
+    assert_eq!(other_host.requests().len(), 0);
+}
+
+#[tokio::test]
 async fn a_response_of_another_host_is_rejected() {
     let other_host = Server::start(Reply::json(200, "", USAGE)).await;
     let server = Server::start(Reply::json(302, &format!("location: {}\r\n", other_host.url()), "")).await;

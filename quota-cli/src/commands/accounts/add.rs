@@ -22,7 +22,7 @@ use crate::{context, detected_logins, io_cause, scope, store, term};
 
 /// Adds the account.
 pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    let account = account(options)?;
+    let account = account(options, &Config::load_allow_empty(global.config.as_deref())?)?;
     let (id, login) = (&account.id, &account.login);
     let named = global.config.as_deref();
     scope::run(async |scope| {
@@ -135,8 +135,8 @@ impl DefaultLogin {
 }
 
 /// The settings of the account.
-fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
-    let (id, provider) = id(&options.name)?;
+fn account(options: &AddArgs, config: &Config) -> Result<AccountSettings, CliError> {
+    let (id, provider) = id(&options.name, config)?;
     let mut account = AccountSettings::new(id, login(options, provider)?);
     let limit = |percent: Option<f64>| percent.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
@@ -150,11 +150,11 @@ fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
 }
 
 /// The account's id; the provider is optional.
-fn id(name: &str) -> Result<(AccountId, &'static Provider), CliError> {
+fn id(name: &str, config: &Config) -> Result<(AccountId, &'static Provider), CliError> {
     config::check_account_name(name).map_err(usage)?;
     let id = if name.contains('/') { name.parse() } else { AccountId::new(ANTHROPIC, name) };
     let id = id.map_err(|error| usage(error.to_string()))?;
-    config::canonical(&id).map_err(usage)
+    config.defined_providers.canonical(&id).map_err(usage)
 }
 
 fn login(options: &AddArgs, provider: &'static Provider) -> Result<LoginSource, CliError> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use quota::Clock;
-use quota::http::find_provider;
 use quota_journal::post_client;
 use reqwest::header::{DATE, USER_AGENT};
 use url::Url;
@@ -27,7 +26,7 @@ pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
     for account in config.accounts.iter().filter(|account| !account.disabled) {
         let provider = account.id.provider();
         let set = account.base_url.as_ref().or(config.provider(provider).base_url.as_ref()).cloned();
-        let default = || find_provider(provider.as_str())?.default_base_url();
+        let default = || config.defined_providers.find(provider.as_str())?.default_base_url();
         let Some(url) = set.or_else(default) else { continue };
         // The path and the user name may be secrets.
         let Ok(root) = Url::parse(&url.origin().ascii_serialization()) else { continue };

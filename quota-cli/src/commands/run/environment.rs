@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use quota::http::{CommandEnvironment, find_provider};
+use quota::http::CommandEnvironment;
 use quota::{AccountId, Credential, Secret};
 
 use crate::config::{Config, LoginSource};
@@ -61,7 +61,7 @@ pub(super) fn of(
 ) -> Result<Vec<EnvironmentChange>, CliError> {
     let settings = config.accounts.iter().find(|one| one.id == *account);
     let own = settings.map(|one| &one.login);
-    let provider = find_provider(account.provider().as_str());
+    let provider = config.defined_providers.find(account.provider().as_str());
     let program = provider.and_then(|provider| provider.environment()).copied().unwrap_or_default();
     let remove = |name: &str| EnvironmentChange::Remove(name.to_owned());
     let mut changes: Vec<_> = program.remove.iter().copied().map(remove).collect();

@@ -148,7 +148,7 @@ fn a_failure_is_an_error_response_for_the_parser() {
 
 #[test]
 fn the_path_is_that_of_the_request() {
-    let request = (PROVIDER.request)(&quota_core::Credential::none());
+    let request = PROVIDER.usage_request(&quota_core::Credential::none());
 
     assert_eq!(PROVIDER.endpoint().unwrap().path(), format!("/{}", request.path));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
-use quota::http::PROVIDERS;
+use quota::http::{PROVIDERS, find_provider};
 
 use super::*;
 use crate::config::{AccountSettings, Program, ProviderSettings};
