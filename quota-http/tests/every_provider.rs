@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use quota_core::model::Coverage;
 use quota_core::{UsageReport, WindowId};
 use quota_http::shape::UsageShape;
 use quota_http::{PROVIDERS, ParseError, Parsed};
@@ -346,6 +347,15 @@ fn changed_by(case: &Case, at: &str, value: f64) -> BTreeMap<WindowId, u32> {
     changed.map(|(id, (used, ..))| (id, used)).collect()
 }
 
+/// How much the use of each window grows from one value at this place to another, in basis points per unit.
+fn growth(case: &Case, at: &str, values: [f64; 2]) -> BTreeMap<WindowId, f64> {
+    let [low, high] = values.map(|value| changed_by(case, at, value));
+    let both = low.into_iter().filter_map(|(id, low)| Some((high.get(&id).copied()?, low, id)));
+    // A negative use is zero.
+    let both = both.filter(|(high, low, _)| *high > 0 && *low > 0);
+    both.map(|(high, low, id)| (id, (f64::from(high) - f64::from(low)) / (values[1] - values[0]))).collect()
+}
+
 #[test]
 fn the_place_decides_between_percent_and_fraction() {
     for case in cases() {
@@ -353,17 +363,12 @@ fn the_place_decides_between_percent_and_fraction() {
             if numbers(&json!([case.payload.pointer(&at)])).is_empty() {
                 continue;
             }
-            let (small, large) = (changed_by(&case, &at, 0.25), changed_by(&case, &at, 0.75));
-            for (id, small) in small {
-                // If a value below one were a fraction, and another value a percentage, the slope would differ.
-                let Some(large) = large.get(&id) else { continue };
-                let slope = f64::from(*large) - f64::from(small);
-                let Some(two) = changed_by(&case, &at, 1.25).remove(&id) else { continue };
-                assert!(
-                    (f64::from(two) - f64::from(*large) - slope).abs() <= 2.0 || small > 10_000,
-                    "{} {at}",
-                    case.name
-                );
+            let large = growth(&case, &at, [40.0, 60.0]);
+            for (id, small) in growth(&case, &at, [0.25, 0.75]) {
+                // Limits are divisors, so their growth is no constant.
+                let is_amount = at.ends_with("limit") || at.ends_with("total_count");
+                let differs = large.get(&id).is_some_and(|large| (small - large).abs() > 2.5);
+                assert!(is_amount || !differs, "{} {at}", case.name);
             }
         }
     }
@@ -374,7 +379,7 @@ fn a_usage_above_100_percent_stays() {
     for case in cases() {
         for (id, (_, unlimited, _)) in case.windows(&case.payload) {
             let can_exceed = pointers(&case.payload).iter().any(|at| {
-                [150.0, -50.0, 1.5, -0.5, 95.0]
+                [150.0, -50.0, 1.5, -0.5, 300.0, 1200.0]
                     .iter()
                     .any(|value| changed_by(&case, at, *value).get(&id).is_some_and(|used| *used > 10_000))
             });
@@ -408,17 +413,15 @@ fn deep_nesting_is_rejected() {
 fn the_memory_for_a_response_of_one_mebibyte_is_bounded() {
     const MIB: usize = 1024 * 1024;
     for case in cases() {
-        let mut bodies = vec![format!("[{}0]", "0,".repeat(MIB / 2 - 2))];
-        for at in pointers(&case.payload) {
-            let (parent, _) = at.rsplit_once('/').unwrap();
-            let value = case.payload.pointer(&at).unwrap().to_string();
-            let mut body = case.payload.to_string();
-            if case.payload.pointer(parent).unwrap().is_array() {
-                // As many rows as fit.
-                let rows = format!("{value},").repeat((MIB - body.len()) / (value.len() + 1));
-                body = body.replacen(&value, &format!("{rows}{value}"), 1);
-                bodies.push(body);
-            }
+        let places = pointers(&case.payload);
+        let first_row = places.iter().find(|at| at.ends_with("/0"));
+        let mut bodies = Vec::new();
+        if let Some(at) = first_row {
+            // As many rows as fit.
+            let row = case.payload.pointer(at).unwrap().to_string();
+            let body = case.payload.to_string();
+            let rows = format!("{row},").repeat((MIB - body.len()) / (row.len() + 1));
+            bodies.push(body.replacen(&row, &format!("{rows}{row}"), 1));
         }
         let fields: String = (0..50_000).map(|at| format!("\"name{at}\":{{}},")).collect();
         bodies.push(case.payload.to_string().replacen('{', &format!("{{{fields}"), 1));
@@ -473,16 +476,27 @@ proptest! {
             if needless.is_empty() || !needless.iter().all(|(id, window)| expected.get(id) == Some(window)) {
                 continue;
             }
+            let is_scalar = !case.payload.pointer(at).is_some_and(|value| value.is_object() || value.is_array());
+            if is_scalar && (junk.is_string() || junk.is_number()) {
+                // It could be a valid name or amount.
+                continue;
+            }
             let parsed = match case.read(&with(&case.payload, at, junk.clone())) {
                 Err(ParseError::ErrorResponse { .. } | ParseError::Unauthorized | ParseError::RateLimited) => continue,
                 parsed => parsed,
             };
-            let kept = parsed.map(|parsed| readings(&parsed.usage)).unwrap_or_default();
+            let usage = parsed.map(|parsed| parsed.usage);
+            let kept = usage.as_ref().map(readings).unwrap_or_default();
+            let lost = needless.iter().filter(|(id, (used, ..))| kept.get(*id).is_none_or(|(kept, ..)| kept < used));
+            let lost: Vec<_> = lost.map(|(id, _)| id).collect();
+            // A malformed value inside a window may make that window unknown, although it could be read without the value.
+            let is_known_to_be_lost = match usage.map(|usage| usage.coverage) {
+                Ok(Coverage::Complete { except, .. }) => is_scalar && lost.iter().all(|id| except.contains(id)),
+                Ok(_) => is_scalar && lost.len() == 1,
+                Err(_) => false,
+            };
 
-            for (id, (used, ..)) in needless {
-                let kept = kept.get(&id).map(|(used, ..)| *used);
-                prop_assert!(kept >= Some(used), "{} {at} {id} {junk}", case.name);
-            }
+            prop_assert!(lost.is_empty() || is_known_to_be_lost, "{} {at} {lost:?} {junk}", case.name);
         }
     }
 }
