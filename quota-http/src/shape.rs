@@ -407,7 +407,7 @@ impl WindowShape {
             (None, None) => None,
             (Some(model), surface) => {
                 let mut scope = Scope::model(&model);
-                scope.surface = surface.map(Into::into);
+                scope.surface = surface;
                 Some(scope)
             }
             (None, Some(surface)) => Some(Scope::surface(&surface)),
@@ -436,12 +436,13 @@ impl WindowShape {
 }
 
 impl CreditsShape {
+    const MAX_DIGITS: u8 = 18;
+
     fn validate(&self) -> Result<(), InvalidShape> {
-        const MAX_DIGITS: u8 = 18;
         if self.used.is_none() && self.limit.is_none() && self.balance.is_none() && self.unlimited.is_none() {
             return Err(InvalidShape::new("credits", "set used, limit, balance or unlimited"));
         }
-        if self.minor_digits > MAX_DIGITS {
+        if self.minor_digits > Self::MAX_DIGITS {
             return Err(InvalidShape::new("credits.minor_digits", "more than 18 digits"));
         }
         Ok(())
@@ -455,8 +456,10 @@ impl CreditsShape {
         let amount = |path: &Option<Path>| -> Result<Option<Money>, Unreadable> {
             let Some(path) = path else { return Ok(None) };
             let Some(amount) = path.read(root, decimal).into_result()? else { return Ok(None) };
-            let exponent = amount.exponent.checked_add(self.minor_digits).ok_or(Unreadable)?;
-            Ok(Some(Money::new(amount.units, currency, exponent)))
+            // An amount of money has at most 18 digits after the point.
+            let amount =
+                amount.rounded(amount.exponent.min(Self::MAX_DIGITS.saturating_sub(self.minor_digits)));
+            Ok(Some(Money::new(amount.units, currency, amount.exponent.saturating_add(self.minor_digits))))
         };
         let is = |path: &Option<Path>| match path {
             None => Ok(None),

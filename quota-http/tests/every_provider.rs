@@ -12,10 +12,12 @@ use quota_http::shape::UsageShape;
 use quota_http::{PROVIDERS, ParseError, Parsed};
 use serde_json::{Map, Value, json};
 
+type Parse = Box<dyn Fn(&[u8]) -> Result<Parsed, ParseError>>;
+
 /// A parser, and a payload with readable windows, or a balance.
 struct Case {
     name: &'static str,
-    parse: Box<dyn Fn(&[u8]) -> Result<Parsed, ParseError>>,
+    parse: Parse,
     payload: Value,
 }
 

@@ -238,12 +238,9 @@ fn individual_limit(limit: Option<&Value>, field: &str, now: Timestamp, report: 
         Field::Absent => share(limit),
         used => used,
     };
-    match used.and_then(Percent::from_percent) {
-        used => {
-            let resets_at = reset(limit, &FIELDS, now).or_else(|| timestamp(limit.get("resets_at")));
-            report.add_used(id, used, field, |reading| reading.resets_at(resets_at));
-        }
-    }
+    report.add_used(id, used.and_then(Percent::from_percent), field, |reading| {
+        reading.resets_at(reset(limit, &FIELDS, now).or_else(|| timestamp(limit.get("resets_at"))))
+    });
 }
 
 /// The used share of an amount, in percent.

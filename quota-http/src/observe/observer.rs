@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Extensions, HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
-use quota_core::provider::{HeaderSource, ParsedResponse, ResponseMeta, ResponseParser};
+use quota_core::provider::{HeaderSource, ParsedResponse, ResponseMeta};
 use quota_core::{Account, Clock, ProviderId};
 
 use crate::parse_response;
@@ -78,19 +78,10 @@ impl ObservedResponse<'_> {
     /// Parses the response of `provider`, see [`parse_response`].
     #[must_use]
     pub fn parse(&self, provider: &ProviderId) -> ParsedResponse {
-        self.with_meta(|meta| parse_response(provider, meta))
-    }
-
-    /// Parses the response with a parser of the caller's own.
-    #[must_use]
-    pub fn parse_with(&self, parser: &dyn ResponseParser) -> ParsedResponse {
-        self.with_meta(|meta| parser.parse(meta))
-    }
-
-    fn with_meta<T>(&self, parse: impl FnOnce(&ResponseMeta<'_>) -> T) -> T {
         let headers = Headers(self.headers);
         let headers: &dyn HeaderSource = &headers;
-        parse(&ResponseMeta::new(self.status.as_u16(), headers, self.received_at).body(self.body))
+        let meta = ResponseMeta::new(self.status.as_u16(), headers, self.received_at).body(self.body);
+        parse_response(provider, &meta)
     }
 }
 
