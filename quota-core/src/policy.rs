@@ -224,7 +224,7 @@ impl Policy {
 }
 
 /// How much longer a lease lasts than a call.
-const LEASE_MARGIN: Duration = Duration::from_secs(2);
+pub(crate) const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// The maximum duration of a setting. A longer one means "never", and adding it to a timestamp could overflow.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 3600);

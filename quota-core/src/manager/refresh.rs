@@ -402,10 +402,9 @@ impl Refresh {
         (renewed.login.fingerprint != rejected).then_some((check, renewed))
     }
 
-    /// Runs a step of the fetcher. The fetch timeout, the program's deadline and the cancellation of calls end it.
-    async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Interruption> {
-        let timeout = self.entry.provider.policy.fetch_timeout;
-        let step = self.entry.provider.clock.bounded(self.at_most(timeout), catch_panic(step));
+    /// Runs a step of the fetcher. The timeout and the cancellation of calls end it.
+    async fn bounded<T>(&self, timeout: Duration, step: impl Future<Output = T>) -> Result<T, Interruption> {
+        let step = self.entry.provider.clock.bounded(timeout, catch_panic(step));
         // Check the step first: a program cancels its calls at its deadline, and the timeout must be recorded.
         let ended = tokio::select! {
             biased;

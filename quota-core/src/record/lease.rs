@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Hold, LastFailure};
 use crate::model::extra_fields::ExtraFields;
 use crate::model::{LoginInfo, RequestId};
+use crate::policy::LEASE_MARGIN;
 use crate::time;
 
 /// The right to call the provider for one account, until it is released or expires.
@@ -43,9 +44,15 @@ impl Lease {
         now < self.until
     }
 
-    /// Whether a call that starts at `now` and takes this long ends before another process may take over the lease.
-    pub(crate) fn covers(&self, now: Timestamp, call: Duration) -> bool {
-        time::saturating_add(now, call) <= self.until
+    /// How long a call that starts at `now` may take: this timeout, or less, so that it ends before another process may take over the
+    /// lease. `None` if that is less than half of the timeout.
+    pub(crate) fn call_timeout(&self, now: Timestamp, timeout: Duration) -> Option<Duration> {
+        let left = Duration::try_from(self.until.duration_since(now)).unwrap_or_default();
+        if left >= timeout {
+            return Some(timeout);
+        }
+        // The other process's estimate of the store's time may be ahead.
+        Some(left.saturating_sub(LEASE_MARGIN)).filter(|left| *left >= timeout / 2)
     }
 }
 
@@ -200,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_covers_a_call_that_ends_before_it() {
+    fn a_call_ends_before_its_lease() {
         let second = |at: i64| Timestamp::from_second(1_800_000_000 + at).expect("a valid time");
         let lease = Lease {
             fence: 1,
@@ -210,10 +217,10 @@ mod tests {
             fingerprint: None,
             unknown: ExtraFields::default(),
         };
-        let call = Duration::from_secs(10);
+        let timeout_at =
+            |at| lease.call_timeout(second(at), Duration::from_secs(10)).map(|timeout| timeout.as_secs());
 
-        assert!(lease.covers(second(0), call) && lease.covers(second(2), call));
-        assert!(!lease.covers(second(3), call) && lease.covers(second(3), Duration::from_secs(9)));
-        assert!(lease.covers(second(-9), call), "the clock was set back");
+        assert_eq!([-9, 0, 2].map(timeout_at), [Some(10); 3], "the clock may have been set back");
+        assert_eq!([3, 5, 6, 60].map(timeout_at), [Some(7), Some(5), None, None]);
     }
 }

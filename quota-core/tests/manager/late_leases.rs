@@ -1,4 +1,4 @@
-//! A call starts only if its lease lasts until the call's timeout. Otherwise another process could call at the same time.
+//! A call ends before its lease does. Otherwise another process could call at the same time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -59,19 +59,19 @@ async fn stored(env: &Env) -> Record {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_suspended_after_its_grant_calls_under_a_new_lease() {
-    let env = env_with_pauses([SECOND * 5]);
+    let env = env_with_pauses([SECOND * 6]);
 
     let usage = env.quota.account(&id("main")).get().await.unwrap();
 
     let record = stored(&env).await;
     assert_eq!((env.provider.calls(), record.calls().len()), (1, 1));
-    assert_eq!(usage.snapshot().complete_at(), Some(noon() + SECOND * 5), "the time of the new lease");
+    assert_eq!(usage.snapshot().complete_at(), Some(noon() + SECOND * 6), "the time of the new lease");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_suspended_after_each_grant_makes_no_call() {
     // The second swap withdraws the first call.
-    let env = env_with_pauses([SECOND * 5, Duration::ZERO, SECOND * 5]);
+    let env = env_with_pauses([SECOND * 6, Duration::ZERO, SECOND * 6]);
 
     let error = env.quota.account(&id("main")).get().await.unwrap_err();
 
@@ -82,7 +82,7 @@ async fn a_process_suspended_after_each_grant_makes_no_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_grant_that_leaves_enough_of_the_lease_is_used() {
-    let env = env_with_pauses([SECOND]);
+    let env = env_with_pauses([SECOND * 4]);
 
     let usage = env.quota.account(&id("main")).get().await.unwrap();
 

@@ -69,20 +69,19 @@ impl Refresh {
             self.record.change_always(|record, _| record.withdraw(lease)).await;
             return Err(error);
         }
-        if !lease.covers(
-            entry.provider.store_client.now_estimate(),
-            self.at_most(entry.provider.policy.fetch_timeout),
-        ) {
-            // This process was suspended, or its clock was set. During the call another process could take over the lease and call too.
+        let timeout = self.at_most(entry.provider.policy.fetch_timeout);
+        let Some(timeout) = lease.call_timeout(entry.provider.store_client.now_estimate(), timeout) else {
+            // This process was suspended, its clock was set, or the store was slow. During a call of the full length another process
+            // could take over the lease and call too.
             tracing::debug!(account = %entry.id, fence = lease.fence, "too little of the lease is left, call withdrawn");
             self.record.change_always(|record, _| record.withdraw(lease)).await;
             return Ok(CallOutcome::TooLate);
-        }
+        };
         let is_unsettled = entry.provider.credentials.is_unsettled(&entry.id);
         permit.mark_started();
         self.in_flight.set_stage(Stage::Calling);
         let fetch = async {
-            let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
+            let fetched = self.bounded(timeout, async { fetcher.fetch(&entry.id, credential).await }).await;
             if let Ok(Err(error)) = &fetched {
                 self.start_cooldown(error);
             }
