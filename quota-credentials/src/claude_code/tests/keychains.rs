@@ -105,7 +105,7 @@ async fn a_manager_reads_the_keychain_again_after_five_minutes() {
     main.set_credentials(source(&home, &script));
     let mut counted = Vec::new();
 
-    for wait in [0, 299, 1] {
+    for wait in [0, 200, 100] {
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(wait)).await;
         tokio::time::resume();
