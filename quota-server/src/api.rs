@@ -68,7 +68,7 @@ pub(crate) fn routes() -> Router<Gateway> {
 }
 
 /// Checks the role of a client.
-fn authorize(gateway: &Gateway, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
+pub(crate) fn authorize(gateway: &Gateway, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
     match gateway.tokens().role(presented(headers)) {
         Some(role) if role >= needed => Ok(()),
         Some(_) => Err(NO_ROLE),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -52,7 +51,7 @@ impl Changes {
     }
 
     /// Numbers the changes of these accounts until the returned tasks are dropped.
-    pub(crate) fn follow(&self, accounts: &[Arc<Served>]) -> Mutex<JoinSet<()>> {
+    pub(crate) fn follow(&self, accounts: &[Arc<Served>]) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for served in accounts {
             let (changes, served) = (self.clone(), Arc::clone(served));
@@ -65,7 +64,7 @@ impl Changes {
         }
         // All accounts may differ from those that a client knows.
         accounts.iter().for_each(|served| self.record(served));
-        Mutex::new(tasks)
+        tasks
     }
 
     fn record(&self, served: &Served) {

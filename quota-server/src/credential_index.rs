@@ -102,15 +102,19 @@ impl CredentialIndex {
         self.get(provider, &digest)
     }
 
-    /// Whether this is a credential of the account.
-    pub(crate) async fn is_of(self: &Arc<Self>, served: &Served, token: &str) -> bool {
-        let digest = digest(token);
-        let has = || self.positions_of(&digest).iter().any(|at| self.accounts[*at].id() == served.id());
-        if has() {
+    /// Whether this is a credential of the account, as far as is known without a wait.
+    pub(crate) fn knows(&self, served: &Served, token: &str) -> bool {
+        let positions = self.positions_of(&digest(token));
+        positions.iter().any(|at| self.accounts[*at].id() == served.id())
+    }
+
+    /// Whether this is a credential of the account. It waits for the credential sources if the credential is unknown.
+    pub(crate) async fn is_of(&self, served: &Served, token: &str) -> bool {
+        if self.knows(served, token) {
             return true;
         }
         self.check().await;
-        has()
+        self.knows(served, token)
     }
 
     fn get(&self, provider: &ProviderId, digest: &Digest) -> Option<Arc<Served>> {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use quota::QuotaManager;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::access::AccessTokens;
 use crate::adopted::Adopted;
 use crate::changes::Changes;
 use crate::credential_index::CredentialIndex;
 use crate::last_responses::LastResponses;
+use crate::metrics::Metrics;
 use crate::served::{Accounts, ServedAccount};
 
 /// Answers from the readings of a manager. It is cheap to clone.
@@ -28,6 +30,7 @@ struct Inner {
     adopted: Option<Adopted>,
     max_age: Duration,
     changes: Changes,
+    metrics: Metrics,
     stopping: watch::Sender<bool>,
 }
 
@@ -36,6 +39,8 @@ struct Inner {
 pub(crate) struct Current {
     pub(crate) accounts: Accounts,
     pub(crate) credentials: Arc<CredentialIndex>,
+    /// Number the changes, and count the calls of the manager.
+    _tasks: [JoinSet<()>; 2],
 }
 
 impl Current {
@@ -43,10 +48,12 @@ impl Current {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
         changes: &Changes,
+        metrics: &Metrics,
     ) -> Self {
-        let accounts = Accounts::new(manager, accounts, changes);
+        let accounts = Accounts::new(manager, accounts);
         let credentials = Arc::new(CredentialIndex::new(accounts.all.clone()));
-        Self { accounts, credentials }
+        let tasks = [changes.follow(&accounts.all), metrics.follow(manager)];
+        Self { accounts, credentials, _tasks: tasks }
     }
 
     async fn prepare(&self) {
@@ -63,10 +70,11 @@ impl Gateway {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) -> GatewayBuilder {
-        let changes = Changes::new();
+        let (changes, metrics) = (Changes::new(), Metrics::default());
         GatewayBuilder {
-            current: Current::new(manager, accounts, &changes),
+            current: Current::new(manager, accounts, &changes, &metrics),
             changes,
+            metrics,
             tokens: AccessTokens::default(),
             responses: LastResponses::default(),
             adopted: None,
@@ -86,7 +94,7 @@ impl Gateway {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) {
-        let next = Arc::new(Current::new(manager, accounts, &self.0.changes));
+        let next = Arc::new(Current::new(manager, accounts, &self.0.changes, &self.0.metrics));
         // Clients get the new accounts only once they were read.
         next.prepare().await;
         self.0.current.store(next);
@@ -117,6 +125,10 @@ impl Gateway {
         self.0.max_age
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     pub(crate) fn changes(&self) -> &Changes {
         &self.0.changes
     }
@@ -139,6 +151,7 @@ impl Gateway {
 pub struct GatewayBuilder {
     current: Current,
     changes: Changes,
+    metrics: Metrics,
     tokens: AccessTokens,
     responses: LastResponses,
     adopted: Option<Adopted>,
@@ -182,6 +195,7 @@ impl GatewayBuilder {
             adopted: self.adopted,
             max_age: self.max_age,
             changes: self.changes,
+            metrics: self.metrics,
             stopping: watch::Sender::new(false),
         }))
     }

@@ -8,6 +8,7 @@
 //! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
 //! | `/account/{provider}/{name}/…` | the same for a named account |
 //! | `/v1/accounts`, `/v1/changes`, `/v1/observe` | the gateway's own API, which `/openapi.json` describes |
+//! | `/metrics` | usage, holds, budgets, calls and requests, in OpenMetrics |
 //! | `/healthz`, `/readyz` | whether the process runs; whether it has read its accounts |
 //!
 //! # Guarantees
@@ -29,6 +30,7 @@ mod guard;
 mod last_responses;
 mod limits;
 mod listener;
+mod metrics;
 mod problem;
 mod routes;
 mod served;

@@ -34,7 +34,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
-            max_connections: 2048,
+            max_connections: 8192,
             max_header_bytes: 32 * 1024,
             max_headers: 64,
             max_body_bytes: 64 * 1024,

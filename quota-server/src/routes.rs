@@ -1,15 +1,18 @@
 //! The paths of the gateway, each with its handler.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::StatusCode;
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use quota::http::PROVIDERS;
 
+use crate::access::Role;
 use crate::api;
 use crate::gateway::Gateway;
+use crate::metrics;
 use crate::problem::Problem;
 use crate::usage::{self, Endpoint};
 
@@ -33,6 +36,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .merge(api::routes())
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
+        .route("/metrics", get(measured))
+        .layer(from_fn(label))
         .fallback(async || NOT_FOUND)
         .method_not_allowed_fallback(async || NOT_ALLOWED)
         .with_state(gateway)
@@ -46,4 +51,22 @@ async fn healthy() -> Response {
 /// Whether the accounts were read.
 async fn ready(State(gateway): State<Gateway>) -> Response {
     if gateway.current().accounts.is_read() { healthy().await } else { NOT_READY.into_response() }
+}
+
+/// The metrics of the process.
+async fn measured(State(gateway): State<Gateway>, headers: HeaderMap) -> Response {
+    if let Err(refused) = api::authorize(&gateway, &headers, Role::Read) {
+        return refused.into_response();
+    }
+    let text = gateway.metrics().text(&gateway.current().accounts);
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+/// Adds the path of the handler to the response, for the count of requests.
+async fn label(matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(matched) = matched {
+        response.extensions_mut().insert(matched);
+    }
+    response
 }

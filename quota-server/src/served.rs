@@ -10,10 +10,8 @@ use parking_lot::Mutex;
 use quota::manager::KeepFreshGuard;
 use quota::model::LoginInfo;
 use quota::{Account, AccountId, Clock, QuotaManager};
-use tokio::task::JoinSet;
 
 use crate::answer::Written;
-use crate::changes::Changes;
 
 /// The time for the first read of all accounts from the store.
 const FIRST_READ: Duration = Duration::from_secs(5);
@@ -77,18 +75,13 @@ pub(crate) struct Accounts {
     /// In the order of the configuration.
     pub(crate) all: Vec<Arc<Served>>,
     by_id: HashMap<AccountId, Arc<Served>>,
+    pub(crate) manager: QuotaManager,
     is_read: AtomicBool,
     _keep_fresh: Vec<KeepFreshGuard>,
-    /// The tasks that number the changes.
-    _following: Mutex<JoinSet<()>>,
 }
 
 impl Accounts {
-    pub(crate) fn new(
-        manager: &QuotaManager,
-        accounts: impl IntoIterator<Item = ServedAccount>,
-        changes: &Changes,
-    ) -> Self {
+    pub(crate) fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
         let served = |one: ServedAccount| Arc::new(Served::new(manager.account(&one.id), one.is_disabled));
         let all: Vec<_> = accounts.into_iter().map(served).collect();
         let enabled = all.iter().filter(|served| !served.is_disabled);
@@ -96,7 +89,7 @@ impl Accounts {
             _keep_fresh: enabled.map(|served| served.account.keep_fresh()).collect(),
             by_id: all.iter().map(|served| (served.id().clone(), Arc::clone(served))).collect(),
             is_read: AtomicBool::new(false),
-            _following: changes.follow(&all),
+            manager: manager.clone(),
             all,
         }
     }

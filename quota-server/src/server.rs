@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::MatchedPath;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
@@ -87,6 +88,7 @@ impl Server {
         let stopping = watch::Sender::new(false);
         let service = Arc::new(Service {
             app: routes::router(self.gateway.clone()),
+            gateway: self.gateway.clone(),
             guard: self.guard,
             tls: self.tls,
             slots: Arc::new(Semaphore::new(self.limits.max_connections)),
@@ -112,6 +114,7 @@ impl Server {
 #[derive(Debug)]
 struct Service {
     app: Router,
+    gateway: Gateway,
     guard: Guard,
     tls: Option<Tls>,
     slots: Arc<Semaphore>,
@@ -221,6 +224,9 @@ impl Service {
             Some(problem) => problem.into_response(),
             None => self.answer(request).await,
         };
+        let route = response.extensions().get::<MatchedPath>();
+        let status = response.status().as_u16();
+        self.gateway.metrics().count_request(route.map_or("other", MatchedPath::as_str), status);
         let headers = response.headers_mut();
         headers
             .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::{Clock, MemoryStore, QuotaManager, QuotaStore};
-use quota_server::{Gateway, LastResponses, Listener, ServedAccount, Server};
+use quota_server::{Gateway, LastResponses, Limits, Listener, ServedAccount, Server};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -38,7 +38,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`CliError`] if the configuration, the store or a token file cannot be used, or an address is not available.
 pub(crate) fn run(options: &ServeArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
-    access::raise_file_limit();
     runtime::run_on_threads(serve(options, global, &store))
 }
 
@@ -67,7 +66,10 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     for listener in &listeners {
         term::print(&format!("Listening on {}\n", listener.display(scheme)))?;
     }
-    let mut server = Server::new(gateway.clone(), listeners).allow_hosts(options.allow_host.iter().cloned());
+    let mut limits = Limits::default();
+    access::fit_to_open_files(&mut limits);
+    let mut server = Server::new(gateway.clone(), listeners).limits(limits);
+    server = server.allow_hosts(options.allow_host.iter().cloned());
     if let Some(tls) = tls {
         server = server.tls(tls);
     }

@@ -9,6 +9,7 @@ mod adopted;
 mod api;
 mod freshness;
 mod hostile;
+mod metrics;
 mod shutdown;
 mod support;
 mod tls;

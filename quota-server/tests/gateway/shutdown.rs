@@ -82,3 +82,34 @@ async fn a_client_that_never_ends_its_request_does_not_delay_the_end_for_long() 
     let _ = stream.read_to_end(&mut rest).await;
     assert!(!String::from_utf8_lossy(&rest).contains(" 200 "));
 }
+
+#[tokio::test]
+async fn no_answer_is_lost_under_load() {
+    let mut gateway = Setup::new([main()]).start().await;
+    let address = gateway.address;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        clients.spawn(async move {
+            let mut answers = Vec::new();
+            // A refused connection was never accepted, so its client knows that it got no answer.
+            while let Ok(mut stream) = TcpStream::connect(address).await {
+                let request = request().replace("Host", "Connection: close\r\nHost");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                let read = stream.read_to_string(&mut answer).await;
+                answers.push((read.is_ok(), answer));
+            }
+            answers
+        });
+    }
+    // The clients are busy once the provider was called.
+    gateway.simulator.until(|ledger| ledger.calls() > 0).await;
+
+    assert!(gateway.stop().await);
+
+    let answers: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
+    assert!(answers.len() >= 16);
+    for (is_complete, answer) in answers {
+        assert!(is_complete && answer.starts_with("HTTP/1.1 200 ") && answer.ends_with('}'), "{answer}");
+    }
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use quota::file::open_nonblocking;
 #[cfg(unix)]
 use quota::file::permissions;
-use quota_server::{AccessTokens, Listener, Tls};
+use quota_server::{AccessTokens, Limits, Listener, Tls};
 
 use crate::cli::ServeArgs;
 use crate::exit::{CliError, Exit};
@@ -94,16 +94,26 @@ pub(super) fn check_exposure(
     Err(CliError::new(Exit::Usage, why))
 }
 
-/// Raises the limit of open files to the hard limit, because each connection needs one.
-pub(super) fn raise_file_limit() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+/// The files that the process needs besides those of connections.
+#[cfg(unix)]
+const OTHER_FILES: u64 = 128;
 
-        let limit = getrlimit(Resource::Nofile);
-        if let Some(maximum) = limit.maximum {
-            // A refusal leaves the limit as it is.
-            let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: Some(maximum) });
-        }
-    }
+/// Raises the limit of open files as far as the connections need it, and limits the connections to it.
+///
+/// The limit is not raised further, because the programs of hooks inherit it, and some close each possible file at their start.
+#[cfg(unix)]
+pub(super) fn fit_to_open_files(limits: &mut Limits) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = limits.max_connections as u64 + OTHER_FILES;
+    let wanted = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let Some(current) = current.filter(|current| *current < needed) else { return };
+    let is_raised =
+        current < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
+    let files = if is_raised { wanted } else { current };
+    limits.max_connections = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(1).max(1);
 }
+
+#[cfg(not(unix))]
+pub(super) fn fit_to_open_files(_limits: &mut Limits) {}
