@@ -188,85 +188,88 @@ impl Inner {
         let session_account = self.session_account(request);
         let candidates = self.slots.iter().enumerate().map(|(at, slot)| {
             let found = found.iter().find(|(other, _)| *other == at);
-            let candidate = self.candidate(at, slot, session_account);
-            // The index of the window may be invalid by now.
-            match found {
-                Some((_, verdict)) => candidate.with_credential_verdict(Some(verdict.without_window())),
-                None => candidate,
+            let mut candidate = self.candidate(at, slot, session_account);
+            if let Some((_, verdict)) = found {
+                // The index of the window may be invalid by now.
+                candidate.extra_mut().credential_verdict = Some(verdict.without_window());
             }
+            candidate
         });
         choose(candidates, request, self.now(), &self.policy)
     }
 
-    /// Inlined, because every request builds a candidate for each of up to ten thousand accounts.
-    #[inline]
     fn candidate<'a>(
         &'a self,
         at: usize,
         slot: &'a AccountSlot,
         session_account: Option<usize>,
     ) -> Candidate<'a> {
-        self.candidate_with(at, slot, slot.usage.peek(), session_account)
+        let usage = self.with_restored_login(at, slot.usage.peek());
+        let mut candidate = Candidate::from_usage(&slot.id, slot.role, usage);
+        self.complete(&mut candidate, at, session_account);
+        candidate
     }
 
-    /// The same, with a usage that the caller has just read.
+    /// The usage of an account, including what the state file has about its login.
     #[inline]
-    fn candidate_with<'a>(
-        &'a self,
-        at: usize,
-        slot: &'a AccountSlot,
-        usage: AccountUsage,
-        session_account: Option<usize>,
-    ) -> Candidate<'a> {
-        let usage = match usage.login_id() {
+    fn with_restored_login(&self, at: usize, usage: AccountUsage) -> AccountUsage {
+        let slot = &self.slots[at];
+        match usage.login_id() {
             Some(login) if self.has_stored_logins.load(Ordering::Acquire) && !slot.has_restored(login) => {
                 self.restore_login(at);
                 slot.usage.peek()
             }
             _ => usage,
-        };
-        let is_login_shared = usage.is_login_shared();
+        }
+    }
+
+    /// Adds the parts of a candidate that its usage lacks.
+    ///
+    /// It changes the candidate in place, because a request considers up to ten thousand, and moving one costs more than evaluating it.
+    #[inline]
+    fn complete<'a>(&'a self, candidate: &mut Candidate<'a>, at: usize, session_account: Option<usize>) {
+        let slot = &self.slots[at];
+        slot.complete(candidate);
+        let is_login_shared = candidate.is_login_shared();
+        candidate.is_session_account =
+            session_account.is_some_and(|own| own == at || is_login_shared && self.have_one_login(own, at));
+        if let Some(verdict) = self.credential_cooldown(slot) {
+            candidate.extra_mut().credential_verdict = Some(verdict);
+        }
+        // A rejected credential of the login may be that of another name.
+        if candidate.login_rejected
+            && is_login_shared
+            && let Some(failure) = candidate.usage().and_then(AccountUsage::last_failure)
+            && slot.has_other_credential(failure.fingerprint)
+        {
+            candidate.login_rejected = false;
+        }
         // By login: the account that has the block or the reservation may have left the login since.
-        let login = usage.login_id();
+        let login = candidate.login_id();
         let others = login.map(|login| self.other_blocked(at, login)).unwrap_or_default();
         let may_be_reserved = slot.is_reserved.load(Ordering::Acquire)
             || login.is_some_and(|login| self.reserved.may_have_of(login));
-        let reserved = may_be_reserved.then(|| self.reserved.live(&slot.id, &usage));
-        // A rejected credential of the login may be that of another name.
-        let is_other_rejected = is_login_shared
-            && usage.last_failure().is_some_and(|failure| slot.has_other_credential(failure.fingerprint));
-        let mut candidate = slot
-            .candidate_with(usage)
-            .session_account(
-                session_account
-                    .is_some_and(|own| own == at || is_login_shared && self.have_one_login(own, at)),
-            )
-            .with_credential_verdict(self.credential_cooldown(slot));
-        if is_other_rejected {
-            candidate = candidate.login_rejected(false);
+        if may_be_reserved && let Some(usage) = candidate.usage() {
+            let reserved = self.reserved.live(&slot.id, usage);
+            if !reserved.is_empty() {
+                candidate.extra_mut().reserved = reserved.into();
+            }
         }
-        if let Some(reserved) = reserved.filter(|reserved| !reserved.is_empty()) {
-            candidate = candidate.reserved(reserved);
+        if !others.is_empty() {
+            self.add_blocks_of_login(candidate, at, &others);
         }
-        if others.is_empty() { candidate } else { self.with_blocks_of_login(candidate, at, &others) }
     }
 
     /// Adds the blocks of the login that the `others` have received, except those of one credential.
     #[cold]
-    fn with_blocks_of_login<'a>(
-        &self,
-        candidate: Candidate<'a>,
-        at: usize,
-        others: &[usize],
-    ) -> Candidate<'a> {
+    fn add_blocks_of_login(&self, candidate: &mut Candidate<'_>, at: usize, others: &[usize]) {
         let slot = &self.slots[at];
-        let Some(login) = slot.login_id() else { return candidate };
+        let Some(login) = slot.login_id() else { return };
         let blocks: Vec<Block> =
             others.iter().flat_map(|other| self.slots[*other].blocks_of_login(&login)).collect();
-        if blocks.is_empty() {
-            return candidate;
+        if !blocks.is_empty() {
+            candidate.extra_mut().blocks = slot.own_blocks().iter().cloned().chain(blocks).collect();
         }
-        candidate.blocks(slot.own_blocks().iter().cloned().chain(blocks).collect::<Vec<_>>())
     }
 
     /// The other accounts of the provider that have received blocks of this login, whatever login they hold now.

@@ -114,7 +114,7 @@ impl Inner {
             slot.role == Role::Fallback
                 && evaluated.eligibility == Eligibility::Ineligible
                 && attempt.may_move(*at)
-                && slot.should_recheck_credential_after(evaluated.reason, now)
+                && slot.should_recheck_credential_after(evaluated.reason, slot.login_id().as_ref(), now)
         });
         let refused: Vec<usize> = refused.map(|(at, _)| at).collect();
         attempt.moved.extend(&refused);

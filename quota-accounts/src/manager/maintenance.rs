@@ -236,7 +236,7 @@ impl Inner {
                 && is_wanted(slot.role)
                 && slot.usage.is_stale()
                 && slot.is_held()
-                && slot.should_recheck_credential(now)
+                && slot.should_recheck_credential(slot.login_id().as_ref(), now)
                 && slot.usage.has_credentials()
         });
         let held: Vec<usize> = held.map(|(at, _)| at).collect();

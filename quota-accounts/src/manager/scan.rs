@@ -8,8 +8,7 @@ use quota_core::model::{LoginId, Window};
 
 use super::Inner;
 use super::slot::AccountSlot;
-use crate::routing::Role;
-use crate::routing::{Choice, Eligibility, Evaluated, Reason, Selector, Verdict};
+use crate::routing::{Candidate, Choice, Eligibility, Evaluated, Reason, Role, Selector, Verdict};
 use crate::{Request, RoutingMode};
 
 /// How many ineligible accounts a route reports.
@@ -86,7 +85,9 @@ impl Inner {
                 continue;
             }
             let usage = prefetched[at % PREFETCHED].take().unwrap_or_else(|| slot.usage.peek());
-            let candidate = self.candidate_with(at, slot, usage, session_account);
+            let usage = self.with_restored_login(at, usage);
+            let mut candidate = Candidate::from_usage(&slot.id, slot.role, usage);
+            self.complete(&mut candidate, at, session_account);
             let verdict = selector.consider(&candidate);
             if verdict.eligibility != Eligibility::Ineligible {
                 if selector.is_settled() {
@@ -97,7 +98,10 @@ impl Inner {
             if rejected.len() < MAX_REPORTED {
                 rejected.push(selector.evaluated(&candidate, verdict));
             }
-            if recheck.len() < MAX_REFRESHES && slot.should_recheck_credential_after(verdict.reason, now) {
+            // With the usage that was read above: while a thread has all of its fast slots in use, another `peek` is slow.
+            if recheck.len() < MAX_REFRESHES
+                && slot.should_recheck_credential_after(verdict.reason, candidate.login_id(), now)
+            {
                 recheck.push(at);
             }
             match verdict.reason {
@@ -179,6 +183,8 @@ fn prefetch(slots: &[AccountSlot]) -> [Option<AccountUsage>; PREFETCHED] {
         std::array::from_fn(|at| slots.get(at).map(|slot| slot.usage.peek()));
     for usage in usages.iter().flatten() {
         std::hint::black_box(usage.snapshot().windows().first().map(Window::used));
+        // These are in other cache lines of the record.
+        std::hint::black_box((usage.login_id().is_some(), usage.last_failure().is_some()));
     }
     usages
 }

@@ -11,7 +11,7 @@ use quota_core::clock::is_from_future;
 use quota_core::model::{CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::provider::RejectionKind;
 use quota_core::record::{Hold, HoldReason, Seed};
-use quota_core::{Account, AccountId, AccountUsage, QuotaError};
+use quota_core::{Account, AccountId, QuotaError};
 
 use crate::routing::{Block, Candidate, Reason, Role};
 use crate::state::insert_or_extend;
@@ -85,23 +85,22 @@ impl AccountSlot {
         }
     }
 
-    #[inline]
+    /// The candidate with the current usage. It lacks the state that accounts with its login share.
     pub(super) fn candidate(&self) -> Candidate<'_> {
-        self.candidate_with(self.usage.peek())
+        let mut candidate = Candidate::from_usage(&self.id, self.role, self.usage.peek());
+        self.complete(&mut candidate);
+        candidate
     }
 
-    /// The candidate with this usage, which a caller has just read. It lacks the state that accounts with its login share.
+    /// Adds the account's own settings and blocks to its candidate.
     #[inline]
-    pub(super) fn candidate_with(&self, usage: AccountUsage) -> Candidate<'_> {
-        let mut candidate = Candidate::from_usage(&self.id, self.role, usage).disabled(self.disabled);
-        if let Some(limits) = &self.limits {
-            candidate = candidate.limits(limits);
+    pub(super) fn complete<'a>(&'a self, candidate: &mut Candidate<'a>) {
+        candidate.is_disabled = self.disabled;
+        candidate.limits = self.limits.as_deref();
+        if self.is_blocked.load(Ordering::Acquire) {
+            self.rebase_future_blocks(self.now());
+            candidate.extra_mut().blocks = self.own_blocks();
         }
-        if !self.is_blocked.load(Ordering::Acquire) {
-            return candidate;
-        }
-        self.rebase_future_blocks(self.now());
-        candidate.blocks(self.own_blocks())
     }
 
     /// The current time by the usage's clock.
@@ -330,13 +329,13 @@ impl AccountSlot {
         true
     }
 
-    /// Whether to read the credential of an ineligible account again: another credential could make it eligible, and the last check
-    /// is at least [`RECHECK_INTERVAL_MS`] old.
-    pub(super) fn should_recheck_credential(&self, now: Timestamp) -> bool {
+    /// Whether to read the credential of an ineligible account with this login again: another credential could make it eligible, and
+    /// the last check is at least [`RECHECK_INTERVAL_MS`] old.
+    pub(super) fn should_recheck_credential(&self, login: Option<&LoginId>, now: Timestamp) -> bool {
         let belongs_to_login = |block: &Block| block.fingerprint.is_some() || block.login_id.is_some();
         let has_login_block =
             || self.is_blocked.load(Ordering::Acquire) && self.blocks().active.iter().any(belongs_to_login);
-        if self.usage.peek().login_id().is_none() && !has_login_block() {
+        if login.is_none() && !has_login_block() {
             return false;
         }
         let now = now.as_millisecond();
@@ -349,10 +348,15 @@ impl AccountSlot {
     }
 
     /// Whether to read the credential of an account that is ineligible for this reason.
-    pub(super) fn should_recheck_credential_after(&self, reason: Reason, now: Timestamp) -> bool {
+    pub(super) fn should_recheck_credential_after(
+        &self,
+        reason: Reason,
+        login: Option<&LoginId>,
+        now: Timestamp,
+    ) -> bool {
         use Reason::{CredentialUnavailable, Disabled, Reserved, SameLogin};
         !matches!(reason, Disabled | Reserved | SameLogin | CredentialUnavailable)
-            && self.should_recheck_credential(now)
+            && self.should_recheck_credential(login, now)
             && self.usage.has_credentials()
     }
 

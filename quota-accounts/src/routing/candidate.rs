@@ -29,22 +29,23 @@ pub struct Candidate<'a> {
     pub(super) role: Role,
     readings: Readings<'a>,
     pub(super) max_age: Duration,
-    pub(super) is_disabled: bool,
-    pub(super) is_session_account: bool,
+    pub(crate) is_disabled: bool,
+    pub(crate) is_session_account: bool,
     pub(super) has_unknown_owner: bool,
-    pub(super) login_rejected: bool,
-    pub(super) limits: Option<&'a AccountLimits>,
+    pub(crate) login_rejected: bool,
+    pub(crate) limits: Option<&'a AccountLimits>,
     /// Boxed, because few accounts have one, and a choice moves every candidate.
     extra: Option<Box<Extra>>,
 }
 
 /// The parts of a candidate that few accounts have.
 #[derive(Debug, Default)]
-struct Extra {
-    blocks: Arc<[Block]>,
-    reserved: Arc<[(WindowId, Percent)]>,
+pub(crate) struct Extra {
+    pub(crate) blocks: Arc<[Block]>,
+    pub(crate) reserved: Arc<[(WindowId, Percent)]>,
     login: Option<LoginId>,
-    credential_verdict: Option<Verdict>,
+    /// Excludes the account because of its credential.
+    pub(crate) credential_verdict: Option<Verdict>,
 }
 
 /// The source of the readings. A choice copies none of them.
@@ -76,28 +77,34 @@ impl Readings<'_> {
 impl<'a> Candidate<'a> {
     /// Creates a candidate with these readings, each of which counts as exact for `max_age`.
     pub fn new(id: &'a AccountId, role: Role, snapshot: &'a Snapshot, max_age: Duration) -> Self {
-        Self::of(id, role, Readings::Snapshot(snapshot), max_age)
-    }
-
-    /// Creates a candidate from the usage that the quota manager has.
-    pub fn from_usage(id: &'a AccountId, role: Role, usage: AccountUsage) -> Self {
-        let max_age = usage.max_age();
-        let login_rejected =
-            usage.last_failure().is_some_and(|failure| failure.kind == LastFailureKind::Unauthorized);
-        let has_unknown_owner = usage.unattributed().is_some();
-        Self { login_rejected, has_unknown_owner, ..Self::of(id, role, Readings::Usage(usage), max_age) }
-    }
-
-    fn of(id: &'a AccountId, role: Role, readings: Readings<'a>, max_age: Duration) -> Self {
         Self {
             id,
             role,
-            readings,
             max_age,
             is_disabled: false,
             is_session_account: false,
             has_unknown_owner: false,
             login_rejected: false,
+            readings: Readings::Snapshot(snapshot),
+            limits: None,
+            extra: None,
+        }
+    }
+
+    /// Creates a candidate from the usage that the quota manager has.
+    #[inline]
+    pub fn from_usage(id: &'a AccountId, role: Role, usage: AccountUsage) -> Self {
+        Self {
+            id,
+            role,
+            max_age: usage.max_age(),
+            is_disabled: false,
+            is_session_account: false,
+            has_unknown_owner: usage.unattributed().is_some(),
+            login_rejected: usage
+                .last_failure()
+                .is_some_and(|failure| failure.kind == LastFailureKind::Unauthorized),
+            readings: Readings::Usage(usage),
             limits: None,
             extra: None,
         }
@@ -133,12 +140,10 @@ impl<'a> Candidate<'a> {
         self
     }
 
-    /// Excludes the account because of its credential.
-    pub(crate) fn with_credential_verdict(mut self, verdict: Option<Verdict>) -> Self {
-        if verdict.is_some() {
-            self.extra.get_or_insert_default().credential_verdict = verdict;
-        }
-        self
+    /// The parts that few accounts have, to change them in place.
+    #[cold]
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
     }
 
     /// Sets the account's own limits.
@@ -169,8 +174,22 @@ impl<'a> Candidate<'a> {
         reserved.filter(|(id, _)| id == window).map(|(_, share)| u64::from(share.basis_points())).sum()
     }
 
+    /// The usage that it was created from; `None` if that was a snapshot.
+    pub(crate) fn usage(&self) -> Option<&AccountUsage> {
+        match &self.readings {
+            Readings::Usage(usage) => Some(usage),
+            Readings::Snapshot(_) => None,
+        }
+    }
+
+    /// Whether other accounts show the same readings, because they hold the same login.
+    pub(crate) fn is_login_shared(&self) -> bool {
+        self.usage().is_some_and(AccountUsage::is_login_shared)
+    }
+
     /// The login of the readings.
-    pub(super) fn login_id(&self) -> Option<&LoginId> {
+    #[inline]
+    pub(crate) fn login_id(&self) -> Option<&LoginId> {
         match &self.readings {
             Readings::Usage(usage) => usage.login_id(),
             Readings::Snapshot(_) => self.extra.as_ref()?.login.as_ref(),
@@ -385,6 +404,8 @@ mod tests {
         let verdict = Verdict::ineligible(Reason::LoginRenewing, None);
 
         assert_eq!(reason(candidate().login_rejected(true)), Reason::LoginRejected);
-        assert_eq!(reason(candidate().with_credential_verdict(Some(verdict))), Reason::LoginRenewing);
+        let mut renewing = candidate();
+        renewing.extra_mut().credential_verdict = Some(verdict);
+        assert_eq!(reason(renewing), Reason::LoginRenewing);
     }
 }

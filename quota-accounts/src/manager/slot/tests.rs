@@ -75,9 +75,9 @@ async fn a_credential_is_rechecked_after_the_clock_was_set_back() {
         now,
     );
 
-    assert!(slot.should_recheck_credential(now + SignedDuration::from_hours(1)));
-    assert!(slot.should_recheck_credential(now), "the last check is an hour in the future");
-    assert!(!slot.should_recheck_credential(now + SignedDuration::from_secs(4)));
+    assert!(slot.should_recheck_credential(None, now + SignedDuration::from_hours(1)));
+    assert!(slot.should_recheck_credential(None, now), "the last check is an hour in the future");
+    assert!(!slot.should_recheck_credential(None, now + SignedDuration::from_secs(4)));
 }
 
 #[test]
