@@ -16,8 +16,8 @@ mod source;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -101,9 +101,8 @@ pub(crate) struct Inner {
     /// The accounts that have or had blocks of a login.
     blocked: BlockedLogins,
     /// What the state file had about each login when it was loaded, by the key of its record, without the blocks that accounts have.
-    stored_logins: Mutex<BTreeMap<String, AccountState>>,
-    /// Whether there is one. Readers check this before they take the lock.
-    has_stored_logins: AtomicBool,
+    /// Unset without a state file. A save shares it.
+    stored_logins: OnceLock<Mutex<Arc<BTreeMap<String, AccountState>>>>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
     /// The tasks that [`flush`](FallbackAccountManager::flush) waits for.
@@ -215,7 +214,7 @@ impl Inner {
     fn with_restored_login(&self, at: usize, usage: AccountUsage) -> AccountUsage {
         let slot = &self.slots[at];
         match usage.login_id() {
-            Some(login) if self.has_stored_logins.load(Ordering::Acquire) && !slot.has_restored(login) => {
+            Some(login) if self.stored_logins.get().is_some() && !slot.has_restored(login) => {
                 self.restore_login(at);
                 slot.usage.peek()
             }

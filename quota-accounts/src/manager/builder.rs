@@ -182,7 +182,6 @@ impl FallbackAccountManagerBuilder {
             reserved: ReservationTable::default(),
             blocked: Default::default(),
             stored_logins: Default::default(),
-            has_stored_logins: AtomicBool::new(false),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
             flushing: tokio::sync::Mutex::new(JoinSet::new()),

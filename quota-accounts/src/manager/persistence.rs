@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use quota_core::record::Seed;
 use quota_core::{AccountId, Clock};
 use tokio::sync::{Notify, oneshot};
@@ -94,8 +95,8 @@ impl Inner {
                 tracing::debug!(account = %id, "the state file has readings of another login");
             }
         }
-        *self.stored_logins.lock() = state.of_logins();
-        self.has_stored_logins.store(true, Ordering::Release);
+        // Set once: a restored login is never restored again.
+        let _ = self.stored_logins.set(Mutex::new(Arc::new(state.of_logins())));
         for at in 0..self.slots.len() {
             self.restore_login(at);
         }
@@ -124,18 +125,20 @@ impl Inner {
     /// Restores what the state file has about the login that an account holds now, if that is another one than before.
     pub(super) fn restore_login(&self, at: usize) {
         let slot = &self.slots[at];
-        if !self.has_stored_logins.load(Ordering::Acquire) {
-            return;
-        }
+        let Some(stored) = self.stored_logins.get() else { return };
         let Some(login) = slot.new_login() else { return };
         let key = login_key(&slot.id, &login);
         // Locked until the state is loaded, so that no other request decides without it.
-        let mut stored = self.stored_logins.lock();
-        if let Some(state) = stored.get_mut(&key) {
-            // Only once, because the account keeps them, and some may be cleared by the time that it holds the login again.
-            self.load_blocks(at, &std::mem::take(&mut state.blocks), self.now());
+        let mut stored = stored.lock();
+        if let Some(state) = stored.get(&key) {
+            self.load_blocks(at, &state.blocks, self.now());
             if slot.usage.seed(&state.seed()).is_err() {
                 tracing::debug!(account = %slot.id, "the account holds another login by now");
+            }
+            let has_blocks = !state.blocks.is_empty();
+            if has_blocks && let Some(state) = Arc::make_mut(&mut stored).get_mut(&key) {
+                // Only once, because the account keeps them, and some may be cleared by the time that it holds the login again.
+                state.blocks.clear();
             }
         }
         slot.set_restored(login);
@@ -174,14 +177,16 @@ impl Inner {
             return saved;
         }
         let unchanged = self.unchanged(&changes);
-        let stored_logins = self.stored_logins.lock().clone();
+        let stored_logins = self.stored_logins.get().map(|stored| Arc::clone(&stored.lock()));
         let changes = state_file
             .document
             .update(move |state: &mut AccountsState| {
                 if *state == AccountsState::default() {
                     // The file is missing, so it has nothing of what was saved earlier.
                     changes.extend(unchanged);
-                    state.set_unused_logins(&stored_logins);
+                    if let Some(logins) = &stored_logins {
+                        state.set_unused_logins(logins);
+                    }
                 }
                 state.set_version();
                 for Delta { id, usage, blocks, .. } in &changes {
