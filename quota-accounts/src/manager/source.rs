@@ -1,15 +1,19 @@
 //! Reading the credential of an account for a request, with a timeout, and of ineligible accounts in the background.
-//! `route` and `report` decide what follows for an account without a credential.
+//! It also has the verdicts on accounts without a usable credential. `route` decides which account comes next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use quota_core::model::LoginId;
-use quota_core::{AccountUsage, Credential, CredentialError};
+use quota_core::model::{LoginId, LoginInfo};
+use quota_core::provider::{RejectionKind, bounded_wait};
+use quota_core::{AccountUsage, Credential, CredentialError, FetchError, QuotaError};
 use tokio::sync::mpsc;
 
 use super::Inner;
+use super::scan::ChosenBy;
 use super::slot::AccountSlot;
-use crate::routing::{Reason, Verdict};
+use crate::Request;
+use crate::routing::{Eligibility, Reason, Verdict, evaluate, evaluate_with_retry};
 
 impl Inner {
     /// The current credential of an account; `None` if it has no source.
@@ -39,6 +43,115 @@ impl Inner {
         let until = since.checked_add(self.policy.throttle_cooldown).ok()?;
         // A timeout in the future does not count: the clock was set back.
         (since <= now && now < until).then(|| Verdict::ineligible(Reason::CredentialUnavailable, Some(until)))
+    }
+
+    /// Refreshes an account whose login has changed since the choice, because its readings are those of another record now.
+    async fn refresh_new_login(self: &Arc<Self>, at: usize, waited: &mut Duration) {
+        let slot = &self.slots[at];
+        tracing::debug!(account = %slot.id, "the account has another login");
+        // First what the state file has about it, which may be fresh.
+        self.restore_login(at);
+        if let Err(error) = self.wait_for_refresh(at, &Request::new(), waited).await {
+            tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
+        }
+        self.schedule_save();
+    }
+
+    /// Reads the credential, and evaluates the account again. The error is the verdict if the account is unusable; `None` if it has
+    /// another login now, so that the choice and the reservation must be made again.
+    pub(super) async fn credential(
+        self: &Arc<Self>,
+        request: &Request,
+        at: usize,
+        chosen: &ChosenBy,
+        waited: &mut Duration,
+    ) -> Result<Option<Credential>, Option<Verdict>> {
+        let slot = &self.slots[at];
+        // Checked first, because programs without credential sources are common.
+        if !slot.usage.has_credentials() {
+            return Ok(None);
+        }
+        let credential = self.read_credential(slot).await.map_err(|error| {
+            tracing::debug!(account = %slot.id, %error, "no usable credential");
+            Some(self.without_credential(&error))
+        })?;
+        if let Some(credential) = &credential {
+            slot.clear_for_login(&credential.login);
+            slot.record_read(&credential.login);
+            if let Some(verdict) = self.rejected_under_another_name(at, &credential.login, request) {
+                return Err(Some(verdict));
+            }
+            let login_id = slot.login_id();
+            // The quota manager may have noticed it before the credential was read.
+            let is_another = chosen.login_id.is_some() && login_id != chosen.login_id;
+            if is_another {
+                self.refresh_new_login(at, waited).await;
+                return Err(None);
+            }
+            // With an estimate, the reservation belongs to the account until its login is known.
+            let must_choose_again = slot.usage.peek().is_login_shared() || request.estimate().is_some();
+            if login_id != chosen.login_id && must_choose_again {
+                return Err(None);
+            }
+            // Reading the credential may take a while, so usage readings may have changed.
+            let now = self.now();
+            if now != chosen.at {
+                // The request has its own reservation, which must not exclude the account or hide another reason.
+                let candidate = self.candidate(at, slot, None).reserved([]);
+                if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {
+                    return Err(Some(evaluate_with_retry(&candidate, request, now, &self.policy)));
+                }
+            }
+        }
+        Ok(credential)
+    }
+
+    /// The verdict if the provider has rejected this very credential under another name of its login.
+    fn rejected_under_another_name(
+        &self,
+        at: usize,
+        login: &LoginInfo,
+        request: &Request,
+    ) -> Option<Verdict> {
+        let of_login = login.login_id.clone().or_else(|| self.slots[at].login_id())?;
+        let now = self.now();
+        let block_of = |other: usize| self.slots[other].block_of_credential(login, request.model(), now);
+        let block = self.other_blocked(at, &of_login).into_iter().find_map(block_of)?;
+        let reason = match block.kind {
+            RejectionKind::Forbidden => Reason::Forbidden,
+            _ => Reason::LoginRejected,
+        };
+        Some(Verdict::ineligible(reason, block.until))
+    }
+
+    /// The verdict on an account whose refresh failed because of its credential.
+    pub(super) fn without_credential_for(&self, error: &QuotaError) -> Option<Verdict> {
+        let QuotaError::Fetch { error, .. } = error else { return None };
+        let (reason, wait) = match error {
+            FetchError::NotLoggedIn { .. } => return Some(Verdict::ineligible(Reason::LoginRejected, None)),
+            FetchError::CredentialUnavailable { retry_after, .. } => {
+                (Reason::CredentialUnavailable, *retry_after)
+            }
+            _ => return None,
+        };
+        let wait = wait.map_or(self.policy.throttle_cooldown, bounded_wait);
+        Some(Verdict::ineligible(reason, self.now().checked_add(wait).ok()))
+    }
+
+    /// The verdict on an account without a usable credential. Only a missing login requires a person to act.
+    fn without_credential(&self, error: &CredentialError) -> Verdict {
+        let (reason, wait) = match error {
+            CredentialError::NotLoggedIn { .. } => return Verdict::ineligible(Reason::LoginRejected, None),
+            CredentialError::TemporarilyUnavailable { retry_after, .. } => {
+                (Reason::LoginRenewing, *retry_after)
+            }
+            // A locked keychain, a file during a rewrite, a command that failed once, or an error kind unknown to this version.
+            _ => (Reason::CredentialUnavailable, None),
+        };
+        Verdict::ineligible(
+            reason,
+            self.now().checked_add(wait.map_or(self.policy.throttle_cooldown, bounded_wait)).ok(),
+        )
     }
 }
 
