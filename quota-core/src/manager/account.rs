@@ -80,7 +80,7 @@ impl Account {
     fn check_login(&self, view: &View) {
         let now_ms = view.provider.clock.recent_ms();
         // Before the first check, only calls that wait for it start it.
-        if !view.flags.is_unchecked && self.view_handle.is_login_check_due(now_ms, CHECK_INTERVAL) {
+        if !view.is_unchecked && self.view_handle.is_login_check_due(now_ms, CHECK_INTERVAL) {
             login_check::check_in_background(&self.entry, &self.shared.context);
         }
     }
@@ -226,7 +226,7 @@ impl Account {
         let view = self.load();
         // The refresh checks the login first, so before the first check even seeded readings do not count as fresh.
         let is_fresh = max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age));
-        if is_fresh && !view.flags.is_unchecked {
+        if is_fresh && !view.is_unchecked {
             return Ok(AccountUsage::of(view));
         }
         let now_ms = view.provider.clock.recent_ms();

@@ -34,7 +34,7 @@ impl AccountUsage {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         static EMPTY: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
-        if self.0.flags.unattributed { &EMPTY } else { self.0.record.snapshot() }
+        if self.0.unattributed { &EMPTY } else { self.0.record.snapshot() }
     }
 
     /// The readings that are hidden because their owner is unknown; `None` otherwise.
@@ -42,7 +42,7 @@ impl AccountUsage {
     /// A router keeps rejecting an account that it rejected because of them, until their owner is known.
     #[must_use]
     pub fn unattributed(&self) -> Option<&Snapshot> {
-        self.0.flags.unattributed.then(|| self.0.record.snapshot())
+        self.0.unattributed.then(|| self.0.record.snapshot())
     }
 
     /// How much of a window is used now; [`Used::Unknown`] if there is no such window.
@@ -64,10 +64,7 @@ impl AccountUsage {
         if self.0.is_fresh() {
             return Freshness::Fresh;
         }
-        Freshness::Stale {
-            since: self.0.due_at().filter(|_| !self.0.flags.unattributed),
-            reason: self.reason(),
-        }
+        Freshness::Stale { since: self.0.due_at().filter(|_| !self.0.unattributed), reason: self.reason() }
     }
 
     /// Whether the readings are stale.
@@ -88,7 +85,7 @@ impl AccountUsage {
     /// the policy's [`reset_grace`](crate::Policy#structfield.reset_grace), and at least a minute after the last call.
     #[must_use]
     pub fn due_at(&self, model: Option<&str>) -> Option<Timestamp> {
-        if self.0.flags.unattributed { None } else { self.0.due_at_for(model) }
+        if self.0.unattributed { None } else { self.0.due_at_for(model) }
     }
 
     /// The age of the oldest reading among the windows that count all models; `None` if there are no readings.
@@ -96,7 +93,7 @@ impl AccountUsage {
     /// Without such a window, it is the age of the oldest reading.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        if self.0.flags.unattributed { None } else { self.0.age() }
+        if self.0.unattributed { None } else { self.0.age() }
     }
 
     /// The hold in force: the account's own or the provider's cooldown, whichever ends later.
@@ -143,7 +140,7 @@ impl AccountUsage {
     /// Why this process's last refresh failed; `None` if it succeeded, or if another process has refreshed the account since.
     #[must_use]
     pub fn error(&self) -> Option<&QuotaError> {
-        self.0.flags.failed.as_deref()
+        self.0.failed()
     }
 
     /// The login of the readings; `None` if neither the credential nor the provider stated it.
@@ -155,13 +152,13 @@ impl AccountUsage {
     /// Whether other accounts of this manager hold the same login, so that they share these readings, the budget and the holds.
     #[must_use]
     pub fn is_login_shared(&self) -> bool {
-        self.0.flags.is_shared
+        self.0.is_shared
     }
 
     /// Since when this process has run without the store; `None` while the store is available.
     #[must_use]
     pub fn store_unavailable_since(&self) -> Option<Timestamp> {
-        self.0.flags.store_unavailable_since.map(UnixMillis::timestamp)
+        self.0.store_unavailable_since().map(UnixMillis::timestamp)
     }
 
     /// Whether this process runs without the store because the store's record of the account is damaged.
@@ -169,7 +166,7 @@ impl AccountUsage {
     /// The store keeps the record unchanged until [`Account::clear_hold`](crate::Account::clear_hold) replaces it.
     #[must_use]
     pub fn is_record_damaged(&self) -> bool {
-        self.0.flags.is_damaged
+        self.0.is_damaged()
     }
 
     /// The current time by the store's clock. All timestamps of this value use that clock.
@@ -180,7 +177,7 @@ impl AccountUsage {
 
     /// Whether there are no readings to show.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.flags.unattributed || self.0.record.snapshot().is_empty()
+        self.0.unattributed || self.0.record.snapshot().is_empty()
     }
 
     pub(crate) fn view(&self) -> &View {
@@ -190,17 +187,17 @@ impl AccountUsage {
     fn reason(&self) -> StaleReason {
         let view = &*self.0;
         let record = &view.record;
-        if view.flags.unattributed {
+        if view.unattributed {
             StaleReason::OwnerUnknown
         } else if record.snapshot().is_empty() {
-            if view.flags.is_unchecked { StaleReason::LoginNotCheckedYet } else { StaleReason::NeverRead }
+            if view.is_unchecked { StaleReason::LoginNotCheckedYet } else { StaleReason::NeverRead }
         } else if self.hold().is_some() {
             StaleReason::OnHold
         } else if record.last_failure().is_some() {
             StaleReason::Failing
-        } else if view.flags.is_damaged {
+        } else if view.is_damaged() {
             StaleReason::RecordDamaged
-        } else if view.flags.store_unavailable_since.is_some() {
+        } else if view.store_unavailable_since().is_some() {
             StaleReason::StoreUnavailable
         } else if !record.is_writable() {
             StaleReason::UnsupportedFormat

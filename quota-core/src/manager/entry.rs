@@ -431,7 +431,7 @@ impl AccountEntry {
             failed: state.failed.clone(),
             ..flags.clone()
         };
-        let has_changed = flags.differs_from(&before.flags) || *record != before.record;
+        let has_changed = flags.differ_from(&before) || *record != before.record;
         let generation = before.generation + u64::from(has_changed);
         let view = View::new(
             generation,

@@ -22,18 +22,26 @@ pub(crate) struct View {
     /// The shared record, merged with this process's pending changes.
     pub(crate) record: Arc<Record>,
     pub(crate) provider: Arc<Provider>,
-    pub(crate) flags: ViewFlags,
+    /// Whether it is unknown which login the readings belong to. Then no readings are shown.
+    pub(crate) unattributed: bool,
+    /// Whether it was never checked which login the account holds; see [`ViewFlags`].
+    pub(crate) is_unchecked: bool,
+    /// Whether other accounts of this manager show the same record.
+    pub(crate) is_shared: bool,
     /// When the view was created, by this process's wall clock in milliseconds.
     created_ms: i64,
     /// When the readings become stale, by the same clock; `i64::MIN` if they are never fresh.
     due_ms: i64,
     /// Boxed, because nearly all of a million accounts have none.
-    refusal: Option<Box<Refusal>>,
+    trouble: Option<Box<Trouble>>,
 }
 
-/// Why a refresh may not succeed now.
+/// Why the last refresh failed or the store is not in use, and until when a refresh may not succeed.
 #[derive(Debug)]
-struct Refusal {
+struct Trouble {
+    failed: Option<Arc<QuotaError>>,
+    store_unavailable_since: Option<UnixMillis>,
+    is_damaged: bool,
     /// Until when there are readings, no interactive refresh can succeed, and no check of the credential is due, by this process's
     /// wall clock in milliseconds; `i64::MIN` without readings.
     settled_until_ms: i64,
@@ -58,7 +66,7 @@ struct NextAttempt {
 /// How often the credential is checked while no refresh can succeed, because another one may be allowed to call.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of an account that is not in the record.
+/// The state of an account that is not in the record, from which a view is made.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ViewFlags {
     /// Whether it is unknown which login the readings belong to. Then no readings are shown.
@@ -94,12 +102,12 @@ impl CredentialCheck {
 
 impl ViewFlags {
     /// Whether a reader must be notified of the change from `before`.
-    pub(crate) fn differs_from(&self, before: &Self) -> bool {
-        let failed = |flags: &Self| flags.failed.as_deref().map(std::mem::discriminant);
-        let state = |flags: &Self| {
-            (flags.unattributed, flags.is_unchecked, flags.store_unavailable_since, flags.is_damaged)
-        };
-        state(self) != state(before) || failed(self) != failed(before)
+    pub(crate) fn differ_from(&self, before: &View) -> bool {
+        let kind = |failed: Option<&QuotaError>| failed.map(std::mem::discriminant);
+        (self.unattributed, self.is_unchecked) != (before.unattributed, before.is_unchecked)
+            || self.store_unavailable_since != before.store_unavailable_since()
+            || self.is_damaged != before.is_damaged()
+            || kind(self.failed.as_deref()) != kind(before.failed())
     }
 }
 
@@ -127,13 +135,55 @@ impl View {
         let created_ms = provider.clock.now_ms();
         // After a success, the next refresh may succeed too.
         let has_failed = flags.failed.is_some() || checked.is_some_and(|checked| checked.login.is_err());
-        let refusal = has_failed.then(|| {
-            let next_attempt = NextAttempt::of(&record, &provider, &flags, checked.map(|checked| &**checked));
-            let has_readings = !flags.unattributed && !record.snapshot().is_empty();
+        let ViewFlags { unattributed, is_unchecked, store_unavailable_since, is_damaged, failed, is_shared } =
+            flags;
+        let trouble = (has_failed || store_unavailable_since.is_some() || is_damaged).then(|| {
+            let checked = checked.filter(|_| has_failed);
+            let next_attempt = match has_failed {
+                true => {
+                    NextAttempt::of(&record, &provider, failed.as_deref(), checked.map(|checked| &**checked))
+                }
+                false => NextAttempt::NOW,
+            };
+            let has_readings = !unattributed && !record.snapshot().is_empty();
             let settled_until_ms = if has_readings { next_attempt.settled_until_ms() } else { i64::MIN };
-            Box::new(Refusal { settled_until_ms, next_attempt, checked: checked.cloned() })
+            let checked = checked.cloned();
+            let trouble = Trouble {
+                failed,
+                store_unavailable_since,
+                is_damaged,
+                settled_until_ms,
+                next_attempt,
+                checked,
+            };
+            Box::new(trouble)
         });
-        Self { generation, record, provider, flags, created_ms, due_ms, refusal }
+        Self {
+            generation,
+            record,
+            provider,
+            unattributed,
+            is_unchecked,
+            is_shared,
+            created_ms,
+            due_ms,
+            trouble,
+        }
+    }
+
+    /// Why this process's last refresh failed.
+    pub(crate) fn failed(&self) -> Option<&QuotaError> {
+        self.trouble.as_ref()?.failed.as_deref()
+    }
+
+    /// Since when this process runs without the store.
+    pub(crate) fn store_unavailable_since(&self) -> Option<UnixMillis> {
+        self.trouble.as_ref()?.store_unavailable_since
+    }
+
+    /// Whether this process runs without the store because the store's record of the account is damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.is_damaged)
     }
 
     /// Whether the readings are fresh.
@@ -156,7 +206,7 @@ impl View {
     /// These two comparisons do not find every refusal; see [`is_refused_at`](Self::is_refused_at).
     #[inline]
     pub(crate) fn is_settled_at(&self, now_ms: i64) -> bool {
-        self.refusal.as_ref().is_some_and(|refusal| self.is_before(now_ms, refusal.settled_until_ms))
+        self.trouble.as_ref().is_some_and(|trouble| self.is_before(now_ms, trouble.settled_until_ms))
     }
 
     /// Whether no refresh of this priority can succeed now, at this time by the coarse clock. The view then has the reason.
@@ -170,19 +220,18 @@ impl View {
 
     #[inline]
     fn next_attempt(&self) -> NextAttempt {
-        self.refusal.as_ref().map_or(NextAttempt::NOW, |refusal| refusal.next_attempt)
+        self.trouble.as_ref().map_or(NextAttempt::NOW, |trouble| trouble.next_attempt)
     }
 
     /// The last check of the credential, if a refresh may not succeed now.
     fn checked(&self) -> Option<&CredentialCheck> {
-        self.refusal.as_ref().and_then(|refusal| refusal.checked.as_deref())
+        self.trouble.as_ref().and_then(|trouble| trouble.checked.as_deref())
     }
 
     /// Whether the policy allows no calls without the store, and the store is unavailable.
     fn is_refused_by_store(&self) -> bool {
         let is_store_error = |error: &QuotaError| matches!(error, QuotaError::Store { .. });
-        self.flags.failed.as_deref().is_some_and(is_store_error)
-            && self.provider.store_client.is_unavailable()
+        self.failed().is_some_and(is_store_error) && self.provider.store_client.is_unavailable()
     }
 
     /// When this process last checked the credential, by the store's clock.
@@ -220,7 +269,7 @@ impl View {
         if let Some(Err(error)) = checked.map(|checked| &checked.login) {
             return Some(error.clone());
         }
-        let failed = self.flags.failed.as_deref()?;
+        let failed = self.failed()?;
         if refuses_always(failed) || self.is_refused_by_store() {
             return Some(failed.clone());
         }
@@ -335,14 +384,14 @@ impl NextAttempt {
     fn of(
         record: &Record,
         provider: &Provider,
-        flags: &ViewFlags,
+        failed: Option<&QuotaError>,
         checked: Option<&CredentialCheck>,
     ) -> Self {
         let check_ms = checked.map_or(i64::MAX, CredentialCheck::next_ms);
         if checked.is_some_and(|checked| checked.login.is_err()) {
             return Self::both(check_ms);
         }
-        let Some(failed) = flags.failed.as_deref() else { return Self::NOW };
+        let Some(failed) = failed else { return Self::NOW };
         let now = provider.store_client.now_estimate();
         // Only a refresh repairs timestamps from the future.
         if !is_refusal(failed) || record.is_writable() && record.needs_clock_repair(now) {
