@@ -63,7 +63,7 @@ impl<'a> AccountPicker<'a> {
         args: &RequestArgs,
     ) -> Result<Self, CliError> {
         let time = reset_grace::Time::of_command(&Clock::system());
-        store.check().await?;
+        store.check(config).await?;
         let quota = match name {
             Some(name) => context::open_manager(scope, config, store, name, Some(context::COMMAND_TIMEOUT))?,
             None => {

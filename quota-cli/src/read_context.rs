@@ -42,8 +42,7 @@ impl ReadContext {
             return Ok(None);
         };
         config.retain(accounts)?;
-        let _ = opened.policy(&config);
-        opened.check().await?;
+        opened.check(&config).await?;
         if !opened.is_shared {
             term::eprint(
                 "quota: the store memory: is private to this process, so it is empty; set a shared store with --store or QUOTA_STORE\n",

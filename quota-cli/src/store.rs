@@ -207,13 +207,16 @@ impl OpenedStore {
         is_file(self.url.expose())
     }
 
-    /// Checks that the store can be used.
+    /// Applies the configuration, and checks that the store can be used.
+    ///
+    /// The configuration comes first: with a longer timeout, a slow store is no outage.
     ///
     /// # Errors
     ///
     /// [`CliError`] if the store needs repair. Otherwise a manager would run standalone, and few users would notice. An unavailable
     /// store is not an error, because it may answer later.
-    pub(crate) async fn check(&self) -> Result<(), CliError> {
+    pub(crate) async fn check(&self, config: &Config) -> Result<(), CliError> {
+        let _ = self.policy(config);
         match self.store.read(&StoreKey::probe()).await {
             Err(error) if !error.is_transient() => {
                 let text = if self.source.is_empty() { error.to_string() } else { cause(&error).to_owned() };

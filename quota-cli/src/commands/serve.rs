@@ -45,7 +45,7 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     // Before the first socket, so that no signal is lost.
     let (mut signals, mut impatient) = (ServerSignals::listen()?, ServerSignals::listen()?);
     let Some(config) = load(options, global).await? else { return Ok(Exit::NoAccount) };
-    store.check().await?;
+    store.check(&config).await?;
     let tokens = access::tokens(options)?;
     let tls = access::tls(options)?;
     let listeners = listeners(options).await?;

@@ -48,7 +48,7 @@ async fn print_status(
         return Ok(Exit::NoAccount);
     };
     config.retain(&options.accounts)?;
-    store.check().await?;
+    store.check(&config).await?;
     let screen = Screen::stdout();
     let mut live = (!global.json && screen.is_tty).then(|| Live::on(screen));
     let accounts = refresh::query_all(scope, &config, store, mode(options), live.as_mut()).await?;

@@ -138,7 +138,7 @@ async fn line(
     let account = manager.account(&settings.id);
     let mut usage = account.sync().await;
     if usage.store_unavailable_since().is_some() {
-        store.check().await.map_err(Broken::because(Reason::StoreError))?;
+        store.check(&config).await.map_err(Broken::because(Reason::StoreError))?;
     }
     let merged = observe::merge(&config, &manager, session, &usage, settings).await;
     let observed = match &merged {

@@ -62,7 +62,7 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
         let Some(config) = context::configuration(named).await? else {
             return Ok(Exit::NoAccount);
         };
-        store.check().await?;
+        store.check(&config).await?;
         let shown = Shown::open(scope, config, &store)?;
         let changed = Arc::new(Notify::new());
         let (sender, updates) = mpsc::channel(16);

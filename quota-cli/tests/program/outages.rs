@@ -178,6 +178,32 @@ fn no_command_waits_for_a_response_that_is_an_hour_late() {
 }
 
 #[test]
+fn commands_share_one_call_on_a_store_that_is_slow_within_its_timeout() {
+    for command in COMMANDS {
+        let env = Env::new("store_timeout = \"60s\"");
+        let url = format!("{}/?connect_ms=60000&response_ms=60000", env.proxy.url());
+        let env = Env { machine: env.machine.set("QUOTA_STORE", &url), ..env };
+        env.proxy.delay_responses(Duration::from_millis(300));
+
+        env.run_at_once(16, command);
+
+        assert_eq!((env.calls(), env.files().len()), (1, 0), "{command:?}");
+    }
+}
+
+#[test]
+fn commands_that_fail_closed_begin_no_outage() {
+    let mut env = Env::new("on_store_unavailable = \"fail_closed\"");
+    env.begin(Fault::Refused);
+
+    for command in COMMANDS {
+        env.run(command);
+    }
+
+    assert_eq!((env.calls(), env.files().len()), (0, 0));
+}
+
+#[test]
 fn a_hold_armed_in_an_outage_binds_the_next_commands() {
     for fault in [Fault::Refused, Fault::Frozen, Fault::ReadOnly, Fault::BadProxy, Fault::Late] {
         let env = Env::with(fault);

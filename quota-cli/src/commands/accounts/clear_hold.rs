@@ -19,7 +19,7 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
         // A signal ends the command with its exit code.
         scope.listen()?;
         store.without_new_outage().await;
-        store.check().await?;
+        store.check(&config).await?;
         let manager = context::open_read_only(&config, &store)?;
         let account = manager.account(&id);
         let was_damaged = account.sync().await.is_record_damaged();
