@@ -61,6 +61,20 @@ fn times() -> Vec<Row> {
     rows
 }
 
+/// `quota status` with two accounts of each provider, compared with one account.
+pub(crate) fn status_of_many_providers() -> Row {
+    const ACCOUNTS_OF_EACH: usize = 2;
+    let providers = quota_sim::providers();
+    let names =
+        providers.iter().flat_map(|provider| (0..ACCOUNTS_OF_EACH).map(move |number| (*provider, number)));
+    let accounts = names
+        .map(|(provider, number)| quota_sim::Account::new(format!("{provider}-{number}")).provider(provider));
+    let (one, many) = (Fixture::warm(1), Fixture::warm_with(accounts));
+    let (one, many) = (one.process(["status"]), many.process(["status"]));
+    let figures = interleaved(&[&one, &many], RUNS);
+    Row::at_most("status.many", (figures[1], "ms"), ("status with one account", figures[0]), 2.0)
+}
+
 /// How the time of a statusline grows with the number of configured accounts. It shows one account, but reads the configuration
 /// of all.
 fn by_accounts() -> Vec<Row> {

@@ -1,10 +1,18 @@
 //! Group `providers`: what reading the responses of providers costs.
 
+mod fetch;
 mod headers;
 mod layer;
+mod parse;
 
+use crate::local;
 use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
-    headers::rows().into_iter().chain(layer::rows()).collect()
+    let mut rows = parse::rows();
+    rows.extend(headers::rows());
+    rows.extend(layer::rows());
+    rows.push(fetch::row());
+    rows.push(local::status_of_many_providers());
+    rows
 }

@@ -28,12 +28,20 @@ impl ProviderRules {
         Self { is_relevant: |_| false, read: |_, _, _| {}, refine: |_, _, _, _| {} };
 }
 
+/// The first status of an error.
+const MIN_ERROR: u16 = 400;
+
 /// Parses a response. One without relevant headers costs no allocation if its status is not an error.
 pub(crate) fn interpret(rules: &ProviderRules, response: &ResponseMeta<'_>) -> ParsedResponse {
     let mut rejected = Vec::new();
-    let (parsed, skipped) = read(rules, response, tracing::enabled!(tracing::Level::DEBUG), |usage| {
-        rejected = usage.reject_implausible(response.now);
-    });
+    let (parsed, skipped) = read(
+        rules,
+        response,
+        || tracing::enabled!(tracing::Level::DEBUG),
+        |usage| {
+            rejected = usage.reject_implausible(response.now);
+        },
+    );
     if !skipped.is_empty() || !rejected.is_empty() {
         tracing::debug!(?skipped, ?rejected, "skipped headers");
     }
@@ -45,18 +53,22 @@ pub(crate) fn inspect(
     rules: &ProviderRules,
     response: &ResponseMeta<'_>,
 ) -> (ParsedResponse, Vec<SkippedField>) {
-    read(rules, response, true, |_| {})
+    read(rules, response, || true, |_| {})
 }
 
 fn read(
     rules: &ProviderRules,
     response: &ResponseMeta<'_>,
-    lists_skipped: bool,
+    lists_skipped: impl FnOnce() -> bool,
     check: impl FnOnce(&mut UsageReport),
 ) -> (ParsedResponse, Vec<SkippedField>) {
     let is_relevant = |name: &str| is_generic(name) || (rules.is_relevant)(name);
     let headers = LimitHeaders::collect(response.headers, is_relevant);
-    let mut readings = HeaderReadings::new(Skipped::new(lists_skipped));
+    if headers.is_empty() && response.status < MIN_ERROR {
+        // Most responses. The rest of this function would build and drop empty lists.
+        return (ParsedResponse::new(UsageReport::from_headers([]), None), Vec::new());
+    }
+    let mut readings = HeaderReadings::new(Skipped::new(lists_skipped()));
     if !headers.is_empty() {
         (rules.read)(&headers, response.now, &mut readings);
         add_generic(&headers, response.now, &mut readings);

@@ -10,6 +10,9 @@ use tokio::runtime::Runtime;
 
 use super::process::Process;
 
+/// The policy with which readings stay fresh.
+const WARM: &str = "max_age = \"1h\"\nfull_refresh_interval = \"1h\"\nmax_concurrent_calls = 8";
+
 pub(super) struct Fixture {
     home: TempDir,
     config: PathBuf,
@@ -28,6 +31,10 @@ impl Fixture {
                 .latency(Duration::from_millis(50))
                 .budget(30)
         });
+        Self::of(accounts, policy)
+    }
+
+    fn of(accounts: impl IntoIterator<Item = Account>, policy: &str) -> Self {
         let script = Script::new(accounts);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -53,10 +60,14 @@ impl Fixture {
 
     /// Creates accounts whose readings all stay fresh.
     pub(super) fn warm(accounts: usize) -> Self {
-        let fixture = Self::cold(
-            accounts,
-            "max_age = \"1h\"\nfull_refresh_interval = \"1h\"\nmax_concurrent_calls = 8",
-        );
+        let fixture = Self::cold(accounts, WARM);
+        fixture.process(["status"]).time_ms();
+        fixture
+    }
+
+    /// Creates these accounts, whose readings all stay fresh.
+    pub(super) fn warm_with(accounts: impl IntoIterator<Item = Account>) -> Self {
+        let fixture = Self::of(accounts, WARM);
         fixture.process(["status"]).time_ms();
         fixture
     }
