@@ -11,8 +11,11 @@ use quota_http::{OwnLogin, PROVIDERS};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts"));
+/// Its clock is paused, because a source reads a malformed file twice, with a delay in between.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime starts")
+});
 
 /// In memory, if the system has such a folder.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
