@@ -19,7 +19,7 @@ use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::names::START;
 use crate::plan::Plan;
-use crate::trace::{Trace, Violation};
+use crate::trace::{Reads, Report, Trace, Violation};
 
 /// What a caller received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub(crate) struct Reading {
 #[derive(Debug)]
 pub(crate) struct Checker {
     trace: Trace,
+    tally: Reads,
     violations: Vec<Violation>,
     expects: Expectations,
     /// The records as last written, by key.
@@ -63,6 +64,7 @@ impl Checker {
     pub(crate) fn new(plan: &Plan, keeps_lines: bool) -> Self {
         Self {
             trace: Trace::new(keeps_lines),
+            tally: Reads::default(),
             violations: Vec::new(),
             expects: Expectations::of(plan),
             ledger: Ledger::default(),
@@ -152,9 +154,22 @@ impl Checker {
         self.violated(now, "survivors-are-merged", detail);
     }
 
-    /// The number of calls, the trace's hash and length, the violations and the lines.
-    pub(crate) fn finish(self) -> (usize, u64, usize, Vec<Violation>, Vec<String>) {
-        (self.ledger.len(), self.trace.hash(), self.trace.count(), self.violations, self.trace.into_lines())
+    /// The number of calls so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.ledger.len()
+    }
+
+    /// The report, with the calls until the last fault.
+    pub(crate) fn finish(self, planned_calls: usize) -> Report {
+        Report {
+            calls: self.ledger.len(),
+            planned_calls,
+            trace_hash: self.trace.hash(),
+            events: self.trace.count(),
+            reads: self.tally,
+            violations: self.violations,
+            lines: self.trace.into_lines(),
+        }
     }
 }
 

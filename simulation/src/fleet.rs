@@ -14,23 +14,8 @@ use crate::names::{account_id, number_of};
 use crate::panics;
 use crate::plan::{Fault, FaultKind, Plan};
 use crate::process::{Process, reading};
-use crate::trace::Violation;
+use crate::trace::Report;
 use crate::world::World;
-
-/// The result of one simulation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// The violations, the first of each rule.
-    pub violations: Vec<Violation>,
-    /// The hash of the trace. Two runs of one plan have the same.
-    pub trace_hash: u64,
-    /// The number of events in the trace.
-    pub events: usize,
-    /// The number of calls to the provider.
-    pub calls: usize,
-    /// The trace, if the caller requested it.
-    pub lines: Vec<String>,
-}
 
 /// The processes and what they share.
 #[derive(Debug)]
@@ -68,8 +53,8 @@ pub fn run(plan: &Plan, keeps_lines: bool) -> Report {
         world.check(|checker, now| checker.panicked(now, panic));
     }
     let world = Arc::into_inner(world).expect("all tasks have ended with their runtime");
-    let (calls, trace_hash, events, violations, lines) = world.into_checker().finish();
-    Report { violations, trace_hash, events, calls, lines }
+    let planned_calls = world.planned_calls();
+    world.into_checker().finish(planned_calls)
 }
 
 async fn execute(world: &Arc<World>) {
@@ -95,6 +80,7 @@ async fn execute(world: &Arc<World>) {
         fleet.perform(&action);
     }
     world.clock.sleep(plan.length.saturating_sub(world.elapsed())).await;
+    world.calm();
     fleet.settle().await;
 }
 
@@ -138,6 +124,7 @@ impl Fleet {
                 self.environment.server.fail_over(fault.lasts.min(LONGEST_LOSS))
             }
             FaultKind::StoreFlushed if begins => self.environment.server.flush(),
+            FaultKind::DocumentExpires(number) if begins => self.environment.server.expire(*number),
             FaultKind::Kill(process) if begins => self.kill(*process),
             FaultKind::Kill(process) => self.restart(*process),
             FaultKind::Pause(process) => self.pause(*process, begins),
@@ -153,7 +140,10 @@ impl Fleet {
             }
             FaultKind::TokenRotation if begins => self.environment.provider.rotate_tokens(),
             FaultKind::StoreIgnoresVersions => self.environment.server.set_ignores_versions(begins),
-            FaultKind::StoreLoses | FaultKind::StoreFlushed | FaultKind::TokenRotation => {}
+            FaultKind::StoreLoses
+            | FaultKind::StoreFlushed
+            | FaultKind::DocumentExpires(_)
+            | FaultKind::TokenRotation => {}
         }
     }
 
@@ -197,7 +187,6 @@ impl Fleet {
             process.stop_callers();
         }
         processes.retain(|process| !process.link.is_dead());
-        self.world().calm();
         let survived = self.newest(&processes);
         // The followers alone must bring all processes to one state.
         let accounts =

@@ -67,11 +67,12 @@ impl Ledger {
         self.calls.iter().any(|call| call.login == login && call.serial == Some(serial))
     }
 
-    /// The serial number of the last response for a login that a manager has received.
-    pub(crate) fn last_serial(&self, manager: usize, login: usize) -> Option<u32> {
+    /// The serial number of the last response for a login that a manager has received. With an account, only its calls count.
+    pub(crate) fn last_serial(&self, manager: usize, login: usize, account: Option<usize>) -> Option<u32> {
         let is_wanted = |call: &&Call| {
             call.caller.manager == manager
                 && call.login == login
+                && account.is_none_or(|account| call.account == account)
                 && call.end.is_some_and(|(_, outcome)| outcome == Outcome::Answered)
         };
         self.calls.iter().rfind(is_wanted)?.serial
@@ -106,7 +107,7 @@ impl Ledger {
     ) -> Vec<Objection> {
         let rules = [
             self.overlap(new, expects, paused),
-            self.over_budget(new, expects),
+            self.over_budget(new, expects, paused),
             self.needless(new, expects),
             self.hurried(new, paused),
             self.rate_limited(new, expects),
@@ -138,11 +139,11 @@ impl Ledger {
         Some(("one-call-at-a-time", detail))
     }
 
-    fn over_budget(&self, new: &Call, expects: &Expectations) -> Option<Objection> {
+    fn over_budget(&self, new: &Call, expects: &Expectations, paused: &BTreeSet<usize>) -> Option<Objection> {
         let recent = self.of_record(new, expects).filter(|call| since(call.began, new) < HOUR);
         let count = recent.count() + 1;
-        // Without the store, each process has a copy of the budget.
-        let copies = if expects.is_store_reliable { 1 } else { 1 + expects.processes };
+        // Without the store, each process has a copy of the budget. A paused process does not reach the store.
+        let copies = 1 + if expects.is_store_reliable { paused.len() } else { expects.processes };
         let detail =
             || format!("call {count} within an hour for account {}, login {}", new.account, new.login);
         (count > expects.per_hour * copies).then(|| ("budget", detail()))

@@ -16,19 +16,21 @@ mod ledger;
 mod machine;
 mod names;
 mod numbers;
+mod older;
 mod panics;
 mod plan;
 mod process;
 mod provider;
+pub mod reliability;
 mod router;
 mod shrink;
 mod store;
 mod trace;
 mod world;
 
-pub use self::fleet::{Report, run};
+pub use self::fleet::run;
 pub use self::plan::{
     Caller, CallerKind, Fault, FaultKind, MachinePlan, Network, Plan, ProcessPlan, ProviderFault,
 };
 pub use self::shrink::shrink;
-pub use self::trace::Violation;
+pub use self::trace::{Reads, Report, Violation};

@@ -18,7 +18,12 @@ pub(crate) fn login_in(plan: &str) -> Option<usize> {
 
 /// The number of an account: `example/2` is 2.
 pub(crate) fn number_of(account: &AccountId) -> usize {
-    account.as_str().rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
+    number_in(account.as_str())
+}
+
+/// The number in the text of an account, or in the key of its record.
+pub(crate) fn number_in(text: &str) -> usize {
+    text.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
 }
 
 /// The id of account number `number`.

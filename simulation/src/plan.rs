@@ -74,6 +74,8 @@ pub struct ProcessPlan {
     pub machine: usize,
     /// When it starts.
     pub starts_at: Duration,
+    /// Whether it is a program of an earlier version, which does not know all fields of a record.
+    pub is_older: bool,
     /// Its login of account N is the one that account N plus this number would have. So two processes may use two logins under one
     /// name.
     pub login_offset: usize,
@@ -141,8 +143,10 @@ pub enum FaultKind {
     AccountDown(usize),
     /// A failover loses the writes of the last `lasts`.
     StoreLoses,
-    /// All documents expire.
+    /// All documents are lost.
     StoreFlushed,
+    /// One document expires, by its number modulo the number of documents.
+    DocumentExpires(usize),
     /// A process ends without cleanup, and another one with the same number starts after `lasts`.
     Kill(usize),
     /// A process sends and receives nothing, and continues after `lasts`.
@@ -213,6 +217,9 @@ impl Plan {
                 process.login_offset = rng.usize(..logins);
             }
         }
+        if rng.u8(..5) == 0 {
+            processes.iter_mut().for_each(|process| process.is_older = rng.bool());
+        }
         let faults = match rng.u8(..4) {
             0 => 0,
             1 => 1,
@@ -220,7 +227,7 @@ impl Plan {
         };
         let drawn = |_| Fault::draw(processes.len(), machines.len(), accounts, logins, length, rng);
         let faults = (0..faults).map(drawn).collect();
-        Self {
+        let mut plan = Self {
             seed,
             length,
             accounts,
@@ -239,6 +246,42 @@ impl Plan {
             machines,
             processes,
             faults,
+        };
+        match rng.u8(..12) {
+            0 => plan.add_stops(rng),
+            1 => plan.add_rate_limits(rng),
+            _ => {}
+        }
+        plan
+    }
+
+    /// Adds processes that stand still for longer than a lease, while others call.
+    fn add_stops(&mut self, rng: &mut Rng) {
+        self.provider_ms = (2_000, 9_000);
+        self.add_refreshes(rng);
+        for _ in 0..10 {
+            let (at, lasts) = (self.length.mul_f64(rng.f64() * 0.9), Duration::from_secs(rng.u64(11..26)));
+            self.faults.push(Fault { at, lasts, kind: FaultKind::Pause(rng.usize(..self.processes.len())) });
+        }
+    }
+
+    /// Adds short times of 429, while several accounts wait for their calls.
+    fn add_rate_limits(&mut self, rng: &mut Rng) {
+        self.add_refreshes(rng);
+        for _ in 0..5 {
+            let (at, lasts) = (self.length.mul_f64(rng.f64() * 0.9), Duration::from_secs(rng.u64(5..60)));
+            self.faults.push(Fault { at, lasts, kind: FaultKind::Provider(ProviderFault::RateLimited) });
+        }
+    }
+
+    /// Adds callers that refresh each account about once a minute.
+    fn add_refreshes(&mut self, rng: &mut Rng) {
+        let accounts = 0..self.accounts;
+        for process in self.processes.iter_mut().take(4) {
+            let every = Duration::from_secs(rng.u64(20..90));
+            let refreshes =
+                accounts.clone().map(|account| Caller { account, kind: CallerKind::Refresh, every });
+            process.callers.extend(refreshes);
         }
     }
 
@@ -253,6 +296,7 @@ impl Plan {
                     | FaultKind::AccountDown(_)
                     | FaultKind::StoreLoses
                     | FaultKind::StoreFlushed
+                    | FaultKind::DocumentExpires(_)
             )
         };
         let network = &self.network;
@@ -278,7 +322,12 @@ impl Plan {
     /// Whether the store loses documents that it had.
     #[must_use]
     pub fn loses_documents(&self) -> bool {
-        let loses = |fault: &Fault| matches!(fault.kind, FaultKind::StoreLoses | FaultKind::StoreFlushed);
+        let loses = |fault: &Fault| {
+            matches!(
+                fault.kind,
+                FaultKind::StoreLoses | FaultKind::StoreFlushed | FaultKind::DocumentExpires(_)
+            )
+        };
         self.faults.iter().any(loses)
     }
 }
@@ -327,7 +376,7 @@ impl ProcessPlan {
         let machine = rng.usize(..machines);
         let starts_at = if rng.bool() { Duration::ZERO } else { length.mul_f64(rng.f64() / 2.0) };
         let callers = (0..rng.usize(1..4)).map(|_| Caller::draw(accounts, rng)).collect();
-        Self { id, machine, starts_at, login_offset: 0, callers }
+        Self { id, machine, starts_at, is_older: false, login_offset: 0, callers }
     }
 }
 
@@ -360,7 +409,7 @@ impl Fault {
         rng: &mut Rng,
     ) -> Self {
         let process = rng.usize(..processes);
-        let kind = match rng.u8(..24) {
+        let kind = match rng.u8(..25) {
             0 => FaultKind::StoreDown(None),
             1 => FaultKind::StoreDown(Some(process)),
             2 => FaultKind::StoreReadOnly,
@@ -379,6 +428,7 @@ impl Fault {
             19 => FaultKind::Provider(ProviderFault::Forbidden),
             20 => FaultKind::LoginSwitch { account: rng.usize(..accounts), login: rng.usize(..logins) },
             21 => FaultKind::TokenRotation,
+            22 => FaultKind::DocumentExpires(rng.usize(..8)),
             _ => FaultKind::RequestsLimited { login: rng.usize(..logins), seconds: rng.u64(1..900) },
         };
         let lasts = match rng.u8(..3) {

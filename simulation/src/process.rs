@@ -36,7 +36,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a process. `incarnation` counts the starts of processes with this number.
     pub(crate) fn start(environment: &Arc<Environment>, plan: &ProcessPlan, incarnation: usize) -> Self {
-        let link = Link::new(plan.id, plan.login_offset);
+        let link = Link::new(plan);
         let machine = &environment.machines[plan.machine];
         let (quota, site) = open(environment, &link, machine, None);
         let routes = plan.callers.iter().any(|caller| caller.kind == CallerKind::Route);

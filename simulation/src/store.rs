@@ -15,6 +15,7 @@ use quota_core::store::{CasOutcome, Document, Notice, StoreError, StoreKey, Stor
 use tokio::sync::Notify;
 
 use crate::ledger::Caller;
+use crate::older;
 use crate::world::{Link, World, spawn};
 
 /// The server: versioned documents, their history for failovers, and the faults in force.
@@ -160,6 +161,19 @@ impl Server {
         self.changed.notify_waiters();
     }
 
+    /// Removes one document, as at the end of its TTL. No notice announces it.
+    pub(crate) fn expire(&self, number: usize) {
+        let expired = {
+            let mut state = self.state.lock();
+            let at = number % state.documents.len().max(1);
+            let key = state.documents.keys().nth(at).cloned();
+            key.inspect(|key| drop(state.documents.remove(key)))
+        };
+        if let Some(key) = expired {
+            self.world.check(|checker, now| checker.lost(now, &key, None));
+        }
+    }
+
     /// Removes all documents.
     pub(crate) fn flush(&self) {
         let keys: Vec<StoreKey> = {
@@ -189,6 +203,8 @@ pub(crate) struct Client {
     /// The number of the manager that uses this client.
     manager: usize,
     rng: Mutex<Rng>,
+    /// The last write of an older program to each key: what was stored, and what the program meant to store.
+    written: Mutex<BTreeMap<StoreKey, (Bytes, Bytes)>>,
 }
 
 /// What the network does with one request.
@@ -203,7 +219,8 @@ enum Fate {
 impl Client {
     pub(crate) fn new(world: &Arc<World>, server: &Arc<Server>, link: &Arc<Link>, manager: usize) -> Self {
         let rng = Mutex::new(world.stream("network", manager));
-        Self { world: Arc::clone(world), server: Arc::clone(server), link: Arc::clone(link), manager, rng }
+        let (world, server, link) = (Arc::clone(world), Arc::clone(server), Arc::clone(link));
+        Self { world, server, link, manager, rng, written: Mutex::default() }
     }
 
     fn fate(&self) -> Fate {
@@ -266,6 +283,21 @@ impl Client {
         Ok(response)
     }
 
+    /// What the version of the process understands of a document. It recognizes what it has written itself.
+    fn understood(&self, key: &StoreKey, document: Document) -> Document {
+        if !self.link.is_older {
+            return document;
+        }
+        match self.written.lock().get(key) {
+            Some((stored, own)) if *stored == document.body => Document::new(document.version, own.clone()),
+            _ => older::read(document),
+        }
+    }
+
+    fn understood_read(&self, key: &StoreKey, read: StoreRead) -> StoreRead {
+        StoreRead::new(read.document.map(|document| self.understood(key, document)), read.now)
+    }
+
     fn delivered(&self, key: &StoreKey, read: &StoreRead) {
         let manager = self.manager;
         self.world.check(|checker, now| checker.delivered(now, manager, key, read.document.as_ref()));
@@ -278,7 +310,7 @@ impl QuotaStore for Client {
         let wanted = key.clone();
         let read = self.send(key, move |server| server.read(&wanted)).await?;
         self.delivered(key, &read);
-        Ok(read)
+        Ok(self.understood_read(key, read))
     }
 
     async fn compare_and_swap(
@@ -293,18 +325,31 @@ impl QuotaStore for Client {
             return Err(StoreError::rejected("a simulated replica is read-only"));
         }
         let writer = Caller { process: self.link.process, manager: self.manager };
+        let body = match self.link.is_older {
+            // An older program has read the document that it replaces.
+            true => {
+                let replaced = self.server.read(key).document.filter(|found| Some(found.version) == expected);
+                let stored = older::write(&body, replaced.as_ref().map(|document| &*document.body));
+                self.written.lock().insert(key.clone(), (stored.clone(), body));
+                stored
+            }
+            false => body,
+        };
         let (wanted, sent) = (key.clone(), body.clone());
         let outcome = self.send(key, move |server| server.swap(writer, &wanted, expected, sent, ttl)).await?;
-        match &outcome {
+        match outcome {
             CasOutcome::Applied(version) => {
-                let document = Document::new(*version, body);
+                let document = Document::new(version, body);
                 let manager = self.manager;
                 self.world.check(|checker, now| checker.delivered(now, manager, key, Some(&document)));
+                Ok(outcome)
             }
-            CasOutcome::Conflict(read) => self.delivered(key, read),
+            CasOutcome::Conflict(read) => {
+                self.delivered(key, &read);
+                Ok(CasOutcome::Conflict(self.understood_read(key, read)))
+            }
             _ => unreachable!("this store has no other outcome"),
         }
-        Ok(outcome)
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
@@ -356,7 +401,7 @@ impl Client {
             (_, Some(document)) => {
                 let manager = self.manager;
                 self.world.check(|checker, now| checker.noticed(now, manager, key, &document));
-                Notice::of_document(document)
+                Notice::of_document(self.understood(key, document))
             }
             (_, None) => Notice::default(),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 /// A broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,40 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.rule, self.detail)
     }
+}
+
+/// The result of one simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The violations, the first of each rule.
+    pub violations: Vec<Violation>,
+    /// The hash of the trace. Two runs of one plan have the same.
+    pub trace_hash: u64,
+    /// The number of events in the trace.
+    pub events: usize,
+    /// The number of calls to the provider.
+    pub calls: usize,
+    /// The number of those until the callers and the faults ended.
+    pub planned_calls: usize,
+    /// What the callers have seen.
+    pub reads: Reads,
+    /// The trace, if the caller requested it.
+    pub lines: Vec<String>,
+}
+
+/// What the callers of a simulation have seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The calls that return readings.
+    pub count: usize,
+    /// How many of them had readings.
+    pub with_readings: usize,
+    /// How many of them had readings that were not fresh.
+    pub stale: usize,
+    /// The age of the oldest readings that a caller received.
+    pub oldest: Duration,
+    /// The longest wait of a caller.
+    pub longest_wait: Duration,
 }
 
 /// The hash of all lines, and the lines themselves if the caller wants to print them.

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::check::Checker;
 use crate::names::START;
-use crate::plan::{Network, Plan};
+use crate::plan::{Network, Plan, ProcessPlan};
 
 /// The shared state of one simulation.
 #[derive(Debug)]
@@ -25,14 +25,21 @@ pub(crate) struct World {
     checker: Mutex<Checker>,
     /// Whether the network no longer loses messages.
     is_calm: AtomicBool,
+    planned_calls: AtomicUsize,
     overflow: Notify,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan, keeps_lines: bool) -> Arc<Self> {
         let checker = Mutex::new(Checker::new(&plan, keeps_lines));
-        let is_calm = AtomicBool::new(false);
-        Arc::new(Self { clock: Clock::virtual_at(START), plan, checker, is_calm, overflow: Notify::new() })
+        Arc::new(Self {
+            clock: Clock::virtual_at(START),
+            plan,
+            checker,
+            is_calm: AtomicBool::new(false),
+            planned_calls: AtomicUsize::new(0),
+            overflow: Notify::new(),
+        })
     }
 
     /// The network now: as planned, or without loss after the last fault.
@@ -42,7 +49,13 @@ impl World {
 
     /// Stops all message loss in the network.
     pub(crate) fn calm(&self) {
+        self.planned_calls.store(self.checker.lock().calls(), Ordering::Relaxed);
         self.is_calm.store(true, Ordering::Relaxed);
+    }
+
+    /// The number of calls until then.
+    pub(crate) fn planned_calls(&self) -> usize {
+        self.planned_calls.load(Ordering::Relaxed)
     }
 
     /// The time since the start.
@@ -94,6 +107,8 @@ pub(crate) struct Link {
     pub(crate) process: usize,
     /// See `ProcessPlan::login_offset`.
     pub(crate) login_offset: usize,
+    /// See `ProcessPlan::is_older`.
+    pub(crate) is_older: bool,
     state: AtomicU8,
     /// The number of pauses so far.
     pauses: AtomicU32,
@@ -105,10 +120,11 @@ const PAUSED: u8 = 1;
 const DEAD: u8 = 2;
 
 impl Link {
-    pub(crate) fn new(process: usize, login_offset: usize) -> Arc<Self> {
+    pub(crate) fn new(plan: &ProcessPlan) -> Arc<Self> {
         Arc::new(Self {
-            process,
-            login_offset,
+            process: plan.id,
+            login_offset: plan.login_offset,
+            is_older: plan.is_older,
             state: AtomicU8::new(RUNNING),
             pauses: AtomicU32::new(0),
             changed: Notify::new(),

@@ -6,7 +6,7 @@ use quota_core::store::{Document, StoreKey, Version};
 use super::{Checker, as_ms};
 use crate::facts::Facts;
 use crate::ledger::Caller;
-use crate::names::login_in;
+use crate::names::{login_in, number_in};
 
 impl Checker {
     /// The store has applied a write.
@@ -118,9 +118,11 @@ impl Checker {
         {
             self.violated(now, "later-call-stays", format!("{key}: call {after} replaced {before}"));
         }
+        // Without a stated login, each account has a record of its own.
+        let account = (!self.expects.states_login).then(|| number_in(key.as_str()));
         if new.succeeded > old.succeeded
             && let Some(login) = new.plan.as_deref().and_then(login_in)
-            && let Some(serial) = self.ledger.last_serial(writer.manager, login)
+            && let Some(serial) = self.ledger.last_serial(writer.manager, login, account)
             && new.serial < Some(serial)
             // Headers may be dated between the grant of a lease and its call.
             && new.serial.is_none_or(|left| self.ledger.has_issued(login, left))

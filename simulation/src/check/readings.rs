@@ -19,6 +19,10 @@ impl Checker {
         });
         self.check_login(now, caller, account, login);
         let issued = self.issued.get(&(login, serial)).copied();
+        let age = issued.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default();
+        self.tally.with_readings += 1;
+        self.tally.stale += usize::from(!is_fresh);
+        self.tally.oldest = self.tally.oldest.max(age);
         let limit = self.expects.max_age + self.expects.clock_error + Duration::from_secs(1);
         match issued {
             Some(at)
@@ -99,6 +103,16 @@ impl Checker {
         waited: Duration,
         limit: Duration,
     ) {
+        let is_read = matches!(
+            what,
+            CallerKind::Get
+                | CallerKind::GetWithinMinute
+                | CallerKind::Refresh
+                | CallerKind::RefreshUnlessRecent
+                | CallerKind::Command
+        );
+        self.tally.count += usize::from(is_read);
+        self.tally.longest_wait = self.tally.longest_wait.max(waited);
         let content = ("waited", process, waited);
         self.note(now, content, || format!("p{process} waited {} ms for {what:?}", waited.as_millis()));
         if waited > limit.min(self.expects.longest_wait) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use simulation::{Plan, run, shrink};
+use simulation::{Plan, reliability, run, shrink};
 
 use self::campaign::Campaign;
 
@@ -26,6 +26,13 @@ enum Command {
         /// Shrink the plan first, so that it violates the same rule with fewer parts.
         #[arg(long)]
         shrink: bool,
+    },
+    /// Print the page about the effects of faults, docs/reliability.md.
+    Reliability,
+    /// Print the trace of one fault of that page.
+    Fault {
+        /// The name of the scenario, such as store-down.
+        name: String,
     },
     /// Run many seeds and print those that violate a rule.
     Run {
@@ -52,6 +59,19 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Trace { seed, shrink } => trace(seed, shrink),
+        Command::Reliability => {
+            print!("{}", reliability::page());
+            ExitCode::SUCCESS
+        }
+        Command::Fault { name } => {
+            match reliability::scenarios().into_iter().find(|scenario| scenario.name == name) {
+                Some(scenario) => print_trace(&scenario.plan),
+                None => {
+                    eprintln!("simulate: no fault is named {name}");
+                    ExitCode::from(64)
+                }
+            }
+        }
         Command::Run { first, count, jobs, results, code, stop_at_violation } => {
             let jobs =
                 jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
@@ -70,13 +90,17 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a program prints its results")]
 fn trace(seed: u64, wants_shrink: bool) -> ExitCode {
     let mut plan = Plan::from_seed(seed);
     if wants_shrink && let Some(violation) = run(&plan, false).violations.first() {
         plan = shrink(&plan, violation.rule);
     }
-    let report = run(&plan, true);
+    print_trace(&plan)
+}
+
+#[expect(clippy::print_stdout, reason = "a program prints its results")]
+fn print_trace(plan: &Plan) -> ExitCode {
+    let report = run(plan, true);
     for line in &report.lines {
         println!("{line}");
     }
