@@ -80,7 +80,7 @@ fn add_window(row: &Value, field: String, report: &mut ReportBuilder) {
             report.add(reading, field);
         }
         Field::Absent => report.mark_unreadable(id, field, "it has no usage"),
-        Field::Unreadable => report.mark_unreadable(id, field, "its usage is not between 0 % and 1,000 %"),
+        Field::Unreadable => report.mark_unreadable(id, field, "its usage is not a percentage up to 1,000 %"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::lenient::{Field, Unreadable, text};
 use crate::parsed::{ParseError, Parsed, SkippedField};
 
 /// Why a number is not the usage of a window.
-pub(crate) const IMPLAUSIBLE: &str = "its usage is not between 0 % and 1,000 %";
+pub(crate) const IMPLAUSIBLE: &str = "its usage is not a percentage up to 1,000 %";
 
 /// Collects the content of a response that lists all windows of an account.
 ///

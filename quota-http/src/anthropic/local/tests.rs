@@ -114,7 +114,7 @@ fn a_unix_time_as_usage_of_a_status_line_is_skipped() {
     for used in [json!(1_782_907_200), json!("1782907200"), json!(1_000.1), json!(-0.1)] {
         let (read, skipped) = five_hour_of(json!({ "used_percentage": used, "resets_at": 1_782_907_200 }));
 
-        let reason = "its usage is not between 0 % and 1,000 %";
+        let reason = "its usage is not a percentage up to 1,000 %";
         assert_eq!((read, skipped), (vec![], vec![("rate_limits.five_hour".to_owned(), reason)]), "{used}");
     }
 }

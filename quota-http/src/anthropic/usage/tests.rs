@@ -145,7 +145,7 @@ fn an_implausible_usage_is_not_covered_and_listed() {
 
         assert_eq!(ids(&parsed), [""; 0], "{used}");
         assert_eq!(parsed.skipped.len(), 2);
-        assert!(parsed.skipped.iter().all(|one| one.reason == "its usage is not between 0 % and 1,000 %"));
+        assert!(parsed.skipped.iter().all(|one| one.reason == "its usage is not a percentage up to 1,000 %"));
         assert_eq!(parsed.usage.coverage, complete_except(&["five_hour", "seven_day"], true));
     }
 }
