@@ -68,7 +68,9 @@ impl<'a> AccountPicker<'a> {
             Some(name) => context::open_manager(scope, config, store, name, Some(context::COMMAND_TIMEOUT))?,
             None => {
                 let quota = context::open_read_only(config, store)?;
-                let sources = Arc::new(context::credential_sources(config));
+                let logins = context::renewing_logins(config, store)?;
+                scope.own_logins(&logins);
+                let sources = Arc::new(context::credential_sources(config, &logins));
                 for account in &config.accounts {
                     quota.account(&account.id).set_credentials(Arc::clone(&sources));
                 }

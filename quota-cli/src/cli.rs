@@ -18,7 +18,8 @@ use clap::{Args as _, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use jiff::SignedDuration;
 
 pub(crate) use self::accounts::{
-    AccountNames, AccountsArgs, AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, LimitSetting, SetArgs,
+    AccountNames, AccountsArgs, AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, LimitSetting, LoginArgs,
+    SetArgs,
 };
 use self::global::GlobalOption;
 pub(crate) use self::global::GlobalOptions;

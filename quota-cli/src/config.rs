@@ -67,6 +67,19 @@ pub(crate) struct ProviderSettings {
     pub(crate) user_agent: Option<String>,
     /// Headers in place of the provider's own values.
     pub(crate) headers: BTreeMap<String, String>,
+    /// The client with which the user logs in.
+    pub(crate) oauth: Option<OAuthSettings>,
+}
+
+/// The user's OAuth client at a provider.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OAuthSettings {
+    pub(crate) client_id: String,
+    pub(crate) authorize_url: Url,
+    pub(crate) token_url: Url,
+    pub(crate) scopes: Vec<String>,
+    /// `None` for a loopback address with any port.
+    pub(crate) redirect_url: Option<Url>,
 }
 
 /// The settings of an account.
@@ -96,6 +109,11 @@ impl AccountSettings {
     pub(crate) fn new(id: AccountId, login: LoginSource) -> Self {
         let (limits, origin) = (AccountLimits::none(), Origin::Default);
         Self { id, login, base_url: None, disabled: false, limits, origin }
+    }
+
+    /// Whether it is the default account, which no file defines.
+    pub(crate) fn is_default(&self) -> bool {
+        self.origin == Origin::Default
     }
 }
 
@@ -290,7 +308,7 @@ impl Config {
     /// The settings of a provider.
     pub(crate) fn provider(&self, id: &ProviderId) -> &ProviderSettings {
         static DEFAULT: ProviderSettings =
-            ProviderSettings { base_url: None, user_agent: None, headers: BTreeMap::new() };
+            ProviderSettings { base_url: None, user_agent: None, headers: BTreeMap::new(), oauth: None };
         self.providers.get(id.as_str()).unwrap_or(&DEFAULT)
     }
 

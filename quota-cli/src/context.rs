@@ -1,17 +1,19 @@
 //! The configuration of a command, and the manager for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::credentials::{CommandToken, CredentialMap, EnvToken, FileToken, Keyring};
-use quota::http::{Fetcher, FetcherBuilder, Provider};
+use quota::credentials::{
+    CommandToken, CredentialMap, EnvToken, Environment, FileToken, Keyring, TokenStore,
+};
+use quota::http::{Fetcher, FetcherBuilder, OAuthRefresher, Provider};
 use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, MemoryStore, Policy, QuotaManager};
 use quota_server::LastResponses;
 
-use crate::config::{self, Config, LoginSource};
+use crate::config::{self, Config, LoginSource, OAuthSettings};
 use crate::exit::{CliError, Exit};
 use crate::scope::CommandScope;
 use crate::store::OpenedStore;
@@ -85,6 +87,8 @@ pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<Quo
 /// the login.
 fn login_source(login: &LoginSource, config: &Config) -> Option<Arc<dyn CredentialSource>> {
     match login {
+        // An expired token is valid again after a renewal, which only a refresh may start.
+        LoginSource::Own => None,
         // It reads the keychain there.
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) if cfg!(target_os = "macos") => None,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => Some(credential_source(login, config)),
@@ -122,8 +126,10 @@ pub(crate) fn open_manager(
     name: &str,
     timeout: Option<Duration>,
 ) -> Result<QuotaManager, CliError> {
-    let manager = build(config, store, name, timeout)?;
+    let logins = renewing_logins(config, store)?;
+    let manager = build(config, store, &logins, name, timeout)?;
     scope.own(&manager)?;
+    scope.own_logins(&logins);
     scope.report_waits(&manager);
     Ok(manager)
 }
@@ -139,8 +145,10 @@ pub(crate) fn open_manager_for_screen(
     store: &OpenedStore,
     name: &str,
 ) -> Result<QuotaManager, CliError> {
-    let manager = build(config, store, name, None)?;
+    let logins = renewing_logins(config, store)?;
+    let manager = build(config, store, &logins, name, None)?;
     scope.own(&manager)?;
+    scope.own_logins(&logins);
     Ok(manager)
 }
 
@@ -152,11 +160,12 @@ pub(crate) fn open_manager_for_screen(
 pub(crate) fn open_manager_for_server(
     config: &Config,
     store: &OpenedStore,
+    logins: &TokenStore,
     name: &str,
     responses: &LastResponses,
 ) -> Result<QuotaManager, CliError> {
     let mut builder = builder(config, store, name, store.policy(config));
-    let sources = Arc::new(credential_sources(config));
+    let sources = Arc::new(credential_sources(config, logins));
     for provider in config.used_providers() {
         let fetcher = fetcher_builder(provider, config).on_response(responses.recorder());
         builder = builder.provider(fetcher.build().map_err(invalid)?, Arc::clone(&sources));
@@ -187,6 +196,7 @@ pub(crate) fn open_manager_in_memory(
 fn build(
     config: &Config,
     store: &OpenedStore,
+    logins: &TokenStore,
     name: &str,
     timeout: Option<Duration>,
 ) -> Result<QuotaManager, CliError> {
@@ -196,7 +206,7 @@ fn build(
         policy.get_timeout = BEYOND_ANY_DEADLINE;
     }
     let mut builder = builder(config, store, name, policy);
-    let sources = Arc::new(credential_sources(config));
+    let sources = Arc::new(credential_sources(config, logins));
     for provider in config.used_providers() {
         builder = builder.provider(fetcher(provider, config)?, Arc::clone(&sources));
     }
@@ -243,11 +253,62 @@ fn invalid(error: impl std::fmt::Display) -> CliError {
     CliError::new(Exit::Config, error.to_string())
 }
 
-/// The credential sources of all accounts.
-pub(crate) fn credential_sources(config: &Config) -> CredentialMap {
+/// The credential sources of all accounts. Those with a login of this program share `logins`.
+pub(crate) fn credential_sources(config: &Config, logins: &TokenStore) -> CredentialMap {
     config.accounts.iter().fold(CredentialMap::new(), |sources, account| {
-        sources.with(account.id.clone(), credential_source(&account.login, config))
+        let source = match account.login {
+            LoginSource::Own => Arc::new(logins.clone()),
+            _ => credential_source(&account.login, config),
+        };
+        sources.with(account.id.clone(), source)
     })
+}
+
+/// The logins of this program, which are renewed with the clients of the configuration. The lease for renewals is in the store, unless
+/// that is the default file. The caller closes it before the command ends, because an interrupted renewal may lose its login.
+///
+/// # Errors
+///
+/// [`CliError`] if a client cannot be used.
+pub(crate) fn renewing_logins(config: &Config, store: &OpenedStore) -> Result<TokenStore, CliError> {
+    let mut logins = TokenStore::builder(logins_path()).login_hint("quota accounts login");
+    // The lock of the logins file excludes all processes that use the default store. Unlike a lease, it ends with a killed process.
+    if !store.is_default() {
+        logins = logins.store(Arc::clone(&store.store));
+    }
+    let is_used = |provider: &Provider| {
+        let mut accounts = config.accounts.iter().filter(|account| account.login == LoginSource::Own);
+        accounts.any(|account| *account.id.provider() == provider.id())
+    };
+    // Other commands do not pay for the client.
+    for provider in config.used_providers().filter(|provider| is_used(provider)) {
+        if let Some(oauth) = &config.provider(&provider.id()).oauth {
+            logins = logins.refresher(Arc::new(refresher(provider, oauth)?));
+        }
+    }
+    Ok(logins.build())
+}
+
+/// The same logins, which are only read.
+pub(crate) fn stored_logins() -> TokenStore {
+    TokenStore::builder(logins_path()).login_hint("quota accounts login").build()
+}
+
+/// The path is empty without a home directory, and then no login can be read.
+fn logins_path() -> PathBuf {
+    TokenStore::default_path(&Environment::process()).unwrap_or_default()
+}
+
+/// The client of the configuration, which exchanges codes and refresh tokens.
+///
+/// # Errors
+///
+/// [`CliError`] if it cannot be used.
+pub(crate) fn refresher(
+    provider: &'static Provider,
+    oauth: &OAuthSettings,
+) -> Result<OAuthRefresher, CliError> {
+    provider.refresher_at(oauth.token_url.clone(), &oauth.client_id).build().map_err(invalid)
 }
 
 /// The timeout of a token command. It is shorter than the timeout of the call, so that the error names the command and not the
@@ -272,6 +333,7 @@ pub(crate) fn credential_source(login: &LoginSource, config: &Config) -> Arc<dyn
             let command = arguments.iter().fold(command, CommandToken::arg);
             Arc::new(config.token_variables().into_iter().fold(command, CommandToken::hide))
         }
+        LoginSource::Own => Arc::new(stored_logins()),
         LoginSource::Keyring(item) => {
             let keyring = Keyring::new(&item.service);
             Arc::new(item.user.iter().fold(keyring, Keyring::user))

@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use quota::credentials::TokenStore;
 use quota::{Clock, QuotaManager};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -22,6 +23,8 @@ use crate::runtime;
 
 /// How long a command waits before it exits, for the release of its leases.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it then waits for the renewal of a login: longer than the request to the provider and the write may take.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The managers and tasks that a command must close before it ends.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ pub(crate) struct CommandScope {
     managers: RefCell<Vec<(QuotaManager, Option<AbortHandle>)>>,
     /// Background tasks: closing managers that were replaced, and reporting waits.
     tasks: RefCell<JoinSet<()>>,
+    /// The logins of this program, whose renewals must end.
+    logins: RefCell<Vec<TokenStore>>,
     /// `None` until there is a manager or a child process. Until then a signal ends the process directly.
     signals: RefCell<Option<Signals>>,
 }
@@ -71,6 +76,11 @@ impl CommandScope {
         }
         managers.push((manager.clone(), None));
         Ok(())
+    }
+
+    /// Adds logins. A renewal that is in flight at the end is awaited, because the provider may have replaced its token already.
+    pub(crate) fn own_logins(&self, logins: &TokenStore) {
+        self.logins.borrow_mut().push(logins.clone());
     }
 
     /// Installs the signal handlers. A command that runs other programs calls this, so that they end with it.
@@ -117,7 +127,13 @@ impl CommandScope {
             while tasks.join_next().await.is_some() {}
         };
         let clock = Clock::system();
-        let mut closed = pin!(clock.bounded(CLOSE_TIMEOUT, closed));
+        let logins = self.logins.take();
+        let closed = async {
+            let _ = clock.bounded(CLOSE_TIMEOUT, closed).await;
+            let renewals = join_all(logins.iter().map(TokenStore::close));
+            clock.bounded(RENEWAL_TIMEOUT, renewals).await
+        };
+        let mut closed = pin!(closed);
         poll_fn(|context| {
             if let Poll::Ready(exit) = self.poll_signal(context) {
                 return Poll::Ready(Some(exit));

@@ -47,6 +47,13 @@ pub(crate) struct OpenedStore {
     source: &'static str,
 }
 
+impl OpenedStore {
+    /// Whether it is the default file of this user, in the folder with the other state of this program.
+    pub(crate) fn is_default(&self) -> bool {
+        self.source.is_empty()
+    }
+}
+
 /// Opens the store for a command.
 ///
 /// # Errors

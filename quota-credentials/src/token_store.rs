@@ -142,7 +142,8 @@ impl TokenStore {
         Ok(self.renewer.load().await?.logins.into_keys().collect())
     }
 
-    /// Waits for running renewals. Their timeouts bound the wait. Interrupting a renewal may lose its login.
+    /// Waits for running renewals. Their timeouts bound the wait. Interrupting a renewal may lose its login. A renewal that still waits
+    /// for another process after a second is given up, because it has sent nothing.
     pub async fn close(&self) {
         self.renewer.close().await;
     }

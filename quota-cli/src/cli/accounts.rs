@@ -25,6 +25,7 @@ Examples:
   quota accounts add spare --token-env QUOTA_SPARE --min-remaining 10
   quota accounts add vault --token-command pass show claude/vault
   quota accounts add laptop --keyring quota   # the item of anthropic/laptop
+  quota accounts login work           # an OAuth login of quota's own
   quota accounts set spare --min-remaining 20 --killswitch none
   quota accounts order work main
   quota accounts disable spare
@@ -58,6 +59,18 @@ pub(crate) enum AccountsCommand {
     /// requests too, but Anthropic and OpenAI have no usage for it. For usage, add a login that `claude` or `codex login` created.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
+    /// Log in with an OAuth client that the configuration names
+    ///
+    /// Prints an address, and opens it in a browser. After the login, the browser returns to a loopback address of this machine, or you
+    /// paste the address or the code. The login belongs to quota, which renews it: one exchange at a time, among all processes and hosts
+    /// that share the store. It is stored in $XDG_STATE_HOME/quota/logins.json (~/.local/state/quota/logins.json), which only its owner
+    /// may read. Use no login of another program here, because each refresh token works once.
+    ///
+    /// quota has no client id of its own. The configuration names yours:
+    ///
+    /// [providers.anthropic.oauth] with client_id, authorize_url, token_url, and optionally scopes and redirect_url.
+    #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    Login(LoginArgs),
     /// Change the limits of an account
     #[command(args = global::args([GlobalOption::Config]))]
     Set(SetArgs),
@@ -127,6 +140,16 @@ pub(crate) struct AddArgs {
     /// Make this the main account
     #[arg(long)]
     pub(crate) first: bool,
+}
+
+// The options of `quota accounts login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// Account name, such as codex/work, or work for anthropic/work
+    pub(crate) name: String,
+    /// Only print the address; open no browser
+    #[arg(long)]
+    pub(crate) no_browser: bool,
 }
 
 // The options of `quota accounts set`.

@@ -41,6 +41,7 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
   # token_command = [\"pass\", \"show\", \"work\"]  # a command that prints it
   # keyring = { service = \"quota\" }      # an item of the keyring; its user is
   #                                      # the id, or set user = \"…\"
+  # own_login = true                    # quota accounts login work
   # min_remaining = 20                  # percent; see quota explain --help
   # killswitch = 5                      # percent; see quota explain --help
   # disabled = true                     # listed, but not refreshed or used

@@ -8,6 +8,7 @@ mod forget;
 mod import;
 mod json;
 mod list;
+mod login;
 mod set;
 mod text;
 
@@ -33,6 +34,7 @@ pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit
     match &options.command {
         None | Some(AccountsCommand::List) => list::run(global),
         Some(AccountsCommand::Add(options)) => add::run(options, global),
+        Some(AccountsCommand::Login(options)) => login::run(options, global),
         Some(AccountsCommand::Set(options)) => set::run(options, global),
         Some(AccountsCommand::Remove(options)) => change::remove(options, global),
         Some(AccountsCommand::Disable(options)) => change::switch(options, global, true),

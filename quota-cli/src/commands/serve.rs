@@ -6,6 +6,7 @@ mod signals;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quota::credentials::TokenStore;
 use quota::{Clock, MemoryStore, QuotaManager, QuotaStore};
 use quota_server::{Gateway, LastResponses, Limits, Listener, ServedAccount, Server};
 use tokio::sync::watch;
@@ -52,7 +53,8 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     access::check_exposure(options, &listeners, !tokens.is_open(), tls.is_some())?;
 
     let responses = LastResponses::default();
-    let manager = context::open_manager_for_server(&config, store, NAME, &responses)?;
+    let logins = context::renewing_logins(&config, store)?;
+    let manager = context::open_manager_for_server(&config, store, &logins, NAME, &responses)?;
     let mut gateway = Gateway::builder(&manager, accounts(&config))
         .tokens(tokens)
         .last_responses(responses.clone())
@@ -78,7 +80,7 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     tasks.spawn(update_journals(config, Arc::clone(&store.store)));
     let preparing = gateway.clone();
     tasks.spawn(async move { preparing.prepare().await });
-    let mut reload = Reload { options, global, store, gateway, responses, manager, configs };
+    let mut reload = Reload { options, global, store, gateway, responses, manager, logins, configs };
     let stop = async {
         while let SignalEvent::Reload = signals.next().await {
             tasks.spawn(reload.run().await);
@@ -90,6 +92,8 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     }
     tasks.shutdown().await;
     reload.manager.close_within(CLOSE_TIMEOUT).await;
+    // An interrupted renewal may lose its login.
+    reload.logins.close().await;
     Ok(Exit::Success)
 }
 
@@ -130,6 +134,7 @@ struct Reload<'a> {
     gateway: Gateway,
     responses: LastResponses,
     manager: QuotaManager,
+    logins: TokenStore,
     configs: watch::Sender<Arc<Config>>,
 }
 
@@ -146,21 +151,24 @@ impl Reload<'_> {
         term::eprint(&text);
         let previous = loaded.ok().flatten();
         async move {
-            if let Some(previous) = previous {
-                previous.close_within(CLOSE_TIMEOUT).await;
+            if let Some((manager, logins)) = previous {
+                manager.close_within(CLOSE_TIMEOUT).await;
+                logins.close().await;
             }
         }
     }
 
-    /// Returns the previous manager; `None` without an account.
-    async fn replace(&mut self) -> Result<Option<QuotaManager>, CliError> {
+    /// Returns the previous manager and its logins; `None` without an account.
+    async fn replace(&mut self) -> Result<Option<(QuotaManager, TokenStore)>, CliError> {
         let tokens = access::tokens(self.options)?;
         let Some(config) = load(self.options, self.global).await? else { return Ok(None) };
-        let manager = context::open_manager_for_server(&config, self.store, NAME, &self.responses)?;
+        let logins = context::renewing_logins(&config, self.store)?;
+        let manager = context::open_manager_for_server(&config, self.store, &logins, NAME, &self.responses)?;
         self.gateway.replace_accounts(&manager, accounts(&config)).await;
         self.gateway.replace_tokens(tokens);
         self.configs.send_replace(Arc::new(config));
-        Ok(Some(std::mem::replace(&mut self.manager, manager)))
+        let manager = std::mem::replace(&mut self.manager, manager);
+        Ok(Some((manager, std::mem::replace(&mut self.logins, logins))))
     }
 }
 

@@ -282,6 +282,8 @@ async fn view(config: &Config, settings: &AccountSettings, usage: &AccountUsage)
 async fn login_reason(config: &Config, settings: &AccountSettings) -> Option<Reason> {
     let needs_process = match &settings.login {
         LoginSource::TokenCommand(_) | LoginSource::Keyring(_) => true,
+        // An expired token is renewed by the refresh.
+        LoginSource::Own => true,
         LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => cfg!(target_os = "macos"),
         LoginSource::Program(_) | LoginSource::ProgramDir(..) => false,
         LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) => false,

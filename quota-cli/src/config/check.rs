@@ -11,9 +11,11 @@ use url::Url;
 
 use super::defined_providers::{DefinedProviders, own_name, unknown_provider};
 use super::error::{ConfigError, Lines};
-use super::file::{AccountTable, ConfigFile, KeyringTable, ProviderTable, ProviderTables};
+use super::file::{AccountTable, ConfigFile, KeyringTable, OAuthTable, ProviderTable, ProviderTables};
 use super::hooks;
-use super::{AccountSettings, Config, KeyringItem, LoginSource, Origin, ProviderSettings, routing};
+use super::{
+    AccountSettings, Config, KeyringItem, LoginSource, OAuthSettings, Origin, ProviderSettings, routing,
+};
 use crate::token_like::looks_like_a_token;
 
 pub(super) fn config(
@@ -117,7 +119,31 @@ fn settings(table: ProviderTable) -> Result<ProviderSettings, ConfigError> {
         buildable(value.span(), probe().header(name.get_ref(), value.get_ref()))?;
         headers.insert(name.into_inner(), value.into_inner());
     }
-    Ok(ProviderSettings { base_url, user_agent, headers })
+    let oauth = table.oauth.map(oauth).transpose()?;
+    Ok(ProviderSettings { base_url, user_agent, headers, oauth })
+}
+
+/// The user's OAuth client. Its URLs must be encrypted, unless they are on this machine.
+fn oauth(table: OAuthTable) -> Result<OAuthSettings, ConfigError> {
+    let url = |text: &Spanned<String>| {
+        Url::parse(text.get_ref()).map_err(|error| {
+            let why = format!("not a URL ({error}); write it like \"https://auth.example.com/authorize\"");
+            ConfigError::at(text.span(), why)
+        })
+    };
+    let client = |token_url: Url, at: &Spanned<String>| {
+        let client = PROVIDERS[0].refresher_at(token_url, table.client_id.get_ref()).build();
+        client.map(drop).map_err(|error| ConfigError::at(at.span(), error.to_string()))
+    };
+    let (authorize_url, token_url) = (url(&table.authorize_url)?, url(&table.token_url)?);
+    // The same rules as for the token endpoint; only this URL may have a query.
+    let mut without_query = authorize_url.clone();
+    without_query.set_query(None);
+    client(without_query, &table.authorize_url)?;
+    client(token_url.clone(), &table.token_url)?;
+    let redirect_url = table.redirect_url.as_ref().map(url).transpose()?;
+    let (client_id, scopes) = (table.client_id.into_inner(), table.scopes);
+    Ok(OAuthSettings { client_id, authorize_url, token_url, scopes, redirect_url })
 }
 
 fn account(
@@ -153,13 +179,14 @@ fn account(
         account.token_file.map(|path| (path.span(), LoginSource::TokenFile(absolute(path.into_inner())))),
         account.token_command.map(|words| command(words, directory)).transpose()?,
         account.keyring.map(keyring).transpose()?,
+        account.own_login.filter(|own| *own.get_ref()).map(|own| (own.span(), LoginSource::Own)),
     ];
     let mut sources: Vec<_> = sources.into_iter().flatten().collect();
     sources.sort_by_key(|(span, _)| span.start);
     if let [_, (second, _), ..] = &*sources {
         return Err(ConfigError::at(
             second.clone(),
-            "set only one of claude_config_dir, login_dir, token_env, token_file, token_command and keyring",
+            "set only one of claude_config_dir, login_dir, token_env, token_file, token_command, keyring and own_login",
         ));
     }
     let login = sources.pop().map(|(_, login)| login).or_else(|| LoginSource::default_of(provider));
@@ -229,7 +256,7 @@ pub(crate) fn command_of_login(words: &[String]) -> Result<(), &'static str> {
 /// What to write instead. A text that looks like a token is not repeated.
 pub(crate) fn check_login(login: &LoginSource) -> Result<(), &'static str> {
     match login {
-        LoginSource::ClaudeCode | LoginSource::Program(_) => Ok(()),
+        LoginSource::ClaudeCode | LoginSource::Program(_) | LoginSource::Own => Ok(()),
         LoginSource::ClaudeConfigDir(path)
         | LoginSource::ProgramDir(_, path)
         | LoginSource::TokenFile(path) => check_path(&path.to_string_lossy()),

@@ -92,6 +92,19 @@ pub(super) struct ProviderTable {
     pub(super) user_agent: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) oauth: Option<OAuthTable>,
+}
+
+/// The user's OAuth client at a provider.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OAuthTable {
+    pub(super) client_id: Spanned<String>,
+    pub(super) authorize_url: Spanned<String>,
+    pub(super) token_url: Spanned<String>,
+    #[serde(default)]
+    pub(super) scopes: Vec<String>,
+    pub(super) redirect_url: Option<Spanned<String>>,
 }
 
 /// The settings of an account.
@@ -105,6 +118,7 @@ pub(super) struct AccountTable {
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) token_command: Option<Spanned<Vec<String>>>,
     pub(super) keyring: Option<Spanned<KeyringTable>>,
+    pub(super) own_login: Option<Spanned<bool>>,
     pub(super) base_url: Option<Spanned<String>>,
     pub(super) min_remaining: Option<Spanned<Value>>,
     pub(super) killswitch: Option<Spanned<Value>>,

@@ -30,6 +30,9 @@ pub(crate) enum LoginSource {
     TokenFile(PathBuf),
     /// On the standard output of a program, with its arguments.
     TokenCommand(Vec<String>),
+    /// In the file of this program, which renews it.
+    #[serde(skip)]
+    Own,
     /// In the keyring of the operating system.
     #[serde(skip)]
     Keyring(KeyringItem),
@@ -142,6 +145,7 @@ impl LoginSource {
             Self::TokenEnv(_) => format!("put {token} into its environment variable (token_env)"),
             Self::TokenFile(path) => format!("put {token} into {}", path.display()),
             Self::TokenCommand(_) => format!("make its program (token_command) print {token}"),
+            Self::Own => format!("{log_in}: run `quota accounts login` for this account"),
             Self::Keyring(item) => format!("put {token} into the {}", item.describe()),
         }
     }
@@ -153,7 +157,7 @@ impl LoginSource {
             false => std::path::absolute(&path).unwrap_or(path),
         };
         match self {
-            Self::ClaudeCode | Self::Program(_) | Self::TokenEnv(_) | Self::Keyring(_) => self,
+            Self::ClaudeCode | Self::Program(_) | Self::TokenEnv(_) | Self::Keyring(_) | Self::Own => self,
             Self::ProgramDir(program, path) => Self::ProgramDir(program, absolute(path)),
             Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
             Self::TokenFile(path) => Self::TokenFile(absolute(path)),
@@ -191,6 +195,7 @@ impl LoginSource {
                 sanitize(&format!("program {}", words.first().map_or("", |program| masked(program))))
             }
             Self::Keyring(item) => sanitize(&item.describe()),
+            Self::Own => "login of quota".to_owned(),
         }
     }
 
@@ -206,6 +211,7 @@ impl LoginSource {
             Self::TokenCommand(words) => {
                 ("token_command", words.first().map(|program| masked(program).to_owned()))
             }
+            Self::Own => ("own_login", None),
             Self::Keyring(item) => ("keyring", Some(masked(&item.service).to_owned())),
         }
     }

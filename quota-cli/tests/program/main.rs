@@ -41,6 +41,8 @@ mod no_file_locks;
 mod old_accounts;
 #[cfg(target_os = "linux")]
 mod outages;
+#[cfg(unix)]
+mod own_login;
 mod parse;
 mod pick;
 #[cfg(unix)]

@@ -14,12 +14,15 @@ use quota_core::{AccountId, Clock, Credential, CredentialError, ProviderId, Quot
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::lease;
+use super::lease::{self, RenewalLease};
 use super::login::{LoginsFile, NewLogin, PutResult, StoredLogin};
 use super::policy::{Demand, Exchanged, RenewalTiming, TokenAction};
 
-/// How long a caller without a usable credential waits for a renewal.
-const RENEWAL_WAIT: Duration = Duration::from_secs(12);
+/// How long a caller without a usable credential waits for a renewal: less than a manager waits for a source, so that the caller gets
+/// the reason.
+const RENEWAL_WAIT: Duration = Duration::from_secs(9);
+/// How long a renewal may wait for the lease after `close`. Without the lease, no token was sent.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// The timeout of the request to the provider, shorter than the lease.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum number of attempts to write new tokens while the lease is held.
@@ -63,6 +66,8 @@ pub(super) struct Renewer {
     /// used or rejected token would be sent again.
     unsaved: Mutex<HashMap<AccountId, (CredentialFingerprint, Arc<RenewalResult>)>>,
     tasks: TaskTracker,
+    /// Ends the tasks that wait for the lease.
+    give_up: CancellationToken,
 }
 
 /// The result of a renewal.
@@ -85,7 +90,8 @@ impl RenewalResult {
 impl Renewer {
     pub(super) fn new(file: JsonFile, settings: Settings) -> Self {
         let (renewals, unsaved) = (Mutex::default(), Mutex::default());
-        Self { file, settings, renewals, unsaved, tasks: TaskTracker::new() }
+        let (tasks, give_up) = (TaskTracker::new(), CancellationToken::new());
+        Self { file, settings, renewals, unsaved, tasks, give_up }
     }
 
     /// Reads the file and applies unsaved results. Those that no longer apply are dropped.
@@ -169,20 +175,20 @@ impl Renewer {
 
     async fn renew(&self, account: &AccountId, demand: Demand) -> Result<(), FileError> {
         let Some(refresher) = self.settings.refreshers.get(account.provider()) else { return Ok(()) };
-        let lease = lease::acquire(
-            &self.file,
-            self.settings.store.as_ref(),
-            &self.settings.clock,
-            account.provider(),
-        )
-        .await?;
-        let Some(lease) = lease else {
+        let Some(lease) = self.acquire_lease(account.provider()).await? else {
             tracing::debug!(%account, "renewal lease not acquired in time");
             return Ok(());
         };
         let renewed = self.renew_under_lease(account, demand, &**refresher).await;
         lease.release().await;
         renewed
+    }
+
+    /// Waits for the lease; `None` if other processes held it for too long, or this process ends.
+    async fn acquire_lease(&self, provider: &ProviderId) -> Result<Option<RenewalLease>, FileError> {
+        let Settings { store, clock, .. } = &self.settings;
+        let acquire = lease::acquire(&self.file, store.as_ref(), clock, provider);
+        self.give_up.run_until_cancelled(acquire).await.unwrap_or(Ok(None))
     }
 
     async fn renew_under_lease(
@@ -286,9 +292,7 @@ impl Renewer {
         account: AccountId,
         exchange: impl Future<Output = Result<Tokens, TokenError>>,
     ) -> Result<(), LogInError> {
-        let Settings { store, clock, .. } = &self.settings;
-        let lease = lease::acquire(&self.file, store.as_ref(), clock, account.provider()).await?;
-        let lease = lease.ok_or(LogInError::Busy)?;
+        let lease = self.acquire_lease(account.provider()).await?.ok_or(LogInError::Busy)?;
         let stored = self.exchange_and_store(account, exchange).await;
         lease.release().await;
         stored
@@ -320,7 +324,10 @@ impl Renewer {
 
     pub(super) async fn close(&self) {
         self.tasks.close();
-        self.tasks.wait().await;
+        if self.settings.clock.bounded(CLOSE_GRACE, self.tasks.wait()).await.is_none() {
+            self.give_up.cancel();
+            self.tasks.wait().await;
+        }
         let accounts: Vec<AccountId> = self.unsaved.lock().keys().cloned().collect();
         for account in accounts {
             self.save_or_warn(&account).await;

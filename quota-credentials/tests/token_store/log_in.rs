@@ -82,6 +82,34 @@ async fn a_damaged_file_is_found_before_the_code_is_spent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_a_lease_of_another_host() {
+    let env = Env::new();
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(env.clock.clone()));
+    let hosts: [TokenStore; 2] =
+        ["a.json", "b.json"].map(|file| env.process_on(file).store(store.clone()).build());
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let holder = hosts[0].clone();
+    let holding = tokio::spawn(async move {
+        let exchange = async {
+            let _ = sender.send(());
+            pending().await
+        };
+        holder.log_in(&id("one"), exchange).await
+    });
+    receiver.await.unwrap();
+    let waiter = hosts[1].clone();
+    let waiting = tokio::spawn(async move { waiter.log_in(&id("two"), async { Ok(tokens()) }).await });
+    tokio::task::yield_now().await;
+    let began = env.clock.now();
+
+    hosts[1].close().await;
+
+    assert!(env.clock.now().duration_since(began) < jiff::SignedDuration::from_secs(5));
+    assert!(matches!(waiting.await.unwrap(), Err(LogInError::Busy)));
+    holding.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_login_and_a_renewal_of_its_sibling_on_another_host_exclude_each_other() {
     let env = Env::new();
     env.provider.set_latency(Duration::from_secs(2));

@@ -150,7 +150,7 @@ fn account(options: &AddArgs, config: &Config) -> Result<AccountSettings, CliErr
 }
 
 /// The account's id; the provider is optional.
-fn id(name: &str, config: &Config) -> Result<(AccountId, &'static Provider), CliError> {
+pub(super) fn id(name: &str, config: &Config) -> Result<(AccountId, &'static Provider), CliError> {
     config::check_account_name(name).map_err(usage)?;
     let id = if name.contains('/') { name.parse() } else { AccountId::new(ANTHROPIC, name) };
     let id = id.map_err(|error| usage(error.to_string()))?;

@@ -33,6 +33,7 @@ pub(super) async fn of(
         LoginSource::ProgramDir(program, dir) => checker.program(&program.login_file(Some(dir))).await,
         LoginSource::TokenEnv(name) => checker.one(&format!("the environment variable {name}"), None).await,
         LoginSource::TokenFile(path) => checker.one(&path.display().to_string(), Some(path)).await,
+        LoginSource::Own => checker.own().await,
         login @ LoginSource::Keyring(_) => checker.one(&format!("the {}", login.describe()), None).await,
         login @ LoginSource::TokenCommand(_) => {
             checker.one(&format!("the output of {}", login.describe()), None).await
@@ -72,6 +73,20 @@ impl LoginChecker<'_> {
         let path = paths.iter().find(|path| path.exists()).or(paths.first());
         let location = path.map_or_else(|| self.account.login.describe(), |path| path.display().to_string());
         self.one(&location, path.map(PathBuf::as_path)).await
+    }
+
+    /// Checks only whether the login exists, because a read could renew it. `refreshes` shows whether it is rejected.
+    async fn own(&self) -> (Vec<Check>, Option<LoginInfo>) {
+        let logins = context::stored_logins();
+        let path = logins.path().display();
+        let check = match logins.accounts().await {
+            Ok(accounts) if accounts.contains(&self.account.id) => self.ok(format!("using {path}")),
+            Ok(_) => {
+                self.problem(format!("there is no login in {path}"), &self.account.login.hint_if_missing())
+            }
+            Err(error) => self.problem(error.to_string(), "fix the file, or remove it and log in again"),
+        };
+        (vec![check], None)
     }
 
     async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<LoginInfo>) {

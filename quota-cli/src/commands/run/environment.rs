@@ -123,7 +123,8 @@ pub(super) fn of(
             LoginSource::TokenEnv(_)
             | LoginSource::TokenFile(_)
             | LoginSource::TokenCommand(_)
-            | LoginSource::Keyring(_),
+            | LoginSource::Keyring(_)
+            | LoginSource::Own,
         ) => {
             if let Some(set) = set_token(&program, credential) {
                 changes.extend(program.other_tokens.iter().copied().map(remove));

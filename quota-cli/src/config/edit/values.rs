@@ -24,6 +24,7 @@ pub(super) fn new_keys(account: &AccountSettings) -> Vec<(&'static str, Value)> 
         LoginSource::TokenCommand(words) => {
             keys.push(("token_command", words.iter().collect::<Array>().into()))
         }
+        LoginSource::Own => keys.push(("own_login", true.into())),
         LoginSource::Keyring(item) => {
             let user = item.user.as_ref().map(|user| ("user", user.as_str()));
             let table: InlineTable =
