@@ -12,6 +12,7 @@ use quota_server::{Gateway, LastResponses, Limits, Listener, ServedAccount, Serv
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::access::TokenFile;
 use self::signals::{ServerSignals, SignalEvent};
 use crate::cli::{GlobalOptions, ServeArgs};
 use crate::config::Config;
@@ -47,7 +48,8 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     let (mut signals, mut impatient) = (ServerSignals::listen()?, ServerSignals::listen()?);
     let Some(config) = load(options, global).await? else { return Ok(Exit::NoAccount) };
     store.check(&config).await?;
-    let tokens = access::tokens(options)?;
+    let token_file = TokenFile::find(options);
+    let tokens = access::tokens(options, token_file.as_ref())?;
     let tls = access::tls(options)?;
     let listeners = listeners(options).await?;
     access::check_exposure(options, &listeners, !tokens.is_open(), tls.is_some())?;
@@ -80,7 +82,8 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     tasks.spawn(update_journals(config, Arc::clone(&store.store)));
     let preparing = gateway.clone();
     tasks.spawn(async move { preparing.prepare().await });
-    let mut reload = Reload { options, global, store, gateway, responses, manager, logins, configs };
+    let mut reload =
+        Reload { options, global, token_file, store, gateway, responses, manager, logins, configs };
     let stop = async {
         while let SignalEvent::Reload = signals.next().await {
             tasks.spawn(reload.run().await);
@@ -130,6 +133,7 @@ async fn listeners(options: &ServeArgs) -> Result<Vec<Listener>, CliError> {
 struct Reload<'a> {
     options: &'a ServeArgs,
     global: &'a GlobalOptions,
+    token_file: Option<TokenFile>,
     store: &'a OpenedStore,
     gateway: Gateway,
     responses: LastResponses,
@@ -160,7 +164,7 @@ impl Reload<'_> {
 
     /// Returns the previous manager and its logins; `None` without an account.
     async fn replace(&mut self) -> Result<Option<(QuotaManager, TokenStore)>, CliError> {
-        let tokens = access::tokens(self.options)?;
+        let tokens = access::tokens(self.options, self.token_file.as_ref())?;
         let Some(config) = load(self.options, self.global).await? else { return Ok(None) };
         let logins = context::renewing_logins(&config, self.store)?;
         let manager = context::open_manager_for_server(&config, self.store, &logins, NAME, &self.responses)?;

@@ -181,6 +181,24 @@ fn a_broken_configuration_is_not_loaded() {
 }
 
 #[test]
+fn a_reload_without_the_token_file_keeps_the_tokens() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let folder = machine.path("credentials");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("quota-tokens");
+    std::fs::write(&file, "read gateway-token-0123456789\n").unwrap();
+    let mut command = machine.command(&[&["serve", "--config", argument(&config)][..], &ANY_PORT].concat());
+    let mut gateway = Running::start(command.env("CREDENTIALS_DIRECTORY", &folder));
+
+    std::fs::remove_file(&file).unwrap();
+    gateway.signal("-HUP");
+    gateway.wait_for_line("quota: could not reload");
+
+    assert!(gateway.get(PATH, "").starts_with("HTTP/1.1 401 "));
+}
+
+#[test]
 fn a_unix_socket_is_removed_at_the_end() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());

@@ -16,34 +16,50 @@ use crate::input;
 /// The name of the systemd credential with the tokens.
 const CREDENTIAL: &str = "quota-tokens";
 
-/// The tokens of `--token-file`, or of systemd; none without either.
+/// The file with the tokens: that of `--token-file`, or the credential of systemd.
+pub(super) enum TokenFile {
+    Named(PathBuf),
+    Credential(PathBuf),
+}
+
+impl TokenFile {
+    /// Finds the file at the start of the program. A reload reads the same file, so that a missing one never opens the gateway.
+    pub(super) fn find(options: &ServeArgs) -> Option<Self> {
+        let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+        options.token_file.clone().map(Self::Named).or_else(|| credential(directory.as_deref()))
+    }
+}
+
+/// The tokens in the file; without a file, none.
 ///
 /// # Errors
 ///
 /// [`CliError`] if the file cannot be read, is not private, or has an invalid line.
-pub(super) fn tokens(options: &ServeArgs) -> Result<AccessTokens, CliError> {
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
-    let Some(path) = options.token_file.clone().or_else(|| credential(directory.as_deref())) else {
+pub(super) fn tokens(options: &ServeArgs, file: Option<&TokenFile>) -> Result<AccessTokens, CliError> {
+    let Some(TokenFile::Named(path) | TokenFile::Credential(path)) = file else {
         return Ok(AccessTokens::default());
     };
-    let invalid = |why: &str| CliError::new(Exit::Config, format!("{}: {why}", input::display_name(&path)));
+    let invalid = |why: &str| CliError::new(Exit::Config, format!("{}: {why}", input::display_name(path)));
     if options.adopt_presented {
         return Err(invalid("--adopt-presented cannot be used with tokens; remove one of them"));
     }
-    let text = String::from_utf8(input::read_trusted(&path)?).map_err(|_| invalid("it is not UTF-8 text"))?;
-    if !open_nonblocking(&path).is_ok_and(|file| is_private(&file)) {
+    let text = String::from_utf8(input::read_trusted(path)?).map_err(|_| invalid("it is not UTF-8 text"))?;
+    // systemd protects its credentials, sometimes by an access control list, which looks like a permission of the group.
+    if matches!(file, Some(TokenFile::Named(_)))
+        && !open_nonblocking(path).is_ok_and(|file| is_private(&file))
+    {
         return Err(invalid(&format!(
             "other users may read it; run: chmod 600 {}",
-            input::display_name(&path)
+            input::display_name(path)
         )));
     }
     AccessTokens::parse(&text).map_err(|error| invalid(&error.to_string()))
 }
 
-/// The file of the systemd credential, if the unit has it.
-fn credential(directory: Option<&OsStr>) -> Option<PathBuf> {
+/// The file of the systemd credential, if the unit has it. A file that cannot be examined counts, so that reading it fails.
+fn credential(directory: Option<&OsStr>) -> Option<TokenFile> {
     let path = Path::new(directory?).join(CREDENTIAL);
-    path.exists().then_some(path)
+    path.try_exists().unwrap_or(true).then_some(TokenFile::Credential(path))
 }
 
 /// Whether only this user can read the file. A pipe has no other reader.
