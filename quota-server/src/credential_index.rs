@@ -33,7 +33,10 @@ pub(crate) struct CredentialIndex {
     /// The positions of the accounts of a credential.
     positions: ArcSwap<HashMap<Digest, Vec<usize>>>,
     known: Mutex<Vec<KnownCredentials>>,
+    /// When the last check began that has ended.
     checked_at: Mutex<Option<Instant>>,
+    /// When the last check began. Its caller may have dropped it.
+    began_at: Mutex<Option<Instant>>,
     /// One check at a time.
     checking: tokio::sync::Mutex<()>,
     background: Mutex<JoinSet<()>>,
@@ -76,6 +79,7 @@ impl CredentialIndex {
             accounts,
             positions: ArcSwap::default(),
             checked_at: Mutex::default(),
+            began_at: Mutex::default(),
             checking: tokio::sync::Mutex::default(),
             background: Mutex::default(),
             clock: Clock::system(),
@@ -142,12 +146,12 @@ impl CredentialIndex {
         {
             return;
         }
-        let since =
-            self.checked_at.lock().map(|checked_at| self.clock.instant().saturating_since(checked_at));
+        let since = self.began_at.lock().map(|began_at| self.clock.instant().saturating_since(began_at));
         if let Some(wait) = since.and_then(|since| MIN_INTERVAL.checked_sub(since)) {
             self.clock.sleep(wait).await;
         }
-        *self.checked_at.lock() = Some(self.clock.instant());
+        let began_at = self.clock.instant();
+        *self.began_at.lock() = Some(began_at);
         let reads = self.accounts.iter().map(|served| served.account.credential(READ_TIMEOUT));
         let reads = join_all(reads).await;
         let mut known = self.known.lock();
@@ -160,6 +164,7 @@ impl CredentialIndex {
             }
         }
         self.positions.store(Arc::new(positions));
+        *self.checked_at.lock() = Some(began_at);
     }
 }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 #[cfg(unix)]
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +45,7 @@ impl Listener {
     pub async fn bind(address: &ListenAddress) -> Result<Self, ListenError> {
         let bound = match address {
             ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(|tcp| Self(Kind::Tcp(tcp))),
-            ListenAddress::Unix(path) => bind_unix(path),
+            ListenAddress::Unix(path) => bind_unix(path).await,
         };
         bound.map_err(|source| ListenError { address: address.to_string(), source })
     }
@@ -150,23 +152,16 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Binds a socket with a private file. The file gets its mode under another name, so that no other user can connect before.
 #[cfg(unix)]
-fn bind_unix(path: &Path) -> io::Result<Listener> {
-    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-    use std::os::unix::net::UnixStream;
+async fn bind_unix(path: &Path) -> io::Result<Listener> {
+    use std::os::unix::fs::PermissionsExt as _;
 
-    match std::fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
-        }
-        // A socket that accepts connections belongs to a running process.
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    let _starting = lock_folder(path)?;
+    check_unused(path).await?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
+    // A process that was killed here may have had the same number.
+    let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary)?;
     let moved = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))
         .and_then(|()| std::fs::rename(&temporary, path));
@@ -178,8 +173,44 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(Listener(Kind::Unix(listener, Some(file))))
 }
 
+/// Locks the folder of a socket, so that two processes do not replace the same stale file. A file system without locks is accepted.
+#[cfg(unix)]
+fn lock_folder(path: &Path) -> io::Result<std::fs::File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::File::open(folder.unwrap_or(Path::new(".")))?;
+    match folder.try_lock() {
+        Err(std::fs::TryLockError::WouldBlock) => Err(io::ErrorKind::AddrInUse.into()),
+        Ok(()) | Err(std::fs::TryLockError::Error(_)) => Ok(folder),
+    }
+}
+
+/// Checks that no process listens on a socket. Only the file of a killed process refuses connections.
+#[cfg(unix)]
+async fn check_unused(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // A running process whose queue is full answers with another error, or not at all.
+    match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// The time for a connection to a socket that already exists.
+#[cfg(unix)]
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
 #[cfg(not(unix))]
-fn bind_unix(_path: &Path) -> io::Result<Listener> {
+async fn bind_unix(_path: &Path) -> io::Result<Listener> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
 }
 
@@ -240,6 +271,32 @@ mod tests {
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
         drop(running);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_process_killed_while_it_started_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.sock");
+        let left = folder.path().join(format!("quota.sock.{}", std::process::id()));
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+
+        let listener = Listener::bind(&unix(&path)).await.unwrap();
+
+        assert!(!left.exists() && UnixStream::connect(&path).await.is_ok());
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn of_two_processes_that_start_at_once_only_one_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.sock");
+        let starting = lock_folder(&path).unwrap();
+
+        let error = Listener::bind(&unix(&path)).await.unwrap_err();
+
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        drop(starting);
+        assert!(Listener::bind(&unix(&path)).await.is_ok());
     }
 
     #[tokio::test]

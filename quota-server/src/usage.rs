@@ -136,10 +136,14 @@ pub(crate) async fn of_account(
         // Without a need for the credential, an unknown one does not delay the answer.
         (Some(served), Some(token)) if has_role => current.credentials.knows(served, token),
         (Some(served), Some(token)) => current.credentials.is_of(served, token).await,
+        (None, _) if !has_role => {
+            // As long as for an account that exists, because the time must not reveal the names of accounts.
+            current.credentials.check().await;
+            false
+        }
         _ => false,
     };
     if !has_role && !is_owner {
-        // The same for accounts that exist and for others.
         return endpoint.unauthorized("the gateway does not accept this token");
     }
     match served {
