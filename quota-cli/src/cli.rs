@@ -239,7 +239,7 @@ mod tests {
         for mut page in pages(built()).into_iter().filter(|page| !page.is_hide_set()) {
             let text = page.render_help().to_string();
             let headings: Vec<_> = text.lines().filter(|line| line.ends_with("ptions:")).collect();
-            let is_without = ["parse", "sim", "completions"].contains(&page.get_name());
+            let is_without = ["sim", "completions"].contains(&page.get_name());
             let wanted: &[_] = if is_without { &["Options:"] } else { &["Options:", "Global options:"] };
             assert_eq!(headings, wanted, "{}", page.get_name());
         }
