@@ -336,10 +336,7 @@ impl WindowShape {
             self.row(root, name.to_owned(), now, report);
             return Ok(());
         };
-        let rows = rows.located(root);
-        if rows.len() > ReportBuilder::MAX_WINDOWS {
-            return Err(ParseError::TooManyWindows);
-        }
+        let rows = rows.located(root, ReportBuilder::MAX_WINDOWS).ok_or(ParseError::TooManyWindows)?;
         if rows.is_empty() {
             report.skip(format!("{name}.rows"), "its path finds nothing");
         }

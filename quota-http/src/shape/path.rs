@@ -59,10 +59,19 @@ impl Path {
         self.query.query(root).all()
     }
 
-    /// The values with their places, such as `$['limits'][0]`.
-    pub(super) fn located<'a>(&self, root: &'a Value) -> Vec<(String, &'a Value)> {
+    /// The values with their places, such as `$['limits'][0]`; `None` if there are more than `max`.
+    ///
+    /// A place contains keys of the document. So there are few of them, and each is cut after 128 characters.
+    pub(super) fn located<'a>(&self, root: &'a Value, max: usize) -> Option<Vec<(String, &'a Value)>> {
         let found = self.query.query_located(root);
-        found.iter().map(|one| (one.location().to_string(), one.node())).collect()
+        if found.len() > max {
+            return None;
+        }
+        let place = |place: String| match place.char_indices().nth(128) {
+            Some((end, _)) => format!("{}…", &place[..end]),
+            None => place,
+        };
+        Some(found.iter().map(|one| (place(one.location().to_string()), one.node())).collect())
     }
 
     /// The value at this path, unless it is missing.

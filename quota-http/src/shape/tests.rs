@@ -180,11 +180,24 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn the_places_of_rows_are_few_and_short() {
+    let rows: Path = "$..limits[*]".parse().unwrap();
+    let key = "ü".repeat(1_000);
+    let body = |count: usize| json!({ &key: { "limits": vec![0; count] } });
+    let (few, many) = (body(2), body(3));
+
+    let found = rows.located(&few, 2).unwrap();
+
+    assert!(found.iter().all(|(place, _)| place.chars().count() == 129), "{found:?}");
+    assert!(rows.located(&many, 2).is_none());
+}
+
 proptest! {
     #[test]
     fn no_text_of_a_path_panics(text in "\\$[$@.\\[\\]()?*!=<>&|'\"a-z0-9, :-]{0,64}", body in any_json()) {
         if let Ok(path) = text.parse::<Path>() {
-            let _ = path.located(&body);
+            let _ = path.located(&body, 1_000);
         }
     }
 
