@@ -115,6 +115,17 @@ impl AccountSettings {
     pub(crate) fn is_default(&self) -> bool {
         self.origin == Origin::Default
     }
+
+    /// Whether both accounts use the same login.
+    pub(crate) fn shares_login_with(&self, other: &Self) -> bool {
+        match (&self.login, &other.login) {
+            (LoginSource::Own, LoginSource::Own) => self.id == other.id,
+            (LoginSource::Keyring(item), LoginSource::Keyring(of_other)) => {
+                item.service == of_other.service && item.user_for(&self.id) == of_other.user_for(&other.id)
+            }
+            (login, of_other) => login == of_other,
+        }
+    }
 }
 
 impl Config {

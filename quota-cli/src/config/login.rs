@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use quota::AccountId;
 use quota::credentials::LoginFile;
 use quota::http::{OwnLogin, Provider};
 use quota::provider::ProgramLogin;
@@ -47,6 +48,11 @@ pub(crate) struct KeyringItem {
 }
 
 impl KeyringItem {
+    /// The user of the item of this account.
+    pub(crate) fn user_for<'a>(&'a self, account: &'a AccountId) -> &'a str {
+        self.user.as_deref().unwrap_or(account.as_str())
+    }
+
     fn describe(&self) -> String {
         let user = self.user.as_ref().map(|user| format!(" of {}", masked(user))).unwrap_or_default();
         format!("keyring item {}{user}", masked(&self.service))

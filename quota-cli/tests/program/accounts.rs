@@ -550,6 +550,19 @@ fn an_item_of_the_keyring_is_added_with_its_service_and_user() {
     assert_eq!(*login, json!({ "kind": "keyring", "name": "quota" }));
 }
 
+#[test]
+fn two_accounts_may_have_items_of_one_service() {
+    let machine = without_keyring();
+
+    let first = machine.run(&["accounts", "add", "laptop", "--keyring", "quota"]);
+    let second = machine.run(&["accounts", "add", "spare", "--keyring", "quota"]);
+    let same =
+        machine.run(&["accounts", "add", "x", "--keyring", "quota", "--keyring-user", "anthropic/spare"]);
+
+    assert_eq!((first.code, second.code, same.code), (Some(0), Some(0), Some(64)), "{}", second.stderr);
+    assert!(same.stderr.contains("anthropic/spare already uses this login"), "{}", same.stderr);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_running_keyring_the_account_says_so() {

@@ -126,7 +126,7 @@ impl DefaultLogin {
     /// The accounts to keep when `new` is added. The default account is kept only if its login exists and `new` is
     /// another account.
     pub(super) fn existing(&self, config: &Config, new: &AccountSettings) -> Vec<AccountSettings> {
-        let is_itself = |account: &AccountSettings| account.id == new.id && account.login == new.login;
+        let is_itself = |account: &AccountSettings| account.id == new.id && account.shares_login_with(new);
         let is_other = |account: &&AccountSettings| {
             account.origin != Origin::Default || (self.is_found && !is_itself(account))
         };
@@ -209,7 +209,7 @@ fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettin
         };
         return Err(usage(format!("{id} already exists ({location}); choose another name")));
     }
-    let Some(same) = others.iter().find(|account| account.login == new.login) else { return Ok(()) };
+    let Some(same) = others.iter().find(|account| account.shares_login_with(new)) else { return Ok(()) };
     Err(usage(format!(
         "{} already uses this login ({}); set another login for {id}: --login-dir, --token-env, --token-file, \
          --token-command or --keyring",

@@ -153,8 +153,8 @@ fn outcomes(
     options: &ImportArgs,
 ) -> Vec<ImportOutcome> {
     let mut outcomes: Vec<ImportOutcome> = Vec::new();
-    for found in found {
-        let outcome = outcome(config, default_login, &outcomes, found, options);
+    for one in found {
+        let outcome = outcome(config, default_login, &outcomes, (one, found), options);
         outcomes.push(outcome);
     }
     outcomes
@@ -164,7 +164,7 @@ fn outcome(
     config: &Config,
     default_login: &DefaultLogin,
     before: &[ImportOutcome],
-    found: &ImportCandidate,
+    (found, all): (&ImportCandidate, &[ImportCandidate]),
     options: &ImportArgs,
 ) -> ImportOutcome {
     let id = found.id.clone();
@@ -179,8 +179,15 @@ fn outcome(
     if found.account.is_none() {
         return ImportOutcome::UnknownLogin(id);
     }
-    let same = existing.iter().find(|other| other.login == account.login).map(|other| &other.id);
-    if let Some(other) = same.or(found.same_as.as_ref()) {
+    let same = existing.iter().find(|other| other.shares_login_with(&account)).map(|other| &other.id);
+    // A configured account with the name of the other candidate may have another login.
+    let same_as = found.same_as.as_ref().filter(|id| {
+        let candidates = all.iter().filter_map(|one| one.account.as_ref()).filter(|one| one.id == **id);
+        candidates
+            .into_iter()
+            .any(|one| existing.iter().any(|other| other.id == one.id && other.login == one.login))
+    });
+    if let Some(other) = same.or(same_as) {
         return ImportOutcome::DuplicateLogin(id, other.clone());
     }
     let risks = Risk::of(&account);
