@@ -13,7 +13,7 @@ use quota::manager::QuotaManagerBuilder;
 use quota::{AccountId, Credential, CredentialError, CredentialSource, MemoryStore, Policy, QuotaManager};
 use quota_server::LastResponses;
 
-use crate::config::{self, Config, LoginSource, OAuthSettings};
+use crate::config::{self, Config, DefinedProviders, LoginSource, OAuthSettings};
 use crate::exit::{CliError, Exit};
 use crate::scope::CommandScope;
 use crate::store::OpenedStore;
@@ -58,6 +58,23 @@ pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Confi
         config.accounts.clear();
     }
     Ok(config)
+}
+
+/// The providers that the configuration defines. If the default file cannot be used, prints why and returns none: a command that
+/// explains providers must not need a configuration.
+///
+/// # Errors
+///
+/// [`CliError`] if the named configuration cannot be used.
+pub(crate) fn defined_providers(named: Option<&Path>) -> Result<DefinedProviders, CliError> {
+    match Config::load_allow_empty(named) {
+        Ok(config) => Ok(config.defined_providers),
+        Err(error) if named.is_none() => {
+            term::eprint(&format!("quota: {error}; only the providers that quota knows are used\n"));
+            Ok(DefinedProviders::default())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Prints the logins that no account uses, if no account is configured and Claude Code has no login.

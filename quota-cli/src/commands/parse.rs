@@ -6,7 +6,7 @@ mod header_lines;
 mod report;
 
 use crate::cli::{GlobalOptions, ParseArgs};
-use crate::config::Config;
+use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::{input, term};
 
@@ -18,8 +18,7 @@ use crate::{input, term};
 pub(crate) fn run(options: &ParseArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let usage = |why: String| CliError::new(Exit::Usage, why);
     let (name, file) = options.provider_and_file().map_err(|why| usage(why.to_owned()))?;
-    let provider =
-        Config::load_allow_empty(global.config.as_deref())?.defined_providers.named(name).map_err(usage)?;
+    let provider = context::defined_providers(global.config.as_deref())?.named(name).map_err(usage)?;
     let bytes = input::read_input(file)?;
     let malformed =
         |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(file)));

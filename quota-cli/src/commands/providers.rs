@@ -8,7 +8,7 @@ use quota::http::Provider;
 use serde::Serialize;
 
 use crate::cli::{GlobalOptions, ProvidersArgs};
-use crate::config::Config;
+use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::duration;
 use crate::login_folder::LoginFolder;
@@ -24,7 +24,7 @@ const COLUMNS: usize = 80;
 ///
 /// [`CliError`] if the output cannot be written.
 pub(crate) fn run(_: &ProvidersArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
-    let defined = Config::load_allow_empty(global.config.as_deref())?.defined_providers;
+    let defined = context::defined_providers(global.config.as_deref())?;
     let providers = defined.all().map(ProviderJson::of);
     if global.json {
         term::print(&json::pretty(&ProvidersJson { version: 2, providers: providers.collect() }))?;

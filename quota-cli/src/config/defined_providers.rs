@@ -65,9 +65,9 @@ impl DefinedProviders {
     /// [`ConfigError`] names the key to correct.
     pub(super) fn add(&mut self, id: &Spanned<String>, table: &mut ProviderTable) -> Result<(), ConfigError> {
         let Some(definition) = definition(id, table)? else { return Ok(()) };
-        let provider = definition
-            .provider()
-            .map_err(|invalid| ConfigError::at(id.span(), format!("{id}: {invalid}", id = id.get_ref())))?;
+        let provider = definition.provider().map_err(|invalid| {
+            ConfigError::at(id.span(), format!("{}: {invalid}", sanitize(masked(id.get_ref()))))
+        })?;
         self.0.push(provider);
         Ok(())
     }

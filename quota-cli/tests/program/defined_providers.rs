@@ -123,3 +123,18 @@ fn parse_is_a_dry_run_on_a_saved_response() {
     let positional = defined.run(&["parse", "made-up", argument(&file)]).json();
     assert_eq!(positional, parsed);
 }
+
+#[test]
+fn an_unusable_configuration_leaves_the_known_providers() {
+    let machine = Machine::new();
+    let token = "sk-ant-oat01-made-up-n33dle";
+    machine
+        .write(".config/quota/config.toml", format!("[[providers]]\nid = \"{token}\"\nplan = \"$.plan\"\n"));
+
+    let listed = machine.run(&["providers"]);
+    let status = machine.run(&["status"]);
+
+    assert!(listed.code == Some(0) && listed.stdout.contains("Anthropic"), "{}", listed.stderr);
+    assert!(listed.stderr.contains("only the providers that quota knows"), "{}", listed.stderr);
+    assert!(status.code != Some(0) && !format!("{}{}", listed.stderr, status.stderr).contains("n33dle"));
+}
