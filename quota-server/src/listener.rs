@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use listenfd::ListenFd;
+#[cfg(unix)]
+use quota::Clock;
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
@@ -198,9 +200,9 @@ async fn check_unused(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     // A running process whose queue is full answers with another error, or not at all.
-    match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+    match Clock::system().bounded(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
+        Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
