@@ -8,6 +8,7 @@ use std::time::Duration;
 use quota_core::provider::{TokenError, TokenRefresher as _, Tokens};
 use quota_core::{QuotaStore, Secret, store::MemoryStore};
 use quota_credentials::{LogInError, TokenStore};
+use tokio::task::JoinSet;
 
 use super::{Env, HOUR, id, token};
 
@@ -89,7 +90,8 @@ async fn a_close_does_not_wait_for_a_lease_of_another_host() {
         ["a.json", "b.json"].map(|file| env.process_on(file).store(store.clone()).build());
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let holder = hosts[0].clone();
-    let holding = tokio::spawn(async move {
+    let mut holding = JoinSet::new();
+    holding.spawn(async move {
         let exchange = async {
             let _ = sender.send(());
             pending().await
@@ -98,15 +100,15 @@ async fn a_close_does_not_wait_for_a_lease_of_another_host() {
     });
     receiver.await.unwrap();
     let waiter = hosts[1].clone();
-    let waiting = tokio::spawn(async move { waiter.log_in(&id("two"), async { Ok(tokens()) }).await });
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { waiter.log_in(&id("two"), async { Ok(tokens()) }).await });
     tokio::task::yield_now().await;
     let began = env.clock.now();
 
     hosts[1].close().await;
 
     assert!(env.clock.now().duration_since(began) < jiff::SignedDuration::from_secs(5));
-    assert!(matches!(waiting.await.unwrap(), Err(LogInError::Busy)));
-    holding.abort();
+    assert!(matches!(waiting.join_next().await.unwrap().unwrap(), Err(LogInError::Busy)));
 }
 
 #[tokio::test(start_paused = true)]
