@@ -481,8 +481,9 @@ proptest! {
                 continue;
             }
             let is_scalar = !case.payload.pointer(at).is_some_and(|value| value.is_object() || value.is_array());
-            if is_scalar && (junk.is_string() || junk.is_number()) {
-                // It could be a valid name or amount.
+            let is_flag = matches!(case.payload.pointer(at), Some(Value::Bool(_) | Value::Null));
+            if is_scalar && (junk.is_string() || junk.is_number() || is_flag && junk.is_boolean()) {
+                // It could be a valid name, amount or flag.
                 continue;
             }
             let parsed = match case.read(&with(&case.payload, at, junk.clone())) {
