@@ -12,7 +12,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, decimal, number, text, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
-use crate::report::{ReportBuilder, has_error, json_object, text_or_skip};
+use crate::report::{ReportBuilder, has_error, json_object, text_or_skip, unwrapped};
 use crate::request::UsageRequest;
 use crate::window_length::Period;
 
@@ -66,10 +66,7 @@ fn request(credential: &Credential) -> UsageRequest {
 pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
     check(&root)?;
-    let (data, path) = match root.get("data").and_then(Value::as_object) {
-        Some(data) => (data, "data."),
-        None => (&root, ""),
-    };
+    let (data, path) = unwrapped(&root);
     let rows = data.get("model_remains").and_then(Value::as_array).ok_or(ParseError::NoUsage)?;
     let mut report = ReportBuilder::default();
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
@@ -157,7 +154,7 @@ impl WindowFields {
     /// The period, and the id of the account-wide window with its length.
     fn period(&self, row: &Map<String, Value>) -> Option<(Period, WindowId)> {
         let period = Period::of(row.get(self.starts_at), row.get(self.ends_at));
-        // The five-hour intervals begin anew each day, so the last one of a day ends after four hours.
+        // MiniMax starts its five-hour intervals at midnight, so the last one of a day has four hours.
         const LAST_OF_A_DAY: Duration = Duration::from_secs(4 * 3600);
         let is_last = period.length == Some(LAST_OF_A_DAY);
         Some((period, if is_last { WindowId::five_hour() } else { period.window()? }))

@@ -141,6 +141,11 @@ impl ReportBuilder {
     }
 }
 
+/// The object `data` of a response and the beginning of its paths. Older responses have no such object around their fields.
+pub(crate) fn unwrapped(root: &Map<String, Value>) -> (&Map<String, Value>, &'static str) {
+    root.get("data").and_then(Value::as_object).map_or((root, ""), |data| (data, "data."))
+}
+
 /// Parses a JSON object that is not empty. The parser of a provider decides which objects are errors.
 ///
 /// # Errors

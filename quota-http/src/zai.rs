@@ -27,7 +27,7 @@ use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, flag, number, text, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
-use crate::report::{ReportBuilder, has_error, json_object, text_or_skip};
+use crate::report::{ReportBuilder, has_error, json_object, text_or_skip, unwrapped};
 use crate::request::UsageRequest;
 use crate::window_length::window_of_length;
 
@@ -73,11 +73,7 @@ fn request(credential: &Credential) -> UsageRequest {
 pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     let root = json_object(body)?;
     check(&root)?;
-    // Older responses have no envelope.
-    let (data, path) = match root.get("data").and_then(Value::as_object) {
-        Some(data) => (data, "data."),
-        None => (&root, ""),
-    };
+    let (data, path) = unwrapped(&root);
     let limits = data.get("limits").and_then(Value::as_array).ok_or(ParseError::NoUsage)?;
     let mut report = ReportBuilder::default();
     for (at, limit) in limits.iter().enumerate().filter(|(_, limit)| !limit.is_null()) {
