@@ -26,7 +26,7 @@ pub static PROVIDER: Provider = Provider::new("xai", "xAI Grok", request, parse_
     .login(OwnLogin::File(LOGIN))
     .command_environment(GROK);
 
-/// The login of a subscription. Its key is the URL of the issuer, mostly with the id of the application.
+/// The login of a subscription. Grok stores it under the issuer's URL, usually with the application's id after it.
 const LOGIN: ProgramLogin = ProgramLogin::new("Grok", "grok login", ".grok", &["auth.json"])
     .dir_variable("GROK_HOME")
     .token(&["/https:~1~1auth.x.ai::*/key", "/https:~1~1auth.x.ai/key"])

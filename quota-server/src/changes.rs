@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::served::Served;
 
-/// The number of each account's last change. Numbers rise, and begin anew with each process.
+/// The number of each account's last change. Numbers rise, and each process starts at 1.
 #[derive(Debug, Clone)]
 pub(crate) struct Changes(Arc<Inner>);
 

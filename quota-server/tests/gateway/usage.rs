@@ -61,7 +61,7 @@ async fn the_answer_is_the_one_of_the_provider() {
     let written = gateway.get_with(ANTHROPIC, "sim-token-main").await.json();
 
     for (name, value) in Response(bytes).json().as_object().unwrap() {
-        // Each call of the simulator states its resets anew.
+        // The simulator computes the resets for each response.
         if name != "limits" && value.get("resets_at").is_none() {
             assert_eq!(written.get(name), Some(value), "{name}");
         }
