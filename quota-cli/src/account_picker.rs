@@ -10,6 +10,7 @@ use quota::accounts::routing::{Choice, Reason};
 use quota::accounts::{Decision, FallbackAccountManager, Request, Route, RoutingPolicy, UnknownUsage};
 use quota::http::AnyResponseParser;
 use quota::{AccountUsage, Clock, QuotaManager};
+use quota_view::decision::may_be_available;
 
 use crate::cli::{RequestArgs, Unknown};
 use crate::config::{self, Config};
@@ -259,11 +260,6 @@ fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
         // As for `quota guard`: a script does not notice a failure and try another account.
         None => policy.when_unknown(UnknownUsage::Deny),
     }
-}
-
-/// Whether an account with this reason may turn out to be available.
-pub(crate) fn may_be_available(reason: Reason) -> bool {
-    reason.is_unknown() || matches!(reason, Reason::CredentialUnavailable | Reason::LoginRenewing)
 }
 
 /// The exit code of a decision:

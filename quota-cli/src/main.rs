@@ -1,5 +1,5 @@
 //! The program `quota` shows the usage of LLM accounts, for people and for scripts.
-//! This crate has the command line, the configuration and the output. The crates `quota`, `quota-journal` and `quota-sim` do the work.
+//! This crate has the command line, the configuration and the output. The crates `quota`, `quota-journal`, `quota-view` and `quota-sim` do the work.
 
 mod account_picker;
 mod call_limit;
@@ -13,7 +13,6 @@ mod context;
 mod detached;
 mod detected_logins;
 mod exit;
-mod format;
 mod hint;
 mod hook_failures;
 mod input;
@@ -23,7 +22,6 @@ mod login_folder;
 mod read_context;
 mod reset_grace;
 mod runtime;
-mod sanitize;
 mod scope;
 mod store;
 mod store_probe;
@@ -31,12 +29,12 @@ mod term;
 mod token_like;
 mod unnamed_model;
 mod view;
-mod zone;
 
 use std::process::ExitCode;
 
 use cli::{Arguments, Command};
 use exit::{CliError, Exit};
+use quota_view::{format, sanitize, zone};
 
 fn main() -> ExitCode {
     exit::report(match cli::parse() {

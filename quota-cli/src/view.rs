@@ -1,6 +1,5 @@
 //! Output that several commands share: accounts, windows and events as plain values, text and JSON.
 
-pub(crate) mod account;
 pub(crate) mod account_json;
 pub(crate) mod account_text;
 pub(crate) mod bar;
@@ -10,6 +9,6 @@ pub(crate) mod event_text;
 pub(crate) mod fixtures;
 pub(crate) mod json;
 pub(crate) mod line;
-pub(crate) mod reason;
-pub(crate) mod window_name;
 pub(crate) mod wrap;
+
+pub(crate) use quota_view::{account, reason, window_name};

@@ -1,18 +1,15 @@
 //! The text of a decision: why an account is selected or unavailable, and why no account serves a request.
 
+use quota::AccountId;
 use quota::accounts::Decision;
 use quota::accounts::routing::{Disposition, Evaluated, Reason};
-use quota::{AccountId, Percent};
+pub(crate) use quota_view::decision::{account_reason, may_be_available};
 
-use super::account::WindowView;
-use super::window_name::window_name;
-use crate::account_picker::{exit_of, may_be_available};
+use crate::account_picker::exit_of;
 use crate::config::{AccountSettings, all_disabled_text};
 use crate::exit::Exit;
 use crate::format::{self, LocalTime};
 use crate::hint;
-use crate::reset_grace::PendingReset;
-use crate::sanitize::sanitize;
 
 /// Why an account of the decision is selected, skipped or unavailable, and until when.
 pub(crate) fn reason(
@@ -34,49 +31,6 @@ pub(crate) fn reason(
 fn login_hint(settings: &[AccountSettings], account: &AccountId) -> String {
     let own = settings.iter().find(|settings| settings.id == *account);
     own.map_or_else(|| "log in again".to_owned(), |own| own.login.hint())
-}
-
-/// Why an account is available or not, and until when.
-pub(crate) fn account_reason(account: &Evaluated, login_hint: &str, local: &LocalTime) -> String {
-    if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.reason == Reason::OwnerUnknown) {
-        return sanitize(why);
-    }
-    let usage = account.window_usage();
-    let window = usage.map(|usage| window_name(&WindowView::of(&usage.window, usage.used)));
-    if let (Some(pending), Some(window)) = (PendingReset::of_account(account, local.now), &window) {
-        return sanitize(&format!("{window}: {}", pending.text(local)));
-    }
-    let window = window.or_else(|| account.window.as_ref().map(ToString::to_string));
-    let mut text = match (account.reason, usage, account.limit) {
-        (Reason::BelowMinimum | Reason::BelowKillswitch, Some(usage), Some(limit)) => {
-            let left = usage.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
-            // A model window exactly at its limit also blocks the account.
-            let relation = if left < limit { "below" } else { "at" };
-            let (left, limit) = (format::percent(left), format::percent(limit));
-            let name = if account.reason == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
-            format!("{left} left, {relation} the {name} of {limit}")
-        }
-        (Reason::LoginRejected, ..) => format!("{}; {login_hint}", account.reason),
-        (Reason::SameLogin, ..) => account.to_string(),
-        (reason, ..) => reason.to_string(),
-    };
-    if let Some(window) = window {
-        text = match account.reason {
-            Reason::Exhausted => format!("{window} window exhausted"),
-            _ => format!("{window}: {text}"),
-        };
-    }
-    if let Some(retry_at) = account.retry_at.filter(|at| *at > local.now) {
-        let verb = match account.reason {
-            Reason::Exhausted | Reason::QuotaExhausted => "resets",
-            _ => "retry",
-        };
-        text = format!("{text}, {verb} {}", local.relative(retry_at));
-    }
-    if let Some(why) = account.not_refreshed.as_ref().filter(|_| may_be_available(account.reason)) {
-        text = format!("{text} ({why})");
-    }
-    sanitize(&text)
 }
 
 /// The verdict if no account serves a request, with the next available one.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{AccountPace, WindowPace};
+use quota_view::pace::{AccountPace, WindowPace};
+
 use crate::format::{LocalTime, rfc3339};
 use crate::view::json;
 use quota_journal::pace::Basis;

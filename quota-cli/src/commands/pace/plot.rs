@@ -9,7 +9,8 @@ use ratatui::symbols::Marker;
 use ratatui::widgets::Widget as _;
 use ratatui::widgets::canvas::{Canvas, Line, Points};
 
-use super::chart::{Chart, Point};
+use quota_view::pace::{Chart, Point};
+
 use crate::format::LocalTime;
 use crate::view::wrap::width;
 

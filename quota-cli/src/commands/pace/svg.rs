@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::chart::{Chart, Point};
-use super::{AccountPace, WindowPace, text};
+use quota_view::pace::{AccountPace, Chart, Point, WindowPace, summary};
+
 use crate::format::LocalTime;
 use crate::sanitize::sanitize;
 
@@ -47,7 +47,7 @@ pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
 fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, local: &LocalTime) {
     let title = format!("{} · {}", account.account, window.name);
     label(drawing, "", 16.0, 24.0, "start", &title);
-    label(drawing, "muted", 16.0, 44.0, "start", &text::summary(window, local));
+    label(drawing, "muted", 16.0, 44.0, "start", &summary(window, local));
     let Some(chart) = Chart::of(window, local.now) else { return };
     for share in [0.0, 0.5, 1.0] {
         let (from, to) = (position((0.0, share)), position((1.0, share)));

@@ -1,6 +1,13 @@
 //! The output at several terminal widths, and the JSON.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use quota::Percent;
+use quota_journal::Sample;
+use quota_journal::pace::{Estimate, Period};
+use quota_view::pace::{WindowPace, summary};
 
 use super::*;
 use crate::view::window_name::window_name_of_id;
@@ -75,10 +82,7 @@ fn an_average_is_labeled() {
         let reading = Sample { at_s: local().now.as_second(), used_bp, resets_s };
         let period = Period { samples: vec![reading], is_lowered: false };
         let estimate = Estimate::new(&period, reading, resets_at, length, local().now);
-        text::summary(
-            &WindowPace { resets_at, length, estimate, ..window("five_hour", 5, steady(100)) },
-            &local(),
-        )
+        summary(&WindowPace { resets_at, length, estimate, ..window("five_hour", 5, steady(100)) }, &local())
     };
 
     insta::assert_snapshot!(format!("{}\n{}", of(8_000), of(2_000)), @"

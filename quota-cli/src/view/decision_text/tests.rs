@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::accounts::routing::{Choice, Eligibility, Role, WindowUsage};
 use quota::model::{Provenance, Source};
-use quota::{Used, WindowReading};
+use quota::{Percent, Used, WindowReading};
 
 use super::*;
 use crate::config::LoginSource;

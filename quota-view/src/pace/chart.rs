@@ -1,5 +1,5 @@
 //! A window's period as a chart: its readings, and the projection of its rate.
-//! Both axes range from 0 to 1; `plot` and `svg` draw the chart.
+//! Both axes range from 0 to 1.
 
 use std::time::Duration;
 
@@ -8,25 +8,29 @@ use jiff::Timestamp;
 use super::WindowPace;
 
 /// A point: elapsed time and use, both from 0 to 1.
-pub(super) type Point = (f64, f64);
+pub type Point = (f64, f64);
 
 /// The chart of a period.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Chart {
-    pub(super) from: Timestamp,
-    pub(super) to: Timestamp,
+pub struct Chart {
+    /// The start of the time axis.
+    pub from: Timestamp,
+    /// The end of the time axis.
+    pub to: Timestamp,
     /// The value of the upper edge: 100 %, or more if more is used.
-    pub(super) top_percent: f64,
-    pub(super) points: Vec<Point>,
+    pub top_percent: f64,
+    /// The readings, oldest first.
+    pub points: Vec<Point>,
     /// From the last reading to the reset, or to the time when the window is exhausted.
-    pub(super) projection: Option<[Point; 2]>,
+    pub projection: Option<[Point; 2]>,
     /// The current time on the time axis.
-    pub(super) now: f64,
+    pub now: f64,
 }
 
 impl Chart {
     /// Builds the chart; `None` if there is nothing to draw, for example without readings in the period.
-    pub(super) fn of(window: &WindowPace, now: Timestamp) -> Option<Self> {
+    #[must_use]
+    pub fn of(window: &WindowPace, now: Timestamp) -> Option<Self> {
         if window.estimate.is_rolled_over {
             return None;
         }

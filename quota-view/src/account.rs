@@ -9,65 +9,88 @@ use quota::model::{Credits, IgnoredField, Scope, Source, Window};
 use quota::record::{Hold, LastFailure};
 use quota::{AccountId, AccountUsage, Freshness, QuotaError, Used};
 
-use super::reason::Reason;
+use crate::reason::Reason;
 
 /// One account.
 #[derive(Debug, Clone)]
-pub(crate) struct AccountView {
-    pub(crate) id: AccountId,
-    pub(crate) state: ViewFreshness,
+pub struct AccountView {
+    /// The account.
+    pub id: AccountId,
+    /// Whether its usage is fresh.
+    pub state: ViewFreshness,
     /// The age of the oldest reading.
-    pub(crate) age: Option<Duration>,
-    pub(crate) plan: Option<String>,
-    pub(crate) windows: Vec<WindowView>,
-    pub(crate) credits: Option<Credits>,
+    pub age: Option<Duration>,
+    /// The plan, as the provider names it.
+    pub plan: Option<String>,
+    /// The short windows first.
+    pub windows: Vec<WindowView>,
+    /// Money beyond the windows.
+    pub credits: Option<Credits>,
     /// The fields of the last response that were skipped.
-    pub(crate) ignored: Vec<IgnoredField>,
-    pub(crate) hold: Option<Hold>,
-    pub(crate) last_failure: Option<LastFailure>,
-    pub(crate) failure: Option<FailureView>,
+    pub ignored: Vec<IgnoredField>,
+    /// Why no call is allowed now.
+    pub hold: Option<Hold>,
+    /// Why the last call of any process failed.
+    pub last_failure: Option<LastFailure>,
+    /// Why there is no data.
+    pub failure: Option<FailureView>,
     /// Why the usage is missing or stale.
-    pub(crate) reason: Option<Reason>,
+    pub reason: Option<Reason>,
     /// Why a refresh returned no newer usage.
-    pub(crate) not_refreshed: Option<String>,
+    pub not_refreshed: Option<String>,
     /// The start of the recent call that made another call unnecessary; see `call_limit`.
-    pub(crate) called_at: Option<Timestamp>,
+    pub called_at: Option<Timestamp>,
     /// Whether the account is disabled, so that it is never refreshed.
-    pub(crate) disabled: bool,
+    pub disabled: bool,
 }
 
 /// Whether the usage of an account is fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ViewFreshness {
+pub enum ViewFreshness {
+    /// Younger than the maximum age.
     Fresh,
-    Stale { since: Option<Timestamp>, why: StaleReason },
+    /// Older, or unknown.
+    Stale {
+        /// Since when.
+        since: Option<Timestamp>,
+        /// Why.
+        why: StaleReason,
+    },
 }
 
 /// One window.
 #[derive(Debug, Clone)]
-pub(crate) struct WindowView {
-    pub(crate) id: String,
-    pub(crate) used: Used,
-    pub(crate) is_unlimited: bool,
-    pub(crate) resets_at: Option<Timestamp>,
-    pub(crate) observed_at: Timestamp,
-    pub(crate) source: Source,
-    pub(crate) scope: Option<Scope>,
-    pub(crate) length: Option<Duration>,
+pub struct WindowView {
+    /// The id.
+    pub id: String,
+    /// How much is used.
+    pub used: Used,
+    /// Whether the provider states no limit.
+    pub is_unlimited: bool,
+    /// When it resets.
+    pub resets_at: Option<Timestamp>,
+    /// When it was read.
+    pub observed_at: Timestamp,
+    /// Where the reading is from.
+    pub source: Source,
+    /// The requests that it counts, if not all.
+    pub scope: Option<Scope>,
+    /// The length of its period.
+    pub length: Option<Duration>,
 }
 
 /// Why an account has no data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FailureView {
+pub struct FailureView {
     /// The error with its causes.
-    pub(crate) why: String,
+    pub why: String,
     /// What the user can do, if anything.
-    pub(crate) advice: Option<String>,
+    pub advice: Option<String>,
 }
 
 impl AccountView {
     /// The view of a cached usage.
-    pub(crate) fn of(id: &AccountId, answer: &AccountUsage, failure: Option<FailureView>) -> Self {
+    pub fn of(id: &AccountId, answer: &AccountUsage, failure: Option<FailureView>) -> Self {
         let snapshot = answer.snapshot();
         let windows = snapshot.windows().iter();
         let mut windows: Vec<_> =
@@ -103,7 +126,7 @@ impl ViewFreshness {
 
 impl WindowView {
     /// The view of a window with this use.
-    pub(crate) fn of(window: &Window, used: Used) -> Self {
+    pub fn of(window: &Window, used: Used) -> Self {
         Self {
             id: window.id().as_str().to_owned(),
             used,
@@ -116,15 +139,30 @@ impl WindowView {
         }
     }
 
+    /// A window of unknown use, for tests.
+    #[cfg(test)]
+    pub(crate) fn without_readings(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            used: Used::Unknown,
+            is_unlimited: false,
+            resets_at: None,
+            observed_at: Timestamp::UNIX_EPOCH,
+            source: Source::Poll,
+            scope: None,
+            length: None,
+        }
+    }
+
     /// The sort key: short windows first, and windows of the whole account before those of a model.
-    pub(crate) fn rank(&self) -> (Duration, bool, String) {
+    pub fn rank(&self) -> (Duration, bool, String) {
         (self.length.unwrap_or(Duration::MAX), self.scope.is_some(), self.id.clone())
     }
 }
 
 impl FailureView {
     /// Nothing is stored, and no call was made.
-    pub(crate) fn no_data() -> Self {
+    pub fn no_data() -> Self {
         Self {
             why: "no data".to_owned(),
             advice: Some("to refresh it, run the command without --offline".to_owned()),
@@ -132,7 +170,7 @@ impl FailureView {
     }
 
     /// The failure without the account's name, because it is shown below the name.
-    pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
+    pub fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let is_rejected = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
             QuotaError::CredentialRejected { failure, .. } | QuotaError::CalledRecently { failure, .. } => {
@@ -145,12 +183,12 @@ impl FailureView {
 }
 
 /// The text of a hold that prevented a refresh.
-pub(crate) fn on_hold(hold: &Hold) -> String {
+pub fn on_hold(hold: &Hold) -> String {
     format!("on hold: {}", hold.reason)
 }
 
 /// The cause of an error.
-pub(crate) fn why(error: &QuotaError) -> String {
+pub fn why(error: &QuotaError) -> String {
     match error {
         QuotaError::OnHold { hold, .. } => on_hold(hold),
         _ => error.cause(),
@@ -163,7 +201,7 @@ mod tests {
 
     fn window(id: &str, hours: impl Into<Option<u64>>, scope: Option<Scope>) -> WindowView {
         let length = hours.into().map(|hours| Duration::from_secs(hours * 3600));
-        WindowView { scope, length, ..crate::view::fixtures::window(id, Used::Unknown, None) }
+        WindowView { scope, length, ..WindowView::without_readings(id) }
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ const LIMIT: u64 = 1024 * 1024;
 /// jiff's `TimeZone::system()` is only the fallback, for two reasons. It lists every time zone before it reads one, which takes
 /// 0.75 ms; reading one file takes 0.03 ms, and a whole statusline about 2 ms. It also reads any file that `TZ` names, such as
 /// /dev/zero, until memory is exhausted.
-pub(crate) fn local_time_zone() -> TimeZone {
+pub fn local_time_zone() -> TimeZone {
     let tzdir = std::env::var_os("TZDIR").map(PathBuf::from);
     match std::env::var_os("TZ") {
         Some(named) => of_variable(&named, tzdir.as_deref()),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::account::WindowView;
 use crate::sanitize::sanitize;
-use crate::view::account::WindowView;
 
 /// The name of a window: its length, and its model or surface if it has one, such as `7-day Opus`.
-pub(crate) fn window_name(window: &WindowView) -> String {
+pub fn window_name(window: &WindowView) -> String {
     let (base, id_part) = split(&window.id);
     let scope = window.scope.as_ref().map(|scope| match (&scope.model, &scope.surface) {
         (Some(model), _) => model.clone(),
@@ -24,7 +24,7 @@ pub(crate) fn window_name(window: &WindowView) -> String {
 }
 
 /// The name of a window if only its id is available.
-pub(crate) fn window_name_of_id(id: &str) -> String {
+pub fn window_name_of_id(id: &str) -> String {
     let (base, part) = split(id);
     let known = ["five_hour", "seven_day", "monthly"];
     // A surface is a suffix: seven_day_oauth_apps.
@@ -63,16 +63,14 @@ fn capitalized(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quota::Used;
     use quota::model::Scope;
 
     use super::*;
-    use crate::view::fixtures;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn window(id: &str, scope: Option<Scope>, length: Option<Duration>) -> WindowView {
-        WindowView { scope, length, ..fixtures::window(id, Used::Unknown, None) }
+        WindowView { scope, length, ..WindowView::without_readings(id) }
     }
 
     #[test]

@@ -10,24 +10,26 @@ use crate::zone;
 
 /// The current time and the user's time zone.
 #[derive(Debug, Clone)]
-pub(crate) struct LocalTime {
-    pub(crate) now: Timestamp,
-    pub(crate) zone: TimeZone,
+pub struct LocalTime {
+    /// The current time.
+    pub now: Timestamp,
+    /// The time zone.
+    pub zone: TimeZone,
 }
 
 impl LocalTime {
     /// Now, in the time zone of `TZ` or of this machine.
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         Self { now: quota::Clock::system().now(), zone: zone::local_time_zone() }
     }
 
     /// `in 2 h 10 min (14:05)`, or `5 min ago (11:50)`.
-    pub(crate) fn relative(&self, at: Timestamp) -> String {
+    pub fn relative(&self, at: Timestamp) -> String {
         format!("{} ({})", self.relative_only(at), self.time_of_day(at))
     }
 
     /// `in 2 h 10 min`, or `5 min ago`.
-    pub(crate) fn relative_only(&self, at: Timestamp) -> String {
+    pub fn relative_only(&self, at: Timestamp) -> String {
         if at > self.now {
             format!("in {}", duration(between(self.now, at)))
         } else {
@@ -36,7 +38,7 @@ impl LocalTime {
     }
 
     /// The time of day, with as much of the date as identifies the day.
-    pub(crate) fn time_of_day(&self, at: Timestamp) -> String {
+    pub fn time_of_day(&self, at: Timestamp) -> String {
         const DAY: i64 = 24 * 3600;
         let (then, now) =
             (at.to_zoned_datetime(self.zone.clone()), self.now.to_zoned_datetime(self.zone.clone()));
@@ -52,7 +54,7 @@ impl LocalTime {
     }
 
     /// The time of day, with seconds if the time is within an hour.
-    pub(crate) fn time_of_day_with_seconds(&self, at: Timestamp) -> String {
+    pub fn time_of_day_with_seconds(&self, at: Timestamp) -> String {
         if between(self.now, at).max(between(at, self.now)) < Duration::from_secs(3600) {
             return at.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string();
         }
@@ -61,17 +63,17 @@ impl LocalTime {
 }
 
 /// The duration from `from` to `to`; zero if `to` is not later.
-pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
+pub fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 /// The time `duration` after `at`; the maximum if that overflows.
-pub(crate) fn after(at: Timestamp, duration: Duration) -> Timestamp {
+pub fn after(at: Timestamp, duration: Duration) -> Timestamp {
     at.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 /// A duration in its two largest units, rounded: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`.
-pub(crate) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_millis() >= 500));
@@ -92,22 +94,22 @@ pub(crate) fn duration(duration: Duration) -> String {
 }
 
 /// A short duration in seconds: `0.5 s`, `2 s`.
-pub(crate) fn seconds(duration: Duration) -> String {
+pub fn seconds(duration: Duration) -> String {
     format!("{} s", (duration.as_secs_f64() * 100.0).round() / 100.0)
 }
 
 /// A wait in whole seconds, rounded up. Otherwise a program that sleeps this long would retry too early.
-pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 /// An age: `5 min ago`.
-pub(crate) fn ago(age: Duration) -> String {
+pub fn ago(age: Duration) -> String {
     if age < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", duration(age)) }
 }
 
 /// A percentage with at most one decimal. It is truncated, because 99.96 % is not 100 %.
-pub(crate) fn percent(used: Percent) -> String {
+pub fn percent(used: Percent) -> String {
     let tenths = used.basis_points() / 10;
     match tenths % 10 {
         0 => format!("{} %", tenths / 10),
@@ -116,12 +118,12 @@ pub(crate) fn percent(used: Percent) -> String {
 }
 
 /// A time in RFC 3339, in UTC and whole seconds.
-pub(crate) fn rfc3339(at: Timestamp) -> String {
+pub fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A number with separated thousands: `12,345`.
-pub(crate) fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -134,7 +136,7 @@ pub(crate) fn thousands(number: u64) -> String {
 }
 
 /// A number with its noun: `1 account`, `1,000 consumers`.
-pub(crate) fn pluralize(number: u64, noun: &str) -> String {
+pub fn pluralize(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", thousands(number))
 }

@@ -7,29 +7,52 @@ use quota::{AccountUsage, FetchError, Freshness, QuotaError};
 
 /// Why there is no usage, or no newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub enum Reason {
+    /// The provider rejected the login.
     LoginRejected,
+    /// The provider forbids the call.
     Forbidden,
+    /// The token may not read usage.
     MissingScope,
+    /// There is no login.
     NotLoggedIn,
+    /// The login cannot be read.
     LoginUnreadable,
+    /// The provider limits the calls.
     RateLimited,
+    /// The hourly call budget is used up.
     BudgetExhausted,
+    /// The provider is unreachable.
     Offline,
+    /// The provider timed out.
     TimedOut,
+    /// The provider failed.
     ProviderError,
+    /// Another hold.
     OnHold,
+    /// The owner of the login is unknown.
     OwnerUnknown,
+    /// The record is of a newer version.
     UpdateNeeded,
+    /// The store is unreachable.
     StoreUnreachable,
+    /// The record is damaged.
     RecordDamaged,
+    /// The store accepts no writes.
     StoreReadOnly,
+    /// The store failed.
     StoreError,
+    /// The configuration cannot be used.
     ConfigError,
+    /// All accounts are disabled.
     AllDisabled,
+    /// The account is disabled.
     Disabled,
+    /// The provider states no windows.
     NoWindows,
+    /// There is no home directory.
     NoHomeDirectory,
+    /// The store is the memory of this process.
     StoreNotShared,
     /// The session of a statusline belongs to no configured account.
     UnknownAccount,
@@ -37,7 +60,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// The reason for the state of an account; `None` if its usage is fresh or there was no error.
-    pub(crate) fn of(usage: &AccountUsage) -> Option<Self> {
+    pub fn of(usage: &AccountUsage) -> Option<Self> {
         let Freshness::Stale { reason: why, .. } = usage.freshness() else {
             return usage.snapshot().windows().is_empty().then_some(Self::NoWindows);
         };
@@ -92,7 +115,7 @@ impl Reason {
     }
 
     /// The reason as text for users.
-    pub(crate) fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::LoginRejected => "login rejected",
             Self::Forbidden => "forbidden",
@@ -122,7 +145,7 @@ impl Reason {
     }
 
     /// The reason as a stable identifier for programs, such as `login_rejected`.
-    pub(crate) fn word(self) -> String {
+    pub fn word(self) -> String {
         match self {
             // The word for the reason of a hold.
             Self::BudgetExhausted => "budget_exhausted".to_owned(),
@@ -131,7 +154,7 @@ impl Reason {
     }
 
     /// The reason as a CSS class, such as `login-rejected`.
-    pub(crate) fn class(self) -> String {
+    pub fn class(self) -> String {
         self.word().replace('_', "-")
     }
 }

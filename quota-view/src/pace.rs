@@ -1,0 +1,173 @@
+//! The pace of windows as values, and as text: `chart` computes the points of a chart. quota-journal estimates the rates.
+
+mod chart;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{AccountId, Percent, Used};
+use quota_journal::pace::{Basis, Estimate, Period, Rate};
+use quota_journal::{JournalUpdate, Sample};
+
+pub use self::chart::{Chart, Point};
+use crate::account::WindowView;
+use crate::format::{self, LocalTime, between};
+use crate::window_name::window_name;
+
+/// The pace of an account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountPace {
+    /// The account.
+    pub account: AccountId,
+    /// The short windows first.
+    pub windows: Vec<WindowPace>,
+}
+
+/// The pace of a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowPace {
+    /// The id.
+    pub id: String,
+    /// The display name.
+    pub name: String,
+    /// The use in the last reading; `None` if the window has reset since.
+    pub used: Option<Percent>,
+    /// Whether that reading is stale, so that more may be used.
+    pub is_stale: bool,
+    /// When it was read.
+    pub observed_at: Timestamp,
+    /// When it resets.
+    pub resets_at: Option<Timestamp>,
+    /// The length of its period.
+    pub length: Option<Duration>,
+    /// How fast it is used.
+    pub estimate: Estimate,
+    /// The readings of the current period, oldest first.
+    pub samples: Vec<Sample>,
+}
+
+impl AccountPace {
+    /// The pace of the windows in a record, or only of `only`. Readings of this age and older are stale.
+    #[must_use]
+    pub fn of(account: &AccountId, update: &JournalUpdate, max_age: Duration, only: Option<&str>) -> Self {
+        let snapshot = update.record.snapshot();
+        let is_selected = |id: &str| only.is_none_or(|only| only == id);
+        let mut windows: Vec<_> = snapshot
+            .windows()
+            .iter()
+            .filter(|window| is_selected(window.id().as_str()))
+            .map(|window| {
+                let id = window.id().as_str().to_owned();
+                let resets_at = window.expires_at();
+                let has_reset = resets_at.is_some_and(|reset| reset <= update.now);
+                let period = Period::current(update.journal.history().samples(&id), resets_at);
+                let estimate = if has_reset {
+                    Estimate::rolled_over()
+                } else {
+                    let reading = Sample {
+                        at_s: window.observed_at().as_second(),
+                        used_bp: window.used().basis_points(),
+                        resets_s: resets_at.map(Timestamp::as_second),
+                    };
+                    Estimate::new(&period, reading, resets_at, window.length(), update.now)
+                };
+                WindowPace {
+                    used: (!has_reset).then(|| window.used()),
+                    is_stale: between(window.observed_at(), update.now) >= max_age,
+                    observed_at: window.observed_at(),
+                    resets_at,
+                    length: window.length(),
+                    estimate,
+                    samples: period.samples,
+                    name: window_name(&WindowView::of(window, Used::Unknown)),
+                    id,
+                }
+            })
+            .collect();
+        windows.sort_by_key(|window| (window.length.unwrap_or(Duration::MAX), window.id.clone()));
+        Self { account: account.clone(), windows }
+    }
+}
+
+impl WindowPace {
+    /// Its rate, if there is enough data.
+    #[must_use]
+    pub fn rate(&self) -> Option<&Rate> {
+        self.estimate.rate.as_ref()
+    }
+
+    /// The elapsed part of the window, from 0 to 1.
+    #[must_use]
+    pub fn elapsed(&self, now: Timestamp) -> Option<f64> {
+        let (reset, length) = (self.resets_at?, self.length.filter(|length| !length.is_zero())?);
+        let left = between(now, reset);
+        (reset > now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
+    }
+}
+
+/// The use and the elapsed time.
+#[must_use]
+pub fn status(window: &WindowPace, local: &LocalTime) -> String {
+    let Some(used) = window.used else { return "unknown since its reset".to_owned() };
+    let mut status = match window.is_stale {
+        false => format!("{} used", format::percent(used)),
+        true => {
+            let age = format::ago(between(window.observed_at, local.now));
+            format!("≥ {} used, read {age}", format::percent(used))
+        }
+    };
+    if let Some(elapsed) = window.elapsed(local.now) {
+        let _ = write!(status, ", {:.0} % elapsed", elapsed * 100.0);
+    }
+    if let Some(reset) = window.resets_at {
+        let _ = write!(status, ", resets {}", local.relative(reset));
+    }
+    status
+}
+
+/// The rate, its projection, and the data that it is based on.
+#[must_use]
+pub fn summary(window: &WindowPace, local: &LocalTime) -> String {
+    let estimate = &window.estimate;
+    if estimate.is_rolled_over {
+        return "not refreshed since its reset".to_owned();
+    }
+    let Some(rate) = &estimate.rate else {
+        let readings = format::pluralize(estimate.samples as u64, "reading");
+        let over = match estimate.samples {
+            0 | 1 => String::new(),
+            _ => format!(" over {}", format::duration(estimate.covered)),
+        };
+        return format!(
+            "trend needs {} of data ({readings}{over} so far)",
+            format::duration(estimate.required)
+        );
+    };
+    let evidence = match rate.basis {
+        Basis::Trend => {
+            let readings = format::pluralize(estimate.samples as u64, "reading");
+            format!("trend of {readings} over {}", format::duration(estimate.covered))
+        }
+        Basis::Average => "average since the window began".to_owned(),
+        Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
+    };
+    let rate_text = format!("{} % per hour", tenths(rate.percent_per_hour));
+    let at_reset = rate.at_reset_percent.map(|percent| format!("on track for {} %", tenths(percent)));
+    let runs_out = rate.exhausted_at.map(|at| match window.resets_at {
+        Some(reset) => {
+            format!("runs out {}, {} early", local.relative(at), format::duration(between(at, reset)))
+        }
+        None => format!("runs out {}", local.relative(at)),
+    });
+    let outcome: Vec<_> = runs_out.into_iter().chain(at_reset).collect();
+    let outcome =
+        if outcome.is_empty() { "does not run out at this rate".to_owned() } else { outcome.join(", ") };
+    format!("{rate_text}: {outcome} ({evidence})")
+}
+
+/// Formats with at most one decimal. Adding 0 removes the sign of -0.
+fn tenths(number: f64) -> String {
+    let rounded = (number * 10.0).round() / 10.0 + 0.0;
+    format!("{rounded}")
+}
