@@ -60,6 +60,8 @@ mod recorder;
 mod routes;
 mod script;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
 mod tokens;
 mod window_sim;
 mod wire;
@@ -74,3 +76,5 @@ pub fn providers() -> &'static [&'static str] {
 }
 
 pub use server::{Simulator, SimulatorBuilder, StartError};
+#[cfg(feature = "tls")]
+pub use tls::TlsFront;
