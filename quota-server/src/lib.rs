@@ -37,6 +37,8 @@ mod served;
 mod server;
 mod tls;
 mod usage;
+#[cfg(feature = "wrap")]
+mod wrap;
 
 pub use access::{AccessTokens, InvalidTokens, Role};
 pub use address::{InvalidAddress, ListenAddress};
@@ -48,3 +50,5 @@ pub use listener::{ListenError, Listener};
 pub use served::ServedAccount;
 pub use server::Server;
 pub use tls::{InvalidCertificate, Tls};
+#[cfg(feature = "wrap")]
+pub use wrap::{UsageOrigin, UserProxy, WrapError, WrapProxy};

@@ -23,13 +23,22 @@ pub struct ServedAccount {
     pub id: AccountId,
     /// Whether it is shown, but never refreshed.
     pub is_disabled: bool,
+    /// Whether it is refreshed only when a client asks for it.
+    pub is_on_demand: bool,
 }
 
 impl ServedAccount {
     /// An account that is kept fresh.
     #[must_use]
     pub fn new(id: AccountId) -> Self {
-        Self { id, is_disabled: false }
+        Self { id, is_disabled: false, is_on_demand: false }
+    }
+
+    /// Refreshes the account only when a client asks for it.
+    #[must_use]
+    pub fn on_demand(mut self) -> Self {
+        self.is_on_demand = true;
+        self
     }
 
     /// Sets whether the account is shown, but never refreshed.
@@ -82,11 +91,16 @@ pub(crate) struct Accounts {
 
 impl Accounts {
     pub(crate) fn new(manager: &QuotaManager, accounts: impl IntoIterator<Item = ServedAccount>) -> Self {
-        let served = |one: ServedAccount| Arc::new(Served::new(manager.account(&one.id), one.is_disabled));
-        let all: Vec<_> = accounts.into_iter().map(served).collect();
-        let enabled = all.iter().filter(|served| !served.is_disabled);
+        let (mut all, mut keep_fresh) = (Vec::new(), Vec::new());
+        for one in accounts {
+            let served = Arc::new(Served::new(manager.account(&one.id), one.is_disabled));
+            if !(one.is_disabled || one.is_on_demand) {
+                keep_fresh.push(served.account.keep_fresh());
+            }
+            all.push(served);
+        }
         Self {
-            _keep_fresh: enabled.map(|served| served.account.keep_fresh()).collect(),
+            _keep_fresh: keep_fresh,
             by_id: all.iter().map(|served| (served.id().clone(), Arc::clone(served))).collect(),
             is_read: AtomicBool::new(false),
             manager: manager.clone(),

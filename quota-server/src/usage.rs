@@ -81,9 +81,8 @@ pub(crate) async fn of_credential(
         );
         return endpoint.unauthorized(&message);
     };
-    let current = gateway.current();
-    if let Some(served) = current.credentials.find(&provider.id(), token).await {
-        return respond(endpoint, &gateway, &served, &headers, true).await;
+    if let Some(response) = of_configured(endpoint, &gateway, &headers).await {
+        return response;
     }
     let adopted = gateway.adopted().filter(|_| gateway.tokens().is_open());
     let adopted = match adopted {
@@ -106,6 +105,17 @@ pub(crate) async fn of_credential(
             endpoint.unauthorized(&message)
         }
     }
+}
+
+/// The usage of the configured account whose credential is presented; `None` if there is no such account.
+pub(crate) async fn of_configured(
+    endpoint: Endpoint,
+    gateway: &Gateway,
+    headers: &HeaderMap,
+) -> Option<Response> {
+    let current = gateway.current();
+    let served = current.credentials.find(&endpoint.provider.id(), presented(headers)?).await?;
+    Some(respond(endpoint, gateway, &served, headers, true).await)
 }
 
 /// `GET` of the path below `/account/{provider}/{name}`: a named account, for clients that cannot present its credential.

@@ -1,0 +1,149 @@
+//! The hosts whose TLS the proxy opens, and their usage paths.
+
+use std::collections::BTreeSet;
+
+use http::uri::Authority;
+use quota::http::Provider;
+use url::{Host, Url};
+
+use crate::usage::Endpoint;
+
+/// A base URL of a provider whose usage requests are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageOrigin {
+    /// The provider.
+    pub provider: &'static Provider,
+    /// The URL before the provider's own path, such as `https://api.anthropic.com`.
+    pub base_url: Url,
+}
+
+/// A host and its port, in the form that URLs have: lower case, and without a dot at the end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Target {
+    /// The target of a `CONNECT` request, or of a `Host` header if a default port is given.
+    pub(super) fn of(authority: &Authority, default_port: Option<u16>) -> Option<Self> {
+        let host = authority.host().strip_suffix('.').unwrap_or(authority.host());
+        let host = Host::parse(host).ok()?.to_string();
+        Some(Self { host, port: authority.port_u16().or(default_port)? })
+    }
+
+    /// The authority of a URL; without the default port, as clients send it.
+    pub(super) fn authority(&self) -> Authority {
+        let text = match self.port {
+            443 => self.host.clone(),
+            port => format!("{}:{port}", self.host),
+        };
+        text.parse().expect("a valid host and a port are an authority")
+    }
+}
+
+/// The usage endpoint of a provider on a host.
+#[derive(Debug)]
+struct UsagePath {
+    target: Target,
+    path: String,
+    endpoint: Endpoint,
+}
+
+/// All hosts of the providers that are answered for.
+#[derive(Debug)]
+pub(super) struct Origins(Vec<UsagePath>);
+
+impl Origins {
+    /// Takes the origins with TLS whose provider has a usage endpoint that can be answered.
+    pub(super) fn new(origins: impl IntoIterator<Item = UsageOrigin>) -> Self {
+        let paths = origins.into_iter().filter_map(|UsageOrigin { provider, base_url }| {
+            let endpoint = Endpoint::of(provider)?;
+            let host = base_url.host()?.to_string();
+            let port = (base_url.scheme() == "https").then(|| base_url.port_or_known_default())??;
+            let path = format!("{}{}", base_url.path().trim_end_matches('/'), endpoint.path());
+            Some(UsagePath { target: Target { host, port }, path, endpoint })
+        });
+        Self(paths.collect())
+    }
+
+    /// The names and addresses of the hosts, each once.
+    pub(super) fn hosts(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|usage| &*usage.target.host).collect()
+    }
+
+    pub(super) fn contains(&self, target: &Target) -> bool {
+        self.0.iter().any(|usage| usage.target == *target)
+    }
+
+    /// The usage endpoint at a path of a host.
+    pub(super) fn endpoint(&self, target: &Target, path: &str) -> Option<Endpoint> {
+        let found = self.0.iter().find(|usage| usage.target == *target && usage.path == path);
+        found.map(|usage| usage.endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quota::http::find_provider;
+
+    use super::*;
+
+    fn origins(urls: &[(&str, &str)]) -> Origins {
+        Origins::new(urls.iter().map(|(provider, url)| UsageOrigin {
+            provider: find_provider(provider).unwrap(),
+            base_url: url.parse().unwrap(),
+        }))
+    }
+
+    fn target(text: &str) -> Target {
+        Target::of(&text.parse().unwrap(), None).unwrap()
+    }
+
+    #[test]
+    fn a_usage_path_belongs_to_a_host_and_a_port() {
+        let origins =
+            origins(&[("anthropic", "https://api.anthropic.com"), ("codex", "https://chatgpt.com/")]);
+        let has = |at: &str, path: &str| origins.endpoint(&target(at), path).is_some();
+
+        assert!(
+            has("api.anthropic.com:443", "/api/oauth/usage")
+                && has("API.Anthropic.com.:443", "/api/oauth/usage")
+        );
+        assert!(has("chatgpt.com:443", "/backend-api/wham/usage"));
+        for (at, path) in [
+            ("api.anthropic.com:443", "/v1/messages"),
+            ("api.anthropic.com:443", "/api/oauth/usage/"),
+            ("api.anthropic.com:8443", "/api/oauth/usage"),
+            ("chatgpt.com:443", "/api/oauth/usage"),
+            ("anthropic.com:443", "/api/oauth/usage"),
+        ] {
+            assert!(!has(at, path), "{at} {path}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_may_have_a_port_and_a_path() {
+        let origins =
+            origins(&[("anthropic", "https://10.0.0.7:8443/claude/"), ("anthropic", "https://[::1]:9443")]);
+
+        assert!(origins.endpoint(&target("10.0.0.7:8443"), "/claude/api/oauth/usage").is_some());
+        assert!(origins.endpoint(&target("[::1]:9443"), "/api/oauth/usage").is_some());
+        assert!(!origins.contains(&target("10.0.0.7:443")));
+    }
+
+    #[test]
+    fn hosts_without_tls_or_without_an_endpoint_are_not_opened() {
+        let origins =
+            origins(&[("anthropic", "http://localhost:8080"), ("deepseek", "https://api.deepseek.com")]);
+
+        assert!(origins.hosts().is_empty());
+    }
+
+    #[test]
+    fn a_target_needs_a_port() {
+        assert_eq!(Target::of(&"api.anthropic.com".parse().unwrap(), None), None);
+        assert_eq!(target("EXAMPLE.com:443").authority(), "example.com");
+        assert_eq!(target("[::1]:8443").authority(), "[::1]:8443");
+    }
+}
