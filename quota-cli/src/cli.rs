@@ -10,6 +10,7 @@ mod setup;
 mod simulation;
 mod status;
 mod usage_error;
+mod wrap;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use self::serve::ServeArgs;
 pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs, ProvidersArgs};
 pub(crate) use self::simulation::{DemoArgs, ParseArgs, SimArgs, Simulated};
 pub(crate) use self::status::{StatusArgs, WatchArgs};
+pub(crate) use self::wrap::WrapArgs;
 use crate::exit::{CliError, Exit};
 
 /// Show how much quota is left in your LLM accounts
@@ -45,6 +47,7 @@ Examples:
   quota events       show past events
   quota doctor       show problems and their fixes
   quota serve        answer other programs over HTTP, in the providers' shape
+  quota wrap         run a program whose usage requests quota answers
   quota providers    list the supported providers and their logins
   quota demo         see what quota does, in ten seconds, without an account
   quota sim          run a simulated provider for testing
@@ -96,6 +99,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Serve(ServeArgs),
+    #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    Wrap(WrapArgs),
     #[command(args = global::args([GlobalOption::Config]))]
     Parse(ParseArgs),
     Sim(SimArgs),

@@ -20,3 +20,4 @@ pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod statusline;
 pub(crate) mod watch;
+pub(crate) mod wrap;

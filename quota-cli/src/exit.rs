@@ -1,12 +1,13 @@
 //! Exit codes, named as in sysexits, and errors as one line.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::io_cause;
 use crate::sanitize::sanitize;
-use crate::token_like::without_tokens;
+use crate::token_like::{masked, without_tokens};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +34,9 @@ pub(crate) enum Exit {
     Software = 70,
     /// The configuration is invalid.
     Config = 78,
-    /// The command of `quota run` cannot be executed. Shells use the same code.
+    /// The command of `quota run` or `quota wrap` cannot be executed. Shells use the same code.
     NotExecutable = 126,
-    /// The command of `quota run` was not found. Shells use the same code.
+    /// The command of `quota run` or `quota wrap` was not found. Shells use the same code.
     NotFound = 127,
     /// SIGHUP: the terminal was closed. As in shells, the code is 128 plus the signal number.
     HungUp = 129,
@@ -64,6 +65,16 @@ impl CliError {
     /// Creates an error. The line may repeat user input: tokens in it are masked, and control characters are replaced.
     pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
         Self { exit, line: sanitize(&without_tokens(&line.into())) }
+    }
+
+    /// The error of a command of the user that could not be started, with the exit code of shells.
+    pub(crate) fn not_started(program: &OsStr, error: &io::Error) -> Self {
+        let name = sanitize(masked(&program.to_string_lossy()));
+        let (exit, cause) = match error.kind() {
+            io::ErrorKind::NotFound => (Exit::NotFound, "command not found".to_owned()),
+            _ => (Exit::NotExecutable, io_cause::plain(error)),
+        };
+        Self::new(exit, format!("could not run {name}: {cause}"))
     }
 
     /// The error of output that could not be written.

@@ -2,16 +2,22 @@
 //! The crate quota-journal finds the events and runs the hooks.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use quota::{AccountId, Clock, ProviderId, QuotaStore};
 use quota_journal::{
     Damage, HookError, HookFailure, JournalDamage, JournalEvent, JournalUpdate, Rules, SECRET_VARIABLES,
     Warning,
 };
+use tokio::sync::watch;
 
 use crate::config::{Config, clear_hold};
 use crate::view::json;
 use crate::{detached, hook_failures, io_cause, term};
+
+/// How often a program that does not end updates the journals.
+const INTERVAL: Duration = Duration::from_secs(15);
 
 /// The rules that define events of a provider's accounts, from the configuration.
 pub(crate) fn rules(config: &Config, provider: &ProviderId) -> Rules {
@@ -46,6 +52,16 @@ pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
 pub(crate) async fn update_and_save_problems(config: &Config, store: &dyn QuotaStore) {
     for line in update(config, store).await {
         let _ = hook_failures::save(line).await;
+    }
+}
+
+/// Updates the journals and starts their hooks again and again, until this is dropped.
+pub(crate) async fn keep_updated(configs: watch::Receiver<Arc<Config>>, store: Arc<dyn QuotaStore>) {
+    let clock = Clock::system();
+    loop {
+        clock.sleep(INTERVAL).await;
+        let config = Arc::clone(&configs.borrow());
+        update_and_save_problems(&config, store.as_ref()).await;
     }
 }
 

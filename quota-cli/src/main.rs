@@ -65,6 +65,7 @@ fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
         Command::Providers(options) => commands::providers::run(options, global),
         Command::Demo(options) => commands::demo::run(options, global),
         Command::Serve(options) => commands::serve::run(options, global),
+        Command::Wrap(options) => commands::wrap::run(options, global),
         Command::Parse(options) => commands::parse::run(options, global),
         Command::Sim(options) => commands::sim::run(options),
         Command::RunHooks => commands::background::run_hooks(),

@@ -17,7 +17,7 @@ use quota::{Clock, QuotaManager};
 use tokio::task::{AbortHandle, JoinSet};
 
 #[cfg(unix)]
-use self::signals::Signals;
+pub(crate) use self::signals::Signals;
 use crate::exit::{CliError, Exit};
 use crate::runtime;
 
@@ -150,15 +150,15 @@ impl CommandScope {
 
 /// Ctrl-C, on systems without signals.
 #[cfg(not(unix))]
-struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
+pub(crate) struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> Result<Self, CliError> {
+    pub(crate) fn listen() -> Result<Self, CliError> {
         Ok(Self(Box::pin(tokio::signal::ctrl_c())))
     }
 
-    fn poll(&mut self, context: &mut std::task::Context<'_>) -> Poll<Exit> {
+    pub(crate) fn poll(&mut self, context: &mut std::task::Context<'_>) -> Poll<Exit> {
         self.0.as_mut().poll(context).map(|_| {
             self.0 = Box::pin(tokio::signal::ctrl_c());
             Exit::Interrupted

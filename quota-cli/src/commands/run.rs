@@ -4,7 +4,6 @@
 mod environment;
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -17,11 +16,8 @@ use crate::context;
 use crate::detached;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::io_cause;
-use crate::sanitize::sanitize;
 use crate::scope;
 use crate::store::{self, OpenedStore};
-use crate::token_like::masked;
 use crate::view::decision_text;
 
 /// The time limit for background refreshes before the command starts.
@@ -84,25 +80,12 @@ fn start_journal_update(store: &OpenedStore, config: Option<&Path>) {
 #[cfg(unix)]
 fn start(mut command: Command, program: &OsString) -> Result<Exit, CliError> {
     let error = std::os::unix::process::CommandExt::exec(&mut command);
-    Err(unstarted(program, &error))
+    Err(CliError::not_started(program, &error))
 }
 
 /// Runs the command and returns its exit code.
 #[cfg(not(unix))]
 fn start(mut command: Command, program: &OsString) -> Result<Exit, CliError> {
-    let status = command.status().map_err(|error| unstarted(program, &error))?;
+    let status = command.status().map_err(|error| CliError::not_started(program, &error))?;
     std::process::exit(status.code().unwrap_or(Exit::OsErr as i32))
-}
-
-fn unstarted(program: &OsString, error: &io::Error) -> CliError {
-    let name = sanitize(masked(&program.to_string_lossy()));
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            CliError::new(Exit::NotFound, format!("could not run {name}: command not found"))
-        }
-        io::ErrorKind::PermissionDenied => {
-            CliError::new(Exit::NotExecutable, format!("could not run {name}: permission denied"))
-        }
-        _ => CliError::new(Exit::NotExecutable, format!("could not run {name}: {}", io_cause::plain(error))),
-    }
 }

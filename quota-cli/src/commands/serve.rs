@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::credentials::TokenStore;
-use quota::{Clock, MemoryStore, QuotaManager, QuotaStore};
+use quota::{MemoryStore, QuotaManager};
 use quota_server::{Gateway, LastResponses, Limits, Listener, ServedAccount, Server};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,8 +28,6 @@ use crate::term;
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7878";
 /// The name under which calls are counted.
 const NAME: &str = "quota serve";
-/// How often the journals are updated, which also starts hooks.
-const JOURNAL_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a manager may finish its calls at the end, or after a reload.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -79,7 +77,7 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     }
     let (configs, config) = watch::channel(Arc::new(config));
     let mut tasks = JoinSet::new();
-    tasks.spawn(update_journals(config, Arc::clone(&store.store)));
+    tasks.spawn(journal::keep_updated(config, Arc::clone(&store.store)));
     let preparing = gateway.clone();
     tasks.spawn(async move { preparing.prepare().await });
     let mut reload =
@@ -173,15 +171,5 @@ impl Reload<'_> {
         self.configs.send_replace(Arc::new(config));
         let manager = std::mem::replace(&mut self.manager, manager);
         Ok(Some((manager, std::mem::replace(&mut self.logins, logins))))
-    }
-}
-
-/// Updates the journals and starts their hooks, until this is dropped.
-async fn update_journals(configs: watch::Receiver<Arc<Config>>, store: Arc<dyn QuotaStore>) {
-    let clock = Clock::system();
-    loop {
-        clock.sleep(JOURNAL_INTERVAL).await;
-        let config = Arc::clone(&configs.borrow());
-        journal::update_and_save_problems(&config, store.as_ref()).await;
     }
 }

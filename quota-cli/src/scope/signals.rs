@@ -10,7 +10,7 @@ use crate::io_cause;
 
 /// The installed signal handlers, with the exit code of each signal.
 #[derive(Debug)]
-pub(super) struct Signals(Vec<(Signal, Exit)>);
+pub(crate) struct Signals(Vec<(Signal, Exit)>);
 
 impl Signals {
     /// Installs the handlers. A signal that was ignored when the process started stays ignored, because `nohup` and background jobs of
@@ -19,7 +19,7 @@ impl Signals {
     /// # Errors
     ///
     /// [`CliError`] if a handler cannot be installed.
-    pub(super) fn listen() -> Result<Self, CliError> {
+    pub(crate) fn listen() -> Result<Self, CliError> {
         let ends = [
             (Number::HUP, Exit::HungUp),
             (Number::INT, Exit::Interrupted),
@@ -40,7 +40,7 @@ impl Signals {
     }
 
     /// Ready with the exit code of a received signal.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Exit> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Exit> {
         for (signal, exit) in &mut self.0 {
             if signal.poll_recv(context).is_ready() {
                 return Poll::Ready(*exit);

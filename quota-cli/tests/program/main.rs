@@ -66,3 +66,5 @@ mod support;
 mod token_commands;
 #[cfg(unix)]
 mod watch;
+#[cfg(unix)]
+mod wrap;
