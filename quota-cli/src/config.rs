@@ -10,6 +10,9 @@ mod hooks;
 mod login;
 mod old_accounts;
 mod routing;
+#[cfg(test)]
+pub(crate) mod schema;
+mod spanned;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -35,6 +38,9 @@ pub(crate) use self::login::{KeyringItem, LoginSource, Program, is_variable};
 use self::old_accounts::OldAccounts;
 pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
 pub(crate) use self::update::{Change, lock, path, update};
+
+/// The JSON Schema of the file, which the tests generate and compare.
+pub(crate) const SCHEMA: &str = include_str!("../../docs/config.schema.json");
 
 /// The loaded configuration.
 #[derive(Debug, Clone, PartialEq)]

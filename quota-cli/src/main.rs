@@ -19,6 +19,8 @@ mod input;
 mod io_cause;
 mod journal;
 mod login_folder;
+#[cfg(test)]
+mod man;
 mod read_context;
 mod reset_grace;
 mod runtime;

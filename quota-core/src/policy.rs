@@ -17,24 +17,29 @@ use serde::{Deserialize, Serialize};
 /// # Ok::<(), quota_core::policy::PolicyError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Policy {
     /// A reading younger than this is fresh. Default: five minutes.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "freshness")]
     pub max_age: Duration,
     /// The maximum time between complete refreshes. Headers refresh only the windows that they report. Default: one hour.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "complete_every")]
     pub full_refresh_interval: Duration,
     /// How long to wait after a window's reset before the next call. Default: 15 seconds.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub reset_grace: Duration,
     /// Also refresh after this many requests, regardless of age. 0, the default, disables this.
     pub every_n_requests: u64,
     /// The minimum time between the starts of two calls of this process to one provider. Default: one second.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "gap")]
     pub min_call_interval: Duration,
     /// The maximum number of concurrent calls of this process to one provider. Default: 1. A call that has run for two
@@ -44,12 +49,14 @@ pub struct Policy {
     /// The timeout of one call. Default: ten seconds. If the calling process dies, another process may call two seconds after
     /// this timeout; see [`lease_ttl`](Self::lease_ttl).
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub fetch_timeout: Duration,
     /// How long [`get`](crate::Account::get) waits for a refresh. Default: 15 seconds. Then it returns the cached readings, and the
     /// refresh continues. It may wait for other accounts of the provider, or for another process. Zero never waits.
     ///
     /// An explicit [`refresh`](crate::Account::refresh) has no such limit.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub get_timeout: Duration,
     /// The backoff of an account after a 429. Default: 60 s, doubling to 15 min.
     #[serde(alias = "backoff")]
@@ -64,10 +71,12 @@ pub struct Policy {
     pub budget: Budget,
     /// How long to collect observed readings before writing them to the store. Default: three seconds.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "flush")]
     pub flush_interval: Duration,
     /// How long the store keeps the record of an unused account. Default: 40 days.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "keep")]
     pub record_ttl: Duration,
     /// The timeout of a store operation, after which the process continues without the store. Default: 225 ms, so each caller
@@ -76,6 +85,7 @@ pub struct Policy {
     /// All providers share one store. Only the manager's own policy therefore sets this timeout, not the policy of a
     /// provider.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "store_patience")]
     pub store_timeout: Duration,
     /// What to do while the store is unavailable. Default: continue without it.
@@ -84,6 +94,7 @@ pub struct Policy {
     /// How often to read the shared record without a notification, because the store may lose notifications. If the store
     /// confirms that notifications arrive, ten times less often. Default: one minute, with jitter of a quarter.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "recheck")]
     pub poll_interval: Duration,
 }
@@ -241,15 +252,18 @@ pub struct PolicyError {
 /// Jitter adds up to a given fraction of the delay. Otherwise hosts that were rejected at the same time would retry at the
 /// same time. (Capped exponential backoff; see Brooker, "Exponential Backoff And Jitter", AWS 2015.)
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Backoff {
     /// The delay after the first failure.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "first")]
     pub initial: Duration,
     /// The maximum delay, before jitter.
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     #[serde(alias = "cap")]
     pub max: Duration,
     /// The maximum fraction of the delay that jitter adds, 0 to 1.
@@ -292,12 +306,14 @@ impl Backoff {
 
 /// The cooldown for other accounts after a 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CooldownPolicy {
     /// How long it lasts. Default: 60 s.
     #[serde(alias = "span")]
     #[serde(with = "span")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub duration: Duration,
     /// The accounts that it covers.
     pub scope: CooldownScope,
@@ -319,6 +335,7 @@ impl Default for CooldownPolicy {
 
 /// The accounts that a 429 affects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CooldownScope {
@@ -331,6 +348,7 @@ pub enum CooldownScope {
 
 /// What a process does while its store is unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreOutagePolicy {
@@ -355,6 +373,7 @@ pub enum StoreOutagePolicy {
 ///
 /// The budget limits calls in advance, so that the provider does not respond with 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Budget {

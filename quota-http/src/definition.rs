@@ -63,6 +63,7 @@ pub struct ProviderDefinition {
 
 /// The method of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum Method {
     /// GET, without a body.

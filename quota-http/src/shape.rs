@@ -26,6 +26,8 @@
 //! ```
 
 mod path;
+#[cfg(feature = "schema")]
+mod schema;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -60,6 +62,7 @@ pub struct UsageShape {
 
 /// A window, or the windows of a list.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WindowShape {
@@ -98,6 +101,7 @@ pub struct WindowShape {
 
 /// The credits of an account.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CreditsShape {
@@ -120,6 +124,7 @@ pub struct CreditsShape {
 
 /// What the number of a window means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Unit {
@@ -134,6 +139,7 @@ pub enum Unit {
 
 /// A unit of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TimeUnit {

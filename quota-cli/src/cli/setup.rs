@@ -39,6 +39,9 @@ pub(crate) struct InitArgs {
     /// Print the configuration instead of writing it
     #[arg(long, conflicts_with = "json")]
     pub(crate) print: bool,
+    /// Print the JSON Schema of configurations, for completion in an editor
+    #[arg(long, conflicts_with_all = ["force", "json", "print"])]
+    pub(crate) schema: bool,
 }
 
 /// List the supported providers

@@ -22,12 +22,16 @@ use crate::term;
 use crate::token_like::without_tokens;
 use crate::view::json;
 
-/// Writes the configuration, or prints it.
+/// Writes the configuration, or prints it or the schema of all.
 ///
 /// # Errors
 ///
 /// [`CliError`] if a file exists and the user did not agree to overwrite it, or it cannot be written.
 pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    if options.schema {
+        term::print(config::SCHEMA)?;
+        return Ok(Exit::Success);
+    }
     if options.print {
         term::print(&template::render(&detect()?))?;
         return Ok(Exit::Success);

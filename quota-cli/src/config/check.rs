@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use quota::AccountId;
 use quota::http::{Fetcher, FetcherBuilder, OwnLogin, PROVIDERS, Provider};
-use toml::Spanned;
 use url::Url;
 
 use super::defined_providers::{DefinedProviders, own_name, unknown_provider};
 use super::error::{ConfigError, Lines};
 use super::file::{AccountTable, ConfigFile, KeyringTable, OAuthTable, ProviderTable, ProviderTables};
 use super::hooks;
+use super::spanned::Spanned;
 use super::{
     AccountSettings, Config, KeyringItem, LoginSource, OAuthSettings, Origin, ProviderSettings, routing,
 };
@@ -31,7 +31,6 @@ pub(super) fn config(
             policy.into_inner()
         }
     };
-    let policy_keys = policy_keys(text);
     let (providers, defined_providers) = providers(file.providers)?;
     let when_unknown_is_set = file.routing.when_unknown_is_set();
     let routing = file.routing.policy()?;
@@ -64,7 +63,7 @@ pub(super) fn config(
     let hooks = hooks.collect::<Result<_, _>>()?;
     Ok(Config {
         policy,
-        policy_keys,
+        policy_keys: file.policy_keys,
         routing,
         when_unknown_is_set,
         providers,
@@ -73,13 +72,6 @@ pub(super) fn config(
         hooks,
         ..Config::empty()
     })
-}
-
-/// The keys of `[policy]` in the text, under the names that the user wrote.
-fn policy_keys(text: &str) -> BTreeSet<String> {
-    let table: toml::Table = text.parse().unwrap_or_default();
-    let policy = table.get("policy").and_then(toml::Value::as_table);
-    policy.into_iter().flat_map(|policy| policy.keys().cloned()).collect()
 }
 
 fn providers(

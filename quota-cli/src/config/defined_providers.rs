@@ -3,10 +3,10 @@
 use quota::AccountId;
 use quota::http::shape::UsageShape;
 use quota::http::{PROVIDERS, Provider, ProviderDefinition, find_provider};
-use toml::Spanned;
 
 use super::error::{ConfigError, nearest};
 use super::file::ProviderTable;
+use super::spanned::Spanned;
 use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, masked};
 

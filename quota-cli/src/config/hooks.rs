@@ -5,16 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use quota::{AccountId, Percent};
-use toml::Spanned;
 use url::{Host, Url};
 
 use super::error::{ConfigError, nearest};
-use super::file::HookTable;
+use super::file::{EVENT_KINDS as KINDS, HookTable};
+use super::spanned::Spanned;
 use quota_journal::{Action, Hook, SecretUrl};
 
-/// The event kinds that can start a hook.
-const KINDS: [&str; 8] =
-    ["failing", "held", "hold_ended", "login_changed", "refreshed", "reset", "threshold", "throttled"];
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hook that hangs must not run for long.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);

@@ -5,35 +5,66 @@ use std::time::Duration;
 use quota::accounts::{AccountLimits, Limits, RoutingMode, RoutingPolicy, UnknownUsage};
 use quota::{Percent, WindowId};
 use serde::Deserialize;
-use toml::{Spanned, Value};
+use toml::Value;
 
 use super::error::{ConfigError, nearest};
+use super::spanned::Spanned;
 
-/// The TOML form of the table. A missing key has its default.
+/// Which account serves a request. A missing key has its default.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Routing {
+    /// Which of the available accounts serves a request.
     mode: Option<RoutingMode>,
+    /// The percentage below which other accounts are preferred: for all windows, or for each.
+    #[cfg_attr(test, schemars(with = "Option<LimitsSchema>"))]
     min_remaining: Option<Spanned<Value>>,
+    /// The percentage below which an account is never used: for all windows, or for each.
+    #[cfg_attr(test, schemars(with = "Option<LimitsSchema>"))]
     killswitch: Option<Spanned<Value>>,
+    /// What to do with an account if the use of a window is unknown.
     when_unknown: Option<UnknownUsage>,
+    /// The HTTP status codes after which another account is tried.
+    #[cfg_attr(test, schemars(inner(range(min = 400, max = 599))))]
     fallback_on: Option<Vec<Spanned<u16>>>,
+    /// How long a throttled account is skipped if the provider states no wait. Default: `30s`.
     throttle_cooldown: Option<DurationText>,
+    /// How long an exhausted account is skipped if the provider states no reset. Default: `5m`.
     exhausted_cooldown: Option<DurationText>,
+    /// How long an account is skipped after a provider or an organization forbade a request. Default: `1h`.
     forbidden_cooldown: Option<DurationText>,
+    /// The timeout for reading a credential.
     credential_timeout: Option<DurationText>,
+    /// How long a request waits for refreshes and credentials. Default: `5s`.
     route_timeout: Option<DurationText>,
+    /// How long a session stays with its account after its last request. Default: `7d`.
     session_ttl: Option<DurationText>,
+    /// How many sessions are remembered. Default: 10,000.
     max_sessions: Option<usize>,
+    /// A session waits for its account instead of moving if the account is available again within this time. Default: `2m`.
     max_session_wait: Option<DurationText>,
 }
 
 /// A duration such as `30s`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 struct DurationText(
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] Duration,
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    #[cfg_attr(test, schemars(with = "String"))]
+    Duration,
 );
+
+/// The form of limits: a percentage, or one for each window. `every` is for the windows without one.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged, rename = "Limits")]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum LimitsSchema {
+    Every(#[schemars(range(min = 0, max = 100))] f64),
+    Windows(#[schemars(inner(range(min = 0, max = 100)))] std::collections::BTreeMap<String, f64>),
+}
 
 impl Routing {
     /// Whether the user has set `when_unknown`.

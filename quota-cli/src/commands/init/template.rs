@@ -9,6 +9,7 @@ use crate::sanitize::sanitize;
 const HEAD: &str = "\
 # The accounts of `quota`. This file contains no token, only where each token is found.
 # See: quota status --help, quota providers
+# For completion in an editor: quota init --schema > config.schema.json, and a first line #:schema ./config.schema.json
 ";
 
 const TAIL: &str = "
@@ -58,4 +59,23 @@ pub(super) fn render(logins: &DetectedLogins) -> String {
     }
     text.push_str(TAIL);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::schema::assert_valid;
+
+    #[test]
+    fn the_template_is_valid_with_and_without_its_examples() {
+        let text = render(&DetectedLogins::default());
+        // An example is a key or a table behind `# `.
+        let uncommented = text.lines().map(|line| match line.strip_prefix("# ") {
+            Some(example) if example.starts_with('[') || example.contains(" = ") => example,
+            _ => line,
+        });
+
+        assert_valid(&text);
+        assert_valid(&uncommented.collect::<Vec<_>>().join("\n"));
+    }
 }
