@@ -11,12 +11,12 @@ use quota_core::model::Credits;
 use quota_core::policy::Budget;
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowReading};
+use quota_http::json::{Object, Value};
 use quota_http::lenient::{Field, decimal, flag, number, text, timestamp};
 use quota_http::{
     CommandEnvironment, OwnLogin, ParseError, Parsed, Provider, ReportBuilder, UsageRequest, json_object,
     window_of_length,
 };
-use serde_json::{Map, Value};
 
 /// In quota-http, `lib.rs` names this module and `registry.rs` lists this value; no other line is needed.
 static PROVIDER: Provider = Provider::new("acme", "Acme AI", request, parse)
@@ -68,7 +68,7 @@ fn parse(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// One limit: `{ "seconds": 18000, "used": "12.5", "resets": 1782907200 }`, with `used` in percent.
-fn add_window(row: &Value, field: String, report: &mut ReportBuilder) {
+fn add_window(row: &Value<'_>, field: String, report: &mut ReportBuilder) {
     let length =
         number(row.get("seconds")).ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let Some((length, id)) = length.and_then(|length| Some((length, window_of_length(length)?))) else {
@@ -85,7 +85,7 @@ fn add_window(row: &Value, field: String, report: &mut ReportBuilder) {
 }
 
 /// The prepaid balance: `{ "balance": "14.50", "unlimited": false }`.
-fn wallet(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
+fn wallet(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     let Some(wallet) = root.get("wallet").filter(|wallet| !wallet.is_null()) else { return Field::Absent };
     let (balance, unlimited) = (decimal(wallet.get("balance")), flag(wallet.get("unlimited")));
     if balance == Field::Unreadable || unlimited == Field::Unreadable {

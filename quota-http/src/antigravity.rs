@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use quota_core::model::Scope;
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId, WindowReading};
-use serde_json::{Map, Value, json};
+use serde_json::json;
+
+use crate::json::{Object, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::gemini::{model_window, object};
@@ -91,7 +93,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// Adds one bucket, such as `{"bucketId": "gemini-5h", "window": "5h", "remainingFraction": 0.5, "resetTime": …}`.
-fn add_bucket(bucket: &Value, group: Option<&str>, path: &str, report: &mut ReportBuilder) {
+fn add_bucket(bucket: &Value<'_>, group: Option<&str>, path: &str, report: &mut ReportBuilder) {
     let (Some(fields), Field::Present(bucket_id)) = (bucket.as_object(), text(bucket.get("bucketId"))) else {
         return report.mark_unnamed(path, "it has no name");
     };
@@ -147,7 +149,7 @@ fn length_of_suffix(bucket_id: &str) -> Option<(WindowId, Duration)> {
 }
 
 /// The remaining fraction: a number, an object with it, or an object that names its content.
-fn remaining(bucket: &Map<String, Value>) -> Field<f64> {
+fn remaining(bucket: &Object<'_>) -> Field<f64> {
     let remaining = bucket.get("remaining");
     let fraction = remaining.and_then(|remaining| match remaining.get("case").and_then(Value::as_str) {
         Some("remainingFraction") => remaining.get("value"),
@@ -173,9 +175,9 @@ const HELPERS: [&str; 3] = ["chat_", "complet", "tab_"];
 
 /// Parses the list of models. Each has one limit; of several, the emptiest counts, and of those the one that resets last. A model
 /// whose limits have no reset only helps the editor, unless it is used up.
-fn of_models(models: &Map<String, Value>) -> Result<Parsed, ParseError> {
+fn of_models(models: &Object<'_>) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
-    for (model, value) in models {
+    for (model, value) in models.iter() {
         let path = format!("models.{model}");
         let lower = model.to_ascii_lowercase();
         if HELPERS.iter().any(|helper| lower.contains(helper)) {
@@ -208,7 +210,7 @@ fn of_models(models: &Map<String, Value>) -> Result<Parsed, ParseError> {
 }
 
 /// The used share of a model's limit. An exhausted one may lack its remaining fraction.
-fn used(limit: &Value) -> Field<Percent> {
+fn used(limit: &Value<'_>) -> Field<Percent> {
     let used = crate::gemini::used(limit);
     let is_exhausted = flag(limit.get("isExhausted")) == Field::Present(true);
     if used == Field::Absent && is_exhausted { Field::Present(Percent::FULL) } else { used }

@@ -5,7 +5,7 @@ mod usage;
 
 use quota_core::Credential;
 use quota_core::provider::ProgramLogin;
-use serde_json::{Map, Value};
+use serde_json::json;
 
 pub use usage::parse_usage;
 
@@ -30,8 +30,7 @@ const LOGIN: ProgramLogin =
         .expires_at(&["/accessToken#/exp"]);
 
 fn request(credential: &Credential) -> UsageRequest {
-    let empty = Value::Object(Map::new());
-    UsageRequest::post("aiserver.v1.DashboardService/GetCurrentPeriodUsage", &empty)
+    UsageRequest::post("aiserver.v1.DashboardService/GetCurrentPeriodUsage", &json!({}))
         .bearer(&credential.secret)
         .header("connect-protocol-version", "1")
 }

@@ -1,9 +1,9 @@
 //! DeepSeek: the prepaid balance of an API key. There are no windows.
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::Credential;
 use quota_core::model::{Credits, Money};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, Unreadable, decimal, flag, text};
@@ -54,7 +54,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     report.build(credits)
 }
 
-fn credits(root: &Map<String, Value>, report: &mut ReportBuilder) -> Result<Credits, Unreadable> {
+fn credits(root: &Object<'_>, report: &mut ReportBuilder) -> Result<Credits, Unreadable> {
     let mut credits = Credits::default();
     let is_available = flag(root.get("is_available"));
     if is_available == Field::Unreadable {
@@ -90,7 +90,7 @@ fn credits(root: &Map<String, Value>, report: &mut ReportBuilder) -> Result<Cred
 }
 
 /// The whole balance. It includes the granted and the topped-up one.
-fn balance(row: &Value) -> Option<Money> {
+fn balance(row: &Value<'_>) -> Option<Money> {
     let currency = text(row.get("currency")).ok()?;
     Some(decimal(row.get("total_balance")).ok()?.extended(2).money(currency))
 }
@@ -98,7 +98,7 @@ fn balance(row: &Value) -> Option<Money> {
 #[cfg(test)]
 mod tests {
     use quota_core::model::Coverage;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

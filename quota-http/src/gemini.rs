@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use quota_core::model::Scope;
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
-use serde_json::{Map, Value, json};
+use serde_json::json;
+
+use crate::json::{Object, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, number, text, timestamp};
@@ -87,7 +89,7 @@ fn quota_request(credential: &Credential, first: &[u8]) -> Result<Option<UsageRe
 }
 
 /// Whether the response states that the account may not use Gemini CLI any more.
-fn is_unsupported(root: &Map<String, Value>) -> bool {
+fn is_unsupported(root: &Object<'_>) -> bool {
     let tiers = root.get("ineligibleTiers").and_then(Value::as_array);
     let mut codes = tiers.into_iter().flatten().filter_map(|tier| tier.get("reasonCode")?.as_str());
     codes.any(|code| code == "UNSUPPORTED_CLIENT")
@@ -138,7 +140,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// Parses a JSON object that is neither empty nor an error response of Google.
-pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
+pub(crate) fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     let root = json_object(body)?;
     let Some(error) = root.get("error").filter(|error| !error.is_null()) else { return Ok(root) };
     let code = number(error.get("code")).ok();
@@ -151,7 +153,7 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
 }
 
 /// The status of an error, or else the reason in its details, if it is a documented one. Others are not repeated.
-fn known_error(error: &Value) -> Option<&'static str> {
+fn known_error(error: &Value<'_>) -> Option<&'static str> {
     const KNOWN: [&str; 6] = [
         "INTERNAL",
         "INVALID_ARGUMENT",
@@ -166,7 +168,7 @@ fn known_error(error: &Value) -> Option<&'static str> {
 }
 
 /// Adds the windows of the models. A model may have several buckets, of which the emptiest counts.
-fn add_buckets(buckets: &[Value], report: &mut ReportBuilder) {
+fn add_buckets(buckets: &[Value<'_>], report: &mut ReportBuilder) {
     let mut emptiest = BTreeMap::<WindowId, (WindowReading, String)>::new();
     for (at, bucket) in buckets.iter().enumerate().filter(|(_, bucket)| !bucket.is_null()) {
         let path = format!("buckets[{at}]");
@@ -206,7 +208,7 @@ pub(crate) fn model_window(model: &str) -> Option<WindowId> {
 }
 
 /// The used share of a bucket, which states the remaining fraction.
-pub(crate) fn used(bucket: &Value) -> Field<Percent> {
+pub(crate) fn used(bucket: &Value<'_>) -> Field<Percent> {
     number(bucket.get("remainingFraction")).and_then(|left| Percent::from_fraction(1.0 - left))
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{OwnerId, Scope};
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, after, flag, number, text, timestamp, used_share};
@@ -75,9 +75,9 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     report.skip_unknown(&root, &["limits", "usage", "user"], "");
     let mut parsed = report.build(Field::Absent)?;
     let user = root.get("user");
-    let of_user = |pointer| user.and_then(|user| text(user.pointer(pointer)).ok()).map(str::to_owned);
-    parsed.usage.plan = of_user("/membership/level");
-    parsed.usage.owner_id = of_user("/userId").as_deref().map(OwnerId::new);
+    let level = user.and_then(|user| user.get("membership")?.get("level"));
+    parsed.usage.plan = text(level).ok().map(str::to_owned);
+    parsed.usage.owner_id = text(user.and_then(|user| user.get("userId"))).ok().map(OwnerId::new);
     Ok(parsed)
 }
 
@@ -94,13 +94,13 @@ fn parse_saved(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseEr
 }
 
 /// Parses a JSON object that is neither empty nor an error response.
-fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
+fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     let root = json_object(body)?;
     if has_error(&root) { Err(ParseError::ErrorResponse { kind: None }) } else { Ok(root) }
 }
 
 /// Adds the weekly window. Only its position in the response implies its length.
-fn add_week(usage: Option<&Value>, path: &str, now: Timestamp, report: &mut ReportBuilder) {
+fn add_week(usage: Option<&Value<'_>>, path: &str, now: Timestamp, report: &mut ReportBuilder) {
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
     if let Some(usage) = usage.filter(|usage| !usage.is_null()) {
         add(WindowId::seven_day(), Some(WEEK), usage, path, now, report);
@@ -108,7 +108,7 @@ fn add_week(usage: Option<&Value>, path: &str, now: Timestamp, report: &mut Repo
 }
 
 /// Adds the limits in a list, such as `{"window": {"duration": 300, "timeUnit": "TIME_UNIT_MINUTE"}, "detail": {…}}`.
-fn add_limits(limits: Option<&Value>, path: &str, now: Timestamp, report: &mut ReportBuilder) {
+fn add_limits(limits: Option<&Value<'_>>, path: &str, now: Timestamp, report: &mut ReportBuilder) {
     let rows = match limits {
         None | Some(Value::Null) => return,
         Some(Value::Array(rows)) => rows,
@@ -128,7 +128,7 @@ fn add_limits(limits: Option<&Value>, path: &str, now: Timestamp, report: &mut R
 }
 
 /// The id of a window, and its length if it has a fixed one.
-fn name(window: Option<&Value>) -> Option<(WindowId, Option<Duration>)> {
+fn name(window: Option<&Value<'_>>) -> Option<(WindowId, Option<Duration>)> {
     let count = number(window?.get("duration")).ok().filter(|count| *count > 0.0)?;
     let unit = text(window?.get("timeUnit")).ok()?.to_ascii_lowercase();
     let seconds = match unit.strip_prefix("time_unit_").unwrap_or(&unit) {
@@ -147,7 +147,7 @@ fn name(window: Option<&Value>) -> Option<(WindowId, Option<Duration>)> {
 fn add(
     id: WindowId,
     length: Option<Duration>,
-    amounts: &Value,
+    amounts: &Value<'_>,
     path: &str,
     now: Timestamp,
     report: &mut ReportBuilder,
@@ -169,7 +169,7 @@ fn add(
 }
 
 /// Parses the usage of each feature, as the website gets it. The other features are not Kimi Code.
-fn of_features(rows: &[Value], now: Timestamp) -> Result<Parsed, ParseError> {
+fn of_features(rows: &[Value<'_>], now: Timestamp) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for (at, row) in rows.iter().enumerate() {
         if row.get("scope").and_then(Value::as_str) == Some("FEATURE_CODING") {
@@ -183,19 +183,19 @@ fn of_features(rows: &[Value], now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// Parses the state of a subscription, as the website gets it. Its shares are fractions: 1 is 100 %.
-fn subscription(root: &Map<String, Value>) -> Result<Parsed, ParseError> {
+fn subscription(root: &Object<'_>) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for SubscriptionField { name, used, resets_at, id, hours, scope } in &SUBSCRIPTION {
-        let Some(window) = root.get(*name).filter(|window| !window.is_null()) else { continue };
+        let Some(window) = root.get(name).filter(|window| !window.is_null()) else { continue };
         if flag(window.get("enabled")) == Field::Present(false) {
             report.skip(*name, "the limit is disabled");
             continue;
         }
         let id = WindowId::new(id).expect("a constant name is valid");
-        let used = number(window.get(*used)).and_then(Percent::from_fraction);
+        let used = number(window.get(used)).and_then(Percent::from_fraction);
         report.add_used(id, used, *name, |reading| {
             let length = hours.map(|hours| Duration::from_secs(hours * 3600));
-            let reading = reading.length(length).resets_at(timestamp(window.get(*resets_at)));
+            let reading = reading.length(length).resets_at(timestamp(window.get(resets_at)));
             reading.scope(scope.map(Scope::surface))
         });
     }

@@ -1,5 +1,7 @@
 //! Readers for the parsers of all providers: numbers, amounts, timestamps and texts in the formats that providers use.
 //!
+//! A reader takes a field of a [`json::Value`](crate::json::Value) or of a `serde_json::Value`.
+//!
 //! No reader substitutes a default for a value that it cannot read. [`Field`] keeps apart a missing value and an unreadable one.
 //!
 //! | rule | reader |
@@ -21,13 +23,13 @@
 //! assert_eq!(number(window.get("missing")), Field::Absent);
 //! ```
 
+use crate::json::Scalar;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use quota_core::Percent;
 use quota_core::model::Money;
 use quota_core::provider::wait_of_seconds;
-use serde_json::Value;
 
 /// The content of a JSON field.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,11 +85,11 @@ pub struct Unreadable;
 
 /// Reads a number, or a string that contains one.
 #[must_use]
-pub fn number(field: Option<&Value>) -> Field<f64> {
-    match field {
-        None | Some(Value::Null) => Field::Absent,
-        Some(Value::Number(number)) => number.as_f64().map_or(Field::Unreadable, Field::Present),
-        Some(Value::String(text)) => parse_number(text).map_or(Field::Unreadable, Field::Present),
+pub fn number<'a>(field: Option<impl Into<Scalar<'a>>>) -> Field<f64> {
+    match field.map(Into::into) {
+        None | Some(Scalar::Null) => Field::Absent,
+        Some(Scalar::Number(number)) => number.as_f64().map_or(Field::Unreadable, Field::Present),
+        Some(Scalar::String(text)) => parse_number(text).map_or(Field::Unreadable, Field::Present),
         Some(_) => Field::Unreadable,
     }
 }
@@ -129,21 +131,21 @@ pub(crate) fn spent_share(limit: Field<f64>, used: Field<f64>, remaining: Field<
 
 /// Reads a boolean.
 #[must_use]
-pub fn flag(field: Option<&Value>) -> Field<bool> {
-    match field {
-        None | Some(Value::Null) => Field::Absent,
-        Some(Value::Bool(flag)) => Field::Present(*flag),
+pub fn flag<'a>(field: Option<impl Into<Scalar<'a>>>) -> Field<bool> {
+    match field.map(Into::into) {
+        None | Some(Scalar::Null) => Field::Absent,
+        Some(Scalar::Bool(flag)) => Field::Present(flag),
         Some(_) => Field::Unreadable,
     }
 }
 
 /// Reads a short string without control characters. An empty string is absent.
 #[must_use]
-pub fn text(field: Option<&Value>) -> Field<&str> {
-    match field {
-        None | Some(Value::Null) => Field::Absent,
-        Some(Value::String(text)) if text.trim().is_empty() => Field::Absent,
-        Some(Value::String(text)) if is_short_text(text) => Field::Present(text.trim()),
+pub fn text<'a>(field: Option<impl Into<Scalar<'a>>>) -> Field<&'a str> {
+    match field.map(Into::into) {
+        None | Some(Scalar::Null) => Field::Absent,
+        Some(Scalar::String(text)) if text.trim().is_empty() => Field::Absent,
+        Some(Scalar::String(text)) if is_short_text(text) => Field::Present(text.trim()),
         Some(_) => Field::Unreadable,
     }
 }
@@ -158,10 +160,10 @@ pub fn is_short_text(text: &str) -> bool {
 /// Reads a timestamp: an ISO 8601 date, a Unix time, or a string with either. Anything else is `None`, because a window without
 /// its reset is still usable.
 #[must_use]
-pub fn timestamp(field: Option<&Value>) -> Option<Timestamp> {
-    match field? {
-        Value::Number(number) => from_epoch(number.as_f64()?),
-        Value::String(text) => parse_timestamp(text),
+pub fn timestamp<'a>(field: Option<impl Into<Scalar<'a>>>) -> Option<Timestamp> {
+    match field?.into() {
+        Scalar::Number(number) => from_epoch(number.as_f64()?),
+        Scalar::String(text) => parse_timestamp(text),
         _ => None,
     }
 }
@@ -253,13 +255,13 @@ impl Decimal {
 
 /// Reads an amount: a number, or a string that contains one.
 #[must_use]
-pub fn decimal(field: Option<&Value>) -> Field<Decimal> {
-    match field {
-        None | Some(Value::Null) => Field::Absent,
-        Some(Value::Number(number)) => {
+pub fn decimal<'a>(field: Option<impl Into<Scalar<'a>>>) -> Field<Decimal> {
+    match field.map(Into::into) {
+        None | Some(Scalar::Null) => Field::Absent,
+        Some(Scalar::Number(number)) => {
             parse_decimal(&number.to_string()).map_or(Field::Unreadable, Field::Present)
         }
-        Some(Value::String(text)) => parse_decimal(text).map_or(Field::Unreadable, Field::Present),
+        Some(Scalar::String(text)) => parse_decimal(text).map_or(Field::Unreadable, Field::Present),
         Some(_) => Field::Unreadable,
     }
 }
@@ -302,7 +304,7 @@ pub fn parse_decimal(text: &str) -> Option<Decimal> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn null_and_missing_are_absent() {
         assert_eq!(read_number(json!(null)), Field::Absent);
-        assert_eq!(number(None), Field::Absent);
+        assert_eq!(number(None::<&Value>), Field::Absent);
     }
 
     #[test]

@@ -76,6 +76,7 @@ mod fetcher;
 pub mod gemini;
 mod generic_headers;
 mod interpret;
+pub mod json;
 pub mod kimi;
 pub mod lenient;
 mod limit_headers;

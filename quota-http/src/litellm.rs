@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, Money};
 use quota_core::{Credential, FetchError, Percent, WindowId, WindowReading};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, Unreadable, decimal, flag, number, spent_share, text, timestamp};
@@ -169,7 +169,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 
 impl Owner {
     /// Adds the window of the budget.
-    fn add_window(&self, fields: &Map<String, Value>, report: &mut ReportBuilder) {
+    fn add_window(&self, fields: &Object<'_>, report: &mut ReportBuilder) {
         let field = format!("{}.max_budget", self.field);
         let length = length(setting(fields, "budget_duration"));
         let id = self.window(length.clone().ok());
@@ -204,7 +204,7 @@ impl Owner {
     }
 
     /// What was spent, and the limit. Those of the user and the team count only if the key has no budget.
-    fn credits(&self, fields: &Map<String, Value>) -> Result<Credits, Unreadable> {
+    fn credits(&self, fields: &Object<'_>) -> Result<Credits, Unreadable> {
         let amount = |field| Ok(decimal(field).into_result()?.map(dollars));
         let mut credits = Credits::default();
         if flag(fields.get("blocked")).into_result()? == Some(true) {
@@ -212,7 +212,7 @@ impl Owner {
             credits.disabled_reason = Some("blocked".to_owned());
         }
         let limit = amount(setting(fields, "max_budget"))?;
-        let has_owner = ["team_id", "user_id"].iter().any(|name| text(fields.get(*name)) != Field::Absent);
+        let has_owner = ["team_id", "user_id"].iter().any(|name| text(fields.get(name)) != Field::Absent);
         if limit.is_none() && self.name == "key" && has_owner {
             // The amounts of two budgets must not be mixed.
             return Ok(credits);
@@ -228,7 +228,7 @@ impl Owner {
 }
 
 /// A setting of the budget: the owner's own, or that of a budget that several owners share. Null means that it is not set.
-fn setting<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+fn setting<'a, 'b>(fields: &'a Object<'b>, name: &str) -> Option<&'a Value<'b>> {
     let own = fields.get(name);
     let shared = || fields.get("litellm_budget_table")?.get(name).filter(|value| !value.is_null());
     own.filter(|value| !value.is_null()).or_else(shared).or(own)
@@ -256,7 +256,7 @@ impl Period {
 }
 
 /// Reads a duration as LiteLLM writes it: `30s`, `30m`, `24h`, `7d`, `1w`, `1mo`.
-fn length(field: Option<&Value>) -> Field<Period> {
+fn length(field: Option<&Value<'_>>) -> Field<Period> {
     text(field).and_then(|text| {
         let unit = text.find(|c: char| !c.is_ascii_digit())?;
         let (count, unit) = text.split_at(unit);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, decimal, number, text, used_share};
@@ -92,7 +92,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// Returns the error of a response whose status is 200 although it failed.
-fn check(root: &Map<String, Value>) -> Result<(), ParseError> {
+fn check(root: &Object<'_>) -> Result<(), ParseError> {
     if has_error(root) {
         return Err(ParseError::ErrorResponse { kind: None });
     }
@@ -152,7 +152,7 @@ impl WindowFields {
     }
 
     /// The period, and the id of the account-wide window with its length.
-    fn period(&self, row: &Map<String, Value>) -> Option<(Period, WindowId)> {
+    fn period(&self, row: &Object<'_>) -> Option<(Period, WindowId)> {
         let period = Period::of(row.get(self.starts_at), row.get(self.ends_at));
         // MiniMax starts its five-hour intervals at midnight, so the last one of a day has four hours.
         const LAST_OF_A_DAY: Duration = Duration::from_secs(4 * 3600);
@@ -161,7 +161,7 @@ impl WindowFields {
     }
 
     /// The used share, in percent.
-    fn used(&self, row: &Map<String, Value>) -> Field<f64> {
+    fn used(&self, row: &Object<'_>) -> Field<f64> {
         let of = |name| number(row.get(name));
         match of(self.remaining_percent) {
             Field::Absent => used_share(of(self.total), Field::Absent, of(self.remaining)),
@@ -206,7 +206,7 @@ impl Counted {
 }
 
 /// Adds the two windows of a model.
-fn add_model(row: &Value, path: &str, report: &mut ReportBuilder) {
+fn add_model(row: &Value<'_>, path: &str, report: &mut ReportBuilder) {
     let Some(fields) = row.as_object() else { return report.mark_unnamed(path, "not an object") };
     let Field::Present(name) = text(fields.get("model_name")) else {
         return report.mark_unnamed(path, "it names no model");
@@ -219,7 +219,7 @@ fn add_model(row: &Value, path: &str, report: &mut ReportBuilder) {
         if number(fields.get(window.status)) == Field::Present(3.0) {
             continue;
         }
-        if !window.names().iter().any(|name| fields.contains_key(*name)) {
+        if !window.names().iter().any(|name| fields.contains_key(name)) {
             continue;
         }
         let named = window.period(fields).and_then(|(period, id)| Some((period, counted.window(&id)?)));

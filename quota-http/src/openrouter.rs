@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use quota_core::model::{Credits, OwnerId, Scope};
 use quota_core::{Credential, FetchError, Percent, WindowId};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, spent_share, used_share};
@@ -111,7 +111,7 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     Ok(parsed)
 }
 
-fn error(root: &Map<String, Value>) -> ParseError {
+fn error(root: &Object<'_>) -> ParseError {
     match root.get("error") {
         None | Some(Value::Null) => ParseError::NoUsage,
         Some(error) => match number(error.get("code")) {
@@ -133,7 +133,7 @@ enum Period {
 
 impl Period {
     /// The period of the key's limit; `None` if this version does not know it.
-    fn of(data: &Map<String, Value>) -> Option<Self> {
+    fn of(data: &Object<'_>) -> Option<Self> {
         match data.get("limit_reset") {
             None | Some(Value::Null) => Some(Self::Never),
             Some(reset) => match reset.as_str()? {
@@ -188,7 +188,7 @@ impl Period {
 }
 
 /// Adds the limit of the key. Without one, the key has no window.
-fn key_limit(data: &Map<String, Value>, now: Timestamp, report: &mut ReportBuilder) {
+fn key_limit(data: &Object<'_>, now: Timestamp, report: &mut ReportBuilder) {
     match data.get("limit") {
         None if data.contains_key("total_credits") || data.contains_key("total_usage") => {
             // The response for the credits, which states no limit.
@@ -212,7 +212,7 @@ fn key_limit(data: &Map<String, Value>, now: Timestamp, report: &mut ReportBuild
 }
 
 /// Adds the daily number of requests to free models.
-fn free_models(requests: Option<&Value>, now: Timestamp, report: &mut ReportBuilder) {
+fn free_models(requests: Option<&Value<'_>>, now: Timestamp, report: &mut ReportBuilder) {
     const FIELD: &str = "data.free_model_daily_requests";
     let Some(requests) = requests.filter(|requests| !requests.is_null()) else { return };
     let id = WindowId::new(&format!("{}_free_models", Period::Day.window())).expect("the name is valid");
@@ -224,13 +224,13 @@ fn free_models(requests: Option<&Value>, now: Timestamp, report: &mut ReportBuil
     });
 }
 
-fn credits(data: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
+fn credits(data: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     let parts = balance(data).and_then(|balance| Ok(spending(data)?.or(balance)));
     credits_or_skip(parts, "data", report)
 }
 
 /// What the key spent, and its limit. A limit of null means that the key has none.
-fn spending(data: &Map<String, Value>) -> Result<Credits, Unreadable> {
+fn spending(data: &Object<'_>) -> Result<Credits, Unreadable> {
     let amount = |name| decimal(data.get(name)).into_result();
     let mut credits = Credits::default();
     let Some(limit) = data.get("limit") else { return Ok(credits) };
@@ -249,7 +249,7 @@ fn spending(data: &Map<String, Value>) -> Result<Credits, Unreadable> {
     Ok(credits)
 }
 
-fn balance(data: &Map<String, Value>) -> Result<Credits, Unreadable> {
+fn balance(data: &Object<'_>) -> Result<Credits, Unreadable> {
     let amount = |name| decimal(data.get(name)).into_result();
     let mut credits = Credits::default();
     if let (Some(total), Some(used)) = (amount("total_credits")?, amount("total_usage")?) {

@@ -2,15 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::json::{Object, Value};
 use quota_core::model::{Coverage, Credits};
 use quota_core::{Percent, UsageReport, WindowId, WindowReading};
-use serde_json::{Map, Value};
 
 use crate::lenient::{Field, Unreadable, text};
 use crate::parsed::{ParseError, Parsed, SkippedField};
 
 /// Why a number is not the usage of a window.
 pub(crate) const IMPLAUSIBLE: &str = "its usage is not a percentage up to 1,000 %";
+
+/// The path of a field, which is written only if the field is listed: `Place(|| format!("{path}.{name}"))`.
+pub(crate) struct Place<F>(pub(crate) F);
+
+impl<F: FnOnce() -> String> From<Place<F>> for String {
+    fn from(Place(write): Place<F>) -> Self {
+        write()
+    }
+}
 
 /// Collects the content of a response that lists all windows of an account.
 ///
@@ -103,9 +112,9 @@ impl ReportBuilder {
 
     /// Lists the fields of an object that the parser does not know, so that a change of the format becomes visible. `path` is the
     /// path of the object, such as `rate_limit.`; empty for the root. Null fields are not listed.
-    pub fn skip_unknown(&mut self, object: &Map<String, Value>, known: &[&str], path: &str) {
-        for (name, value) in object {
-            if !value.is_null() && !known.contains(&name.as_str()) {
+    pub fn skip_unknown(&mut self, object: &Object<'_>, known: &[&str], path: &str) {
+        for (name, value) in object.iter() {
+            if !value.is_null() && !known.contains(&name) {
                 self.skip(format!("{path}{name}"), "an unknown field");
             }
         }
@@ -142,7 +151,7 @@ impl ReportBuilder {
 }
 
 /// The object `data` of a response and the beginning of its paths. Older responses have no such object around their fields.
-pub(crate) fn unwrapped(root: &Map<String, Value>) -> (&Map<String, Value>, &'static str) {
+pub(crate) fn unwrapped<'a, 'b>(root: &'a Object<'b>) -> (&'a Object<'b>, &'static str) {
     root.get("data").and_then(Value::as_object).map_or((root, ""), |data| (data, "data."))
 }
 
@@ -151,8 +160,14 @@ pub(crate) fn unwrapped(root: &Map<String, Value>) -> (&Map<String, Value>, &'st
 /// # Errors
 ///
 /// [`ParseError`] if the body is not JSON, not an object, or empty.
-pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
-    match serde_json::from_slice(body)? {
+pub fn json_object(body: &[u8]) -> Result<Object<'_>, ParseError> {
+    let root = match str::from_utf8(body) {
+        // One check of the whole body is faster than one of each text.
+        Ok(text) => serde_json::from_str(text),
+        // The error has the position.
+        Err(_) => serde_json::from_slice(body),
+    };
+    match root? {
         Value::Object(fields) if fields.is_empty() => Err(ParseError::NoUsage),
         Value::Object(fields) => Ok(fields),
         _ => Err(ParseError::NotAnObject),
@@ -160,13 +175,13 @@ pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
 }
 
 /// Whether the object is an error response: its field `error` has a value.
-pub(crate) fn has_error(root: &Map<String, Value>) -> bool {
+pub(crate) fn has_error(root: &Object<'_>) -> bool {
     root.get("error").is_some_and(|error| !error.is_null())
 }
 
 /// The short text in this field of the object at `path`, for a plan or an owner. Other values are skipped and listed.
 pub(crate) fn text_or_skip(
-    object: &Map<String, Value>,
+    object: &Object<'_>,
     name: &str,
     path: &str,
     report: &mut ReportBuilder,
@@ -233,7 +248,7 @@ mod tests {
         let mut report = ReportBuilder::default();
         let object = json!({ "plan": 7 });
 
-        let plan = text_or_skip(object.as_object().unwrap(), "plan", "data.", &mut report);
+        let plan = text_or_skip(&object.as_object().unwrap().into(), "plan", "data.", &mut report);
 
         assert_eq!((plan, report.skipped[0].field.as_str()), (None, "data.plan"));
     }
@@ -272,7 +287,7 @@ mod tests {
         let mut report = ReportBuilder::default();
         let object = json!({ "known": 1, "new": 2, "empty": null });
 
-        report.skip_unknown(object.as_object().unwrap(), &["known"], "root.");
+        report.skip_unknown(&object.as_object().unwrap().into(), &["known"], "root.");
 
         let listed: Vec<_> = report.skipped.iter().map(|one| one.field.as_str()).collect();
         assert_eq!(listed, ["root.new"]);

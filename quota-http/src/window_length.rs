@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::json::Value;
 use jiff::Timestamp;
 use quota_core::model::{InvalidId, Scope};
 use quota_core::{WindowId, WindowReading};
-use serde_json::Value;
 
 use crate::lenient::timestamp;
 
@@ -54,7 +54,7 @@ pub(crate) struct Period {
 
 impl Period {
     /// Reads the period from two fields. Without one of them, the length is unknown.
-    pub(crate) fn of(start: Option<&Value>, end: Option<&Value>) -> Self {
+    pub(crate) fn of(start: Option<&Value<'_>>, end: Option<&Value<'_>>) -> Self {
         let (start, resets_at) = (timestamp(start), timestamp(end));
         let length = start.zip(resets_at).and_then(|(start, end)| Duration::try_from(end - start).ok());
         Self { length, resets_at }

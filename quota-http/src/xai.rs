@@ -1,10 +1,10 @@
 //! xAI Grok: the shared credits of a subscription, with the login of Grok Build. The endpoint is that of its command line program.
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
 use quota_core::provider::ProgramLogin;
 use quota_core::{Credential, Percent, WindowId};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, Unreadable, decimal, number, text, timestamp};
@@ -110,7 +110,7 @@ struct CreditPeriod {
 }
 
 impl CreditPeriod {
-    fn of(config: &Map<String, Value>) -> Self {
+    fn of(config: &Object<'_>) -> Self {
         let current = config.get("currentPeriod").filter(|current| !current.is_null());
         let field = |name| current.and_then(|current| current.get(name));
         let mut period = Period::of(field("start"), field("end"));
@@ -141,7 +141,7 @@ impl CreditPeriod {
     }
 }
 
-fn products(config: &Map<String, Value>, period: &CreditPeriod, report: &mut ReportBuilder) {
+fn products(config: &Object<'_>, period: &CreditPeriod, report: &mut ReportBuilder) {
     let rows = match config.get("productUsage") {
         None | Some(Value::Null) => return,
         Some(Value::Array(rows)) => rows,
@@ -159,7 +159,7 @@ fn products(config: &Map<String, Value>, period: &CreditPeriod, report: &mut Rep
 }
 
 /// What was used beyond the subscription, and its limit.
-fn on_demand(config: &Map<String, Value>) -> Result<Credits, Unreadable> {
+fn on_demand(config: &Object<'_>) -> Result<Credits, Unreadable> {
     let amount = |name: &str| {
         let amount = decimal(config.get(name).and_then(|amount| amount.get("val"))).into_result()?;
         Ok(amount.map(|amount| amount.rounded(2).money("credits")))

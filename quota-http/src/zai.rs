@@ -18,10 +18,10 @@
 
 use std::time::Duration;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::Scope;
 use quota_core::{Credential, Percent, WindowId};
-use serde_json::{Map, Value};
 
 use crate::command_environment::CommandEnvironment;
 use crate::lenient::{Field, flag, number, text, timestamp, used_share};
@@ -91,7 +91,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// Returns the error of a response whose status is 200 although it failed.
-fn check(root: &Map<String, Value>) -> Result<(), ParseError> {
+fn check(root: &Object<'_>) -> Result<(), ParseError> {
     let code = number(root.get("code"));
     let failed = flag(root.get("success")) == Field::Present(false);
     // The codes are those of docs.z.ai. Some failures repeat an HTTP status.
@@ -107,7 +107,7 @@ fn check(root: &Map<String, Value>) -> Result<(), ParseError> {
 }
 
 /// Adds one limit, such as `{"type": "TOKENS_LIMIT", "unit": 3, "number": 5, "percentage": 25, "nextResetTime": …}`.
-fn add_limit(limit: &Value, path: String, report: &mut ReportBuilder) {
+fn add_limit(limit: &Value<'_>, path: String, report: &mut ReportBuilder) {
     let Some(fields) = limit.as_object() else { return report.mark_unnamed(path, "not an object") };
     let Field::Present(kind) = text(fields.get("type")) else {
         return report.mark_unnamed(path, "it has no type");
@@ -157,7 +157,7 @@ fn add_limit(limit: &Value, path: String, report: &mut ReportBuilder) {
 }
 
 /// The name of a limit whose length is unknown: its type, and the number and the unit that it states.
-fn unnamed(kind: &str, fields: &Map<String, Value>) -> String {
+fn unnamed(kind: &str, fields: &Object<'_>) -> String {
     let stated = |name| match fields.get(name)? {
         Value::Number(number) => Some(number.to_string()),
         field => text(Some(field)).ok().map(str::to_ascii_lowercase),
@@ -171,7 +171,7 @@ fn unnamed(kind: &str, fields: &Map<String, Value>) -> String {
 }
 
 /// The length of a limit and the id of the account-wide window with that length. A month has no fixed length.
-fn name(fields: &Map<String, Value>) -> Option<(Option<Duration>, WindowId)> {
+fn name(fields: &Object<'_>) -> Option<(Option<Duration>, WindowId)> {
     const HOUR: f64 = 3600.0;
     let unit = number(fields.get("unit")).ok()?;
     let count = number(fields.get("number")).ok().filter(|count| *count > 0.0)?;
@@ -191,7 +191,7 @@ fn name(fields: &Map<String, Value>) -> Option<(Option<Duration>, WindowId)> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -1,23 +1,23 @@
 //! Parses the rows of `limits`: the 5-hour window, the 7-day window, and the 7-day windows of single models or surfaces.
 //! `usage` parses the root fields that repeat some of them.
 
+use crate::json::Value;
 use quota_core::model::{InvalidId, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
-use serde_json::Value;
 
 use super::windows::{FIVE_HOURS, ReadPercent, SEVEN_DAYS, WindowDef};
 use crate::lenient::{Field, Unreadable, number, text, timestamp};
-use crate::report::{IMPLAUSIBLE, ReportBuilder};
+use crate::report::{IMPLAUSIBLE, Place, ReportBuilder};
 use crate::window_length::scoped_id;
 
 /// Parses all rows; `percent` converts and checks each usage.
-pub(super) fn read(limits: &Value, percent: ReadPercent) -> ReportBuilder {
+pub(super) fn read(limits: &Value<'_>, percent: ReadPercent) -> ReportBuilder {
     let mut report = ReportBuilder::default();
     match limits {
         Value::Null => {}
         Value::Array(rows) => {
             for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
-                add_row(&mut report, row, format!("limits[{at}]"), percent);
+                add_row(&mut report, row, Place(|| format!("limits[{at}]")), percent);
             }
         }
         _ => {
@@ -27,7 +27,7 @@ pub(super) fn read(limits: &Value, percent: ReadPercent) -> ReportBuilder {
     report
 }
 
-fn add_row(report: &mut ReportBuilder, row: &Value, field: String, percent: ReadPercent) {
+fn add_row(report: &mut ReportBuilder, row: &Value<'_>, field: impl Into<String>, percent: ReadPercent) {
     let named = match parse_name(row) {
         Ok(named) => named,
         Err(NameError::Invalid(why)) => return report.skip(field, why),
@@ -49,7 +49,7 @@ fn add_row(report: &mut ReportBuilder, row: &Value, field: String, percent: Read
 }
 
 /// The window of a row, and its reading; `None` for what cannot be read.
-pub(super) fn read_row(row: &Value) -> (Option<WindowId>, Option<WindowReading>) {
+pub(super) fn read_row(row: &Value<'_>) -> (Option<WindowId>, Option<WindowReading>) {
     let mut report = ReportBuilder::default();
     add_row(&mut report, row, String::new(), Percent::from_percent);
     let reading = report.windows.into_values().next();
@@ -78,7 +78,7 @@ impl From<InvalidId> for NameError {
 
 /// Returns the window of a row. An unknown kind becomes the window of a surface: it must neither be dropped nor block the
 /// account.
-fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
+fn parse_name(row: &Value<'_>) -> Result<WindowDef, NameError> {
     let kind = text(row.get("kind")).into_result()?.ok_or(NameError::Unreadable)?;
     let (whole, length) = match kind {
         "session" => (WindowId::five_hour(), Some(FIVE_HOURS)),
@@ -95,7 +95,7 @@ fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
 }
 
 /// The scope of a row; `None` for the whole account.
-fn scope(scope: Option<&Value>) -> Result<Option<Scope>, NameError> {
+fn scope(scope: Option<&Value<'_>>) -> Result<Option<Scope>, NameError> {
     let fields = match scope {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Object(fields)) => fields,
@@ -114,7 +114,7 @@ fn scope(scope: Option<&Value>) -> Result<Option<Scope>, NameError> {
 }
 
 /// The display name. An id alone is not used, because it would be a second name for the same window.
-fn display_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
+fn display_name<'a>(part: Option<&'a Value<'_>>) -> Result<Option<&'a str>, Unreadable> {
     match part {
         Some(Value::Object(fields)) => text(fields.get("display_name")).into_result(),
         part => text(part).into_result(),
@@ -123,12 +123,12 @@ fn display_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn read(limits: &Value) -> ReportBuilder {
-        super::read(limits, Percent::from_percent)
+        super::read(&limits.into(), Percent::from_percent)
     }
 
     fn week_of(model: &str, percent: f64) -> Value {

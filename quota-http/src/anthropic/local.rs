@@ -1,11 +1,11 @@
 //! Parses the data that Claude Code writes on this machine: its cached usage response, status line input, and output stream
 //! events. Callers read the files; these functions parse bytes.
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::UsageReport;
 use quota_core::model::{LimitStatus, Source, WindowStatus, plausible_percent};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::headers::parse_status;
 use super::usage::{self, object};
@@ -75,9 +75,9 @@ pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
 
 /// The only field that we need. serde skips the others, which may take up megabytes.
 #[derive(Deserialize)]
-struct File {
-    #[serde(rename = "cachedUsageUtilization")]
-    cached: Option<Value>,
+struct File<'a> {
+    #[serde(borrow, rename = "cachedUsageUtilization")]
+    cached: Option<Value<'a>>,
 }
 
 /// Parses the `rate_limits` that Claude Code passes to a status line.
@@ -149,8 +149,8 @@ pub(super) fn saved_rate_limit_event(line: &[u8], now: Timestamp) -> Result<Pars
     let windows = info.get("unifiedWindows").and_then(Value::as_object);
     let mut report =
         windows.map(|windows| add_all(windows, &EVENT_FIELDS, "unifiedWindows.")).unwrap_or_default();
-    for (name, value) in info {
-        let is_handled = matches!(name.as_str(), "status" | "resetsAt" | "rateLimitType" | "unifiedWindows");
+    for (name, value) in info.iter() {
+        let is_handled = matches!(name, "status" | "resetsAt" | "rateLimitType" | "unifiedWindows");
         if !is_handled && !value.is_null() {
             report.skip(name, "not a reading");
         }
@@ -168,16 +168,16 @@ fn without_implausible(mut parsed: Parsed, read_at: Timestamp) -> Parsed {
 }
 
 /// The status of an event, for the window that it names.
-fn window_status(info: &Map<String, Value>) -> Option<WindowStatus> {
+fn window_status(info: &Object<'_>) -> Option<WindowStatus> {
     let field = |name| text(info.get(name)).ok();
     let named = WindowDef::parse(field("rateLimitType")?)?;
     let status: LimitStatus = parse_status(field("status")?)?;
     Some(WindowStatus::new(named.id, status).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
 }
 
-fn add_all(windows: &Map<String, Value>, fields: &FieldNames, path: &str) -> ReportBuilder {
+fn add_all(windows: &Object<'_>, fields: &FieldNames, path: &str) -> ReportBuilder {
     let mut report = ReportBuilder::default();
-    for (name, value) in windows {
+    for (name, value) in windows.iter() {
         add_named(&mut report, name, value, fields, path);
     }
     report

@@ -1,15 +1,15 @@
 //! Parses the money in a usage response: `spend`, and the older `extra_usage`. Amounts are in minor units. Percentages of money
 //! are not windows.
 
+use crate::json::{Object, Value};
 use quota_core::model::{Credits, Money};
-use serde_json::{Map, Value};
 
 use crate::lenient::{Field, Unreadable, flag, number, text};
 use crate::report::ReportBuilder;
 
 /// Parses the credits. `spend` takes precedence. If an amount is unreadable, the cached credits stay.
-pub(super) fn read(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
-    let sources = [("spend", spend as fn(&Value) -> _), ("extra_usage", extra_usage)];
+pub(super) fn read(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
+    let sources = [("spend", spend as fn(&Value<'_>) -> _), ("extra_usage", extra_usage)];
     let mut result = Field::Absent;
     for (field, source) in sources {
         match root.get(field).map_or(Ok(None), source) {
@@ -24,7 +24,7 @@ pub(super) fn read(root: &Map<String, Value>, report: &mut ReportBuilder) -> Fie
     result
 }
 
-fn spend(spend: &Value) -> Result<Option<Credits>, Unreadable> {
+fn spend(spend: &Value<'_>) -> Result<Option<Credits>, Unreadable> {
     let Some(fields) = object(spend)? else { return Ok(None) };
     let cap = fields.get("cap").map_or(Ok(None), object)?.and_then(|cap| cap.get("money"));
     let limit = match money(fields.get("limit"))? {
@@ -40,7 +40,7 @@ fn spend(spend: &Value) -> Result<Option<Credits>, Unreadable> {
     Ok(non_empty(credits))
 }
 
-fn extra_usage(extra: &Value) -> Result<Option<Credits>, Unreadable> {
+fn extra_usage(extra: &Value<'_>) -> Result<Option<Credits>, Unreadable> {
     let Some(fields) = object(extra)? else { return Ok(None) };
     let currency = text(fields.get("currency")).into_result()?.unwrap_or_default();
     let exponent = exponent(fields.get("decimal_places"))?;
@@ -55,7 +55,7 @@ fn extra_usage(extra: &Value) -> Result<Option<Credits>, Unreadable> {
 }
 
 /// Why spending is disabled. The text is only displayed, so an invalid one does not make the credits unreadable.
-fn reason(fields: &Map<String, Value>) -> Option<String> {
+fn reason(fields: &Object<'_>) -> Option<String> {
     text(fields.get("disabled_reason")).ok().map(Into::into)
 }
 
@@ -63,7 +63,7 @@ fn non_empty(credits: Credits) -> Option<Credits> {
     (credits != Credits::default()).then_some(credits)
 }
 
-fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Unreadable> {
+fn object<'a, 'b>(value: &'a Value<'b>) -> Result<Option<&'a Object<'b>>, Unreadable> {
     match value {
         Value::Null => Ok(None),
         Value::Object(fields) => Ok(Some(fields)),
@@ -72,7 +72,7 @@ fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Unreadable> {
 }
 
 /// Parses an amount with its currency.
-fn money(value: Option<&Value>) -> Result<Option<Money>, Unreadable> {
+fn money(value: Option<&Value<'_>>) -> Result<Option<Money>, Unreadable> {
     let Some(fields) = value.map_or(Ok(None), object)? else { return Ok(None) };
     let Some(minor_units) = minor_units(fields.get("amount_minor"))? else { return Ok(None) };
     let currency = text(fields.get("currency")).into_result()?.unwrap_or_default();
@@ -80,7 +80,7 @@ fn money(value: Option<&Value>) -> Result<Option<Money>, Unreadable> {
 }
 
 /// Parses whole minor units; fractions of a cent are rounded.
-fn minor_units(value: Option<&Value>) -> Result<Option<i64>, Unreadable> {
+fn minor_units(value: Option<&Value<'_>>) -> Result<Option<i64>, Unreadable> {
     /// The largest integer that a JSON number can represent exactly.
     const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
     match number(value).into_result()? {
@@ -91,7 +91,7 @@ fn minor_units(value: Option<&Value>) -> Result<Option<i64>, Unreadable> {
 }
 
 /// Parses the number of decimal digits of the minor unit (default: 2).
-fn exponent(value: Option<&Value>) -> Result<u8, Unreadable> {
+fn exponent(value: Option<&Value<'_>>) -> Result<u8, Unreadable> {
     match number(value).into_result()? {
         None => Ok(2),
         Some(digits) if (0.0..=18.0).contains(&digits) && digits.fract() == 0.0 => Ok(digits as u8),
@@ -102,11 +102,11 @@ fn exponent(value: Option<&Value>) -> Result<u8, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read_all(body: Value) -> (Field<Credits>, ReportBuilder) {
         let mut report = ReportBuilder::default();
-        (read(body.as_object().unwrap(), &mut report), report)
+        (read(&body.as_object().unwrap().into(), &mut report), report)
     }
 
     fn credits_of(body: Value) -> Credits {

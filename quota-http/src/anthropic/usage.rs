@@ -1,7 +1,7 @@
 //! Parses the response of Anthropic's usage endpoint, and lists the fields it skips.
 
+use crate::json::{Object, Value};
 use quota_core::{Percent, WindowReading};
-use serde_json::{Map, Value};
 
 use super::windows::{FieldNames, add_named};
 use super::{limits, money};
@@ -38,7 +38,7 @@ pub fn parse_usage(body: &[u8]) -> Result<Parsed, ParseError> {
 }
 
 /// Parses a JSON object that is neither empty nor an error response.
-pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
+pub(super) fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     let fields = json_object(body)?;
     match error_kind(&fields) {
         Some(kind) => Err(ParseError::ErrorResponse { kind }),
@@ -47,9 +47,9 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
 }
 
 /// Parses the object of a response whose windows have these field names.
-pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Parsed, ParseError> {
+pub(super) fn read(root: &Object<'_>, fields: &FieldNames) -> Result<Parsed, ParseError> {
     let mut report = limits::read(root.get("limits").unwrap_or(&Value::Null), fields.percent);
-    for (name, value) in root {
+    for (name, value) in root.iter() {
         add_field(&mut report, name, value, fields);
     }
     let credits = money::read(root, &mut report);
@@ -57,7 +57,7 @@ pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Par
 }
 
 /// Adds a root field, after the rows of `limits`.
-fn add_field(report: &mut ReportBuilder, name: &str, value: &Value, fields: &FieldNames) {
+fn add_field(report: &mut ReportBuilder, name: &str, value: &Value<'_>, fields: &FieldNames) {
     match name {
         "limits" | "spend" | "extra_usage" => {}
         _ if is_window(name, value) => {
@@ -71,7 +71,7 @@ fn add_field(report: &mut ReportBuilder, name: &str, value: &Value, fields: &Fie
 }
 
 /// Whether a field is a window: it has one of the known names, or is an object with a usage.
-pub(super) fn is_window(name: &str, value: &Value) -> bool {
+pub(super) fn is_window(name: &str, value: &Value<'_>) -> bool {
     let is_known = name == "five_hour" || name.starts_with("seven_day") && name != "seven_day_breakdown";
     is_known || value.get(ROOT_FIELDS.used).is_some()
 }
@@ -103,7 +103,7 @@ fn refine(row: &mut WindowReading, flat: &WindowReading) {
 }
 
 /// The type of an error response; `Some(None)` if the type is unknown.
-fn error_kind(root: &Map<String, Value>) -> Option<Option<&'static str>> {
+fn error_kind(root: &Object<'_>) -> Option<Option<&'static str>> {
     const KNOWN: [&str; 11] = [
         "api_error",
         "authentication_error",

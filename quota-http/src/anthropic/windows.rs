@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use crate::json::Value;
 use quota_core::model::Scope;
 use quota_core::{Percent, WindowId, WindowReading};
-use serde_json::Value;
 
 use crate::lenient::{Field, number, timestamp};
 use crate::report::{IMPLAUSIBLE, ReportBuilder};
@@ -62,7 +62,7 @@ pub(super) type ReadPercent = fn(f64) -> Option<Percent>;
 pub(super) fn add_named(
     report: &mut ReportBuilder,
     name: &str,
-    value: &Value,
+    value: &Value<'_>,
     fields: &FieldNames,
     path: &str,
 ) {

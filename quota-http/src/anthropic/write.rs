@@ -23,7 +23,8 @@ pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     let last = known.last_fields();
     let mut root: Map<_, _> = ALWAYS.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
     for (name, value) in last.into_iter().flatten() {
-        let is_understood = matches!(&**name, "limits" | "spend" | "extra_usage") || is_window(name, value);
+        let is_understood =
+            matches!(&**name, "limits" | "spend" | "extra_usage") || is_window(name, &value.into());
         root.insert(name.clone(), if is_understood { Value::Null } else { value.clone() });
     }
     let limits = rows(known);
@@ -68,7 +69,7 @@ fn field_of(id: &WindowId) -> Option<String> {
 fn window_object(name: &str, last: Option<&Value>, window: &Window) -> Value {
     let mut report = ReportBuilder::default();
     if let Some(last) = last {
-        add_named(&mut report, name, last, &ROOT_FIELDS, "");
+        add_named(&mut report, name, &last.into(), &ROOT_FIELDS, "");
         if report.windows.values().any(|reading| is_current(reading, window, 0)) {
             return last.clone();
         }
@@ -81,7 +82,7 @@ fn rows(known: &KnownUsage<'_>) -> Vec<(WindowId, Value)> {
     let last = known.last_fields().and_then(|last| last.get("limits")?.as_array());
     let mut rows = Vec::new();
     for row in last.into_iter().flatten() {
-        let (id, reading) = limits::read_row(row);
+        let (id, reading) = limits::read_row(&row.into());
         let Some(window) = id.as_ref().and_then(|id| known.window(id)) else { continue };
         let row = match reading.filter(|reading| is_current(reading, window, ROW_ROUNDING)) {
             Some(_) => row.clone(),
@@ -97,7 +98,7 @@ fn rows(known: &KnownUsage<'_>) -> Vec<(WindowId, Value)> {
 
 fn has_row(last: &Map<String, Value>, id: &WindowId) -> bool {
     let rows = last.get("limits").and_then(Value::as_array).into_iter().flatten();
-    rows.map(limits::read_row).any(|(named, _)| named.as_ref() == Some(id))
+    rows.map(|row| limits::read_row(&row.into())).any(|(named, _)| named.as_ref() == Some(id))
 }
 
 /// A row with another reading. Fields that depend on the use, such as `severity`, are left out.
@@ -141,7 +142,7 @@ fn reading(window: &Window) -> [(String, Value); 2] {
 fn money(known: &KnownUsage<'_>) -> [(&'static str, Value); 2] {
     let last = known.last_fields();
     let unchanged = last.filter(|last| {
-        let read = money::read(last, &mut ReportBuilder::default());
+        let read = money::read(&(*last).into(), &mut ReportBuilder::default());
         matches!((read, known.credits), (Field::Present(read), Some(credits)) if read == *credits)
     });
     let field = |name: &str, write: fn(&Credits) -> Value| match unchanged {

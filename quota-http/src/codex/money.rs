@@ -1,7 +1,7 @@
 //! Parses the credits of a Codex account: its balance, and the limit that a workspace sets for one user.
 
+use crate::json::{Object, Value};
 use quota_core::model::Credits;
-use serde_json::{Map, Value};
 
 use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, parse_decimal};
 use crate::report::ReportBuilder;
@@ -12,7 +12,7 @@ const UNIT: &str = "credits";
 const DIGITS: u8 = 2;
 
 /// Parses the credits. If one amount is unreadable, the cached credits stay.
-pub(super) fn read(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
+pub(super) fn read(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     let individual = [
         root.get("spend_control").and_then(|control| control.get("individual_limit")),
         root.get("rate_limit").and_then(|limit| limit.get("individual_limit")),
@@ -33,9 +33,9 @@ pub(super) fn read(root: &Map<String, Value>, report: &mut ReportBuilder) -> Fie
     if credits == Credits::default() { Field::Absent } else { Field::Present(credits) }
 }
 
-type Part = fn(&Value) -> Result<Credits, Unreadable>;
+type Part = fn(&Value<'_>) -> Result<Credits, Unreadable>;
 
-fn balance(credits: &Value) -> Result<Credits, Unreadable> {
+fn balance(credits: &Value<'_>) -> Result<Credits, Unreadable> {
     let fields = credits.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
     credits.enabled = flag(fields.get("has_credits")).into_result()?;
@@ -44,7 +44,7 @@ fn balance(credits: &Value) -> Result<Credits, Unreadable> {
     Ok(credits)
 }
 
-fn spending(limit: &Value) -> Result<Credits, Unreadable> {
+fn spending(limit: &Value<'_>) -> Result<Credits, Unreadable> {
     let fields = limit.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
     credits.used = amount(fields.get("used"))?;
@@ -66,7 +66,7 @@ pub(super) fn of_headers(
     Some(credits).filter(|credits| *credits != Credits::default())
 }
 
-fn amount(value: Option<&Value>) -> Result<Option<quota_core::model::Money>, Unreadable> {
+fn amount(value: Option<&Value<'_>>) -> Result<Option<quota_core::model::Money>, Unreadable> {
     let amount = decimal(value).into_result()?;
     Ok(amount.map(|amount: Decimal| amount.rounded(DIGITS).money(UNIT)))
 }

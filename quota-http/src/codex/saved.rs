@@ -1,7 +1,7 @@
 //! Detects the kind of a saved document of Codex, and parses it.
 
+use crate::json::Value;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::usage::{Limit, WindowFields, object, parse_usage};
 use crate::lenient::Field;
@@ -29,7 +29,7 @@ pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, Pa
         report.skip("credits", "saved resets, which quota never uses");
         return Ok(SavedDocument::new("reset_credits", report.build(Field::Absent)?));
     }
-    if ["primary", "secondary"].iter().any(|slot| root.get(*slot).is_some_and(Value::is_object)) {
+    if ["primary", "secondary"].iter().any(|slot| root.get(slot).is_some_and(Value::is_object)) {
         let mut report = ReportBuilder::default();
         let limit = Limit { path: "rate_limits".to_owned(), scope: None, now, fields: &SESSION_FIELDS };
         limit.read(Some(&Value::Object(root)), &mut report);

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::Scope;
 use quota_core::{Percent, WindowId, WindowReading};
-use serde_json::{Map, Value};
 
 use super::money;
 use crate::lenient::{Field, after, number, text, timestamp};
 use crate::parsed::{ParseError, Parsed};
-use crate::report::{ReportBuilder, json_object, text_or_skip};
+use crate::report::{Place, ReportBuilder, json_object, text_or_skip};
 use crate::window_length::{scoped_id, window_of_length};
 
 /// The fields of a window: its use in percent, its length, and its reset.
@@ -90,7 +90,7 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
 }
 
 /// Parses a JSON object that is neither empty nor an error response.
-pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
+pub(super) fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     let root = json_object(body)?;
     // In a WebSocket frame, the body is wrapped in another object.
     let frame = root.get("body").and_then(Value::as_object);
@@ -106,7 +106,7 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
 }
 
 /// The type of an error, if it is a documented one. Others are not repeated.
-fn known_error(error: &Value) -> Option<&'static str> {
+fn known_error(error: &Value<'_>) -> Option<&'static str> {
     const KNOWN: [&str; 7] = [
         "invalid_request_error",
         "rate_limit_exceeded",
@@ -131,15 +131,15 @@ pub(super) struct Limit<'a> {
 
 impl Limit<'_> {
     /// Adds the windows of the object. Null and missing objects have none.
-    pub(super) fn read(&self, limit: Option<&Value>, report: &mut ReportBuilder) {
+    pub(super) fn read(&self, limit: Option<&Value<'_>>, report: &mut ReportBuilder) {
         let fields = match limit {
             None | Some(Value::Null) => return,
             Some(Value::Object(fields)) => fields,
             Some(_) => return report.mark_unnamed(&self.path, "not an object"),
         };
-        for (name, value) in fields {
-            let field = format!("{}.{name}", self.path);
-            match name.as_str() {
+        for (name, value) in fields.iter() {
+            let field = Place(|| format!("{}.{name}", self.path));
+            match name {
                 "allowed" | "limit_reached" | INDIVIDUAL => {}
                 _ if value.is_null() => {}
                 _ if value.get("used_percent").is_some() || self.length(value).is_some() => {
@@ -150,12 +150,12 @@ impl Limit<'_> {
             }
         }
         if self.scope.is_none() {
-            let field = format!("{}.{INDIVIDUAL}", self.path);
-            individual_limit(fields.get(INDIVIDUAL), &field, self.now, report);
+            let field = Place(|| format!("{}.{INDIVIDUAL}", self.path));
+            individual_limit(fields.get(INDIVIDUAL), field, self.now, report);
         }
     }
 
-    fn window(&self, name: &str, value: &Value, field: String, report: &mut ReportBuilder) {
+    fn window(&self, name: &str, value: &Value<'_>, field: impl Into<String>, report: &mut ReportBuilder) {
         let length = self.length(value);
         let resets_at = reset(value, self.fields, self.now);
         let used = number(value.get("used_percent")).and_then(Percent::from_percent);
@@ -179,7 +179,7 @@ impl Limit<'_> {
         }
     }
 
-    fn length(&self, value: &Value) -> Option<Duration> {
+    fn length(&self, value: &Value<'_>) -> Option<Duration> {
         let length = number(value.get(self.fields.length)).ok().filter(|length| *length > 0.0)?;
         Duration::try_from_secs_f64(length * self.fields.unit).ok()
     }
@@ -198,7 +198,7 @@ impl Limit<'_> {
 }
 
 /// Adds the limits of single models.
-fn additional(limits: Option<&Value>, now: Timestamp, report: &mut ReportBuilder) {
+fn additional(limits: Option<&Value<'_>>, now: Timestamp, report: &mut ReportBuilder) {
     let rows = match limits {
         None | Some(Value::Null) => return,
         Some(Value::Array(rows)) => rows,
@@ -222,7 +222,12 @@ fn additional(limits: Option<&Value>, now: Timestamp, report: &mut ReportBuilder
 ///
 /// It is a window only if `report` has no other one of the account so far: a share of money must not block an account that still has
 /// capacity. Its length is not reported, so the window has the name of its field.
-fn individual_limit(limit: Option<&Value>, field: &str, now: Timestamp, report: &mut ReportBuilder) {
+fn individual_limit(
+    limit: Option<&Value<'_>>,
+    field: impl Into<String>,
+    now: Timestamp,
+    report: &mut ReportBuilder,
+) {
     let Some(limit) = limit.filter(|limit| !limit.is_null()) else { return };
     let id = WindowId::new(INDIVIDUAL).expect("a constant name is valid");
     let mut known = report.windows.keys().chain(&report.unreadable);
@@ -244,7 +249,7 @@ fn individual_limit(limit: Option<&Value>, field: &str, now: Timestamp, report: 
 }
 
 /// The used share of an amount, in percent.
-fn share(limit: &Value) -> Field<f64> {
+fn share(limit: &Value<'_>) -> Field<f64> {
     match (number(limit.get("used")), number(limit.get("limit"))) {
         (Field::Present(used), Field::Present(limit)) if limit > 0.0 => Field::Present(used / limit * 100.0),
         (Field::Unreadable, _) | (_, Field::Unreadable) => Field::Unreadable,
@@ -253,7 +258,7 @@ fn share(limit: &Value) -> Field<f64> {
 }
 
 /// When a window resets: a time, or else a number of seconds from now.
-fn reset(window: &Value, fields: &WindowFields, now: Timestamp) -> Option<Timestamp> {
+fn reset(window: &Value<'_>, fields: &WindowFields, now: Timestamp) -> Option<Timestamp> {
     timestamp(window.get(fields.resets_at)).or_else(|| after(number(window.get(fields.resets_in)).ok()?, now))
 }
 

@@ -60,7 +60,7 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn new(known: &'a KnownUsage<'a>) -> Self {
         let individual = known.windows.iter().copied().find(|window| window.id().as_str() == INDIVIDUAL);
-        let read = known.last_fields().map(|last| money::read(last, &mut ReportBuilder::default()));
+        let read = known.last_fields().map(|last| money::read(&last.into(), &mut ReportBuilder::default()));
         let is_money_current = individual.is_none()
             && matches!((read, known.credits), (Some(Field::Present(read)), Some(credits)) if read == *credits);
         Self { known, individual, is_money_current }
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
         let limit = Limit { path: String::new(), scope: scope.cloned(), now, fields: &FIELDS };
         let mut report = ReportBuilder::default();
         let only = Map::from_iter([(name.to_owned(), value.clone())]);
-        limit.read(Some(&Value::Object(only)), &mut report);
+        limit.read(Some(&(&Value::Object(only)).into()), &mut report);
         report.windows.into_values().next()
     }
 

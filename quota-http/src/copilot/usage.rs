@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, OwnerId, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
-use serde_json::{Map, Value};
 
 use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, timestamp, used_share};
 use crate::parsed::{ParseError, Parsed};
@@ -114,7 +114,7 @@ fn window(quota: &str) -> Option<(WindowId, Option<Scope>)> {
     }
 }
 
-fn snapshot(name: &str, quota: &Value, resets_at: Option<Timestamp>, report: &mut ReportBuilder) {
+fn snapshot(name: &str, quota: &Value<'_>, resets_at: Option<Timestamp>, report: &mut ReportBuilder) {
     let field = format!("quota_snapshots.{name}");
     let Some((id, scope)) = window(name) else {
         return report.mark_unnamed(field, "not a valid window name");
@@ -137,7 +137,7 @@ fn snapshot(name: &str, quota: &Value, resets_at: Option<Timestamp>, report: &mu
 }
 
 /// The used share, in percent. The amounts are preferred, because a percentage ends at 0 % in some responses.
-fn used(quota: &Map<String, Value>, entitlement: Field<f64>) -> Field<f64> {
+fn used(quota: &Object<'_>, entitlement: Field<f64>) -> Field<f64> {
     let remaining = match number(quota.get("quota_remaining")) {
         Field::Present(remaining) => Field::Present(remaining),
         _ => number(quota.get("remaining")),
@@ -152,7 +152,7 @@ fn used(quota: &Map<String, Value>, entitlement: Field<f64>) -> Field<f64> {
 }
 
 /// Adds the quotas of the free plan. `limited_user_quotas` is what remains of `monthly_quotas`.
-fn counts(root: &Map<String, Value>, report: &mut ReportBuilder) {
+fn counts(root: &Object<'_>, report: &mut ReportBuilder) {
     let mut names = BTreeMap::new();
     for field in ["limited_user_quotas", "monthly_quotas"] {
         match root.get(field) {
@@ -179,13 +179,13 @@ fn counts(root: &Map<String, Value>, report: &mut ReportBuilder) {
 }
 
 /// The requests beyond the entitlement, or the credits of an account that is billed by tokens.
-fn credits(root: &Map<String, Value>, report: &mut ReportBuilder) -> Field<Credits> {
+fn credits(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     let premium = root.get("quota_snapshots").and_then(|quotas| quotas.get(PREMIUM));
     let extra = premium.and_then(Value::as_object).map_or(Ok(Credits::default()), extra);
     credits_or_skip(extra, &format!("quota_snapshots.{PREMIUM}"), report)
 }
 
-fn extra(premium: &Map<String, Value>) -> Result<Credits, Unreadable> {
+fn extra(premium: &Object<'_>) -> Result<Credits, Unreadable> {
     let amount = |name| decimal(premium.get(name)).into_result();
     let mut credits = Credits::default();
     credits.enabled = flag(premium.get("overage_permitted")).into_result()?;

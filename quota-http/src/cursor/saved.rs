@@ -1,9 +1,9 @@
 //! Parses documents of the dashboard of Cursor that a user saved. They need a browser's session, so no request is sent for them.
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
 use quota_core::{Percent, WindowId, WindowReading};
-use serde_json::{Map, Value};
 
 use super::usage::{Cycle, on_demand, parse_usage};
 use crate::lenient::{Field, flag, number, text, used_share};
@@ -34,7 +34,7 @@ pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, Pa
     Ok(SavedDocument::new("usage", parse_usage(document, now)?))
 }
 
-fn summary(root: &Map<String, Value>) -> Result<SavedDocument, ParseError> {
+fn summary(root: &Object<'_>) -> Result<SavedDocument, ParseError> {
     let mut report = ReportBuilder::default();
     let cycle = Cycle::of(root, "billingCycleStart", "billingCycleEnd", "billing_cycle");
     let part = |owner: &str, name: &str| {
@@ -60,7 +60,7 @@ fn summary(root: &Map<String, Value>) -> Result<SavedDocument, ParseError> {
 }
 
 /// The stated share, or else that of the amounts.
-fn used(part: &Value) -> Field<f64> {
+fn used(part: &Value<'_>) -> Field<f64> {
     match number(part.get("totalPercentUsed")) {
         Field::Present(percent) => Field::Present(percent),
         _ => {
@@ -71,7 +71,7 @@ fn used(part: &Value) -> Field<f64> {
 }
 
 /// The allowance of a product. Requests continue after it, so its window has a scope.
-fn bot(root: &Map<String, Value>, report: &mut ReportBuilder) {
+fn bot(root: &Object<'_>, report: &mut ReportBuilder) {
     if flag(root.get("hasNonZeroIncludedLimit")) == Field::Present(false) {
         return report.skip("usagePercent", "the plan includes no such usage");
     }
@@ -81,7 +81,7 @@ fn bot(root: &Map<String, Value>, report: &mut ReportBuilder) {
 }
 
 /// The requests of older plans, by model. A limit of null means that there is none.
-fn requests(root: &Map<String, Value>, report: &mut ReportBuilder) {
+fn requests(root: &Object<'_>, report: &mut ReportBuilder) {
     let period = WindowId::new("requests").expect("a constant name is valid");
     for (model, counts) in root.iter().filter(|(_, counts)| counts.is_object()) {
         let Ok(id) = period.for_model(model) else {
@@ -105,7 +105,7 @@ fn requests(root: &Map<String, Value>, report: &mut ReportBuilder) {
 #[cfg(test)]
 mod tests {
     use quota_core::model::Money;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! Parses the usage of a billing cycle. The length of the cycle names its windows.
 
+use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, Money, Scope};
 use quota_core::{Percent, WindowId};
-use serde_json::{Map, Value};
 
 use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, used_share};
 use crate::parsed::{ParseError, Parsed};
@@ -113,12 +113,7 @@ pub(super) struct Cycle {
 
 impl Cycle {
     /// Reads the cycle from two fields. Without its length, the windows have this name.
-    pub(super) fn of(
-        root: &Map<String, Value>,
-        start: &str,
-        end: &str,
-        without_length: &'static str,
-    ) -> Self {
+    pub(super) fn of(root: &Object<'_>, start: &str, end: &str, without_length: &'static str) -> Self {
         let period = Period::of(root.get(start), root.get(end));
         let named = period.window();
         let id = named.unwrap_or_else(|| WindowId::new(without_length).expect("a constant name is valid"));
@@ -147,7 +142,7 @@ impl Cycle {
 }
 
 /// The spending of the user beyond the included usage. That of a team is shared, so it is not read.
-fn spend(spend: &Value) -> Result<Credits, Unreadable> {
+fn spend(spend: &Value<'_>) -> Result<Credits, Unreadable> {
     let fields = spend.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
     credits.limit = cents(fields.get("individualLimit"))?;
@@ -163,7 +158,7 @@ fn spend(spend: &Value) -> Result<Credits, Unreadable> {
 }
 
 /// The spending beyond the included usage, as the dashboard reports it. If it is enabled, a limit of null means that there is none.
-pub(super) fn on_demand(value: &Value) -> Result<Credits, Unreadable> {
+pub(super) fn on_demand(value: &Value<'_>) -> Result<Credits, Unreadable> {
     let fields = value.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
     credits.enabled = flag(fields.get("enabled")).into_result()?;
@@ -176,7 +171,7 @@ pub(super) fn on_demand(value: &Value) -> Result<Credits, Unreadable> {
     Ok(credits)
 }
 
-fn cents(field: Option<&Value>) -> Result<Option<Money>, Unreadable> {
+fn cents(field: Option<&Value<'_>>) -> Result<Option<Money>, Unreadable> {
     Ok(decimal(field).into_result()?.map(money))
 }
 

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use quota_core::{Policy, Secret};
 
+use serde_json::Value;
+
 use super::*;
 
 fn parse(body: &Value) -> Parsed {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use quota_core::Secret;
 use quota_core::model::Coverage;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

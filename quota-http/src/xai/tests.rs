@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use quota_core::model::{Coverage, Money};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use std::time::Duration;
 

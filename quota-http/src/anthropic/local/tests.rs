@@ -1,6 +1,6 @@
 use quota_core::WindowReading;
 use quota_core::model::{Coverage, Scope, Source};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

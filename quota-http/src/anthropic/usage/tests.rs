@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::WindowId;
 use quota_core::model::{Coverage, Scope};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

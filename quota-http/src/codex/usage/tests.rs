@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use quota_core::model::{Coverage, Credits, Money};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
