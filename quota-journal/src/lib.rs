@@ -33,6 +33,7 @@
 //! |---|---|
 //! | update the journals of several accounts and run their hooks | [`update_and_run_hooks`] |
 //! | get the new events of one account, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
+//! | read a journal without a change to it, and wait for new events | [`read`], [`wait_for_events`] |
 //! | read an event, and write its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
 //! | get the use of a window over time, and its pace | [`History`], [`pace`] |
 //! | run hooks, in this process or in another one | [`Hook`], [`run_hooks`], [`hook_runs`] with [`update_all`] |
@@ -44,6 +45,7 @@
 //! | `post` | `Action::Post`: hooks that post an event as JSON |
 mod diff;
 mod event;
+mod follow;
 mod history;
 mod hooks;
 mod journal;
@@ -52,6 +54,7 @@ pub mod pace;
 mod update;
 
 pub use event::{Direction, EventKind, JournalEvent};
+pub use follow::{read, wait_for_events};
 pub use history::{History, Sample};
 #[cfg(feature = "post")]
 pub use hooks::post::{SecretUrl, post_client};

@@ -4,21 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::store::{StoreKey, Version};
-use quota::{AccountId, Clock, QuotaStore};
+use quota::{AccountId, Clock};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::cli::{EventsArgs, GlobalOptions};
 use crate::exit::{CliError, Exit};
-use crate::format::{LocalTime, between};
+use crate::format::LocalTime;
 use crate::read_context::ReadContext;
 use crate::scope;
 use crate::term::{self, Screen};
 use crate::view::event_text::{line, wrapped_lines};
-use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
+use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate, wait_for_events};
 
-/// The interval at which the store is read anyway, because a change notification may be lost.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The delay after a store error.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -79,7 +76,7 @@ impl Follower<'_> {
     /// Prints new events. It ends only with an error.
     async fn follow(&mut self, updates: Vec<JournalUpdate>) -> Result<(), CliError> {
         let mut waits = JoinSet::new();
-        for (at, update) in updates.iter().enumerate() {
+        for (at, update) in updates.into_iter().enumerate() {
             waits.spawn(self.wait(at, update));
         }
         while let Some(woken) = waits.join_next().await {
@@ -94,7 +91,7 @@ impl Follower<'_> {
                     self.print(&new)?;
                     self.next[at] = update.journal.next_number();
                     self.shared.print_hook_failures().await;
-                    waits.spawn(self.wait(at, &update));
+                    waits.spawn(self.wait(at, update));
                 }
                 Err(failure) => {
                     term::eprint(&format!("quota: {failure}; still trying\n"));
@@ -109,11 +106,11 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn wait(&self, at: usize, update: &JournalUpdate) -> impl Future<Output = usize> + Send + use<> {
+    fn wait(&self, at: usize, update: JournalUpdate) -> impl Future<Output = usize> + Send + use<> {
         let account = self.shared.config.accounts[at].id.clone();
-        let wait = new_events(Arc::clone(&self.shared.store), account, update);
+        let store = Arc::clone(&self.shared.store);
         async move {
-            wait.await;
+            wait_for_events(&*store, &account, &update).await;
             at
         }
     }
@@ -137,37 +134,6 @@ impl Follower<'_> {
 /// The error after a panic in the store. The command then ends, because it would print no more events of that account.
 fn panicked(error: &JoinError) -> CliError {
     CliError::new(Exit::Software, format!("could not wait for new events: {error}"))
-}
-
-/// Waits until there may be new events of an account: its record or journal was written, or an event is due.
-fn new_events(
-    store: Arc<dyn QuotaStore>,
-    account: AccountId,
-    update: &JournalUpdate,
-) -> impl Future<Output = ()> + Send + use<> {
-    let clock = Clock::system();
-    let (record, journal) = update.versions;
-    let record_key = update.record_key.clone();
-    let timeout = update.journal.next_change_at().map_or(RECHECK_INTERVAL, |due| between(update.now, due));
-    // A lower bound, because an event may be due by one clock and not by the other, which would cause a busy loop.
-    let timeout = timeout.max(Duration::from_millis(100)).min(RECHECK_INTERVAL);
-    async move {
-        let journal_key = StoreKey::account_extension(&account, "journal");
-        let changes = async {
-            tokio::select! {
-                () = changed(&*store, &record_key, record) => {}
-                () = changed(&*store, &journal_key, journal) => {}
-            }
-        };
-        let _ = clock.bounded(timeout, changes).await;
-    }
-}
-
-/// Waits for a change notification. Never completes if the store has no notifications.
-async fn changed(store: &dyn QuotaStore, key: &StoreKey, version: Option<Version>) {
-    if store.wait_for_change(key, version).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 #[cfg(test)]
