@@ -28,9 +28,7 @@ pub(crate) fn rules(config: &Config, provider: &ProviderId) -> Rules {
 pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
     let mut problems = Vec::new();
     let mut updated = |account: &AccountId, update: JournalUpdate| {
-        let is_replaced = update.damage.journal == Some(JournalDamage::Replaced);
-        problems.extend(is_replaced.then(|| describe(Warning::Replaced(account.clone()))));
-        problems.extend(start_hooks(config, account, &update.new));
+        problems.extend(start_hooks_of(config, account, &update));
     };
     for provider in config.used_providers() {
         let accounts = config.accounts.iter().map(|account| &account.id);
@@ -38,6 +36,13 @@ pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<Strin
         quota_journal::update_all(store, &accounts, &rules(config, &provider.id()), &mut updated).await;
     }
     problems
+}
+
+/// Starts the hooks for the new events of an update. Returns a line for each problem.
+pub(crate) fn start_hooks_of(config: &Config, account: &AccountId, update: &JournalUpdate) -> Vec<String> {
+    let is_replaced = update.damage.journal == Some(JournalDamage::Replaced);
+    let replaced = is_replaced.then(|| describe(Warning::Replaced(account.clone())));
+    replaced.into_iter().chain(start_hooks(config, account, &update.new)).collect()
 }
 
 /// Does the same for an interactive command. Prints the problems, and the failures of earlier hooks.

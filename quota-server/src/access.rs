@@ -24,7 +24,7 @@ impl Role {
 /// The tokens of the gateway, each with its role.
 ///
 /// Without tokens, each client that can connect has all roles.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct AccessTokens(Vec<(Role, [u8; 32])>);
 
 impl AccessTokens {

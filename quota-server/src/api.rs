@@ -2,6 +2,7 @@
 
 mod json;
 mod openapi;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/v1/accounts/{provider}/{name}/refresh", post(refresh))
         .route("/v1/observe", post(observe))
         .route("/v1/changes", get(changes))
+        .route("/v1/events", get(stream::events))
         .route("/openapi.json", get(document))
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::events::Events;
 use crate::served::Served;
 
 /// The number of each account's last change. Numbers rise, and each process starts at 1.
@@ -51,19 +52,23 @@ impl Changes {
     }
 
     /// Numbers the changes of these accounts until the returned tasks are dropped.
-    pub(crate) fn follow(&self, accounts: &[Arc<Served>]) -> JoinSet<()> {
+    pub(crate) fn follow(&self, accounts: &[Arc<Served>], events: &Events) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for served in accounts {
-            let (changes, served) = (self.clone(), Arc::clone(served));
+            let (changes, served, events) = (self.clone(), Arc::clone(served), events.clone());
             tasks.spawn(async move {
                 let mut watch = served.account.watch();
                 while watch.next().await.is_some() {
                     changes.record(&served);
+                    events.changed(served.id());
                 }
             });
         }
         // All accounts may differ from those that a client knows.
-        accounts.iter().for_each(|served| self.record(served));
+        for served in accounts {
+            self.record(served);
+            events.changed(served.id());
+        }
         tasks
     }
 

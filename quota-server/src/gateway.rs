@@ -1,10 +1,12 @@
 //! What all requests share: the accounts, which a reload replaces, and the tokens.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quota::QuotaManager;
+use quota::{AccountId, QuotaManager};
+use quota_journal::Rules;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -12,7 +14,10 @@ use crate::access::AccessTokens;
 use crate::adopted::Adopted;
 use crate::changes::Changes;
 use crate::credential_index::CredentialIndex;
+use crate::events::Events;
+use crate::journals::Journals;
 use crate::last_responses::LastResponses;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::served::{Accounts, ServedAccount};
 
@@ -30,6 +35,9 @@ struct Inner {
     adopted: Option<Adopted>,
     max_age: Duration,
     changes: Changes,
+    events: Events,
+    journals: Option<Journals>,
+    max_event_streams: AtomicUsize,
     metrics: Metrics,
     stopping: watch::Sender<bool>,
 }
@@ -39,21 +47,34 @@ struct Inner {
 pub(crate) struct Current {
     pub(crate) accounts: Accounts,
     pub(crate) credentials: Arc<CredentialIndex>,
+    rules: Vec<(AccountId, Rules)>,
     /// Number the changes, and count the calls of the manager.
     _tasks: [JoinSet<()>; 2],
+    /// Update the journals.
+    journal_tasks: JoinSet<()>,
 }
 
 impl Current {
     fn new(
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
-        changes: &Changes,
-        metrics: &Metrics,
+        (changes, events, metrics): (&Changes, &Events, &Metrics),
     ) -> Self {
+        let accounts: Vec<_> = accounts.into_iter().collect();
+        let rules = accounts.iter().map(|account| (account.id.clone(), account.rules.clone())).collect();
         let accounts = Accounts::new(manager, accounts);
         let credentials = Arc::new(CredentialIndex::new(accounts.all.clone()));
-        let tasks = [changes.follow(&accounts.all), metrics.follow(manager)];
-        Self { accounts, credentials, _tasks: tasks }
+        events.serve(accounts.all.iter().map(|served| served.id()));
+        let tasks = [changes.follow(&accounts.all, events), metrics.follow(manager)];
+        Self { accounts, credentials, rules, _tasks: tasks, journal_tasks: JoinSet::new() }
+    }
+
+    /// Keeps the journals of the accounts current as long as this lives.
+    fn follow_journals(mut self, journals: Option<&Journals>, events: &Events) -> Self {
+        if let Some(journals) = journals {
+            self.journal_tasks = journals.follow(std::mem::take(&mut self.rules), events);
+        }
+        self
     }
 
     async fn prepare(&self) {
@@ -70,10 +91,12 @@ impl Gateway {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) -> GatewayBuilder {
-        let (changes, metrics) = (Changes::new(), Metrics::default());
+        let (changes, events, metrics) = (Changes::new(), Events::new(), Metrics::default());
         GatewayBuilder {
-            current: Current::new(manager, accounts, &changes, &metrics),
+            current: Current::new(manager, accounts, (&changes, &events, &metrics)),
             changes,
+            events,
+            journals: None,
             metrics,
             tokens: AccessTokens::default(),
             responses: LastResponses::default(),
@@ -94,7 +117,9 @@ impl Gateway {
         manager: &QuotaManager,
         accounts: impl IntoIterator<Item = ServedAccount>,
     ) {
-        let next = Arc::new(Current::new(manager, accounts, &self.0.changes, &self.0.metrics));
+        let Inner { changes, events, metrics, journals, .. } = &*self.0;
+        let next = Current::new(manager, accounts, (changes, events, metrics));
+        let next = Arc::new(next.follow_journals(journals.as_ref(), events));
         // Clients get the new accounts only once they were read.
         next.prepare().await;
         self.0.current.store(next);
@@ -133,6 +158,22 @@ impl Gateway {
         &self.0.changes
     }
 
+    pub(crate) fn events(&self) -> &Events {
+        &self.0.events
+    }
+
+    pub(crate) fn journals(&self) -> Option<&Journals> {
+        self.0.journals.as_ref()
+    }
+
+    pub(crate) fn max_event_streams(&self) -> usize {
+        self.0.max_event_streams.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn limit_event_streams(&self, max: usize) {
+        self.0.max_event_streams.store(max, Ordering::Relaxed);
+    }
+
     /// Ends the waits of clients, because the server stops.
     pub(crate) fn stop(&self) {
         self.0.stopping.send_replace(true);
@@ -151,6 +192,8 @@ impl Gateway {
 pub struct GatewayBuilder {
     current: Current,
     changes: Changes,
+    events: Events,
+    journals: Option<Journals>,
     metrics: Metrics,
     tokens: AccessTokens,
     responses: LastResponses,
@@ -179,6 +222,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// Updates the journals of the accounts, and sends their events to clients. Without it, clients get only the changes of accounts.
+    pub fn journals(mut self, journals: Journals) -> Self {
+        self.journals = Some(journals);
+        self
+    }
+
     /// Sends no reading of this age or older (default: [`Gateway::MAX_AGE`]).
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
@@ -188,13 +237,17 @@ impl GatewayBuilder {
     /// Builds the gateway.
     #[must_use]
     pub fn build(self) -> Gateway {
+        let current = self.current.follow_journals(self.journals.as_ref(), &self.events);
         Gateway(Arc::new(Inner {
-            current: ArcSwap::from_pointee(self.current),
+            current: ArcSwap::from_pointee(current),
             tokens: ArcSwap::from_pointee(self.tokens),
             responses: self.responses,
             adopted: self.adopted,
             max_age: self.max_age,
             changes: self.changes,
+            events: self.events,
+            journals: self.journals,
+            max_event_streams: AtomicUsize::new(Limits::default().max_event_streams),
             metrics: self.metrics,
             stopping: watch::Sender::new(false),
         }))

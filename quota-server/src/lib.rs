@@ -7,7 +7,7 @@
 //! |---|---|
 //! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
 //! | `/account/{provider}/{name}/…` | the same for a named account |
-//! | `/v1/accounts`, `/v1/changes`, `/v1/observe` | the gateway's own API, which `/openapi.json` describes |
+//! | `/v1/accounts`, `/v1/changes`, `/v1/events`, `/v1/observe` | the gateway's own API, which `/openapi.json` describes |
 //! | `/metrics` | usage, holds, budgets, calls and requests, in OpenMetrics |
 //! | `/healthz`, `/readyz` | whether the process runs; whether it has read its accounts |
 //!
@@ -25,8 +25,10 @@ mod answer;
 mod api;
 mod changes;
 mod credential_index;
+mod events;
 mod gateway;
 mod guard;
+mod journals;
 mod last_responses;
 mod limits;
 mod listener;
@@ -44,6 +46,7 @@ pub use access::{AccessTokens, InvalidTokens, Role};
 pub use address::{InvalidAddress, ListenAddress};
 pub use api::openapi;
 pub use gateway::{Gateway, GatewayBuilder};
+pub use journals::Journals;
 pub use last_responses::LastResponses;
 pub use limits::Limits;
 pub use listener::{ListenError, Listener};

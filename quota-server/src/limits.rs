@@ -18,6 +18,8 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
     /// The number of concurrent connections. Further ones wait in the queue of the system.
     pub max_connections: usize,
+    /// The number of concurrent streams of events; at most half of the connections.
+    pub max_event_streams: usize,
     /// The size of all headers, in bytes.
     pub max_header_bytes: usize,
     /// The number of headers.
@@ -35,6 +37,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
             max_connections: 8192,
+            max_event_streams: 2048,
             max_header_bytes: 32 * 1024,
             max_headers: 64,
             max_body_bytes: 64 * 1024,

@@ -25,6 +25,8 @@ type Gauges<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
 pub(crate) struct Metrics {
     requests: Family<Labels<2>, Counter>,
     calls: Family<Labels<2>, Counter>,
+    event_streams: Gauge,
+    missed: Counter,
 }
 
 impl Metrics {
@@ -32,6 +34,18 @@ impl Metrics {
     pub(crate) fn count_request(&self, route: &str, status: u16) {
         let labels = [("route", route.to_owned()), ("status", status.to_string())];
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts a stream of events until the returned value is dropped; `None` beyond the limit.
+    pub(crate) fn open_stream(&self, max: usize) -> Option<OpenStream> {
+        let open = OpenStream(self.event_streams.clone());
+        let before = open.0.inc();
+        usize::try_from(before).is_ok_and(|before| before < max).then_some(open)
+    }
+
+    /// Counts a client that was too slow for the events.
+    pub(crate) fn count_missed(&self) {
+        self.missed.inc();
     }
 
     /// Counts the calls of a manager until the returned task is dropped.
@@ -61,12 +75,29 @@ impl Metrics {
         registry.register("build", "The version of the program", version);
         registry.register("http_requests", "Requests by handler and status", self.requests.clone());
         registry.register("provider_calls", "Calls of this process by outcome", self.calls.clone());
+        registry.register("event_streams", "Open streams of events", self.event_streams.clone());
+        let missed = self.missed.clone();
+        registry.register(
+            "event_streams_missed",
+            "Clients that missed events, because they read slowly",
+            missed,
+        );
         store(&mut registry, accounts);
         let gauges = AccountGauges::new(&mut registry);
         accounts.all.iter().for_each(|served| gauges.read(served));
         let mut text = String::new();
         encode(&mut text, &registry).expect("a text accepts each write");
         text
+    }
+}
+
+/// An open stream of events.
+#[derive(Debug)]
+pub(crate) struct OpenStream(Gauge);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use quota::manager::KeepFreshGuard;
 use quota::model::LoginInfo;
 use quota::{Account, AccountId, Clock, QuotaManager};
+use quota_journal::Rules;
 
 use crate::answer::Written;
 
@@ -17,7 +18,7 @@ use crate::answer::Written;
 const FIRST_READ: Duration = Duration::from_secs(5);
 
 /// An account for a [`Gateway`](crate::Gateway).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServedAccount {
     /// The account.
     pub id: AccountId,
@@ -25,13 +26,15 @@ pub struct ServedAccount {
     pub is_disabled: bool,
     /// Whether it is refreshed only when a client asks for it.
     pub is_on_demand: bool,
+    /// The rules by which events are found for its journal.
+    pub rules: Rules,
 }
 
 impl ServedAccount {
     /// An account that is kept fresh.
     #[must_use]
     pub fn new(id: AccountId) -> Self {
-        Self { id, is_disabled: false, is_on_demand: false }
+        Self { id, is_disabled: false, is_on_demand: false, rules: Rules::default() }
     }
 
     /// Refreshes the account only when a client asks for it.
@@ -45,6 +48,13 @@ impl ServedAccount {
     #[must_use]
     pub fn disabled(mut self, is_disabled: bool) -> Self {
         self.is_disabled = is_disabled;
+        self
+    }
+
+    /// Sets the rules by which events are found (default: [`Rules::default`]). All programs that share a store should use the same.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
         self
     }
 }

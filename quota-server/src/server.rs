@@ -86,6 +86,7 @@ impl Server {
     /// Returns whether all responses ended in that time. If the future is dropped, all connections are closed at once.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
         let stopping = watch::Sender::new(false);
+        self.gateway.limit_event_streams(self.limits.max_event_streams.min(self.limits.max_connections / 2));
         let service = Arc::new(Service {
             app: routes::router(self.gateway.clone()),
             gateway: self.gateway.clone(),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::credentials::TokenStore;
-use quota::{MemoryStore, QuotaManager};
-use quota_server::{Gateway, LastResponses, Limits, Listener, ServedAccount, Server};
-use tokio::sync::watch;
+use quota::{AccountId, MemoryStore, QuotaManager};
+use quota_server::{Gateway, Journals, LastResponses, Limits, Listener, ServedAccount, Server};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::access::TokenFile;
@@ -18,6 +18,7 @@ use crate::cli::{GlobalOptions, ServeArgs};
 use crate::config::Config;
 use crate::context;
 use crate::exit::{CliError, Exit};
+use crate::hook_failures;
 use crate::io_cause;
 use crate::journal;
 use crate::runtime;
@@ -55,11 +56,16 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     let responses = LastResponses::default();
     let logins = context::renewing_logins(&config, store)?;
     let manager = context::open_manager_for_server(&config, store, &logins, NAME, &responses)?;
-    let mut gateway = Gateway::builder(&manager, accounts(&config))
+    let served = accounts(&config);
+    let (configs, config) = watch::channel(Arc::new(config));
+    let (problems, saving) = mpsc::unbounded_channel();
+    let mut gateway = Gateway::builder(&manager, served)
+        .journals(journals(store, config.clone(), problems))
         .tokens(tokens)
         .last_responses(responses.clone())
         .max_age(options.max_age);
     if options.adopt_presented {
+        let config = Arc::clone(&config.borrow());
         let manager = context::open_manager_in_memory(&config, MemoryStore::new(), NAME, &responses)?;
         gateway = gateway.adopt_presented(manager);
     }
@@ -75,9 +81,8 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     if let Some(tls) = tls {
         server = server.tls(tls);
     }
-    let (configs, config) = watch::channel(Arc::new(config));
     let mut tasks = JoinSet::new();
-    tasks.spawn(journal::keep_updated(config, Arc::clone(&store.store)));
+    tasks.spawn(save_problems(saving));
     let preparing = gateway.clone();
     tasks.spawn(async move { preparing.prepare().await });
     let mut reload =
@@ -109,7 +114,8 @@ async fn load(options: &ServeArgs, global: &GlobalOptions) -> Result<Option<Conf
 
 fn accounts(config: &Config) -> Vec<ServedAccount> {
     let accounts = config.accounts.iter();
-    accounts.map(|account| ServedAccount::new(account.id.clone()).disabled(account.disabled)).collect()
+    let served = |id: &AccountId| ServedAccount::new(id.clone()).rules(journal::rules(config, id.provider()));
+    accounts.map(|account| served(&account.id).disabled(account.disabled)).collect()
 }
 
 /// The inherited sockets and those of `--listen`; without either, the default address.
@@ -171,5 +177,27 @@ impl Reload<'_> {
         self.configs.send_replace(Arc::new(config));
         let manager = std::mem::replace(&mut self.manager, manager);
         Ok(Some((manager, std::mem::replace(&mut self.logins, logins))))
+    }
+}
+
+/// The journals of the accounts. Their updates start the hooks of the current configuration; problems are sent to be saved.
+fn journals(
+    store: &OpenedStore,
+    configs: watch::Receiver<Arc<Config>>,
+    problems: mpsc::UnboundedSender<String>,
+) -> Journals {
+    Journals::new(Arc::clone(&store.store)).on_update(move |account, update| {
+        let config = Arc::clone(&configs.borrow());
+        for problem in journal::start_hooks_of(&config, account, update) {
+            // The receiver lives as long as the gateway.
+            let _ = problems.send(problem);
+        }
+    })
+}
+
+/// Saves problems, so that the next command reports them, until this is dropped.
+async fn save_problems(mut problems: mpsc::UnboundedReceiver<String>) {
+    while let Some(problem) = problems.recv().await {
+        let _ = hook_failures::save(problem).await;
     }
 }

@@ -10,7 +10,14 @@ use utoipa::OpenApi;
         description = "How much is left in each LLM account. Errors are problem details (RFC 9457).",
         license(name = "MIT OR Apache-2.0"),
     ),
-    paths(super::accounts, super::account, super::refresh, super::observe, super::changes)
+    paths(
+        super::accounts,
+        super::account,
+        super::refresh,
+        super::observe,
+        super::changes,
+        super::stream::events
+    )
 )]
 struct Document;
 

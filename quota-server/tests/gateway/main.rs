@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod adopted;
 mod api;
+mod events;
 mod freshness;
 mod hostile;
 mod metrics;

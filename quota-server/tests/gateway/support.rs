@@ -1,6 +1,7 @@
 //! A gateway on a free port with a simulated provider, and a client that writes requests as text.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,9 @@ use quota::{
     Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, Secret, Snapshot, UsageReport,
     WindowId, WindowReading,
 };
-use quota_server::{Gateway, GatewayBuilder, LastResponses, Limits, Listener, ServedAccount, Server};
+use quota_server::{
+    Gateway, GatewayBuilder, Journals, LastResponses, Limits, Listener, ServedAccount, Server,
+};
 use quota_sim::{Answer, Change, Script, Simulator};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -38,6 +41,7 @@ pub(crate) struct Setup {
     seeds: Vec<(AccountId, UsageReport, Timestamp)>,
     refused: Option<Answer>,
     disabled: bool,
+    store: Option<Arc<MemoryStore>>,
 }
 
 impl Setup {
@@ -49,6 +53,7 @@ impl Setup {
             seeds: Vec::new(),
             refused: None,
             disabled: false,
+            store: None,
         }
     }
 
@@ -81,6 +86,12 @@ impl Setup {
         self
     }
 
+    /// Uses this store, which may be that of another gateway, and updates the journals in it.
+    pub(crate) fn store(mut self, store: &Arc<MemoryStore>) -> Self {
+        self.store = Some(Arc::clone(store));
+        self
+    }
+
     pub(crate) async fn start(self) -> Running {
         let simulator = Simulator::builder(self.script.clone()).start().await.unwrap();
         if let Some(answer) = self.refused {
@@ -96,11 +107,15 @@ impl Setup {
             sources = sources.with(id.clone(), StaticCredential::new(Secret::new(account.token())));
             served.push(ServedAccount::new(id).disabled(self.disabled));
         }
-        let manager = manager(&simulator, &responses, Some(sources));
+        let store = self.store.clone().unwrap_or_default();
+        let manager = manager_of(&store, &simulator, &responses, Some(sources));
         for (account, report, at) in self.seeds {
             manager.account(&account).seed(&Seed::new(Snapshot::of(&report, at))).unwrap();
         }
-        let builder = Gateway::builder(&manager, served).last_responses(responses);
+        let mut builder = Gateway::builder(&manager, served).last_responses(responses);
+        if let Some(store) = self.store {
+            builder = builder.journals(Journals::new(store));
+        }
         let gateway = (self.configure)(builder, &simulator).build();
         gateway.prepare().await;
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -119,8 +134,17 @@ pub(crate) fn manager(
     responses: &LastResponses,
     sources: Option<CredentialMap>,
 ) -> QuotaManager {
+    manager_of(&Arc::default(), simulator, responses, sources)
+}
+
+fn manager_of(
+    store: &Arc<MemoryStore>,
+    simulator: &Simulator,
+    responses: &LastResponses,
+    sources: Option<CredentialMap>,
+) -> QuotaManager {
     let policy = Policy::default().min_call_interval(Duration::from_millis(1));
-    let mut builder = QuotaManager::builder(MemoryStore::new()).policy(policy);
+    let mut builder = QuotaManager::builder(Arc::clone(store)).policy(policy);
     for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
         let fetcher = Fetcher::builder(provider).base_url(simulator.url()).on_response(responses.recorder());
         let fetcher = fetcher.build().unwrap();
