@@ -149,7 +149,7 @@ impl Record {
         })
     }
 
-    /// Releases the lease without a result, because the call was cancelled or panicked.
+    /// Releases the lease without a result, because the call was cancelled.
     pub fn release(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;
