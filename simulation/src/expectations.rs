@@ -41,7 +41,9 @@ impl Expectations {
         };
         let has_fault =
             |is_wanted: fn(&FaultKind) -> bool| plan.faults.iter().any(|fault| is_wanted(&fault.kind));
-        let has_stopped = has_fault(|kind| matches!(kind, FaultKind::Kill(_) | FaultKind::Pause(_)));
+        let has_stopped = has_fault(|kind| {
+            matches!(kind, FaultKind::Kill(_) | FaultKind::Pause(_) | FaultKind::PauseInCall(_))
+        });
         let has_switched =
             has_fault(|kind| matches!(kind, FaultKind::LoginSwitch { .. } | FaultKind::TokenRotation));
         let clears_holds = has_caller(&[CallerKind::ClearHold]);

@@ -128,6 +128,11 @@ impl Fleet {
             FaultKind::Kill(process) if begins => self.kill(*process),
             FaultKind::Kill(process) => self.restart(*process),
             FaultKind::Pause(process) => self.pause(*process, begins),
+            FaultKind::PauseInCall(process) if begins => {
+                if let Some(process) = self.processes.lock().get(process) {
+                    process.link.pause_in_next_call(fault.lasts);
+                }
+            }
             FaultKind::ClockJump(machine, by_ms) => {
                 self.environment.machines[*machine].jump(if begins { *by_ms } else { -*by_ms });
             }
@@ -143,6 +148,7 @@ impl Fleet {
             FaultKind::StoreLoses
             | FaultKind::StoreFlushed
             | FaultKind::DocumentExpires(_)
+            | FaultKind::PauseInCall(_)
             | FaultKind::TokenRotation => {}
         }
     }

@@ -151,6 +151,8 @@ pub enum FaultKind {
     Kill(usize),
     /// A process sends and receives nothing, and continues after `lasts`.
     Pause(usize),
+    /// A process stops at its next call, as with [`Pause`](Self::Pause), and continues `lasts` after the start of that call.
+    PauseInCall(usize),
     /// A machine's clock jumps by this many milliseconds, and back after `lasts`.
     ClockJump(usize, i64),
     /// The provider fails for all calls.
@@ -263,6 +265,13 @@ impl Plan {
             let (at, lasts) = (self.length.mul_f64(rng.f64() * 0.9), Duration::from_secs(rng.u64(11..26)));
             self.faults.push(Fault { at, lasts, kind: FaultKind::Pause(rng.usize(..self.processes.len())) });
         }
+        // Often another process calls when one of these continues.
+        for _ in 0..4 {
+            let at = self.length.mul_f64(rng.f64() * 0.9);
+            let lasts = Duration::from_millis(rng.u64(12_100..15_000));
+            let kind = FaultKind::PauseInCall(rng.usize(..self.processes.len().min(REFRESHING)));
+            self.faults.push(Fault { at, lasts, kind });
+        }
     }
 
     /// Adds short times of 429, while several accounts wait for their calls.
@@ -277,7 +286,7 @@ impl Plan {
     /// Adds callers that refresh each account about once a minute.
     fn add_refreshes(&mut self, rng: &mut Rng) {
         let accounts = 0..self.accounts;
-        for process in self.processes.iter_mut().take(4) {
+        for process in self.processes.iter_mut().take(REFRESHING) {
             let every = Duration::from_secs(rng.u64(20..90));
             let refreshes =
                 accounts.clone().map(|account| Caller { account, kind: CallerKind::Refresh, every });
@@ -398,6 +407,9 @@ impl Caller {
         Self { account: rng.usize(..accounts), kind, every: Duration::from_secs(seconds) }
     }
 }
+
+/// The number of processes that refresh each account in some plans.
+const REFRESHING: usize = 4;
 
 impl Fault {
     fn draw(

@@ -239,6 +239,7 @@ impl UsageFetcher for Connection {
         let call = self.world.check(|checker, now| {
             checker.call_started(now, caller, number, login, fingerprint.as_deref().unwrap_or_default())
         });
+        self.link.pause_in_call(&self.world);
         let mut running = Running { world: Arc::clone(&self.world), call, outcome: Outcome::Failed };
         let fault = self.provider.state.lock().faults.last().copied();
         let (shortest, longest) = self.world.plan.provider_ms;

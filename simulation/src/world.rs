@@ -44,7 +44,11 @@ impl World {
 
     /// The network now: as planned, or without loss after the last fault.
     pub(crate) fn network(&self) -> Network {
-        if self.is_calm.load(Ordering::Relaxed) { Network::RELIABLE } else { self.plan.network }
+        if self.is_calm() { Network::RELIABLE } else { self.plan.network }
+    }
+
+    fn is_calm(&self) -> bool {
+        self.is_calm.load(Ordering::Relaxed)
     }
 
     /// Stops all message loss in the network.
@@ -112,6 +116,8 @@ pub(crate) struct Link {
     state: AtomicU8,
     /// The number of pauses so far.
     pauses: AtomicU32,
+    /// See `FaultKind::PauseInCall`.
+    next_call_pause: Mutex<Option<Duration>>,
     changed: Notify,
 }
 
@@ -127,6 +133,7 @@ impl Link {
             is_older: plan.is_older,
             state: AtomicU8::new(RUNNING),
             pauses: AtomicU32::new(0),
+            next_call_pause: Mutex::default(),
             changed: Notify::new(),
         })
     }
@@ -154,6 +161,23 @@ impl Link {
     pub(crate) fn pause(&self) {
         self.pauses.fetch_add(1, Ordering::Relaxed);
         let _ = self.state.compare_exchange(RUNNING, PAUSED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The process pauses at its next call for this long.
+    pub(crate) fn pause_in_next_call(&self, lasts: Duration) {
+        *self.next_call_pause.lock() = Some(lasts);
+    }
+
+    /// Pauses the process at the start of a call, if that is planned.
+    pub(crate) fn pause_in_call(self: &Arc<Self>, world: &Arc<World>) {
+        let Some(lasts) = self.next_call_pause.lock().take().filter(|_| !world.is_calm()) else { return };
+        self.pause();
+        world.check(|checker, now| checker.paused(now, self.process));
+        let (link, world) = (Arc::clone(self), Arc::clone(world));
+        spawn(async move {
+            world.clock.sleep(lasts).await;
+            link.resume();
+        });
     }
 
     pub(crate) fn resume(&self) {
