@@ -115,8 +115,35 @@ pub(crate) enum Subject {
 fn clock_error(plan: &Plan) -> Duration {
     let jumps = plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ClockJump(..)));
     let drift = Duration::from_millis(if jumps { 2_500 } else { 200 });
-    let ahead_ms = plan.machines.iter().map(|machine| machine.clock_ahead_ms.unsigned_abs()).max();
-    drift + Duration::from_millis(ahead_ms.unwrap_or_default()).min(LATEST_PLAUSIBLE)
+    let errors = plan.machines.iter().enumerate().map(|(number, machine)| {
+        let error = Duration::from_millis(machine.clock_ahead_ms.unsigned_abs());
+        // A timestamp from the future does not count. But the store may have been away until its time has come.
+        let merged_late = longest_start_without_store(plan, number);
+        error.min(LATEST_PLAUSIBLE.saturating_add(merged_late))
+    });
+    drift + errors.max().unwrap_or_default()
+}
+
+/// How long a process of this machine may run before the store's first response; zero if none starts during an outage.
+fn longest_start_without_store(plan: &Plan, machine: usize) -> Duration {
+    let outages = plan.faults.iter().filter(|fault| {
+        matches!(fault.kind, FaultKind::StoreDown(_) | FaultKind::AccountDown(_) | FaultKind::StoreReadOnly)
+    });
+    let restarts = |process: usize| {
+        let kills = plan.faults.iter().filter(move |fault| fault.kind == FaultKind::Kill(process));
+        kills.map(|fault| fault.at.saturating_add(fault.lasts))
+    };
+    let processes = plan.processes.iter().filter(|process| process.machine == machine);
+    let starts_within = |from: Duration, until: Duration| {
+        processes.clone().any(|process| {
+            // Each command starts a manager.
+            process.callers.iter().any(|caller| caller.kind == CallerKind::Command)
+                || restarts(process.id).chain([process.starts_at]).any(|at| (from..=until).contains(&at))
+        })
+    };
+    // Outages may follow each other.
+    let lengths = outages.filter(|fault| starts_within(fault.at, fault.at.saturating_add(fault.lasts)));
+    lengths.map(|fault| fault.lasts).sum()
 }
 
 /// How far ahead a timestamp may be and still count.

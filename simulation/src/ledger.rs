@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) login: usize,
     pub(crate) began: Timestamp,
     pub(crate) end: Option<(Timestamp, Outcome)>,
+    /// When the store applied its readings. Until then its lease is live, so it runs for other processes.
+    pub(crate) stored: Option<Timestamp>,
     /// The serial number of the provider's response.
     pub(crate) serial: Option<u32>,
 }
@@ -90,11 +92,19 @@ impl Ledger {
         }
     }
 
+    /// The store has applied the readings of a manager's last call for a login.
+    pub(crate) fn stored(&mut self, manager: usize, login: usize, now: Timestamp) {
+        let is_wanted = |call: &&mut Call| call.caller.manager == manager && call.login == login;
+        if let Some(call) = self.calls.iter_mut().rev().find(is_wanted) {
+            call.stored.get_or_insert(now);
+        }
+    }
+
     /// Whether a call of the account ran at `since` or later. Its login may have changed since, so any login of it counts.
     pub(crate) fn has_call_since(&self, since: Timestamp, account: usize, expects: &Expectations) -> bool {
         self.calls.iter().any(|call| {
             (call.account == account || expects.states_login)
-                && call.end.is_none_or(|(ended, _)| ended >= since)
+                && call.end.is_none_or(|(ended, _)| ended.max(call.stored.unwrap_or(ended)) >= since)
         })
     }
 

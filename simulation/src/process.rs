@@ -147,6 +147,7 @@ impl User {
 
     async fn call(&self, plan: &Caller, account: &Account) {
         let pauses = self.link.pauses();
+        let asked_at = self.environment.world.clock.now();
         let usage = match plan.kind {
             CallerKind::Get => account.get().await.ok(),
             CallerKind::GetWithinMinute => account.get_with_max_age(Duration::from_secs(60)).await.ok(),
@@ -185,7 +186,7 @@ impl User {
         {
             self.environment
                 .world
-                .check(|checker, now| checker.received(now, self.site, plan.account, reading));
+                .check(|checker, now| checker.received(now, self.site, plan.account, reading, asked_at));
         }
     }
 
@@ -218,10 +219,13 @@ impl User {
 
     /// A short-lived command on the same machine: one read by a new manager, which then closes.
     async fn command(&self, account: usize) {
+        let asked_at = self.environment.world.clock.now();
         let (quota, site) = open(&self.environment, &self.link, &self.machine, Some(COMMAND_DEADLINE));
         let usage = quota.account(&account_id(account)).get().await.ok();
         if let Some(reading) = usage.as_ref().and_then(reading) {
-            self.environment.world.check(|checker, now| checker.received(now, site, account, reading));
+            self.environment
+                .world
+                .check(|checker, now| checker.received(now, site, account, reading, asked_at));
         }
         quota.close_within(Duration::from_secs(1)).await;
     }

@@ -25,7 +25,7 @@ impl Checker {
             )
         });
         self.check_hold(now, caller, account, login, fingerprint);
-        let new = Call { caller, account, login, began: now, end: None, serial: None };
+        let new = Call { caller, account, login, began: now, end: None, stored: None, serial: None };
         for (rule, detail) in self.ledger.objections(&new, &self.expects, &self.paused) {
             self.violated(now, rule, detail);
         }

@@ -26,9 +26,14 @@ impl Checker {
         if !new.is_record {
             return;
         }
-        if let Some(before) = before {
-            let old = Facts::of(version, before);
-            self.check_write(now, writer, key, &old, &new);
+        let old = before.map(|before| Facts::of(version, before));
+        if let Some(old) = &old {
+            self.check_write(now, writer, key, old, &new);
+        }
+        if new.succeeded > old.and_then(|old| old.succeeded)
+            && let Some(login) = new.plan.as_deref().and_then(login_in)
+        {
+            self.ledger.stored(writer.manager, login, now);
         }
         if let Some((fence, _)) = new.lease {
             self.holders.entry((key.clone(), fence)).or_insert(writer.process);

@@ -9,15 +9,22 @@ use crate::ledger::Caller;
 use crate::plan::CallerKind;
 
 impl Checker {
-    /// A caller has received a reading.
-    pub(crate) fn received(&mut self, now: Timestamp, caller: Caller, account: usize, reading: Reading) {
+    /// A caller has received a reading, which it requested at `asked_at`.
+    pub(crate) fn received(
+        &mut self,
+        now: Timestamp,
+        caller: Caller,
+        account: usize,
+        reading: Reading,
+        asked_at: Timestamp,
+    ) {
         let Reading { login, serial, is_fresh } = reading;
         let process = caller.process;
         let content = ("shows", process, account, login, serial, is_fresh);
         self.note(now, content, || {
             format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}")
         });
-        self.check_login(now, caller, account, login);
+        self.check_login(now, caller, account, login, asked_at);
         let issued = self.issued.get(&(login, serial)).copied();
         let age = issued.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default();
         self.tally.with_readings += 1;
@@ -59,8 +66,15 @@ impl Checker {
     }
 
     /// A read that finds the last check of the login older than a second starts a check. So the readings of a previous login may
-    /// be shown until a read after the change, plus the time of the check.
-    fn check_login(&mut self, now: Timestamp, caller: Caller, account: usize, login: usize) {
+    /// be shown until a read after the change, plus the time of the check. A read may check the login when it begins.
+    fn check_login(
+        &mut self,
+        now: Timestamp,
+        caller: Caller,
+        account: usize,
+        login: usize,
+        asked_at: Timestamp,
+    ) {
         if !self.expects.states_login || self.paused.contains(&caller.process) {
             return;
         }
@@ -71,7 +85,7 @@ impl Checker {
         reads.retain(|at| *at >= changed_at);
         let since = now.checked_sub(LOGIN_NOTICED_WITHIN).unwrap_or(Timestamp::MIN);
         let has_checked = reads.iter().any(|at| *at <= since);
-        reads.push(now);
+        reads.push(asked_at);
         if login != current && has_checked {
             let process = caller.process;
             self.violated(
