@@ -17,6 +17,7 @@ use crate::config::{self, Config};
 use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
+use crate::local_usage;
 use crate::reset_grace::{self, PendingReset};
 use crate::sanitize::sanitize;
 use crate::scope::CommandScope;
@@ -81,9 +82,9 @@ impl<'a> AccountPicker<'a> {
         // Read all shared records before the choice, because a fallback account may have more quota left.
         let mut known = Vec::with_capacity(config.accounts.len());
         for accounts in config.accounts.chunks(CONCURRENT_LOADS) {
-            let loads = accounts.iter().map(|account| {
-                let account = quota.account(&account.id);
-                async move { account.sync().await }
+            let loads = accounts.iter().map(|settings| {
+                let account = quota.account(&settings.id);
+                async move { local_usage::sync(&account, settings).await }
             });
             known.extend(join_all(loads).await);
         }

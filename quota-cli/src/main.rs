@@ -18,6 +18,7 @@ mod hook_failures;
 mod input;
 mod io_cause;
 mod journal;
+mod local_usage;
 mod login_folder;
 #[cfg(test)]
 mod man;

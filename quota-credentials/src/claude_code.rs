@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use quota_core::file::{self, FileVersion};
 use quota_core::model::LoginId;
 use quota_core::provider::SourceVersion;
@@ -29,6 +30,7 @@ use self::state_file::ClaudeState;
 pub use self::state_file::UnparsedUsage;
 use crate::Environment;
 use crate::error::{check_provider, read_error};
+use crate::session_files;
 use crate::token::{self, InvalidToken};
 
 /// The variable that Claude Code reads before it searches for a login.
@@ -215,7 +217,18 @@ impl ClaudeCode {
         if self.token.is_some() {
             return None;
         }
-        self.read_state().await?.cached_usage()
+        let mut usage = self.read_state().await?.cached_usage()?;
+        usage.login_since = self.login_since().await;
+        Some(usage)
+    }
+
+    /// When the login file was last written or replaced; `None` if there is none.
+    async fn login_since(&self) -> Option<Timestamp> {
+        let path = self.locations.iter().find_map(|location| match location {
+            CredentialLocation::File(path) => Some(path.clone()),
+            CredentialLocation::Keychain(_) | CredentialLocation::Variable(_) => None,
+        })?;
+        file::blocking(move || session_files::written_at(&path)).await.ok()
     }
 
     /// The token from the environment variable, if it is set.

@@ -17,6 +17,9 @@
 //! sources, and reads an unchanged file once and runs a command once in five minutes. No source uses the refresh token of another
 //! program. Such a token works once, so using it would log the other program out.
 //!
+//! [`ClaudeCode::cached_usage`] and [`SessionFiles`] read the usage that two of these programs store on this machine, for the current
+//! login only.
+//!
 //! # Features
 //!
 //! | feature | adds |
@@ -54,6 +57,7 @@ mod from_fn;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod login_file;
+mod session_files;
 mod static_credential;
 mod token;
 mod token_store;
@@ -68,5 +72,6 @@ pub use from_fn::{FromFn, from_fn};
 #[cfg(feature = "keyring")]
 pub use keyring::Keyring;
 pub use login_file::LoginFile;
+pub use session_files::{SessionFile, SessionFiles, Sessions};
 pub use static_credential::StaticCredential;
 pub use token_store::{LogInError, NewLogin, PutResult, TokenStore, TokenStoreBuilder};

@@ -1,10 +1,12 @@
-//! OpenAI Codex: the usage of ChatGPT subscriptions. It has parsers for the usage endpoint and for ordinary responses.
+//! OpenAI Codex: the usage of ChatGPT subscriptions. It has parsers for the usage endpoint, for ordinary responses, and for the
+//! session files of Codex.
 
 mod headers;
 mod money;
 mod oauth;
 mod response;
 mod saved;
+mod session;
 mod usage;
 mod write;
 
@@ -15,6 +17,7 @@ pub(crate) use oauth::CONFIG;
 pub use oauth::refresher;
 pub use response::CodexResponseParser;
 use response::RULES;
+pub use session::{parse_session, parse_session_start};
 pub use usage::parse_usage;
 
 use crate::command_environment::CommandEnvironment;

@@ -12,6 +12,7 @@
 //! | `accounts` | [`accounts`]: chooses the account for each request, with the reasons |
 //! | `credentials` | [`credentials`]: finds existing logins, and stores logins of this program |
 //! | `keyring` | `credentials::Keyring`: reads tokens from the keyring of the operating system |
+//! | `local` | [`local`]: the usage that Claude Code and Codex stored on this machine |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, for many hosts |
 //! | `redis-tls` | the same over TLS |
 //! | `sqlite` | [`sqlite`]: a store in one file, for the processes of one machine |
@@ -61,6 +62,8 @@
 #![doc = include_str!("../examples/several_hosts.rs")]
 //! ```
 
+#[cfg(feature = "local")]
+pub mod local;
 mod open;
 #[cfg(feature = "sqlite")]
 mod outage_files;

@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 use self::requirements::Requirements;
 use self::text::Failed;
 use crate::cli::{GlobalOptions, GuardArgs, Unknown};
-use crate::config::{self, Config};
+use crate::config::{self, AccountSettings, Config};
 use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::{LocalTime, rfc3339, whole_seconds};
 use crate::journal;
+use crate::local_usage;
 use crate::reset_grace::{self, PendingReset};
 use crate::scope;
 use crate::store;
@@ -68,6 +69,7 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
         let login_hint = || settings.login.hint();
         let guard = Guard {
             account: &account,
+            settings,
             requirements: &requirements,
             options,
             is_json: global.json,
@@ -103,6 +105,7 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
 /// One run of the command.
 struct Guard<'a> {
     account: &'a Account,
+    settings: &'a AccountSettings,
     requirements: &'a Requirements,
     options: &'a GuardArgs,
     is_json: bool,
@@ -170,7 +173,7 @@ impl Guard<'_> {
 
     /// The readings, refreshed if they are stale; `None` if there are none.
     async fn refresh(&self) -> Option<AccountUsage> {
-        let cached = self.account.sync().await;
+        let cached = local_usage::sync(self.account, self.settings).await;
         let model = self.requirements.fresh_model();
         if cached.is_stale_for(model) && self.probe.should_skip_refresh(&cached).await {
             return Some(cached);

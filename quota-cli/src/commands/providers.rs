@@ -11,6 +11,7 @@ use crate::cli::{GlobalOptions, ProvidersArgs};
 use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::duration;
+use crate::local_usage;
 use crate::login_folder::LoginFolder;
 use crate::term;
 use crate::view::json;
@@ -54,6 +55,7 @@ struct ProviderJson {
     login_file: Option<String>,
     login_dir_variable: Option<&'static str>,
     token_variables: &'static [&'static str],
+    local_usage: Option<&'static str>,
     max_age_seconds: f64,
     budget_per_hour: u32,
     #[serde(skip)]
@@ -75,6 +77,7 @@ impl ProviderJson {
             login_file: folder.map(|folder| folder.file()),
             login_dir_variable: folder.and_then(|folder| folder.variable),
             token_variables: provider.variables(),
+            local_usage: local_usage::place(provider),
             max_age_seconds: policy.max_age.as_secs_f64(),
             budget_per_hour: policy.budget.per_hour,
             max_age: duration(policy.max_age),
@@ -101,7 +104,9 @@ impl ProviderJson {
         };
         let refresh = format!("every {}, at most {} calls per hour", self.max_age, self.budget_per_hour);
         text.push('\n');
-        for (name, value) in [("login", logins.join(" or ")), ("endpoint", endpoint), ("refresh", refresh)] {
+        let local = self.local_usage.map(|local| ("local", local.to_owned()));
+        let lines = [("login", logins.join(" or ")), ("endpoint", endpoint), ("refresh", refresh)];
+        for (name, value) in lines.into_iter().chain(local) {
             let initial = format!("  {name:<10}");
             let options = textwrap::Options::new(COLUMNS).initial_indent(&initial);
             let _ = writeln!(text, "{}", textwrap::fill(&value, options.subsequent_indent("            ")));
@@ -125,7 +130,8 @@ mod tests {
             "openai: OpenAI Codex (also codex, chatgpt)\n  \
              login     login of Codex (~/.codex/auth.json, or $CODEX_HOME)\n  \
              endpoint  https://chatgpt.com, not documented by the provider\n  \
-             refresh   every 5 min, at most 28 calls per hour\n"
+             refresh   every 5 min, at most 28 calls per hour\n  \
+             local     sessions of Codex (~/.codex/sessions)\n"
         );
     }
 
@@ -157,6 +163,7 @@ mod tests {
           "login_file": "~/.codex/auth.json",
           "login_dir_variable": "CODEX_HOME",
           "token_variables": [],
+          "local_usage": "sessions of Codex (~/.codex/sessions)",
           "max_age_seconds": 300.0,
           "budget_per_hour": 28
         }

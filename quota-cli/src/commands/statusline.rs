@@ -23,6 +23,7 @@ use crate::config::{AccountSettings, Config, LoginSource};
 use crate::context;
 use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
+use crate::local_usage;
 use crate::runtime;
 use crate::store::{self, OpenedStore};
 use crate::store_probe;
@@ -154,7 +155,7 @@ async fn line(
         _ => None,
     };
     let is_unassigned = own.as_ref().is_some_and(|own| own.id != settings.id);
-    let is_due = !settings.disabled && !is_unassigned && needs_refresh(&usage);
+    let is_due = !settings.disabled && !is_unassigned && needs_refresh(&usage, settings);
     // An observation may cause an event, so it needs a refresher too, which runs the hooks. If the record is damaged, a refresher could
     // not store its result, and every line would start another one.
     let to_refresh = observed.or_else(|| is_due.then_some(settings)).filter(|_| !usage.is_record_damaged());
@@ -313,7 +314,9 @@ fn select<'a>(
     }
 }
 
-/// Whether the readings are stale and no hold prevents a refresh.
-fn needs_refresh(usage: &AccountUsage) -> bool {
-    matches!(usage.freshness(), Freshness::Stale { .. }) && usage.hold().is_none()
+/// Whether the readings are stale and a refresher may find newer ones. A hold prevents only calls: the provider's own program may have
+/// stored newer readings on this machine.
+fn needs_refresh(usage: &AccountUsage, settings: &AccountSettings) -> bool {
+    matches!(usage.freshness(), Freshness::Stale { .. })
+        && (usage.hold().is_none() || local_usage::source(&settings.login).is_some())
 }

@@ -34,6 +34,7 @@ mod leases;
 #[cfg(unix)]
 mod line_wrapping;
 mod local_store;
+mod local_usage;
 mod locked_store;
 mod logins;
 #[cfg(target_os = "linux")]

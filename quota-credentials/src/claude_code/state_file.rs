@@ -1,6 +1,7 @@
 //! Parses two values from Claude Code's state file: the account that is logged in, and its cached usage. The provider's parser in
 //! `quota-http` parses the usage itself.
 
+use jiff::Timestamp;
 use quota_core::file;
 use quota_core::model::LoginId;
 use serde::Deserialize;
@@ -17,6 +18,9 @@ pub struct UnparsedUsage {
     pub state_file: Vec<u8>,
     /// The login that the usage belongs to; `None` if the organization is unknown.
     pub login_id: Option<LoginId>,
+    /// When the login file was last written; `None` if the login is not in a file. Usage that was fetched before may belong to another
+    /// organization of the same account, because the cached usage does not name its organization.
+    pub login_since: Option<Timestamp>,
 }
 
 /// The field with the cached usage.
@@ -51,7 +55,7 @@ impl ClaudeState {
             return None;
         }
         let state_file = json!({ CACHED_USAGE: self.cached }).to_string().into_bytes();
-        Some(UnparsedUsage { state_file, login_id: self.login_id() })
+        Some(UnparsedUsage { state_file, login_id: self.login_id(), login_since: None })
     }
 }
 

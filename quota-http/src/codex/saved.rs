@@ -3,19 +3,12 @@
 use crate::json::Value;
 use jiff::Timestamp;
 
-use super::usage::{Limit, WindowFields, object, parse_usage};
+use super::session::{parse_limits, parse_session};
+use super::usage::{object, parse_usage};
 use crate::lenient::Field;
-use crate::parsed::ParseError;
+use crate::parsed::{ParseError, Parsed};
 use crate::report::ReportBuilder;
 use crate::saved::SavedDocument;
-
-/// The windows that Codex writes into its session files.
-const SESSION_FIELDS: WindowFields = WindowFields {
-    length: "window_minutes",
-    unit: 60.0,
-    resets_at: "resets_at",
-    resets_in: "resets_in_seconds",
-};
 
 /// Parses a saved document.
 ///
@@ -23,6 +16,9 @@ const SESSION_FIELDS: WindowFields = WindowFields {
 ///
 /// [`ParseError`] if it has no usage.
 pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseError> {
+    if let Some(session) = session_file(document) {
+        return Ok(session);
+    }
     let root = object(document)?;
     if root.get("available_count").is_some() && root.get("credits").is_some_and(Value::is_array) {
         let mut report = ReportBuilder::default();
@@ -30,10 +26,14 @@ pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, Pa
         return Ok(SavedDocument::new("reset_credits", report.build(Field::Absent)?));
     }
     if ["primary", "secondary"].iter().any(|slot| root.get(slot).is_some_and(Value::is_object)) {
-        let mut report = ReportBuilder::default();
-        let limit = Limit { path: "rate_limits".to_owned(), scope: None, now, fields: &SESSION_FIELDS };
-        limit.read(Some(&Value::Object(root)), &mut report);
-        return Ok(SavedDocument::new("session", report.build(Field::Absent)?));
+        return Ok(SavedDocument::new("session", parse_limits(&root, now)?));
     }
     Ok(SavedDocument::new("usage", parse_usage(document, now)?))
+}
+
+/// The newest readings of a session file, which has one JSON object per line; `None` if the document is no such file.
+fn session_file(document: &[u8]) -> Option<SavedDocument> {
+    let mut readings = parse_session(document).into_iter();
+    let newest = readings.next()?;
+    Some(SavedDocument::new("session_file", readings.fold(newest, Parsed::join)))
 }

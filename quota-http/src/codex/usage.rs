@@ -155,7 +155,14 @@ impl Limit<'_> {
         }
     }
 
-    fn window(&self, name: &str, value: &Value<'_>, field: impl Into<String>, report: &mut ReportBuilder) {
+    /// Adds one window of the object.
+    pub(super) fn window(
+        &self,
+        name: &str,
+        value: &Value<'_>,
+        field: impl Into<String>,
+        report: &mut ReportBuilder,
+    ) {
         let length = self.length(value);
         let resets_at = reset(value, self.fields, self.now);
         let used = number(value.get("used_percent")).and_then(Percent::from_percent);

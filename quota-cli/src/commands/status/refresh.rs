@@ -13,6 +13,7 @@ use crate::call_limit;
 use crate::config::{self, AccountSettings, Config};
 use crate::context;
 use crate::exit::CliError;
+use crate::local_usage;
 use crate::scope::CommandScope;
 use crate::store::OpenedStore;
 use crate::store_probe::{self, StoreProbe};
@@ -71,7 +72,7 @@ async fn view(
     let mode = if settings.disabled { RefreshMode::Offline } else { mode };
     let query = async {
         if mode != RefreshMode::Offline {
-            let cached = account.sync().await;
+            let cached = local_usage::sync(account, settings).await;
             // --refresh calls the provider even without a store that remembers the call.
             let is_forced = mode == RefreshMode::Force;
             if is_due(&cached, mode) && !is_forced && probe.should_skip_refresh(&cached).await {
@@ -90,7 +91,7 @@ async fn view(
                     refreshed.usage
                 })
             }
-            RefreshMode::Offline => Ok(account.sync().await),
+            RefreshMode::Offline => Ok(local_usage::sync(account, settings).await),
         }
     };
     let (usage, failure) = match clock.bounded(TIMEOUT, query).await {

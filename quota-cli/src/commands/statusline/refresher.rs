@@ -18,6 +18,7 @@ use crate::context;
 use crate::detached;
 use crate::exit::{CliError, Exit};
 use crate::journal;
+use crate::local_usage;
 use crate::scope;
 use crate::store::{self, OpenedStore, URL_VARIABLE};
 use crate::view::reason::Reason;
@@ -85,7 +86,7 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
         let manager = context::open_manager(scope, &config, &store, "quota statusline", Some(TIME_LIMIT))?;
         let account = manager.account(&settings.id);
         let mut changes = account.watch();
-        let before = account.sync().await.snapshot().complete_at();
+        let before = local_usage::sync(&account, settings).await.snapshot().complete_at();
         let refreshed = async {
             while let Some(usage) = changes.next().await {
                 if was_refreshed(&usage, before) || usage.error().is_some() || usage.hold().is_some() {
@@ -102,7 +103,10 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
         manager.close().await;
         // After a failure the claim is extended, so that the next refresher does not start immediately.
         let (store_ref, id) = (store.store.as_ref(), &settings.id);
-        if was_refreshed(&usage, before) || usage.hold().is_some() {
+        let wait = hold_duration(settings, &config, &usage);
+        if let Some(wait) = wait.filter(|_| !was_refreshed(&usage, before)) {
+            claim::renew(store_ref, id, options.claim, wait, None).await;
+        } else if was_refreshed(&usage, before) || usage.hold().is_some() {
             claim::release(store_ref, id, options.claim).await;
         } else {
             let duration = claim_duration(&config.policy_of(id.provider()), &usage);
@@ -112,6 +116,13 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
         journal::update_and_save_problems(&config, store.store.as_ref()).await;
         Ok(Exit::Success)
     })
+}
+
+/// How long to wait before the local readings of an account on hold are read again; `None` if there is no hold, or no such readings.
+fn hold_duration(settings: &AccountSettings, config: &Config, usage: &AccountUsage) -> Option<Duration> {
+    let hold = usage.hold().filter(|_| local_usage::source(&settings.login).is_some())?;
+    let left = hold.until.duration_since(usage.now()).try_into().unwrap_or_default();
+    Some(config.policy_of(settings.id.provider()).max_age.min(left))
 }
 
 /// Why there was no login. The record does not contain this reason, because another host may have a login.
