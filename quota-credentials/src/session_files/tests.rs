@@ -37,7 +37,8 @@ impl Folder {
         let path = self.path(day, name);
         fs::write(&path, contents).unwrap();
         let file = File::options().append(true).open(&path).unwrap();
-        file.set_modified(SystemTime::now() + Duration::from_secs(ahead)).unwrap();
+        file.set_modified(SystemTime::from(quota_core::Clock::system().now()) + Duration::from_secs(ahead))
+            .unwrap();
         path
     }
 
@@ -90,7 +91,7 @@ async fn files_of_an_earlier_login_are_not_read() {
         .append(true)
         .open(&login)
         .unwrap()
-        .set_modified(SystemTime::now() + Duration::from_secs(5))
+        .set_modified(SystemTime::from(quota_core::Clock::system().now()) + Duration::from_secs(5))
         .unwrap();
 
     assert_eq!(folder.first_lines().await, [""; 0]);
