@@ -11,6 +11,12 @@ const LOGIN: ProgramLogin = ProgramLogin::new("Codex", "codex login", ".codex", 
     .token(&["/tokens/access_token"])
     .account_id(&["/tokens/account_id"]);
 
+/// A time this many seconds from now.
+fn from_now(seconds: u64) -> SystemTime {
+    let now = quota_core::Clock::system().now().as_duration();
+    SystemTime::UNIX_EPOCH + now.unsigned_abs() + Duration::from_secs(seconds)
+}
+
 /// A folder of a program, whose login was written an hour ago, as far as its modification time shows.
 struct Folder(TempDir);
 
@@ -37,8 +43,7 @@ impl Folder {
         let path = self.path(day, name);
         fs::write(&path, contents).unwrap();
         let file = File::options().append(true).open(&path).unwrap();
-        file.set_modified(SystemTime::from(quota_core::Clock::system().now()) + Duration::from_secs(ahead))
-            .unwrap();
+        file.set_modified(from_now(ahead)).unwrap();
         path
     }
 
@@ -87,12 +92,7 @@ async fn files_of_an_earlier_login_are_not_read() {
     folder.session("30", "a", "x", 0);
     // A later write, with the same content: a file system may have coarse timestamps.
     let login = folder.0.path().join("auth.json");
-    File::options()
-        .append(true)
-        .open(&login)
-        .unwrap()
-        .set_modified(SystemTime::from(quota_core::Clock::system().now()) + Duration::from_secs(5))
-        .unwrap();
+    File::options().append(true).open(&login).unwrap().set_modified(from_now(5)).unwrap();
 
     assert_eq!(folder.first_lines().await, [""; 0]);
 }
