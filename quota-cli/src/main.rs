@@ -2,6 +2,7 @@
 //! This crate has the command line, the configuration and the output. The crates `quota`, `quota-journal`, `quota-view` and `quota-sim` do the work.
 
 mod account_picker;
+mod account_query;
 mod call_limit;
 #[cfg(test)]
 mod captures;

@@ -1,4 +1,4 @@
-//! The accounts and the store of a command that only reads the store: `budget`, `events` and `pace`.
+//! The accounts and the store of a command that only reads the store: `budget`, `events`, `pace`, and the resources of `mcp`.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quota::store::StoreError;
 use quota::{AccountId, Clock, QuotaStore};
-use quota_journal::JournalUpdate;
+use quota_journal::{JournalEvent, JournalUpdate};
 
 use crate::cli::GlobalOptions;
 use crate::config::Config;
@@ -48,13 +48,45 @@ impl ReadContext {
                 "quota: the store memory: is private to this process, so it is empty; set a shared store with --store or QUOTA_STORE\n",
             );
         }
-        Ok(Some(Self {
+        Ok(Some(Self::new(config, opened)))
+    }
+
+    /// Reads these accounts from an open store.
+    pub(crate) fn new(config: Config, opened: OpenedStore) -> Self {
+        Self {
             config,
             store: Arc::clone(&opened.store),
             opened,
             clock: Clock::system(),
             reported: RefCell::default(),
-        }))
+        }
+    }
+
+    /// The journals of all accounts, in the order of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] if the store does not answer.
+    pub(crate) async fn load_all(&self) -> Result<Vec<JournalUpdate>, CliError> {
+        let mut updates = Vec::with_capacity(self.config.accounts.len());
+        for account in &self.config.accounts {
+            updates.push(self.load(&account.id).await?);
+        }
+        Ok(updates)
+    }
+
+    /// The last events of all accounts, oldest first. `updates` are their journals.
+    pub(crate) fn last_events<'a>(
+        &'a self,
+        updates: &'a [JournalUpdate],
+        last: usize,
+    ) -> Vec<(&'a AccountId, &'a JournalEvent)> {
+        let accounts = self.config.accounts.iter().zip(updates);
+        let mut events: Vec<_> = accounts
+            .flat_map(|(account, update)| update.journal.events().map(|(_, event)| (&account.id, event)))
+            .collect();
+        events.sort_by_key(|(_, event)| event.at);
+        events.split_off(events.len().saturating_sub(last))
     }
 
     /// Updates the journal of an account, starts the hooks for its new events, and returns the journal with the record. A damaged

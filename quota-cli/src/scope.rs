@@ -37,6 +37,8 @@ pub(crate) struct CommandScope {
     logins: RefCell<Vec<TokenStore>>,
     /// `None` until there is a manager or a child process. Until then a signal ends the process directly.
     signals: RefCell<Option<Signals>>,
+    /// Whether the owner of the command handles the signals.
+    is_part: bool,
 }
 
 /// Runs a command that may refresh or run other programs. Its managers are closed however it ends.
@@ -47,15 +49,19 @@ pub(crate) struct CommandScope {
 ///
 /// The error of the command, an error without a text after a signal, or [`CliError`] if the runtime cannot be built.
 pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError>) -> Result<T, CliError> {
-    runtime::run(async {
-        let scope = CommandScope::default();
-        let outcome = scope.until_signaled(work(&scope)).await;
-        match scope.close().await {
-            // A signal during the close also prevents what the caller does afterwards.
-            Some(exit) => Err(CliError::new(exit, "")),
-            None => outcome,
-        }
-    })
+    runtime::run(CommandScope::default().run(work))
+}
+
+/// Does the same for a part of a command, on the current runtime. The command itself handles the signals. Dropping the future closes
+/// nothing.
+///
+/// # Errors
+///
+/// The error of the part.
+pub(crate) async fn run_part<T>(
+    work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    CommandScope { is_part: true, ..CommandScope::default() }.run(work).await
 }
 
 impl CommandScope {
@@ -89,7 +95,7 @@ impl CommandScope {
     ///
     /// [`CliError`] if the system refuses signal handlers.
     pub(crate) fn listen(&self) -> Result<(), CliError> {
-        if self.signals.borrow().is_none() {
+        if !self.is_part && self.signals.borrow().is_none() {
             *self.signals.borrow_mut() = Some(Signals::listen()?);
         }
         Ok(())
@@ -98,6 +104,21 @@ impl CommandScope {
     /// Prints to standard error when the manager waits for another process.
     pub(crate) fn report_waits(&self, manager: &QuotaManager) {
         self.tasks.borrow_mut().spawn(waits::report(manager.clone()));
+    }
+
+    /// Waits for a signal that ends the command. Without [`listen`](Self::listen) it never completes.
+    pub(crate) async fn signaled(&self) {
+        poll_fn(|context| self.poll_signal(context)).await;
+    }
+
+    /// Runs the work until its end or a signal, and then closes what it has opened.
+    async fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, CliError>) -> Result<T, CliError> {
+        let outcome = self.until_signaled(work(&self)).await;
+        match self.close().await {
+            // A signal during the close also prevents what the caller does afterwards.
+            Some(exit) => Err(CliError::new(exit, "")),
+            None => outcome,
+        }
     }
 
     /// Runs the work until its end or a signal.

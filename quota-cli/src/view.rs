@@ -3,6 +3,7 @@
 pub(crate) mod account_json;
 pub(crate) mod account_text;
 pub(crate) mod bar;
+pub(crate) mod decision_json;
 pub(crate) mod decision_text;
 pub(crate) mod event_text;
 #[cfg(test)]

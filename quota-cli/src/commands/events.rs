@@ -52,23 +52,13 @@ struct Follower<'a> {
 impl Follower<'_> {
     /// Prints the last events of all accounts, oldest first.
     async fn print_last(&mut self, last: usize) -> Result<Vec<JournalUpdate>, CliError> {
-        let accounts = &self.shared.config.accounts;
-        let mut updates = Vec::with_capacity(accounts.len());
-        for account in accounts {
-            updates.push(self.shared.load(&account.id).await?);
-        }
-        let mut all: Vec<_> = accounts
-            .iter()
-            .zip(&updates)
-            .flat_map(|(account, update)| update.journal.events().map(|(_, event)| (&account.id, event)))
-            .collect();
-        all.sort_by_key(|(_, event)| event.at);
-        let surplus = all.len().saturating_sub(last);
+        let updates = self.shared.load_all().await?;
+        let events = self.shared.last_events(&updates, last);
         let is_any_damaged = updates.iter().any(|update| update.damage != Damage::default());
-        if all.is_empty() && !is_any_damaged && !self.json {
+        if events.is_empty() && !is_any_damaged && !self.json {
             term::eprint("no events yet\n");
         }
-        self.print(&all[surplus..])?;
+        self.print(&events)?;
         self.next = updates.iter().map(|update| update.journal.next_number()).collect();
         Ok(updates)
     }

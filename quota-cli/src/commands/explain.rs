@@ -1,10 +1,7 @@
 //! `quota explain`: shows which account to use now and why, with the readings of every account.
-//! It makes the same decision as `quota pick`, without storing it. docs/explain-json.md describes the JSON.
+//! It makes the same decision as `quota pick`, without storing it.
 
 mod text;
-
-use quota::accounts::Decision;
-use serde::Serialize;
 
 use crate::account_picker::{self, AccountPicker, exit_of};
 use crate::cli::{ExplainArgs, GlobalOptions};
@@ -16,8 +13,7 @@ use crate::journal;
 use crate::scope;
 use crate::store;
 use crate::term::{self, Screen};
-use crate::token_like::masked;
-use crate::view::json;
+use crate::view::decision_json;
 
 /// Prints the decision.
 ///
@@ -35,7 +31,7 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
         let has_changed = picker.close(account_picker::SHUTDOWN_TIMEOUT).await;
         let local = LocalTime { now: decision.now(), ..LocalTime::now() };
         let output = if global.json {
-            json(&decision, options.request.model.as_deref())
+            decision_json::explain(&decision, options.request.model.as_deref())
         } else {
             let screen = Screen::stdout();
             screen.show(&text::lines(&decision, &config.accounts, &local, screen.width))
@@ -49,18 +45,4 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
         }
         Ok(exit_of(&decision))
     })
-}
-
-/// Renders the document with a final line break.
-fn json(decision: &Decision, model: Option<&str>) -> String {
-    let document = ExplainJson { version: 2, model: model.map(masked), decision };
-    json::pretty(&document)
-}
-
-#[derive(Serialize)]
-struct ExplainJson<'a> {
-    version: u32,
-    model: Option<&'a str>,
-    #[serde(flatten)]
-    decision: &'a Decision,
 }

@@ -1,8 +1,6 @@
 //! `quota pick`: prints the account to use now, for scripts.
-//! docs/pick-json.md describes the JSON. Its version rises if a field changes its meaning, but not for a new field.
 
 use quota::accounts::Decision;
-use serde::Serialize;
 
 use crate::account_picker::{self, AccountPicker, exit_of};
 use crate::cli::{GlobalOptions, PickArgs};
@@ -14,8 +12,7 @@ use crate::journal;
 use crate::scope;
 use crate::store;
 use crate::term;
-use crate::view::decision_text;
-use crate::view::json;
+use crate::view::{decision_json, decision_text};
 
 /// Prints the account name, or why no account is available.
 ///
@@ -44,7 +41,7 @@ pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Cl
 
 fn print(decision: &Decision, config: &Config, as_json: bool) -> Result<(), CliError> {
     if as_json {
-        return term::print(&json(decision));
+        return term::print(&decision_json::pick(decision));
     }
     match decision.chosen() {
         Some(account) => term::print(&format!("{}\n", account.account)),
@@ -55,24 +52,4 @@ fn print(decision: &Decision, config: &Config, as_json: bool) -> Result<(), CliE
             Ok(())
         }
     }
-}
-
-/// Renders the document on one line.
-fn json(decision: &Decision) -> String {
-    let outcome = match exit_of(decision) {
-        Exit::Success => "picked",
-        Exit::Incomplete => "no_account_available",
-        Exit::NoAccount => "all_accounts_disabled",
-        _ => "unknown",
-    };
-    let document = PickJson { version: 3, outcome, decision };
-    json::one_line(&document)
-}
-
-#[derive(Serialize)]
-struct PickJson<'a> {
-    version: u32,
-    outcome: &'static str,
-    #[serde(flatten)]
-    decision: &'a Decision,
 }

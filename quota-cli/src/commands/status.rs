@@ -1,10 +1,9 @@
 //! `quota status`: refreshes stale accounts, and shows the usage of all.
 
 mod live;
-mod refresh;
 
 use self::live::Live;
-use self::refresh::RefreshMode;
+use crate::account_query::{self, RefreshMode, ShowProgress};
 use crate::cli::{GlobalOptions, StatusArgs};
 use crate::config;
 use crate::context;
@@ -16,6 +15,7 @@ use crate::scope::{self, CommandScope};
 use crate::store::{self, OpenedStore};
 use crate::store_probe;
 use crate::term::{self, Screen};
+use crate::view::account::AccountView;
 use crate::view::{account_json, account_text};
 
 /// Shows the accounts.
@@ -51,7 +51,10 @@ async fn print_status(
     store.check(&config).await?;
     let screen = Screen::stdout();
     let mut live = (!global.json && screen.is_tty).then(|| Live::on(screen));
-    let accounts = refresh::query_all(scope, &config, store, mode(options), live.as_mut()).await?;
+    let mut show = live.as_mut().map(|live| |arrived: &[&AccountView]| live.show(arrived));
+    let progress = show.as_mut().map(|show| show as ShowProgress<'_>);
+    let accounts =
+        account_query::query_all(scope, &config, store, "quota status", mode(options), progress).await?;
     let local = LocalTime::now();
     let output = if global.json {
         account_json::render(&accounts, &local)

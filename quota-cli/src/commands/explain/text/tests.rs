@@ -132,5 +132,5 @@ fn json_has_the_same_decision() {
     let accounts: Vec<_> = accounts().into_iter().take(3).collect();
     let decision = Decision::new(local().now, Choice::use_account(2), accounts);
 
-    insta::assert_snapshot!(crate::commands::explain::json(&decision, None));
+    insta::assert_snapshot!(crate::view::decision_json::explain(&decision, None));
 }

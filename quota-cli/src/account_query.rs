@@ -1,4 +1,4 @@
-//! Queries all accounts concurrently within a time limit, and shows the progress of a slow query.
+//! Queries all accounts concurrently within a time limit, and reports the progress of a slow query.
 //! The manager decides which accounts call their provider.
 
 use std::future::{Future, poll_fn};
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use quota::{Account, AccountUsage, Clock, Freshness};
 
-use super::live::Live;
 use crate::call_limit;
 use crate::config::{self, AccountSettings, Config};
 use crate::context;
@@ -22,7 +21,7 @@ use crate::view::account::{AccountView, FailureView, why};
 
 /// Which readings are new enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RefreshMode {
+pub(crate) enum RefreshMode {
     /// Readings within the policy's max age.
     IfStale,
     /// Readings up to this age.
@@ -38,25 +37,29 @@ const TIMEOUT: Duration = context::COMMAND_TIMEOUT;
 /// The time after which progress is shown.
 const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 
-/// Returns every account with its usage, in the order of the configuration.
+/// Shows the accounts that have answered so far.
+pub(crate) type ShowProgress<'a> = &'a mut dyn FnMut(&[&AccountView]);
+
+/// Returns every account with its usage, in the order of the configuration. Its calls are counted under `name`.
 ///
 /// # Errors
 ///
 /// [`CliError`] if the configuration cannot be used at all.
-pub(super) async fn query_all(
+pub(crate) async fn query_all(
     scope: &CommandScope,
     config: &Config,
     store: &OpenedStore,
+    name: &str,
     mode: RefreshMode,
-    live: Option<&mut Live>,
+    progress: Option<ShowProgress<'_>>,
 ) -> Result<Vec<AccountView>, CliError> {
     let clock = Clock::system();
-    let manager = context::open_manager(scope, config, store, "quota status", Some(TIMEOUT))?;
+    let manager = context::open_manager(scope, config, store, name, Some(TIMEOUT))?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // The manager calls the providers in the order of the requests, which is the order of the configuration.
     let probe = StoreProbe::new(store);
     let queries = accounts.iter().map(|(settings, account)| view(settings, account, mode, &probe, &clock));
-    let views = with_progress(queries.collect(), &clock, live).await;
+    let views = with_progress(queries.collect(), &clock, progress).await;
     probe.warn(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
     Ok(views)
 }
@@ -131,7 +134,7 @@ fn is_due(cached: &AccountUsage, mode: RefreshMode) -> bool {
 async fn with_progress<F: Future<Output = AccountView>>(
     work: Vec<F>,
     clock: &Clock,
-    mut live: Option<&mut Live>,
+    mut show: Option<ShowProgress<'_>>,
 ) -> Vec<AccountView> {
     let mut work: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
     let mut delay = pin!(clock.sleep(PROGRESS_DELAY));
@@ -151,8 +154,8 @@ async fn with_progress<F: Future<Output = AccountView>>(
         is_delayed = is_delayed || delay.as_mut().poll(context).is_ready();
         if is_delayed && progress.has_changed(done.len()) {
             progress.clear();
-            if let Some(live) = &mut live {
-                live.show(&done);
+            if let Some(show) = &mut show {
+                show(&done);
             }
             progress.show(done.len());
         }
@@ -217,8 +220,8 @@ mod tests {
         config.accounts[0].base_url = Some(simulator.url());
 
         let store = crate::store::open(Some("memory:")).unwrap();
-        let views =
-            query_all(&CommandScope::default(), &config, &store, RefreshMode::IfStale, None).await.unwrap();
+        let scope = CommandScope::default();
+        let views = query_all(&scope, &config, &store, "test", RefreshMode::IfStale, None).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no response within 30 s"));
