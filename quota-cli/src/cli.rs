@@ -3,6 +3,7 @@
 mod accounts;
 mod global;
 mod history;
+mod mcp;
 mod routing;
 mod scripting;
 mod serve;
@@ -25,6 +26,7 @@ pub(crate) use self::accounts::{
 use self::global::GlobalOption;
 pub(crate) use self::global::GlobalOptions;
 pub(crate) use self::history::{BudgetArgs, EventsArgs, PaceArgs};
+pub(crate) use self::mcp::McpArgs;
 pub(crate) use self::routing::{ExplainArgs, PickArgs, RequestArgs, RunArgs};
 pub(crate) use self::scripting::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
 pub(crate) use self::serve::ServeArgs;
@@ -48,6 +50,7 @@ Examples:
   quota doctor       show problems and their fixes
   quota serve        answer other programs over HTTP, in the providers' shape
   quota wrap         run a program whose usage requests quota answers
+  quota mcp          give agents tools that show usage and pick accounts
   quota providers    list the supported providers and their logins
   quota demo         see what quota does, in ten seconds, without an account
   quota sim          run a simulated provider for testing
@@ -101,6 +104,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Wrap(WrapArgs),
+    #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    Mcp(McpArgs),
     #[command(args = global::args([GlobalOption::Config]))]
     Parse(ParseArgs),
     Sim(SimArgs),

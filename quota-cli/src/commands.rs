@@ -10,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod guard;
 pub(crate) mod init;
+pub(crate) mod mcp;
 pub(crate) mod pace;
 pub(crate) mod parse;
 pub(crate) mod pick;

@@ -70,6 +70,7 @@ fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
         Command::Demo(options) => commands::demo::run(options, global),
         Command::Serve(options) => commands::serve::run(options, global),
         Command::Wrap(options) => commands::wrap::run(options, global),
+        Command::Mcp(_) => commands::mcp::run(global),
         Command::Parse(options) => commands::parse::run(options, global),
         Command::Sim(options) => commands::sim::run(options),
         Command::RunHooks => commands::background::run_hooks(),

@@ -37,6 +37,8 @@ mod local_store;
 mod local_usage;
 mod locked_store;
 mod logins;
+#[cfg(unix)]
+mod mcp;
 #[cfg(target_os = "linux")]
 mod no_file_locks;
 mod old_accounts;
