@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use quota::accounts::routing::{Choice, Reason};
+use quota::accounts::routing::Choice;
 use quota::accounts::{Decision, FallbackAccountManager, Request, Route, RoutingPolicy, UnknownUsage};
 use quota::http::AnyResponseParser;
 use quota::{AccountUsage, Clock, QuotaManager};
-use quota_view::decision::may_be_available;
+use quota_view::decision::{Outcome, outcome};
 
 use crate::cli::{RequestArgs, Unknown};
 use crate::config::{self, Config};
@@ -270,17 +270,10 @@ fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
 /// - [`Exit::NoAccount`]: all accounts are disabled.
 /// - [`Exit::Unavailable`]: the usage is unknown, or a user must log in.
 pub(crate) fn exit_of(decision: &Decision) -> Exit {
-    if decision.chosen().is_some() {
-        return Exit::Success;
+    match outcome(decision) {
+        Outcome::Available => Exit::Success,
+        Outcome::Later => Exit::Incomplete,
+        Outcome::AllDisabled => Exit::NoAccount,
+        Outcome::Unknown => Exit::Unavailable,
     }
-    let reasons = || decision.accounts().iter().map(|account| account.reason);
-    let is_about_quota = |reason| {
-        use Reason::{BelowKillswitch, Exhausted, QuotaExhausted, Reserved, Throttled};
-        matches!(reason, Exhausted | BelowKillswitch | QuotaExhausted | Reserved | Throttled)
-    };
-    if reasons().all(|reason| reason == Reason::Disabled) {
-        return Exit::NoAccount;
-    }
-    let is_unknown = reasons().any(may_be_available) || !reasons().any(is_about_quota);
-    if is_unknown && decision.awaited().is_none() { Exit::Unavailable } else { Exit::Incomplete }
 }

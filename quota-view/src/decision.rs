@@ -1,13 +1,67 @@
-//! The text of a decision: why an account is available or not.
+//! The text of a decision: its outcome, and why an account is available or not.
 
 use quota::Percent;
-use quota::accounts::routing::{Evaluated, Reason};
+use quota::accounts::routing::{Decision, Evaluated, Reason};
 
 use crate::account::WindowView;
 use crate::format::{self, LocalTime};
 use crate::pending_reset::PendingReset;
 use crate::sanitize::sanitize;
 use crate::window_name::window_name;
+
+/// What a decision comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// An account is available.
+    Available,
+    /// All accounts are unavailable until a reset, or the session waits.
+    Later,
+    /// All accounts are disabled.
+    AllDisabled,
+    /// The usage is unknown, or a user must log in.
+    Unknown,
+}
+
+/// The outcome of a decision.
+#[must_use]
+pub fn outcome(decision: &Decision) -> Outcome {
+    if decision.chosen().is_some() {
+        return Outcome::Available;
+    }
+    let reasons = || decision.accounts().iter().map(|account| account.reason);
+    let is_about_quota = |reason| {
+        use Reason::{BelowKillswitch, Exhausted, QuotaExhausted, Reserved, Throttled};
+        matches!(reason, Exhausted | BelowKillswitch | QuotaExhausted | Reserved | Throttled)
+    };
+    if reasons().all(|reason| reason == Reason::Disabled) {
+        return Outcome::AllDisabled;
+    }
+    let is_unknown = reasons().any(may_be_available) || !reasons().any(is_about_quota);
+    if is_unknown && decision.awaited().is_none() { Outcome::Unknown } else { Outcome::Later }
+}
+
+/// The verdict if no account serves a request, with the next available one.
+#[must_use]
+pub fn verdict(decision: &Decision, local: &LocalTime) -> String {
+    let accounts = decision.accounts();
+    let back = decision.retry_after().map(|wait| local.relative(format::after(local.now, wait)));
+    if let Some(account) = decision.awaited() {
+        return format!("the session waits for {}, available {}", account.account, back.unwrap_or_default());
+    }
+    match outcome(decision) {
+        Outcome::Available | Outcome::Later => {}
+        Outcome::AllDisabled if accounts.is_empty() => return "no account is configured".to_owned(),
+        Outcome::AllDisabled => return "all accounts are disabled".to_owned(),
+        Outcome::Unknown => return "no usable account".to_owned(),
+    }
+    let next = accounts.iter().filter(|account| account.retry_at.is_some()).min_by_key(|one| one.retry_at);
+    match (next, back) {
+        (Some(next), Some(back)) => {
+            format!("no account available; next available: {} {back}", next.account)
+        }
+        _ => "no account available".to_owned(),
+    }
+}
 
 /// Why an account is available or not, and until when.
 #[must_use]

@@ -5,6 +5,7 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`account`] [`reason`] | an account and its windows at one point in time; why its usage is missing or stale |
+//! | [`words`] | the use, the reset and the age of a window, and the notes of an account |
 //! | [`window_name`] | the display name of a window |
 //! | [`decision`] [`pending_reset`] | why an account is available or not; a window that has reset but was not refreshed |
 //! | [`event`] | the text of a journal event |
@@ -21,4 +22,5 @@ pub mod pending_reset;
 pub mod reason;
 pub mod sanitize;
 pub mod window_name;
+pub mod words;
 pub mod zone;

@@ -6,14 +6,17 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Percent, Used};
+use quota::{AccountId, Percent, Snapshot, Used};
 use quota_journal::pace::{Basis, Estimate, Period, Rate};
-use quota_journal::{JournalUpdate, Sample};
+use quota_journal::{History, Sample};
 
 pub use self::chart::{Chart, Point};
 use crate::account::WindowView;
 use crate::format::{self, LocalTime, between};
 use crate::window_name::window_name;
+
+const ROLLED_OVER: &str = "not refreshed since its reset";
+const LASTS: &str = "does not run out at this rate";
 
 /// The pace of an account.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,10 +51,16 @@ pub struct WindowPace {
 }
 
 impl AccountPace {
-    /// The pace of the windows in a record, or only of `only`. Readings of this age and older are stale.
+    /// The pace of the windows in these readings, or only of `only`. Readings of the age `max_age` and older are stale.
     #[must_use]
-    pub fn of(account: &AccountId, update: &JournalUpdate, max_age: Duration, only: Option<&str>) -> Self {
-        let snapshot = update.record.snapshot();
+    pub fn of(
+        account: &AccountId,
+        snapshot: &Snapshot,
+        history: &History,
+        now: Timestamp,
+        max_age: Duration,
+        only: Option<&str>,
+    ) -> Self {
         let is_selected = |id: &str| only.is_none_or(|only| only == id);
         let mut windows: Vec<_> = snapshot
             .windows()
@@ -60,8 +69,8 @@ impl AccountPace {
             .map(|window| {
                 let id = window.id().as_str().to_owned();
                 let resets_at = window.expires_at();
-                let has_reset = resets_at.is_some_and(|reset| reset <= update.now);
-                let period = Period::current(update.journal.history().samples(&id), resets_at);
+                let has_reset = resets_at.is_some_and(|reset| reset <= now);
+                let period = Period::current(history.samples(&id), resets_at);
                 let estimate = if has_reset {
                     Estimate::rolled_over()
                 } else {
@@ -70,11 +79,11 @@ impl AccountPace {
                         used_bp: window.used().basis_points(),
                         resets_s: resets_at.map(Timestamp::as_second),
                     };
-                    Estimate::new(&period, reading, resets_at, window.length(), update.now)
+                    Estimate::new(&period, reading, resets_at, window.length(), now)
                 };
                 WindowPace {
                     used: (!has_reset).then(|| window.used()),
-                    is_stale: between(window.observed_at(), update.now) >= max_age,
+                    is_stale: between(window.observed_at(), now) >= max_age,
                     observed_at: window.observed_at(),
                     resets_at,
                     length: window.length(),
@@ -131,19 +140,9 @@ pub fn status(window: &WindowPace, local: &LocalTime) -> String {
 pub fn summary(window: &WindowPace, local: &LocalTime) -> String {
     let estimate = &window.estimate;
     if estimate.is_rolled_over {
-        return "not refreshed since its reset".to_owned();
+        return ROLLED_OVER.to_owned();
     }
-    let Some(rate) = &estimate.rate else {
-        let readings = format::pluralize(estimate.samples as u64, "reading");
-        let over = match estimate.samples {
-            0 | 1 => String::new(),
-            _ => format!(" over {}", format::duration(estimate.covered)),
-        };
-        return format!(
-            "trend needs {} of data ({readings}{over} so far)",
-            format::duration(estimate.required)
-        );
-    };
+    let Some(rate) = &estimate.rate else { return needed(estimate) };
     let evidence = match rate.basis {
         Basis::Trend => {
             let readings = format::pluralize(estimate.samples as u64, "reading");
@@ -153,17 +152,41 @@ pub fn summary(window: &WindowPace, local: &LocalTime) -> String {
         Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
     };
     let rate_text = format!("{} % per hour", tenths(rate.percent_per_hour));
-    let at_reset = rate.at_reset_percent.map(|percent| format!("on track for {} %", tenths(percent)));
-    let runs_out = rate.exhausted_at.map(|at| match window.resets_at {
-        Some(reset) => {
-            format!("runs out {}, {} early", local.relative(at), format::duration(between(at, reset)))
-        }
-        None => format!("runs out {}", local.relative(at)),
-    });
-    let outcome: Vec<_> = runs_out.into_iter().chain(at_reset).collect();
-    let outcome =
-        if outcome.is_empty() { "does not run out at this rate".to_owned() } else { outcome.join(", ") };
+    let outcome: Vec<_> = runs_out(window, local).into_iter().chain(on_track(window)).collect();
+    let outcome = if outcome.is_empty() { LASTS.to_owned() } else { outcome.join(", ") };
     format!("{rate_text}: {outcome} ({evidence})")
+}
+
+/// The projection of the rate without its evidence: `runs out in 1 h 4 min (22:27), 26 min early`.
+#[must_use]
+pub fn forecast(window: &WindowPace, local: &LocalTime) -> String {
+    if window.estimate.is_rolled_over {
+        return ROLLED_OVER.to_owned();
+    }
+    match &window.estimate.rate {
+        None => needed(&window.estimate),
+        Some(_) => runs_out(window, local).or_else(|| on_track(window)).unwrap_or_else(|| LASTS.to_owned()),
+    }
+}
+
+/// How much data is missing for a rate.
+fn needed(estimate: &Estimate) -> String {
+    let readings = format::pluralize(estimate.samples as u64, "reading");
+    let over = match estimate.samples {
+        0 | 1 => String::new(),
+        _ => format!(" over {}", format::duration(estimate.covered)),
+    };
+    format!("trend needs {} of data ({readings}{over} so far)", format::duration(estimate.required))
+}
+
+fn runs_out(window: &WindowPace, local: &LocalTime) -> Option<String> {
+    let at = window.rate()?.exhausted_at?;
+    let early = window.resets_at.map(|reset| format!(", {} early", format::duration(between(at, reset))));
+    Some(format!("runs out {}{}", local.relative(at), early.unwrap_or_default()))
+}
+
+fn on_track(window: &WindowPace) -> Option<String> {
+    Some(format!("on track for {} %", tenths(window.rate()?.at_reset_percent?)))
 }
 
 /// Formats with at most one decimal. Adding 0 removes the sign of -0.

@@ -44,7 +44,9 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
             let update = shared.load(&account.id).await?;
             local.now = update.now;
             let max_age = shared.config.policy_of(account.id.provider()).max_age;
-            all.push(AccountPace::of(&account.id, &update, max_age, options.window.as_deref()));
+            let (snapshot, history) = (update.record.snapshot(), update.journal.history());
+            let only = options.window.as_deref();
+            all.push(AccountPace::of(&account.id, snapshot, history, update.now, max_age, only));
         }
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
@@ -83,7 +85,10 @@ fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTim
 #[cfg(test)]
 pub(crate) fn captured(updates: &[(AccountId, JournalUpdate)], local: &LocalTime, width: usize) -> Vec<Line> {
     let max_age = quota::Policy::default().max_age;
-    let of = |(account, update): &(_, _)| AccountPace::of(account, update, max_age, None);
+    let of = |(account, update): &(AccountId, JournalUpdate)| {
+        let (snapshot, history) = (update.record.snapshot(), update.journal.history());
+        AccountPace::of(account, snapshot, history, update.now, max_age, None)
+    };
     let all: Vec<_> = updates.iter().map(of).collect();
     text::lines(&all, local, width, true)
 }

@@ -3,12 +3,13 @@
 use quota::AccountId;
 use quota::accounts::Decision;
 use quota::accounts::routing::{Disposition, Evaluated, Reason};
+use quota_view::decision::{self, Outcome, outcome};
 pub(crate) use quota_view::decision::{account_reason, may_be_available};
 
 use crate::account_picker::exit_of;
 use crate::config::{AccountSettings, all_disabled_text};
 use crate::exit::Exit;
-use crate::format::{self, LocalTime};
+use crate::format::LocalTime;
 use crate::hint;
 
 /// Why an account of the decision is selected, skipped or unavailable, and until when.
@@ -35,22 +36,9 @@ fn login_hint(settings: &[AccountSettings], account: &AccountId) -> String {
 
 /// The verdict if no account serves a request, with the next available one.
 pub(crate) fn verdict(decision: &Decision, local: &LocalTime) -> String {
-    let accounts = decision.accounts();
-    let back = decision.retry_after().map(|wait| local.relative(format::after(local.now, wait)));
-    if let Some(account) = decision.awaited() {
-        return format!("the session waits for {}, available {}", account.account, back.unwrap_or_default());
-    }
-    match exit_of(decision) {
-        Exit::Incomplete => {}
-        Exit::NoAccount => return all_disabled_text(accounts.iter().map(|account| &account.account)),
-        _ => return "no usable account".to_owned(),
-    }
-    let next = accounts.iter().filter(|account| account.retry_at.is_some()).min_by_key(|one| one.retry_at);
-    match (next, back) {
-        (Some(next), Some(back)) => {
-            format!("no account available; next available: {} {back}", next.account)
-        }
-        _ => "no account available".to_owned(),
+    match outcome(decision) {
+        Outcome::AllDisabled => all_disabled_text(decision.accounts().iter().map(|account| &account.account)),
+        _ => decision::verdict(decision, local),
     }
 }
 

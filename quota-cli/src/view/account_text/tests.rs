@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::Percent;
-use quota::model::{Money, Scope};
+use quota::manager::StaleReason;
+use quota::model::{Credits, Money, Scope};
+use quota::record::{Hold, HoldReason};
+use quota::{Percent, Used};
 
-use super::super::account::FailureView;
+use super::super::account::{FailureView, ViewFreshness, on_hold};
 use super::super::fixtures::{HOUR, MINUTE, account, local, window};
 use super::*;
 use crate::term::Screen;
