@@ -24,7 +24,7 @@ use self::json::{
     AccountJson, AccountsJson, ChangesJson, ObserveJson, ObservedJson, RefreshJson, RejectedJson,
 };
 pub use self::openapi::openapi;
-use crate::access::Role;
+use crate::access::{Role, password};
 use crate::changes::Position;
 use crate::gateway::{Current, Gateway};
 use crate::problem::Problem;
@@ -69,9 +69,11 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/openapi.json", get(document))
 }
 
-/// Checks the role of a client.
+/// Checks the role of a client. A request that only reads may have the token as the password that a browser sends.
 pub(crate) fn authorize(gateway: &Gateway, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
-    match gateway.tokens().role(presented(headers)) {
+    // A browser adds the password to the requests of other pages too, so it must not permit a change.
+    let password = (needed == Role::Read).then(|| password(headers)).flatten();
+    match gateway.tokens().role(presented(headers).or(password.as_deref())) {
         Some(role) if role >= needed => Ok(()),
         Some(_) => Err(NO_ROLE),
         None => Err(NO_TOKEN),

@@ -8,6 +8,7 @@
 //! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
 //! | `/account/{provider}/{name}/…` | the same for a named account |
 //! | `/v1/accounts`, `/v1/changes`, `/v1/events`, `/v1/observe` | the gateway's own API, which `/openapi.json` describes |
+//! | `/` | the dashboard: the account to use now, and the state of every account, for a browser |
 //! | `/metrics` | usage, holds, budgets, calls and requests, in OpenMetrics |
 //! | `/healthz`, `/readyz` | whether the process runs; whether it has read its accounts |
 //!
@@ -25,6 +26,7 @@ mod answer;
 mod api;
 mod changes;
 mod credential_index;
+mod dashboard;
 mod events;
 mod gateway;
 mod guard;

@@ -11,6 +11,7 @@ use quota::http::PROVIDERS;
 
 use crate::access::Role;
 use crate::api;
+use crate::dashboard;
 use crate::gateway::Gateway;
 use crate::metrics;
 use crate::problem::Problem;
@@ -34,6 +35,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     });
     usage
         .merge(api::routes())
+        .merge(dashboard::routes())
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(measured))

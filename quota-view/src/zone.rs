@@ -37,6 +37,12 @@ pub fn local_time_zone() -> TimeZone {
     }
 }
 
+/// The time zone of this name, such as `Europe/Berlin`; `None` if there is no such zone. The name may come from another program.
+#[must_use]
+pub fn named(name: &str) -> Option<TimeZone> {
+    Some(name).filter(|name| is_plain(name)).and_then(|name| read(None, name))
+}
+
 /// The time zone of a `TZ` value: a name, a rule or a path, with or without a colon before it. UTC if it is none of them.
 fn of_variable(named: &OsStr, tzdir: Option<&Path>) -> TimeZone {
     let Some(text) = named.to_str() else { return TimeZone::unknown() };
@@ -100,6 +106,14 @@ mod tests {
         {
             assert_eq!(read(None, name), TimeZone::get(name).ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_never_leaves_the_folder_of_time_zones() {
+        for name in ["../../../etc/passwd", "/etc/localtime", "Europe/../UTC", "", "tzdata.zi", "Europe"] {
+            assert_eq!(named(name), None, "{name}");
+        }
+        assert_eq!(named("Europe/Berlin"), TimeZone::get("Europe/Berlin").ok());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::error::QuotaError;
 use super::view::View;
 use crate::model::{LoginId, Snapshot, Used, WindowId};
 use crate::policy::Budget;
-use crate::record::{Hold, LastFailure, Priority};
+use crate::record::{CallRecord, Hold, LastFailure, Priority};
 use crate::time::{self, UnixMillis};
 
 /// The usage of an account.
@@ -122,13 +122,18 @@ impl AccountUsage {
         &self.0.provider.policy.budget
     }
 
+    /// The calls that all processes made in the last hour, oldest first.
+    pub fn recent_calls(&self) -> impl Iterator<Item = &CallRecord> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = self.now();
+        let is_recent = move |at| !time::is_from_future(at, now) && time::elapsed(at, now) < HOUR;
+        self.0.record.calls().iter().filter(move |call| is_recent(call.at))
+    }
+
     /// The number of calls that all processes made in the last hour.
     #[must_use]
     pub fn calls_in_last_hour(&self) -> usize {
-        const HOUR: Duration = Duration::from_secs(3600);
-        let now = self.now();
-        let is_recent = |at| !time::is_from_future(at, now) && time::elapsed(at, now) < HOUR;
-        self.0.record.calls().iter().filter(|call| is_recent(call.at)).count()
+        self.recent_calls().count()
     }
 
     /// Why the last call of any process failed; `None` if it succeeded.

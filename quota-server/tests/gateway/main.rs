@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod adopted;
 mod api;
+mod dashboard;
 mod events;
 mod freshness;
 mod hostile;

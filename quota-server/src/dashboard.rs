@@ -1,0 +1,138 @@
+//! The dashboard at `/`: the account to use now, and the state of every account, as one HTML page without state.
+//!
+//! The script of the page reads the page again when an account changes, and replaces the parts that differ. So the page has one
+//! template, and works without the script.
+
+mod assets;
+mod curve;
+mod page;
+
+use std::time::Duration;
+
+use askama::Template as _;
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::{StreamExt as _, stream};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use quota::Clock;
+use quota::accounts::routing::{Candidate, Role as AccountRole, choose};
+use quota::accounts::{Decision, Request, RoutingPolicy};
+use quota_journal::Journal;
+use quota_view::format::LocalTime;
+use quota_view::zone;
+use serde::Deserialize;
+
+use self::assets::Asset;
+use self::page::{AccountState, Page};
+use crate::access::Role;
+use crate::api::authorize;
+use crate::gateway::{Current, Gateway};
+
+/// The time for reading one journal.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// The number of journals that are read at once.
+const CONCURRENT_READS: usize = 8;
+/// The page loads nothing from other hosts, and its markup contains neither scripts nor styles.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+/// Makes a browser ask for a name and a password.
+const BASIC: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"quota: any name, a token as the password\"");
+const NO_TOKEN: &str = "This dashboard needs a token of the gateway as the password. The name is ignored.\n";
+const NO_ROLE: &str = "This token may not read usage.\n";
+
+pub(crate) fn routes() -> Router<Gateway> {
+    let assets = assets::all().iter().fold(Router::new(), |router, asset: &'static Asset| {
+        router.route(asset.path(), get(async |headers: HeaderMap| asset.respond(&headers)))
+    });
+    assets.route("/", get(dashboard))
+}
+
+/// The parameters of the page.
+#[derive(Debug, Deserialize)]
+struct PageQuery {
+    /// The time zone of the reader. Without it, or if it is unknown, times are in that of the gateway.
+    zone: Option<String>,
+}
+
+async fn dashboard(
+    State(gateway): State<Gateway>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = authorize(&gateway, &headers, Role::Read) {
+        return refuse(refused.status);
+    }
+    let zone = query.ok().and_then(|Query(query)| zone::named(&query.zone?));
+    let current = gateway.current();
+    let page = page(&gateway, &current, zone.unwrap_or_else(zone::local_time_zone)).await;
+    let html = page.render().expect("writing to a string succeeds");
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    (headers, html).into_response()
+}
+
+/// Asks for a token in the way that browsers understand.
+fn refuse(status: StatusCode) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    if status == StatusCode::UNAUTHORIZED {
+        return (status, headers, [(WWW_AUTHENTICATE, BASIC)], NO_TOKEN).into_response();
+    }
+    (status, headers, NO_ROLE).into_response()
+}
+
+/// The page at this time.
+async fn page(gateway: &Gateway, current: &Current, zone: TimeZone) -> Page {
+    let journals = journals(gateway, current).await;
+    let served = &current.accounts.all;
+    let now = served.first().map_or_else(|| Clock::system().now(), |served| served.account.peek().now());
+    let states: Vec<_> = served
+        .iter()
+        .zip(journals)
+        .map(|(served, journal)| AccountState {
+            id: served.id(),
+            usage: served.account.peek(),
+            is_disabled: served.is_disabled,
+            journal,
+        })
+        .collect();
+    Page::new(&states, &decide(current, now), &LocalTime { now, zone })
+}
+
+/// The account for the next request, by the readings that the gateway has.
+fn decide(current: &Current, now: Timestamp) -> Decision {
+    let candidates = current.accounts.all.iter().enumerate().map(|(index, served)| {
+        let role = if index == 0 { AccountRole::Main } else { AccountRole::Fallback };
+        Candidate::from_usage(served.id(), role, served.account.peek()).disabled(served.is_disabled)
+    });
+    choose(candidates, &Request::new(), now, &RoutingPolicy::default())
+}
+
+/// The journal of each account. An account whose journal cannot be read in time has an empty one.
+async fn journals(gateway: &Gateway, current: &Current) -> Vec<Journal> {
+    let clock = Clock::system();
+    let store = gateway.journals().map(|journals| &journals.store);
+    let ids: Vec<_> = current.accounts.all.iter().map(|served| served.id().clone()).collect();
+    let reads = ids.into_iter().map(|id| {
+        let clock = &clock;
+        async move { clock.bounded(READ_TIMEOUT, quota_journal::read(&**store?, &id)).await?.ok() }
+    });
+    // In this order, and only a few at once, because the store has other callers.
+    let journals = stream::iter(reads).buffered(CONCURRENT_READS);
+    journals.map(Option::unwrap_or_default).collect().await
+}
