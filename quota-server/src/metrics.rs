@@ -1,7 +1,9 @@
-//! The metrics of a gateway, in OpenMetrics. Labels are names of accounts and windows, never a credential or a text of a client.
+//! The metrics of a gateway, in OpenMetrics or in the text format of Prometheus. Labels are names of accounts and windows, never a credential or a text of a client.
 
 use std::sync::atomic::AtomicU64;
 
+use http::HeaderMap;
+use http::header::ACCEPT;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,8 +15,31 @@ use tokio::task::JoinSet;
 
 use crate::served::{Accounts, Served};
 
-/// The content type of OpenMetrics.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A format of the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    OpenMetrics,
+    /// The older text format, for tools that do not ask for OpenMetrics.
+    Text,
+}
+
+impl Format {
+    /// The format that these headers ask for.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        match accepted.any(|value| value.contains("application/openmetrics-text")) {
+            true => Self::OpenMetrics,
+            false => Self::Text,
+        }
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Label names with their values.
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -68,9 +93,15 @@ impl Metrics {
         task
     }
 
-    /// All metrics as text.
-    pub(crate) fn text(&self, accounts: &Accounts) -> String {
+    /// All metrics in this format.
+    pub(crate) fn text(&self, accounts: &Accounts, format: Format) -> String {
         let mut registry = Registry::with_prefix("quota");
+        for served in &accounts.all {
+            for outcome in OUTCOMES {
+                let provider = served.id().provider().to_string();
+                drop(self.calls.get_or_create(&[("provider", provider), ("outcome", outcome.to_owned())]));
+            }
+        }
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version of the program", version);
         registry.register("http_requests", "Requests by handler and status", self.requests.clone());
@@ -87,7 +118,10 @@ impl Metrics {
         accounts.all.iter().for_each(|served| gauges.read(served));
         let mut text = String::new();
         encode(&mut text, &registry).expect("a text accepts each write");
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => text_format(&text),
+        }
     }
 }
 
@@ -100,6 +134,46 @@ impl Drop for OpenStream {
         self.0.dec();
     }
 }
+
+/// Converts OpenMetrics to the text format: a counter is declared with its suffix, and the type `info` does not exist.
+fn text_format(open_metrics: &str) -> String {
+    let mut text = String::new();
+    let mut help = None;
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        if let Some(declared) = line.strip_prefix("# HELP ") {
+            // The type follows, and decides the name.
+            help = declared.split_once(' ').map(|(_, help)| help);
+            continue;
+        }
+        let declared = line.strip_prefix("# TYPE ").and_then(|declared| declared.split_once(' '));
+        let Some((name, kind)) = declared else {
+            text.extend([line, "\n"]);
+            continue;
+        };
+        let (suffix, kind) = match kind {
+            "counter" => ("_total", "counter"),
+            "info" => ("_info", "gauge"),
+            kind => ("", kind),
+        };
+        let help = help.take().unwrap_or_default();
+        text += &format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n");
+    }
+    text
+}
+
+/// The outcomes of calls. Each has a sample from the start: the increase of a counter that appears is unknown to Prometheus.
+const OUTCOMES: [&str; 10] = [
+    "success",
+    "throttled",
+    "unauthorized",
+    "forbidden",
+    "missing_scope",
+    "no_credential",
+    "unavailable",
+    "malformed",
+    "timed_out",
+    "other",
+];
 
 /// The outcome of a failed call.
 fn outcome(error: &FetchError) -> &'static str {
@@ -118,6 +192,11 @@ fn outcome(error: &FetchError) -> &'static str {
 
 fn store(registry: &mut Registry, accounts: &Accounts) {
     let stats = accounts.manager.store_stats();
+    let calls = Family::<Labels<1>, Counter>::default();
+    for (kind, count) in [("read", stats.reads), ("swap", stats.swaps)] {
+        calls.get_or_create(&[("kind", kind.to_owned())]).inc_by(count);
+    }
+    registry.register("store_calls", "Calls of the store by kind", calls);
     let outages = Counter::<u64>::default();
     outages.inc_by(stats.outages);
     registry.register("store_outages", "Outages of the store", outages);
@@ -141,6 +220,7 @@ struct AccountGauges {
     calls: Gauges<1>,
     calls_left: Gauges<1>,
     hold: Gauges<2>,
+    cooldown: Gauges<1>,
     used: Gauges<2>,
     reset: Gauges<2>,
 }
@@ -153,6 +233,7 @@ impl AccountGauges {
             calls: Family::default(),
             calls_left: Family::default(),
             hold: Family::default(),
+            cooldown: Family::default(),
             used: Family::default(),
             reset: Family::default(),
         };
@@ -161,6 +242,8 @@ impl AccountGauges {
         registry.register("budget_calls", "Calls of the last hour by all processes", all.calls.clone());
         registry.register("budget_calls_left", "Calls that the budget still allows", all.calls_left.clone());
         registry.register("hold_seconds", "Time until the hold ends, by reason", all.hold.clone());
+        let help = "Time until the cooldown of a provider ends, which applies to all its accounts";
+        registry.register("cooldown_seconds", help, all.cooldown.clone());
         registry.register("window_used_ratio", "Used part of a window; at least this much", all.used.clone());
         registry.register("window_reset_seconds", "Time until a window resets", all.reset.clone());
         all
@@ -183,6 +266,10 @@ impl AccountGauges {
         if let Some(hold) = usage.hold() {
             let labels = with("reason", &hold.reason.to_string());
             self.hold.get_or_create(&labels).set(hold.until.duration_since(now).as_secs_f64());
+        }
+        if let Some(cooldown) = usage.cooldown() {
+            let provider = [("provider", served.id().provider().to_string())];
+            self.cooldown.get_or_create(&provider).set(cooldown.until.duration_since(now).as_secs_f64());
         }
         for window in usage.snapshot().windows().iter().filter(|window| !window.is_unlimited()) {
             let labels = with("window", window.id().as_str());

@@ -13,7 +13,7 @@ use crate::access::Role;
 use crate::api;
 use crate::dashboard;
 use crate::gateway::Gateway;
-use crate::metrics;
+use crate::metrics::Format;
 use crate::problem::Problem;
 use crate::usage::{self, Endpoint};
 
@@ -60,8 +60,9 @@ async fn measured(State(gateway): State<Gateway>, headers: HeaderMap) -> Respons
     if let Err(refused) = api::authorize(&gateway, &headers, Role::Read) {
         return refused.into_response();
     }
-    let text = gateway.metrics().text(&gateway.current().accounts);
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], text).into_response()
+    let format = Format::of(&headers);
+    let text = gateway.metrics().text(&gateway.current().accounts, format);
+    ([(CONTENT_TYPE, format.content_type()), (CACHE_CONTROL, "no-store")], text).into_response()
 }
 
 /// Adds the path of the handler to the response, for the count of requests.

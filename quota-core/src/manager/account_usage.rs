@@ -101,8 +101,13 @@ impl AccountUsage {
     pub fn hold(&self) -> Option<Hold> {
         let now = self.now();
         let own = self.0.record.hold().filter(|hold| hold.is_in_force(now)).cloned();
-        let cooldown = self.0.provider.cooldown_at(now);
-        [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
+        [own, self.cooldown()].into_iter().flatten().max_by_key(|hold| hold.until)
+    }
+
+    /// The provider's cooldown in force, which applies to all its accounts.
+    #[must_use]
+    pub fn cooldown(&self) -> Option<Hold> {
+        self.0.provider.cooldown_at(self.now())
     }
 
     /// When a refresh may succeed, if none can succeed now; `None` if one may, or if only a refresh can find out.

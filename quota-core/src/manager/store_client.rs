@@ -196,6 +196,7 @@ impl StoreClient {
                 "the store is unavailable and has not recovered yet",
             ));
         }
+        self.metrics.called(kind);
         let timed_out = || StoreError::unavailable(WriteState::Unknown, "the store timed out");
         let result = self.clock.bounded(self.timeout, twice(call)).await.unwrap_or_else(|| Err(timed_out()));
         if let Err(error) = &result {

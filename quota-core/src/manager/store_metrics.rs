@@ -1,4 +1,4 @@
-//! Counts the store's failures, and logs each series of rejected calls once.
+//! Counts the calls of the store and their failures, and logs each series of rejected calls once.
 //! `store_client` and `sync` decide how to continue after a failure.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,12 +9,16 @@ use parking_lot::Mutex;
 use crate::clock::Instant;
 use crate::store::{StoreError, StoreKey};
 
-/// The counts of the store's failures in one manager; see [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
+/// The counts of the store's calls and failures in one manager; see [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
 ///
 /// All are counters. A call that fails at once during an outage is not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
+    /// Reads, successful or not; as a metric, `quota_store_calls_total{kind="read"}`.
+    pub reads: u64,
+    /// Compare-and-swaps, successful or not; as a metric, `quota_store_calls_total{kind="swap"}`.
+    pub swaps: u64,
     /// Outages of the store; as a metric, `quota_store_outages_total`.
     pub outages: u64,
     /// Calls that could not reach the store, timed out, or failed with a transient error; as a metric,
@@ -32,6 +36,8 @@ impl StoreStats {
     /// The counts of two clients together.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
+            reads: self.reads + other.reads,
+            swaps: self.swaps + other.swaps,
             outages: self.outages + other.outages,
             unavailable: self.unavailable + other.unavailable,
             rejected: self.rejected + other.rejected,
@@ -43,6 +49,8 @@ impl StoreStats {
 /// The counters behind [`StoreStats`], and the current series of rejections.
 #[derive(Debug, Default)]
 pub(crate) struct StoreMetrics {
+    reads: AtomicU64,
+    swaps: AtomicU64,
     outages: AtomicU64,
     unavailable: AtomicU64,
     rejected: AtomicU64,
@@ -75,11 +83,22 @@ impl StoreMetrics {
     pub(crate) fn stats(&self) -> StoreStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
+            reads: count(&self.reads),
+            swaps: count(&self.swaps),
             outages: count(&self.outages),
             unavailable: count(&self.unavailable),
             rejected: count(&self.rejected),
             corrupt: count(&self.corrupt),
         }
+    }
+
+    /// Counts a call, before its result is known.
+    pub(crate) fn called(&self, call: StoreOp) {
+        let counter = match call {
+            StoreOp::Read => &self.reads,
+            StoreOp::Swap => &self.swaps,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts an outage.
