@@ -250,6 +250,46 @@ os.execv(sys.argv[1], sys.argv[1:])";
     assert!(gateway.get("/healthz", "").ends_with("ok\n"));
 }
 
+/// The unit of the repository, with a socket that systemd's own program passes.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_unit_of_systemd_answers_its_first_client() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/quota.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let setting = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let state = machine.path("state");
+    std::fs::create_dir_all(&state).unwrap();
+    // The folders of this machine in place of those of the system.
+    let line = setting("ExecStart=").replace("/etc/quota/config.toml", argument(&config));
+    let words = line.split(' ').skip(1);
+    let environment = setting("Environment=").replace("/var/lib", argument(&state));
+    let socket = machine.path("quota.sock");
+    let program = machine.command(&[]);
+    let mut activate = Command::new("systemd-socket-activate");
+    activate.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    activate.args(["--listen", argument(&socket), "--setenv", &environment]);
+    for (name, value) in
+        program.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)))
+    {
+        if name.starts_with("QUOTA_SIM_") {
+            activate.args(["--setenv", &format!("{name}={value}")]);
+        }
+    }
+    activate.arg(program.get_program()).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = activate.spawn().expect("systemd-socket-activate is in the package systemd");
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let address = format!("unix:{}", argument(&socket));
+    let mut gateway = Running { child, stdout, address };
+    gateway.wait_for_line("Listening on ");
+
+    assert!(gateway.get("/healthz", "").ends_with("ok\n"));
+    assert!(gateway.get(PATH, "").contains("\"utilization\":62"), "{}", gateway.get(PATH, ""));
+    gateway.signal("-TERM");
+    assert_eq!(gateway.end().0, Some(0));
+}
+
 #[test]
 fn another_address_than_loopback_needs_tokens_and_tls() {
     let provider = provider();
