@@ -56,6 +56,10 @@ pub(crate) struct Checker {
     waits: BTreeMap<(StoreKey, u64), i64>,
     /// Whose requests the provider has rejected, by the manager of the router.
     rejected: BTreeMap<(usize, Subject), Rejected>,
+    /// The readings that the store has had, and since when, of a login or of an account.
+    stored: BTreeMap<Subject, Vec<(Timestamp, u32)>>,
+    /// The first and the last time at which each manager has shown each account without a long pause in between.
+    used: BTreeMap<(usize, usize), (Timestamp, Timestamp)>,
     /// The times at which each manager has shown each account, since the last change of its login.
     reads: BTreeMap<(usize, usize), Vec<Timestamp>>,
 }
@@ -78,6 +82,8 @@ impl Checker {
             cleared: BTreeMap::new(),
             waits: BTreeMap::new(),
             rejected: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            used: BTreeMap::new(),
             reads: BTreeMap::new(),
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Expectations {
     pub(crate) is_store_reliable: bool,
     pub(crate) loses_documents: bool,
     pub(crate) forgets: bool,
+    /// Whether a process may lose readings that it has shown.
+    pub(crate) drops_readings: bool,
     pub(crate) clears_holds: bool,
     pub(crate) processes: usize,
     /// How wrong a process's estimate of the store's time may be.
@@ -28,6 +30,8 @@ pub(crate) struct Expectations {
     pub(crate) shares_limits: bool,
     /// Whether a rejection of an ordinary request excludes its account until its end.
     pub(crate) remembers_rejections: bool,
+    /// Whether a follower that misses a notice reads the record within two poll intervals.
+    pub(crate) reads_again: bool,
     logins: usize,
     offsets: BTreeMap<usize, usize>,
 }
@@ -72,6 +76,8 @@ impl Expectations {
             is_store_reliable: plan.is_store_reliable(),
             loses_documents: plan.loses_documents(),
             forgets: plan.forgets(),
+            // A process that starts during an outage drops readings from the future when it learns the store's time.
+            drops_readings: plan.forgets() || starts_ahead_without_store(plan),
             clears_holds,
             processes: plan.processes.len(),
             clock_error,
@@ -88,6 +94,11 @@ impl Expectations {
                 && !has_stopped
                 && clocks_agree,
             remembers_rejections: plan.states_login || !has_switched,
+            // A store that loses no notices confirms that none was lost.
+            reads_again: plan.is_store_reliable()
+                && network.lost_notices > 0.0
+                && !plan.forgets()
+                && !has_switched,
             logins: plan.logins,
             offsets: plan.processes.iter().map(|process| (process.id, process.login_offset)).collect(),
         }
@@ -124,6 +135,14 @@ fn clock_error(plan: &Plan) -> Duration {
     drift + errors.max().unwrap_or_default()
 }
 
+/// Whether a process may start during an outage on a machine whose clock is far ahead.
+fn starts_ahead_without_store(plan: &Plan) -> bool {
+    let latest = i64::try_from(LATEST_MERGED.as_millis()).unwrap_or(i64::MAX);
+    plan.machines.iter().enumerate().any(|(number, machine)| {
+        machine.clock_ahead_ms >= latest && !longest_start_without_store(plan, number).is_zero()
+    })
+}
+
 /// How long a process of this machine may run before the store's first response; zero if none starts during an outage.
 fn longest_start_without_store(plan: &Plan, machine: usize) -> Duration {
     let outages = plan.faults.iter().filter(|fault| {
@@ -145,6 +164,9 @@ fn longest_start_without_store(plan: &Plan, machine: usize) -> Duration {
     let lengths = outages.filter(|fault| starts_within(fault.at, fault.at.saturating_add(fault.lasts)));
     lengths.map(|fault| fault.lasts).sum()
 }
+
+/// A merge drops readings that are further ahead.
+const LATEST_MERGED: Duration = Duration::from_secs(30);
 
 /// How far ahead a timestamp may be and still count.
 const LATEST_PLAUSIBLE: Duration = Duration::from_secs(60);

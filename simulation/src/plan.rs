@@ -252,6 +252,8 @@ impl Plan {
         match rng.u8(..12) {
             0 => plan.add_stops(rng),
             1 => plan.add_rate_limits(rng),
+            2 => plan.add_late_start(rng),
+            3 => plan.add_login_switches(rng),
             _ => {}
         }
         plan
@@ -281,6 +283,43 @@ impl Plan {
             let (at, lasts) = (self.length.mul_f64(rng.f64() * 0.9), Duration::from_secs(rng.u64(5..60)));
             self.faults.push(Fault { at, lasts, kind: FaultKind::Provider(ProviderFault::RateLimited) });
         }
+    }
+
+    /// Adds a process that starts during an outage, on a machine whose clock is ahead. The others refresh after its merge.
+    fn add_late_start(&mut self, rng: &mut Rng) {
+        self.add_refreshes(rng);
+        let at = self.length.mul_f64(0.1 + rng.f64() * 0.5);
+        let lasts = Duration::from_secs(rng.u64(30..120));
+        self.faults.push(Fault { at, lasts, kind: FaultKind::StoreDown(None) });
+        let machine = self.machines.len();
+        self.machines.push(MachinePlan { clock_ahead_ms: rng.i64(5_000..28_000), clock_drift_ppm: 0 });
+        let starts_at = at + lasts.mul_f64(rng.f64());
+        self.add_reader(machine, starts_at);
+    }
+
+    /// Adds short switches of logins, and a process that reads only by a maximum age.
+    fn add_login_switches(&mut self, rng: &mut Rng) {
+        self.add_reader(0, Duration::ZERO);
+        for _ in 0..4 {
+            let (at, lasts) = (self.length.mul_f64(rng.f64() * 0.9), Duration::from_secs(rng.u64(30..90)));
+            let (account, login) = (rng.usize(..self.accounts), rng.usize(..self.logins));
+            self.faults.push(Fault { at, lasts, kind: FaultKind::LoginSwitch { account, login } });
+        }
+    }
+
+    /// Adds a process that reads each account often by a maximum age.
+    fn add_reader(&mut self, machine: usize, starts_at: Duration) {
+        let (kind, every) = (CallerKind::GetWithinMinute, Duration::from_secs(10));
+        let callers = (0..self.accounts).map(|account| Caller { account, kind, every }).collect();
+        let id = self.processes.len();
+        self.processes.push(ProcessPlan {
+            id,
+            machine,
+            starts_at,
+            is_older: false,
+            login_offset: 0,
+            callers,
+        });
     }
 
     /// Adds callers that refresh each account about once a minute.

@@ -35,6 +35,10 @@ impl Checker {
         {
             self.ledger.stored(writer.manager, login, now);
         }
+        if let (Some(serial), Some(login)) = (new.serial, new.plan.as_deref().and_then(login_in)) {
+            let subject = self.expects.subject(number_in(key.as_str()), login);
+            self.stored.entry(subject).or_default().push((now, serial));
+        }
         if let Some((fence, _)) = new.lease {
             self.holders.entry((key.clone(), fence)).or_insert(writer.process);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Checker, Reading};
 use crate::ledger::Caller;
@@ -25,6 +25,7 @@ impl Checker {
             format!("p{process} shows {serial} of login {login} for account {account}, fresh: {is_fresh}")
         });
         self.check_login(now, caller, account, login, asked_at);
+        self.check_follower(now, caller, account, reading);
         let issued = self.issued.get(&(login, serial)).copied();
         let age = issued.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default();
         self.tally.with_readings += 1;
@@ -34,7 +35,7 @@ impl Checker {
         match issued {
             Some(at)
                 if is_fresh
-                    && now.duration_since(at) > jiff::SignedDuration::try_from(limit).unwrap_or_default() =>
+                    && now.duration_since(at) > SignedDuration::try_from(limit).unwrap_or_default() =>
             {
                 let age = now.duration_since(at).as_secs();
                 self.violated(
@@ -50,7 +51,7 @@ impl Checker {
                 format!("p{process} shows {serial} of login {login}"),
             ),
         }
-        if self.expects.loses_documents || self.expects.forgets {
+        if self.expects.loses_documents || self.expects.drops_readings {
             return;
         }
         let shown = self.shown.entry((caller.manager, account, login)).or_default();
@@ -92,6 +93,31 @@ impl Checker {
                 now,
                 "readings-of-the-login",
                 format!("p{process} shows login {login} for account {account}, which holds {current}"),
+            );
+        }
+    }
+
+    /// While a process uses an account, it reads the record at the latest two poll intervals after it had a current copy, because
+    /// notices may be lost.
+    fn check_follower(&mut self, now: Timestamp, caller: Caller, account: usize, reading: Reading) {
+        let (first, last) = self.used.entry((caller.manager, account)).or_insert((now, now));
+        if now.duration_since(*last) > LONGEST_PAUSE {
+            *first = now;
+        }
+        *last = now;
+        let Ok(since) = now.checked_sub(READ_WITHIN) else { return };
+        if !self.expects.reads_again || self.paused.contains(&caller.process) || *first > since {
+            return;
+        }
+        let subject = self.expects.subject(account, reading.login);
+        let stored = self.stored.get(&subject).map_or(&[][..], Vec::as_slice);
+        let Some((at, newer)) = stored.iter().rfind(|(at, _)| *at <= since).copied() else { return };
+        if self.is_older(reading.login, reading.serial, newer) {
+            let (process, age) = (caller.process, now.duration_since(at).as_secs());
+            self.violated(
+                now,
+                "a-follower-reads-again",
+                format!("p{process} shows {} {age} s after the write of {newer}", reading.serial),
             );
         }
     }
@@ -138,6 +164,12 @@ impl Checker {
         }
     }
 }
+
+/// Two poll intervals. An interval is a minute, and varies by a quarter.
+const READ_WITHIN: Duration = Duration::from_secs(160);
+
+/// A follower ends after two minutes without a reader.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(60);
 
 /// How long a process may take to notice another login: one check interval, and the store's round trips.
 const LOGIN_NOTICED_WITHIN: Duration = Duration::from_secs(3);
