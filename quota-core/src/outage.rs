@@ -57,6 +57,8 @@ pub struct OutageStore {
     ignores_timeouts: bool,
     offset_ms: Mutex<Option<i64>>,
     copies: Mutex<Copies>,
+    /// Whether this process has begun an attempt to end an outage that it had no time for. It makes no other.
+    lacks_time: AtomicBool,
     /// The level that the last use found, and when.
     recent: Mutex<Option<(Instant, Active)>>,
     outage: Mutex<Option<Outage>>,
@@ -117,6 +119,7 @@ impl OutageStore {
             ignores_timeouts: false,
             offset_ms: Mutex::new(None),
             copies: Mutex::default(),
+            lacks_time: AtomicBool::new(false),
             recent: Mutex::default(),
             outage: Mutex::new(None),
         };

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::document::{Failure, Outage, OutageDoc, Scope};
 use super::merge::{self, Kind};
-use super::verdict::rejects_only_writes;
+use super::verdict::{is_untried, rejects_only_writes};
 use super::{Active, DOC_TTL, OutageStore, Remote, cause};
 use crate::model::RequestId;
 use crate::store::update::Trips as _;
@@ -34,6 +34,8 @@ const MIN_MERGED_TTL: Duration = Duration::from_secs(2 * 3600);
 /// How long the document of the outage is not read again. An attempt of another process may end or limit the outage in the meantime. A
 /// write to the file is then merged by the next attempt, or fails because the file is gone.
 const RECENT: Duration = Duration::from_millis(500);
+/// The timeout of the use that shows whether this process has time left. A store without time for it fails at once.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(50);
 /// How many documents are merged at once.
 const CONCURRENT_MERGES: usize = 64;
 
@@ -73,8 +75,13 @@ impl OutageStore {
         let (found_at, mut active) = self.recent.lock().clone()?;
         let age = self.clock.instant().saturating_since(found_at);
         active.now = time::saturating_add(active.now, age);
-        let is_current = age < RECENT && !active.doc.is_due(active.now);
+        let is_current = age < RECENT && !self.may_try(&active.doc, active.now);
         (is_current && self.levels[active.index].level.exists()).then_some(active)
+    }
+
+    /// Whether this process may make an attempt now.
+    fn may_try(&self, doc: &OutageDoc, now: Timestamp) -> bool {
+        doc.is_due(now) && !self.lacks_time.load(Ordering::Relaxed)
     }
 
     /// Records that a use of the store met this outage.
@@ -98,7 +105,7 @@ impl OutageStore {
         if !doc.is_writable() {
             return Err(StoreError::rejected("a newer program wrote the file for outages"));
         }
-        if doc.is_due(now) {
+        if self.may_try(&doc, now) {
             let holder = RequestId::random();
             let claimed = Self::change(store.as_ref(), |doc, now| doc.claim(holder, now)).await?;
             doc = claimed.document;
@@ -106,6 +113,15 @@ impl OutageStore {
                 let mut progress = Progress::default();
                 let ended = self.end(index, store.as_ref(), holder, &mut progress).await;
                 let Err(setback) = ended else { return Ok(None) };
+                if self.ran_out_of_time(&setback.error, &progress).await {
+                    tracing::debug!(
+                        "no time left for the attempt to use the store, so another process makes it"
+                    );
+                    self.lacks_time.store(true, Ordering::Relaxed);
+                    let abandoned = |doc: &mut OutageDoc, _| doc.attempt_abandoned(holder);
+                    let doc = Self::change(store.as_ref(), abandoned).await?.document;
+                    return Ok(Some(Active { index, store, doc, now }));
+                }
                 tracing::debug!(error = %setback.error, scope = ?setback.scope, "store still unavailable");
                 let failure = self.failure(&setback.error, None);
                 let failed =
@@ -212,7 +228,7 @@ impl OutageStore {
         holder: RequestId,
         progress: &mut Progress,
     ) -> Result<Version, Setback> {
-        let trial = self.try_write().await;
+        let trial = self.try_write(progress).await;
         let (mut doc, mut version) = self.claimed(store, holder).await?;
         let mut documents = self.merged_documents(index).await?;
         if let Err(error @ StoreError::Unavailable { .. }) = &trial
@@ -276,6 +292,7 @@ impl OutageStore {
             match merged {
                 Ok((version, is_changed)) => {
                     progress.is_writable |= is_changed;
+                    progress.has_answered |= is_changed;
                     progress.merged.insert(key, version);
                 }
                 Err(error) => drop(progress.failed.insert(key, error)),
@@ -372,13 +389,35 @@ impl OutageStore {
 
     /// Writes a document that no program reads, to find out whether the store accepts writes. Reads it first, which measures the store's
     /// clock.
-    async fn try_write(&self) -> Result<(), StoreError> {
-        let key = StoreKey::account_extension(&"quota/probe".parse().expect("the name is valid"), "trial");
+    async fn try_write(&self, progress: &mut Progress) -> Result<(), StoreError> {
+        let key = trial_key();
         let remote = Remote(self);
         let version = remote.read(&key).await?.version();
+        progress.has_answered = true;
         // A conflict means that another process has written, so the store is writable.
         remote.compare_and_swap(&key, version, Bytes::from_static(b"{}"), TRIAL_TTL).await.map(drop)
     }
+
+    /// Whether the attempt failed because this process has used all of its time for the store, so that it shows nothing about the
+    /// documents. If the store has not answered, it does show something: otherwise each short process would wait for it.
+    async fn ran_out_of_time(&self, error: &StoreError, progress: &Progress) -> bool {
+        if !progress.has_answered || !matches!(error, StoreError::Unavailable { .. }) {
+            return is_untried(error);
+        }
+        if progress.failed.values().any(is_untried) {
+            return true;
+        }
+        // The limit may have cut short the last use. This one conflicts, so that it changes nothing.
+        let (key, body) = (trial_key(), Bytes::from_static(b"{}"));
+        let probe = self.remote.compare_and_swap(&key, Some(Version::random()), body, TRIAL_TTL);
+        let probed = self.clock.bounded(PROBE_TIMEOUT, probe).await;
+        probed.is_some_and(|probed| probed.is_err_and(|error| is_untried(&error)))
+    }
+}
+
+/// The key of a document that no program reads.
+fn trial_key() -> StoreKey {
+    StoreKey::account_extension(&"quota/probe".parse().expect("the name is valid"), "trial")
 }
 
 /// Why an attempt to end the outage failed.
@@ -411,6 +450,8 @@ struct Progress {
     untested: Vec<(StoreKey, bool)>,
     /// Whether the store has accepted a write.
     is_writable: bool,
+    /// Whether the store has answered at all.
+    has_answered: bool,
 }
 
 impl Progress {

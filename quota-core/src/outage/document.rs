@@ -218,6 +218,13 @@ impl OutageDoc {
         self.failed(now, failure);
     }
 
+    /// Records that this holder makes no attempt, which shows nothing about the store.
+    pub(super) fn attempt_abandoned(&mut self, holder: RequestId) {
+        if self.is_writable() {
+            self.attempt.release(holder);
+        }
+    }
+
     /// Whether this document is in the file during the outage, and not in the store.
     pub(super) fn covers(&self, key: &StoreKey) -> bool {
         !self.is_partial || self.failed_keys.contains_key(key.as_str())

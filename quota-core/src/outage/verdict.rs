@@ -19,10 +19,15 @@ pub struct NoTimeLeft;
 /// rejects both, and a process that finds no file there goes on in the next folder.
 pub(super) fn shows_outage(error: &StoreError, is_write: bool) -> bool {
     match error {
-        StoreError::Unavailable { .. } => !is_caused_by(error, |_: &NoTimeLeft| true),
+        StoreError::Unavailable { .. } => !is_untried(error),
         StoreError::Rejected { .. } => is_write || lacks_file_locks(error),
         StoreError::Corrupt { .. } => false,
     }
+}
+
+/// Whether the store did not try the use, because this process has no time left for it.
+pub(super) fn is_untried(error: &StoreError) -> bool {
+    is_caused_by(error, |_: &NoTimeLeft| true)
 }
 
 /// Whether the store rejects writes, but its documents can be read.

@@ -9,6 +9,7 @@ use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota_core::model::{LoginId, LoginInfo};
 use quota_core::outage::{NoTimeLeft, OutageLevel, OutageStore};
@@ -663,6 +664,93 @@ async fn a_use_without_time_begins_no_outage() {
     let read = store.read(&StoreKey::account(&id("main"))).await;
 
     assert!(read.unwrap_err().is_transient() && !machine.level.exists());
+}
+
+/// A store with a limit for all uses of a process, as a statusline has.
+#[derive(Debug)]
+struct Limited {
+    inner: Arc<Remote>,
+    ends_at: Timestamp,
+}
+
+impl Limited {
+    /// The outage store of a process that has this much time for the shared store.
+    fn store(machine: &Machine, limit: Duration) -> OutageStore {
+        let inner = Arc::clone(&machine.remote);
+        let limited = Self { ends_at: inner.clock.now() + limit, inner };
+        let level = Arc::clone(&machine.level) as Arc<dyn OutageLevel>;
+        OutageStore::new(limited, [level], MINUTE).with_clock(machine.clock.clone())
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let clock = &self.inner.clock;
+        let left = Duration::try_from(self.ends_at.duration_since(clock.now())).unwrap_or_default();
+        if left.is_zero() {
+            let untried = StoreError::unavailable(WriteState::NotApplied, "it timed out");
+            return Err(untried.with_source(NoTimeLeft));
+        }
+        let late = || StoreError::unavailable(WriteState::Unknown, "it timed out");
+        clock.bounded(left, call).await.unwrap_or_else(|| Err(late()))
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Limited {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        self.within(self.inner.read(key)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        self.within(self.inner.compare_and_swap(key, expected, body, ttl)).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
+        self.inner.wait_for_change(key, seen).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_without_enough_time_delays_no_other() {
+    // It ends in the trial write, in the read and in the write of a merge, and before the attempt.
+    for limit in [750, 1250, 1750, 0].map(Duration::from_millis) {
+        let machine = Machine::new(Fault::Refused);
+        machine.command().await;
+        machine.set(Fault::Slow);
+        machine.clock.sleep(SECOND * 8).await;
+        let brief = Limited::store(&machine, limit);
+        for _ in 0..2 {
+            let read = brief.read(&StoreKey::account(&id("main"))).await.unwrap();
+            assert!(read.document.is_some(), "{limit:?}: it uses the file");
+        }
+        let uses = machine.uses();
+
+        machine.set(Fault::None);
+        machine.command().await;
+
+        assert!(!machine.level.exists() && machine.uses() > uses, "{limit:?}");
+        assert_eq!(machine.shared_record().await.unwrap().calls().len(), 1, "{limit:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_without_an_answer_uses_the_time_of_one_process() {
+    let machine = Machine::new(Fault::Refused);
+    machine.command().await;
+    machine.set(Fault::Frozen);
+    machine.clock.sleep(SECOND * 8).await;
+    let key = StoreKey::account(&id("main"));
+    let _ = Limited::store(&machine, SECOND).read(&key).await;
+    let uses = machine.uses();
+
+    let _ = Limited::store(&machine, SECOND).read(&key).await;
+
+    assert_eq!(machine.uses(), uses);
 }
 
 #[tokio::test(start_paused = true)]
