@@ -20,6 +20,8 @@ use crate::Request;
 use crate::reservation::{LocalReservations, Reservation, Reservations};
 use crate::routing::{Reason, Verdict, headroom};
 
+/// The shortest time that a request has for the store.
+const MIN_TIME: Duration = Duration::from_millis(100);
 /// How long the store is not used after a failure. Otherwise each request would wait for it.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
@@ -176,15 +178,17 @@ impl Drop for ReservationGuard {
 impl Inner {
     /// Reserves the estimated use of the request. The error is the verdict if that does not fit beside other reservations.
     ///
-    /// It reserves nothing without an estimate. If the store is unavailable, only the reservations of this process count.
+    /// It reserves nothing without an estimate. If the store is unavailable, or the request has `waited` for the rest of its time, only the
+    /// reservations of this process count.
     pub(super) async fn reserve(
         self: &Arc<Self>,
         request: &Request,
         at: usize,
+        waited: &mut Duration,
     ) -> Result<Option<ReservationGuard>, Verdict> {
         let Some((window, share)) = request.estimate() else { return Ok(None) };
         let slot = &self.slots[at];
-        let state = self.reservations_of(slot).await;
+        let state = self.reservations_of(slot, waited).await;
         slot.is_reserved.store(true, Ordering::Release);
         let now = self.now();
         let wanted = Reservation::new(window.clone(), share, now);
@@ -196,7 +200,7 @@ impl Inner {
         }
         let id = wanted.id;
         let reserved = self.guard_for(ReservationHandle { state: Arc::clone(&state), id });
-        match self.sync_reservations(&state, Some(id)).await {
+        match self.sync_within(&state, Some(id), waited).await {
             Some(false) => return Err(full()),
             Some(true) => {}
             None => state.change(|held| held.admit_locally(id)),
@@ -205,18 +209,43 @@ impl Inner {
     }
 
     /// The reservations of the record that the account shows.
-    async fn reservations_of(&self, slot: &AccountSlot) -> Arc<ReservationState> {
+    async fn reservations_of(&self, slot: &AccountSlot, waited: &mut Duration) -> Arc<ReservationState> {
         if self.reservations.is_some() {
             // Before the first check of the login, hosts would use different documents.
-            slot.usage.record_key().await;
+            self.in_time(waited, slot.usage.record_key()).await;
         }
         self.reserved.get_or_create(RecordId::of(&slot.id, &slot.usage.peek()))
     }
 
     /// Reads the reservations of all hosts.
-    pub(super) async fn read_reservations(&self, at: usize) {
-        let state = self.reservations_of(&self.slots[at]).await;
-        self.sync_reservations(&state, None).await;
+    pub(super) async fn read_reservations(&self, at: usize, waited: &mut Duration) {
+        let state = self.reservations_of(&self.slots[at], waited).await;
+        self.sync_within(&state, None, waited).await;
+    }
+
+    /// Syncs for a request that has `waited` already; `None` also if its time runs out.
+    async fn sync_within(
+        &self,
+        state: &ReservationState,
+        requested: Option<RequestId>,
+        waited: &mut Duration,
+    ) -> Option<bool> {
+        let timeout = self.time_left(*waited).min(self.policy.reservation_timeout);
+        self.in_time(waited, self.sync_reservations(state, requested, timeout)).await?
+    }
+
+    /// Waits for a step of a request that has `waited` already; `None` if its time runs out.
+    async fn in_time<T>(&self, waited: &mut Duration, step: impl Future<Output = T>) -> Option<T> {
+        let started_at = self.clock.instant();
+        let done = self.clock.bounded(self.time_left(*waited), step).await;
+        *waited = waited.saturating_add(self.clock.instant().saturating_since(started_at));
+        done
+    }
+
+    /// The rest of the time of a request that has `waited`. After a slow refresh there is little of it, but a working store needs no more
+    /// than the minimum.
+    fn time_left(&self, waited: Duration) -> Duration {
+        self.policy.route_timeout.saturating_sub(waited).max(MIN_TIME)
     }
 
     /// A guard that releases the reservation when dropped, so that a cancelled sender leaves none behind.
@@ -232,7 +261,7 @@ impl Inner {
         if is_pending && self.reservations.is_some() && Handle::try_current().is_ok() {
             let inner = Arc::clone(self);
             self.in_background(async move {
-                inner.sync_reservations(&state, None).await;
+                inner.sync_reservations(&state, None, inner.policy.reservation_timeout).await;
                 if state.has_pending_releases() {
                     inner.retry_releases();
                 }
@@ -255,7 +284,7 @@ impl Inner {
                 clock.sleep(COOLDOWN).await;
                 let Some(inner) = inner.upgrade() else { return };
                 for state in inner.reserved.with_pending_releases() {
-                    inner.sync_reservations(&state, None).await;
+                    inner.sync_reservations(&state, None, inner.policy.reservation_timeout).await;
                 }
                 if inner.reserved.with_pending_releases().is_empty() {
                     return;
@@ -272,6 +301,7 @@ impl Inner {
         &self,
         state: &ReservationState,
         requested: Option<RequestId>,
+        timeout: Duration,
     ) -> Option<bool> {
         let shared = self.reservations.as_ref()?;
         if shared.in_cooldown(self.clock.now()) {
@@ -292,7 +322,6 @@ impl Inner {
             return None;
         }
         let seq = state.sync_seq.fetch_add(1, Ordering::AcqRel) + 1;
-        let timeout = self.policy.reservation_timeout;
         let synced =
             self.clock.bounded(timeout, sync_with_store(&*shared.store, state, || self.now(), timeout)).await;
         let synced = synced.unwrap_or_else(|| {

@@ -120,7 +120,8 @@ impl FallbackAccountManager {
     /// The request waits for the credential of the chosen account at most
     /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Those of ineligible accounts, which may have
     /// another login by now, are read in the background. The request waits for them a tenth of a second. If no account is
-    /// available, it waits for the rest of the `route_timeout`. Dropping the future is safe.
+    /// available, it waits for the rest of the `route_timeout`. The wait for reservations in the store is a part of it too, with at
+    /// least a tenth of a second for each. Dropping the future is safe.
     ///
     /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
@@ -180,7 +181,7 @@ pub(super) struct Attempt {
     pub(super) moved: Vec<usize>,
     /// The checks for other credentials that it has started.
     pub(super) rechecks: Rechecks,
-    /// How long it has waited for refreshes and checks.
+    /// How long it has waited for refreshes, checks and reservations.
     pub(super) waited: Duration,
 }
 
@@ -243,7 +244,7 @@ impl Inner {
                     return Err(RouteError::NoAccountAvailable { retry_after, skipped });
                 }
             };
-            let reserved = match self.reserve(&request, at).await {
+            let reserved = match self.reserve(&request, at, &mut attempt.waited).await {
                 Ok(reserved) => reserved,
                 Err(verdict) => {
                     attempt.unusable.push((at, verdict));
@@ -328,7 +329,7 @@ impl Inner {
             }
             if let Some(at) = scan.reread_reservations.first().filter(|_| read.len() < MAX_REFRESHES) {
                 read.push(*at);
-                self.read_reservations(*at).await;
+                self.read_reservations(*at, waited).await;
                 continue;
             }
             if !may_wait {

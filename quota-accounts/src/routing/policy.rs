@@ -58,8 +58,8 @@ pub struct RoutingPolicy {
     /// is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
     #[serde(with = "span")]
     pub credential_timeout: Duration,
-    /// How long a request waits for refreshes, and for the credentials of ineligible accounts, all together. Default: 5 seconds. Then
-    /// the router decides by what is known, and the refreshes and reads continue.
+    /// How long a request waits for refreshes, for the credentials of ineligible accounts, and for reservations in the store, all
+    /// together. Default: 5 seconds. Then the router decides by what is known, and the refreshes and reads continue.
     #[serde(with = "span")]
     pub route_timeout: Duration,
     /// How long a session stays with its account after its last request. Default: 7 days.

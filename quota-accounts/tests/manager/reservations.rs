@@ -314,6 +314,27 @@ async fn a_hanging_store_delays_only_the_first_request_and_briefly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_store_for_reservations_does_not_exceed_the_time_of_a_route() {
+    for kind in BOTH {
+        let mut env = env(kind);
+        let second = Duration::from_secs(1);
+        env.policy = env.policy.clone().route_timeout(second).reservation_timeout(second * 30);
+        let store = SlowStore::on(&env.clock);
+        let accounts = env.builder().reservations(store.clone()).build().expect("a valid configuration");
+        let _ = accounts.route(Request::new()).await.expect("an account is available");
+        store.latency.store(5_000, Ordering::SeqCst);
+        let started_at = env.clock.now();
+
+        let _ = route(&accounts).await;
+        let took = env.clock.now().duration_since(started_at);
+        let _ = route(&accounts).await;
+
+        assert_eq!(took, SignedDuration::from_secs(1), "{kind:?}");
+        assert_eq!(env.clock.now().duration_since(started_at), took, "{kind:?}: the store is not used again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_cancelled_during_its_write_reserves_nothing() {
     for kind in BOTH {
         let (store, [(env, one), (_, other)]) = two_hosts(kind).await;
