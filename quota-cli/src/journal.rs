@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use quota::{AccountId, Clock, ProviderId, QuotaStore};
 use quota_journal::{
     Damage, HookError, HookFailure, JournalDamage, JournalEvent, JournalUpdate, Rules, SECRET_VARIABLES,
@@ -26,16 +27,18 @@ pub(crate) fn rules(config: &Config, provider: &ProviderId) -> Rules {
 
 /// Updates the journals of all accounts, and starts the hooks for their new events. Returns a line for each problem.
 pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut updated = |account: &AccountId, update: JournalUpdate| {
-        problems.extend(start_hooks_of(config, account, &update));
-    };
-    for provider in config.used_providers() {
+    let update = |provider: ProviderId| async move {
+        let mut problems = Vec::new();
+        let updated = |account: &AccountId, update: JournalUpdate| {
+            problems.extend(start_hooks_of(config, account, &update));
+        };
         let accounts = config.accounts.iter().map(|account| &account.id);
-        let accounts: Vec<_> = accounts.filter(|id| *id.provider() == provider.id()).collect();
-        quota_journal::update_all(store, &accounts, &rules(config, &provider.id()), &mut updated).await;
-    }
-    problems
+        let accounts: Vec<_> = accounts.filter(|id| *id.provider() == provider).collect();
+        quota_journal::update_all(store, &accounts, &rules(config, &provider), updated).await;
+        problems
+    };
+    // At once, because the update of a provider waits for the store several times, one after the other.
+    join_all(config.used_providers().map(|provider| update(provider.id()))).await.concat()
 }
 
 /// Starts the hooks for the new events of an update. Returns a line for each problem.
