@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER, VARY,
     WWW_AUTHENTICATE,
@@ -226,18 +225,12 @@ fn success(written: &Written, usage: &AccountUsage, headers: &HeaderMap) -> Resp
         Some(reason) => (format!("stale; reason={}", reason.as_str()), "private, no-cache".to_owned()),
     };
     let text = |text: String| HeaderValue::try_from(text).expect("it has only printable characters");
-    let (status, body) = if is_known {
-        (StatusCode::NOT_MODIFIED, Bytes::new())
+    let mut response = if is_known {
+        StatusCode::NOT_MODIFIED.into_response()
     } else {
-        (StatusCode::OK, written.body.clone())
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], written.body.clone()).into_response()
     };
-    let mut response = (status, body).into_response();
     let response_headers = response.headers_mut();
-    if is_known {
-        response_headers.remove(CONTENT_TYPE);
-    } else {
-        response_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
     response_headers.insert(ETAG, written.etag.clone());
     response_headers.insert(AGE, written.age(usage.now()).as_secs().into());
     response_headers.insert(CACHE_CONTROL, text(cache));
@@ -246,10 +239,14 @@ fn success(written: &Written, usage: &AccountUsage, headers: &HeaderMap) -> Resp
     response
 }
 
+/// A validator without its mark for a weak one.
+fn opaque(tag: &str) -> &str {
+    tag.trim().trim_start_matches("W/")
+}
+
 /// Whether a value of `If-None-Match` has this validator, by the weak comparison of RFC 9110.
 fn matches(value: &HeaderValue, etag: &HeaderValue) -> bool {
     let (Ok(value), Ok(etag)) = (value.to_str(), etag.to_str()) else { return false };
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     value.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
