@@ -2,6 +2,7 @@
 
 mod json;
 mod openapi;
+mod routing;
 mod stream;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use axum::Router;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -24,6 +25,7 @@ use self::json::{
     AccountJson, AccountsJson, ChangesJson, ObserveJson, ObservedJson, RefreshJson, RejectedJson,
 };
 pub use self::openapi::openapi;
+pub(crate) use self::routing::SameUser;
 use crate::access::{Role, password};
 use crate::changes::Position;
 use crate::gateway::{Current, Gateway};
@@ -66,6 +68,11 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/v1/observe", post(observe))
         .route("/v1/changes", get(changes))
         .route("/v1/events", get(stream::events))
+        .route("/v1/explain", get(routing::explain))
+        .route("/v1/route", post(routing::route))
+        .route("/v1/report", post(routing::report))
+        .route("/v1/reservations", post(routing::reserve))
+        .route("/v1/reservations/{id}", delete(routing::release))
         .route("/openapi.json", get(document))
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use quota::accounts::FallbackAccountManager;
 use quota::{AccountId, QuotaManager};
 use quota_journal::Rules;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use crate::journals::Journals;
 use crate::last_responses::LastResponses;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::open_routes::OpenRoutes;
 use crate::served::{Accounts, ServedAccount};
 
 /// Answers from the readings of a manager. It is cheap to clone.
@@ -38,6 +40,9 @@ struct Inner {
     events: Events,
     journals: Option<Journals>,
     max_event_streams: AtomicUsize,
+    router: ArcSwapOption<FallbackAccountManager>,
+    open_routes: OpenRoutes,
+    hands_out_credentials: bool,
     metrics: Metrics,
     stopping: watch::Sender<bool>,
 }
@@ -97,6 +102,8 @@ impl Gateway {
             changes,
             events,
             journals: None,
+            router: None,
+            hands_out_credentials: false,
             metrics,
             tokens: AccessTokens::default(),
             responses: LastResponses::default(),
@@ -123,6 +130,11 @@ impl Gateway {
         // Clients get the new accounts only once they were read.
         next.prepare().await;
         self.0.current.store(next);
+    }
+
+    /// Chooses accounts with this router from now on.
+    pub fn replace_router(&self, router: Option<FallbackAccountManager>) {
+        self.0.router.store(router.map(Arc::new));
     }
 
     /// Accepts other tokens from now on.
@@ -174,6 +186,18 @@ impl Gateway {
         self.0.max_event_streams.store(max, Ordering::Relaxed);
     }
 
+    pub(crate) fn router(&self) -> Option<Arc<FallbackAccountManager>> {
+        self.0.router.load_full()
+    }
+
+    pub(crate) fn open_routes(&self) -> &OpenRoutes {
+        &self.0.open_routes
+    }
+
+    pub(crate) fn hands_out_credentials(&self) -> bool {
+        self.0.hands_out_credentials
+    }
+
     /// Ends the waits of clients, because the server stops.
     pub(crate) fn stop(&self) {
         self.0.stopping.send_replace(true);
@@ -194,6 +218,8 @@ pub struct GatewayBuilder {
     changes: Changes,
     events: Events,
     journals: Option<Journals>,
+    router: Option<FallbackAccountManager>,
+    hands_out_credentials: bool,
     metrics: Metrics,
     tokens: AccessTokens,
     responses: LastResponses,
@@ -228,6 +254,18 @@ impl GatewayBuilder {
         self
     }
 
+    /// Chooses the accounts for requests of clients with this router, which must use the same manager.
+    pub fn router(mut self, router: Option<FallbackAccountManager>) -> Self {
+        self.router = router;
+        self
+    }
+
+    /// Hands out the credential of the chosen account, but only over a Unix socket and to the user of this process.
+    pub fn hand_out_credentials(mut self, hand_out: bool) -> Self {
+        self.hands_out_credentials = hand_out;
+        self
+    }
+
     /// Sends no reading of this age or older (default: [`Gateway::MAX_AGE`]).
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
@@ -247,6 +285,9 @@ impl GatewayBuilder {
             changes: self.changes,
             events: self.events,
             journals: self.journals,
+            router: ArcSwapOption::from_pointee(self.router),
+            open_routes: OpenRoutes::new(),
+            hands_out_credentials: self.hands_out_credentials,
             max_event_streams: AtomicUsize::new(Limits::default().max_event_streams),
             metrics: self.metrics,
             stopping: watch::Sender::new(false),

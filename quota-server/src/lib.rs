@@ -7,7 +7,7 @@
 //! |---|---|
 //! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
 //! | `/account/{provider}/{name}/…` | the same for a named account |
-//! | `/v1/accounts`, `/v1/changes`, `/v1/events`, `/v1/observe` | the gateway's own API, which `/openapi.json` describes |
+//! | `/v1/accounts`, `/v1/changes`, `/v1/events`, `/v1/observe`, `/v1/route` … | the gateway's own API, which `/openapi.json` describes |
 //! | `/` | the dashboard: the account to use now, and the state of every account, for a browser |
 //! | `/metrics` | usage, holds, budgets, calls and requests, in OpenMetrics |
 //! | `/healthz`, `/readyz` | whether the process runs; whether it has read its accounts |
@@ -15,7 +15,8 @@
 //! # Guarantees
 //!
 //! - An answer has the age of its readings. A reading that is too old, and a window that has ended, are never sent.
-//! - No response contains a credential or a token, or repeats a part of the request.
+//! - No response contains a credential or a token, or repeats a part of the request. The one exception is
+//!   [`GatewayBuilder::hand_out_credentials`], for the same user over a Unix socket.
 //! - Requests of web pages from other origins are rejected, also after DNS rebinding.
 //! - Each client is limited in time, memory and connections ([`Limits`]).
 
@@ -35,6 +36,7 @@ mod last_responses;
 mod limits;
 mod listener;
 mod metrics;
+mod open_routes;
 mod problem;
 mod routes;
 mod served;

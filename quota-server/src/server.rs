@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service as _;
 
+use crate::api::SameUser;
 use crate::gateway::Gateway;
 use crate::guard::Guard;
 use crate::limits::Limits;
@@ -173,20 +174,34 @@ async fn serve(accepted: Accepted, service: Arc<Service>) {
         Accepted::Tcp(stream) => {
             // If the system rejects the option, responses only arrive a little later.
             let _ = stream.set_nodelay(true);
-            let Some(tls) = &service.tls else { return serve_stream(stream, false, service).await };
+            let Some(tls) = &service.tls else { return serve_stream(stream, Peer::Network, service).await };
             let handshake = tls.0.accept(stream);
             let shaken = Clock::system().bounded(service.limits.handshake_timeout, handshake).await;
             if let Some(Ok(stream)) = shaken {
-                serve_stream(stream, false, service).await;
+                serve_stream(stream, Peer::Network, service).await;
             }
         }
         #[cfg(unix)]
-        Accepted::Unix(stream) => serve_stream(stream, true, service).await,
+        Accepted::Unix(stream) => {
+            let own = rustix::process::geteuid().as_raw();
+            let is_same_user = stream.peer_cred().is_ok_and(|peer| peer.uid() == own);
+            serve_stream(stream, Peer::Unix { is_same_user }, service).await;
+        }
     }
 }
 
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Network,
+    #[cfg_attr(not(unix), expect(dead_code))]
+    Unix {
+        is_same_user: bool,
+    },
+}
+
 /// Serves one client until it disconnects, breaks a limit, or the server stops.
-async fn serve_stream<S>(stream: S, is_unix: bool, service: Arc<Service>)
+async fn serve_stream<S>(stream: S, peer: Peer, service: Arc<Service>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -196,7 +211,7 @@ where
     stream.set_write_timeout(Some(limits.write_timeout));
     let service = service_fn(move |request| {
         let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.respond(request, is_unix).await) }
+        async move { Ok::<_, Infallible>(service.respond(request, peer).await) }
     });
     // The `auto` connection of hyper-util has no time limit before the first byte.
     let connection = http1::Builder::new()
@@ -220,8 +235,11 @@ where
 }
 
 impl Service {
-    async fn respond(&self, request: Request<Incoming>, is_unix: bool) -> Response {
-        let mut response = match self.reject(&request, is_unix) {
+    async fn respond(&self, mut request: Request<Incoming>, peer: Peer) -> Response {
+        if peer == (Peer::Unix { is_same_user: true }) {
+            request.extensions_mut().insert(SameUser);
+        }
+        let mut response = match self.reject(&request, peer != Peer::Network) {
             Some(problem) => problem.into_response(),
             None => self.answer(request).await,
         };

@@ -65,4 +65,7 @@ pub(crate) struct ServeArgs {
     /// Allow other addresses than loopback without tokens or TLS
     #[arg(long)]
     pub(crate) open_to_network: bool,
+    /// Give the credentials of accounts to your own programs, over Unix sockets only
+    #[arg(long)]
+    pub(crate) hand_out_credentials: bool,
 }

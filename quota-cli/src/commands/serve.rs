@@ -1,13 +1,15 @@
 //! `quota serve`: the gateway for the programs of this machine. The crate quota-server answers; this file supplies the accounts.
 
 mod access;
+mod router;
 mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use quota::accounts::FallbackAccountManager;
 use quota::credentials::TokenStore;
-use quota::{AccountId, MemoryStore, QuotaManager};
+use quota::{AccountId, Clock, MemoryStore, QuotaManager};
 use quota_server::{Gateway, Journals, LastResponses, Limits, Listener, ServedAccount, Server};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -57,10 +59,13 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     let logins = context::renewing_logins(&config, store)?;
     let manager = context::open_manager_for_server(&config, store, &logins, NAME, &responses)?;
     let served = accounts(&config);
+    let router = router::open(&config, store, &manager).await?;
     let (configs, config) = watch::channel(Arc::new(config));
     let (problems, saving) = mpsc::unbounded_channel();
     let mut gateway = Gateway::builder(&manager, served)
         .journals(journals(store, config.clone(), problems))
+        .router(router.clone())
+        .hand_out_credentials(options.hand_out_credentials)
         .tokens(tokens)
         .last_responses(responses.clone())
         .max_age(options.max_age);
@@ -86,7 +91,7 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     let preparing = gateway.clone();
     tasks.spawn(async move { preparing.prepare().await });
     let mut reload =
-        Reload { options, global, token_file, store, gateway, responses, manager, logins, configs };
+        Reload { options, global, token_file, store, gateway, responses, manager, router, logins, configs };
     let stop = async {
         while let SignalEvent::Reload = signals.next().await {
             tasks.spawn(reload.run().await);
@@ -97,6 +102,7 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
         () = impatient.stop_twice() => {}
     }
     tasks.shutdown().await;
+    flush(reload.router).await;
     reload.manager.close_within(CLOSE_TIMEOUT).await;
     // An interrupted renewal may lose its login.
     reload.logins.close().await;
@@ -133,6 +139,17 @@ async fn listeners(options: &ServeArgs) -> Result<Vec<Listener>, CliError> {
     Ok(listeners)
 }
 
+/// Writes what a router learned to its file.
+async fn flush(router: Option<FallbackAccountManager>) {
+    if let Some(router) = router {
+        // A failed save is ignored, because the state can be rebuilt.
+        let _ = Clock::system().bounded(CLOSE_TIMEOUT, router.flush()).await;
+    }
+}
+
+/// What a reload has replaced.
+type Previous = (QuotaManager, Option<FallbackAccountManager>, TokenStore);
+
 /// What a reload replaces.
 struct Reload<'a> {
     options: &'a ServeArgs,
@@ -142,6 +159,7 @@ struct Reload<'a> {
     gateway: Gateway,
     responses: LastResponses,
     manager: QuotaManager,
+    router: Option<FallbackAccountManager>,
     logins: TokenStore,
     configs: watch::Sender<Arc<Config>>,
 }
@@ -159,24 +177,30 @@ impl Reload<'_> {
         term::eprint(&text);
         let previous = loaded.ok().flatten();
         async move {
-            if let Some((manager, logins)) = previous {
+            if let Some((manager, router, logins)) = previous {
+                flush(router).await;
                 manager.close_within(CLOSE_TIMEOUT).await;
                 logins.close().await;
             }
         }
     }
 
-    /// Returns the previous manager and its logins; `None` without an account.
-    async fn replace(&mut self) -> Result<Option<(QuotaManager, TokenStore)>, CliError> {
+    /// Returns the previous manager, its router and its logins; `None` without an account.
+    async fn replace(&mut self) -> Result<Option<Previous>, CliError> {
         let tokens = access::tokens(self.options, self.token_file.as_ref())?;
         let Some(config) = load(self.options, self.global).await? else { return Ok(None) };
         let logins = context::renewing_logins(&config, self.store)?;
         let manager = context::open_manager_for_server(&config, self.store, &logins, NAME, &self.responses)?;
+        // The next router reads what this one has learned.
+        flush(self.router.clone()).await;
+        let router = router::open(&config, self.store, &manager).await?;
         self.gateway.replace_accounts(&manager, accounts(&config)).await;
+        self.gateway.replace_router(router.clone());
         self.gateway.replace_tokens(tokens);
         self.configs.send_replace(Arc::new(config));
         let manager = std::mem::replace(&mut self.manager, manager);
-        Ok(Some((manager, std::mem::replace(&mut self.logins, logins))))
+        let router = std::mem::replace(&mut self.router, router);
+        Ok(Some((manager, router, std::mem::replace(&mut self.logins, logins))))
     }
 }
 

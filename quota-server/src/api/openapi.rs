@@ -16,7 +16,12 @@ use utoipa::OpenApi;
         super::refresh,
         super::observe,
         super::changes,
-        super::stream::events
+        super::stream::events,
+        super::routing::explain,
+        super::routing::route,
+        super::routing::report,
+        super::routing::reserve,
+        super::routing::release,
     )
 )]
 struct Document;

@@ -12,6 +12,7 @@ mod events;
 mod freshness;
 mod hostile;
 mod metrics;
+mod routing;
 mod shutdown;
 mod support;
 mod tls;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quota::accounts::{AccountConfig, AccountsConfig, FallbackAccountManager};
 use quota::credentials::{CredentialMap, StaticCredential};
-use quota::http::{Fetcher, PROVIDERS};
+use quota::http::{AnyResponseParser, Fetcher, PROVIDERS};
 use quota::record::Seed;
 use quota::{
-    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, Secret, Snapshot, UsageReport,
-    WindowId, WindowReading,
+    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, Secret, Snapshot,
+    UsageReport, WindowId, WindowReading,
 };
 use quota_server::{
     Gateway, GatewayBuilder, Journals, LastResponses, Limits, Listener, ServedAccount, Server,
@@ -42,6 +43,7 @@ pub(crate) struct Setup {
     refused: Option<Answer>,
     disabled: bool,
     store: Option<Arc<MemoryStore>>,
+    has_router: bool,
 }
 
 impl Setup {
@@ -54,6 +56,7 @@ impl Setup {
             refused: None,
             disabled: false,
             store: None,
+            has_router: false,
         }
     }
 
@@ -92,6 +95,12 @@ impl Setup {
         self
     }
 
+    /// Adds a router of all accounts, which prefers the first one.
+    pub(crate) fn router(mut self) -> Self {
+        self.has_router = true;
+        self
+    }
+
     pub(crate) async fn start(self) -> Running {
         let simulator = Simulator::builder(self.script.clone()).start().await.unwrap();
         if let Some(answer) = self.refused {
@@ -108,6 +117,7 @@ impl Setup {
             served.push(ServedAccount::new(id).disabled(self.disabled));
         }
         let store = self.store.clone().unwrap_or_default();
+        let store_of_router: Arc<dyn QuotaStore> = Arc::clone(&store) as _;
         let manager = manager_of(&store, &simulator, &responses, Some(sources));
         for (account, report, at) in self.seeds {
             manager.account(&account).seed(&Seed::new(Snapshot::of(&report, at))).unwrap();
@@ -115,6 +125,17 @@ impl Setup {
         let mut builder = Gateway::builder(&manager, served).last_responses(responses);
         if let Some(store) = self.store {
             builder = builder.journals(Journals::new(store));
+        }
+        if self.has_router {
+            let config: AccountsConfig =
+                self.script.accounts().iter().map(|account| AccountConfig::new(id_of(account))).collect();
+            let mut router = FallbackAccountManager::builder(config)
+                .quota_manager(manager.clone())
+                .reservations(store_of_router);
+            for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
+                router = router.response_parser(AnyResponseParser::new(provider.id()));
+            }
+            builder = builder.router(Some(router.build().unwrap()));
         }
         let gateway = (self.configure)(builder, &simulator).build();
         gateway.prepare().await;
