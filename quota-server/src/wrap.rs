@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{CONTENT_TYPE, PROXY_AUTHENTICATE, USER_AGENT};
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::header::{CONTENT_TYPE, PROXY_AUTHENTICATE};
+use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
@@ -55,8 +55,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_CONNECTIONS: usize = 1024;
 /// The buffer of a tunnel, for each direction.
 const BUFFER: usize = 64 * 1024;
-/// How the user agent of quota's own requests begins.
-const OWN_USER_AGENT: &[u8] = b"quota/";
 
 /// A proxy for one command.
 #[derive(Debug)]
@@ -294,9 +292,10 @@ impl Shared {
         }
         if is_same_host
             && request.method() == Method::GET
-            && !is_own(request.headers())
-            && let Some(endpoint) = self.origins.endpoint(target, request.uri().path())
-            && let Some(response) = usage::of_configured(endpoint, &self.gateway, request.headers()).await
+            && let Some(usage) = self.origins.usage(target, request.uri().path())
+            && !usage.is_own(request.headers())
+            && let Some(response) =
+                usage::of_configured(usage.endpoint, &self.gateway, request.headers()).await
         {
             return (response, None);
         }
@@ -309,6 +308,7 @@ impl Shared {
         let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         *request.uri_mut() = relay::url(target, request.uri().path_and_query());
         relay::remove_hop_by_hop(request.headers_mut(), is_upgrade);
+        relay::join_cookies(request.headers_mut());
         let mut response = match self.upstream.send(request.map(Body::new)).await {
             Ok(response) => response,
             Err(error) => return (unreachable(target, &*error), None),
@@ -319,11 +319,6 @@ impl Shared {
         relay::remove_hop_by_hop(response.headers_mut(), is_upgraded);
         (response.map(Body::new), upgrade)
     }
-}
-
-/// Whether quota itself asks. It needs the reading of the provider, with the time of its own call.
-fn is_own(headers: &HeaderMap) -> bool {
-    headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(OWN_USER_AGENT))
 }
 
 fn refusal(status: StatusCode, text: &str) -> Response {

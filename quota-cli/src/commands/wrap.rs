@@ -124,11 +124,13 @@ fn accounts(config: &Config) -> Vec<ServedAccount> {
 fn origins(config: &Config) -> Vec<UsageOrigin> {
     let mut origins = Vec::new();
     for provider in config.used_providers() {
-        let own = config.provider(&provider.id()).base_url.clone();
+        let settings = config.provider(&provider.id());
+        let own = settings.base_url.clone();
         let accounts = config.accounts.iter().filter(|account| *account.id.provider() == provider.id());
         let of_accounts = accounts.filter_map(|account| account.base_url.clone());
         for base_url in provider.default_base_url().into_iter().chain(own).chain(of_accounts) {
-            origins.push(UsageOrigin { provider, base_url });
+            let own_user_agent = settings.user_agent.clone();
+            origins.push(UsageOrigin { provider, base_url, own_user_agent });
         }
     }
     origins

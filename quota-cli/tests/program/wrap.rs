@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 
+use super::pty::Pty;
 use super::support::{Ended, Machine, Provider, argument};
 
 const HOST: &str = "api.anthropic.com";
@@ -444,6 +445,29 @@ fn a_signal_is_passed_on_and_everything_is_removed() {
         assert_eq!(running.end().0, Some(code), "{signal}");
         assert!(!is_listening(&address) && setup.files().is_empty(), "{signal}");
     }
+}
+
+#[test]
+fn ctrl_c_reaches_the_command_once() {
+    let setup = Setup::new();
+    let script = "n=0; trap 'n=$((n + 1))' INT; echo ready
+        while :; do read line && break; done; echo \"interrupted $n times\"";
+    let wrapped = setup.wrapped(&["/bin/sh", "-c", script]);
+    // Makes the terminal that of a new session, so that its keys send signals.
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait"]).arg(wrapped.get_program()).args(wrapped.get_args());
+    command.env_clear().current_dir(wrapped.get_current_dir().unwrap());
+    command.envs(wrapped.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut terminal = Pty::new(80, 24);
+    let mut child = terminal.start(command);
+    terminal.until("ready");
+
+    terminal.press("\u{3}");
+    terminal.until("^C");
+    terminal.press("\n");
+
+    terminal.until("interrupted 1 times");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use http::header::USER_AGENT;
 use http::uri::Authority;
+use http::{HeaderMap, HeaderValue};
 use quota::http::Provider;
 use url::{Host, Url};
 
 use crate::usage::Endpoint;
+
+/// How the default user agent of quota's own requests begins.
+const OWN_USER_AGENT: &[u8] = b"quota/";
 
 /// A base URL of a provider whose usage requests are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub struct UsageOrigin {
     pub provider: &'static Provider,
     /// The URL before the provider's own path, such as `https://api.anthropic.com`.
     pub base_url: Url,
+    /// The user agent of this program's own requests, if it is not the default one.
+    pub own_user_agent: Option<String>,
 }
 
 /// A host and its port, in the form that URLs have: lower case, and without a dot at the end.
@@ -44,10 +51,20 @@ impl Target {
 
 /// The usage endpoint of a provider on a host.
 #[derive(Debug)]
-struct UsagePath {
+pub(super) struct UsagePath {
     target: Target,
     path: String,
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
+    own_user_agent: Option<String>,
+}
+
+impl UsagePath {
+    /// Whether quota itself asks. It needs the reading of the provider, because it stores it with the time of its own call.
+    pub(super) fn is_own(&self, headers: &HeaderMap) -> bool {
+        let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+        let own = self.own_user_agent.as_deref().map(str::as_bytes);
+        agent.starts_with(OWN_USER_AGENT) || own == Some(agent)
+    }
 }
 
 /// All hosts of the providers that are answered for.
@@ -57,12 +74,12 @@ pub(super) struct Origins(Vec<UsagePath>);
 impl Origins {
     /// Takes the origins with TLS whose provider has a usage endpoint that can be answered.
     pub(super) fn new(origins: impl IntoIterator<Item = UsageOrigin>) -> Self {
-        let paths = origins.into_iter().filter_map(|UsageOrigin { provider, base_url }| {
+        let paths = origins.into_iter().filter_map(|UsageOrigin { provider, base_url, own_user_agent }| {
             let endpoint = Endpoint::of(provider)?;
             let host = base_url.host()?.to_string();
             let port = (base_url.scheme() == "https").then(|| base_url.port_or_known_default())??;
             let path = format!("{}{}", base_url.path().trim_end_matches('/'), endpoint.path());
-            Some(UsagePath { target: Target { host, port }, path, endpoint })
+            Some(UsagePath { target: Target { host, port }, path, endpoint, own_user_agent })
         });
         Self(paths.collect())
     }
@@ -77,9 +94,8 @@ impl Origins {
     }
 
     /// The usage endpoint at a path of a host.
-    pub(super) fn endpoint(&self, target: &Target, path: &str) -> Option<Endpoint> {
-        let found = self.0.iter().find(|usage| usage.target == *target && usage.path == path);
-        found.map(|usage| usage.endpoint)
+    pub(super) fn usage(&self, target: &Target, path: &str) -> Option<&UsagePath> {
+        self.0.iter().find(|usage| usage.target == *target && usage.path == path)
     }
 }
 
@@ -93,6 +109,7 @@ mod tests {
         Origins::new(urls.iter().map(|(provider, url)| UsageOrigin {
             provider: find_provider(provider).unwrap(),
             base_url: url.parse().unwrap(),
+            own_user_agent: Some("my-agent".to_owned()),
         }))
     }
 
@@ -104,7 +121,7 @@ mod tests {
     fn a_usage_path_belongs_to_a_host_and_a_port() {
         let origins =
             origins(&[("anthropic", "https://api.anthropic.com"), ("codex", "https://chatgpt.com/")]);
-        let has = |at: &str, path: &str| origins.endpoint(&target(at), path).is_some();
+        let has = |at: &str, path: &str| origins.usage(&target(at), path).is_some();
 
         assert!(
             has("api.anthropic.com:443", "/api/oauth/usage")
@@ -127,8 +144,8 @@ mod tests {
         let origins =
             origins(&[("anthropic", "https://10.0.0.7:8443/claude/"), ("anthropic", "https://[::1]:9443")]);
 
-        assert!(origins.endpoint(&target("10.0.0.7:8443"), "/claude/api/oauth/usage").is_some());
-        assert!(origins.endpoint(&target("[::1]:9443"), "/api/oauth/usage").is_some());
+        assert!(origins.usage(&target("10.0.0.7:8443"), "/claude/api/oauth/usage").is_some());
+        assert!(origins.usage(&target("[::1]:9443"), "/api/oauth/usage").is_some());
         assert!(!origins.contains(&target("10.0.0.7:443")));
     }
 
@@ -138,6 +155,18 @@ mod tests {
             origins(&[("anthropic", "http://localhost:8080"), ("deepseek", "https://api.deepseek.com")]);
 
         assert!(origins.hosts().is_empty());
+    }
+
+    #[test]
+    fn own_requests_are_recognized_by_their_user_agent() {
+        let origins = origins(&[("anthropic", "https://api.anthropic.com")]);
+        let usage = origins.usage(&target("api.anthropic.com:443"), "/api/oauth/usage").unwrap();
+        let is_own = |agent: &'static str| {
+            usage.is_own(&HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(agent))]))
+        };
+
+        assert!(is_own("quota/0.1.0 (shared usage cache)") && is_own("my-agent"));
+        assert!(!is_own("my-agent/2") && !is_own("curl/8") && !usage.is_own(&HeaderMap::new()));
     }
 
     #[test]

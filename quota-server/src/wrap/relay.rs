@@ -1,7 +1,8 @@
 //! What a relay changes in a request and its response: the headers of one connection, and nothing else.
 
 use http::header::{
-    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Uri, Version};
@@ -43,6 +44,17 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, is_upgrade: bool) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     } else {
         headers.remove(UPGRADE);
+    }
+}
+
+/// Joins the parts into which HTTP/2 may split a cookie, because the host may have only HTTP/1.1 (RFC 9113, section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() > 1
+        && let Ok(mut cookie) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
+    {
+        cookie.set_sensitive(true);
+        headers.insert(COOKIE, cookie);
     }
 }
 
@@ -114,6 +126,14 @@ mod tests {
         let mut kept = relayed(&lines, true);
         kept.sort();
         assert_eq!(kept, ["connection", "sec-websocket-key", "upgrade"]);
+    }
+
+    #[test]
+    fn the_parts_of_a_cookie_are_joined() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut map);
+
+        assert_eq!(map.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 
     #[test]
