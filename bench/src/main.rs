@@ -11,6 +11,7 @@ mod redis;
 mod route;
 mod row;
 mod serve;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ use row::Row;
 /// A group of rows, by its name for `--only`.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("core", core::rows),
     ("local", local::rows),
     ("outage", local::outages::rows),
@@ -27,6 +28,7 @@ const GROUPS: [Group; 7] = [
     ("redis", redis::rows),
     ("route", route::rows),
     ("serve", serve::rows),
+    ("wrap", wrap::rows),
 ];
 
 fn main() -> ExitCode {
