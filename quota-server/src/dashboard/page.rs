@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use jiff::Timestamp;
 use quota::accounts::Decision;
-use quota::accounts::routing::{Disposition, Evaluated};
+use quota::accounts::routing::{Disposition, Eligibility, Evaluated};
 use quota::record::HoldReason;
 use quota::{AccountId, AccountUsage, Used};
 use quota_journal::Journal;
@@ -25,6 +25,8 @@ use super::curve::{Curve, HEIGHT, WIDTH};
 
 /// The number of events on the page.
 const EVENTS: usize = 10;
+/// The number of accounts whose reason is at the top.
+const MAX_REASONS: usize = 3;
 /// The advice for a login that no configuration of the gateway describes.
 const LOG_IN: &str = "log in again";
 
@@ -59,6 +61,8 @@ struct Answer {
     card: Option<usize>,
     headline: String,
     facts: Vec<String>,
+    /// Why the accounts before it are not used.
+    passed_over: Vec<String>,
 }
 
 /// One account.
@@ -152,14 +156,15 @@ impl Page {
 
 impl Answer {
     fn new(decision: &Decision, local: &LocalTime) -> Self {
+        let of = |one: &Evaluated| format!("{}: {}", one.account, account_reason(one, LOG_IN, local));
         let Some(chosen) = decision.chosen() else {
-            let reasons = decision.accounts().iter().take(3);
-            let of = |one: &Evaluated| format!("{}: {}", one.account, account_reason(one, LOG_IN, local));
+            let reasons = decision.accounts().iter().take(MAX_REASONS);
             let facts = match outcome(decision) {
                 Outcome::AllDisabled => Vec::new(),
                 _ => reasons.map(of).collect(),
             };
-            return Self { card: None, headline: capitalized(&verdict(decision, local)), facts };
+            let headline = capitalized(&verdict(decision, local));
+            return Self { card: None, headline, facts, passed_over: Vec::new() };
         };
         let mut windows: Vec<_> =
             chosen.windows.iter().map(|usage| WindowView::of(&usage.window, usage.used)).collect();
@@ -174,10 +179,14 @@ impl Answer {
         };
         let mut facts = vec![account_reason(chosen, LOG_IN, local)];
         facts.extend(windows.iter().take(3).map(fact));
+        let card = decision.accounts().iter().position(|one| one.account == chosen.account);
+        let before = decision.accounts().iter().take(card.unwrap_or_default());
+        let is_unused = |one: &&Evaluated| one.eligibility != Eligibility::Eligible;
         Self {
-            card: decision.accounts().iter().position(|one| one.account == chosen.account),
+            card,
             headline: chosen.account.to_string(),
             facts,
+            passed_over: before.filter(is_unused).take(MAX_REASONS).map(of).collect(),
         }
     }
 }
@@ -347,4 +356,46 @@ fn zone_name(local: &LocalTime) -> String {
 fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use quota::accounts::Request;
+    use quota::accounts::RoutingPolicy;
+    use quota::accounts::routing::{Candidate, Role, choose};
+    use quota::model::Scope;
+    use quota::record::Seed;
+    use quota::{MemoryStore, Percent, QuotaManager, Snapshot, UsageReport, WindowId, WindowReading};
+
+    use super::*;
+
+    const HOSTILE: &str = "x<script>alert(1)</script>\"'&";
+
+    /// The page of one account whose window counts this model, and whose plan has this name.
+    async fn page(model: &str, plan: &str) -> String {
+        let manager = QuotaManager::builder(MemoryStore::new()).build().unwrap();
+        let id: AccountId = "anthropic/main".parse().unwrap();
+        let account = manager.account(&id);
+        let reading = WindowReading::new(WindowId::seven_day(), Percent::from_percent(40.0).unwrap());
+        let reading = reading.scope(Scope::model(model));
+        let mut report = UsageReport::polled([reading]);
+        report.plan = Some(plan.into());
+        let now = account.peek().now();
+        account.seed(&Seed::new(Snapshot::of(&report, now))).unwrap();
+        let state =
+            AccountState { id: &id, usage: account.peek(), is_disabled: false, journal: Journal::default() };
+        let candidate = Candidate::from_usage(&id, Role::Main, account.peek());
+        let decision = choose([candidate], &Request::new(), now, &RoutingPolicy::default());
+        let local = LocalTime { now, zone: TimeZone::UTC };
+        Page::new(&[state], &decision, &local).render().unwrap()
+    }
+
+    #[tokio::test]
+    async fn names_from_a_provider_are_escaped() {
+        let page = page(HOSTILE, HOSTILE).await;
+
+        assert!(!page.contains("<script>alert") && !page.contains("\"'&"), "{page}");
+        assert!(page.contains("&#60;script&#62;"), "{page}");
+    }
 }
