@@ -47,6 +47,15 @@ pub enum InvalidPath {
     /// The path has more than one `..`, which would visit some values many times.
     #[error("the JSONPath has more than one `..`")]
     Descents,
+    /// A filter has `$` or `..`, and would visit the whole response for each value that it tests.
+    #[error(
+        "a filter of the JSONPath has {found}, which would read the whole response for each value; use only @ and names in a filter"
+    )]
+    #[non_exhaustive]
+    FilterVisitsRoot {
+        /// What the filter has.
+        found: &'static str,
+    },
 }
 
 impl Path {
@@ -107,14 +116,49 @@ impl FromStr for Path {
         if text.len() > Self::MAX_LEN || nesting(text) > Self::MAX_NESTING {
             return Err(InvalidPath::TooComplex);
         }
-        if text.matches("..").count() > 1 {
-            return Err(InvalidPath::Descents);
-        }
+        check_descents(text)?;
         // The text of the library's error repeats the path.
         let query = serde_json_path::JsonPath::parse(text)
             .map_err(|error| InvalidPath::Syntax { character: error.position() })?;
         Ok(Self { text: text.to_owned(), query })
     }
+}
+
+/// Checks that the path visits each value of a response a few times at most.
+fn check_descents(text: &str) -> Result<(), InvalidPath> {
+    let (mut quote, mut is_escaped) = (None, false);
+    let (mut open, mut descents) = (0_usize, 0);
+    let mut previous = 0;
+    for (at, character) in text.bytes().enumerate() {
+        let before = std::mem::replace(&mut previous, character);
+        if let Some(end) = quote {
+            quote = (character != end || is_escaped).then_some(end);
+            is_escaped = character == b'\\' && !is_escaped;
+            continue;
+        }
+        let found = match character {
+            b'\'' | b'"' => {
+                quote = Some(character);
+                continue;
+            }
+            b'[' => {
+                open += 1;
+                continue;
+            }
+            b']' => {
+                open = open.saturating_sub(1);
+                continue;
+            }
+            b'$' if at > 0 => "$",
+            b'.' if before == b'.' => "..",
+            _ => continue,
+        };
+        if open > 0 {
+            return Err(InvalidPath::FilterVisitsRoot { found });
+        }
+        descents += usize::from(found == "..");
+    }
+    if descents > 1 { Err(InvalidPath::Descents) } else { Ok(()) }
 }
 
 /// The largest number of open brackets, parentheses and negations. A negation also costs recursion.
@@ -212,6 +256,27 @@ mod tests {
             InvalidPath::TooComplex
         );
         assert_eq!(invalid(&format!("$[?{}@.a]", "!".repeat(40))), InvalidPath::TooComplex);
+    }
+
+    #[test]
+    fn a_filter_that_visits_the_whole_response_is_rejected() {
+        for (text, found) in [
+            ("$.rows[?@.id == $.current].used", "$"),
+            ("$[?count($..a) > 1]", "$"),
+            ("$.rows[?@..used]", ".."),
+            ("$.rows[?@[?@..used]]", ".."),
+        ] {
+            assert_eq!(invalid(text), InvalidPath::FilterVisitsRoot { found }, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_or_text_may_contain_what_a_filter_may_not() {
+        for text in
+            ["$['$ref']['a..b']", r#"$.rows[?@.name == "$1 .. \" ] $"].used"#, r"$['it\'s $']", "$..used"]
+        {
+            assert!(text.parse::<Path>().is_ok(), "{text}");
+        }
     }
 
     #[test]
