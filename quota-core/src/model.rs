@@ -27,7 +27,7 @@ pub use self::provenance::{Provenance, Source};
 pub use self::request_id::RequestId;
 pub use self::scope::{Scope, model_matches};
 pub use self::snapshot::{Presence, Snapshot};
-pub use self::usage::{Coverage, IgnoredField, LimitStatus, UsageReport, WindowStatus};
+pub use self::usage::{Coverage, IgnoredField, LimitStatus, Throttled, UsageReport, WindowStatus};
 pub use self::window::{Used, Window, WindowReading};
 pub use self::window_id::WindowId;
 pub use self::word::UnknownWord;

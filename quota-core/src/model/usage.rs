@@ -1,6 +1,8 @@
 //! One parsed report about an account: readings, coverage and owner.
 //! `snapshot` and `record` merge it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,25 @@ pub struct UsageReport {
     pub source: Source,
     /// When the report was true, if that differs from its arrival: the time of a delayed message, or the date of a file.
     pub observed_at: Option<Timestamp>,
+    /// Whether the provider rate limited a part of the call, such as the second of two requests. The readings are stored, and the account
+    /// is put on hold as after a failed call.
+    pub throttled: Option<Throttled>,
+}
+
+/// A rate limit that a provider applied to a part of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Throttled {
+    /// The wait that the provider requested.
+    pub retry_after: Option<Duration>,
+}
+
+impl Throttled {
+    /// Creates a rate limit with or without a requested wait.
+    #[must_use]
+    pub fn new(retry_after: Option<Duration>) -> Self {
+        Self { retry_after }
+    }
 }
 
 impl UsageReport {
@@ -79,7 +100,15 @@ impl UsageReport {
             login_id: None,
             source,
             observed_at: None,
+            throttled: None,
         }
+    }
+
+    /// Sets that the provider rate limited a part of the call.
+    #[must_use]
+    pub fn throttled(mut self, throttled: impl Into<Option<Throttled>>) -> Self {
+        self.throttled = throttled.into();
+        self
     }
 
     /// Sets what the report covers.

@@ -83,6 +83,27 @@ impl Record {
         if changed { CommitOutcome::LoginChanged } else { CommitOutcome::Stored }
     }
 
+    /// Stores the readings of a call like [`commit`](Self::commit), and arms a hold if the provider rate limited a part of it.
+    pub(crate) fn commit_throttled(
+        &mut self,
+        now: Timestamp,
+        lease: &Lease,
+        usage: &UsageReport,
+        policy: &Policy,
+    ) -> CommitOutcome {
+        let (is_first, streak) = (self.holds(lease), self.rate_limit_streak);
+        let outcome = self.commit(now, lease, usage);
+        let is_stored = matches!(outcome, CommitOutcome::Stored | CommitOutcome::LoginChanged);
+        // A commit that is repeated after a lost response must not count twice.
+        if let Some(throttled) = usage.throttled.filter(|_| is_first && is_stored) {
+            // The call was no success for the rate limit.
+            self.rate_limit_streak = streak;
+            let error = FetchError::throttled(throttled.retry_after);
+            let _ = self.arm_hold(time::truncate_ms(now), lease, &error, policy);
+        }
+        outcome
+    }
+
     /// Records the start of the last successful call, and its credential.
     pub(super) fn refreshed(&mut self, at: UnixMillis, fingerprint: Option<CredentialFingerprint>) {
         if self.refreshed_at < Some(at) {

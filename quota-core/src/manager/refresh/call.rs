@@ -9,7 +9,7 @@ use crate::manager::events::{Event, rejected_values};
 use crate::manager::in_flight::Stage;
 use crate::manager::limiter::Permit;
 use crate::manager::login_check::LoginCheck;
-use crate::model::AccountId;
+use crate::model::{AccountId, UsageReport};
 use crate::provider::{Credential, FetchError, LONGEST_WAIT, UsageFetcher};
 use crate::record::{CommitOutcome, FailOutcome, Hold, Lease, Record};
 use crate::store::update::update_through;
@@ -82,8 +82,12 @@ impl Refresh {
         self.in_flight.set_stage(Stage::Calling);
         let fetch = async {
             let fetched = self.bounded(timeout, async { fetcher.fetch(&entry.id, credential).await }).await;
-            if let Ok(Err(error)) = &fetched {
-                self.start_cooldown(error);
+            match &fetched {
+                Ok(Err(error)) => self.start_cooldown(error),
+                Ok(Ok(UsageReport { throttled: Some(throttled), .. })) => {
+                    self.start_cooldown(&FetchError::throttled(throttled.retry_after));
+                }
+                _ => {}
             }
             self.in_flight.set_stage(Stage::Called);
             fetched
@@ -135,7 +139,13 @@ impl Refresh {
         for account in self.record.accounts() {
             rejected_values(&self.context.events, &account.id, &rejected);
         }
-        match self.record.change_always(|record, now| record.commit(now, lease, &usage)).await {
+        let policy = &entry.provider.policy;
+        let commit = |record: &mut Record, now| record.commit_throttled(now, lease, &usage, policy);
+        let committed = self.record.change_always(commit).await;
+        if let Some(throttled) = usage.throttled {
+            self.publish_cooldown(self.cooldown_after(&FetchError::throttled(throttled.retry_after))).await;
+        }
+        match committed {
             CommitOutcome::Empty => {
                 Err(self.failed(lease, FetchError::malformed("the response contains no usage")).await)
             }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::support::*;
-use crate::model::{RequestId, Snapshot, UsageReport};
+use crate::model::{RequestId, Snapshot, Throttled, UsageReport};
 use crate::provider::FetchError;
 use crate::record::{
-    Counted, FailOutcome, Hold, HoldReason, LastFailure, LastFailureKind, LeaseDecision, LeaseRequest,
-    MaxStaleness, Record, Seed,
+    CommitOutcome, Counted, FailOutcome, Hold, HoldReason, LastFailure, LastFailureKind, LeaseDecision,
+    LeaseRequest, MaxStaleness, Record, Seed,
 };
 use crate::time::elapsed;
 
@@ -32,6 +32,37 @@ fn each_429_in_a_row_doubles_the_hold_up_to_a_quarter_of_an_hour() {
     let delays = delays(&mut Record::default(), 6, &THROTTLED);
 
     assert_eq!(delays, [60, 120, 240, 480, 900, 900]);
+}
+
+/// Makes a call at `now` whose second request was rate limited. Returns the length of the hold that it arms.
+fn throttled_poll(record: &mut Record, now: jiff::Timestamp, retry_after: Option<Duration>) -> u64 {
+    let lease = grant(record, now);
+    let usage = UsageReport::polled([five_hour(10)]).throttled(Throttled::new(retry_after));
+    for _ in 0..2 {
+        // The second commit is a repetition after a lost response.
+        let committed = record.commit_throttled(now, &lease, &usage, &policy());
+        assert_eq!(committed, CommitOutcome::Stored);
+    }
+    elapsed(now, record.hold().unwrap().until).as_secs()
+}
+
+#[test]
+fn a_report_of_a_throttled_call_stores_readings_and_arms_a_hold() {
+    let mut record = Record::default();
+
+    let hold = throttled_poll(&mut record, at(0), Some(Duration::from_secs(600)));
+
+    assert_eq!((hold, record.snapshot().windows().len()), (600, 1));
+    assert_eq!((record.hold().unwrap().reason, record.complete_at()), (HoldReason::RateLimited, Some(at(0))));
+}
+
+#[test]
+fn throttled_calls_in_a_row_back_off_though_they_have_readings() {
+    let mut record = Record::default();
+
+    let delays = [0, 1000, 2000].map(|second| throttled_poll(&mut record, at(second), None));
+
+    assert_eq!(delays, [60, 120, 240]);
 }
 
 #[test]
