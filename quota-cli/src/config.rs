@@ -94,6 +94,10 @@ pub(crate) struct AccountSettings {
     pub(crate) id: AccountId,
     pub(crate) login: LoginSource,
     pub(crate) base_url: Option<Url>,
+    /// Headers of its requests, such as the organization of a team plan.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// Query parameters of its requests.
+    pub(crate) query: BTreeMap<String, String>,
     /// Whether the account is shown, but neither refreshed nor used.
     pub(crate) disabled: bool,
     pub(crate) limits: AccountLimits,
@@ -114,7 +118,8 @@ pub(crate) enum Origin {
 impl AccountSettings {
     pub(crate) fn new(id: AccountId, login: LoginSource) -> Self {
         let (limits, origin) = (AccountLimits::none(), Origin::Default);
-        Self { id, login, base_url: None, disabled: false, limits, origin }
+        let (headers, query) = (BTreeMap::new(), BTreeMap::new());
+        Self { id, login, base_url: None, headers, query, disabled: false, limits, origin }
     }
 
     /// Whether it is the default account, which no file defines.

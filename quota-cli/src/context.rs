@@ -262,6 +262,12 @@ fn fetcher_builder(provider: &'static Provider, config: &Config) -> FetcherBuild
         if let Some(url) = &account.base_url {
             fetcher = fetcher.base_url_for(account.id.clone(), url.clone());
         }
+        for (name, value) in &account.headers {
+            fetcher = fetcher.header_for(account.id.clone(), name, value);
+        }
+        for (name, value) in &account.query {
+            fetcher = fetcher.query_for(account.id.clone(), name, value);
+        }
     }
     fetcher
 }

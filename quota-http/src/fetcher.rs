@@ -48,6 +48,8 @@ pub struct Fetcher {
     base_urls: HashMap<AccountId, Url>,
     headers: HeaderMap,
     query: Vec<(String, String)>,
+    /// The headers and the query parameters of single accounts.
+    of_accounts: HashMap<AccountId, (HeaderMap, Vec<(String, String)>)>,
     on_response: Option<OnResponse>,
 }
 
@@ -76,6 +78,7 @@ impl Fetcher {
             base_urls: HashMap::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            of_accounts: HashMap::new(),
             transport: TransportSettings::default(),
             clock: Clock::system(),
             on_response: None,
@@ -83,17 +86,24 @@ impl Fetcher {
     }
 
     /// Sends a request.
-    async fn send(&self, base: &Url, request: UsageRequest) -> Result<HttpResponse, FetchError> {
+    async fn send(&self, account: &AccountId, request: UsageRequest) -> Result<HttpResponse, FetchError> {
+        let base = self.base_url(account)?;
         if let Some(error) = request.invalid {
             return Err(error);
         }
         let mut url = endpoint(base, &request.path, self.provider.allows_http())
             .map_err(|error| FetchError::malformed(error.to_string()))?;
-        if !request.query.is_empty() || !self.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&request.query).extend_pairs(&self.query);
+        let own = self.of_accounts.get(account);
+        let own_query = own.map_or(&[][..], |(_, query)| query);
+        if !request.query.is_empty() || !self.query.is_empty() || !own_query.is_empty() {
+            url.query_pairs_mut()
+                .extend_pairs(&request.query)
+                .extend_pairs(&self.query)
+                .extend_pairs(own_query);
         }
         let mut headers = request.headers;
         headers.extend(self.headers.clone());
+        headers.extend(own.map(|(headers, _)| headers.clone()).unwrap_or_default());
         let response = match request.body {
             None => self.transport.get(url, headers).await?,
             Some(body) => self.transport.post(url, headers, body).await?,
@@ -141,8 +151,7 @@ impl UsageFetcher for Fetcher {
             return Err(FetchError::not_logged_in(format!("not an account of {}", self.provider.id())));
         }
         reject_expired(credential, self.clock.now())?;
-        let base = self.base_url(account)?;
-        let first = self.send(base, self.provider.usage_request(credential)).await?;
+        let first = self.send(account, self.provider.usage_request(credential)).await?;
         let second = match self.provider.second {
             Some(second) => second(credential, &first.body)?,
             None => None,
@@ -151,7 +160,7 @@ impl UsageFetcher for Fetcher {
             None => self.parse(&first)?,
             Some(request) => {
                 let is_optional = request.is_optional;
-                match self.send(base, request).await {
+                match self.send(account, request).await {
                     Ok(second) => join(self.parse(&first), self.parse(&second))?,
                     // The provider asks for a pause. The hold that follows makes other processes wait too.
                     Err(error) if is_optional && !matches!(error, FetchError::Throttled { .. }) => {
@@ -223,6 +232,13 @@ impl fmt::Debug for Fetcher {
     }
 }
 
+/// The headers and the query parameters of one account.
+#[derive(Clone, Default)]
+struct AccountRequest {
+    headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+}
+
 /// The settings of a [`Fetcher`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build` is called"]
@@ -232,6 +248,7 @@ pub struct FetcherBuilder {
     base_urls: HashMap<AccountId, Url>,
     headers: Vec<(String, String)>,
     query: Vec<(String, String)>,
+    of_accounts: HashMap<AccountId, AccountRequest>,
     transport: TransportSettings,
     clock: Clock,
     on_response: Option<OnResponse>,
@@ -266,6 +283,28 @@ impl FetcherBuilder {
     /// Adds this query parameter to each request, after those of the provider. It must not be a secret.
     pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sends this header with each request of this account, in place of [`header`](Self::header). It must not be a secret.
+    pub fn header_for(
+        mut self,
+        account: AccountId,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        self.of_accounts.entry(account).or_default().headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds this query parameter to each request of this account, after those of all accounts. It must not be a secret.
+    pub fn query_for(
+        mut self,
+        account: AccountId,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        self.of_accounts.entry(account).or_default().query.push((name.into(), value.into()));
         self
     }
 
@@ -311,18 +350,16 @@ impl FetcherBuilder {
             .iter()
             .chain(self.base_urls.values())
             .try_for_each(|url| check_base(url, provider.allows_http()))?;
-        if let Some(account) = self.base_urls.keys().find(|account| *account.provider() != provider.id()) {
+        let mut accounts = self.base_urls.keys().chain(self.of_accounts.keys());
+        if let Some(account) = accounts.find(|account| *account.provider() != provider.id()) {
             return Err(BuildError::ForeignAccount { account: account.clone(), provider: provider.id() });
         }
-        let headers = self.headers.iter().map(|(name, value)| {
-            let pair = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
-            let (name, value) = pair.0.zip(pair.1).ok_or(BuildError::Header)?;
-            if RESERVED.contains(&name) {
-                return Err(BuildError::ReservedHeader { name: name.to_string() });
-            }
-            Ok((name, value))
+        let headers = header_map(&self.headers)?;
+        let of_accounts = self.of_accounts.into_iter().map(|(account, own)| {
+            let headers = header_map(&own.headers)?;
+            Ok((account, (headers, own.query)))
         });
-        let headers = headers.collect::<Result<_, _>>()?;
+        let of_accounts = of_accounts.collect::<Result<_, BuildError>>()?;
         let mut transport = self.transport;
         if provider.second.is_some() {
             // Less than half for each, so that a caller with the same timeout gets the first response if the second one is late.
@@ -333,6 +370,7 @@ impl FetcherBuilder {
             provider,
             headers,
             query: self.query,
+            of_accounts,
             transport: transport.build()?,
             clock: self.clock,
             base_url,
@@ -340,6 +378,18 @@ impl FetcherBuilder {
             on_response: self.on_response,
         })
     }
+}
+
+fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, BuildError> {
+    let headers = headers.iter().map(|(name, value)| {
+        let pair = (HeaderName::try_from(name).ok(), HeaderValue::try_from(value).ok());
+        let (name, value) = pair.0.zip(pair.1).ok_or(BuildError::Header)?;
+        if RESERVED.contains(&name) {
+            return Err(BuildError::ReservedHeader { name: name.to_string() });
+        }
+        Ok((name, value))
+    });
+    headers.collect()
 }
 
 impl fmt::Debug for FetcherBuilder {

@@ -102,17 +102,32 @@ fn settings(table: ProviderTable) -> Result<ProviderSettings, ConfigError> {
             Some(buildable(text.span(), probe().user_agent(text.get_ref())).map(|()| text.into_inner())?)
         }
     };
-    let mut headers = BTreeMap::new();
-    for (name, value) in table.headers {
-        if looks_like_a_token(value.get_ref()) {
+    let headers = pairs(table.headers, |name, value| probe().header(name, value))?;
+    let oauth = table.oauth.map(oauth).transpose()?;
+    Ok(ProviderSettings { base_url, user_agent, headers, oauth })
+}
+
+/// Headers or query parameters, which must not be secrets.
+fn pairs(
+    written: BTreeMap<Spanned<String>, Spanned<String>>,
+    add: impl Fn(&str, &str) -> FetcherBuilder,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut pairs = BTreeMap::new();
+    for (name, value) in written {
+        if looks_like_a_token(value.get_ref()) || is_name_of_a_secret(name.get_ref()) {
             let why = "do not put a token here; set token_env, token_file or token_command of the account";
             return Err(ConfigError::at(value.span(), why));
         }
-        buildable(value.span(), probe().header(name.get_ref(), value.get_ref()))?;
-        headers.insert(name.into_inner(), value.into_inner());
+        buildable(value.span(), add(name.get_ref(), value.get_ref()))?;
+        pairs.insert(name.into_inner(), value.into_inner());
     }
-    let oauth = table.oauth.map(oauth).transpose()?;
-    Ok(ProviderSettings { base_url, user_agent, headers, oauth })
+    Ok(pairs)
+}
+
+/// Whether a header or a query parameter of this name is usually a credential.
+fn is_name_of_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    ["access-token", "api-key", "apikey", "key", "password", "secret", "token", "x-api-key"].contains(&&*name)
 }
 
 /// The user's OAuth client. Its URLs must be encrypted, unless they are on this machine.
@@ -187,9 +202,11 @@ fn account(
         return Err(ConfigError::at(account.id.span(), why));
     };
     let base_url = account.base_url.map(|text| base_url_once(text, checked)).transpose()?;
+    let headers = pairs(account.headers, |name, value| probe().header(name, value))?;
+    let query = pairs(account.query, |name, value| probe().query(name, value))?;
     let limits = routing::of_account(account.min_remaining.as_ref(), account.killswitch.as_ref())?;
     let disabled = account.disabled;
-    Ok(AccountSettings { base_url, disabled, limits, ..AccountSettings::new(id, login) })
+    Ok(AccountSettings { base_url, headers, query, disabled, limits, ..AccountSettings::new(id, login) })
 }
 
 /// Checks the path of a login.

@@ -169,6 +169,12 @@ pub(super) struct AccountTable {
     pub(super) own_login: Option<Spanned<bool>>,
     /// The address in place of the provider's own, such as a proxy.
     pub(super) base_url: Option<Spanned<String>>,
+    /// Headers of its requests, such as the organization of a team plan. Never a token.
+    #[serde(default)]
+    pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    /// Query parameters of its requests, such as `type = "2"` for a team plan of z.ai. Never a token.
+    #[serde(default)]
+    pub(super) query: BTreeMap<Spanned<String>, Spanned<String>>,
     /// The percentage below which other accounts are preferred: for all windows, or for each.
     #[cfg_attr(test, schemars(with = "Option<super::routing::LimitsSchema>"))]
     pub(super) min_remaining: Option<Spanned<Value>>,

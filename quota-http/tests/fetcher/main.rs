@@ -82,6 +82,23 @@ async fn a_query_can_be_set() {
 }
 
 #[tokio::test]
+async fn one_account_may_have_its_own_headers_and_query() {
+    let server = Server::start(Reply::json(200, "", USAGE)).await;
+    let account = main_account;
+    let builder = fetcher(&server).header("x-team", "all").query("a", "1");
+    let fetcher =
+        builder.header_for(account(), "x-team", "own").query_for(account(), "b", "2").build().unwrap();
+
+    fetcher.fetch(&account(), &credential()).await.unwrap();
+    fetcher.fetch(&"anthropic/other".parse().unwrap(), &credential()).await.unwrap();
+
+    let requests = server.requests();
+    let is_own = |request: &str| (request.contains("x-team: own\r\n"), request.contains("usage?a=1&b=2 "));
+    assert_eq!((is_own(&requests[0]), is_own(&requests[1])), ((true, true), (false, false)), "{requests:?}");
+    assert!(!requests[0].contains("x-team: all"), "{requests:?}");
+}
+
+#[tokio::test]
 async fn one_account_may_have_its_own_base_url() {
     let elsewhere = Server::start(Reply::json(200, "", USAGE)).await;
     let server = Server::start(Reply::json(200, "", USAGE)).await;
