@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::model::{Coverage, IgnoredField, OwnerId};
+use quota_core::model::{Coverage, IgnoredField, OwnerId, Throttled};
 use quota_core::provider::retry_after;
 use quota_core::{AccountId, Clock, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
 use reqwest::header::{
@@ -162,10 +162,7 @@ impl UsageFetcher for Fetcher {
                 let is_optional = request.is_optional;
                 match self.send(account, request).await {
                     Ok(second) => join(self.parse(&first), self.parse(&second))?,
-                    // The provider asks for a pause. The hold that follows makes other processes wait too.
-                    Err(error) if is_optional && !matches!(error, FetchError::Throttled { .. }) => {
-                        alone(self.parse(&first)?, error)?
-                    }
+                    Err(error) if is_optional => alone(self.parse(&first)?, error)?,
                     Err(error) => return Err(error),
                 }
             }
@@ -192,6 +189,10 @@ fn alone(mut first: Parsed, error: FetchError) -> Result<Parsed, FetchError> {
         return Err(error);
     }
     tracing::debug!(%error, "the optional second request failed");
+    if let FetchError::Throttled { retry_after, .. } = error {
+        // The provider asks for a pause. The hold that follows makes other processes wait too.
+        first.usage.throttled = Some(Throttled::new(retry_after));
+    }
     first.usage.coverage = Coverage::Reported;
     Ok(first)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_core::model::Coverage;
+use quota_core::model::{Coverage, Throttled};
 use quota_core::{Credential, FetchError, Secret, UsageFetcher, UsageReport, WindowId};
 use quota_http::{Fetcher, Provider, UsageRequest, anthropic};
 
@@ -48,11 +48,11 @@ async fn a_failed_optional_request_leaves_the_first_response() {
 }
 
 #[tokio::test]
-async fn a_throttled_optional_request_holds_the_account() {
-    let fetched = fetch(Reply::json(429, "retry-after: 60\r\n", "{}")).await;
+async fn a_throttled_optional_request_leaves_the_first_response_and_a_hold() {
+    let usage = fetch(Reply::json(429, "retry-after: 60\r\n", "{}")).await.unwrap();
 
-    let Err(FetchError::Throttled { retry_after, .. }) = fetched else { panic!("{fetched:?}") };
-    assert_eq!(retry_after, Some(Duration::from_secs(60)));
+    assert_eq!(usage.windows[0].id, WindowId::five_hour());
+    assert_eq!(usage.throttled, Some(Throttled::new(Some(Duration::from_secs(60)))));
 }
 
 #[tokio::test]
