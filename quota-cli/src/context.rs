@@ -77,6 +77,22 @@ pub(crate) fn defined_providers(named: Option<&Path>) -> Result<DefinedProviders
     }
 }
 
+/// Checks that a command without a configuration does not use Claude Code while only other programs have logins. Without this check, the
+/// command would report the missing login of Claude Code. With `--json`, the command prints its document, which has the reason.
+///
+/// # Errors
+///
+/// [`CliError`] that names those logins, and how to use them.
+pub(crate) async fn offer_other_logins(config: &Config, is_json: bool) -> Result<(), CliError> {
+    if is_json {
+        return Ok(());
+    }
+    match detected_logins::unused_hint(config).await {
+        Some(hint) => Err(CliError::new(Exit::Unavailable, hint)),
+        None => Ok(()),
+    }
+}
+
 /// Prints the logins that no account uses, if no account is configured and Claude Code has no login.
 pub(crate) async fn print_unused_logins(config: &Config) {
     if let Some(hint) = detected_logins::unused_hint(config).await {

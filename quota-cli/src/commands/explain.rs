@@ -24,6 +24,7 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
     let store = store::open(global.store.as_deref())?;
     let config = Config::load(global.config.as_deref())?;
     scope::run(async |scope| {
+        context::offer_other_logins(&config, global.json).await?;
         let picker =
             AccountPicker::open(scope, &config, &store, Some("quota explain"), &options.request).await?;
         let decision = picker.decide().await;

@@ -58,6 +58,7 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, C
     let requirements =
         Requirements::new(options.min_remaining, options.window.as_deref(), options.model.as_deref());
     scope::run(async |scope| {
+        context::offer_other_logins(&config, global.json).await?;
         store.check(&config).await?;
         let clock = Clock::system();
         let started_at = clock.instant();

@@ -23,6 +23,7 @@ pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Cl
     let store = store::open(global.store.as_deref())?;
     let config = Config::load(global.config.as_deref())?;
     scope::run(async |scope| {
+        context::offer_other_logins(&config, global.json).await?;
         let picker =
             AccountPicker::open(scope, &config, &store, Some("quota pick"), &options.request).await?;
         let decision = picker.route().await.map_or_else(|decision| decision, |(_, decision)| decision);

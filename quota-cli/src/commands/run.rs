@@ -32,15 +32,13 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Cli
     let store = store::open(global.store.as_deref())?;
     let config = Config::load(global.config.as_deref())?;
     let changes = scope::run(async |scope| {
+        context::offer_other_logins(&config, false).await?;
         let picker = AccountPicker::open(scope, &config, &store, Some("quota run"), &options.request).await?;
         let routed = picker.route().await;
         picker.warn_of_unnamed_model();
         // The command replaces this process, so its tasks must end first.
         if picker.close(SHUTDOWN_TIMEOUT).await {
             start_journal_update(&store, global.config.as_deref());
-        }
-        if routed.as_ref().is_err_and(|decision| exit_of(decision) == Exit::Unavailable) {
-            context::print_unused_logins(&config).await;
         }
         let (route, _) = routed.map_err(|decision| {
             let local = LocalTime { now: decision.now(), ..LocalTime::now() };

@@ -156,8 +156,19 @@ fn commands_that_need_an_account_offer_the_login_of_codex() {
 
         assert_eq!(ended.code, Some(69), "{arguments:?}");
         let hint = "quota: there is a login of Codex, but no account for it; run: quota init\n";
-        assert!(ended.stderr.contains(hint), "{arguments:?}: {}", ended.stderr);
+        assert_eq!((&*ended.stderr, &*ended.stdout), (hint, ""), "{arguments:?}");
     }
+}
+
+#[test]
+fn the_document_of_a_command_has_the_reason_beside_the_offer() {
+    let machine = Machine::new();
+    machine.write(".codex/auth.json", login("main"));
+
+    let ended = machine.run(&["guard", "--min-remaining", "1", "--json"]);
+
+    assert_eq!((ended.code, &ended.json()["result"]), (Some(69), &json!("unknown")));
+    assert!(ended.stderr.contains("run: quota init"), "{}", ended.stderr);
 }
 
 #[test]
