@@ -58,6 +58,8 @@ mod run;
 mod serve;
 mod shared_store;
 mod sim;
+#[cfg(unix)]
+mod six_providers;
 mod status;
 mod status_account;
 #[cfg(unix)]
