@@ -40,8 +40,8 @@ impl Fleet {
         let start =
             || self.machine.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let started: Vec<_> = (0..processes).map(|_| start()).collect();
-        let ended = started.into_iter().map(|child| child.wait_with_output().unwrap()).last().unwrap();
-        let shown: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        let ended: Vec<_> = started.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        let shown: Value = serde_json::from_slice(&ended.last().unwrap().stdout).unwrap();
         shown["accounts"].as_array().unwrap().clone()
     }
 
