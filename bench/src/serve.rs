@@ -1,5 +1,7 @@
 //! The gateway over HTTP, each request compared with a bare handler that returns the same bytes.
 
+mod process;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -51,12 +53,14 @@ async fn measured() -> Vec<Row> {
     let [usage, bare, not_modified] = rates.map(median);
     let [usage_p99, bare_p99, not_modified_p99] = latencies.map(median);
     let (peer, unit) = ("bare axum handler", "requests/s");
-    vec![
+    let mut rows = vec![
         Row::at_least("serve.usage", (usage, unit), (peer, bare), 0.8),
         Row::reported("serve.usage.p99", (usage_p99, "µs"), (peer, bare_p99)),
         Row::at_least("serve.304", (not_modified, unit), ("serve.usage", usage), 1.0),
         Row::reported("serve.304.p99", (not_modified_p99, "µs"), ("serve.usage", usage_p99)),
-    ]
+    ];
+    rows.extend(process::rows().await);
+    rows
 }
 
 /// A gateway with one account, whose readings stay fresh during the measurement.
