@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use quota::model::{Credits, Money, Rejected, Scope, Window};
 use quota::record::Hold;
 use quota::{AccountUsage, Freshness};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::served::Served;
@@ -291,10 +292,25 @@ pub(crate) struct ObserveJson {
     pub(crate) account: String,
     /// The HTTP status.
     #[schema(minimum = 100, maximum = 599)]
+    #[serde(deserialize_with = "whole")]
     pub(crate) status: u16,
     /// The headers of the response. Those without a limit are ignored.
     #[serde(default)]
     pub(crate) headers: std::collections::BTreeMap<String, String>,
+}
+
+/// Reads a whole number. JSON Schema, and languages without integers, also write it as `429.0`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    optional_whole(deserializer)?.ok_or_else(|| D::Error::custom("not a number"))
+}
+
+/// Reads a whole number or null.
+pub(super) fn optional_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    match number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number) {
+        true => Ok(Some(number as u16)),
+        false => Err(D::Error::custom("not a whole number")),
+    }
 }
 
 /// What the gateway learned from a response.

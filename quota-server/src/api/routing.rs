@@ -101,6 +101,7 @@ pub(super) struct ReportJson {
     outcome: OutcomeJson,
     /// The HTTP status.
     #[schema(minimum = 100, maximum = 599)]
+    #[serde(default, deserialize_with = "super::json::optional_whole")]
     status: Option<u16>,
     /// The headers of the response.
     #[serde(default)]

@@ -112,6 +112,17 @@ async fn the_headers_of_another_program_become_readings() {
 }
 
 #[tokio::test]
+async fn a_status_may_be_written_with_a_fraction_of_zero() {
+    let gateway = setup().start().await;
+    let headers = json!({ "anthropic-ratelimit-unified-5h-utilization": "0.91" });
+
+    for (status, wanted) in [(json!(200.0), 200), (json!(200.5), 422), (json!(-1), 422), (json!(1e9), 422)] {
+        let body = json!({ "account": "anthropic/main", "status": status, "headers": headers });
+        assert_eq!(observe(&gateway, body).await.status(), wanted, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_malformed_body_is_a_problem_that_repeats_nothing() {
     let gateway = setup().start().await;
     let kind = "Content-Type: application/json\r\n";
