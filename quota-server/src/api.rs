@@ -1,5 +1,6 @@
 //! The gateway's own API below `/v1`: accounts, their changes, refreshes, and responses of other programs.
 
+mod history;
 mod json;
 mod openapi;
 mod routing;
@@ -68,6 +69,8 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/v1/observe", post(observe))
         .route("/v1/changes", get(changes))
         .route("/v1/events", get(stream::events))
+        .route("/v1/history", get(history::history))
+        .route("/v1/pace", get(history::pace))
         .route("/v1/explain", get(routing::explain))
         .route("/v1/route", post(routing::route))
         .route("/v1/report", post(routing::report))

@@ -7,15 +7,12 @@ mod assets;
 mod curve;
 mod page;
 
-use std::time::Duration;
-
 use askama::Template as _;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::{StreamExt as _, stream};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
@@ -23,7 +20,6 @@ use jiff::tz::TimeZone;
 use quota::Clock;
 use quota::accounts::routing::{Candidate, Role as AccountRole, choose};
 use quota::accounts::{Decision, Request, RoutingPolicy};
-use quota_journal::Journal;
 use quota_view::format::LocalTime;
 use quota_view::zone;
 use serde::Deserialize;
@@ -33,11 +29,8 @@ use self::page::{AccountState, Page};
 use crate::access::Role;
 use crate::api::authorize;
 use crate::gateway::{Current, Gateway};
+use crate::journals::read_all;
 
-/// The time for reading one journal.
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// The number of journals that are read at once.
-const CONCURRENT_READS: usize = 8;
 /// The page loads nothing from other hosts, and its markup contains neither scripts nor styles.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -98,7 +91,8 @@ fn refuse(status: StatusCode) -> Response {
 
 /// The page at this time.
 async fn page(gateway: &Gateway, current: &Current, zone: TimeZone) -> Page {
-    let journals = journals(gateway, current).await;
+    let ids = current.accounts.all.iter().map(|served| served.id().clone()).collect();
+    let journals = read_all(gateway.journals(), ids).await;
     let served = &current.accounts.all;
     let now = served.first().map_or_else(|| Clock::system().now(), |served| served.account.peek().now());
     let states: Vec<_> = served
@@ -121,18 +115,4 @@ fn decide(current: &Current, now: Timestamp) -> Decision {
         Candidate::from_usage(served.id(), role, served.account.peek()).disabled(served.is_disabled)
     });
     choose(candidates, &Request::new(), now, &RoutingPolicy::default())
-}
-
-/// The journal of each account. An account whose journal cannot be read in time has an empty one.
-async fn journals(gateway: &Gateway, current: &Current) -> Vec<Journal> {
-    let clock = Clock::system();
-    let store = gateway.journals().map(|journals| &journals.store);
-    let ids: Vec<_> = current.accounts.all.iter().map(|served| served.id().clone()).collect();
-    let reads = ids.into_iter().map(|id| {
-        let clock = &clock;
-        async move { clock.bounded(READ_TIMEOUT, quota_journal::read(&**store?, &id)).await?.ok() }
-    });
-    // In this order, and only a few at once, because the store has other callers.
-    let journals = stream::iter(reads).buffered(CONCURRENT_READS);
-    journals.map(Option::unwrap_or_default).collect().await
 }

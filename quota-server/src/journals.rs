@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use quota::{AccountId, Clock, QuotaStore};
-use quota_journal::{JournalUpdate, Rules, wait_for_events};
+use quota_journal::{Journal, JournalUpdate, Rules, wait_for_events};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -17,6 +18,11 @@ const UPDATE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The number of concurrent updates, so that the store stays free for other calls.
 const CONCURRENT_UPDATES: usize = 8;
+
+/// The time for reading one journal.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// The number of journals that one request reads at once.
+const CONCURRENT_READS: usize = 8;
 
 type OnUpdate = dyn Fn(&AccountId, &JournalUpdate) + Send + Sync;
 
@@ -80,4 +86,19 @@ impl Journals {
             _ => clock.sleep(RETRY_DELAY).await,
         }
     }
+}
+
+/// The journals of these accounts, in this order. A journal that cannot be read in time is empty.
+pub(crate) async fn read_all(journals: Option<&Journals>, accounts: Vec<AccountId>) -> Vec<Journal> {
+    let clock = Clock::system();
+    let reads = accounts.into_iter().map(|account| {
+        let clock = &clock;
+        async move {
+            let store = &*journals?.store;
+            clock.bounded(READ_TIMEOUT, quota_journal::read(store, &account)).await?.ok()
+        }
+    });
+    // Only a few at once, because the store has other callers.
+    let journals = stream::iter(reads).buffered(CONCURRENT_READS);
+    journals.map(Option::unwrap_or_default).collect().await
 }

@@ -1,6 +1,7 @@
 //! The pace of windows as values, and as text: `chart` computes the points of a chart. quota-journal estimates the rates.
 
 mod chart;
+mod json;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use quota_journal::pace::{Basis, Estimate, Period, Rate};
 use quota_journal::{History, Sample};
 
 pub use self::chart::{Chart, Point};
+pub use self::json::{AccountPaceJson, VERSION as JSON_VERSION};
 use crate::account::WindowView;
 use crate::format::{self, LocalTime, between};
 use crate::window_name::window_name;

@@ -1,7 +1,6 @@
 //! `quota pace`: shows how fast windows are used, and when they run out. It makes no provider calls.
-//! quota-journal estimates the rates; `text`, `plot`, `svg` and `json` render them.
+//! quota-journal estimates the rates; `text`, `plot` and `svg` render them.
 
-mod json;
 mod plot;
 mod svg;
 mod text;
@@ -11,7 +10,7 @@ use std::path::Path;
 
 #[cfg(test)]
 use quota::AccountId;
-use quota_view::pace::AccountPace;
+use quota_view::pace::{AccountPace, AccountPaceJson, JSON_VERSION};
 
 use crate::cli::{GlobalOptions, PaceArgs};
 use crate::exit::{CliError, Exit};
@@ -21,6 +20,7 @@ use crate::read_context::ReadContext;
 use crate::sanitize::sanitize;
 use crate::scope;
 use crate::term::{self, Screen};
+use crate::view::json;
 #[cfg(test)]
 use crate::view::line::Line;
 #[cfg(test)]
@@ -61,6 +61,12 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Cl
     })
 }
 
+/// The document of all accounts, with a final line break.
+fn json(all: &[AccountPace], local: &LocalTime) -> String {
+    let accounts = all.iter().map(|account| AccountPaceJson::of(account, local.now)).collect();
+    json::accounts(JSON_VERSION, accounts, local)
+}
+
 fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTime) -> Result<(), CliError> {
     if let Some(path) = &options.svg {
         let drawing = svg::render(all, local);
@@ -75,7 +81,7 @@ fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTim
         })?;
     }
     if is_json {
-        return term::print(&json::render(all, local));
+        return term::print(&json(all, local));
     }
     let screen = Screen::stdout();
     term::print(&screen.show(&text::lines(all, local, screen.width, options.plot)))

@@ -17,6 +17,8 @@ use utoipa::OpenApi;
         super::observe,
         super::changes,
         super::stream::events,
+        super::history::history,
+        super::history::pace,
         super::routing::explain,
         super::routing::route,
         super::routing::report,

@@ -10,6 +10,7 @@ mod api;
 mod dashboard;
 mod events;
 mod freshness;
+mod history;
 mod hostile;
 mod metrics;
 mod routing;

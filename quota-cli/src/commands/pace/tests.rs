@@ -107,7 +107,7 @@ fn no_line_is_wider_than_the_terminal() {
 
 #[test]
 fn json() {
-    insta::assert_snapshot!(json::render(&all(), &local()));
+    insta::assert_snapshot!(super::json(&all(), &local()));
 }
 
 #[test]

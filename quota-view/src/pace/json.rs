@@ -1,27 +1,23 @@
-//! The versioned JSON of `quota pace`, which docs/pace-json.md describes.
+//! The JSON of the pace, for `quota pace --json` and the gateway. docs/pace-json.md describes it.
 
+use jiff::Timestamp;
+use quota_journal::pace::Basis;
 use serde::Serialize;
 
-use quota_view::pace::{AccountPace, WindowPace};
+use super::{AccountPace, WindowPace};
+use crate::format::rfc3339;
 
-use crate::format::{LocalTime, rfc3339};
-use crate::view::json;
-use quota_journal::pace::Basis;
+/// The version of the document with these accounts.
+pub const VERSION: u32 = 2;
 
-const VERSION: u32 = 2;
-
-/// Renders the document with a final line break.
-pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
-    json::accounts(VERSION, all.iter().map(|account| AccountPaceJson::of(account, local)).collect(), local)
-}
-
-#[derive(Serialize)]
-struct AccountPaceJson<'a> {
+/// The pace of an account as JSON.
+#[derive(Debug, Serialize)]
+pub struct AccountPaceJson<'a> {
     account: &'a str,
     windows: Vec<WindowPaceJson<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct WindowPaceJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
@@ -37,21 +33,23 @@ struct WindowPaceJson<'a> {
     evidence: EvidenceJson,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct EvidenceJson {
     samples: usize,
     span_seconds: u64,
 }
 
 impl<'a> AccountPaceJson<'a> {
-    fn of(account: &'a AccountPace, local: &LocalTime) -> Self {
-        let windows = account.windows.iter().map(|window| WindowPaceJson::of(window, local)).collect();
+    /// The pace at this time.
+    #[must_use]
+    pub fn of(account: &'a AccountPace, now: Timestamp) -> Self {
+        let windows = account.windows.iter().map(|window| WindowPaceJson::of(window, now)).collect();
         Self { account: account.account.as_str(), windows }
     }
 }
 
 impl<'a> WindowPaceJson<'a> {
-    fn of(window: &'a WindowPace, local: &LocalTime) -> Self {
+    fn of(window: &'a WindowPace, now: Timestamp) -> Self {
         let hundredths = |number: f64| (number * 100.0).round() / 100.0 + 0.0;
         let rate = window.rate();
         Self {
@@ -63,7 +61,7 @@ impl<'a> WindowPaceJson<'a> {
                 Some(_) => "exact",
             },
             observed_at: rfc3339(window.observed_at),
-            elapsed_percent: window.elapsed(local.now).map(|elapsed| hundredths(elapsed * 100.0)),
+            elapsed_percent: window.elapsed(now).map(|elapsed| hundredths(elapsed * 100.0)),
             resets_at: window.resets_at.map(rfc3339),
             enough: rate.is_some_and(|rate| rate.basis == Basis::Trend),
             basis: rate.map(|rate| match rate.basis {
