@@ -1,6 +1,7 @@
 //! GitHub Copilot: the monthly quotas of a user. Paid plans have `quota_snapshots`, the free plan has counts.
 
 mod usage;
+mod write;
 
 use quota_core::Credential;
 use quota_core::provider::ProgramLogin;
@@ -10,15 +11,26 @@ pub use usage::parse_usage;
 use crate::command_environment::CommandEnvironment;
 use crate::provider::{OwnLogin, Provider};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 
 /// GitHub Copilot: the quotas of a user, with the login of the editor plugins.
 pub static PROVIDER: Provider = Provider::new("copilot", "GitHub Copilot", request, parse_usage)
     .aliases(&["github-copilot"])
     .base_url("https://api.github.com")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .login(OwnLogin::File(LOGIN))
     .token_variables(&["COPILOT_GITHUB_TOKEN"])
     .command_environment(COPILOT);
+
+static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/copilot_internal/user", write::usage, write::failure)
+    .personal(&[
+        "analytics_tracking_id",
+        "assigned_date",
+        "login",
+        "organization_list",
+        "organization_login_list",
+    ]);
 
 /// The login of the editor plugins. Its keys are hosts, some with the id of an application.
 ///

@@ -1,6 +1,8 @@
 //! DeepSeek: the prepaid balance of an API key. There are no windows.
 
 use crate::json::{Object, Value};
+mod write;
+
 use jiff::Timestamp;
 use quota_core::Credential;
 use quota_core::model::{Credits, Money};
@@ -11,12 +13,16 @@ use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
 use crate::report::{ReportBuilder, has_error, json_object};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 
 /// DeepSeek: the balance of an API key.
 pub static PROVIDER: Provider = Provider::new("deepseek", "DeepSeek", request, parse_usage)
     .base_url("https://api.deepseek.com")
+    .usage_endpoint(&ENDPOINT)
     .token_variables(&["DEEPSEEK_API_KEY"])
     .command_environment(CommandEnvironment::new().token("DEEPSEEK_API_KEY", &[]));
+
+static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/user/balance", write::usage, write::failure);
 
 fn request(credential: &Credential) -> UsageRequest {
     UsageRequest::get("user/balance").bearer(&credential.secret)

@@ -1,5 +1,7 @@
 //! Kimi Code: the usage of its subscriptions. This module also parses documents that a user saved from the website.
 
+mod write;
+
 use std::time::Duration;
 
 use crate::json::{Object, Value};
@@ -15,6 +17,7 @@ use crate::provider::{OwnLogin, Provider};
 use crate::report::{ReportBuilder, has_error, json_object};
 use crate::request::UsageRequest;
 use crate::saved::SavedDocument;
+use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::window_of_length;
 
 /// Kimi Code: its usage endpoint, with the login of Kimi Code or an API key.
@@ -22,6 +25,7 @@ pub static PROVIDER: Provider = Provider::new("kimi", "Kimi Code", request, pars
     .aliases(&["kimi-code"])
     .base_url("https://api.kimi.com")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .login(OwnLogin::File(LOGIN))
     .token_variables(&["KIMI_API_KEY"])
     .command_environment(
@@ -31,6 +35,9 @@ pub static PROVIDER: Provider = Provider::new("kimi", "Kimi Code", request, pars
             .remove(&["KIMI_BASE_URL"]),
     )
     .saved_documents(parse_saved);
+
+static ENDPOINT: UsageEndpoint =
+    UsageEndpoint::new("/coding/v1/usages", write::usage, write::failure).personal(&["user"]);
 
 /// The login file of Kimi Code. Its token is valid for a few minutes, and Kimi Code renews it.
 const LOGIN: ProgramLogin =

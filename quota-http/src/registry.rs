@@ -55,6 +55,18 @@ mod tests {
     }
 
     #[test]
+    fn no_two_usage_endpoints_share_a_path() {
+        let mut paths = HashSet::new();
+        for endpoint in PROVIDERS.iter().filter_map(|provider| provider.endpoint()) {
+            assert!(paths.insert(endpoint.path()), "{endpoint:?}");
+            // The gateway's own paths.
+            for own in ["/v1/", "/account/", "/metrics", "/healthz", "/readyz", "/openapi.json"] {
+                assert!(!endpoint.path().starts_with(own), "{endpoint:?}");
+            }
+        }
+    }
+
+    #[test]
     fn every_provider_has_valid_defaults() {
         for provider in PROVIDERS {
             assert_eq!(provider.policy(Policy::default()).validate(), Ok(()), "{provider:?}");

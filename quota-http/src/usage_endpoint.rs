@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::model::{Credits, Window};
+use quota_core::model::{Credits, Money, Window};
 use quota_core::{Percent, Snapshot, Used, WindowId, WindowReading};
 use serde_json::{Map, Value};
+
+use crate::parsed::{ParseError, Parsed};
 
 /// How the usage endpoint of a provider answers: its path, and the bodies of its responses.
 ///
@@ -180,6 +182,23 @@ impl<'a> KnownUsage<'a> {
         self.windows.iter().copied().find(|window| window.id() == id)
     }
 
+    /// The fields of the last response, if its parser reads exactly what is known.
+    pub(crate) fn unchanged(&self, parse: Parse) -> Option<Map<String, Value>> {
+        let response = self.last_response?;
+        let body = serde_json::to_vec(&response.fields).ok()?;
+        let usage = parse(&body, response.received_at).ok()?.usage;
+        let is_known = |reading: &WindowReading| {
+            let window = self.window(&reading.id);
+            let is_same = |window: &Window| {
+                is_current(reading, window, 0) && reading.is_unlimited == window.is_unlimited()
+            };
+            window.is_some_and(is_same)
+        };
+        let is_same = usage.windows.len() == self.windows.len() && usage.windows.iter().all(is_known);
+        let is_same = is_same && usage.credits.as_ref() == self.credits && usage.plan.as_deref() == self.plan;
+        is_same.then(|| response.fields.clone())
+    }
+
     /// The fields of the last response.
     pub(crate) fn last_fields(&self) -> Option<&'a Map<String, Value>> {
         self.last_response.map(|response| &response.fields)
@@ -225,6 +244,9 @@ impl LastResponse {
     }
 }
 
+/// The parser of a provider's responses.
+type Parse = fn(&[u8], Timestamp) -> Result<Parsed, ParseError>;
+
 /// Whether a reading of an earlier response is still the one that is known, so that its fields can be passed on unchanged.
 ///
 /// `rounding` is the difference of the use that rounding explains, in basis points.
@@ -237,6 +259,33 @@ pub(crate) fn is_current(reading: &WindowReading, window: &Window, rounding: u32
         _ => false,
     };
     used <= rounding && same_reset
+}
+
+/// An amount with at most four decimal digits, which is enough to read back a use in hundredths of a percent.
+pub(crate) fn amount(value: f64) -> Value {
+    let rounded = (value * 10_000.0).round() / 10_000.0;
+    let is_whole = rounded.fract() == 0.0 && rounded.abs() < 1e15;
+    if is_whole { Value::from(rounded as i64) } else { Value::from(rounded) }
+}
+
+/// The number in a field that may be text.
+pub(crate) fn number_of(field: Option<&Value>) -> Option<f64> {
+    match field? {
+        Value::String(text) => text.parse().ok(),
+        field => field.as_f64(),
+    }
+}
+
+/// The part of a window that is left, in percent. It is negative beyond the limit.
+pub(crate) fn percent_left(window: &Window) -> f64 {
+    (10_000.0 - f64::from(window.used().basis_points())) / 100.0
+}
+
+/// An amount without its unit, as a number of JSON.
+pub(crate) fn decimal(money: &Money) -> Value {
+    let text = money.to_string();
+    let amount = text.rsplit_once(' ').map_or(&*text, |(amount, _)| amount);
+    serde_json::from_str(amount).unwrap_or_else(|_| amount.into())
 }
 
 /// A percentage as a whole number. Only a window that is exhausted is 100.

@@ -16,6 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod write;
+
 use std::time::Duration;
 
 use crate::json::{Object, Value};
@@ -29,6 +31,7 @@ use crate::parsed::{ParseError, Parsed};
 use crate::provider::Provider;
 use crate::report::{ReportBuilder, has_error, json_object, text_or_skip, unwrapped};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::window_of_length;
 
 /// z.ai: the quota of a coding plan, with an API key.
@@ -36,8 +39,12 @@ pub static PROVIDER: Provider = Provider::new("zai", "z.ai", request, parse_usag
     .aliases(&["z.ai", "glm", "zhipu", "bigmodel"])
     .base_url("https://api.z.ai")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .token_variables(&TOKENS)
     .command_environment(CommandEnvironment::new().token(TOKENS[0], &[TOKENS[1], TOKENS[2], TOKENS[3]]));
+
+static ENDPOINT: UsageEndpoint =
+    UsageEndpoint::new("/api/monitor/usage/quota/limit", write::usage, write::failure);
 
 const TOKENS: [&str; 4] = ["ZAI_API_KEY", "Z_AI_API_KEY", "GLM_API_KEY", "ZHIPU_API_KEY"];
 

@@ -19,6 +19,7 @@ use super::duration;
 Paths:
   /api/oauth/usage           usage of a Claude login, as Anthropic sends it
   /backend-api/wham/usage    usage of a Codex login, as OpenAI sends it
+  /copilot_internal/user     usage of a Copilot login, as GitHub sends it
   /account/PROVIDER/NAME/…   the same paths, for a named account
   /v1/accounts, /v1/changes  the same for programs of your own; see /openapi.json
   /healthz, /readyz          whether it runs, and has read its accounts

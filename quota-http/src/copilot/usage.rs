@@ -12,7 +12,7 @@ use crate::parsed::{ParseError, Parsed};
 use crate::report::{ReportBuilder, credits_or_skip, json_object, text_or_skip};
 
 /// The quota that counts the requests to models. Its window is that of the whole account.
-const PREMIUM: &str = "premium_interactions";
+pub(super) const PREMIUM: &str = "premium_interactions";
 
 /// The known fields, which are not listed as skipped.
 const KNOWN: [&str; 23] = [

@@ -1,5 +1,7 @@
 //! The providers' own paths: the readings in the provider's shape, for the account of the presented credential.
 
+use quota::Clock;
+use quota::http::find_provider;
 use quota_sim::{Account, Window};
 
 use super::support::{Response, Setup};
@@ -44,6 +46,29 @@ async fn a_client_of_codex_gets_its_account() {
     let limit = &response.json()["rate_limit"];
     assert_eq!(limit["primary_window"]["used_percent"], 12.0, "{response:?}");
     assert_eq!(limit["secondary_window"]["limit_window_seconds"], 604_800);
+}
+
+#[tokio::test]
+async fn a_client_of_each_other_provider_gets_what_its_parser_reads() {
+    for (provider, path) in [
+        ("copilot", "/copilot_internal/user"),
+        ("zai", "/api/monitor/usage/quota/limit"),
+        ("kimi", "/coding/v1/usages"),
+        ("deepseek", "/user/balance"),
+    ] {
+        let account = Account::new("one").provider(provider).windows([Window::five_hour().used(12.0)]);
+        let gateway = Setup::new([main(), account]).start().await;
+
+        let response = gateway.get_with(path, "sim-token-one").await;
+
+        assert_eq!(response.status(), 200, "{provider} {response:?}");
+        let parsed =
+            find_provider(provider).unwrap().parse(response.body().as_bytes(), Clock::system().now());
+        let usage = parsed.unwrap().usage;
+        let is_read = usage.windows.iter().any(|window| window.used.as_f64() == 12.0);
+        assert!(is_read || usage.credits.is_some_and(|credits| credits.balance.is_some()), "{provider}");
+        assert_eq!(gateway.get_with(path, "sk-made-up-unknown").await.status(), 401);
+    }
 }
 
 #[tokio::test]
