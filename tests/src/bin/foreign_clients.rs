@@ -141,7 +141,7 @@ const CODEX_INPUT: &str = r#"{"id":1,"method":"initialize","params":{"clientInfo
 /// Runs Codex, whose base URL is in its configuration, with the provider or with a gateway as its base URL.
 async fn run_codex(folder: &Path, quota: Option<&Path>) -> Result<Outcome, Box<dyn Error>> {
     let window = Window::five_hour().used(37.0);
-    let script = Script::new([Account::new("main").provider("codex").windows([window])]);
+    let script = Script::new([Account::new("main").provider("openai").windows([window])]);
     let simulator = Simulator::builder(script.clone()).start().await?;
     let shared = tempfile::tempdir()?;
     let mut gateway = None;
