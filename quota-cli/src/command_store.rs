@@ -156,9 +156,14 @@ impl QuotaStore for CommandStore {
         if self.is_damaged() {
             return std::future::pending().await;
         }
+        // A change in the meantime has another version than the known one, so the wait reports it.
+        self.clock.sleep(WAIT_DELAY).await;
         self.inner.wait_for_change(key, known).await
     }
 }
+
+/// Each account is followed, which costs a use of the store. Most commands end before that would be of use.
+const WAIT_DELAY: Duration = Duration::from_millis(20);
 
 fn store_cause(error: &StoreError) -> String {
     match error {
@@ -232,6 +237,22 @@ mod tests {
 
         let has_source = |error: &StoreError| matches!(error, StoreError::Unavailable { source: Some(source), .. } if source.is::<NoTimeLeft>());
         assert!(!has_source(&tried) && has_source(&untried), "{tried:?} {untried:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_during_the_delay_of_a_wait_is_reported() {
+        let (inner, key) = (Arc::new(quota::MemoryStore::new()), StoreKey::probe());
+        let store = CommandStore::new(Arc::clone(&inner) as Arc<dyn QuotaStore>, Limit::None, false);
+        let write = async {
+            store.clock.sleep(WAIT_DELAY / 2).await;
+            inner.compare_and_swap(&key, None, Bytes::from_static(b"{}"), LIMIT).await.unwrap()
+        };
+
+        let wait = store.clock.bounded(LIMIT, store.wait_for_change(&key, None));
+        let (waited, written) = tokio::join!(wait, write);
+
+        let CasOutcome::Applied(version) = written else { unreachable!("the store is empty") };
+        assert_eq!(waited.unwrap().unwrap().version, Some(version));
     }
 
     #[tokio::test(start_paused = true)]
