@@ -105,11 +105,15 @@ async fn page(gateway: &Gateway, current: &Current, zone: TimeZone) -> Page {
             journal,
         })
         .collect();
-    Page::new(&states, &decide(current, now), &LocalTime { now, zone })
+    Page::new(&states, &decide(gateway, current, now), &LocalTime { now, zone })
 }
 
-/// The account for the next request, by the readings that the gateway has.
-fn decide(current: &Current, now: Timestamp) -> Decision {
+/// The account for the next request, by the readings that the gateway has: the decision of `/v1/explain`, or that of the default policy
+/// if the gateway chooses no accounts.
+fn decide(gateway: &Gateway, current: &Current, now: Timestamp) -> Decision {
+    if let Some(router) = gateway.router() {
+        return router.explain(&Request::new());
+    }
     let candidates = current.accounts.all.iter().enumerate().map(|(index, served)| {
         let role = if index == 0 { AccountRole::Main } else { AccountRole::Fallback };
         Candidate::from_usage(served.id(), role, served.account.peek()).disabled(served.is_disabled)

@@ -10,7 +10,7 @@
 //! | [`decision`] [`pending_reset`] | why an account is available or not; a window that has reset but was not refreshed |
 //! | [`event`] | the text of a journal event |
 //! | [`pace`] | how fast windows are used, as text and as the points of a chart |
-//! | [`format`] [`zone`] | times, durations and amounts as text; the user's time zone |
+//! | [`mod@format`] [`zone`] | times, durations and amounts as text; the user's time zone |
 //! | [`sanitize`] | text from other sources without its control characters |
 
 pub mod account;

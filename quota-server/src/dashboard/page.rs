@@ -57,6 +57,7 @@ pub(super) struct Page {
 /// The account to use now, or why there is none.
 #[derive(Debug)]
 struct Answer {
+    is_use: bool,
     /// The number of the account in the page.
     card: Option<usize>,
     headline: String,
@@ -131,21 +132,16 @@ struct Caller {
 }
 
 impl Page {
-    /// The page for these accounts, which are those of the decision in the same order.
+    /// The page for these accounts. After a reload the decision may lack one of them for a moment.
     pub(super) fn new(states: &[AccountState<'_>], decision: &Decision, local: &LocalTime) -> Self {
-        let answer = Answer::new(decision, local);
-        let cards = states.iter().zip(decision.accounts()).enumerate();
+        let answer = Answer::new(states, decision, local);
         let calls: Vec<_> = states.iter().map(|state| Calls::new(state, local)).collect();
         Self {
             title: answer.headline.clone(),
             style: assets::style(),
             script: assets::script(),
             icon: assets::icon(),
-            accounts: cards
-                .map(|(index, (state, evaluated))| {
-                    Card::new(state, evaluated, decision.disposition(index), local)
-                })
-                .collect(),
+            accounts: states.iter().map(|state| Card::new(state, decision, local)).collect(),
             events: events(states, local),
             calls,
             zone: zone_name(local),
@@ -155,7 +151,7 @@ impl Page {
 }
 
 impl Answer {
-    fn new(decision: &Decision, local: &LocalTime) -> Self {
+    fn new(states: &[AccountState<'_>], decision: &Decision, local: &LocalTime) -> Self {
         let of = |one: &Evaluated| format!("{}: {}", one.account, account_reason(one, LOG_IN, local));
         let Some(chosen) = decision.chosen() else {
             let reasons = decision.accounts().iter().take(MAX_REASONS);
@@ -164,7 +160,7 @@ impl Answer {
                 _ => reasons.map(of).collect(),
             };
             let headline = capitalized(&verdict(decision, local));
-            return Self { card: None, headline, facts, passed_over: Vec::new() };
+            return Self { is_use: false, card: None, headline, facts, passed_over: Vec::new() };
         };
         let mut windows: Vec<_> =
             chosen.windows.iter().map(|usage| WindowView::of(&usage.window, usage.used)).collect();
@@ -179,11 +175,11 @@ impl Answer {
         };
         let mut facts = vec![account_reason(chosen, LOG_IN, local)];
         facts.extend(windows.iter().take(3).map(fact));
-        let card = decision.accounts().iter().position(|one| one.account == chosen.account);
-        let before = decision.accounts().iter().take(card.unwrap_or_default());
+        let before = decision.accounts().iter().take_while(|one| one.account != chosen.account);
         let is_unused = |one: &&Evaluated| one.eligibility != Eligibility::Eligible;
         Self {
-            card,
+            is_use: true,
+            card: states.iter().position(|state| *state.id == chosen.account),
             headline: chosen.account.to_string(),
             facts,
             passed_over: before.filter(is_unused).take(MAX_REASONS).map(of).collect(),
@@ -192,12 +188,10 @@ impl Answer {
 }
 
 impl Card {
-    fn new(
-        state: &AccountState<'_>,
-        evaluated: &Evaluated,
-        disposition: Disposition,
-        local: &LocalTime,
-    ) -> Self {
+    fn new(state: &AccountState<'_>, decision: &Decision, local: &LocalTime) -> Self {
+        let index = decision.accounts().iter().position(|one| one.account == *state.id);
+        let disposition = index.map(|index| decision.disposition(index));
+        let evaluated = index.and_then(|index| decision.accounts().get(index));
         let mut view = AccountView::of(state.id, &state.usage, None);
         view.disabled = state.is_disabled;
         let (age, level) = words::freshness(&view);
@@ -209,8 +203,8 @@ impl Card {
         let windows = view.windows.iter();
         Self {
             name: state.id.to_string(),
-            is_chosen: disposition == Disposition::Selected,
-            disposition: disposition.as_str(),
+            is_chosen: disposition == Some(Disposition::Selected),
+            disposition: disposition.map_or("", Disposition::as_str),
             about: plan.into_iter().chain([age]).collect::<Vec<_>>().join(" · "),
             is_stale: level != Level::Dim,
             notes: notes(&view, evaluated, local),
@@ -222,9 +216,10 @@ impl Card {
 }
 
 /// The state of an account in a few lines: whether it is available, what failed, what holds it, and what to do.
-fn notes(view: &AccountView, evaluated: &Evaluated, local: &LocalTime) -> Vec<Note> {
+fn notes(view: &AccountView, evaluated: Option<&Evaluated>, local: &LocalTime) -> Vec<Note> {
     let note = |class, text| Note { class, text };
-    let mut notes = vec![note("state", account_reason(evaluated, LOG_IN, local))];
+    let state = evaluated.map(|evaluated| note("state", account_reason(evaluated, LOG_IN, local)));
+    let mut notes: Vec<_> = state.into_iter().collect();
     let class = |level| if matches!(level, Level::Warn | Level::Bad) { "problem" } else { "detail" };
     notes.extend(words::failure_notes(view).into_iter().map(|(level, text)| note(class(level), text)));
     notes.extend(words::hold_note(view, local).map(|text| note("problem", text)));
