@@ -1,5 +1,4 @@
-//! Runs published programs, forty of each at once, alone and with quota, against a simulated provider: under `quota wrap` behind TLS, and
-//! one that takes a base URL through `quota serve`.
+//! Runs published programs, forty of each at once, alone and under `quota wrap`, against a simulated provider behind TLS.
 //! `scripts/foreign-clients` installs the programs and calls this one with their folder and the program quota.
 
 use std::error::Error;
@@ -8,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 
 use quota_sim::{Account, Script, Simulator, TlsFront, Window};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -132,89 +131,6 @@ fn home() -> Result<TempDir, Box<dyn Error>> {
     Ok(home)
 }
 
-/// Asks Codex for its limits, as an editor does.
-const CODEX_INPUT: &str = r#"{"id":1,"method":"initialize","params":{"clientInfo":{"name":"t","title":"t","version":"1"}}}
-{"method":"initialized"}
-{"id":2,"method":"account/rateLimits/read"}
-"#;
-
-/// Runs Codex, whose base URL is in its configuration, with the provider or with a gateway as its base URL.
-async fn run_codex(folder: &Path, quota: Option<&Path>) -> Result<Outcome, Box<dyn Error>> {
-    let window = Window::five_hour().used(37.0);
-    let script = Script::new([Account::new("main").provider("openai").windows([window])]);
-    let simulator = Simulator::builder(script.clone()).start().await?;
-    let shared = tempfile::tempdir()?;
-    let mut gateway = None;
-    let base_url = match quota {
-        None => simulator.url().to_string().trim_end_matches('/').to_owned(),
-        Some(quota) => {
-            let config = shared.path().join("config.toml");
-            std::fs::write(&config, script.client_config(&simulator.url()))?;
-            let mut command = Command::new(quota);
-            command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
-            command.env("HOME", shared.path()).env("QUOTA_SIM_MAIN", TOKEN).kill_on_drop(true);
-            let mut child = command.stdout(Stdio::piped()).spawn()?;
-            let mut output = BufReader::new(child.stdout.take().ok_or("the output is piped")?);
-            let mut line = String::new();
-            output.read_line(&mut line).await?;
-            gateway = Some((child, output));
-            line.trim().strip_prefix("Listening on ").ok_or("the gateway did not start")?.to_owned()
-        }
-    };
-    let program = folder.join("node_modules/.bin/codex");
-    let mut running = JoinSet::new();
-    for _ in 0..PROCESSES {
-        let home = tempfile::tempdir()?;
-        let own = home.path().join(".codex");
-        std::fs::create_dir(&own)?;
-        std::fs::write(own.join("auth.json"), codex_login())?;
-        let settings =
-            format!("chatgpt_base_url = \"{base_url}/backend-api\"\ncli_auth_credentials_store = \"file\"\n");
-        std::fs::write(own.join("config.toml"), settings)?;
-        let mut command = Command::new(&program);
-        command.arg("app-server").env("HOME", home.path()).current_dir(home.path()).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        running.spawn(async move {
-            let (mut input, output) = (child.stdin.take(), child.stdout.take());
-            if let Some(input) = &mut input {
-                input.write_all(CODEX_INPUT.as_bytes()).await?;
-            }
-            let mut lines = BufReader::new(output.ok_or_else(|| std::io::Error::other("piped"))?).lines();
-            // The server ends with its input, so keep that open until the answer.
-            while let Some(line) = lines.next_line().await? {
-                if line.starts_with(r#"{"id":2,"#) {
-                    drop((input, home));
-                    return Ok(line);
-                }
-            }
-            Ok::<_, std::io::Error>("no answer".to_owned())
-        });
-    }
-    let (mut shown, mut example) = (0, String::new());
-    while let Some(line) = running.join_next().await {
-        let line = line??;
-        if line.contains(r#""usedPercent":37,"#) {
-            shown += 1;
-        } else {
-            example = line;
-        }
-    }
-    drop(gateway);
-    let ledger = simulator.stop().await;
-    let refused = ledger.account("main").map_or(0, |account| account.answered(429));
-    Ok(Outcome { calls: ledger.calls(), refused, shown, example })
-}
-
-/// A login of Codex. Its identity token is not signed, because Codex does not check that.
-fn codex_login() -> String {
-    // {"alg":"none"} and {"email":"a@example.com","https://api.openai.com/auth":{"chatgpt_plan_type":"plus","chatgpt_account_id":"acc-1"}}
-    let identity = "eyJhbGciOiJub25lIn0.eyJlbWFpbCI6ImFAZXhhbXBsZS5jb20iLCJodHRwczovL2FwaS5vcGVuYWkuY29tL2F1dGgiOnsiY2hhdGdwdF9wbGFuX3R5cGUiOiJwbHVzIiwiY2hhdGdwdF9hY2NvdW50X2lkIjoiYWNjLTEifX0.c2ln";
-    format!(
-        r#"{{"auth_mode":"chatgpt","tokens":{{"id_token":"{identity}","access_token":"{TOKEN}","refresh_token":"made-up","account_id":"acc-1"}},"last_refresh":"2099-01-01T00:00:00Z"}}"#
-    )
-}
-
 async fn compare(folder: &Path, quota: &Path) -> Result<bool, Box<dyn Error>> {
     let mut report = format!(
         "{PROCESSES} processes at once, one login, a budget of 30 calls per hour\n\n{:<26} {:>7} {:>7} {:>7}\n",
@@ -233,18 +149,6 @@ async fn compare(folder: &Path, quota: &Path) -> Result<bool, Box<dyn Error>> {
             if shown == 0 || quota.is_some() && shown < PROCESSES {
                 report.push_str(&format!("  a process without usage printed: {example}\n"));
             }
-        }
-    }
-    for (how, quota) in [("alone", None), ("through quota serve", Some(quota))] {
-        let Outcome { calls, refused, shown, example } = run_codex(folder, quota).await?;
-        if quota.is_none() {
-            report.push_str("Codex (npm), with another base URL\n");
-        } else {
-            is_good &= calls == 1 && shown == PROCESSES;
-        }
-        report.push_str(&format!("  {how:<24} {calls:>7} {refused:>7} {shown:>7}\n"));
-        if shown == 0 || quota.is_some() && shown < PROCESSES {
-            report.push_str(&format!("  a process without usage printed: {example}\n"));
         }
     }
     report.push_str("\ncalls: received by the provider; 429: refused; usage: processes that showed it\n");
