@@ -30,7 +30,8 @@ static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/copilot_internal/user", wr
         "login",
         "organization_list",
         "organization_login_list",
-    ]);
+    ])
+    .with_other_uses();
 
 /// The login of the editor plugins. Its keys are hosts, some with the id of an application.
 ///

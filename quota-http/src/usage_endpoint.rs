@@ -39,6 +39,7 @@ pub struct UsageEndpoint {
     failure: fn(&EndpointFailure<'_>) -> Value,
     countdowns: &'static [&'static str],
     personal: &'static [&'static str],
+    has_other_uses: bool,
 }
 
 impl UsageEndpoint {
@@ -49,7 +50,7 @@ impl UsageEndpoint {
         usage: fn(&KnownUsage<'_>) -> Map<String, Value>,
         failure: fn(&EndpointFailure<'_>) -> Value,
     ) -> Self {
-        Self { path, usage, failure, countdowns: &[], personal: &[] }
+        Self { path, usage, failure, countdowns: &[], personal: &[], has_other_uses: false }
     }
 
     /// Names the fields that count down to a time, so that they differ in each response although nothing has changed.
@@ -63,6 +64,14 @@ impl UsageEndpoint {
     #[must_use]
     pub const fn personal(mut self, names: &'static [&'static str]) -> Self {
         self.personal = names;
+        self
+    }
+
+    /// States that the provider's own programs read more from this response than usage. A body that was written from readings would
+    /// break them, so a proxy must pass on their requests.
+    #[must_use]
+    pub const fn with_other_uses(mut self) -> Self {
+        self.has_other_uses = true;
         self
     }
 
@@ -82,6 +91,12 @@ impl UsageEndpoint {
     #[must_use]
     pub const fn personal_fields(&self) -> &'static [&'static str] {
         self.personal
+    }
+
+    /// Whether programs read more from the response than usage.
+    #[must_use]
+    pub const fn has_other_uses(&self) -> bool {
+        self.has_other_uses
     }
 
     /// The body of a successful response.

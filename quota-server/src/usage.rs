@@ -41,6 +41,12 @@ impl Endpoint {
         self.shape.path()
     }
 
+    /// Whether programs read more from the response than usage.
+    #[cfg(feature = "wrap")]
+    pub(crate) fn has_other_uses(self) -> bool {
+        self.shape.has_other_uses()
+    }
+
     /// An error in the shape of the provider.
     fn failure(self, status: StatusCode, message: &str, retry_after: Option<Duration>) -> Response {
         let failure = EndpointFailure { status: status.as_u16(), message, retry_after };

@@ -75,7 +75,7 @@ impl Origins {
     /// Takes the origins with TLS whose provider has a usage endpoint that can be answered.
     pub(super) fn new(origins: impl IntoIterator<Item = UsageOrigin>) -> Self {
         let paths = origins.into_iter().filter_map(|UsageOrigin { provider, base_url, own_user_agent }| {
-            let endpoint = Endpoint::of(provider)?;
+            let endpoint = Endpoint::of(provider).filter(|endpoint| !endpoint.has_other_uses())?;
             let host = base_url.host()?.to_string();
             let port = (base_url.scheme() == "https").then(|| base_url.port_or_known_default())??;
             let path = format!("{}{}", base_url.path().trim_end_matches('/'), endpoint.path());
@@ -155,6 +155,11 @@ mod tests {
             origins(&[("anthropic", "http://localhost:8080"), ("minimax", "https://api.minimax.io")]);
 
         assert!(origins.hosts().is_empty());
+    }
+
+    #[test]
+    fn a_response_with_other_uses_is_left_to_its_host() {
+        assert!(origins(&[("copilot", "https://api.github.com")]).hosts().is_empty());
     }
 
     #[test]
