@@ -30,7 +30,7 @@ pub struct Classification {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The route belongs to another manager.
+    /// The route belongs to an account that this manager does not have.
     #[error("{account} is not an account of this manager")]
     #[non_exhaustive]
     UnknownAccount {
@@ -43,19 +43,23 @@ impl FallbackAccountManager {
     /// Reports the outcome of a route. The router observes the usage in the headers, and a rejection may block the account or one
     /// of its models.
     ///
+    /// The manager may be another one than that of the route, such as one of a later configuration, if it has the account.
+    ///
     /// A second report of the same route has no effect. If the future is dropped, changes that are not applied yet may be lost.
     ///
     /// # Errors
     ///
-    /// [`ReportError`] if the route belongs to another manager.
+    /// [`ReportError`] if this manager does not have the account of the route.
     pub async fn report(
         &self,
         route: &Route,
         outcome: RequestOutcome,
     ) -> Result<Classification, ReportError> {
         let inner = &self.inner;
-        let slot = inner.slots.get(route.index).filter(|slot| slot.id == route.account);
-        let slot = slot.ok_or_else(|| ReportError::UnknownAccount { account: route.account.clone() })?;
+        // By name, because a manager of a later configuration may have the account at another place.
+        let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
+        let at = inner.index_of.get(&route.account).copied().ok_or_else(unknown)?;
+        let slot = &inner.slots[at];
         let now = inner.now();
         let received_at = outcome.received_or(now);
         let ParsedResponse { mut usage, mut failure, .. } =
@@ -97,7 +101,7 @@ impl FallbackAccountManager {
         if let Some(Consequence { block, .. }) = consequence {
             let is_login =
                 report.failure.as_ref().is_some_and(|failure| failure.kind == RejectionKind::Unauthorized);
-            let has_another = is_login && inner.has_another_credential(route).await;
+            let has_another = is_login && inner.has_another_credential(at, route).await;
             if has_another && slot.may_try_another(fingerprint) {
                 report.next = RetryAdvice::SameAccount;
             } else {
@@ -113,19 +117,19 @@ impl FallbackAccountManager {
                 for block in blocks {
                     tracing::debug!(account = %slot.id, kind = block.kind.as_str(), "account blocked");
                     slot.block(block.login_id(login_id.clone()), now);
-                    inner.mark_blocked(route.index);
+                    inner.mark_blocked(at);
                 }
                 if is_blocked {
                     inner.save_now().await;
                 }
             }
         } else if outcome.status().is_some()
-            && inner.clear_rejections(route.index, login_id.or_else(|| slot.login_id()).as_ref(), received_at)
+            && inner.clear_rejections(at, login_id.or_else(|| slot.login_id()).as_ref(), received_at)
         {
             inner.schedule_save();
         }
         if slot.usage.needs_refresh(slot.usage.count_request()) {
-            inner.refresh_in_background(route.index, !slot.usage.is_stale(), &route.request);
+            inner.refresh_in_background(at, !slot.usage.is_stale(), &route.request);
         }
         Ok(report)
     }
@@ -178,9 +182,9 @@ impl Inner {
     }
 
     /// Whether the account has another credential than the rejected one, or its source can renew it.
-    async fn has_another_credential(&self, route: &Route) -> bool {
+    async fn has_another_credential(&self, at: usize, route: &Route) -> bool {
         let Some(used) = &route.credential else { return false };
-        let usage = &self.slots[route.index].usage;
+        let usage = &self.slots[at].usage;
         let renewed = usage.renew_credential(used.login.fingerprint, self.policy.credential_timeout).await;
         let Ok(Some(renewed)) = renewed else { return false };
         renewed.login.fingerprint.is_some() && renewed.login.fingerprint != used.login.fingerprint

@@ -317,6 +317,18 @@ async fn a_failed_save_is_retried_by_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_manager_of_a_later_configuration_takes_the_report() {
+    let (_env, accounts) = reading(Kind::With).await;
+    let mut other = env(Kind::With);
+    other.config = quota_accounts::AccountsConfig::new(id("b"));
+    let route = other.accounts().route(Request::new()).await.unwrap();
+
+    let _ = accounts.report(&route, served("99")).await.unwrap();
+
+    assert_eq!((used(&accounts, "main"), used(&accounts, "b")), (Some(40.0), Some(99.0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_route_of_another_manager_is_rejected() {
     let (_env, accounts) = reading(Kind::With).await;
     let mut other = env(Kind::With);
