@@ -6,7 +6,7 @@ use quota_core::store::{StoreError, StoreKey, Version};
 use quota_core::{AccountId, Clock, QuotaStore};
 
 use crate::journal::Journal;
-use crate::update::JournalUpdate;
+use crate::update::{JournalDamage, JournalUpdate};
 
 /// The interval at which the store is read anyway, because a change notification may be lost.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -29,7 +29,9 @@ pub async fn read(store: &dyn QuotaStore, account: &AccountId) -> Result<Journal
 /// It waits at most 30 seconds. Dropping the future is safe.
 pub async fn wait_for_events(store: &dyn QuotaStore, account: &AccountId, update: &JournalUpdate) {
     let (record, journal) = update.versions;
-    let due = update.journal.next_change_at();
+    // An update that cannot write does not record the events that are due, so the due time would stay in the past.
+    let can_write = !update.damage.record && update.damage.journal != Some(JournalDamage::Newer);
+    let due = update.journal.next_change_at().filter(|_| can_write);
     let due = due.map_or(RECHECK_INTERVAL, |due| {
         Duration::try_from(due.duration_since(update.now)).unwrap_or(Duration::ZERO)
     });
