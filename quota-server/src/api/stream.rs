@@ -44,6 +44,8 @@ const TOO_MANY: Problem =
         (status = 503, description = "too many streams are open"),
     ))]
 pub(super) async fn events(State(gateway): State<Gateway>, headers: HeaderMap) -> Response {
+    // Before the check: a reload during the request then ends the stream, even if the check used the previous tokens.
+    let tokens = gateway.tokens();
     if let Err(refused) = authorize(&gateway, &headers, Role::Read) {
         return refused.into_response();
     }
@@ -55,7 +57,8 @@ pub(super) async fn events(State(gateway): State<Gateway>, headers: HeaderMap) -
     let cursor = last.and_then(|last| Cursor::parse(last.to_str().ok()?));
     let store = gateway.journals().map(|journals| &journals.store);
     let subscription = gateway.events().subscribe(cursor.as_ref(), store).await;
-    let client = Client::new(gateway, subscription, last.is_some() && cursor.is_none(), open);
+    let is_unknown = last.is_some() && cursor.is_none();
+    let client = Client::new(gateway, tokens, subscription, is_unknown, open);
     let events = stream::unfold(client, async |mut client| {
         let message = client.next().await?;
         let event = Event::default().event(message.name).data(&message.data);
@@ -81,7 +84,13 @@ struct Client {
 }
 
 impl Client {
-    fn new(gateway: Gateway, subscription: Subscription, is_unknown: bool, open: OpenStream) -> Self {
+    fn new(
+        gateway: Gateway,
+        tokens: Arc<AccessTokens>,
+        subscription: Subscription,
+        is_unknown: bool,
+        open: OpenStream,
+    ) -> Self {
         let id = subscription.cursor.to_string();
         let ready = Message { name: "ready", id: Some(id), data: "{}".to_owned() };
         let missed = |data| Message { name: "missed", id: None, data };
@@ -91,7 +100,7 @@ impl Client {
         } else if !subscription.missed.is_empty() {
             first.push_back(missed(missed_json("not_in_journal", &subscription.missed)));
         }
-        Self { tokens: gateway.tokens(), gateway, first, subscription, _open: open }
+        Self { gateway, tokens, first, subscription, _open: open }
     }
 
     /// The next message; `None` at the end of the stream.
