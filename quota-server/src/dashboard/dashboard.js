@@ -56,6 +56,8 @@
       const response = await fetch(page, { cache: "no-store", signal: AbortSignal.timeout(10000) });
       if (!response.ok) throw new Error(response.status);
       apply(new DOMParser().parseFromString(await response.text(), "text/html"));
+      // An earlier read may have failed although the stream is open.
+      if (stream.readyState === EventSource.OPEN) alive();
     } catch {
       dead();
     }
