@@ -12,6 +12,8 @@ use quota::model::RequestId;
 
 /// The maximum number of routes in memory.
 const MAX_ROUTES: usize = 10_000;
+/// How long a reported route stays, so that its report may be repeated.
+const REPORTED_TTL: Duration = Duration::from_secs(60);
 /// How often expired routes are removed.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -34,6 +36,7 @@ pub(crate) struct OpenRoute {
     pub(crate) route: Arc<Route>,
     pub(crate) router: FallbackAccountManager,
     made_at: Instant,
+    reported_at: Option<Instant>,
 }
 
 impl OpenRoutes {
@@ -59,14 +62,20 @@ impl OpenRoutes {
         let made_at = self.clock.instant();
         let mut table = self.table.lock();
         table.clean(made_at);
-        table.routes.insert(id.clone(), OpenRoute { route: Arc::new(route), router, made_at });
+        table
+            .routes
+            .insert(id.clone(), OpenRoute { route: Arc::new(route), router, made_at, reported_at: None });
         id
     }
 
-    /// The route with this id, until it expires. A report leaves it here, so that a client may repeat the report.
-    pub(crate) fn get(&self, id: &str) -> Option<OpenRoute> {
+    /// The route with this id, for a report, until it expires. After the first report it stays for a minute, so that a client may
+    /// repeat the report.
+    pub(crate) fn get_to_report(&self, id: &str) -> Option<OpenRoute> {
         let now = self.clock.instant();
-        self.table.lock().routes.get(id).filter(|route| !route.is_expired(now)).cloned()
+        let mut table = self.table.lock();
+        let route = table.routes.get_mut(id).filter(|route| !route.is_expired(now))?;
+        route.reported_at.get_or_insert(now);
+        Some(route.clone())
     }
 }
 
@@ -83,6 +92,7 @@ impl Table {
 impl OpenRoute {
     fn is_expired(&self, now: Instant) -> bool {
         now.saturating_since(self.made_at) >= OpenRoutes::TTL
+            || self.reported_at.is_some_and(|at| now.saturating_since(at) >= REPORTED_TTL)
     }
 }
 
@@ -93,17 +103,34 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_route_expires_with_its_reservation() {
+    async fn one_route() -> (OpenRoutes, String) {
         let manager = QuotaManager::builder(MemoryStore::new()).build().unwrap();
         let config = AccountsConfig::new("anthropic/main".parse().unwrap());
         let router = FallbackAccountManager::builder(config).quota_manager(manager).build().unwrap();
         let routes = OpenRoutes::new();
         let id = routes.add(router.route(Request::new()).await.unwrap(), router.clone());
+        (routes, id)
+    }
 
-        assert!(routes.get(&id).is_some() && routes.get("made-up").is_none());
-        tokio::time::advance(OpenRoutes::TTL).await;
-        assert!(routes.get(&id).is_none());
+    #[tokio::test(start_paused = true)]
+    async fn a_reported_route_stays_for_a_minute() {
+        let (routes, id) = one_route().await;
+
+        assert!(routes.get_to_report(&id).is_some());
+        tokio::time::advance(REPORTED_TTL / 2).await;
+        assert!(routes.get_to_report(&id).is_some());
+        tokio::time::advance(REPORTED_TTL / 2).await;
+        assert!(routes.get_to_report(&id).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_expires_with_its_reservation() {
+        let (routes, id) = one_route().await;
+
+        tokio::time::advance(OpenRoutes::TTL / 2).await;
+        assert!(routes.get_to_report("made-up").is_none());
+        tokio::time::advance(OpenRoutes::TTL / 2).await;
+        assert!(routes.get_to_report(&id).is_none());
         assert_eq!(routes.table.lock().routes.len(), 1);
         assert!(!routes.is_full());
         assert_eq!(routes.table.lock().routes.len(), 0);

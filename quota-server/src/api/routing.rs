@@ -21,6 +21,10 @@ use crate::gateway::Gateway;
 use crate::open_routes::{OpenRoute, OpenRoutes};
 use crate::problem::Problem;
 
+/// The maximum number of bytes of a model or session.
+const MAX_TEXT: usize = 256;
+const LONG_TEXT: Problem =
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "a model and a session have at most 256 bytes");
 const NO_ROUTER: Problem =
     Problem::new(StatusCode::NOT_IMPLEMENTED, "this gateway has no accounts to choose from");
 const NO_ACCOUNT_NOW: Problem =
@@ -155,6 +159,10 @@ fn whole_seconds(wait: std::time::Duration) -> u64 {
 
 impl RouteRequestJson {
     fn into_request(self) -> Result<Request, Problem> {
+        // The gateway keeps the request until its report.
+        if [&self.model, &self.session].into_iter().flatten().any(|text| text.len() > MAX_TEXT) {
+            return Err(LONG_TEXT);
+        }
         let mut request = Request::new();
         if let Some(model) = &self.model {
             request = request.with_model(model);
@@ -292,7 +300,7 @@ pub(super) async fn report(
 ) -> Response {
     let prepared = authorize(&gateway, &headers, Role::Route).and_then(|()| {
         let report: ReportJson = parse(&headers, body)?;
-        let open = gateway.open_routes().get(&report.route).ok_or(NO_ROUTE)?;
+        let open = gateway.open_routes().get_to_report(&report.route).ok_or(NO_ROUTE)?;
         Ok((open, report.into_outcome()?))
     });
     match prepared {
@@ -321,7 +329,7 @@ pub(super) async fn release(
     if let Err(refused) = authorize(&gateway, &headers, Role::Route) {
         return refused.into_response();
     }
-    let open = id.ok().and_then(|Path(id)| gateway.open_routes().get(&id));
+    let open = id.ok().and_then(|Path(id)| gateway.open_routes().get_to_report(&id));
     let Some(open) = open else { return NO_ROUTE.into_response() };
     match reported(&gateway, &open, RequestOutcome::cancelled()).await {
         Some(_) => StatusCode::NO_CONTENT.into_response(),

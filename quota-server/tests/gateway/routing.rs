@@ -103,6 +103,7 @@ async fn a_reservation_counts_until_it_is_deleted() {
 #[tokio::test]
 async fn malformed_bodies_are_problems_that_repeat_nothing() {
     let gateway = setup().start().await;
+    let long = json!({ "session": "n33dle".repeat(100) }).to_string();
     let large = json!({ "model": "x".repeat(70_000) }).to_string();
     let huge = json!({ "model": "x".repeat(2 * 1024 * 1024) }).to_string();
 
@@ -114,6 +115,7 @@ async fn malformed_bodies_are_problems_that_repeat_nothing() {
         ("/v1/route", JSON, r#"{"estimate":{"window":"five_hour","percent":101}}"#, 422),
         ("/v1/route", JSON, r#"{"estimate":{"window":"five_hour","percent":-1}}"#, 422),
         ("/v1/route", JSON, r#"{"estimate":{"window":"","percent":1}}"#, 422),
+        ("/v1/route", JSON, long.as_str(), 422),
         ("/v1/route", "", "{}", 415),
         ("/v1/route", JSON, large.as_str(), 413),
         ("/v1/route", JSON, huge.as_str(), 413),
