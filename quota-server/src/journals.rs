@@ -19,7 +19,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The number of concurrent updates, so that the store stays free for other calls.
 const CONCURRENT_UPDATES: usize = 8;
 
-/// The time for reading one journal.
+/// The time for reading the journals of one request.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of journals that one request reads at once.
 const CONCURRENT_READS: usize = 8;
@@ -91,11 +91,14 @@ impl Journals {
 /// The journals of these accounts, in this order. A journal that cannot be read in time is empty.
 pub(crate) async fn read_all(journals: Option<&Journals>, accounts: Vec<AccountId>) -> Vec<Journal> {
     let clock = Clock::system();
+    let begun = clock.instant();
     let reads = accounts.into_iter().map(|account| {
         let clock = &clock;
         async move {
             let store = &*journals?.store;
-            clock.bounded(READ_TIMEOUT, quota_journal::read(store, &account)).await?.ok()
+            // All reads share the time, so that many accounts do not make a request wait longer.
+            let left = READ_TIMEOUT.saturating_sub(clock.instant().saturating_since(begun));
+            clock.bounded(left, quota_journal::read(store, &account)).await?.ok()
         }
     });
     // Only a few at once, because the store has other callers.
