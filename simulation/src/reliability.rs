@@ -245,8 +245,8 @@ pub fn scenarios() -> Vec<Scenario> {
         row(
             "panic",
             "the fetcher panics",
-            "readings become stale; a backoff",
-            "quota-core/tests/manager/single_flight.rs",
+            "no hold: reads call again until the budget is used up, then readings become stale",
+            "quota-core/tests/manager/cancellation.rs",
             provider(ProviderFault::Panic),
         ),
         row(

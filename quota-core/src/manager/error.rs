@@ -102,8 +102,7 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// The fetcher, the credential source or the store panicked. A panic of the fetcher arms the hold of a malformed response.
-    /// Otherwise the next refresh starts from the beginning.
+    /// The fetcher, the credential source or the store panicked. The next refresh starts from the beginning.
     #[error("the refresh of {account} panicked")]
     #[non_exhaustive]
     Panicked {

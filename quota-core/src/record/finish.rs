@@ -170,7 +170,7 @@ impl Record {
         })
     }
 
-    /// Releases the lease without a result, because the call was cancelled.
+    /// Releases the lease without a result, because the call was cancelled or panicked.
     pub fn release(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;

@@ -95,19 +95,19 @@ impl Refresh {
         // At the same time, so that no caller waits for it.
         let (fetched, ()) = tokio::join!(fetch, self.confirm_alias());
         drop(permit);
-        let has_panicked = matches!(fetched, Err(Interruption::Panicked));
         let fetched = match fetched {
             Ok(fetched) => fetched,
             // `may_call` left the provider at least two seconds, so this is the provider's timeout. Without a hold, a program that
             // runs repeatedly would call a hanging provider until the budget is used up.
             Err(Interruption::TimedOut) => Err(FetchError::TimedOut),
-            // As with a response that cannot be parsed, the next call would often end in the same way.
-            Err(Interruption::Panicked) => Err(FetchError::malformed("the fetcher panicked")),
             // The provider is not at fault, so no hold is armed. The call counts toward the budget, because the provider may have
             // received it.
-            Err(Interruption::Cancelled) => {
+            Err(interruption @ (Interruption::Cancelled | Interruption::Panicked)) => {
                 self.record.change_always(|record, _| record.release(lease)).await;
-                return Err(QuotaError::Closed);
+                return Err(match interruption {
+                    Interruption::Panicked => QuotaError::Panicked { account: account() },
+                    _ => QuotaError::Closed,
+                });
             }
         };
         if is_unsettled {
@@ -123,10 +123,7 @@ impl Refresh {
         }
         let mut usage = match fetched {
             Ok(usage) => usage,
-            Err(error) => {
-                let failed = self.failed(lease, error).await;
-                return Err(if has_panicked { QuotaError::Panicked { account: account() } } else { failed });
-            }
+            Err(error) => return Err(self.failed(lease, error).await),
         };
         // The record belongs to this login, whatever the response states.
         usage.login_id = self.record.login().cloned().or(usage.login_id);
