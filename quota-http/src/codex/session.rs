@@ -59,7 +59,7 @@ pub fn parse_session_start(line: &[u8]) -> Option<Timestamp> {
 
 /// Parses lines of a session file, and returns the newest reading of each limit: that of the account, and those of models.
 ///
-/// Each reading has the time of its event. Lines that are cut off or damaged are skipped. A window is skipped if its usage or
+/// Each reading has the time of the first event with its values, because Codex repeats them. Lines that are cut off or damaged are skipped. A window is skipped if its usage or
 /// reset was implausible at that time.
 ///
 /// ```
@@ -77,23 +77,42 @@ pub fn parse_session_start(line: &[u8]) -> Option<Timestamp> {
 /// ```
 #[must_use]
 pub fn parse_session(lines: &[u8]) -> Vec<Parsed> {
-    let mut limits: Vec<(String, Parsed)> = Vec::new();
+    let mut found: Vec<Latest<'_>> = Vec::new();
     let events = lines.rsplit(|byte| *byte == b'\n').filter(|line| has_event(line));
-    for line in events.take(MAX_EVENTS) {
-        let Some((at, limits_of_event)) = event(line) else { continue };
-        let id = text(limits_of_event.get("limit_id")).ok().unwrap_or(ACCOUNT_LIMIT).to_owned();
-        if limits.iter().any(|(known, _)| *known == id) {
-            continue;
-        }
-        let Ok(mut parsed) = parse_limits(&limits_of_event, at) else { continue };
-        let rejected = parsed.usage.reject_implausible(at);
-        let rejected = rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.reason));
-        parsed.skipped.extend(rejected);
-        if !parsed.usage.is_empty() {
-            limits.push((id, parsed));
+    for (at, limits) in events.take(MAX_EVENTS).filter_map(event) {
+        let id = text(limits.get("limit_id")).ok().unwrap_or(ACCOUNT_LIMIT);
+        match found.iter_mut().find(|latest| latest.id == id) {
+            Some(latest) if latest.is_dated => {}
+            Some(latest) if latest.limits == limits => latest.at = at,
+            Some(latest) => latest.is_dated = true,
+            None if parse_limits(&limits, at).is_ok_and(|parsed| !parsed.usage.is_empty()) => {
+                found.push(Latest { id: id.to_owned(), at, limits, is_dated: false });
+            }
+            None => {}
         }
     }
-    limits.into_iter().map(|(_, parsed)| parsed).collect()
+    found.into_iter().filter_map(|latest| latest.parsed()).collect()
+}
+
+/// The newest values of one limit.
+struct Latest<'a> {
+    id: String,
+    /// The time of the first event with these values. Codex repeats the values that it knows in later events, for example at the end of
+    /// a response or after compaction, when they may be hours old.
+    at: Timestamp,
+    limits: Object<'a>,
+    /// Whether an older event has other values, so that `at` is final.
+    is_dated: bool,
+}
+
+impl Latest<'_> {
+    fn parsed(&self) -> Option<Parsed> {
+        let mut parsed = parse_limits(&self.limits, self.at).ok()?;
+        let rejected = parsed.usage.reject_implausible(self.at);
+        let rejected = rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.reason));
+        parsed.skipped.extend(rejected);
+        (!parsed.usage.is_empty()).then_some(parsed)
+    }
 }
 
 /// Parses the rate limits of an event at this time. Implausible readings stay.
@@ -197,6 +216,20 @@ mod tests {
         let usage = &found[0].usage;
         assert_eq!(usage.observed_at, Some("2026-07-01T12:00:00Z".parse().unwrap()));
         assert_eq!((usage.source, usage.plan.as_deref()), (Source::Local, Some("plus")));
+    }
+
+    #[test]
+    fn repeated_values_have_the_time_of_their_first_event() {
+        let lines = [
+            line("2026-07-01T11:00:00Z", &limits(10.0)),
+            line("2026-07-01T12:00:00Z", &limits(20.0)),
+            line("2026-07-01T14:00:00Z", &limits(20.0)),
+        ];
+
+        let found = parse_session(lines.join("\n").as_bytes());
+
+        assert_eq!(used(&found[0])[0], ("five_hour", 20.0));
+        assert_eq!(found[0].usage.observed_at, Some("2026-07-01T12:00:00Z".parse().unwrap()));
     }
 
     #[test]
