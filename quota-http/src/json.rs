@@ -266,12 +266,15 @@ impl<'de> Visitor<'de> for ValueVisitor {
         /// With its feature `arbitrary_precision`, which any crate of a program can enable, `serde_json` represents a number as an object
         /// with this one field.
         const NUMBER: &str = "$serde_json::private::Number";
-        // The usual number of fields. A list that grows is copied.
-        let mut fields = Vec::with_capacity(8);
+        let mut fields = Vec::new();
         while let Some(name) = map.next_key_seed(Name)? {
             if name == NUMBER && fields.is_empty() {
                 let number: Cow<'de, str> = map.next_value()?;
                 return number.parse().map(Value::Number).map_err(A::Error::custom);
+            }
+            if fields.is_empty() {
+                // The usual number of fields. A list that grows is copied, and an empty object needs no memory.
+                fields.reserve(8);
             }
             fields.push((name, map.next_value()?));
         }
