@@ -222,13 +222,22 @@ impl ClaudeCode {
         Some(usage)
     }
 
-    /// When the login file was last written or replaced; `None` if there is none.
+    /// When the login was last written or replaced: the newest time of all login files, because any of them may contain the login in use.
+    /// `None` if there is none, or if the login may be in the keychain.
     async fn login_since(&self) -> Option<Timestamp> {
-        let path = self.locations.iter().find_map(|location| match location {
-            CredentialLocation::File(path) => Some(path.clone()),
-            CredentialLocation::Keychain(_) | CredentialLocation::Variable(_) => None,
-        })?;
-        file::blocking(move || session_files::written_at(&path)).await.ok()
+        let mut paths = Vec::new();
+        for location in &self.locations {
+            match location {
+                CredentialLocation::File(path) => paths.push(path.clone()),
+                CredentialLocation::Keychain(_) => return None,
+                CredentialLocation::Variable(_) => {}
+            }
+        }
+        let written = move || {
+            let times = paths.iter().filter_map(|path| session_files::written_at(path).ok());
+            times.max().ok_or(std::io::ErrorKind::NotFound.into())
+        };
+        file::blocking(written).await.ok()
     }
 
     /// The token from the environment variable, if it is set.
