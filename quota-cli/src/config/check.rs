@@ -126,8 +126,9 @@ fn pairs(
 
 /// Whether a header or a query parameter of this name is usually a credential.
 fn is_name_of_a_secret(name: &str) -> bool {
+    const PARTS: [&str; 7] = ["apikey", "auth", "authorization", "cookie", "password", "secret", "token"];
     let name = name.to_ascii_lowercase().replace('_', "-");
-    ["access-token", "api-key", "apikey", "key", "password", "secret", "token", "x-api-key"].contains(&&*name)
+    name.split('-').any(|part| PARTS.contains(&part)) || name.ends_with("key")
 }
 
 /// The user's OAuth client. Its URLs must be encrypted, unless they are on this machine.
