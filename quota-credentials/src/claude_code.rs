@@ -235,7 +235,7 @@ impl ClaudeCode {
         }
         let written = move || {
             let times = paths.iter().filter_map(|path| session_files::written_at(path).ok());
-            times.max().ok_or(std::io::ErrorKind::NotFound.into())
+            times.max().ok_or(io::ErrorKind::NotFound.into())
         };
         file::blocking(written).await.ok()
     }

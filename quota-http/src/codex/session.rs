@@ -59,8 +59,8 @@ pub fn parse_session_start(line: &[u8]) -> Option<Timestamp> {
 
 /// Parses lines of a session file, and returns the newest reading of each limit: that of the account, and those of models.
 ///
-/// Each reading has the time of the first event with its values, because Codex repeats them. Lines that are cut off or damaged are skipped. A window is skipped if its usage or
-/// reset was implausible at that time.
+/// Each reading has the time of the first event with its values, because Codex repeats them. Lines that are cut off or damaged are
+/// skipped. A window is skipped if its usage or reset was implausible at that time.
 ///
 /// ```
 /// use quota_core::Percent;
