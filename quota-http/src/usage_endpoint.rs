@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::model::{Credits, Money, Window};
 use quota_core::{Percent, Snapshot, Used, WindowId, WindowReading};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::parsed::{ParseError, Parsed};
 
@@ -296,17 +296,50 @@ pub(crate) fn percent_left(window: &Window) -> f64 {
     (10_000.0 - f64::from(window.used().basis_points())) / 100.0
 }
 
+/// An amount without its unit, as text.
+pub(crate) fn amount_text(money: &Money) -> String {
+    let text = money.to_string();
+    text.rsplit_once(' ').map_or(&*text, |(amount, _)| amount).to_owned()
+}
+
 /// An amount without its unit, as a number of JSON.
 pub(crate) fn decimal(money: &Money) -> Value {
-    let text = money.to_string();
-    let amount = text.rsplit_once(' ').map_or(&*text, |(amount, _)| amount);
-    serde_json::from_str(amount).unwrap_or_else(|_| amount.into())
+    let amount = amount_text(money);
+    serde_json::from_str(&amount).unwrap_or_else(|_| amount.into())
+}
+
+/// The window that a row of `limits` is, by the provider's own parser.
+pub(crate) fn window_of_limit(row: &Value, parse: Parse) -> Option<WindowId> {
+    let body = json!({ "limits": [row] }).to_string();
+    let usage = parse(body.as_bytes(), Timestamp::UNIX_EPOCH).ok()?.usage;
+    usage.windows.into_iter().next().map(|reading| reading.id)
 }
 
 /// A percentage as a whole number. Only a window that is exhausted is 100.
 pub(crate) fn whole_percent(used: Percent) -> u64 {
     let rounded = (used.basis_points() + 50) / 100;
     u64::from(if used < Percent::FULL { rounded.min(99) } else { rounded })
+}
+
+/// What the tests of the modules that write bodies share.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// The body that is written some seconds after a snapshot and a last response were read.
+    pub(crate) fn written(
+        usage: fn(&KnownUsage<'_>) -> Map<String, Value>,
+        snapshot: &Snapshot,
+        last: Option<&Value>,
+        read_at: Timestamp,
+        seconds: i64,
+    ) -> Value {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), read_at).unwrap());
+        let now = read_at + jiff::SignedDuration::from_secs(seconds);
+        let known = KnownUsage::of(snapshot, now, minutes(5), minutes(15));
+        Value::Object(usage(&known.last_response(last.as_ref())))
+    }
 }
 
 #[cfg(test)]

@@ -120,25 +120,19 @@ fn date(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use quota_core::{Credential, Snapshot, UsageReport};
 
     use super::*;
     use crate::copilot::PROVIDER;
-    use crate::usage_endpoint::LastResponse;
+    use crate::usage_endpoint::testing::written;
 
     fn now() -> Timestamp {
         "2026-07-10T12:00:00Z".parse().unwrap()
     }
 
     fn write(snapshot: &Snapshot, last: Option<&Value>, seconds: i64) -> Value {
-        let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), now()).unwrap());
-        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-        let now = now() + jiff::SignedDuration::from_secs(seconds);
-        let known = KnownUsage::of(snapshot, now, minutes(5), minutes(15));
-        Value::Object(usage(&known.last_response(last.as_ref())))
+        written(usage, snapshot, last, now(), seconds)
     }
 
     fn parse(body: &Value) -> UsageReport {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::parse_usage;
-use crate::usage_endpoint::{EndpointFailure, KnownUsage};
+use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount_text};
 
 /// The body of a successful response. A record has only the whole balance, and not how much of it was granted.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
@@ -12,11 +12,8 @@ pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     }
     let mut root = known.last_fields().cloned().unwrap_or_default();
     let balance = known.credits.and_then(|credits| credits.balance.as_ref());
-    let rows = balance.map(|balance| {
-        let text = balance.to_string();
-        let amount = text.rsplit_once(' ').map_or(&*text, |(amount, _)| amount);
-        json!({ "currency": balance.currency, "total_balance": amount })
-    });
+    let rows =
+        balance.map(|balance| json!({ "currency": balance.currency, "total_balance": amount_text(balance) }));
     root.insert("is_available".to_owned(), known.credits.and_then(|credits| credits.enabled).into());
     root.insert("balance_infos".to_owned(), rows.into_iter().collect());
     root
@@ -35,25 +32,20 @@ pub(super) fn failure(failure: &EndpointFailure<'_>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use jiff::Timestamp;
     use proptest::prelude::*;
     use quota_core::{Credential, Snapshot, UsageReport};
 
     use super::*;
     use crate::deepseek::PROVIDER;
-    use crate::usage_endpoint::LastResponse;
+    use crate::usage_endpoint::testing::written;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_783_000_000).unwrap()
     }
 
     fn write(snapshot: &Snapshot, last: Option<&Value>) -> Value {
-        let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), now()).unwrap());
-        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-        let known = KnownUsage::of(snapshot, now(), minutes(5), minutes(15));
-        Value::Object(usage(&known.last_response(last.as_ref())))
+        written(usage, snapshot, last, now(), 0)
     }
 
     fn parse(body: &Value) -> UsageReport {

@@ -1,12 +1,11 @@
 //! Writes the responses of Kimi Code's usage endpoint from what is known of an account.
 
-use jiff::Timestamp;
 use quota_core::WindowId;
 use quota_core::model::Window;
 use serde_json::{Map, Value, json};
 
 use super::parse_usage;
-use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount, number_of, percent_left};
+use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount, number_of, percent_left, window_of_limit};
 
 /// The body of a successful response. Amounts that the last response does not state are those of a limit of 100.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
@@ -20,7 +19,8 @@ pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     root.insert("usage".to_owned(), week.into());
     let mut rows = Vec::new();
     for row in root.get("limits").and_then(Value::as_array).into_iter().flatten() {
-        let Some(at) = window_of(row).and_then(|id| windows.iter().position(|window| *window.id() == id))
+        let Some(at) = window_of_limit(row, parse_usage)
+            .and_then(|id| windows.iter().position(|window| *window.id() == id))
         else {
             continue;
         };
@@ -50,13 +50,6 @@ pub(super) fn failure(failure: &EndpointFailure<'_>) -> Value {
     json!({ "error": { "message": failure.message, "type": kind } })
 }
 
-/// The window that a limit is.
-fn window_of(row: &Value) -> Option<WindowId> {
-    let body = json!({ "limits": [row] }).to_string();
-    let usage = parse_usage(body.as_bytes(), Timestamp::UNIX_EPOCH).ok()?.usage;
-    usage.windows.into_iter().next().map(|reading| reading.id)
-}
-
 /// The amounts of a window, with the limit of the last response.
 fn detail(last: Option<&Value>, window: &Window) -> Value {
     let limit =
@@ -75,19 +68,18 @@ fn new_limit(window: &Window) -> Option<Value> {
     let minutes = window.length().map(|length| length.as_secs() / 60)?;
     let unit = json!({ "duration": minutes, "timeUnit": "TIME_UNIT_MINUTE" });
     let row = json!({ "window": unit, "detail": detail(None, window) });
-    (window_of(&row).as_ref() == Some(window.id())).then_some(row)
+    (window_of_limit(&row, parse_usage).as_ref() == Some(window.id())).then_some(row)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use jiff::Timestamp;
     use proptest::prelude::*;
     use quota_core::{Credential, Snapshot, UsageReport};
 
     use super::*;
     use crate::kimi::PROVIDER;
-    use crate::usage_endpoint::LastResponse;
+    use crate::usage_endpoint::testing::written;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_783_000_000).unwrap()
@@ -98,11 +90,7 @@ mod tests {
     }
 
     fn write(snapshot: &Snapshot, last: Option<&Value>, seconds: i64) -> Value {
-        let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), now()).unwrap());
-        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-        let now = now() + jiff::SignedDuration::from_secs(seconds);
-        let known = KnownUsage::of(snapshot, now, minutes(5), minutes(15));
-        Value::Object(usage(&known.last_response(last.as_ref())))
+        written(usage, snapshot, last, now(), seconds)
     }
 
     fn parse(body: &Value) -> UsageReport {

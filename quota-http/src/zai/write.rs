@@ -1,12 +1,10 @@
 //! Writes the responses of z.ai's quota endpoint from what is known of an account.
 
-use jiff::Timestamp;
-use quota_core::WindowId;
 use quota_core::model::Window;
 use serde_json::{Map, Value, json};
 
 use super::{PLANS, parse_usage};
-use crate::usage_endpoint::{EndpointFailure, KnownUsage};
+use crate::usage_endpoint::{EndpointFailure, KnownUsage, window_of_limit};
 
 /// The body of a successful response.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
@@ -40,19 +38,12 @@ fn limits(known: &KnownUsage<'_>, last: Option<&Value>) -> Vec<Value> {
     let mut windows = known.windows.clone();
     let mut rows = Vec::new();
     for row in last.and_then(Value::as_array).into_iter().flatten() {
-        let Some(id) = window_of(row) else { continue };
+        let Some(id) = window_of_limit(row, parse_usage) else { continue };
         let Some(at) = windows.iter().position(|window| *window.id() == id) else { continue };
         rows.push(limit(row.as_object().cloned().unwrap_or_default(), windows.remove(at)));
     }
     rows.extend(windows.into_iter().filter_map(new_limit));
     rows
-}
-
-/// The window that a limit is.
-fn window_of(row: &Value) -> Option<WindowId> {
-    let body = json!({ "limits": [row] }).to_string();
-    let usage = parse_usage(body.as_bytes(), Timestamp::UNIX_EPOCH).ok()?.usage;
-    usage.windows.into_iter().next().map(|reading| reading.id)
 }
 
 /// A limit with the known use. The amounts of another use are left out.
@@ -87,18 +78,17 @@ fn new_limit(window: &Window) -> Option<Value> {
     let fields = [("type", kind.into()), ("unit", unit.into()), ("number", number.into())];
     let row =
         limit(fields.map(|(name, value): (_, Value)| (name.to_owned(), value)).into_iter().collect(), window);
-    (window_of(&row).as_ref() == Some(window.id())).then_some(row)
+    (window_of_limit(&row, parse_usage).as_ref() == Some(window.id())).then_some(row)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use jiff::Timestamp;
     use proptest::prelude::*;
     use quota_core::{Credential, Snapshot, UsageReport};
 
     use super::*;
-    use crate::usage_endpoint::LastResponse;
+    use crate::usage_endpoint::testing::written;
     use crate::zai::PROVIDER;
 
     fn now() -> Timestamp {
@@ -106,11 +96,7 @@ mod tests {
     }
 
     fn write(snapshot: &Snapshot, last: Option<&Value>, seconds: i64) -> Value {
-        let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), now()).unwrap());
-        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-        let now = now() + jiff::SignedDuration::from_secs(seconds);
-        let known = KnownUsage::of(snapshot, now, minutes(5), minutes(15));
-        Value::Object(usage(&known.last_response(last.as_ref())))
+        written(usage, snapshot, last, now(), seconds)
     }
 
     fn parse(body: &Value) -> UsageReport {

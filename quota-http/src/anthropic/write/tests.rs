@@ -1,12 +1,10 @@
-use std::time::Duration;
-
 use proptest::prelude::*;
 use quota_core::model::Scope;
 use quota_core::{Percent, Snapshot, UsageReport, WindowReading};
 
 use super::*;
 use crate::anthropic::{PROVIDER, parse_usage};
-use crate::usage_endpoint::LastResponse;
+use crate::usage_endpoint::testing::written;
 
 const DAY: i64 = 24 * 3600;
 
@@ -18,15 +16,9 @@ fn after(seconds: i64) -> Timestamp {
     now() + jiff::SignedDuration::from_secs(seconds)
 }
 
-fn minutes(minutes: u64) -> Duration {
-    Duration::from_secs(minutes * 60)
-}
-
 /// What is written of a snapshot of now, after some seconds.
 fn write(snapshot: &Snapshot, last: Option<&Value>, seconds: i64) -> Value {
-    let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), now()).unwrap());
-    let known = KnownUsage::of(snapshot, after(seconds), minutes(5), minutes(15));
-    Value::Object(usage(&known.last_response(last.as_ref())))
+    written(usage, snapshot, last, now(), seconds)
 }
 
 fn parse(body: &Value) -> UsageReport {

@@ -3,7 +3,7 @@ use quota_core::{Snapshot, UsageReport, WindowId};
 
 use super::*;
 use crate::codex::{PROVIDER, parse_usage};
-use crate::usage_endpoint::LastResponse;
+use crate::usage_endpoint::testing::written;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_783_000_000).unwrap()
@@ -14,10 +14,7 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 fn write(snapshot: &Snapshot, last: Option<&Value>, seconds: i64) -> Value {
-    let last = last.map(|body| LastResponse::parse(body.to_string().as_bytes(), now()).unwrap());
-    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-    let known = KnownUsage::of(snapshot, after(seconds), minutes(5), minutes(15));
-    Value::Object(usage(&known.last_response(last.as_ref())))
+    written(usage, snapshot, last, now(), seconds)
 }
 
 fn parse(body: &Value) -> UsageReport {
