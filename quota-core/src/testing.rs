@@ -1,14 +1,16 @@
 //! Tools for tests of quota and of code built on it (feature `testing`): the conformance suite for stores, stores that fail
-//! at random or by a script, and scripted providers.
+//! at random, by a script or by code of a test, and scripted providers.
 
 pub mod conformance;
 mod fake;
 mod flaky;
+mod hooked;
 mod mock;
 mod scripted;
 
 pub use fake::FakeProvider;
 pub use flaky::FlakyStore;
+pub use hooked::{HookedStore, StoreCall, StoreHooks};
 pub use mock::MockUsageFetcher;
 pub use scripted::{ScriptedStore, Step};
 

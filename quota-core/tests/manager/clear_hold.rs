@@ -67,16 +67,16 @@ async fn a_standalone_process_does_not_restore_a_cleared_hold() {
     let (env, store) = env_with_toggle_store(false, plain());
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
     env.provider.then_fail(throttled());
     drop(main.get().await);
     assert!(main.peek().hold().is_some() && main.peek().store_unavailable_since().is_some());
-    let shared: Arc<dyn QuotaStore> = store.inner();
+    let shared: Arc<dyn QuotaStore> = store.inner.clone();
     let other_process = another_process(&shared, &env.clock, &env.provider, plain());
 
     assert_eq!(other_process.account(&id("main")).clear_hold().await.unwrap(), None);
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 5).await;
 
     assert_eq!((main.sync().await.hold(), main.peek().store_unavailable_since()), (None, None));
@@ -88,13 +88,13 @@ async fn a_clear_during_an_outage_is_local_at_once_and_shared_later() {
     let main = env.quota.account(&id("main"));
     env.provider.then_fail(throttled());
     drop(main.refresh().await);
-    store.set_down(true);
+    store.hooks.set(true);
 
     let error = main.clear_hold().await.unwrap_err();
 
     assert!(matches!(error, QuotaError::Store { .. }), "{error}");
     assert_eq!(main.peek().hold(), None);
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 5).await;
     let other_process = another_process(&env.store, &env.clock, &env.provider, plain());
     assert_eq!(other_process.account(&id("main")).sync().await.hold(), None);
@@ -107,7 +107,7 @@ async fn fail_closed_clears_nothing_during_an_outage() {
     let main = env.quota.account(&id("main"));
     env.provider.then_fail(throttled());
     drop(main.refresh().await);
-    store.set_down(true);
+    store.hooks.set(true);
 
     assert!(matches!(main.clear_hold().await, Err(QuotaError::Store { .. })));
     assert!(main.peek().hold().is_some());
@@ -236,7 +236,7 @@ async fn an_outage_hides_that_the_record_was_damaged() {
     let main = env.quota.account(&id("main"));
     assert!(main.sync().await.is_record_damaged());
 
-    store.set_down(true);
+    store.hooks.set(true);
     let away = main.sync().await;
 
     assert!(away.store_unavailable_since().is_some() && !away.is_record_damaged());

@@ -1,9 +1,10 @@
 //! The outcome of a forced refresh is that of a call which was running at the request or began later, in any process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::store_outage::env_with_toggle_store;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,48 +12,33 @@ use quota_core::manager::RefreshOutcome;
 use quota_core::model::{CredentialFingerprint, LoginInfo, RequestId};
 use quota_core::policy::Budget;
 use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness, Record};
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
-use quota_core::testing::FakeProvider;
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead};
+use quota_core::testing::{FakeProvider, HookedStore, StoreCall, StoreHooks};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A store whose reads and swaps return after a delay, and which sends no notices.
+/// Delays the responses of reads and swaps, and sends no notices.
 #[derive(Debug)]
-struct SlowStore {
-    inner: Arc<dyn QuotaStore>,
+struct Delays {
     clock: Clock,
-    delay: Duration,
-    swap_delay: Duration,
+    read: Duration,
+    swap: Duration,
     reads: AtomicUsize,
 }
 
 #[async_trait]
-impl QuotaStore for SlowStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        let reading = self.inner.read(key).await;
-        self.clock.sleep(self.delay).await;
-        reading
+impl StoreHooks for Delays {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        match call {
+            StoreCall::Read(_) => drop(self.reads.fetch_add(1, Ordering::SeqCst)),
+            call if call.is_wait() => std::future::pending().await,
+            _ => {}
+        }
+        Ok(())
     }
 
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        let outcome = self.inner.compare_and_swap(key, expected, body, ttl).await;
-        self.clock.sleep(self.swap_delay).await;
-        outcome
-    }
-
-    async fn wait_for_change(
-        &self,
-        _key: &StoreKey,
-        _version: Option<Version>,
-    ) -> Result<Notice, StoreError> {
-        std::future::pending().await
+    async fn after(&self, call: StoreCall<'_>) {
+        self.clock.sleep(if call.is_swap() { self.swap } else { self.read }).await;
     }
 }
 
@@ -73,8 +59,17 @@ fn process_on_slow_store(
 
 /// The store of `env`, whose reads and swaps return after these delays.
 pub(crate) fn slow_store(env: &Env, delay: Duration, swap_delay: Duration) -> Arc<dyn QuotaStore> {
-    let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
-    Arc::new(SlowStore { inner, clock, delay, swap_delay, reads: AtomicUsize::new(0) })
+    delayed(Arc::clone(&env.store), &env.clock, delay, swap_delay)
+}
+
+fn delayed<S: QuotaStore>(
+    inner: S,
+    clock: &Clock,
+    read: Duration,
+    swap: Duration,
+) -> Arc<HookedStore<S, Delays>> {
+    let delays = Delays { clock: clock.clone(), read, swap, reads: AtomicUsize::new(0) };
+    Arc::new(HookedStore::new(inner, delays))
 }
 
 /// A process whose call of `main` takes a second and is running, and another one that gets no notices.
@@ -235,14 +230,12 @@ async fn a_caller_that_joins_while_the_report_is_stored_gets_a_new_call() {
 async fn a_hundred_callers_that_join_during_the_grant_share_the_call_without_a_read() {
     let env = env_with(no_rate_limit());
     drop(env.provider.clone().with_delay(SECOND));
-    let (inner, clock) = (Arc::clone(&env.store), env.clock.clone());
-    let (delay, swap_delay, reads) = (Duration::ZERO, SECOND / 10, AtomicUsize::new(0));
-    let store = Arc::new(SlowStore { inner, clock, delay, swap_delay, reads });
+    let store = delayed(Arc::clone(&env.store), &env.clock, Duration::ZERO, SECOND / 10);
     let shared = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let quota = another_process(&shared, &env.clock, &env.provider, no_rate_limit());
     let first = refreshing(&quota);
     env.clock.sleep(SECOND / 20).await;
-    let before = store.reads.load(Ordering::SeqCst);
+    let before = store.hooks.reads.load(Ordering::SeqCst);
 
     let others: Vec<_> = (0..100).map(|_| refreshing(&quota)).collect();
 
@@ -250,7 +243,7 @@ async fn a_hundred_callers_that_join_during_the_grant_share_the_call_without_a_r
         assert!(caller.await.unwrap().unwrap().fetched);
     }
     // Only the follower reads.
-    assert!(store.reads.load(Ordering::SeqCst) - before <= 2);
+    assert!(store.hooks.reads.load(Ordering::SeqCst) - before <= 2);
     assert_eq!(env.provider.calls(), 1);
 }
 
@@ -320,10 +313,10 @@ async fn a_call_that_another_process_makes_while_a_refresh_queues_satisfies_it()
 
 #[tokio::test(start_paused = true)]
 async fn without_the_store_each_forced_refresh_makes_a_call() {
-    let (env, store) = env_with_failing_store();
+    let (env, store) = env_with_toggle_store(false, no_rate_limit());
     let main = env.quota.account(&id("main"));
     drop(main.refresh().await);
-    store.fails.store(true, Ordering::SeqCst);
+    store.hooks.set(true);
     drop(main.refresh().await);
     env.provider.answer(polled(70.0));
 
@@ -335,12 +328,12 @@ async fn without_the_store_each_forced_refresh_makes_a_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_made_without_the_store_does_not_satisfy_a_later_refresh() {
-    let (env, store) = env_with_failing_store();
+    let (env, store) = env_with_toggle_store(false, no_rate_limit());
     let main = env.quota.account(&id("main"));
     drop(main.refresh().await);
-    store.fails.store(true, Ordering::SeqCst);
+    store.hooks.set(true);
     drop(main.refresh().await);
-    store.fails.store(false, Ordering::SeqCst);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 5).await;
     env.provider.answer(polled(70.0));
 
@@ -378,53 +371,6 @@ async fn the_call_of_an_older_program_leads_to_a_call_of_its_own() {
 async fn replace(env: &Env, reading: &StoreRead, body: Bytes) {
     let written = env.store.compare_and_swap(&key(), reading.version(), body, MINUTE * 60).await.unwrap();
     assert!(matches!(written, CasOutcome::Applied(_)), "{written:?}");
-}
-
-/// A store that can fail all calls.
-#[derive(Debug)]
-struct FailingStore {
-    inner: MemoryStore,
-    fails: AtomicBool,
-}
-
-impl FailingStore {
-    fn check(&self) -> Result<(), StoreError> {
-        match self.fails.load(Ordering::SeqCst) {
-            true => Err(StoreError::unavailable(WriteState::NotApplied, "the server is away")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl QuotaStore for FailingStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.check()?;
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        self.check()?;
-        self.inner.compare_and_swap(key, expected, body, ttl).await
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.check()?;
-        self.inner.wait_for_change(key, seen).await
-    }
-}
-
-fn env_with_failing_store() -> (Env, Arc<FailingStore>) {
-    let clock = Clock::virtual_at(noon());
-    let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(FailingStore { inner, fails: AtomicBool::new(false) });
-    (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, no_rate_limit()), store)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

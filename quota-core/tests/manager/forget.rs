@@ -95,13 +95,13 @@ async fn forgetting_during_an_outage_fails_and_takes_effect_after_it() {
     let (env, store) = env_with_toggle_store(false, no_rate_limit());
     drop(env.quota.account(&id("main")).get().await);
     env.clock.sleep(SECOND).await;
-    store.set_down(true);
+    store.hooks.set(true);
 
     let forgotten = env.quota.forget(&id("main")).await;
 
     assert!(matches!(forgotten, Err(QuotaError::Store { .. })), "{forgotten:?}");
     assert!(env.quota.account(&id("main")).peek().snapshot().is_empty());
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 2).await;
     assert!(env.quota.close().await);
     assert!(stored(&env).await.snapshot().is_empty());

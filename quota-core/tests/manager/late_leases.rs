@@ -5,50 +5,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::StoreKey;
+use quota_core::testing::{HookedStore, StoreCall, StoreHooks};
 use quota_core::{Clock, MemoryStore, Policy, QuotaError, QuotaStore};
 
 use crate::support::*;
 
-/// A store after whose next swaps the process is suspended for so long.
+/// Suspends the process for these times after its next swaps.
 #[derive(Debug)]
-struct Suspending {
-    inner: MemoryStore,
+struct Suspends {
     clock: Clock,
     pauses: Mutex<VecDeque<Duration>>,
 }
 
 #[async_trait]
-impl QuotaStore for Suspending {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        let outcome = self.inner.compare_and_swap(key, expected, body, ttl).await;
-        let pause = self.pauses.lock().pop_front();
-        self.clock.sleep(pause.unwrap_or_default()).await;
-        outcome
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.inner.wait_for_change(key, seen).await
+impl StoreHooks for Suspends {
+    async fn after(&self, call: StoreCall<'_>) {
+        if call.is_swap() {
+            let pause = self.pauses.lock().pop_front();
+            self.clock.sleep(pause.unwrap_or_default()).await;
+        }
     }
 }
 
 fn env_with_pauses(pauses: impl IntoIterator<Item = Duration>) -> Env {
     let clock = Clock::virtual_at(noon());
     let pauses = Mutex::new(pauses.into_iter().collect());
-    let store = Suspending { inner: MemoryStore::with_clock(clock.clone()), clock: clock.clone(), pauses };
+    let hooks = Suspends { clock: clock.clone(), pauses };
+    let store = HookedStore::new(MemoryStore::with_clock(clock.clone()), hooks);
     env_on(Arc::new(store), clock, Policy::default().store_timeout(MINUTE))
 }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use crate::support::*;
 use async_trait::async_trait;
-use bytes::Bytes;
 use quota_core::manager::BuildError;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
-use quota_core::testing::FakeProvider;
+use quota_core::store::{StoreError, StoreKey};
+use quota_core::testing::{FakeProvider, HookedStore, StoreCall, StoreHooks};
 use quota_core::{
     Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, UsageReport, WindowId,
     WindowReading,
@@ -54,31 +53,15 @@ async fn a_watch_receives_a_write_of_another_process() {
 #[tokio::test(start_paused = true)]
 async fn a_change_with_a_lost_notice_is_found_by_polling() {
     #[derive(Debug)]
-    struct NoNoticeStore(MemoryStore);
+    struct NoNotices;
     #[async_trait]
-    impl QuotaStore for NoNoticeStore {
-        async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-            self.0.read(key).await
-        }
-        async fn compare_and_swap(
-            &self,
-            key: &StoreKey,
-            expected: Option<Version>,
-            body: Bytes,
-            ttl: Duration,
-        ) -> Result<CasOutcome, StoreError> {
-            self.0.compare_and_swap(key, expected, body, ttl).await
-        }
-        async fn wait_for_change(
-            &self,
-            _key: &StoreKey,
-            _version: Option<Version>,
-        ) -> Result<Notice, StoreError> {
-            std::future::pending().await
+    impl StoreHooks for NoNotices {
+        async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+            if call.is_wait() { std::future::pending().await } else { Ok(()) }
         }
     }
     let clock = Clock::virtual_at(noon());
-    let store = Arc::new(NoNoticeStore(MemoryStore::with_clock(clock.clone())));
+    let store = Arc::new(HookedStore::new(MemoryStore::with_clock(clock.clone()), NoNotices));
     let env = env_on(store, clock, Policy::default());
     let other_process = another_process(&env.store, &env.clock, &env.provider, Policy::default());
     let main = env.quota.account(&id("main"));

@@ -567,7 +567,7 @@ async fn a_hold_of_an_outage_survives_a_switch_of_login_and_back() {
     log_in(&env, "main", "a");
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
     env.provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));
     drop(main.refresh().await);
@@ -579,7 +579,7 @@ async fn a_hold_of_an_outage_survives_a_switch_of_login_and_back() {
 
     switch("b").await;
     let held_by_b = main.peek().hold();
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 5).await;
     switch("a").await;
     drop(main.sync().await);

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
+use quota_core::store::{StoreError, StoreKey, WriteState};
+use quota_core::testing::{HookedStore, StoreCall, StoreHooks};
 use quota_core::{
     Account, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, WindowId, WindowReading,
 };
@@ -124,46 +125,35 @@ async fn a_lost_reading_is_restored_once() {
     assert_eq!(env.store.read(&key()).await.unwrap().version(), restored);
 }
 
-/// A store that can be full. It then still detects conflicts, but applies no write. It sends no notices.
+/// A disk that can be full. The store then still detects conflicts, but applies no write. It sends no notices.
 #[derive(Debug)]
-struct FullStore {
-    inner: MemoryStore,
+struct FullDisk {
+    inner: Arc<MemoryStore>,
     is_full: AtomicBool,
 }
 
 #[async_trait]
-impl QuotaStore for FullStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        if self.is_full.load(Ordering::SeqCst) {
-            let reading = self.inner.read(key).await?;
-            if reading.version() == expected {
-                return Err(StoreError::unavailable(WriteState::NotApplied, "the disk is full"));
+impl StoreHooks for FullDisk {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        match call {
+            StoreCall::Swap(key, expected) if self.is_full.load(Ordering::SeqCst) => {
+                match self.inner.read(key).await?.version() == expected {
+                    true => Err(StoreError::unavailable(WriteState::NotApplied, "the disk is full")),
+                    false => Ok(()),
+                }
             }
-            return Ok(CasOutcome::Conflict(reading));
+            call if call.is_wait() => std::future::pending().await,
+            _ => Ok(()),
         }
-        self.inner.compare_and_swap(key, expected, body, ttl).await
-    }
-
-    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<Notice, StoreError> {
-        std::future::pending().await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reading_whose_restoration_failed_is_written_by_close() {
     let clock = Clock::virtual_at(noon());
-    let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(FullStore { inner, is_full: AtomicBool::new(false) });
+    let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let disk = FullDisk { inner: Arc::clone(&inner), is_full: AtomicBool::new(false) };
+    let store = Arc::new(HookedStore::new(inner, disk));
     let policy = Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed);
     let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy);
     let main = env.quota.account(&id("main"));
@@ -175,10 +165,10 @@ async fn a_reading_whose_restoration_failed_is_written_by_close() {
     assert_ne!(body(&env).await, before);
 
     revert_to(&env, before).await;
-    store.is_full.store(true, Ordering::SeqCst);
+    store.hooks.is_full.store(true, Ordering::SeqCst);
     let result = main.refresh().await.unwrap().error;
     assert!(matches!(result, Some(QuotaError::Store { .. })), "{result:?}");
-    store.is_full.store(false, Ordering::SeqCst);
+    store.hooks.is_full.store(false, Ordering::SeqCst);
 
     assert!(env.quota.close().await);
     assert_eq!(last_read(&other_process(&env).await.peek()), Some(80.0));

@@ -317,12 +317,12 @@ async fn without_the_store_a_fail_closed_read_reads_no_credential() {
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
     env.clock.sleep(MINUTE * 6).await;
-    store.set_down(true);
+    store.hooks.set(true);
     drop(main.get().await);
 
     assert_eq!(reads_of(&env, &main, 10_000).await, 0);
 
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(Duration::from_secs(5)).await;
     assert!(!main.get().await.unwrap().is_stale());
 }

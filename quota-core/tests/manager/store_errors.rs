@@ -12,68 +12,47 @@ use quota_core::model::{RequestId, Snapshot};
 use quota_core::record::{
     Hold, HoldReason, Lease, LeaseDecision, LeaseRequest, MaxStaleness, ProviderCooldown, Record, Seed,
 };
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{CasOutcome, StoreError, StoreKey, StoreRead};
+use quota_core::testing::{HookedStore, StoreCall, StoreHooks};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
-/// A store with a foreign document under one key. It can also reject all writes, or hang.
+/// A foreign document under one key. The store can also reject all writes, or hang.
 #[derive(Debug)]
-struct FaultyStore {
-    inner: MemoryStore,
+struct Faults {
     clock: Clock,
     foreign: StoreKey,
     is_full: AtomicBool,
     hangs: AtomicBool,
 }
 
-impl FaultyStore {
-    async fn check(&self, key: &StoreKey) -> Result<(), StoreError> {
-        if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending().await
-        } else if *key == self.foreign {
-            Err(StoreError::corrupt("foreign document"))
-        } else {
-            Ok(())
-        }
-    }
-}
+type FaultyStore = HookedStore<MemoryStore, Faults>;
 
 #[async_trait]
-impl QuotaStore for FaultyStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.check(key).await?;
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        self.check(key).await?;
-        if self.is_full.load(Ordering::SeqCst) {
+impl StoreHooks for Faults {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        if self.hangs.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        if *call.key() == self.foreign {
+            return Err(StoreError::corrupt("foreign document"));
+        }
+        if call.is_swap() && self.is_full.load(Ordering::SeqCst) {
             self.clock.sleep(Duration::from_millis(100)).await;
             return Err(StoreError::rejected("the disk is full"));
         }
-        self.inner.compare_and_swap(key, expected, body, ttl).await
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.check(key).await?;
-        self.inner.wait_for_change(key, seen).await
+        Ok(())
     }
 }
 
 fn env_with_faulty_store(policy: Policy) -> (Env, Arc<FaultyStore>) {
     let clock = Clock::virtual_at(noon());
-    let store = Arc::new(FaultyStore {
-        inner: MemoryStore::with_clock(clock.clone()),
+    let faults = Faults {
         clock: clock.clone(),
         foreign: StoreKey::account(&id("foreign")),
         is_full: AtomicBool::new(false),
         hangs: AtomicBool::new(false),
-    });
+    };
+    let store = Arc::new(HookedStore::new(MemoryStore::with_clock(clock.clone()), faults));
     (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
 
@@ -83,13 +62,13 @@ async fn a_foreign_key_does_not_keep_the_store_unavailable() {
     let (main, foreign) = (env.quota.account(&id("main")), env.quota.account(&id("foreign")));
     drop((main.get().await, foreign.get().await));
     env.clock.sleep(MINUTE * 6).await;
-    store.hangs.store(true, Ordering::SeqCst);
+    store.hooks.hangs.store(true, Ordering::SeqCst);
     // The call that detects the outage is for the foreign key, so the probes read that key.
     drop(foreign.refresh().await);
     drop(main.refresh().await);
     assert!(main.peek().store_unavailable_since().is_some());
 
-    store.hangs.store(false, Ordering::SeqCst);
+    store.hooks.hangs.store(false, Ordering::SeqCst);
     env.clock.sleep(SECOND * 5).await;
 
     drop(main.sync().await);
@@ -107,7 +86,7 @@ async fn a_concurrent_sync_keeps_changes_whose_write_was_rejected() {
 
     let fill_later = async {
         env.clock.sleep(SECOND / 2).await;
-        store.is_full.store(true, Ordering::SeqCst);
+        store.hooks.is_full.store(true, Ordering::SeqCst);
         // The store is rejecting the refresh's write now.
         env.clock.sleep(Duration::from_millis(550)).await;
         drop(main.sync().await);
@@ -152,7 +131,7 @@ async fn a_wait_for_a_holder_ends_when_the_store_becomes_unavailable() {
 
     let hang_later = async {
         env.clock.sleep(SECOND).await;
-        store.hangs.store(true, Ordering::SeqCst);
+        store.hooks.hangs.store(true, Ordering::SeqCst);
         drop(other.refresh().await);
     };
     let (result, ()) = tokio::join!(main.get(), hang_later);

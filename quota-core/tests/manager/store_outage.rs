@@ -1,43 +1,42 @@
 //! Outages of the store, damaged records, rejected writes, and records of newer programs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::policy::StoreOutagePolicy;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version, WriteState};
-use quota_core::testing::{FakeProvider, FlakyStore};
+use quota_core::store::{StoreError, StoreKey, WriteState};
+use quota_core::testing::{FakeProvider, FlakyStore, HookedStore, StoreCall, StoreHooks};
 use quota_core::{Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore};
 
-/// A store that can be down: calls then fail at once, or hang.
+/// An outage that begins and ends by the test. Calls then fail at once, or hang.
 #[derive(Debug)]
-pub(crate) struct ToggleStore {
-    inner: Arc<MemoryStore>,
-    is_down: AtomicBool,
+pub(crate) struct Outage {
+    is_on: AtomicBool,
     hangs: bool,
 }
 
-impl ToggleStore {
-    pub(crate) fn new(clock: &Clock, hangs: bool) -> Arc<Self> {
-        let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
-        Arc::new(Self { inner, is_down: AtomicBool::new(false), hangs })
-    }
+/// A store that can be down.
+pub(crate) type ToggleStore = HookedStore<Arc<MemoryStore>, Outage>;
 
-    /// The store for another process, for which it is never down.
-    pub(crate) fn inner(&self) -> Arc<MemoryStore> {
-        Arc::clone(&self.inner)
-    }
+pub(crate) fn toggle_store(clock: &Clock, hangs: bool) -> Arc<ToggleStore> {
+    let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
+    Arc::new(HookedStore::new(inner, Outage { is_on: AtomicBool::new(false), hangs }))
+}
 
-    pub(crate) fn set_down(&self, is_down: bool) {
-        self.is_down.store(is_down, Ordering::SeqCst);
+impl Outage {
+    pub(crate) fn set(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::SeqCst);
     }
+}
 
-    async fn check(&self) -> Result<(), StoreError> {
-        match (self.is_down.load(Ordering::SeqCst), self.hangs) {
+#[async_trait]
+impl StoreHooks for Outage {
+    async fn before(&self, _: StoreCall<'_>) -> Result<(), StoreError> {
+        match (self.is_on.load(Ordering::SeqCst), self.hangs) {
             (false, _) => Ok(()),
             (true, false) => Err(StoreError::unavailable(WriteState::NotApplied, "connection refused")),
             (true, true) => std::future::pending().await,
@@ -45,33 +44,9 @@ impl ToggleStore {
     }
 }
 
-#[async_trait]
-impl QuotaStore for ToggleStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.check().await?;
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        self.check().await?;
-        self.inner.compare_and_swap(key, expected, body, ttl).await
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.check().await?;
-        self.inner.wait_for_change(key, seen).await
-    }
-}
-
 pub(crate) fn env_with_toggle_store(hangs: bool, policy: Policy) -> (Env, Arc<ToggleStore>) {
     let clock = Clock::virtual_at(noon());
-    let store = ToggleStore::new(&clock, hangs);
+    let store = toggle_store(&clock, hangs);
     (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
 
@@ -81,7 +56,7 @@ async fn a_process_runs_standalone_during_an_outage_and_reports_it() {
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
     let mut events = env.quota.events();
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
 
     let usage = main.get().await.unwrap();
@@ -97,7 +72,7 @@ async fn fail_closed_makes_no_call_during_an_outage() {
         env_with_toggle_store(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
 
     let refreshed = main.refresh().await.unwrap();
@@ -111,7 +86,7 @@ async fn fail_closed_makes_no_call_during_an_outage() {
 async fn a_standalone_process_calls_once_per_max_age() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let main = env.quota.account(&id("main"));
-    store.set_down(true);
+    store.hooks.set(true);
     let _guard = main.keep_fresh();
 
     env.clock.sleep(MINUTE * 61).await;
@@ -124,7 +99,7 @@ async fn a_hanging_store_delays_only_one_caller_by_its_timeout() {
     let (env, store) = env_with_toggle_store(true, Policy::default());
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
     let started = env.clock.now();
 
@@ -142,11 +117,11 @@ async fn standalone_readings_are_shared_after_the_outage() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let main = env.quota.account(&id("main"));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
     env.provider.answer(polled(71.0));
     drop(main.get().await);
-    store.set_down(false);
+    store.hooks.set(false);
 
     env.clock.sleep(SECOND * 2).await;
 
@@ -165,7 +140,7 @@ async fn a_call_keeps_its_readings_if_the_store_fails_during_it() {
         async move { last_read(&main.get().await.unwrap()) }
     });
     env.clock.sleep(SECOND).await;
-    store.set_down(true);
+    store.hooks.set(true);
 
     let read = reader.await.unwrap();
 
@@ -176,14 +151,14 @@ async fn a_call_keeps_its_readings_if_the_store_fails_during_it() {
 async fn a_standalone_call_is_shared_if_the_store_recovers_during_it() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let provider = env.provider.clone().with_delay(SECOND * 4);
-    store.set_down(true);
+    store.hooks.set(true);
     let main = env.quota.account(&id("main"));
     let reader = tokio::spawn({
         let main = main.clone();
         async move { last_read(&main.get().await.unwrap()) }
     });
     env.clock.sleep(SECOND).await;
-    store.set_down(false);
+    store.hooks.set(false);
 
     let read = reader.await.unwrap();
 
@@ -275,33 +250,19 @@ async fn processes_on_a_flaky_store_converge_seeds_0_to_19() {
     }
 }
 
-/// A store that rejects every write.
-#[derive(Debug)]
-struct ReadOnlyStore {
-    inner: Arc<MemoryStore>,
-    trips: std::sync::atomic::AtomicUsize,
+/// Rejects every write, and counts reads and swaps.
+#[derive(Debug, Default)]
+struct ReadOnly {
+    trips: AtomicUsize,
 }
 
 #[async_trait]
-impl QuotaStore for ReadOnlyStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        _key: &StoreKey,
-        _expected: Option<Version>,
-        _body: Bytes,
-        _guard: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        self.trips.fetch_add(1, Ordering::SeqCst);
-        Err(StoreError::rejected("read-only"))
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.inner.wait_for_change(key, seen).await
+impl StoreHooks for ReadOnly {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        if !call.is_wait() {
+            self.trips.fetch_add(1, Ordering::SeqCst);
+        }
+        if call.is_swap() { Err(StoreError::rejected("read-only")) } else { Ok(()) }
     }
 }
 
@@ -311,7 +272,7 @@ async fn a_read_only_store_causes_no_busy_loop() {
     let inner = MemoryStore::with_clock(clock.clone());
     let key = StoreKey::account(&id("main"));
     let _ = inner.compare_and_swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
-    let store = Arc::new(ReadOnlyStore { inner: Arc::new(inner), trips: Default::default() });
+    let store = Arc::new(HookedStore::new(inner, ReadOnly::default()));
     let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
     let main = env.quota.account(&id("main"));
 
@@ -319,7 +280,7 @@ async fn a_read_only_store_causes_no_busy_loop() {
     env.clock.sleep(MINUTE).await;
 
     assert_eq!(five_hours(&usage), Some(40.0));
-    let trips = store.trips.load(Ordering::SeqCst);
+    let trips = store.hooks.trips.load(Ordering::SeqCst);
     assert!(trips < 300, "{trips} trips in a minute");
 }
 
@@ -327,7 +288,7 @@ async fn a_read_only_store_causes_no_busy_loop() {
 async fn a_process_with_rejected_writes_shows_other_processes_writes() {
     let clock = Clock::virtual_at(noon());
     let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
-    let store = Arc::new(ReadOnlyStore { inner: Arc::clone(&inner), trips: Default::default() });
+    let store = Arc::new(HookedStore::new(Arc::clone(&inner), ReadOnly::default()));
     let env = env_on(store, clock, Policy::default());
     let main = env.quota.account(&id("main"));
     assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use crate::store_outage::{ToggleStore, env_with_toggle_store};
+use crate::store_outage::{env_with_toggle_store, toggle_store};
 use crate::support::*;
 use async_trait::async_trait;
-use bytes::Bytes;
 use quota_core::manager::StaleReason;
 use quota_core::model::{LoginId, LoginInfo};
 use quota_core::policy::{CooldownPolicy, CooldownScope, StoreOutagePolicy};
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
-use quota_core::testing::FakeProvider;
+use quota_core::store::{StoreError, StoreKey};
+use quota_core::testing::{FakeProvider, HookedStore, StoreCall, StoreHooks};
 use quota_core::{
     Account, Clock, CredentialError, FetchError, Freshness, MemoryStore, Policy, ProviderId, QuotaError,
     QuotaManager, QuotaStore,
@@ -24,7 +22,7 @@ async fn close_during_an_outage_reports_unwritten_changes() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let main = env.quota.account(&id("main"));
     drop(main.sync().await);
-    store.set_down(true);
+    store.hooks.set(true);
     main.observe(&headers(50.0)).unwrap();
 
     assert!(!env.quota.close().await);
@@ -34,12 +32,12 @@ async fn close_during_an_outage_reports_unwritten_changes() {
 async fn close_writes_standalone_changes_if_the_store_has_recovered() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let main = env.quota.account(&id("main"));
-    store.set_down(true);
+    store.hooks.set(true);
     drop(main.get().await.unwrap());
     assert!(main.peek().store_unavailable_since().is_some());
 
     // No probe has detected the recovery yet.
-    store.set_down(false);
+    store.hooks.set(false);
     assert!(env.quota.close().await);
 
     let document = env.store.read(&StoreKey::account(&id("main"))).await.unwrap().document;
@@ -72,13 +70,13 @@ async fn a_login_changed_during_an_outage_stays_changed_after_it() {
     let main = env.quota.account(&id("main"));
     env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
     env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
     env.provider.then_fail(FetchError::throttled(None));
     drop(main.refresh().await);
 
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 5).await;
     let usage = main.sync().await;
 
@@ -90,11 +88,11 @@ async fn a_login_changed_during_an_outage_stays_changed_after_it() {
 async fn standalone_changes_are_written_soon_after_the_outage() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let main = env.quota.account(&id("main"));
-    store.set_down(true);
+    store.hooks.set(true);
     drop(main.get().await);
     env.clock.sleep(SECOND * 10).await;
 
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 3).await;
 
     assert_eq!(main.peek().store_unavailable_since(), None);
@@ -108,11 +106,11 @@ async fn a_failed_write_is_repeated_soon_without_a_notice() {
     drop(main.get().await);
     // The follower waits for a notice, which the store does not send after such a short outage.
     env.clock.sleep(SECOND * 2).await;
-    store.set_down(true);
+    store.hooks.set(true);
     env.provider.answer(polled(71.0));
     drop(main.refresh().await);
 
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(SECOND * 2).await;
 
     assert_eq!(main.peek().store_unavailable_since(), None);
@@ -130,7 +128,7 @@ async fn a_process_does_not_wait_for_a_holder_during_an_outage() {
     run_ready_tasks().await;
     let main = env.quota.account(&id("main"));
     drop(main.sync().await);
-    store.set_down(true);
+    store.hooks.set(true);
     drop(main.sync().await);
     let before = env.clock.now();
 
@@ -143,8 +141,8 @@ async fn a_process_does_not_wait_for_a_holder_during_an_outage() {
 #[tokio::test(start_paused = true)]
 async fn a_429_during_an_outage_holds_the_other_accounts() {
     let clock = Clock::virtual_at(noon());
-    let store = ToggleStore::new(&clock, false);
-    store.set_down(true);
+    let store = toggle_store(&clock, false);
+    store.hooks.set(true);
     let provider = FakeProvider::answering("example", 1.0);
     provider.then_fail(FetchError::throttled(None));
     let quota = QuotaManager::builder(store)
@@ -210,11 +208,11 @@ async fn a_refresh_that_finds_fresh_readings_clears_the_error() {
 async fn close_writes_standalone_changes_of_accounts_without_readers() {
     let (env, store) = env_with_toggle_store(false, Policy::default());
     let main = env.quota.account(&id("main"));
-    store.set_down(true);
+    store.hooks.set(true);
     drop(main.get().await);
     drop(main);
     env.clock.sleep(MINUTE * 10).await;
-    store.set_down(false);
+    store.hooks.set(false);
     env.clock.sleep(MINUTE).await;
 
     assert!(env.quota.close().await);
@@ -231,7 +229,7 @@ async fn readings_of_the_old_login_are_hidden_if_clearing_fails() {
     let main = env.quota.account(&id("main"));
     env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
-    store.set_down(true);
+    store.hooks.set(true);
     env.clock.sleep(MINUTE * 6).await;
     env.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
 
@@ -241,30 +239,20 @@ async fn readings_of_the_old_login_are_hidden_if_clearing_fails() {
     assert!(main.peek().snapshot().is_empty());
 }
 
-/// A store that panics in `wait_for_change`.
-#[derive(Debug)]
-struct PanickingStore {
-    inner: MemoryStore,
-    wait_calls: AtomicUsize,
+/// Panics in `wait_for_change`.
+#[derive(Debug, Default)]
+struct Panics {
+    waits: AtomicUsize,
 }
 
 #[async_trait]
-impl QuotaStore for PanickingStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.inner.read(key).await
-    }
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        self.inner.compare_and_swap(key, expected, body, ttl).await
-    }
-    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<Notice, StoreError> {
-        self.wait_calls.fetch_add(1, Ordering::SeqCst);
-        panic!("a test makes this store panic")
+impl StoreHooks for Panics {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        if call.is_wait() {
+            self.waits.fetch_add(1, Ordering::SeqCst);
+            panic!("a bug in this store");
+        }
+        Ok(())
     }
 }
 
@@ -272,7 +260,7 @@ impl QuotaStore for PanickingStore {
 async fn a_sync_restarts_a_follower_that_panicked() {
     let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(PanickingStore { inner, wait_calls: AtomicUsize::new(0) });
+    let store = Arc::new(HookedStore::new(inner, Panics::default()));
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let env = env_on(
         shared,
@@ -286,5 +274,5 @@ async fn a_sync_restarts_a_follower_that_panicked() {
     drop(main.sync().await);
     run_ready_tasks().await;
 
-    assert_eq!(store.wait_calls.load(Ordering::SeqCst), 2);
+    assert_eq!(store.hooks.waits.load(Ordering::SeqCst), 2);
 }

@@ -4,58 +4,46 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use crate::support::*;
 use async_trait::async_trait;
-use bytes::Bytes;
 use quota_core::record::Record;
-use quota_core::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
+use quota_core::store::{StoreError, StoreKey};
+use quota_core::testing::{HookedStore, StoreCall, StoreHooks};
 use quota_core::{Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore};
 
-/// A store that counts round trips. Without notices, only refreshes and syncs cause round trips.
+/// Counts round trips. Without notices, only refreshes and syncs cause round trips.
 #[derive(Debug)]
-struct CountingStore {
-    inner: MemoryStore,
+struct RoundTrips {
     trips: AtomicUsize,
     sends_notices: bool,
 }
 
-impl CountingStore {
+type CountingStore = HookedStore<MemoryStore, RoundTrips>;
+
+impl RoundTrips {
     fn since(&self, before: usize) -> usize {
         self.trips.load(Ordering::SeqCst) - before
     }
 }
 
 #[async_trait]
-impl QuotaStore for CountingStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.trips.fetch_add(1, Ordering::SeqCst);
-        if self.sends_notices {
-            // A store outside this process lets other tasks run during a read.
-            tokio::task::yield_now().await;
-        }
-        self.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.compare_and_swap(key, expected, body, ttl).await
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        if !self.sends_notices {
+impl StoreHooks for RoundTrips {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        if call.is_wait() && !self.sends_notices {
             return std::future::pending().await;
         }
         self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.wait_for_change(key, seen).await
+        if matches!(call, StoreCall::Read(_)) && self.sends_notices {
+            // A store outside this process lets other tasks run during a read.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
+}
+
+fn counting(inner: MemoryStore, sends_notices: bool) -> Arc<CountingStore> {
+    Arc::new(HookedStore::new(inner, RoundTrips { trips: AtomicUsize::new(0), sends_notices }))
 }
 
 fn counted() -> (Env, Arc<CountingStore>) {
@@ -65,7 +53,7 @@ fn counted() -> (Env, Arc<CountingStore>) {
 fn counted_with(policy: Policy) -> (Env, Arc<CountingStore>) {
     let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(CountingStore { inner, trips: AtomicUsize::new(0), sends_notices: false });
+    let store = counting(inner, false);
     (env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
 
@@ -76,7 +64,7 @@ async fn a_cold_refresh_makes_three_round_trips() {
     let refreshed = env.quota.account(&id("main")).refresh().await.unwrap();
 
     assert!(refreshed.fetched);
-    assert_eq!(store.since(0), 3, "the cooldown, the lease, the report");
+    assert_eq!(store.hooks.since(0), 3, "the cooldown, the lease, the report");
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,12 +73,12 @@ async fn a_warm_refresh_makes_two_round_trips() {
     let main = env.quota.account(&id("main"));
     drop(main.refresh().await);
     env.clock.sleep(SECOND).await;
-    let before = store.since(0);
+    let before = store.hooks.since(0);
 
     let refreshed = main.refresh().await.unwrap();
 
     assert!(refreshed.fetched);
-    assert_eq!(store.since(before), 2);
+    assert_eq!(store.hooks.since(before), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,19 +135,19 @@ async fn a_cold_refresh_on_hold_does_not_queue() {
 async fn a_sync_reads_once_although_it_starts_a_follower() {
     let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(CountingStore { inner, trips: AtomicUsize::new(0), sends_notices: true });
+    let store = counting(inner, true);
     let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, no_rate_limit());
     let other = another_process(&env.store, &env.clock, &env.provider, no_rate_limit());
     drop(other.account(&id("main")).refresh().await);
     other.close().await;
-    let before = store.since(0);
+    let before = store.hooks.since(0);
 
     let main = env.quota.account(&id("main"));
     let usage = main.sync().await;
     run_ready_tasks().await;
 
     assert_eq!(last_read(&usage), Some(40.0));
-    assert_eq!(store.since(before), 4, "one read and one wait each, for the record and the cooldown");
+    assert_eq!(store.hooks.since(before), 4, "one read and one wait each, for the record and the cooldown");
 
     drop(
         another_process(&env.store, &env.clock, &env.provider, no_rate_limit())
@@ -168,7 +156,7 @@ async fn a_sync_reads_once_although_it_starts_a_follower() {
             .await,
     );
     run_ready_tasks().await;
-    assert!(store.since(before) > 8, "no follower is running");
+    assert!(store.hooks.since(before) > 8, "no follower is running");
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +180,7 @@ async fn a_dropped_sync_still_starts_the_follower() {
 async fn a_task_that_reads_the_store_in_a_loop_starves_no_refresh() {
     let clock = Clock::virtual_at(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(CountingStore { inner, trips: AtomicUsize::new(0), sends_notices: true });
+    let store = counting(inner, true);
     let env = env_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, no_rate_limit());
     let main = env.quota.account(&id("main"));
     let looping = tokio::spawn({
@@ -204,11 +192,11 @@ async fn a_task_that_reads_the_store_in_a_loop_starves_no_refresh() {
         }
     });
     run_ready_tasks().await;
-    let before = store.trips.load(Ordering::SeqCst);
+    let before = store.hooks.trips.load(Ordering::SeqCst);
 
     let refreshed = main.refresh();
     tokio::pin!(refreshed);
-    while store.since(before) < 10_000 {
+    while store.hooks.since(before) < 10_000 {
         tokio::select! {
             biased;
             done = &mut refreshed => {

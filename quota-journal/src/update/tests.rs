@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use quota_core::model::RequestId;
 use quota_core::record::{LeaseDecision, LeaseRequest, MaxStaleness};
-use quota_core::store::Notice;
+use quota_core::testing::{HookedStore, StoreCall, StoreHooks};
 use quota_core::{MemoryStore, Percent, Policy, UsageReport, WindowId, WindowReading};
 
 use super::*;
@@ -70,28 +69,14 @@ async fn one_of_twenty_concurrent_updates_records_an_event() {
     assert_eq!(thresholds, 2, "{events:?}");
 }
 
-/// A store on a full disk.
+/// A full disk: swaps fail.
 #[derive(Debug)]
-struct FullStore(MemoryStore);
+struct FullDisk;
 
 #[async_trait]
-impl QuotaStore for FullStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.0.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        _: &StoreKey,
-        _: Option<Version>,
-        _: Bytes,
-        _: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        Err(StoreError::rejected("the disk is full"))
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.0.wait_for_change(key, seen).await
+impl StoreHooks for FullDisk {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        if call.is_swap() { Err(StoreError::rejected("the disk is full")) } else { Ok(()) }
     }
 }
 
@@ -102,7 +87,7 @@ async fn a_failed_write_returns_the_journal_and_no_new_events() {
     update(&store, &account(), &Rules::default()).await.unwrap();
     write_reading(&store, 80.0).await;
 
-    let updated = update(&FullStore(store), &account(), &Rules::default()).await.unwrap();
+    let updated = update(&HookedStore::new(store, FullDisk), &account(), &Rules::default()).await.unwrap();
 
     assert!(updated.new.is_empty(), "{:?}", updated.new);
     let stored: Vec<_> = updated.journal.events().map(|(_, event)| event.kind.as_str()).collect();
@@ -134,7 +119,7 @@ async fn a_damaged_journal_that_cannot_be_written_is_not_replaced() {
     let key = StoreKey::account_extension(&account(), "journal");
     let _ = store.compare_and_swap(&key, None, "torn".into(), TTL).await.unwrap();
 
-    let updated = update(&FullStore(store), &account(), &Rules::default()).await.unwrap();
+    let updated = update(&HookedStore::new(store, FullDisk), &account(), &Rules::default()).await.unwrap();
 
     assert_eq!(updated.damage.journal, Some(JournalDamage::Unreadable));
 }

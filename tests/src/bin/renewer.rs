@@ -13,72 +13,62 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use quota::credentials::TokenStore;
 use quota::policy::Backoff;
 use quota::provider::{TokenError, TokenRefresher, Tokens};
-use quota::store::{CasOutcome, Notice, StoreError, StoreKey, StoreRead, Version};
-use quota::{AccountId, CredentialSource, ProviderId, QuotaStore, Secret, anthropic, open_store};
+use quota::store::StoreError;
+use quota::testing::{HookedStore, StoreCall, StoreHooks};
+use quota::{AccountId, CredentialSource, ProviderId, Secret, anthropic, open_store};
 
-/// A token refresher that stops at a step.
-#[derive(Debug)]
-struct StopAt<R> {
-    inner: R,
-    at: String,
-}
+/// The step at which this process stops.
+#[derive(Debug, Clone)]
+struct StopAt(String);
 
-impl<R> StopAt<R> {
+impl StopAt {
     async fn pass(&self, step: &str) {
-        if self.at == step {
+        if self.0 == step {
             println!("here");
             pending::<()>().await;
         }
     }
 }
 
+/// Stops before the token is sent, or after the new one has arrived.
+#[derive(Debug)]
+struct StoppingRefresher<R> {
+    inner: R,
+    stop_at: StopAt,
+}
+
 #[async_trait]
-impl<R: TokenRefresher> TokenRefresher for StopAt<R> {
+impl<R: TokenRefresher> TokenRefresher for StoppingRefresher<R> {
     fn provider(&self) -> ProviderId {
         self.inner.provider()
     }
 
     async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
-        self.pass("sent").await;
+        self.stop_at.pass("sent").await;
         let tokens = self.inner.refresh(refresh_token).await;
-        self.pass("answered").await;
+        self.stop_at.pass("answered").await;
         // The tokens expire soon after they arrive, so that a renewal is always in flight.
-        if self.at == "ever" { Ok(tokens?.expires_in(Duration::from_millis(5))) } else { tokens }
+        if self.stop_at.0 == "ever" { Ok(tokens?.expires_in(Duration::from_millis(5))) } else { tokens }
     }
 }
 
-/// A store that stops at its second swap. That swap releases the lease after everything is written.
+/// Stops before the second swap, which releases the lease after everything is written.
 #[derive(Debug)]
-struct StoppingStore {
-    stop_at: StopAt<Arc<dyn QuotaStore>>,
+struct StopBeforeRelease {
+    stop_at: StopAt,
     swaps: AtomicU32,
 }
 
 #[async_trait]
-impl QuotaStore for StoppingStore {
-    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        self.stop_at.inner.read(key).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &StoreKey,
-        expected: Option<Version>,
-        body: Bytes,
-        keep: Duration,
-    ) -> Result<CasOutcome, StoreError> {
-        if self.swaps.fetch_add(1, Ordering::SeqCst) == 1 {
+impl StoreHooks for StopBeforeRelease {
+    async fn before(&self, call: StoreCall<'_>) -> Result<(), StoreError> {
+        if call.is_swap() && self.swaps.fetch_add(1, Ordering::SeqCst) == 1 {
             self.stop_at.pass("written").await;
         }
-        self.stop_at.inner.compare_and_swap(key, expected, body, keep).await
-    }
-
-    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<Notice, StoreError> {
-        self.stop_at.inner.wait_for_change(key, seen).await
+        Ok(())
     }
 }
 
@@ -90,11 +80,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let inner = anthropic::refresher("sim-client").base_url(provider.parse()?).build()?;
-        let stop_at = StopAt { inner: open_store(store)?, at: how.clone() };
+        let stop_at = StopAt(how.clone());
+        let hooks = StopBeforeRelease { stop_at: stop_at.clone(), swaps: AtomicU32::new(0) };
         let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
         let logins = TokenStore::builder(file)
-            .refresher(Arc::new(StopAt { inner, at: how.clone() }))
-            .store(Arc::new(StoppingStore { stop_at, swaps: AtomicU32::new(0) }))
+            .refresher(Arc::new(StoppingRefresher { inner, stop_at }))
+            .store(Arc::new(HookedStore::new(open_store(store)?, hooks)))
             .backoff(backoff)
             .build();
         let main: AccountId = "anthropic/main".parse()?;
