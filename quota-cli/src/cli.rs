@@ -48,17 +48,18 @@ Examples:
   quota pace         show how fast windows are being used, and when they run out
   quota events       show past events
   quota doctor       show problems and their fixes
-  quota serve        answer other programs over HTTP, in the providers' shape
-  quota wrap         run a program whose usage requests quota answers
+  quota serve        answer the usage requests of other programs over HTTP
+  quota wrap         run a program, and answer its usage requests
   quota mcp          give agents tools that show usage and pick accounts
   quota providers    list the supported providers and their logins
-  quota demo         see what quota does, in ten seconds, without an account
+  quota demo         run a ten-second demo that needs no account
   quota sim          run a simulated provider for testing
 
 Global options may be given before or after the command.
 
 Exit codes: 0 success, 1 an account has no data or is exhausted, 3 no account was found or all are disabled, 64 usage error, 65 \
-malformed input, 66 unreadable input, 69 unavailable or unknown, 74 write error, 78 invalid configuration; 129, 130, 131 and 143 terminated \
+malformed input, 66 unreadable input, 69 unavailable or unknown, 74 write error, 78 invalid configuration; 129, 130, 131 and 143 \
+terminated \
 by SIGHUP, Ctrl-C, SIGQUIT and SIGTERM.")]
 pub(crate) struct Arguments {
     #[arg(skip)]

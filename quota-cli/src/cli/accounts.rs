@@ -9,8 +9,8 @@ use super::percent;
 
 /// List and change accounts
 ///
-/// Without a subcommand, it lists the accounts in order, the main account first. For each account, it shows where the login is and the
-/// account's state in the store. It makes no provider calls.
+/// Without a subcommand, it lists the accounts in order, with the main account first. For each account, it shows the location of
+/// the login and the account's state in the store. It makes no provider calls.
 ///
 /// Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml), or in the file given with --config. The
 /// subcommands edit that file, and create it if it does not exist. They preserve its comments and other settings, and never write a
@@ -54,19 +54,21 @@ pub(crate) enum AccountsCommand {
     /// Without a login option, the account uses the login of the provider's own program, such as Claude Code or Codex. `quota providers`
     /// shows where quota looks for that login.
     ///
-    /// A token of `claude setup-token` can send requests, and `quota run` passes it to the command. But it may not read usage: Anthropic
-    /// responds with 403, and quota then gets its usage only from response headers and Claude Code's statusline. An API key can send
-    /// requests too, but Anthropic and OpenAI have no usage for it. For usage, add a login that `claude` or `codex login` created.
+    /// A token from `claude setup-token` can send requests, and `quota run` passes it to the command. But it is not allowed to read
+    /// usage: Anthropic responds with 403, and quota then gets the account's usage only from response headers and Claude Code's
+    /// status line. An API key can send requests too, but Anthropic and OpenAI report no usage for it. To see usage, add a login
+    /// that `claude` or `codex login` created.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     Add(AddArgs),
     /// Log in with an OAuth client that the configuration names
     ///
-    /// Prints an address, and opens it in a browser. After the login, the browser returns to a loopback address of this machine, or you
-    /// paste the address or the code. The login belongs to quota, which renews it: one exchange at a time, among all processes and hosts
-    /// that share the store. It is stored in $XDG_STATE_HOME/quota/logins.json (~/.local/state/quota/logins.json), which only its owner
-    /// may read. Use no login of another program here, because each refresh token works once.
+    /// Prints an address, and opens it in a browser. After the login, the browser is redirected to a loopback address on this
+    /// machine, or you paste the resulting address or the code. quota owns the login and renews it. Only one process at a time
+    /// exchanges the refresh token, among all processes and hosts that share the store. The login is stored in
+    /// $XDG_STATE_HOME/quota/logins.json (~/.local/state/quota/logins.json), which only its owner can read. Do not copy another
+    /// program's login into this file, because each refresh token works only once.
     ///
-    /// quota has no client id of its own. The configuration names yours:
+    /// quota has no client id of its own. Set yours in the configuration:
     ///
     /// [providers.anthropic.oauth] with client_id, authorize_url, token_url, and optionally scopes and redirect_url.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
@@ -85,18 +87,18 @@ pub(crate) enum AccountsCommand {
     Enable(AccountNames),
     /// Clear an account's hold for all processes, so that the next command may refresh it
     ///
-    /// A hold prevents all processes from refreshing an account, after a provider error or because the provider requested a wait. The next
-    /// failure starts a new hold. This command does not clear the provider's cooldown after a 429, the hourly call budget or a
+    /// After a provider error, or if the provider requests a wait, a hold prevents all processes from refreshing the account. The
+    /// next failure starts a new hold. This command does not clear the provider's cooldown after a 429, the hourly call budget or a
     /// rejected login.
     #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
     ClearHold(ClearHoldArgs),
     /// Move accounts to the front, in the given order; the first account is the main one
     #[command(args = global::args([GlobalOption::Config]))]
     Order(AccountNames),
-    /// Add the logins on this machine, or the accounts in another file
+    /// Add the logins on this machine, or the accounts from another file
     ///
-    /// Without a file, it finds the same logins as `quota init`: those of programs such as Claude Code and Codex, also in folders such as
-    /// ~/.claude-work, and tokens in environment variables. It prints how to add a second login for their providers.
+    /// Without a file, it finds the same logins as `quota init`: those of programs such as Claude Code and Codex, including folders
+    /// such as ~/.claude-work, and tokens in environment variables. It prints how to add a second login for these providers.
     #[command(args = global::args([GlobalOption::Config]))]
     Import(ImportArgs),
 }
@@ -119,7 +121,7 @@ pub(crate) struct AddArgs {
     /// Read the token from this file; only its owner may have access (chmod 600)
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Run this program to print the token; all following words are its arguments
+    /// Run this program to get the token; all following words are its arguments
     #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
     pub(crate) token_command: Option<Vec<String>>,
     /// Read the token from the keyring item of this service: Secret Service on Linux, Keychain on macOS
@@ -147,7 +149,7 @@ pub(crate) struct AddArgs {
 pub(crate) struct LoginArgs {
     /// Account name, such as codex/work, or work for anthropic/work
     pub(crate) name: String,
-    /// Only print the address; open no browser
+    /// Print the address without opening a browser
     #[arg(long)]
     pub(crate) no_browser: bool,
 }
@@ -197,15 +199,15 @@ pub(crate) struct ClearHoldArgs {
 // The options of `quota accounts import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// Accounts file (accounts.json), or - for standard input [default: the logins on this machine]
+    /// An accounts.json file, or - for standard input [default: the logins on this machine]
     pub(crate) file: Option<PathBuf>,
     /// Print what would be added without adding it
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also add accounts with a base_url: their tokens are sent to that host
+    /// Also add accounts with a base_url, which sends their tokens to that host
     #[arg(long, requires = "file")]
     pub(crate) allow_base_url: bool,
-    /// Also add accounts with a token_command: each refresh runs that program
+    /// Also add accounts with a token_command, which runs a program
     #[arg(long, requires = "file")]
     pub(crate) allow_token_command: bool,
 }

@@ -10,13 +10,14 @@ use clap::builder::NonEmptyStringValueParser;
 /// For each window, it shows how much is used, how much time has elapsed, the rate, the projected usage at the reset, and when
 /// the window runs out at this rate.
 ///
-/// It makes no provider calls. It reads the samples of the last 35 days, which other commands save in the store. If there are
+/// It makes no provider calls. It reads the samples of the last 35 days, which other commands have saved in the store. If there are
 /// too few samples for a trend, it shows the average since the window began, and labels it as such.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The trend is the median slope of all pairs of samples (Theil-Sen), so that one outlier does not change it. It covers the last fifth of \
 the current period, but at least 30 minutes and at most a day. It needs three samples that span half of that time. The average needs \
-one reading after a twentieth of the window has elapsed. If the reported usage drops within a period, both start over from that point.
+one reading after a twentieth of the window has elapsed. If the reported usage drops within a period, the trend and the average start \
+over from that point.
 
 docs/pace-json.md describes the JSON.
 
@@ -76,7 +77,7 @@ A hook in the configuration runs at most once per event, in one of the processes
   [[hooks]]
   on = [\"threshold\", \"failing\"]     # event kinds
   thresholds = [80, 95]             # optional, in addition to 50, 75, 90, 100
-  accounts = [\"anthropic/main\"]     # optional; windows = [...] likewise
+  accounts = [\"anthropic/main\"]     # optional; so is windows = [...]
   run = [\"notify-send\", \"quota\"]    # reads the event as JSON on stdin
   # post = \"https://example.com/x\"  # instead of run: the event is the body
   # timeout = \"10s\"

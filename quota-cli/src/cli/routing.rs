@@ -26,8 +26,8 @@ pub(crate) struct RequestArgs {
 /// Prints only the account name: the main account, or the first available fallback. Accounts without readings, or with stale
 /// readings that would exclude them, are refreshed first, within the same rate limits and budget as all refreshes.
 ///
-/// The account is not reserved: another process that picks at the same time gets the same account. With --session, and `mode`
-/// sticky_balanced in [routing], a session keeps its account.
+/// The command does not reserve the account: another process that picks at the same time gets the same one. With --session, and
+/// `mode` sticky_balanced in [routing], a session keeps its account.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +46,7 @@ pub(crate) struct PickArgs {
     pub(crate) request: RequestArgs,
 }
 
-/// Show which account to use now, and why the others are not used
+/// Show which account to use now, and why
 ///
 /// Shows the account that `quota pick` would print now. For every account, it shows the windows, the age and certainty of their
 /// readings, and why it was selected or excluded. It refreshes accounts as `quota pick` does, and does not store the choice.
@@ -72,7 +72,7 @@ Legend:
                          # { every = 20, seven_day = 10 }
   killswitch = 0         # never use an account below this percentage
   when_unknown = \"deny\"  # or allow: use an account whose usage is unknown
-  max_session_wait = \"2m\"  # for a longer wait, switch accounts
+  max_session_wait = \"2m\"  # switch accounts if the wait is longer
   session_ttl = \"168h\"   # how long a session is remembered
   max_sessions = 10000   # how many sessions are remembered
   credential_timeout = \"20s\"  # time limit for reading a login
@@ -92,8 +92,8 @@ pub(crate) struct ExplainArgs {
 
 /// Run a command with the account to use now
 ///
-/// The account is the one that `quota pick` would print. If no account is available, the command is not run. The command
-/// replaces this process, so it receives all signals and its exit code is returned.
+/// The account is the one that `quota pick` would print. If no account is available, the command is not run. The command replaces
+/// this process, so it receives all signals, and its exit code is the exit code of `quota run`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The command gets these environment variables:
@@ -118,7 +118,7 @@ Examples:
 
 `quota accounts import` adds accounts for the logins on this machine, and `quota providers` lists the providers.
 
-Exit codes: the command's own; 126 it cannot be executed, 127 it was not found; if it was not run, those of `quota pick`.")]
+Exit codes: that of the command; 126 it cannot be executed, 127 it was not found; if it was not run, those of `quota pick`.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) request: RequestArgs,

@@ -9,8 +9,8 @@ use clap_complete::Shell;
 /// Checks the configuration, the store, the logins and their file permissions, failed refreshes, holds and used-up call budgets, the
 /// clocks, and the connection to the providers. It prints a fix for each problem.
 ///
-/// It changes no settings, prints no secrets, and makes no usage calls: it only checks that each provider's host responds. To check that
-/// the store is writable, it writes a document that expires after a minute.
+/// It changes no settings, prints no secrets, and makes no usage calls. It only checks that each provider's host responds. To check
+/// that the store is writable, it writes a document that expires after a minute.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 docs/doctor-json.md describes the JSON.
@@ -20,13 +20,14 @@ pub(crate) struct DoctorArgs {}
 
 /// Write a configuration for the logins on this machine
 ///
-/// Finds the logins of Claude Code, Codex and other providers' programs, and tokens in environment variables. It also searches the
-/// folders beside the usual ones, such as ~/.claude-work and ~/.codex-work. It writes a configuration that refers to the logins, with
-/// comments on the other settings, and prints how to add a second login of a provider. It never writes a token.
+/// Finds the logins of Claude Code, Codex and other providers' programs, and tokens in environment variables. It also searches
+/// folders next to the default ones, such as ~/.claude-work and ~/.codex-work. It writes a configuration that refers to these
+/// logins, with comments that explain the other settings. It prints how to add a second login for a provider. It never writes a
+/// token.
 ///
 /// `quota accounts import` adds the same logins to an existing configuration.
 ///
-/// It overwrites an existing file only with --force or after you confirm at the terminal, and keeps a backup beside it.
+/// It overwrites an existing file only with --force or after you confirm at the terminal, and keeps a backup in the same folder.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 docs/init-json.md describes the JSON.
@@ -39,26 +40,27 @@ pub(crate) struct InitArgs {
     /// Print the configuration instead of writing it
     #[arg(long, conflicts_with = "json")]
     pub(crate) print: bool,
-    /// Print the JSON Schema of configurations, for completion in an editor
+    /// Print the JSON Schema of the configuration, for completion in an editor
     #[arg(long, conflicts_with_all = ["force", "json", "print"])]
     pub(crate) schema: bool,
 }
 
 /// List the supported providers
 ///
-/// For each provider, also those that the configuration defines, it shows the names that commands accept, where quota looks for a
-/// login, and whether the provider documents the endpoint. It reads no login, and makes no calls.
+/// Shows the names that commands accept for each provider, where quota looks for a login, and whether the provider documents the
+/// endpoint. The list includes providers that the configuration defines. This command reads no login, and makes no calls.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Where quota looks for a login:
-  `quota init` writes a configuration for all logins that it finds. `quota accounts add codex/main` adds one account. Without another \
-setting, the account uses the login of the provider's own program, or the first of the listed variables that is set.
+  `quota init` writes a configuration for all logins that it finds. `quota accounts add codex/main` adds one account. By default, an \
+account uses the login of the provider's own program, or the first of the listed variables that is set.
 
-  login_dir in the configuration, or --login-dir, names another folder of the program, such as ~/.codex-work. token_env, token_file, \
-token_command and keyring name a token instead.
+  If the program keeps a login in another folder, such as ~/.codex-work, name it with login_dir in the configuration or with \
+--login-dir. To use a token instead, set token_env, token_file, token_command or keyring.
 
-Subscriptions report usage, and most API keys do not: an account of Anthropic or OpenAI needs the login of its program, because their \
-API keys are billed by usage and have no windows. A token of `claude setup-token` can send requests, but it may not read usage.
+Subscriptions report usage, but most API keys do not. API keys of Anthropic and OpenAI are billed by use and have no windows, so an \
+account needs the login of the provider's program. A token from `claude setup-token` can send requests, but is not allowed to read \
+usage.
 
 docs/providers-json.md describes the JSON.")]
 pub(crate) struct ProvidersArgs {}

@@ -7,15 +7,15 @@ use quota::http::{Provider, find_provider};
 
 /// Run a simulation that shows what quota does
 ///
-/// Starts a simulated provider on this machine, with a main account and fallbacks. Many consumers read their quota through one
-/// manager while windows fill up, an account is rate limited and a login expires.
+/// Starts a simulated provider on this machine, with a main account and fallbacks. Many consumers read usage through one manager
+/// while windows fill up, an account is rate limited and a login expires.
 ///
-/// It needs no setup, and nothing leaves this machine. Time is scaled: a demo simulates fifty minutes.
+/// It needs no setup, and sends nothing to other machines. Time runs faster: a demo simulates fifty minutes.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The summary compares the calls made with the calls that the same consumers would make without quota. Without quota, \
-each consumer would call the provider when it reads an account and its own reading is older than `max_age`. The comparison assumes \
-that every such call succeeds, so the count without quota is a lower bound.
+The summary compares the number of calls with the number that the same consumers would make without quota. Without quota, a consumer \
+would call the provider whenever it reads an account and its own reading is older than `max_age`. The comparison assumes that each of \
+these calls succeeds, so the number without quota is a lower bound.
 
 With --json, the last line is one object:
   consumers, accounts, seconds, seed   the parameters
@@ -37,7 +37,7 @@ pub(crate) struct DemoArgs {
     /// Simulate this many accounts: a main account and fallbacks
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
     pub(crate) accounts: u8,
-    /// Simulate accounts of these providers, in turn; `all` for every one that can be simulated
+    /// Simulate accounts of these providers in turn; `all` means every provider that can be simulated
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "anthropic", value_parser = simulated)]
     pub(crate) provider: Vec<Simulated>,
     /// Run this many concurrent consumers
@@ -53,8 +53,8 @@ pub(crate) struct DemoArgs {
 
 /// Show what quota reads from a saved provider response
 ///
-/// Prints the parsed values as JSON, with the name of each skipped field and why it was skipped. It does not print the values of
-/// skipped fields, so you can share the output if the provider's response format has changed.
+/// Prints the parsed values as JSON, with the name of each skipped field and the reason. It does not print the values of skipped
+/// fields, so you can share the output if the provider has changed its response format.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Input: a response from the provider's usage endpoint. Input for anthropic may also be a response from the profile endpoint, \
@@ -66,19 +66,19 @@ If a window has only a status, or no readable value, its used_percent is null: n
 Examples:
   quota parse anthropic usage.json
   quota parse codex usage.json
-  quota parse --provider my-gateway usage.json    # defined by [[providers]] of the configuration
+  quota parse --provider my-gateway usage.json    # defined by [[providers]] in the configuration
   quota parse anthropic --headers headers.txt
   curl -sI https://example.com/v1/messages | quota parse anthropic --headers -
 
 Exit codes: 0 success, 64 usage error, 65 malformed input, 66 unreadable input.")]
 pub(crate) struct ParseArgs {
-    /// Provider; `quota providers` lists them
+    /// Provider (run `quota providers` for a list)
     #[arg(value_name = "PROVIDER", required_unless_present = "provider_option")]
     provider: Option<String>,
     /// Saved response, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "provider_option")]
     file: Option<PathBuf>,
-    /// Provider, also one that the configuration defines; the only other argument is then FILE
+    /// Provider, which may be one that the configuration defines; then only FILE may follow
     #[arg(long = "provider", value_name = "PROVIDER", id = "provider_option")]
     named: Option<String>,
     /// Read HTTP headers, one per line
@@ -121,9 +121,10 @@ fn simulated(name: &str) -> Result<Simulated, String> {
 
 /// Run a simulated provider on this machine
 ///
-/// Runs until Ctrl-C or SIGTERM, and answers like the usage endpoints of the providers. Its accounts and their usage are made up.
+/// Runs until Ctrl-C or SIGTERM, and answers like the usage endpoints of the providers. Its accounts and their usage are
+/// fictitious.
 ///
-/// It prints a configuration for its accounts. The first line contains its address.
+/// It prints a configuration for these accounts. The first line contains the address of the provider.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 GET /ledger reports the calls by account, the highest number of concurrent calls, and the calls sent during a backoff.

@@ -59,8 +59,8 @@ Accounts are defined in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/conf
   # min_call_interval = \"1s\"
   # budget = { per_hour = 28, interactive_reserve = 6 }
 
-`quota accounts add work --token-env QUOTA_WORK` adds an account to that file. Without the file, quota uses Claude Code's login. It never \
-changes the login of a program.
+`quota accounts add work --token-env QUOTA_WORK` adds an account to that file. Without the file, quota uses Claude Code's login. It \
+never changes the login of another program.
 
 All processes of this user share readings in $XDG_STATE_HOME/quota/quota.db (~/.local/state/quota/quota.db). --store or QUOTA_STORE \
 selects another store.

@@ -4,26 +4,28 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-/// Run a program whose usage requests are answered from the shared readings
+/// Run a program, and answer its usage requests from the shared readings
 ///
-/// For programs whose address of the provider cannot be changed. The command runs with a proxy of its own, which answers its requests
-/// for the usage of your accounts. So many such programs cause one call to the provider.
+/// Use this for a program that has no setting for the provider's address. The program runs behind its own local proxy, which
+/// answers requests for the usage of your accounts. However many such programs run, the provider gets one call.
 ///
-/// The proxy opens the TLS of these providers' hosts only, with a certificate that is made for this run. It passes on all other
-/// requests to these hosts unchanged, and all other connections unopened. Nothing of the system changes, and nothing stays afterwards.
+/// The proxy decrypts only connections to the hosts of these providers, with a certificate that it creates for this run. It
+/// forwards all other requests to these hosts unchanged, and tunnels all other connections without decrypting them. It changes no
+/// system settings, and leaves nothing behind.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The command gets these environment variables:
   HTTPS_PROXY, https_proxy  the proxy, on a loopback port, with a password
-  NO_PROXY, no_proxy        the same as before, without the opened hosts
-  NODE_USE_ENV_PROXY        so that fetch of Node.js 22.21, 24 and later uses it
+  NO_PROXY, no_proxy        the same as before, without the decrypted hosts
+  NODE_USE_ENV_PROXY        makes fetch in Node.js 22.21, 24 and later use it
   NODE_EXTRA_CA_CERTS, DENO_CERT, SSL_CERT_FILE, CURL_CA_BUNDLE,
-  REQUESTS_CA_BUNDLE        what was trusted before, and the certificate
+  REQUESTS_CA_BUNDLE        the certificates trusted before, and the new one
 
-If HTTPS_PROXY is set already, the proxy connects through that one. It must be an http:// proxy.
+If HTTPS_PROXY is already set, the proxy connects through that proxy, which must be an http:// URL.
 
-A request is answered for the account whose login it presents. Requests with an unknown login go to the provider. A program that \
-ignores these variables runs as without quota wrap, or reports an unknown certificate. docs/gateway.md explains the rest.
+The login in a request selects the account. A request with an unknown login goes to the provider. A program that ignores HTTPS_PROXY \
+runs as it would without quota wrap. A program that ignores the certificate variables reports an unknown certificate. docs/gateway.md \
+explains the details.
 
 Examples:
   quota wrap npx ccstatusline
@@ -31,8 +33,8 @@ Examples:
   quota wrap curl -H \"Authorization: Bearer $TOKEN\" \\
     https://api.anthropic.com/api/oauth/usage
 
-Exit codes: the command's own, or 128 plus the number of the signal that ended it; 126 it cannot be executed, 127 it was not found; if \
-it was not run: 3 no account was found, 64 usage error, 69 no port is available, 78 invalid configuration or an unusable proxy or store.")]
+Exit codes: that of the command, or 128 plus the number of the signal that ended it; 126 it cannot be executed, 127 it was not found; \
+if it was not run: 3 no account was found, 64 usage error, 69 no port is available, 78 invalid configuration or an unusable proxy or store.")]
 pub(crate) struct WrapArgs {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
