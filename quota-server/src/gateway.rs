@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::open_routes::OpenRoutes;
 use crate::served::{Accounts, ServedAccount};
+use crate::work::Work;
 
 /// Answers from the readings of a manager. It is cheap to clone.
 ///
@@ -44,6 +45,7 @@ struct Inner {
     open_routes: OpenRoutes,
     hands_out_credentials: bool,
     metrics: Metrics,
+    work: Work,
     stopping: watch::Sender<bool>,
 }
 
@@ -164,6 +166,10 @@ impl Gateway {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    pub(crate) fn work(&self) -> &Work {
+        &self.0.work
     }
 
     pub(crate) fn changes(&self) -> &Changes {
@@ -290,6 +296,7 @@ impl GatewayBuilder {
             hands_out_credentials: self.hands_out_credentials,
             max_event_streams: AtomicUsize::new(Limits::default().max_event_streams),
             metrics: self.metrics,
+            work: Work::default(),
             stopping: watch::Sender::new(false),
         }))
     }

@@ -43,6 +43,7 @@ mod served;
 mod server;
 mod tls;
 mod usage;
+mod work;
 #[cfg(feature = "wrap")]
 mod wrap;
 

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
 use http::{HeaderValue, Request, StatusCode};
-use http_body_util::Limited;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -35,6 +35,7 @@ use crate::listener::{Accepted, Listener};
 use crate::problem::Problem;
 use crate::routes;
 use crate::tls::Tls;
+use crate::work::Client;
 
 /// How long idle connections stay open after the server was asked to stop. A request that a client has just sent is then answered.
 const IDLE_GRACE: Duration = Duration::from_millis(200);
@@ -82,10 +83,12 @@ impl Server {
         self
     }
 
-    /// Answers until `stop` completes. Then closes the sockets, and waits for the responses in flight up to a timeout.
+    /// Answers until `stop` completes. Then closes the sockets, and waits for the responses in flight up to a timeout, and for the
+    /// requests that change state of clients that have left.
     ///
-    /// Returns whether all responses ended in that time. If the future is dropped, all connections are closed at once.
+    /// Returns whether all ended in that time. If the future is dropped, all connections are closed at once.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
+        let (clock, limit) = (Clock::system(), self.limits.shutdown_timeout);
         let stopping = watch::Sender::new(false);
         self.gateway.limit_event_streams(self.limits.max_event_streams.min(self.limits.max_connections / 2));
         let service = Arc::new(Service {
@@ -102,13 +105,16 @@ impl Server {
             listening.spawn(listen(listener, Arc::clone(&service)));
         }
         stop.await;
+        let begun = clock.instant();
         stopping.send_replace(true);
         self.gateway.stop();
         let mut all_ended = true;
         while let Some(ended) = listening.join_next().await {
             all_ended &= ended.unwrap_or(false);
         }
-        all_ended
+        // What clients have sent before they left.
+        let left = limit.saturating_sub(clock.instant().saturating_since(begun));
+        all_ended & clock.bounded(left, self.gateway.work().ended()).await.is_some()
     }
 }
 
@@ -264,13 +270,42 @@ impl Service {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response {
-        let request = request.map(|body| Body::new(Limited::new(body, self.limits.max_body_bytes)));
-        let mut app = self.app.clone();
-        let answer = AssertUnwindSafe(app.call(request)).catch_unwind();
-        match Clock::system().bounded(self.limits.request_timeout, answer).await {
-            Some(Ok(Ok(response))) => response,
-            Some(Err(_)) => PANICKED.into_response(),
-            None => TOO_LATE.into_response(),
-        }
+        let (limit, app) = (self.limits.request_timeout, self.app.clone());
+        let changes_state = !request.method().is_safe();
+        let request = request.map(|body| Limited::new(body, self.limits.max_body_bytes));
+        let clock = Clock::system();
+        let response = match changes_state {
+            false => clock.bounded(limit, respond(app, request.map(Body::new))).await,
+            true => {
+                let (client, _leaves) = Client::new();
+                let work = finish(app, request, client, limit);
+                clock.bounded(limit, self.gateway.work().finish(work)).await
+            }
+        };
+        response.unwrap_or_else(|| TOO_LATE.into_response())
+    }
+}
+
+/// Answers a request that changes state. It does so to the end, because a client may disconnect once it has sent the request.
+async fn finish(
+    app: Router,
+    request: Request<Limited<Incoming>>,
+    client: Client,
+    limit: Duration,
+) -> Response {
+    let (mut head, body) = request.into_parts();
+    let body = match Clock::system().bounded(limit, body.collect()).await {
+        Some(Ok(body)) => body.to_bytes(),
+        Some(Err(_)) => return TOO_LARGE.into_response(),
+        None => return TOO_LATE.into_response(),
+    };
+    head.extensions.insert(client);
+    respond(app, Request::from_parts(head, Body::from(body))).await
+}
+
+async fn respond(mut app: Router, request: Request<Body>) -> Response {
+    match AssertUnwindSafe(app.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Err(_) => PANICKED.into_response(),
     }
 }

@@ -20,6 +20,7 @@ use crate::access::Role;
 use crate::gateway::Gateway;
 use crate::open_routes::{OpenRoute, OpenRoutes};
 use crate::problem::Problem;
+use crate::work::Client;
 
 /// The maximum number of bytes of a model or session.
 const MAX_TEXT: usize = 256;
@@ -196,11 +197,12 @@ impl RouteRequestJson {
 pub(super) async fn route(
     State(gateway): State<Gateway>,
     same_user: Option<Extension<SameUser>>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let same_user = same_user.is_some();
-    match routed(&gateway, &headers, body, false, same_user).await {
+    let client = (client, same_user.is_some());
+    match routed(&gateway, &headers, body, false, client).await {
         Ok(route) => json(&route),
         Err(refused) => refused,
     }
@@ -223,11 +225,12 @@ pub(super) async fn route(
 pub(super) async fn reserve(
     State(gateway): State<Gateway>,
     same_user: Option<Extension<SameUser>>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let same_user = same_user.is_some();
-    match routed(&gateway, &headers, body, true, same_user).await {
+    let client = (client, same_user.is_some());
+    match routed(&gateway, &headers, body, true, client).await {
         Ok(route) => {
             let location = HeaderValue::try_from(format!("/v1/reservations/{}", route.route));
             let location = location.expect("an id is a header value");
@@ -242,7 +245,7 @@ async fn routed(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
     is_reservation: bool,
-    is_same_user: bool,
+    (client, is_same_user): (Client, bool),
 ) -> Result<RouteJson, Response> {
     let prepared = authorize(gateway, headers, Role::Route).and_then(|()| {
         let request: RouteRequestJson = parse(headers, body)?;
@@ -256,7 +259,12 @@ async fn routed(
         Ok((router, request.into_request()?))
     });
     let (router, request) = prepared.map_err(IntoResponse::into_response)?;
-    let route = router.route(request).await.map_err(|error| unavailable(&error))?;
+    let route = tokio::select! {
+        biased;
+        // A route that no client knows would keep its reservation until it expires.
+        () = client.left() => return Err(NO_ACCOUNT_NOW.into_response()),
+        route = router.route(request) => route.map_err(|error| unavailable(&error))?,
+    };
     let credential = route.credential().filter(|_| is_same_user && gateway.hands_out_credentials());
     let credential = credential.map(|credential| CredentialJson {
         token: credential.secret.expose().to_owned(),

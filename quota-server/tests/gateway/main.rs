@@ -8,6 +8,7 @@ mod accounts;
 mod adopted;
 mod api;
 mod dashboard;
+mod disconnects;
 mod events;
 mod freshness;
 mod history;

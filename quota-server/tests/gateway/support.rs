@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::accounts::{AccountConfig, AccountsConfig, FallbackAccountManager};
-use quota::credentials::{CredentialMap, StaticCredential};
+use quota::credentials::{CredentialMap, StaticCredential, from_fn};
 use quota::http::{AnyResponseParser, Fetcher, PROVIDERS};
 use quota::record::Seed;
 use quota::{
-    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, Secret, Snapshot,
-    UsageReport, WindowId, WindowReading,
+    Account, AccountId, Clock, Credential, CredentialError, MemoryStore, Percent, Policy, QuotaManager,
+    QuotaStore, Secret, Snapshot, UsageReport, WindowId, WindowReading,
 };
 use quota_server::{
     Gateway, GatewayBuilder, Journals, LastResponses, Limits, Listener, ServedAccount, Server,
@@ -19,7 +19,7 @@ use quota_server::{
 use quota_sim::{Answer, Change, Script, Simulator};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// A running gateway.
@@ -28,6 +28,7 @@ pub(crate) struct Running {
     pub(crate) simulator: Simulator,
     pub(crate) manager: QuotaManager,
     pub(crate) gateway: Gateway,
+    pub(crate) router: Option<FallbackAccountManager>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinSet<bool>,
 }
@@ -44,6 +45,7 @@ pub(crate) struct Setup {
     disabled: bool,
     store: Option<Arc<MemoryStore>>,
     has_router: bool,
+    gate: Option<Gate>,
 }
 
 impl Setup {
@@ -57,6 +59,7 @@ impl Setup {
             disabled: false,
             store: None,
             has_router: false,
+            gate: None,
         }
     }
 
@@ -101,6 +104,12 @@ impl Setup {
         self
     }
 
+    /// Makes the sources of the credentials wait while this gate is closed.
+    pub(crate) fn gate(mut self, gate: &Gate) -> Self {
+        self.gate = Some(gate.clone());
+        self
+    }
+
     pub(crate) async fn start(self) -> Running {
         let simulator = Simulator::builder(self.script.clone()).start().await.unwrap();
         if let Some(answer) = self.refused {
@@ -113,7 +122,11 @@ impl Setup {
         let mut served = Vec::new();
         for account in self.script.accounts() {
             let id = id_of(account);
-            sources = sources.with(id.clone(), StaticCredential::new(Secret::new(account.token())));
+            let token = Secret::new(account.token());
+            sources = match self.gate.clone() {
+                None => sources.with(id.clone(), StaticCredential::new(token)),
+                Some(gate) => sources.with(id.clone(), from_fn(move |_| gate.clone().pass(token.clone()))),
+            };
             served.push(ServedAccount::new(id).disabled(self.disabled));
         }
         let store = self.store.clone().unwrap_or_default();
@@ -126,17 +139,9 @@ impl Setup {
         if let Some(store) = self.store {
             builder = builder.journals(Journals::new(store));
         }
-        if self.has_router {
-            let config: AccountsConfig =
-                self.script.accounts().iter().map(|account| AccountConfig::new(id_of(account))).collect();
-            let mut router = FallbackAccountManager::builder(config)
-                .quota_manager(manager.clone())
-                .reservations(store_of_router);
-            for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
-                router = router.response_parser(AnyResponseParser::new(provider.id()));
-            }
-            builder = builder.router(Some(router.build().unwrap()));
-        }
+        let accounts = self.script.accounts().iter().map(id_of);
+        let router = self.has_router.then(|| router_of(accounts, &manager, store_of_router));
+        builder = builder.router(router.clone());
         let gateway = (self.configure)(builder, &simulator).build();
         gateway.prepare().await;
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -145,7 +150,7 @@ impl Setup {
         let server = Server::new(gateway.clone(), vec![listener]).limits(self.limits);
         let mut task = JoinSet::new();
         task.spawn(server.run(async { drop(stopped.await) }));
-        Running { address, simulator, manager, gateway, stop: Some(stop), task }
+        Running { address, simulator, manager, gateway, router, stop: Some(stop), task }
     }
 }
 
@@ -175,6 +180,51 @@ fn manager_of(
         };
     }
     builder.build().unwrap()
+}
+
+/// A router of these accounts, which prefers the first one.
+pub(crate) fn router_of(
+    accounts: impl IntoIterator<Item = AccountId>,
+    manager: &QuotaManager,
+    store: Arc<dyn QuotaStore>,
+) -> FallbackAccountManager {
+    let config: AccountsConfig = accounts.into_iter().map(AccountConfig::new).collect();
+    let mut router =
+        FallbackAccountManager::builder(config).quota_manager(manager.clone()).reservations(store);
+    for provider in PROVIDERS.iter().filter(|provider| provider.endpoint().is_some()) {
+        router = router.response_parser(AnyResponseParser::new(provider.id()));
+    }
+    router.build().unwrap()
+}
+
+/// Stops the readers of credentials while it is closed.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    is_open: watch::Sender<bool>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn open() -> Self {
+        Self { is_open: watch::Sender::new(true), waiting: Arc::new(Semaphore::new(0)) }
+    }
+
+    pub(crate) fn set_open(&self, is_open: bool) {
+        self.is_open.send_replace(is_open);
+    }
+
+    /// Waits until a reader waits.
+    pub(crate) async fn is_reached(&self) {
+        self.waiting.acquire().await.unwrap().forget();
+    }
+
+    async fn pass(self, token: Secret) -> Result<Credential, CredentialError> {
+        if !*self.is_open.borrow() {
+            self.waiting.add_permits(1);
+        }
+        self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+        Ok(Credential::new(token))
+    }
 }
 
 pub(crate) fn main() -> AccountId {
