@@ -43,7 +43,7 @@ struct Limit<'a> {
 /// Adds the windows of a response that arrived at `now`.
 ///
 /// A window of another limit than the account's counts only the models of that limit. So it has their scope, and the window of the
-/// account with the same length is another one. If such a limit is active, the headers of the account repeat its numbers.
+/// account with the same length is another one. If such a limit is active, the headers of the account may repeat its numbers.
 pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
     let mut limits = Vec::<Limit<'_>>::new();
     let mut active = None;
@@ -78,12 +78,15 @@ pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut He
     // A name without headers, such as `premium`, is another name of the account's limit. It must not become a model.
     let active = limits.iter().find(|limit| Some(limit.id) == active.as_deref());
     readings.active_scope = active.and_then(Limit::scope);
+    let other = active.filter(|active| active.id != ACCOUNT_LIMIT);
     for limit in &limits {
-        if limit.id == ACCOUNT_LIMIT && active.is_some_and(|active| active.id != ACCOUNT_LIMIT) {
-            readings.skipped.add(|| "x-codex-active-limit".to_owned(), "x-codex-… repeats the active limit");
-            continue;
-        }
-        for (slot, parts) in SLOTS.iter().zip(&limit.slots) {
+        for (at, (slot, parts)) in SLOTS.iter().zip(&limit.slots).enumerate() {
+            let is_repeated = |other: &Limit<'_>| parts[0].is_some() && other.slots[at][0] == parts[0];
+            if limit.id == ACCOUNT_LIMIT && other.is_some_and(is_repeated) {
+                let header = || format!("x-{}-{slot}-{}", limit.id, PARTS[0]);
+                readings.skipped.add(header, "it repeats the active limit");
+                continue;
+            }
             add_slot(limit, slot, parts, now, readings);
         }
     }

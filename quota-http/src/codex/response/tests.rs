@@ -280,6 +280,20 @@ fn the_numbers_of_another_active_limit_are_not_those_of_the_account() {
 }
 
 #[test]
+fn other_numbers_beside_an_active_limit_are_those_of_the_account() {
+    let headers = [
+        ("Active-Limit", "codex_fast"),
+        ("Primary-Used-Percent", "40"),
+        ("Primary-Window-Minutes", "300"),
+        ("Fast-Limit-Name", "made-up-fast"),
+        ("Fast-Primary-Used-Percent", "100"),
+        ("Fast-Primary-Window-Minutes", "300"),
+    ];
+
+    assert_eq!(windows(&headers), [("five_hour".into(), 40.0), ("five_hour/made-up-fast".into(), 100.0)]);
+}
+
+#[test]
 fn any_other_429_is_throttling() {
     for body in ["", "{}", r#"{"error":{"type":"rate_limit_exceeded"}}"#, "usage_limit_reached"] {
         let failure = parse(429, &[("Primary-Used-Percent", "100")], body).failure.unwrap();
