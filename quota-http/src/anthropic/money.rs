@@ -13,7 +13,14 @@ pub(super) fn read(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credi
     let mut result = Field::Absent;
     for (field, source) in sources {
         match root.get(field).map_or(Ok(None), source) {
-            Ok(Some(credits)) => return Field::Present(credits),
+            Ok(Some(mut credits)) => {
+                // Only the older field states that there is no limit.
+                if credits.limit.is_none() && credits.unlimited.is_none() {
+                    let older = root.get("extra_usage").map_or(Ok(None), extra_usage).ok().flatten();
+                    credits.unlimited = older.and_then(|older| older.unlimited);
+                }
+                return Field::Present(credits);
+            }
             Ok(None) => {}
             Err(Unreadable) => {
                 report.skip(field, "its amounts are invalid");
@@ -50,6 +57,9 @@ fn extra_usage(extra: &Value<'_>) -> Result<Option<Credits>, Unreadable> {
     credits.enabled = flag(fields.get("is_enabled")).into_result()?;
     credits.used = amount("used_credits")?;
     credits.limit = amount("monthly_limit")?;
+    // A limit of null is none. A missing one is unknown.
+    let has_no_limit = fields.get("monthly_limit").is_some_and(Value::is_null);
+    credits.unlimited = (has_no_limit && credits.enabled == Some(true)).then_some(true);
     credits.disabled_reason = reason(fields);
     Ok(non_empty(credits))
 }
@@ -133,6 +143,27 @@ mod tests {
             (credits.enabled, credits.disabled_reason.as_deref()),
             (Some(false), Some("out_of_credits"))
         );
+    }
+
+    #[test]
+    fn a_limit_of_null_is_none_and_a_missing_one_is_unknown() {
+        let unlimited = |extra| credits_of(json!({ "extra_usage": extra })).unlimited;
+
+        assert_eq!(
+            unlimited(json!({ "is_enabled": true, "monthly_limit": null, "used_credits": 5 })),
+            Some(true)
+        );
+        assert_eq!(unlimited(json!({ "is_enabled": true, "used_credits": 5 })), None);
+        assert_eq!(unlimited(json!({ "is_enabled": false, "monthly_limit": null })), None);
+        assert_eq!(unlimited(json!({ "is_enabled": true, "monthly_limit": 100 })), None);
+        let beside = |spend| {
+            credits_of(
+                json!({ "spend": spend, "extra_usage": { "is_enabled": true, "monthly_limit": null } }),
+            )
+            .unlimited
+        };
+        assert_eq!(beside(json!({ "used": amount(1), "limit": null, "enabled": true })), Some(true));
+        assert_eq!(beside(json!({ "used": amount(1), "limit": amount(5), "enabled": true })), None);
     }
 
     #[test]

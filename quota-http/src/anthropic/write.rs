@@ -170,15 +170,19 @@ fn spend(credits: &Credits) -> Value {
 
 fn extra_usage(credits: &Credits) -> Value {
     let unit = credits.used.as_ref().or(credits.limit.as_ref());
-    json!({
+    let mut written = json!({
         "is_enabled": credits.enabled,
-        "monthly_limit": credits.limit.as_ref().map(|limit| limit.minor),
         "used_credits": credits.used.as_ref().map(|used| used.minor),
         "utilization": share(credits),
         "currency": unit.map(|unit| &unit.currency),
         "decimal_places": unit.map(|unit| unit.exponent),
         "disabled_reason": credits.disabled_reason,
-    })
+    });
+    // Null means that there is no limit, so an unknown one is left out.
+    if credits.limit.is_some() || credits.unlimited == Some(true) || credits.enabled != Some(true) {
+        written["monthly_limit"] = json!(credits.limit.as_ref().map(|limit| limit.minor));
+    }
+    written
 }
 
 /// The used share of the limit, in percent.
