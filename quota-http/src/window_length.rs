@@ -53,10 +53,11 @@ pub(crate) struct Period {
 }
 
 impl Period {
-    /// Reads the period from two fields. Without one of them, the length is unknown.
+    /// Reads the period from two fields. Without one of them, or if no window is that long, the length is unknown.
     pub(crate) fn of(start: Option<&Value<'_>>, end: Option<&Value<'_>>) -> Self {
         let (start, resets_at) = (timestamp(start), timestamp(end));
         let length = start.zip(resets_at).and_then(|(start, end)| Duration::try_from(end - start).ok());
+        let length = length.filter(|length| window_of_length(*length).is_some());
         Self { length, resets_at }
     }
 

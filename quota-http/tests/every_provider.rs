@@ -3,13 +3,14 @@
 #![cfg(test)]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use quota_core::model::Coverage;
-use quota_core::{UsageReport, WindowId};
+use quota_core::{UsageReport, WindowId, WindowReading};
 use quota_http::shape::UsageShape;
-use quota_http::{PROVIDERS, ParseError, Parsed};
+use quota_http::{PROVIDERS, ParseError, Parsed, window_of_length};
 use serde_json::{Map, Value, json};
 
 type Parse = Box<dyn Fn(&[u8]) -> Result<Parsed, ParseError>>;
@@ -323,17 +324,21 @@ fn a_date_may_have_any_precision_and_no_offset() {
         let expected = case.windows(&case.payload);
         for at in pointers(&case.payload) {
             let Some(date) = case.payload.pointer(&at).and_then(Value::as_str) else { continue };
-            let Some(second) = date.parse::<Timestamp>().ok().map(Timestamp::as_second) else { continue };
-            let second = Timestamp::from_second(second).unwrap().to_string();
+            let Some(whole) = date.parse::<Timestamp>().ok().map(Timestamp::as_second) else { continue };
+            let second = Timestamp::from_second(whole).unwrap().to_string();
             let plain = second.trim_end_matches('Z');
-            for other in [
-                format!("{plain}Z"),
-                format!("{plain}.1Z"),
-                format!("{plain}.123456789+00:00"),
-                format!("{plain}.123456"),
-                plain.to_owned(),
-                plain.replace('T', " "),
-            ] {
+            let fractions = (0..=9).map(|digits| match digits {
+                0 => plain.to_owned(),
+                digits => format!("{plain}.{}", &"123456789"[..digits]),
+            });
+            let with_offsets = fractions
+                .flat_map(|time| ["", "Z", "+00:00", "-00:00"].map(|offset| format!("{time}{offset}")));
+            // The same instant by the clocks of other places.
+            let elsewhere = [("+05:30", 19_800), ("-08:00", -28_800)].map(|(offset, seconds)| {
+                let local = Timestamp::from_second(whole + seconds).unwrap().to_string();
+                local.replace('Z', offset)
+            });
+            for other in with_offsets.chain(elsewhere).chain([plain.replace('T', " ")]) {
                 let changed = with(&case.payload, &at, json!(other));
 
                 assert_eq!(case.windows(&changed), expected, "{} {at} {other}", case.name);
@@ -389,6 +394,118 @@ fn a_usage_above_100_percent_stays() {
             });
 
             assert!(unlimited || can_exceed, "{} {id}", case.name);
+        }
+    }
+}
+
+/// Whether the name of a window is that of its length. A name without a length says nothing about it.
+fn is_named_by_length(window: &WindowReading) -> bool {
+    const USUAL: [&str; 3] = ["five_hour", "seven_day", "monthly"];
+    let is_about = |name: &str| {
+        // As in the name: the part before the model or the surface.
+        window
+            .id
+            .as_str()
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['_', '/']))
+    };
+    let Some(length) = window.length else { return true };
+    match window_of_length(length) {
+        Some(name) if USUAL.contains(&name.as_str()) => is_about(name.as_str()),
+        // The last interval of a day of MiniMax has four hours.
+        _ if length == Duration::from_secs(4 * 3600) => true,
+        _ => !USUAL.iter().any(|name| is_about(name)),
+    }
+}
+
+/// The fields that only differ by their position: `primary…` and `secondary…`.
+fn with_swapped_slots(document: &mut Value) {
+    match document {
+        Value::Array(rows) => {
+            rows.reverse();
+            rows.iter_mut().for_each(with_swapped_slots);
+        }
+        Value::Object(fields) => {
+            fields.values_mut().for_each(with_swapped_slots);
+            let slots = ["primary_window", "secondary_window"];
+            let [first, second] = slots.map(|slot| fields.remove(slot));
+            let swapped = slots.into_iter().zip([second, first]);
+            fields.extend(swapped.filter_map(|(slot, value)| Some((slot.to_owned(), value?))));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_position_of_a_window_does_not_name_it() {
+    for case in cases() {
+        let mut swapped = case.payload.clone();
+        with_swapped_slots(&mut swapped);
+
+        assert_eq!(case.windows(&swapped), case.windows(&case.payload), "{}", case.name);
+    }
+}
+
+#[test]
+fn another_length_is_another_window() {
+    for case in cases() {
+        for at in pointers(&case.payload) {
+            let named = ["limit_window_seconds", "duration", "number", "window"];
+            let is_length = named.iter().any(|name| at.ends_with(&format!("/{name}")));
+            // A week remains a week in days.
+            let value = case.payload.pointer(&at).unwrap();
+            let (Some(number), true) = (value.as_i64(), is_length) else { continue };
+            let before = case.windows(&case.payload);
+            let after = case.windows(&with(&case.payload, &at, json!(number * 3)));
+
+            assert_eq!(after.len(), before.len(), "{} {at}", case.name);
+            assert_eq!(after.keys().filter(|id| !before.contains_key(*id)).count(), 1, "{} {at}", case.name);
+        }
+    }
+}
+
+/// The objects with a window, of which a provider may add others: removing one removes a window.
+fn window_objects(case: &Case) -> Vec<String> {
+    let before = case.windows(&case.payload);
+    let is_window = |at: &String| {
+        let value = case.payload.pointer(at).unwrap();
+        let names = value.as_object().map(Map::len).unwrap_or_default();
+        let after = case.windows(&without(&case.payload, at));
+        names > 0 && after.len() + 1 == before.len() && !after.is_empty()
+    };
+    let mut found: Vec<_> = pointers(&case.payload).into_iter().filter(is_window).collect();
+    // Not the parts of a window.
+    let all = found.clone();
+    found.retain(|at| !all.iter().any(|other| at.starts_with(&format!("{other}/"))));
+    found
+}
+
+#[test]
+fn an_unknown_window_is_listed_or_read_beside_the_known_ones() {
+    // The paths of a configured shape select what is read, and everything else is of no interest.
+    for case in cases().into_iter().filter(|case| case.name != "defined") {
+        let before = case.windows(&case.payload);
+        for at in window_objects(&case) {
+            let copy = case.payload.pointer(&at).unwrap().clone();
+            let mut document = case.payload.clone();
+            match document.pointer_mut(at.rsplit_once('/').unwrap().0).unwrap() {
+                Value::Object(fields) => {
+                    fields.insert("made_up_window".to_owned(), copy);
+                }
+                // A row of an unknown kind.
+                Value::Array(rows) => {
+                    rows.push(json!({ "kind": "made_up", "type": "made_up", "made_up": copy }))
+                }
+                _ => unreachable!("a value has a parent"),
+            }
+            let parsed = case.read(&document).unwrap();
+            let after = readings(&parsed.usage);
+
+            // Without the copy nothing is skipped.
+            assert!(!parsed.skipped.is_empty() || after.len() > before.len(), "{} {at}", case.name);
+            for (id, window) in &before {
+                assert_eq!(after.get(id), Some(window), "{} {at} {id}", case.name);
+            }
         }
     }
 }
@@ -462,6 +579,9 @@ proptest! {
             let Ok(parsed) = case.read(&document) else { continue };
 
             prop_assert!(parsed.usage.windows.len() <= possible_usages(&document), "{} {document}", case.name);
+            for window in &parsed.usage.windows {
+                prop_assert!(is_named_by_length(window), "{} {window:?} {document}", case.name);
+            }
             let numbers = numbers(&document);
             for window in parsed.usage.windows.iter().filter(|window| !window.is_unlimited) {
                 let used = window.used.basis_points();
