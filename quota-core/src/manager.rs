@@ -39,7 +39,7 @@ use std::time::Duration;
 
 pub use self::account::{Account, GetFuture};
 use self::account_state::Selection;
-pub use self::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
+pub use self::account_usage::{AccountUsage, Freshness, RefreshOutcome, StaleReason, UsageVersion};
 pub use self::builder::{BuildError, QuotaManagerBuilder};
 use self::context::TaskContext;
 pub use self::error::{ObserveError, QuotaError};

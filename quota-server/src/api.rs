@@ -19,7 +19,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use quota::http::{find_provider, parse_response};
 use quota::provider::{ResponseHeaders, ResponseMeta};
-use quota::{AccountId, Clock, QuotaError};
+use quota::{AccountId, AccountUsage, Clock, QuotaError};
 use serde::{Deserialize, Serialize};
 
 use self::json::{
@@ -91,7 +91,15 @@ pub(crate) fn authorize(gateway: &Gateway, headers: &HeaderMap, needed: Role) ->
 }
 
 fn json(value: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(value).expect("an answer has only texts as keys");
+    json_text(json_bytes(value))
+}
+
+fn json_bytes(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("an answer has only texts as keys").into()
+}
+
+/// A response with this text, which is JSON.
+fn json_text(body: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -118,9 +126,12 @@ async fn accounts(State(gateway): State<Gateway>, headers: HeaderMap) -> Respons
         return refused.into_response();
     }
     let current = gateway.current();
-    let now =
-        current.accounts.all.first().map_or_else(|| Clock::system().now(), |one| one.account.peek().now());
-    json(&AccountsJson::of(now, current.accounts.all.iter().map(|served| &**served)))
+    let all = &current.accounts.all;
+    let now = all.first().map_or_else(|| Clock::system().now(), |one| one.account.peek().now());
+    let write = |usages: &[AccountUsage]| {
+        json_bytes(&AccountsJson::of(now, all.iter().map(|served| &**served).zip(usages)))
+    };
+    json_text(current.listed.get_or_write(all, now, write))
 }
 
 /// Show one account

@@ -19,6 +19,7 @@ use crate::events::Events;
 use crate::journals::Journals;
 use crate::last_responses::LastResponses;
 use crate::limits::Limits;
+use crate::listed::Listed;
 use crate::metrics::Metrics;
 use crate::open_routes::OpenRoutes;
 use crate::served::{Accounts, ServedAccount};
@@ -54,6 +55,7 @@ struct Inner {
 pub(crate) struct Current {
     pub(crate) accounts: Accounts,
     pub(crate) credentials: Arc<CredentialIndex>,
+    pub(crate) listed: Listed,
     rules: Vec<(AccountId, Rules)>,
     /// Number the changes, and count the calls of the manager.
     _tasks: [JoinSet<()>; 2],
@@ -73,7 +75,8 @@ impl Current {
         let credentials = Arc::new(CredentialIndex::new(accounts.all.clone()));
         events.serve(accounts.all.iter().map(|served| served.id()));
         let tasks = [changes.follow(&accounts.all, events), metrics.follow(manager)];
-        Self { accounts, credentials, rules, _tasks: tasks, journal_tasks: JoinSet::new() }
+        let listed = Listed::default();
+        Self { accounts, credentials, listed, rules, _tasks: tasks, journal_tasks: JoinSet::new() }
     }
 
     /// Keeps the journals of the accounts current as long as this lives.

@@ -34,6 +34,7 @@ mod guard;
 mod journals;
 mod last_responses;
 mod limits;
+mod listed;
 mod listener;
 mod metrics;
 mod open_routes;

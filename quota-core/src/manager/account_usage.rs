@@ -185,6 +185,18 @@ impl AccountUsage {
         self.0.now()
     }
 
+    /// The version of this state, by which a caller finds out whether anything has changed since.
+    #[must_use]
+    pub fn version(&self) -> UsageVersion {
+        UsageVersion(Arc::clone(&self.0))
+    }
+
+    /// Whether nothing but the time has changed since `version` of the same account was taken. A provider's cooldown counts as time.
+    #[must_use]
+    pub fn is_version(&self, version: &UsageVersion) -> bool {
+        Arc::ptr_eq(&self.0, &version.0)
+    }
+
     /// Whether there are no readings to show.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.unattributed || self.0.record.snapshot().is_empty()
@@ -232,6 +244,18 @@ impl fmt::Debug for AccountUsage {
             .field("freshness", &self.freshness())
             .field("snapshot", self.snapshot())
             .finish_non_exhaustive()
+    }
+}
+
+/// The version of an account's state in this process; see [`AccountUsage::version`].
+///
+/// It keeps the readings in memory, so that no later state is taken for this one.
+#[derive(Clone)]
+pub struct UsageVersion(Arc<View>);
+
+impl fmt::Debug for UsageVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageVersion").finish_non_exhaustive()
     }
 }
 

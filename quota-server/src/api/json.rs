@@ -23,8 +23,11 @@ pub(crate) struct AccountsJson {
 }
 
 impl AccountsJson {
-    pub(crate) fn of<'a>(now: Timestamp, served: impl IntoIterator<Item = &'a Served>) -> Self {
-        let accounts = served.into_iter().map(|served| AccountJson::of(served, &served.account.peek()));
+    pub(crate) fn of<'a>(
+        now: Timestamp,
+        accounts: impl IntoIterator<Item = (&'a Served, &'a AccountUsage)>,
+    ) -> Self {
+        let accounts = accounts.into_iter().map(|(served, usage)| AccountJson::of(served, usage));
         Self { now: now.to_string(), accounts: accounts.collect() }
     }
 }

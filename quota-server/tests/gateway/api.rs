@@ -237,3 +237,24 @@ async fn the_description_is_served() {
     assert!(body["paths"]["/v1/accounts"]["get"].is_object());
     assert_eq!(body, quota_server::openapi());
 }
+
+#[tokio::test]
+async fn the_list_of_accounts_has_each_change_at_once() {
+    let gateway = setup().start().await;
+    settled(&gateway).await;
+    let used = async || {
+        gateway.get("/v1/accounts", "").await.json()["accounts"][0]["windows"][0]["used_percent"].as_f64()
+    };
+    assert_eq!(used().await, Some(62.0));
+
+    for percent in [63, 64, 65] {
+        let headers = json!({
+            "anthropic-ratelimit-unified-5h-utilization": format!("0.{percent}"),
+            "anthropic-ratelimit-unified-5h-reset": (quota::Clock::system().now().as_second() + 9000).to_string(),
+        });
+        let body = json!({ "account": "anthropic/main", "status": 200, "headers": headers });
+        assert_eq!(observe(&gateway, body).await.status(), 200);
+
+        assert_eq!(used().await, Some(f64::from(percent)));
+    }
+}
