@@ -1,6 +1,11 @@
 //! The gateway over HTTP, each request compared with a bare handler that returns the same bytes.
 
+mod client;
+mod events;
+mod hold;
+mod idle;
 mod process;
+mod storm;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,14 +14,14 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use bytes::Bytes;
-use quota_core::{AccountId, MemoryStore, QuotaManager, Secret};
-use quota_credentials::StaticCredential;
+use quota_core::{AccountId, MemoryStore, Policy, QuotaManager, Secret};
+use quota_credentials::{CredentialMap, StaticCredential};
 use quota_http::{Fetcher, anthropic};
 use quota_server::{Gateway, LastResponses, Listener, ServedAccount, Server};
-use quota_sim::{Script, Simulator};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use quota_sim::{Account, Script, Simulator, Window};
+use tokio::net::TcpListener;
 
+use self::client::Client;
 use crate::measure::median;
 use crate::row::Row;
 
@@ -24,7 +29,10 @@ const CONNECTIONS: usize = 64;
 /// The requests of each connection in one run.
 const REQUESTS: usize = 500;
 const RUNS: usize = 5;
-const PATH: &str = "/api/oauth/usage";
+/// The accounts of the list.
+const ACCOUNTS: usize = 20;
+const USAGE: &str = "/api/oauth/usage";
+const LIST: &str = "/v1/accounts";
 
 pub(crate) fn rows() -> Vec<Row> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -32,17 +40,34 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 async fn measured() -> Vec<Row> {
-    let (gateway, _simulator, _manager) = gateway().await;
-    let presented = "Authorization: Bearer sim-token-main\r\n";
-    let first = Client::connect(gateway).await.get(PATH, presented).await;
-    let bare = bare(first.body.clone()).await;
-    let conditional = format!("{presented}If-None-Match: {}\r\n", first.etag);
-    let kinds: [(SocketAddr, &str); 3] = [(gateway, presented), (bare, presented), (gateway, &conditional)];
-    let mut rates = [const { Vec::new() }; 3];
-    let mut latencies = [const { Vec::new() }; 3];
+    let mut rows = answers().await;
+    rows.extend(idle::rows().await);
+    rows.extend(events::rows().await);
+    rows.extend(hold::rows().await);
+    rows.extend(storm::rows().await);
+    rows
+}
+
+async fn answers() -> Vec<Row> {
+    let one = InProcess::start(1).await;
+    let many = InProcess::start(ACCOUNTS).await;
+    let presented = "Authorization: Bearer sim-token-a0\r\n";
+    let usage = Client::connect(one.address).await.get(USAGE, presented).await;
+    let list = Client::connect(many.address).await.get(LIST, "").await;
+    let bare = bare([(USAGE, usage.body), (LIST, list.body)]).await;
+    let conditional = format!("{presented}If-None-Match: {}\r\n", usage.etag);
+    let kinds: [(SocketAddr, &str, &str); 5] = [
+        (one.address, USAGE, presented),
+        (bare, USAGE, presented),
+        (one.address, USAGE, &conditional),
+        (many.address, LIST, ""),
+        (bare, LIST, ""),
+    ];
+    let mut rates = [const { Vec::new() }; 5];
+    let mut latencies = [const { Vec::new() }; 5];
     for round in 0..=RUNS {
-        for (at, (address, headers)) in kinds.iter().enumerate() {
-            let (rate, p99) = load(*address, headers).await;
+        for (at, (address, path, headers)) in kinds.iter().enumerate() {
+            let (rate, p99) = load(*address, path, headers).await;
             // The first round is a warm-up.
             if round > 0 {
                 rates[at].push(rate);
@@ -50,41 +75,65 @@ async fn measured() -> Vec<Row> {
             }
         }
     }
-    let [usage, bare, not_modified] = rates.map(median);
-    let [usage_p99, bare_p99, not_modified_p99] = latencies.map(median);
+    let [usage, bare, not_modified, list, bare_list] = rates.map(median);
+    let [usage_p99, bare_p99, not_modified_p99, list_p99, bare_list_p99] = latencies.map(median);
     let (peer, unit) = ("bare axum handler", "requests/s");
-    let mut rows = vec![
+    vec![
         Row::at_least("serve.usage", (usage, unit), (peer, bare), 0.8),
         Row::reported("serve.usage.p99", (usage_p99, "µs"), (peer, bare_p99)),
         Row::at_least("serve.304", (not_modified, unit), ("serve.usage", usage), 1.0),
         Row::reported("serve.304.p99", (not_modified_p99, "µs"), ("serve.usage", usage_p99)),
-    ];
-    rows.extend(process::rows().await);
-    rows
+        Row::at_least("serve.api", (list, unit), (peer, bare_list), 0.7),
+        Row::reported("serve.api.p99", (list_p99, "µs"), (peer, bare_list_p99)),
+    ]
 }
 
-/// A gateway with one account, whose readings stay fresh during the measurement.
-async fn gateway() -> (SocketAddr, Simulator, QuotaManager) {
-    let simulator = Simulator::builder(Script::default()).start().await.expect("a simulator");
-    let responses = LastResponses::default();
-    let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url());
-    let fetcher = fetcher.on_response(responses.recorder()).build().expect("valid settings");
-    let source = StaticCredential::new(Secret::new("sim-token-main"));
-    let manager =
-        QuotaManager::builder(MemoryStore::new()).provider(fetcher, source).build().expect("a manager");
-    let main: AccountId = "anthropic/main".parse().expect("a name");
-    let gateway = Gateway::builder(&manager, [ServedAccount::new(main)]).last_responses(responses).build();
-    gateway.prepare().await;
-    let listener = Listener::bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
-    let address = listener.display("http")["http://".len()..].parse().expect("an address");
-    let server = Server::new(gateway, vec![listener]).run(std::future::pending());
-    tokio::spawn(server);
-    (address, simulator, manager)
+/// A gateway in this process, whose readings stay fresh during the measurement.
+struct InProcess {
+    address: SocketAddr,
+    _simulator: Simulator,
+    _manager: QuotaManager,
 }
 
-/// A handler that returns these bytes.
-async fn bare(body: Bytes) -> SocketAddr {
-    let app = Router::new().route(PATH, get(move || async { ([(CONTENT_TYPE, "application/json")], body) }));
+impl InProcess {
+    async fn start(count: usize) -> Self {
+        let accounts = (0..count).map(|number| {
+            Account::new(format!("a{number}"))
+                .windows([Window::five_hour().used(62.0), Window::seven_day().used(41.0)])
+        });
+        let simulator = Simulator::builder(Script::new(accounts)).start().await.expect("a simulator");
+        let responses = LastResponses::default();
+        let fetcher = Fetcher::builder(&anthropic::PROVIDER).base_url(simulator.url());
+        let fetcher = fetcher.on_response(responses.recorder()).build().expect("valid settings");
+        let id = |number| -> AccountId { format!("anthropic/a{number}").parse().expect("a name") };
+        let sources = (0..count).fold(CredentialMap::new(), |sources, number| {
+            let token = Secret::new(format!("sim-token-a{number}"));
+            sources.with(id(number), StaticCredential::new(token))
+        });
+        // The provider accepts calls without a pause.
+        let policy = Policy::default().min_call_interval(Duration::from_millis(1));
+        let builder = QuotaManager::builder(MemoryStore::new()).policy(policy);
+        let manager = builder.provider(fetcher, sources).build().expect("a manager");
+        let served = (0..count).map(|number| ServedAccount::new(id(number)));
+        let gateway = Gateway::builder(&manager, served).last_responses(responses).build();
+        gateway.prepare().await;
+        let listener = Listener::bind(&"127.0.0.1:0".parse().expect("an address")).await;
+        let listener = listener.expect("a free port");
+        let address = listener.display("http")["http://".len()..].parse().expect("an address");
+        tokio::spawn(Server::new(gateway, vec![listener]).run(std::future::pending()));
+        let mut client = Client::connect(address).await;
+        for number in 0..count {
+            client.get(&format!("/account/anthropic/a{number}{USAGE}"), "").await;
+        }
+        Self { address, _simulator: simulator, _manager: manager }
+    }
+}
+
+/// A server that returns these bytes for each path.
+async fn bare<const N: usize>(answers: [(&'static str, Bytes); N]) -> SocketAddr {
+    let app = answers.into_iter().fold(Router::new(), |app, (path, body)| {
+        app.route(path, get(move || async { ([(CONTENT_TYPE, "application/json")], body) }))
+    });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async { axum::serve(listener, app).await });
@@ -92,7 +141,7 @@ async fn bare(body: Bytes) -> SocketAddr {
 }
 
 /// The requests per second of all connections, and the 99th percentile of the latency in microseconds.
-async fn load(address: SocketAddr, headers: &str) -> (f64, f64) {
+async fn load(address: SocketAddr, path: &'static str, headers: &str) -> (f64, f64) {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         clients.push(Client::connect(address).await);
@@ -106,7 +155,7 @@ async fn load(address: SocketAddr, headers: &str) -> (f64, f64) {
                 let mut latencies = Vec::with_capacity(REQUESTS);
                 for _ in 0..REQUESTS {
                     let sent_at = Instant::now();
-                    client.get(PATH, &headers).await;
+                    client.get(path, &headers).await;
                     latencies.push(sent_at.elapsed());
                 }
                 latencies
@@ -120,43 +169,4 @@ async fn load(address: SocketAddr, headers: &str) -> (f64, f64) {
     let rate = latencies.len() as f64 / started_at.elapsed().as_secs_f64();
     latencies.sort();
     (rate, latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e6)
-}
-
-/// A connection that stays open.
-struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-struct Answer {
-    etag: String,
-    body: Bytes,
-}
-
-impl Client {
-    async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a connection");
-        stream.set_nodelay(true).expect("an open socket");
-        Self { stream, buffer: Vec::with_capacity(8192) }
-    }
-
-    async fn get(&mut self, path: &str, headers: &str) -> Answer {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
-        self.stream.write_all(request.as_bytes()).await.expect("an open connection");
-        self.buffer.clear();
-        loop {
-            let read = self.stream.read_buf(&mut self.buffer).await.expect("an open connection");
-            assert!(read > 0, "the server closed the connection");
-            let end = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-            let Some(end) = end.map(|at| at + 4) else { continue };
-            let head = std::str::from_utf8(&self.buffer[..end]).expect("headers are text");
-            assert!(head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.1 304"), "{head}");
-            let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
-            let length = header("content-length: ").map_or(0, |length| length.parse().expect("a number"));
-            if self.buffer.len() >= end + length {
-                let etag = header("etag: ").unwrap_or_default().to_owned();
-                return Answer { etag, body: Bytes::copy_from_slice(&self.buffer[end..end + length]) };
-            }
-        }
-    }
 }
