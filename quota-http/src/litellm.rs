@@ -1,5 +1,7 @@
 //! LiteLLM: the budgets of a virtual key, and of its user or team. The proxy is the user's own, so there is no default URL.
 
+mod write;
+
 use std::time::Duration;
 
 use crate::json::{Object, Value};
@@ -13,11 +15,13 @@ use crate::parsed::{ParseError, Parsed};
 use crate::provider::{Provider, two_requests};
 use crate::report::{ReportBuilder, credits_or_skip, has_error, json_object};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::window_of_length;
 
 /// LiteLLM: the budgets that apply to a virtual key.
 pub static PROVIDER: Provider = Provider::new("litellm", "LiteLLM", request, parse_usage)
     .second_request(owner_request)
+    .usage_endpoint(&ENDPOINT)
     .token_variables(&["LITELLM_PROXY_API_KEY", "LITELLM_API_KEY"])
     .command_environment(
         CommandEnvironment::new()
@@ -25,6 +29,24 @@ pub static PROVIDER: Provider = Provider::new("litellm", "LiteLLM", request, par
             .base_url("LITELLM_PROXY_URL"),
     )
     .default_policy(two_requests);
+
+/// A query names another key.
+static ENDPOINT: UsageEndpoint =
+    UsageEndpoint::new("/key/info", write::usage, write::failure).only_query("").personal(&[
+        "info.created_by",
+        "info.key_alias",
+        "info.key_name",
+        "info.metadata",
+        "info.organization_id",
+        "info.team_alias",
+        "info.team_id",
+        "info.token",
+        "info.updated_by",
+        "info.user_alias",
+        "info.user_email",
+        "info.user_id",
+        "key",
+    ]);
 
 /// LiteLLM calculates costs in US dollars.
 const CURRENCY: &str = "USD";

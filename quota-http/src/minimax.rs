@@ -1,5 +1,7 @@
 //! MiniMax: the usage of its coding and token plans. The host for China is another base URL, `https://api.minimaxi.com`.
 
+mod write;
+
 use std::time::Duration;
 
 use crate::json::{Object, Value};
@@ -14,12 +16,14 @@ use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
 use crate::report::{ReportBuilder, has_error, json_object, text_or_skip, unwrapped};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::Period;
 
 /// MiniMax: the remaining quota of a plan, with an API key or the login of its program.
 pub static PROVIDER: Provider = Provider::new("minimax", "MiniMax", request, parse_usage)
     .base_url("https://api.minimax.io")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .login(OwnLogin::File(LOGIN))
     .token_variables(&["MINIMAX_CODING_API_KEY", "MINIMAX_API_KEY"])
     .command_environment(
@@ -28,6 +32,9 @@ pub static PROVIDER: Provider = Provider::new("minimax", "MiniMax", request, par
             .base_url("MINIMAX_BASE_URL")
             .remove(&["MINIMAX_REGION"]),
     );
+
+static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/v1/token_plan/remains", write::usage, write::failure)
+    .countdowns(&["remains_time", "weekly_remains_time"]);
 
 /// The login of MiniMax's program: a login by the browser in the first file, or an API key in the second.
 const LOGIN: ProgramLogin =
@@ -106,6 +113,9 @@ fn check(root: &Object<'_>) -> Result<(), ParseError> {
         Some(_) => Err(ParseError::ErrorResponse { kind: None }),
     }
 }
+
+/// The status of a window that the plan does not include.
+const NOT_INCLUDED: f64 = 3.0;
 
 /// The fields of one of the two windows of a model.
 struct WindowFields {
@@ -216,7 +226,7 @@ fn add_model(row: &Value<'_>, path: &str, report: &mut ReportBuilder) {
         let path = format!("{path}.{}", window.remaining_percent.trim_end_matches("_remaining_percent"));
         // With this status, the plan does not include the window. For the row `general`, some clients show it as unlimited; the provider
         // documents neither. In both cases there is no limit.
-        if number(fields.get(window.status)) == Field::Present(3.0) {
+        if number(fields.get(window.status)) == Field::Present(NOT_INCLUDED) {
             continue;
         }
         if !window.names().iter().any(|name| fields.contains_key(name)) {

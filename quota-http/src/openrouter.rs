@@ -1,5 +1,7 @@
 //! OpenRouter: the spending limit of an API key, and the balance of the account. Amounts are in US dollars.
 
+mod write;
+
 use std::time::Duration;
 
 use crate::json::{Object, Value};
@@ -15,16 +17,24 @@ use crate::parsed::{ParseError, Parsed};
 use crate::provider::{Provider, two_requests};
 use crate::report::{ReportBuilder, credits_or_skip, json_object, text_or_skip};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::window_of_length;
 
 /// OpenRouter: the limit of a key. With a management key also the balance of the account.
 pub static PROVIDER: Provider = Provider::new("openrouter", "OpenRouter", request, parse_usage)
     .base_url("https://openrouter.ai")
     .second_request(credits_request)
+    .usage_endpoint(&ENDPOINT)
     .token_variables(&["OPENROUTER_API_KEY"])
     .command_environment(CommandEnvironment::new().token("OPENROUTER_API_KEY", &[]))
     .default_policy(two_requests);
 
+static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/api/v1/key", write::usage, write::failure)
+    // The label contains a part of the key.
+    .personal(&["data.creator_user_id", "data.label"]);
+
+/// The part of the requests that count in the window of free models.
+const FREE_MODELS: &str = "free_models";
 const CURRENCY: &str = "USD";
 /// Amounts have up to nine decimal digits, because a request costs less than a cent.
 const DIGITS: u8 = 2;
@@ -132,16 +142,26 @@ enum Period {
 }
 
 impl Period {
+    const ALL: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Never];
+
+    /// The period as the provider names it.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Day => Some("daily"),
+            Self::Week => Some("weekly"),
+            Self::Month => Some("monthly"),
+            Self::Never => None,
+        }
+    }
+
     /// The period of the key's limit; `None` if this version does not know it.
     fn of(data: &Object<'_>) -> Option<Self> {
         match data.get("limit_reset") {
             None | Some(Value::Null) => Some(Self::Never),
-            Some(reset) => match reset.as_str()? {
-                "daily" => Some(Self::Day),
-                "weekly" => Some(Self::Week),
-                "monthly" => Some(Self::Month),
-                _ => None,
-            },
+            Some(reset) => {
+                let reset = reset.as_str()?;
+                Self::ALL.into_iter().find(|period| period.name() == Some(reset))
+            }
         }
     }
 
@@ -215,11 +235,11 @@ fn key_limit(data: &Object<'_>, now: Timestamp, report: &mut ReportBuilder) {
 fn free_models(requests: Option<&Value<'_>>, now: Timestamp, report: &mut ReportBuilder) {
     const FIELD: &str = "data.free_model_daily_requests";
     let Some(requests) = requests.filter(|requests| !requests.is_null()) else { return };
-    let id = WindowId::new(&format!("{}_free_models", Period::Day.window())).expect("the name is valid");
+    let id = WindowId::new(&format!("{}_{FREE_MODELS}", Period::Day.window())).expect("the name is valid");
     let of = |name| number(requests.get(name));
     let used = used_share(of("limit"), of("used"), of("remaining")).and_then(Percent::from_percent);
     report.add_used(id, used, FIELD, |reading| {
-        let reading = reading.scope(Scope::surface("free_models"));
+        let reading = reading.scope(Scope::surface(FREE_MODELS));
         reading.length(Period::Day.length()).resets_at(Period::Day.end(now))
     });
 }

@@ -40,6 +40,7 @@ pub struct UsageEndpoint {
     countdowns: &'static [&'static str],
     personal: &'static [&'static str],
     has_other_uses: bool,
+    query: Option<&'static str>,
 }
 
 impl UsageEndpoint {
@@ -50,7 +51,7 @@ impl UsageEndpoint {
         usage: fn(&KnownUsage<'_>) -> Map<String, Value>,
         failure: fn(&EndpointFailure<'_>) -> Value,
     ) -> Self {
-        Self { path, usage, failure, countdowns: &[], personal: &[], has_other_uses: false }
+        Self { path, usage, failure, countdowns: &[], personal: &[], has_other_uses: false, query: None }
     }
 
     /// Names the fields that count down to a time, so that they differ in each response although nothing has changed.
@@ -60,7 +61,8 @@ impl UsageEndpoint {
         self
     }
 
-    /// Names the fields at the root that identify the user, for a gateway that must not send them to each client.
+    /// Names the fields that identify the user, for a gateway that must not send them to each client. A dot leads into an object:
+    /// `data.label`.
     #[must_use]
     pub const fn personal(mut self, names: &'static [&'static str]) -> Self {
         self.personal = names;
@@ -72,6 +74,13 @@ impl UsageEndpoint {
     #[must_use]
     pub const fn with_other_uses(mut self) -> Self {
         self.has_other_uses = true;
+        self
+    }
+
+    /// States the only query with which the response has this shape and belongs to the credential; empty for no query.
+    #[must_use]
+    pub const fn only_query(mut self, query: &'static str) -> Self {
+        self.query = Some(query);
         self
     }
 
@@ -87,10 +96,27 @@ impl UsageEndpoint {
         self.countdowns
     }
 
-    /// The fields at the root that identify the user.
+    /// Removes the fields that identify the user from a body.
+    pub fn remove_personal(&self, fields: &mut Map<String, Value>) {
+        for path in self.personal {
+            let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
+            let mut parents = parents.split('.').filter(|parent| !parent.is_empty());
+            let object =
+                parents.try_fold(&mut *fields, |object, parent| object.get_mut(parent)?.as_object_mut());
+            object.map(|object| object.remove(name));
+        }
+    }
+
+    /// Whether a request with this query gets a response of this shape.
     #[must_use]
-    pub const fn personal_fields(&self) -> &'static [&'static str] {
-        self.personal
+    pub fn answers(&self, query: Option<&str>) -> bool {
+        self.query.is_none_or(|only| query.unwrap_or_default() == only)
+    }
+
+    /// The only query with which the endpoint answers; `None` if it ignores queries.
+    #[must_use]
+    pub const fn query(&self) -> Option<&'static str> {
+        self.query
     }
 
     /// Whether programs read more from the response than usage.
@@ -306,6 +332,19 @@ pub(crate) fn amount_text(money: &Money) -> String {
 pub(crate) fn decimal(money: &Money) -> Value {
     let amount = amount_text(money);
     serde_json::from_str(&amount).unwrap_or_else(|_| amount.into())
+}
+
+/// What was spent of a limit, and what is left. The amount that was spent counts unless the share of the window is another one, because
+/// amounts are rounded.
+pub(crate) fn spent_and_left(limit: f64, spent: Option<f64>, used: Percent) -> (f64, f64) {
+    let share = |spent: f64| {
+        if limit > 0.0 { Percent::from_percent(spent / limit * 100.0) } else { Some(Percent::FULL) }
+    };
+    let spent = spent.filter(|spent| share(*spent) == Some(used));
+    let spent = spent.unwrap_or_else(|| limit * used.as_f64() / 100.0);
+    // Without the noise of floating point numbers, which has more digits than an amount.
+    let rounded = |amount: f64| (amount * 1e9).round() / 1e9;
+    (rounded(spent), rounded(limit - spent))
 }
 
 /// The window that a row of `limits` is, by the provider's own parser.

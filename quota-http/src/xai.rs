@@ -1,5 +1,7 @@
 //! xAI Grok: the shared credits of a subscription, with the login of Grok Build. The endpoint is that of its command line program.
 
+mod write;
+
 use crate::json::{Object, Value};
 use jiff::Timestamp;
 use quota_core::model::{Credits, Scope};
@@ -12,6 +14,7 @@ use crate::parsed::{ParseError, Parsed};
 use crate::provider::{OwnLogin, Provider};
 use crate::report::{ReportBuilder, credits_or_skip, has_error, json_object, text_or_skip};
 use crate::request::UsageRequest;
+use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::Period;
 
 /// xAI Grok: the credits of a subscription.
@@ -23,8 +26,15 @@ pub static PROVIDER: Provider = Provider::new("xai", "xAI Grok", request, parse_
     .aliases(&["grok"])
     .base_url("https://cli-chat-proxy.grok.com")
     .private_endpoint()
+    .usage_endpoint(&ENDPOINT)
     .login(OwnLogin::File(LOGIN))
     .command_environment(GROK);
+
+static ENDPOINT: UsageEndpoint =
+    UsageEndpoint::new("/v1/billing", write::usage, write::failure).only_query("format=credits");
+
+/// The window without a known period.
+const CREDIT_USAGE: &str = "credit_usage";
 
 /// The login of a subscription. Grok stores it under the issuer's URL, usually with the application's id after it.
 const LOGIN: ProgramLogin = ProgramLogin::new("Grok", "grok login", ".grok", &["auth.json"])
@@ -123,7 +133,7 @@ impl CreditPeriod {
             "MONTHLY" => Some(WindowId::monthly()),
             _ => None,
         });
-        let id = named.unwrap_or_else(|| WindowId::new("credit_usage").expect("a constant name is valid"));
+        let id = named.unwrap_or_else(|| WindowId::new(CREDIT_USAGE).expect("a constant name is valid"));
         Self { id, period }
     }
 

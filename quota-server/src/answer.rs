@@ -53,7 +53,7 @@ impl Written {
         }
         let mut fields = endpoint.usage(&known);
         if !is_personal {
-            endpoint.personal_fields().iter().for_each(|name| drop(fields.remove(*name)));
+            endpoint.remove_personal(&mut fields);
         }
         let oldest = known.windows.iter().map(|window| window.observed_at()).min();
         let body = serde_json::to_vec(&fields).expect("an object has only texts as keys");

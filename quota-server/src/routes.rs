@@ -28,10 +28,17 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let endpoints = PROVIDERS.iter().filter_map(|provider| Endpoint::of(provider));
     let usage = endpoints.fold(Router::new(), |router, endpoint| {
         let path = endpoint.path();
-        router.route(path, get(move |state, headers| usage::of_credential(endpoint, state, headers))).route(
-            &format!("/account/{{provider}}/{{name}}{path}"),
-            get(move |state, names, headers| usage::of_account(endpoint, state, names, headers)),
-        )
+        router
+            .route(
+                path,
+                get(move |state, query, headers| usage::of_credential(endpoint, state, query, headers)),
+            )
+            .route(
+                &format!("/account/{{provider}}/{{name}}{path}"),
+                get(move |state, names, query, headers| {
+                    usage::of_account(endpoint, state, names, query, headers)
+                }),
+            )
     });
     usage
         .merge(api::routes())

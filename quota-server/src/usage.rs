@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER, VARY,
@@ -41,6 +41,22 @@ impl Endpoint {
         self.shape.path()
     }
 
+    /// Whether a request with this query gets a response of this shape, for the account of the credential.
+    #[cfg(feature = "wrap")]
+    pub(crate) fn answers(self, query: Option<&str>) -> bool {
+        self.shape.answers(query)
+    }
+
+    /// Why a request with another query gets no answer.
+    fn refusal(self, query: Option<&str>) -> Option<Response> {
+        let only = self.shape.query().filter(|_| !self.shape.answers(query))?;
+        let message = match only {
+            "" => "quota answers this path only without a query".to_owned(),
+            only => format!("quota answers this path only with the query {only}"),
+        };
+        Some(self.failure(StatusCode::NOT_FOUND, &message, None))
+    }
+
     /// Whether programs read more from the response than usage.
     #[cfg(feature = "wrap")]
     pub(crate) fn has_other_uses(self) -> bool {
@@ -74,8 +90,12 @@ impl Endpoint {
 pub(crate) async fn of_credential(
     endpoint: Endpoint,
     State(gateway): State<Gateway>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    if let Some(refused) = endpoint.refusal(query.as_deref()) {
+        return refused;
+    }
     let provider = endpoint.provider;
     let Some(token) = presented(&headers) else {
         let message = format!(
@@ -128,8 +148,12 @@ pub(crate) async fn of_account(
     endpoint: Endpoint,
     State(gateway): State<Gateway>,
     names: Result<Path<(String, String)>, PathRejection>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    if let Some(refused) = endpoint.refusal(query.as_deref()) {
+        return refused;
+    }
     let not_found = || {
         let message =
             "quota has no account with this name and this usage endpoint; quota accounts lists them";

@@ -293,6 +293,7 @@ impl Shared {
         if is_same_host
             && request.method() == Method::GET
             && let Some(usage) = self.origins.usage(target, request.uri().path())
+            && usage.endpoint.answers(request.uri().query())
             && !usage.is_own(request.headers())
             && let Some(response) =
                 usage::of_configured(usage.endpoint, &self.gateway, request.headers()).await

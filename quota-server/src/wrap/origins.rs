@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn hosts_without_tls_or_without_an_endpoint_are_not_opened() {
         let origins =
-            origins(&[("anthropic", "http://localhost:8080"), ("minimax", "https://api.minimax.io")]);
+            origins(&[("anthropic", "http://localhost:8080"), ("cursor", "https://api2.cursor.sh")]);
 
         assert!(origins.hosts().is_empty());
     }

@@ -55,6 +55,10 @@ async fn a_client_of_each_other_provider_gets_what_its_parser_reads() {
         ("zai", "/api/monitor/usage/quota/limit"),
         ("kimi", "/coding/v1/usages"),
         ("deepseek", "/user/balance"),
+        ("openrouter", "/api/v1/key"),
+        ("litellm", "/key/info"),
+        ("minimax", "/v1/token_plan/remains"),
+        ("xai", "/v1/billing?format=credits"),
     ] {
         let account = Account::new("one").provider(provider).windows([Window::five_hour().used(12.0)]);
         let gateway = Setup::new([main(), account]).start().await;
@@ -68,6 +72,22 @@ async fn a_client_of_each_other_provider_gets_what_its_parser_reads() {
         let is_read = usage.windows.iter().any(|window| window.used.as_f64() == 12.0);
         assert!(is_read || usage.credits.is_some_and(|credits| credits.balance.is_some()), "{provider}");
         assert_eq!(gateway.get_with(path, "sk-made-up-unknown").await.status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_asks_for_something_else_is_refused() {
+    let account = |provider: &str| Account::new(provider).provider(provider);
+    let gateway = Setup::new([main(), account("litellm"), account("xai")]).start().await;
+
+    for (name, path) in [("litellm", "/key/info?key=sk-another"), ("xai", "/v1/billing")] {
+        for path in [path.to_owned(), format!("/account/{name}/{name}{path}")] {
+            let response = gateway.get_with(&path, &format!("sim-token-{name}")).await;
+
+            assert_eq!(response.status(), 404, "{path} {response:?}");
+            assert!(response.0.contains("the query") || response.0.contains("without a query"));
+            assert!(!response.0.contains("sk-another"));
+        }
     }
 }
 
