@@ -1,4 +1,4 @@
-//! Which clients may do what: the roles, and the tokens that grant them.
+//! Authorization of clients: the roles, and the tokens that grant them.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl AccessTokens {
     ///
     /// # Errors
     ///
-    /// [`InvalidTokens`] with the number of the line. It never repeats the line, which may have a token.
+    /// [`InvalidTokens`] with the number of the line. It never repeats the line, which may contain a token.
     pub fn parse(text: &str) -> Result<Self, InvalidTokens> {
         let mut tokens = Vec::new();
         for (at, line) in text.lines().enumerate() {
@@ -83,7 +83,7 @@ impl AccessTokens {
             return Some(Role::Operate);
         }
         let presented = digest(presented?);
-        // Compare all, so that the time shows neither which token is near nor how many there are.
+        // Compare all tokens, so that the time reveals neither a similar token nor their number.
         let mut found = None;
         for (role, token) in &self.0 {
             if bool::from(token.ct_eq(&presented)) {
@@ -101,8 +101,8 @@ impl fmt::Debug for AccessTokens {
     }
 }
 
-/// The password of Basic authentication (RFC 7617), which a browser sends to this scheme, host and port only. A cookie would reach the
-/// servers at all other ports of the host too.
+/// The password of Basic authentication (RFC 7617), which a browser sends only to this scheme, host and port. A browser
+/// would send a cookie to every port of the host.
 pub(crate) fn password(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -118,7 +118,7 @@ pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Why a text has no tokens.
+/// Why a token file is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}{reason}", line.map_or_else(String::new, |line| format!("line {line}: ")))]
 pub struct InvalidTokens {

@@ -49,7 +49,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// The text is not an address. Names of hosts are not resolved, because one may have addresses outside this machine.
+/// The text is not an address. Host names are not resolved, because a name may have addresses on other machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected an IP address with a port, such as 127.0.0.1:7878, or unix:/path")]
 pub struct InvalidAddress;

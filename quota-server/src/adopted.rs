@@ -1,4 +1,4 @@
-//! Accounts of presented credentials that no configuration has. They live in memory, as long as clients use them.
+//! Accounts for presented credentials that are not configured. They exist in memory while clients use them.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -54,7 +54,7 @@ impl Adopted {
         self.accounts.lock().values().any(|adoption| adoption.served.id() == account)
     }
 
-    /// The account of a credential, which it becomes with its first use.
+    /// The account of a credential. The first request with a credential creates it.
     pub(crate) async fn adopt(
         &self,
         provider: &ProviderId,
@@ -85,7 +85,7 @@ impl Adopted {
         };
         if let Some(idle) = idle {
             responses.remove(idle.served.id());
-            // A failure leaves an unused account in memory.
+            // If this fails, an unused account stays in memory.
             let _ = self.manager.forget(idle.served.id()).await;
         }
         let source = StaticCredential::new(Secret::new(token));
@@ -96,7 +96,8 @@ impl Adopted {
         let served = Arc::new(Served::new(account, false));
         *served.login.lock() = login.unwrap_or_default();
         let adoption = Adoption { served: Arc::clone(&served), used_at: now };
-        // Of two first requests, one may replace the other: both show the same account of the manager.
+        // If two first requests run at the same time, one may replace the other's entry. Both use the same account of
+        // the manager.
         self.accounts.lock().insert(key, adoption);
         Ok(served)
     }

@@ -1,4 +1,4 @@
-//! The answer to a client of a provider: the body, and the headers about its age. `usage` handles the requests.
+//! The response to a provider's client: the body, and the headers that state its age. `usage` handles the requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use quota::{AccountUsage, Freshness, QuotaError, Snapshot};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-/// How long a written body is used again. Countdowns in it are in whole seconds.
+/// How long a written body is reused. Its countdowns are in whole seconds.
 const REUSE: Duration = Duration::from_secs(1);
 /// When a client may try again, if no time is known.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// The longest wait that a client is asked for.
+/// The longest wait that a response requests from a client.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// A written body, and what it was written from.
+/// A written body, and the readings from which it was written.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) body: Bytes,
     pub(crate) etag: HeaderValue,
     /// The time of the oldest reading.
     oldest: Timestamp,
-    /// When a window ends, so that the body no longer holds.
+    /// When a window ends, which makes the body outdated.
     expires_at: Option<Timestamp>,
     written_at: Timestamp,
     snapshot: Snapshot,
@@ -35,7 +35,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Writes what is known; `None` if that is nothing.
+    /// Writes the known usage; `None` if no usage is known.
     pub(crate) fn of(
         usage: &AccountUsage,
         endpoint: &UsageEndpoint,
@@ -68,7 +68,7 @@ impl Written {
         })
     }
 
-    /// Whether it would be written in the same way now.
+    /// Whether writing it now would give the same body.
     pub(crate) fn holds(&self, usage: &AccountUsage, response: Option<&Arc<LastResponse>>) -> bool {
         let now = usage.now();
         let is_young = self.written_at <= now && age(self.written_at, now) < REUSE;
@@ -98,7 +98,7 @@ impl Written {
         }
     }
 
-    /// How long after the oldest reading a client may use the body.
+    /// How long a client may use the body, counted from the oldest reading.
     pub(crate) fn lifetime(&self, usage: &AccountUsage) -> Duration {
         let until_end = self.expires_at.map_or(Duration::MAX, |end| age(self.oldest, end));
         usage.max_age().min(until_end)
@@ -109,7 +109,7 @@ fn age(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(at)).unwrap_or_default()
 }
 
-/// A weak validator: bodies that differ only in a countdown have the same.
+/// A weak validator: bodies that differ only in a countdown have the same validator.
 fn etag(fields: Map<String, Value>, countdowns: &[&str]) -> HeaderValue {
     let mut value = Value::Object(fields);
     remove(&mut value, countdowns);
@@ -129,7 +129,7 @@ fn remove(value: &mut Value, names: &[&str]) {
     }
 }
 
-/// Why there is no usage to send.
+/// Why the response contains no usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,
@@ -146,7 +146,7 @@ pub(crate) struct NextCall<'a> {
 }
 
 impl Failure {
-    /// The failure of a request for usage, of which nothing is known that is younger than `max_age`.
+    /// The error for an account that has no readings younger than `max_age`.
     pub(crate) fn of(usage: &AccountUsage, error: Option<&QuotaError>, max_age: Duration) -> Self {
         let hold = usage.hold();
         let why = match (&hold, error, usage.last_failure()) {
@@ -178,7 +178,7 @@ impl NextCall<'_> {
         let hold = self.hold.map(|hold| hold.until);
         let Some(at) = self.next_attempt_at.or(hold).filter(|at| *at > self.now) else { return RETRY_AFTER };
         if at == Timestamp::MAX {
-            // Only another login ends the wait.
+            // Only a new login ends the wait.
             return RETRY_AFTER.saturating_mul(6);
         }
         let wait = age(self.now, at);

@@ -1,4 +1,4 @@
-//! The gateway's own API below `/v1`: accounts, their changes, refreshes, and responses of other programs.
+//! The gateway's own API below `/v1`: accounts, their changes, refreshes, and responses that other programs received.
 
 mod history;
 mod json;
@@ -36,9 +36,9 @@ use crate::usage::presented;
 
 /// The minimum time between two calls that clients cause with `refresh`, as for `quota status --refresh`.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a request waits for a refresh that was begun.
+/// How long a request waits for a refresh that has started.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest wait for a change. It is shorter than the time for a response.
+/// The longest wait for a change. It is shorter than the timeout for a response.
 const MAX_WAIT: u64 = 25;
 
 const NO_ACCOUNT: Problem = Problem::new(StatusCode::NOT_FOUND, "there is no account with this name");
@@ -81,7 +81,7 @@ pub(crate) fn routes() -> Router<Gateway> {
 
 /// Checks the role of a client. A request that only reads may have the token as the password that a browser sends.
 pub(crate) fn authorize(gateway: &Gateway, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
-    // A browser adds the password to the requests of other pages too, so it must not permit a change.
+    // A browser also adds the password to requests that other pages make, so the password must not permit changes.
     let password = (needed == Role::Read).then(|| password(headers)).flatten();
     match gateway.tokens().role(presented(headers).or(password.as_deref())) {
         Some(role) if role >= needed => Ok(()),
@@ -98,7 +98,7 @@ fn json_bytes(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("an answer has only texts as keys").into()
 }
 
-/// A response with this text, which is JSON.
+/// A response with this JSON text.
 fn json_text(body: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -296,7 +296,7 @@ async fn changes(
     if wait > MAX_WAIT {
         return INVALID_QUERY.into_response();
     }
-    // A position of an earlier process, or a text of the client, means all accounts.
+    // A position from an earlier process, or an invalid one, selects all accounts.
     let after = after.as_deref().and_then(Position::parse);
     if let Some(after) = &after {
         let clock = Clock::system();
@@ -305,7 +305,7 @@ async fn changes(
             () = gateway.stopping() => {}
         }
     }
-    // First the position: a change in between is reported twice, and never missed.
+    // Read the position first. A change in between is then reported twice instead of missed.
     let next = gateway.changes().position().to_string();
     let current = gateway.current();
     let changed = gateway.changes().since(after.as_ref(), &current.accounts.all);

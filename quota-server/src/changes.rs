@@ -14,7 +14,7 @@ pub(crate) struct Changes(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Distinguishes the numbers of this process from those of others.
+    /// Distinguishes the numbers of this process from those of other processes.
     instance: String,
     last: watch::Sender<u64>,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Parses the text that a client got before; `None` for any other text.
+    /// Parses a position that a client received earlier; `None` for any other text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (instance, number) = text.rsplit_once('-')?;
         Some(Self { instance: instance.to_owned(), number: number.parse().ok()? })
@@ -64,7 +64,7 @@ impl Changes {
                 }
             });
         }
-        // All accounts may differ from those that a client knows.
+        // Any account may differ from the copy that a client has.
         for served in accounts {
             self.record(served);
             events.changed(served.id());

@@ -15,13 +15,14 @@ use tokio::task::JoinSet;
 use crate::access::digest;
 use crate::served::Served;
 
-/// The time after which a read of the index starts a check for other credentials in the background.
+/// The age of the last check from which a lookup starts another check in the background.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The minimum time between the starts of two checks. A client may send unknown credentials at any rate.
+/// The minimum time between the starts of two checks. It limits the checks that clients with unknown credentials can
+/// cause.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// The time for one credential source.
+/// The timeout of one credential source.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many credentials of a login are known: a client may hold the previous one for a while.
+/// How many credentials of a login are kept, because a client may use the previous one for a while.
 const MAX_CREDENTIALS: usize = 4;
 
 type Digest = [u8; 32];
@@ -33,9 +34,9 @@ pub(crate) struct CredentialIndex {
     /// The positions of the accounts of a credential.
     positions: ArcSwap<HashMap<Digest, Vec<usize>>>,
     known: Mutex<Vec<KnownCredentials>>,
-    /// When the last check began that has ended.
+    /// When the last finished check began.
     checked_at: Mutex<Option<Instant>>,
-    /// When the last check began. Its caller may have dropped it.
+    /// When the last check began. It may be unfinished because its caller dropped it.
     began_at: Mutex<Option<Instant>>,
     /// One check at a time.
     checking: tokio::sync::Mutex<()>,
@@ -51,7 +52,7 @@ struct KnownCredentials {
 }
 
 impl KnownCredentials {
-    /// Adds the credential that was just read. The previous ones count only if both state the same login.
+    /// Adds a credential that was just read. The previous credentials stay valid only if they have the same login.
     fn update(&mut self, read: Result<Option<Credential>, CredentialError>) {
         match read {
             Ok(Some(credential)) if !credential.secret.expose().trim().is_empty() => {
@@ -88,7 +89,7 @@ impl CredentialIndex {
 
     /// The first account of this provider with the credential.
     ///
-    /// It waits for the credential sources only if the credential is unknown.
+    /// Waits for the credential sources only if the credential is unknown.
     pub(crate) async fn find(self: &Arc<Self>, provider: &ProviderId, token: &str) -> Option<Arc<Served>> {
         let digest = digest(token);
         if let Some(found) = self.get(provider, &digest) {
@@ -106,7 +107,7 @@ impl CredentialIndex {
         self.get(provider, &digest)
     }
 
-    /// Whether this is a credential of the account, as far as is known without a wait.
+    /// Whether this is a known credential of the account. It never waits.
     pub(crate) fn knows(&self, served: &Served, token: &str) -> bool {
         let positions = self.positions_of(&digest(token));
         positions.iter().any(|at| self.accounts[*at].id() == served.id())
@@ -136,8 +137,8 @@ impl CredentialIndex {
         self.checked_at.lock().is_none_or(|checked_at| now.saturating_since(checked_at) >= CHECK_INTERVAL)
     }
 
-    /// Reads the credentials of all accounts. A check that began after this call is enough for all callers; a new one waits until
-    /// [`MIN_INTERVAL`] after the last one.
+    /// Reads the credentials of all accounts. All callers share a check that begins after their call. A new check waits
+    /// until [`MIN_INTERVAL`] after the start of the last one.
     pub(crate) async fn check(&self) {
         let called_at = self.clock.instant();
         let _checking = self.checking.lock().await;

@@ -1,7 +1,7 @@
-//! The dashboard at `/`: the account to use now, and the state of every account, as one HTML page without state.
+//! The dashboard at `/`: a stateless HTML page with the account to use now, and the state of every account.
 //!
-//! The script of the page reads the page again when an account changes, and replaces the parts that differ. So the page has one
-//! template, and works without the script.
+//! When an account changes, the script of the page fetches the page again and replaces the parts that differ. So the
+//! page has only one template, and works without the script.
 
 mod assets;
 mod curve;
@@ -52,7 +52,7 @@ pub(crate) fn routes() -> Router<Gateway> {
 /// The parameters of the page.
 #[derive(Debug, Deserialize)]
 struct PageQuery {
-    /// The time zone of the reader. Without it, or if it is unknown, times are in that of the gateway.
+    /// The reader's time zone. If it is missing or unknown, times are in the gateway's time zone.
     zone: Option<String>,
 }
 
@@ -77,7 +77,7 @@ async fn dashboard(
     (headers, html).into_response()
 }
 
-/// Asks for a token in the way that browsers understand.
+/// Requests a token through Basic authentication, which browsers support.
 fn refuse(status: StatusCode) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
@@ -108,8 +108,8 @@ async fn page(gateway: &Gateway, current: &Current, zone: TimeZone) -> Page {
     Page::new(&states, &decide(gateway, current, now), &LocalTime { now, zone })
 }
 
-/// The account for the next request, by the readings that the gateway has: the decision of `/v1/explain`, or that of the default policy
-/// if the gateway chooses no accounts.
+/// The account for the next request, according to the current readings. This is the decision of `/v1/explain`, or that
+/// of the default policy if the gateway has no router.
 fn decide(gateway: &Gateway, current: &Current, now: Timestamp) -> Decision {
     if let Some(router) = gateway.router() {
         return router.explain(&Request::new());

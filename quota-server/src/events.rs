@@ -1,7 +1,8 @@
-//! What happens to the accounts, for clients that follow it: the events of the journals, and which account has changed.
+//! The events for clients that follow the accounts: journal events, and which account has changed.
 //!
-//! One broadcast channel carries the live events. Its capacity is the queue of each client: a client that falls behind learns that it
-//! missed events. A client that comes back gets the events after its cursor from memory, or from the journals in the store.
+//! One broadcast channel carries the live events. Its capacity is the queue length of each client. A client that falls
+//! behind is notified that it missed events. A client that reconnects gets the events after its cursor from memory, or
+//! from the journals in the store.
 
 mod cursor;
 
@@ -20,17 +21,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 pub(crate) use self::cursor::{Cursor, Mark};
 
-/// The number of events that wait for a slow client.
+/// The number of events that are queued for a slow client.
 const QUEUE: usize = 256;
 /// The number of events of each account in memory.
 const RECENT: usize = 32;
-/// The maximum number of events of one account that a client gets again. A client that was away for longer missed events.
+/// The maximum number of events per account that are replayed. A client that was disconnected for longer has missed
+/// events.
 const MAX_REPLAY: usize = 500;
-/// The number of clients that get events from the store at once.
+/// The number of clients that read events from the store at the same time.
 const MAX_REPLAYS: usize = 4;
-/// The number of journals that are read at once for one client.
+/// The number of journals that are read at the same time for one client.
 const CONCURRENT_READS: usize = 8;
-/// The time for reading one journal.
+/// The timeout for reading one journal.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A message for all clients.
@@ -44,7 +46,7 @@ pub(crate) struct Message {
     pub(crate) data: String,
 }
 
-/// The events of all accounts. It is cheap to clone.
+/// The events of all accounts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Events(Arc<Inner>);
 
@@ -55,10 +57,10 @@ struct Inner {
     replays: Arc<Semaphore>,
 }
 
-/// What is known of an account's journal.
+/// The known part of an account's journal.
 #[derive(Debug, Default)]
 struct Known {
-    /// The end of the journal; `None` until it was read.
+    /// The end of the journal; `None` until it has been read.
     mark: Option<Mark>,
     /// Its last events, oldest first.
     recent: VecDeque<Recorded>,
@@ -79,12 +81,12 @@ impl Recorded {
     }
 }
 
-/// What a new client gets: first the replay, then the live messages.
+/// What a new client receives: the replay first, then the live messages.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     /// The position before the replay.
     pub(crate) cursor: Cursor,
-    /// The accounts of which the client missed events.
+    /// The accounts whose events the client missed.
     pub(crate) missed: Vec<AccountId>,
     /// The events after the position of the client, oldest first.
     pub(crate) replay: VecDeque<Replayed>,
@@ -138,7 +140,7 @@ impl Events {
         });
     }
 
-    /// Reports the events of a journal that are new. A journal that was read before the last report changes nothing.
+    /// Sends the new events of a journal. A journal that was read before the last report has no effect.
     pub(crate) fn publish(&self, account: &AccountId, journal: &Journal) {
         let mut all = self.0.known.lock();
         let Some(known) = all.get_mut(account) else { return };
@@ -185,10 +187,11 @@ impl Events {
         }
     }
 
-    /// Begins a stream of events after the cursor of a client; without a cursor, from now on.
+    /// Begins a stream of events after the client's cursor, or without a cursor, after the current end.
     ///
-    /// For each account, the client gets all events after its cursor once and in order, or the account is one of those with missed
-    /// events. An account that the cursor does not contain begins with its next event.
+    /// For each account, the client gets all events after its cursor exactly once and in order, or the account is
+    /// listed among those with missed events. For an account that the cursor does not contain, the stream begins with
+    /// the next event.
     pub(crate) async fn subscribe(
         &self,
         last: Option<&Cursor>,
@@ -220,7 +223,8 @@ impl Events {
         Subscription { cursor: position, missed, replay: replay.into(), live, permit }
     }
 
-    /// Reads the journals whose events after the cursor are not in memory, or which another gateway has read further.
+    /// Reads the journals whose events after the cursor are not in memory, and those of which another gateway has read
+    /// more.
     async fn read_missing(
         &self,
         last: &Cursor,
@@ -259,7 +263,7 @@ impl Events {
 }
 
 impl Known {
-    /// The events after a position up to the last known one: from memory, or from a journal that was just read.
+    /// The events after a position: from memory, or from a journal that was just read.
     fn after(&self, account: &AccountId, mark: Mark, journal: Option<&Journal>) -> Option<Vec<Replayed>> {
         let end = self.mark?;
         let mut events: Vec<Recorded> = match self.recent.iter().position(|recorded| recorded.mark == mark) {
@@ -270,7 +274,7 @@ impl Known {
             }
         };
         let is_complete = events.last().is_some_and(|last| last.mark == end) && events.len() <= MAX_REPLAY;
-        // An event may have an earlier time than the one before it, such as a reset.
+        // An event, such as a reset, may have an earlier time than its predecessor.
         let mut latest = Timestamp::MIN;
         for event in &mut events {
             latest = latest.max(event.at);
@@ -322,7 +326,7 @@ mod tests {
         events
     }
 
-    /// What a client gets that has the position after this event, when the store has this journal.
+    /// The stream of a client whose cursor is after this event, if the store has this journal.
     async fn resumed(after: u64, stored: &Journal) -> Subscription {
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
         let body = serde_json::to_vec(stored).unwrap().into();

@@ -1,4 +1,4 @@
-//! What all requests share: the accounts, which a reload replaces, and the tokens.
+//! The state that all requests share: the tokens, and the accounts, which a reload replaces.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +25,9 @@ use crate::open_routes::OpenRoutes;
 use crate::served::{Accounts, ServedAccount};
 use crate::work::Work;
 
-/// Answers from the readings of a manager. It is cheap to clone.
+/// Answers requests from the readings of a manager. Cheap to clone.
 ///
-/// The gateway keeps the enabled accounts fresh, so that its answers need not wait for the provider.
+/// The gateway keeps the enabled accounts fresh, so that its responses need not wait for the provider.
 #[derive(Debug, Clone)]
 pub struct Gateway(Arc<Inner>);
 
@@ -57,9 +57,9 @@ pub(crate) struct Current {
     pub(crate) credentials: Arc<CredentialIndex>,
     pub(crate) listed: Listed,
     rules: Vec<(AccountId, Rules)>,
-    /// Number the changes, and count the calls of the manager.
+    /// The tasks that number the changes and count the manager's calls.
     _tasks: [JoinSet<()>; 2],
-    /// Update the journals.
+    /// The task that updates the journals.
     journal_tasks: JoinSet<()>,
 }
 
@@ -93,7 +93,7 @@ impl Current {
 }
 
 impl Gateway {
-    /// Readings of this age and older are not sent, unless [`GatewayBuilder::max_age`] sets another one.
+    /// The default of [`GatewayBuilder::max_age`]: the gateway does not send readings of this age or older.
     pub const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 
     /// Starts building the gateway of a manager's accounts. Call this inside a tokio runtime.
@@ -117,13 +117,14 @@ impl Gateway {
         }
     }
 
-    /// Reads all accounts from the store, and their credentials. Until then the gateway is not ready, although it answers.
+    /// Reads all accounts from the store, and their credentials. Before that, the gateway answers requests but is not
+    /// ready.
     pub async fn prepare(&self) {
         self.0.current.load_full().prepare().await;
     }
 
-    /// Serves other accounts from now on, after a change of the configuration. The accounts of the previous manager are no longer
-    /// kept fresh.
+    /// Replaces the accounts after a change of the configuration. The gateway no longer keeps the accounts of the
+    /// previous manager fresh.
     pub async fn replace_accounts(
         &self,
         manager: &QuotaManager,
@@ -132,17 +133,17 @@ impl Gateway {
         let Inner { changes, events, metrics, journals, .. } = &*self.0;
         let next = Current::new(manager, accounts, (changes, events, metrics));
         let next = Arc::new(next.follow_journals(journals.as_ref(), events));
-        // Clients get the new accounts only once they were read.
+        // Serve the new accounts only once they have been read.
         next.prepare().await;
         self.0.current.store(next);
     }
 
-    /// Chooses accounts with this router from now on.
+    /// Replaces the router that chooses accounts.
     pub fn replace_router(&self, router: Option<FallbackAccountManager>) {
         self.0.router.store(router.map(Arc::new));
     }
 
-    /// Accepts other tokens from now on.
+    /// Replaces the tokens.
     pub fn replace_tokens(&self, tokens: AccessTokens) {
         self.0.tokens.store(Arc::new(tokens));
     }
@@ -207,7 +208,7 @@ impl Gateway {
         self.0.hands_out_credentials
     }
 
-    /// Ends the waits of clients, because the server stops.
+    /// Ends the waits of all clients, because the server is stopping.
     pub(crate) fn stop(&self) {
         self.0.stopping.send_replace(true);
     }
@@ -250,20 +251,22 @@ impl GatewayBuilder {
         self
     }
 
-    /// Makes each unknown credential an account of this manager, while clients use it. The store of the manager must be this process's
-    /// memory. It has no effect with [`tokens`](Self::tokens), because a client that presents no token must cause no call.
+    /// Creates an account in this manager for each unknown credential, while clients use it. The manager must use a
+    /// memory store. This setting has no effect with [`tokens`](Self::tokens), because a client without a token must
+    /// not cause calls.
     pub fn adopt_presented(mut self, manager: QuotaManager) -> Self {
         self.adopted = Some(Adopted::new(manager));
         self
     }
 
-    /// Updates the journals of the accounts, and sends their events to clients. Without it, clients get only the changes of accounts.
+    /// Updates the journals of the accounts, and sends their events to clients. Without this setting, clients only
+    /// learn which accounts have changed.
     pub fn journals(mut self, journals: Journals) -> Self {
         self.journals = Some(journals);
         self
     }
 
-    /// Chooses the accounts for requests of clients with this router, which must use the same manager.
+    /// Chooses accounts for clients with this router, which must use the same manager.
     pub fn router(mut self, router: Option<FallbackAccountManager>) -> Self {
         self.router = router;
         self
@@ -275,7 +278,7 @@ impl GatewayBuilder {
         self
     }
 
-    /// Sends no reading of this age or older (default: [`Gateway::MAX_AGE`]).
+    /// Sets the age from which readings are not sent (default: [`Gateway::MAX_AGE`]).
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self

@@ -1,7 +1,7 @@
-//! Rejects requests that a web page made in a browser of this machine: by DNS rebinding, or from another origin.
+//! Rejects requests that web pages make in a browser on this machine, by DNS rebinding or from another origin.
 //!
-//! A page can make the browser call an address of this machine. Then the `Host` is the name of the page, or the browser states the
-//! origin of the page. Programs send neither.
+//! A web page can make the browser call an address on this machine. The request's `Host` is then the page's host name,
+//! or the browser states the page's origin. Other programs send neither.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use crate::problem::Problem;
 
-/// How browsers state where a request comes from.
+/// The headers in which browsers state the origin and purpose of a request.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
@@ -23,14 +23,14 @@ const OTHER_HOST: Problem = Problem::new(
 const OTHER_ORIGIN: Problem =
     Problem::new(StatusCode::FORBIDDEN, "requests of web pages from other origins are not answered");
 
-/// The names of hosts by which clients may call the gateway, in addition to `localhost` and IP addresses.
+/// The host names that clients may use for the gateway, in addition to `localhost` and IP addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Guard {
     pub(crate) hosts: Vec<String>,
 }
 
 impl Guard {
-    /// Checks a request. On a Unix socket each host is accepted, because browsers cannot connect to one.
+    /// Checks a request. Any host is accepted on a Unix socket, because browsers cannot connect to it.
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, is_unix: bool) -> Result<(), Problem> {
         let mut hosts = headers.get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
@@ -42,7 +42,7 @@ impl Guard {
         let authority = host.and_then(|host| host.parse::<Authority>().ok());
         if !is_unix {
             let authority = authority.as_ref().ok_or(NO_HOST)?;
-            // The target of a request to a proxy must not contradict the header.
+            // If the request has an absolute target, as for a proxy, it must not contradict the header.
             let is_consistent = uri.authority().is_none_or(|target| target == authority);
             if !is_consistent || !self.accepts(authority.host()) {
                 return Err(OTHER_HOST);
@@ -59,14 +59,14 @@ impl Guard {
         let is = |name: &HeaderName, values: &[&str]| {
             headers.get(name).is_some_and(|value| values.iter().any(|known| *value == known))
         };
-        // A link to the dashboard is a navigation, whose response the other page cannot read.
+        // Following a link to the dashboard is a navigation. The page with the link cannot read the response.
         if is(&FETCH_SITE, &["cross-site", "same-site"]) && !is(&FETCH_MODE, &["navigate"]) {
             return Err(OTHER_ORIGIN);
         }
         Ok(())
     }
 
-    /// An IP address is safe: it does not depend on a name server that another person controls.
+    /// An IP address is safe, because it does not depend on a name server that an attacker may control.
     fn accepts(&self, host: &str) -> bool {
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = host.strip_suffix('.').unwrap_or(host);

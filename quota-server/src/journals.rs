@@ -1,4 +1,4 @@
-//! Keeps the journals of the accounts current, so that their events reach clients and hooks.
+//! Updates the journals of the accounts, so that their events reach clients and hooks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use tokio::task::JoinSet;
 
 use crate::events::Events;
 
-/// The time for one update.
+/// The timeout of one update.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a failed update.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The number of concurrent updates, so that the store stays free for other calls.
+/// The maximum number of concurrent updates. It leaves capacity of the store for other calls.
 const CONCURRENT_UPDATES: usize = 8;
 
-/// The time for reading the journals of one request.
+/// The timeout for reading the journals of one request.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// The number of journals that one request reads at once.
+/// The number of journals that one request reads at the same time.
 const CONCURRENT_READS: usize = 8;
 
 type OnUpdate = dyn Fn(&AccountId, &JournalUpdate) + Send + Sync;
 
 /// The journals of a [`Gateway`](crate::Gateway)'s accounts, in the store of its manager.
 ///
-/// The gateway updates the journal of an account when its record or journal has changed, and when an event is due. Other gateways and
-/// commands may do the same with the same store: exactly one of them finds each event.
+/// The gateway updates an account's journal when the record or journal has changed, and when an event is due. Other
+/// gateways and commands may do the same in the same store. Exactly one of them records each event.
 #[derive(Clone)]
 pub struct Journals {
     pub(crate) store: Arc<dyn QuotaStore>,
@@ -50,7 +50,7 @@ impl Journals {
         Self { store, on_update: Arc::new(|_, _| {}), updates: Arc::new(Semaphore::new(CONCURRENT_UPDATES)) }
     }
 
-    /// Calls this after each update, such as to start hooks for its new events. It must return quickly.
+    /// Sets a function to call after each update, for example to start hooks for new events. It must return quickly.
     #[must_use]
     pub fn on_update(self, on_update: impl Fn(&AccountId, &JournalUpdate) + Send + Sync + 'static) -> Self {
         Self { on_update: Arc::new(on_update), ..self }
@@ -78,7 +78,8 @@ impl Journals {
         };
         match updated {
             Some(Ok(update)) => {
-                // In the poll that ends the update, so that no reload comes between an event and its hook.
+                // Call it in the same poll that ends the update, so that no reload can happen between an event and its
+                // hook.
                 (self.on_update)(account, &update);
                 events.publish(account, &update.journal);
                 wait_for_events(&*self.store, account, &update).await;
@@ -88,7 +89,7 @@ impl Journals {
     }
 }
 
-/// The journals of these accounts, in this order. A journal that cannot be read in time is empty.
+/// Returns the journals of these accounts in the same order. A journal that cannot be read in time is empty.
 pub(crate) async fn read_all(journals: Option<&Journals>, accounts: Vec<AccountId>) -> Vec<Journal> {
     let clock = Clock::system();
     let begun = clock.instant();
@@ -96,12 +97,12 @@ pub(crate) async fn read_all(journals: Option<&Journals>, accounts: Vec<AccountI
         let clock = &clock;
         async move {
             let store = &*journals?.store;
-            // All reads share the time, so that many accounts do not make a request wait longer.
+            // All reads share one timeout, so that a request does not wait longer with many accounts.
             let left = READ_TIMEOUT.saturating_sub(clock.instant().saturating_since(begun));
             clock.bounded(left, quota_journal::read(store, &account)).await?.ok()
         }
     });
-    // Only a few at once, because the store has other callers.
+    // Read only a few at the same time, because the store has other callers.
     let journals = stream::iter(reads).buffered(CONCURRENT_READS);
     journals.map(Option::unwrap_or_default).collect().await
 }

@@ -1,4 +1,4 @@
-//! The last response of the provider for each account, in memory only. Its unknown fields are passed on to clients.
+//! The provider's last response for each account, in memory only. The gateway passes its unknown fields on to clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use quota::http::LastResponse;
 use quota::model::LoginInfo;
 use quota::{AccountId, Clock, Credential};
 
-/// The last response for each account: at most 64 KiB each, with the login of its request.
+/// The last response for each account, at most 64 KiB, with the login that the request used.
 #[derive(Debug, Clone, Default)]
 pub struct LastResponses(Arc<RwLock<HashMap<AccountId, Entry>>>);
 
@@ -36,7 +36,7 @@ impl LastResponses {
                 let entry = Entry { login: credential.login.clone(), response: Arc::new(response) };
                 entries.insert(account.clone(), entry);
             }
-            // The previous one no longer belongs to the readings.
+            // The previous response no longer matches the readings.
             _ => drop(entries.remove(account)),
         }
     }

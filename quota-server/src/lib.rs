@@ -1,11 +1,12 @@
-//! The gateway of quota: one address for all programs of a machine that read how much is left.
+//! The gateway: one address where all programs on a machine read how much quota is left.
 //!
-//! A [`Gateway`] answers from the readings of a [`QuotaManager`](quota::QuotaManager), and a [`Server`] serves it. The program `quota`
-//! builds the manager from its configuration; this crate knows no configuration, and contains no rule about readings.
+//! A [`Gateway`] answers requests from the readings of a [`QuotaManager`](quota::QuotaManager), and a [`Server`] serves
+//! it over HTTP. The program `quota` builds the manager from its configuration. This crate reads no configuration, and
+//! contains no rules about readings.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | the paths of providers, such as `/api/oauth/usage` | usage in the shape of the provider, for the account of the presented credential |
+//! | the paths of providers, such as `/api/oauth/usage` | usage in the provider's format, for the account of the presented credential |
 //! | `/account/{provider}/{name}/…` | the same for a named account |
 //! | `/v1/accounts`, `/v1/changes`, `/v1/events`, `/v1/observe`, `/v1/route` … | the gateway's own API, which `/openapi.json` describes |
 //! | `/` | the dashboard: the account to use now, and the state of every account, for a browser |
@@ -14,10 +15,11 @@
 //!
 //! # Guarantees
 //!
-//! - An answer has the age of its readings. A reading that is too old, and a window that has ended, are never sent.
+//! - A response states the age of its readings. The gateway never sends a reading that is too old, or a window that has
+//!   ended.
 //! - No response contains a credential or a token, or repeats a part of the request. The one exception is
 //!   [`GatewayBuilder::hand_out_credentials`], for the same user over a Unix socket.
-//! - Requests of web pages from other origins are rejected, also after DNS rebinding.
+//! - Requests that web pages from other origins make are rejected, even with DNS rebinding.
 //! - Each client is limited in time, memory and connections ([`Limits`]).
 
 mod access;

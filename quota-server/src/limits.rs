@@ -1,4 +1,4 @@
-//! The limits on what a client can use up: time, memory and connections.
+//! The limits on a client's use of time, memory and connections.
 
 use std::time::Duration;
 
@@ -6,25 +6,26 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The time for the headers of a request, also after the previous one: an idle connection is closed after it.
+    /// The timeout for receiving the headers of a request. It includes the wait for a further request on an idle
+    /// connection.
     pub header_timeout: Duration,
-    /// The time for the response to a request.
+    /// The timeout for the response to a request.
     pub request_timeout: Duration,
-    /// The time in which a client must accept some bytes of a response.
+    /// The timeout for a client to accept further bytes of a response.
     pub write_timeout: Duration,
-    /// The time for a TLS handshake.
+    /// The timeout of a TLS handshake.
     pub handshake_timeout: Duration,
-    /// How long responses in flight may take after the server was asked to stop.
+    /// The timeout for responses in flight after the server begins to stop.
     pub shutdown_timeout: Duration,
-    /// The number of concurrent connections. Further ones wait in the queue of the system.
+    /// The maximum number of concurrent connections. Further ones wait in the accept queue.
     pub max_connections: usize,
-    /// The number of concurrent streams of events; at most half of the connections.
+    /// The maximum number of concurrent event streams; at most half of the connections.
     pub max_event_streams: usize,
-    /// The size of all headers, in bytes.
+    /// The maximum size of all headers, in bytes.
     pub max_header_bytes: usize,
-    /// The number of headers.
+    /// The maximum number of headers.
     pub max_headers: usize,
-    /// The size of a request body, in bytes.
+    /// The maximum size of a request body, in bytes.
     pub max_body_bytes: usize,
 }
 

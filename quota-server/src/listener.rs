@@ -38,8 +38,8 @@ pub(crate) enum Accepted {
 impl Listener {
     /// Listens on an address. Call this inside a tokio runtime.
     ///
-    /// Only this user can connect to a Unix socket: its file has the mode 0600 from the beginning. A file that a killed process left
-    /// is replaced. The file is removed when the listener is dropped.
+    /// Only this user can connect to a Unix socket, because its file is created with mode 0600. A file that a killed
+    /// process left behind is replaced. The file is removed when the listener is dropped.
     ///
     /// # Errors
     ///
@@ -52,9 +52,9 @@ impl Listener {
         bound.map_err(|source| ListenError { address: address.to_string(), source })
     }
 
-    /// Takes the listening sockets that the process was started with: systemd's socket activation, `LISTEN_FDS`.
+    /// Takes over the listening sockets that systemd passed to the process (socket activation, `LISTEN_FDS`).
     ///
-    /// The process gets each of them once. Call this inside a tokio runtime.
+    /// Each socket is returned only once per process. Call this inside a tokio runtime.
     ///
     /// # Errors
     ///
@@ -127,12 +127,12 @@ impl Listener {
     }
 }
 
-/// The file of a Unix socket, which is removed at the end.
+/// The file of a Unix socket, which is removed on drop.
 #[cfg(unix)]
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// The device and the file number: another process may have replaced the file.
+    /// The device and inode numbers, because another process may have replaced the file.
     identity: Option<(u64, u64)>,
 }
 
@@ -152,7 +152,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Binds a socket with a private file. The file gets its mode under another name, so that no other user can connect before.
+/// Binds a socket with a private file. The mode is set under a temporary name, so that no other user can connect
+/// before.
 #[cfg(unix)]
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -162,7 +163,7 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    // A process that was killed here may have had the same number.
+    // A process that was killed at this point may have had the same process id.
     let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary)?;
     let moved = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))
@@ -186,7 +187,7 @@ fn lock_folder(path: &Path) -> io::Result<std::fs::File> {
     }
 }
 
-/// Checks that no process listens on a socket. Only the file of a killed process refuses connections.
+/// Checks that no process listens on a socket. Connections are refused only if the file's process was killed.
 #[cfg(unix)]
 async fn check_unused(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt as _;
@@ -199,7 +200,7 @@ async fn check_unused(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    // A running process whose queue is full answers with another error, or not at all.
+    // If a running process has a full queue, the connection fails with another error, or hangs.
     match Clock::system().bounded(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
         Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
@@ -207,7 +208,7 @@ async fn check_unused(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The time for a connection to a socket that already exists.
+/// The timeout of a connection to an existing socket.
 #[cfg(unix)]
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

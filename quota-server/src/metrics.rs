@@ -1,4 +1,5 @@
-//! The metrics of a gateway, in OpenMetrics or in the text format of Prometheus. Labels are names of accounts and windows, never a credential or a text of a client.
+//! The metrics of a gateway, in OpenMetrics or in the text format of Prometheus. Labels contain names of accounts and
+//! windows, never a credential or text from a client.
 
 use std::sync::atomic::AtomicU64;
 
@@ -19,12 +20,12 @@ use crate::served::{Accounts, Served};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     OpenMetrics,
-    /// The older text format, for tools that do not ask for OpenMetrics.
+    /// The older text format, for clients that do not accept OpenMetrics.
     Text,
 }
 
 impl Format {
-    /// The format that these headers ask for.
+    /// The format that these headers accept.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         match accepted.any(|value| value.contains("application/openmetrics-text")) {
@@ -45,7 +46,7 @@ impl Format {
 type Labels<const N: usize> = [(&'static str, String); N];
 type Gauges<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
 
-/// The counters of the process. The gauges are read when they are asked for.
+/// The counters of the process. Gauges are computed at each scrape.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     requests: Family<Labels<2>, Counter>,
@@ -135,13 +136,13 @@ impl Drop for OpenStream {
     }
 }
 
-/// Converts OpenMetrics to the text format: a counter is declared with its suffix, and the type `info` does not exist.
+/// Converts OpenMetrics to the text format, which declares a counter with its suffix and has no type `info`.
 fn text_format(open_metrics: &str) -> String {
     let mut text = String::new();
     let mut help = None;
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
         if let Some(declared) = line.strip_prefix("# HELP ") {
-            // The type follows, and decides the name.
+            // The type is on the next line, and determines the name.
             help = declared.split_once(' ').map(|(_, help)| help);
             continue;
         }
@@ -161,7 +162,8 @@ fn text_format(open_metrics: &str) -> String {
     text
 }
 
-/// The outcomes of calls. Each has a sample from the start: the increase of a counter that appears is unknown to Prometheus.
+/// The outcomes of calls. Each counter exists from the start, because Prometheus cannot see the first increase of a new
+/// one.
 const OUTCOMES: [&str; 10] = [
     "success",
     "throttled",
@@ -273,7 +275,7 @@ impl AccountGauges {
         }
         for window in usage.snapshot().windows().iter().filter(|window| !window.is_unlimited()) {
             let labels = with("window", window.id().as_str());
-            // After its reset the use is unknown, so there is no sample.
+            // After the reset, the usage is unknown, so there is no sample.
             let Some(used) = window.used_at(now, usage.max_age()).lower_bound() else { continue };
             self.used.get_or_create(&labels).set(used.as_f64() / 100.0);
             if let Some(reset) = window.resets_at().filter(|reset| *reset > now) {

@@ -1,4 +1,4 @@
-//! The routes that clients got and may still report, by id.
+//! The routes that clients received and may still report, by id.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use quota::model::RequestId;
 
 /// The maximum number of routes in memory.
 const MAX_ROUTES: usize = 10_000;
-/// How long a reported route stays, so that its report may be repeated.
+/// How long a route is kept after its report, so that the client can repeat the report.
 const REPORTED_TTL: Duration = Duration::from_secs(60);
 /// How often expired routes are removed.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ struct Table {
     cleaned_at: Instant,
 }
 
-/// A route, and the router that made it, which a reload may have replaced since.
+/// A route, and the router that chose it. A reload may have replaced the router since.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenRoute {
     pub(crate) route: Arc<Route>,
@@ -49,7 +49,7 @@ impl OpenRoutes {
         Self { table: Mutex::new(table), clock }
     }
 
-    /// Whether there are so many routes that another one would not fit.
+    /// Whether the limit on open routes is reached.
     pub(crate) fn is_full(&self) -> bool {
         let mut table = self.table.lock();
         table.clean(self.clock.instant());
@@ -68,8 +68,8 @@ impl OpenRoutes {
         id
     }
 
-    /// The route with this id, for a report, until it expires. After the first report it stays for a minute, so that a client may
-    /// repeat the report.
+    /// Returns the route with this id for a report, unless it has expired. The route is kept for a minute after its
+    /// first report, so that the client can repeat the report.
     pub(crate) fn get_to_report(&self, id: &str) -> Option<OpenRoute> {
         let now = self.clock.instant();
         let mut table = self.table.lock();

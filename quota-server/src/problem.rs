@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
-/// An error response. It repeats nothing of the request, which may hold a token.
+/// An error response. It repeats no part of the request, which may contain a token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,

@@ -52,12 +52,12 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .with_state(gateway)
 }
 
-/// Whether the process answers.
+/// Reports that the process runs.
 async fn healthy() -> Response {
     ([(CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 
-/// Whether the accounts were read.
+/// Reports whether the accounts have been read.
 async fn ready(State(gateway): State<Gateway>) -> Response {
     if gateway.current().accounts.is_read() { healthy().await } else { NOT_READY.into_response() }
 }

@@ -1,4 +1,4 @@
-//! The accounts that a gateway serves, each with the answer that was written last.
+//! The accounts that a gateway serves, each with its last written responses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use quota_journal::Rules;
 
 use crate::answer::Written;
 
-/// The time for the first read of all accounts from the store.
+/// The timeout of the first read of all accounts from the store.
 const FIRST_READ: Duration = Duration::from_secs(5);
 
 /// An account for a [`Gateway`](crate::Gateway).
@@ -24,9 +24,9 @@ pub struct ServedAccount {
     pub id: AccountId,
     /// Whether it is shown, but never refreshed.
     pub is_disabled: bool,
-    /// Whether it is refreshed only when a client asks for it.
+    /// Whether it is refreshed only when a client requests it.
     pub is_on_demand: bool,
-    /// The rules by which events are found for its journal.
+    /// The rules that derive the events of its journal.
     pub rules: Rules,
 }
 
@@ -37,7 +37,7 @@ impl ServedAccount {
         Self { id, is_disabled: false, is_on_demand: false, rules: Rules::default() }
     }
 
-    /// Refreshes the account only when a client asks for it.
+    /// Refreshes the account only when a client requests it.
     #[must_use]
     pub fn on_demand(mut self) -> Self {
         self.is_on_demand = true;
@@ -51,7 +51,8 @@ impl ServedAccount {
         self
     }
 
-    /// Sets the rules by which events are found (default: [`Rules::default`]). All programs that share a store should use the same.
+    /// Sets the rules that derive events (default: [`Rules::default`]). All programs that share a store should use the
+    /// same rules.
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
@@ -64,9 +65,9 @@ impl ServedAccount {
 pub(crate) struct Served {
     pub(crate) account: Account,
     pub(crate) is_disabled: bool,
-    /// The login of the credential that was read last.
+    /// The login of the last credential that was read.
     pub(crate) login: Mutex<LoginInfo>,
-    /// The last answers: without and with the fields that identify the user.
+    /// The last responses, without and with the fields that identify the user.
     pub(crate) written: [Mutex<Option<Arc<Written>>>; 2],
     /// The number of the last change.
     pub(crate) changed: Mutex<u64>,
@@ -122,14 +123,14 @@ impl Accounts {
         self.by_id.get(id)
     }
 
-    /// Reads all accounts from the store. Without an answer of the store it goes on after a few seconds.
+    /// Reads all accounts from the store. It stops waiting for the store after a few seconds.
     pub(crate) async fn read(&self) {
         let reads = self.all.iter().map(|served| async { drop(served.account.sync().await) });
         Clock::system().bounded(FIRST_READ, join_all(reads)).await;
         self.is_read.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the accounts were read once.
+    /// Whether the accounts have been read once.
     pub(crate) fn is_read(&self) -> bool {
         self.is_read.load(Ordering::Relaxed)
     }

@@ -37,7 +37,8 @@ use crate::routes;
 use crate::tls::Tls;
 use crate::work::Client;
 
-/// How long idle connections stay open after the server was asked to stop. A request that a client has just sent is then answered.
+/// How long idle connections stay open after the server begins to stop, to answer requests that are already on their
+/// way.
 const IDLE_GRACE: Duration = Duration::from_millis(200);
 /// The pause after a failed accept, such as without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -65,7 +66,7 @@ impl Server {
         Self { gateway, listeners, guard: Guard::default(), tls: None, limits: Limits::default() }
     }
 
-    /// Accepts requests for these names of hosts too. IP addresses and `localhost` are always accepted.
+    /// Also accepts requests for these host names. IP addresses and `localhost` are always accepted.
     pub fn allow_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> Self {
         self.guard.hosts.extend(hosts);
         self
@@ -83,10 +84,10 @@ impl Server {
         self
     }
 
-    /// Answers until `stop` completes. Then closes the sockets, and waits for the responses in flight up to a timeout, and for the
-    /// requests that change state of clients that have left.
+    /// Serves until `stop` completes. Then it closes the sockets, and waits up to a timeout for responses in flight,
+    /// and for requests that change state even if their clients have disconnected.
     ///
-    /// Returns whether all ended in that time. If the future is dropped, all connections are closed at once.
+    /// Returns whether all of them ended in time. If the future is dropped, all connections are closed immediately.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
         let (clock, limit) = (Clock::system(), self.limits.shutdown_timeout);
         let stopping = watch::Sender::new(false);
@@ -137,7 +138,7 @@ async fn listen(listener: Listener, service: Arc<Service>) -> bool {
     let mut stopping = service.stopping.clone();
     loop {
         let accept = async {
-            // A connection beyond the limit waits in the queue of the system.
+            // Connections beyond the limit wait in the accept queue.
             let slot =
                 Arc::clone(&service.slots).acquire_owned().await.expect("the semaphore is never closed");
             (slot, listener.accept().await)
@@ -158,7 +159,7 @@ async fn listen(listener: Listener, service: Arc<Service>) -> bool {
             _ = stopping.changed() => break,
         }
     }
-    // Closing the socket resets the connections in its queue, so accept them first.
+    // Closing the socket resets the connections in its queue, so accept these first.
     while let Some(Ok(accepted)) = listener.accept().now_or_never() {
         connections.spawn(serve(accepted, Arc::clone(&service)));
     }
@@ -178,7 +179,7 @@ fn is_of_client(error: &io::Error) -> bool {
 async fn serve(accepted: Accepted, service: Arc<Service>) {
     match accepted {
         Accepted::Tcp(stream) => {
-            // If the system rejects the option, responses only arrive a little later.
+            // Without this option, responses only arrive a little later.
             let _ = stream.set_nodelay(true);
             let Some(tls) = &service.tls else { return serve_stream(stream, Peer::Network, service).await };
             let handshake = tls.0.accept(stream);
@@ -219,7 +220,7 @@ where
         let service = Arc::clone(&service);
         async move { Ok::<_, Infallible>(service.respond(request, peer).await) }
     });
-    // The `auto` connection of hyper-util has no time limit before the first byte.
+    // The `auto` connection of hyper-util has no timeout before the first byte.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
@@ -229,7 +230,7 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        // A client may break its connection at any time.
+        // A client may disconnect at any time.
         _ = connection.as_mut() => return,
         _ = stopping.changed() => {}
     }
@@ -286,7 +287,8 @@ impl Service {
     }
 }
 
-/// Answers a request that changes state. It does so to the end, because a client may disconnect once it has sent the request.
+/// Handles a request that changes state. It always completes, because a client may disconnect after sending the
+/// request.
 async fn finish(
     app: Router,
     request: Request<Limited<Incoming>>,

@@ -16,7 +16,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`InvalidCertificate`] if one of them is malformed, or they do not belong together.
+    /// [`InvalidCertificate`] if one of them is malformed, or if they do not match.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, InvalidCertificate> {
         let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(InvalidCertificate::Chain)?;
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Why a certificate cannot be used. It repeats nothing of the files.
+/// Why a certificate cannot be used. It repeats no part of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCertificate {

@@ -1,4 +1,4 @@
-//! The usage endpoints of providers: which account a client asks about, and the response. `answer` writes the bodies.
+//! The usage endpoints of providers: finds the account of a request, and responds. `answer` writes the bodies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::answer::{Failure, Written};
 use crate::gateway::Gateway;
 use crate::served::Served;
 
-/// How long a request waits for a refresh. The gateway keeps its accounts fresh, so few requests wait at all.
+/// How long a request waits for a refresh. The gateway keeps its accounts fresh, so few requests wait.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
 const FRESHNESS: HeaderName = HeaderName::from_static("quota-freshness");
 
@@ -32,7 +32,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint of a provider, if its answers can be written.
+    /// The endpoint of a provider, if the gateway can write its responses.
     pub(crate) fn of(provider: &'static Provider) -> Option<Self> {
         provider.endpoint().map(|shape| Self { provider, shape })
     }
@@ -41,13 +41,13 @@ impl Endpoint {
         self.shape.path()
     }
 
-    /// Whether a request with this query gets a response of this shape, for the account of the credential.
+    /// Whether a request with this query gets a usage response for the account of the credential.
     #[cfg(feature = "wrap")]
     pub(crate) fn answers(self, query: Option<&str>) -> bool {
         self.shape.answers(query)
     }
 
-    /// Why a request with another query gets no answer.
+    /// The error for a request with another query.
     fn refusal(self, query: Option<&str>) -> Option<Response> {
         let only = self.shape.query().filter(|_| !self.shape.answers(query))?;
         let message = match only {
@@ -63,7 +63,7 @@ impl Endpoint {
         self.shape.has_other_uses()
     }
 
-    /// An error in the shape of the provider.
+    /// An error in the provider's format.
     fn failure(self, status: StatusCode, message: &str, retry_after: Option<Duration>) -> Response {
         let failure = EndpointFailure { status: status.as_u16(), message, retry_after };
         let body = self.shape.failure(&failure).to_string();
@@ -172,11 +172,11 @@ pub(crate) async fn of_account(
         current.accounts.get(&id).cloned()
     });
     let is_owner = match (&served, token) {
-        // Without a need for the credential, an unknown one does not delay the answer.
+        // If the credential is not needed, an unknown one must not delay the response.
         (Some(served), Some(token)) if has_role => current.credentials.knows(served, token),
         (Some(served), Some(token)) => current.credentials.is_of(served, token).await,
         (None, _) if !has_role => {
-            // As long as for an account that exists, because the time must not reveal the names of accounts.
+            // Take as long as for an existing account, because the time must not reveal which accounts exist.
             current.credentials.check().await;
             false
         }
@@ -269,7 +269,7 @@ fn success(written: &Written, usage: &AccountUsage, headers: &HeaderMap) -> Resp
     response
 }
 
-/// A validator without its mark for a weak one.
+/// A validator without its prefix `W/`.
 fn opaque(tag: &str) -> &str {
     tag.trim().trim_start_matches("W/")
 }

@@ -1,4 +1,4 @@
-//! Requests that change state, which end even if their clients disconnect. Only this file owns their tasks.
+//! Requests that change state. They complete even if their clients disconnect. Only this file owns their tasks.
 
 use std::future::pending;
 use std::panic::resume_unwind;
@@ -11,9 +11,9 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Work(TaskTracker);
 
 impl Work {
-    /// Runs `work` to its end, and returns its outcome. If the future is dropped, the work goes on.
+    /// Runs `work` to completion, and returns its outcome. If the future is dropped, the work continues.
     ///
-    /// The work must limit its own waits.
+    /// The work must bound its own waits.
     pub(crate) async fn finish<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -22,7 +22,7 @@ impl Work {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),
-                // The runtime ends.
+                // The runtime is shutting down.
                 Err(_) => pending().await,
             },
         }
@@ -40,7 +40,7 @@ impl Work {
 pub(crate) struct Client(CancellationToken);
 
 impl Client {
-    /// A client, which has left when the guard is dropped.
+    /// A client, which has disconnected when the guard is dropped.
     pub(crate) fn new() -> (Self, tokio_util::sync::DropGuard) {
         let token = CancellationToken::new();
         (Self(token.clone()), token.drop_guard())

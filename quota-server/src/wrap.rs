@@ -1,7 +1,9 @@
-//! The proxy of `quota wrap`: it answers the usage requests of one command, and relays all its other requests unchanged.
+//! The proxy of `quota wrap`: it answers the usage requests of one command, and forwards all its other requests
+//! unchanged.
 //!
-//! For programs whose address of the provider cannot be changed, but that use the proxy of their environment. The proxy opens the TLS of
-//! the given hosts only, with a certificate that its own [authority](WrapProxy::certificate) signs. All other hosts are tunnelled.
+//! It is for programs that have no setting for the provider's address, but use the proxy of their environment. The
+//! proxy decrypts only connections to the given hosts, with a certificate that its own
+//! [authority](WrapProxy::certificate) signs. It tunnels connections to all other hosts.
 
 mod authority;
 mod origins;
@@ -43,15 +45,15 @@ use crate::usage;
 pub use self::origins::UsageOrigin;
 pub use self::upstream::UserProxy;
 
-/// The time for the headers of a request to the proxy.
+/// The timeout for the headers of a request to the proxy.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time for the TLS handshake of the command.
+/// The timeout of the command's TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time to connect to a host.
+/// The timeout for connecting to a host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause after a failed accept, such as without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The number of concurrent connections. Further ones wait in the queue of the system.
+/// The maximum number of concurrent connections. Further ones wait in the accept queue.
 const MAX_CONNECTIONS: usize = 1024;
 /// The buffer of a tunnel, for each direction.
 const BUFFER: usize = 64 * 1024;
@@ -65,30 +67,31 @@ pub struct WrapProxy {
     shared: Arc<Shared>,
 }
 
-/// Why a proxy cannot be made.
+/// Why a proxy cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WrapError {
-    /// The system refuses a socket.
+    /// The operating system provides no socket.
     #[error("could not listen on a loopback port: {0}")]
     Listen(#[source] io::Error),
-    /// The system has no random numbers.
+    /// The operating system provides no random numbers.
     #[error("could not make a password: {0}")]
     Random(#[source] getrandom::Error),
-    /// A host cannot be in a certificate.
+    /// A certificate cannot contain this host.
     #[error("could not make a certificate: {0}")]
     Certificate(#[source] rcgen::Error),
 }
 
 impl WrapProxy {
-    /// Makes a proxy on a free loopback port, with a password and a certificate authority of its own.
+    /// Creates a proxy on a free loopback port, with its own password and certificate authority.
     ///
-    /// It opens the TLS of the origins whose provider has a usage endpoint. Requests of configured accounts for usage are answered by
-    /// the gateway.
+    /// It decrypts connections to the origins whose provider has a usage endpoint. The gateway answers usage requests
+    /// for configured accounts.
     ///
     /// # Errors
     ///
-    /// [`WrapError`] if the system refuses a socket, or a host cannot be in a certificate.
+    /// [`WrapError`] if the operating system provides no socket or random numbers, or if a certificate cannot contain a
+    /// host.
     pub async fn bind(
         gateway: Gateway,
         origins: impl IntoIterator<Item = UsageOrigin>,
@@ -111,18 +114,18 @@ impl WrapProxy {
         Secret::new(format!("http://{}@{}", self.shared.password.user_info().expose(), self.address))
     }
 
-    /// The certificate that the command must trust, as PEM. It is valid for a day, and for the opened hosts only.
+    /// The certificate that the command must trust, as PEM. It is valid for a day, and only for the decrypted hosts.
     #[must_use]
     pub fn certificate(&self) -> &str {
         self.shared.authority.pem()
     }
 
-    /// The names and addresses of the hosts whose TLS is opened.
+    /// The names and addresses of the decrypted hosts.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.shared.origins.hosts().into_iter()
     }
 
-    /// Serves the command until `stop` completes. Then all connections are closed, because the command has ended.
+    /// Serves the command until `stop` completes, and then closes all connections.
     pub async fn run<T>(self, stop: impl Future<Output = T>) -> T {
         let Self { listener, shared, .. } = self;
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -144,7 +147,7 @@ impl WrapProxy {
                             drop(slot);
                         });
                     }
-                    // Without a free file descriptor the next accept fails as well.
+                    // If no file descriptor is free, the next accept would fail too.
                     Err(_) => shared.clock.sleep(ACCEPT_PAUSE).await,
                 },
                 Some(_) = connections.join_next() => {}
@@ -178,7 +181,7 @@ type Upgrade = (OnUpgrade, OnUpgrade);
 impl Shared {
     /// Serves one connection of the command: a `CONNECT` request, and its tunnel.
     async fn serve(self: Arc<Self>, stream: TcpStream) {
-        // If the system rejects the option, small packets only arrive a little later.
+        // Without this option, small packets only arrive a little later.
         let _ = stream.set_nodelay(true);
         let accepted = Mutex::new(None);
         let service = service_fn(async |request| {
@@ -191,7 +194,7 @@ impl Shared {
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        // A client may break its connection at any time.
+        // A client may disconnect at any time.
         let _ = connection.await;
         match accepted.into_inner() {
             Some(Tunnel::Open(upgrade, target)) => self.open(upgrade, target).await,
@@ -236,7 +239,7 @@ impl Shared {
         }
     }
 
-    /// Accepts TLS in place of a host, and serves the requests in it.
+    /// Accepts a TLS connection in place of a host, and serves its requests.
     async fn open(self: Arc<Self>, upgrade: OnUpgrade, target: Target) {
         let Some(acceptor) = self.authority.acceptor(self.clock.now()) else { return };
         let Ok(client) = upgrade.await else { return };
@@ -282,7 +285,8 @@ impl Shared {
         }
     }
 
-    /// Answers a request to an opened host: from the readings if it asks for the usage of a configured account, otherwise from the host.
+    /// Handles a request to a decrypted host: answers it if it requests the usage of a configured account, and
+    /// otherwise forwards it.
     async fn respond(&self, request: Request<Incoming>, target: &Target) -> (Response, Option<Upgrade>) {
         let is_same_host =
             relay::named_host(request.uri(), request.headers(), target).as_ref() == Some(target);
@@ -303,7 +307,7 @@ impl Shared {
         self.relay(request, target).await
     }
 
-    /// Passes a request on to its host.
+    /// Forwards a request to its host.
     async fn relay(&self, mut request: Request<Incoming>, target: &Target) -> (Response, Option<Upgrade>) {
         let is_upgrade = relay::is_upgrade(request.version(), request.headers());
         let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));

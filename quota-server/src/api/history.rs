@@ -1,4 +1,4 @@
-//! The use of windows over time, from the journals: `GET /v1/history` and `GET /v1/pace`.
+//! The usage of windows over time, from the journals: `GET /v1/history` and `GET /v1/pace`.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -18,7 +18,7 @@ use crate::gateway::Gateway;
 use crate::journals::read_all;
 use crate::problem::Problem;
 
-/// The period without `hours`.
+/// The period if the request has no `hours`.
 const DEFAULT_HOURS: u32 = 24;
 /// The period that a journal keeps: 35 days.
 const MAX_HOURS: u32 = 35 * 24;

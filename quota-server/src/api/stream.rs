@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what happens to the accounts, as server-sent events.
+//! `GET /v1/events`: the events of all accounts, as server-sent events.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,10 +20,10 @@ use crate::gateway::Gateway;
 use crate::metrics::OpenStream;
 use crate::problem::Problem;
 
-/// The pause between two comments, which show that the connection works. It is shorter than the time limits of usual proxies.
+/// The interval of the comments that keep the connection open. It is shorter than the timeouts of common proxies.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells nginx to pass on each event at once.
+/// Makes nginx forward each event immediately.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const TOO_MANY: Problem =
@@ -44,7 +44,8 @@ const TOO_MANY: Problem =
         (status = 503, description = "too many streams are open"),
     ))]
 pub(super) async fn events(State(gateway): State<Gateway>, headers: HeaderMap) -> Response {
-    // Before the check: a reload during the request then ends the stream, even if the check used the previous tokens.
+    // Subscribe before the check. A reload during the request then ends the stream, even if the check used the previous
+    // tokens.
     let tokens = gateway.tokens();
     if let Err(refused) = authorize(&gateway, &headers, Role::Read) {
         return refused.into_response();
@@ -52,7 +53,7 @@ pub(super) async fn events(State(gateway): State<Gateway>, headers: HeaderMap) -
     let Some(open) = gateway.metrics().open_stream(gateway.max_event_streams()) else {
         return TOO_MANY.into_response();
     };
-    // An empty id is no id: browsers send none.
+    // An empty id counts as no id.
     let last = headers.get(LAST_EVENT_ID).filter(|last| !last.is_empty());
     let cursor = last.and_then(|last| Cursor::parse(last.to_str().ok()?));
     let store = gateway.journals().map(|journals| &journals.store);
@@ -76,7 +77,7 @@ pub(super) async fn events(State(gateway): State<Gateway>, headers: HeaderMap) -
 #[derive(Debug)]
 struct Client {
     gateway: Gateway,
-    /// A reload with other tokens ends the stream, so that the client must present its token again.
+    /// A reload that changes the tokens ends the stream, so that the client must present its token again.
     tokens: Arc<AccessTokens>,
     first: VecDeque<Message>,
     subscription: Subscription,

@@ -1,4 +1,4 @@
-//! The curve of a window as coordinates for SVG. The drawing is stretched to the width of the page.
+//! The curve of a window as SVG coordinates. The browser stretches it to the width of the page.
 
 use std::fmt::Write as _;
 
@@ -13,9 +13,9 @@ pub(super) const HEIGHT: f64 = 100.0;
 pub(super) struct Curve {
     /// The readings, as the points of a line.
     pub(super) used: String,
-    /// The area below them.
+    /// The area below the line.
     pub(super) area: String,
-    /// The line of a use that lasts exactly until the reset; absent without a reset.
+    /// The line of an even pace that reaches 100 % at the reset; absent without a reset.
     pub(super) even: Option<String>,
     /// The forecast.
     pub(super) forecast: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// The curve; `None` without readings in the period.
+    /// Computes the curve; `None` if the period has no readings.
     pub(super) fn new(window: &WindowPace, local: &LocalTime) -> Option<Self> {
         let chart = Chart::of(window, local.now)?;
         let used = points(&chart.points);

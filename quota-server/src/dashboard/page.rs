@@ -1,5 +1,5 @@
-//! The content of the page, as plain texts and numbers: a pure function of the accounts and the decision.
-//! The words are those of quota-view, as in `quota status`, `explain`, `pace`, `events` and `budget`.
+//! The content of the page as plain strings and numbers: a pure function of the accounts and the decision. Like `quota
+//! status`, `explain`, `pace`, `events` and `budget`, it takes its texts from quota-view.
 
 use std::collections::BTreeMap;
 
@@ -25,9 +25,9 @@ use super::curve::{Curve, HEIGHT, WIDTH};
 
 /// The number of events on the page.
 const EVENTS: usize = 10;
-/// The number of accounts whose reason is at the top.
+/// How many accounts are listed with their reason at the top.
 const MAX_REASONS: usize = 3;
-/// The advice for a login that no configuration of the gateway describes.
+/// The advice for a login that is not in the gateway's configuration.
 const LOG_IN: &str = "log in again";
 
 /// An account at the time of the page.
@@ -62,7 +62,7 @@ struct Answer {
     card: Option<usize>,
     headline: String,
     facts: Vec<String>,
-    /// Why the accounts before it are not used.
+    /// Why the accounts before the chosen one are not used.
     passed_over: Vec<String>,
 }
 
@@ -90,9 +90,9 @@ struct Note {
 struct WindowRow {
     name: String,
     used: String,
-    /// The known part in thousandths, at most all.
+    /// The used part in thousandths, at most 1000.
     filled: Option<f64>,
-    /// The forecast at the reset in thousandths, if it is beyond the use.
+    /// The forecast for the reset in thousandths, if it exceeds the current usage.
     forecast_at: Option<f64>,
     elapsed_at: Option<f64>,
     percent: Option<f64>,
@@ -132,7 +132,7 @@ struct Caller {
 }
 
 impl Page {
-    /// The page for these accounts. After a reload the decision may lack one of them for a moment.
+    /// Builds the page for these accounts. Shortly after a reload, the decision may lack one of them.
     pub(super) fn new(states: &[AccountState<'_>], decision: &Decision, local: &LocalTime) -> Self {
         let answer = Answer::new(states, decision, local);
         let calls: Vec<_> = states.iter().map(|state| Calls::new(state, local)).collect();
@@ -215,7 +215,7 @@ impl Card {
     }
 }
 
-/// The state of an account in a few lines: whether it is available, what failed, what holds it, and what to do.
+/// The state of an account in a few lines: whether it is available, its last failure, its hold, and what to do.
 fn notes(view: &AccountView, evaluated: Option<&Evaluated>, local: &LocalTime) -> Vec<Note> {
     let note = |class, text| Note { class, text };
     let state = evaluated.map(|evaluated| note("state", account_reason(evaluated, LOG_IN, local)));
@@ -225,7 +225,7 @@ fn notes(view: &AccountView, evaluated: Option<&Evaluated>, local: &LocalTime) -
     notes.extend(words::hold_note(view, local).map(|text| note("problem", text)));
     notes.extend(remedy(view).map(|text| note("remedy", text)));
     notes.extend(view.credits.as_ref().and_then(words::money).map(|text| note("detail", text)));
-    // An account that is rate limited has the same words as reason and as hold.
+    // For a rate limited account, the reason and the hold have the same text.
     notes.dedup_by(|next, previous| next.text == previous.text);
     notes
 }

@@ -1,4 +1,4 @@
-//! The position of a client in the journals of all accounts, as the id of an event. It contains no name and no text.
+//! A client's position in the journals of all accounts, encoded as the id of an event. It contains no names or texts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,11 +30,12 @@ impl Mark {
         )
     }
 
-    /// The events of a journal after this position; `None` if the journal has dropped some of them, or never had this position.
+    /// The events of a journal after this position; `None` if the journal has dropped some of them, or never had this
+    /// position.
     pub(crate) fn rest(self, journal: &Journal) -> Option<impl Iterator<Item = (u64, &JournalEvent)>> {
         let mut events = journal.events().peekable();
         if self.next == 0 {
-            // The journal had no event, so its first one must be stored.
+            // The journal was empty, so it must still have its first event.
             let is_complete = events.peek().is_none_or(|(number, _)| *number == 0);
             return is_complete.then_some(events);
         }
@@ -90,7 +91,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Two accounts with one hash would only make their clients miss events, which the other hash shows.
+/// If two accounts had the same hash, their clients would only miss events, and the hash of the event detects that.
 fn hash(text: &str) -> u32 {
     let digest = Sha256::digest(text);
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])

@@ -17,9 +17,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long the certificates are valid.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// The certificates are valid before they are made, because the clock may be set back.
+/// The certificates become valid before their creation, because the clock may be set back.
 const BACKDATED: Duration = Duration::from_secs(3600);
-/// A connection that begins shortly before the end could outlast the certificate's check.
+/// Leaves time for a handshake that begins shortly before the certificates expire.
 const LAST_MINUTES: Duration = Duration::from_secs(300);
 
 /// A certificate authority for some hosts, and the server certificate that it signed for them.
@@ -30,11 +30,11 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    /// Makes an authority that is limited to these hosts by name constraints (RFC 5280, section 4.2.1.10).
+    /// Creates an authority whose name constraints (RFC 5280, section 4.2.1.10) limit it to these hosts.
     ///
     /// # Errors
     ///
-    /// The error of the certificate library, for a host that cannot be in a certificate.
+    /// The error of the certificate library for a host that a certificate cannot contain.
     pub(super) fn new(hosts: &BTreeSet<&str>, now: Timestamp) -> Result<Self, rcgen::Error> {
         let hosts: Vec<_> = hosts.iter().map(|host| host.trim_matches(['[', ']']).to_owned()).collect();
         let expires_at = now + LIFETIME;
@@ -74,7 +74,8 @@ impl Authority {
         &self.pem
     }
 
-    /// Accepts TLS in place of the hosts; `None` after the end of the certificates. The hosts are then tunnelled like all others.
+    /// Accepts TLS in place of the hosts; `None` once the certificates have expired. The hosts are then tunnelled like
+    /// all others.
     pub(super) fn acceptor(&self, now: Timestamp) -> Option<&TlsAcceptor> {
         (now < self.expires_at - LAST_MINUTES).then_some(&self.acceptor)
     }
@@ -86,7 +87,8 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-/// Constraints that permit only these names and addresses. A kind of name without a constraint would be free, so each kind has one.
+/// Constraints that permit only these names and addresses. Names of a kind without a constraint would be unrestricted,
+/// so each kind has one.
 fn limited_to(hosts: &[String]) -> NameConstraints {
     let (mut names, mut addresses) = (Vec::new(), Vec::new());
     for host in hosts {
@@ -99,7 +101,7 @@ fn limited_to(hosts: &[String]) -> NameConstraints {
         }
     }
     if names.is_empty() {
-        // A reserved name, which no host has (RFC 6761).
+        // A reserved name that no host can have (RFC 6761).
         names.push(GeneralSubtree::DnsName("quota.invalid".to_owned()));
     }
     let excluded_subtrees = match addresses.is_empty() {

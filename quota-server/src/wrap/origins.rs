@@ -1,4 +1,4 @@
-//! The hosts whose TLS the proxy opens, and their usage paths.
+//! The hosts whose connections the proxy decrypts, and their usage paths.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +59,8 @@ pub(super) struct UsagePath {
 }
 
 impl UsagePath {
-    /// Whether quota itself asks. It needs the reading of the provider, because it stores it with the time of its own call.
+    /// Whether quota itself sent the request. It needs the provider's own response, because it stores the readings with
+    /// the time of its call.
     pub(super) fn is_own(&self, headers: &HeaderMap) -> bool {
         let agent = headers.get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
         let own = self.own_user_agent.as_deref().map(str::as_bytes);
@@ -67,12 +68,12 @@ impl UsagePath {
     }
 }
 
-/// All hosts of the providers that are answered for.
+/// All hosts of the providers whose usage requests the proxy answers.
 #[derive(Debug)]
 pub(super) struct Origins(Vec<UsagePath>);
 
 impl Origins {
-    /// Takes the origins with TLS whose provider has a usage endpoint that can be answered.
+    /// Selects the TLS origins whose provider has a usage endpoint that the gateway can answer.
     pub(super) fn new(origins: impl IntoIterator<Item = UsageOrigin>) -> Self {
         let paths = origins.into_iter().filter_map(|UsageOrigin { provider, base_url, own_user_agent }| {
             let endpoint = Endpoint::of(provider).filter(|endpoint| !endpoint.has_other_uses())?;

@@ -36,12 +36,12 @@ impl Password {
         Self { text: Secret::new(text), digest }
     }
 
-    /// The user information of the proxy's URL. All its characters may be in a URL.
+    /// The user information of the proxy's URL. It contains only characters that are valid in a URL.
     pub(super) fn user_info(&self) -> Secret {
         Secret::new(format!("{USER}:{}", self.text.expose()))
     }
 
-    /// Whether the request presents the password. The time does not show how much of it is right.
+    /// Whether the request presents the password. The comparison takes constant time.
     pub(super) fn is_presented(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(PROXY_AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };

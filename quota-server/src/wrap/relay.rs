@@ -1,4 +1,5 @@
-//! What a relay changes in a request and its response: the headers of one connection, and nothing else.
+//! The changes that a relay makes to a request and its response: it removes the headers of one connection, and nothing
+//! else.
 
 use http::header::{
     CONNECTION, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
@@ -17,10 +18,10 @@ pub(super) fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11 && headers.contains_key(UPGRADE) && names(headers).any(|name| name == UPGRADE)
 }
 
-/// Removes the headers that belong to one connection (RFC 9110, section 7.6.1). An upgrade keeps those that it needs.
+/// Removes the headers that belong to one connection (RFC 9110, section 7.6.1), except those that an upgrade needs.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, is_upgrade: bool) {
     let named: Vec<_> = names(headers).filter(|name| !(is_upgrade && *name == UPGRADE)).collect();
-    // The one value that a relay may pass on; gRPC needs it.
+    // The only value that a relay may forward. gRPC needs it.
     let has_trailers =
         headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     for name in named {
@@ -64,7 +65,7 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok())
 }
 
-/// The host that a request names; the one of the tunnel if it names none.
+/// The host that a request names, or the host of the tunnel if it names none.
 pub(super) fn named_host(uri: &Uri, headers: &HeaderMap, tunnel: &Target) -> Option<Target> {
     let authority = match (uri.authority(), headers.get(HOST)) {
         (Some(authority), _) => authority.clone(),

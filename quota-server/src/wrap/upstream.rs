@@ -23,15 +23,15 @@ use tower_service::Service;
 
 use super::origins::Target;
 
-/// The time to connect to one address of a host.
+/// The timeout for connecting to one address of a host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long an idle connection to a host is kept for the next request.
+/// How long an idle connection to a host is kept open for the next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type HttpsClient = Client<HttpsConnector<Dialer>, Body>;
 
-/// The proxy of the user, through which the wrapped command would connect without the wrapper.
+/// The user's proxy, through which the command would connect without `quota wrap`.
 #[derive(Debug, Clone, Default)]
 pub struct UserProxy {
     /// The URL of an HTTP proxy, which may contain a password.
@@ -41,8 +41,7 @@ pub struct UserProxy {
 }
 
 impl UserProxy {
-    /// The exceptions for a command whose requests to these hosts must not be one: a value for `NO_PROXY` without the entries that
-    /// match a host.
+    /// The value of `NO_PROXY` for the command, without the entries that match one of these hosts.
     #[must_use]
     pub fn exceptions_without<'a>(no_proxy: &str, hosts: impl Iterator<Item = &'a str> + Clone) -> String {
         let matches = |entry: &str| {
@@ -108,8 +107,8 @@ impl Service<Uri> for Dialer {
 /// Connects to hosts, and sends them requests.
 pub(super) struct Upstream {
     dialer: Dialer,
-    /// Clients for HTTP/1.1, and for HTTP/2 where the host has it. Loading the certificates of the system takes up to 30 ms, so they
-    /// are built for the first request.
+    /// Clients for HTTP/1.1, and for HTTP/2 if the host supports it. Loading the system's certificates takes up to 30
+    /// ms, so the first request builds the clients.
     clients: OnceLock<Result<[HttpsClient; 2], rustls::Error>>,
 }
 
@@ -122,14 +121,14 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// Why the host or the proxy cannot be reached.
+    /// The reason why the host or the proxy is unreachable.
     pub(super) async fn connect(&self, target: &Target) -> Result<TcpStream, BoxError> {
         let uri = Uri::builder().scheme("https").authority(target.authority()).path_and_query("/").build()?;
         Ok(self.dialer.clone().call(uri).await?.into_inner())
     }
 
-    /// Sends a request with the version of HTTP that it has, if the host supports it. The certificate of the host must be valid for
-    /// this system.
+    /// Sends a request with its own HTTP version, if the host supports it. The system must trust the certificate of the
+    /// host.
     ///
     /// # Errors
     ///
@@ -137,7 +136,7 @@ impl Upstream {
     pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         let clients = self.clients.get_or_init(|| self.clients()).as_ref().map_err(Clone::clone)?;
         let is_http2 = request.version() == Version::HTTP_2;
-        // The client selects the version by the connection.
+        // The client selects the version from the connection.
         *request.version_mut() = Version::HTTP_11;
         Ok(clients[usize::from(is_http2)].request(request).await?)
     }
