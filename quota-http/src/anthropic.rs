@@ -1,5 +1,5 @@
-//! Anthropic: the usage of Claude subscriptions. It has parsers for the usage endpoint, for ordinary responses and their headers, and
-//! for the files of Claude Code.
+//! Anthropic: the usage of Claude subscriptions. This module parses the usage endpoint, ordinary responses and their
+//! headers, and the files of Claude Code.
 
 mod headers;
 mod limits;
@@ -37,7 +37,7 @@ pub const ANTHROPIC: ProviderId = ProviderId::from_static("anthropic");
 /// The response header with the owner of the account.
 const ORGANIZATION: &str = "anthropic-organization-id";
 
-/// Anthropic: its usage endpoint, with the token of an OAuth login.
+/// Anthropic's usage endpoint, with the token of an OAuth login.
 pub static PROVIDER: Provider = Provider::new("anthropic", "Anthropic", request, parse)
     .aliases(&["claude"])
     .base_url("https://api.anthropic.com")
@@ -51,7 +51,7 @@ pub static PROVIDER: Provider = Provider::new("anthropic", "Anthropic", request,
     .response_rules(&RULES)
     .token_exchange(CONFIG);
 
-/// The answers of the usage endpoint.
+/// The responses of the usage endpoint.
 static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/api/oauth/usage", write::usage, write::failure);
 
 /// The variables of Claude Code, from <https://code.claude.com/docs/en/env-vars>.

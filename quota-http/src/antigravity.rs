@@ -1,6 +1,6 @@
-//! Antigravity: the quota of its groups of models. It also parses the list of models, if a user saved it.
+//! Antigravity: the quotas of its model groups. This module also parses a saved list of models.
 //!
-//! Some accounts are served by another host, which is a setting: the base URL `https://cloudcode-pa.googleapis.com`.
+//! For some accounts, set the base URL to another host, `https://cloudcode-pa.googleapis.com`.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ fn add_bucket(bucket: &Value<'_>, group: Option<&str>, path: &str, report: &mut 
     ];
     report.skip_unknown(fields, &known, &format!("{path}."));
     let family = bucket_id.split_once('-').map_or(bucket_id, |(family, _)| family);
-    // Models of Gemini have it in their names. No name matches all models of the other groups.
+    // The names of Gemini models contain `gemini`. No single name matches all models of another group.
     let scope = match family {
         "gemini" => Scope::model("Gemini"),
         family => Scope::surface(group.unwrap_or(family)),
@@ -123,7 +123,7 @@ fn add_bucket(bucket: &Value<'_>, group: Option<&str>, path: &str, report: &mut 
     let id = match (whole, family) {
         (Some(whole), "gemini") => whole.for_model("Gemini").ok(),
         (Some(whole), family) => WindowId::new(&format!("{whole}_{family}")).ok(),
-        // No length may be invented.
+        // The parser must not guess a length.
         (None, _) => WindowId::new(bucket_id).ok(),
     };
     let Some(id) = id else { return report.mark_unnamed(path, "not a valid window name") };
@@ -170,11 +170,11 @@ fn parse_saved(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseEr
     }
 }
 
-/// What the names of models contain that only help the editor, although some of them have a limit with a reset.
+/// Parts of the names of models that only assist the editor, although some of them have a limit with a reset.
 const HELPERS: [&str; 3] = ["chat_", "complet", "tab_"];
 
-/// Parses the list of models. Each has one limit; of several, the emptiest counts, and of those the one that resets last. A model
-/// whose limits have no reset only helps the editor, unless it is used up.
+/// Parses the list of models. If a model has several limits, the one with the least left counts, and among equal ones
+/// the one that resets last. A model whose limits have no reset only assists the editor, unless it is used up.
 fn of_models(models: &Object<'_>) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for (model, value) in models.iter() {

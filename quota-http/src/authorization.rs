@@ -28,11 +28,11 @@ pub struct Authorization {
     pub(crate) verifier: Secret,
 }
 
-/// Why an answer has no usable code. The texts contain no part of the answer except a known error code.
+/// Why an answer has no usable code. The error texts repeat no part of the answer except a known error code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorizationError {
-    /// The user or the provider refused.
+    /// The user or the provider denied access.
     #[error("the provider did not authorize the login: {reason}")]
     #[non_exhaustive]
     Denied {
@@ -108,7 +108,7 @@ impl Authorization {
                     let mut fields = form_urlencoded::parse(query.as_bytes());
                     fields.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
                 };
-                // The state comes first, so that no other page can end this login.
+                // Check the state first, so that no other page can end this login.
                 if field("state").as_deref() != Some(&*self.state) {
                     return Err(AuthorizationError::State);
                 }
@@ -137,7 +137,7 @@ fn error_code(code: String) -> Cow<'static, str> {
     if is_plain && !code.is_empty() { code.into() } else { "unknown error".into() }
 }
 
-/// 256 random bits as text. The random numbers of the system cannot be predicted.
+/// 256 unpredictable random bits as text.
 fn random() -> String {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the operating system has random numbers");

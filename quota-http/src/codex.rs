@@ -1,4 +1,4 @@
-//! OpenAI Codex: the usage of ChatGPT subscriptions. It has parsers for the usage endpoint, for ordinary responses, and for the
+//! OpenAI Codex: the usage of ChatGPT subscriptions. This module parses the usage endpoint, ordinary responses, and the
 //! session files of Codex.
 
 mod headers;
@@ -41,14 +41,14 @@ pub static PROVIDER: Provider = Provider::new("openai", "OpenAI Codex", request,
     .response_rules(&RULES)
     .token_exchange(CONFIG);
 
-/// The answers of the usage endpoint.
+/// The responses of the usage endpoint.
 static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/backend-api/wham/usage", write::usage, write::failure)
     .countdowns(&["reset_after_seconds"])
     .personal(&["account_id", "email", "user_id"]);
 
 /// The login file of Codex. Older versions wrote the names in camel case.
 ///
-/// The members of a workspace share its account id, but not its quota. So the user id is a part of the login.
+/// The members of a workspace share its account id, but not its quota. So the login includes the user id.
 const LOGIN: ProgramLogin = ProgramLogin::new("Codex", "codex login", ".codex", &["auth.json"])
     .dir_variable("CODEX_HOME")
     .token(&["/tokens/access_token", "/tokens/accessToken"])
@@ -85,7 +85,7 @@ fn request(credential: &Credential) -> UsageRequest {
     }
 }
 
-/// The account that the token names, for a login that is only a token.
+/// The account that the token names, for a login that consists only of a token.
 fn account_of_token(token: &Secret) -> Option<String> {
     let claims = token_claims(token.expose().trim())?;
     let id = text(claims.get("https://api.openai.com/auth")?.get("chatgpt_account_id")).ok()?;

@@ -1,4 +1,4 @@
-//! The environment variables by which a provider's own program gets a login, as plain data. `quota run` sets them.
+//! The environment variables that pass a login to a provider's own program, as plain data. `quota run` sets them.
 
 /// How `quota run` passes an account to the provider's own program.
 ///
@@ -14,17 +14,19 @@
 pub struct CommandEnvironment {
     /// The variable for the token; `None` if the program takes no token from its environment.
     pub token: Option<&'static str>,
-    /// Other variables from which the program reads a login. They are removed with a login that is not in the environment.
+    /// Other variables from which the program reads a login. `quota run` removes them if the account's login is not in
+    /// the environment.
     pub other_tokens: &'static [&'static str],
-    /// Whether the program needs the token even of the default login, because it does not read the file of that login.
+    /// Whether the program needs the token even for the default login, because it does not read that login's file.
     pub is_token_required: bool,
     /// The variable for the folder in which the program keeps its login.
     pub dir_variable: Option<&'static str>,
-    /// The folder without that variable, below the home directory.
+    /// The default folder, relative to the home directory.
     pub default_dir: &'static str,
     /// The variable for the URL to which the program sends requests.
     pub base_url: Option<&'static str>,
-    /// The variable for headers that the program adds to requests. It is removed if they contain a login.
+    /// The variable for headers that the program adds to requests. `quota run` removes it if the headers contain a
+    /// login.
     pub headers: Option<&'static str>,
     /// Variables that select another login, provider or host, so that another account would be billed.
     pub remove: &'static [&'static str],
@@ -61,7 +63,7 @@ impl CommandEnvironment {
         self
     }
 
-    /// Sets the variable for the program's folder, and the folder without it, below the home directory.
+    /// Sets the variable for the program's folder, and the default folder relative to the home directory.
     #[must_use]
     pub const fn dir(mut self, name: &'static str, default: &'static str) -> Self {
         self.dir_variable = Some(name);

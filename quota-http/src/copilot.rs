@@ -35,7 +35,7 @@ static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/copilot_internal/user", wr
 
 /// The login of the editor plugins. Its keys are hosts, some with the id of an application.
 ///
-/// The token of another host, such as one of GitHub Enterprise, must not be sent to github.com.
+/// The token of another host, such as a GitHub Enterprise host, must not be sent to github.com.
 const LOGIN: ProgramLogin = ProgramLogin::new(
     "the Copilot plugin",
     "vim '+Copilot setup'",
@@ -46,8 +46,8 @@ const LOGIN: ProgramLogin = ProgramLogin::new(
 .token(&["/github.com/oauth_token", "/github.com:*/oauth_token"])
 .account_id(&["/github.com/user", "/github.com:*/user"]);
 
-/// Copilot CLI has a login of its own and does not read that of the editor plugins. It prefers its own variable to those of the GitHub
-/// CLI, which are kept for that program. The removed variables select another provider or host.
+/// Copilot CLI has its own login and does not read that of the editor plugins. It prefers its own variable to those of
+/// the GitHub CLI, so `quota run` keeps the latter. The removed variables select another provider or host.
 const COPILOT: CommandEnvironment =
     CommandEnvironment::new().token("COPILOT_GITHUB_TOKEN", &[]).require_token().remove(&[
         "COPILOT_PROVIDER_API_KEY",

@@ -21,7 +21,7 @@ pub static PROVIDER: Provider = Provider::new("cursor", "Cursor", request, parse
     .command_environment(CommandEnvironment::new().remove(&["CURSOR_API_KEY"]))
     .saved_documents(saved::parse);
 
-/// The login of the command line program. The editor keeps its login in a database, which this program does not read.
+/// The login of the command line program. The editor keeps its login in a database, which quota does not read.
 const LOGIN: ProgramLogin =
     ProgramLogin::new("Cursor", "cursor-agent login", ".config/cursor", &["auth.json"])
         .dir_variable_below("XDG_CONFIG_HOME", "cursor")

@@ -91,11 +91,11 @@ fn credits(root: &Object<'_>, report: &mut ReportBuilder) -> Result<Credits, Unr
             report.skip(field, "a balance in another currency");
         }
     }
-    // An empty list is an account without a balance. If a row is unreadable, the cached balance stays.
+    // An empty list means that the account has no balance. If a row is unreadable, the cached balance is kept.
     if credits.balance.is_none() && !rows.is_empty() { Err(Unreadable) } else { Ok(credits) }
 }
 
-/// The whole balance. It includes the granted and the topped-up one.
+/// The total balance, granted and topped up.
 fn balance(row: &Value<'_>) -> Option<Money> {
     let currency = text(row.get("currency")).ok()?;
     Some(decimal(row.get("total_balance")).ok()?.extended(2).money(currency))

@@ -1,5 +1,5 @@
-//! Providers that a configuration describes, without code: the URL of their usage endpoint, and the shape of its response.
-//! A definition with the id of a known provider repairs that provider.
+//! Providers that a configuration defines without code, by the URL of their usage endpoint and the shape of its
+//! response. A definition with the id of a built-in provider overrides parts of that provider.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,8 +21,9 @@ use crate::shape::{InvalidShape, UsageShape};
 
 /// A provider that is described by data.
 ///
-/// With the id or another name of a known provider, it changes that provider: `url` replaces its requests, and `shape` replaces its
-/// parser. Everything else stays. This repairs a provider that changed its response.
+/// If the id is that of a built-in provider, or another name of it, the definition overrides that provider: `url`
+/// replaces its requests, and `shape` replaces its parser. Everything else stays the same. Use this if a provider has
+/// changed its response.
 ///
 /// ```
 /// use quota_http::{Fetcher, ProviderDefinition};
@@ -41,9 +42,9 @@ use crate::shape::{InvalidShape, UsageShape};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ProviderDefinition {
-    /// The id, which is part of the names of accounts.
+    /// The id, which is part of every account's name.
     pub id: String,
-    /// The name for users; the id by default.
+    /// The display name; the id by default.
     pub name: Option<String>,
     /// The URL of the usage endpoint, with its query. It must not contain a secret.
     pub url: Option<Url>,
@@ -55,7 +56,7 @@ pub struct ProviderDefinition {
     pub token_header: Option<String>,
     /// The text before the token in that header (default: `Bearer ` for `authorization`, otherwise nothing).
     pub token_prefix: Option<String>,
-    /// Whether the token may be sent unencrypted to a host that is not this machine.
+    /// Whether the token may be sent unencrypted to another machine.
     pub allow_http: bool,
     /// Where the usage is in the response.
     pub shape: UsageShape,
@@ -94,11 +95,12 @@ impl ProviderDefinition {
 
     /// The provider with this definition.
     ///
-    /// A provider lives as long as the process, so each distinct definition is kept in memory. Equal definitions give the same provider.
+    /// A provider lives as long as the process, so each distinct definition stays in memory. Equal definitions return
+    /// the same provider.
     ///
     /// # Errors
     ///
-    /// [`InvalidShape`] names the key to correct. It repeats no value.
+    /// [`InvalidShape`] names the key to correct, and repeats no value.
     pub fn provider(&self) -> Result<&'static Provider, InvalidShape> {
         self.validate()?;
         let mut defined = DEFINED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +125,7 @@ impl ProviderDefinition {
         if known.is_none() && self.url.is_none() {
             return Err(no_url());
         }
-        // A known provider without a shape keeps its parser.
+        // Without a shape, a built-in provider keeps its parser.
         if known.is_none() || self.shape != UsageShape::default() {
             self.shape.validate()?;
         }
@@ -209,7 +211,7 @@ static DEFINED: Mutex<Vec<(&'static ProviderDefinition, &'static Provider)>> = M
 /// Bounds the memory of a process that loads its configuration again and again.
 const MAX_DEFINITIONS: usize = 256;
 
-/// Headers that cannot have a token.
+/// Headers that must not contain the token.
 const NOT_FOR_TOKENS: [HeaderName; 7] =
     [ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT];
 

@@ -34,7 +34,7 @@ pub enum BuildError {
         "a header has an invalid name or value; write a name such as x-example and a value of ASCII text"
     )]
     Header,
-    /// The header is one that the fetcher sets itself, or that would break the request.
+    /// The fetcher sets this header itself, or the header would break the request.
     #[error(
         "the header {name} cannot be set, because quota sets it for each request; remove it, and use `user_agent` or the account's login instead"
     )]
@@ -71,7 +71,8 @@ pub(crate) fn check_base(base: &Url, allow_http: bool) -> Result<(), BuildError>
     Ok(())
 }
 
-/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix. A final slash stays.
+/// Appends `path` to the path of the base URL, so that a proxy may serve the API under a prefix. A trailing slash is
+/// kept.
 ///
 /// # Errors
 ///

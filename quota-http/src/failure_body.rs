@@ -1,5 +1,5 @@
-//! The body of a rejected request, in the forms of Anthropic, OpenAI and Google. The forms share no words, so the body alone shows
-//! which form it has; gateways repeat the bodies of other providers.
+//! Parses the body of a rejected request, in the formats of Anthropic, OpenAI and Google. The formats share no error
+//! codes, so the body alone identifies its format. Gateways may forward the bodies of any provider.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::classify::is_blocked_by_cloudflare;
 use crate::generic_headers::parse_duration;
 use crate::lenient::{after, is_short_text, number, parse_timestamp, timestamp};
 
-/// The rejection of a response, by its body, its status and its headers.
+/// Determines the rejection from the body, the status and the headers.
 ///
-/// `None` if the status is not an error. The body of a 401, 403 or 5xx cannot make it an exhausted quota, because these statuses have a
-/// meaning of their own.
+/// `None` if the status is not an error. A 401, 403 or 5xx never becomes an exhausted quota, because these statuses
+/// have their own meaning.
 pub(crate) fn rejection(response: &ResponseMeta<'_>) -> Option<Rejection> {
     let mut rejection = Rejection::of_status(response.status)?;
     let header = |name: &str| response.header(name);
@@ -40,16 +40,16 @@ pub(crate) fn rejection(response: &ResponseMeta<'_>) -> Option<Rejection> {
     Some(rejection.retry_after(wait))
 }
 
-/// What a body states.
+/// The information in a body.
 #[derive(Debug, Default, PartialEq)]
 struct FailureBody {
-    /// The reason, if it says more than the status.
+    /// The reason, if it is more specific than the status.
     kind: Option<RejectionKind>,
     /// The requested wait.
     wait: Option<Duration>,
     /// The wait of `RetryInfo`.
     retry_delay: Option<Duration>,
-    /// Whether the quota of a day is exhausted.
+    /// Whether a daily quota is exhausted.
     is_daily: bool,
     /// When the exhausted quota resets.
     resets_at: Option<Timestamp>,
@@ -59,17 +59,18 @@ struct FailureBody {
 
 /// The fields that state a reason.
 const REASONS: [&str; 4] = ["type", "code", "status", "reason"];
-/// The longest part of a body that is read.
+/// The maximum number of bytes that are read of a body.
 const MAX_BODY: usize = 64 * 1024;
 
 impl FailureBody {
-    /// Reads the body of a response. A body that is not a known error, or is cut off before the reason, states nothing.
+    /// Reads the body of a response. The result is empty if the body is not a known error, or is cut off before the
+    /// reason.
     fn read(response: &ResponseMeta<'_>) -> Self {
         let body = &response.body[..response.body.len().min(MAX_BODY)];
         let Ok(document) = serde_json::from_slice::<Value>(body) else {
             return Self { kind: kind_of_text(body), ..Self::default() };
         };
-        // A stream of Google's is an array; a frame of a WebSocket wraps the body in another object.
+        // Google's streams are arrays. A WebSocket frame wraps the body in another object.
         let document = document.get(0).unwrap_or(&document);
         let Some(error) = document.get("error").or_else(|| document.get("body")?.get("error")) else {
             return Self::default();
@@ -80,7 +81,7 @@ impl FailureBody {
         for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
             found.add_detail(detail, response.now);
         }
-        // A daily quota does not return after the delay of `RetryInfo`, which counts for the quota of a minute.
+        // `RetryInfo` is the delay of the per-minute quota. A daily quota takes longer to reset.
         if found.is_daily {
             found.kind = Some(RejectionKind::QuotaExhausted);
         } else {
@@ -89,7 +90,7 @@ impl FailureBody {
         found
     }
 
-    /// Adds a detail of Google's: `ErrorInfo`, `RetryInfo` or `QuotaFailure` of google/rpc/error_details.proto.
+    /// Adds one of Google's details: `ErrorInfo`, `RetryInfo` or `QuotaFailure` of google/rpc/error_details.proto.
     fn add_detail(&mut self, detail: &Value, now: Timestamp) {
         let kind = detail.get("@type").and_then(Value::as_str).unwrap_or_default();
         let text = |field: Option<&Value>| field.and_then(Value::as_str).map(str::to_owned);
@@ -126,10 +127,10 @@ impl FailureBody {
     }
 }
 
-/// The reason that a word of a provider states, if it says more than the status.
+/// The reason for a provider's error code, if it is more specific than the status.
 fn kind_of_word(word: &str) -> Option<RejectionKind> {
     match word {
-        // Anthropic, OpenAI, Google: the provider has too little capacity, for any account.
+        // Anthropic, OpenAI, Google: the provider lacks capacity for all accounts.
         "overloaded_error" | "server_is_overloaded" | "MODEL_CAPACITY_EXHAUSTED" => {
             Some(RejectionKind::Overloaded)
         }
@@ -143,7 +144,7 @@ fn kind_of_word(word: &str) -> Option<RejectionKind> {
     }
 }
 
-/// The reason in a body that was cut off, or is not JSON: the first known word that is the value of a field for reasons.
+/// The reason in a body that was cut off or is not JSON: the first known error code in a field that states reasons.
 fn kind_of_text(body: &[u8]) -> Option<RejectionKind> {
     let text = String::from_utf8_lossy(body);
     let parts: Vec<_> = text.split('"').collect();

@@ -1,5 +1,5 @@
-//! The fetcher of every provider: it sends the requests that a `Provider` describes, and joins what its parser returns.
-//! `quota-core` decides when to call, and with which credential.
+//! The fetcher for all providers: it sends the requests that a `Provider` describes, and joins the parsed reports.
+//! `quota-core` decides when to call it, and with which credential.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,8 +30,8 @@ use crate::transport::{HttpResponse, Transport, TransportSettings};
 /// Each call sends one request, or two for a provider that needs two. Creating the fetcher neither connects nor loads certificates.
 /// The token is sent only to the base URL: redirects are not followed.
 ///
-/// A credential that expired more than a minute ago is not sent; the minute allows for clocks that differ. The result is
-/// [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
+/// A credential that expired more than a minute ago is not sent. The minute allows for clock differences. The result is
+/// then [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
 ///
 /// ```
 /// use quota_http::{Fetcher, anthropic, codex};
@@ -48,15 +48,15 @@ pub struct Fetcher {
     base_urls: HashMap<AccountId, Url>,
     headers: HeaderMap,
     query: Vec<(String, String)>,
-    /// The headers and the query parameters of single accounts.
+    /// Headers and query parameters per account.
     of_accounts: HashMap<AccountId, (HeaderMap, Vec<(String, String)>)>,
     on_response: Option<OnResponse>,
 }
 
-/// Gets each parsed response of an account, with the credential of the request.
+/// Receives each parsed response of an account, with the credential of the request.
 type OnResponse = Arc<dyn Fn(&AccountId, &Credential, &[u8]) + Send + Sync>;
 
-/// The headers that no setting may replace: the credential, the name of this program, and the framing of the request.
+/// Headers that no setting may replace: the credential, the user agent, and the framing of the request.
 const RESERVED: [HeaderName; 6] =
     [AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, USER_AGENT];
 
@@ -182,15 +182,15 @@ impl UsageFetcher for Fetcher {
     }
 }
 
-/// The report of the first response, after the optional second request failed. The second response could have had more windows
-/// and the credits, so the cached ones stay.
+/// The report of the first response, if the optional second request failed. The cached credits and other windows are
+/// kept, because the second response might have contained them.
 fn alone(mut first: Parsed, error: FetchError) -> Result<Parsed, FetchError> {
     if first.usage.is_empty() {
         return Err(error);
     }
     tracing::debug!(%error, "the optional second request failed");
     if let FetchError::Throttled { retry_after, .. } = error {
-        // The provider asks for a pause. The hold that follows makes other processes wait too.
+        // The provider requests a wait. The resulting hold makes other processes wait too.
         first.usage.throttled = Some(Throttled::new(retry_after));
     }
     first.usage.coverage = Coverage::Reported;
@@ -329,8 +329,9 @@ impl FetcherBuilder {
         self
     }
 
-    /// Passes the body of each response with usage to a function, such as one that keeps the last of them. Of two responses it gets
-    /// the first. It must not block, and must not store the body in a file: the body may name the user.
+    /// Passes the body of each usage response to a function, for example to keep the last one. If there are two
+    /// responses, the function gets the first. It must not block, and must not write the body to a file, because the
+    /// body may name the user.
     pub fn on_response(
         mut self,
         function: impl Fn(&AccountId, &Credential, &[u8]) + Send + Sync + 'static,
@@ -363,7 +364,8 @@ impl FetcherBuilder {
         let of_accounts = of_accounts.collect::<Result<_, BuildError>>()?;
         let mut transport = self.transport;
         if provider.second.is_some() {
-            // Less than half for each, so that a caller with the same timeout gets the first response if the second one is late.
+            // Each request gets less than half of the timeout, so that a caller with the same timeout gets the first
+            // response if the second one is late.
             let timeout = transport.timeout.unwrap_or(TransportSettings::DEFAULT_TIMEOUT);
             transport.timeout = Some(timeout.mul_f64(0.45));
         }

@@ -1,5 +1,5 @@
-//! Gemini CLI: the quota of Gemini Code Assist. The first request names the project of the account, and the second one reads the quota
-//! of that project.
+//! Gemini CLI: the quota of Gemini Code Assist. The first request finds the project of the account, and the second one
+//! reads the quota of that project.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,8 @@ pub static PROVIDER: Provider = Provider::new("gemini", "Gemini CLI", request, p
     .login(OwnLogin::File(LOGIN))
     .command_environment(GEMINI_CLI);
 
-/// The login file of Gemini CLI. The variable replaces the home directory, so a `login_dir` is the folder above `.gemini`.
+/// The login file of Gemini CLI. The variable replaces the home directory, so `login_dir` is the parent folder of
+/// `.gemini`.
 const LOGIN: ProgramLogin = ProgramLogin::new("Gemini CLI", "gemini", "", &[".gemini/oauth_creds.json"])
     .dir_variable("GEMINI_CLI_HOME")
     .token(&["/access_token"])
@@ -46,7 +47,7 @@ const GEMINI_CLI: CommandEnvironment = CommandEnvironment::new().dir("GEMINI_CLI
     "GOOGLE_GENAI_USE_VERTEXAI",
 ]);
 
-/// What the first response contains beside the plan.
+/// Fields of the first response other than the plan.
 const KNOWN_OF_PROJECT: [&str; 10] = [
     "allowedTiers",
     "cloudaicompanionProject",
@@ -61,7 +62,7 @@ const KNOWN_OF_PROJECT: [&str; 10] = [
 ];
 
 fn request(credential: &Credential) -> UsageRequest {
-    // This program is none of the known editors.
+    // quota is not one of the known editors.
     let metadata =
         json!({ "ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI" });
     UsageRequest::post("v1internal:loadCodeAssist", &json!({ "metadata": metadata }))
@@ -88,7 +89,7 @@ fn quota_request(credential: &Credential, first: &[u8]) -> Result<Option<UsageRe
     }
 }
 
-/// Whether the response states that the account may not use Gemini CLI any more.
+/// Whether the response states that the account may no longer use Gemini CLI.
 fn is_unsupported(root: &Object<'_>) -> bool {
     let tiers = root.get("ineligibleTiers").and_then(Value::as_array);
     let mut codes = tiers.into_iter().flatten().filter_map(|tier| tier.get("reasonCode")?.as_str());
@@ -97,7 +98,8 @@ fn is_unsupported(root: &Object<'_>) -> bool {
 
 /// Parses the response of either request: the plan from the first, and the windows from the second.
 ///
-/// The response states no length of the windows, and none may be invented. So a window is named after its model.
+/// The response does not state the length of the windows, and the parser must not guess one. So a window is named after
+/// its model.
 ///
 /// ```
 /// use jiff::Timestamp;
@@ -152,7 +154,7 @@ pub(crate) fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     })
 }
 
-/// The status of an error, or else the reason in its details, if it is a documented one. Others are not repeated.
+/// The status of an error, or the reason in its details, if it is documented. An unknown one is not repeated.
 fn known_error(error: &Value<'_>) -> Option<&'static str> {
     const KNOWN: [&str; 6] = [
         "INTERNAL",
@@ -167,7 +169,7 @@ fn known_error(error: &Value<'_>) -> Option<&'static str> {
     names.filter_map(Value::as_str).find_map(|name| KNOWN.into_iter().find(|known| *known == name))
 }
 
-/// Adds the windows of the models. A model may have several buckets, of which the emptiest counts.
+/// Adds the windows of the models. If a model has several buckets, the one with the least left counts.
 fn add_buckets(buckets: &[Value<'_>], report: &mut ReportBuilder) {
     let mut emptiest = BTreeMap::<WindowId, (WindowReading, String)>::new();
     for (at, bucket) in buckets.iter().enumerate().filter(|(_, bucket)| !bucket.is_null()) {
@@ -182,7 +184,7 @@ fn add_buckets(buckets: &[Value<'_>], report: &mut ReportBuilder) {
                 let reading = WindowReading::new(id.clone(), used)
                     .resets_at(timestamp(bucket.get("resetTime")))
                     .scope(Scope::model(model));
-                // Of two equal buckets, the one that resets later.
+                // If two buckets are equal, the one that resets later counts.
                 let is_emptier = emptiest.get(&id).is_none_or(|(other, _)| {
                     (reading.used, reading.resets_at) > (other.used, other.resets_at)
                 });
@@ -207,7 +209,7 @@ pub(crate) fn model_window(model: &str) -> Option<WindowId> {
     WindowId::new("quota").ok()?.for_model(model).ok()
 }
 
-/// The used share of a bucket, which states the remaining fraction.
+/// The used share of a bucket, computed from its remaining fraction.
 pub(crate) fn used(bucket: &Value<'_>) -> Field<Percent> {
     number(bucket.get("remainingFraction")).and_then(|left| Percent::from_fraction(1.0 - left))
 }

@@ -1,4 +1,5 @@
-//! Headers about limits that no provider defines: `x-ratelimit-…`, and the IETF's `RateLimit` with its older forms.
+//! Rate-limit headers that are not specific to a provider: `x-ratelimit-…`, and the IETF's `RateLimit` with its older
+//! forms.
 
 use std::time::Duration;
 
@@ -14,14 +15,15 @@ const X_RATELIMIT: &str = "x-ratelimit-";
 const RATELIMIT: &str = "ratelimit-";
 const RATELIMIT_LIMITS: &str = "ratelimit";
 const RATELIMIT_POLICY: &str = "ratelimit-policy";
-/// The window of headers that name none.
+/// The window of headers that do not name one.
 const UNNAMED: &str = "rate_limit";
-/// More policies and limits than the headers of one response have. The limit bounds the work for a hostile response.
+/// The maximum number of policies and limits in one response. No real response has as many. It bounds the work for a
+/// hostile response.
 const MAX_MEMBERS: usize = HeaderReadings::MAX_WINDOWS;
 
-/// Whether a header, by its name in any case, may report a limit.
+/// Whether the header with this name, in any case, may report a limit.
 pub(crate) fn is_generic(name: &str) -> bool {
-    // Most names of a response begin with another letter.
+    // Fast path: most header names begin with another letter.
     match name.as_bytes().first() {
         Some(b'x' | b'X') => has_prefix(name, X_RATELIMIT),
         Some(b'r' | b'R') => has_prefix(name, RATELIMIT) || name.eq_ignore_ascii_case(RATELIMIT_LIMITS),
@@ -54,7 +56,7 @@ pub(crate) fn add_generic(headers: &LimitHeaders<'_>, now: Timestamp, readings: 
     }
 }
 
-/// The values of one limit that is spread over three headers.
+/// One limit, whose values are in three headers.
 struct Counts<'a> {
     prefix: &'static str,
     name: &'a str,
@@ -163,7 +165,7 @@ struct Member {
 
 fn add_policies(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
     let (mut policies, mut limits) = (Vec::new(), Vec::new());
-    // Draft 07 sends the parts of its only limit as members of a dictionary.
+    // Draft 07 sends the parts of its single limit as members of a dictionary.
     let mut parts =
         Member { name: UNNAMED.to_owned(), quota: None, remaining: None, reset: None, length: None };
     let mut left = MAX_MEMBERS;
@@ -260,8 +262,8 @@ fn number(item: &BareItem) -> Option<f64> {
     }
 }
 
-/// The members of a list, split at the commas outside of strings. A malformed member does not affect the others, although a
-/// strict parser rejects the whole field.
+/// The members of a list, split at the commas outside of strings. A malformed member does not affect the others,
+/// whereas a strict parser would reject the whole field.
 fn members(text: &str) -> impl Iterator<Item = &str> {
     let (mut in_string, mut is_escaped) = (false, false);
     let members = text.split(move |c: char| {

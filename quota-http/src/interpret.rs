@@ -14,11 +14,11 @@ use crate::parsed::SkippedField;
 
 /// How the responses of a provider differ from those of others.
 pub(crate) struct ProviderRules {
-    /// Whether a header, by its name in any case, is one of the provider's own about limits.
+    /// Whether the header with this name, in any case, is one of the provider's own rate-limit headers.
     pub(crate) is_relevant: fn(&str) -> bool,
     /// Reads the provider's own headers.
     pub(crate) read: fn(&LimitHeaders<'_>, Timestamp, &mut HeaderReadings),
-    /// Completes a rejection with what the headers report.
+    /// Completes a rejection with information from the headers.
     pub(crate) refine: fn(&ResponseMeta<'_>, &UsageReport, &HeaderReadings, &mut Rejection),
 }
 
@@ -65,7 +65,7 @@ fn read(
     let is_relevant = |name: &str| is_generic(name) || (rules.is_relevant)(name);
     let headers = LimitHeaders::collect(response.headers, is_relevant);
     if headers.is_empty() && response.status < MIN_ERROR {
-        // Most responses. The rest of this function would build and drop empty lists.
+        // Fast path for most responses: the rest of this function would build and drop empty lists.
         return (ParsedResponse::new(UsageReport::from_headers([]), None), Vec::new());
     }
     let mut readings = HeaderReadings::new(Skipped::new(lists_skipped()));
@@ -85,7 +85,7 @@ fn read(
         let is_throttled = failure.kind == RejectionKind::Throttled;
         let replenished = readings.replenished_at.filter(|_| is_throttled);
         let until = replenished.and_then(|at| Duration::try_from(at.duration_since(response.now)).ok());
-        // The provider may ask for no wait at all, although its counts are used up for longer.
+        // The provider may request no wait even though its limits reset later.
         failure.retry_after(requested.max(until))
     });
     (ParsedResponse::new(usage, failure), readings.skipped.fields)

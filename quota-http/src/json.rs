@@ -1,8 +1,8 @@
-//! A JSON document whose texts are borrowed from its bytes, for parsers that read a response once and drop it.
+//! A JSON document that borrows its strings from the bytes, for parsers that read a response once and drop it.
 //!
-//! [`Value`] has the methods of `serde_json::Value`, and the same rules: fields are sorted by their name, and of two fields with the
-//! same name the last one counts. Only texts with escapes are copied, and an object is one allocation. So a document costs half
-//! as much.
+//! [`Value`] has the methods of `serde_json::Value`, and the same rules: fields are sorted by name, and if a name
+//! occurs twice, the last field counts. Only strings with escapes are copied, and an object is one allocation. So a
+//! document costs half as much.
 //!
 //! ```
 //! use quota_http::json::Value;
@@ -106,7 +106,7 @@ impl<'a> Value<'a> {
 impl<'a> Object<'a> {
     fn new(mut fields: Vec<(Cow<'a, str>, Value<'a>)>) -> Self {
         fields.sort_by(|(one, _), (other, _)| one.cmp(other));
-        // The order is stable, so the last of the removed fields is the last one of the document.
+        // The sort is stable, so the last field in the document wins.
         fields.dedup_by(|later, earlier| {
             let is_repeated = later.0 == earlier.0;
             if is_repeated {
@@ -153,7 +153,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// A value without its content, if it has other values in it.
+/// The kind of a value, without the values that it contains.
 #[derive(Debug, Clone, Copy)]
 pub enum Scalar<'a> {
     /// `null`.
@@ -263,8 +263,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
-        /// With its feature `arbitrary_precision`, which any crate of a program can enable, `serde_json` represents a number as an object
-        /// with this one field.
+        /// With the feature `arbitrary_precision`, which any crate of a program can enable, `serde_json` represents a
+        /// number as an object with only this field.
         const NUMBER: &str = "$serde_json::private::Number";
         let mut fields = Vec::new();
         while let Some(name) = map.next_key_seed(Name)? {
@@ -273,7 +273,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 return number.parse().map(Value::Number).map_err(A::Error::custom);
             }
             if fields.is_empty() {
-                // The usual number of fields. A list that grows is copied, and an empty object needs no memory.
+                // The usual number of fields. Growing the list would copy it, and an empty object allocates nothing.
                 fields.reserve(8);
             }
             fields.push((name, map.next_value()?));

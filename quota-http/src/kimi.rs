@@ -20,7 +20,7 @@ use crate::saved::SavedDocument;
 use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::window_of_length;
 
-/// Kimi Code: its usage endpoint, with the login of Kimi Code or an API key.
+/// Kimi Code's usage endpoint, with the login of Kimi Code or an API key.
 pub static PROVIDER: Provider = Provider::new("kimi", "Kimi Code", request, parse_usage)
     .aliases(&["kimi-code"])
     .base_url("https://api.kimi.com")
@@ -88,7 +88,7 @@ pub fn parse_usage(body: &[u8], now: Timestamp) -> Result<Parsed, ParseError> {
     Ok(parsed)
 }
 
-/// Parses a saved document: the response of the usage endpoint, or one of two that the website gets.
+/// Parses a saved document: the response of the usage endpoint, or one of two responses that the website receives.
 fn parse_saved(document: &[u8], now: Timestamp) -> Result<SavedDocument, ParseError> {
     let root = object(document)?;
     if let Some(rows) = root.get("usages").and_then(Value::as_array) {
@@ -106,7 +106,7 @@ fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     if has_error(&root) { Err(ParseError::ErrorResponse { kind: None }) } else { Ok(root) }
 }
 
-/// Adds the weekly window. Only its position in the response implies its length.
+/// Adds the weekly window. Its length follows only from its position in the response.
 fn add_week(usage: Option<&Value<'_>>, path: &str, now: Timestamp, report: &mut ReportBuilder) {
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
     if let Some(usage) = usage.filter(|usage| !usage.is_null()) {
@@ -175,7 +175,7 @@ fn add(
     });
 }
 
-/// Parses the usage of each feature, as the website gets it. The other features are not Kimi Code.
+/// Parses the usage per feature, as the website receives it. Only one feature is Kimi Code.
 fn of_features(rows: &[Value<'_>], now: Timestamp) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for (at, row) in rows.iter().enumerate() {
@@ -189,7 +189,7 @@ fn of_features(rows: &[Value<'_>], now: Timestamp) -> Result<Parsed, ParseError>
     report.build(Field::Absent)
 }
 
-/// Parses the state of a subscription, as the website gets it. Its shares are fractions: 1 is 100 %.
+/// Parses the state of a subscription, as the website receives it. Its usage values are fractions: 1 is 100 %.
 fn subscription(root: &Object<'_>) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     for SubscriptionField { name, used, resets_at, id, hours, scope } in &SUBSCRIPTION {

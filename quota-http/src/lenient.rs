@@ -1,8 +1,9 @@
-//! Readers for the parsers of all providers: numbers, amounts, timestamps and texts in the formats that providers use.
+//! Field readers for all parsers: numbers, amounts, timestamps and strings in the formats that providers use.
 //!
 //! A reader takes a field of a [`json::Value`](crate::json::Value) or of a `serde_json::Value`.
 //!
-//! No reader substitutes a default for a value that it cannot read. [`Field`] keeps apart a missing value and an unreadable one.
+//! No reader substitutes a default for a value that it cannot read. [`Field`] distinguishes a missing value from an
+//! unreadable one.
 //!
 //! | rule | reader |
 //! |---|---|
@@ -100,10 +101,10 @@ pub fn parse_number(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The used share of a limit, in percent: from the used amount, or else from the remaining one.
+/// The used share of a limit, in percent, from the used amount if present, otherwise from the remaining amount.
 ///
-/// Without an amount, and without a limit above zero, there is no share. A share above [`Percent::MAX`] is that one, because the
-/// amounts are readable: far more than the limit is used.
+/// There is no share without an amount, or without a limit above zero. A share above [`Percent::MAX`] is reduced to the
+/// maximum. It is not unreadable: far more than the limit is used.
 #[must_use]
 pub(crate) fn used_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f64>) -> Field<f64> {
     let limit = match limit {
@@ -120,7 +121,8 @@ pub(crate) fn used_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f
     }
 }
 
-/// The used share of an amount of money, in percent, like [`used_share`]. All of a limit of zero is used, because nothing may be spent.
+/// The used share of an amount of money, in percent, like [`used_share`]. A limit of zero counts as fully used, because
+/// nothing may be spent.
 #[must_use]
 pub(crate) fn spent_share(limit: Field<f64>, used: Field<f64>, remaining: Field<f64>) -> Field<f64> {
     match limit {
@@ -150,15 +152,15 @@ pub fn text<'a>(field: Option<impl Into<Scalar<'a>>>) -> Field<&'a str> {
     }
 }
 
-/// Whether a provider's text may be stored and shown: 1 to 128 bytes, no control characters.
+/// Whether a provider's text may be stored and displayed: 1 to 128 bytes, without control characters.
 #[must_use]
 pub fn is_short_text(text: &str) -> bool {
     const MAX_LEN: usize = 128;
     !text.is_empty() && text.len() <= MAX_LEN && !text.chars().any(char::is_control)
 }
 
-/// Reads a timestamp: an ISO 8601 date, a Unix time, or a string with either. Anything else is `None`, because a window without
-/// its reset is still usable.
+/// Reads a timestamp: an ISO 8601 date, a Unix time, or a string with either. Anything else is `None`, because a window
+/// without a reset is still usable.
 #[must_use]
 pub fn timestamp<'a>(field: Option<impl Into<Scalar<'a>>>) -> Option<Timestamp> {
     match field?.into() {
@@ -184,7 +186,7 @@ pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
 
 /// Converts a Unix time in seconds. A number that would be after the year 33,000 is in milliseconds.
 ///
-/// Programs write zero for a missing time, so zero is `None`.
+/// Zero is `None`, because programs write zero for a missing time.
 #[must_use]
 pub fn from_epoch(number: f64) -> Option<Timestamp> {
     const MIN_MILLISECONDS: f64 = 1e12;
@@ -196,14 +198,14 @@ pub fn from_epoch(number: f64) -> Option<Timestamp> {
     Timestamp::from_millisecond(ms.round() as i64).ok()
 }
 
-/// The time `seconds` after `now`, for a reset that is a number of seconds. A number that is a Unix time is that time. `None` if it is
-/// not in the future.
+/// The time `seconds` after `now`, for a reset that is a number of seconds. A number that is large enough counts as a
+/// Unix time. `None` if the result is not in the future.
 #[must_use]
 pub fn after(seconds: f64, now: Timestamp) -> Option<Timestamp> {
     now.checked_add(wait_of_seconds(seconds, Some(now))?).ok().filter(|at| *at > now)
 }
 
-/// An amount as it is written: 1450 with exponent 2 is 14.50. Amounts of money never become floating point numbers.
+/// An exact decimal amount: 1450 with exponent 2 is 14.50. Amounts of money never become floating point numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decimal {
@@ -214,7 +216,7 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Has at least these decimal digits, if they fit: 14.5 becomes 14.50.
+    /// Extends the amount to at least this many decimal digits, if they fit: 14.5 becomes 14.50.
     #[must_use]
     pub fn extended(self, digits: u8) -> Self {
         let missing = digits.saturating_sub(self.exponent);
@@ -225,7 +227,7 @@ impl Decimal {
         }
     }
 
-    /// Has exactly these decimal digits, if they fit. More digits are rounded, half away from zero.
+    /// Converts the amount to exactly this many decimal digits, if they fit. It rounds half away from zero.
     #[must_use]
     pub fn rounded(self, digits: u8) -> Self {
         let Some(excess) = self.exponent.checked_sub(digits) else { return self.extended(digits) };
@@ -289,7 +291,7 @@ pub fn parse_decimal(text: &str) -> Option<Decimal> {
         return None;
     }
     let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    // Fewer decimal digits, if all of them do not fit.
+    // Drop decimal digits if not all of them fit.
     (0..=part.len().min(MAX_EXPONENT)).rev().find_map(|exponent| {
         let part = if exponent == 0 { 0 } else { part[..exponent].parse::<i64>().ok()? };
         let unit = 10_i64.checked_pow(u32::try_from(exponent).ok()?)?;

@@ -1,8 +1,8 @@
-//! Requests usage from the endpoints of LLM providers with reqwest, for quota.
+//! Fetches usage from the endpoints of LLM providers.
 //!
-//! A [`Fetcher`] requests the usage of an account from its provider. `quota-core` decides when to call it, and handles the result.
-//! A [`Provider`] states everything about one provider: its request, its parser, where logins are found, and the defaults.
-//! [`PROVIDERS`] lists all of them. Parsers work on bytes and do no I/O:
+//! A [`Fetcher`] requests the usage of an account from its provider. `quota-core` decides when to call it, and handles
+//! the result. A [`Provider`] describes one provider: its request, its parser, the locations of logins, and the
+//! defaults. [`PROVIDERS`] lists all providers. Parsers work on bytes and do no I/O:
 //!
 //! | provider | parsers |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | [`codex`] | the usage response, [ordinary API responses](codex::CodexResponseParser), the windows in session files |
 //! | [`zai`] | the response of the quota endpoint |
 //! | [`kimi`] | the response of the usage endpoint, two documents of the website |
-//! | [`minimax`] | the response of the endpoint for the remaining quota |
+//! | [`minimax`] | the response of the remaining quota endpoint |
 //! | [`gemini`] | the responses of both requests: the plan, and the quota of each model |
 //! | [`antigravity`] | the quota summary, the list of models |
 //! | [`copilot`] | the response of the endpoint for users |
@@ -20,8 +20,8 @@
 //! | [`cursor`] | the response of the endpoint for the current period, saved documents of the dashboard |
 //! | [`xai`] | the response of the billing endpoint |
 //!
-//! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]). To add a
-//! provider, see `docs/add-a-provider.md`; [`lenient`] and [`ReportBuilder`] are its tools.
+//! A provider with a token exchange has a refresher, which exchanges the refresh token of a login ([`OAuthRefresher`]).
+//! To add a provider, see `docs/add-a-provider.md`. [`lenient`] and [`ReportBuilder`] help to write its parser.
 //!
 //! # Example
 //!
@@ -51,13 +51,13 @@
 //!
 //! # Guarantees of every fetcher
 //!
-//! - One call sends one request, or two if the provider needs two: no retries, no delays.
+//! - One call sends one request, or two if the provider needs two. There are no retries or delays.
 //! - Tokens are sent over TLS or to a loopback address, and redirects are not followed. Errors, logs and `Debug` contain
 //!   neither tokens nor any part of a provider's response.
-//! - The `User-Agent` names this program, unless the caller sets another.
+//! - The `User-Agent` names quota, unless the caller sets another one.
 //! - At most 1 MiB of a response is read.
-//! - The process need not set up TLS: the crypto provider is ring, and the operating system verifies certificates. The first
-//!   call builds the HTTP clients.
+//! - The process need not configure TLS. The crypto provider is ring, and the operating system verifies certificates.
+//!   The first call builds the HTTP clients.
 //! - A field that cannot be parsed is skipped and listed by name. It never counts as 0 % or 100 % used.
 
 pub mod anthropic;

@@ -1,5 +1,5 @@
-//! The headers about limits of one response, and what the parsers of the header families read from them.
-//! The families are in `generic_headers` and in the modules of the providers.
+//! The rate-limit headers of one response, and the readings that parsers extract from them. The parsers are in
+//! `generic_headers` and in the modules of the providers.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,12 @@ use quota_core::{Percent, WindowReading};
 use crate::lenient::parse_number;
 use crate::parsed::SkippedField;
 
-/// The headers about limits: their names in lower case, and their trimmed values. Without such headers, it does not allocate.
+/// The rate-limit headers: names in lower case, and trimmed values. It allocates only if there are such headers.
 #[derive(Debug, Default)]
 pub(crate) struct LimitHeaders<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'a> LimitHeaders<'a> {
-    /// More than any real response has. The limit bounds the work for a hostile one.
+    /// The maximum number of headers. No real response has as many. It bounds the work for a hostile response.
     pub(crate) const MAX: usize = 256;
 
     /// Collects the headers whose names `is_relevant` accepts, in any case.
@@ -32,7 +32,7 @@ impl<'a> LimitHeaders<'a> {
         collected
     }
 
-    /// Enough for real responses, so that the list grows once.
+    /// Enough for real responses, so that the list is allocated only once.
     const USUAL: usize = 32;
 
     pub(crate) fn push(&mut self, name: &'a str, value: &'a str) {
@@ -40,7 +40,7 @@ impl<'a> LimitHeaders<'a> {
             if self.0.is_empty() {
                 self.0.reserve(Self::USUAL);
             }
-            // Without an early exit, the compiler vectorizes the loop.
+            // The loop has no early exit, so that the compiler can vectorize it.
             let is_lower = !name.bytes().fold(false, |is_upper, byte| is_upper | byte.is_ascii_uppercase());
             let name = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
             self.0.push((name, value.trim()));
@@ -67,18 +67,18 @@ pub(crate) fn has_prefix(name: &str, prefix: &str) -> bool {
     name.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
-/// What the headers of a response report.
+/// The readings in the headers of a response.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderReadings {
     pub(crate) windows: Vec<WindowReading>,
     pub(crate) window_statuses: Vec<WindowStatus>,
     pub(crate) owner_id: Option<OwnerId>,
     pub(crate) credits: Option<Credits>,
-    /// The only part of the account that the request counts for, if the headers name one.
+    /// The part of the account that the request counts toward, if the headers name one.
     pub(crate) active_scope: Option<Scope>,
-    /// When the last of the used-up counts of requests or tokens is replenished.
+    /// When the last used-up request or token limit is replenished.
     pub(crate) replenished_at: Option<Timestamp>,
-    /// When the last of the full windows resets that cannot be named, and so are not in `windows`.
+    /// When the last of the full unnamed windows resets. Unnamed windows are not in `windows`.
     pub(crate) unnamed_reset: Option<Timestamp>,
     pub(crate) skipped: Skipped,
 }
@@ -88,10 +88,10 @@ impl HeaderReadings {
         Self { skipped, ..Self::default() }
     }
 
-    /// More windows than any account has. The limit bounds the work for a hostile response.
+    /// The maximum number of windows. No account has as many. It bounds the work for a hostile response.
     pub(crate) const MAX_WINDOWS: usize = 128;
 
-    /// Adds a window. If two headers name the same window, the larger use counts.
+    /// Adds a window. If two headers name the same window, the larger usage counts.
     pub(crate) fn add(&mut self, reading: WindowReading) {
         match self.windows.iter().position(|other| other.id == reading.id) {
             Some(at) if self.windows[at].used < reading.used => self.windows[at] = reading,
@@ -101,7 +101,7 @@ impl HeaderReadings {
         }
     }
 
-    /// Adds a count of requests or tokens.
+    /// Adds a limit on requests or tokens.
     pub(crate) fn add_count(&mut self, reading: WindowReading) {
         if reading.used >= Percent::FULL {
             self.replenished_at = self.replenished_at.max(reading.resets_at);
@@ -110,7 +110,7 @@ impl HeaderReadings {
     }
 }
 
-/// The skipped headers. Only some callers need the list, and it allocates.
+/// The skipped headers. The list is optional because it allocates and only some callers need it.
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     is_wanted: bool,
@@ -118,7 +118,7 @@ pub(crate) struct Skipped {
 }
 
 impl Skipped {
-    /// Creates an empty list, which stays empty unless it is wanted.
+    /// Creates an empty list, which stays empty unless the caller needs it.
     pub(crate) fn new(is_wanted: bool) -> Self {
         Self { is_wanted, fields: Vec::new() }
     }

@@ -1,4 +1,5 @@
-//! LiteLLM: the budgets of a virtual key, and of its user or team. The proxy is the user's own, so there is no default URL.
+//! LiteLLM: the budgets of a virtual key, and of its user or team. Users run the proxy themselves, so there is no
+//! default URL.
 
 mod write;
 
@@ -30,7 +31,7 @@ pub static PROVIDER: Provider = Provider::new("litellm", "LiteLLM", request, par
     )
     .default_policy(two_requests);
 
-/// A query names another key.
+/// A query would name another key.
 static ENDPOINT: UsageEndpoint =
     UsageEndpoint::new("/key/info", write::usage, write::failure).only_query("").personal(&[
         "info.created_by",
@@ -50,7 +51,7 @@ static ENDPOINT: UsageEndpoint =
 
 /// LiteLLM calculates costs in US dollars.
 const CURRENCY: &str = "USD";
-/// Amounts are floating point numbers with up to 17 digits, of which more than two are noise.
+/// Amounts are floating point numbers with up to 17 digits. Decimal digits after the second are noise.
 const DIGITS: u8 = 2;
 
 fn request(credential: &Credential) -> UsageRequest {
@@ -69,7 +70,8 @@ fn owner_request(credential: &Credential, key: &[u8]) -> Result<Option<UsageRequ
     Ok(Some(request.bearer(&credential.secret).optional()))
 }
 
-/// What is not a reading, and so is neither parsed nor listed. Some fields have the limits of a minute, which are not budgets.
+/// Fields that are not readings. They are neither parsed nor listed as skipped. Some are per-minute limits, which are
+/// not budgets.
 const KNOWN: [&str; 64] = [
     "access_group_ids",
     "admins",
@@ -144,18 +146,19 @@ const BUDGETS: [Owner; 3] = [
     Owner { field: "team_info", name: "team", suffix: "_team" },
 ];
 
-/// Who has a budget.
+/// The owner of a budget.
 struct Owner {
     field: &'static str,
     name: &'static str,
-    /// What the names of its windows end with. One key may have several budgets of the same length.
+    /// The suffix of its window names, because one key may have several budgets of the same length.
     suffix: &'static str,
 }
 
 /// Parses the response of one of the endpoints for a key, a user or a team.
 ///
-/// A budget is a window of its length: `monthly` is that of the key, `monthly_user` and `monthly_team` are those of its user and team.
-/// A budget that is never reset has no length, so its window is `key_budget`, `user_budget` or `team_budget`.
+/// A budget becomes a window that is named by its length: `monthly` for the key, `monthly_user` and `monthly_team` for
+/// its user and team. A budget that never resets has no length, so its window is `key_budget`, `user_budget` or
+/// `team_budget`.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -225,7 +228,7 @@ impl Owner {
         WindowId::new(&name).expect("the name is short")
     }
 
-    /// What was spent, and the limit. Those of the user and the team count only if the key has no budget.
+    /// The amount spent, and the limit. The amounts of the user and the team count only if the key has no budget.
     fn credits(&self, fields: &Object<'_>) -> Result<Credits, Unreadable> {
         let amount = |field| Ok(decimal(field).into_result()?.map(dollars));
         let mut credits = Credits::default();
@@ -249,7 +252,7 @@ impl Owner {
     }
 }
 
-/// A setting of the budget: the owner's own, or that of a budget that several owners share. Null means that it is not set.
+/// A setting of the owner's own budget, or of a budget that several owners share. Null means that it is not set.
 fn setting<'a, 'b>(fields: &'a Object<'b>, name: &str) -> Option<&'a Value<'b>> {
     let own = fields.get(name);
     let shared = || fields.get("litellm_budget_table")?.get(name).filter(|value| !value.is_null());
@@ -260,7 +263,7 @@ fn dollars(amount: crate::lenient::Decimal) -> Money {
     amount.rounded(DIGITS).money(CURRENCY)
 }
 
-/// After how long a budget is reset.
+/// The period after which a budget resets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Period {
     Length(Duration),

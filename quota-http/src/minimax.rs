@@ -1,4 +1,4 @@
-//! MiniMax: the usage of its coding and token plans. The host for China is another base URL, `https://api.minimaxi.com`.
+//! MiniMax: the usage of its coding and token plans. In China, set the base URL to `https://api.minimaxi.com`.
 
 mod write;
 
@@ -36,7 +36,7 @@ pub static PROVIDER: Provider = Provider::new("minimax", "MiniMax", request, par
 static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/v1/token_plan/remains", write::usage, write::failure)
     .countdowns(&["remains_time", "weekly_remains_time"]);
 
-/// The login of MiniMax's program: a login by the browser in the first file, or an API key in the second.
+/// The login of MiniMax's program: the first file has a browser login, the second an API key.
 const LOGIN: ProgramLogin =
     ProgramLogin::new("the MiniMax CLI", "mmx auth login", ".mmx", &["credentials.json", "config.json"])
         .token(&["/access_token", "/api_key"])
@@ -121,14 +121,14 @@ const NOT_INCLUDED: f64 = 3.0;
 struct WindowFields {
     remaining_percent: &'static str,
     total: &'static str,
-    /// On plans without percentages this is the remaining amount, whatever its name says.
+    /// On plans without percentages, this is the remaining amount, despite its name.
     remaining: &'static str,
     status: &'static str,
     starts_at: &'static str,
     ends_at: &'static str,
-    /// Not a reading: the end states the same.
+    /// Not a reading: the end states the same time.
     ends_in: &'static str,
-    /// Not a reading: the percentage includes it.
+    /// Not a reading: the percentage already includes it.
     boost: &'static str,
 }
 
@@ -180,7 +180,7 @@ impl WindowFields {
     }
 }
 
-/// What the rows of a model count.
+/// The scope of a model's rows.
 enum Counted {
     Account,
     Model(String),
@@ -191,7 +191,7 @@ enum Counted {
 impl Counted {
     fn of(name: &str) -> Self {
         match name.to_ascii_lowercase() {
-            // The older plans name all their text models so.
+            // Older plans use this name for all their text models.
             lower if lower == "general" || lower == "minimax-m*" => Self::Account,
             lower if lower.starts_with("minimax-m") => Self::Model(name.to_owned()),
             lower => Self::Surface(lower),
@@ -224,8 +224,8 @@ fn add_model(row: &Value<'_>, path: &str, report: &mut ReportBuilder) {
     let counted = Counted::of(name);
     for window in &WINDOWS {
         let path = format!("{path}.{}", window.remaining_percent.trim_end_matches("_remaining_percent"));
-        // With this status, the plan does not include the window. For the row `general`, some clients show it as unlimited; the provider
-        // documents neither. In both cases there is no limit.
+        // This status means that the plan does not include the window. For the row `general`, some clients show it as
+        // unlimited. The provider documents neither, but in both cases there is no limit.
         if number(fields.get(window.status)) == Field::Present(NOT_INCLUDED) {
             continue;
         }

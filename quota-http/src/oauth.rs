@@ -61,8 +61,8 @@ pub(crate) const STANDARD: ProviderConfig = ProviderConfig {
 
 /// Exchanges the refresh tokens of a provider's logins, over OAuth.
 ///
-/// Each call sends one request: no retries, no delays, no redirects. Tokens are sent only to the base URL. Errors, logs and
-/// `Debug` contain neither tokens nor any part of a response.
+/// Each call sends one request, without retries, delays or redirects. Tokens are sent only to the base URL. Errors,
+/// logs and `Debug` contain neither tokens nor any part of a response.
 ///
 /// Build it with [`Provider::refresher`](crate::Provider::refresher), [`anthropic::refresher`](crate::anthropic::refresher) or
 /// [`codex::refresher`](crate::codex::refresher).
@@ -89,7 +89,7 @@ impl TokenRefresher for OAuthRefresher {
 }
 
 impl OAuthRefresher {
-    /// Exchanges the code of an authorization, once. The provider must have issued it to the same client.
+    /// Exchanges the code of an authorization once. The provider must have issued the code to the same client.
     ///
     /// Do not drop the future. The provider may already have consumed the code, and the tokens would be lost.
     ///
@@ -107,7 +107,7 @@ impl OAuthRefresher {
             ("code", code.expose()),
             ("redirect_uri", &authorization.redirect_url),
             ("code_verifier", authorization.verifier.expose()),
-            // Some providers compare it. The others ignore it (RFC 6749, section 3.2).
+            // Some providers check it. The others ignore it (RFC 6749, section 3.2).
             ("state", &authorization.state),
         ];
         self.exchange(fields).await.map_err(|error| match error {
@@ -244,7 +244,7 @@ fn token(field: Option<Value>) -> Result<Option<Secret>, InvalidToken> {
     }
 }
 
-/// Zeroizes a field that is not used, because it may also be a token.
+/// Zeroizes an unused field, because it may be a token too.
 fn zeroize(value: Value) {
     if let Value::String(text) = value {
         drop(Zeroizing::new(text));

@@ -1,15 +1,16 @@
-//! Observes ordinary responses of a provider while they pass through a program's own HTTP client or proxy.
+//! Observes a provider's ordinary responses while they pass through a program's own HTTP client or proxy.
 //!
 //! [`ObserveLayer`] is a layer of tower (feature `tower`), and [`ObserveMiddleware`] a middleware of `reqwest-middleware` (feature
 //! `reqwest-middleware`). Both show each response to a [`ResponseObserver`] and pass it on unchanged: status, headers, body and
 //! trailers, with HTTP/1 and HTTP/2.
 //!
-//! - The body of a success is never read, so a stream of events stays a stream. The observer runs when the headers arrive.
+//! - The body of a successful response is never read, so streams are not buffered. The observer runs when the headers
+//!   arrive.
 //! - The body of a rejection often contains its reason. The observer runs when the body ends, fails, is dropped, or exceeds
 //!   [`MAX_BODY`]. It gets the bytes up to that limit. The caller receives each part of the body without delay.
-//! - A panic of the observer is caught and logged. Without headers about limits, a response costs no allocation.
+//! - A panic of the observer is caught and logged. A response without rate-limit headers costs no allocation.
 //!
-//! The layer must see the body as the provider wrote it. So put it outside of a layer that decompresses bodies.
+//! The layer needs decompressed bodies. So put it outside of a layer that decompresses bodies.
 //!
 //! # Example
 //!

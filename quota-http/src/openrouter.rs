@@ -20,7 +20,7 @@ use crate::request::UsageRequest;
 use crate::usage_endpoint::UsageEndpoint;
 use crate::window_length::window_of_length;
 
-/// OpenRouter: the limit of a key. With a management key also the balance of the account.
+/// OpenRouter: the limit of a key, and with a management key the balance of the account.
 pub static PROVIDER: Provider = Provider::new("openrouter", "OpenRouter", request, parse_usage)
     .base_url("https://openrouter.ai")
     .second_request(credits_request)
@@ -33,13 +33,14 @@ static ENDPOINT: UsageEndpoint = UsageEndpoint::new("/api/v1/key", write::usage,
     // The label contains a part of the key.
     .personal(&["data.creator_user_id", "data.label"]);
 
-/// The part of the requests that count in the window of free models.
+/// The scope of the window for free models.
 const FREE_MODELS: &str = "free_models";
 const CURRENCY: &str = "USD";
-/// Amounts have up to nine decimal digits, because a request costs less than a cent.
+/// Amounts have up to nine decimal digits, because a request may cost less than a cent.
 const DIGITS: u8 = 2;
 
-/// What is not a reading, and so is neither parsed nor listed. The rate limit is deprecated, and the label contains a part of the key.
+/// Fields that are not readings. They are neither parsed nor listed as skipped. The rate limit is deprecated, and the
+/// label contains a part of the key.
 const KNOWN: [&str; 22] = [
     "byok_usage",
     "byok_usage_daily",
@@ -69,9 +70,9 @@ fn request(credential: &Credential) -> UsageRequest {
     UsageRequest::get("api/v1/key").bearer(&credential.secret)
 }
 
-/// The balance. Only a management key may read it, and the key states whether it is one.
+/// Requests the balance. Only a management key may read it, and the first response states whether the key is one.
 fn credits_request(credential: &Credential, key: &[u8]) -> Result<Option<UsageRequest>, FetchError> {
-    // The parser reports what is wrong with the first body.
+    // The parser will report the error in the first body.
     let Ok(root) = json_object(key) else { return Ok(None) };
     let is = |name| flag(root.get("data").and_then(|data| data.get(name)));
     let states = [is("is_management_key"), is("is_provisioning_key")];
@@ -81,10 +82,10 @@ fn credits_request(credential: &Credential, key: &[u8]) -> Result<Option<UsageRe
     Ok(Some(UsageRequest::get("api/v1/credits").bearer(&credential.secret).optional()))
 }
 
-/// Parses the response of the endpoint for the key, or of that for the credits, which arrived at `now`.
+/// Parses the response of the key endpoint or the credits endpoint, which arrived at `now`.
 ///
-/// A limit of the key that resets each day, week or month is the window of that length. Periods are in UTC, and weeks begin on
-/// Monday. A limit that never resets is the window `limit`.
+/// A limit that resets each day, week or month becomes the window of that length. Periods are in UTC, and weeks begin
+/// on Monday. A limit that never resets becomes the window `limit`.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -184,7 +185,7 @@ impl Period {
         }
     }
 
-    /// When the current period ends. OpenRouter states only its kind.
+    /// When the current period ends. OpenRouter states only the kind of period.
     fn end(self, now: Timestamp) -> Option<Timestamp> {
         let today = TimeZone::UTC.to_datetime(now).date();
         let next = match self {
@@ -196,7 +197,7 @@ impl Period {
         TimeZone::UTC.to_timestamp(next.ok()?.at(0, 0, 0, 0)).ok()
     }
 
-    /// The field with what the key used in the period.
+    /// The field with the key's usage in the period.
     fn usage(self) -> &'static str {
         match self {
             Self::Day => "usage_daily",
@@ -211,7 +212,7 @@ impl Period {
 fn key_limit(data: &Object<'_>, now: Timestamp, report: &mut ReportBuilder) {
     match data.get("limit") {
         None if data.contains_key("total_credits") || data.contains_key("total_usage") => {
-            // The response for the credits, which states no limit.
+            // The response of the credits endpoint, which states no limit.
             return;
         }
         None => return report.mark_unnamed("data.limit", "it is missing"),
@@ -223,7 +224,7 @@ fn key_limit(data: &Object<'_>, now: Timestamp, report: &mut ReportBuilder) {
     };
     let id = period.window();
     let remaining = number(data.get("limit_remaining"));
-    // The rest of the limit takes precedence.
+    // The remaining amount takes precedence.
     let used = if remaining == Field::Absent { number(data.get(period.usage())) } else { Field::Absent };
     let used = spent_share(number(data.get("limit")), used, remaining).and_then(Percent::from_percent);
     report.add_used(id, used, "data.limit", |reading| {
@@ -249,7 +250,7 @@ fn credits(data: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     credits_or_skip(parts, "data", report)
 }
 
-/// What the key spent, and its limit. A limit of null means that the key has none.
+/// The key's spending and limit. A null limit means that the key has no limit.
 fn spending(data: &Object<'_>) -> Result<Credits, Unreadable> {
     let amount = |name| decimal(data.get(name)).into_result();
     let mut credits = Credits::default();

@@ -11,7 +11,7 @@ use serde_json::error::Category;
 pub struct Parsed {
     /// The parsed usage. If [`UsageReport::is_empty`], the response has no reading to store.
     pub usage: UsageReport,
-    /// The fields that were skipped, and why. This is for users who wonder why a value is missing.
+    /// The fields that were skipped, and why. This explains to users why a value is missing.
     pub skipped: Vec<SkippedField>,
 }
 
@@ -24,7 +24,7 @@ impl Parsed {
         self.skipped.push(SkippedField::new(field, reason));
     }
 
-    /// Joins the reports of two responses about one account. Where both have a value, the first one counts.
+    /// Joins the reports of two responses about one account. If both have a value, the first one counts.
     pub(crate) fn join(mut self, other: Self) -> Self {
         let Self { usage, skipped } = other;
         self.skipped.extend(skipped);
@@ -58,7 +58,7 @@ impl Parsed {
     }
 }
 
-/// Whether the credits have what was spent, or its limit.
+/// Whether the credits state the spending or its limit.
 fn has_spending(credits: &Credits) -> bool {
     credits.used.is_some() || credits.limit.is_some() || credits.unlimited.is_some()
 }
@@ -114,10 +114,10 @@ pub enum ParseError {
         /// The type of the error, if it is one of the documented ones.
         kind: Option<&'static str>,
     },
-    /// A response with a successful status that says that the login is invalid.
+    /// A response with a successful status whose body says that the login is invalid.
     #[error("the provider says that the login is invalid")]
     Unauthorized,
-    /// A response with a successful status that says that there were too many requests.
+    /// A response with a successful status whose body says that there were too many requests.
     #[error("the provider says that there were too many requests")]
     RateLimited,
     /// A login, which must not be parsed or shared.

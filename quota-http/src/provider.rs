@@ -1,4 +1,4 @@
-//! What a provider states about itself, in one value. `fetcher` calls the provider, and `registry` lists all of them.
+//! The description of a provider, in one value. `fetcher` calls the provider, and `registry` lists all providers.
 
 use std::fmt;
 
@@ -17,9 +17,9 @@ use crate::saved::{self, SavedDocument};
 use crate::shape::UsageShape;
 use crate::usage_endpoint::UsageEndpoint;
 
-/// Everything that quota knows about a provider: how to request and parse usage, where logins are found, and the defaults.
+/// Describes a provider: how to request and parse its usage, where its logins are, and the defaults.
 ///
-/// Its module has one such value, named `PROVIDER`. `docs/add-a-provider.md` explains how to write one.
+/// Each provider's module has one such value, named `PROVIDER`. `docs/add-a-provider.md` explains how to write one.
 ///
 /// ```
 /// use jiff::Timestamp;
@@ -92,10 +92,10 @@ enum Parser {
 pub type ParseBody = fn(&[u8], Timestamp) -> Result<Parsed, ParseError>;
 /// Builds the second request from the body of the first response; `None` if no second one is needed.
 pub type SecondRequest = fn(&Credential, &[u8]) -> Result<Option<UsageRequest>, FetchError>;
-/// Parses any document of the provider that a user may have saved.
+/// Parses any saved document of the provider.
 pub type ParseSaved = fn(&[u8], Timestamp) -> Result<SavedDocument, ParseError>;
 
-/// The default policy of a provider with a second request. A call is two requests, so half as many calls are made in an hour.
+/// The default policy of a provider with a second request. A call sends two requests, so the budget is half as large.
 pub(crate) fn two_requests(policy: Policy) -> Policy {
     let Budget { per_hour, interactive_reserve, .. } = policy.budget;
     policy.budget(Budget::new((per_hour / 2).max(1), interactive_reserve / 2))
@@ -175,7 +175,7 @@ impl Provider {
         self
     }
 
-    /// States how the usage endpoint answers, so that a gateway can answer in its place.
+    /// Sets how the usage endpoint responds, so that a gateway can respond in its place.
     #[must_use]
     pub const fn usage_endpoint(mut self, endpoint: &'static UsageEndpoint) -> Self {
         self.usage_endpoint = Some(endpoint);
@@ -190,14 +190,14 @@ impl Provider {
         self
     }
 
-    /// Sets the parser of saved documents, for a provider with other documents than usage responses.
+    /// Sets the parser of saved documents, for a provider with documents other than usage responses.
     #[must_use]
     pub const fn saved_documents(mut self, parse: ParseSaved) -> Self {
         self.parse_saved = Some(parse);
         self
     }
 
-    /// Sets the response header that names the owner of the account. An owner in the body is set by the parser.
+    /// Sets the response header that names the owner of the account. If the body names the owner, the parser sets it.
     #[must_use]
     pub const fn owner_header(mut self, name: &'static str) -> Self {
         self.owner_header = Some(name);
@@ -232,14 +232,15 @@ impl Provider {
         self
     }
 
-    /// Sets how the provider's ordinary responses differ from those of others.
+    /// Sets how the provider's ordinary responses differ from those of other providers.
     #[must_use]
     pub(crate) const fn response_rules(mut self, rules: &'static ProviderRules) -> Self {
         self.response_rules = rules;
         self
     }
 
-    /// Sets how the provider exchanges refresh tokens. It includes no client id, because an id belongs to one program.
+    /// Sets how the provider exchanges refresh tokens. This includes no client id, because a client id belongs to one
+    /// program.
     #[must_use]
     pub(crate) const fn token_exchange(mut self, exchange: ProviderConfig) -> Self {
         self.token_exchange = Some(exchange);
@@ -257,7 +258,7 @@ impl Provider {
         Self::of(id, id, Request::Described(request), Parser::Shape(shape))
     }
 
-    /// This provider with the given parts in place of its own.
+    /// Replaces the given parts of this provider.
     pub(crate) fn redefined(
         mut self,
         name: Option<&'static str>,
@@ -309,7 +310,7 @@ impl Provider {
         self.id
     }
 
-    /// The name for users.
+    /// The display name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -331,7 +332,7 @@ impl Provider {
     ///
     /// # Panics
     ///
-    /// If the provider states a text that is not a URL. A test of the registry checks that.
+    /// If the description contains an invalid URL. A test of the registry checks this.
     #[must_use]
     pub fn default_base_url(&self) -> Option<Url> {
         self.base_url.map(|url| Url::parse(url).expect("a provider states a valid URL"))
@@ -343,7 +344,7 @@ impl Provider {
         self.private_endpoint
     }
 
-    /// How the usage endpoint answers; `None` if its answers cannot be written from a record.
+    /// How the usage endpoint responds; `None` if its responses cannot be written from a record.
     #[must_use]
     pub const fn endpoint(&self) -> Option<&'static UsageEndpoint> {
         self.usage_endpoint
@@ -381,7 +382,7 @@ impl Provider {
 
     /// Starts building a refresher for logins that were created with this client id at this token endpoint.
     ///
-    /// A provider without a token exchange of its own gets requests and responses as RFC 6749 defines them.
+    /// A provider without its own token exchange uses requests and responses as defined by RFC 6749.
     pub fn refresher_at(&self, token_url: Url, client_id: impl Into<String>) -> OAuthRefresherBuilder {
         let exchange = self.token_exchange.unwrap_or(oauth::STANDARD);
         OAuthRefresherBuilder::new(exchange, self.id(), client_id.into()).token_url(token_url)
@@ -401,8 +402,8 @@ impl Provider {
 
     /// Parses a document that a user saved before `now`: a usage response, or another document of the provider.
     ///
-    /// Its resets may be long past. A document that does not state its time has no `observed_at`, or `now`. Check such a report with
-    /// [`UsageReport::reject_implausible_saved`](quota_core::UsageReport::reject_implausible_saved).
+    /// Its resets may be long past. If the document does not state its time, `observed_at` is missing or `now`. Check
+    /// such a report with [`UsageReport::reject_implausible_saved`](quota_core::UsageReport::reject_implausible_saved).
     ///
     /// # Errors
     ///

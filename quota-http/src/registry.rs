@@ -1,4 +1,4 @@
-//! The list of all providers. A new provider adds one line.
+//! The list of all providers. Each provider is one line.
 
 use crate::provider::Provider;
 use crate::{
@@ -59,7 +59,7 @@ mod tests {
         let mut paths = HashSet::new();
         for endpoint in PROVIDERS.iter().filter_map(|provider| provider.endpoint()) {
             assert!(paths.insert(endpoint.path()), "{endpoint:?}");
-            // The gateway's own paths. Those below /v1 must differ too, or the gateway does not start.
+            // The gateway's own paths. Paths below /v1 must differ too, or the gateway does not start.
             for own in ["/account/", "/metrics", "/healthz", "/readyz", "/openapi.json"] {
                 assert!(!endpoint.path().starts_with(own), "{endpoint:?}");
             }

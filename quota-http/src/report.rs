@@ -12,7 +12,7 @@ use crate::parsed::{ParseError, Parsed, SkippedField};
 /// Why a number is not the usage of a window.
 pub(crate) const IMPLAUSIBLE: &str = "its usage is not a percentage up to 1,000 %";
 
-/// The path of a field, which is written only if the field is listed: `Place(|| format!("{path}.{name}"))`.
+/// The path of a field. It is formatted only if the field is listed: `Place(|| format!("{path}.{name}"))`.
 pub(crate) struct Place<F>(pub(crate) F);
 
 impl<F: FnOnce() -> String> From<Place<F>> for String {
@@ -21,7 +21,7 @@ impl<F: FnOnce() -> String> From<Place<F>> for String {
     }
 }
 
-/// Collects the content of a response that lists all windows of an account.
+/// Builds the report of a response that lists all windows of an account.
 ///
 /// A window that is not added no longer exists. A window that exists but cannot be read must be added with
 /// [`mark_unreadable`](Self::mark_unreadable): its cached reading then stays. A malformed window never affects the others.
@@ -45,7 +45,7 @@ pub struct ReportBuilder {
     pub(crate) windows: BTreeMap<WindowId, WindowReading>,
     /// Windows whose usage could not be read.
     pub(crate) unreadable: BTreeSet<WindowId>,
-    /// There is a window without a readable name, so a missing window may still exist.
+    /// Whether a window has no readable name, so that a missing window may still exist.
     pub(crate) has_unnamed: bool,
     pub(crate) skipped: Vec<SkippedField>,
 }
@@ -58,8 +58,8 @@ impl ReportBuilder {
 
     /// Adds a window, which the response names `field`.
     ///
-    /// If it was added before, the larger use counts: the other one may be for a part of the window. Of two equal uses, the later
-    /// reset counts.
+    /// If it was added before, the larger usage counts, because the other one may be for a part of the window. If the
+    /// usages are equal, the later reset counts.
     pub fn add(&mut self, reading: WindowReading, field: impl Into<String>) {
         match self.windows.get_mut(&reading.id) {
             None => {
@@ -74,7 +74,7 @@ impl ReportBuilder {
         }
     }
 
-    /// Adds a window whose use may be missing or unreadable. `complete` sets the rest of its reading.
+    /// Adds a window whose usage may be missing or unreadable. `complete` sets the other fields of its reading.
     pub fn add_used(
         &mut self,
         id: WindowId,
@@ -91,19 +91,20 @@ impl ReportBuilder {
         }
     }
 
-    /// Adds a window that exists but cannot be read, for this reason. Its cached reading stays.
+    /// Adds a window that exists but cannot be read, with the reason. Its cached reading is kept.
     pub fn mark_unreadable(&mut self, id: WindowId, field: impl Into<String>, reason: &'static str) {
         self.unreadable.insert(id);
         self.skip(field, reason);
     }
 
-    /// Adds a window whose name cannot be read, for this reason. All cached readings stay, because any of them may be this window.
+    /// Adds a window whose name cannot be read, with the reason. All cached readings are kept, because any of them may
+    /// belong to this window.
     pub fn mark_unnamed(&mut self, field: impl Into<String>, reason: &'static str) {
         self.has_unnamed = true;
         self.skip(field, reason);
     }
 
-    /// Lists a field that was skipped, for this reason.
+    /// Lists a skipped field, with the reason.
     pub fn skip(&mut self, field: impl Into<String>, reason: &'static str) {
         if self.skipped.len() < Self::MAX_SKIPPED {
             self.skipped.push(SkippedField::new(field, reason));
@@ -120,7 +121,7 @@ impl ReportBuilder {
         }
     }
 
-    /// Builds the report. `credits` are those of the account; if they are unreadable, the cached ones stay.
+    /// Builds the report. `credits` are the account's credits. If they are unreadable, the cached credits are kept.
     ///
     /// # Errors
     ///
@@ -162,9 +163,9 @@ pub(crate) fn unwrapped<'a, 'b>(root: &'a Object<'b>) -> (&'a Object<'b>, &'stat
 /// [`ParseError`] if the body is not JSON, not an object, or empty.
 pub fn json_object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     let root = match str::from_utf8(body) {
-        // One check of the whole body is faster than one of each text.
+        // Checking the whole body once is faster than checking each string.
         Ok(text) => serde_json::from_str(text),
-        // The error has the position.
+        // The error contains the position.
         Err(_) => serde_json::from_slice(body),
     };
     match root? {
@@ -193,7 +194,7 @@ pub(crate) fn text_or_skip(
     field.ok().map(str::to_owned)
 }
 
-/// The credits with these amounts. Without any, there are none. If they cannot be read, `field` is listed.
+/// The credits with these amounts; absent if there are no amounts. If they cannot be read, `field` is listed.
 pub(crate) fn credits_or_skip(
     credits: Result<Credits, Unreadable>,
     field: &str,

@@ -109,16 +109,16 @@ impl UsageRequest {
         self
     }
 
-    /// Continues without this second request if it fails, for an endpoint that not every login may use. The report then covers only
-    /// what the first response has. A 401 is no exception: the provider has just accepted the same token. A 429 is one, because the
-    /// account must be held.
+    /// Ignores a failure of this second request, for an endpoint that not every login may use. The report then covers
+    /// only the first response. This includes a 401, because the provider has just accepted the same token. It excludes
+    /// a 429, which must start a hold.
     pub fn optional(mut self) -> Self {
         self.is_optional = true;
         self
     }
 }
 
-/// A request in data instead of code.
+/// A request that data describes instead of code.
 #[derive(Debug)]
 pub(crate) struct DescribedRequest {
     /// The scheme, host and port.

@@ -1,4 +1,4 @@
-//! Ordinary responses of any provider: one entry point for the usage in their headers, and for the reason of a rejection.
+//! The entry point for ordinary responses of any provider: the usage in their headers, and the reason for a rejection.
 
 use quota_core::ProviderId;
 use quota_core::provider::{ParsedResponse, ResponseMeta, ResponseParser};
@@ -9,11 +9,11 @@ use crate::registry::find_provider;
 
 /// Parses an ordinary response of `provider`.
 ///
-/// It reads the provider's own headers and those that many providers and gateways share: `x-ratelimit-…`, `RateLimit` with its
-/// older forms, and `Retry-After`. If the request was rejected, it also reads the body, in the forms of Anthropic, OpenAI and Google.
-/// An unknown provider is one without headers of its own.
+/// It reads the provider's own headers and those that many providers and gateways share: `x-ratelimit-…`, `RateLimit`
+/// with its older forms, and `Retry-After`. If the request was rejected, it also reads the body, in the formats of
+/// Anthropic, OpenAI and Google. An unknown provider counts as one without its own headers.
 ///
-/// It does no I/O. A response that is not rejected and has no headers about limits costs no allocation.
+/// It does no I/O. A successful response without rate-limit headers costs no allocation.
 ///
 /// ```
 /// use quota_core::provider::{RejectionKind, ResponseMeta};
@@ -47,7 +47,7 @@ pub fn inspect_response(
     interpret::inspect(rules(provider), response)
 }
 
-/// Interprets the responses of one provider, by [`parse_response`].
+/// Interprets the responses of one provider with [`parse_response`].
 #[derive(Debug, Clone)]
 pub struct AnyResponseParser(ProviderId);
 

@@ -1,7 +1,8 @@
-//! The shape of a provider's response in data instead of code: JSONPaths to windows, credits, the plan and the owner.
+//! The shape of a provider's response as data instead of code: JSONPaths to windows, credits, the plan and the owner.
 //!
-//! A window may be one place of the response, or each row of a list. The paths of a row begin at the row. The shape decides between
-//! percent, fraction and amount, never the value. A path that finds nothing makes its window unknown, never unused.
+//! A window is either one location in the response, or each row of a list. The paths of a row begin at the row. The
+//! shape, never the value, decides between percent, fraction and amount. If a path finds nothing, the usage of its
+//! window is unknown, not zero.
 //!
 //! ```
 //! use jiff::Timestamp;
@@ -56,28 +57,28 @@ pub struct UsageShape {
     pub plan: Option<Text>,
     /// The owner of the account.
     pub owner: Option<Path>,
-    /// If there is a value here, the response is an error although its status is 200.
+    /// If there is a value here, the response is an error even if its status is 200.
     pub error: Option<Path>,
 }
 
-/// A window, or the windows of a list.
+/// One window, or all windows of a list.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WindowShape {
-    /// The rows that are windows. The other paths begin at the row. Without it, they begin at the root.
+    /// The rows that are windows. If it is set, the other paths begin at the row, otherwise at the root.
     pub rows: Option<Path>,
-    /// The name of the window. Without it, the length names the window.
+    /// The name of the window. By default, it follows from the length.
     pub id: Option<Text>,
     /// The length of the window.
     pub length: Option<Length>,
     /// The unit of a length that is a number.
     #[serde(default)]
     pub length_unit: TimeUnit,
-    /// The used part.
+    /// The used amount or share.
     pub used: Option<Path>,
-    /// The remaining part, if there is no `used`.
+    /// The remaining amount or share, if there is no `used`.
     pub remaining: Option<Path>,
     /// The limit, for amounts.
     pub limit: Option<Path>,
@@ -86,16 +87,16 @@ pub struct WindowShape {
     pub unit: Unit,
     /// When the window resets: a date, or a Unix time in seconds or milliseconds.
     pub resets_at: Option<Path>,
-    /// In how much time the window resets, if there is no `resets_at`.
+    /// The time until the reset, if there is no `resets_at`.
     pub resets_in: Option<Path>,
     /// The unit of `resets_in`.
     #[serde(default)]
     pub resets_in_unit: TimeUnit,
     /// Whether the window has no limit.
     pub unlimited: Option<Path>,
-    /// The model that the window counts. Without a model and a surface, it counts the whole account.
+    /// The model whose usage the window counts. Without a model or surface, the window counts the whole account.
     pub model: Option<Text>,
-    /// The product or the surface that the window counts.
+    /// The product or surface whose usage the window counts.
     pub surface: Option<Text>,
 }
 
@@ -113,12 +114,12 @@ pub struct CreditsShape {
     pub balance: Option<Path>,
     /// The currency, such as `USD`.
     pub currency: Option<Text>,
-    /// How many digits of each amount are after the decimal point, if amounts are in minor units: 2 for cents.
+    /// The number of decimal digits, if amounts are in minor units: 2 for cents.
     #[serde(default)]
     pub minor_digits: u8,
-    /// Whether the account may spend without a limit.
+    /// Whether spending has no limit.
     pub unlimited: Option<Path>,
-    /// Whether the account may spend.
+    /// Whether spending is enabled.
     pub enabled: Option<Path>,
 }
 
@@ -168,7 +169,7 @@ impl TimeUnit {
     }
 }
 
-/// The length of a window: the same for all accounts, such as `5h`, or at a path.
+/// The length of a window: a fixed length such as `5h`, or a path to it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Length {
@@ -295,7 +296,7 @@ impl UsageShape {
             }
         };
         let mut parsed = report.build(credits)?;
-        // A fixed plan alone is no usage.
+        // A fixed plan alone is not usage.
         parsed.usage.plan = plan.filter(|_| !parsed.usage.is_empty());
         parsed.usage.owner_id = owner.as_deref().map(OwnerId::new);
         Ok(parsed)

@@ -1,5 +1,5 @@
-//! Sends one HTTP request: TLS, proxies, timeout, and the limit on the length of the response. The modules of providers build
-//! requests; `classify` interprets the status.
+//! Sends one HTTP request, with TLS, proxies, a timeout, and a limit on the length of the response. The providers'
+//! modules build requests; `classify` interprets the status.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,8 +20,8 @@ const DEFAULT_USER_AGENT: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " 
 /// Usage responses are a few KiB, so a longer body is not one.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Sends requests. HTTP clients are built on first use. Loading certificates takes up to 30 ms, a cost that a program which
-/// only reads the cache must avoid.
+/// Sends requests. HTTP clients are built on first use, because loading certificates takes up to 30 ms. A program that
+/// only reads the cache must avoid this cost.
 #[derive(Debug)]
 pub(crate) struct Transport {
     client: Option<Client>,

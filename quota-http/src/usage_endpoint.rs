@@ -1,4 +1,5 @@
-//! How a provider's usage endpoint answers, for a gateway that answers in its place. The module of a provider writes the bodies.
+//! How a provider's usage endpoint responds, for a gateway that responds in its place. The provider's module writes the
+//! bodies.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::parsed::{ParseError, Parsed};
 
-/// How the usage endpoint of a provider answers: its path, and the bodies of its responses.
+/// The usage endpoint of a provider: its path, and functions that write its responses.
 ///
-/// A gateway uses it to answer the clients of the provider from readings that it already has.
+/// A gateway uses it to answer the provider's clients from cached readings.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,30 +55,30 @@ impl UsageEndpoint {
         Self { path, usage, failure, countdowns: &[], personal: &[], has_other_uses: false, query: None }
     }
 
-    /// Names the fields that count down to a time, so that they differ in each response although nothing has changed.
+    /// Names the countdown fields, which differ in each response even if nothing has changed.
     #[must_use]
     pub const fn countdowns(mut self, names: &'static [&'static str]) -> Self {
         self.countdowns = names;
         self
     }
 
-    /// Names the fields that identify the user, for a gateway that must not send them to each client. A dot leads into an object:
-    /// `data.label`.
+    /// Names the fields that identify the user, which a gateway must not send to every client. A dot separates the
+    /// parts of a path: `data.label`.
     #[must_use]
     pub const fn personal(mut self, names: &'static [&'static str]) -> Self {
         self.personal = names;
         self
     }
 
-    /// States that the provider's own programs read more from this response than usage. A body that was written from readings would
-    /// break them, so a proxy must pass on their requests.
+    /// States that the provider's own programs read more than usage from this response. A body written from readings
+    /// would break them, so a proxy must forward their requests.
     #[must_use]
     pub const fn with_other_uses(mut self) -> Self {
         self.has_other_uses = true;
         self
     }
 
-    /// States the only query with which the response has this shape and belongs to the credential; empty for no query.
+    /// Sets the only query for which the response has this format and belongs to the credential; empty for no query.
     #[must_use]
     pub const fn only_query(mut self, query: &'static str) -> Self {
         self.query = Some(query);
@@ -90,7 +91,7 @@ impl UsageEndpoint {
         self.path
     }
 
-    /// The fields that count down to a time.
+    /// The countdown fields.
     #[must_use]
     pub const fn countdown_fields(&self) -> &'static [&'static str] {
         self.countdowns
@@ -107,19 +108,19 @@ impl UsageEndpoint {
         }
     }
 
-    /// Whether a request with this query gets a response of this shape.
+    /// Whether a request with this query gets a response in this format.
     #[must_use]
     pub fn answers(&self, query: Option<&str>) -> bool {
         self.query.is_none_or(|only| query.unwrap_or_default() == only)
     }
 
-    /// The only query with which the endpoint answers; `None` if it ignores queries.
+    /// The only supported query; `None` if the endpoint ignores queries.
     #[must_use]
     pub const fn query(&self) -> Option<&'static str> {
         self.query
     }
 
-    /// Whether programs read more from the response than usage.
+    /// Whether programs read more than usage from the response.
     #[must_use]
     pub const fn has_other_uses(&self) -> bool {
         self.has_other_uses
@@ -127,7 +128,7 @@ impl UsageEndpoint {
 
     /// The body of a successful response.
     ///
-    /// It contains only what is known. A window that has ended is null or absent, as the provider sends it.
+    /// It contains only known values. A window that has ended is null or absent, depending on the provider.
     #[must_use]
     pub fn usage(&self, known: &KnownUsage<'_>) -> Map<String, Value> {
         (self.usage)(known)
@@ -146,37 +147,37 @@ impl fmt::Debug for UsageEndpoint {
     }
 }
 
-/// Why an endpoint does not answer with usage.
+/// Why an endpoint does not respond with usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndpointFailure<'a> {
     /// The HTTP status.
     pub status: u16,
-    /// What happened, and what to do. It is shown to users.
+    /// What happened, and what to do. Clients show it to users.
     pub message: &'a str,
     /// When a client may try again.
     pub retry_after: Option<Duration>,
 }
 
-/// What is known of an account at a time: the readings that a client may see.
+/// The known state of an account at a point in time: the readings that a client may see.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct KnownUsage<'a> {
-    /// The windows whose use is known, sorted by id.
+    /// The windows whose usage is known, sorted by id.
     pub windows: Vec<&'a Window>,
     /// The plan, as the provider names it.
     pub plan: Option<&'a str>,
     /// The credits, unless they are too old.
     pub credits: Option<&'a Credits>,
-    /// The time of the answer.
+    /// The time of the response.
     pub now: Timestamp,
     /// The last response of the provider, for the fields that the parser does not know.
     pub last_response: Option<&'a LastResponse>,
 }
 
 impl<'a> KnownUsage<'a> {
-    /// What a snapshot shows at `now`. A reading counts as exact for `fresh_for`, and as unknown from the age `max_age` on.
+    /// The known part of a snapshot at `now`. A reading is exact for `fresh_for`, and unknown from the age `max_age`.
     ///
-    /// A window that has ended is not included, because its use is unknown until the next reading.
+    /// Windows that have ended are not included, because their usage is unknown until the next reading.
     #[must_use]
     pub fn of(snapshot: &'a Snapshot, now: Timestamp, fresh_for: Duration, max_age: Duration) -> Self {
         let is_young = |at: Timestamp| age(at, now) < max_age;
@@ -211,19 +212,19 @@ impl<'a> KnownUsage<'a> {
         self.windows.iter().map(|window| age(window.observed_at(), self.now)).max()
     }
 
-    /// When the answer changes although no new reading arrives: at the end of the first window.
+    /// When the response changes without a new reading: at the end of the first window.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.windows.iter().filter_map(|window| window.expires_at()).min()
     }
 
-    /// The window with this id, if its use is known.
+    /// The window with this id, if its usage is known.
     #[must_use]
     pub fn window(&self, id: &WindowId) -> Option<&'a Window> {
         self.windows.iter().copied().find(|window| window.id() == id)
     }
 
-    /// The fields of the last response, if its parser reads exactly what is known.
+    /// The fields of the last response, if parsing it gives exactly the known values.
     pub(crate) fn unchanged(&self, parse: Parse) -> Option<Map<String, Value>> {
         let response = self.last_response?;
         let body = serde_json::to_vec(&response.fields).ok()?;
@@ -261,7 +262,7 @@ impl LastResponse {
     /// The maximum size of a body, in bytes.
     pub const MAX_BYTES: usize = 64 * 1024;
 
-    /// Parses a body that was received at a time; `None` if it is too large, or not a JSON object.
+    /// Parses a body that was received at this time; `None` if it is too large, or not a JSON object.
     #[must_use]
     pub fn parse(body: &[u8], received_at: Timestamp) -> Option<Self> {
         let body = Some(body).filter(|body| body.len() <= Self::MAX_BYTES)?;
@@ -288,9 +289,9 @@ impl LastResponse {
 /// The parser of a provider's responses.
 type Parse = fn(&[u8], Timestamp) -> Result<Parsed, ParseError>;
 
-/// Whether a reading of an earlier response is still the one that is known, so that its fields can be passed on unchanged.
+/// Whether a reading of an earlier response is still current, so that its fields can be passed on unchanged.
 ///
-/// `rounding` is the difference of the use that rounding explains, in basis points.
+/// `rounding` is the difference in usage that rounding can cause, in basis points.
 pub(crate) fn is_current(reading: &WindowReading, window: &Window, rounding: u32) -> bool {
     let used = reading.used.basis_points().abs_diff(window.used().basis_points());
     let same_reset = match (reading.resets_at, window.resets_at()) {
@@ -334,33 +335,33 @@ pub(crate) fn decimal(money: &Money) -> Value {
     serde_json::from_str(&amount).unwrap_or_else(|_| amount.into())
 }
 
-/// What was spent of a limit, and what is left. The amount that was spent counts unless the share of the window is another one, because
-/// amounts are rounded.
+/// The spent and remaining parts of a limit. Because amounts are rounded, the spent amount is used unless it
+/// contradicts the usage of the window.
 pub(crate) fn spent_and_left(limit: f64, spent: Option<f64>, used: Percent) -> (f64, f64) {
     let share = |spent: f64| {
         if limit > 0.0 { Percent::from_percent(spent / limit * 100.0) } else { Some(Percent::FULL) }
     };
     let spent = spent.filter(|spent| share(*spent) == Some(used));
     let spent = spent.unwrap_or_else(|| limit * used.as_f64() / 100.0);
-    // Without the noise of floating point numbers, which has more digits than an amount.
+    // Removes floating point noise, which has more digits than an amount.
     let rounded = |amount: f64| (amount * 1e9).round() / 1e9;
     (rounded(spent), rounded(limit - spent))
 }
 
-/// The window that a row of `limits` is, by the provider's own parser.
+/// The window into which the provider's parser turns a row of `limits`.
 pub(crate) fn window_of_limit(row: &Value, parse: Parse) -> Option<WindowId> {
     let body = json!({ "limits": [row] }).to_string();
     let usage = parse(body.as_bytes(), Timestamp::UNIX_EPOCH).ok()?.usage;
     usage.windows.into_iter().next().map(|reading| reading.id)
 }
 
-/// A percentage as a whole number. Only a window that is exhausted is 100.
+/// A percentage as a whole number. Only an exhausted window is 100.
 pub(crate) fn whole_percent(used: Percent) -> u64 {
     let rounded = (used.basis_points() + 50) / 100;
     u64::from(if used < Percent::FULL { rounded.min(99) } else { rounded })
 }
 
-/// What the tests of the modules that write bodies share.
+/// Helpers for the tests of the modules that write bodies.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;

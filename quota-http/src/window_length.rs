@@ -1,4 +1,5 @@
-//! Names a window by its length. A provider may move a window to another field, so the field never names it.
+//! Names a window by its length. The field never determines the name, because a provider may move a window to another
+//! field.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ const DAY: u64 = 24 * HOUR;
 
 /// The id of the account-wide window with this length. `None` for zero and for lengths over ten years.
 ///
-/// Reported lengths vary slightly, so a length within 2 % has the usual name, and 28 to 31 days are a month. Any other length
-/// becomes part of the id, rounded to minutes.
+/// Reported lengths vary slightly, so a length within 2 % of a usual one has its name, and 28 to 31 days are a month.
+/// Any other length becomes part of the id, rounded to minutes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,7 +54,8 @@ pub(crate) struct Period {
 }
 
 impl Period {
-    /// Reads the period from two fields. Without one of them, or if no window is that long, the length is unknown.
+    /// Reads the period from two fields. If one of them is missing, or if the period is too long for a window, the
+    /// length is unknown.
     pub(crate) fn of(start: Option<&Value<'_>>, end: Option<&Value<'_>>) -> Self {
         let (start, resets_at) = (timestamp(start), timestamp(end));
         let length = start.zip(resets_at).and_then(|(start, end)| Duration::try_from(end - start).ok());

@@ -33,7 +33,7 @@ pub static PROVIDER: Provider = Provider::new("xai", "xAI Grok", request, parse_
 static ENDPOINT: UsageEndpoint =
     UsageEndpoint::new("/v1/billing", write::usage, write::failure).only_query("format=credits");
 
-/// The window without a known period.
+/// The window if the period is unknown.
 const CREDIT_USAGE: &str = "credit_usage";
 
 /// The login of a subscription. Grok stores it under the issuer's URL, usually with the application's id after it.
@@ -51,7 +51,7 @@ const GROK: CommandEnvironment = CommandEnvironment::new().dir("GROK_HOME", ".gr
     "XAI_API_KEY",
 ]);
 
-/// What is not a reading, and so is neither parsed nor listed.
+/// Fields that are not readings. They are neither parsed nor listed as skipped.
 const KNOWN: [&str; 9] = [
     "billingPeriodEnd",
     "billingPeriodStart",
@@ -70,8 +70,9 @@ fn request(credential: &Credential) -> UsageRequest {
 
 /// Parses the response of the billing endpoint.
 ///
-/// Credit usage is reported as a window named by the length of the period, and the share of each product as a window of its surface.
-/// Without the period, the window is `credit_usage`. Amounts on demand are in units of the provider, which states no currency.
+/// Credit usage becomes a window that is named by the length of the period, and the share of each product a window of
+/// its surface. Without the period, the window is `credit_usage`. On-demand amounts are in the provider's units,
+/// because it states no currency.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -125,7 +126,7 @@ impl CreditPeriod {
         let field = |name| current.and_then(|current| current.get(name));
         let mut period = Period::of(field("start"), field("end"));
         if current.is_none() {
-            // Otherwise the billing period may be another one, such as the month of a weekly limit.
+            // The billing period may differ from the limit's period, such as a month with a weekly limit.
             period.resets_at = timestamp(config.get("billingPeriodEnd"));
         }
         let named = period.window().or_else(|| match text(field("type")).ok()?.rsplit('_').next()? {
@@ -137,7 +138,7 @@ impl CreditPeriod {
         Self { id, period }
     }
 
-    /// Adds the window of a product, or that of all credits. A missing use is unknown, although the format omits zeros.
+    /// Adds the window of a product, or of all credits. A missing usage is unknown, even though the format omits zeros.
     fn add(&self, product: Option<&str>, used: Field<f64>, field: String, report: &mut ReportBuilder) {
         let id = match product {
             None => Ok(self.id.clone()),
@@ -168,7 +169,7 @@ fn products(config: &Object<'_>, period: &CreditPeriod, report: &mut ReportBuild
     }
 }
 
-/// What was used beyond the subscription, and its limit.
+/// The spending beyond the subscription, and its limit.
 fn on_demand(config: &Object<'_>) -> Result<Credits, Unreadable> {
     let amount = |name: &str| {
         let amount = decimal(config.get(name).and_then(|amount| amount.get("val"))).into_result()?;

@@ -1,8 +1,9 @@
-//! z.ai (GLM): the usage of its coding plans. A limit is named by its length, which is a code for the unit and a number.
+//! z.ai (GLM): the usage of its coding plans. A limit is named by its length, which the response states as a unit code
+//! and a number.
 //!
-//! The host for China is another base URL, `https://open.bigmodel.cn`. The plan of a team also needs the query `type=2` and the headers
-//! `bigmodel-organization` and `bigmodel-project`, which are settings of the fetcher. The program `quota` has no setting for the query, so it
-//! reads only personal plans.
+//! In China, set the base URL to `https://open.bigmodel.cn`. A team plan also needs the query `type=2` and the headers
+//! `bigmodel-organization` and `bigmodel-project`; set them on the fetcher. The program `quota` has no setting for the
+//! query, so it reads only personal plans.
 //!
 //! ```
 //! use quota_http::{Fetcher, zai};
@@ -119,7 +120,7 @@ fn add_limit(limit: &Value<'_>, path: String, report: &mut ReportBuilder) {
     let Field::Present(kind) = text(fields.get("type")) else {
         return report.mark_unnamed(path, "it has no type");
     };
-    // The limit of tools does not affect requests to models. Neither may a limit of an unknown type.
+    // The limit on tools does not affect requests to models. A limit of unknown type must not affect them either.
     let surface = match kind {
         "TOKENS_LIMIT" | "CREDIT_LIMIT" => None,
         "TIME_LIMIT" => Some("tools".to_owned()),
@@ -129,7 +130,8 @@ fn add_limit(limit: &Value<'_>, path: String, report: &mut ReportBuilder) {
     let (length, id) = match (named, &surface) {
         (Some((length, whole)), None) => (length, Some(whole)),
         (Some((length, whole)), Some(surface)) => (length, WindowId::new(&format!("{whole}_{surface}")).ok()),
-        // Older plans state no length, and none may be invented. Limits with unknown units are several windows.
+        // Older plans state no length, and the parser must not guess one. Limits with unknown units stay separate
+        // windows.
         (None, _) => (None, WindowId::new(&unnamed(kind, fields)).ok()),
     };
     let Some(id) = id else { return report.mark_unnamed(path, "not a valid window name") };

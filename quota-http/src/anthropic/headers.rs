@@ -1,5 +1,5 @@
-//! Parses the rate-limit headers of Anthropic's ordinary API responses. The share of extra usage is the window `overage`, because
-//! only the usage endpoint has amounts of money.
+//! Parses the rate-limit headers of Anthropic's ordinary API responses. Extra usage becomes the window `overage`,
+//! because only the usage endpoint reports amounts of money.
 
 use std::time::Duration;
 
@@ -77,9 +77,9 @@ const API_KEY_WINDOWS: [(&str, &str); 4] = [
     ("output-tokens", "output_tokens"),
 ];
 
-/// Whether a header, by its name in any case, is one that this module reads.
+/// Whether this module reads the header with this name, in any case.
 pub(super) fn is_relevant(name: &str) -> bool {
-    // Most names of a response begin with another letter.
+    // Fast path: most header names begin with another letter.
     matches!(name.as_bytes().first(), Some(b'a' | b'A'))
         && (has_prefix(name, RATELIMIT) || name.eq_ignore_ascii_case(ORGANIZATION))
 }
@@ -101,8 +101,8 @@ pub(super) fn add_windows(headers: &LimitHeaders<'_>, readings: &mut HeaderReadi
                 _ if rest == "status" => &mut overall.status,
                 _ if rest == "reset" => &mut overall.resets_at,
                 Some(("representative", "claim")) => &mut overall.window,
-                // Whether extra usage is allowed. It is rejected on every account without extra usage, also if a window has
-                // quota left. So it must not count as the status of a window.
+                // This header states whether extra usage is allowed. It is `rejected` for every account without extra
+                // usage, even if a window has quota left. So it must not count as the status of a window.
                 Some(("overage" | "grace", "status")) => {
                     readings.skipped.add(|| header.to_owned(), "not the status of a window");
                     continue;
@@ -212,7 +212,8 @@ struct Overall<'a> {
 }
 
 impl Overall<'_> {
-    /// The overall status, for the window that `representative-claim` names. It counts only if no window has a status of its own.
+    /// The overall status, which applies to the window that `representative-claim` names. It counts only if no window
+    /// has its own status.
     fn status(&self, windows: &[(&str, WindowHeaders<'_>)]) -> Option<WindowStatus> {
         if windows.iter().any(|(_, window)| window.status.is_some()) {
             return None;
@@ -226,7 +227,8 @@ impl Overall<'_> {
     }
 }
 
-/// The window that the headers call `name`: the usage endpoint's `seven_day_sonnet` is `7d_sonnet` there.
+/// The window that the headers call `name`. For example, the usage endpoint's `seven_day_sonnet` is `7d_sonnet` in
+/// headers.
 fn window_def(name: &str) -> Option<WindowDef> {
     match name {
         "5h" => WindowDef::parse("five_hour"),

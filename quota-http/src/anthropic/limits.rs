@@ -39,7 +39,7 @@ fn add_row(report: &mut ReportBuilder, row: &Value<'_>, field: impl Into<String>
     match number(row.get("percent")).map(percent) {
         Field::Present(Some(used)) => report.add(named.used(used).resets_at(resets_at), field),
         Field::Present(None) => report.mark_unreadable(named.id, field, IMPLAUSIBLE),
-        // A window with a reset exists, although its usage is unknown.
+        // A row with a reset is a window, even if its usage is unknown.
         Field::Absent if row.get("percent").is_some() && resets_at.is_none() => {
             report.skip(field, "its usage is null");
         }
@@ -48,7 +48,7 @@ fn add_row(report: &mut ReportBuilder, row: &Value<'_>, field: impl Into<String>
     }
 }
 
-/// The window of a row, and its reading; `None` for what cannot be read.
+/// The window of a row and its reading; `None` for a part that cannot be read.
 pub(super) fn read_row(row: &Value<'_>) -> (Option<WindowId>, Option<WindowReading>) {
     let mut report = ReportBuilder::default();
     add_row(&mut report, row, String::new(), Percent::from_percent);
@@ -113,7 +113,7 @@ fn scope(scope: Option<&Value<'_>>) -> Result<Option<Scope>, NameError> {
     }
 }
 
-/// The display name. An id alone is not used, because it would be a second name for the same window.
+/// The display name. The id is not a fallback, because it would be a second name for the same window.
 fn display_name<'a>(part: Option<&'a Value<'_>>) -> Result<Option<&'a str>, Unreadable> {
     match part {
         Some(Value::Object(fields)) => text(fields.get("display_name")).into_result(),

@@ -73,7 +73,7 @@ pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     Ok(CachedUsage { parsed: without_implausible(Parsed::new(usage, skipped), fetched_at), account })
 }
 
-/// The only field that we need. serde skips the others, which may take up megabytes.
+/// The only field that the parser needs. serde skips the others, which may be megabytes long.
 #[derive(Deserialize)]
 struct File<'a> {
     #[serde(borrow, rename = "cachedUsageUtilization")]
@@ -99,8 +99,8 @@ struct File<'a> {
 ///
 /// # Errors
 ///
-/// [`ParseError`] if the input is not a JSON object or has no `rate_limits`. Before the first response of a session there are
-/// none.
+/// [`ParseError`] if the input is not a JSON object or has no `rate_limits`. They are missing before the first response
+/// of a session.
 pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
     Ok(without_implausible(saved_statusline(line, observed_at)?, observed_at))
 }

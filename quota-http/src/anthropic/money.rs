@@ -7,7 +7,7 @@ use quota_core::model::{Credits, Money};
 use crate::lenient::{Field, Unreadable, flag, number, text};
 use crate::report::ReportBuilder;
 
-/// Parses the credits. `spend` takes precedence. If an amount is unreadable, the cached credits stay.
+/// Parses the credits. `spend` takes precedence. If an amount is unreadable, the cached credits are kept.
 pub(super) fn read(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     let sources = [("spend", spend as fn(&Value<'_>) -> _), ("extra_usage", extra_usage)];
     let mut result = Field::Absent;
@@ -57,7 +57,7 @@ fn extra_usage(extra: &Value<'_>) -> Result<Option<Credits>, Unreadable> {
     credits.enabled = flag(fields.get("is_enabled")).into_result()?;
     credits.used = amount("used_credits")?;
     credits.limit = amount("monthly_limit")?;
-    // A limit of null is none. A missing one is unknown.
+    // A null limit means that there is no limit. If the field is missing, the limit is unknown.
     let has_no_limit = fields.get("monthly_limit").is_some_and(Value::is_null);
     credits.unlimited = (has_no_limit && credits.enabled == Some(true)).then_some(true);
     credits.disabled_reason = reason(fields);

@@ -9,8 +9,8 @@ use crate::oauth::{Encoding, OAuthRefresherBuilder, ProviderConfig};
 
 /// Starts building a refresher for Anthropic logins that were created with this client id.
 ///
-/// The refresher sends requests to `https://platform.claude.com/v1/oauth/token`. There is no default client id. The existing
-/// ids belong to other programs, and only the user can decide to use one.
+/// The refresher sends requests to `https://platform.claude.com/v1/oauth/token`. There is no default client id, because
+/// the existing ids belong to other programs. Only the user can decide to use one of them.
 ///
 /// ```
 /// use quota_core::provider::TokenRefresher;

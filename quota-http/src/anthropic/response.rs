@@ -48,7 +48,7 @@ fn read(headers: &LimitHeaders<'_>, _now: Timestamp, readings: &mut HeaderReadin
     add_windows(headers, readings);
 }
 
-/// A rejected window is exhausted. So is the account whose body reports used-up extra usage.
+/// A rejected window is exhausted. An account is exhausted if the body reports used-up extra usage.
 fn refine(response: &ResponseMeta<'_>, usage: &UsageReport, _: &HeaderReadings, rejection: &mut Rejection) {
     if rejection.kind == RejectionKind::Overloaded || !matches!(response.status, 400 | 429) {
         return;

@@ -70,7 +70,7 @@ fn add_field(report: &mut ReportBuilder, name: &str, value: &Value<'_>, fields: 
     }
 }
 
-/// Whether a field is a window: it has one of the known names, or is an object with a usage.
+/// Whether a field is a window: it has a known name, or is an object with a usage.
 pub(super) fn is_window(name: &str, value: &Value<'_>) -> bool {
     let is_known = name == "five_hour" || name.starts_with("seven_day") && name != "seven_day_breakdown";
     is_known || value.get(ROOT_FIELDS.used).is_some()

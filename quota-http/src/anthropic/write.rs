@@ -1,4 +1,4 @@
-//! Writes the responses of Anthropic's usage endpoint from what is known of an account. `usage` parses them.
+//! Writes responses of Anthropic's usage endpoint from the readings of an account. `usage` parses them.
 
 use jiff::Timestamp;
 use quota_core::WindowId;
@@ -13,7 +13,7 @@ use crate::report::ReportBuilder;
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, is_current};
 use crate::window_length::scoped_id;
 
-/// Windows that the provider always lists, null if the account has none.
+/// Windows that the provider always lists. They are null if the account does not have them.
 const ALWAYS: [&str; 4] = ["five_hour", "seven_day", "seven_day_opus", "seven_day_sonnet"];
 /// Rows of `limits` are rounded to whole percent.
 const ROW_ROUNDING: u32 = 50;
@@ -36,7 +36,7 @@ pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
             root.insert(name.clone(), window_object(&name, last_value, window));
         }
     }
-    // A provider that sends no `limits` does not get a client that expects them.
+    // If the provider sends no `limits`, no client expects them.
     let is_listed = last.is_none_or(|last| last.contains_key("limits"));
     if is_listed || limits.iter().any(|(id, _)| field_of(id).is_none()) {
         root.insert("limits".to_owned(), limits.into_iter().map(|(_, row)| row).collect());
@@ -101,7 +101,7 @@ fn has_row(last: &Map<String, Value>, id: &WindowId) -> bool {
     rows.map(|row| limits::read_row(&row.into())).any(|(named, _)| named.as_ref() == Some(id))
 }
 
-/// A row with another reading. Fields that depend on the use, such as `severity`, are left out.
+/// A row with a different reading. Fields that depend on the usage, such as `severity`, are omitted.
 fn changed_row(row: &Value, window: &Window) -> Value {
     let kept = ["kind", "group", "scope"].into_iter().filter_map(|name| Some((name, row.get(name)?)));
     let mut changed: Map<_, _> = kept.map(|(name, value)| (name.to_owned(), value.clone())).collect();
@@ -138,7 +138,8 @@ fn reading(window: &Window) -> [(String, Value); 2] {
     ]
 }
 
-/// `spend` and `extra_usage`: those of the last response if the credits are still the same, otherwise from the credits.
+/// `spend` and `extra_usage`: copied from the last response if the credits are still the same, otherwise written from
+/// the credits.
 fn money(known: &KnownUsage<'_>) -> [(&'static str, Value); 2] {
     let last = known.last_fields();
     let unchanged = last.filter(|last| {
@@ -178,7 +179,7 @@ fn extra_usage(credits: &Credits) -> Value {
         "decimal_places": unit.map(|unit| unit.exponent),
         "disabled_reason": credits.disabled_reason,
     });
-    // Null means that there is no limit, so an unknown one is left out.
+    // Null means that there is no limit, so an unknown limit is omitted.
     if credits.limit.is_some() || credits.unlimited == Some(true) || credits.enabled != Some(true) {
         written["monthly_limit"] = json!(credits.limit.as_ref().map(|limit| limit.minor));
     }

@@ -1,5 +1,6 @@
-//! Parses the headers about limits of OpenAI's responses to Codex: `x-codex-…`, and `x-<limit>-…` for the limits of parts of the
-//! account. The length of a window identifies it, not its slot: the first slot may contain a weekly window.
+//! Parses the rate-limit headers of OpenAI's responses to Codex: `x-codex-…` for the account, and `x-<limit>-…` for
+//! limits on a part of it. A window is identified by its length, not by its slot: the first slot may contain a weekly
+//! window.
 
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ const PARTS: [&str; 4] = ["used-percent", "window-minutes", "reset-at", "reset-a
 /// The account's limit, as the headers name it.
 const ACCOUNT_LIMIT: &str = "codex";
 
-/// Whether a header, by its name in any case, is one of these.
+/// Whether the header with this name, in any case, is one of these.
 pub(super) fn is_relevant(name: &str) -> bool {
-    // A limit may have any name, and only its parts are known.
+    // A limit may have any name, so check only the other parts of the header's name.
     has_prefix(name, "x-codex-")
         || (has_prefix(name, "x-")
             && (has_suffix(name, "-limit-name") || PARTS.iter().any(|part| has_suffix(name, part))))
@@ -34,7 +35,7 @@ fn has_suffix(name: &str, suffix: &str) -> bool {
 /// The headers of one limit.
 #[derive(Default)]
 struct Limit<'a> {
-    /// As in the names of the headers: `codex`, or `codex-bengalfox`.
+    /// The name in the headers: `codex`, or `codex-bengalfox`.
     id: &'a str,
     name: Option<&'a str>,
     slots: [[Option<&'a str>; PARTS.len()]; SLOTS.len()],
@@ -42,8 +43,9 @@ struct Limit<'a> {
 
 /// Adds the windows of a response that arrived at `now`.
 ///
-/// A window of another limit than the account's counts only the models of that limit. So it has their scope, and the window of the
-/// account with the same length is another one. If such a limit is active, the headers of the account may repeat its numbers.
+/// If a limit is not the account's, its windows count only the models of that limit. So they have the scope of these
+/// models, and differ from the account's windows of the same length. If such a limit is active, the headers of the
+/// account may repeat its numbers.
 pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut HeaderReadings) {
     let mut limits = Vec::<Limit<'_>>::new();
     let mut active = None;
@@ -72,10 +74,11 @@ pub(super) fn read(headers: &LimitHeaders<'_>, now: Timestamp, readings: &mut He
         }
     }
     readings.credits = money::of_headers(has_credits, unlimited, balance);
-    // The account's limit comes first, and the others in the order of their names.
+    // Read the account's limit first, and then the others in the order of their names.
     limits.sort_unstable_by_key(|limit| (limit.id != ACCOUNT_LIMIT, limit.id));
     let active = active.map(|active| active.to_ascii_lowercase().replace('_', "-"));
-    // A name without headers, such as `premium`, is another name of the account's limit. It must not become a model.
+    // If there are no headers with this name, such as `premium`, it is another name for the account's limit. It must
+    // not become a model.
     let active = limits.iter().find(|limit| Some(limit.id) == active.as_deref());
     readings.active_scope = active.and_then(Limit::scope);
     let other = active.filter(|active| active.id != ACCOUNT_LIMIT);
@@ -120,7 +123,7 @@ impl Limit<'_> {
         self.name.and_then(model_scope).or_else(|| model_scope(self.id))
     }
 
-    /// The window of this limit with this id among those of the account.
+    /// The window of this limit that corresponds to this account-wide id.
     fn window(&self, id: Option<WindowId>, slot: &str) -> Option<WindowId> {
         if self.id == ACCOUNT_LIMIT {
             return id;

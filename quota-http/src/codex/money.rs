@@ -8,10 +8,10 @@ use crate::report::ReportBuilder;
 
 /// The unit of the amounts. The provider states no currency.
 const UNIT: &str = "credits";
-/// Amounts have up to 14 decimal digits, of which more than two are noise.
+/// Amounts have up to 14 decimal digits. All digits after the second are noise.
 const DIGITS: u8 = 2;
 
-/// Parses the credits. If one amount is unreadable, the cached credits stay.
+/// Parses the credits. If one amount is unreadable, the cached credits are kept.
 pub(super) fn read(root: &Object<'_>, report: &mut ReportBuilder) -> Field<Credits> {
     let individual = [
         root.get("spend_control").and_then(|control| control.get("individual_limit")),

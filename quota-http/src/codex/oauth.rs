@@ -11,8 +11,8 @@ use crate::oauth::{Encoding, OAuthRefresherBuilder, ProviderConfig};
 
 /// Starts building a refresher for Codex logins that were created with this client id.
 ///
-/// The refresher sends requests to `https://auth.openai.com/oauth/token`. There is no default client id. The existing one
-/// belongs to Codex, and only the user can decide to use it.
+/// The refresher sends requests to `https://auth.openai.com/oauth/token`. There is no default client id, because the
+/// existing one belongs to Codex. Only the user can decide to use it.
 ///
 /// ```
 /// use quota_core::provider::TokenRefresher;

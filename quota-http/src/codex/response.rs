@@ -12,7 +12,7 @@ use crate::limit_headers::HeaderReadings;
 
 /// Interprets OpenAI's responses to ordinary requests of Codex.
 ///
-/// - The length of a window identifies it, not its slot. A slot of zeros is not a window.
+/// - A window is identified by its length, not by its slot. A slot of zeros is not a window.
 /// - A 429 with `usage_limit_reached` means an exhausted quota, until the time that the response states. If the active limit is
 ///   not the account's, only the models of that limit are exhausted. Any other 429 means throttling.
 ///
@@ -43,7 +43,7 @@ impl ResponseParser for CodexResponseParser {
 
 pub(crate) const RULES: ProviderRules = ProviderRules { is_relevant, read, refine };
 
-/// Adds to an exhausted quota which window is full, of the limit that the request counts for.
+/// Adds the exhausted window of the active limit to a rejection.
 fn refine(
     response: &ResponseMeta<'_>,
     usage: &UsageReport,

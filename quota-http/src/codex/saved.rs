@@ -31,7 +31,8 @@ pub(super) fn parse(document: &[u8], now: Timestamp) -> Result<SavedDocument, Pa
     Ok(SavedDocument::new("usage", parse_usage(document, now)?))
 }
 
-/// The newest readings of a session file, which has one JSON object per line; `None` if the document is no such file.
+/// The newest readings of a session file, which has one JSON object per line; `None` if the document is not a session
+/// file.
 fn session_file(document: &[u8]) -> Option<SavedDocument> {
     let mut readings = parse_session(document).into_iter();
     let newest = readings.next()?;

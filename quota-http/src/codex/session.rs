@@ -25,18 +25,18 @@ const FIELDS: WindowFields = WindowFields {
 
 /// The limit of the whole account. Older versions write no id.
 const ACCOUNT_LIMIT: &str = "codex";
-/// The part of an event that the account's limit and the limit of a model have in common.
+/// The common part of the account's limit and the limit of a model.
 const KNOWN: [&str; 7] =
     ["credits", "limit_id", "limit_name", "plan_type", "primary", "secondary", "spend_control"];
 /// The name of the event, which selects the lines to parse.
 const EVENT: &[u8] = b"token_count";
-/// How many events are parsed, from the end. The newest one of a limit is among the last few.
+/// How many events are parsed, starting from the end. The last few contain the newest event of each limit.
 const MAX_EVENTS: usize = 32;
 
 /// Parses the first line of a session file, and returns when the session began.
 ///
-/// `None` if another provider than OpenAI served the session, or if the session continues a copy of another one: Codex then
-/// repeats the old events with new timestamps.
+/// `None` if a provider other than OpenAI served the session, or if the session continues a copy of another session.
+/// Codex then repeats the old events with new timestamps.
 ///
 /// ```
 /// use quota_http::codex::parse_session_start;
@@ -57,7 +57,7 @@ pub fn parse_session_start(line: &[u8]) -> Option<Timestamp> {
     timestamp(Some(&line.timestamp))
 }
 
-/// Parses lines of a session file, and returns the newest reading of each limit: that of the account, and those of models.
+/// Parses lines of a session file, and returns the newest reading of each limit: the account's, and those of models.
 ///
 /// Each reading has the time of the first event with its values, because Codex repeats them. Lines that are cut off or damaged are
 /// skipped. A window is skipped if its usage or reset was implausible at that time.
@@ -97,8 +97,8 @@ pub fn parse_session(lines: &[u8]) -> Vec<Parsed> {
 /// The newest values of one limit.
 struct Latest<'a> {
     id: String,
-    /// The time of the first event with these values. Codex repeats the values that it knows in later events, for example at the end of
-    /// a response or after compaction, when they may be hours old.
+    /// The time of the first event with these values. Codex repeats values in later events, for example at the end of a
+    /// response or after compaction, when they may be hours old.
     at: Timestamp,
     limits: Object<'a>,
     /// Whether an older event has other values, so that `at` is final.
@@ -115,7 +115,7 @@ impl Latest<'_> {
     }
 }
 
-/// Parses the rate limits of an event at this time. Implausible readings stay.
+/// Parses the rate limits of an event at this time, without removing implausible readings.
 pub(super) fn parse_limits(limits: &Object<'_>, at: Timestamp) -> Result<Parsed, ParseError> {
     let mut report = ReportBuilder::default();
     let scope = match text(limits.get("limit_id")).ok() {
@@ -137,7 +137,7 @@ pub(super) fn parse_limits(limits: &Object<'_>, at: Timestamp) -> Result<Parsed,
     Ok(Parsed::new(usage, report.skipped))
 }
 
-/// Whether a line may be an event with rate limits. Most lines are long and are none.
+/// Whether a line may be an event with rate limits. Most lines are long and are not.
 fn has_event(line: &[u8]) -> bool {
     let start = &line[..line.len().min(512)];
     start.windows(EVENT.len()).any(|part| part == EVENT)

@@ -1,5 +1,5 @@
-//! Parses the response of the Codex usage endpoint, and lists the fields it skips. The length of a window identifies it, not its
-//! field: the first field may contain a weekly window.
+//! Parses the response of the Codex usage endpoint, and lists the fields it skips. A window is identified by its
+//! length, not by its field: the first field may contain a weekly window.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::parsed::{ParseError, Parsed};
 use crate::report::{Place, ReportBuilder, json_object, text_or_skip};
 use crate::window_length::{scoped_id, window_of_length};
 
-/// The fields of a window: its use in percent, its length, and its reset.
+/// The fields of a window: its usage in percent, its length, and its reset.
 pub(super) struct WindowFields {
     pub(super) length: &'static str,
     /// The seconds in the unit of the length.
@@ -33,7 +33,7 @@ pub(super) const FIELDS: WindowFields = WindowFields {
 /// The limit that a workspace sets for one user: the field and the window.
 pub(super) const INDIVIDUAL: &str = "individual_limit";
 
-/// What is not a reading, and so is neither parsed nor listed.
+/// Fields that are not readings. They are neither parsed nor listed as skipped.
 const KNOWN: [&str; 10] = [
     "account_id",
     "additional_rate_limits",
@@ -49,8 +49,8 @@ const KNOWN: [&str; 10] = [
 
 /// Parses the response of the usage endpoint, which arrived at `now`.
 ///
-/// A window that is missing or null no longer exists. An unreadable window keeps its cached reading and does not affect the
-/// others. A window without a length has the name of its field, because no length may be invented.
+/// A window that is missing or null no longer exists. An unreadable window keeps its cached reading and does not affect
+/// the others. A window without a length has the name of its field, because the parser must not guess a length.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -105,7 +105,7 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, ParseError> {
     Ok(root)
 }
 
-/// The type of an error, if it is a documented one. Others are not repeated.
+/// The type of an error, if it is a documented one. An unknown type is not repeated.
 fn known_error(error: &Value<'_>) -> Option<&'static str> {
     const KNOWN: [&str; 7] = [
         "invalid_request_error",
@@ -123,7 +123,7 @@ fn known_error(error: &Value<'_>) -> Option<&'static str> {
 /// One object with windows.
 pub(super) struct Limit<'a> {
     pub(super) path: String,
-    /// What its windows count, if not the whole account.
+    /// The scope of its windows; `None` for the whole account.
     pub(super) scope: Option<Scope>,
     pub(super) now: Timestamp,
     pub(super) fields: &'a WindowFields,
@@ -227,8 +227,8 @@ fn additional(limits: Option<&Value<'_>>, now: Timestamp, report: &mut ReportBui
 
 /// Adds the limit that a workspace sets for one user. Its amounts are credits, which `money` reads.
 ///
-/// It is a window only if `report` has no other one of the account so far: a share of money must not block an account that still has
-/// capacity. Its length is not reported, so the window has the name of its field.
+/// It becomes a window only if `report` has no account-wide window so far, because a limit on money must not block an
+/// account that still has capacity. Its length is not reported, so the window has the name of its field.
 fn individual_limit(
     limit: Option<&Value<'_>>,
     field: impl Into<String>,

@@ -1,4 +1,4 @@
-//! Writes the responses of the Codex usage endpoint from what is known of an account. `usage` parses them.
+//! Writes responses of the Codex usage endpoint from the readings of an account. `usage` parses them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,7 +53,7 @@ struct Writer<'a> {
     known: &'a KnownUsage<'a>,
     /// The window of the limit that a workspace sets for one user.
     individual: Option<&'a Window>,
-    /// Whether the amounts of the last response are still the known ones.
+    /// Whether the amounts of the last response are still current.
     is_money_current: bool,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Writer<'a> {
         self.known.last_fields()?.get(name).filter(|value| !value.is_null())
     }
 
-    /// The object with the windows that count `scope`; null if there is none and the provider sent none.
+    /// The object with the windows of `scope`; null if there are none and the provider sent none.
     fn limit(&self, last: Option<&Value>, scope: Option<&Scope>) -> Value {
         let is_own = |window: &&&Window| window.scope() == scope && window.id().as_str() != INDIVIDUAL;
         let mut windows: Vec<&Window> = self.known.windows.iter().filter(is_own).copied().collect();
@@ -127,7 +127,7 @@ impl<'a> Writer<'a> {
         report.windows.into_values().next()
     }
 
-    /// One window. The seconds until its reset are those from now on.
+    /// One window. The seconds until its reset are counted from now.
     fn window(&self, last: Option<(&Value, &WindowReading)>, window: &Window) -> Value {
         let current = last.filter(|(_, reading)| is_current(reading, window, ROUNDING));
         let mut fields = match current.and_then(|(value, _)| value.as_object()) {
@@ -166,7 +166,8 @@ impl<'a> Writer<'a> {
         if rows.is_empty() { Value::Null } else { Value::Array(rows) }
     }
 
-    /// `credits` and `spend_control`: those of the last response if they are still the same, otherwise from the credits.
+    /// `credits` and `spend_control`: copied from the last response if they are still the same, otherwise written from
+    /// the credits.
     fn money(&self) -> (Value, Value) {
         if self.is_money_current {
             let field = |name| self.last(name).cloned().unwrap_or_default();

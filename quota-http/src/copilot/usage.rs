@@ -11,7 +11,7 @@ use crate::lenient::{Decimal, Field, Unreadable, decimal, flag, number, timestam
 use crate::parsed::{ParseError, Parsed};
 use crate::report::{ReportBuilder, credits_or_skip, json_object, text_or_skip};
 
-/// The quota that counts the requests to models. Its window is that of the whole account.
+/// The quota that counts requests to models. Its window applies to the whole account.
 pub(super) const PREMIUM: &str = "premium_interactions";
 
 /// The known fields, which are not listed as skipped.
@@ -58,8 +58,9 @@ const KNOWN_OF_SNAPSHOT: [&str; 12] = [
 
 /// Parses the response of the user endpoint.
 ///
-/// All quotas are monthly. `premium_interactions` is the window `monthly`; any other quota is a window of its surface. A quota with
-/// `unlimited`, or with an entitlement of -1, has no limit. An entitlement of zero without any use states no quota at all.
+/// All quotas are monthly. `premium_interactions` is the window `monthly`; any other quota is a window of its surface.
+/// A quota with `unlimited`, or with an entitlement of -1, has no limit. An entitlement of zero without any usage is
+/// not a quota.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -106,7 +107,7 @@ pub fn parse_usage(body: &[u8], _now: Timestamp) -> Result<Parsed, ParseError> {
     Ok(parsed)
 }
 
-/// The id of a quota's window, and what it counts, if not the whole account.
+/// The id of a quota's window, and its scope unless it is the whole account.
 fn window(quota: &str) -> Option<(WindowId, Option<Scope>)> {
     match quota {
         PREMIUM => Some((WindowId::monthly(), None)),
@@ -136,7 +137,7 @@ fn snapshot(name: &str, quota: &Value<'_>, resets_at: Option<Timestamp>, report:
     report.add_used(id, used, field, |reading| reading.scope(scope).resets_at(resets_at));
 }
 
-/// The used share, in percent. The amounts are preferred, because a percentage ends at 0 % in some responses.
+/// The used share, in percent. Amounts take precedence, because the percentage of some responses never goes below 0 %.
 fn used(quota: &Object<'_>, entitlement: Field<f64>) -> Field<f64> {
     let remaining = match number(quota.get("quota_remaining")) {
         Field::Present(remaining) => Field::Present(remaining),

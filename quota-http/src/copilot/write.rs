@@ -1,4 +1,4 @@
-//! Writes the responses of Copilot's user endpoint from what is known of an account. `usage` parses them.
+//! Writes responses of Copilot's user endpoint from the readings of an account. `usage` parses them.
 
 use jiff::Timestamp;
 use quota_core::WindowId;
@@ -10,7 +10,7 @@ use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount, decimal, number
 
 /// The body of a successful response.
 ///
-/// Without the last response it has the shape of a paid plan without amounts, because a record has only shares.
+/// Without a last response, it has the format of a paid plan without amounts, because a record stores only percentages.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     if let Some(unchanged) = known.unchanged(parse_usage) {
         return unchanged;
@@ -54,7 +54,7 @@ fn quota(window: &Window) -> Option<&str> {
     window.scope()?.surface.as_deref()
 }
 
-/// The totals and the rest of the free plan, whose last response has counts for each known window.
+/// The totals and remaining counts of the free plan. The last response must have counts for each known window.
 fn counts(
     known: &KnownUsage<'_>,
     last: &Map<String, Value>,
@@ -75,7 +75,7 @@ fn counts(
 /// One quota. Its total is that of the last response.
 fn snapshot(last: Option<&Value>, window: &Window, credits: Option<&Credits>) -> Value {
     let mut fields = last.and_then(Value::as_object).cloned().unwrap_or_default();
-    // They belong to the readings of the last response.
+    // These fields belong to the readings of the last response.
     for name in [
         "credits_used",
         "overage_count",
@@ -112,7 +112,7 @@ fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// A day, or a time if the day does not begin then.
+/// A date, or a time if it is not midnight.
 fn date(at: Timestamp) -> String {
     const DAY: i64 = 24 * 3600 * 1000;
     if at.as_millisecond() % DAY == 0 { at.strftime("%Y-%m-%d").to_string() } else { time(at) }

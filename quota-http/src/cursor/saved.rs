@@ -1,4 +1,5 @@
-//! Parses documents of the dashboard of Cursor that a user saved. They need a browser's session, so no request is sent for them.
+//! Parses documents that a user saved from Cursor's dashboard. quota does not request them, because they need a browser
+//! session.
 
 use crate::json::{Object, Value};
 use jiff::Timestamp;
@@ -70,7 +71,7 @@ fn used(part: &Value<'_>) -> Field<f64> {
     }
 }
 
-/// The allowance of a product. Requests continue after it, so its window has a scope.
+/// The allowance of a product. Its window has a scope, because requests continue after the allowance is used up.
 fn bot(root: &Object<'_>, report: &mut ReportBuilder) {
     if flag(root.get("hasNonZeroIncludedLimit")) == Field::Present(false) {
         return report.skip("usagePercent", "the plan includes no such usage");
@@ -80,7 +81,7 @@ fn bot(root: &Object<'_>, report: &mut ReportBuilder) {
     cycle.add("_sand", scope, number(root.get("usagePercent")), "usagePercent", report);
 }
 
-/// The requests of older plans, by model. A limit of null means that there is none.
+/// The requests of older plans, by model. A null limit means that there is no limit.
 fn requests(root: &Object<'_>, report: &mut ReportBuilder) {
     let period = WindowId::new("requests").expect("a constant name is valid");
     for (model, counts) in root.iter().filter(|(_, counts)| counts.is_object()) {

@@ -42,8 +42,9 @@ const KNOWN_OF_PLAN: [&str; 14] = [
 
 /// Parses the response of the endpoint for the current period.
 ///
-/// The included usage is the window of the cycle's length, such as `monthly`, and its two parts are windows of their surfaces. Without
-/// the start of the cycle, the windows begin with `billing_cycle`. What is spent beyond the included usage is credits.
+/// The included usage is the window of the cycle's length, such as `monthly`, and its two parts are windows of their
+/// surfaces. Without the start of the cycle, the windows begin with `billing_cycle`. Spending beyond the included usage
+/// becomes credits.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -141,7 +142,7 @@ impl Cycle {
     }
 }
 
-/// The spending of the user beyond the included usage. That of a team is shared, so it is not read.
+/// The user's spending beyond the included usage. A team's spending is shared, so it is not read.
 fn spend(spend: &Value<'_>) -> Result<Credits, Unreadable> {
     let fields = spend.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();
@@ -157,7 +158,8 @@ fn spend(spend: &Value<'_>) -> Result<Credits, Unreadable> {
     Ok(credits)
 }
 
-/// The spending beyond the included usage, as the dashboard reports it. If it is enabled, a limit of null means that there is none.
+/// The spending beyond the included usage, as the dashboard reports it. If it is enabled, a null limit means that there
+/// is no limit.
 pub(super) fn on_demand(value: &Value<'_>) -> Result<Credits, Unreadable> {
     let fields = value.as_object().ok_or(Unreadable)?;
     let mut credits = Credits::default();

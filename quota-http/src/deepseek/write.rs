@@ -1,11 +1,11 @@
-//! Writes the responses of DeepSeek's balance endpoint from what is known of an account.
+//! Writes responses of DeepSeek's balance endpoint from the readings of an account.
 
 use serde_json::{Map, Value, json};
 
 use super::parse_usage;
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount_text};
 
-/// The body of a successful response. A record has only the whole balance, and not how much of it was granted.
+/// The body of a successful response. A record stores only the total balance, and not how much of it was granted.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     if let Some(unchanged) = known.unchanged(parse_usage) {
         return unchanged;

@@ -1,4 +1,4 @@
-//! Writes the responses of Kimi Code's usage endpoint from what is known of an account.
+//! Writes responses of Kimi Code's usage endpoint from the readings of an account.
 
 use quota_core::WindowId;
 use quota_core::model::Window;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::parse_usage;
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount, number_of, percent_left, window_of_limit};
 
-/// The body of a successful response. Amounts that the last response does not state are those of a limit of 100.
+/// The body of a successful response. If the last response has no amounts, they are relative to a limit of 100.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     if let Some(unchanged) = known.unchanged(parse_usage) {
         return unchanged;
@@ -50,7 +50,7 @@ pub(super) fn failure(failure: &EndpointFailure<'_>) -> Value {
     json!({ "error": { "message": failure.message, "type": kind } })
 }
 
-/// The amounts of a window, with the limit of the last response.
+/// The amounts of a window, relative to the limit of the last response.
 fn detail(last: Option<&Value>, window: &Window) -> Value {
     let limit =
         last.and_then(|last| number_of(last.get("limit"))).filter(|limit| *limit > 0.0).unwrap_or(100.0);

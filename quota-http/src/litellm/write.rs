@@ -1,7 +1,7 @@
-//! Writes the responses of LiteLLM's endpoint for a key from what is known of an account.
+//! Writes responses of LiteLLM's key endpoint from the readings of an account.
 //!
-//! The endpoints for a user and a team have amounts, of which a record has only shares if the key has a budget of its own. So they
-//! cannot be written.
+//! The endpoints for a user and a team report amounts. If the key has its own budget, a record stores only percentages
+//! of these. So such responses cannot be written.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{BUDGETS, parse_usage};
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, decimal, number_of, spent_and_left};
 
-/// The fields that belong to one reading. The table has the budget that several keys share.
+/// Fields that belong to one reading. The table contains the budget that several keys share.
 const READINGS: [&str; 6] =
     ["budget_reset_at", "litellm_budget_table", "max_budget", "model_spend", "soft_budget", "spend"];
 const DURATION: &str = "budget_duration";
@@ -58,17 +58,17 @@ fn key_window<'a>(known: &KnownUsage<'a>) -> Option<&'a Window> {
     known.windows.iter().copied().find(|window| !is_of_owner(window))
 }
 
-/// Whether the budget is that of the user or the team.
+/// Whether the budget belongs to the user or the team.
 fn is_of_owner(window: &Window) -> bool {
     let id = window.id().as_str();
     BUDGETS[1..].iter().any(|owner| id.ends_with(owner.suffix) || *window.id() == owner.window(None))
 }
 
-/// The fields of the key's budget. Both amounts must be known, because a share alone has no amount.
+/// The fields of the key's budget. Both amounts must be known, because a percentage alone gives no amount.
 fn budget(known: &KnownUsage<'_>, window: &Window, duration: Option<Value>) -> Vec<(String, Value)> {
     let amounts = match (known.credits, window.is_unlimited()) {
         (credits, true) => {
-            // With an owner, the amounts are those of the owner.
+            // If the key has an owner, the amounts are the owner's.
             let is_own = !known.windows.iter().any(|window| is_of_owner(window));
             let credits = credits.filter(|credits| is_own && credits.unlimited == Some(true));
             let spend = credits.and_then(|credits| credits.used.as_ref()).map(decimal);
@@ -96,7 +96,7 @@ fn limit_and_spend(credits: &Credits, window: &Window) -> Option<(Value, Value)>
     Some((limit, spend.into()))
 }
 
-/// The duration of the window, as LiteLLM writes it; `None` for a budget that is never reset.
+/// The duration of the window, as LiteLLM writes it; `None` for a budget that never resets.
 fn duration(window: &Window) -> Option<String> {
     if *window.id() == WindowId::monthly() {
         return Some("1mo".to_owned());
@@ -107,7 +107,7 @@ fn duration(window: &Window) -> Option<String> {
     Some(format!("{}{name}", seconds / unit))
 }
 
-/// Whether a budget with this duration is the window, by the provider's own parser.
+/// Whether the parser turns a budget with this duration into this window.
 fn is_of(duration: &Value, window: &Window) -> bool {
     let body = json!({ "info": { "max_budget": 1, "spend": 0, DURATION: duration } }).to_string();
     let parsed = parse_usage(body.as_bytes(), window.observed_at());

@@ -1,4 +1,4 @@
-//! Writes the responses of MiniMax's endpoint for the remaining quota from what is known of an account.
+//! Writes responses of MiniMax's remaining quota endpoint from the readings of an account.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{NOT_INCLUDED, WINDOWS, WindowFields, parse_usage};
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, amount, amount_text, number_of, percent_left};
 
-/// From this length on, a window is written into the fields of the week.
+/// Windows of this length or longer are written into the weekly fields.
 const LONG: Duration = Duration::from_secs(6 * 24 * 3600);
 
 /// The body of a successful response.
@@ -89,13 +89,13 @@ fn rows(known: &KnownUsage<'_>, last: Option<&Value>) -> Vec<Value> {
     rows.into_iter().map(Value::Object).collect()
 }
 
-/// The name of the row that counts what the window counts.
+/// The name of the row with the scope of the window.
 fn name(window: &Window) -> &str {
     let scope = window.scope();
     scope.and_then(|scope| scope.model.as_deref().or(scope.surface.as_deref())).unwrap_or("general")
 }
 
-/// The window that these fields of a row are, by the provider's own parser.
+/// The window into which the parser turns these fields of a row.
 fn window_of(row: &Map<String, Value>, fields: &WindowFields) -> Option<WindowId> {
     let names = fields.names();
     let own = row.iter().filter(|(name, _)| *name == "model_name" || names.contains(&name.as_str()));
@@ -110,7 +110,7 @@ impl WindowFields {
         number_of(row.get(self.status)) == Some(NOT_INCLUDED)
     }
 
-    /// Replaces the fields of the window. The amounts of another reading are left out.
+    /// Replaces the fields of the window. Amounts that belong to another reading are omitted.
     fn write(&self, row: &mut Map<String, Value>, window: Option<&Window>, now: Timestamp) {
         let status = row.get(self.status).cloned();
         for name in self.names() {

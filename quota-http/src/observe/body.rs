@@ -1,4 +1,4 @@
-//! The body of a response that passes through. It keeps the beginning of the body of a rejection until the observer runs.
+//! The body of a response that passes through. It stores the beginning of a rejection's body until the observer runs.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::observer::{ObservedResponse, ResponseObserver, run, uses_body};
 
-/// The observer gets at most this much of the body of a rejection.
+/// The maximum number of bytes that the observer gets of a rejection's body.
 pub const MAX_BODY: usize = 16 * 1024;
 
 pin_project! {
@@ -30,7 +30,7 @@ impl<B: fmt::Debug, O: ResponseObserver> fmt::Debug for ObservedBody<B, O> {
     }
 }
 
-/// Shows the response to the observer: now, or when the body of a rejection has passed.
+/// Passes the response to the observer: now, or once the body of a rejection has passed through.
 pub(super) fn observe<B: Body, O: ResponseObserver>(
     response: Response<B>,
     observer: Option<O>,
@@ -50,12 +50,12 @@ pub(super) fn observe<B: Body, O: ResponseObserver>(
     response.map(|inner| ObservedBody { inner, capture })
 }
 
-/// Whether the observer runs only when the body has passed.
+/// Whether the observer runs only after the body has passed through.
 pub(super) fn needs_body<O: ResponseObserver>(status: StatusCode, observer: &O) -> bool {
     (status.is_client_error() || status.is_server_error()) && uses_body(observer)
 }
 
-/// A rejection whose body passes. Dropping it runs the observer.
+/// A rejection whose body is passing through. Dropping it runs the observer.
 struct Capture<O: ResponseObserver> {
     observer: Option<O>,
     status: StatusCode,
@@ -70,7 +70,7 @@ impl<O: ResponseObserver> Capture<O> {
         let chunk = data.chunk();
         let room = MAX_BODY - self.body.len();
         self.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        // The rest of a frame in several pieces cannot be read without consuming it.
+        // If a frame has several chunks, only the first can be read without consuming the frame.
         chunk.len() == data.remaining() && self.body.len() < MAX_BODY
     }
 }
@@ -99,7 +99,7 @@ impl<B: Body, O: ResponseObserver> Body for ObservedBody<B, O> {
                 Some(Ok(frame)) => frame.data_ref().is_none_or(|data| capture.extend(data)),
                 Some(Err(_)) | None => false,
             };
-            // A caller need not poll a body that is known to be at its end.
+            // A caller may stop polling a body that reports its end.
             if !continues || this.inner.is_end_stream() {
                 drop(this.capture.take());
             }

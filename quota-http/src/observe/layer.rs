@@ -1,4 +1,4 @@
-//! The layer of tower.
+//! The `tower` layer.
 
 use std::fmt;
 use std::pin::Pin;
@@ -45,7 +45,8 @@ where
     F: Fn(&RequestHead<'_>) -> Option<O>,
     O: ResponseObserver,
 {
-    /// Creates a layer that chooses the observer of each response by its request. With `None`, the response is not observed.
+    /// Creates a layer that chooses the observer of each response from its request. If the function returns `None`, the
+    /// response is not observed.
     pub fn new(choose: F) -> Self {
         Self(Choice::new(choose))
     }
@@ -72,7 +73,7 @@ impl ObserveLayer<()> {
 }
 
 impl<F> ObserveLayer<F> {
-    /// Sets the clock that dates the responses. The default is the clock of the system.
+    /// Sets the clock that dates the responses (default: the system clock).
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.0.clock = clock;

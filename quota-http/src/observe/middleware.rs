@@ -14,7 +14,8 @@ use super::observer::{Choice, ObservedResponse, RequestHead, ResponseObserver, r
 
 /// A middleware that observes responses, see the [module's documentation](super).
 ///
-/// Behind a middleware that retries, it observes each attempt; before it, only the last.
+/// If it runs after a middleware that retries, it observes each attempt. If it runs before, it observes only the last
+/// one.
 ///
 /// ```no_run
 /// use quota_http::anthropic::ANTHROPIC;
@@ -37,7 +38,8 @@ where
     F: Fn(&RequestHead<'_>) -> Option<O>,
     O: ResponseObserver,
 {
-    /// Creates a middleware that chooses the observer of each response by its request. With `None`, the response is not observed.
+    /// Creates a middleware that chooses the observer of each response from its request. If the function returns
+    /// `None`, the response is not observed.
     ///
     /// [`RequestHead::extensions`] are those of the request builder (`with_extension`).
     pub fn new(choose: F) -> Self {
@@ -66,7 +68,7 @@ impl ObserveMiddleware<()> {
 }
 
 impl<F> ObserveMiddleware<F> {
-    /// Sets the clock that dates the responses. The default is the clock of the system.
+    /// Sets the clock that dates the responses (default: the system clock).
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.0.clock = clock;
@@ -111,7 +113,7 @@ fn observe_response<O: ResponseObserver>(response: Response, observer: O, clock:
         run(observer, &ObservedResponse { status, headers, body: &[], received_at: clock.now() });
         return response;
     }
-    // The conversion to another body loses the URL of a response, unless an extension contains it.
+    // Converting the body loses the URL of the response, unless an extension contains it.
     let url = http::Response::builder().url(response.url().clone()).body(());
     let mut response = http::Response::<Body>::from(response);
     if let Ok(url) = url {

@@ -1,4 +1,4 @@
-//! What an observer gets, and how it is called.
+//! The observer trait, its argument, and the code that calls it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::parse_response;
 ///
 /// A closure `Fn(&ObservedResponse)` is an observer. So is an [`Account`], which merges the usage in the headers.
 ///
-/// It runs inside the task that polls the response, so it must not block. A program that awaits something spawns a task.
+/// It runs inside the task that polls the response, so it must not block. To await something, spawn a task.
 pub trait ResponseObserver: Send + Sync + 'static {
     /// Receives a response.
     fn observe(&self, response: &ObservedResponse<'_>);
@@ -60,7 +60,7 @@ impl ResponseObserver for Account {
     }
 }
 
-/// A response that an observer sees.
+/// A response, as an observer receives it.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ObservedResponse<'a> {
@@ -106,7 +106,7 @@ impl HeaderSource for Headers<'_> {
     }
 }
 
-/// The part of a request by which a caller chooses the observer.
+/// The part of a request from which a caller chooses the observer.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {
@@ -118,7 +118,7 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// The values that the caller attached to the request, such as the account it chose.
+    /// The values that the caller attached to the request, such as the chosen account.
     pub extensions: &'a Extensions,
 }
 
@@ -151,7 +151,7 @@ impl<F> Choice<F> {
     }
 }
 
-/// Runs and drops an observer. Nothing that it does reaches the response.
+/// Runs and drops an observer. It cannot affect the response.
 pub(super) fn run<O: ResponseObserver>(observer: O, response: &ObservedResponse<'_>) {
     let _ = catch(move || observer.observe(response));
 }

@@ -1,6 +1,7 @@
-//! Writes the responses of OpenRouter's endpoint for a key from what is known of an account.
+//! Writes responses of OpenRouter's key endpoint from the readings of an account.
 //!
-//! The endpoint for the credits has two totals, of which a record has only the difference. So it cannot be written.
+//! The credits endpoint reports two totals, but a record stores only their difference. So its response cannot be
+//! written.
 
 use quota_core::model::{Credits, Window};
 use serde_json::{Map, Value, json};
@@ -10,7 +11,7 @@ use crate::usage_endpoint::{
     EndpointFailure, KnownUsage, amount, decimal, number_of, percent_left, spent_and_left,
 };
 
-/// The fields that belong to one reading.
+/// Fields that belong to one reading.
 const READINGS: [&str; 13] = [
     "byok_usage",
     "byok_usage_daily",
@@ -55,7 +56,7 @@ pub(super) fn failure(failure: &EndpointFailure<'_>) -> Value {
     json!({ "error": { "code": failure.status, "message": failure.message } })
 }
 
-/// The limit of the key, and what was used of it. Both amounts must be known, because a share alone has no amount.
+/// The limit and the usage of the key. Both amounts must be known, because a percentage alone gives no amount.
 fn limit(known: &KnownUsage<'_>) -> Vec<(&'static str, Value)> {
     let Some(credits) = known.credits else { return Vec::new() };
     if credits.unlimited == Some(true) {
@@ -79,7 +80,7 @@ fn limit_and_left(credits: &Credits, window: &Window) -> Option<(Value, Value)> 
     Some((limit, left.into()))
 }
 
-/// The window of the key's limit. After a change of its period there may be two, of which the newer one counts.
+/// The window of the key's limit. After a change of the period there may be two windows; the newer one counts.
 fn key_window<'a>(known: &KnownUsage<'a>) -> Option<(Period, &'a Window)> {
     let windows = known.windows.iter().filter_map(|window| {
         let period = Period::ALL.into_iter().find(|period| period.window() == *window.id())?;
@@ -88,7 +89,7 @@ fn key_window<'a>(known: &KnownUsage<'a>) -> Option<(Period, &'a Window)> {
     windows.max_by_key(|(_, window)| window.observed_at())
 }
 
-/// The daily requests to free models, with the limit of the last response, or else a limit of 100.
+/// The daily requests to free models, relative to the limit of the last response, or to 100 if there is none.
 fn free_models(known: &KnownUsage<'_>, last: Option<&Value>) -> Option<Value> {
     let is_free =
         |window: &&&Window| window.scope().is_some_and(|scope| scope.surface.as_deref() == Some(FREE_MODELS));

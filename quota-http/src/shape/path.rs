@@ -1,4 +1,5 @@
-//! A JSONPath (RFC 9535) with bounds, so that a path of the configuration costs little time and memory on any response.
+//! A JSONPath (RFC 9535) with limits, so that a path from the configuration costs little time and memory on any
+//! response.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,13 +48,13 @@ pub enum InvalidPath {
     /// The path has more than one `..`, which would visit some values many times.
     #[error("the JSONPath has more than one `..`")]
     Descents,
-    /// A filter has `$` or `..`, and would visit the whole response for each value that it tests.
+    /// A filter contains `$` or `..`, and would visit the whole response for each value that it tests.
     #[error(
         "a filter of the JSONPath has {found}, which would read the whole response for each value; use only @ and names in a filter"
     )]
     #[non_exhaustive]
     FilterVisitsRoot {
-        /// What the filter has.
+        /// The forbidden part of the filter.
         found: &'static str,
     },
 }
@@ -68,9 +69,9 @@ impl Path {
         self.query.query(root).all()
     }
 
-    /// The values with their places, such as `$['limits'][0]`; `None` if there are more than `max`.
+    /// The values with their locations, such as `$['limits'][0]`; `None` if there are more than `max`.
     ///
-    /// A place contains keys of the document. So there are few of them, and each is cut after 128 characters.
+    /// A location contains keys of the document. So their number is limited, and each is cut after 128 characters.
     pub(super) fn located<'a>(&self, root: &'a Value, max: usize) -> Option<Vec<(String, &'a Value)>> {
         let found = self.query.query_located(root);
         if found.len() > max {
@@ -124,7 +125,7 @@ impl FromStr for Path {
     }
 }
 
-/// Checks that the path visits each value of a response a few times at most.
+/// Checks that the path visits each value of a response at most a few times.
 fn check_descents(text: &str) -> Result<(), InvalidPath> {
     let (mut quote, mut is_escaped) = (None, false);
     let (mut open, mut descents) = (0_usize, 0);
@@ -190,7 +191,7 @@ impl<'de> Deserialize<'de> for Path {
     }
 }
 
-/// A text that is the same for each account, or the path to one. A text that begins with `$` is a path.
+/// A fixed text, or the path to one. A text that begins with `$` is a path.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Text {

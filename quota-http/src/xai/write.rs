@@ -1,4 +1,4 @@
-//! Writes the responses of xAI's billing endpoint from what is known of an account.
+//! Writes responses of xAI's billing endpoint from the readings of an account.
 
 use jiff::SignedDuration;
 use quota_core::WindowId;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{CREDIT_USAGE, parse_usage};
 use crate::usage_endpoint::{EndpointFailure, KnownUsage, decimal};
 
-/// The fields that belong to one reading.
+/// Fields that belong to one reading.
 const READINGS: [&str; 8] = [
     "billingPeriodEnd",
     "billingPeriodStart",
@@ -20,7 +20,8 @@ const READINGS: [&str; 8] = [
     "subscriptionTier",
 ];
 
-/// The body of a successful response. All its windows have one period, so a product of another period is left out.
+/// The body of a successful response. All its windows have the same period, so a product with another period is
+/// omitted.
 pub(super) fn usage(known: &KnownUsage<'_>) -> Map<String, Value> {
     if let Some(unchanged) = known.unchanged(parse_usage) {
         return unchanged;

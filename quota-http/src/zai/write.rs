@@ -1,4 +1,4 @@
-//! Writes the responses of z.ai's quota endpoint from what is known of an account.
+//! Writes responses of z.ai's quota endpoint from the readings of an account.
 
 use quota_core::model::Window;
 use serde_json::{Map, Value, json};
@@ -46,7 +46,7 @@ fn limits(known: &KnownUsage<'_>, last: Option<&Value>) -> Vec<Value> {
     rows
 }
 
-/// A limit with the known use. The amounts of another use are left out.
+/// A limit with the known usage. Amounts that belong to another reading are omitted.
 fn limit(mut fields: Map<String, Value>, window: &Window) -> Value {
     for name in ["currentValue", "nextResetTime", "remaining", "usageDetails"] {
         fields.remove(name);
