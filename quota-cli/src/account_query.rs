@@ -37,7 +37,7 @@ const TIMEOUT: Duration = context::COMMAND_TIMEOUT;
 /// The time after which progress is shown.
 const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 
-/// Shows the accounts that have answered so far.
+/// Shows the accounts that have finished so far.
 pub(crate) type ShowProgress<'a> = &'a mut dyn FnMut(&[&AccountView]);
 
 /// Returns every account with its usage, in the order of the configuration. Its calls are counted under `name`.
@@ -192,7 +192,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Clears the line, however the command ends.
+    /// Clears the line on every exit path.
     fn drop(&mut self) {
         self.clear();
     }

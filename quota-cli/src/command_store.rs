@@ -19,7 +19,7 @@ pub(crate) struct CommandStore {
     inner: Arc<dyn QuotaStore>,
     clock: Clock,
     limit: Limit,
-    /// The remaining part of the limit.
+    /// The remaining time.
     left: Mutex<Duration>,
     last_error: Mutex<Option<StoreError>>,
     /// Why the file is no longer used.
@@ -35,9 +35,9 @@ pub(crate) struct CommandStore {
 pub(crate) enum Limit {
     /// The store bounds its calls itself.
     None,
-    /// For writes. They wait for a lock, and reads do not.
+    /// Limits only writes, because reads wait for no lock.
     Writes(Duration),
-    /// For all calls, which wait for the network.
+    /// Limits all calls, because they wait for the network.
     Calls(Duration),
 }
 
@@ -101,12 +101,12 @@ impl CommandStore {
         result
     }
 
-    /// Waits at most for the remaining part of the limit, and subtracts the wait from it.
+    /// Waits for at most the remaining time, and subtracts the wait from it.
     async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let late = |applied| StoreError::unavailable(applied, "it timed out");
         let left = *lock(&self.left);
         if left.is_zero() {
-            // It shows nothing about this document, which may be in a shard that works.
+            // The timeout proves nothing about this document, which may be in a working shard.
             return Err(late(WriteState::NotApplied).with_source(NoTimeLeft));
         }
         let started_at = self.clock.instant();
@@ -145,7 +145,8 @@ impl QuotaStore for CommandStore {
             Some(damage) => Err(damage.clone()),
             None => self.within_limit(true, self.inner.compare_and_swap(key, expected, body, ttl)).await,
         };
-        // The command continues as with a file that rejects writes. A damaged document would be no reason for that.
+        // Report the file as one that rejects writes, so that the command continues. A damaged document would not have
+        // this effect.
         written.map_err(|error| match self.is_damaged() {
             true => StoreError::rejected(store_cause(&error)),
             false => error,
@@ -156,13 +157,14 @@ impl QuotaStore for CommandStore {
         if self.is_damaged() {
             return std::future::pending().await;
         }
-        // A change in the meantime has another version than the known one, so the wait reports it.
+        // The later wait compares versions, so it also reports a change during the delay.
         self.clock.sleep(WAIT_DELAY).await;
         self.inner.wait_for_change(key, known).await
     }
 }
 
-/// Each account is followed, which costs a use of the store. Most commands end before that would be of use.
+/// The delay before a wait. The manager follows each account, which costs a store operation, but most commands end before
+/// a notice could arrive.
 const WAIT_DELAY: Duration = Duration::from_millis(20);
 
 fn store_cause(error: &StoreError) -> String {

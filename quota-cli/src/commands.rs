@@ -1,4 +1,4 @@
-//! The commands, one file each. No command imports another one; shared code is in the modules beside this one.
+//! The commands, one file each. No command imports another one. Shared code is in the modules next to this one.
 
 pub(crate) mod accounts;
 pub(crate) mod background;

@@ -60,7 +60,7 @@ pub(crate) struct Config {
     pub(crate) hooks: Vec<Hook>,
     /// The configuration file; `None` without one.
     pub(crate) path: Option<PathBuf>,
-    /// Accounts of an `accounts.json` that is not converted yet and has an unknown form of login.
+    /// Accounts of an unconverted `accounts.json` whose kind of login is unknown.
     pub(crate) unusable: Vec<AccountId>,
     /// The variables with the tokens of accounts that [`retain`](Self::retain) removed.
     pub(crate) other_token_variables: Vec<String>,
@@ -107,7 +107,7 @@ pub(crate) struct AccountSettings {
 /// Where an account is defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nowhere: it is the default account, Claude Code's login.
+    /// Not in a file: it is the default account, Claude Code's login.
     Default,
     /// In this line of the configuration.
     Configured { line: usize },
@@ -146,7 +146,7 @@ impl Config {
         Self { accounts: vec![AccountSettings::new(id, LoginSource::ClaudeCode)], ..Self::empty() }
     }
 
-    /// No account, and the default settings.
+    /// The default settings without an account.
     fn empty() -> Self {
         Self {
             policy: Policy::default(),
@@ -191,7 +191,7 @@ impl Config {
         Err(CliError::new(Exit::Config, format!("{}: {why}", self.display_path())))
     }
 
-    /// Loads the same, but allows a file without accounts.
+    /// Like `load`, but allows a file without accounts.
     ///
     /// # Errors
     ///
@@ -267,7 +267,7 @@ impl Config {
         Err(CliError::new(Exit::Usage, why))
     }
 
-    /// Keeps only the named accounts; all of them if `names` is empty.
+    /// Keeps only the named accounts, or all if `names` is empty.
     ///
     /// # Errors
     ///

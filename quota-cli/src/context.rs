@@ -21,12 +21,13 @@ use crate::{detected_logins, term};
 
 /// The timeout of a command, unless its arguments set another one.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-/// A timeout that ends no wait before the deadline of a command.
+/// A timeout that is longer than any command's deadline.
 const BEYOND_ANY_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// The maximum timeout of a token command.
 const TOKEN_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Loads the named configuration or the default one, or uses Claude Code's login. If there is neither, prints that and returns `None`.
+/// Loads the named or default configuration, or uses Claude Code's login. If there is neither, prints that and returns
+/// `None`.
 ///
 /// # Errors
 ///
@@ -47,7 +48,7 @@ pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>
     }
 }
 
-/// Loads the same configuration, but without accounts if there is no login. Prints nothing.
+/// Like [`configuration`], but returns a configuration without accounts if there is no login. Prints nothing.
 ///
 /// # Errors
 ///
@@ -146,8 +147,8 @@ impl CredentialSource for StatesNoLogin {
 
 /// Builds the manager of a command on the current runtime. Its calls are counted under `name`.
 ///
-/// The scope closes it. With a `timeout`, it makes no call that could last longer. Waits for other processes are printed to standard
-/// error.
+/// The scope closes it. With a `timeout`, it makes no call that could take longer. It prints waits for other processes
+/// to standard error.
 ///
 /// # Errors
 ///
@@ -206,7 +207,7 @@ pub(crate) fn open_manager_for_server(
     builder.build().map_err(invalid)
 }
 
-/// Builds a manager for accounts of any provider, which a server adds while it runs. Nothing of it is stored.
+/// Builds a manager for accounts of any provider that a server adds while it runs. Nothing is stored.
 ///
 /// # Errors
 ///
@@ -319,7 +320,7 @@ pub(crate) fn renewing_logins(config: &Config, store: &OpenedStore) -> Result<To
         let mut accounts = config.accounts.iter().filter(|account| account.login == LoginSource::Own);
         accounts.any(|account| *account.id.provider() == provider.id())
     };
-    // Other commands do not pay for the client.
+    // Create the client only now, because other commands do not need it.
     for provider in config.used_providers().filter(|provider| is_used(provider)) {
         if let Some(oauth) = &config.provider(&provider.id()).oauth {
             logins = logins.refresher(Arc::new(refresher(provider, oauth)?));
@@ -328,7 +329,7 @@ pub(crate) fn renewing_logins(config: &Config, store: &OpenedStore) -> Result<To
     Ok(logins.build())
 }
 
-/// The same logins, which are only read.
+/// The same logins, read-only.
 pub(crate) fn stored_logins() -> TokenStore {
     TokenStore::builder(logins_path()).login_hint("quota accounts login").build()
 }
@@ -338,7 +339,7 @@ fn logins_path() -> PathBuf {
     TokenStore::default_path(&Environment::process()).unwrap_or_default()
 }
 
-/// The client of the configuration, which exchanges codes and refresh tokens.
+/// The configured client, which exchanges codes and refresh tokens.
 ///
 /// # Errors
 ///

@@ -52,7 +52,7 @@ fn hand_over(mut child: Child, input: &[u8], timeout: Duration) -> io::Result<()
     let input = input.to_vec();
     std::thread::spawn(move || {
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&input));
-        // First the exit code of the shell. If it fails, the write also fails, with a less useful error.
+        // Check the shell's exit code first. If the shell fails, the write also fails, with a less useful error.
         sender.send(reap(child).and(written))
     });
     result.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -1,5 +1,5 @@
-//! Detects the logins of this machine: those of Claude Code and of other providers' programs, and tokens in environment variables.
-//! It checks only whether they exist. `quota doctor` checks whether they work.
+//! Detects the logins on this machine: those of Claude Code and of other providers' programs, and tokens in environment
+//! variables. It only checks that they exist. `quota doctor` checks that they work.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -14,24 +14,24 @@ use quota::{AccountId, CredentialError, CredentialSource as _, ProviderId};
 use crate::config::{self, Config, LoginSource, Program};
 use crate::login_folder::LoginFolder;
 
-/// The variable of this program for a Claude token, and the account name for it.
+/// quota's own variable for a Claude token, and the account name for it.
 const OWN_VARIABLE: (&str, &str) = ("QUOTA_MAIN", "quota-main");
 
-/// The logins of this machine.
+/// The logins on this machine.
 #[derive(Debug, Default)]
 pub(crate) struct DetectedLogins {
-    /// Those of programs first, each provider's default login before its others; then those in variables.
+    /// Logins of programs first, each provider's default login before its others, then logins in variables.
     pub(crate) logins: Vec<DetectedLogin>,
 }
 
-/// A login of this machine, with an account for it.
+/// A login on this machine, with an account for it.
 #[derive(Debug)]
 pub(crate) struct DetectedLogin {
     pub(crate) id: AccountId,
     pub(crate) login: LoginSource,
     /// Where it was found, such as the path of its file.
     pub(crate) location: String,
-    /// The account of an earlier login that is the same one.
+    /// The account of an earlier entry that is the same login.
     pub(crate) same_as: Option<AccountId>,
 }
 
@@ -83,7 +83,7 @@ impl DetectedLogins {
 #[derive(Default)]
 struct Found {
     logins: Vec<DetectedLogin>,
-    /// What identifies the login of each account.
+    /// The identity of each account's login.
     infos: Vec<(AccountId, LoginInfo)>,
 }
 
@@ -129,13 +129,13 @@ impl Found {
         self.logins.push(DetectedLogin { id, login, location, same_as });
     }
 
-    /// The account with this name, or with a number after it if the name is used.
+    /// The account with this name, with a number appended if the name is already used.
     fn unused(&self, provider: &ProviderId, name: &str) -> AccountId {
         let used: HashSet<_> = self.logins.iter().map(|login| &login.id).collect();
         let numbered = (2..).map(|number| format!("{name}-{number}"));
         let ids =
             std::iter::once(name.to_owned()).chain(numbered).map(|name| account(provider.clone(), &name));
-        // The name of the default login is not given to another one.
+        // Reserve the name of the default login.
         let mut ids = ids.filter(|id| id.name() != "main" || !has_program(provider));
         ids.find(|id| !used.contains(id)).expect("one of the numbers is unused")
     }
@@ -155,7 +155,7 @@ struct Location {
     text: String,
     /// Whether it is in a variable, so that no folder has it.
     is_variable: bool,
-    /// What identifies the login, if it is not damaged.
+    /// The identity of the login, if it is not damaged.
     info: LoginInfo,
 }
 
@@ -234,8 +234,8 @@ fn missing(copy: &DiscoveredCredential) -> String {
     error.rsplit_once("; run `claude`").map_or(error.clone(), |(cause, _)| cause.to_owned())
 }
 
-/// The logins of this machine that are not used, because no account is configured and Claude Code has no login in its usual place.
-/// `quota init` adds accounts for them.
+/// The logins on this machine that are not used, because no account is configured and Claude Code has no login in its
+/// default location. `quota init` adds accounts for them.
 pub(crate) async fn unused(config: &Config) -> Vec<DetectedLogin> {
     if !config.is_default() || find_claude_code().await.is_ok() {
         return Vec::new();

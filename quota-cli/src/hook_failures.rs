@@ -16,7 +16,7 @@ const MAX_FAILURES: usize = 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HookFailureReport {
     pub(crate) at: Timestamp,
-    /// The hook, its event and the cause. It holds no output of a command and no URL.
+    /// The hook, its event and the cause. It contains no command output and no URL.
     pub(crate) text: String,
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn save(text: String) -> Option<HookFailureReport> {
     saved.await.err().map(|_| report)
 }
 
-/// The failures that no command has reported, oldest first. They stay in the file; an unusable file has none.
+/// The failures that no command has reported, oldest first. They stay in the file. An unusable file counts as empty.
 pub(crate) async fn unreported() -> Vec<HookFailureReport> {
     let Some(file) = file() else { return Vec::new() };
     file.load::<Content>().await.unwrap_or_default().failures

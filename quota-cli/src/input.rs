@@ -11,7 +11,7 @@ use crate::exit::{CliError, Exit};
 use crate::io_cause;
 use crate::token_like::masked;
 
-/// Larger than any input. Claude Code's state file grows with every project.
+/// The size limit, larger than any real input. Claude Code's state file grows with every project.
 const LIMIT: u64 = 64 * 1024 * 1024;
 /// The timeout for a pipe or a device. It allows for a program that decrypts a configuration.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);

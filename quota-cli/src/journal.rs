@@ -1,5 +1,5 @@
-//! Updates the journals of the configured accounts after commands that may have changed a record, and starts their hooks.
-//! The crate quota-journal finds the events and runs the hooks.
+//! Updates the journals of the configured accounts after commands that may have changed a record, and starts their
+//! hooks. The crate quota-journal detects the events and runs the hooks.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::config::{Config, clear_hold};
 use crate::view::json;
 use crate::{detached, hook_failures, io_cause, term};
 
-/// How often a program that does not end updates the journals.
+/// How often a long-running program updates the journals.
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// The rules that define events of a provider's accounts, from the configuration.
@@ -37,7 +37,7 @@ pub(crate) async fn update(config: &Config, store: &dyn QuotaStore) -> Vec<Strin
         quota_journal::update_all(store, &accounts, &rules(config, &provider), updated).await;
         problems
     };
-    // At once, because the update of a provider waits for the store several times, one after the other.
+    // Update them concurrently, because each update waits for the store several times in sequence.
     join_all(config.used_providers().map(|provider| update(provider.id()))).await.concat()
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn start_hooks_of(config: &Config, account: &AccountId, update: &Jour
     replaced.into_iter().chain(start_hooks(config, account, &update.new)).collect()
 }
 
-/// Does the same for an interactive command. Prints the problems, and the failures of earlier hooks.
+/// Like `update`, for an interactive command. Prints the problems, and the failures of earlier hooks.
 pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
     let problems = update(config, store).await;
     for line in problems.into_iter().chain(hook_failures().await) {
@@ -56,14 +56,14 @@ pub(crate) async fn update_and_print(config: &Config, store: &dyn QuotaStore) {
     }
 }
 
-/// Does the same for a process without a terminal. Saves the problems, so that the next command reports them.
+/// Like `update`, for a process without a terminal. Saves the problems, so that the next command reports them.
 pub(crate) async fn update_and_save_problems(config: &Config, store: &dyn QuotaStore) {
     for line in update(config, store).await {
         let _ = hook_failures::save(line).await;
     }
 }
 
-/// Updates the journals and starts their hooks again and again, until this is dropped.
+/// Updates the journals and starts their hooks repeatedly, until this is dropped.
 pub(crate) async fn keep_updated(configs: watch::Receiver<Arc<Config>>, store: Arc<dyn QuotaStore>) {
     let clock = Clock::system();
     loop {

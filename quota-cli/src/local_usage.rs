@@ -23,7 +23,8 @@ pub(crate) async fn sync(account: &Account, settings: &AccountSettings) -> Accou
     if has_changed { account.peek() } else { usage }
 }
 
-/// Where the program of this login stores its usage. A token in a variable, a file or a keyring belongs to no program.
+/// Where the program of this login stores its usage. A token in a variable, a file or a keyring does not belong to a
+/// program.
 pub(crate) fn source(login: &LoginSource) -> Option<LocalUsage> {
     let codex = |program: &Program| program.provider.id() == quota::codex::OPENAI;
     match login {
@@ -39,7 +40,7 @@ pub(crate) fn source(login: &LoginSource) -> Option<LocalUsage> {
     }
 }
 
-/// What the program of this provider stores, and where in its default folder; `None` if it stores no usage.
+/// The usage files of this provider's program, in its default folder; `None` if it stores no usage.
 pub(crate) fn place(provider: &Provider) -> Option<&'static str> {
     if provider.id() == quota::anthropic::ANTHROPIC {
         Some("cached usage of Claude Code (~/.claude.json)")

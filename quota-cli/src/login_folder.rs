@@ -1,5 +1,5 @@
-//! The folder in which a provider's own program stores its login: where it is, its siblings in the home directory, and the commands that
-//! add a second login.
+//! The folder in which a provider's own program stores its login, similar folders in the home directory, and the
+//! commands that add a second login.
 
 use std::path::{Path, PathBuf};
 
@@ -17,13 +17,13 @@ pub(crate) struct LoginFolder {
     pub(crate) program: &'static str,
     /// The command that logs in.
     log_in: &'static str,
-    /// The folder below the home directory; empty if it is the home directory.
+    /// The folder relative to the home directory; empty for the home directory itself.
     dir: &'static str,
-    /// The file in it.
+    /// The login file in the folder.
     file: &'static str,
     /// The variable that names another folder.
     pub(crate) variable: Option<&'static str>,
-    /// The folder below the one that the variable names; empty if it is that folder.
+    /// The folder relative to the one that the variable names; empty for that folder itself.
     below: &'static str,
 }
 
@@ -53,12 +53,12 @@ impl LoginFolder {
         }
     }
 
-    /// The file of the login, as a user writes it.
+    /// The path of the login file, as a user would write it.
     pub(crate) fn file(&self) -> String {
         joined(&["~", self.dir, self.file])
     }
 
-    /// The folder that the variable names in this environment, if it is another one than the default.
+    /// The folder that the variable names in this environment, if it differs from the default.
     pub(crate) fn dir_in_environment(&self, home: &Path) -> Option<PathBuf> {
         let named = std::env::var_os(self.variable?).filter(|value| !value.is_empty())?;
         let named = match Path::new(&named).strip_prefix("~") {
@@ -111,14 +111,14 @@ impl LoginFolder {
         vec![log_in, add(&format!("{option} {}", joined(&[&folder, rest])))]
     }
 
-    /// The first folder or file below the home directory, and the rest of the folder's path.
+    /// The first component below the home directory, and the rest of the folder's path.
     fn beginning(&self) -> (&'static str, &'static str) {
         let first = |path: &'static str| path.split_once('/').unwrap_or((path, ""));
         if self.dir.is_empty() { (first(self.file).0, "") } else { first(self.dir) }
     }
 }
 
-/// The name of an account for the folder whose name ends with this text.
+/// The account name for a folder whose name has this suffix.
 fn account_name(ending: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let name: String = ending.chars().map(|c| if is_allowed(c) { c } else { '-' }).collect();
@@ -134,7 +134,7 @@ fn joined(parts: &[&str]) -> String {
     parts.iter().copied().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
 }
 
-/// The path without links, so that two paths to one folder are equal.
+/// The path with links resolved, so that two paths to one folder are equal.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

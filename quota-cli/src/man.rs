@@ -12,7 +12,7 @@ use crate::cli::Arguments;
 /// Set by `scripts/captures`: write the files instead of comparing them.
 const WRITE_VARIABLE: &str = "QUOTA_WRITE_CAPTURES";
 
-/// The date of this version. A page must have one, and the present date would change each page.
+/// The date on the pages. It is fixed, because the current date would change every page.
 const DATE: &str = "2026-12-01";
 
 /// The pages of a command and its subcommands, by the names of their files.
@@ -26,7 +26,8 @@ fn pages(command: &Command, pages: &mut BTreeMap<String, String>) {
     pages.insert(man.get_filename(), tidy(&String::from_utf8(page).unwrap()));
 }
 
-/// Keeps tables and examples as they are, which are indented, and writes characters that groff reads in every locale.
+/// Disables filling for indented lines, which are tables and examples, and escapes characters so that groff reads them
+/// in every locale.
 fn tidy(page: &str) -> String {
     let page = page.replace(".br\n\n.br\n", ".br\n").replace("\n.SH EXTRA\n", "\n.SH NOTES\n");
     let mut tidy = String::new();

@@ -118,7 +118,8 @@ impl ReadContext {
         Ok(updated)
     }
 
-    /// An error of the store. In an outage, the outage: new events are derived from the records after it.
+    /// The error text for a store failure. During an outage it describes the outage; the events are derived from the
+    /// records afterwards.
     fn unavailable(&self, error: &StoreError) -> CliError {
         match self.opened.outage() {
             Some(outage) => {

@@ -1,5 +1,5 @@
-//! The grace time after a window's reset. No call is made during it, so the usage of the window is unknown until its end.
-//! quota-core has the rule; this file decides whether a command waits for the end.
+//! The grace period after a window's reset. No call is made during this period, so the usage of the window is unknown
+//! until it ends. quota-core contains the rule; this file decides whether a command waits for the end.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) struct Time {
 }
 
 impl Time {
-    /// Starts now.
+    /// Starts measuring now.
     pub(crate) fn of_command(clock: &Clock) -> Self {
         Self { clock: clock.clone(), started: clock.instant() }
     }

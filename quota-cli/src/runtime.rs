@@ -10,12 +10,12 @@ use tokio::signal;
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// The threads of a server. Answers come from memory, so more of them gain nothing.
+/// The number of threads of a server. Responses come from memory, so more threads would not help.
 const MAX_THREADS: usize = 4;
 
 /// Runs a future on this thread.
 ///
-/// At its end the remaining tasks are dropped, so that a hung call does not delay the exit.
+/// When it completes, the remaining tasks are dropped, so that a hung call does not delay the exit.
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, CliErr
     on(builder().enable_time(), work)
 }
 
-/// Runs a server on several threads, so that many clients are answered at the same time.
+/// Runs a server on several threads, so that it answers many clients at the same time.
 ///
 /// # Errors
 ///

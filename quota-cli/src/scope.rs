@@ -23,7 +23,7 @@ use crate::runtime;
 
 /// How long a command waits before it exits, for the release of its leases.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long it then waits for the renewal of a login: longer than the request to the provider and the write may take.
+/// How long it then waits for the renewal of a login: longer than the request to the provider and the write can take.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The managers and tasks that a command must close before it ends.
@@ -41,7 +41,7 @@ pub(crate) struct CommandScope {
     is_part: bool,
 }
 
-/// Runs a command that may refresh or run other programs. Its managers are closed however it ends.
+/// Runs a command that may refresh or run other programs. Its managers are closed on every exit path.
 ///
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM end it with 128 plus the signal number, unless the process was started with that signal ignored.
 ///
@@ -52,8 +52,8 @@ pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError
     runtime::run(CommandScope::default().run(work))
 }
 
-/// Does the same for a part of a command, on the current runtime. The command itself handles the signals. Dropping the future closes
-/// nothing.
+/// Like `run`, for a part of a command, on the current runtime. The command itself handles the signals. Dropping the
+/// future closes nothing.
 ///
 /// # Errors
 ///
@@ -111,7 +111,7 @@ impl CommandScope {
         poll_fn(|context| self.poll_signal(context)).await;
     }
 
-    /// Runs the work until its end or a signal, and then closes what it has opened.
+    /// Runs the work until it ends or a signal arrives, and then closes everything that it has opened.
     async fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, CliError>) -> Result<T, CliError> {
         let outcome = self.until_signaled(work(&self)).await;
         match self.close().await {
@@ -121,7 +121,7 @@ impl CommandScope {
         }
     }
 
-    /// Runs the work until its end or a signal.
+    /// Runs the work until it ends or a signal arrives.
     async fn until_signaled<T>(
         &self,
         work: impl Future<Output = Result<T, CliError>>,

@@ -1,4 +1,5 @@
-//! Opens the store of a command: from the command line, or else from the environment, or else the default file of this user.
+//! Opens the store of a command: the one on the command line, otherwise the one in the environment, otherwise the
+//! default file of this user.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ pub(crate) fn open_to_examine(url: Option<&str>) -> Result<OpenedStore, CliError
     find(url, Purpose::Examination)
 }
 
-/// What a store is opened for.
+/// The purpose for which a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Command,
@@ -119,7 +120,7 @@ fn find(url: Option<&str>, purpose: Purpose) -> Result<OpenedStore, CliError> {
     let outage = is_shared.then(|| {
         let timeout = store_timeout(&url, &Policy::default());
         let store = OutageStore::new(Arc::clone(&used_store), quota::outage_files(&url), timeout);
-        // A statusline waits for the lock of a file only briefly, so that its timeouts show no outage.
+        // A statusline waits only briefly for the lock of a file, so its timeouts do not indicate an outage.
         let is_brief = purpose == Purpose::Line && is_file(&url);
         Arc::new(if is_brief { store.ignoring_timeouts() } else { store })
     });
@@ -158,7 +159,7 @@ fn limit(url: &str, purpose: Purpose) -> Limit {
     }
 }
 
-/// The timeout of one use of the store.
+/// The timeout of one store operation.
 fn store_timeout(url: &str, policy: &Policy) -> Duration {
     if is_file(url) { policy.store_timeout.max(FILE_TIMEOUT) } else { policy.store_timeout }
 }
@@ -180,8 +181,8 @@ impl OpenedStore {
         policy
     }
 
-    /// Uses no file unless another process has begun an outage, for a command that changes what all hosts share. Otherwise it would
-    /// report a change that the other hosts do not see.
+    /// Uses no outage file unless another process has begun an outage. This is for a command that changes shared state:
+    /// otherwise it would report a change that other hosts do not see.
     pub(crate) async fn without_new_outage(&self) {
         if let Some(outage) = &self.outage
             && self.find_outage().await.is_none()
@@ -190,7 +191,7 @@ impl OpenedStore {
         }
     }
 
-    /// The outage that the command met, if it used a file or found none to use.
+    /// The outage during which the command ran, if it used a file or found none that it could use.
     pub(crate) fn outage(&self) -> Option<Outage> {
         self.outage.as_ref()?.outage()
     }
@@ -202,7 +203,8 @@ impl OpenedStore {
 
     /// Opens a store file before its first use. Does not connect to other stores.
     pub(crate) async fn warm_up(&self) {
-        // Not through the files for outages: this may be dropped at any time, and with it a due attempt to end an outage.
+        // Bypass the outage files, because this future may be dropped at any time, and with it a due attempt to end an
+        // outage.
         if let Some(used) = self.used.as_ref().filter(|_| self.is_file()) {
             // The first use reports any error.
             let _ = used.read(&StoreKey::probe()).await;
@@ -216,7 +218,7 @@ impl OpenedStore {
 
     /// Applies the configuration, and checks that the store can be used.
     ///
-    /// The configuration comes first: with a longer timeout, a slow store is no outage.
+    /// Apply the configuration first, because a longer timeout may prevent a slow store from counting as an outage.
     ///
     /// # Errors
     ///

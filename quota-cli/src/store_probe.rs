@@ -17,7 +17,7 @@ use crate::hint;
 use crate::store::{self, OpenedStore};
 use crate::term;
 
-/// The timeout of the trial write. A store that does not answer is unavailable, not read-only.
+/// The timeout of the trial write. A store that does not respond is unavailable, not read-only.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the store keeps the trial document. Stores have no delete operation.
 const PROBE_TTL: Duration = Duration::from_millis(1);
@@ -99,7 +99,7 @@ impl StoreProbe {
         }
     }
 
-    /// Whether the command met an outage.
+    /// Whether the command ran during an outage.
     pub(crate) fn is_outage(&self) -> bool {
         self.opened.outage().is_some()
     }
@@ -121,7 +121,7 @@ impl StoreProbe {
     }
 }
 
-/// The warning about an outage: since when, why, and when the store is tried again.
+/// The warning about an outage: since when, why, and when the next attempt follows.
 pub(crate) fn outage_warning(outage: &Outage, local: &LocalTime) -> String {
     let Outage { since, retry_at, reason, is_partial, .. } = outage;
     let store = if *is_partial { "a part of the shared store" } else { "the shared store" };

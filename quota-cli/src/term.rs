@@ -38,7 +38,7 @@ impl Screen {
     }
 
     fn new(size: Option<(Width, Height)>, choice: ColorChoice, is_tty: bool) -> Self {
-        // A terminal that does not know its size reports zero.
+        // A terminal of unknown size reports zero.
         let size = size.filter(|(Width(width), Height(height))| *width > 0 && *height > 0);
         let (width, height) = size.map_or((Self::DEFAULT.width, Self::DEFAULT.height), |(width, height)| {
             (usize::from(width.0), usize::from(height.0))
@@ -54,7 +54,7 @@ impl Screen {
     }
 }
 
-/// Prints to standard output, all at once.
+/// Prints to standard output in one write.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! `quota demo`: shows what quota does, with a simulated provider and without setup.
-//! `plan` defines the run, `consumer` reads usage, and `live` and `summary` print it.
+//! `quota demo`: demonstrates quota with a simulated provider, without setup. `plan` defines the run, `consumer` reads
+//! usage, and `live` and `summary` print it.
 
 mod bench;
 mod consumer;

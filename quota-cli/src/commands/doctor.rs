@@ -31,7 +31,7 @@ struct Check {
     message: String,
     /// How to fix it; `None` if it is ok.
     hint: Option<String>,
-    /// The failure or the wait that the check is about.
+    /// The failure or wait that the check reports.
     incident: Option<Incident>,
 }
 
@@ -66,7 +66,7 @@ struct Incident {
     reason: String,
     at: Option<Timestamp>,
     until: Option<Timestamp>,
-    /// The wait that the provider asked for, if quota does not wait that long.
+    /// The wait that the provider requested, if quota does not wait that long.
     requested: Option<std::time::Duration>,
 }
 
@@ -86,7 +86,7 @@ impl Check {
         Self { level: Level::Fail, hint: Some(hint.into()), ..Self::ok(area, subject, message) }
     }
 
-    /// A check that passed, but needs attention.
+    /// A check that passed but needs attention.
     fn warning(
         area: Area,
         subject: impl Into<String>,

@@ -116,7 +116,7 @@ struct Guard<'a> {
     login_hint: &'a dyn Fn() -> String,
 }
 
-/// The evaluation of the account by its current readings.
+/// The evaluation of the account's current readings.
 struct GuardCheck {
     usage: AccountUsage,
     account: Evaluated,

@@ -22,7 +22,7 @@ use crate::term;
 use crate::token_like::without_tokens;
 use crate::view::json;
 
-/// Writes the configuration, or prints it or the schema of all.
+/// Writes the configuration, or prints it or its JSON Schema.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! `quota mcp`: the tools and resources of the Model Context Protocol, on standard input and output. Its client is an agent's program.
-//! `server` answers the requests, `transport` reads and writes the messages.
+//! `quota mcp`: a Model Context Protocol server on standard input and output, whose client is an agent's program.
+//! `server` answers requests, `transport` reads and writes messages.
 
 mod calls;
 mod events;
@@ -33,7 +33,7 @@ use crate::store;
 pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
     let store = store::open(global.store.as_deref())?;
     runtime::run(async {
-        // Before the first message, so that no signal is lost.
+        // Install the handlers before the first message, so that no signal is lost.
         let signals = CommandScope::default();
         signals.listen()?;
         let calls = Rc::new(Calls::new(global.clone(), store));
@@ -60,13 +60,13 @@ async fn serve(signals: &CommandScope, calls: &Rc<Calls>) -> Result<Exit, CliErr
     ended.map(|()| Exit::Success)
 }
 
-/// Serves one connection until its end.
+/// Serves one connection until it ends.
 async fn connect<R: tokio::io::AsyncRead + Send + Unpin + 'static>(
     server: Server,
     transport: LineTransport<R>,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
-    // The texts of its errors may repeat messages of the client.
+    // Drop the error's text, because it may repeat messages of the client.
     let failed = |why| CliError::new(Exit::IoErr, format!("could not serve the client: {why}"));
     let running = match server.serve_with_ct(transport, stop).await {
         Ok(running) => running,

@@ -1,4 +1,4 @@
-//! `quota providers`: lists the providers, also those that the configuration defines, with where their logins are found. It reads no
+//! `quota providers`: lists built-in and configured providers, and where quota looks for their logins. It reads no
 //! login.
 
 use std::fmt::Write as _;

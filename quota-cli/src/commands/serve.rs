@@ -1,4 +1,5 @@
-//! `quota serve`: the gateway for the programs of this machine. The crate quota-server answers; this file supplies the accounts.
+//! `quota serve`: the gateway for the programs on this machine. The crate quota-server handles requests; this file
+//! supplies the accounts.
 
 mod access;
 mod router;
@@ -27,11 +28,11 @@ use crate::runtime;
 use crate::store::{self, OpenedStore};
 use crate::term;
 
-/// The address without `--listen` and without inherited sockets.
+/// The default address, used without `--listen` and inherited sockets.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7878";
 /// The name under which calls are counted.
 const NAME: &str = "quota serve";
-/// How long a manager may finish its calls at the end, or after a reload.
+/// How long a manager may take to finish its calls at shutdown or after a reload.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until Ctrl-C or SIGTERM.
@@ -45,7 +46,7 @@ pub(crate) fn run(options: &ServeArgs, global: &GlobalOptions) -> Result<Exit, C
 }
 
 async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore) -> Result<Exit, CliError> {
-    // Before the first socket, so that no signal is lost.
+    // Install the handlers before the first socket, so that no signal is lost.
     let (mut signals, mut impatient) = (ServerSignals::listen()?, ServerSignals::listen()?);
     let Some(config) = load(options, global).await? else { return Ok(Exit::NoAccount) };
     store.check(&config).await?;
@@ -109,7 +110,8 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     Ok(Exit::Success)
 }
 
-/// The configuration; without an account only if clients may bring their own credentials. Otherwise prints that and returns `None`.
+/// Loads the configuration. If it has no account, and clients may not bring their own credentials, prints that and
+/// returns `None`.
 async fn load(options: &ServeArgs, global: &GlobalOptions) -> Result<Option<Config>, CliError> {
     let named = global.config.as_deref();
     match options.adopt_presented {
@@ -139,7 +141,7 @@ async fn listeners(options: &ServeArgs) -> Result<Vec<Listener>, CliError> {
     Ok(listeners)
 }
 
-/// Writes what a router learned to its file.
+/// Saves the state of a router to its file.
 async fn flush(router: Option<FallbackAccountManager>) {
     if let Some(router) = router {
         // A failed save is ignored, because the state can be rebuilt.
@@ -147,10 +149,10 @@ async fn flush(router: Option<FallbackAccountManager>) {
     }
 }
 
-/// What a reload has replaced.
+/// The parts that a reload has replaced.
 type Previous = (QuotaManager, Option<FallbackAccountManager>, TokenStore);
 
-/// What a reload replaces.
+/// The parts that a reload replaces.
 struct Reload<'a> {
     options: &'a ServeArgs,
     global: &'a GlobalOptions,
@@ -165,8 +167,8 @@ struct Reload<'a> {
 }
 
 impl Reload<'_> {
-    /// Loads the configuration and the tokens again. If one of them cannot be used, both stay as they are. Returns the close of the
-    /// previous manager.
+    /// Reloads the configuration and the tokens. If either cannot be used, both stay as they are. Returns a future that
+    /// closes the previous manager.
     async fn run(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let loaded = self.replace().await;
         let text = match &loaded {
@@ -191,7 +193,7 @@ impl Reload<'_> {
         let Some(config) = load(self.options, self.global).await? else { return Ok(None) };
         let logins = context::renewing_logins(&config, self.store)?;
         let manager = context::open_manager_for_server(&config, self.store, &logins, NAME, &self.responses)?;
-        // The next router reads what this one has learned.
+        // The next router reads the saved state of this one.
         flush(self.router.clone()).await;
         let router = router::open(&config, self.store, &manager).await?;
         self.gateway.replace_accounts(&manager, accounts(&config)).await;
@@ -204,7 +206,8 @@ impl Reload<'_> {
     }
 }
 
-/// The journals of the accounts. Their updates start the hooks of the current configuration; problems are sent to be saved.
+/// The journals of the accounts. Their updates start the hooks of the current configuration, and send problems to the
+/// task that saves them.
 fn journals(
     store: &OpenedStore,
     configs: watch::Receiver<Arc<Config>>,
@@ -219,7 +222,7 @@ fn journals(
     })
 }
 
-/// Saves problems, so that the next command reports them, until this is dropped.
+/// Saves problems until this is dropped, so that the next command reports them.
 async fn save_problems(mut problems: mpsc::UnboundedReceiver<String>) {
     while let Some(problem) = problems.recv().await {
         let _ = hook_failures::save(problem).await;

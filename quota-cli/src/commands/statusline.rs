@@ -47,7 +47,7 @@ struct LineData<'a> {
 /// Why the requested line cannot be printed.
 #[derive(Debug)]
 struct Broken {
-    /// What the line shows instead; `None` if no line is printed, for example after a usage error.
+    /// The text of the line instead; `None` if no line is printed, for example after a usage error.
     reason: Option<Reason>,
     /// Whether the session's own usage can still be shown, because only a shared store is missing.
     leaves_session: bool,
@@ -150,7 +150,7 @@ async fn line(
         usage = account.peek();
     }
     let own = match merged {
-        // With --account, the account of the session does not matter.
+        // With --account, the session's account does not matter.
         MergeResult::SessionOnly(own) if options.account.is_none() || own.id == settings.id => Some(own.view),
         _ => None,
     };

@@ -1,5 +1,5 @@
-//! `quota wrap`: runs a command whose requests for usage are answered from the shared readings.
-//! The crate quota-server has the proxy; this file supplies its accounts, and the command with its environment.
+//! `quota wrap`: runs a command, and answers its usage requests from the shared readings. The crate quota-server
+//! contains the proxy. This file supplies the accounts, and starts the command with its environment.
 
 mod bundles;
 mod child;
@@ -29,7 +29,7 @@ use crate::term;
 
 /// The name under which calls are counted.
 const NAME: &str = "quota wrap";
-/// How long the manager may finish its calls after the command has ended.
+/// How long the manager may take to finish its calls after the command has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the command, and ends with its exit code.
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &WrapArgs, global: &GlobalOptions) -> Result<Exit, Cl
     }
 }
 
-/// The exit code of the command; `None` without an account, which is printed.
+/// The exit code of the command. Without an account, prints that and returns `None`.
 async fn wrap(
     options: &WrapArgs,
     global: &GlobalOptions,
@@ -78,7 +78,7 @@ async fn wrap(
     for (name, value) in environment::proxy(&proxy.url(), hosts.iter().copied(), variable) {
         command.env(name, value.expose());
     }
-    // From here on, signals must not end this process before the files are removed.
+    // From here on, a signal must not end this process before the files are removed.
     let mut signals = Signals::listen()?;
     let unwritten = |error: std::io::Error| {
         let cause = io_cause::of_write(&error);
@@ -120,7 +120,7 @@ fn accounts(config: &Config) -> Vec<ServedAccount> {
         .collect()
 }
 
-/// The URLs of the providers that a program may call: the published ones, and those of the configuration.
+/// The provider URLs that a program may call: the built-in ones, and those in the configuration.
 fn origins(config: &Config) -> Vec<UsageOrigin> {
     let mut origins = Vec::new();
     for provider in config.used_providers() {

@@ -348,7 +348,7 @@ fn base_url(text: Spanned<String>) -> Result<Url, ConfigError> {
 ///
 /// # Errors
 ///
-/// The problem. The text is not repeated, because it may hold a password.
+/// The problem. The text is not repeated, because it may contain a password.
 pub(crate) fn validate_url(text: &str) -> Result<Url, String> {
     if looks_like_a_token(text) {
         return Err("do not put a token into a URL, because a URL is not secret".to_owned());

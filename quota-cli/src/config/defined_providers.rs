@@ -1,4 +1,4 @@
-//! The providers that the configuration defines: new ones, and known ones with another request or parser.
+//! The providers that the configuration defines: new ones, and built-in ones with another request or parser.
 
 use quota::AccountId;
 use quota::http::shape::UsageShape;
@@ -15,7 +15,7 @@ use crate::token_like::{looks_like_a_token, masked};
 pub(crate) struct DefinedProviders(Vec<&'static Provider>);
 
 impl DefinedProviders {
-    /// All providers: those that quota knows, changed or not, and then the new ones.
+    /// All providers: first the built-in ones with their overrides, then the new ones.
     pub(crate) fn all(&self) -> impl Iterator<Item = &'static Provider> {
         let known = PROVIDERS.iter().map(|known| self.defined(known.id_str()).unwrap_or(known));
         let new = self.0.iter().copied().filter(|provider| find_provider(provider.id_str()).is_none());
@@ -34,7 +34,7 @@ impl DefinedProviders {
     ///
     /// # Errors
     ///
-    /// What to write instead, if there is none.
+    /// What to write instead, if there is no such provider.
     pub(crate) fn named(&self, name: &str) -> Result<&'static Provider, String> {
         self.find(name).ok_or_else(|| unknown_provider(name, ""))
     }
@@ -118,7 +118,7 @@ fn definition(
     Ok((definition != ProviderDefinition::new(id.get_ref())).then_some(definition))
 }
 
-/// The account's id with the provider's own name (`codex/main` is `openai/main`), and the provider that quota knows.
+/// The account's id with the provider's own name (`codex/main` is `openai/main`), and the built-in provider.
 ///
 /// # Errors
 ///
@@ -131,7 +131,7 @@ pub(super) fn canonical(id: &AccountId) -> Result<(AccountId, &'static Provider)
     Ok((id, provider))
 }
 
-/// The id with the provider's own name, or unchanged if quota does not know the provider.
+/// The id with the provider's own name, or unchanged if the provider is unknown.
 pub(super) fn own_name(id: &AccountId) -> AccountId {
     canonical(id).map_or_else(|_| id.clone(), |(id, _)| id)
 }

@@ -61,7 +61,7 @@ pub(super) fn with_accounts(
             edit_tables(&mut document, before, wanted).map_err(|at| form(Some(at)))?;
         }
         Some(Item::Value(Value::Array(array))) => {
-            // A comment in an array belongs to the element before or after it. Only a person can tell which.
+            // A comment in an array may belong to the element before or after it, so do not edit such an array.
             if has_comments_inside(&Value::Array(array.clone())) {
                 return Err(form(None));
             }

@@ -20,7 +20,7 @@ impl ConfigError {
 
     /// An error of the TOML parser.
     pub(super) fn of_toml(error: &toml::de::Error) -> Self {
-        // `message()` only: the full text of the error repeats the whole line, which may hold a token.
+        // Use only `message()`, because the full error text repeats the whole line, which may contain a token.
         Self { at: error.span(), message: with_hint(&redact(error.message())) }
     }
 

@@ -13,7 +13,7 @@ use super::spanned::Spanned;
 use quota_journal::{Action, Hook, SecretUrl};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A hook that hangs must not run for long.
+/// The maximum timeout of a hook.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(

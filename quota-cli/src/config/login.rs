@@ -31,7 +31,7 @@ pub(crate) enum LoginSource {
     TokenFile(PathBuf),
     /// On the standard output of a program, with its arguments.
     TokenCommand(Vec<String>),
-    /// In the file of this program, which renews it.
+    /// In quota's own file. quota renews this login.
     #[serde(skip)]
     Own,
     /// In the keyring of the operating system.
@@ -59,7 +59,7 @@ impl KeyringItem {
     }
 }
 
-/// The program of a provider, which stores a login in a file.
+/// A provider's own program, which stores its login in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) provider: &'static Provider,
@@ -67,7 +67,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The program of this provider, if it stores a login in a file.
+    /// The provider's own program, if it stores its login in a file.
     pub(crate) fn of(provider: &'static Provider) -> Option<Self> {
         match provider.own_login()? {
             OwnLogin::File(login) => Some(Self { provider, login: *login }),
@@ -84,7 +84,8 @@ impl Program {
         }
     }
 
-    /// The variable that makes the program use this folder, as it is written before a command; empty if there is none.
+    /// The assignment, as written before a command, that makes the program use this folder; empty if there is no such
+    /// variable.
     fn variable_for(&self, dir: &Path) -> String {
         let Some(name) = self.login.dir_variable else { return String::new() };
         // Some variables name the parent of the folder.
@@ -119,7 +120,7 @@ impl LoginSource {
         }
     }
 
-    /// The program that owns the login, if a program does.
+    /// The program that owns the login, if any.
     pub(crate) fn program(&self) -> Option<&'static str> {
         match self {
             Self::ClaudeCode | Self::ClaudeConfigDir(_) => Some("Claude Code"),
@@ -156,7 +157,7 @@ impl LoginSource {
         }
     }
 
-    /// Makes paths absolute. A `~` stays, because the home directory may move.
+    /// Makes paths absolute, but keeps `~`, because the home directory may move.
     pub(crate) fn absolute(self) -> Self {
         let absolute = |path: PathBuf| match path.starts_with("~") {
             true => path,

@@ -1,5 +1,5 @@
-//! The `accounts.json` of earlier versions. It holds the changes of `quota accounts`: order, limits, disabled and added accounts.
-//! Commands read it until the first change converts it into the configuration; see `update`.
+//! The `accounts.json` of earlier versions, with the changes that `quota accounts` made: order, limits, disabled and
+//! added accounts. Commands read it until the first change converts it into the configuration; see `update`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<U
         Some(text) => Some(check::validate_url(&text).ok()?),
     };
     let login: LoginSource = account.extra(LOGIN)?;
-    // A token that was entered as a command must not be run or shown.
+    // A token that was entered as a command must not be run or printed.
     check::check_login(&login).ok()?;
     Some((login.absolute(), base_url))
 }

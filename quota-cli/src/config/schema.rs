@@ -20,7 +20,7 @@ fn generated() -> String {
     serde_json::to_string_pretty(&schema).unwrap() + "\n"
 }
 
-/// Removes what TOML does not have: null, and links to Rust items in descriptions.
+/// Removes null, which TOML does not have, and links to Rust items in descriptions.
 fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {

@@ -98,7 +98,7 @@ struct LastFailureJson<'a> {
     at: String,
 }
 
-/// The model or surface that a window counts, if it does not count everything.
+/// The model or surface whose usage a window counts, unless it counts all usage.
 #[derive(Serialize)]
 pub(crate) struct ScopeJson<'a> {
     model: Option<&'a str>,

@@ -111,7 +111,7 @@ fn name_and_freshness(account: &AccountView, width: usize) -> Vec<Line> {
     heading(Line::default(), account.id.as_str(), style, &aside, width)
 }
 
-/// A name, with `aside` at the right end of the line, or on the next line in a narrow terminal.
+/// A name, with `aside` aligned to the right, or on the next line in a narrow terminal.
 pub(crate) fn heading(mark: Line, name: &str, style: Style, aside: &str, width: usize) -> Vec<Line> {
     let room = width.saturating_sub(mark.width());
     let aside_width = wrap::width(aside);

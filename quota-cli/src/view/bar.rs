@@ -31,7 +31,7 @@ pub(crate) fn bar(used: Used, elapsed: Option<f64>, width: usize) -> Line {
     Line::new(style(used), front).with(Style::Dim, back)
 }
 
-/// The style for the use of a window.
+/// The style for the usage of a window.
 pub(crate) fn style(used: Used) -> Style {
     match used.lower_bound().map(Percent::basis_points) {
         None => Style::Dim,

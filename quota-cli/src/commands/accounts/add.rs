@@ -56,7 +56,8 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Cli
     })
 }
 
-/// What a token cannot do, by its beginning, before the provider rejects its first call. A login of the provider's program can read usage.
+/// A warning about the limits of a token, derived from its prefix before the provider rejects the first call. Only a
+/// login of the provider's program can read usage.
 fn without_usage(
     provider: &ProviderId,
     login: &LoginSource,
@@ -111,7 +112,8 @@ async fn cached_missing_scope(
 /// The time limit for each read of the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the default account has a login of Claude Code. If so, adding an account must also write the default account to the file.
+/// Whether the default account has Claude Code's login. If so, adding an account must also write the default account to
+/// the file.
 pub(super) struct DefaultLogin {
     is_found: bool,
 }
@@ -199,7 +201,7 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
         .map_err(|error| usage(format!("{}: {}", path.display(), io_cause::plain(&error))))
 }
 
-/// Checks that no other account has the name or the login. Two names for one login would count its use twice.
+/// Checks that no other account has the name or the login. Two names for one login would count its usage twice.
 fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettings) -> Result<(), CliError> {
     let id = &new.id;
     if let Some(account) = others.iter().find(|account| account.id == *id) {

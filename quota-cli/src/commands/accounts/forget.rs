@@ -1,4 +1,4 @@
-//! Removes the data of removed accounts: readings and journals in the store, and routing state in the accounts file.
+//! Deletes the data of removed accounts: readings and journals in the store, and routing state in the accounts file.
 //! `quota_core::record` preserves holds and call budgets, so that removing and adding an account does not reset them.
 
 use quota::{AccountId, QuotaError, QuotaManager};
@@ -15,7 +15,8 @@ pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountI
     let mut failures = Vec::new();
     match open(config, global) {
         Ok((manager, store)) => {
-            // An account with the same login as a removed one keeps the record, so the manager must know them.
+            // If a remaining account has the same login as a removed one, the record is kept. So the manager must know
+            // the remaining accounts.
             for account in &config.accounts {
                 let _ = manager.account(&account.id).sync().await;
             }

@@ -24,7 +24,7 @@ struct ImportCandidate {
     same_as: Option<AccountId>,
 }
 
-/// What happens to a candidate.
+/// The outcome for a candidate.
 enum ImportOutcome {
     Add(Box<AccountSettings>),
     /// The account needs a host or a program that the user has not allowed.
@@ -106,7 +106,7 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
             let mut is_printed = false;
             let added = config::update(named, |config| {
                 let outcomes = outcomes(config, &default_login, &found, options);
-                // Printed before the file is written, so that the user can still interrupt the command.
+                // Print this before writing the file, so that the user can still interrupt the command.
                 let risks: Vec<_> = outcomes.iter().flat_map(allowed_risks).collect();
                 if !risks.is_empty() && !std::mem::replace(&mut is_printed, true) {
                     confirm(&risks)?;
@@ -114,7 +114,7 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
                 let new: Vec<_> = outcomes.iter().filter_map(ImportOutcome::added).cloned().collect();
                 let mut accounts = config.accounts.clone();
                 if let Some(first) = new.first() {
-                    // The default account is kept if its login exists and it is not one of the new accounts.
+                    // Keep the default account if its login exists and it is not one of the new accounts.
                     accounts = default_login.existing(config, first);
                     accounts.retain(|account| new.iter().all(|one| one.id != account.id));
                 }

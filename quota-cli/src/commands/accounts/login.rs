@@ -1,5 +1,5 @@
-//! `quota accounts login`: logs in at the provider's authorization server, with the client and the endpoints that the user configured.
-//! The login belongs to this program, which renews it. `answer` waits for the code.
+//! `quota accounts login`: logs in at the provider's authorization server, with the configured client and endpoints.
+//! quota owns the login and renews it. `answer` waits for the code.
 
 mod answer;
 
@@ -35,7 +35,8 @@ pub(super) fn run(options: &LoginArgs, global: &GlobalOptions) -> Result<Exit, C
         let login = Arc::new(login);
         prompt(&id, &login, &redirect, options.no_browser)?;
         let Answer { code } = redirect.wait_for_code(&login).await?;
-        // Before the code is spent: if this process is killed from here on, the account says how to log in.
+        // Add the account before the code is exchanged. If this process is killed afterwards, the account shows how to
+        // log in.
         let account = AccountSettings::new(id.clone(), LoginSource::Own);
         config::update(named, |config| {
             check_source(config, &id)?;
@@ -54,7 +55,7 @@ pub(super) fn run(options: &LoginArgs, global: &GlobalOptions) -> Result<Exit, C
     })
 }
 
-/// An account with another source of its login is not changed.
+/// An account with a different login source is not changed.
 fn check_source(config: &Config, id: &AccountId) -> Result<(), CliError> {
     let other = config.accounts.iter().find(|account| account.id == *id && account.login != LoginSource::Own);
     match other.filter(|account| !account.is_default()) {
@@ -94,13 +95,13 @@ fn prompt(
         false => "After the login, paste the address that the browser shows, or the code:\n",
     });
     if !no_browser && io::stderr().is_terminal() && has_display() {
-        // Without a browser, the user opens the address.
+        // Without a browser, the user must open the address.
         let _ = open::that_detached(login.url().as_str());
     }
     Ok(())
 }
 
-/// Whether a browser can open a window. On other systems than macOS and Windows, a text browser would take over the terminal.
+/// Whether a browser can open a window. Except on macOS and Windows, a text browser could take over the terminal.
 fn has_display() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     cfg!(any(target_os = "macos", windows)) || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")

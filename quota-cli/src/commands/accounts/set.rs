@@ -37,7 +37,7 @@ pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Cli
     Ok(exit)
 }
 
-/// Replaces the limit for all windows that have no limit of their own.
+/// Replaces the limit for all windows that do not have their own limit.
 fn with_every(now: Option<&Limits>, LimitSetting(percent): LimitSetting) -> Option<Limits> {
     let every = Limits::of(percent.and_then(Percent::from_percent)?);
     let windows = now.into_iter().flat_map(Limits::windows);

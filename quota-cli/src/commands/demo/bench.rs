@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use quota::Account;
 
-/// Enough reads that the cost of the clock does not matter, and few enough that an interruption affects only one round.
+/// The number of reads per round. It is large enough to hide the cost of the clock, and small enough that an
+/// interruption affects only one round.
 const READS_PER_ROUND: u32 = 200;
 const ROUNDS: usize = 501;
 

@@ -63,7 +63,7 @@ struct Consumer {
     shared: Arc<Shared>,
     rng: Rng,
     accounts: [u16; 2],
-    /// What the consumer would do without quota, for each account.
+    /// The calls that the consumer would make without quota, for each account.
     naive: [NaiveClient; 2],
 }
 
@@ -94,9 +94,9 @@ impl Consumer {
         let shared = &*self.shared;
         let account = &shared.accounts[usize::from(self.accounts[which])];
         match kind {
-            // Like a statusline: only show the cached reading.
+            // Like a statusline: only read the cache.
             0..2 => shared.counters.read(account.peek().freshness()),
-            // Like a router: use the cached reading, and refresh it in the background.
+            // Like a router: read the cache, and refresh it in the background.
             2..6 => {
                 shared.counters.read(account.peek().freshness());
                 account.refresh_in_background();

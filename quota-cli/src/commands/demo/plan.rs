@@ -8,7 +8,7 @@ use quota::policy::{Backoff, CooldownPolicy, CooldownScope};
 use quota::{AccountId, Policy, ProviderId};
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
-/// The simulated duration of every demo, whatever its real duration: ten times the max age of a reading.
+/// The simulated duration of every demo, regardless of its real duration: ten times the max age of a reading.
 const SIMULATED_DURATION: Duration = Duration::from_secs(3000);
 /// The longest latency of the provider.
 const MAX_LATENCY: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) expired: PlannedFailure,
 }
 
-/// A response that one account gets for some time.
+/// A response that one account receives for some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlannedFailure {
     pub(crate) account: usize,
@@ -63,7 +63,7 @@ impl Plan {
             from,
             until: from + rng.u64(400..600),
         };
-        // Another account, if there is one.
+        // Choose a different account, if there is one.
         let account = (throttled.account + rng.usize(1..accounts.max(2))) % accounts;
         let from = rng.u64(1700..1900);
         let expired =

@@ -63,7 +63,7 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
             return vec![Check::problem(Area::Store, "URL", failure.to_string(), hint)];
         }
     };
-    // Only the scheme, because the rest of a URL may contain a password.
+    // Show only the scheme, because the rest of the URL may contain a password.
     let subject = store.url.expose().split(':').next().unwrap_or_default().to_owned();
     if !store.is_shared {
         return vec![if store.no_home {
@@ -89,7 +89,7 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
             }
         }
     };
-    // The key belongs to a provider that does not exist.
+    // Use the key of a provider that does not exist.
     let key = StoreKey::account_extension(&"quota/doctor".parse().expect("the name is valid"), "doctor");
     let before = clock.now();
     let read = match store.store.read(&key).await {
@@ -110,7 +110,7 @@ pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock
     vec![usable, network::clock("the store", skew)]
 }
 
-/// The file that replaces the store during an outage, if there is one.
+/// Checks the file that replaces the store during an outage, if there is one.
 pub(super) async fn outage(store: &OpenedStore) -> Option<Check> {
     let outage = store.find_outage().await?;
     let local = LocalTime::now();

@@ -114,7 +114,7 @@ impl LoginChecker<'_> {
         };
         match &copy.result {
             Ok(credential) => self.found(&copy.location.to_string(), path, credential, copy.is_active),
-            // A copy that does not exist is no problem if another copy does.
+            // A missing copy is not a problem if another copy exists.
             Err(CredentialError::NotLoggedIn { .. }) => Vec::new(),
             Err(error) if is_any_used => {
                 vec![self.warning(error.to_string(), "fix or delete it; another login is used")]
@@ -159,12 +159,12 @@ impl LoginChecker<'_> {
             }
             _ => self.ok(format!("{prefix} {location}")),
         };
-        // If other users can read the file, leave out a check of the expiry that is ok.
+        // If other users can read the file, omit a check that reports only a valid expiry.
         let expiry = Some(expiry).filter(|check| rights.is_none() || check.hint.is_some());
         rights.into_iter().chain(expiry).collect()
     }
 
-    /// Uses the hint of an I/O error, because a new login would not help.
+    /// For an I/O error, use its own hint, because a new login would not help.
     fn unusable(&self, error: &CredentialError) -> Check {
         let text = error.to_string();
         let is_io_error = matches!(error, CredentialError::Unreadable { source: Some(source), .. } if source.is::<io::Error>());

@@ -1,4 +1,4 @@
-//! Finds accounts that hold the same login, and states what follows from it.
+//! Finds accounts that hold the same login, and explains the consequences.
 
 use quota::AccountId;
 use quota::model::LoginInfo;
@@ -6,9 +6,10 @@ use quota::model::LoginInfo;
 use super::{Area, Check, Incident};
 use crate::hint;
 
-/// A warning for each account whose login is also that of an account before it.
+/// A warning for each account whose login an earlier account also has.
 ///
-/// Two login ids prove that, and so do two fingerprints of one token: a copied file has the token, but states no login.
+/// Equal login ids prove this, and so do equal token fingerprints. A copied file contains the token, but states no
+/// login.
 pub(super) fn of(logins: &[(&AccountId, LoginInfo)]) -> Vec<Check> {
     let check = |(at, (account, login)): (usize, &(&AccountId, LoginInfo))| {
         let before = logins[..at].iter().filter(|(other, _)| other.provider() == account.provider());
@@ -25,7 +26,7 @@ pub(super) fn of(logins: &[(&AccountId, LoginInfo)]) -> Vec<Check> {
 enum Same {
     /// Both state the same login id, so they share a record.
     Login,
-    /// They have the same token, but not the same login id, so quota has a record for each.
+    /// They have the same token but not the same login id, so each has its own record.
     Token,
 }
 

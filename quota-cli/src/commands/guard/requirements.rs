@@ -11,7 +11,7 @@ use crate::config::nearest;
 use crate::format::LocalTime;
 use crate::reset_grace;
 
-/// How much must remain in which windows.
+/// How much quota must remain in which windows.
 #[derive(Debug)]
 pub(super) struct Requirements {
     limits: Limits,
@@ -20,7 +20,8 @@ pub(super) struct Requirements {
 }
 
 impl Requirements {
-    /// Requires `min_remaining` percent of the window with this id, or of all windows that count for the model.
+    /// Requires that `min_remaining` percent is left of the window with this id, or of all windows that apply to the
+    /// model.
     pub(super) fn new(min_remaining: f64, window: Option<&str>, model: Option<&str>) -> Self {
         let limits = Limits::of(Percent::from_percent(min_remaining).unwrap_or(Percent::FULL));
         let mut request = Request::new();
@@ -84,7 +85,7 @@ impl Requirements {
         usage.window.expires_at().filter(|reset| *reset <= now)
     }
 
-    /// Whether the account's readings do not include the window that the user asked for, so that it is probably a typo.
+    /// Whether the account's readings lack the requested window, so that its name is probably a typo.
     pub(super) fn is_missing_window(&self, account: &Evaluated, snapshot: &Snapshot) -> bool {
         account.reason == Reason::UnknownDenied
             && self.window.is_some()

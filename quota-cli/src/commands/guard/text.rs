@@ -21,7 +21,7 @@ pub(super) struct Failed<'a> {
     pub(super) cause: Option<&'a str>,
     /// Why it is unknown whether enough remains.
     pub(super) why_unknown: &'a str,
-    /// Whether the user asked for a window that the account does not have.
+    /// Whether the account lacks the requested window.
     pub(super) is_missing_window: bool,
 }
 

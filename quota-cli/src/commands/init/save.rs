@@ -28,7 +28,7 @@ pub(super) async fn write_atomic(path: &Path, text: &str, exists: bool) -> io::R
     }
     match lock.replace_if_unchanged(None, text.as_bytes())? {
         true => Ok(None),
-        // Another program has created the file, and the user has not agreed to overwrite that one.
+        // Another program has created the file in the meantime, and the user has not agreed to overwrite it.
         false => Err(io::ErrorKind::AlreadyExists.into()),
     }
 }

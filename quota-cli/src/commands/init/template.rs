@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn the_template_is_valid_with_and_without_its_examples() {
         let text = render(&DetectedLogins::default());
-        // An example is a key or a table behind `# `.
+        // An example is a key or a table after `# `.
         let uncommented = text.lines().map(|line| match line.strip_prefix("# ") {
             Some(example) if example.starts_with('[') || example.contains(" = ") => example,
             _ => line,

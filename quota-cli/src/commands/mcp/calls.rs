@@ -1,4 +1,5 @@
-//! The calls of a client. Each runs like a command of its own, with a manager that is closed at its end, also if the client cancels it.
+//! The tool calls of a client. Each runs like a separate command, with its own manager, which is closed even if the
+//! client cancels the call.
 
 use std::time::Duration;
 
@@ -15,16 +16,17 @@ use crate::store::OpenedStore;
 
 /// The name under which calls to providers are counted.
 pub(super) const NAME: &str = "quota mcp";
-/// The maximum number of calls at the same time. Waiting calls count.
+/// The maximum number of concurrent calls, including waiting ones.
 const MAX_CALLS: usize = 256;
-/// How long calls in flight may release their leases at the end. A call bounds its own end; this is a limit for all.
+/// How long calls in flight may take to release their leases at shutdown. Each call has its own bound. This one applies
+/// to all of them.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What all calls share, and the calls in flight.
+/// The state that all calls share, and the calls in flight.
 #[derive(Debug)]
 pub(super) struct Calls {
     global: GlobalOptions,
-    /// Opened once, so that a store in memory lasts as long as the connection.
+    /// Opened once, so that a memory store lasts as long as the connection.
     pub(super) store: OpenedStore,
     in_flight: TaskTracker,
     /// Cancelled when the client has closed standard input.
@@ -40,7 +42,7 @@ impl Calls {
         &self.closed
     }
 
-    /// Runs one call until its end, or until it is cancelled.
+    /// Runs one call until it completes or is cancelled.
     ///
     /// # Errors
     ///
@@ -85,7 +87,7 @@ impl Calls {
             .await
     }
 
-    /// The configuration as it is now, for calls that choose an account.
+    /// Loads the current configuration for calls that choose an account.
     ///
     /// # Errors
     ///
@@ -94,7 +96,7 @@ impl Calls {
         Config::load(self.global.config.as_deref())
     }
 
-    /// The same, for calls that show accounts.
+    /// Loads the current configuration for calls that show accounts.
     ///
     /// # Errors
     ///
@@ -108,7 +110,7 @@ impl Calls {
         Ok(config)
     }
 
-    /// Waits for the calls in flight. They were cancelled, so they only release leases and write what is pending.
+    /// Waits for the calls in flight. They have been cancelled, so they only release leases and flush pending writes.
     pub(super) async fn end(&self) {
         self.in_flight.close();
         let _ = Clock::system().bounded(END_TIMEOUT, self.in_flight.wait()).await;

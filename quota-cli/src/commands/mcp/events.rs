@@ -1,4 +1,4 @@
-//! The resources: the last events of all accounts, and of each one, from the journals.
+//! The resources: the last events of all accounts and of each account, from the journals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) async fn list(calls: &Calls) -> Result<Vec<Resource>, CliError> {
     Ok(std::iter::once(all).chain(each).map(described).collect())
 }
 
-/// The form of the names.
+/// The template of the resource names.
 pub(super) fn template() -> ResourceTemplate {
     ResourceTemplate::new(format!("{ALL}/{{provider}}/{{name}}"), "events of an account")
         .with_title("Events of one account")
@@ -52,7 +52,7 @@ pub(super) fn template() -> ResourceTemplate {
 pub(super) struct EventsUri(Option<AccountId>);
 
 impl EventsUri {
-    /// Parses a name; `None` if it cannot be one.
+    /// Parses a resource name; `None` if it is invalid.
     pub(super) fn parse(uri: &str) -> Option<Self> {
         let rest = uri.strip_prefix(ALL)?;
         match rest.strip_prefix('/') {
@@ -65,7 +65,7 @@ impl EventsUri {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the account is not configured, the store does not answer, or the call is cancelled.
+    /// [`CliError`] if the account is not configured, the store does not respond, or the call is cancelled.
     pub(super) async fn read(
         &self,
         calls: &Calls,
@@ -102,7 +102,7 @@ impl EventsUri {
         Ok(ReadContext::new(config, calls.store.clone()))
     }
 
-    /// Calls `notify` after each new event, until that returns `false`.
+    /// Calls `notify` after each new event, until it returns `false`.
     pub(super) async fn follow(&self, calls: &Calls, notify: impl AsyncFn() -> bool) {
         let clock = Clock::system();
         let mut known = None;
@@ -120,7 +120,7 @@ impl EventsUri {
         }
     }
 
-    /// The numbers of the next events, and a wait until there may be new ones.
+    /// The numbers of the next events, and a future that waits for new ones.
     async fn next(&self, calls: &Calls) -> Result<(Vec<u64>, BoxFuture<'static, ()>), CliError> {
         let shared = self.open(calls).await?;
         let updates = shared.load_all().await?;

@@ -29,7 +29,7 @@ quota knows how much is left in the user's LLM accounts, such as the 5-hour and 
 quota_status to see the windows, quota_pick to choose the account for the next work, and quota_wait in place of sleeping when all \
 accounts are exhausted. It shares its readings with other programs, so its tools are cheap.";
 
-/// The methods that this server has. A request for one of them that could not be read has wrong parameters.
+/// The methods of this server. If a request for one of them cannot be parsed, its parameters are wrong.
 const METHODS: [&str; 9] = [
     "initialize",
     "ping",
@@ -45,7 +45,7 @@ const METHODS: [&str; 9] = [
 /// The server of one connection.
 pub(super) struct Server {
     calls: Rc<Calls>,
-    /// The followers of the resources to which the client has subscribed. They end with this value.
+    /// The tasks that follow subscribed resources. They end when this value is dropped.
     followers: RefCell<JoinSet<()>>,
     subscriptions: RefCell<HashMap<String, AbortHandle>>,
 }
@@ -170,7 +170,7 @@ impl ServerHandler for Server {
             resource.follow(&calls, notify).await;
         };
         let mut followers = self.followers.borrow_mut();
-        // Those that were aborted.
+        // Tasks that were aborted.
         while followers.try_join_next().is_some() {}
         let follower = followers.spawn_local(follower);
         if let Some(previous) = self.subscriptions.borrow_mut().insert(request.uri, follower) {

@@ -97,7 +97,7 @@ continue. Sends progress notifications if the request has a progress token. Many
 result, so set a longer wait only if the client allows it.";
 
 fn tool<Params: JsonSchema + 'static>(name: &'static str, title: &str, description: &'static str) -> Tool {
-    // It asks a provider, and changes nothing that the client could lose.
+    // The tool may call a provider, and changes no data of the client.
     let annotations = ToolAnnotations::with_title(title).read_only(true).idempotent(true).open_world(true);
     Tool::new(name, description, schema_for_type::<Params>()).with_title(title).with_annotations(annotations)
 }
@@ -144,7 +144,7 @@ struct WaitParams {
     max_wait_seconds: Option<Seconds>,
 }
 
-/// The wait without an argument: shorter than the time limit of usual clients.
+/// The default wait: shorter than the timeout of common clients.
 const DEFAULT_MAX_WAIT: u64 = 50;
 /// The longest wait.
 const MAX_WAIT: u64 = 24 * 3600;
@@ -206,7 +206,7 @@ fn parse_arguments<Params: DeserializeOwned>(arguments: JsonObject) -> Result<Pa
         .map_err(|error| invalid(&format!("the arguments are invalid: {error}")))
 }
 
-/// An error in a request. The text may repeat a value of the client, so tokens in it are masked.
+/// An error in a request. The text may repeat a value from the client, so tokens in it are masked.
 fn invalid(text: &str) -> ErrorData {
     ErrorData::invalid_params(CliError::new(Exit::Usage, text).to_string(), None)
 }
@@ -242,16 +242,16 @@ pub(super) async fn explain(
     Ok(decision_json::explain(&decision, request.model.as_deref()))
 }
 
-/// What a decision is for.
+/// The purpose of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The client uses the account, so that its session keeps it.
+    /// The client will use the account, so its session keeps it.
     Pick,
     /// Nothing is stored.
     Explain,
 }
 
-/// Decides as `quota pick` or `quota explain`, after the same refreshes.
+/// Makes the decision of `quota pick` or `quota explain`, after the same refreshes.
 ///
 /// # Errors
 ///

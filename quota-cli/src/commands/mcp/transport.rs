@@ -1,6 +1,7 @@
-//! Messages on standard input and output: one JSON document per line. A line that is no message is answered with a protocol error.
+//! Messages on standard input and output: one JSON document per line. The answer to an invalid line is a protocol
+//! error.
 //!
-//! The transport of rmcp drops such lines without an answer.
+//! The transport of rmcp would silently drop such lines.
 
 use std::fmt;
 use std::io;
@@ -19,21 +20,21 @@ use tokio_util::sync::CancellationToken;
 
 /// The maximum length of a line, in bytes. The arguments of the tools are short.
 const MAX_LINE: usize = 1024 * 1024;
-/// The number of messages that wait for the output. If the client does not read them, no more requests are read.
+/// The number of queued messages. If the client does not read them, the server reads no more requests.
 const MAX_QUEUED: usize = 16;
 
 /// The connection to the client.
 pub(super) struct LineTransport<R> {
     lines: FramedRead<R, Lines>,
-    /// `None` after the close.
+    /// `None` once the connection is closed.
     output: Option<mpsc::Sender<ServerJsonRpcMessage>>,
     writer: JoinSet<()>,
-    /// The answer to a line that is no message. It is kept here, because the future of `receive` may be dropped.
+    /// The answer to an invalid line. It is stored here because the future of `receive` may be dropped.
     answer: Option<ErrorData>,
     answered_id: Option<RequestId>,
     /// Whether the client has sent a request. Other messages before the first one are ignored.
     has_begun: bool,
-    /// Cancelled at the end of the input.
+    /// Cancelled when the input ends.
     closed: CancellationToken,
 }
 
@@ -64,7 +65,7 @@ impl<R: AsyncRead + Unpin> LineTransport<R> {
         }
     }
 
-    /// The next message, or an answer to a line that is none; `None` at the end.
+    /// The next message, or the answer to an invalid line; `None` at the end.
     async fn next(&mut self) -> Option<ClientJsonRpcMessage> {
         loop {
             let permit = self.output.as_ref()?.reserve().await.ok()?;
@@ -126,7 +127,7 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for LineTransport<R> {
     }
 }
 
-/// Writes messages until the sender is dropped, or the client does not accept them.
+/// Writes messages until the sender is dropped or the client stops accepting them.
 async fn write(mut messages: mpsc::Receiver<ServerJsonRpcMessage>, mut output: impl AsyncWrite + Unpin) {
     while let Some(message) = messages.recv().await {
         let Ok(mut line) = serde_json::to_vec(&message) else { continue };
@@ -137,7 +138,7 @@ async fn write(mut messages: mpsc::Receiver<ServerJsonRpcMessage>, mut output: i
     }
 }
 
-/// Parses a message; `None` for one that needs no answer.
+/// Parses a message; `None` if it needs no answer.
 fn parse(line: &str) -> Result<Option<ClientJsonRpcMessage>, (ErrorData, Option<RequestId>)> {
     let line = line.trim_start_matches('\u{feff}').trim();
     if line.is_empty() {
@@ -162,7 +163,7 @@ enum Line {
     NotUtf8,
 }
 
-/// Splits the input into lines. Unlike its inner codec it goes on after a bad one.
+/// Splits the input into lines. Unlike its inner codec, it continues after an invalid line.
 struct Lines(LinesCodec);
 
 impl Lines {
@@ -195,7 +196,7 @@ impl Decoder for Lines {
 mod tests {
     use super::*;
 
-    /// What the client gets for this input, and the number of messages that were received.
+    /// The output for this input, and the number of received messages.
     async fn exchange(input: &[u8]) -> (usize, Vec<Value>) {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let mut transport = LineTransport::new(input, server, CancellationToken::new());

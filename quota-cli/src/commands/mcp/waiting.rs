@@ -1,4 +1,5 @@
-//! `quota_wait`: waits until `quota_pick` would pick an account, and spreads the agents that wait for the same one.
+//! `quota_wait`: waits until `quota_pick` would pick an account. A random delay prevents all waiting agents from
+//! starting at once.
 
 use std::time::Duration;
 
@@ -22,9 +23,9 @@ use crate::view::{decision_json, decision_text};
 const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The shortest time between two checks.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest delay of an agent after an account became available.
+/// The longest delay after an account becomes available.
 const MAX_SPREAD: Duration = Duration::from_secs(30);
-/// How long a progress notification may wait for a client that does not read.
+/// The timeout of a progress notification if the client does not read.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The client that waits.
@@ -59,7 +60,7 @@ impl Waiter<'_> {
                 let left = max_wait.saturating_sub(waited());
                 let delay = spread(waited()).mul_f64(fastrand::f64()).min(left);
                 self.calls.pause(self.cancelled, delay).await?;
-                // Others may have used the account during the delay.
+                // Other agents may have used the account during the delay.
                 (decision, config) = self.decide(request, Purpose::Pick).await?;
             }
         }
@@ -76,7 +77,7 @@ impl Waiter<'_> {
         let progress = ProgressNotificationParam::new(token, waited.as_secs_f64())
             .with_total(max_wait.as_secs_f64())
             .with_message(format!("waiting: {text}"));
-        // A client that does not read must not end the wait.
+        // The wait must continue even if the client does not read.
         drop(Clock::system().bounded(PROGRESS_TIMEOUT, self.peer.notify_progress(progress)).await);
     }
 }
@@ -85,14 +86,14 @@ fn are_all_disabled(decision: &Decision) -> bool {
     decision.accounts().iter().all(|account| account.reason == Reason::Disabled)
 }
 
-/// The time to the next check: when an account may be available, but soon enough to notice another change. `random` is from 0 to 1 and
-/// spreads the checks of many agents.
+/// The time until the next check: when an account may become available, but soon enough to notice other changes.
+/// `random`, from 0 to 1, spreads the checks of many agents.
 fn interval(decision: &Decision, random: f64) -> Duration {
     let retry_after = decision.retry_after().unwrap_or(RECHECK_INTERVAL);
     retry_after.clamp(MIN_INTERVAL, RECHECK_INTERVAL).mul_f64(0.75 + random / 2.0)
 }
 
-/// The time over which agents are spread after they waited: a tenth of the wait.
+/// The maximum random delay after a wait: a tenth of the wait.
 fn spread(waited: Duration) -> Duration {
     (waited / 10).min(MAX_SPREAD)
 }

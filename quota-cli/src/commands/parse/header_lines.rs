@@ -36,7 +36,7 @@ pub(super) fn read(provider: &Provider, bytes: &[u8]) -> Result<ParseReport, Str
     let now = Clock::system().now();
     let headers: Vec<_> =
         headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    // Without a status, a wait in the headers is that of a rejected request.
+    // Without a status, treat a wait in the headers as that of a rejected request.
     let response = ResponseMeta::new(status.unwrap_or(429), &headers, now);
     let (parsed, skipped) = inspect_response(&provider.id(), &response);
     let ignored = skipped.into_iter().map(|one| (one.field, one.reason)).collect();

@@ -1,8 +1,8 @@
 //! The environment of the command: which variables are set for an account, and which are removed.
 //! The token is passed only in the environment, never in an argument or a message.
 //!
-//! The provider states the variables of its own program. This module cannot change a login in a file of that program, such as
-//! `apiKeyHelper` or `env` in the settings.json of Claude Code.
+//! The provider's description lists the variables of its own program. This module cannot override a login in that
+//! program's files, such as `apiKeyHelper` or `env` in Claude Code's settings.json.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ pub(super) fn of(
         // Keep the environment in which the login was found. Claude Code may have found it in a variable.
         None | Some(LoginSource::ClaudeCode) => {}
         Some(LoginSource::Program(_)) => {
-            // The login is in a file. A token in the environment would take its place, and bill another account.
+            // The login is in a file. A token in the environment would override it, and bill another account.
             changes.extend(tokens);
             if program.is_token_required {
                 let set = set_token(&program, credential);

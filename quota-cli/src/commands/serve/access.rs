@@ -1,4 +1,4 @@
-//! Who may connect to the gateway: its tokens, its certificate, and the addresses that need them.
+//! Access to the gateway: its tokens, its certificate, and the addresses that require them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,14 +16,15 @@ use crate::input;
 /// The name of the systemd credential with the tokens.
 const CREDENTIAL: &str = "quota-tokens";
 
-/// The file with the tokens: that of `--token-file`, or the credential of systemd.
+/// The token file: `--token-file`, or the systemd credential.
 pub(super) enum TokenFile {
     Named(PathBuf),
     Credential(PathBuf),
 }
 
 impl TokenFile {
-    /// Finds the file at the start of the program. A reload reads the same file, so that a missing one never opens the gateway.
+    /// Finds the file when the program starts. A reload reads the same file, so a file that has disappeared does not
+    /// open the gateway to all clients.
     pub(super) fn find(options: &ServeArgs) -> Option<Self> {
         let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
         options.token_file.clone().map(Self::Named).or_else(|| credential(directory.as_deref()))
@@ -44,7 +45,7 @@ pub(super) fn tokens(options: &ServeArgs, file: Option<&TokenFile>) -> Result<Ac
         return Err(invalid("--adopt-presented cannot be used with tokens; remove one of them"));
     }
     let text = String::from_utf8(input::read_trusted(path)?).map_err(|_| invalid("it is not UTF-8 text"))?;
-    // systemd protects its credentials, sometimes by an access control list, which looks like a permission of the group.
+    // systemd protects its credentials itself. It may use an access control list, which looks like a group permission.
     if matches!(file, Some(TokenFile::Named(_)))
         && !open_nonblocking(path).is_ok_and(|file| is_private(&file))
     {
@@ -56,7 +57,8 @@ pub(super) fn tokens(options: &ServeArgs, file: Option<&TokenFile>) -> Result<Ac
     AccessTokens::parse(&text).map_err(|error| invalid(&error.to_string()))
 }
 
-/// The file of the systemd credential, if the unit has it. A file that cannot be examined counts, so that reading it fails.
+/// The file of the systemd credential, if the unit has one. A file that cannot be examined counts as present, so that
+/// reading it fails.
 fn credential(directory: Option<&OsStr>) -> Option<TokenFile> {
     let path = Path::new(directory?).join(CREDENTIAL);
     path.try_exists().unwrap_or(true).then_some(TokenFile::Credential(path))
@@ -78,7 +80,7 @@ fn is_private(_file: &File) -> bool {
 ///
 /// # Errors
 ///
-/// [`CliError`] if they cannot be read, or do not belong together.
+/// [`CliError`] if they cannot be read, or do not match.
 pub(super) fn tls(options: &ServeArgs) -> Result<Option<Tls>, CliError> {
     let (Some(chain), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
     let tls = Tls::from_pem(&input::read_input(chain)?, &input::read_input(key)?);
@@ -92,7 +94,7 @@ pub(super) fn tls(options: &ServeArgs) -> Result<Option<Tls>, CliError> {
 ///
 /// # Errors
 ///
-/// [`CliError`] that names the address.
+/// [`CliError`] that names the unprotected address.
 pub(super) fn check_exposure(
     options: &ServeArgs,
     listeners: &[Listener],
@@ -110,13 +112,15 @@ pub(super) fn check_exposure(
     Err(CliError::new(Exit::Usage, why))
 }
 
-/// The files that the process needs besides those of connections.
+/// The number of file descriptors that the process needs besides connections.
 #[cfg(unix)]
 const OTHER_FILES: u64 = 128;
 
-/// Raises the limit of open files as far as the connections need it, and limits the connections to it.
+/// Raises the limit on open files as far as the connections need, and reduces the maximum number of connections if
+/// necessary.
 ///
-/// The limit is not raised further, because the programs of hooks inherit it, and some close each possible file at their start.
+/// The limit is not raised further, because hook commands inherit it, and some programs close every possible descriptor
+/// when they start.
 #[cfg(unix)]
 pub(super) fn fit_to_open_files(limits: &mut Limits) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,4 +1,4 @@
-//! The router of the gateway, which chooses accounts for its clients by the configuration.
+//! The router of the gateway, which chooses accounts for clients according to the configuration.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use tokio::signal;
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalEvent {
     Stop,
@@ -28,7 +28,7 @@ impl ServerSignals {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the system refuses.
+    /// [`CliError`] if a handler cannot be installed.
     pub(super) fn listen() -> Result<Self, CliError> {
         #[cfg(unix)]
         {
@@ -65,7 +65,7 @@ impl ServerSignals {
         }
     }
 
-    /// Waits until the process was asked to stop twice, by a user who does not want to wait for responses in flight.
+    /// Waits for a second stop signal, from a user who does not want to wait for responses in flight.
     pub(super) async fn stop_twice(&mut self) {
         for _ in 0..2 {
             while self.next().await != SignalEvent::Stop {}

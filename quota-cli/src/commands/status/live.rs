@@ -26,7 +26,7 @@ impl Live {
     pub(super) fn show(&mut self, arrived: &[&AccountView]) {
         let blocks = account_text::blocks(arrived, &LocalTime::now(), self.screen.width);
         let text = self.screen.show(&line::separated(blocks));
-        // Two lines are reserved, one of them for the progress.
+        // Reserve two lines, one of them for the progress.
         if !self.screen.is_tty || arrived.is_empty() || text.lines().count() + 2 > self.screen.height {
             return;
         }

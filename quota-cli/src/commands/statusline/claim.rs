@@ -49,7 +49,8 @@ impl Claim {
 }
 
 impl DocumentBody for Claim {
-    /// Replaces a damaged claim, because a claim only limits the number of processes. A claim of a newer format stays.
+    /// Replaces a damaged claim, because a claim only limits the number of processes. A claim in a newer format is
+    /// kept.
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         Ok(serde_json::from_slice(body)
             .unwrap_or_else(|_| Self { lease: LeaseDoc::decode(body).unwrap_or_default(), reason: None }))

@@ -124,7 +124,7 @@ impl Format {
         let mut text = String::new();
         let broken = broken(line);
         if line.account.is_none() && broken.is_some() {
-            // The user's format would print only question marks.
+            // Without readings, the user's format would print only question marks.
             return broken.unwrap_or_default();
         }
         for piece in &self.0 {
@@ -243,7 +243,7 @@ pub(super) fn without_windows(account: &AccountView) -> Option<String> {
     is_refreshed.then(|| credits().unwrap_or_else(|| Reason::NoWindows.text().to_owned()))
 }
 
-/// The use of a window: a percentage, or `unlimited`.
+/// The usage of a window: a percentage, or `unlimited`.
 pub(super) fn used_of(window: &WindowView) -> String {
     if window.is_unlimited { UNLIMITED.to_owned() } else { used(window.used) }
 }
@@ -251,7 +251,7 @@ pub(super) fn used_of(window: &WindowView) -> String {
 /// The text for a window without a limit, which has no percentage.
 const UNLIMITED: &str = "unlimited";
 
-/// `62%`, `≥62%` for a lower bound, `?` if the use is unknown.
+/// `62%`, `≥62%` for a lower bound, `?` if the usage is unknown.
 fn used(used: Used) -> String {
     let mut text = String::new();
     match used {
@@ -264,7 +264,7 @@ fn used(used: Used) -> String {
     text
 }
 
-/// The remaining percentage: `38%`, `≤38%` if the use is a lower bound.
+/// The remaining percentage: `38%`, or `≤38%` if the usage is a lower bound.
 fn left(used: Used) -> String {
     let remaining = |percent: Percent| {
         percent_of(Percent::from_basis_points(

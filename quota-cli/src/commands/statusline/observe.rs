@@ -81,8 +81,8 @@ pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<Se
     (!view.windows.is_empty()).then_some(SessionUsage { id, view })
 }
 
-/// A session that belongs to no configured account: its own usage, or no usage with the reason. It never shows the usage of a configured
-/// account, which would stand beside the model of another login.
+/// A session that belongs to no configured account: its own usage, or no usage with the reason. It never shows the
+/// usage of a configured account, because the line also shows the model of a different login.
 pub(super) fn without_account(session: &Session, now: Timestamp) -> AccountView {
     let view = view_of(session, &unknown_account(), now);
     let reason = view.windows.is_empty().then_some(Reason::UnknownAccount);

@@ -42,8 +42,8 @@ fn spans(line: &LineData<'_>) -> Vec<Span> {
     model.into_iter().chain(windows).chain(without_windows).chain(stale).chain(broken).collect()
 }
 
-/// The style of a use. A stale reading is not shown as good, but a nearly exhausted window keeps its style, because its use cannot fall
-/// before the reset.
+/// The style for a usage. A stale reading is not shown as good, but a nearly exhausted window keeps its style, because
+/// its usage cannot fall before the reset.
 fn style(used: Used) -> Style {
     match (used, bar::style(used)) {
         (Used::Exact(_), style) | (_, style @ (Style::Warn | Style::Bad)) => style,

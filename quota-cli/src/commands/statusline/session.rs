@@ -30,7 +30,7 @@ impl Session {
         !self.bytes.is_empty()
     }
 
-    /// Whether the input names anything of a session, so that numbers beside it must belong to its login.
+    /// Whether the input describes a session, so that its usage must belong to the session's login.
     pub(super) fn names_anything(&self) -> bool {
         let has_limits = || {
             serde_json::from_slice::<serde_json::Value>(&self.bytes)

@@ -123,7 +123,7 @@ fn clock(at: Timestamp, local: &LocalTime) -> String {
     at.to_zoned_datetime(local.zone.clone()).strftime("%H:%M:%S").to_string()
 }
 
-/// Converts a line to ratatui, with a mark before it.
+/// Converts a line to ratatui, prefixed with a mark.
 fn to_ratatui(mark: &'static str, line: &Line, color: bool) -> UiLine<'static> {
     let style = |style| match style {
         _ if !color => ratatui::style::Style::new(),

@@ -1,5 +1,5 @@
-//! The files with certificates that the command trusts: what it trusted before, and the certificate of the proxy.
-//! They are in a private folder, which is removed at the end of the command.
+//! Writes the certificate files for the command: the certificates that it trusted before, and the proxy's. They are in
+//! a private folder, which is removed when the command ends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +13,12 @@ use rustls_native_certs::CertificateResult;
 
 use super::environment::Trusted;
 
-/// How the names of the folders begin.
+/// The prefix of the folder names.
 const PREFIX: &str = "wrap-";
-/// The suffix of the file that is locked while a folder is in use. The system releases the lock of a killed process.
+/// The suffix of the file that is locked while a folder is in use. If a process is killed, the system releases its
+/// lock.
 const LOCK_SUFFIX: &str = ".lock";
-/// The number of attempts to find a name that is free.
+/// The number of attempts to find a free name.
 const MAX_NAMES: u32 = 1000;
 
 /// Variables, each with its file.
@@ -32,13 +33,13 @@ pub(super) struct Bundles {
 
 impl Drop for Bundles {
     fn drop(&mut self) {
-        // A folder that stays is removed by the next run.
+        // If this fails, the next run removes the folder.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
 impl Bundles {
-    /// Makes a folder, and removes those of killed processes.
+    /// Creates a folder, and removes the folders of killed processes.
     ///
     /// # Errors
     ///
@@ -49,7 +50,7 @@ impl Bundles {
         let own = std::process::id();
         for at in 0..MAX_NAMES {
             let folder = parent.join(format!("{PREFIX}{own}-{at}"));
-            // The lock is taken before the folder exists, so that no other process finds the folder without a lock.
+            // Lock before the folder exists, so that no other process finds the folder unlocked.
             let Some(lock) = FileLock::try_acquire(&folder, LOCK_SUFFIX)? else { continue };
             let lock = lock.remove_on_release();
             if folder.symlink_metadata().is_ok() {
@@ -96,7 +97,7 @@ impl Bundles {
 
 /// The folder for the files of all runs of this user.
 fn parent(runtime_folder: Option<&Path>) -> io::Result<PathBuf> {
-    // The folder of a session is private, and the system removes it at the end of the session.
+    // The session's runtime folder is private, and the system removes it at the end of the session.
     if let Some(folder) =
         runtime_folder.filter(|folder| folder.is_absolute() && check_private_folder(folder).is_ok())
     {
@@ -116,7 +117,7 @@ fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-        // Without the suffixes of lock files.
+        // Strip the suffix of lock files.
         let folder = parent.join(name.split('.').next().unwrap_or(name));
         if let Ok(Some(lock)) = FileLock::try_acquire(&folder, LOCK_SUFFIX) {
             let _lock = lock.remove_on_release();
@@ -144,7 +145,8 @@ fn certificates(trusted: &Trusted) -> CertificateResult {
     }
 }
 
-/// The certificates of the system. The variables `SSL_CERT_FILE` and `SSL_CERT_DIR` would replace them, although not for all programs.
+/// The system's certificates, ignoring `SSL_CERT_FILE` and `SSL_CERT_DIR`, because not all programs read these
+/// variables.
 fn system() -> CertificateResult {
     #[cfg(all(unix, not(target_vendor = "apple")))]
     if openssl_probe::has_ssl_cert_env_vars() {
@@ -159,7 +161,7 @@ fn system() -> CertificateResult {
     rustls_native_certs::load_native_certs()
 }
 
-/// A line if nothing could be read.
+/// A line for the user if nothing could be read.
 fn problem(trusted: &Trusted, read: &CertificateResult) -> Option<String> {
     let what = match trusted {
         _ if !read.certs.is_empty() => return None,
@@ -170,7 +172,7 @@ fn problem(trusted: &Trusted, read: &CertificateResult) -> Option<String> {
     Some(format!("could not read the certificates {what}; the command trusts none of them"))
 }
 
-/// The file: the certificate of the proxy, and the others.
+/// The content of a file: the certificate of the proxy, and the others.
 fn bundle(certificate: &str, others: &CertificateResult) -> String {
     let mut text = certificate.replace("\r\n", "\n");
     for other in &others.certs {

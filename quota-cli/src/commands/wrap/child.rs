@@ -1,4 +1,5 @@
-//! The process of the command: it shares the terminal and the process group of this one, gets its signals, and states its exit code.
+//! The process of the command. It shares the terminal and the process group of this process, receives its signals, and
+//! determines its exit code.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,7 +10,7 @@ use tokio::process::Child;
 use crate::exit::Exit;
 use crate::scope::Signals;
 
-/// Waits for the end of the command. Signals to this process are passed on to it.
+/// Waits for the end of the command, and forwards signals to it.
 ///
 /// # Errors
 ///
@@ -38,7 +39,7 @@ fn pass_on(signal: Exit, child: &Child) {
     use rustix::process::{Pid, Signal, kill_process};
 
     let number = match signal {
-        // The terminal sends these to the command as well, and some programs end at the second one.
+        // The terminal also sends these signals to the command, and some programs exit on a second one.
         Exit::Interrupted | Exit::Quit if is_in_foreground() => return,
         Exit::Interrupted => Signal::INT,
         Exit::Quit => Signal::QUIT,
@@ -47,7 +48,7 @@ fn pass_on(signal: Exit, child: &Child) {
     };
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(id) = id {
-        // It may have ended, and is waited for next.
+        // Ignore an error, because the command may have ended. The next step waits for it.
         let _ = kill_process(id, number);
     }
 }
@@ -56,7 +57,7 @@ fn pass_on(signal: Exit, child: &Child) {
 #[cfg(not(unix))]
 fn pass_on(_signal: Exit, _child: &Child) {}
 
-/// Whether the process group of this process gets the signals of the terminal's keys.
+/// Whether this process group receives the terminal's keyboard signals.
 #[cfg(unix)]
 fn is_in_foreground() -> bool {
     let terminal = std::fs::File::open("/dev/tty");

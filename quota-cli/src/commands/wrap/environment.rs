@@ -12,23 +12,23 @@ use crate::exit::{CliError, Exit};
 const PROXY: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
-/// The certificates that a program trusts.
+/// The certificates that a program trusts without `quota wrap`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trusted {
-    /// None: the variable only adds to those of the runtime.
+    /// None: the variable only adds to the runtime's own certificates.
     #[default]
     Nothing,
-    /// Those of the system.
+    /// The system's certificates.
     System,
-    /// Those in a file or a folder, which this variable names.
+    /// Those in the file or folder that this variable names.
     Named(&'static str, PathBuf),
 }
 
-/// The proxy through which the command would connect without the wrapper.
+/// The proxy through which the command would connect without `quota wrap`.
 ///
 /// # Errors
 ///
-/// [`CliError`] if it is no HTTP proxy. It repeats only the scheme, because the URL may contain a password.
+/// [`CliError`] if it is not an HTTP proxy. The error repeats only the scheme, because the URL may contain a password.
 pub(super) fn user_proxy(variable: impl Fn(&str) -> Option<OsString>) -> Result<UserProxy, CliError> {
     let text = |name: &str| {
         let value = variable(name).filter(|value| !value.is_empty())?;
@@ -64,7 +64,7 @@ pub(super) fn proxy<'a>(
     hosts: impl Iterator<Item = &'a str> + Clone,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Vec<(&'static str, Secret)> {
-    // Programs read one of the two names.
+    // Set both names, because programs read one of them.
     let mut changes = vec![("HTTPS_PROXY", url.clone()), ("https_proxy", url.clone())];
     for name in NO_PROXY {
         if let Some(exceptions) = variable(name) {
@@ -76,7 +76,7 @@ pub(super) fn proxy<'a>(
     changes
 }
 
-/// The variables with certificates, each with what its readers trust now.
+/// The certificate variables, each with the certificates that programs currently trust through it.
 pub(super) fn trusted(variable: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, Trusted)> {
     let first = |names: &[&'static str], otherwise: Trusted| {
         let mut values = names.iter().filter_map(|name| {
@@ -87,12 +87,12 @@ pub(super) fn trusted(variable: impl Fn(&str) -> Option<OsString>) -> Vec<(&'sta
     let mut changes = vec![
         ("NODE_EXTRA_CA_CERTS", first(&["NODE_EXTRA_CA_CERTS"], Trusted::Nothing)),
         ("DENO_CERT", first(&["DENO_CERT"], Trusted::Nothing)),
-        // OpenSSL and what uses it, Go, and rustls.
+        // OpenSSL and its users, Go, and rustls.
         ("SSL_CERT_FILE", first(&["SSL_CERT_FILE"], Trusted::System)),
         ("CURL_CA_BUNDLE", first(&["CURL_CA_BUNDLE", "SSL_CERT_FILE"], Trusted::System)),
         ("REQUESTS_CA_BUNDLE", first(&["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"], Trusted::System)),
     ];
-    // The OpenSSL of Nix reads this one first.
+    // Nix's OpenSSL reads this one first.
     if let named @ Trusted::Named(..) = first(&["NIX_SSL_CERT_FILE"], Trusted::Nothing) {
         changes.push(("NIX_SSL_CERT_FILE", named));
     }

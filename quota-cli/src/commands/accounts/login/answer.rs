@@ -1,5 +1,5 @@
-//! Waits for the code of a login: from the browser, which the provider sends to a loopback address (RFC 8252, section 7.3), or as
-//! pasted text.
+//! Waits for the code of a login: from the browser, which the provider redirects to a loopback address (RFC 8252,
+//! section 7.3), or as pasted text.
 
 use std::io;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use url::{Host, Url};
 use crate::exit::{CliError, Exit};
 use crate::{io_cause, term};
 
-/// The path of the address to which the provider sends the browser, unless the user configured another one.
+/// The path of the redirect address, unless the user configured another one.
 const PATH: &str = "/callback";
 /// How long the browser may take to read its response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// More input than an address with a code has.
+/// The input limit, which is longer than any address with a code.
 const MAX_LINE: u64 = 16 * 1024;
 
-/// The address to which the provider sends the browser.
+/// The address to which the provider redirects the browser.
 #[derive(Debug)]
 pub(super) struct Redirect {
     pub(super) url: String,
@@ -40,7 +40,7 @@ pub(super) struct Answer {
     pub(super) code: Secret,
 }
 
-/// What the server and the reader of pasted lines send.
+/// The message that the server and the reader of pasted lines send.
 type Received = Result<Secret, AuthorizationError>;
 
 impl Redirect {
@@ -78,7 +78,7 @@ impl Redirect {
     ///
     /// # Errors
     ///
-    /// [`CliError`] if the provider refuses, or no code can arrive.
+    /// [`CliError`] if the provider denies the login, or if no code can arrive.
     pub(super) async fn wait_for_code(self, login: &Arc<Authorization>) -> Result<Answer, CliError> {
         let (sender, received) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -93,14 +93,14 @@ impl Redirect {
             drop(sender);
         }
         let answer = first_code(received).await;
-        // The browser gets its response before the server ends.
+        // Let the browser receive its response before the server ends.
         drop(stop);
         let _ = Clock::system().bounded(RESPONSE_TIMEOUT, server.join_next()).await;
         answer
     }
 }
 
-/// The first code, or the refusal of the provider.
+/// The first code, or the provider's denial.
 async fn first_code(mut received: mpsc::UnboundedReceiver<Received>) -> Result<Answer, CliError> {
     while let Some(answer) = received.recv().await {
         match answer {
@@ -122,7 +122,7 @@ struct Callback {
     sender: mpsc::UnboundedSender<Received>,
 }
 
-/// Answers one request of the browser. A request of another page has no state of this login, and changes nothing.
+/// Answers one request of the browser. A request from another page lacks the state of this login, and has no effect.
 async fn answer_browser(
     State(callback): State<Arc<Callback>>,
     uri: Uri,
@@ -141,7 +141,7 @@ async fn answer_browser(
     reply
 }
 
-/// Reads pasted lines in a thread of its own, because a read of a terminal cannot be cancelled.
+/// Reads pasted lines in a separate thread, because a terminal read cannot be cancelled.
 fn read_lines(login: Arc<Authorization>, sender: mpsc::UnboundedSender<Received>) {
     std::thread::spawn(move || {
         loop {
