@@ -138,9 +138,21 @@ impl Gateway {
         self.0.current.store(next);
     }
 
-    /// Replaces the router that chooses accounts.
+    /// Replaces the router that chooses accounts. The new one takes over what the previous one has learned since it was loaded.
     pub fn replace_router(&self, router: Option<FallbackAccountManager>) {
-        self.0.router.store(router.map(Arc::new));
+        let previous = self.0.router.swap(router.map(Arc::new));
+        if let Some(previous) = previous {
+            self.take_over(&previous);
+        }
+    }
+
+    /// Passes on what a router has learned, if a reload has replaced it since its caller got it.
+    pub(crate) fn take_over(&self, router: &Arc<FallbackAccountManager>) {
+        if let Some(current) = self.router()
+            && !Arc::ptr_eq(&current, router)
+        {
+            current.take_over(router);
+        }
     }
 
     /// Replaces the tokens.

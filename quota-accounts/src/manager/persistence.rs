@@ -14,7 +14,8 @@ use quota_core::{AccountId, Clock};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
-use super::Inner;
+use super::slot::AccountSlot;
+use super::{FallbackAccountManager, Inner};
 use crate::routing::Block;
 use crate::state::{
     AccountsState, SessionAffinity, SessionBounds, SessionShards, bit, login_key, members, shard_of,
@@ -63,6 +64,34 @@ struct Delta {
     id: AccountId,
     usage: Seed,
     blocks: Option<(Arc<[Block]>, Vec<Block>)>,
+}
+
+impl FallbackAccountManager {
+    /// Adds the blocks and the sessions that another manager has in memory. Accounts that only it has are skipped.
+    ///
+    /// Call it after this manager has replaced the `previous` one, and after each report to `previous` that ends later. Otherwise what
+    /// `previous` learned since this one read the state file would be lost. A repeated call changes nothing.
+    pub fn take_over(&self, previous: &Self) {
+        let inner = &self.inner;
+        let now = inner.now();
+        let at_of = |slot: &AccountSlot| inner.index_of.get(&slot.id).copied();
+        let mut is_blocked = false;
+        for (at, slot) in previous.inner.slots.iter().filter_map(|slot| Some((at_of(slot)?, slot))) {
+            for block in slot.active_blocks().iter().filter(|block| block.is_live(now)) {
+                inner.slots[at].block(block.clone(), now);
+                is_blocked = true;
+            }
+            inner.mark_blocked(at);
+        }
+        for (session, at, used_at) in previous.inner.sessions.of_shards(u64::MAX) {
+            if let Some(at) = at_of(&previous.inner.slots[at]) {
+                inner.sessions.load(session, at, used_at);
+            }
+        }
+        if is_blocked {
+            inner.schedule_save();
+        }
+    }
 }
 
 impl Inner {

@@ -193,3 +193,25 @@ async fn a_sticky_session_waits_only_without_or_for_excluding_readings() {
         assert_eq!((routed(&accounts).await, used(&accounts, "main")), (own, Some(10.0)), "{kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_takes_over_sessions() {
+    for kind in BOTH {
+        let env = sticky(kind);
+        let accounts = env.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let next = env.accounts();
+        next.load().await.expect("a valid state file");
+        // A session that the file does not have yet, and that an empty router would put elsewhere.
+        let own = routed(&accounts).await;
+        let throttled = RequestOutcome::from_response(429, [("retry-after", "60")]);
+        let route = accounts.route(Request::new().with_session("s")).await.expect("all are available");
+        let _ = accounts.report(&route, throttled).await.expect("a route of this manager");
+
+        next.take_over(&accounts);
+
+        assert_ne!(routed(&next).await, own, "{kind:?}: blocked");
+        minutes(&env.clock, 61).await;
+        assert_eq!(routed(&next).await, own, "{kind:?}");
+    }
+}

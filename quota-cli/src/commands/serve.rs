@@ -12,7 +12,7 @@ use quota::accounts::FallbackAccountManager;
 use quota::credentials::TokenStore;
 use quota::{AccountId, Clock, MemoryStore, QuotaManager};
 use quota_server::{Gateway, Journals, LastResponses, Limits, Listener, ServedAccount, Server};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::access::TokenFile;
@@ -32,7 +32,7 @@ use crate::term;
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7878";
 /// The name under which calls are counted.
 const NAME: &str = "quota serve";
-/// How long a manager may take to finish its calls at shutdown or after a reload.
+/// How long a router may take to write its state, and a manager to finish its calls, at shutdown or after a reload.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until Ctrl-C or SIGTERM.
@@ -57,15 +57,14 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     access::check_exposure(options, &listeners, !tokens.is_open(), tls.is_some())?;
 
     let responses = LastResponses::default();
-    let logins = context::renewing_logins(&config, store)?;
-    let manager = context::open_manager_for_server(&config, store, &logins, NAME, &responses)?;
+    let opened = Opened::new(&config, store, &responses)?;
+    opened.load().await;
     let served = accounts(&config);
-    let router = router::open(&config, store, &manager).await?;
     let (configs, config) = watch::channel(Arc::new(config));
     let (problems, saving) = mpsc::unbounded_channel();
-    let mut gateway = Gateway::builder(&manager, served)
+    let mut gateway = Gateway::builder(&opened.manager, served)
         .journals(journals(store, config.clone(), problems))
-        .router(router.clone())
+        .router(opened.router.clone())
         .hand_out_credentials(options.hand_out_credentials)
         .tokens(tokens)
         .last_responses(responses.clone())
@@ -91,22 +90,32 @@ async fn serve(options: &ServeArgs, global: &GlobalOptions, store: &OpenedStore)
     tasks.spawn(save_problems(saving));
     let preparing = gateway.clone();
     tasks.spawn(async move { preparing.prepare().await });
-    let mut reload =
-        Reload { options, global, token_file, store, gateway, responses, manager, router, logins, configs };
+    let mut reload = Reload {
+        options,
+        global,
+        token_file,
+        store,
+        gateway,
+        responses,
+        configs,
+        opened,
+        next: None,
+        closing: JoinSet::new(),
+    };
+    let requested = Notify::new();
     let stop = async {
         while let SignalEvent::Reload = signals.next().await {
-            tasks.spawn(reload.run().await);
+            requested.notify_one();
         }
     };
+    // A reload that is running does not delay the end.
     tokio::select! {
         _ = server.run(stop) => {}
         () = impatient.stop_twice() => {}
+        () = reload.run(&requested) => {}
     }
     tasks.shutdown().await;
-    flush(reload.router).await;
-    reload.manager.close_within(CLOSE_TIMEOUT).await;
-    // An interrupted renewal may lose its login.
-    reload.logins.close().await;
+    reload.end().await;
     Ok(Exit::Success)
 }
 
@@ -149,8 +158,36 @@ async fn flush(router: Option<FallbackAccountManager>) {
     }
 }
 
-/// The parts that a reload has replaced.
-type Previous = (QuotaManager, Option<FallbackAccountManager>, TokenStore);
+/// What one configuration has opened.
+struct Opened {
+    manager: QuotaManager,
+    router: Option<FallbackAccountManager>,
+    logins: TokenStore,
+}
+
+impl Opened {
+    fn new(config: &Config, store: &OpenedStore, responses: &LastResponses) -> Result<Self, CliError> {
+        let logins = context::renewing_logins(config, store)?;
+        let manager = context::open_manager_for_server(config, store, &logins, NAME, responses)?;
+        let router = router::build(config, store, &manager)?;
+        Ok(Self { manager, router, logins })
+    }
+
+    /// Reads what earlier routers have learned.
+    async fn load(&self) {
+        if let Some(router) = &self.router {
+            router::load(router).await;
+        }
+    }
+
+    /// Finishes or ends its calls. Each step has a time limit.
+    async fn close(self) {
+        flush(self.router).await;
+        self.manager.close_within(CLOSE_TIMEOUT).await;
+        // An interrupted renewal may lose its login.
+        self.logins.close().await;
+    }
+}
 
 /// The parts that a reload replaces.
 struct Reload<'a> {
@@ -160,49 +197,58 @@ struct Reload<'a> {
     store: &'a OpenedStore,
     gateway: Gateway,
     responses: LastResponses,
-    manager: QuotaManager,
-    router: Option<FallbackAccountManager>,
-    logins: TokenStore,
     configs: watch::Sender<Arc<Config>>,
+    opened: Opened,
+    /// What a reload in progress has opened.
+    next: Option<Opened>,
+    /// Close what reloads have replaced.
+    closing: JoinSet<()>,
 }
 
 impl Reload<'_> {
-    /// Reloads the configuration and the tokens. If either cannot be used, both stay as they are. Returns a future that
-    /// closes the previous manager.
-    async fn run(&mut self) -> impl Future<Output = ()> + Send + 'static {
-        let loaded = self.replace().await;
-        let text = match &loaded {
-            Ok(Some(_)) => "Reloaded the configuration\n".to_owned(),
-            Ok(None) => "quota: the configuration has no account any more; it was not reloaded\n".to_owned(),
-            Err(error) => format!("quota: could not reload the configuration, so it stays: {error}\n"),
-        };
-        term::eprint(&text);
-        let previous = loaded.ok().flatten();
-        async move {
-            if let Some((manager, router, logins)) = previous {
-                flush(router).await;
-                manager.close_within(CLOSE_TIMEOUT).await;
-                logins.close().await;
-            }
+    /// Reloads for each request, until this is dropped. Requests during a reload cause one more.
+    async fn run(&mut self, requested: &Notify) {
+        loop {
+            requested.notified().await;
+            let loaded = self.replace().await;
+            let text = match &loaded {
+                Ok(true) => "Reloaded the configuration\n".to_owned(),
+                Ok(false) => {
+                    "quota: the configuration has no account any more; it was not reloaded\n".to_owned()
+                }
+                Err(error) => format!("quota: could not reload the configuration, so it stays: {error}\n"),
+            };
+            term::eprint(&text);
         }
     }
 
-    /// Returns the previous manager, its router and its logins; `None` without an account.
-    async fn replace(&mut self) -> Result<Option<Previous>, CliError> {
+    /// Reloads the configuration and the tokens. If either cannot be used, both stay as they are. Returns whether it has an account.
+    /// If the future is dropped, [`end`](Self::end) closes what it has opened.
+    async fn replace(&mut self) -> Result<bool, CliError> {
         let tokens = access::tokens(self.options, self.token_file.as_ref())?;
-        let Some(config) = load(self.options, self.global).await? else { return Ok(None) };
-        let logins = context::renewing_logins(&config, self.store)?;
-        let manager = context::open_manager_for_server(&config, self.store, &logins, NAME, &self.responses)?;
-        // The next router reads the saved state of this one.
-        flush(self.router.clone()).await;
-        let router = router::open(&config, self.store, &manager).await?;
-        self.gateway.replace_accounts(&manager, accounts(&config)).await;
-        self.gateway.replace_router(router.clone());
+        let Some(config) = load(self.options, self.global).await? else { return Ok(false) };
+        let next = self.next.insert(Opened::new(&config, self.store, &self.responses)?);
+        // First, because a removed token must not be accepted while the accounts are read.
         self.gateway.replace_tokens(tokens);
+        self.gateway.replace_accounts(&next.manager, accounts(&config)).await;
+        // The next router reads what this one has learned, and takes over what it learns until it is replaced.
+        flush(self.opened.router.clone()).await;
+        next.load().await;
+        self.gateway.replace_router(next.router.clone());
         self.configs.send_replace(Arc::new(config));
-        let manager = std::mem::replace(&mut self.manager, manager);
-        let router = std::mem::replace(&mut self.router, router);
-        Ok(Some((manager, router, std::mem::replace(&mut self.logins, logins))))
+        if let Some(next) = self.next.take() {
+            while self.closing.try_join_next().is_some() {}
+            self.closing.spawn(std::mem::replace(&mut self.opened, next).close());
+        }
+        Ok(true)
+    }
+
+    /// Closes everything that was opened.
+    async fn end(mut self) {
+        for opened in [self.opened].into_iter().chain(self.next) {
+            self.closing.spawn(opened.close());
+        }
+        while self.closing.join_next().await.is_some() {}
     }
 }
 

@@ -5,8 +5,11 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use quota_sim::{Account, Change, Script, Window};
+use quota::record::Record;
+use quota::store::StoreKey;
+use quota_sim::{Account, Answer, Change, Script, Window};
 
 use super::support::{Machine, Provider, argument};
 
@@ -196,6 +199,61 @@ fn a_reload_without_the_token_file_keeps_the_tokens() {
     gateway.wait_for_line("quota: could not reload");
 
     assert!(gateway.get(PATH, "").starts_with("HTTP/1.1 401 "));
+}
+
+#[test]
+fn sigterm_does_not_wait_for_a_reload() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let pipe = machine.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let gateway = serve(&machine, &config, &ANY_PORT);
+    gateway.get("/healthz", "");
+
+    // The reload reads this credential.
+    let script = format!("(echo started; exec sleep 3600) > '{}' & wait", pipe.display());
+    let command = format!("token_command = [\"/bin/sh\", \"-c\", {script:?}]");
+    let account =
+        format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"http://127.0.0.1:1\"\n{command}\n");
+    std::fs::write(&config, account).unwrap();
+    gateway.signal("-HUP");
+    let mut lines = BufReader::new(std::fs::File::open(&pipe).unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "started");
+    gateway.signal("-TERM");
+
+    assert_eq!(gateway.end(), (Some(0), String::new()));
+    // The pipe closes when the last process that has it open ends.
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn sigterm_after_a_reload_ends_the_calls_before_it() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    for account in ["main", "other"] {
+        provider.simulator.set(account, Change::answer_for(Answer::Hang, Duration::from_secs(1000))).unwrap();
+    }
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut gateway = serve(&machine, &config, &ANY_PORT);
+    while provider.simulator.ledger().calls() == 0 {
+        std::thread::yield_now();
+    }
+
+    std::fs::write(&config, text.replace("anthropic/", "codex/")).unwrap();
+    gateway.signal("-HUP");
+    gateway.wait_for_line("Reloaded");
+    gateway.signal("-TERM");
+    assert_eq!(gateway.end().0, Some(0));
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("sqlite://{}", machine.path(".local/state/quota/quota.db").display());
+    let store = quota::open_store(&url).unwrap();
+    for account in ["anthropic/main", "anthropic/other"] {
+        let key = StoreKey::account(&account.parse().unwrap());
+        if let Some(document) = runtime.block_on(store.read(&key)).unwrap().document {
+            assert!(Record::decode(&document.body).unwrap().lease().is_none(), "{account}");
+        }
+    }
 }
 
 #[test]

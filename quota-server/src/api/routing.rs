@@ -265,6 +265,7 @@ async fn routed(
         () = client.left() => return Err(NO_ACCOUNT_NOW.into_response()),
         route = router.route(request) => route.map_err(|error| unavailable(&error))?,
     };
+    gateway.take_over(&router);
     let credential = route.credential().filter(|_| is_same_user && gateway.hands_out_credentials());
     let credential = credential.map(|credential| CredentialJson {
         token: credential.secret.expose().to_owned(),
@@ -350,6 +351,7 @@ async fn reported(gateway: &Gateway, open: &OpenRoute, outcome: RequestOutcome) 
     if let Some(router) = gateway.router()
         && let Ok(classification) = router.report(&open.route, outcome.clone()).await
     {
+        gateway.take_over(&router);
         return Some(classification);
     }
     open.router.report(&open.route, outcome).await.ok()

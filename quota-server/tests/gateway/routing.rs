@@ -1,5 +1,9 @@
 //! Routes, reports and reservations of other programs, and who gets a credential.
 
+use std::sync::Arc;
+
+use quota::MemoryStore;
+use quota::accounts::FallbackAccountManager;
 use quota_server::{AccessTokens, Listener, Server};
 use quota_sim::{Account, Window};
 use serde_json::{Value, json};
@@ -7,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-use super::support::{Response, Running, Setup};
+use super::support::{Gate, Response, Running, Setup, router_of};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
@@ -65,6 +69,45 @@ async fn a_reported_rejection_moves_the_next_route() {
     let explained = gateway.get("/v1/explain", "").await.json();
     assert_eq!((&explained["version"], &explained["account"]), (&json!(2), &json!("anthropic/work")));
     assert_eq!(explained["accounts"][0]["reason"], "throttled");
+}
+
+/// A router for the next configuration, which has read the state before.
+async fn next_router(gateway: &Running) -> FallbackAccountManager {
+    let accounts = gateway.router.as_ref().unwrap().accounts().cloned();
+    let router = router_of(accounts, &gateway.manager, Arc::new(MemoryStore::new()));
+    router.load().await.unwrap();
+    router
+}
+
+#[tokio::test]
+async fn a_rejection_during_a_reload_counts_after_it() {
+    let gateway = setup().start().await;
+    let route = post(&gateway, "/v1/route", &json!({})).await.json()["route"].clone();
+
+    let next = next_router(&gateway).await;
+    let rejected = json!({ "route": route, "status": 429, "headers": { "retry-after": "60" } });
+    post(&gateway, "/v1/report", &rejected).await;
+    gateway.gateway.replace_router(Some(next));
+
+    assert_eq!(post(&gateway, "/v1/route", &json!({})).await.json()["account"], "anthropic/work");
+}
+
+#[tokio::test]
+async fn a_report_that_ends_after_a_reload_counts() {
+    let gate = Gate::open();
+    let gateway = setup().gate(&gate).start().await;
+    let route = post(&gateway, "/v1/route", &json!({})).await.json()["route"].clone();
+
+    gate.set_open(false);
+    let rejected = json!({ "route": route, "status": 401 });
+    let reload = async {
+        gate.is_reached().await;
+        gateway.gateway.replace_router(Some(next_router(&gateway).await));
+        gate.set_open(true);
+    };
+    tokio::join!(post(&gateway, "/v1/report", &rejected), reload);
+
+    assert_eq!(post(&gateway, "/v1/route", &json!({})).await.json()["account"], "anthropic/work");
 }
 
 #[tokio::test]

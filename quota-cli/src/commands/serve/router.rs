@@ -11,12 +11,12 @@ use crate::exit::{CliError, Exit};
 use crate::store::OpenedStore;
 use crate::term;
 
-/// Builds the router of these accounts; `None` without an account.
+/// Builds the router of these accounts, without reading its state; `None` without an account.
 ///
 /// # Errors
 ///
 /// [`CliError`] if the settings contradict each other.
-pub(super) async fn open(
+pub(super) fn build(
     config: &Config,
     store: &OpenedStore,
     manager: &QuotaManager,
@@ -35,10 +35,13 @@ pub(super) async fn open(
     if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {
         builder = builder.state_file(file.state_path());
     }
-    let router = builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))?;
+    builder.build().map(Some).map_err(|error| CliError::new(Exit::Config, error.to_string()))
+}
+
+/// Reads the state of a router from its file.
+pub(super) async fn load(router: &FallbackAccountManager) {
     if let Err(error) = router.load().await {
         // The state can be rebuilt. The file is not changed, so that the user can inspect it.
         term::eprint(&format!("quota: {}; continuing without it\n", config::unusable(&error)));
     }
-    Ok(Some(router))
 }
