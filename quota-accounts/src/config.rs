@@ -1,5 +1,5 @@
-//! The accounts as the user configures them: their order, limits, and which are disabled.
-//! What the router learns about them is in `state`.
+//! The accounts as the user configures them: their order, their limits, and which are disabled. The state that the
+//! router learns is in `state`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -81,8 +81,8 @@ impl AccountConfig {
         self
     }
 
-    /// A field that another program stores with this account, such as the location of the login. `None` if there is no field of
-    /// this name, or it has another type.
+    /// A field that another program stores with this account, such as the location of the login. `None` if there is no
+    /// such field, or if it has another type.
     ///
     /// ```
     /// use quota_accounts::AccountConfig;
@@ -97,8 +97,8 @@ impl AccountConfig {
         T::deserialize(self.unknown.get(name)?).ok()
     }
 
-    /// Stores a field of another program with this account. The file is not meant for secrets. A value that JSON cannot represent
-    /// is ignored, and so are the names of this crate's own fields.
+    /// Stores a field of another program with this account. Do not store secrets in it. A value that JSON cannot
+    /// represent, and a name that this crate uses itself, are ignored.
     pub fn set_extra<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
         const RESERVED: [&str; 3] = ["id", "disabled", "limits"];
         if let Ok(value) = serde_json::to_value(value)
@@ -143,7 +143,8 @@ impl AccountsConfig {
         Some(self.accounts.remove(at))
     }
 
-    /// Moves these accounts to the front, in this order. The others keep their order after them; unknown names are ignored.
+    /// Moves these accounts to the front, in this order. The other accounts follow in their previous order. Unknown
+    /// names are ignored.
     pub fn move_to_front(&mut self, first: &[AccountId]) {
         let position = |id: &AccountId| first.iter().position(|other| other == id).unwrap_or(first.len());
         self.accounts.sort_by_key(|account| position(&account.id));
@@ -174,7 +175,8 @@ impl AccountsConfig {
 }
 
 impl FromIterator<AccountConfig> for AccountsConfig {
-    /// The accounts in this order. Of several accounts with one name, the last replaces the first in its position.
+    /// Creates a configuration from these accounts. If several have the same name, the last one replaces the first in
+    /// its position.
     fn from_iter<I: IntoIterator<Item = AccountConfig>>(accounts: I) -> Self {
         let mut config = Self { version: Self::VERSION, ..Self::default() };
         let mut positions = HashMap::new();
@@ -214,8 +216,8 @@ impl AccountsFile {
         Self(JsonFile::at(path, Clock::system()))
     }
 
-    /// Rejects the file with [`FileError::Untrusted`] if a user other than the current one and root may have written it. Use this if
-    /// the file decides which hosts receive a token or which programs run.
+    /// Rejects the file with [`FileError::Untrusted`] if a user other than the current one or root may have written it.
+    /// Use this if the file decides which hosts receive a token or which programs run.
     #[must_use]
     pub fn trusted_only(self) -> Self {
         Self(self.0.trusted_only())

@@ -43,12 +43,13 @@ use crate::routing::{Block, Candidate, Decision, Verdict, choose};
 use crate::state::AccountState;
 use crate::{AccountsConfig, Request, RoutingPolicy};
 
-/// Gives each request an available account, the main one or a fallback, and explains the choice.
+/// Assigns each request to an available account, the main one or a fallback, and explains the choice.
 ///
-/// All readings come from a quota manager, which decides what is stale and when to call the provider. If the builder
-/// [gets one](FallbackAccountManagerBuilder::quota_manager), every process on its store shares the readings. Otherwise the router
-/// builds its own on a memory store, with the [fetchers](FallbackAccountManagerBuilder::fetcher) of the builder. The
-/// [state file](FallbackAccountManagerBuilder::state_file) preserves the readings across restarts.
+/// All readings come from a quota manager, which decides which readings are stale and when to call the provider. If the
+/// caller [supplies one](FallbackAccountManagerBuilder::quota_manager), all processes on its store share the readings.
+/// Otherwise the router builds its own manager on a memory store, with the builder's
+/// [fetchers](FallbackAccountManagerBuilder::fetcher). The [state file](FallbackAccountManagerBuilder::state_file)
+/// preserves the readings across restarts.
 ///
 /// ```
 /// use quota_accounts::{AccountsConfig, FallbackAccountManager, RequestOutcome, Request};
@@ -100,14 +101,15 @@ pub(crate) struct Inner {
     reserved: ReservationTable,
     /// The accounts that have or had blocks of a login.
     blocked: BlockedLogins,
-    /// What the state file had about each login when it was loaded, by the key of its record, without the blocks that accounts have.
-    /// Unset without a state file. A save shares it.
+    /// The state of each login in the state file when it was loaded, by the key of its record, without the blocks that
+    /// accounts have. Unset if there is no state file. Saves share this value.
     stored_logins: OnceLock<Mutex<Arc<BTreeMap<String, AccountState>>>>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
     /// The tasks that [`flush`](FallbackAccountManager::flush) waits for.
     flushing: tokio::sync::Mutex<JoinSet<()>>,
-    /// Whether a refresh of all accounts makes one call at a time, because the router's own quota manager does not limit calls.
+    /// Whether a refresh of all accounts must make one call at a time, because the router's own quota manager does not
+    /// limit calls.
     calls_in_turn: bool,
     /// Whether the quota manager reported that no time is left for a call.
     out_of_time: AtomicBool,
@@ -121,8 +123,8 @@ impl FallbackAccountManager {
 
     /// Seeds the quota manager from the state file, once.
     ///
-    /// Every other async method does this first, before it checks what is stale. They continue without a file that cannot be
-    /// read; only this method returns the error. Dropping the future is safe.
+    /// Every other async method does this first, before it checks for stale readings. If the file cannot be read, the
+    /// other methods continue without it, and only this method returns the error. Dropping the future is safe.
     ///
     /// # Errors
     ///
@@ -154,7 +156,7 @@ impl FallbackAccountManager {
 
     /// Waits for background tasks, and writes pending changes to the state file.
     ///
-    /// If the future is dropped, the tasks go on, and the next flush waits for them.
+    /// If the future is dropped, the tasks continue, and the next flush waits for them.
     ///
     /// # Errors
     ///
@@ -177,12 +179,12 @@ impl Inner {
         self.loaded.get_or_init(|| self.seed()).await
     }
 
-    /// The time by the clock of the readings.
+    /// The current time according to the clock of the readings.
     fn now(&self) -> Timestamp {
         self.slots.first().map_or_else(|| self.clock.now(), AccountSlot::now)
     }
 
-    /// The decision on cached readings. `found` are verdicts that only a request can find out. Each of them counts.
+    /// The decision on cached readings. `found` are verdicts that only a request can determine. All of them apply.
     fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision {
         let session_account = self.session_account(request);
         let candidates = self.slots.iter().enumerate().map(|(at, slot)| {
@@ -209,7 +211,7 @@ impl Inner {
         candidate
     }
 
-    /// The usage of an account, including what the state file has about its login.
+    /// The usage of an account, including the stored state of its login.
     #[inline]
     fn with_restored_login(&self, at: usize, usage: AccountUsage) -> AccountUsage {
         let slot = &self.slots[at];
@@ -224,7 +226,8 @@ impl Inner {
 
     /// Adds the parts of a candidate that its usage lacks.
     ///
-    /// It changes the candidate in place, because a request considers up to ten thousand, and moving one costs more than evaluating it.
+    /// It changes the candidate in place, because a request considers up to ten thousand candidates, and moving one
+    /// costs more than evaluating it.
     #[inline]
     fn complete<'a>(&'a self, candidate: &mut Candidate<'a>, at: usize, session_account: Option<usize>) {
         let slot = &self.slots[at];
@@ -235,7 +238,7 @@ impl Inner {
         if let Some(verdict) = self.credential_cooldown(slot) {
             candidate.extra_mut().credential_verdict = Some(verdict);
         }
-        // A rejected credential of the login may be that of another name.
+        // The login's rejected credential may belong to another name.
         if candidate.login_rejected
             && is_login_shared
             && let Some(failure) = candidate.usage().and_then(AccountUsage::last_failure)
@@ -243,7 +246,7 @@ impl Inner {
         {
             candidate.login_rejected = false;
         }
-        // By login: the account that has the block or the reservation may have left the login since.
+        // Look these up by login, because the account with the block or reservation may have left the login since.
         let login = candidate.login_id();
         let others = login.map(|login| self.other_blocked(at, login)).unwrap_or_default();
         let may_be_reserved = slot.is_reserved.load(Ordering::Acquire)
@@ -271,7 +274,7 @@ impl Inner {
         }
     }
 
-    /// The other accounts of the provider that have received blocks of this login, whatever login they hold now.
+    /// The provider's other accounts that have received blocks of this login, regardless of their current login.
     #[inline]
     fn other_blocked(&self, at: usize, login: &LoginId) -> Vec<usize> {
         let mut others = self.blocked.others(login, at);
@@ -291,7 +294,7 @@ impl Inner {
         self.sessions.get(request.session()?, self.now())
     }
 
-    /// Whether two accounts hold one login. A session stays with its login, whatever the account's name.
+    /// Whether two accounts hold the same login. A session stays with its login, even under another account name.
     pub(crate) fn have_one_login(&self, one: usize, other: usize) -> bool {
         let (one, other) = (&self.slots[one], &self.slots[other]);
         let login = one.login_id();

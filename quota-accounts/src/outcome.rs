@@ -124,7 +124,7 @@ impl RequestOutcome {
     }
 }
 
-/// Shows only the kind and the status, because headers and the body may contain secrets.
+/// Shows only the kind and the status, because the headers and the body may contain secrets.
 impl fmt::Debug for RequestOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
@@ -165,7 +165,7 @@ pub enum RetryAdvice {
 }
 
 impl RetryAdvice {
-    /// The same advice, `elapsed` after the response.
+    /// The advice when `elapsed` has passed since the response.
     pub(crate) fn later(self, elapsed: Duration) -> Self {
         match self {
             Self::After(wait) => Self::After(wait.saturating_sub(elapsed)),
@@ -199,12 +199,12 @@ pub(crate) fn classify(
     match failure.kind {
         RejectionKind::QuotaExhausted => {
             let reset = failure.resets_at.filter(|at| *at > now);
-            // A wait of zero says nothing about the quota, and would block nothing.
+            // A wait of zero gives no information about the quota, and would have no effect.
             let requested = requested.filter(|wait| !wait.is_zero());
             let wait = requested.unwrap_or(policy.exhausted_cooldown).max(MIN_WAIT);
             let until = reset.unwrap_or_else(|| later(wait));
-            // If the response does not name the model, it is the requested one.
-            // A 402 is about money, which no window counts.
+            // If the response does not name the model, use the requested one. A 402 is about money, which no window
+            // counts.
             let needs_payment = status == Some(402);
             let block = block(Some(until)).window(failure.window.clone()).needs_payment(needs_payment);
             let block = match (&failure.scope, request.model()) {
@@ -222,7 +222,7 @@ pub(crate) fn classify(
         }
         RejectionKind::Unauthorized => {
             let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
-            // Without a fingerprint the router cannot recognize a new credential, so the block must end by itself.
+            // Without a fingerprint, the router cannot recognize a new credential, so the block must expire.
             let until = fingerprint.is_none().then(|| later(policy.forbidden_cooldown));
             Consequence { block: Some(block(until).fingerprint(fingerprint)), next }
         }

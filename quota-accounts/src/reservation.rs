@@ -1,4 +1,4 @@
-//! The expected use of requests in flight: one small document per account, shared by all hosts.
+//! The expected usage of requests in flight: one small document per account, shared by all hosts.
 
 mod local;
 
@@ -33,7 +33,7 @@ pub(crate) struct Reservation {
     pub(crate) window: WindowId,
     #[serde(rename = "share_bp")]
     pub(crate) share: Percent,
-    /// When it expires if its process ends without releasing it.
+    /// When it expires, in case its process ends without releasing it.
     #[serde(rename = "until_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub(crate) until: Timestamp,
     #[serde(flatten)]
@@ -41,7 +41,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Longer than any request takes.
+    /// The lifetime of a reservation, longer than any request takes.
     pub(crate) const TTL: Duration = Duration::from_secs(10 * 60);
 
     pub(crate) fn new(window: WindowId, share: Percent, now: Timestamp) -> Self {
@@ -49,13 +49,13 @@ impl Reservation {
         Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
-    /// Whether the reservation still counts. A reservation made by a clock ahead of `now` does not.
+    /// Whether the reservation still counts. A reservation from a clock ahead of `now` does not count.
     fn is_live(&self, now: Timestamp) -> bool {
         let made_at = self.until.checked_sub(Self::TTL).unwrap_or(Timestamp::MIN);
         now < self.until && !is_from_future(made_at, now)
     }
 
-    /// The reservation in the time of a clock that is ahead by `by`.
+    /// Converts the reservation to the time of a clock that is ahead by `by`.
     fn moved(&self, by: SignedDuration) -> Self {
         let until = self.until.checked_add(by).unwrap_or(self.until);
         Self { until, ..self.clone() }
@@ -81,7 +81,7 @@ impl Reservations {
         fits
     }
 
-    /// Adds a reservation that was admitted already.
+    /// Adds a reservation that has already been admitted.
     fn add(&mut self, reservation: Reservation) {
         self.reservations.push(reservation);
     }
@@ -90,7 +90,7 @@ impl Reservations {
         self.reservations.iter().any(|reservation| reservation.id == id)
     }
 
-    /// The reservations in the time of a clock that is ahead by `by`.
+    /// Converts the reservations to the time of a clock that is ahead by `by`.
     fn moved(mut self, by: SignedDuration) -> Self {
         for reservation in &mut self.reservations {
             *reservation = reservation.moved(by);
@@ -127,7 +127,7 @@ impl DocumentBody for Reservations {
             return Err(StoreError::corrupt("the reservations were written by a newer program"));
         }
         if found.version < VERSION {
-            // Older versions can be discarded: no release wrote them, and a reservation lasts only ten minutes.
+            // Discard older versions, because no release wrote them, and a reservation lasts only ten minutes.
             return Ok(Self::default());
         }
         Ok(found)

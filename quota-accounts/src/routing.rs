@@ -1,5 +1,5 @@
-//! The choice of an account for a request: pure functions over readings, blocks and limits.
-//! Nothing here does I/O, reads a clock or has state; [`FallbackAccountManager`](crate::FallbackAccountManager) does.
+//! Chooses an account for a request, with pure functions of readings, blocks and limits.
+//! [`FallbackAccountManager`](crate::FallbackAccountManager) does the I/O, reads the clock and owns the state.
 
 mod balance;
 mod block;

@@ -1,4 +1,4 @@
-//! The state file: readings, holds and blocks, stored from one run to the next. `shards` stores the sessions.
+//! The state file: readings, holds and blocks that survive restarts. `shards` stores the sessions.
 
 mod shards;
 
@@ -44,7 +44,7 @@ impl JsonContent for AccountsState {
         self.version
     }
 
-    /// A file of an older version starts over. No release wrote one.
+    /// A file with an older version starts over, because no release wrote one.
     fn parse(text: &[u8]) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Envelope {
@@ -133,7 +133,7 @@ impl AccountState {
             self.login_id.clone_from(&other.login_id);
         }
         self.snapshot.join(&other.snapshot);
-        // Only a successful call after the start of the hold ends it. A process without the hold does not.
+        // Only a successful call after the start of the hold ends it, not a process that lacks the hold.
         let complete_at = self.snapshot.complete_at();
         self.hold.take_if(|hold| complete_at.is_some_and(|at| at > hold.since));
         let until = |hold: &Option<Hold>| hold.as_ref().map(|hold| hold.until);
@@ -151,7 +151,7 @@ impl AccountState {
         }
     }
 
-    /// The last time that matters to the state; `None` if there is none.
+    /// The last relevant time in the state; `None` if there is none.
     fn last_time(&self) -> Option<Timestamp> {
         let held = self.hold.as_ref().map(|hold| hold.until);
         let blocked = self.blocks.iter().map(|block| block.until.unwrap_or(block.since)).max();
@@ -194,13 +194,14 @@ pub(crate) fn insert_or_extend(blocks: &mut Vec<Block>, block: Block) {
     }
 }
 
-/// How long the state of a login that no account holds is kept after it last mattered, longer than most windows.
+/// How long the state of a login that no account holds is kept after its last relevant time. It is longer than most
+/// windows.
 const UNUSED_LOGIN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl AccountsState {
-    /// Merges what a process knows about an account. The state of another login that the account has held is kept.
+    /// Merges a process's state of an account. The state of another login that the account has held is kept.
     ///
-    /// Each block counts for its own login.
+    /// Each block applies to its own login.
     pub(crate) fn merge(
         &mut self,
         id: &AccountId,
@@ -254,7 +255,7 @@ impl AccountsState {
         logins
     }
 
-    /// Sets the states of the logins. Those of logins that an account holds move to the account at the next merge.
+    /// Sets the states of the logins. The next merge moves the state of a login that an account holds to the account.
     pub(crate) fn set_unused_logins(&mut self, logins: &BTreeMap<String, AccountState>) {
         self.logins.clone_from(logins);
     }
@@ -274,8 +275,8 @@ impl AccountsState {
         self.accounts.contains_key(account) || self.sessions.iter().any(|pin| pin.account == *account)
     }
 
-    /// Removes the entries and sessions of these accounts, and the logins of their providers that no account holds: it is unknown which
-    /// account has held them.
+    /// Removes the entries and sessions of these accounts, and all logins of their providers that no account holds,
+    /// because it is unknown which account held them.
     pub(crate) fn remove(&mut self, accounts: &[AccountId]) {
         self.set_version();
         self.accounts.retain(|account, _| !accounts.contains(account));
@@ -313,7 +314,7 @@ pub(crate) fn merge_sessions(
 ) -> Vec<SessionAffinity> {
     let mut latest = BTreeMap::<Session, (Option<Timestamp>, &SessionAffinity)>::new();
     for affinity in stored.iter().chain(current) {
-        // A use in the future counts as older than any other.
+        // A last use in the future counts as older than any other.
         let used_at = Some(affinity.used_at).filter(|at| !is_from_future(*at, now));
         let age = Duration::try_from(now.duration_since(affinity.used_at)).unwrap_or_default();
         let is_newer = latest.get(&affinity.session).is_none_or(|(other, _)| *other <= used_at);

@@ -168,7 +168,7 @@ fn possible_usages(document: &Value) -> usize {
 /// Whether the share is one that the numbers state: a percentage or fraction, used or remaining, or an amount of a limit.
 fn is_stated(basis_points: u32, numbers: &[f64]) -> bool {
     let is = |percent: f64| (percent * 100.0 - f64::from(basis_points)).abs() <= 1.0;
-    // A share of readable amounts ends at the highest use.
+    // A share of readable amounts ends at the highest usage.
     let is_share = |part: f64, limit: f64| limit > 0.0 && is((part / limit * 100.0).min(1_000.0));
     numbers.iter().any(|a| {
         is(*a) || is(100.0 - a) || is(a * 100.0) || is((1.0 - a) * 100.0)
@@ -356,7 +356,7 @@ fn changed_by(case: &Case, at: &str, value: f64) -> BTreeMap<WindowId, u32> {
     changed.map(|(id, (used, ..))| (id, used)).collect()
 }
 
-/// How much the use of each window grows from one value at this place to another, in basis points per unit.
+/// How much the usage of each window grows from one value at this place to another, in basis points per unit.
 fn growth(case: &Case, at: &str, values: [f64; 2]) -> BTreeMap<WindowId, f64> {
     let [low, high] = values.map(|value| changed_by(case, at, value));
     let both = low.into_iter().filter_map(|(id, low)| Some((high.get(&id).copied()?, low, id)));

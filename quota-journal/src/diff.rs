@@ -11,7 +11,7 @@ use crate::observation::{Observation, ObservedWindow};
 
 /// The default thresholds for events, in hundredths of a percent.
 pub(crate) const DEFAULT_THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
-/// The use of a window counts as lowered only if it falls by at least this much, because providers round, and readings
+/// The usage of a window counts as lowered only if it falls by at least this much, because providers round, and readings
 /// from two sources differ.
 pub(crate) const HYSTERESIS_BP: u32 = 200;
 /// Two resets that differ by less belong to one period. A provider may report the same reset a few seconds apart.
@@ -190,7 +190,7 @@ fn rolled_over(before: Option<&ObservedWindow>, after: &ObservedWindow, now: Tim
     (passed || moved_on).then(|| expected.min(if moved_on && !passed { after.at } else { expected }))
 }
 
-/// Whether the provider lowered the use within the period, for example because it granted all accounts a reset.
+/// Whether the provider lowered the usage within the period, for example because it granted all accounts a reset.
 fn is_lowered(before: &ObservedWindow, after: &ObservedWindow) -> bool {
     let is_same_period = match (before.resets_at, after.resets_at) {
         (Some(one), Some(other)) => is_same_reset(after, one, other),
@@ -217,7 +217,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// The highest threshold that the use has reached.
+/// The highest threshold that the usage has reached.
 fn highest_threshold(used_bp: u32, thresholds: &[u32]) -> u32 {
     thresholds.iter().copied().filter(|threshold| *threshold <= used_bp).max().unwrap_or(0)
 }

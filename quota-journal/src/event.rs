@@ -51,15 +51,15 @@ pub enum EventKind {
         /// The window's id.
         window: String,
     },
-    /// A window's use crossed a threshold.
+    /// A window's usage crossed a threshold.
     Threshold {
         /// The window's id.
         window: String,
         /// The threshold, in hundredths of a percent.
         threshold_bp: u32,
-        /// The use in the reading that crossed it, in hundredths of a percent.
+        /// The usage in the reading that crossed it, in hundredths of a percent.
         used_bp: u32,
-        /// The direction in which the use crossed it.
+        /// The direction in which the usage crossed it.
         direction: Direction,
     },
     /// The account now has a different login.
@@ -74,13 +74,13 @@ pub enum EventKind {
     Newer(Map<String, Value>),
 }
 
-/// The direction in which the use crossed a threshold.
+/// The direction in which the usage crossed a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The use rose to the threshold or above.
+    /// The usage rose to the threshold or above.
     Up,
-    /// The use fell below the threshold.
+    /// The usage fell below the threshold.
     Down,
 }
 

@@ -1,4 +1,4 @@
-//! The use of each window over time, in samples: enough for its pace, and few enough to store beside a record. `pace` computes
+//! The usage of each window over time, in samples: enough for its pace, and few enough to store beside a record. `pace` computes
 //! the pace.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The journal of an account as a document: the last observation, the events, and the history of use. This module has the data
+//! The journal of an account as a document: the last observation, the events, and the history of usage. This module has the data
 //! and its rules; `update` writes the document to a store.
 
 use bytes::Bytes;
@@ -145,7 +145,7 @@ impl Journal {
         self.next_number
     }
 
-    /// The use of each window over time.
+    /// The usage of each window over time.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history

@@ -35,7 +35,7 @@
 //! | get the new events of one account, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
 //! | read a journal without a change to it, and wait for new events | [`read`], [`wait_for_events`] |
 //! | read an event, and write its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
-//! | get the use of a window over time, and its pace | [`History`], [`pace`] |
+//! | get the usage of a window over time, and its pace | [`History`], [`pace`] |
 //! | run hooks, in this process or in another one | [`Hook`], [`run_hooks`], [`hook_runs`] with [`update_all`] |
 //!
 //! # Features

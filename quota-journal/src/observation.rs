@@ -67,7 +67,7 @@ pub(crate) struct ObservedWindow {
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) last_reset: Option<Timestamp>,
-    /// When the journal last recorded that the provider had lowered the use within the period.
+    /// When the journal last recorded that the provider had lowered the usage within the period.
     #[serde(
         rename = "lowered_ms",
         with = "millisecond::optional",

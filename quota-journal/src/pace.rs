@@ -19,7 +19,7 @@ const DEFAULT_TREND_WINDOW: Duration = Duration::from_secs(3600);
 /// The minimum elapsed share of a window for an average. Earlier, the rounding of the provider's percentages would dominate the
 /// average.
 const MIN_ELAPSED_SHARE: f64 = 0.05;
-/// The minimum time for an average since the use was lowered.
+/// The minimum time for an average since the usage was lowered.
 const MIN_SINCE_LOWERED: Duration = Duration::from_secs(15 * 60);
 const ALL_BP: f64 = 10_000.0;
 
@@ -43,9 +43,9 @@ pub struct Estimate {
 pub struct Rate {
     /// How the rate was computed.
     pub basis: Basis,
-    /// The rate in percent per hour. It is negative if the provider lowers the use, as in a sliding window.
+    /// The rate in percent per hour. It is negative if the provider lowers the usage, as in a sliding window.
     pub percent_per_hour: f64,
-    /// The projected use at the reset, at least zero.
+    /// The projected usage at the reset, at least zero.
     pub at_reset_percent: Option<f64>,
     /// When the window runs out at this rate, if that is before its reset.
     pub exhausted_at: Option<Timestamp>,
@@ -58,7 +58,7 @@ pub enum Basis {
     Trend,
     /// The average since the window started.
     Average,
-    /// The average since the provider lowered the use within the period.
+    /// The average since the provider lowered the usage within the period.
     AverageSinceLowered,
 }
 
@@ -80,13 +80,13 @@ impl Period {
         let since =
             samples.iter().rposition(|sample| !sample.is_same_period(&current)).map_or(0, |index| index + 1);
         let samples = &samples[since..];
-        // A window without a reset may slide, so a decline does not mean that the provider lowered the use.
+        // A window without a reset may slide, so a decline does not mean that the provider lowered the usage.
         let lowered = if resets_at.is_some() { since_lowered(samples) } else { 0 };
         Self { samples: samples[lowered..].to_vec(), is_lowered: lowered > 0 }
     }
 }
 
-/// The index of the first sample after the use was last lowered within the period; 0 if it was not.
+/// The index of the first sample after the usage was last lowered within the period; 0 if it was not.
 ///
 /// One sample above both of its neighbors does not count. Such a sample appears when a provider serves an old response.
 fn since_lowered(samples: &[Sample]) -> usize {

@@ -10,7 +10,7 @@ use crate::script::Window;
 #[derive(Debug)]
 pub(crate) struct WindowSim {
     pub(crate) window: Window,
-    /// The use at `since`. It grows from there.
+    /// The usage at `since`. It grows from there.
     base: f64,
     since: SimTime,
     /// The next reset after `since`; `None` if the window has not started.
@@ -19,7 +19,7 @@ pub(crate) struct WindowSim {
     reported_full_until: Option<SimTime>,
 }
 
-/// The use of a window at a given time.
+/// The usage of a window at a given time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct WindowLevel {
     pub(crate) used: f64,

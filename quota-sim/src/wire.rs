@@ -84,7 +84,7 @@ fn plan<'a>(account: &'a Account, dialect: &Dialect) -> &'a str {
     account.plan.as_deref().unwrap_or(dialect.default_plan)
 }
 
-/// The use in percent, with two decimals.
+/// The usage in percent, with two decimals.
 fn percent(level: &WindowLevel) -> f64 {
     (level.used * 100.0).round() / 100.0
 }

@@ -139,7 +139,7 @@ impl WindowView {
         }
     }
 
-    /// A window of unknown use, for tests.
+    /// A window of unknown usage, for tests.
     #[cfg(test)]
     pub(crate) fn without_readings(id: &str) -> Self {
         Self {

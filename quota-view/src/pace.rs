@@ -36,7 +36,7 @@ pub struct WindowPace {
     pub id: String,
     /// The display name.
     pub name: String,
-    /// The use in the last reading; `None` if the window has reset since.
+    /// The usage in the last reading; `None` if the window has reset since.
     pub used: Option<Percent>,
     /// Whether that reading is stale, so that more may be used.
     pub is_stale: bool,

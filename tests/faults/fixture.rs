@@ -35,7 +35,7 @@ pub(crate) fn provider() -> FakeProvider {
     FakeProvider::answering("anthropic", 30.0)
 }
 
-/// Sets the use at the provider. Then waits until a new reading would be newer than the cached one, according to every host's
+/// Sets the usage at the provider. Then waits until a new reading would be newer than the cached one, according to every host's
 /// estimate of the server's clock. The error of that estimate is at most the round-trip time.
 pub(crate) async fn set_usage(provider: &FakeProvider, hosts: &[Host], percent: f64) {
     let shown = hosts.iter().filter_map(|host| host.main.peek().snapshot().newest()).max();

@@ -1,4 +1,4 @@
-//! The builder of the router, and the quota manager that it builds if it gets none.
+//! The builder of the router, and the quota manager that it creates if the caller supplies none.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -55,8 +55,9 @@ impl FallbackAccountManagerBuilder {
         }
     }
 
-    /// Sets the quota manager. The router takes all readings and the time from it, and it decides what is stale and when to call
-    /// the provider. Without this setting, the router builds its own on a memory store.
+    /// Sets the quota manager. The router gets all readings and the time from it. The manager decides which readings
+    /// are stale and when to call the provider. Without this setting, the router builds its own manager on a memory
+    /// store.
     pub fn quota_manager(mut self, quota: QuotaManager) -> Self {
         self.quota = Some(quota);
         self
@@ -102,16 +103,17 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Saves readings, holds and blocks to this file and loads them at the next start. Sessions are in a folder beside it, whose name is
-    /// that of the file plus `.sessions`. The path may be [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without a file
-    /// they stay in memory.
+    /// Saves readings, holds and blocks to this file, and loads them at the next start. Sessions are stored in a folder
+    /// next to it, whose name is the file's name plus `.sessions`. The path may be
+    /// [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without a file, the state stays in memory.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
         self
     }
 
-    /// Shares reservations (see [`Request::with_estimate`](crate::Request::with_estimate)) through this store, so that several
-    /// hosts together do not overrun an account. Without a store only this process's reservations count.
+    /// Shares reservations (see [`Request::with_estimate`](crate::Request::with_estimate)) through this store, so that
+    /// several hosts together do not exceed an account's limits. Without a store, only this process's reservations
+    /// count.
     pub fn reservations(mut self, store: Arc<dyn QuotaStore>) -> Self {
         self.reservations = Some(store);
         self
@@ -192,10 +194,10 @@ impl FallbackAccountManagerBuilder {
     }
 }
 
-/// The quota manager of a router without a given one.
+/// Builds the quota manager of a router if the caller supplies none.
 ///
-/// It shares nothing with other processes, so its calls start at once: without a minimum interval, without a limit on
-/// concurrent calls, and without a cooldown of the whole provider.
+/// It shares nothing with other processes, so its calls start immediately, without a minimum interval, a limit on
+/// concurrent calls, or a cooldown of the whole provider.
 fn private_manager(
     fetchers: HashMap<ProviderId, Arc<dyn UsageFetcher>>,
     policy: Policy,
@@ -224,7 +226,7 @@ pub enum BuildError {
         /// The account.
         account: AccountId,
     },
-    /// The setting belongs to the router's own quota manager, but the builder got a quota manager.
+    /// The setting belongs to the router's own quota manager, but the caller supplied a quota manager.
     #[error("`{setting}` conflicts with `quota_manager`; set it on the quota manager")]
     #[non_exhaustive]
     NoEffect {

@@ -1,4 +1,4 @@
-//! Lists the fallback accounts that a request could use, by the checks of a request.
+//! Lists the fallback accounts that a request could use, with the same checks as a request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ impl FallbackAccountManager {
         let (inner, request) = (&self.inner, Request::new());
         let mut attempt = Attempt::default();
         let mut usable = BTreeSet::new();
-        // The accounts that hide a fallback of their login, and whose credential can be used.
+        // The accounts that hide a fallback with the same login, and whose credential can be used.
         let mut logged_in = BTreeSet::new();
         loop {
             let decision = inner.decision(&request, &attempt.unusable);
             let open = inner.eligible_fallbacks(&decision);
-            // A credential may have shown another login, with which the account is no longer eligible.
+            // Reading a credential may have revealed another login, with which the account is no longer eligible.
             usable.retain(|at| open.contains(at));
             let hidden_by = inner.standing_before_fallbacks(&decision, &open);
             let unread = open.difference(&usable).chain(hidden_by.difference(&logged_in)).copied();
@@ -56,7 +56,8 @@ impl Inner {
         evaluated.map(|(at, _)| at).collect()
     }
 
-    /// The accounts outside `open` that may serve and hide a fallback of their login. Without a usable credential they hide none.
+    /// The accounts outside `open` that may serve, and that hide a fallback with the same login. An account without a
+    /// usable credential hides none.
     fn standing_before_fallbacks(&self, decision: &Decision, open: &BTreeSet<usize>) -> BTreeSet<usize> {
         let evaluated = self.slots.iter().zip(decision.accounts());
         let hidden = evaluated.filter(|(slot, _)| slot.role == Role::Fallback);
@@ -69,7 +70,8 @@ impl Inner {
         standing.filter(|at| !open.contains(at) && may_serve(at)).collect()
     }
 
-    /// Reads the credentials of these accounts as a request does, some at once; see [`credential`](Self::credential).
+    /// Reads the credentials of these accounts as a request does, several at a time; see
+    /// [`credential`](Self::credential).
     async fn check_credentials(
         self: &Arc<Self>,
         request: &Request,
@@ -92,7 +94,8 @@ impl Inner {
         found
     }
 
-    /// Whether one of these accounts must be refreshed because it has no readings, once for each: the login may have changed.
+    /// Whether one of these accounts must be refreshed because it has no readings. Each account is refreshed only once,
+    /// because its login may keep changing.
     fn has_unread(&self, usable: &BTreeSet<usize>, attempt: &mut Attempt) -> bool {
         let is_unread = |at: &usize| {
             let slot = &self.slots[*at];
@@ -106,7 +109,7 @@ impl Inner {
         !unread.is_empty()
     }
 
-    /// Checks whether ineligible accounts have another credential by now. Returns whether one has.
+    /// Checks whether ineligible accounts have a different credential now. Returns whether any has.
     async fn recheck_refused_fallbacks(self: &Arc<Self>, decision: &Decision, attempt: &mut Attempt) -> bool {
         let now = self.now();
         let evaluated = self.slots.iter().zip(decision.accounts()).enumerate();

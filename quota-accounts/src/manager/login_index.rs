@@ -1,4 +1,4 @@
-//! Which logins have blocks or reservations, so that a choice among many accounts looks up only those.
+//! An index of the logins with blocks or reservations, so that a choice among many accounts looks up only these.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use quota_core::model::LoginId;
 
-/// A set of logins that may state too many, but never too few. Reading it takes no lock.
+/// A set of logins that may contain false positives but no false negatives. Reading it takes no lock.
 #[derive(Debug, Default)]
 pub(super) struct LoginFilter(AtomicU64);
 
@@ -27,7 +27,8 @@ fn bit_of(login: &LoginId) -> u64 {
     1 << (login.as_str().as_bytes().iter().rev().take(8).fold(0, hash) % 64)
 }
 
-/// The accounts that have received blocks, by the login of the blocks. An account keeps them when it leaves the login.
+/// The accounts that have received blocks, by the login of the blocks. An account keeps its blocks when it leaves the
+/// login.
 #[derive(Debug, Default)]
 pub(super) struct BlockedLogins {
     filter: LoginFilter,
@@ -42,13 +43,13 @@ struct Accounts {
 }
 
 impl BlockedLogins {
-    /// Records that an account has blocks of a login. Now and then it removes entries for which `is_blocked` is false.
+    /// Records that an account has blocks of a login. Occasionally it removes entries for which `is_blocked` is false.
     pub(super) fn insert(&self, login: &LoginId, at: usize, is_blocked: impl Fn(usize, &LoginId) -> bool) {
         let mut accounts = self.accounts.lock();
         let Accounts { by_login, left } = &mut *accounts;
         by_login.entry(login.clone()).or_default().insert(at);
         self.filter.insert(login);
-        // Twice as many, so that many blocks cost little each.
+        // Doubling makes the amortized cost per block small.
         if by_login.len() > (2 * *left).max(16) {
             by_login.retain(|login, accounts| {
                 accounts.retain(|at| is_blocked(*at, login));

@@ -1,4 +1,4 @@
-//! Refreshes the readings of many accounts. The quota manager decides what is stale, never the state file.
+//! Refreshes the readings of many accounts. The quota manager, not the state file, decides which are stale.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,9 +12,9 @@ use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{Choice, Eligibility, Role, evaluate};
 
-/// A refresh that takes longer than this does not delay the next account.
+/// After this time, a slow refresh no longer delays the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
-/// The timeout of a refresh whose readings are saved when it ends. Its call has a timeout of its own.
+/// The timeout of a refresh whose readings are saved when it ends. The call itself has its own timeout.
 pub(super) const UNBOUNDED: Duration = Duration::MAX;
 /// How many refreshes [`FallbackAccountManager::refresh_until_usable`] runs at once.
 const MAX_PARALLEL_REFRESHES: usize = 4;
@@ -41,9 +41,9 @@ impl FallbackAccountManager {
 
     /// Refreshes the fallback accounts that are due, and returns those above every minimum, in order.
     ///
-    /// A [`route`](Self::route) would use each of them if the accounts before it were not available: the rules, the checks for another
-    /// login, and the check that the account is logged in are the same. An account with the login of one before it is omitted.
-    /// Dropping the future is safe.
+    /// A [`route`](Self::route) would use each of them if the accounts before it were unavailable. Both apply the same
+    /// rules, check for other logins, and check that the account is logged in. If several accounts have the same login,
+    /// only the first is listed. Dropping the future is safe.
     pub async fn usable_fallback_accounts(&self) -> Vec<AccountId> {
         self.inner.load().await;
         self.refresh(|role| role == Role::Fallback).await;
@@ -51,8 +51,8 @@ impl FallbackAccountManager {
         usable.into_iter().map(|at| self.inner.slots[at].id.clone()).collect()
     }
 
-    /// Refreshes accounts that are ineligible only because their usage is unknown, in order, until one can serve this request.
-    /// Returns how many refreshes ended, successful or not; zero if an account can serve already.
+    /// Refreshes accounts that are ineligible only because their usage is unknown, in order, until one can serve this
+    /// request. Returns how many refreshes ended, successful or not; zero if an account can already serve.
     ///
     /// A [`route`](Self::route) waits for at most four refreshes. This method has no such limit. At most four refreshes run at
     /// once, and one that takes longer than two seconds does not delay the next. It skips accounts whose last refresh failed, and
@@ -190,7 +190,7 @@ impl Inner {
             ..
         }) = &result
         {
-            // Otherwise the request would wait for the same source again.
+            // Otherwise the request would wait for the same source a second time.
             slot.credential_timed_out(self.now());
         }
         if let Err(QuotaError::DeadlineExceeded { .. }) = result {
@@ -199,8 +199,8 @@ impl Inner {
         result
     }
 
-    /// Refreshes an account for a request that has `waited` for refreshes already. If its time runs out, the refresh continues, and its
-    /// readings are saved when it ends.
+    /// Refreshes an account for a request that has already `waited`. If the request's time runs out, the refresh
+    /// continues, and its readings are saved when it ends.
     pub(super) async fn wait_for_refresh(
         self: &Arc<Self>,
         at: usize,
@@ -217,7 +217,7 @@ impl Inner {
         result
     }
 
-    /// Whether the quota manager has no time left for a call. A deadline is never moved, so this stays true.
+    /// Whether the quota manager has no time left for a call. Deadlines never move, so this stays true.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.out_of_time.load(Ordering::Relaxed)
     }
@@ -246,8 +246,8 @@ impl Inner {
         while self.wait_for_checks(&mut rechecks, Duration::MAX, &mut waited).await {}
     }
 
-    /// Refreshes accounts for this request in the background, one after the other, and saves the readings. It skips accounts with
-    /// a background refresh in progress.
+    /// Refreshes accounts for this request in the background, one at a time, and saves the readings. It skips accounts
+    /// with a background refresh in progress.
     pub(super) fn refresh_sequentially(self: &Arc<Self>, indices: &[usize], request: &Request) {
         let guards: Vec<_> = indices.iter().filter_map(|at| self.start_refresh(*at)).collect();
         if guards.is_empty() {

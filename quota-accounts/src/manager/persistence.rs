@@ -1,5 +1,5 @@
-//! The state file: loaded before the first staleness check, saved after every refresh. Its errors are logged and never fail a
-//! request.
+//! Loads the state file before the first staleness check, and saves it after every refresh. Errors are logged and never
+//! fail a request.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::state::{
 use quota_core::clock::is_from_future;
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 
-/// The file, and when it is written.
+/// The file, and the schedule of its writes.
 #[derive(Debug)]
 pub(super) struct StateFile {
     document: JsonFile,
@@ -33,7 +33,7 @@ pub(super) struct StateFile {
     writing: tokio::sync::Mutex<Vec<SessionAffinity>>,
     /// Whether a save is scheduled.
     is_due: Arc<AtomicBool>,
-    /// Makes a scheduled save start at once.
+    /// Makes a scheduled save start immediately.
     flush_now: Arc<Notify>,
 }
 
@@ -49,13 +49,13 @@ impl StateFile {
     }
 }
 
-/// How long a report waits for its block to be written, many times what a healthy disk needs.
+/// How long a report waits until its block is written, which is many times longer than a healthy disk needs.
 const SAVE_WAIT: Duration = Duration::from_millis(250);
 
 /// How long a save is delayed, so that one write serves many changes.
 const SAVE_DELAY: Duration = Duration::from_secs(3);
 
-/// How many logins are checked at once.
+/// How many logins are checked concurrently.
 pub(super) const CONCURRENT_CHECKS: usize = 64;
 
 /// The changes of one account since the last save.
@@ -109,7 +109,8 @@ impl Inner {
             tracing::warn!(error = %error, "could not read the state file, starting without it");
         })?;
         if state.has_unused_logins() {
-            // An account may hold one of them by now, and then its readings count, not those that the account had last.
+            // An account may meanwhile hold one of these logins. Then that login's readings count, not the account's
+            // last ones.
             self.check_logins().await;
         }
         let now = self.now();
@@ -124,7 +125,7 @@ impl Inner {
                 tracing::debug!(account = %id, "the state file has readings of another login");
             }
         }
-        // Set once: a restored login is never restored again.
+        // This is set once, and a login is restored only once.
         let _ = self.stored_logins.set(Mutex::new(Arc::new(state.of_logins())));
         for at in 0..self.slots.len() {
             self.restore_login(at);
@@ -151,13 +152,13 @@ impl Inner {
         }
     }
 
-    /// Restores what the state file has about the login that an account holds now, if that is another one than before.
+    /// Restores the stored state of the login that an account holds now, if its login has changed.
     pub(super) fn restore_login(&self, at: usize) {
         let slot = &self.slots[at];
         let Some(stored) = self.stored_logins.get() else { return };
         let Some(login) = slot.new_login() else { return };
         let key = login_key(&slot.id, &login);
-        // Locked until the state is loaded, so that no other request decides without it.
+        // Hold the lock until the state is loaded, so that no other request decides without it.
         let mut stored = stored.lock();
         if let Some(state) = stored.get(&key) {
             self.load_blocks(at, &state.blocks, self.now());
@@ -166,7 +167,8 @@ impl Inner {
             }
             let has_blocks = !state.blocks.is_empty();
             if has_blocks && let Some(state) = Arc::make_mut(&mut stored).get_mut(&key) {
-                // Only once, because the account keeps them, and some may be cleared by the time that it holds the login again.
+                // Restore them only once. The account keeps its blocks, and some may be cleared before it holds the
+                // login again.
                 state.blocks.clear();
             }
         }
@@ -181,7 +183,7 @@ impl Inner {
     }
 
     fn load_sessions(&self, stored: &[SessionAffinity], now: Timestamp) {
-        // In the order of their use, because a full table drops the oldest of those that it has.
+        // Insert them in the order of their last use, because a full table drops its oldest entries.
         let mut stored: Vec<_> = stored.iter().collect();
         stored.sort_unstable_by_key(|affinity| affinity.used_at);
         for affinity in stored {
@@ -200,7 +202,7 @@ impl Inner {
         let now = self.now();
         let mut changes = self.changes();
         let saved = self.save_sessions(state_file, &to_move, now).await;
-        // The sessions of an older program stay in the state file until their shards have them.
+        // Sessions that an older program stored stay in the state file until they are in their shards.
         let moved = if saved.is_ok() { std::mem::take(&mut *to_move) } else { Vec::new() };
         if changes.is_empty() && moved.is_empty() {
             return saved;
@@ -211,7 +213,7 @@ impl Inner {
             .document
             .update(move |state: &mut AccountsState| {
                 if *state == AccountsState::default() {
-                    // The file is missing, so it has nothing of what was saved earlier.
+                    // The file is missing, so all earlier saves are lost.
                     changes.extend(unchanged);
                     if let Some(logins) = &stored_logins {
                         state.set_unused_logins(logins);
@@ -257,7 +259,7 @@ impl Inner {
             by_shard.entry(shard_of(affinity.session)).or_default().push(affinity);
         }
         let bounds = SessionBounds { ttl: self.policy.session_ttl, max_sessions: self.policy.max_sessions };
-        // The state file loses the moved sessions right after this, and that write is durable.
+        // Right after this, a durable write removes the moved sessions from the state file.
         let shards = if to_move.is_empty() { state_file.shards.clone() } else { state_file.shards.durable() };
         let mut failed = None;
         for (shard, sessions) in by_shard {
@@ -284,7 +286,7 @@ impl Inner {
         unchanged.collect()
     }
 
-    /// The accounts with readings or blocks that the file does not have.
+    /// The accounts with readings or blocks that are not in the file yet.
     fn changes(&self) -> Vec<Delta> {
         let changes = self.slots.iter().enumerate().filter_map(|(at, slot)| {
             let usage = slot.exported();
@@ -302,8 +304,8 @@ impl Inner {
         }
     }
 
-    /// Saves now, and waits for that at most [`SAVE_WAIT`], because another process that writes must not delay a response. The save
-    /// goes on in the background.
+    /// Saves now, and waits for at most [`SAVE_WAIT`], because a write by another process must not delay a response.
+    /// The save continues in the background.
     pub(super) async fn save_now(self: &Arc<Self>) {
         if self.state_file.is_none() {
             return;
@@ -331,9 +333,9 @@ impl Inner {
         if state_file.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Created outside the task, which never starts if its runtime ends.
+        // Create it outside the task, because the task never starts if its runtime ends.
         let due = ScheduledGuard(Arc::clone(&state_file.is_due));
-        // Weak: the task must not keep the manager alive.
+        // Use a weak reference, because the task must not keep the manager alive.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         let flush_now = Arc::clone(&state_file.flush_now);
         self.in_background(async move {

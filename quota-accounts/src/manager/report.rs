@@ -43,7 +43,7 @@ impl FallbackAccountManager {
     /// Reports the outcome of a route. The router observes the usage in the headers, and a rejection may block the account or one
     /// of its models.
     ///
-    /// The manager may be another one than that of the route, such as one of a later configuration, if it has the account.
+    /// The manager may differ from that of the route, for example after a configuration change, if it has the account.
     ///
     /// A second report of the same route has no effect. If the future is dropped, changes that are not applied yet may be lost.
     ///
@@ -56,7 +56,7 @@ impl FallbackAccountManager {
         outcome: RequestOutcome,
     ) -> Result<Classification, ReportError> {
         let inner = &self.inner;
-        // By name, because a manager of a later configuration may have the account at another place.
+        // Look it up by name, because the account may have another index in a manager with a later configuration.
         let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
         let at = inner.index_of.get(&route.account).copied().ok_or_else(unknown)?;
         let slot = &inner.slots[at];
@@ -87,7 +87,7 @@ impl FallbackAccountManager {
             return Ok(report);
         }
         if !usage.windows.is_empty() || usage.owner_id.is_some() {
-            // Late headers of an old login state that login, and are rejected.
+            // Late headers of an old login name that login, and are rejected.
             usage.login_id.clone_from(&login_id);
             if slot.usage.observe(&usage).is_err() {
                 tracing::debug!(account = %slot.id, "the observed usage belongs to another login");
@@ -95,7 +95,8 @@ impl FallbackAccountManager {
             inner.schedule_save();
         }
         if let Some(reservation) = &route.reservation {
-            // After the observation. Otherwise, in between, neither the estimate nor the real use would count.
+            // Release it after the observation. Otherwise there would be a gap in which neither the estimate nor the
+            // real usage counts.
             inner.release(reservation);
         }
         if let Some(Consequence { block, .. }) = consequence {
@@ -150,15 +151,15 @@ fn other_exhausted(failure: Option<&Rejection>, usage: &UsageReport) -> impl Ite
         })
 }
 
-/// The same block for every credential, so for a limited time.
+/// The same block, but for every credential and therefore for a limited time.
 fn for_any_credential(block: Block, policy: &RoutingPolicy) -> Block {
     let until = block.since.checked_add(policy.forbidden_cooldown).unwrap_or(Timestamp::MAX);
     block.fingerprint(None).until(until)
 }
 
 impl Inner {
-    /// Clears the rejections before `served_at` of the login that has served a request under the name at `at`, and which that account may
-    /// have left since. Returns whether there were any.
+    /// Clears the rejections before `served_at` of the login that served a request as the account at `at`. The account
+    /// may have left the login since. Returns whether there were any.
     fn clear_rejections(&self, at: usize, login: Option<&LoginId>, served_at: Timestamp) -> bool {
         self.slots[at].credential_accepted();
         let has_cleared = self.slots[at].clear_rejections(login, served_at, |_| true);
@@ -181,7 +182,7 @@ impl Inner {
         })
     }
 
-    /// Whether the account has another credential than the rejected one, or its source can renew it.
+    /// Whether the account has a credential other than the rejected one, or its source can renew it.
     async fn has_another_credential(&self, at: usize, route: &Route) -> bool {
         let Some(used) = &route.credential else { return false };
         let usage = &self.slots[at].usage;

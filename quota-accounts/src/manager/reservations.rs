@@ -1,4 +1,4 @@
-//! Reserves the expected use of a request, locally and in the store for all hosts.
+//! Reserves the expected usage of a request, locally and for all hosts in the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,12 +20,13 @@ use crate::Request;
 use crate::reservation::{LocalReservations, Reservation, Reservations};
 use crate::routing::{Reason, Verdict, headroom};
 
-/// The shortest time that a request has for the store.
+/// The minimum time that a request allows for the store.
 const MIN_TIME: Duration = Duration::from_millis(100);
-/// How long the store is not used after a failure. Otherwise each request would wait for it.
+/// How long the router avoids the store after a failure. Otherwise each request would wait for it.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
-/// What reservations belong to: a login, or an account whose credential states none. Accounts with one login share its limits.
+/// The owner of reservations: a login, or an account whose credential states none. Accounts with the same login share
+/// its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum RecordId {
     Login(ProviderId, LoginId),
@@ -50,12 +51,12 @@ impl RecordId {
     }
 }
 
-/// The expected use of requests in flight, for one record.
+/// The expected usage of requests in flight, for one record.
 #[derive(Debug)]
 pub(super) struct ReservationState {
     record: RecordId,
     held: Mutex<LocalReservations>,
-    /// One request syncs with the store for all. The value is the sequence number of the last successful sync.
+    /// One request syncs with the store on behalf of all. The value is the sequence number of the last successful sync.
     sync_lock: tokio::sync::Mutex<u64>,
     /// How many syncs have started.
     sync_seq: AtomicU64,
@@ -122,7 +123,7 @@ pub(super) struct SharedReservations {
     store: Arc<dyn QuotaStore>,
     /// When the store last failed, in milliseconds; [`NEVER`](Self::NEVER) if it has worked since.
     failed_at: AtomicI64,
-    /// Releases reservations once the store works again. It ends with the manager.
+    /// Releases reservations once the store works again. The task ends with the manager.
     release_retry: Mutex<JoinSet<()>>,
 }
 
@@ -134,7 +135,7 @@ impl SharedReservations {
     }
 
     fn in_cooldown(&self, now: Timestamp) -> bool {
-        // The absolute difference, because the clock may have been set back since.
+        // Use the absolute difference, because the clock may have been set back since.
         let since = now.as_millisecond().abs_diff(self.failed_at.load(Ordering::Relaxed));
         u128::from(since) < COOLDOWN.as_millis()
     }
@@ -176,10 +177,11 @@ impl Drop for ReservationGuard {
 }
 
 impl Inner {
-    /// Reserves the estimated use of the request. The error is the verdict if that does not fit beside other reservations.
+    /// Reserves the estimated usage of the request. If it does not fit next to other reservations, the error is the
+    /// verdict.
     ///
-    /// It reserves nothing without an estimate. If the store is unavailable, or the request has `waited` for the rest of its time, only the
-    /// reservations of this process count.
+    /// Without an estimate, it reserves nothing. If the store is unavailable, or the request has already `waited` for
+    /// too long, only the reservations of this process count.
     pub(super) async fn reserve(
         self: &Arc<Self>,
         request: &Request,
@@ -211,7 +213,7 @@ impl Inner {
     /// The reservations of the record that the account shows.
     async fn reservations_of(&self, slot: &AccountSlot, waited: &mut Duration) -> Arc<ReservationState> {
         if self.reservations.is_some() {
-            // Before the first check of the login, hosts would use different documents.
+            // Check the login first. Before that, hosts could use different documents.
             self.in_time(waited, slot.usage.record_key()).await;
         }
         self.reserved.get_or_create(RecordId::of(&slot.id, &slot.usage.peek()))
@@ -223,7 +225,7 @@ impl Inner {
         self.sync_within(&state, None, waited).await;
     }
 
-    /// Syncs for a request that has `waited` already; `None` also if its time runs out.
+    /// Syncs for a request that has already `waited`; `None` also if its time runs out.
     async fn sync_within(
         &self,
         state: &ReservationState,
@@ -234,7 +236,7 @@ impl Inner {
         self.in_time(waited, self.sync_reservations(state, requested, timeout)).await?
     }
 
-    /// Waits for a step of a request that has `waited` already; `None` if its time runs out.
+    /// Waits for a step of a request that has already `waited`; `None` if its time runs out.
     async fn in_time<T>(&self, waited: &mut Duration, step: impl Future<Output = T>) -> Option<T> {
         let started_at = self.clock.instant();
         let done = self.clock.bounded(self.time_left(*waited), step).await;
@@ -242,8 +244,8 @@ impl Inner {
         done
     }
 
-    /// The rest of the time of a request that has `waited`. After a slow refresh there is little of it, but a working store needs no more
-    /// than the minimum.
+    /// The remaining time of a request that has `waited`. Little may be left after a slow refresh, but a working store
+    /// needs no more than the minimum.
     fn time_left(&self, waited: Duration) -> Duration {
         self.policy.route_timeout.saturating_sub(waited).max(MIN_TIME)
     }
@@ -253,11 +255,11 @@ impl Inner {
         ReservationGuard { inner: Arc::clone(self), reservation, is_kept: false }
     }
 
-    /// Releases a reservation, also if the account shows another record by now. A second release changes nothing.
+    /// Releases a reservation, even if the account shows another record now. A second release has no effect.
     pub(super) fn release(self: &Arc<Self>, reservation: &ReservationHandle) {
         let ReservationHandle { state, id } = reservation.clone();
         let is_pending = state.change(|held| held.release(id));
-        // Without a runtime the next sync releases it, or it expires.
+        // Without a runtime, the next sync releases it, or it expires.
         if is_pending && self.reservations.is_some() && Handle::try_current().is_ok() {
             let inner = Arc::clone(self);
             self.in_background(async move {
@@ -269,7 +271,7 @@ impl Inner {
         }
     }
 
-    /// Retries releases until the store has them.
+    /// Retries releases until they are in the store.
     fn retry_releases(self: &Arc<Self>) {
         let Some(shared) = &self.reservations else { return };
         let mut release_retry = shared.release_retry.lock();
@@ -277,7 +279,7 @@ impl Inner {
         if !release_retry.is_empty() {
             return;
         }
-        // Weak: the task must not keep the manager alive.
+        // Use a weak reference, because the task must not keep the manager alive.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         release_retry.spawn(async move {
             loop {
@@ -318,7 +320,7 @@ impl Inner {
             return Some(true);
         }
         if shared.in_cooldown(self.clock.now()) {
-            // The previous holder of the lock has just waited for the store in vain.
+            // The previous holder of the lock has just waited for the store without success.
             return None;
         }
         let seq = state.sync_seq.fetch_add(1, Ordering::AcqRel) + 1;
@@ -351,7 +353,7 @@ async fn sync_with_store(
         attempts += 1;
         state.change(|held| {
             if attempts > 1 {
-                // The previous swap conflicted. If it was applied nevertheless, the document shows it.
+                // The previous swap conflicted. If it was applied after all, the document contains it.
                 held.write_failed();
             }
             held.merge_into(document, now, offset);

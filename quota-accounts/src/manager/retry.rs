@@ -1,4 +1,4 @@
-//! Sends a request to one account after the other, until it succeeds or no account is left.
+//! Sends a request to one account after another, until it succeeds or no account is left.
 
 use quota_core::provider::RejectionKind;
 
@@ -21,8 +21,8 @@ impl FallbackAccountManager {
     /// Routes a request, sends it with `send`, reports the outcome, and retries it as the outcome advises if the request is
     /// idempotent. It returns the result of the last attempt with its classification.
     ///
-    /// It never waits before a retry: if the provider asks for a wait, the caller waits. It never retries an account twice for
-    /// the same kind of rejection.
+    /// It never waits before a retry. If the provider requests a wait, the caller must wait. It never retries an
+    /// account twice for the same kind of rejection.
     ///
     /// # Errors
     ///

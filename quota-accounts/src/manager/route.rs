@@ -1,4 +1,4 @@
-//! Routes a request: chooses an account by its current readings, waits for refreshes, and reads the credential.
+//! Routes a request: chooses an account by the current readings, waits for refreshes, and reads the credential.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -68,7 +68,7 @@ pub enum RouteError {
     #[error("no account can serve this request{}", again(*retry_after))]
     #[non_exhaustive]
     NoAccountAvailable {
-        /// How long until an account may serve it; `None` if a person must act first.
+        /// The time until an account may serve it; `None` if the user must act first.
         retry_after: Option<Duration>,
         /// The ineligible accounts, at most eight.
         skipped: Vec<Evaluated>,
@@ -89,7 +89,7 @@ fn again(retry_after: Option<Duration>) -> String {
 }
 
 impl RouteError {
-    /// How long to wait before the next attempt; `None` if a person must act first.
+    /// How long to wait before the next attempt; `None` if the user must act first.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -111,25 +111,26 @@ impl RouteError {
 impl FallbackAccountManager {
     /// Returns the preferred available account for a request, with its credential.
     ///
-    /// The request waits for a refresh if the chosen account has no readings, or a better account is ineligible because of
-    /// stale readings. Before it chooses, the router refreshes at most four accounts, and only those that can be refreshed now.
-    /// It waits for them at most [`route_timeout`](crate::RoutingPolicy#structfield.route_timeout) in all. Then it chooses by
-    /// what is known, and the refreshes continue. If the chosen account is eligible but its readings are stale, the refresh runs
-    /// in the background.
+    /// The request waits for a refresh if the chosen account has no readings, or if a better account is ineligible
+    /// because of stale readings. Before it chooses, the router refreshes at most four accounts, and only those that
+    /// can be refreshed now. It waits for at most [`route_timeout`](crate::RoutingPolicy#structfield.route_timeout) in
+    /// total. Then it chooses from the available readings, and the refreshes continue. If the chosen account is
+    /// eligible but its readings are stale, the refresh runs in the background.
     ///
     /// The request waits for the credential of the chosen account at most
-    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). Those of ineligible accounts, which may have
-    /// another login by now, are read in the background. The request waits for them a tenth of a second. If no account is
-    /// available, it waits for the rest of the `route_timeout`. The wait for reservations in the store is a part of it too, with at
-    /// least a tenth of a second for each. Dropping the future is safe.
+    /// [`credential_timeout`](crate::RoutingPolicy#structfield.credential_timeout). The router reads the credentials of
+    /// ineligible accounts in the background, because their logins may have changed. The request waits for these for a
+    /// tenth of a second, or if no account is available, for the rest of the `route_timeout`. The `route_timeout`
+    /// includes the waits for reservations in the store, which get at least a tenth of a second each. Dropping the
+    /// future is safe.
     ///
     /// Every route must be [reported](Self::report). The report ends its reservation, which otherwise expires after ten minutes.
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve the request, with the time until one may. If more than four accounts have unknown
-    /// usage and the policy denies that, the others are refreshed in the background, and the wait is two seconds. So is the wait
-    /// if the credential of an ineligible account is still being read.
+    /// [`RouteError`] if no account may serve the request, with the time until one may. If more than four accounts have
+    /// unknown usage and the policy denies that, the router refreshes the others in the background, and the wait is two
+    /// seconds. The wait is also two seconds while the credential of an ineligible account is being read.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
@@ -164,11 +165,11 @@ impl FallbackAccountManager {
     }
 }
 
-/// How long a request waits for the sources of ineligible accounts. A file is read within this time. A command continues in the
-/// background, and the next request gets its outcome.
+/// How long a request waits for the sources of ineligible accounts. This is long enough to read a file. A command
+/// continues in the background, and the next request gets its outcome.
 const RECHECK_GRACE: Duration = Duration::from_millis(100);
 
-/// What one request has done and found so far.
+/// The progress of one request.
 #[derive(Debug, Default)]
 pub(super) struct Attempt {
     /// The accounts that it has refreshed.
@@ -177,7 +178,7 @@ pub(super) struct Attempt {
     pub(super) read: Vec<usize>,
     /// The accounts that turned out to be unusable, although their readings made them eligible.
     pub(super) unusable: Vec<(usize, Verdict)>,
-    /// The accounts that had another login than the chosen one, once for each time.
+    /// The accounts whose login differed from the one at the choice, with one entry per occurrence.
     pub(super) moved: Vec<usize>,
     /// The checks for other credentials that it has started.
     pub(super) rechecks: Rechecks,
@@ -190,18 +191,18 @@ impl Attempt {
         self.unusable.iter().any(|(other, _)| *other == at)
     }
 
-    /// Whether the choice may be made again because the account has another login.
+    /// Whether to repeat the choice because the account has another login.
     pub(super) fn may_move(&self, at: usize) -> bool {
         self.moved.iter().filter(|other| **other == at).count() < MAX_MOVES
     }
 }
 
-/// How often one attempt chooses again because one account has another login than before.
+/// How often one attempt repeats the choice because an account's login has changed.
 const MAX_MOVES: usize = 3;
 
 impl Inner {
-    /// Records that the credential of an account cannot be used. Without a verdict the choice is made again, which is bounded: a source
-    /// that states another login each time is unusable.
+    /// Records that the credential of an account cannot be used. Without a verdict, the choice is repeated a limited
+    /// number of times. A source that states another login each time is unusable.
     pub(super) fn reject(&self, attempt: &mut Attempt, at: usize, verdict: Option<Verdict>) {
         if verdict.is_none() && attempt.may_move(at) {
             attempt.moved.push(at);
@@ -231,10 +232,10 @@ impl Inner {
                     });
                 }
                 Choice::NoAccount { retry_at } => {
-                    // The last scan left out the accounts that turned out to be unusable.
+                    // The last scan omitted the accounts that turned out to be unusable.
                     let others = attempt.unusable.iter().filter_map(|(_, verdict)| verdict.retry_at);
                     let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.retry_at);
-                    // The next attempt gets the outcome of a check that continues.
+                    // A check that continues reports its outcome to the next attempt.
                     let checked_at = || scan.now.checked_add(UNKNOWN_RETRY).ok();
                     let checked = attempt.rechecks.is_running().then(checked_at).into_iter();
                     let unknown = unknown.chain(checked);
@@ -319,7 +320,7 @@ impl Inner {
                 let result = self.wait_for_refresh(*at, request, waited).await;
                 if let Err(error) = &result {
                     tracing::debug!(account = %self.slots[*at].id, %error, "refresh failed, using cached readings");
-                    // Another name of the login may have a credential to read the usage with.
+                    // Another name for the login may have a credential that can read the usage.
                     if self.slots[*at].usage.peek().is_login_shared() {
                         unusable.extend(self.without_credential_for(error).map(|verdict| (*at, verdict)));
                     }
@@ -337,7 +338,7 @@ impl Inner {
                 self.refresh_sequentially(&scan.refresh_first, request);
             }
             if let Choice::NoAccount { .. } = scan.choice {
-                // Another credential is the only hope for these accounts.
+                // Only another credential can make these accounts eligible.
                 if self.wait_for_checks(rechecks, Duration::MAX, waited).await {
                     continue;
                 }

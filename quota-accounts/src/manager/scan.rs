@@ -15,10 +15,10 @@ use crate::{Request, RoutingMode};
 pub(super) const MAX_REPORTED: usize = 8;
 /// How many stale accounts one request waits for.
 pub(super) const MAX_REFRESHES: usize = 4;
-/// The wait if more accounts have unknown usage. By then the background refresh has reached the next one.
+/// The wait if more accounts have unknown usage. By its end, the background refresh has reached the next account.
 pub(super) const UNKNOWN_RETRY: Duration = Duration::from_secs(2);
 
-/// What an account was chosen by.
+/// The data on which a choice is based.
 #[derive(Debug, Clone)]
 pub(super) struct ChosenBy {
     pub(super) at: Timestamp,
@@ -35,13 +35,14 @@ pub(super) struct Scan {
     login_id: Option<LoginId>,
     /// The ineligible accounts, at most [`MAX_REPORTED`].
     pub(super) rejected: Vec<Evaluated>,
-    /// The accounts that are better than the chosen one, but ineligible by stale readings; first the chosen one if it has none.
+    /// The accounts that are better than the chosen one but ineligible because of stale readings. If the chosen account
+    /// has no readings, it comes first.
     pub(super) refresh_first: Vec<usize>,
     /// All accounts that are ineligible because of unknown usage, and may be refreshed.
     pub(super) unknown: Vec<usize>,
     /// The better accounts that are fully reserved. Another host may have released a reservation.
     pub(super) reread_reservations: Vec<usize>,
-    /// The better accounts that are ineligible, but may have another credential by now.
+    /// The better accounts that are ineligible but may have a new credential.
     pub(super) recheck_credentials: Vec<usize>,
 }
 
@@ -52,8 +53,8 @@ impl Scan {
 }
 
 impl Inner {
-    /// Chooses by the current readings, without waiting. It leaves out the accounts in `without`, and those that turned out to be
-    /// `unusable`.
+    /// Chooses by the current readings, without waiting. It omits the accounts in `without`, and those that turned out
+    /// to be `unusable`.
     pub(super) fn scan(
         &self,
         request: &Request,
@@ -98,7 +99,7 @@ impl Inner {
             if rejected.len() < MAX_REPORTED {
                 rejected.push(selector.evaluated(&candidate, verdict));
             }
-            // With the usage that was read above: while a thread has all of its fast slots in use, another `peek` is slow.
+            // Use the usage that was read above. While all fast slots of a thread are in use, another `peek` is slow.
             if recheck.len() < MAX_REFRESHES
                 && slot.should_recheck_credential_after(verdict.reason, candidate.login_id(), now)
             {
@@ -155,7 +156,7 @@ impl Inner {
                 stale.insert(0, at);
             }
         }
-        // Not that which the account holds by now: the choice is about these readings.
+        // Use the login of these readings, because the account may hold another login now.
         let login_id = selector.login_id().filter(|_| matches!(choice, Choice::Use { .. })).cloned();
         Scan {
             now,
@@ -171,13 +172,13 @@ impl Inner {
     }
 }
 
-/// How many accounts are prefetched at once. A thread reads this many usages without reference counting.
+/// How many accounts are prefetched at a time. A thread can read this many usages without reference counting.
 const PREFETCHED: usize = 8;
 
 /// Reads the usages of the first few accounts, and loads them into the CPU cache.
 ///
-/// It takes all usages before it reads the first one, because `peek` orders memory accesses, so that reads between two peeks cannot
-/// overlap.
+/// It peeks at all usages before it reads the first one. Memory accesses between two peeks cannot overlap, because
+/// `peek` orders them.
 fn prefetch(slots: &[AccountSlot]) -> [Option<AccountUsage>; PREFETCHED] {
     let usages: [Option<AccountUsage>; PREFETCHED] =
         std::array::from_fn(|at| slots.get(at).map(|slot| slot.usage.peek()));

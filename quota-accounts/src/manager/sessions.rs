@@ -21,7 +21,7 @@ pub(super) struct SessionTable {
     capacity: usize,
     enabled: bool,
     sessions: Mutex<HashMap<Session, (usize, Timestamp)>>,
-    /// The shards with a session that is not saved yet, as a set of bits.
+    /// The shards with unsaved sessions, as a bit set.
     unsaved: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ impl SessionTable {
         }
     }
 
-    /// Whether sessions stay on an account at all.
+    /// Whether session affinity is enabled.
     pub(super) fn is_enabled(&self) -> bool {
         self.enabled && self.capacity > 0
     }
@@ -57,7 +57,7 @@ impl SessionTable {
         self.mark_unsaved(bit(shard_of(session)));
     }
 
-    /// Adds a stored session, unless its last use is known already. Two files may have the same session.
+    /// Adds a stored session, unless a later use is already known. Two files may contain the same session.
     pub(super) fn load(&self, session: Session, at: usize, used_at: Timestamp) {
         let is_known = self.sessions().get(&session).is_some_and(|(_, known)| *known >= used_at);
         if !is_known {
@@ -72,8 +72,8 @@ impl SessionTable {
         let mut sessions = self.sessions();
         let previous = sessions.insert(session, (at, now));
         if previous.is_none() && sessions.len() > self.capacity {
-            // Drop an eighth at once, so that not every new session searches a full table.
-            // A timestamp from the future counts as the oldest, not as the latest.
+            // Drop an eighth of the table at a time, so that not every new session searches a full table. A timestamp
+            // in the future counts as the oldest, not as the latest.
             let last_used =
                 |used_at: Timestamp| if is_from_future(used_at, now) { Timestamp::MIN } else { used_at };
             let mut times: Vec<_> = sessions.values().map(|(_, used_at)| last_used(*used_at)).collect();
@@ -129,8 +129,9 @@ fn is_current(used_at: Timestamp, now: Timestamp, ttl: Duration) -> bool {
 }
 
 impl Inner {
-    /// Remembers the session of a request that the account at `at` serves. The session keeps its own account if that is only
-    /// temporarily ineligible. `unusable` are the accounts that turned out to be unusable although their readings admit them.
+    /// Remembers the session of a request that the account at `at` serves. A session keeps its own account if that is
+    /// only temporarily ineligible. `unusable` contains the accounts that turned out to be unusable even though their
+    /// readings admit them.
     pub(super) fn remember_session(
         &self,
         request: &Request,

@@ -23,9 +23,9 @@ pub(super) struct AccountSlot {
     pub(super) id: AccountId,
     pub(super) role: Role,
     pub(super) disabled: bool,
-    /// Boxed, because few accounts have limits, and a smaller slot makes a scan of many accounts faster.
+    /// Boxed because few accounts have limits, and small slots make a scan of many accounts faster.
     limits: Option<Box<AccountLimits>>,
-    /// The usage and the credential source, in the quota manager.
+    /// The handle to the usage and the credential source in the quota manager.
     pub(super) usage: Account,
     /// Whether there is any block. Readers check this before they take the lock.
     is_blocked: AtomicBool,
@@ -103,7 +103,7 @@ impl AccountSlot {
         }
     }
 
-    /// The current time by the usage's clock.
+    /// The current time according to the clock of the readings.
     pub(super) fn now(&self) -> Timestamp {
         self.usage.peek().now()
     }
@@ -187,7 +187,7 @@ impl AccountSlot {
         self.rebase_future_blocks(now);
     }
 
-    /// Sets the start of blocks from the future to `now`, also in the state file.
+    /// Sets the start of blocks that lie in the future to `now`, also in the state file.
     fn rebase_future_blocks(&self, now: Timestamp) {
         if !self.blocks().active.iter().any(|block| is_from_future(block.since, now)) {
             return;
@@ -204,7 +204,7 @@ impl AccountSlot {
         blocks.removed.extend(replaced);
     }
 
-    /// Whether the credential that was read last is known not to be this one.
+    /// Whether the last credential that was read differs from this one; false if unknown.
     pub(super) fn has_other_credential(&self, fingerprint: Option<CredentialFingerprint>) -> bool {
         let last_read = *self.last_read.lock();
         matches!((last_read, fingerprint), (Some(own), Some(other)) if own != other)
@@ -246,7 +246,7 @@ impl AccountSlot {
     /// Records that the state of this login was restored.
     pub(super) fn set_restored(&self, login: LoginId) {
         let mut restored = self.restored.lock();
-        // It stays in `restored`, so that no other login gets its address.
+        // `restored` keeps the login alive, so that no other login gets its address.
         self.restored_address.store(login.as_str().as_ptr().addr(), Ordering::Relaxed);
         *restored = Some(login);
     }
@@ -287,8 +287,8 @@ impl AccountSlot {
         self.active_blocks().iter().find(applies).cloned()
     }
 
-    /// Whether a request may retry with another credential than the rejected one. This is allowed for one rejected credential,
-    /// because a source may return another credential each time.
+    /// Whether a request may retry with a credential other than the rejected one. This is allowed for one rejected
+    /// credential only, because a source may return a different credential each time.
     pub(super) fn may_try_another(&self, rejected: Option<CredentialFingerprint>) -> bool {
         // All requests that used the same rejected credential may retry.
         *self.last_rejected.lock().get_or_insert(rejected) == rejected
@@ -374,7 +374,7 @@ impl AccountSlot {
         self.credential_timeout_at.store(NEVER, Ordering::Relaxed);
     }
 
-    /// The active and the removed blocks; `None` if the state file has them already.
+    /// The active and removed blocks; `None` if the state file is up to date.
     pub(super) fn dirty_blocks(&self) -> Option<(Arc<[Block]>, Vec<Block>)> {
         let blocks = self.blocks();
         (blocks.is_dirty || !blocks.removed.is_empty())
@@ -386,7 +386,7 @@ impl AccountSlot {
         Arc::clone(&self.blocks().active)
     }
 
-    /// Records a save. `active` is what the file has, and `removed` is what it no longer has.
+    /// Records a save. `active` are the blocks in the file, `removed` those that are no longer in it.
     pub(super) fn blocks_written(&self, active: &Arc<[Block]>, removed: &[Block]) {
         let mut blocks = self.blocks();
         if Arc::ptr_eq(&blocks.active, active) {

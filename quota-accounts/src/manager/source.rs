@@ -1,5 +1,6 @@
-//! Reading the credential of an account for a request, with a timeout, and of ineligible accounts in the background.
-//! It also has the verdicts on accounts without a usable credential. `route` decides which account comes next.
+//! Reads the credential of an account for a request, with a timeout, and those of ineligible accounts in the
+//! background. It also returns the verdicts on accounts without a usable credential. `route` decides which account
+//! comes next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::routing::{Eligibility, Reason, Verdict, evaluate, evaluate_with_retry
 impl Inner {
     /// The current credential of an account; `None` if it has no source.
     ///
-    /// After a timeout the account is skipped for a while. Otherwise each request would wait for its source again.
+    /// After a timeout, the account is skipped for a while. Otherwise each request would wait for its source again.
     pub(super) async fn read_credential(
         &self,
         slot: &AccountSlot,
@@ -41,15 +42,16 @@ impl Inner {
         let since = slot.credential_timeout_at()?;
         let now = self.now();
         let until = since.checked_add(self.policy.throttle_cooldown).ok()?;
-        // A timeout in the future does not count: the clock was set back.
+        // A timeout in the future does not count, because the clock was set back.
         (since <= now && now < until).then(|| Verdict::ineligible(Reason::CredentialUnavailable, Some(until)))
     }
 
-    /// Refreshes an account whose login has changed since the choice, because its readings are those of another record now.
+    /// Refreshes an account whose login has changed since the choice, because its readings now come from another
+    /// record.
     async fn refresh_new_login(self: &Arc<Self>, at: usize, waited: &mut Duration) {
         let slot = &self.slots[at];
         tracing::debug!(account = %slot.id, "the account has another login");
-        // First what the state file has about it, which may be fresh.
+        // First restore its stored state, which may be fresh.
         self.restore_login(at);
         if let Err(error) = self.wait_for_refresh(at, &Request::new(), waited).await {
             tracing::debug!(account = %slot.id, %error, "refresh failed, no readings of the new login");
@@ -67,7 +69,7 @@ impl Inner {
         waited: &mut Duration,
     ) -> Result<Option<Credential>, Option<Verdict>> {
         let slot = &self.slots[at];
-        // Checked first, because programs without credential sources are common.
+        // Check this first, because programs without credential sources are common.
         if !slot.usage.has_credentials() {
             return Ok(None);
         }
@@ -106,7 +108,7 @@ impl Inner {
         Ok(credential)
     }
 
-    /// The verdict if the provider has rejected this very credential under another name of its login.
+    /// The verdict if the provider has rejected this same credential under another name of its login.
     fn rejected_under_another_name(
         &self,
         at: usize,
@@ -138,7 +140,7 @@ impl Inner {
         Some(Verdict::ineligible(reason, self.now().checked_add(wait).ok()))
     }
 
-    /// The verdict on an account without a usable credential. Only a missing login requires a person to act.
+    /// The verdict on an account without a usable credential. Only a missing login requires the user to act.
     fn without_credential(&self, error: &CredentialError) -> Verdict {
         let (reason, wait) = match error {
             CredentialError::NotLoggedIn { .. } => return Verdict::ineligible(Reason::LoginRejected, None),
@@ -166,7 +168,7 @@ impl Rechecks {
         let (sender, receiver) = mpsc::unbounded_channel();
         for at in indices {
             let (inner, sender, at) = (Arc::clone(inner), sender.clone(), *at);
-            // Read now: the quota manager may notice another login before the check starts.
+            // Read this now, because the quota manager may notice another login before the check starts.
             let before = inner.slots[at].login_id();
             inner.clone().in_background(async move {
                 // The request may have ended.
@@ -181,7 +183,8 @@ impl Rechecks {
         self.0.iter().any(|receiver| !receiver.is_closed())
     }
 
-    /// Waits for the checks, until one has found another credential. Returns whether one has. Dropping the future is safe.
+    /// Waits for the checks until one has found another credential. Returns whether one has. Dropping the future is
+    /// safe.
     pub(super) async fn any_changed(&mut self) -> bool {
         while let Some(receiver) = self.0.last_mut() {
             match receiver.recv().await {
@@ -195,8 +198,9 @@ impl Rechecks {
 }
 
 impl Inner {
-    /// Checks whether an ineligible account has another credential by now. Reading the credential of another login also shows the
-    /// record of that login. `before` is the login with which the account was ineligible.
+    /// Checks whether an ineligible account has a new credential. If the credential belongs to another login, reading
+    /// it also switches the account to that login's record. `before` is the login with which the account was
+    /// ineligible.
     async fn recheck_credential(self: &Arc<Self>, at: usize, before: Option<&LoginId>) -> bool {
         let slot = &self.slots[at];
         let Ok(Some(credential)) = self.read_credential(slot).await else { return false };

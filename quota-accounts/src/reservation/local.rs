@@ -32,13 +32,13 @@ struct OwnReservation {
 /// Whether the reservation was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    /// The store has not confirmed yet that it fits.
+    /// The store has not yet confirmed that it fits.
     Pending,
     Admitted,
     Rejected,
 }
 
-/// Whether the store has the reservation.
+/// Whether the reservation is in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReservationWrite {
     Absent,
@@ -47,7 +47,7 @@ enum ReservationWrite {
     Written,
 }
 
-/// After this many reads without the reservation, a write of unknown outcome counts as not applied.
+/// After this many reads without the reservation, a write with an unknown outcome counts as not applied.
 const MAX_MISSED: u8 = 3;
 
 impl LocalReservations {
@@ -97,8 +97,8 @@ impl LocalReservations {
 
     /// Adds the pending reservations that fit and the locally admitted ones to the document, and removes the released ones.
     ///
-    /// `now` is the store's time, and `offset` is how far the store's clock is ahead of this process's. A second merge into the
-    /// same document changes nothing.
+    /// `now` is the store's time, and `offset` is how far the store's clock is ahead of this process's clock. A second
+    /// merge into the same document has no effect.
     pub(crate) fn merge_into(&mut self, document: &mut Reservations, now: Timestamp, offset: SignedDuration) {
         self.own.retain(|own| own.reservation.moved(offset).is_live(now));
         for own in &mut self.own {

@@ -8,9 +8,9 @@ use super::{Candidate, Request, RoutingPolicy};
 
 /// The assumed time to the reset of a window whose reset is unknown.
 const UNKNOWN_RUN_SECONDS: i64 = 5 * 3600;
-/// The minimum time to a reset, so that a reset that is seconds away does not outweigh everything.
+/// The minimum time to a reset, so that an imminent reset does not outweigh everything else.
 const MIN_RUN_SECONDS: i64 = 60;
-/// The weight of an account without readings: a full window over one day. Its first request brings readings.
+/// The weight of an account without readings: a full window over one day. Its first request provides readings.
 const UNKNOWN_WEIGHT: f64 = 10_000.0 / 86_400.0;
 /// Less than any other weight, but not zero, so that the score is finite.
 const MIN_WEIGHT: f64 = 1e-9;
@@ -44,7 +44,8 @@ pub(super) fn rendezvous_score(candidate: &Candidate<'_>, request: &Request, wei
     let draw = request.session().map_or(1.0, |session| {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are used")]
         let uniform = ((session.with(candidate.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        // Not `f64::ln`: its last bit differs among platforms, and hosts must agree on the account of a session.
+        // Do not use `f64::ln`, because its last bit differs between platforms, and hosts must agree on the account of
+        // a session.
         -libm::log(uniform)
     });
     // The bits of positive floats have the same order as the floats.

@@ -1,5 +1,5 @@
-//! A block: an account must not be used for a while, because the provider rejected a request.
-//! `outcome` creates blocks; `evaluate` decides whether one counts for a request.
+//! A block: an account must not be used for a while, because the provider rejected a request. `outcome` creates blocks;
+//! `evaluate` decides whether a block applies to a request.
 
 use jiff::Timestamp;
 use quota_core::model::{CredentialFingerprint, LoginId, Window, model_matches};
@@ -33,16 +33,16 @@ pub struct Block {
     /// Whether `model` is the full name from a request, so that `gpt-5` does not include `gpt-5-mini`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_exact: bool,
-    /// The exhausted window, if stated.
+    /// The exhausted window, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowId>,
-    /// Whether money is missing, not a window's capacity. Readings of windows do not end the block.
+    /// Whether money has run out, rather than a window. Readings of windows then do not end the block.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_payment: bool,
     /// The credential it applies to. Another credential ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<CredentialFingerprint>,
-    /// The login it applies to, if stated. Another login ends the block.
+    /// The login it applies to, if known. Another login ends the block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_id: Option<LoginId>,
     #[serde(flatten)]
@@ -74,14 +74,14 @@ impl Block {
         self
     }
 
-    /// Sets the model it applies to, and other models that contain this name.
+    /// Applies the block to models whose name contains this text.
     #[must_use]
     pub fn model(mut self, model: impl Into<Option<String>>) -> Self {
         self.model = model.into();
         self
     }
 
-    /// Sets the one model it applies to, by its full name.
+    /// Applies the block to the one model with this full name.
     #[must_use]
     pub fn exactly(self, model: impl Into<Option<String>>) -> Self {
         Self { is_exact: true, ..self.model(model) }
@@ -94,7 +94,7 @@ impl Block {
         self
     }
 
-    /// Sets whether money is missing, not a window's capacity.
+    /// Sets whether money has run out, rather than a window.
     #[must_use]
     pub fn needs_payment(mut self, needs_payment: bool) -> Self {
         self.needs_payment = needs_payment;
@@ -147,8 +147,8 @@ impl Block {
         }
     }
 
-    /// Whether later readings disprove it: the window has capacity again, or the login works although the rejected credential is
-    /// unknown.
+    /// Whether later readings disprove it: the window has capacity again, or the login works and the rejected
+    /// credential is unknown.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
         match self.kind {
             RejectionKind::QuotaExhausted if self.needs_payment => false,
@@ -169,8 +169,8 @@ impl Block {
         window.timed_at() > Some(self.since) && window.used().remaining() > Percent::ZERO
     }
 
-    /// Whether every window that it may be about has capacity, for a block that names none. Only a complete response lists these
-    /// windows.
+    /// For a block that names no window: whether every window that could have caused it has capacity. Only a complete
+    /// response lists all windows.
     fn have_all_capacity(&self, snapshot: &Snapshot) -> bool {
         if snapshot.complete_at() <= Some(self.since) {
             return false;
@@ -189,7 +189,8 @@ impl Block {
             && unread.next().is_none()
     }
 
-    /// Whether both have the same kind, model, window, reason, credential and login, so that one of them can be dropped.
+    /// Whether both blocks have the same kind, model, window, reason, credential and login, so that one of them can be
+    /// dropped.
     pub(crate) fn is_about(&self, other: &Self) -> bool {
         (self.kind, self.needs_payment) == (other.kind, other.needs_payment)
             && (&self.model, &self.window) == (&other.model, &other.window)

@@ -34,7 +34,7 @@ pub struct Candidate<'a> {
     pub(super) has_unknown_owner: bool,
     pub(crate) login_rejected: bool,
     pub(crate) limits: Option<&'a AccountLimits>,
-    /// Boxed, because few accounts have one, and a choice moves every candidate.
+    /// Boxed because few accounts have one, and a choice moves every candidate.
     extra: Option<Box<Extra>>,
 }
 
@@ -48,13 +48,13 @@ pub(crate) struct Extra {
     pub(crate) credential_verdict: Option<Verdict>,
 }
 
-/// The source of the readings. A choice copies none of them.
+/// The source of the readings, so that a choice need not copy them.
 enum Readings<'a> {
     Snapshot(&'a Snapshot),
     Usage(AccountUsage),
 }
 
-/// Shows the kind only, because readings of an unknown owner must not be shown.
+/// Shows only the kind, because readings of an unknown owner must not be shown.
 impl fmt::Debug for Readings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -91,7 +91,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Creates a candidate from the usage that the quota manager has.
+    /// Creates a candidate from the quota manager's usage.
     #[inline]
     pub fn from_usage(id: &'a AccountId, role: Role, usage: AccountUsage) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl<'a> Candidate<'a> {
         self
     }
 
-    /// The parts that few accounts have, to change them in place.
+    /// Returns the rare parts for changes in place.
     #[cold]
     pub(crate) fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
@@ -224,7 +224,7 @@ impl<'a> Candidate<'a> {
         self.held_until(now).max(due)
     }
 
-    /// When the quota manager may refresh it, if the policy delays that although nothing else prevents it.
+    /// When the quota manager may refresh it, if only the policy delays the refresh.
     pub(super) fn refresh_at(&self, model: Option<&str>, now: Timestamp) -> Option<Timestamp> {
         let Readings::Usage(usage) = &self.readings else { return None };
         let due = usage.due_at(model).filter(|due| now < *due)?;
@@ -245,7 +245,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Whether the quota manager would refresh its readings for a request of `model`, if it may.
+    /// Whether the quota manager would refresh its readings for a request for `model`, if allowed.
     pub(crate) fn is_stale_for(&self, model: Option<&str>) -> bool {
         match &self.readings {
             Readings::Snapshot(_) => false,

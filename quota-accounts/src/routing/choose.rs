@@ -15,8 +15,8 @@ use super::{
     Verdict, evaluate, evaluate_with_retry,
 };
 
-/// Chooses the account for a request among `candidates` in their order, the main one first, by their readings at
-/// `now`.
+/// Chooses the account for a request among the `candidates`, which are in order with the main one first, by their
+/// readings at `now`.
 ///
 /// The same arguments give the same decision. An account that is disabled, exhausted, below its killswitch or without
 /// a valid login is never chosen. Of several accounts with one login, only the first usable one is considered; the others are
@@ -87,7 +87,7 @@ struct Best {
     rank: Rank,
     at: usize,
     reason: Reason,
-    /// The login of the readings that it was chosen by.
+    /// The login of the readings on which the choice was based.
     login_id: Option<LoginId>,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Selector<'a> {
         let mut verdict = evaluate(candidate, self.request, self.now, self.policy);
         if let Some(Standing { retry_at }) = self.of_another(candidate, verdict) {
             let retry_at = match verdict.eligibility {
-                // Its own exclusion, such as a rejected credential, must end too.
+                // The account's own exclusion, such as a rejected credential, must end too.
                 Eligibility::Ineligible => retry_at.zip(verdict.retry_at).map(|(login, own)| login.max(own)),
                 _ => retry_at,
             };
@@ -159,7 +159,8 @@ impl<'a> Selector<'a> {
         verdict
     }
 
-    /// Leaves an account out of the choice. Unless only its credential is the reason, every account with its login is out too.
+    /// Excludes an account from the choice. Unless only its credential is the reason, every account with its login is
+    /// excluded too.
     pub(crate) fn leave_out(&mut self, candidate: &Candidate<'_>, found: Option<Verdict>) {
         if candidate.shared_login().is_some() {
             let verdict = found.unwrap_or_else(|| evaluate(candidate, self.request, self.now, self.policy));
@@ -167,7 +168,8 @@ impl<'a> Selector<'a> {
         }
     }
 
-    /// How the account stands that comes before this one and is considered for its login. Without one, it may be this one from now on.
+    /// The verdict on the earlier account that is considered for this login. If there is none, this account may become
+    /// it.
     fn of_another(&mut self, candidate: &Candidate<'_>, verdict: Verdict) -> Option<Standing> {
         let login = candidate.shared_login().filter(|_| !candidate.is_disabled)?;
         if let Some((_, standing)) = self.account_of(candidate) {
@@ -179,7 +181,7 @@ impl<'a> Selector<'a> {
         None
     }
 
-    /// The account that is considered for the login of this one.
+    /// The account that is considered for this account's login.
     fn account_of(&self, candidate: &Candidate<'_>) -> Option<&(AccountId, Standing)> {
         // Two providers may use the same login id.
         let accounts = self.logins.get(candidate.shared_login()?)?;
@@ -206,7 +208,7 @@ impl<'a> Selector<'a> {
             && std::time::Duration::try_from(wait).is_ok_and(|wait| wait <= self.policy.max_session_wait)
     }
 
-    /// The preference within a tier; the lowest wins. Of equal accounts, the first wins.
+    /// The preference within a tier; the lowest wins. If accounts are equal, the first one wins.
     fn preference(&self, candidate: &Candidate<'_>) -> u64 {
         match self.policy.mode {
             // The main account comes first among the candidates.
@@ -240,13 +242,13 @@ impl<'a> Selector<'a> {
         self.best.as_ref().map_or(Reason::Available, |best| best.reason)
     }
 
-    /// The login of the readings that the chosen account was evaluated by.
+    /// The login of the readings with which the chosen account was evaluated.
     pub(crate) fn login_id(&self) -> Option<&LoginId> {
         self.best.as_ref()?.login_id.as_ref()
     }
 
-    /// The choice. If no account is eligible, it evaluates the candidates that `again` yields to find out when one becomes
-    /// eligible.
+    /// Returns the choice. If no account is eligible, it evaluates the candidates from `again` to determine when one
+    /// becomes eligible.
     pub(crate) fn choice<'c, C: Borrow<Candidate<'c>>, I: Iterator<Item = C>>(
         &self,
         again: impl FnOnce() -> I,

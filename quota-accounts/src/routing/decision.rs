@@ -82,7 +82,7 @@ pub struct Decision {
     accounts: Vec<Evaluated>,
 }
 
-/// What a decision means for one of its accounts.
+/// The consequence of a decision for one of its accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Disposition {
@@ -119,7 +119,7 @@ impl fmt::Display for Disposition {
 }
 
 impl Decision {
-    /// Creates a decision, so that programs can test how they print one.
+    /// Creates a decision, for tests of programs that print decisions.
     pub fn new(now: Timestamp, choice: Choice, accounts: Vec<Evaluated>) -> Self {
         Self { now, choice, accounts }
     }
@@ -160,7 +160,7 @@ impl Decision {
         &self.accounts
     }
 
-    /// What the decision means for the account at `index`.
+    /// The consequence of the decision for the account at `index`.
     #[must_use]
     pub fn disposition(&self, index: usize) -> Disposition {
         let is_served = match self.choice {
@@ -236,17 +236,17 @@ pub struct Evaluated {
     pub window: Option<WindowId>,
     /// The limit that the window is below, if that is the reason.
     pub limit: Option<Percent>,
-    /// The account's readings, short windows first.
+    /// The account's readings, shortest windows first.
     pub windows: Vec<WindowUsage>,
     /// When the account may be refreshed, if the policy delays that: after a window's reset, or after a recent call.
     pub refresh_at: Option<Timestamp>,
-    /// Why the readings are not newer, for people, if a refresh failed or is not allowed. A [`Route`](crate::Route) leaves it
-    /// out.
+    /// A text that explains why the readings are not newer, if a refresh failed or is not allowed. A
+    /// [`Route`](crate::Route) omits it.
     pub not_refreshed: Option<String>,
 }
 
 impl Evaluated {
-    /// Creates an account without readings, so that programs can test how they print a decision.
+    /// Creates an account without readings, for tests of programs that print decisions.
     #[must_use]
     pub fn new(account: AccountId, role: Role, eligibility: Eligibility, reason: Reason) -> Self {
         Self {
@@ -264,7 +264,7 @@ impl Evaluated {
         }
     }
 
-    /// The candidate with its verdict and its readings.
+    /// Combines the candidate with its verdict and its readings.
     pub(crate) fn of(
         candidate: &Candidate<'_>,
         verdict: Verdict,
@@ -342,7 +342,7 @@ pub(super) fn seconds(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
-/// The wait in seconds, rounded up, so that a program that waits this long is not early.
+/// The wait in seconds, rounded up, so that a program that waits this long does not retry too early.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }

@@ -21,15 +21,15 @@ pub(crate) fn evaluate(
     evaluate_by(candidate, request, now, policy, Extent::Everything, |_| None)
 }
 
-/// When a login is available again under another name.
+/// When the login becomes available again under another name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Standing {
-    /// `None` if the account that stands for the login states that itself, or if that is unknown.
+    /// `None` if the account considered for the login states this itself, or if it is unknown.
     pub(super) retry_at: Option<Timestamp>,
 }
 
-/// The verdict on an account holds for every account with its login if the account is available, or more than its credential excludes
-/// it; otherwise `None`.
+/// The verdict for every account with the same login: the account's own, if it is available or excluded by more than
+/// its credential; otherwise `None`.
 pub(super) fn stands_for_login(
     candidate: &Candidate<'_>,
     verdict: Verdict,
@@ -41,7 +41,7 @@ pub(super) fn stands_for_login(
         Reason::Disabled => None,
         reason if reason.may_be_about_credential() => {
             let by_usage = evaluate_by(candidate, request, now, policy, Extent::WithoutCredential, |_| None);
-            // Unknown usage does not count: only another name can read it, because this one has no credential for that.
+            // Unknown usage does not count, because only another name has a credential that can read it.
             let is_excluded = by_usage.eligibility == Eligibility::Ineligible && !by_usage.is_unknown();
             is_excluded.then_some(Standing { retry_at: by_usage.retry_at })
         }
@@ -49,11 +49,12 @@ pub(super) fn stands_for_login(
     }
 }
 
-/// What an evaluation considers.
+/// The scope of an evaluation.
 #[derive(Clone, Copy, PartialEq)]
 enum Extent {
     Everything,
-    /// Everything except the credential of the account, in place of which another account of the login may have a usable one.
+    /// Everything except the account's own credential, because another account with the same login may have a usable
+    /// one.
     WithoutCredential,
 }
 
@@ -132,7 +133,7 @@ fn evaluate_by(
             }
         };
         let until = match reason {
-            // Nothing states when the requests in flight end.
+            // The end of requests in flight is unknown.
             Reason::Reserved => now.checked_add(policy.throttle_cooldown).ok(),
             _ => ends_at(window, candidate),
         };
@@ -167,7 +168,7 @@ pub(super) fn limits<'a>(candidate: &Candidate<'a>, policy: &'a RoutingPolicy) -
     (min_remaining, killswitch)
 }
 
-/// The verdict of the block that ends last among those that count.
+/// The verdict of the applicable block that ends last.
 fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp, extent: Extent) -> Option<Verdict> {
     let mut found = None;
     for block in candidate.own_blocks() {
@@ -184,7 +185,7 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp, extent:
             RejectionKind::Unauthorized if extent == Extent::WithoutCredential => continue,
             RejectionKind::Unauthorized => Reason::LoginRejected,
             RejectionKind::Forbidden => Reason::Forbidden,
-            // The account is not the cause.
+            // The account did not cause this.
             RejectionKind::Overloaded | RejectionKind::InvalidRequest => continue,
             _ => Reason::Other,
         };
@@ -209,7 +210,7 @@ fn ends_at(window: &Window, candidate: &Candidate<'_>) -> Option<Timestamp> {
     window.expires_at().or_else(|| window.observed_at().checked_add(candidate.max_age).ok())
 }
 
-/// What remains of a window above the killswitch, in basis points, for all requests in flight together; `None` if unknown.
+/// The part of a window above the killswitch, in basis points, that all requests in flight share; `None` if unknown.
 pub(crate) fn headroom(
     candidate: &Candidate<'_>,
     window: &WindowId,
@@ -234,7 +235,7 @@ fn is_reserved(
 ) -> bool {
     let others = candidate.reserved_of(window.id());
     if others == 0 {
-        // The only request always fits, so that a high estimate does not leave the rest unused.
+        // A single request always fits, so that a high estimate does not leave the rest unused.
         return false;
     }
     let own = request.estimate().filter(|(id, _)| *id == window.id());
@@ -242,7 +243,7 @@ fn is_reserved(
     others + own.max(1) > u64::from(headroom())
 }
 
-/// What remains of a window above the killswitch and beside reservations, in basis points; `None` if unknown.
+/// The part of a window above the killswitch that is not reserved, in basis points; `None` if unknown.
 pub(super) fn remaining(
     candidate: &Candidate<'_>,
     window: &Window,

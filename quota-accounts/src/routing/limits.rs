@@ -1,5 +1,4 @@
-//! How much must remain of each window.
-//! `evaluate` decides what follows if less remains.
+//! How much must remain of each window. `evaluate` applies the limits.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +63,7 @@ impl Limits {
         own.copied().or(self.default_limit).unwrap_or(Percent::ZERO)
     }
 
-    /// Compares the use of a window with its limit.
+    /// Compares the usage of a window with its limit.
     ///
     /// ```
     /// use quota_accounts::Limits;
@@ -89,7 +88,7 @@ impl Limits {
             return LimitCheck::Exhausted;
         }
         let limit = self.min_remaining_of(window.id());
-        // A model's window must be above its limit. Stopping one model leaves the account to the others.
+        // A model's window must be above its limit. If that stops one model, the account can still serve others.
         let is_below = if window.scope().is_none() { left < limit } else { left <= limit };
         match is_below {
             true => LimitCheck::Below { left },
@@ -122,7 +121,7 @@ impl Limits {
     }
 }
 
-/// How a window compares with its limit.
+/// The result of comparing a window with its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LimitCheck {
@@ -138,7 +137,7 @@ pub enum LimitCheck {
         /// What remains, at most.
         left: Percent,
     },
-    /// Nothing remains, whatever the limit.
+    /// Nothing remains, regardless of the limit.
     Exhausted,
     /// What remains is unknown: the window has reset since the reading, or the reading is stale and has no reset.
     Unknown,
@@ -161,7 +160,7 @@ pub struct AccountLimits {
 }
 
 impl AccountLimits {
-    /// No limits of its own: those of the policy apply.
+    /// No limits of its own, so the policy's limits apply.
     #[must_use]
     pub fn none() -> Self {
         Self::default()

@@ -35,11 +35,11 @@ pub struct RoutingPolicy {
     ///
     /// A window of one model must be above this limit and above the minimum, not just at it: see [`Limits`].
     pub killswitch: Limits,
-    /// What to do with an account if the use of a window is unknown. Default: allow.
+    /// What to do with an account if the usage of a window is unknown. Default: allow.
     pub when_unknown: UnknownUsage,
     /// The statuses after which a request is retried on another account. Default: 401, 403 and 429.
     ///
-    /// An exhausted quota always causes a retry, whatever the status.
+    /// An exhausted quota always causes a retry, regardless of the status.
     pub fallback_on: Vec<u16>,
     /// How long a throttled account is skipped if the provider states no wait. If no account is available, it is also the wait
     /// for an account of unknown usage or with an unreadable credential. Default: 30 seconds.
@@ -58,8 +58,9 @@ pub struct RoutingPolicy {
     /// is skipped for [`throttle_cooldown`](Self#structfield.throttle_cooldown).
     #[serde(with = "span")]
     pub credential_timeout: Duration,
-    /// How long a request waits for refreshes, for the credentials of ineligible accounts, and for reservations in the store, all
-    /// together. Default: 5 seconds. Then the router decides by what is known, and the refreshes and reads continue.
+    /// How long a request waits in total for refreshes, for the credentials of ineligible accounts, and for
+    /// reservations in the store. Default: 5 seconds. Then the router decides from the available readings, and the
+    /// refreshes and reads continue.
     #[serde(with = "span")]
     pub route_timeout: Duration,
     /// How long a session stays with its account after its last request. Default: 7 days.
@@ -119,7 +120,7 @@ impl RoutingPolicy {
         self
     }
 
-    /// Sets what to do with an account if the use of a window is unknown.
+    /// Sets what to do with an account if the usage of a window is unknown.
     #[must_use]
     pub fn when_unknown(mut self, unknown: UnknownUsage) -> Self {
         self.when_unknown = unknown;
@@ -140,7 +141,7 @@ impl RoutingPolicy {
         self
     }
 
-    /// Sets how long a request waits for refreshes and the credentials of ineligible accounts, all together.
+    /// Sets how long a request waits in total for refreshes and the credentials of ineligible accounts.
     #[must_use]
     pub fn route_timeout(mut self, timeout: Duration) -> Self {
         self.route_timeout = timeout;
@@ -175,11 +176,11 @@ pub enum RoutingMode {
     FallbackFirst,
     /// A session stays with its account. New sessions are spread by how much each account can use before its resets.
     StickyBalanced,
-    /// The account whose last window resets soonest, because what remains at the reset is lost.
+    /// The account whose last window resets soonest, because quota that remains at the reset is lost.
     SoonestResetFirst,
 }
 
-/// What to do with an account if the use of a window is unknown.
+/// What to do with an account if the usage of a window is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

@@ -43,7 +43,7 @@ impl Request {
         self
     }
 
-    /// Sets the estimated use of a window, so that a burst of requests does not overrun one account.
+    /// Sets the estimated usage of a window, so that a burst of requests does not overrun one account.
     ///
     /// The router reserves this share of the account from the route until the report.
     pub fn with_estimate(mut self, window: WindowId, share: Percent) -> Self {
@@ -57,7 +57,8 @@ impl Request {
         self
     }
 
-    /// Whether a window counts for the request: the only window if one is set, or else each that applies to the model.
+    /// Whether a window counts for the request: only the set window, or if none is set, every window that applies to
+    /// the model.
     #[inline]
     #[must_use]
     pub fn counts(&self, window: &Window) -> bool {
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_session_is_the_same_in_every_version() {
-        // FNV-1a of "a" is af63dc4c8601ec8c; stored sessions depend on it.
+        // FNV-1a of "a" is af63dc4c8601ec8c. Stored sessions depend on this hash.
         assert_eq!(fnv("a"), 0xaf63_dc4c_8601_ec8c);
     }
 

@@ -35,7 +35,7 @@ impl Eligibility {
 pub enum Reason {
     /// Enough remains of all windows that count.
     Available,
-    /// The use of a window is unknown, and the policy allows that.
+    /// The usage of a window is unknown, and the policy allows that.
     UnknownAllowed,
     /// Less remains of a window than the policy's minimum.
     BelowMinimum,
@@ -43,7 +43,7 @@ pub enum Reason {
     Disabled,
     /// The owner of the account is unknown, and the policy denies unknown usage.
     OwnerUnknown,
-    /// The provider rejected the login, or there is none: a person must log in.
+    /// The provider rejected the login, or there is none, so the user must log in.
     LoginRejected,
     /// The credential has expired, and its renewal is pending.
     LoginRenewing,
@@ -61,16 +61,16 @@ pub enum Reason {
     Throttled,
     /// Requests in flight have reserved what remains of a window.
     Reserved,
-    /// An account before it holds the same login, so this account adds no quota.
+    /// An earlier account holds the same login, so this account adds no quota.
     SameLogin,
-    /// The use of a window is unknown, and the policy denies that.
+    /// The usage of a window is unknown, and the policy denies that.
     UnknownDenied,
     /// The provider rejected a request for a reason that only a newer program knows.
     Other,
 }
 
 impl Reason {
-    /// Whether the account's usage or its owner is unknown, whether the policy allows that or not.
+    /// Whether the account's usage or its owner is unknown, regardless of the policy.
     #[must_use]
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::UnknownAllowed | Self::UnknownDenied | Self::OwnerUnknown)
@@ -82,7 +82,7 @@ impl Reason {
         matches!(self, Self::LoginRejected | Self::LoginRenewing | Self::CredentialUnavailable)
     }
 
-    /// Whether another credential of the same login may not have the reason.
+    /// Whether the reason may not apply to another credential of the same login.
     pub(crate) fn may_be_about_credential(self) -> bool {
         self.is_about_credential() || self == Self::Forbidden
     }

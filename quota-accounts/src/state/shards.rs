@@ -1,4 +1,5 @@
-//! The stored sessions, divided among files by a hash of the session. So one request rewrites a few kilobytes, not all sessions.
+//! The stored sessions, divided among files by a hash of the session. So a request rewrites a few kilobytes instead of
+//! all sessions.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -37,8 +38,8 @@ impl JsonContent for Shard {
         self.version
     }
 
-    /// A damaged shard starts over, because the router can choose accounts for its sessions again. A shard of a newer version stays,
-    /// although this program cannot read its sessions.
+    /// A damaged shard starts over, because the router can choose accounts for its sessions again. A shard in a newer
+    /// version is kept, although this program cannot read its sessions.
     fn parse(text: &[u8]) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Envelope {
@@ -56,7 +57,7 @@ impl JsonContent for Shard {
     }
 }
 
-/// The folder with the shards, beside the state file.
+/// The folder with the shards, next to the state file.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionShards {
     folder: PathBuf,
@@ -73,7 +74,7 @@ pub(crate) struct SessionBounds {
 }
 
 impl SessionBounds {
-    /// The bound of one shard. Shards differ in size, so it is twice the average and some more.
+    /// The bound of one shard. Shards differ in size, so it is slightly more than twice the average.
     fn per_shard(self) -> usize {
         let average = self.max_sessions.div_ceil(usize::try_from(SHARDS).expect("64 is in range"));
         self.max_sessions.min(average.saturating_mul(2).saturating_add(16))
@@ -81,7 +82,7 @@ impl SessionBounds {
 }
 
 impl SessionShards {
-    /// The shards of a state file. A state file and a link to it have the same ones.
+    /// The shards of a state file. A state file and a link to it share their shards.
     pub(crate) fn of(state_file: &Path, clock: Clock) -> Self {
         let mut folder = file::resolve_symlinks(state_file).into_os_string();
         folder.push(".sessions");
@@ -115,7 +116,7 @@ impl SessionShards {
         (sessions, outdated)
     }
 
-    /// Writes through to the disk from now on, for sessions that are removed elsewhere once they are here.
+    /// Makes further writes durable, because the sessions are removed elsewhere once they are stored here.
     pub(crate) fn durable(&self) -> Self {
         Self { is_durable: true, ..self.clone() }
     }
@@ -146,7 +147,7 @@ impl SessionShards {
     ///
     /// # Errors
     ///
-    /// Any [`FileError`]; the shards before it are then changed, and the others are not.
+    /// Any [`FileError`]. Earlier shards are then changed, and later ones are not.
     pub(crate) async fn forget(&self, accounts: &[AccountId]) -> Result<(), FileError> {
         let folder = self.folder.clone();
         for shard in file::blocking(move || stored_shards(&folder)).await.unwrap_or_default() {
@@ -159,8 +160,8 @@ impl SessionShards {
         Ok(())
     }
 
-    /// A power failure may lose the last sessions, and the router chooses their accounts again. So no save waits for the disk, which
-    /// would take 64 times as long as for one file.
+    /// Saves do not wait for the disk, because that would take 64 times as long as for one file. A power failure may
+    /// lose the last sessions, and the router then chooses their accounts again.
     fn file(&self, shard: u32) -> JsonFile {
         let path = self.folder.join(format!("{shard:02}.json"));
         let file = JsonFile::at(path, self.clock.clone()).without_lock_file();

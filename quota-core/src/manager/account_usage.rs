@@ -16,7 +16,7 @@ use crate::time::{self, UnixMillis};
 
 /// The usage of an account.
 ///
-/// The readings in a value never change. Each call computes the freshness and the use of a window at the current time. So a value
+/// The readings in a value never change. Each call computes the freshness and the usage of a window at the current time. So a value
 /// that a program holds for an hour reports that it is stale.
 #[must_use]
 pub struct AccountUsage(Guard<Arc<View>>);

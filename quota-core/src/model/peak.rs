@@ -1,4 +1,4 @@
-//! The highest use that any source reported in one period of a window.
+//! The highest usage that any source reported in one period of a window.
 //! It distinguishes a new untimed reading from an old one that an idle session repeats.
 
 use std::cmp::Ordering;
@@ -11,7 +11,7 @@ use super::bounds::{WindowLength, is_too_far};
 use super::extra_fields::ExtraFields;
 use crate::time::{self, UnixMillis};
 
-/// The highest use that any source reported in one period.
+/// The highest usage that any source reported in one period.
 ///
 /// Windows of one model or surface have no peak, because only timestamped sources report them.
 ///

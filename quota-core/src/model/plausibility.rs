@@ -131,7 +131,7 @@ impl UsageReport {
     /// Removes the implausible values of a report that was read at `read_at`, and returns them.
     ///
     /// If a provider reports a reset further in the future than its window is long, only the reset is removed. For other
-    /// sources the whole reading is removed. It is also removed if its reset is in the past, because its use is then unknown.
+    /// sources the whole reading is removed. It is also removed if its reset is in the past, because its usage is then unknown.
     ///
     /// [`Snapshot::of`](crate::Snapshot::of) applies the same rules without returning the removed values.
     ///

@@ -384,7 +384,7 @@ pub enum Presence {
     /// There is a reading; [`Window::used_at`] returns the use.
     Read,
     /// The last complete response contained the window in an unreadable form, and there is no earlier reading. The account
-    /// has the window, but its use is unknown.
+    /// has the window, but its usage is unknown.
     Unreadable,
     /// The last complete response did not contain the window, so the account does not have it.
     Absent,

@@ -1,4 +1,4 @@
-//! One window of an account: its use, its reset, and the time and source of the reading. The merge of all windows of an
+//! One window of an account: its usage, its reset, and the time and source of the reading. The merge of all windows of an
 //! account is in `snapshot`.
 
 use std::cmp::Ordering;
@@ -41,7 +41,7 @@ impl WindowReading {
 
     /// Creates a reading of a window that the provider states to have no limit.
     ///
-    /// That is neither a window of which nothing is used, nor one whose use is unknown.
+    /// That is neither a window of which nothing is used, nor one whose usage is unknown.
     #[must_use]
     pub fn unlimited(id: WindowId) -> Self {
         Self { is_unlimited: true, ..Self::new(id, Percent::ZERO) }
@@ -111,7 +111,7 @@ pub struct Window {
     /// Whether the window has no limit. An older program reads it as a window of which nothing is used.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unlimited: bool,
-    /// The highest use reported in the period, if it differs from the reading's own.
+    /// The highest usage reported in the period, if it differs from the reading's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peak: Option<Box<Peak>>,
     #[serde(flatten)]
@@ -125,7 +125,7 @@ impl Window {
         &self.id
     }
 
-    /// The use at the time of the reading. For the current use see [`used_at`](Self::used_at).
+    /// The usage at the time of the reading. For the current usage see [`used_at`](Self::used_at).
     #[must_use]
     pub fn used(&self) -> Percent {
         self.shown().1
@@ -185,12 +185,12 @@ impl Window {
         self.scope().is_none_or(|scope| scope.applies_to(model))
     }
 
-    /// The use of the window at `now`. A reading counts as exact for `fresh_for`.
+    /// The usage of the window at `now`. A reading counts as exact for `fresh_for`.
     ///
-    /// An older reading is a lower bound until the window resets. If the provider lowers the use within a period, its next
+    /// An older reading is a lower bound until the window resets. If the provider lowers the usage within a period, its next
     /// reading shows that.
     ///
-    /// After the reset the use is unknown. An old reading without a reset is unknown too. A window without a limit has no reset, so an
+    /// After the reset the usage is unknown. An old reading without a reset is unknown too. A window without a limit has no reset, so an
     /// old reading of it is a lower bound of zero.
     ///
     /// ```
@@ -297,7 +297,7 @@ impl Window {
         self.set_peak(later(self.peak(), Some(peak)));
     }
 
-    /// The highest use that any source reported in the period.
+    /// The highest usage that any source reported in the period.
     fn peak(&self) -> Option<Peak> {
         self.peak.as_deref().cloned().or_else(|| self.own_peak())
     }
@@ -421,7 +421,7 @@ fn later(one: Option<Peak>, other: Option<Peak>) -> Option<Peak> {
     }
 }
 
-/// The use of a window at a point in time.
+/// The usage of a window at a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Used {

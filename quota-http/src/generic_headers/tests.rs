@@ -19,7 +19,7 @@ fn read(headers: &[(&str, &str)]) -> HeaderReadings {
     readings
 }
 
-/// The id, the use in percent, and the seconds until the reset and of the length of each window.
+/// The id, the usage in percent, and the seconds until the reset and of the length of each window.
 fn windows(headers: &[(&str, &str)]) -> Vec<(String, f64, Option<i64>, Option<u64>)> {
     let windows = read(headers).windows.into_iter().map(|window| {
         let wait = window.resets_at.map(|at| at.duration_since(now()).as_secs());

@@ -58,7 +58,7 @@ impl Requirements {
         }
     }
 
-    /// The deciding window and how much of it remains: the window with the least, or the first whose use is unknown.
+    /// The deciding window and how much of it remains: the window with the least, or the first whose usage is unknown.
     pub(super) fn deciding<'a>(&'a self, account: &'a Evaluated) -> (Option<&'a str>, Option<Percent>) {
         if account.reason == Reason::UnknownDenied {
             let unknown = self.unknown(account).map(|usage| usage.window.id());

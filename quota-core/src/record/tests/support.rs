@@ -142,7 +142,7 @@ pub(crate) fn held(hold: Hold) -> Seed {
     Seed::new(Snapshot::default()).hold(hold)
 }
 
-/// The use of a window, if the record contains it.
+/// The usage of a window, if the record contains it.
 pub(crate) fn used(record: &Record, id: &WindowId) -> Option<Percent> {
     record.snapshot().window(id).map(crate::model::Window::used)
 }
