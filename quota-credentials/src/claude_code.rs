@@ -79,11 +79,12 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 ///
 /// # Login id
 ///
-/// The [login id](quota_core::model::LoginInfo::login_id) is a hash of the account and the organization in Claude Code's state file
-/// (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). If `$CLAUDE_CONFIG_DIR` is another path to `~/.claude`
-/// and has no state file, that of the home directory counts, because both have the same login. The id stays the same when the token is renewed. If another
-/// program replaces the login, the state file may still name the previous account. The owner that the provider reports then reveals the
-/// change. A token from the variable has no login id, because the state file may name another account.
+/// The [login id](quota_core::model::LoginInfo::login_id) is a hash of the account and the organization in Claude
+/// Code's state file (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). If `$CLAUDE_CONFIG_DIR`
+/// is another path to `~/.claude` and has no state file, the one in the home directory is used, because both have the
+/// same login. The id stays the same when the token is renewed. If another program replaces the login, the state file
+/// may still name the previous account. The owner that the provider reports then reveals the change. A token from the
+/// variable has no login id, because the state file may name another account.
 ///
 /// The state file can have several megabytes. [`remember_logins`](Self::remember_logins) avoids parsing it in each process.
 ///
@@ -211,8 +212,8 @@ impl ClaudeCode {
 
     /// Reads the usage that Claude Code cached for its login, without calling the provider.
     ///
-    /// `None` if there is none or it belongs to another login than the current one. Also `None` if the token comes from
-    /// `CLAUDE_CODE_OAUTH_TOKEN`, because the account of that token is unknown. Dropping the future is safe.
+    /// `None` if there is none, or if it belongs to a login other than the current one. Also `None` if the token comes
+    /// from `CLAUDE_CODE_OAUTH_TOKEN`, because the account of that token is unknown. Dropping the future is safe.
     pub async fn cached_usage(&self) -> Option<UnparsedUsage> {
         if self.token.is_some() {
             return None;
@@ -275,7 +276,7 @@ impl ClaudeCode {
                 if !matches!(found, Err(LookupError::NoLogin(ParseError::Empty | ParseError::Malformed))) {
                     return found;
                 }
-                // Claude Code may be writing the file. An error now would send the user to log in again.
+                // Claude Code may be writing the file. An error now would tell the user to log in again.
                 Clock::system().sleep(RETRY_DELAY).await;
                 read_file(path).await
             }
@@ -348,7 +349,7 @@ impl CredentialSource for ClaudeCode {
         }
     }
 
-    /// A change of an item in the keychain is noticed only by reading it.
+    /// Only reading an item in the keychain detects a change.
     async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
         if self.token.is_some() {
             return None;
@@ -372,7 +373,8 @@ async fn read_file(path: &Path) -> Result<Credential, LookupError> {
     }
 }
 
-/// The index of the copy that expires last; of several, the first. A copy without an expiry is used only if there is no other.
+/// The index of the copy that expires last; if several do, the first. A copy without an expiry is used only if there is
+/// no other.
 fn latest_expiring(found: &[Result<Credential, LookupError>]) -> Option<usize> {
     let copies = found.iter().enumerate().filter_map(|(index, found)| Some((index, found.as_ref().ok()?)));
     copies.min_by_key(|(_, credential)| Reverse(credential.expires_at)).map(|(index, _)| index)

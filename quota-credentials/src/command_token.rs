@@ -31,9 +31,9 @@ use crate::token;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Each call runs the command, without a shell and with empty input. A manager runs it once in five minutes, and again if the provider
-/// rejects the token. Its standard error is discarded, because it may contain the token. The timeout is ten seconds. The output ends
-/// when the command exits, even if a descendant is still running.
+/// Each call runs the command, without a shell and with empty input. A manager runs it once every five minutes, and
+/// again if the provider rejects the token. Its standard error is discarded, because it may contain the token. The
+/// timeout is ten seconds. The output ends when the command exits, even if a descendant is still running.
 ///
 /// The command has its own [process group](quota_core::process::ProcessGroup), which is killed at the timeout, or when the future is
 /// dropped. It inherits the environment without the [variables that contain secrets](quota_core::process::SECRET_VARIABLES).
@@ -127,7 +127,7 @@ impl CredentialSource for CommandToken {
         )
     }
 
-    /// A change is noticed only by running the command.
+    /// Only running the command detects a change.
     async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
         Some(SourceVersion::undetectable())
     }

@@ -1,4 +1,4 @@
-//! Environment variables: those of this process, or given ones.
+//! Environment variables of this process, or a given set.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -30,9 +30,9 @@ use crate::token;
 /// A service and a user identify the item. The user is the name of the account (`anthropic/work`), unless another is set. The item
 /// contains only the token, and provides no login and no expiry.
 ///
-/// A locked keyring may prompt the user to unlock it. The call waits at most five seconds. Lookups run one after the other. After a
-/// lookup has timed out, further calls fail at once until the keyring responds. A manager reads an item once in five minutes, and again
-/// if the provider rejects the token.
+/// A locked keyring may prompt the user to unlock it. The call waits at most five seconds. Lookups run one after the
+/// other. After a lookup has timed out, further calls fail at once until the keyring responds. A manager reads an item
+/// once every five minutes, and again if the provider rejects the token.
 #[derive(Clone)]
 pub struct Keyring {
     service: String,
@@ -154,7 +154,7 @@ impl CredentialSource for Keyring {
         }
     }
 
-    /// A change is noticed only by a lookup.
+    /// Only a lookup detects a change.
     async fn version(&self, _account: &AccountId) -> Option<SourceVersion> {
         Some(SourceVersion::undetectable())
     }

@@ -13,9 +13,9 @@
 //! | [`from_fn`] | the result of your own async function |
 //! | [`CredentialMap`] | a separate source for each account |
 //!
-//! Each call to a source reads the login again, because logins change while a program runs. A manager has a cache in front of its
-//! sources, and reads an unchanged file once and runs a command once in five minutes. No source uses the refresh token of another
-//! program. Such a token works once, so using it would log the other program out.
+//! Each call to a source reads the login again, because logins change while a program runs. A manager caches
+//! credentials: it reads an unchanged file once, and runs a command once every five minutes. No source uses the refresh
+//! token of another program. Such a token works once, so using it would log the other program out.
 //!
 //! [`ClaudeCode::cached_usage`] and [`SessionFiles`] read the usage that two of these programs store on this machine, for the current
 //! login only.

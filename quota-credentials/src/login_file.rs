@@ -1,5 +1,5 @@
-//! The login in a file of a provider's own program. The login belongs to that program. This module only reads it, and never its
-//! refresh token.
+//! The login in the file of a provider's own program. The login belongs to that program. This module only reads it, and
+//! never its refresh token.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::{Environment, token};
 
 /// Finds the login of a provider's own program in the file that the program writes, such as that of Codex.
 ///
-/// The provider states the place and the format ([`ProgramLogin`]). The
-/// [login id](quota_core::model::LoginInfo::login_id) is a hash of the account id in the file, which stays the same when tokens
-/// rotate. An API key without a login is ignored, because it has no usage.
+/// The provider's description states the location and the format ([`ProgramLogin`]). The [login
+/// id](quota_core::model::LoginInfo::login_id) is a hash of the account id in the file, which stays the same when
+/// tokens rotate. An API key without a login is ignored, because it has no usage.
 ///
 /// ```
 /// use quota_core::provider::ProgramLogin;
@@ -169,7 +169,7 @@ impl CredentialSource for LoginFile {
 #[error("its content is not a login")]
 struct InvalidLogin;
 
-/// A document whose texts are zeroed, because they include tokens.
+/// A document whose strings are zeroed on drop, because they include tokens.
 struct ZeroizedJson(Value);
 
 impl Drop for ZeroizedJson {
@@ -194,8 +194,8 @@ enum Found {
     Other,
 }
 
-/// The value at the first pointer that leads to one, and where it is. Null and blank values do not count. If `entry` is given, only
-/// values in that entry of the file count.
+/// The value at the first pointer that finds one, and its location. Null and blank values do not count. If `entry` is
+/// given, only values in that entry of the file count.
 fn find(file: &Value, pointers: &[&str], entry: Option<&str>) -> Option<(Found, String)> {
     pointers.iter().find_map(|pointer| {
         let (pointer, claim) =
@@ -217,8 +217,9 @@ fn is_in(at: &str, entry: Option<&str>) -> bool {
     entry.is_none_or(|entry| at.strip_prefix(entry).is_some_and(|rest| rest.starts_with('/')))
 }
 
-/// The entry that contains the token at this pointer; `None` if the file has only one. A file with several has a `*` in a pointer of
-/// the token. The other fields must be those of the same entry, because another entry is another login.
+/// The entry that contains the token at this pointer; `None` if the file has only one. For a file with several entries,
+/// the token's pointer contains a `*`. The other fields must come from the same entry, because another entry is another
+/// login.
 fn entry(token: &[&str], at: String) -> Option<String> {
     let depth = token.iter().find_map(|pointer| Some(pointer.split_once('*')?.0.matches('/').count()))?;
     let end = at.match_indices('/').nth(depth).map(|(end, _)| end);
@@ -235,7 +236,8 @@ fn found(value: &Value) -> Option<Found> {
     }
 }
 
-/// The values at a JSON pointer, each with its own pointer below `path`. A key that ends with `*` means any key with that beginning.
+/// The values at a JSON pointer, each with its own pointer below `path`. A key that ends with `*` matches any key with
+/// that prefix.
 fn at<'a>(value: &'a Value, pointer: &str, path: &str) -> Vec<(String, &'a Value)> {
     let Some((before, after)) = pointer.split_once('*') else {
         return value.pointer(pointer).map(|found| (format!("{path}{pointer}"), found)).into_iter().collect();

@@ -1,5 +1,5 @@
-//! Reads the session files that a provider's own program writes beside its login. The provider's parser in `quota-http` parses them.
-//! This module decides which files belong to the current login.
+//! Reads the session files that a provider's own program writes next to its login. The provider's parser in
+//! `quota-http` parses them. This module decides which files belong to the current login.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -12,7 +12,7 @@ use quota_core::{AccountId, CredentialSource as _};
 
 use crate::LoginFile;
 
-/// The folder of the files, beside the login. It contains a folder per year, month and day.
+/// The folder of the files, next to the login. It contains a folder per year, month and day.
 const FOLDER: &str = "sessions";
 /// How many days are searched, from the newest folder.
 const MAX_DAYS: usize = 3;
@@ -27,9 +27,10 @@ const TAIL_LIMIT: u64 = 1024 * 1024;
 
 /// Finds the newest session files of a program with a [`LoginFile`], such as those of Codex, which contain the usage of its login.
 ///
-/// A session file does not name its login. It belongs to the current login if the session began after the login file was last
-/// written or replaced: since then, the program could not read another login there. So a renewed token also excludes the sessions
-/// before it. Symbolic links below the folder of the login are not followed, because several logins may share their target.
+/// A session file does not name its login. It belongs to the current login if the session began after the login file
+/// was last written or replaced, because the program could read no other login since then. So a renewed token also
+/// excludes earlier sessions. Symbolic links below the folder of the login are not followed, because several logins may
+/// share their target.
 #[derive(Debug, Clone)]
 pub struct SessionFiles {
     login: LoginFile,
@@ -45,11 +46,11 @@ pub struct SessionFile {
     pub tail: Vec<u8>,
 }
 
-/// The newest session files that the current login may have written.
+/// The newest session files that may belong to the current login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sessions {
-    /// The files, from the newest. The caller must skip those that began before [`login_since`](Self::login_since).
+    /// The files, newest first. The caller must skip those that began before [`login_since`](Self::login_since).
     pub files: Vec<SessionFile>,
     /// The current login.
     pub login_id: LoginId,
@@ -64,7 +65,8 @@ impl SessionFiles {
         Self { login }
     }
 
-    /// Reads the newest files that were written after `newer_than`. `None` if the login is missing or does not state who it is.
+    /// Reads the newest files that were written after `newer_than`. `None` if the login is missing or states no login
+    /// id.
     ///
     /// At most four files of the last three days are read. If the login changes during the read, the result is `None`. Dropping
     /// the future is safe.
@@ -74,7 +76,7 @@ impl SessionFiles {
         let path = self.login_path()?;
         let since = newer_than.map_or(before, |newer_than| newer_than.max(before));
         let files = file::blocking(move || Ok(newest_files(&path, since))).await.ok()?;
-        // A login that replaced the file in the meantime may have written the sessions.
+        // A login that replaced the file in the meantime may own the sessions.
         let login_since = self.login_since().await.filter(|after| *after == before)?;
         Some(Sessions { files, login_id, login_since })
     }
@@ -89,7 +91,7 @@ impl SessionFiles {
     }
 }
 
-/// When a file was last written, replaced or renamed. For a symbolic link, also when the link was.
+/// When a file was last written, replaced or renamed. For a symbolic link, the time of the link counts too.
 pub(crate) fn written_at(path: &Path) -> io::Result<Timestamp> {
     let times = [changed_at(&fs::symlink_metadata(path)?)?, changed_at(&fs::metadata(path)?)?];
     Ok(times[0].max(times[1]))
@@ -127,7 +129,7 @@ fn newest_files(login: &Path, since: Timestamp) -> Vec<SessionFile> {
     found.into_iter().take(MAX_FILES).filter_map(|(path, metadata)| read(&path, &metadata).ok()).collect()
 }
 
-/// The folders in `folder` whose names are numbers, from the highest.
+/// The folders in `folder` whose names are numbers, in descending order.
 fn numbered(folder: &Path) -> Vec<PathBuf> {
     let is_number =
         |name: &str| !name.is_empty() && name.len() <= 4 && name.bytes().all(|c| c.is_ascii_digit());
@@ -142,7 +144,8 @@ fn session_files(day: &Path) -> Vec<(PathBuf, Metadata)> {
     entries(day, is_session, Metadata::is_file)
 }
 
-/// The entries of a folder with such a name and type. A symbolic link has neither type; `folder` itself must not be one.
+/// The entries of a folder with such a name and type. A symbolic link has neither type, and `folder` itself must not be
+/// a link.
 fn entries(
     folder: &Path,
     is_name: impl Fn(&str) -> bool,
@@ -154,7 +157,7 @@ fn entries(
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let named =
         entries.take(MAX_ENTRIES).flatten().filter(|entry| entry.file_name().to_str().is_some_and(&is_name));
-    // The metadata of an entry is that of the link.
+    // An entry's metadata does not follow links.
     let typed = named.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
     typed.filter(|(_, metadata)| is_type(metadata)).collect()
 }

@@ -92,7 +92,7 @@ impl TokenStore {
         self.renewer.file.path()
     }
 
-    /// Stores a new login in place of the account's previous one.
+    /// Stores a new login, and replaces the account's previous one.
     ///
     /// If its refresh token is already stored, or the stored one descends from it, nothing changes, because the stored login is newer.
     /// If the future is dropped, the login may or may not be stored.
@@ -108,8 +108,9 @@ impl TokenStore {
     /// Obtains a login by an exchange with the provider, such as that of an authorization code, and stores it in place of the account's
     /// previous one.
     ///
-    /// The exchange runs under the lease for renewals, so that no sibling login is renewed at the same time. It starts only if the file
-    /// can be read. If the future is dropped, the exchange continues, and [`close`](Self::close) waits for it.
+    /// The exchange holds the lease for renewals, so that no sibling login is renewed at the same time. It starts only
+    /// if the file can be read. If the future is dropped, the exchange continues, and [`close`](Self::close) waits for
+    /// it.
     ///
     /// # Errors
     ///
@@ -142,8 +143,8 @@ impl TokenStore {
         Ok(self.renewer.load().await?.logins.into_keys().collect())
     }
 
-    /// Waits for running renewals. Their timeouts bound the wait. Interrupting a renewal may lose its login. A renewal that still waits
-    /// for another process after a second is given up, because it has sent nothing.
+    /// Waits for running renewals. Their timeouts bound the wait. Interrupting a renewal may lose its login. A renewal
+    /// that still waits for another process after a second is abandoned, because it has sent nothing.
     pub async fn close(&self) {
         self.renewer.close().await;
     }

@@ -1,5 +1,5 @@
-//! Finds the events between two observations of an account. This is a pure function, so every process that compares the same
-//! observations finds the same events with the same ids.
+//! Derives the events between two observations of an account. This is a pure function, so every process that compares
+//! the same observations derives the same events with the same ids.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ pub(crate) const DEFAULT_THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
 /// The usage of a window counts as lowered only if it falls by at least this much, because providers round, and readings
 /// from two sources differ.
 pub(crate) const HYSTERESIS_BP: u32 = 200;
-/// Two resets that differ by less belong to one period. A provider may report the same reset a few seconds apart.
+/// Two resets that differ by less than this belong to one period. A provider may report the same reset with a few
+/// seconds' difference.
 const SAME_PERIOD: Duration = Duration::from_secs(300);
 
 /// Compares an observation with the previous one. Returns the events, oldest first, and the observation to store.
@@ -66,7 +67,8 @@ pub(crate) fn diff(
                 events.push(JournalEvent::new(reset, EventKind::Reset { window: id.clone() }));
             }
             None if has_refreshed => {}
-            // Without a newer response the window is not gone. Only its reading is, because a wrong clock dated it.
+            // Without a newer response, the window still exists. Only its reading was dropped, because a wrong clock
+            // dated it.
             _ => drop(after.windows.insert(id.clone(), missing.clone())),
         }
     }
@@ -92,7 +94,8 @@ fn diff_calls(before: &Observation, after: &Observation, events: &mut Vec<Journa
 
 fn diff_holds(before: &Observation, after: &Observation, now: Timestamp, events: &mut Vec<JournalEvent>) {
     let same = match (&before.hold, &after.hold) {
-        // A hold that ends no later than the reported one continues it, whatever its reason. No hold has ended or begun.
+        // A hold that ends no later than the reported one continues it, regardless of its reason. No hold has ended or
+        // begun.
         (Some(old), Some(new)) => {
             let has_refreshed = after.refreshed_at > Some(old.since);
             old.since == new.since || (new.until <= old.until && !has_refreshed)
@@ -106,7 +109,7 @@ fn diff_holds(before: &Observation, after: &Observation, now: Timestamp, events:
         let replaced = after.hold.as_ref().map(|hold| hold.since);
         let refreshed = after.refreshed_at.filter(|at| *at > old.since);
         let early = replaced.or(refreshed).unwrap_or(now);
-        // A hold that another one extends has not ended.
+        // A hold that another hold extends has not ended.
         if replaced.is_none_or(|since| since >= old.until) {
             events.push(JournalEvent::new(early.min(old.until), EventKind::HoldEnded));
         }
@@ -154,7 +157,7 @@ fn diff_window(
     let ends_reported_period =
         |reset| window.last_reset.is_some_and(|reported| is_same_reset(window, reported, reset));
     if window.resets_at.is_some_and(|reset| reset <= now || ends_reported_period(reset)) {
-        // The reset is already an event, and the reading belongs to the period before it.
+        // The reset is already an event, and the reading belongs to the previous period.
         window.resets_at = None;
         window.last_threshold_bp = 0;
         return;
@@ -178,14 +181,14 @@ fn diff_window(
     window.last_threshold_bp = highest_threshold(window.used_bp, thresholds).max(still_crossed.unwrap_or(0));
 }
 
-/// When the window reset since the last observation; `None` if it did not.
+/// When the window reset since the last observation; `None` if it has not.
 fn rolled_over(before: Option<&ObservedWindow>, after: &ObservedWindow, now: Timestamp) -> Option<Timestamp> {
     let expected = before?.resets_at?;
     let is_same = |reset| is_same_reset(after, expected, reset);
     let moved_on = after.resets_at.is_some_and(|reset| reset > expected && !is_same(reset));
     // The provider postponed the reset by a few seconds, and it is still in the future.
     let is_postponed = after.resets_at.is_some_and(|reset| reset > now && is_same(reset));
-    // A reading after the reset belongs to the next period, whatever reset it reports.
+    // A reading after the reset belongs to the next period, regardless of the reset that it reports.
     let passed = expected <= now && !is_postponed;
     (passed || moved_on).then(|| expected.min(if moved_on && !passed { after.at } else { expected }))
 }
@@ -200,7 +203,7 @@ fn is_lowered(before: &ObservedWindow, after: &ObservedWindow) -> bool {
     is_same_period && after.at > before.at && after.used_bp.saturating_add(HYSTERESIS_BP) < before.used_bp
 }
 
-/// How long after a decrease another decrease in the same period is not an event.
+/// For this long after a decrease, another decrease in the same period is not an event.
 fn settling_time(window: &ObservedWindow) -> Duration {
     const MIN_SETTLING_TIME: Duration = Duration::from_secs(30 * 60);
     window.length().map_or(MIN_SETTLING_TIME, |length| (length / 10).max(MIN_SETTLING_TIME))

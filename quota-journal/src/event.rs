@@ -69,7 +69,7 @@ pub enum EventKind {
         /// Why the call failed.
         reason: LastFailureKind,
     },
-    /// An event that only a newer program understands, as that program wrote it.
+    /// An event that only a newer program understands, in its stored form.
     #[serde(untagged)]
     Newer(Map<String, Value>),
 }
@@ -92,7 +92,7 @@ impl JournalEvent {
         Self { at, kind, unknown: Map::new() }
     }
 
-    /// The id of the event within its account. Two processes that find the same event give it the same id.
+    /// The id of the event within its account. Two processes that derive the same event give it the same id.
     #[must_use]
     pub fn id(&self) -> String {
         let at = self.at.as_millisecond();

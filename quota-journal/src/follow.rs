@@ -1,4 +1,4 @@
-//! Reads a journal without a change to it, and waits until it may have new events.
+//! Reads a journal without changing it, and waits until it may have new events.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use quota_core::{AccountId, Clock, QuotaStore};
 use crate::journal::Journal;
 use crate::update::{JournalDamage, JournalUpdate};
 
-/// The interval at which the store is read anyway, because a change notification may be lost.
+/// The interval at which the store is read even without a notification, because notifications may be lost.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// A lower bound, because an event may be due by one clock and not by the other, which would cause a busy loop.
+/// The minimum wait. An event may be due by one clock but not by the other, which would otherwise cause a busy loop.
 const MIN_WAIT: Duration = Duration::from_millis(100);
 
 /// The stored journal of an account, as the last update of any process wrote it. A missing or damaged journal is empty.
@@ -29,7 +29,7 @@ pub async fn read(store: &dyn QuotaStore, account: &AccountId) -> Result<Journal
 /// It waits at most 30 seconds. Dropping the future is safe.
 pub async fn wait_for_events(store: &dyn QuotaStore, account: &AccountId, update: &JournalUpdate) {
     let (record, journal) = update.versions;
-    // An update that cannot write does not record the events that are due, so the due time would stay in the past.
+    // If the update cannot write, it does not record due events, and the due time would stay in the past.
     let can_write = !update.damage.record && update.damage.journal != Some(JournalDamage::Newer);
     let due = update.journal.next_change_at().filter(|_| can_write);
     let due = due.map_or(RECHECK_INTERVAL, |due| {

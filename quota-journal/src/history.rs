@@ -10,13 +10,15 @@ use serde_json::{Map, Value};
 
 /// Up to this age there is one sample per [`BUCKET`]. Older samples are reduced to one per hour.
 const FULL_RESOLUTION: Duration = Duration::from_secs(24 * 3600);
-/// The length in seconds. Every response to a busy account has a reading, and more frequent samples do not improve a pace.
+/// The length in seconds. Every response to a busy account has a reading, but more frequent samples do not improve a
+/// pace.
 const BUCKET: i64 = 180;
 /// Older samples are dropped.
 const RETENTION: Duration = Duration::from_secs(35 * 24 * 3600);
-/// More windows than any account has.
+/// The maximum number of windows, more than any account has.
 const MAX_WINDOWS: usize = 32;
-/// More samples than one window can have: the buckets of a day, the hours of a month, and the resets.
+/// The maximum number of samples per window, more than one can have: the buckets of a day, the hours of a month, and
+/// the resets.
 const MAX_SAMPLES: usize = 1500;
 const HOUR: i64 = 3600;
 
@@ -144,10 +146,10 @@ impl Sample {
 /// The stored form of samples: columns of differences, which take a third of the size of objects.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Columns {
-    /// Seconds since 1970. Each value after the first is the distance from the one before.
+    /// Seconds since 1970. Each value after the first is the difference from the previous one.
     at_s: Vec<i64>,
     used_bp: Vec<u32>,
-    /// The reset as the distance from the sample, or -1 if the reading had no reset.
+    /// The reset as the difference from the sample's time, or -1 if the reading had no reset.
     resets_in_s: Vec<i64>,
     /// A new column must raise the format number, because an older program adds and drops rows.
     #[serde(flatten)]

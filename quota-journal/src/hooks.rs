@@ -1,5 +1,5 @@
-//! Hooks: a command that runs for an event, or a POST request that contains the event. `update` finds the events, and makes
-//! sure that only one process runs the hooks.
+//! Hooks: commands that run for an event, or POST requests that contain the event. `update` derives the events, and
+//! ensures that only one process runs the hooks.
 //!
 //! A hook runs at most once. The event is written first, so a process that is killed before it runs the hook loses that run.
 //! In the opposite order, two processes could run the hook.

@@ -17,7 +17,7 @@ use crate::observation::Observation;
 
 /// The format number. It must rise when a field changes the meaning of other fields.
 const FORMAT: u32 = 3;
-/// Enough for more than a week, for an account that is refreshed every five minutes.
+/// The maximum number of events: enough for more than a week if an account is refreshed every five minutes.
 const MAX_EVENTS: usize = 2500;
 
 /// The journal of an account.

@@ -1,9 +1,9 @@
-//! The events of quota's accounts, samples of their use, the pace of that use, and hooks that run for events.
+//! The events of accounts, samples of their usage, its pace, and hooks that run for events.
 //!
-//! The journal of an account is one document beside its record in any [`QuotaStore`](quota_core::QuotaStore). Events are
-//! derived: an update compares the record with the journal's last observation, and writes the difference with one
-//! compare-and-swap. So exactly one of the processes that share the store finds each event, whichever program changed the
-//! record. That process runs the hooks.
+//! The journal of an account is a document next to its record in any [`QuotaStore`](quota_core::QuotaStore). An update
+//! derives events: it compares the record with the journal's last observation, and writes the difference with one
+//! compare-and-swap. So exactly one of the processes that share the store records each event, regardless of which
+//! program changed the record. That process runs the hooks.
 //!
 //! ```
 //! use quota_core::testing::FakeProvider;
@@ -33,7 +33,7 @@
 //! |---|---|
 //! | update the journals of several accounts and run their hooks | [`update_and_run_hooks`] |
 //! | get the new events of one account, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
-//! | read a journal without a change to it, and wait for new events | [`read`], [`wait_for_events`] |
+//! | read a journal without changing it, and wait for new events | [`read`], [`wait_for_events`] |
 //! | read an event, and write its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
 //! | get the usage of a window over time, and its pace | [`History`], [`pace`] |
 //! | run hooks, in this process or in another one | [`Hook`], [`run_hooks`], [`hook_runs`] with [`update_all`] |

@@ -133,7 +133,7 @@ impl Observation {
         }
         for window in self.windows.values_mut() {
             if is_from_future(window.at) {
-                // The window stays with its thresholds, so that none is reported again. Any reading is newer than 1970.
+                // Keep the window with its thresholds, so that none is reported again. Any reading is newer than 1970.
                 window.at = Timestamp::UNIX_EPOCH;
             }
             window.last_reset.take_if(|at| is_from_future(*at));

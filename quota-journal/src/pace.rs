@@ -1,6 +1,6 @@
-//! How fast a window is used: the trend of its recent samples, or else the average since the window started. This is a pure
-//! function. The trend is the median of the slopes between all pairs (Theil-Sen), which one outlier does not change. With too
-//! few samples, one reading and the elapsed time give the average.
+//! Computes how fast a window is used, as a pure function: the trend of its recent samples, or otherwise the average
+//! since the window started. The trend is the median of the slopes between all pairs of samples (Theil-Sen), which one
+//! outlier does not change. With too few samples, the average follows from one reading and the elapsed time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::diff::HYSTERESIS_BP;
 use crate::history::Sample;
 
-/// With fewer samples, a trend would be noise.
+/// The minimum number of samples. With fewer, a trend would be noise.
 const MIN_SAMPLES: usize = 3;
 /// The trend covers the last fifth of a window's length, within these bounds.
 const MIN_TREND_WINDOW: Duration = Duration::from_secs(30 * 60);
@@ -67,7 +67,7 @@ pub enum Basis {
 pub struct Period {
     /// The samples, oldest first.
     pub samples: Vec<Sample>,
-    /// Whether the samples start within the period, at a use that the provider lowered.
+    /// Whether the samples start within the period, at a usage that the provider lowered.
     pub is_lowered: bool,
 }
 

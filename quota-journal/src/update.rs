@@ -1,8 +1,8 @@
 //! Updates the journal of each account in a store: reads it, compares it with the record, and writes the difference. `diff`
 //! decides which events follow from two observations, and `hooks` runs the hooks for them.
 //!
-//! The first process that finds an event writes it with one compare-and-swap, and every other process finds it recorded. So
-//! exactly one process runs the hooks for it.
+//! The first process that derives an event writes it with one compare-and-swap, and every other process finds it in the
+//! journal. So exactly one process runs its hooks.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this many conflicts, other processes have recorded the events.
 const MAX_CAS_ATTEMPTS: u32 = 8;
 
-/// The rules by which events are found.
+/// The rules that derive events.
 #[derive(Debug, Clone)]
 pub struct Rules {
     thresholds: Vec<u32>,
@@ -115,8 +115,8 @@ pub async fn update_all(
     }
 }
 
-/// The accounts whose journal an update would change. Usually there are none, and one concurrent comparison of all
-/// accounts shows that.
+/// The accounts whose journals an update would change. Usually there are none, which one concurrent comparison of all
+/// accounts detects.
 async fn changed<'a>(
     store: &dyn QuotaStore,
     accounts: &[&'a AccountId],
@@ -165,11 +165,11 @@ impl DocumentBody for Undecoded {
 pub struct Damage {
     /// The record could not be decoded. Nothing is written until the record is replaced.
     pub record: bool,
-    /// What is wrong with the journal.
+    /// The problem with the journal.
     pub journal: Option<JournalDamage>,
 }
 
-/// What is wrong with a journal.
+/// A problem with a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JournalDamage {
@@ -219,7 +219,8 @@ pub async fn update(
     let key = StoreKey::account_extension(account, "journal");
     let mut found = store.read(&key).await?;
     let mut attempts = 0;
-    // Do not use `store::update`: after a conflict the record must be read again too, and it is another document.
+    // Do not use `store::update`, because after a conflict the record, which is another document, must be read again
+    // too.
     loop {
         attempts += 1;
         let Diff { read, record_key, record, before, after, new, mut damage } =

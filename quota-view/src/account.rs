@@ -38,7 +38,7 @@ pub struct AccountView {
     pub reason: Option<Reason>,
     /// Why a refresh returned no newer usage.
     pub not_refreshed: Option<String>,
-    /// The start of the recent call that made another call unnecessary; see `call_limit`.
+    /// The start of a recent call that prevented another one; see `call_limit`.
     pub called_at: Option<Timestamp>,
     /// Whether the account is disabled, so that it is never refreshed.
     pub disabled: bool,
@@ -73,7 +73,7 @@ pub struct WindowView {
     pub observed_at: Timestamp,
     /// Where the reading is from.
     pub source: Source,
-    /// The requests that it counts, if not all.
+    /// The requests that it counts; `None` for all.
     pub scope: Option<Scope>,
     /// The length of its period.
     pub length: Option<Duration>,
@@ -125,7 +125,7 @@ impl ViewFreshness {
 }
 
 impl WindowView {
-    /// The view of a window with this use.
+    /// The view of a window with this usage.
     pub fn of(window: &Window, used: Used) -> Self {
         Self {
             id: window.id().as_str().to_owned(),
@@ -161,7 +161,7 @@ impl WindowView {
 }
 
 impl FailureView {
-    /// Nothing is stored, and no call was made.
+    /// No readings are stored, and no call was made.
     pub fn no_data() -> Self {
         Self {
             why: "no data".to_owned(),

@@ -9,7 +9,7 @@ use crate::pending_reset::PendingReset;
 use crate::sanitize::sanitize;
 use crate::window_name::window_name;
 
-/// What a decision comes to.
+/// The outcome of a decision, for exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// An account is available.
@@ -22,7 +22,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// The outcome of a decision.
+/// Determines the outcome of a decision.
 #[must_use]
 pub fn outcome(decision: &Decision) -> Outcome {
     if decision.chosen().is_some() {

@@ -37,7 +37,7 @@ impl LocalTime {
         }
     }
 
-    /// The time of day, with as much of the date as identifies the day.
+    /// The time of day, with the part of the date that identifies the day.
     pub fn time_of_day(&self, at: Timestamp) -> String {
         const DAY: i64 = 24 * 3600;
         let (then, now) =
@@ -45,7 +45,7 @@ impl LocalTime {
         let far = (at.as_second() - self.now.as_second()).abs();
         let form = match () {
             () if then.date() == now.date() => "%H:%M",
-            // In seven days the weekday would be the same as today's.
+            // Seven days from now, the weekday is the same as today's.
             () if far < 6 * DAY => "%a %H:%M",
             () if far < 300 * DAY => "%-d %b %H:%M",
             () => "%Y-%m-%d",

@@ -53,7 +53,8 @@ pub struct WindowPace {
 }
 
 impl AccountPace {
-    /// The pace of the windows in these readings, or only of `only`. Readings of the age `max_age` and older are stale.
+    /// The pace of the windows in these readings, or only of the window `only`. Readings of the age `max_age` or older
+    /// are stale.
     #[must_use]
     pub fn of(
         account: &AccountId,
@@ -117,7 +118,7 @@ impl WindowPace {
     }
 }
 
-/// The use and the elapsed time.
+/// The usage and the elapsed time.
 #[must_use]
 pub fn status(window: &WindowPace, local: &LocalTime) -> String {
     let Some(used) = window.used else { return "unknown since its reset".to_owned() };
@@ -137,7 +138,7 @@ pub fn status(window: &WindowPace, local: &LocalTime) -> String {
     status
 }
 
-/// The rate, its projection, and the data that it is based on.
+/// The rate, its projection, and the underlying data.
 #[must_use]
 pub fn summary(window: &WindowPace, local: &LocalTime) -> String {
     let estimate = &window.estimate;

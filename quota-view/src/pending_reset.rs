@@ -1,5 +1,5 @@
-//! The grace time after a window's reset, as a value. No call is made during it, so the usage of the window is unknown until its
-//! end. quota-core has the rule.
+//! The grace period after a window's reset, as a value. No call is made during this period, so the usage of the window
+//! is unknown until it ends. quota-core contains the rule.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl PendingReset {
         Some(Self { reset_at, refresh_at })
     }
 
-    /// The same for an account of a decision at `now`.
+    /// The pending reset of a window, for an account of a decision at `now`.
     pub fn of_account(account: &Evaluated, now: Timestamp) -> Option<Self> {
         let usage = account.window_usage().filter(|_| account.reason.is_unknown())?;
         let reset_at = usage.window.expires_at().filter(|reset| *reset <= now)?;

@@ -1,5 +1,5 @@
-//! Why the usage of an account is missing or stale, in two words, for output with little space.
-//! `quota doctor` shows what to do about it.
+//! A short reason why the usage of an account is missing or stale, for output with little space. `quota doctor`
+//! suggests fixes.
 
 use quota::manager::StaleReason;
 use quota::record::{HoldReason, LastFailureKind};
@@ -12,7 +12,7 @@ pub enum Reason {
     LoginRejected,
     /// The provider forbids the call.
     Forbidden,
-    /// The token may not read usage.
+    /// The token is not allowed to read usage.
     MissingScope,
     /// There is no login.
     NotLoggedIn,
@@ -32,7 +32,7 @@ pub enum Reason {
     OnHold,
     /// The owner of the login is unknown.
     OwnerUnknown,
-    /// The record is of a newer version.
+    /// The record has a newer version.
     UpdateNeeded,
     /// The store is unreachable.
     StoreUnreachable,
@@ -99,7 +99,7 @@ impl Reason {
             _ => Self::ProviderError,
         });
         match (of_failure, hold) {
-            // A problem that the user must fix comes before one that passes by itself.
+            // A problem that the user must fix takes precedence over a transient one.
             (Some(Self::LoginRejected | Self::Forbidden | Self::MissingScope), _) => of_failure,
             (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
             (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetExhausted),
@@ -147,7 +147,7 @@ impl Reason {
     /// The reason as a stable identifier for programs, such as `login_rejected`.
     pub fn word(self) -> String {
         match self {
-            // The word for the reason of a hold.
+            // The identifier of a hold's reason.
             Self::BudgetExhausted => "budget_exhausted".to_owned(),
             _ => self.text().replace([' ', '-'], "_"),
         }

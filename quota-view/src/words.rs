@@ -1,4 +1,4 @@
-//! The words for an account and its windows.
+//! Texts about an account and its windows.
 
 use jiff::Timestamp;
 use quota::Used;
@@ -10,20 +10,20 @@ use crate::account::{AccountView, ViewFreshness, WindowView, on_hold};
 use crate::format::{self, LocalTime, between};
 use crate::sanitize::sanitize;
 
-/// How much a text matters.
+/// The severity of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// A fact.
     Plain,
     /// A detail.
     Dim,
-    /// A problem that passes by itself.
+    /// A transient problem.
     Warn,
     /// A problem that prevents the use of the account.
     Bad,
 }
 
-/// How a reset is written.
+/// The format of a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetFormat {
     /// `resets in 2 h 10 min (14:05)`
@@ -94,7 +94,7 @@ pub fn elapsed(window: &WindowView, now: Timestamp) -> Option<f64> {
 #[must_use]
 pub fn failure_notes(account: &AccountView) -> Vec<(Level, String)> {
     let hold = hold(account);
-    // A disabled account is not refreshed for any reason.
+    // A disabled account is never refreshed.
     let not_refreshed = account.not_refreshed.as_ref().filter(|_| !account.disabled);
     if let Some(failure) = &account.failure {
         let advice = failure.advice.iter().map(|advice| (Level::Plain, sanitize(advice)));
@@ -107,7 +107,7 @@ pub fn failure_notes(account: &AccountView) -> Vec<(Level, String)> {
     why.map(|why| (Level::Warn, format!("not refreshed: {}", sanitize(why)))).into_iter().collect()
 }
 
-/// Why no call is allowed now, and when the next one is.
+/// Why no call is allowed now, and when the next one is allowed.
 #[must_use]
 pub fn hold_note(account: &AccountView, local: &LocalTime) -> Option<String> {
     let hold = hold(account)?;

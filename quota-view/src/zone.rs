@@ -1,4 +1,4 @@
-//! The user's time zone: from `TZ`, or else from this machine.
+//! The user's time zone: from `TZ`, or otherwise from this machine.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ const ZONES: &str = "/usr/share/zoneinfo";
 /// A link to the time zone of this machine.
 const LOCALTIME: &str = "/etc/localtime";
 
-/// Larger than any time zone file.
+/// The maximum size, larger than any time zone file.
 const LIMIT: u64 = 1024 * 1024;
 
 /// The user's time zone.

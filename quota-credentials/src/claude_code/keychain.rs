@@ -13,7 +13,7 @@ use tokio::process::Command;
 use super::LOGIN_LIMIT;
 use crate::{Environment, token};
 
-/// The timeout of a read, because a locked keychain waits for the user's password.
+/// The timeout of a read. A locked keychain waits for the user's password.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The exit code of `security` for a missing item: the low byte of errSecItemNotFound, -25300.

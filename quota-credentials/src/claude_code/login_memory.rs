@@ -1,6 +1,6 @@
-//! Remembers the login ids of unchanged state files in a file, so that not every process parses a large state file again.
+//! Caches the login ids of unchanged state files in a file, so that not every process must parse a large state file.
 //!
-//! It is a cache: whatever happens to the file, the worst result is that a process parses the state file itself.
+//! It is only a cache: if the file is lost or damaged, a process parses the state file itself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::token;
 
-/// Parsing a smaller state file takes no longer than reading the memory.
+/// The minimum size of a state file to remember. Parsing a smaller one takes no longer than reading the memory.
 const MIN_SIZE: u64 = 128 * 1024;
 /// The number of state files that are remembered. A user has one per configuration directory.
 const MAX_FILES: usize = 16;
-/// The maximum size of the memory. Its entries have about 200 bytes.
+/// The maximum size of the memory. An entry takes about 200 bytes.
 const LIMIT: u64 = 64 * 1024;
 const FORMAT: u32 = 1;
 
@@ -32,19 +32,19 @@ pub(super) struct LoginMemory {
 struct Content {
     #[serde(default)]
     format: u32,
-    /// The entry that was added last is the last one.
+    /// The entries in the order in which they were added.
     #[serde(default)]
     files: Vec<Entry>,
 }
 
-/// The part of the file that every format has.
+/// The part of the file that all formats share.
 #[derive(Debug, Deserialize)]
 struct Header {
     #[serde(default)]
     format: u64,
 }
 
-/// What the file contains.
+/// The content of the file.
 #[derive(Debug)]
 enum Found {
     Content(Content),
@@ -82,8 +82,8 @@ impl LoginMemory {
         Some(entry.login_id)
     }
 
-    /// Remembers the login id of this version, if a later write gives the state file another version. The version must be older than
-    /// the read that found the login id.
+    /// Remembers the login id of this version, if any later write is certain to change the version. The version must be
+    /// older than the read that found the login id.
     pub(super) fn put(&self, state_file: &Path, version: &FileVersion, login_id: Option<&LoginId>) {
         if version.size() < MIN_SIZE || !version.is_settled(self.clock.now()) {
             return;
@@ -99,7 +99,7 @@ impl LoginMemory {
         version: &FileVersion,
         login_id: Option<&LoginId>,
     ) -> io::Result<()> {
-        // Another process that is writing has parsed the same state file, or leaves this one for the next process.
+        // If another process is writing, it has parsed the same state file, or the next process will remember this one.
         let Some(lock) = FileLock::try_acquire(&self.path, ".lock")? else { return Ok(()) };
         let lock = lock.remove_on_release();
         let mut content = match self.read() {
@@ -113,7 +113,7 @@ impl LoginMemory {
         let surplus = (content.files.len() + 1).saturating_sub(MAX_FILES);
         content.files.drain(..surplus);
         content.files.push(Entry { path, version: *version, login_id: login_id.cloned() });
-        // A file that a power failure damages is replaced, so no process waits for the disk.
+        // Do not wait for the disk, because a file that a power failure damages is replaced.
         lock.replace_cache(&serde_json::to_vec(&content)?)
     }
 
@@ -124,11 +124,11 @@ impl LoginMemory {
         };
         let contents = match file::read(file, LIMIT) {
             Ok(contents) => contents,
-            // This version never writes so much.
+            // This version never writes such a large file.
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Found::Newer,
             Err(_) => return Found::Nothing,
         };
-        // Read first, because the rest of a newer format may have another form.
+        // Read the format first, because the rest of a newer format may differ.
         if let Ok(header) = serde_json::from_slice::<Header>(&contents)
             && header.format > u64::from(FORMAT)
         {

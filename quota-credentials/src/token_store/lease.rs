@@ -9,7 +9,8 @@ use quota_core::model::RequestId;
 use quota_core::store::{Acquire, LeaseDoc, Start, StoreError, StoreKey, update};
 use quota_core::{Clock, ProviderId, QuotaStore};
 
-/// Longer than a renewal and its writes can take, and shorter than the margin before a token expires.
+/// The duration of the lease: longer than a renewal and its writes can take, and shorter than the margin before a token
+/// expires.
 const LEASE_DURATION: Duration = Duration::from_secs(60);
 /// How long the store keeps the lease document after its last change.
 const TTL: Duration = LEASE_DURATION.saturating_mul(2);

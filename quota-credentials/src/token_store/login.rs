@@ -46,7 +46,7 @@ pub(crate) struct StoredLogin {
     pub(crate) issued_at: Option<Timestamp>,
     #[serde(rename = "expires_ms", default, with = "optional_ms", skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<Timestamp>,
-    /// Does not change when tokens rotate.
+    /// The id of the login. It does not change when tokens rotate.
     pub(crate) login_id: LoginId,
     /// The hash of the owner that the provider reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,7 +88,7 @@ pub(crate) struct RenewalFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FailureKind {
-    /// The token was sent, and no result is stored. Either the response is pending, or the process was killed.
+    /// The token was sent, but no result is stored. Either the response is pending, or the process was killed.
     Sent,
     /// The provider will never accept the token again.
     InvalidGrant,

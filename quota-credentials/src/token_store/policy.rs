@@ -13,12 +13,12 @@ use quota_core::provider::{TokenError, Tokens, bounded_wait};
 use super::login::{FailureKind, LoginsFile, RenewalFailure, StoredLogin, owner_hash};
 use crate::token;
 
-/// What a caller needs.
+/// The credential that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Demand {
     /// The credential.
     Credential,
-    /// Another credential than the one with this fingerprint, which was rejected.
+    /// A credential other than the rejected one with this fingerprint.
     Replacement(CredentialFingerprint),
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum TokenAction {
 /// When to renew, and how long to back off after a failure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct RenewalTiming {
-    /// The longest time before its expiry at which an access token is renewed.
+    /// How long before its expiry an access token is renewed, at most.
     pub(crate) margin: Duration,
     /// From 0 to below 1. It is random per process, so that processes do not renew at the same time.
     pub(crate) jitter: f64,
@@ -82,7 +82,7 @@ impl LoginsFile {
         }
     }
 
-    /// Until when a rate limit blocks renewals of all logins of the provider.
+    /// When the rate limit that blocks renewals of all logins of the provider ends.
     ///
     /// Other failures block only their own login, so that a login that always fails does not starve its siblings.
     fn provider_backoff_until(&self, account: &AccountId, now: Timestamp) -> Option<Timestamp> {
@@ -154,7 +154,7 @@ impl LoginsFile {
     ) -> bool {
         let Some(login) = self.login_with(account, fingerprint) else { return false };
         if login.current_failure().is_some_and(|failure| failure.at > now) {
-            // Another process sent the token after this failure, which was written late.
+            // Another process has sent the token since this failure, which was written late.
             return true;
         }
         let attempts = login.attempts().max(1);

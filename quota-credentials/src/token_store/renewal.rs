@@ -96,7 +96,7 @@ impl Renewer {
 
     /// Reads the file and applies unsaved results. Those that no longer apply are dropped.
     pub(super) async fn load(&self) -> Result<LoginsFile, FileError> {
-        // A missing file says nothing about its logins. It may reappear soon, with the token that was sent.
+        // A missing file does not mean that its logins are gone. It may soon reappear with the token that was sent.
         let Some(mut file) = self.file.load_existing::<LoginsFile>().await? else {
             return Ok(LoginsFile::default());
         };
@@ -269,8 +269,8 @@ impl Renewer {
         }
     }
 
-    /// Obtains a new login by `exchange` under the lease, and stores it. The exchange runs in a task of its own, because a code that was
-    /// sent cannot be sent again.
+    /// Obtains a new login with `exchange` while holding the lease, and stores it. The exchange runs in its own task,
+    /// because a code works only once.
     pub(super) async fn log_in(
         self: &Arc<Self>,
         account: &AccountId,
@@ -303,8 +303,8 @@ impl Renewer {
         account: AccountId,
         exchange: impl Future<Output = Result<Tokens, TokenError>>,
     ) -> Result<(), LogInError> {
-        // A file that cannot be read is found before the code is spent. The lock of the lease is beside the file, so its folder is
-        // writable.
+        // Read the file first, so that an unreadable file is detected before the code is used. The lease's lock file is
+        // in the same folder, so the folder is writable.
         self.load().await?;
         let (clock, started_at) = (&self.settings.clock, self.settings.clock.now());
         let tokens = clock.bounded(EXCHANGE_TIMEOUT, exchange).await;

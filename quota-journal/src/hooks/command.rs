@@ -26,7 +26,7 @@ pub(super) async fn run(
     command.args(arguments);
     remove_secrets(&mut command, secrets);
     command.envs(variables.iter().map(|(name, value)| (name, value)));
-    // Discard the output. Otherwise it would mix with that of the quota command that found the event.
+    // Discard the output. Otherwise it would mix with the output of the quota command.
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut group = ProcessGroup::spawn(command).map_err(HookFailure::NotStarted)?;
     if let Some(mut stdin) = group.take_stdin() {
